@@ -1,0 +1,42 @@
+"""What happens to tasks while they are tuned, as plain values that can be sent, spooled and replayed."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+__all__ = ["Event", "EventKind"]
+
+EventKind = Literal["leased", "epoch", "published", "failed", "retried"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One thing that happened to one task.
+
+    Attributes:
+        kind: ``leased`` (a worker took it; data: worker), ``epoch`` (data: epoch, num_epochs,
+            loss, matching_loss, train_accuracy, val_accuracy or None, lr), ``published``
+            (data: digest, metrics), ``failed`` (for good; data: cause, detail) or ``retried`` (this
+            attempt is over, another will follow; data: cause).
+        task: Task name.
+        key: Task key, 64 hex digits.
+        attempt: Fencing token of the lease, from 1.
+        time_s: Seconds since the epoch, by the clock of whoever saw it.
+        data: Details by kind, JSON values only.
+    """
+
+    kind: EventKind
+    task: str
+    key: str
+    attempt: int
+    time_s: float
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, line: str) -> Self:
+        """Read one line of JSON back."""
+        return cls(**json.loads(line))

@@ -1,0 +1,34 @@
+"""What a task may be called. Checked at every door, before a path or URL is made of a name."""
+
+import re
+
+from orchestrator.errors import ManifestError
+
+__all__ = ["MODEL_PREFIX", "check_task_name", "is_task_name", "model_name"]
+
+MODEL_PREFIX = "ship."
+_TASK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def is_task_name(name: str) -> bool:
+    """Whether ``name`` is 1 to 63 of ``a-z 0-9 . _ -`` and starts with a letter or digit."""
+    return _TASK_NAME.fullmatch(name) is not None
+
+
+def check_task_name(name: str) -> str:
+    """Return ``name`` unchanged.
+
+    Raises:
+        ManifestError: It is not a task name.
+    """
+    if not is_task_name(name):
+        raise ManifestError(
+            f"task name {name[:80]!r}: expected 1 to 63 characters of a-z, 0-9, '.', '_' and '-', "
+            "starting with a letter or digit"
+        )
+    return name
+
+
+def model_name(task: str) -> str:
+    """The name of the task's registered model in MLflow."""
+    return MODEL_PREFIX + check_task_name(task)

@@ -1,0 +1,129 @@
+"""The settings of one task's tuning, checked as a whole.
+
+Names and defaults follow the paper (arXiv:2412.16956, section 3 and its experiments), except ``start``,
+``min_steps`` and the cap on warm-up, which are ours.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self
+
+from ship.errors import ConfigError
+
+__all__ = ["METHOD_VERSION", "TuneConfig"]
+
+# Part of every task key: raise it when the same settings would yield other weights.
+METHOD_VERSION = "ship-1"
+
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "num_independent": (lambda v: _is_int(v) and 0 <= v <= 1000, "a whole number from 0 to 1000"),
+    "num_shared": (lambda v: _is_int(v) and 0 <= v <= 1000, "a whole number from 0 to 1000"),
+    "num_attribute": (lambda v: _is_int(v) and 0 <= v <= 1000, "a whole number from 0 to 1000"),
+    "num_attribute_groups": (lambda v: _is_int(v) and 0 <= v <= 100, "a whole number from 0 to 100"),
+    "num_prototypes": (lambda v: _is_int(v) and 1 <= v <= 10_000, "a whole number from 1 to 10000"),
+    "top_k": (lambda v: _is_int(v) and v >= 1, "a whole number from 1"),
+    "threshold": (
+        lambda v: v == "auto" or (_is_number(v) and -1.0 <= v <= 1.0),
+        "`auto` or a number from -1 to 1 (published: 0.93 to 0.98)",
+    ),
+    "start": (lambda v: v in ("gated", "published"), "`gated` or `published`"),
+    "attention_scale": (lambda v: _is_number(v) and 0.0 <= v < 1.0, "a number from 0 to below 1"),
+    "attribute_mix": (lambda v: _is_number(v) and 0.0 <= v <= 1.0, "a number from 0 to 1"),
+    "matching_weight": (lambda v: _is_number(v) and v >= 0.0, "a number from 0"),
+    "learning_rate": (lambda v: _is_number(v) and 0.0 < v <= 10.0, "a number above 0, at most 10"),
+    "weight_decay": (lambda v: _is_number(v) and 0.0 <= v <= 1.0, "a number from 0 to 1"),
+    "epochs": (lambda v: _is_int(v) and 1 <= v <= 100_000, "a whole number from 1 to 100000"),
+    "warmup_epochs": (lambda v: _is_int(v) and v >= 0, "a whole number from 0"),
+    "min_steps": (lambda v: _is_int(v) and 0 <= v <= 1_000_000, "a whole number from 0 to 1000000"),
+    "batch_size": (lambda v: _is_int(v) and 1 <= v <= 65_536, "a whole number from 1 to 65536"),
+    "max_hierarchy_images": (lambda v: _is_int(v) and v >= 1, "a whole number from 1"),
+    "seed": (lambda v: _is_int(v) and 0 <= v < 2**31, "a whole number from 0 to 2147483647"),
+}
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """How one task's prompt is shaped and tuned.
+
+    Attributes:
+        num_independent: K, independent prompt tokens (SIP) a level.
+        num_shared: S, shared prompt tokens (SSP), fresh at every layer.
+        num_attribute: A, attribute prompt tokens (AP) a group.
+        num_attribute_groups: G, how many of the last levels get an attribute group.
+        num_prototypes: R, at most; fewer where there are fewer distinct training images.
+        top_k: Image tokens that the matching loss compares a prompt token with.
+        threshold: Affinity under which a new level starts, or ``auto`` (see ``hierarchy.auto_threshold``).
+        start: ``published`` mixes prompts in with a constant ``attention_scale`` from the first step on;
+            ``gated`` learns one gate a layer, from zero, and starts the head from the linear probe.
+        attention_scale: Weight of the prompts' softmax in decoupled attention (``published`` only).
+        attribute_mix: Weight of the prototype mixture in an attribute token.
+        matching_weight: Weight of the prompt matching loss.
+        learning_rate: AdamW's, at the top of the schedule.
+        weight_decay: AdamW's.
+        epochs: Passes over the training images.
+        warmup_epochs: Epochs of linear warm-up before the cosine (at most a tenth of all epochs are used).
+        min_steps: Floor on optimizer steps: small data gets more epochs until this many steps are reached.
+        batch_size: Training images a step.
+        max_hierarchy_images: Training images used to find levels.
+        seed: Seeds initial values, k-means and the order of images.
+    """
+
+    num_independent: int = 10
+    num_shared: int = 10
+    num_attribute: int = 10
+    num_attribute_groups: int = 2
+    num_prototypes: int = 200
+    top_k: int = 10
+    threshold: float | Literal["auto"] = "auto"
+    start: Literal["gated", "published"] = "gated"
+    attention_scale: float = 0.1
+    attribute_mix: float = 0.1
+    matching_weight: float = 0.5
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    epochs: int = 100
+    warmup_epochs: int = 10
+    min_steps: int = 0
+    batch_size: int = 64
+    max_hierarchy_images: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every setting.
+
+        Raises:
+            ConfigError: Lists all settings that are out of range.
+        """
+        problems = [
+            f"{name}: expected {expected}, got {getattr(self, name)!r}"
+            for name, (is_valid, expected) in _CHECKS.items()
+            if not is_valid(getattr(self, name))
+        ]
+        if problems:
+            raise ConfigError(problems)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values, in a fixed order."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read settings back; unknown names are refused.
+
+        Raises:
+            ConfigError: A name is unknown or a value is out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ConfigError(
+                [f"{name}: unknown setting; known are {', '.join(sorted(known))}" for name in unknown]
+            )
+        return cls(**values)

@@ -1,0 +1,90 @@
+"""The exceptions of ``ship``, one tree::
+
+    ShipError
+    ├── ConfigError      a setting that cannot work
+    ├── BackboneError    a backbone that is unknown, unreadable or not supported exactly
+    ├── DataError        a data set that cannot be used; lists every problem found
+    ├── ImageError       one image that cannot be decoded
+    ├── ArtifactError    a saved prompt that is refused
+    └── TuningError      tuning that went wrong, such as a loss that is not finite
+
+Every one of them survives pickling, because Ray carries them between processes.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+__all__ = [
+    "ArtifactError",
+    "BackboneError",
+    "ConfigError",
+    "DataError",
+    "ImageError",
+    "ShipError",
+    "TuningError",
+]
+
+MAX_LISTED_PROBLEMS = 20
+
+
+class ShipError(Exception):
+    """Base of all errors that a user can cause or fix.
+
+    Args:
+        problems: One message, or several that were found in one go.
+    """
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__(self.problems[0] if len(self.problems) == 1 else self.problems)
+
+    def __str__(self) -> str:
+        """All problems, one a line."""
+        if len(self.problems) == 1:
+            return self.problems[0]
+        listed = [f"- {problem}" for problem in self.problems[:MAX_LISTED_PROBLEMS]]
+        if len(self.problems) > MAX_LISTED_PROBLEMS:
+            listed.append(f"- ... and {len(self.problems) - MAX_LISTED_PROBLEMS} more")
+        return "\n".join([f"{len(self.problems)} problems:", *listed])
+
+
+class ConfigError(ShipError):
+    """A setting is out of range, or does not fit the backbone or the data."""
+
+
+class BackboneError(ShipError):
+    """A backbone is unknown, unreadable, or a kind that the method cannot run exactly."""
+
+
+class DataError(ShipError):
+    """A data set cannot be used as it is."""
+
+
+class ImageError(ShipError):
+    """One image cannot be decoded.
+
+    Args:
+        problems: What is wrong with it.
+        kind: ``unsupported`` (not an image, or a format that is not allowed), ``corrupt`` (the right
+            format, but broken) or ``too_large`` (more pixels than allowed).
+    """
+
+    def __init__(
+        self,
+        problems: str | Iterable[str],
+        kind: Literal["unsupported", "corrupt", "too_large"] = "corrupt",
+    ) -> None:
+        super().__init__(problems)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[tuple[str, ...], str]]:
+        """Keep ``kind`` when pickled."""
+        return type(self), (self.problems, self.kind)
+
+
+class ArtifactError(ShipError):
+    """A saved prompt is damaged, foreign, or does not belong to this backbone."""
+
+
+class TuningError(ShipError):
+    """Tuning cannot go on."""
