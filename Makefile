@@ -1,0 +1,35 @@
+# Every target does its own set-up: `make test` on a fresh clone installs what it needs into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check format clean
+
+# The main job on real pictures: tune, register, serve, ask. KEEP=1 leaves the endpoint up.
+demo: $(STAMP)
+	$(BIN)/python -m examples.product_lines $(if $(KEEP),--keep)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) demo-run
+
+# One pip call: torch and torchvision must be chosen together, or the resolver brings a second torch.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(0 if ok else "Python 3.11 to 3.13 is needed, found %d.%d; try make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt 'torch==2.13.0' torchvision -e '.[dev]'
+	touch $(STAMP)

@@ -1,0 +1,65 @@
+"""The parts of a timm block, taken apart so that prompts can take part (paper: section 3.3).
+
+timm's own modules do the arithmetic. Shapes: B batch, N image tokens, P prompt tokens, J chosen tokens,
+D width, H heads, E head width.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ship.vit import Block
+
+__all__ = [
+    "attend",
+    "cls_attention_logits",
+    "finish_block",
+    "gather_tokens",
+    "merge_heads",
+    "mix_in_prompts",
+    "project_qkv",
+]
+
+
+def project_qkv(block: Block, y_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of normalised tokens, each ``B,H,N,E``."""
+    attention = block.attn
+    batch, num_tokens, _ = y_BND.shape
+    qkv = attention.qkv(y_BND).reshape(batch, num_tokens, 3, attention.num_heads, attention.head_dim)
+    q_BHNE, k_BHNE, v_BHNE = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    return attention.q_norm(q_BHNE), attention.k_norm(k_BHNE), v_BHNE
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """``softmax(q k^T E^-0.5 + mask) v``."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def mix_in_prompts(image_BHNE: Tensor, prompt_BHNE: Tensor, gate: Tensor) -> Tensor:
+    """Decoupled attention: ``(1 - gate) * image + gate * prompt``, two separate softmaxes."""
+    return torch.lerp(image_BHNE, prompt_BHNE, gate.to(image_BHNE.dtype))
+
+
+def merge_heads(x_BHNE: Tensor) -> Tensor:
+    """``B,H,N,E`` to ``B,N,D``."""
+    return x_BHNE.transpose(1, 2).flatten(2)
+
+
+def finish_block(block: Block, x_BND: Tensor, attended_BND: Tensor) -> Tensor:
+    """Projection, residual, norm, MLP, residual, as in the backbone's block."""
+    x_BND = x_BND + block.ls1(block.attn.proj(attended_BND))
+    out_BND: Tensor = x_BND + block.ls2(block.mlp(block.norm2(x_BND)))
+    return out_BND
+
+
+def cls_attention_logits(q_BHNE: Tensor, k_BHNE: Tensor) -> Tensor:
+    """How much CLS attends to each image token before the softmax, mean over heads: ``B,N``."""
+    scale = q_BHNE.shape[-1] ** -0.5
+    logits_BH1N: Tensor = q_BHNE[:, :, :1] @ k_BHNE.transpose(-2, -1)
+    logits_BN: Tensor = logits_BH1N.squeeze(2).mean(dim=1) * scale
+    return logits_BN
+
+
+def gather_tokens(x_BND: Tensor, index_BJ: Tensor) -> Tensor:
+    """The chosen tokens of each sample: ``B,J,D``."""
+    return x_BND.gather(1, index_BJ.unsqueeze(-1).expand(-1, -1, x_BND.shape[-1]))

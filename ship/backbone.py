@@ -1,0 +1,335 @@
+"""The frozen vision transformer that all tasks share.
+
+Owns which timm models are supported, how they are found and loaded, and their fingerprint. Knows nothing of
+prompts: ``ship.model`` runs timm's own blocks with them.
+
+Shapes: B batch, N tokens (class and register tokens included), D width.
+"""
+
+import hashlib
+import json
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ship.errors import BackboneError
+from ship.vit import Attention, Block, VisionTransformer, resolve_model_data_config, timm
+
+__all__ = ["BUNDLED", "Backbone", "BackboneInfo", "load_backbone"]
+
+BUNDLED = "bundled"
+_BUNDLED_FOLDER = Path(__file__).parent / "assets" / "bundled"
+_CONFIG_KEYS = {"architecture", "num_classes", "num_features", "global_pool", "model_args", "pretrained_cfg"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneInfo:
+    """What must be known of a backbone without having its weights at hand.
+
+    Attributes:
+        name: As the user named it.
+        architecture: timm model name that builds it.
+        model_args: Arguments of that timm model.
+        image_size: Height and width of its input in pixels.
+        interpolation: How images are resized to it.
+        mean: Per channel, of images in 0..1.
+        std: Per channel, of images in 0..1.
+        depth: L, number of blocks.
+        width: D, of a token.
+        num_heads: H.
+        num_tokens: N, patches plus class and register tokens.
+        num_params: Weights in all.
+        fingerprint: sha256 of architecture, weights and preprocessing, 64 hex digits.
+    """
+
+    name: str
+    architecture: str
+    model_args: dict[str, Any]
+    image_size: tuple[int, int]
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    depth: int
+    width: int
+    num_heads: int
+    num_tokens: int
+    num_params: int
+    fingerprint: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Undo ``to_dict``."""
+        tuples = {key: tuple(values[key]) for key in ("image_size", "mean", "std")}
+        return cls(**{**values, **tuples})
+
+
+class Backbone:
+    """A frozen timm vision transformer with a class token, always in eval mode.
+
+    Raises:
+        BackboneError: The method cannot run this model exactly; lists everything that is in the way.
+    """
+
+    def __init__(
+        self, vit: VisionTransformer, info: BackboneInfo, device: torch.device | str = "cpu"
+    ) -> None:
+        self.info = info
+        self.vit = vit.eval().requires_grad_(False).to(device)
+        self._mean_C11 = torch.tensor(info.mean, device=device).view(3, 1, 1)
+        self._std_C11 = torch.tensor(info.std, device=device).view(3, 1, 1)
+
+    @property
+    def name(self) -> str:
+        """As the user named it."""
+        return self.info.name
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of architecture, weights and preprocessing."""
+        return self.info.fingerprint
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the input in pixels."""
+        return self.info.image_size
+
+    @property
+    def interpolation(self) -> str:
+        """How images are resized to ``image_size``."""
+        return self.info.interpolation
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._mean_C11.device
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The L transformer blocks, timm's own."""
+        return list(self.vit.blocks)
+
+    @property
+    def norm(self) -> nn.Module:
+        """The final norm, before a head."""
+        norm: nn.Module = self.vit.norm
+        return norm
+
+    def normalise(self, images_BCHW: Tensor) -> Tensor:
+        """Images in uint8 to what the model was trained on, float32, on the backbone's device."""
+        images_BCHW = images_BCHW.to(self.device, non_blocking=True)
+        return (images_BCHW.float() / 255.0 - self._mean_C11) / self._std_C11
+
+    def embed(self, images_BCHW: Tensor) -> Tensor:
+        """Normalised images to the tokens ``z_BND`` that enter the first block; token 0 is CLS."""
+        z_BND: Tensor = self.vit.norm_pre(self.vit._pos_embed(self.vit.patch_embed(images_BCHW)))
+        return z_BND
+
+    def to_arrays(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Header (JSON values) and weights, for other processes on this machine to share without a copy."""
+        weights = {key: value.detach().cpu().numpy() for key, value in self.vit.state_dict().items()}
+        return self.info.to_dict(), weights
+
+    @classmethod
+    def from_arrays(
+        cls,
+        header: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """Undo ``to_arrays``. On the CPU the weights stay where they are: read-only memory is fine."""
+        info = BackboneInfo.from_dict(header)
+        with torch.device("meta"):
+            vit = _build(info.architecture, info.model_args)
+        vit.load_state_dict({key: _as_tensor(array) for key, array in arrays.items()}, assign=True)
+        return cls(vit, info, device)
+
+
+def load_backbone(
+    spec: str = BUNDLED, device: torch.device | str = "cpu", *, pretrained: bool = True
+) -> Backbone:
+    """Load a backbone and freeze it.
+
+    Args:
+        spec: ``bundled``; a timm model name (``vit_base_patch16_224.augreg_in21k``); a folder with timm's
+            ``config.json`` and ``model.safetensors``; or ``NAME:FILE.safetensors``, weights for a timm name.
+        device: Where to put the weights.
+        pretrained: For a timm name: False leaves its weights random, for tests and for timing.
+
+    Raises:
+        BackboneError: It is unknown, cannot be read, or is of a kind that is not supported exactly.
+    """
+    name, _, file = spec.partition(":")
+    if spec == BUNDLED:
+        vit, architecture, model_args = _load_folder(_BUNDLED_FOLDER)
+    elif file.endswith(".safetensors"):
+        vit, architecture, model_args = _create(name, pretrained=False), name, {}
+        _load_weights(vit, Path(file))
+    elif _looks_like_path(spec):
+        vit, architecture, model_args = _load_folder(Path(spec).expanduser())
+    else:
+        vit, architecture, model_args = _create(spec, pretrained=pretrained), spec.split(".")[0], {}
+    if problems := _find_unsupported(vit):
+        raise BackboneError([f"backbone {spec!r}: {problem}" for problem in problems])
+    return Backbone(vit, _describe(spec, architecture, model_args, vit), device)
+
+
+def _looks_like_path(spec: str) -> bool:
+    return not spec.startswith(("hf_hub:", "hf-hub:")) and ("/" in spec or spec.startswith((".", "~")))
+
+
+def _build(architecture: str, model_args: Mapping[str, Any]) -> VisionTransformer:
+    return timm.create_model(architecture, pretrained=False, num_classes=0, **model_args)
+
+
+def _create(name: str, *, pretrained: bool) -> VisionTransformer:
+    if not name.startswith(("hf_hub:", "hf-hub:")) and not timm.is_model(name.split(".")[0]):
+        close = timm.list_models(f"*{name.split('.')[0]}*")[:5] or timm.list_models("vit_*")[:5]
+        raise BackboneError(
+            f"backbone {name!r}: no such timm model, folder or file; timm has for instance "
+            f"{', '.join(close)}; `{BUNDLED}` needs no download"
+        )
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except Exception as error:  # timm, the hub's client and urllib each raise their own kinds
+        raise BackboneError(
+            f"backbone {name!r}: timm could not load it ({type(error).__name__}: {str(error)[:300]}); check "
+            f"the name with timm.list_pretrained(), and the network; `{BUNDLED}` needs no download"
+        ) from error
+
+
+def _load_folder(folder: Path) -> tuple[VisionTransformer, str, dict[str, Any]]:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise BackboneError(
+            f"backbone {str(folder)!r}: expected a folder with timm's config.json and model.safetensors "
+            f"({type(error).__name__}: {error}); timm.models.save_for_hf writes one"
+        ) from error
+    unknown = set(config) - _CONFIG_KEYS if isinstance(config, dict) else {"(not a mapping)"}
+    if unknown or "architecture" not in config:
+        raise BackboneError(
+            f"backbone {str(folder)!r}: config.json must have `architecture` and only "
+            f"{', '.join(sorted(_CONFIG_KEYS))}; found {', '.join(sorted(config))}"
+        )
+    architecture, model_args = config["architecture"], dict(config.get("model_args") or {})
+    overlay = {
+        key: value
+        for key, value in (config.get("pretrained_cfg") or {}).items()
+        if key in ("mean", "std", "interpolation")
+    }
+    try:
+        vit = timm.create_model(
+            architecture, pretrained=False, num_classes=0, pretrained_cfg_overlay=overlay, **model_args
+        )
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise BackboneError(
+            f"backbone {str(folder)!r}: timm cannot build {architecture!r}: {error}"
+        ) from error
+    _load_weights(vit, folder / "model.safetensors")
+    return vit, architecture, model_args
+
+
+def _load_weights(vit: VisionTransformer, file: Path) -> None:
+    try:
+        state = {key: value.float() for key, value in load_file(file).items() if not key.startswith("head.")}
+        vit.load_state_dict(state)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise BackboneError(
+            f"backbone weights {str(file)!r} cannot be read or do not fit: {error}"
+        ) from error
+
+
+def _find_unsupported(vit: nn.Module) -> list[str]:
+    """Everything that keeps the method from running on this model exactly."""
+    if not isinstance(vit, VisionTransformer) or type(vit).__name__ != "VisionTransformer":
+        return [f"expected timm's VisionTransformer, found {type(vit).__name__}"]
+    problems = []
+    if vit.cls_token is None:
+        problems.append("it has no class token, from which levels, attribute prompts and the head are read")
+    if vit.global_pool != "token" or vit.attn_pool is not None:
+        problems.append(f"it pools its tokens by {vit.global_pool!r}; a class-token head ('token') is needed")
+    in_blocks = [problem for block in vit.blocks for problem in _find_unsupported_in_block(block)]
+    problems += [
+        f"in {count} of {len(vit.blocks)} blocks: {problem}" for problem, count in Counter(in_blocks).items()
+    ]
+    return problems
+
+
+def _find_unsupported_in_block(block: Any) -> list[str]:
+    if type(block) is not Block:
+        return [f"expected timm's pre-norm Block, found {type(block).__name__}"]
+    attention = block.attn
+    if type(attention) is not Attention:
+        return [f"expected timm's Attention, found {type(attention).__name__}"]
+    problems = []
+    if attention.attn_dim != attention.proj.out_features:
+        problems.append("attention is not as wide as the tokens, so prompt tokens cannot skip it")
+    if not isinstance(attention.norm, nn.Identity):
+        problems.append("attention output is normalised (scale_norm), which prompt tokens that skip it lack")
+    if attention.gate is not None:
+        problems.append("attention is gated per element, which prompt tokens that skip it lack")
+    return problems
+
+
+def _describe(
+    name: str, architecture: str, model_args: dict[str, Any], vit: VisionTransformer
+) -> BackboneInfo:
+    data = resolve_model_data_config(vit)
+    block = vit.blocks[0]
+    height, width = vit.patch_embed.img_size or data["input_size"][1:]
+    fields: dict[str, Any] = {
+        "image_size": (int(height), int(width)),
+        "interpolation": data["interpolation"],
+        "mean": tuple(float(value) for value in data["mean"]),
+        "std": tuple(float(value) for value in data["std"]),
+        "depth": len(vit.blocks),
+        "width": int(vit.embed_dim),
+        "num_heads": int(block.attn.num_heads),
+        "num_tokens": int(vit.patch_embed.num_patches + vit.num_prefix_tokens),
+    }
+    # What shapes the function but shows in no weight. Names of the user's choice are left out on purpose.
+    structure = {
+        **fields,
+        "no_embed_class": bool(vit.no_embed_class),
+        "num_reg_tokens": int(vit.num_reg_tokens),
+        "norm_eps": float(getattr(vit.norm, "eps", 0.0)),
+        "act": type(block.mlp.act).__name__,
+        "mlp": type(block.mlp).__name__,
+        "norm": type(vit.norm).__name__,
+    }
+    return BackboneInfo(
+        name=name,
+        architecture=architecture,
+        model_args=model_args,
+        num_params=sum(weight.numel() for weight in vit.parameters()),
+        fingerprint=_fingerprint(structure, vit),
+        **fields,
+    )
+
+
+def _fingerprint(structure: Mapping[str, Any], vit: nn.Module) -> str:
+    digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode())
+    for key, value in sorted(vit.state_dict().items()):
+        digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _as_tensor(array: np.ndarray) -> Tensor:
+    """A tensor on the array's own memory. Nothing writes to it: the backbone is frozen."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)

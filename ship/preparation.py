@@ -1,0 +1,104 @@
+"""What a tuning needs before its first step: levels, prototypes, the linear probe, the initial prompt.
+
+All of it comes from one pass of the bare backbone over the training images.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ship.backbone import Backbone
+from ship.baselines.linear import LinearProbe, fit_linear_probe
+from ship.config import TuneConfig
+from ship.data import TaskData
+from ship.errors import ConfigError
+from ship.evaluation import evaluate_logits
+from ship.hierarchy import auto_threshold, class_token_features, find_level_starts, layer_affinity
+from ship.prompts import Prompt
+from ship.prototypes import find_prototypes
+
+__all__ = ["Preparation", "prepare"]
+
+_BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """Findings about a task that tuning starts from and that its record keeps.
+
+    Attributes:
+        affinity: ``L,L``, cosine between layers.
+        threshold: The number that was used, also where ``auto`` chose it.
+        probe_accuracy: The linear probe's on the held-out images.
+    """
+
+    affinity: list[list[float]]
+    threshold: float
+    probe_accuracy: float
+
+
+def prepare(backbone: Backbone, data: TaskData, config: TuneConfig) -> tuple[Prompt, Preparation]:
+    """Find levels and prototypes, fit the linear probe, draw the initial prompt.
+
+    Raises:
+        ConfigError: The settings do not fit the backbone.
+    """
+    _check_fit(backbone, config)
+    generator = torch.Generator().manual_seed(config.seed)
+    features_LND = class_token_features(backbone, data.train.images_B3HW.split(_BATCH))
+    chosen_N = _choose(features_LND.shape[1], config.max_hierarchy_images, generator)
+    affinity_LL = layer_affinity(features_LND[:, chosen_N])
+    threshold = auto_threshold(affinity_LL) if config.threshold == "auto" else float(config.threshold)
+    prompt = Prompt(
+        config,
+        level_starts=find_level_starts(affinity_LL, threshold),
+        depth=backbone.info.depth,
+        prototypes_RD=find_prototypes(features_LND[-1, chosen_N], config.num_prototypes, config.seed),
+        num_classes=len(data.labels),
+    )
+    prompt.initialise(generator)
+    probe = _fit_probe(backbone, features_LND[-1], data.train.labels_B, config.seed)
+    if config.start == "gated":
+        _copy_head(prompt, probe)
+    held_out = data.held_out
+    held_out_LND = class_token_features(backbone, held_out.images_B3HW.split(_BATCH))
+    logits_BC = probe.logits(_normed(backbone, held_out_LND[-1]))
+    preparation = Preparation(
+        affinity=affinity_LL.tolist(),
+        threshold=threshold,
+        probe_accuracy=evaluate_logits(logits_BC, held_out.labels_B).accuracy,
+    )
+    return prompt.to(backbone.device), preparation
+
+
+def _check_fit(backbone: Backbone, config: TuneConfig) -> None:
+    num_tokens = backbone.info.num_tokens
+    if config.num_attribute > num_tokens:
+        raise ConfigError(
+            f"num_attribute: expected at most {num_tokens}, the tokens of backbone {backbone.name!r} at "
+            f"{backbone.image_size[0]}x{backbone.image_size[1]}, got {config.num_attribute}"
+        )
+
+
+def _choose(num_images: int, limit: int, generator: torch.Generator) -> Tensor:
+    """At most ``limit`` images; all of them in order where there are no more."""
+    if num_images <= limit:
+        return torch.arange(num_images)
+    return torch.randperm(num_images, generator=generator)[:limit].sort().values
+
+
+@torch.no_grad()
+def _normed(backbone: Backbone, features_ND: Tensor) -> Tensor:
+    normed_ND: Tensor = backbone.norm(features_ND.to(backbone.device)).float().cpu()
+    return normed_ND
+
+
+def _fit_probe(backbone: Backbone, features_ND: Tensor, labels_N: Tensor, seed: int) -> LinearProbe:
+    return fit_linear_probe(_normed(backbone, features_ND), labels_N, seed)
+
+
+@torch.no_grad()
+def _copy_head(prompt: Prompt, probe: LinearProbe) -> None:
+    prompt.head.weight.copy_(probe.weight_CD)
+    prompt.head.bias.copy_(probe.bias_C)

@@ -1,0 +1,155 @@
+"""A tuning under way, and its snapshot: bytes from which another process goes on.
+
+A snapshot is one safetensors file: tensors, and JSON in its metadata. Nothing in it is executed when read.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ship.config import TuneConfig
+from ship.errors import ArtifactError
+from ship.preparation import Preparation
+from ship.prompts import Prompt
+
+__all__ = ["EpochReport", "TuningState"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReport:
+    """One epoch of tuning.
+
+    Attributes:
+        epoch: From 1.
+        num_epochs: In all, with the floor of ``min_steps``.
+        loss: Mean over the epoch's images, matching loss included.
+        matching_loss: Its matching part, before its weight.
+        train_accuracy: Running, over the epoch's images as they were seen.
+        val_accuracy: On the validation split; None without one.
+        learning_rate: At the epoch's last step.
+        time_s: Seconds since the epoch, by this machine's clock.
+    """
+
+    epoch: int
+    num_epochs: int
+    loss: float
+    matching_loss: float
+    train_accuracy: float
+    val_accuracy: float | None
+    learning_rate: float
+    time_s: float
+
+
+@dataclass(kw_only=True)
+class TuningState:
+    """All that changes while a task is tuned.
+
+    Attributes:
+        prompt: As it is now.
+        preparation: What it started from.
+        optimizer: AdamW over the prompt's trained parameters.
+        history: Epochs that are done.
+        spent_s: Seconds spent on them.
+    """
+
+    prompt: Prompt
+    preparation: Preparation
+    optimizer: torch.optim.AdamW
+    history: list[EpochReport] = field(default_factory=list)
+    spent_s: float = 0.0
+
+    @classmethod
+    def start(cls, prompt: Prompt, preparation: Preparation) -> "TuningState":
+        """The state before the first step."""
+        return cls(prompt=prompt, preparation=preparation, optimizer=_make_optimizer(prompt))
+
+    def to_bytes(self, identity: Mapping[str, Any]) -> bytes:
+        """A snapshot.
+
+        Args:
+            identity: JSON values that whoever resumes must present again: data, settings, backbone.
+        """
+        tensors = {f"prompt.{key}": value for key, value in self.prompt.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
+        header = {
+            "identity": identity,
+            "level_starts": self.prompt.level_starts,
+            "preparation": asdict(self.preparation),
+            "history": [asdict(report) for report in self.history],
+            "spent_s": self.spent_s,
+        }
+        copied = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+        return save(copied, metadata={"ship": json.dumps(header)})
+
+    @classmethod
+    def from_bytes(cls, content: bytes, identity: Mapping[str, Any], device: torch.device) -> "TuningState":
+        """Undo ``to_bytes``.
+
+        Raises:
+            ArtifactError: The snapshot is damaged, or of another tuning.
+        """
+        try:
+            header = _read_header(content)
+            tensors = load(content)
+            if header["identity"] != json.loads(json.dumps(identity)):
+                raise ArtifactError(
+                    "snapshot: it belongs to a tuning of other data, settings or backbone; start over"
+                )
+            state = cls.start(
+                _restore_prompt(header, tensors, identity, device), Preparation(**header["preparation"])
+            )
+            _restore_moments(state.optimizer, tensors)
+            state.history = [EpochReport(**values) for values in header["history"]]
+            state.spent_s = float(header["spent_s"])
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ArtifactError(f"snapshot: it is damaged ({error}); start over") from error
+        return state
+
+
+def _make_optimizer(prompt: Prompt) -> torch.optim.AdamW:
+    trained = [weight for weight in prompt.parameters() if weight.requires_grad]
+    config = prompt.config
+    return torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def _read_header(content: bytes) -> dict[str, Any]:
+    size = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + size])["__metadata__"]
+    header: dict[str, Any] = json.loads(metadata["ship"])
+    return header
+
+
+def _restore_prompt(
+    header: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    identity: Mapping[str, Any],
+    device: torch.device,
+) -> Prompt:
+    state = {
+        key.removeprefix("prompt."): value for key, value in tensors.items() if key.startswith("prompt.")
+    }
+    prompt = Prompt(
+        TuneConfig.from_dict(identity["config"]),
+        level_starts=header["level_starts"],
+        depth=state["gate"].numel(),
+        prototypes_RD=state["prototypes"],
+        num_classes=state["head.bias"].numel(),
+    )
+    prompt.load_state_dict(state)
+    return prompt.to(device)
+
+
+def _restore_moments(optimizer: torch.optim.AdamW, tensors: Mapping[str, Tensor]) -> None:
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".")
+            moments.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
