@@ -41,6 +41,7 @@ class Settings:
         return self.home / "spool"
 
     @property
-    def mlflow_artifacts(self) -> str:
-        """Where an embedded MLflow keeps the files of its runs."""
-        return (self.home / "mlflow-artifacts").as_uri()
+    def artifact_location(self) -> str | None:
+        """Where files of MLflow's runs go: at home with an embedded MLflow; a server (None) knows itself."""
+        is_server = self.tracking_uri.startswith(("http://", "https://"))
+        return None if is_server else (self.home / "mlflow-artifacts").as_uri()

@@ -1,8 +1,8 @@
 """Nine tasks from pictures that come with scikit-learn and scikit-image: no download.
 
-Handwritten digits (all ten; odd or even; few-shot pairs), faces or not, and three surfaces that are inspected for
-defects: photographs of brick, grass and gravel with scratches, stains and holes drawn on them. Training and test
-crops of a surface come from different halves of its photograph.
+Handwritten digits (all ten; odd or even; few-shot pairs), faces or not, and three surfaces that are inspected
+for defects: photographs of brick, grass and gravel with scratches, stains and holes drawn on them. Training
+and test crops of a surface come from different halves of its photograph.
 """
 
 from collections.abc import Iterator

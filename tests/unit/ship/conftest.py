@@ -105,5 +105,5 @@ def quick() -> Callable[..., TuneConfig]:
 
 
 @pytest.fixture
-def images_B3HW() -> Tensor:
+def images() -> Tensor:
     return draw_stripes(5, 3, seed=9).images_B3HW

@@ -3,14 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from ship.backbone import Backbone, load_backbone
 from ship.config import TuneConfig
 from ship.errors import BackboneError
 from ship.model import forward
 from ship.prompts import Prompt
-from ship.vit import VisionTransformer, timm
+from tests.factories import write_backbone
 
 SUPPORTED = {
     "plain": {},
@@ -22,32 +21,9 @@ SUPPORTED = {
 }
 
 
-def write_folder(folder: Path, seed: int = 0, **args: object) -> VisionTransformer:
-    """A backbone in timm's own layout, 4 blocks of width 32."""
-    import json
-
-    model_args = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2, **args}
-    torch.manual_seed(seed)
-    vit = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0, **model_args)
-    # Values that timm starts at zero or one would hide a part that is left out.
-    with torch.no_grad():
-        for weight in vit.parameters():
-            weight.add_(torch.randn_like(weight) * 0.05)
-    folder.mkdir(parents=True)
-    config = {
-        "architecture": "vit_tiny_patch16_224",
-        "num_classes": 0,
-        "model_args": model_args,
-        "pretrained_cfg": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]},
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    save_file(vit.state_dict(), folder / "model.safetensors")
-    return vit.eval()
-
-
 @pytest.mark.parametrize("args", SUPPORTED.values(), ids=SUPPORTED.keys())
 def test_without_prompts_logits_are_timms_own(tmp_path: Path, args: dict) -> None:
-    vit = write_folder(tmp_path / "vit", **args)
+    vit = write_backbone(tmp_path / "vit", **args)
     backbone = load_backbone(str(tmp_path / "vit"))
     config = TuneConfig(num_independent=0, num_shared=0, num_attribute=0, start="published")
     prompt = Prompt(config, level_starts=[0, 2], depth=4, prototypes_RD=torch.zeros(1, 32), num_classes=5)
@@ -61,7 +37,7 @@ def test_without_prompts_logits_are_timms_own(tmp_path: Path, args: dict) -> Non
 
 @pytest.mark.parametrize("args", SUPPORTED.values(), ids=SUPPORTED.keys())
 def test_closed_gates_give_the_bare_network(tmp_path: Path, args: dict) -> None:
-    vit = write_folder(tmp_path / "vit", **args)
+    vit = write_backbone(tmp_path / "vit", **args)
     backbone = load_backbone(str(tmp_path / "vit"))
     config = TuneConfig(start="gated")
     prototypes = torch.randn(6, 32, generator=torch.Generator().manual_seed(0))
@@ -97,13 +73,13 @@ def test_what_cannot_be_done_exactly_is_refused_with_the_reason(name: str, what:
 def test_variants_of_a_block_are_refused(tmp_path: Path, args: dict, what: str) -> None:
     if "class_token" in args:
         args = {**args, "global_pool": "avg"}
-    write_folder(tmp_path / "vit", **args)
+    write_backbone(tmp_path / "vit", **args)
     with pytest.raises(BackboneError, match=what):
         load_backbone(str(tmp_path / "vit"))
 
 
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
-    write_folder(tmp_path / "vit")
+    write_backbone(tmp_path / "vit")
     file = tmp_path / "vit" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(BackboneError, match=r"model\.safetensors"):
@@ -111,10 +87,10 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_fingerprint_follows_weights_and_preprocessing_and_not_the_place(tmp_path: Path) -> None:
-    write_folder(tmp_path / "a")
-    write_folder(tmp_path / "b")
-    write_folder(tmp_path / "c", seed=1)
-    write_folder(tmp_path / "d")
+    write_backbone(tmp_path / "a")
+    write_backbone(tmp_path / "b")
+    write_backbone(tmp_path / "c", seed=1)
+    write_backbone(tmp_path / "d")
     config = tmp_path / "d" / "config.json"
     config.write_text(config.read_text().replace("0.6", "0.61"))
     a, b, c, d = (load_backbone(str(tmp_path / name)).fingerprint for name in "abcd")
@@ -123,7 +99,7 @@ def test_fingerprint_follows_weights_and_preprocessing_and_not_the_place(tmp_pat
 
 
 def test_arrays_rebuild_the_same_backbone_without_a_copy(tmp_path: Path) -> None:
-    write_folder(tmp_path / "vit", reg_tokens=2)
+    write_backbone(tmp_path / "vit", reg_tokens=2)
     backbone = load_backbone(str(tmp_path / "vit"))
     header, arrays = backbone.to_arrays()
     for array in arrays.values():

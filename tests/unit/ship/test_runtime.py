@@ -57,29 +57,29 @@ def plain(backbone: Backbone, prompt: Prompt, images: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_baked_answers_equal_the_plain_forward_pass(
-    backbone: Backbone, baked: dict[str, BakedPrompt], images_B3HW: Tensor, name: str
+    backbone: Backbone, baked: dict[str, BakedPrompt], images: Tensor, name: str
 ) -> None:
-    found = Runtime(backbone).infer(images_B3HW, [baked[name]] * len(images_B3HW))
-    expected = plain(backbone, PROMPTS[name], images_B3HW)
+    found = Runtime(backbone).infer(images, [baked[name]] * len(images))
+    expected = plain(backbone, PROMPTS[name], images)
     torch.testing.assert_close(torch.stack(found), expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
-def test_prompts_change_the_answers(backbone: Backbone, images_B3HW: Tensor) -> None:
+def test_prompts_change_the_answers(backbone: Backbone, images: Tensor) -> None:
     prompt = PROMPTS["three levels"]
     with torch.no_grad():
-        bare = prompt.head(backbone.vit(backbone.normalise(images_B3HW)))
-    assert float((plain(backbone, prompt, images_B3HW) - bare).abs().max()) > 0.05
+        bare = prompt.head(backbone.vit(backbone.normalise(images)))
+    assert float((plain(backbone, prompt, images) - bare).abs().max()) > 0.05
 
 
 def test_rows_of_a_mixed_batch_equal_rows_served_alone(
-    backbone: Backbone, baked: dict[str, BakedPrompt], images_B3HW: Tensor
+    backbone: Backbone, baked: dict[str, BakedPrompt], images: Tensor
 ) -> None:
     runtime = Runtime(backbone)
     names = list(PROMPTS) * 2
-    images = images_B3HW[torch.arange(len(names)) % len(images_B3HW)]
-    mixed = runtime.infer(images, [baked[name] for name in names])
+    rows = images[torch.arange(len(names)) % len(images)]
+    mixed = runtime.infer(rows, [baked[name] for name in names])
     for row, name in enumerate(names):
-        alone = runtime.infer(images[row : row + 1], [baked[name]])[0]
+        alone = runtime.infer(rows[row : row + 1], [baked[name]])[0]
         torch.testing.assert_close(mixed[row], alone, atol=TOLERANCE, rtol=TOLERANCE)
         assert mixed[row].shape == (PROMPTS[name].num_classes,)
 

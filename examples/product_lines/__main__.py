@@ -1,0 +1,70 @@
+"""``make demo``: the whole main job, by the same commands that a user types.
+
+Draws the pictures, tunes all tasks with two workers, serves every task from one backbone, asks over HTTP in
+mixed order, and prints what came of it. Everything is kept in one folder, ``demo-run/``.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from examples.product_lines.endpoint import Endpoint, ask
+from examples.product_lines.pictures import draw_tasks
+from examples.product_lines.report import print_invitation, print_results
+
+HERE = Path(__file__).parent
+SHIP = str(Path(sys.executable).parent / "ship")
+
+
+def main() -> None:
+    """Run the demo; the exit status is 0 only if every task was tuned, served and answered."""
+    args = parse_arguments()
+    console = Console(highlight=False)
+    started_s = time.monotonic()
+    folder = args.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "SHIP_HOME": str(folder / ".ship")}
+    console.rule("Pictures")
+    tasks = draw_tasks(folder / "data")
+    shutil.copy(HERE / "manifest.yaml", folder / "manifest.yaml")
+    console.print(f"{len(tasks)} tasks in {folder / 'data'}", soft_wrap=True)
+    console.rule("ship tune manifest.yaml")
+    subprocess.run([SHIP, "tune", str(folder / "manifest.yaml")], env=environment, check=True)
+    listed = json.loads(subprocess.check_output([SHIP, "ls", "--json"], env=environment))
+    console.rule("ship serve")
+    with Endpoint([SHIP, "serve"], environment, folder / "serve.log") as endpoint:
+        answers = ask(endpoint.url, folder / "data", tasks)
+        console.rule("Results")
+        print_results(console, listed, answers)
+        console.print(f"{time.monotonic() - started_s:.0f} s in all.")
+        if args.keep:
+            print_invitation(console, endpoint.url, folder, tasks[0])
+            endpoint.wait()
+    if set(answers) != set(tasks):
+        sys.exit(f"not answered: {', '.join(sorted(set(tasks) - set(answers)))}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.product_lines",
+        description="Tune nine tasks on real pictures, serve them from one backbone, ask over HTTP.",
+    )
+    parser.add_argument("--keep", action="store_true", help="leave the endpoint up until Ctrl-C")
+    parser.add_argument("--folder", type=Path, default=Path("demo-run"), help="where everything is kept")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)

@@ -1,0 +1,94 @@
+"""``ship serve`` as a process of its own, and questions to it over HTTP."""
+
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+__all__ = ["Endpoint", "ask"]
+
+QUESTIONS_PER_TASK = 3
+READY_S = 120
+STOP_S = 60
+
+
+class Endpoint:
+    """The endpoint, up for as long as the block lasts."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._command = [*command, "--port", str(port)]
+        self._environment = environment
+        self._log = log
+
+    def __enter__(self) -> Self:
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        deadline_s = time.monotonic() + READY_S
+        while not self._is_ready():
+            if self._process.poll() is not None or time.monotonic() > deadline_s:
+                self._stop()
+                sys.exit(f"the endpoint did not come up:\n{self._log.read_text()[-2000:]}")
+            time.sleep(0.25)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def wait(self) -> None:
+        """Until Ctrl-C, or until the endpoint ends."""
+        try:
+            self._process.wait()
+        except KeyboardInterrupt:
+            return
+
+    def _stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+    def _is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ask(url: str, data: Path, tasks: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Ask for held-out pictures of all tasks in mixed order; answers by task, with the truth beside them."""
+    chooser = random.Random(0)
+    questions = [
+        (task, picture)
+        for task in tasks
+        for picture in chooser.sample(sorted((data / task / "test").glob("*/*.png")), QUESTIONS_PER_TASK)
+    ]
+    chooser.shuffle(questions)
+    answers: dict[str, list[dict[str, Any]]] = {}
+    with httpx.Client(base_url=url, timeout=30) as client:
+        for task, picture in questions:
+            headers = {"Ship-Task": task, "Content-Type": "image/png"}
+            reply = client.post("/v1/predict", content=picture.read_bytes(), headers=headers)
+            reply.raise_for_status()
+            if reply.headers["Ship-Task"] != task:
+                sys.exit(f"asked for {task}, answered for {reply.headers['Ship-Task']}")
+            answers.setdefault(task, []).append({**reply.json(), "truth": picture.parent.name})
+    return answers

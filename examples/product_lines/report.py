@@ -1,0 +1,78 @@
+"""The demo's last page: what was found, how good it is, how small, and what was answered."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from rich.console import Console
+from rich.table import Table
+
+import ship
+
+__all__ = ["print_invitation", "print_results"]
+
+BACKBONE = Path(ship.__file__).parent / "assets" / "bundled" / "model.safetensors"
+COLUMNS = ("task", "images", "levels", "linear probe", "SHIP", "prompt KB", "version", "answers")
+
+
+def print_results(
+    console: Console, listed: list[dict[str, Any]], answers: dict[str, list[dict[str, Any]]]
+) -> None:
+    """A row a task, then sizes and means."""
+    table = Table(show_edge=False, header_style="bold")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in ("task", "version", "answers") else "right")
+    sizes = []
+    for row in listed:
+        champion = row["champion"]
+        if champion is None:
+            table.add_row(row["task"], *["-"] * 6, "no champion: see `ship show`")
+            continue
+        metrics = champion["metrics"]
+        sizes.append(prompt_bytes(champion["source"]) / 1024)
+        table.add_row(
+            row["task"],
+            f"{metrics['num_train']:.0f} + {metrics['num_test']:.0f}",
+            f"{metrics['num_levels']:.0f}",
+            f"{metrics['probe_accuracy']:.3f}",
+            f"{metrics['accuracy']:.3f}",
+            f"{sizes[-1]:.0f}",
+            f"v{champion['version']}",
+            ", ".join(describe(answer) for answer in answers.get(row["task"], [])),
+        )
+    console.print(table)
+    served = [row["champion"]["metrics"] for row in listed if row["champion"]]
+    probe = sum(metrics["probe_accuracy"] for metrics in served) / len(served)
+    tuned = sum(metrics["accuracy"] for metrics in served) / len(served)
+    console.print(
+        f"\nimages: training + held out; accuracies on the latter, mean {probe:.3f} (linear probe) "
+        f"and {tuned:.3f} (SHIP).\nOne backbone of {BACKBONE.stat().st_size / 1024:.0f} KB serves all tasks; "
+        f"a prompt takes {sum(sizes) / len(sizes):.0f} KB.\nanswers: over HTTP, tasks in mixed order; "
+        "the truth in brackets where it differs.",
+        soft_wrap=True,
+    )
+
+
+def print_invitation(console: Console, url: str, folder: Path, task: str) -> None:
+    """How to go on from here."""
+    picture = next((folder / "data" / task / "test").glob("*/*.png"))
+    console.rule("The endpoint stays up until Ctrl-C")
+    console.print(
+        f"curl -H 'Ship-Task: {task}' -H 'Content-Type: image/png' --data-binary @{picture} "
+        f"{url}/v1/predict\n"
+        f"SHIP_HOME={folder / '.ship'} ship ls\n"
+        f"mlflow ui --backend-store-uri sqlite:///{folder / '.ship' / 'mlflow.db'}",
+        soft_wrap=True,
+    )
+
+
+def prompt_bytes(source: str) -> int:
+    """Size of the tensors of an artifact in the local store."""
+    folder = Path(unquote(urlsplit(source).path))
+    return (folder / "prompt.safetensors").stat().st_size
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """The label that was said, and the true one where it differs."""
+    said, truth = answer["label"], answer["truth"]
+    return said if said == truth else f"{said} ({truth})"

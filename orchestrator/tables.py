@@ -1,0 +1,155 @@
+"""How plans, reports and the registry are shown: tables for people, plain values for scripts."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan
+    from orchestrator.store.versions import Promotion, TaskInfo, VersionInfo
+    from orchestrator.train.job import JobReport
+
+__all__ = [
+    "plan_table",
+    "print_report",
+    "promotion_json",
+    "report_json",
+    "task_json",
+    "tasks_table",
+    "version_json",
+    "versions_table",
+]
+
+
+def plan_table(plan: "Plan") -> Table:
+    """What will be done, task by task."""
+    table = _table("task", "action", "images", "epochs", "prompt KB (about)", "key")
+    for task in plan.tasks:
+        table.add_row(
+            escape(task.spec.name),
+            task.action,
+            str(task.spec.num_images),
+            str(task.spec.config.epochs),
+            f"{task.estimate_bytes / 1024:.0f}",
+            task.spec.key[:12],
+        )
+    num_reused = len(plan.tasks) - len(plan.to_tune)
+    table.caption = f"{len(plan.to_tune)} to tune, {num_reused} in the store already"
+    return table
+
+
+def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
+    """What was done, and what failed with its cause."""
+    summary = report.summary
+    if not summary.tasks:
+        console.print(f"Nothing to do: all {num_tasks} tasks are in the store already.")
+        return
+    console.print(
+        f"{len(summary.done)} tuned, {len(report.reused)} in the store already, "
+        f"{len(summary.failed)} failed, {len(summary.unfinished)} unfinished."
+    )
+    for task, cause in summary.failed.items():
+        console.print(f"{task}: {cause}", style="red", markup=False, soft_wrap=True)
+    if summary.unfinished:
+        console.print("Interrupted; the same command goes on from here.", style="yellow")
+
+
+def report_json(report: "JobReport") -> dict[str, Any]:
+    """The report as plain values."""
+    return {
+        "tuned": list(report.summary.done),
+        "reused": list(report.reused),
+        "failed": report.summary.failed,
+        "unfinished": list(report.summary.unfinished),
+        "records_waiting": report.backlog.num_records,
+    }
+
+
+def tasks_table(infos: Sequence["TaskInfo"]) -> Table:
+    """All tasks at a glance."""
+    table = _table("task", "champion", "accuracy", "linear probe", "challenger", "latest", "updated")
+    for info in infos:
+        metrics = info.champion.metrics if info.champion else {}
+        table.add_row(
+            escape(info.task),
+            _version(info.champion.version if info.champion else None),
+            _share(metrics.get("accuracy")),
+            _share(metrics.get("probe_accuracy")),
+            _version(info.challenger),
+            _version(info.latest),
+            _time(info.updated_s),
+        )
+    return table
+
+
+def versions_table(task: str, infos: Sequence["VersionInfo"]) -> Table:
+    """All versions of one task."""
+    table = _table("version", "alias", "accuracy", "linear probe", "levels", "digest", "made", "gate")
+    table.title = escape(task)
+    for info in infos:
+        table.add_row(
+            _version(info.version),
+            ", ".join(info.aliases),
+            _share(info.metrics.get("accuracy")),
+            _share(info.metrics.get("probe_accuracy")),
+            f"{info.metrics.get('num_levels', 0):.0f}",
+            (info.digest or "?")[:12],
+            _time(info.created_s),
+            escape(info.gate_reason or ""),
+        )
+    return table
+
+
+def task_json(info: "TaskInfo") -> dict[str, Any]:
+    """One task as plain values."""
+    return {
+        "task": info.task,
+        "champion": version_json(info.champion) if info.champion else None,
+        "challenger": info.challenger,
+        "previous": info.previous,
+        "latest": info.latest,
+        "updated": _time(info.updated_s),
+    }
+
+
+def version_json(info: "VersionInfo") -> dict[str, Any]:
+    """One version as plain values."""
+    return {
+        "version": info.version,
+        "aliases": list(info.aliases),
+        "digest": info.digest,
+        "source": info.source,
+        "metrics": dict(info.metrics),
+        "gate": info.gate_reason,
+        "created": _time(info.created_s),
+        "run_id": info.run_id,
+    }
+
+
+def promotion_json(promotion: "Promotion") -> dict[str, Any]:
+    """One alias move as plain values."""
+    return {"task": promotion.task, "from": promotion.from_version, "to": promotion.to_version}
+
+
+def _table(*columns: str) -> Table:
+    table = Table(show_edge=False, header_style="bold")
+    for column in columns:
+        is_number = column in ("images", "epochs", "accuracy", "linear probe", "levels", "prompt KB (about)")
+        table.add_column(column, justify="right" if is_number else "left")
+    return table
+
+
+def _version(version: int | None) -> str:
+    return "-" if version is None else f"v{version}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds")

@@ -1,0 +1,284 @@
+"""The main job as a user runs it: real Ray Train, MLflow and Ray Serve, through the console command."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.factories import write_backbone, write_stripes
+
+SHIP = str(Path(sys.executable).parent / "ship")
+EPOCHS = 30
+
+
+class Plant:
+    """A folder with a backbone, a manifest and data, and the command run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        inherited = {
+            key: value for key, value in os.environ.items() if not key.startswith(("SHIP_", "MLFLOW_"))
+        }
+        inherited.pop("RAY_ADDRESS", None)
+        self.environment = {
+            **inherited,
+            "SHIP_HOME": str(self.home),
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
+        }
+
+    def write_manifest(self, tasks: list[str], **defaults: object) -> Path:
+        settings = {
+            "epochs": EPOCHS,
+            "num_independent": 3,
+            "num_attribute": 4,
+            "top_k": 4,
+            "learning_rate": 0.01,
+            **defaults,
+        }
+        manifest = {
+            "backbone": str(self.folder / "backbone"),
+            "workers": 2,
+            "defaults": settings,
+            "tasks": [{"name": name, "data": name} for name in tasks],
+        }
+        path = self.folder / "manifest.yaml"
+        path.write_text(json.dumps(manifest))  # JSON is YAML
+        return path
+
+    def ship(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [SHIP, *arguments], env=self.environment, capture_output=True, text=True, timeout=240, check=False
+        )
+
+    def ship_json(self, *arguments: str) -> object:
+        done = self.ship(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
+    folder = tmp_path_factory.mktemp("plant")
+    write_backbone(folder / "backbone")
+    write_stripes(folder / "line-a")
+    write_stripes(folder / "line-b", num_classes=3)
+    write_stripes(folder / "line-bad")
+    picture = next((folder / "line-bad" / "train" / "direction-0").iterdir())
+    picture.write_bytes(picture.read_bytes()[:60])
+    return Plant(folder)
+
+
+def descendants(pid: int) -> list[tuple[int, str]]:
+    """Process id and command line of all processes below one."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                parents.setdefault(parent, []).append(int(entry.name))
+    found: list[tuple[int, str]] = []
+    waiting = list(parents.get(pid, ()))
+    while waiting:
+        child = waiting.pop()
+        waiting += parents.get(child, ())
+        with contextlib.suppress(OSError):
+            found.append((child, (Path("/proc") / str(child) / "cmdline").read_text().replace("\0", " ")))
+    return found
+
+
+def wait_until_gone(pids: list[int], seconds: float = 20) -> list[int]:
+    deadline_s = time.monotonic() + seconds
+    while time.monotonic() < deadline_s:
+        pids = [pid for pid in pids if is_alive(pid)]
+        if not pids:
+            break
+        time.sleep(0.2)
+    return pids
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def killed_run(plant: Plant) -> tuple[int, str, list[int]]:
+    """`ship tune` of two good tasks and a corrupt one; a worker is killed while it tunes."""
+    manifest = plant.write_manifest(["line-a", "line-b", "line-bad"], epochs=150)
+    process = subprocess.Popen(
+        [SHIP, "tune", str(manifest)],
+        env=plant.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines, killed, family = [], False, set()
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line)
+        family |= {pid for pid, _ in descendants(process.pid)}
+        if not killed and "epoch" in line:
+            workers = [pid for pid, command in descendants(process.pid) if "RayTrainWorker" in command]
+            os.kill(workers[0], signal.SIGKILL)
+            killed = True
+    assert killed, "".join(lines)
+    return process.wait(), "".join(lines), sorted(family)
+
+
+def test_a_killed_worker_and_a_corrupt_data_set_stop_nobody(
+    plant: Plant, killed_run: tuple[int, str, list[int]]
+) -> None:
+    status, printed, _ = killed_run
+    assert status == 1, printed
+    assert "2 tuned" in printed
+    assert "line-bad" in printed
+    assert "direction-0" in printed  # the path of the broken picture
+    published = sorted(path.parent.name for path in (plant.home / "store" / "published").glob("*/*.json"))
+    assert published == ["line-a", "line-b"]
+    listed = plant.ship_json("ls")
+    assert [row["task"] for row in listed] == ["line-a", "line-b"]
+    assert all(row["latest"] == 1 for row in listed)
+
+
+def test_no_process_survives(killed_run: tuple[int, str, list[int]]) -> None:
+    assert wait_until_gone(killed_run[2]) == []
+
+
+def test_mlflow_shows_the_run(plant: Plant, killed_run: tuple[int, str, list[int]]) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{plant.home / 'mlflow.db'}")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = {
+        run.data.tags["ship.task"]: run
+        for run in client.search_runs(experiments)
+        if "ship.task" in run.data.tags
+    }
+    assert set(runs) == {"line-a", "line-b", "line-bad"}
+    good = runs["line-a"]
+    assert good.info.status == "FINISHED"
+    assert good.data.params["learning_rate"] == "0.01"
+    steps = [point.step for point in client.get_metric_history(good.info.run_id, "loss")]
+    assert sorted(set(steps)) == list(range(1, 151))
+    files = {item.path for item in client.list_artifacts(good.info.run_id)}
+    files |= {item.path for folder in files for item in client.list_artifacts(good.info.run_id, folder)}
+    assert {Path(name).name for name in files} >= {
+        "prompt.safetensors",
+        "prompt.json",
+        "affinity.png",
+        "confusion.png",
+    }
+    assert runs["line-bad"].info.status == "FAILED"
+
+
+def test_a_second_run_does_nothing_and_says_so(plant: Plant, killed_run: tuple[int, str, list[int]]) -> None:
+    before = sorted((plant.home / "store").rglob("*"))
+    done = plant.ship("tune", str(plant.write_manifest(["line-a", "line-b"], epochs=150)))
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to do: all 2 tasks are in the store already" in done.stdout
+    assert sorted((plant.home / "store").rglob("*")) == before
+
+
+@contextlib.contextmanager
+def endpoint(plant: Plant) -> Iterator[httpx.Client]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [SHIP, "serve", "--port", str(port), "--backbone", str(plant.folder / "backbone")],
+        env=plant.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    family: list[int] = []
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Serving at" in line:
+                break
+        family = [pid for pid, _ in descendants(process.pid)]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            yield client
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert wait_until_gone(family) == []
+
+
+def test_what_was_tuned_is_served_and_a_promotion_is_picked_up(
+    plant: Plant, killed_run: tuple[int, str, list[int]]
+) -> None:
+    pictures = {task: sorted((plant.folder / task / "test").glob("*/*.png")) for task in ("line-a", "line-b")}
+    with endpoint(plant) as client:
+
+        def ask(task: str, picture: Path) -> httpx.Response:
+            headers = {"Ship-Task": task, "Content-Type": "image/png"}
+            return client.post("/v1/predict", content=picture.read_bytes(), headers=headers)
+
+        right = total = 0
+        for task, paths in pictures.items():
+            for picture in paths:
+                reply = ask(task, picture)
+                assert reply.status_code == 200, reply.text
+                assert reply.headers["Ship-Version"] == "1"
+                right += reply.json()["label"] == picture.parent.name
+                total += 1
+        listed = plant.ship_json("ls")
+        images = sum(row["champion"]["metrics"]["num_test"] for row in listed)
+        correct = sum(
+            row["champion"]["metrics"]["accuracy"] * row["champion"]["metrics"]["num_test"] for row in listed
+        )
+        assert (right, total) == (round(correct), images)
+
+        done = plant.ship("tune", str(plant.write_manifest(["line-a"], epochs=5, seed=1)))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert plant.ship("promote", "line-a", "2").returncode == 0
+        deadline_s = time.monotonic() + 30
+        while (version := ask("line-a", pictures["line-a"][0]).headers["Ship-Version"]) != "2":
+            assert time.monotonic() < deadline_s, f"still version {version}"
+            time.sleep(0.2)
+        assert plant.ship("rollback", "line-a").returncode == 0
+        while ask("line-a", pictures["line-a"][0]).headers["Ship-Version"] != "1":
+            assert time.monotonic() < deadline_s + 30
+            time.sleep(0.2)
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        ("backbone: bundled\ntaks: []", ["taks", "tasks"]),
+        (
+            "backbone: bundled\ntasks:\n- {name: ../x, data: nowhere}\n"
+            "- {name: b, data: gone, config: {epochs: 0}}",
+            ["../x", "nowhere", "gone", "epochs"],
+        ),
+        ("backbone: no_such_vit\ntasks:\n- {name: a, data: line-a}", ["no_such_vit"]),
+        ("{", ["manifest"]),
+    ],
+)
+def test_bad_input_lists_every_problem_and_writes_nothing(
+    plant: Plant, tmp_path: Path, text: str, problems: list[str]
+) -> None:
+    manifest = plant.folder / "bad-manifest.yaml"
+    manifest.write_text(text)
+    home = tmp_path / "home"
+    done = plant.ship("--home", str(home), "tune", str(manifest))
+    assert done.returncode == 2, done.stdout + done.stderr
+    for problem in problems:
+        assert problem in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not home.exists()
