@@ -90,7 +90,7 @@ def plan(output: Output, manifest: str, as_json: bool) -> None:
     """
     job = _prepare(output, manifest)
     if as_json:
-        output.print_json(job.plan.to_json())
+        click.echo(job.plan.to_json())
     else:
         output.out.print(tables.plan_table(job.plan))
 

@@ -1,0 +1,29 @@
+"""Data sets: where their images lie, which class and split each belongs to, and what they hold.
+
+Life of a data set: ``DataSource`` (settings) -> ``list_items`` (paths, classes, splits; reads no image) ->
+``describe_data`` (fingerprint; decodes no image) -> ``load_task_data`` (tensors).
+"""
+
+from ship.data.fingerprint import DataSummary, describe_data, fingerprint_data
+from ship.data.folder import find_folders, path_exists, read_small_file
+from ship.data.items import Item, Listing
+from ship.data.listing import list_items
+from ship.data.loading import load_task_data
+from ship.data.source import DataSource
+from ship.data.task_data import Split, TaskData
+
+__all__ = [
+    "DataSource",
+    "DataSummary",
+    "Item",
+    "Listing",
+    "Split",
+    "TaskData",
+    "describe_data",
+    "find_folders",
+    "fingerprint_data",
+    "list_items",
+    "load_task_data",
+    "path_exists",
+    "read_small_file",
+]

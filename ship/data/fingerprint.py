@@ -1,0 +1,115 @@
+"""What a data set is, in 64 hex digits: equal data gives an equal task key, wherever and whenever it is read.
+
+It covers format, split options, and path, label, split and content of every image. It does not cover where
+a local folder lies, times of change, or the order of listing. The content of remote files is not read for it:
+the backend's word (size with ETag, checksum or the like) stands for it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ship.data.folder import Folder
+from ship.data.items import Listing
+from ship.data.listing import open_listing
+from ship.data.source import DataSource
+from ship.errors import DataError
+
+__all__ = ["DataSummary", "combine_fingerprint", "describe_data", "fingerprint_data", "remote_tags"]
+
+_NUM_THREADS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSummary:
+    """What can be told of a data set without decoding it.
+
+    Attributes:
+        fingerprint: 64 hex digits.
+        labels: Class names.
+        num_train: Training images.
+        num_val: Validation images.
+        num_test: Test images.
+    """
+
+    fingerprint: str
+    labels: tuple[str, ...]
+    num_train: int
+    num_val: int
+    num_test: int
+
+
+def fingerprint_data(source: DataSource) -> str:
+    """The fingerprint of a data set; equals ``TaskData.fingerprint`` once it is loaded.
+
+    Raises:
+        DataError: Lists every problem of its layout, and every image that is missing or cannot be read.
+    """
+    return describe_data(source).fingerprint
+
+
+def describe_data(source: DataSource) -> DataSummary:
+    """Fingerprint, classes and counts of a data set.
+
+    Raises:
+        DataError: Lists every problem of its layout, and every image that is missing or cannot be read.
+    """
+    folder, listing = open_listing(source)
+    tags = _local_tags(folder, listing) if folder.is_local else remote_tags(folder, listing)
+    counts = listing.num_of_split
+    return DataSummary(
+        fingerprint=combine_fingerprint(source, listing, tags),
+        labels=listing.labels,
+        num_train=counts["train"],
+        num_val=counts["val"],
+        num_test=counts["test"],
+    )
+
+
+def combine_fingerprint(source: DataSource, listing: Listing, tags: Mapping[str, str]) -> str:
+    """Digest of the listing and of each image's content tag.
+
+    Args:
+        source: Gives the split options.
+        listing: Gives paths, labels and splits.
+        tags: By path: sha256 of a local image, the backend's word on a remote one.
+    """
+    options = {
+        "format": listing.format,
+        "val_fraction": float(source.val_fraction),
+        "test_fraction": float(source.test_fraction),
+        "split_seed": source.split_seed,
+        "labels": listing.labels,
+    }
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
+    for item in listing.items:
+        digest.update(json.dumps([item.path, item.label, item.split, tags[item.path]]).encode())
+    return digest.hexdigest()
+
+
+def remote_tags(folder: Folder, listing: Listing) -> dict[str, str]:
+    """What a remote backend says of each image's content.
+
+    Raises:
+        DataError: Lists every image that is missing.
+    """
+    tags = folder.content_tags([item.path for item in listing.items])
+    if missing := [item.path for item in listing.items if item.path not in tags]:
+        raise DataError([f"{folder.locate(path)}: no such file or folder" for path in missing])
+    return tags
+
+
+def _local_tags(folder: Folder, listing: Listing) -> dict[str, str]:
+    def hash_file(path: str) -> tuple[str, str, tuple[str, ...]]:
+        try:
+            return path, hashlib.sha256(folder.read(path)).hexdigest(), ()
+        except DataError as error:
+            return path, "", error.problems
+
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
+        results = list(pool.map(hash_file, [item.path for item in listing.items]))
+    if problems := [problem for _, _, found in results for problem in found]:
+        raise DataError(problems)
+    return {path: tag for path, tag, _ in results}

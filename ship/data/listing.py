@@ -1,0 +1,103 @@
+"""From a source to its listing: find the format, list the images, cut splits, check the whole."""
+
+import posixpath
+from collections import Counter
+
+from ship.data.folder import Folder, open_folder, open_parent
+from ship.data.imagefolder import is_mvtec, list_imagefolder, list_mvtec
+from ship.data.items import Item, Listing, sort_labels
+from ship.data.source import DataFormat, DataSource
+from ship.data.splitting import cut_splits
+from ship.data.tables import list_csv, list_parquet
+from ship.data.vtab import is_vtab, list_vtab
+from ship.errors import DataError
+
+__all__ = ["list_items", "open_listing"]
+
+_TABLE_FORMATS: dict[str, DataFormat] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+
+
+def list_items(source: DataSource) -> Listing:
+    """Classes, images and splits of a data set, without reading an image.
+
+    Raises:
+        DataError: Lists every problem of its layout.
+    """
+    return open_listing(source)[1]
+
+
+def open_listing(source: DataSource) -> tuple[Folder, Listing]:
+    """The listing, and the folder that its paths are relative to.
+
+    Raises:
+        DataError: Lists every problem of its layout.
+    """
+    folder = open_folder(source.path)
+    if folder.is_folder():
+        return folder, _list_folder(source, folder)
+    extension = posixpath.splitext(source.path)[1].lower()
+    format_ = _TABLE_FORMATS.get(extension) if source.format == "auto" else source.format
+    if format_ not in ("csv", "parquet"):
+        raise DataError(
+            f"{source.path}: no such folder; expected one, or a .csv or .parquet file of paths and labels"
+        )
+    return _open_table(source, format_)
+
+
+def _list_folder(source: DataSource, folder: Folder) -> Listing:
+    if source.format in ("csv", "parquet"):
+        raise DataError(f"{source.path}: expected a {source.format} file, found a folder")
+    if source.image_root is not None:
+        raise DataError(f"image_root: only for csv and parquet, but {source.path} is a folder")
+    if source.format == "vtab" or (source.format == "auto" and is_vtab(folder)):
+        return _finish(source, "vtab", *list_vtab(folder, source))
+    tree = folder.tree()
+    if source.format == "mvtec" or (source.format == "auto" and is_mvtec(tree)):
+        return _finish(source, "mvtec", list_mvtec(folder, tree))
+    return _finish(source, "imagefolder", list_imagefolder(folder, tree))
+
+
+def _open_table(source: DataSource, format_: DataFormat) -> tuple[Folder, Listing]:
+    parent, name = open_parent(source.path)
+    images = parent if source.image_root is None else open_folder(source.image_root)
+    read = list_csv if format_ == "csv" else list_parquet
+    return images, _finish(source, format_, read(parent.read(name), source.path, images))
+
+
+def _finish(
+    source: DataSource, format_: DataFormat, items: list[Item], labels: tuple[str, ...] | None = None
+) -> Listing:
+    # The lists of VTAB-1k are a protocol: nothing is cut from them.
+    items = sorted(items, key=lambda item: item.path) if format_ == "vtab" else cut_splits(items, source)
+    listing = Listing(
+        format=format_,
+        labels=labels if labels is not None else sort_labels(item.label for item in items),
+        items=tuple(items),
+    )
+    if problems := _problems(source, listing, needs_all_classes=labels is None):
+        raise DataError(problems)
+    return listing
+
+
+def _problems(source: DataSource, listing: Listing, needs_all_classes: bool) -> list[str]:
+    problems = []
+    if len(listing.labels) < 2:
+        problems.append(
+            f"{source.path}: expected at least 2 classes, found {len(listing.labels)}"
+            f"{': ' + ', '.join(listing.labels) if listing.labels else ''}"
+        )
+    counts = listing.num_of_split
+    if not counts["train"]:
+        problems.append(f"{source.path}: no training images")
+    if not counts["val"] + counts["test"]:
+        problems.append(
+            f"{source.path}: no images held out for testing; set test_fraction above 0, or add a test split"
+        )
+    if needs_all_classes and counts["train"]:
+        trained = Counter(item.label for item in listing.of_split("train"))
+        problems += [
+            f"{source.path}: class {label!r} has no training image"
+            for label in listing.labels
+            if label not in trained
+        ]
+    return problems

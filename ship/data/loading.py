@@ -1,0 +1,129 @@
+"""From a source to tensors: every image is read and decoded once, and kept as uint8.
+
+An image that cannot be used is never passed over: all of them are named in one error, each with its cause.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+
+from ship.data.fingerprint import combine_fingerprint, remote_tags
+from ship.data.folder import Folder
+from ship.data.items import Item, Listing, SplitName
+from ship.data.listing import open_listing
+from ship.data.source import DataSource
+from ship.data.task_data import Split, TaskData
+from ship.errors import DataError, ImageError
+from ship.images import decode_image
+
+__all__ = ["load_task_data"]
+
+
+def load_task_data(
+    source: DataSource,
+    *,
+    image_size: tuple[int, int],
+    interpolation: str,
+    num_threads: int = 4,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> TaskData:
+    """Load a data set into memory.
+
+    Args:
+        source: Which one.
+        image_size: Height and width in pixels, the backbone's.
+        interpolation: How images are resized, the backbone's; see ``ship.images``.
+        num_threads: How many images are read and decoded at once.
+        on_progress: Called in this thread with images done and images in all.
+
+    Returns:
+        ``3 * H * W`` bytes an image, all splits.
+
+    Raises:
+        DataError: Lists every problem of the layout, or every image that is missing or cannot be decoded.
+        ConfigError: ``interpolation`` is unknown.
+    """
+    folder, listing = open_listing(source)
+    loader = _Loader(folder, image_size, interpolation, listing)
+    # Before reading: a file that changes while it is loaded then shows up as another fingerprint.
+    tags = {} if folder.is_local else remote_tags(folder, listing)
+    loader.run(num_threads, on_progress)
+    return TaskData(
+        labels=listing.labels,
+        train=loader.split("train"),
+        val=loader.split("val") if listing.num_of_split["val"] else None,
+        test=loader.split("test") if listing.num_of_split["test"] else None,
+        fingerprint=combine_fingerprint(source, listing, tags or loader.sha256_by_path),
+    )
+
+
+@dataclass
+class _Loader:
+    folder: Folder
+    image_size: tuple[int, int]
+    interpolation: str
+    listing: Listing
+    sha256_by_path: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Allocate one tensor a split; threads fill its rows."""
+        self._items: dict[SplitName, tuple[Item, ...]] = {}
+        self._images: dict[SplitName, torch.Tensor] = {}
+        for split in ("train", "val", "test"):
+            items = self.listing.of_split(split)
+            self._items[split] = items
+            self._images[split] = torch.empty((len(items), 3, *self.image_size), dtype=torch.uint8)
+
+    def run(self, num_threads: int, on_progress: Callable[[int, int], None] | None) -> None:
+        """Fill all tensors.
+
+        Raises:
+            DataError: Lists every image that cannot be used.
+        """
+        jobs = [(split, row) for split, items in self._items.items() for row in range(len(items))]
+        problems: list[str] = []
+        pool = ThreadPoolExecutor(max(1, num_threads))
+        try:
+            for num_done, found in enumerate(pool.map(self._load, jobs), start=1):
+                problems += found
+                if on_progress is not None:
+                    on_progress(num_done, len(jobs))
+        finally:
+            # After an error or an interrupt, what has not begun is not worth waiting for.
+            pool.shutdown(cancel_futures=True)
+        if problems:
+            raise DataError(problems)
+
+    def split(self, name: SplitName) -> Split:
+        """One split, once ``run`` is through."""
+        items = self._items[name]
+        return Split(
+            images_B3HW=self._images[name],
+            labels_B=_indices(items, self.listing.labels),
+            paths=tuple(item.path for item in items),
+        )
+
+    def _load(self, job: tuple[SplitName, int]) -> tuple[str, ...]:
+        """Fill one row; returns what is wrong with its image."""
+        split, row = job
+        path = self._items[split][row].path
+        try:
+            content = self.folder.read(path)
+            self._images[split][row] = decode_image(
+                content, size=self.image_size, interpolation=self.interpolation
+            )
+        except DataError as error:
+            return error.problems
+        except ImageError as error:
+            return (f"{self.folder.locate(path)}: {error}",)
+        if self.folder.is_local:
+            self.sha256_by_path[path] = hashlib.sha256(content).hexdigest()
+        return ()
+
+
+def _indices(items: Iterable[Item], labels: tuple[str, ...]) -> torch.Tensor:
+    index_by_label = {label: index for index, label in enumerate(labels)}
+    return torch.tensor([index_by_label[item.label] for item in items], dtype=torch.int64)

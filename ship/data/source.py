@@ -1,0 +1,105 @@
+"""Where a task's data lies and how it is split: settings only, nothing is read here."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self
+
+from ship.errors import ConfigError
+
+__all__ = ["FORMATS", "DataFormat", "DataSource"]
+
+DataFormat = Literal["auto", "imagefolder", "csv", "parquet", "vtab", "mvtec"]
+FORMATS: tuple[DataFormat, ...] = ("auto", "imagefolder", "csv", "parquet", "vtab", "mvtec")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """One data set.
+
+    Splits that the data names itself are kept. Where it names neither validation nor test images, a share is
+    cut out of each class, by seed; see ``ship.data.splitting``.
+
+    Attributes:
+        path: Folder or file, local or any fsspec URL.
+        format: ``imagefolder``, ``csv``, ``parquet``, ``vtab``, ``mvtec``, or ``auto`` to tell by what is
+            there.
+        val_fraction: Share of the training images to set aside for validation, from 0 to below 1. With
+            ``vtab``, anything above 0 means the published 800/200 split.
+        test_fraction: Share of the images to set aside for testing, from 0 to below 1.
+        split_seed: Chooses which images are set aside.
+        image_root: Folder that the paths in a CSV or Parquet file are relative to; None means the file's own.
+    """
+
+    path: str
+    format: DataFormat = "auto"
+    val_fraction: float = 0.0
+    test_fraction: float = 0.2
+    split_seed: int = 0
+    image_root: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check every setting.
+
+        Raises:
+            ConfigError: Lists all settings that are out of range.
+        """
+        problems = [
+            *self._path_problems(),
+            *(
+                f"{name}: expected a number from 0 to below 1, got {getattr(self, name)!r}"
+                for name in ("val_fraction", "test_fraction")
+                if not _is_fraction(getattr(self, name))
+            ),
+        ]
+        if self.format not in FORMATS:
+            problems.append(f"format: expected one of {', '.join(FORMATS)}, got {self.format!r}")
+        if not _is_int(self.split_seed) or self.split_seed < 0:
+            problems.append(f"split_seed: expected a whole number from 0, got {self.split_seed!r}")
+        if not problems and self.val_fraction + self.test_fraction >= 1.0:
+            problems.append(
+                "val_fraction + test_fraction: expected less than 1, so that images are left for training, "
+                f"got {self.val_fraction + self.test_fraction:g}"
+            )
+        if problems:
+            raise ConfigError(problems)
+
+    def _path_problems(self) -> list[str]:
+        problems = []
+        if not _is_path(self.path):
+            problems.append(f"path: expected a folder, a file or a URL, got {self.path!r}")
+        if self.image_root is not None:
+            if not _is_path(self.image_root):
+                problems.append(f"image_root: expected a folder or a URL, got {self.image_root!r}")
+            if self.format not in ("auto", "csv", "parquet"):
+                problems.append(f"image_root: only for csv and parquet, but format is {self.format!r}")
+        return problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values, in a fixed order."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read settings back; unknown names are refused.
+
+        Raises:
+            ConfigError: A name is unknown or missing, or a value is out of range.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
+            raise ConfigError([f"{name}: unknown setting; known are {', '.join(known)}" for name in unknown])
+        if "path" not in values:
+            raise ConfigError("path: missing; expected a folder, a file or a URL")
+        return cls(**values)
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_fraction(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 <= value < 1.0

@@ -1,0 +1,66 @@
+"""A task's data in memory: what tuning and evaluation work on.
+
+Shape suffixes: B images, H height, W width.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ship.errors import DataError
+
+__all__ = ["Split", "TaskData"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Images with their classes.
+
+    Attributes:
+        images_B3HW: uint8, RGB.
+        labels_B: int64, places in ``TaskData.labels``.
+        paths: Where each image came from, relative to the data set's root.
+    """
+
+    images_B3HW: Tensor
+    labels_B: Tensor
+    paths: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.paths)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskData:
+    """All that is known of a task.
+
+    Attributes:
+        labels: Class names.
+        train: What is tuned on.
+        val: What settings may be chosen by, if any.
+        test: What the result is measured on, if any.
+        fingerprint: Of the data set it was loaded from, 64 hex digits.
+    """
+
+    labels: tuple[str, ...]
+    train: Split
+    val: Split | None
+    test: Split | None
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        """Refuse data that a result cannot be measured on.
+
+        Raises:
+            DataError: There is neither a test nor a validation split.
+        """
+        if self.test is None and self.val is None:
+            raise DataError("no images held out: expected a test or a validation split")
+
+    @property
+    def held_out(self) -> Split:
+        """What the result is measured on: the test images, else the validation images."""
+        split = self.test if self.test is not None else self.val
+        assert split is not None, "checked on construction"
+        return split

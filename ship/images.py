@@ -1,0 +1,202 @@
+"""How the bytes of an image file become a tensor: the one way, in tuning and in serving, so that both agree.
+
+It owns what is let in (formats by content, pixels by header) and how every colour mode becomes RGB. It knows
+nothing of files, data sets or normalisation; the backbone normalises.
+"""
+
+import io
+import threading
+import warnings
+from collections.abc import Collection
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, UnidentifiedImageError
+from torch import Tensor
+
+from ship.errors import ConfigError, ImageError
+
+__all__ = ["ALLOWED_FORMATS", "INTERPOLATIONS", "MAX_PIXELS", "decode_image"]
+
+ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+MAX_PIXELS = 50_000_000
+
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+_TRANSPOSE_BY_ORIENTATION = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode_image(
+    content: bytes,
+    *,
+    size: tuple[int, int],
+    interpolation: str = "bicubic",
+    max_pixels: int = MAX_PIXELS,
+    formats: Collection[str] = ALLOWED_FORMATS,
+) -> Tensor:
+    """Decode an image file and resize it, without regard to its aspect ratio, as the paper does.
+
+    The EXIF orientation is applied, transparent pixels are laid on white, 16-bit values are scaled to 8 bits,
+    and of several frames the first is taken.
+
+    Args:
+        content: The file's bytes.
+        size: Height and width of the result in pixels.
+        interpolation: Name in ``INTERPOLATIONS``; shrinking is antialiased.
+        max_pixels: Refuse images with more pixels than this, before they are decoded.
+        formats: Names out of ``ALLOWED_FORMATS``; the content decides, not a file name.
+
+    Returns:
+        uint8, ``3,H,W``, RGB.
+
+    Raises:
+        ImageError: The image is refused; ``kind`` says which way.
+        ConfigError: ``interpolation`` is unknown.
+    """
+    if interpolation not in INTERPOLATIONS:
+        raise ConfigError(
+            f"interpolation: expected one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}"
+        )
+    format_ = _sniff(content, formats)
+    height, width = size
+    with _QUIET_PILLOW:
+        try:
+            rgb = _decode_rgb(content, format_, max_pixels)
+            pixels = np.array(rgb.resize((width, height), INTERPOLATIONS[interpolation]))
+        except ImageError:
+            raise
+        except Image.DecompressionBombError as error:
+            raise ImageError(f"too many pixels (at most {max_pixels} are allowed)", "too_large") from error
+        except MemoryError as error:
+            raise ImageError("too large to decode in memory", "too_large") from error
+        # A boundary: Pillow's plugins let out whatever a hostile or broken file makes them raise (OSError,
+        # SyntaxError, ValueError, struct.error, IndexError, ...).
+        except Exception as error:
+            raise ImageError(f"broken {format_} file: {_reason(error)}", "corrupt") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _sniff(content: bytes, formats: Collection[str]) -> str:
+    """The format by its first bytes, so that Pillow tries no parser but the one that was allowed."""
+    if not content:
+        raise ImageError("the file is empty (0 bytes)", "corrupt")
+    found = None
+    if content.startswith(b"\xff\xd8\xff"):
+        found = "JPEG"
+    elif content.startswith(b"\x89PNG\r\n\x1a\n"):
+        found = "PNG"
+    elif content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        found = "WEBP"
+    elif content.startswith(b"BM"):
+        found = "BMP"
+    elif content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        found = "TIFF"
+    if found is None or found not in formats:
+        what = found or f"content that starts with {content[:8]!r}"
+        raise ImageError(f"expected {', '.join(formats)}, found {what}", "unsupported")
+    return found
+
+
+def _decode_rgb(content: bytes, format_: str, max_pixels: int) -> Image.Image:
+    with Image.open(io.BytesIO(content), formats=[format_]) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ImageError(
+                f"{width} x {height} = {width * height} pixels, more than the {max_pixels} that are allowed",
+                "too_large",
+            )
+        image.load()
+        # After loading: TIFF turns itself by its tag and drops it, PNG may carry EXIF after its pixels.
+        transpose = _transpose_of(image)
+        rgb = _to_rgb(image)
+        return rgb if transpose is None else rgb.transpose(transpose)
+
+
+def _transpose_of(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return _TRANSPOSE_BY_ORIENTATION.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    # A boundary: an unreadable side note (any error, see above) does not spoil readable pixels.
+    except Exception:
+        return None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert every mode that the allowed formats can hold."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _deep_gray_to_rgb(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    try:
+        return image.convert("RGB")
+    except ValueError as error:
+        raise ImageError(f"colour mode {image.mode} cannot be converted to RGB", "unsupported") from error
+
+
+def _deep_gray_to_rgb(image: Image.Image) -> Image.Image:
+    """Scale deep gray values linearly: Pillow's own conversion clips all above 255 to white.
+
+    The scale never depends on the image, else two pictures of one camera would differ in brightness:
+    integers span 0..65535, floats 0..1.
+    """
+    values = np.asarray(image)
+    top = 1.0 if image.mode == "F" else 65535.0
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= top):
+        raise ImageError(
+            f"gray values from {low} to {high}: expected 0 to {top:g} (mode {image.mode}); "
+            "save the image with 8 or 16 bits",
+            "unsupported",
+        )
+    return Image.fromarray((values * (255.0 / top) + 0.5).astype(np.uint8)).convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "its header cannot be read"
+    return str(error) or type(error).__name__
+
+
+class _QuietPillow:
+    """Keeps Pillow's warnings in, which say nothing that our errors do not.
+
+    Filters are shared by all threads, and a ``catch_warnings`` in each of them would restore one another's:
+    the first decoder in sets the filter, the last one out takes it away.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_users = 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._num_users += 1
+            if self._num_users == 1:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._num_users -= 1
+            if self._num_users == 0:
+                self._filters.__exit__(None, None, None)
+
+
+_QUIET_PILLOW = _QuietPillow()

@@ -1,0 +1,190 @@
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from orchestrator.errors import ManifestError
+from orchestrator.manifest import Manifest, TaskEntry
+from orchestrator.plan import Plan, make_plan, task_key
+from ship.config import TuneConfig
+from ship.data import DataSource, fingerprint_data
+
+
+@dataclass(frozen=True)
+class FakeBackbone:
+    name: str = "fake"
+    fingerprint: str = "f" * 64
+    depth: int = 12
+    width: int = 16
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    """Two tasks of two classes with ten images each."""
+    entries = []
+    for name in ("caps", "bolts"):
+        for label in ("ok", "bad"):
+            (tmp_path / name / label).mkdir(parents=True)
+            for number in range(10):
+                gray = np.full((4, 4), number * 20 + len(name), np.uint8)
+                Image.fromarray(gray).save(tmp_path / name / label / f"{number}.png")
+        source = DataSource(path=str(tmp_path / name))
+        config = TuneConfig(epochs=10, batch_size=8, num_independent=5, num_prototypes=12)
+        entries.append(TaskEntry(name=name, source=source, config=config, tags={"site": "ulm"}))
+    return Manifest(backbone="fake", store=None, workers=None, tasks=tuple(entries))
+
+
+def plan(manifest: Manifest, **options: object) -> Plan:
+    return make_plan(manifest, **{"backbone": FakeBackbone(), "published": {}, **options})
+
+
+def test_all_is_to_be_tuned_at_first(manifest: Manifest) -> None:
+    tasks = plan(manifest).to_tune
+
+    assert [task.spec.name for task in tasks] == ["caps", "bolts"]
+    spec = tasks[0].spec
+    assert spec.data_fingerprint == fingerprint_data(manifest.tasks[0].source)
+    assert spec.key == task_key(spec.data_fingerprint, spec.config, "f" * 64)
+    assert spec.num_images == 16
+    assert spec.tags == {"site": "ulm"}
+    assert (tasks[0].num_classes, tasks[0].num_held_out) == (2, 4)
+    assert pickle.loads(pickle.dumps(spec)) == spec
+
+
+def test_what_is_published_is_reused(manifest: Manifest) -> None:
+    first = plan(manifest).tasks[0].spec
+
+    again = plan(manifest, published={("caps", first.key): "d" * 64}, images_per_s=10.0)
+    assert [(task.spec.name, task.action, task.digest) for task in again.tasks] == [
+        ("caps", "reuse", "d" * 64),
+        ("bolts", "tune", None),
+    ]
+    assert (again.to_reuse[0].estimate_s, again.to_reuse[0].estimate_bytes) == (0.0, 0)
+    assert again.estimate_bytes == again.to_tune[0].estimate_bytes
+
+
+def test_published_keys_are_enough(manifest: Manifest) -> None:
+    first = plan(manifest).tasks[0].spec
+
+    again = plan(manifest, published={("caps", first.key)})
+    assert [(task.action, task.digest) for task in again.tasks] == [("reuse", None), ("tune", None)]
+
+
+def test_another_tasks_key_is_not_reused(manifest: Manifest) -> None:
+    first = plan(manifest).tasks[0].spec
+
+    assert len(plan(manifest, published={("other", first.key): "d" * 64}).to_tune) == 2
+
+
+def test_nothing_left_to_do(manifest: Manifest) -> None:
+    published = {(task.spec.name, task.spec.key): "d" * 64 for task in plan(manifest).tasks}
+
+    done = plan(manifest, published=published)
+    assert done.to_tune == ()
+    assert (done.estimate_s, done.estimate_bytes) == (0, 0)
+
+
+def change_data(task: TaskEntry) -> TaskEntry:
+    Image.new("L", (4, 4), 255).save(Path(task.source.path) / "ok" / "0.png")
+    return task
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_data,
+        lambda task: replace(task, config=replace(task.config, seed=1)),
+        lambda task: replace(task, source=replace(task.source, split_seed=1)),
+    ],
+    ids=["data", "config", "split"],
+)
+def test_key_follows_data_config_and_split(
+    manifest: Manifest, change: Callable[[TaskEntry], TaskEntry]
+) -> None:
+    before = plan(manifest).tasks
+    after = plan(replace(manifest, tasks=(change(manifest.tasks[0]), manifest.tasks[1]))).tasks
+
+    assert after[0].spec.key != before[0].spec.key
+    assert after[1].spec.key == before[1].spec.key
+
+
+def test_key_follows_backbone_and_method() -> None:
+    keys = {
+        task_key("a", TuneConfig(), "b"),
+        task_key("x", TuneConfig(), "b"),
+        task_key("a", TuneConfig(epochs=3), "b"),
+        task_key("a", TuneConfig(), "x"),
+        task_key("a", TuneConfig(), "b", method_version="x"),
+    }
+
+    assert len(keys) == 5
+    assert all(len(key) == 64 for key in keys)
+
+
+def test_key_does_not_follow_the_order_of_settings() -> None:
+    config = TuneConfig.from_dict(dict(reversed(TuneConfig().to_dict().items())))
+
+    assert task_key("a" * 64, config, "b" * 64) == task_key("a" * 64, TuneConfig(), "b" * 64)
+
+
+def test_tags_do_not_change_the_key(manifest: Manifest) -> None:
+    retagged = replace(manifest, tasks=(replace(manifest.tasks[0], tags={}), manifest.tasks[1]))
+
+    assert plan(retagged).tasks[0].spec.key == plan(manifest).tasks[0].spec.key
+
+
+def test_estimates_follow_from_shapes_and_speed(manifest: Manifest) -> None:
+    task = plan(manifest, images_per_s=40.0).tasks[0]
+
+    # 8 levels of 5, 10 shared, 2 groups of 10 attributes, 12 prototypes and 2 classes of width 16, 2 biases
+    # and 12 gates.
+    assert task.estimate_bytes == 4 * ((40 + 10 + 20 + 12 + 2) * 16 + 2 + 12)
+    assert task.estimate_s == 16 * 10 / 40.0
+    assert plan(manifest, images_per_s=40.0).estimate_s == 8.0
+
+
+def test_min_steps_count_in_the_estimate(manifest: Manifest) -> None:
+    entry = replace(manifest.tasks[0], config=replace(manifest.tasks[0].config, min_steps=100))
+
+    # 16 images are 2 steps an epoch: 50 epochs.
+    assert plan(replace(manifest, tasks=(entry,)), images_per_s=40.0).estimate_s == 16 * 50 / 40.0
+
+
+def test_time_is_unknown_without_a_speed(manifest: Manifest) -> None:
+    assert plan(manifest).tasks[0].estimate_s is None
+    assert plan(manifest).estimate_s is None
+
+
+def test_every_tasks_data_problems_are_listed(manifest: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "caps" / "empty").mkdir()
+    missing = TaskEntry(name="gone", source=DataSource(path=str(tmp_path / "gone.csv")), config=TuneConfig())
+
+    with pytest.raises(ManifestError) as caught:
+        plan(replace(manifest, tasks=(*manifest.tasks, missing)))
+    assert caught.value.problems == (
+        f"task caps: {tmp_path}/caps/empty: class 'empty' has no image",
+        f"task gone: {tmp_path}/gone.csv: no such file or folder",
+    )
+
+
+def test_json(manifest: Manifest) -> None:
+    values = json.loads(plan(manifest).to_json())
+
+    assert values["backbone"] == {"name": "fake", "fingerprint": "f" * 64}
+    assert (values["num_to_tune"], values["num_to_reuse"], values["estimate_s"]) == (2, 0, None)
+    task = values["tasks"][0]
+    assert (task["name"], task["action"], task["num_images"]) == ("caps", "tune", 16)
+    assert task["config"]["epochs"] == 10
+    assert len(task["key"]) == 64
+
+
+def test_progress(manifest: Manifest) -> None:
+    calls: list[tuple[int, int]] = []
+
+    plan(manifest, on_progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 2), (2, 2)]

@@ -1,0 +1,135 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from ship.data import DataSource, list_items
+from ship.errors import DataError
+
+
+def write_csv(root: Path, *lines: str) -> DataSource:
+    path = root / "data.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return DataSource(path=str(path))
+
+
+def problems_of(source: DataSource) -> list[str]:
+    with pytest.raises(DataError) as caught:
+        list_items(source)
+    return [problem.removeprefix(f"{source.path}: ") for problem in caught.value.problems]
+
+
+def test_csv_with_splits(tmp_path: Path) -> None:
+    listing = list_items(
+        write_csv(
+            tmp_path,
+            "\ufeffpath,label,split,camera",
+            'a/1.png,"dent, deep",train,7',
+            "./a/2.png, ok ,train,7",
+            "b 3.png,ok,validation,7",
+            f"{tmp_path}/c.png,ok,test,7",
+        )
+    )
+
+    assert listing.format == "csv"
+    assert listing.labels == ("dent, deep", "ok")
+    assert [(item.path, item.split) for item in listing.items] == [
+        ("a/1.png", "train"),
+        ("a/2.png", "train"),
+        ("b 3.png", "val"),
+        ("c.png", "test"),
+    ]
+
+
+def test_csv_without_splits_is_split(tmp_path: Path) -> None:
+    rows = [f"{label}/{number}.png,{label}" for label in ("2", "10") for number in range(5)]
+
+    listing = list_items(write_csv(tmp_path, "path,label", *rows))
+    assert listing.labels == ("2", "10")
+    assert listing.num_of_split == {"train": 8, "test": 2}
+
+
+def test_every_problem_is_listed_with_its_line(tmp_path: Path) -> None:
+    source = write_csv(
+        tmp_path,
+        "path,label,split",
+        "a.png,x,train",
+        "b.png,,train",
+        ",y,train",
+        "../up.png,y,train",
+        "/etc/passwd,y,train",
+        "a.png,y,test",
+        "c.png,y,dev",
+        "d.png,y,",
+        "e.png,y,train,more",
+        "f.png,y",
+    )
+
+    assert problems_of(source) == [
+        "line 3: label is empty",
+        "line 4: path is empty",
+        f"line 5: path '../up.png' leads out of {tmp_path}; set image_root to a folder above it",
+        f"line 6: path '/etc/passwd' leads out of {tmp_path}; set image_root to a folder above it",
+        "line 7: path 'a.png' was already in line 2",
+        "line 8: split: expected one of train, val, valid, validation, test, got 'dev'",
+        "line 9: split is empty",
+        "line 10: more cells than columns; put quotes around text with commas",
+        "line 11: split is empty",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "found an empty file"),
+        (b"path;label\na.png;x\n", "found 'path;label'"),
+        (b"path,label,path\n", "column 'path' is there more than once"),
+        (b"path,label\n", "no rows"),
+        (b"path,label\n\xff\xfe,x\n", "expected UTF-8 text"),
+        (b'path,label\n"a.png,x\n', "line 2: unexpected end of data"),
+    ],
+)
+def test_files_that_are_no_such_table(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "data.csv").write_bytes(content)
+
+    assert message in "\n".join(problems_of(DataSource(path=str(tmp_path / "data.csv"))))
+
+
+def test_image_root(tmp_path: Path) -> None:
+    source = write_csv(tmp_path, "path,label", "/images/a.png,x", "b.png,x", "c.png,y", "d.png,y")
+    rooted = DataSource(path=source.path, image_root="/images")
+
+    assert [item.path for item in list_items(rooted).items] == ["a.png", "b.png", "c.png", "d.png"]
+
+
+def test_missing_table(tmp_path: Path) -> None:
+    assert problems_of(DataSource(path=str(tmp_path / "no.csv"))) == ["no such file or folder"]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    table = pyarrow.table(
+        {"path": ["a.png", "b.png", "c.png"], "label": [1, 0, 1], "split": ["train", "train", "val"]}
+    )
+    path = tmp_path / "data.parquet"
+    pyarrow.parquet.write_table(table, path)
+
+    listing = list_items(DataSource(path=str(path)))
+    assert listing.format == "parquet"
+    assert listing.labels == ("0", "1")
+    assert listing.num_of_split == {"train": 2, "val": 1}
+
+
+def test_parquet_problems_name_the_row(tmp_path: Path) -> None:
+    path = tmp_path / "data.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"path": ["a.png", None], "label": ["x", "y"]}), path)
+    source = DataSource(path=str(path))
+    assert problems_of(source) == ["row 2: path is empty"]
+
+    path.write_bytes(b"PAR1 and so on")
+    assert problems_of(source)[0].startswith("not a readable Parquet file")
+
+
+def test_table_format_with_a_folder(tree: Path, write_image: Callable[..., Path]) -> None:
+    assert problems_of(DataSource(path=str(tree), format="csv")) == ["expected a csv file, found a folder"]
