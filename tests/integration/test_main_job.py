@@ -61,6 +61,15 @@ class Plant:
             [SHIP, *arguments], env=self.environment, capture_output=True, text=True, timeout=240, check=False
         )
 
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [SHIP, *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def ship_json(self, *arguments: str) -> object:
         done = self.ship(*arguments, "--json")
         assert done.returncode == 0, done.stderr
@@ -118,24 +127,18 @@ def is_alive(pid: int) -> bool:
 def killed_run(plant: Plant) -> tuple[int, str, list[int]]:
     """`ship tune` of two good tasks and a corrupt one; a worker is killed while it tunes."""
     manifest = plant.write_manifest(["line-a", "line-b", "line-bad"], epochs=150)
-    process = subprocess.Popen(
-        [SHIP, "tune", str(manifest)],
-        env=plant.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
     lines, killed, family = [], False, set()
-    assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line)
-        family |= {pid for pid, _ in descendants(process.pid)}
-        if not killed and "epoch" in line:
-            workers = [pid for pid, command in descendants(process.pid) if "RayTrainWorker" in command]
-            os.kill(workers[0], signal.SIGKILL)
-            killed = True
+    with plant.start("tune", str(manifest)) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            family |= {pid for pid, _ in descendants(process.pid)}
+            if not killed and "epoch" in line:
+                workers = [pid for pid, command in descendants(process.pid) if "RayTrainWorker" in command]
+                os.kill(workers[0], signal.SIGKILL)
+                killed = True
     assert killed, "".join(lines)
-    return process.wait(), "".join(lines), sorted(family)
+    return process.returncode, "".join(lines), sorted(family)
 
 
 def test_a_killed_worker_and_a_corrupt_data_set_stop_nobody(
@@ -197,25 +200,21 @@ def endpoint(plant: Plant) -> Iterator[httpx.Client]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [SHIP, "serve", "--port", str(port), "--backbone", str(plant.folder / "backbone")],
-        env=plant.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    family: list[int] = []
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "Serving at" in line:
-                break
-        family = [pid for pid, _ in descendants(process.pid)]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            yield client
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+    backbone = str(plant.folder / "backbone")
+    with plant.start("serve", "--port", str(port), "--backbone", backbone) as process:
+        try:
+            assert process.stdout is not None
+            printed = ""
+            while "Serving at" not in printed:
+                line = process.stdout.readline()
+                assert line, printed
+                printed += line
+            family = [pid for pid, _ in descendants(process.pid)]
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                yield client
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
     assert wait_until_gone(family) == []
 
 

@@ -40,7 +40,7 @@ def test_plan_says_what_would_be_done_and_writes_nothing(
     assert run(monkeypatch, "plan", "manifest.yaml", "--json") == 0
     planned = json.loads(capsys.readouterr().out)
     assert [(task["name"], task["action"], task["num_images"]) for task in planned["tasks"]] == [
-        ("a", "tune", 36)
+        ("a", "tune", 24)
     ]
     assert run(monkeypatch, "plan", "manifest.yaml") == 0
     assert "1 to tune, 0 in the store already" in capsys.readouterr().out

@@ -1,0 +1,56 @@
+"""Tells the ledger, from Ray Train's controller, which worker's death restarts the pool.
+
+Without it all workers of a restarted pool would look alike, and the task that brings workers down could not
+be told from those that merely ran beside it.
+"""
+
+import re
+from typing import Any
+
+import ray.train
+
+from orchestrator.errors import ExecutionError
+from orchestrator.train.ray_ledger import RayLedgerClient
+
+__all__ = ["CrashReport", "cause_of"]
+
+MAX_CAUSE_CHARS = 300
+
+_EXIT_DETAIL = re.compile(r"exit detail: (.+?)(?: Some common causes.*)?$", re.DOTALL)
+
+
+class CrashReport(ray.train.UserCallback):  # type: ignore[misc]  # Ray is read without its types
+    """Reports dead workers by rank, which is their seat.
+
+    Args:
+        run: Name of the run, by which the ledger is found.
+    """
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Called by Ray Train with the exception of each rank that has one."""
+        try:
+            ledger = RayLedgerClient(self._run)
+            for rank, error in worker_exceptions.items():
+                # A machine that is taken away is no fault of the task that was on it.
+                if not getattr(_innermost(error), "preempted", False):
+                    ledger.crashed(rank, cause_of(error))
+        except ExecutionError:
+            # No ledger, no tasks: nobody left to tell. Raising here would stop the controller.
+            return
+
+
+def cause_of(error: Exception) -> str:
+    """What killed a worker, in one line out of Ray's many."""
+    said = " ".join(str(_innermost(error)).split())
+    if found := _EXIT_DETAIL.search(said):
+        said = found[1]
+    return said[:MAX_CAUSE_CHARS] or type(error).__name__
+
+
+def _innermost(error: Exception) -> BaseException:
+    """Ray Train wraps what it finds when it looks after a worker."""
+    inner: BaseException = getattr(error, "health_check_failure", error)
+    return inner

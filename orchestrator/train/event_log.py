@@ -1,0 +1,55 @@
+"""A list of events with positions: read from a position on, and forgotten once the reader has moved past.
+
+Knows nothing of what the events mean, except that those of kind ``epoch`` may be lost when nobody reads.
+"""
+
+from collections.abc import Sequence
+
+from orchestrator.events import Event
+
+__all__ = ["EventLog"]
+
+MAX_EVENTS = 100_000
+MAX_READ = 5_000
+
+
+class EventLog:
+    """Events in order, each at a position counted from 0.
+
+    Args:
+        max_events: When this many wait for the reader, the oldest ``epoch`` events are dropped.
+    """
+
+    def __init__(self, max_events: int = MAX_EVENTS) -> None:
+        self._max_events = max_events
+        self._waiting: list[tuple[int, Event]] = []
+        self._next = 0
+
+    def __len__(self) -> int:
+        """How many events wait for the reader."""
+        return len(self._waiting)
+
+    def append(self, event: Event) -> None:
+        """Add ``event`` at the end."""
+        self._waiting.append((self._next, event))
+        self._next += 1
+        if len(self._waiting) > self._max_events:
+            self._drop_epochs()
+
+    def read(self, since: int) -> tuple[Sequence[Event], int]:
+        """Events from position ``since`` on, and the position to ask for next.
+
+        Asking for ``since`` acknowledges all before it: they are forgotten. What is not acknowledged is
+        given again, so a reader that dies half-way loses nothing.
+        """
+        self._waiting = [item for item in self._waiting if item[0] >= since]
+        page = self._waiting[:MAX_READ]
+        if len(page) == len(self._waiting):
+            return [event for _, event in page], self._next
+        return [event for _, event in page], page[-1][0] + 1
+
+    def _drop_epochs(self) -> None:
+        """Drop the older half, but keep what is not a mere point of a curve."""
+        half = len(self._waiting) // 2
+        kept = [item for item in self._waiting[:half] if item[1].kind != "epoch"]
+        self._waiting = kept + self._waiting[half:]

@@ -1,0 +1,182 @@
+"""Runs a batch of tasks from the driver's side: starts pool and ledger, follows them, ends in good order."""
+
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ray
+
+from orchestrator.errors import ExecutionError
+from orchestrator.events import Event
+from orchestrator.settings import Settings
+from orchestrator.train.cluster import ray_session
+from orchestrator.train.grants import LedgerPolicy
+from orchestrator.train.interruption import catch_interruption
+from orchestrator.train.pool import Pool, choose_size
+from orchestrator.train.ray_ledger import RayLedger
+from orchestrator.train.status import Snapshot, TaskStatus
+from orchestrator.train.task_runner import make_task_runner
+from orchestrator.train.worker import RunnerFactory
+
+if TYPE_CHECKING:
+    import threading
+
+    from orchestrator.plan import TaskSpec
+    from ship.backbone import Backbone
+
+__all__ = ["RunSummary", "run_tasks"]
+
+POLL_S = 0.5
+# Workers drop their tasks at the next epoch or heartbeat; beyond this they are ended with their Ray.
+DRAIN_S = 15.0
+MAX_STARTS_IN_VAIN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """How a run ended.
+
+    Attributes:
+        tasks: Every task's last state.
+        is_interrupted: Whether it was stopped by a signal; tasks that are pending or leased can be taken
+            up by running the same again.
+    """
+
+    tasks: tuple[TaskStatus, ...]
+    is_interrupted: bool = False
+
+    @property
+    def done(self) -> tuple[str, ...]:
+        """Names of tasks that are published."""
+        return tuple(status.task for status in self.tasks if status.state == "done")
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Task to cause."""
+        return {status.task: str(status.cause) for status in self.tasks if status.state == "failed"}
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """Names of tasks that an interruption left."""
+        return tuple(status.task for status in self.tasks if not status.has_ended)
+
+
+def run_tasks(
+    specs: Sequence["TaskSpec"],
+    *,
+    backbone: "Backbone",
+    store_url: str,
+    settings: Settings,
+    num_workers: int | None = None,
+    on_events: Callable[[Sequence[Event]], None] = lambda events: None,
+    on_progress: Callable[[Snapshot], None] = lambda snapshot: None,
+    make_runner: RunnerFactory = make_task_runner,
+    policy: LedgerPolicy | None = None,
+) -> RunSummary:
+    """Tune and publish ``specs`` on a pool of workers.
+
+    Args:
+        specs: The tasks.
+        backbone: That they share.
+        store_url: Of the store of prompts; a path may be relative.
+        settings: Which Ray, and where local files go.
+        num_workers: At most; by default one a GPU, or a CPU where there are none.
+        on_events: Gets each event once, in order, in this thread. What it raises ends the run.
+        on_progress: Gets a snapshot about twice a second, in this thread.
+        make_runner: Builds each worker's task runner.
+        policy: Time-outs and budgets of the ledger.
+
+    Raises:
+        ExecutionError: Ray cannot be used, or the pool died for good. What was published stays.
+    """
+    if not specs:
+        return RunSummary(tasks=())
+    run = f"tune-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    folder = settings.home / "train"
+    with ray_session(settings, run, num_workers) as session, catch_interruption() as interruption:
+        ledger = RayLedger(run, specs, policy or LedgerPolicy())
+        try:
+            pool = Pool(
+                run=run,
+                size=choose_size(session, len(specs), num_workers),
+                backbone=ray.put(backbone.to_arrays()),
+                store_url=_absolute(store_url),
+                make_runner=make_runner,
+                folder=folder,
+            )
+            summary = Follower(ledger, pool, on_events, on_progress).follow(interruption)
+        finally:
+            ledger.end()
+            shutil.rmtree(folder / run, ignore_errors=True)
+        session.keep_logs = bool(summary.failed)
+        return summary
+
+
+class Follower:
+    """Passes on what the ledger says until nothing more will happen."""
+
+    def __init__(
+        self,
+        ledger: RayLedger,
+        pool: Pool,
+        on_events: Callable[[Sequence[Event]], None],
+        on_progress: Callable[[Snapshot], None],
+    ) -> None:
+        self._ledger = ledger
+        self._pool = pool
+        self._on_events = on_events
+        self._on_progress = on_progress
+
+    def follow(self, interruption: "threading.Event") -> RunSummary:
+        """Until all tasks have ended, or the first signal."""
+        try:
+            while not self._poll_once() and not interruption.wait(POLL_S):
+                pass
+        finally:
+            self._ledger.close()
+            self._pool.wait(DRAIN_S)
+        # What workers completed while they were told to stop.
+        last = self._poll()
+        return RunSummary(tasks=last.tasks, is_interrupted=interruption.is_set() and not last.all_ended)
+
+    def _poll_once(self) -> bool:
+        """Whether all tasks have ended."""
+        was_running = self._pool.is_running
+        snapshot = self._poll()
+        if not snapshot.all_ended:
+            self._check(snapshot, was_running)
+        return snapshot.all_ended
+
+    def _poll(self) -> Snapshot:
+        """Pass on all events there are, then the state that they led to."""
+        while True:
+            events, snapshot = self._ledger.poll()
+            if not events:
+                self._on_progress(snapshot)
+                return snapshot
+            self._on_events(events)
+
+    def _check(self, snapshot: Snapshot, was_running: bool) -> None:
+        """Raise if the pool will get no further."""
+        counts = snapshot.counts()
+        left = counts["pending"] + counts["leased"]
+        advice = "what is published stays: run the same command again to go on"
+        if not was_running:
+            raise ExecutionError(
+                f"the worker pool ended with {left} of {len(snapshot.tasks)} tasks left: "
+                f"{self._pool.error or 'no cause given'}; {advice}"
+            )
+        if snapshot.starts_in_vain > MAX_STARTS_IN_VAIN:
+            raise ExecutionError(
+                f"the worker pool died {snapshot.starts_in_vain} times before it took up work, with {left} "
+                f"tasks left: {snapshot.last_crash or 'no cause given'}; {advice}"
+            )
+
+
+def _absolute(store_url: str) -> str:
+    """Workers run in folders of their own, so a relative path would lead each somewhere else."""
+    return store_url if "://" in store_url else str(Path(store_url).expanduser().resolve())

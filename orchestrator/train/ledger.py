@@ -1,0 +1,296 @@
+"""The ledger: which task is whose, decided by rules alone.
+
+Owns the states of tasks (pending -> leased -> done or failed), leases with time-out, fencing and retries.
+Knows neither Ray nor a clock of its own, and does no input or output: it is stepped by its callers.
+
+Two budgets keep a bad task from going round for ever without punishing its neighbours. Ray Train restarts
+all workers when one dies, so most lost leases are nobody's fault:
+
+- a *failure* is laid at the task's door: it raised something that may pass, or the worker that died was
+  working on it. ``max_attempts`` of them end it;
+- a *loss* has no known culprit: the pool was restarted around it, or heartbeats stopped. Only
+  ``max_losses`` in a row without one epoch of progress end the task.
+
+Neither is the fencing token (``attempt``), which just counts leases.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.events import Event, EventKind
+from orchestrator.train.event_log import EventLog
+from orchestrator.train.grants import Ended, Grant, Lease, LedgerPolicy, Wait
+from orchestrator.train.status import Snapshot, TaskState, TaskStatus
+
+if TYPE_CHECKING:
+    from orchestrator.plan import TaskSpec
+    from orchestrator.train.failures import Failure
+
+__all__ = ["Ledger"]
+
+
+class Ledger:
+    """Hands out tasks, longest first, and keeps account of them.
+
+    Args:
+        specs: The tasks; names must differ.
+        policy: Time-outs and budgets.
+        clock: Seconds since the epoch.
+        earlier: What a lost ledger last said of these tasks: this one takes over from there, leases included.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence["TaskSpec"],
+        policy: LedgerPolicy,
+        clock: Callable[[], float],
+        earlier: Snapshot | None = None,
+    ) -> None:
+        self._specs = {spec.name: spec for spec in specs}
+        if len(self._specs) != len(specs):
+            raise ValueError("two tasks of one ledger have the same name")
+        self._policy = policy
+        self._clock = clock
+        self._status = {spec.name: TaskStatus(task=spec.name, key=spec.key) for spec in specs}
+        self._longest_first = sorted(self._specs, key=lambda name: (-_work(self._specs[name]), name))
+        self._expires_s: dict[str, float] = {}
+        self._seats: dict[int, str] = {}
+        self._evicted: set[str] = set()
+        self._log = EventLog()
+        self._starts_in_vain = 0
+        self._last_crash: str | None = None
+        self._is_closed = False
+        if earlier is not None:
+            self._take_over(earlier)
+
+    # What workers call.
+
+    def join(self, worker: str, seat: int, num_seats: int) -> None:
+        """``worker`` takes one of the pool's ``num_seats`` seats; whoever sat there, or beyond, is gone."""
+        if worker in self._evicted:
+            return
+        if seat == 0:
+            self._starts_in_vain += 1
+        for taken, holder in list(self._seats.items()):
+            if holder != worker and (taken == seat or taken >= num_seats):
+                self._evict(taken, "its worker was restarted along with the pool")
+        self._seats[seat] = worker
+
+    def lease(self, worker: str) -> Grant:
+        """Work for ``worker``. If it still holds a lease, it has evidently given that up."""
+        self._expire()
+        for name in self._held_by(worker):
+            if self._is_closed:
+                self._release(replace(self._status[name], cause="the run was stopped"))
+            else:
+                self._lose(name, "its worker gave it up")
+        if self._is_closed or worker in self._evicted or self._all_ended():
+            return Ended()
+        now_s = self._clock()
+        for name in self._longest_first:
+            status = self._status[name]
+            if status.state == "pending" and status.not_before_s <= now_s:
+                return self._grant(status, worker, now_s)
+        return Wait(seconds=self._policy.wait_s)
+
+    def heartbeat(self, worker: str, task: str, attempt: int, epoch: Mapping[str, Any] | None = None) -> bool:
+        """Prolong a lease, and report the epoch that just ended, if any.
+
+        Returns:
+            Whether the lease is still the caller's; if not, it should drop the task.
+        """
+        status = self._live(worker, task, attempt)
+        if status is None or self._is_closed:
+            return False
+        self._expires_s[task] = self._clock() + self._policy.lease_s
+        if epoch is not None:
+            self._status[task] = _after_epoch(status, epoch, self._clock())
+            self._record("epoch", self._status[task], dict(epoch))
+        return True
+
+    def complete(self, worker: str, task: str, attempt: int, data: Mapping[str, Any]) -> bool:
+        """The task is published. Said twice, it counts once. Returns False if the lease was lost."""
+        status = self._status[task]
+        if status.state == "done" and (status.worker, status.attempt) == (worker, attempt):
+            return True
+        live = self._live(worker, task, attempt)
+        if live is None:
+            return False
+        self._end(live, "published", dict(data))
+        return True
+
+    def fail(self, worker: str, task: str, attempt: int, failure: "Failure") -> bool:
+        """This attempt failed. Returns False if the lease was lost."""
+        status = self._live(worker, task, attempt)
+        if status is None:
+            return False
+        if failure.is_retryable:
+            self._charge(status, failure.cause, failure.detail)
+        else:
+            self._end(status, "failed", {"cause": failure.cause, "detail": failure.detail})
+        return True
+
+    # What the driver and the pool's controller call.
+
+    def crashed(self, seat: int, cause: str) -> None:
+        """The worker on ``seat`` died by itself: what it worked on is charged with it."""
+        self._last_crash = cause
+        worker = self._seats.pop(seat, None)
+        if worker is None:
+            return
+        self._evicted.add(worker)
+        for name in self._held_by(worker):
+            self._charge(self._status[name], f"its worker died: {cause}", "")
+
+    def close(self) -> None:
+        """Lease nothing more and refuse heartbeats, so that workers drop their tasks and end."""
+        self._is_closed = True
+
+    def read(self, since: int) -> tuple[Sequence[Event], int]:
+        """Events from position ``since`` on, which acknowledges those before it; and the next position."""
+        self._expire()
+        return self._log.read(since)
+
+    def snapshot(self) -> Snapshot:
+        """How all tasks stand now."""
+        self._expire()
+        return Snapshot(
+            tasks=tuple(self._status.values()),
+            workers=dict(self._seats),
+            evicted=frozenset(self._evicted),
+            starts_in_vain=self._starts_in_vain,
+            last_crash=self._last_crash,
+        )
+
+    # Transitions.
+
+    def _grant(self, status: TaskStatus, worker: str, now_s: float) -> Lease:
+        leased = replace(
+            status,
+            state="leased",
+            worker=worker,
+            attempt=status.attempt + 1,
+            epoch=0,
+            started_s=now_s,
+            first_epoch=0,
+            first_epoch_s=None,
+        )
+        self._status[status.task] = leased
+        self._expires_s[status.task] = now_s + self._policy.lease_s
+        self._starts_in_vain = 0
+        self._record("leased", leased, {"worker": worker})
+        return Lease(spec=self._specs[status.task], attempt=leased.attempt, lease_s=self._policy.lease_s)
+
+    def _charge(self, status: TaskStatus, cause: str, detail: str) -> None:
+        """Count a failure of the task, and try again later or give up."""
+        failures = status.failures + 1
+        if failures >= self._policy.max_attempts:
+            counted = replace(status, failures=failures)
+            self._end(counted, "failed", {"cause": f"{cause} (failed {failures} times)", "detail": detail})
+            return
+        self._release(
+            replace(
+                status,
+                failures=failures,
+                not_before_s=self._clock() + self._policy.backoff_after(failures),
+                cause=cause,
+            )
+        )
+
+    def _lose(self, name: str, cause: str) -> None:
+        """Take a lease back without blaming the task."""
+        status = self._status[name]
+        losses = status.losses + 1
+        if losses >= self._policy.max_losses:
+            why = f"{cause} (lost {losses} times in a row without an epoch of progress)"
+            self._end(replace(status, losses=losses), "failed", {"cause": why, "detail": ""})
+            return
+        self._release(replace(status, losses=losses, cause=cause))
+
+    def _release(self, status: TaskStatus) -> None:
+        self._status[status.task] = replace(status, state="pending")
+        self._expires_s.pop(status.task)
+        self._record("retried", status, {"cause": status.cause})
+
+    def _end(self, status: TaskStatus, kind: EventKind, data: dict[str, Any]) -> None:
+        state: TaskState = "done" if kind == "published" else "failed"
+        self._status[status.task] = replace(
+            status, state=state, cause=data.get("cause"), ended_s=self._clock()
+        )
+        self._expires_s.pop(status.task)
+        self._record(kind, status, data)
+
+    def _expire(self) -> None:
+        now_s = self._clock()
+        for name in [name for name, expires_s in self._expires_s.items() if expires_s <= now_s]:
+            self._lose(name, f"no heartbeat from its worker for {self._policy.lease_s:g} s")
+
+    def _evict(self, seat: int, cause: str) -> None:
+        worker = self._seats.pop(seat)
+        self._evicted.add(worker)
+        for name in self._held_by(worker):
+            self._lose(name, cause)
+
+    def _take_over(self, earlier: Snapshot) -> None:
+        now_s = self._clock()
+        for status in earlier.tasks:
+            # A lease given after `earlier` was taken is unknown here: skip its token, so that none is
+            # ever given twice.
+            self._status[status.task] = (
+                replace(status, attempt=status.attempt + 1) if status.state == "pending" else status
+            )
+            if status.state == "leased":
+                self._expires_s[status.task] = now_s + self._policy.lease_s
+        self._seats = dict(earlier.workers)
+        self._evicted = set(earlier.evicted)
+        self._starts_in_vain = earlier.starts_in_vain
+        self._last_crash = earlier.last_crash
+
+    # Questions.
+
+    def _live(self, worker: str, task: str, attempt: int) -> TaskStatus | None:
+        """The task's status if this lease is its living one."""
+        self._expire()
+        status = self._status[task]
+        is_live = status.state == "leased" and (status.worker, status.attempt) == (worker, attempt)
+        return status if is_live else None
+
+    def _held_by(self, worker: str) -> Iterable[str]:
+        return [name for name in self._expires_s if self._status[name].worker == worker]
+
+    def _all_ended(self) -> bool:
+        return all(status.has_ended for status in self._status.values())
+
+    def _record(self, kind: EventKind, status: TaskStatus, data: dict[str, Any]) -> None:
+        self._log.append(
+            Event(
+                kind=kind,
+                task=status.task,
+                key=status.key,
+                attempt=status.attempt,
+                time_s=self._clock(),
+                data=data,
+            )
+        )
+
+
+def _work(spec: "TaskSpec") -> int:
+    """Images that tuning will see: what the time of a task is proportional to."""
+    config = spec.config
+    return max(spec.num_images * config.epochs, config.min_steps * config.batch_size)
+
+
+def _after_epoch(status: TaskStatus, epoch: Mapping[str, Any], now_s: float) -> TaskStatus:
+    number = int(epoch["epoch"])
+    accuracy = epoch.get("val_accuracy")
+    return replace(
+        status,
+        epoch=number,
+        num_epochs=int(epoch["num_epochs"]),
+        accuracy=epoch.get("train_accuracy") if accuracy is None else accuracy,
+        best_epoch=max(number, status.best_epoch),
+        losses=0 if number > status.best_epoch else status.losses,
+        first_epoch=status.first_epoch or number,
+        first_epoch_s=status.first_epoch_s or now_s,
+    )

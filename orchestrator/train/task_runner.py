@@ -1,0 +1,129 @@
+"""Runs one task for real: data, tuning from the last snapshot, artifact, store.
+
+A task is done when its key is published in the store, whatever any ledger says: that is looked up first.
+"""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import StoreError
+from orchestrator.store.objects import open_objects
+from orchestrator.store.prompt_store import PromptStore
+from orchestrator.train.worker import Hooks, Outcome, TaskRunner, WorkerContext
+from ship.backbone import Backbone
+from ship.card import PromptCard
+from ship.data import load_task_data
+from ship.errors import ArtifactError, DataError
+from ship.publishing import make_artifact
+from ship.tuning import EpochReport, tune
+
+if TYPE_CHECKING:
+    from orchestrator.plan import TaskSpec
+    from orchestrator.store.publication import Publication
+    from ship.data import TaskData
+    from ship.tuning import TuneResult
+
+__all__ = ["TuneTask", "make_task_runner"]
+
+logger = logging.getLogger(__name__)
+
+CARD_FILE = "prompt.json"
+
+
+def make_task_runner(context: WorkerContext) -> TaskRunner:
+    """The runner of a worker: built once, used for task after task."""
+    backbone = Backbone.from_arrays(context.header, context.arrays, device=context.device)
+    return TuneTask(backbone, PromptStore(open_objects(context.store_url)))
+
+
+class TuneTask:
+    """Tunes and publishes tasks on one backbone.
+
+    Args:
+        backbone: Shared by all tasks; never changed.
+        store: Where artifacts and snapshots go.
+    """
+
+    def __init__(self, backbone: Backbone, store: PromptStore) -> None:
+        self._backbone = backbone
+        self._store = store
+
+    def __call__(self, spec: "TaskSpec", hooks: Hooks) -> Outcome:
+        """Publish ``spec``, unless somebody has.
+
+        Raises:
+            LeaseLost: Somebody else has the task by now.
+            ShipError: The task failed.
+        """
+        if (earlier := self._store.published(spec.name, spec.key)) is not None:
+            return self._outcome(spec, earlier)
+        data = self._load(spec)
+        result = self._tune(spec, data, hooks)
+        files = make_artifact(spec.name, spec.key, self._backbone, data, result)
+        hooks.check()
+        return self._outcome(spec, self._store.publish(spec.name, spec.key, files))
+
+    def _outcome(self, spec: "TaskSpec", publication: "Publication") -> Outcome:
+        """What counts is the artifact that was published first, be it this worker's or another's."""
+        self._store.drop_snapshot(spec.name, spec.key)
+        card = PromptCard.from_json(self._store.fetch(publication.digest)[CARD_FILE])
+        return Outcome(
+            digest=publication.digest,
+            uri=publication.uri,
+            metrics=card.metrics,
+            created=publication.created,
+        )
+
+    def _load(self, spec: "TaskSpec") -> "TaskData":
+        data = load_task_data(
+            spec.source, image_size=self._backbone.image_size, interpolation=self._backbone.interpolation
+        )
+        if data.fingerprint != spec.data_fingerprint:
+            raise DataError(
+                f"{spec.source.path}: the data changed after the tasks were planned (fingerprint "
+                f"{data.fingerprint[:12]}, planned {spec.data_fingerprint[:12]}); run the command again"
+            )
+        return data
+
+    def _tune(self, spec: "TaskSpec", data: "TaskData", hooks: Hooks) -> "TuneResult":
+        """Go on from the last snapshot; from the start if there is none, or none that can be used."""
+        snapshot = self._store.load_snapshot(spec.name, spec.key)
+        if snapshot is not None:
+            try:
+                return self._tune_from(spec, data, hooks, snapshot)
+            except ArtifactError as error:
+                logger.warning("task %s: %s", spec.name, error)
+                self._store.drop_snapshot(spec.name, spec.key)
+        return self._tune_from(spec, data, hooks, None)
+
+    def _tune_from(
+        self, spec: "TaskSpec", data: "TaskData", hooks: Hooks, snapshot: bytes | None
+    ) -> "TuneResult":
+        def save(content: bytes) -> None:
+            hooks.check()
+            try:
+                self._store.save_snapshot(spec.name, spec.key, content)
+            except StoreError as error:
+                # It only saves time if this worker dies; publishing will say if the store is really down.
+                logger.warning("task %s: snapshot not saved: %s", spec.name, error)
+
+        return tune(
+            self._backbone,
+            data,
+            spec.config,
+            on_epoch=lambda report: hooks.epoch(_event_data(report)),
+            resume=snapshot,
+            on_snapshot=save,
+        )
+
+
+def _event_data(report: EpochReport) -> dict[str, Any]:
+    return {
+        "epoch": report.epoch,
+        "num_epochs": report.num_epochs,
+        "loss": report.loss,
+        "matching_loss": report.matching_loss,
+        "train_accuracy": report.train_accuracy,
+        "val_accuracy": report.val_accuracy,
+        "lr": report.learning_rate,
+    }

@@ -1,0 +1,172 @@
+"""The worker pool on a real Ray: workers die, tasks fail, and every task still ends exactly once.
+
+The task runner is a cheap stand-in for tuning; everything around it is the real thing.
+"""
+
+import json
+import os
+import signal
+import time
+import uuid
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from ray.util import list_named_actors
+
+from orchestrator.settings import Settings
+from orchestrator.train.executor import run_tasks
+from orchestrator.train.grants import LedgerPolicy
+from orchestrator.train.ray_ledger import ACTOR_NAME
+from orchestrator.train.worker import Hooks, Outcome, WorkerContext
+from ship.config import TuneConfig
+from ship.errors import DataError
+
+# Ray Train imports Ray Data, which warns of its own settings.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
+
+NUM_EPOCHS = 3
+MARK = "WORKER_POOL_TEST"
+RECOVERED = "the driver saw that the killed worker's task was published"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """As much of a TaskSpec as pool and ledger look at."""
+
+    name: str
+    key: str
+    num_images: int
+    config: TuneConfig = field(default_factory=lambda: TuneConfig(epochs=NUM_EPOCHS))
+
+
+class Weights:
+    """As much of a backbone as the pool looks at."""
+
+    def to_arrays(self):
+        return {"name": "none"}, {"weight": np.arange(1000, dtype=np.float32)}
+
+
+@dataclass(frozen=True)
+class FakeRunner:
+    """Writes a file per published task; kills its own process or fails where the task's name says so."""
+
+    folder: Path
+
+    def __call__(self, spec: Spec, hooks: Hooks) -> Outcome:
+        if spec.name == "corrupt":
+            raise DataError("train/broken.png: not an image")
+        for epoch in range(1, NUM_EPOCHS + 1):
+            hooks.epoch({"epoch": epoch, "num_epochs": NUM_EPOCHS, "train_accuracy": epoch / NUM_EPOCHS})
+            if spec.name == "kills-worker" and self._is_first_time(spec.name):
+                os.kill(os.getpid(), signal.SIGKILL)
+        if spec.name == "kills-ledger":
+            self._wait_for(RECOVERED)
+            if self._is_first_time(spec.name):
+                kill_ledger()
+        hooks.check()
+        return self._publish(spec)
+
+    def _publish(self, spec: Spec) -> Outcome:
+        """The first writer wins, as in the store."""
+        marker = self.folder / f"{spec.name}.json"
+        try:
+            with marker.open("x") as file:
+                json.dump({"pid": os.getpid()}, file)
+        except FileExistsError:
+            return Outcome(digest=spec.key, uri=str(marker), created=False)
+        return Outcome(digest=spec.key, uri=str(marker))
+
+    def _wait_for(self, file: str) -> None:
+        while not (self.folder / file).exists():
+            time.sleep(0.05)
+
+    def _is_first_time(self, name: str) -> bool:
+        try:
+            (self.folder / f"{name}.started").touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+
+def kill_ledger() -> None:
+    """End the ledger's process as a crash would: Ray starts it again, and it knows nothing."""
+    [actor] = [actor for actor in list_named_actors(all_namespaces=True) if actor["name"] == ACTOR_NAME]
+    ray.kill(ray.get_actor(**actor), no_restart=False)
+
+
+def make_fake_runner(context: WorkerContext) -> FakeRunner:
+    weight = context.arrays["weight"]
+    assert not weight.flags.writeable, "a view of the object store, not a copy"
+    assert weight.sum() == np.arange(1000).sum()
+    return FakeRunner(Path(context.store_url))
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    # Workers import this module, for the classes above.
+    root = Path(__file__).parents[__name__.count(".")]
+    monkeypatch.setenv("PYTHONPATH", str(root), prepend=os.pathsep)
+    monkeypatch.setenv(MARK, uuid.uuid4().hex)
+    return Settings(
+        home=tmp_path / "home", store=str(tmp_path / "store"), tracking_uri="unused", ray_address=None
+    )
+
+
+def marked_processes() -> set[int]:
+    """Processes that inherited this test's mark: every one that its Ray started."""
+    mark = f"{MARK}={os.environ[MARK]}".encode()
+    found = set()
+    for entry in Path("/proc").iterdir():
+        # Gone, or another user's.
+        with suppress(OSError):
+            if entry.name.isdigit() and mark in (entry / "environ").read_bytes():
+                found.add(int(entry.name))
+    return found
+
+
+def test_all_tasks_end_though_a_worker_is_killed_and_a_data_set_is_corrupt(settings: Settings) -> None:
+    store = Path(settings.store)
+    store.mkdir()
+    names = ["kills-worker", "corrupt", "one", "two", "three", "kills-ledger"]
+    specs = [Spec(name, f"{number:064x}", num_images=100 - number) for number, name in enumerate(names)]
+    events = []
+    snapshots = []
+
+    def listen(news) -> None:
+        events.extend(news)
+        if any((event.kind, event.task) == ("published", "kills-worker") for event in news):
+            (store / RECOVERED).touch()
+
+    summary = run_tasks(
+        specs,
+        backbone=Weights(),
+        store_url=settings.store,
+        settings=settings,
+        num_workers=2,
+        on_events=listen,
+        on_progress=snapshots.append,
+        make_runner=make_fake_runner,
+        policy=LedgerPolicy(backoff_s=0.1),
+    )
+
+    good = set(names) - {"corrupt"}
+    assert set(summary.done) == good
+    assert summary.failed == {"corrupt": "train/broken.png: not an image"}
+    assert not summary.is_interrupted
+    assert {path.stem for path in store.glob("*.json")} == good
+    published = Counter(event.task for event in events if event.kind == "published")
+    assert published == Counter(good)
+    assert [event.task for event in events if event.kind == "failed"] == ["corrupt"]
+    retried = [event for event in events if event.kind == "retried" and event.task == "kills-worker"]
+    assert len(retried) == 1
+    assert "worker died" in retried[0].data["cause"]
+    assert (store / "kills-ledger.started").exists()
+    assert snapshots[-1].all_ended
+    assert not ray.is_initialized()
+    assert marked_processes() == set()
+    assert any((settings.home / "logs").iterdir()), "a run with failures keeps Ray's logs"

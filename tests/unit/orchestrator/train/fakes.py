@@ -1,0 +1,33 @@
+"""Stand-ins for tasks and clocks."""
+
+from dataclasses import dataclass, field
+
+from ship.config import TuneConfig
+
+
+@dataclass(frozen=True)
+class Spec:
+    """As much of a TaskSpec as ledger and worker look at."""
+
+    name: str
+    num_images: int = 100
+    config: TuneConfig = field(default_factory=TuneConfig)
+
+    @property
+    def key(self) -> str:
+        return f"{self.name:0>64}"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def advance(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+def epoch(number: int, of: int = 100, **values: float) -> dict[str, float]:
+    return {"epoch": number, "num_epochs": of, "train_accuracy": 0.5, "val_accuracy": None, **values}

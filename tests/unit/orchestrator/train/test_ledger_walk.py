@@ -1,0 +1,132 @@
+"""Random walks over a ledger: whatever happens, in whatever order, the invariants hold."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from orchestrator.train.failures import Failure
+from orchestrator.train.grants import Ended, Lease, LedgerPolicy
+from orchestrator.train.ledger import Ledger
+
+from .fakes import Clock, Spec, epoch
+
+NUM_EPOCHS = 4
+
+
+class Walk:
+    """A pool of workers that do anything that workers do, and a record of what the ledger said."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.clock = Clock()
+        self.specs = [Spec(f"t{number}", num_images=number) for number in range(6)]
+        self.policy = LedgerPolicy(lease_s=30, backoff_s=1)
+        self.ledger = Ledger(self.specs, self.policy, self.clock)
+        self.events = []
+        self.since = 0
+        self.tokens: set[tuple[str, int]] = set()
+        self.held: dict[str, tuple[Lease, int]] = {}
+        self.zombies: list[tuple[str, Lease]] = []
+        self.generation = 0
+        self.num_seats = 3
+        self.restart()
+
+    def restart(self) -> None:
+        """The pool starts again: all leases are in the hands of dead or unreachable workers."""
+        self.zombies += [(worker, lease) for worker, (lease, _) in self.held.items()]
+        self.held = {}
+        self.generation += 1
+        self.num_seats = self.random.randint(1, 3)
+        self.workers = [f"g{self.generation}s{seat}" for seat in range(self.num_seats)]
+        for seat, worker in enumerate(self.workers):
+            self.ledger.join(worker, seat, self.num_seats)
+
+    def step(self) -> None:
+        act = self.random.choices(
+            [self.work, self.pause, self.crash, self.restart, self.haunt, self.lose_ledger],
+            weights=[80, 8, 2, 1, 8, 1],
+        )[0]
+        act()
+        self.drain()
+
+    def work(self) -> None:
+        worker = self.random.choice(self.workers)
+        if worker not in self.held:
+            grant = self.ledger.lease(worker)
+            if isinstance(grant, Lease):
+                token = (grant.spec.name, grant.attempt)
+                assert token not in self.tokens, "a fencing token was given twice"
+                self.tokens.add(token)
+                self.held[worker] = (grant, 0)
+            return
+        lease, done = self.held[worker]
+        name, attempt = lease.spec.name, lease.attempt
+        chance = self.random.random()
+        if chance < 0.1:
+            failure = Failure(cause="?", is_retryable=chance < 0.08)
+            self.ledger.fail(worker, name, attempt, failure)
+            del self.held[worker]
+        elif done == NUM_EPOCHS:
+            self.ledger.complete(worker, name, attempt, {})
+            del self.held[worker]
+        elif self.ledger.heartbeat(worker, name, attempt, epoch(done + 1, of=NUM_EPOCHS)):
+            self.held[worker] = (lease, done + 1)
+        else:
+            del self.held[worker]
+
+    def pause(self) -> None:
+        self.clock.advance(self.random.choice([1, 5, 40]))
+
+    def crash(self) -> None:
+        self.ledger.crashed(self.random.randrange(self.num_seats), "SIGKILL")
+        self.restart()
+
+    def haunt(self) -> None:
+        """Somebody who lost a lease long ago speaks up. Nobody must listen."""
+        if not self.zombies:
+            return
+        worker, lease = self.random.choice(self.zombies)
+        assert not self.ledger.heartbeat(worker, lease.spec.name, lease.attempt)
+        assert not self.ledger.complete(worker, lease.spec.name, lease.attempt, {})
+        assert not self.ledger.fail(
+            worker, lease.spec.name, lease.attempt, Failure(cause="", is_retryable=False)
+        )
+
+    def lose_ledger(self) -> None:
+        """The ledger's process dies and is filled again from the driver's last look, which is this moment."""
+        self.drain()
+        self.ledger = Ledger(self.specs, self.policy, self.clock, self.ledger.snapshot())
+        self.since = 0
+
+    def drain(self) -> None:
+        events, self.since = self.ledger.read(self.since)
+        self.events += events
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_invariants_hold_and_every_task_ends(seed: int) -> None:
+    walk = Walk(seed)
+    for _ in range(20_000):
+        walk.step()
+        snapshot = walk.ledger.snapshot()
+        leased = [status.worker for status in snapshot.tasks if status.state == "leased"]
+        assert len(leased) == len(set(leased)), "a worker holds two leases"
+        if snapshot.all_ended:
+            break
+    assert walk.ledger.snapshot().all_ended
+    assert all(walk.ledger.lease(worker) == Ended() for worker in walk.workers)
+    ends = Counter(event.task for event in walk.events if event.kind in ("published", "failed"))
+    assert ends == Counter(spec.name for spec in walk.specs), "each task ends exactly once"
+    check_order(walk)
+
+
+def check_order(walk: Walk) -> None:
+    """Between two leases of one task there is always the end of the first."""
+    is_held = dict.fromkeys((spec.name for spec in walk.specs), False)
+    for event in walk.events:
+        if event.kind == "leased":
+            assert not is_held[event.task], "two live leases of one task"
+        else:
+            assert is_held[event.task], f"{event.kind} of a task that nobody held"
+        is_held[event.task] = event.kind in ("leased", "epoch")

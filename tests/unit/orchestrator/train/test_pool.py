@@ -1,0 +1,45 @@
+import pytest
+
+from orchestrator.train.cluster import Session
+from orchestrator.train.crash_report import cause_of
+from orchestrator.train.pool import PoolSize, choose_size
+
+
+def size(num_workers: int, cpus: int, use_gpu: bool = False) -> PoolSize:
+    return PoolSize(num_workers=num_workers, cpus_per_worker=cpus, use_gpu=use_gpu)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "nodes", "tasks", "wish", "expected"),
+    [
+        (2, 0, 1, 8, None, size(2, 1)),
+        (2, 0, 1, 8, 2, size(2, 1)),
+        (2, 0, 1, 1, 2, size(1, 2)),
+        (64, 0, 1, 100, 4, size(4, 16)),
+        (64, 0, 4, 100, 4, size(4, 1)),
+        (64, 8, 1, 100, None, size(8, 8, use_gpu=True)),
+        (64, 8, 2, 100, None, size(8, 1, use_gpu=True)),
+        (1, 0, 1, 8, 4, size(4, 1)),
+    ],
+)
+def test_choose_size(cpus, gpus, nodes, tasks, wish, expected) -> None:
+    session = Session(num_cpus=cpus, num_gpus=gpus, num_nodes=nodes)
+    assert choose_size(session, tasks, wish) == expected
+
+
+def test_a_cause_is_the_telling_part_of_what_ray_says() -> None:
+    said = (
+        "The actor died unexpectedly before finishing this task.\n\tclass_name: RayTrainWorker\n"
+        "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR "
+        "Worker exit detail: Worker unexpectedly exits with a connection error code 2. End of file. "
+        "Some common causes include: (1) the process was killed by the OOM killer"
+    )
+
+    class WrappedError(Exception):
+        health_check_failure = RuntimeError(said)
+
+    assert cause_of(WrappedError("A worker health check failed.")) == (
+        "Worker unexpectedly exits with a connection error code 2. End of file."
+    )
+    assert cause_of(ValueError("no such file\n  here")) == "no such file here"
+    assert cause_of(ValueError()) == "ValueError"

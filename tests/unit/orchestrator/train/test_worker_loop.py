@@ -1,0 +1,204 @@
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from orchestrator.errors import ExecutionError, StoreError
+from orchestrator.train.grants import LedgerPolicy
+from orchestrator.train.heartbeat import Heartbeat
+from orchestrator.train.ledger import Ledger
+from orchestrator.train.worker import Hooks, Outcome, run_worker
+from ship.errors import DataError
+
+from .fakes import Clock, Spec, epoch
+
+RUNS_LONGER_THAN_ANY_TEST_S = 4_000
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def make_ledger(clock: Clock, *names: str, **policy: float) -> Ledger:
+    settings = LedgerPolicy(lease_s=RUNS_LONGER_THAN_ANY_TEST_S, **policy)
+    return Ledger([Spec(name, num_images=1000 - n) for n, name in enumerate(names)], settings, clock)
+
+
+def states(ledger: Ledger) -> dict[str, str]:
+    return {status.task: status.state for status in ledger.snapshot().tasks}
+
+
+def publish(spec: Spec, hooks: Hooks) -> Outcome:
+    hooks.epoch(epoch(1, of=1))
+    return Outcome(digest=f"digest of {spec.name}", uri="file:///x", metrics={"accuracy": 0.5})
+
+
+def test_works_until_nothing_is_left(clock: Clock) -> None:
+    ledger = make_ledger(clock, "a", "b", "c")
+    assert run_worker(ledger, publish, worker="w") == 3
+    published = [event for event in ledger.read(0)[0] if event.kind == "published"]
+    assert [event.task for event in published] == ["a", "b", "c"]
+    assert published[0].data == {
+        "digest": "digest of a",
+        "uri": "file:///x",
+        "metrics": {"accuracy": 0.5},
+        "created": True,
+    }
+
+
+def test_a_failing_task_stops_nobody(clock: Clock) -> None:
+    def run(spec: Spec, hooks: Hooks) -> Outcome:
+        if spec.name == "bad":
+            raise DataError("a.png: not an image")
+        return publish(spec, hooks)
+
+    ledger = make_ledger(clock, "bad", "good")
+    assert run_worker(ledger, run, worker="w") == 1
+    assert states(ledger) == {"bad": "failed", "good": "done"}
+    assert ledger.snapshot().tasks[0].cause == "a.png: not an image"
+
+
+def test_waits_out_the_pause_of_a_task_that_may_do_better(clock: Clock) -> None:
+    tries = []
+
+    def run(spec: Spec, hooks: Hooks) -> Outcome:
+        tries.append(clock.now_s)
+        if len(tries) < 3:
+            raise StoreError("away")
+        return publish(spec, hooks)
+
+    ledger = make_ledger(clock, "a", backoff_s=2, wait_s=0.5)
+    assert run_worker(ledger, run, worker="w", sleep=clock.advance) == 1
+    assert tries == [1_000.0, 1_002.0, 1_006.0]
+
+
+def test_what_is_not_an_error_of_ours_fails_the_task_with_its_traceback(clock: Clock) -> None:
+    def run(spec: Spec, hooks: Hooks) -> Outcome:
+        raise ZeroDivisionError("steps per epoch")
+
+    ledger = make_ledger(clock, "a", max_attempts=2)
+    assert run_worker(ledger, run, worker="w", sleep=clock.advance) == 0
+    event = ledger.read(0)[0][-1]
+    assert event.kind == "failed"
+    assert event.data["cause"] == "ZeroDivisionError: steps per epoch (failed 2 times)"
+    assert "test_worker_loop.py" in event.data["detail"]
+
+
+def test_a_lost_lease_is_dropped_without_a_word(clock: Clock) -> None:
+    seen = []
+
+    def run(spec: Spec, hooks: Hooks) -> Outcome:
+        seen.append(spec.name)
+        if seen == ["a"]:
+            clock.advance(RUNS_LONGER_THAN_ANY_TEST_S + 1)
+            other = ledger.lease("other")
+            hooks.epoch(epoch(1))
+            raise AssertionError(f"went on although {other} has the task")
+        return publish(spec, hooks)
+
+    ledger = make_ledger(clock, "a", "b")
+    done = run_worker(ledger, run, worker="w", sleep=lambda seconds: ledger.complete("other", "a", 2, {}))
+    assert done == 1
+    assert seen == ["a", "b"]
+    assert [e.kind for e in ledger.read(0)[0] if e.task == "a"] == [
+        "leased",
+        "retried",
+        "leased",
+        "published",
+    ]
+
+
+def test_completing_too_late_does_not_count(clock: Clock) -> None:
+    def run(spec: Spec, hooks: Hooks) -> Outcome:
+        clock.advance(RUNS_LONGER_THAN_ANY_TEST_S + 1)
+        return Outcome(digest="d", uri="u")
+
+    ledger = make_ledger(clock, "a", max_losses=1)
+    assert run_worker(ledger, run, worker="w") == 0
+
+
+def test_a_poisoned_worker_reports_the_task_and_ends(clock: Clock) -> None:
+    def run(spec: Spec, hooks: Hooks) -> Outcome:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    ledger = make_ledger(clock, "a")
+    with pytest.raises(ExecutionError, match="device is unusable"):
+        run_worker(ledger, run, worker="w")
+    assert ledger.snapshot().tasks[0].failures == 1
+
+
+def test_a_ledger_out_of_reach_ends_the_worker_and_fails_no_task(clock: Clock) -> None:
+    def run(spec: Spec, hooks: Hooks) -> Outcome:
+        raise ExecutionError("the ledger did not answer")
+
+    ledger = make_ledger(clock, "a")
+    with pytest.raises(ExecutionError):
+        run_worker(ledger, run, worker="w")
+    assert ledger.snapshot().tasks[0].failures == 0
+
+
+class SharpLedger:
+    """Takes every heartbeat until it is told to refuse them; lets a test wait for them."""
+
+    def __init__(self, inner: Ledger) -> None:
+        self.inner = inner
+        self.refuses = threading.Event()
+        self.refused = threading.Event()
+        self.beaten = threading.Semaphore(0)
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        return getattr(self.inner, name)
+
+    def heartbeat(self, *args: object) -> bool:
+        if self.refuses.is_set():
+            self.refused.set()
+            return False
+        self.beaten.release()
+        return True
+
+
+def heartbeats() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "lease-heartbeat"]
+
+
+def test_heartbeats_go_on_while_a_task_is_silent_and_end_with_it(clock: Clock) -> None:
+    inner = Ledger([Spec("a")], LedgerPolicy(lease_s=0.04), clock)
+    ledger = SharpLedger(inner)
+
+    def run(spec: Spec, hooks: Hooks) -> Outcome:
+        for _ in range(3):
+            assert ledger.beaten.acquire(timeout=30)
+        assert len(heartbeats()) == 1
+        return Outcome(digest="d", uri="u")
+
+    assert run_worker(ledger, run, worker="w") == 1
+    assert heartbeats() == []
+
+
+def test_a_lease_that_heartbeats_found_lost_is_noticed_before_publishing(clock: Clock) -> None:
+    ledger = SharpLedger(Ledger([Spec("a")], LedgerPolicy(lease_s=0.04), clock))
+    published = []
+
+    def run(spec: Spec, hooks: Hooks) -> Outcome:
+        hooks.check()
+        ledger.refuses.set()
+        assert ledger.refused.wait(30)
+        for thread in heartbeats():
+            thread.join(30)
+        ledger.inner.close()
+        hooks.check()
+        published.append(spec.name)
+        return Outcome(digest="d", uri="u")
+
+    assert run_worker(ledger, run, worker="w") == 0
+    assert published == []
+
+
+def test_a_heartbeat_that_cannot_reach_the_ledger_counts_as_lost() -> None:
+    def beat() -> bool:
+        raise ExecutionError("no answer")
+
+    with Heartbeat(beat, 0.01) as pulse:
+        pulse._thread.join(30)
+        assert pulse.is_lost
