@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+PIPE_COLUMNS = 200
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -34,7 +35,9 @@ class Output:
 
     def __init__(self, home: str | None, store: str | None) -> None:
         self.home, self.store = home, store
-        self.out, self.err = Console(highlight=False), Console(stderr=True, highlight=False)
+        # Rich cuts tables to 80 columns where there is no terminal: in a file or a pipe nothing is too wide.
+        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
+        self.out, self.err = Console(highlight=False, width=width), Console(stderr=True, highlight=False)
 
     def settings(self, manifest_store: str | None = None) -> Settings:
         """Flags win over the manifest, and the manifest over the environment."""
@@ -168,7 +171,9 @@ def show(output: Output, task: str, as_json: bool) -> None:
     if as_json:
         output.print_json({"task": task, "versions": [tables.version_json(info) for info in versions]})
     else:
-        output.out.print(tables.versions_table(task, versions))
+        output.out.print(tables.versions_table(versions))
+        for info in versions:
+            output.out.print(f"v{info.version}: {info.gate_reason}", markup=False, soft_wrap=True)
 
 
 @cli.command()

@@ -86,10 +86,9 @@ def tasks_table(infos: Sequence["TaskInfo"]) -> Table:
     return table
 
 
-def versions_table(task: str, infos: Sequence["VersionInfo"]) -> Table:
+def versions_table(infos: Sequence["VersionInfo"]) -> Table:
     """All versions of one task."""
-    table = _table("version", "alias", "accuracy", "linear probe", "levels", "digest", "made", "gate")
-    table.title = escape(task)
+    table = _table("version", "alias", "accuracy", "linear probe", "levels", "digest", "made")
     for info in infos:
         table.add_row(
             _version(info.version),
@@ -99,7 +98,6 @@ def versions_table(task: str, infos: Sequence["VersionInfo"]) -> Table:
             f"{info.metrics.get('num_levels', 0):.0f}",
             (info.digest or "?")[:12],
             _time(info.created_s),
-            escape(info.gate_reason or ""),
         )
     return table
 
@@ -152,4 +150,4 @@ def _share(value: float | None) -> str:
 
 
 def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds")
+    return f"{datetime.fromtimestamp(seconds, tz=UTC):%Y-%m-%dT%H:%M:%SZ}"

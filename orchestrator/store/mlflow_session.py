@@ -1,0 +1,171 @@
+"""The one connection to MLflow: opened at first use, quick to give up, its errors translated.
+
+Nothing global of MLflow's is set: ``mlflow.set_tracking_uri`` of the caller's program stays as it is.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+from orchestrator.errors import RegistryError
+
+__all__ = ["EXPERIMENT", "MlflowSession", "RegistryDown"]
+
+EXPERIMENT = "ship"
+# MLflow's own defaults retry for four minutes. Records wait in a spool and readers keep what they have, so it
+# is better to know within seconds. They can be set by environment alone; what the user has set stays.
+# Telemetry: tuning must work without a network, and tell nobody outside of it. URLs: standard output is for
+# what the user asked for, such as JSON.
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+# It answered, and will answer the same again: trying later does not help.
+_REFUSALS = {
+    "BAD_REQUEST",
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "MALFORMED_REQUEST",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+    "RESOURCE_LIMIT_EXCEEDED",
+}
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
+_NOISY_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.tracking")
+_DATABASES = {"sqlite", "postgresql", "mysql", "mssql"}
+_DATABASE_CONNECT_TIMEOUT_S = 10
+
+
+class RegistryDown(RegistryError):  # noqa: N818 - reads as a fact
+    """MLflow gave no answer, or none that stays: the same call may work later."""
+
+
+class MlflowSession:
+    """A connection to one MLflow.
+
+    Args:
+        tracking_uri: MLflow's, as in ``MLFLOW_TRACKING_URI``; runs and registered models are both there.
+        artifact_location: Where files of runs go, if this session makes the experiment; None leaves it to
+            MLflow.
+    """
+
+    def __init__(self, tracking_uri: str, artifact_location: str | None = None) -> None:
+        self._tracking_uri = tracking_uri
+        self._artifact_location = artifact_location
+
+    @property
+    def where(self) -> str:
+        """The URI without credentials, for messages."""
+        return _without_credentials(self._tracking_uri)
+
+    @property
+    def is_server(self) -> bool:
+        """Whether MLflow is a server over HTTP, rather than a database opened here."""
+        return urlsplit(self._tracking_uri).scheme in ("http", "https")
+
+    @cached_property
+    def client(self) -> Any:
+        """``mlflow.MlflowClient``; opened now, if it was not yet.
+
+        Raises:
+            RegistryDown: It cannot be reached.
+        """
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        # Imported here: it takes two seconds, reads the variables above, and not every command needs it.
+        from mlflow import MlflowClient
+
+        with self.errors("open"), _quiet():
+            _check_database(self._tracking_uri)
+            return MlflowClient(tracking_uri=self._tracking_uri, registry_uri=self._tracking_uri)
+
+    @cached_property
+    def experiment_id(self) -> str:
+        """Of the experiment ``ship``; made now, if there is none.
+
+        Raises:
+            RegistryDown: It was deleted by hand, and can be restored; or MLflow cannot be reached.
+        """
+        client = self.client
+        with self.errors(f"find the experiment {EXPERIMENT!r}"):
+            found = client.get_experiment_by_name(EXPERIMENT)
+            if found is None:
+                return str(client.create_experiment(EXPERIMENT, artifact_location=self._artifact_location))
+        if found.lifecycle_stage != "active":
+            raise RegistryDown(
+                f"MLflow at {self.where}: the experiment {EXPERIMENT!r} was deleted; restore it with "
+                f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
+            )
+        return str(found.experiment_id)
+
+    @contextmanager
+    def errors(self, doing: str) -> Iterator[None]:
+        """Translate what MLflow raises inside.
+
+        Raises:
+            RegistryDown: It gave no answer, or none that stays.
+            RegistryError: It refused.
+        """
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        # `from None`: the original text may hold the password of the URI, and tracebacks are logged.
+        except MlflowException as error:
+            raise self._translate(doing, error.error_code, error) from None
+        except (SQLAlchemyError, OSError) as error:
+            raise self._translate(doing, None, error) from None
+
+    def _translate(self, doing: str, code: str | None, error: Exception) -> RegistryError:
+        detail = _without_credentials(str(error)).strip().split("\n")[0][:500]
+        if code in _REFUSALS:
+            return RegistryError(f"MLflow at {self.where} refused to {doing}: {detail}")
+        return RegistryDown(
+            f"MLflow at {self.where} did not {doing}: {detail}; check that it runs, and MLFLOW_TRACKING_URI"
+        )
+
+
+def _without_credentials(text: str) -> str:
+    return _CREDENTIALS.sub("", text)
+
+
+def _check_database(tracking_uri: str) -> None:
+    """Connect once to a database: MLflow itself would try for over a minute before it gave up."""
+    scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
+    if scheme not in _DATABASES:
+        return
+    import sqlalchemy
+
+    if scheme == "sqlite":
+        _make_folder(sqlalchemy.make_url(tracking_uri).database)
+    timeout = {"connect_timeout": _DATABASE_CONNECT_TIMEOUT_S} if scheme in ("postgresql", "mysql") else {}
+    engine = sqlalchemy.create_engine(tracking_uri, poolclass=sqlalchemy.NullPool, connect_args=timeout)
+    sqlalchemy.inspect(engine).get_table_names()
+
+
+def _make_folder(database: str | None) -> None:
+    if database and database != ":memory:":
+        os.makedirs(os.path.dirname(database) or ".", exist_ok=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep MLflow from telling about each of its fifty migrations when it makes a database."""
+    loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

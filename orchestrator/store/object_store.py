@@ -1,0 +1,145 @@
+"""What a store of objects promises, and which keys it takes. Knows no backend."""
+
+import errno
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+from orchestrator.errors import ObjectConflict, StoreError
+
+__all__ = [
+    "ObjectStore",
+    "StoredObject",
+    "advice_for",
+    "check_key",
+    "check_prefix",
+    "conflict",
+    "is_key",
+    "too_large",
+    "without_secrets",
+]
+
+# A part never starts with a dot, so no key climbs with `..` or meets a backend's own temporary files.
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
+MAX_KEY_LENGTH = 900
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """An object as it was read.
+
+    Attributes:
+        data: Its content.
+        etag: Opaque; differs when the content differs.
+    """
+
+    data: bytes
+    etag: str
+
+
+class ObjectStore(Protocol):
+    """A flat map of keys (``a/b/c``) to bytes. Every write is atomic: no reader ever sees half an object.
+
+    All methods raise ``StoreError`` when the backend fails, or a key is not one.
+    """
+
+    @property
+    def url(self) -> str:
+        """Where it is, without credentials, without a slash at the end."""
+        ...
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
+        """Read an object.
+
+        Raises:
+            ObjectMissing: There is none.
+            StoreError: It is larger than ``max_bytes``; its content was not read.
+        """
+        ...
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        ...
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Write an object that must not exist yet; False, and nothing changed, if it does."""
+        ...
+
+    def put(self, key: str, data: bytes, *, if_match: str | None = None) -> str:
+        """Write or overwrite an object; returns its new etag.
+
+        Raises:
+            ObjectConflict: ``if_match`` is given, and is not the etag of what is there now.
+        """
+        ...
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Keys that start with ``prefix``, in order."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        ...
+
+
+def is_key(key: str) -> bool:
+    """Whether ``key`` is parts of ``A-Z a-z 0-9 . _ -`` joined by ``/``, none of them starting with a dot."""
+    return len(key) <= MAX_KEY_LENGTH and all(_PART.fullmatch(part) for part in key.split("/"))
+
+
+def check_key(key: str) -> str:
+    """Return ``key`` unchanged.
+
+    Raises:
+        StoreError: It is not a key.
+    """
+    if not is_key(key):
+        raise StoreError(
+            f"store key {key[:120]!r}: expected parts of letters, digits, '.', '_' and '-' joined by '/', "
+            f"none starting with '.' or '-', at most {MAX_KEY_LENGTH} characters"
+        )
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """Return ``prefix`` unchanged: a key, a key with a slash at its end, or nothing.
+
+    Raises:
+        StoreError: It is none of these.
+    """
+    if prefix:
+        check_key(prefix.removesuffix("/"))
+    return prefix
+
+
+def conflict(url: str, key: str) -> ObjectConflict:
+    """The error for a guarded write that came too late."""
+    return ObjectConflict(
+        f"{url}/{key}: another writer changed it meanwhile; read it again and repeat the change"
+    )
+
+
+def too_large(url: str, key: str, num_bytes: int, max_bytes: int) -> StoreError:
+    """The error for an object that is larger than its reader takes."""
+    return StoreError(f"{url}/{key}: {num_bytes} bytes, expected at most {max_bytes}; it was not read")
+
+
+def without_secrets(url: str) -> str:
+    """``url`` without user, password and query."""
+    parts = urlsplit(url)
+    if not parts.netloc:
+        return url
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def advice_for(error: OSError) -> str:
+    """What to do about an error of the file system."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full: free some space and run the same command again"
+    if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+        return "a store needs a file system with hard links: use a local disk, NFS or a bucket"
+    if error.errno in (errno.EACCES, errno.EROFS):
+        return "check who owns the folder and whether it may be written"
+    return "check that the folder is there and its disk is sound"

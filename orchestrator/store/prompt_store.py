@@ -1,0 +1,226 @@
+"""Artifacts, publications, snapshots and the catalog, in one store of objects::
+
+    artifacts/<digest>/<file>          written once, verified
+    published/<task>/<task_key>.json   the marker; written last and only once: this is the publication
+    snapshots/<task>/<task_key>        a tuning under way; overwritten, dropped once it is published
+    catalog.json                       what is served
+
+A marker's *name* says that a key is done, its content says with which digest. A digest in the name would make
+one listing tell everything, but then two writers could publish two digests for one key, and that must be
+impossible. So a plan, which only asks what is done, costs one listing (``published_keys``), and digests are
+read by many threads, for those tasks only that somebody asks about (``find_published``).
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
+from orchestrator.names import check_task_name, is_task_name
+from orchestrator.store.artifact_files import (
+    CARD,
+    MAX_FILE_BYTES,
+    FileStamp,
+    check_content,
+    check_files,
+    read_stamps,
+)
+from orchestrator.store.catalog import Catalog, is_digest
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.publication import Publication, check_task_key, make_marker, read_marker
+
+__all__ = ["PromptStore"]
+
+MAX_MARKER_BYTES = 4096
+MAX_CATALOG_BYTES = 64 << 20
+NUM_READERS = 16
+_CATALOG = "catalog.json"
+
+
+class PromptStore:
+    """The store of prompts.
+
+    Args:
+        objects: Where it is kept.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(self, objects: ObjectStore, clock: Callable[[], float] = time.time) -> None:
+        self._objects = objects
+        self._clock = clock
+
+    @property
+    def url(self) -> str:
+        """Of the whole store, without credentials."""
+        return self._objects.url
+
+    def uri(self, digest: str) -> str:
+        """Of an artifact's folder."""
+        return f"{self._objects.url}/artifacts/{_check_digest(digest)}"
+
+    def publish(self, task: str, task_key: str, files: Mapping[str, bytes]) -> Publication:
+        """Write an artifact and make it the result of ``task_key``.
+
+        The first writer wins. A later one, such as a worker that was thought dead, changes nothing and is
+        told the digest that counts.
+
+        Args:
+            task: Name of the task.
+            task_key: Of what it was tuned from.
+            files: The artifact: ``prompt.json`` and the files that it describes, no others.
+
+        Raises:
+            StoreError: The files do not agree with ``prompt.json``, or the store failed.
+        """
+        if (earlier := self.published(task, task_key)) is not None:
+            return earlier
+        digest = check_files(files)
+        for name in sorted(files, key=lambda name: (name == CARD, name)):
+            self._write_verified(f"artifacts/{digest}/{name}", files[name])
+        marker = make_marker(task, task_key, digest, self._clock())
+        key = _marker_key(task, task_key)
+        self._objects.put_new(key, marker)
+        standing = self._objects.get(key, max_bytes=MAX_MARKER_BYTES).data
+        # It is published now. A snapshot left behind costs a little space and is no reason to fail.
+        with suppress(StoreError):
+            self.drop_snapshot(task, task_key)
+        return self._publication(key, standing, created=standing == marker)
+
+    def published(self, task: str, task_key: str) -> Publication | None:
+        """The publication of ``task_key``, if there is one."""
+        key = _marker_key(task, task_key)
+        try:
+            return self._publication(key, self._objects.get(key, max_bytes=MAX_MARKER_BYTES).data)
+        except ObjectMissing:
+            return None
+
+    def published_keys(self) -> set[tuple[str, str]]:
+        """Task and task key of everything that is published: one listing, no reads."""
+        found = set()
+        for key in self._objects.list("published/"):
+            _, task, *name = key.split("/")
+            if is_task_name(task) and len(name) == 1 and name[0].endswith(".json"):
+                found.add((task, name[0].removesuffix(".json")))
+        return found
+
+    def find_published(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Publication]:
+        """Publications of those of ``wanted`` (task, task key) that are published."""
+        pairs = sorted(set(wanted))
+        with ThreadPoolExecutor(NUM_READERS) as readers:
+            found = readers.map(lambda pair: self.published(*pair), pairs)
+            return {
+                pair: publication
+                for pair, publication in zip(pairs, found, strict=True)
+                if publication is not None
+            }
+
+    def all_published(self) -> dict[tuple[str, str], Publication]:
+        """Everything that is published, by task and task key."""
+        return self.find_published(self.published_keys())
+
+    def fetch(self, digest: str) -> dict[str, bytes]:
+        """All files of an artifact, each checked against the digest.
+
+        Raises:
+            ObjectMissing: There is no such artifact, or a file of it is gone.
+            StoreError: A file is not what the digest stands for, or is too large.
+        """
+        folder = f"artifacts/{_check_digest(digest)}"
+        card = self._objects.get(f"{folder}/{CARD}", max_bytes=MAX_FILE_BYTES).data
+        check_content(card, FileStamp(sha256=digest, num_bytes=len(card)), f"{self.uri(digest)}/{CARD}")
+        files = {CARD: card}
+        for name, stamp in read_stamps(card, self.uri(digest)).items():
+            files[name] = self._objects.get(f"{folder}/{name}", max_bytes=stamp.num_bytes).data
+            check_content(files[name], stamp, f"{self.uri(digest)}/{name}")
+        return files
+
+    def save_snapshot(self, task: str, task_key: str, data: bytes) -> None:
+        """Keep the state of a tuning under way, in place of any earlier one."""
+        self._objects.put(_snapshot_key(task, task_key), data)
+
+    def load_snapshot(self, task: str, task_key: str) -> bytes | None:
+        """The last snapshot of a tuning, if there is one."""
+        try:
+            return self._objects.get(_snapshot_key(task, task_key)).data
+        except ObjectMissing:
+            return None
+
+    def drop_snapshot(self, task: str, task_key: str) -> None:
+        """Forget the snapshot of a tuning, if there is one."""
+        self._objects.delete(_snapshot_key(task, task_key))
+
+    def read_catalog(self) -> tuple[Catalog, str] | None:
+        """The catalog and its etag; None before the first one is written.
+
+        Raises:
+            StoreError: It is not a catalog, or cannot be read.
+        """
+        try:
+            stored = self._objects.get(_CATALOG, max_bytes=MAX_CATALOG_BYTES)
+        except ObjectMissing:
+            return None
+        return Catalog.from_json(stored.data), stored.etag
+
+    def write_catalog(self, catalog: Catalog, if_match: str | None) -> str:
+        """Write the catalog; returns its new etag.
+
+        Args:
+            catalog: What is to be served.
+            if_match: Etag of the catalog that this one replaces; None for the first one.
+
+        Raises:
+            ObjectConflict: Another writer was faster: read it again.
+        """
+        if if_match is not None:
+            return self._objects.put(_CATALOG, catalog.to_json(), if_match=if_match)
+        if not self._objects.put_new(_CATALOG, catalog.to_json()):
+            raise ObjectConflict(
+                f"{self.url}/{_CATALOG}: there is one already; read it and repeat the change"
+            )
+        return self._objects.get(_CATALOG).etag
+
+    def _write_verified(self, key: str, data: bytes) -> None:
+        """Write a file whose name implies its content, so that writing it again can only mend it."""
+        self._objects.put_new(key, data)
+        if self._reads_as(key, data):
+            return
+        self._objects.put(key, data)
+        if not self._reads_as(key, data):
+            raise StoreError(
+                f"{self.url}/{key}: does not read back as it was written, twice; check the disk or the server"
+            )
+
+    def _reads_as(self, key: str, data: bytes) -> bool:
+        stored = self._objects.get(key).data
+        return stored == data
+
+    def _publication(self, key: str, marker: bytes, *, created: bool = False) -> Publication:
+        values = read_marker(marker, f"{self.url}/{key}")
+        if _marker_key(values["task"], values["task_key"]) != key:
+            raise StoreError(
+                f"{self.url}/{key}: it is the publication of task {values['task']!r}; delete it, and tune "
+                "the task again"
+            )
+        return Publication(
+            task=values["task"],
+            task_key=values["task_key"],
+            digest=values["digest"],
+            uri=self.uri(values["digest"]),
+            time_s=float(values["time_s"]),
+            created=created,
+        )
+
+
+def _marker_key(task: str, task_key: str) -> str:
+    return f"published/{check_task_name(task)}/{check_task_key(task_key)}.json"
+
+
+def _snapshot_key(task: str, task_key: str) -> str:
+    return f"snapshots/{check_task_name(task)}/{check_task_key(task_key)}"
+
+
+def _check_digest(digest: str) -> str:
+    if not is_digest(digest):
+        raise StoreError(f"digest {digest[:80]!r}: expected 64 hex digits")
+    return digest

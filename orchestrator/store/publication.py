@@ -1,0 +1,91 @@
+"""The marker that publishes a task: a few lines of JSON that name its task key and its artifact's digest."""
+
+import json
+import re
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.errors import StoreError
+from orchestrator.names import check_task_name, is_task_name
+from orchestrator.store.catalog import is_digest
+
+__all__ = ["Publication", "check_task_key", "make_marker", "read_marker"]
+
+_KEYS = {"task", "task_key", "digest", "time_s", "writer"}
+_TASK_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """A task that is published, for good.
+
+    Attributes:
+        task: Its name.
+        task_key: Of what it was tuned from.
+        digest: Of the artifact that counts for this key: the first one published.
+        uri: Of the artifact's folder in the store.
+        time_s: When it was published, seconds since the epoch.
+        created: True for the writer that published it; False for one that came later, and for readers.
+    """
+
+    task: str
+    task_key: str
+    digest: str
+    uri: str
+    time_s: float
+    created: bool = False
+
+
+def check_task_key(task_key: str) -> str:
+    """Return ``task_key`` unchanged.
+
+    Raises:
+        StoreError: It is not one.
+    """
+    if not _TASK_KEY.fullmatch(task_key):
+        raise StoreError(f"task key {task_key[:80]!r}: expected up to 128 letters and digits")
+    return task_key
+
+
+def make_marker(task: str, task_key: str, digest: str, time_s: float) -> bytes:
+    """Content of a marker.
+
+    It names its writer, so that one who repeats a request whose answer was lost knows its own marker. It
+    does not name the store: a store that was moved or mirrored still reads right.
+    """
+    values = {
+        "task": check_task_name(task),
+        "task_key": check_task_key(task_key),
+        "digest": digest,
+        "time_s": time_s,
+        "writer": uuid.uuid4().hex,
+    }
+    return (json.dumps(values, sort_keys=True) + "\n").encode()
+
+
+def read_marker(content: bytes, where: str) -> dict[str, Any]:
+    """The values of a marker.
+
+    Args:
+        content: Of the object.
+        where: URL of the object, for the error.
+
+    Raises:
+        StoreError: It is not a marker.
+    """
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _bad_marker(where, str(error)) from error
+    if not isinstance(values, dict) or set(values) != _KEYS:
+        raise _bad_marker(where, f"expected exactly the keys {', '.join(sorted(_KEYS))}")
+    if not is_digest(values["digest"]) or not isinstance(values["time_s"], (int, float)):
+        raise _bad_marker(where, "expected a sha256 as digest and a number as time_s")
+    if not isinstance(values["task"], str) or not is_task_name(values["task"]):
+        raise _bad_marker(where, "expected a task name")
+    return values
+
+
+def _bad_marker(where: str, problem: str) -> StoreError:
+    return StoreError(f"{where}: not a publication: {problem}; delete it and tune the task again")

@@ -1,0 +1,301 @@
+"""Names, versions and aliases of tasks: the model registry of MLflow, and nothing else of it.
+
+A task is the registered model ``ship.<task>``; a version of it points at one artifact in the store by URI and
+digest. Aliases: ``champion`` is served, ``challenger`` waits for a decision, ``previous`` is where a rollback
+goes.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any
+
+from orchestrator.errors import RegistryError
+from orchestrator.names import MODEL_PREFIX, is_task_name, model_name
+from orchestrator.store.mlflow_session import MlflowSession, RegistryDown
+from orchestrator.store.versions import (
+    CHALLENGER,
+    CHAMPION,
+    DIGEST_TAG,
+    GATE_TAG,
+    PREVIOUS,
+    Champion,
+    Promotion,
+    TaskInfo,
+    VersionInfo,
+    aliases_at,
+    read_version,
+    version_tags,
+)
+
+__all__ = ["Registry", "RegistryDown"]
+
+PAGE_SIZE = 1000
+_LISTED_VERSIONS = 20
+
+
+class Registry:
+    """Names, versions and aliases in one MLflow. Nothing is opened before the first call.
+
+    Every method raises ``RegistryDown`` when MLflow cannot be reached, ``RegistryError`` when it refuses.
+
+    Args:
+        tracking_uri: As in ``MLFLOW_TRACKING_URI``: sqlite or another database, or the URL of a server.
+        artifact_location: Where files of runs go with an embedded MLflow; None leaves it to the server.
+    """
+
+    def __init__(self, tracking_uri: str, artifact_location: str | None = None) -> None:
+        self.session = MlflowSession(tracking_uri, artifact_location)
+        # What a version points at never changes. The model's creation time is part of the key, because a
+        # model that was deleted and made again counts its versions from 1 again.
+        self._known: dict[tuple[str, int, int], VersionInfo] = {}
+
+    def register(
+        self,
+        task: str,
+        *,
+        digest: str,
+        source: str,
+        run_id: str | None,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+    ) -> int:
+        """Register an artifact as a version of its task, once: the same digest gives the same version.
+
+        Args:
+            task: Name of the task; its model is made if there is none.
+            digest: Of the artifact.
+            source: URI of the artifact.
+            run_id: Of the MLflow run that made it.
+            metrics: As measured when it was tuned.
+            tags: Further tags of the version.
+
+        Returns:
+            The version, from 1.
+        """
+        name = model_name(task)
+        if self._find_model(task) is None:
+            with self.session.errors(f"make the registered model {name!r}"):
+                self.session.client.create_registered_model(name, tags={"ship.task": task})
+        if same := self._search_versions(f"name = '{name}' and tags.`{DIGEST_TAG}` = '{digest}'"):
+            return int(same[0].version)
+        with self.session.errors(f"register a version of task {task!r}"):
+            made = self.session.client.create_model_version(
+                name,
+                source=source,
+                run_id=run_id,
+                tags=version_tags(digest, metrics, tags),
+                # It has no files to wait for.
+                await_creation_for=0,
+            )
+        return int(made.version)
+
+    def versions(self, task: str) -> list[VersionInfo]:
+        """All versions of a task, newest first.
+
+        Raises:
+            RegistryError: There is no such task.
+        """
+        aliases = _aliases_of(self._model(task))
+        # MLflow's listing leaves aliases out.
+        found = self._search_versions(f"name = '{model_name(task)}'")
+        return sorted((read_version(version, aliases) for version in found), key=lambda info: -info.version)
+
+    def version(self, task: str, version: int) -> VersionInfo:
+        """One version of a task.
+
+        Raises:
+            RegistryError: There is no such task or version.
+        """
+        self._model(task)
+        try:
+            with self.session.errors(f"read version {version} of task {task!r}"):
+                return read_version(self.session.client.get_model_version(model_name(task), str(version)))
+        except RegistryDown:
+            raise
+        except RegistryError:
+            raise RegistryError(
+                f"task {task!r} has no version {version}; it has: {self._listed_versions(task)}"
+            ) from None
+
+    def champion(self, task: str) -> VersionInfo | None:
+        """The version of a task that is served.
+
+        Raises:
+            RegistryError: There is no such task.
+        """
+        model = self._model(task)
+        return self._info(task, model, model.aliases.get(CHAMPION))
+
+    def champions(self) -> dict[str, Champion]:
+        """What is served for every task that has a champion with an artifact of ours."""
+        found = {task: self._info(task, model, model.aliases.get(CHAMPION)) for task, model in self._models()}
+        return {
+            task: Champion(version=info.version, digest=info.digest)
+            for task, info in found.items()
+            if info is not None and info.digest is not None
+        }
+
+    def tasks(self) -> list[TaskInfo]:
+        """All tasks, by name."""
+        return sorted(
+            (self._task_info(task, model) for task, model in self._models()), key=lambda info: info.task
+        )
+
+    def gated_digests(self) -> set[tuple[str, str]]:
+        """Task and digest of every version that has been registered and gone through the gate."""
+        versions = self._search_versions(f"name LIKE '{MODEL_PREFIX}%'")
+        infos = [(found.name.removeprefix(MODEL_PREFIX), read_version(found)) for found in versions]
+        return {
+            (task, info.digest) for task, info in infos if info.digest is not None and GATE_TAG in info.tags
+        }
+
+    def set_champion(self, task: str, version: int) -> Promotion:
+        """Serve a version from now on; the champion before it becomes ``previous``.
+
+        Raises:
+            RegistryError: There is no such task or version.
+        """
+        info = self.version(task, version)
+        aliases = self._aliases(task)
+        before = aliases.get(CHAMPION)
+        if before != info.version:
+            # In this order: if the second call fails, the old champion still serves.
+            if before is not None:
+                self._set_alias(task, PREVIOUS, before)
+            self._set_alias(task, CHAMPION, info.version)
+        if aliases.get(CHALLENGER) == info.version:
+            self._drop_alias(task, CHALLENGER)
+        return Promotion(task=task, from_version=before, to_version=info.version)
+
+    def set_challenger(self, task: str, version: int) -> None:
+        """Let a version wait for a decision.
+
+        Raises:
+            RegistryError: There is no such task or version.
+        """
+        self._set_alias(task, CHALLENGER, self.version(task, version).version)
+
+    def promote(self, task: str, version: int | None = None) -> Promotion:
+        """Serve a version from now on.
+
+        Args:
+            task: Name of the task.
+            version: Its version; None for the challenger.
+
+        Raises:
+            RegistryError: There is no such task or version, or no challenger.
+        """
+        if version is None and (version := self._aliases(task).get(CHALLENGER)) is None:
+            raise RegistryError(
+                f"task {task!r} has no challenger to promote; name a version: {self._listed_versions(task)}"
+            )
+        return self.set_champion(task, version)
+
+    def rollback(self, task: str) -> Promotion:
+        """Serve the previous champion again; a second rollback undoes the first.
+
+        Raises:
+            RegistryError: There is no such task, or it has had one champion only.
+        """
+        aliases = self._aliases(task)
+        previous = aliases.get(PREVIOUS)
+        if previous is None or previous == aliases.get(CHAMPION):
+            raise RegistryError(
+                f"task {task!r} has no previous champion to go back to; promote one of its versions: "
+                f"{self._listed_versions(task)}"
+            )
+        return self.set_champion(task, previous)
+
+    def tag_version(self, task: str, version: int, tags: Mapping[str, str]) -> None:
+        """Set tags of a version."""
+        with self.session.errors(f"tag version {version} of task {task!r}"):
+            for key, value in tags.items():
+                self.session.client.set_model_version_tag(model_name(task), str(version), key, value)
+
+    def _models(self) -> Iterator[tuple[str, Any]]:
+        """All registered models that are tasks, with their aliases: one call for a thousand."""
+        token = None
+        while True:
+            with self.session.errors("list the registered models"):
+                page = self.session.client.search_registered_models(
+                    f"name LIKE '{MODEL_PREFIX}%'", max_results=PAGE_SIZE, page_token=token
+                )
+            for model in page:
+                task = model.name.removeprefix(MODEL_PREFIX)
+                if is_task_name(task):
+                    self._remember_latest(task, model)
+                    yield task, model
+            if not (token := page.token):
+                return
+
+    def _find_model(self, task: str) -> Any | None:
+        name = model_name(task)
+        with self.session.errors(f"look up task {task!r}"):
+            found = self.session.client.search_registered_models(f"name = '{name}'", max_results=1)
+        return found[0] if found else None
+
+    def _model(self, task: str) -> Any:
+        if (model := self._find_model(task)) is not None:
+            return model
+        close = get_close_matches(task, [name for name, _ in self._models()], n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else "`ship ls` lists all tasks"
+        raise RegistryError(f"no task {task!r} in the registry at {self.session.where}; {hint}")
+
+    def _search_versions(self, condition: str) -> list[Any]:
+        found: list[Any] = []
+        token = None
+        while True:
+            with self.session.errors("list versions"):
+                page = self.session.client.search_model_versions(
+                    condition, max_results=PAGE_SIZE, page_token=token
+                )
+            found += page
+            if not (token := page.token):
+                return found
+
+    def _aliases(self, task: str) -> dict[str, int]:
+        return _aliases_of(self._model(task))
+
+    def _info(self, task: str, model: Any, version: str | int | None) -> VersionInfo | None:
+        if version is None:
+            return None
+        key = (task, model.creation_timestamp, int(version))
+        if key not in self._known:
+            with self.session.errors(f"read version {version} of task {task!r}"):
+                found = self.session.client.get_model_version(model.name, str(version))
+            self._known[key] = read_version(found)
+        return replace(self._known[key], aliases=aliases_at(_aliases_of(model), int(version)))
+
+    def _remember_latest(self, task: str, model: Any) -> None:
+        """A list of models carries each one's newest version, mostly its champion: that saves a call."""
+        for found in model.latest_versions or ():
+            self._known[task, model.creation_timestamp, int(found.version)] = read_version(found)
+
+    def _task_info(self, task: str, model: Any) -> TaskInfo:
+        aliases = _aliases_of(model)
+        return TaskInfo(
+            task=task,
+            champion=self._info(task, model, aliases.get(CHAMPION)),
+            challenger=aliases.get(CHALLENGER),
+            previous=aliases.get(PREVIOUS),
+            latest=max((int(found.version) for found in model.latest_versions or ()), default=None),
+            updated_s=model.last_updated_timestamp / 1000,
+        )
+
+    def _set_alias(self, task: str, alias: str, version: int) -> None:
+        with self.session.errors(f"set @{alias} of task {task!r}"):
+            self.session.client.set_registered_model_alias(model_name(task), alias, str(version))
+
+    def _drop_alias(self, task: str, alias: str) -> None:
+        with self.session.errors(f"drop @{alias} of task {task!r}"):
+            self.session.client.delete_registered_model_alias(model_name(task), alias)
+
+    def _listed_versions(self, task: str) -> str:
+        versions = [info.version for info in self.versions(task)]
+        listed = ", ".join(map(str, versions[:_LISTED_VERSIONS])) or "none is left"
+        return f"{listed}, ..." if len(versions) > _LISTED_VERSIONS else listed
+
+
+def _aliases_of(model: Any) -> dict[str, int]:
+    return {name: int(version) for name, version in model.aliases.items()}

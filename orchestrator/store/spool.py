@@ -1,0 +1,133 @@
+"""A write-ahead log of events on local disk: what MLflow has not taken yet outlives this process.
+
+Each driver has a file of its own, ``<name>.jsonl``, one event a line, and holds a lock beside it for as long
+as it lives. A file whose lock is free belongs to a dead driver, and the next one takes it over.
+"""
+
+import fcntl
+import logging
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from orchestrator.events import Event
+
+__all__ = ["Spool"]
+
+_logger = logging.getLogger(__name__)
+REJECTED = "rejected.log"
+
+
+class Spool:
+    """The log of one driver. Nothing is written before the first event.
+
+    Methods raise ``OSError`` when the disk fails.
+
+    Args:
+        folder: Shared by all drivers of this home.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / f"{time.time_ns()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
+        self._lock: IO[bytes] | None = None
+
+    def append(self, events: Iterable[Event]) -> None:
+        """Add events at the end; they are on disk when this returns."""
+        self._open()
+        with self._path.open("ab") as file:
+            _write(file, events)
+
+    def replace(self, events: Sequence[Event]) -> None:
+        """Keep these events only."""
+        if not events:
+            self._path.unlink(missing_ok=True)
+            return
+        self._open()
+        temporary = self._path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            _write(file, events)
+        os.replace(temporary, self._path)
+
+    def take_leftovers(self) -> list[Event]:
+        """Move the events of dead drivers into this log, and return them in the order of their drivers."""
+        taken: list[Event] = []
+        for path in sorted(self.folder.glob("*.jsonl")):
+            if path == self._path:
+                continue
+            with _claimed(path) as is_mine:
+                if is_mine:
+                    events = self._read(path)
+                    self.append(events)
+                    path.unlink(missing_ok=True)
+                    taken += events
+        return taken
+
+    def set_aside(self, lines: Iterable[str], cause: str) -> Path:
+        """Keep what cannot be recorded where a person can read it; returns the file."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / REJECTED
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"# {cause.splitlines()[0] if cause else 'unknown cause'}\n")
+            file.writelines(f"{line}\n" for line in lines)
+        return path
+
+    def close(self) -> None:
+        """Let go of the log; what is still in it is the next driver's."""
+        if self._lock is None:
+            return
+        if not self._path.exists():
+            _lock_path(self._path).unlink(missing_ok=True)
+        self._lock.close()
+        self._lock = None
+
+    def _open(self) -> None:
+        """Take the lock, before there is a file that somebody could claim."""
+        if self._lock is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock_path(self._path).open("ab")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def _read(self, path: Path) -> list[Event]:
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        events, unreadable = [], []
+        for line in lines:
+            try:
+                events.append(Event.from_json(line))
+            except (ValueError, TypeError):
+                unreadable.append(line)
+        if unreadable:
+            # Most often the line that a dying driver was writing.
+            aside = self.set_aside(unreadable, f"unreadable lines of {path.name}")
+            _logger.warning("%d unreadable records of %s were set aside in %s", len(unreadable), path, aside)
+        return events
+
+
+def _write(file: IO[bytes], events: Iterable[Event]) -> None:
+    file.writelines(f"{event.to_json()}\n".encode() for event in events)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_suffix(".lock")
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[bool]:
+    """Whether the log's driver is dead and its log is ours; if so, the lock is gone at the end."""
+    with _lock_path(path).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+        _lock_path(path).unlink(missing_ok=True)

@@ -1,0 +1,155 @@
+"""What the registry says of tasks and their versions, as plain values."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.store.catalog import is_digest
+
+__all__ = [
+    "ALIASES",
+    "CHALLENGER",
+    "CHAMPION",
+    "DATA_TAG",
+    "DIGEST_TAG",
+    "GATE_REASON_TAG",
+    "GATE_TAG",
+    "PREVIOUS",
+    "Champion",
+    "Promotion",
+    "TaskInfo",
+    "VersionInfo",
+    "aliases_at",
+    "read_version",
+    "version_tags",
+]
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
+DIGEST_TAG, METRICS_TAG, DATA_TAG = "ship.digest", "ship.metrics", "ship.data_fingerprint"
+GATE_TAG, GATE_REASON_TAG = "ship.gate", "ship.gate_reason"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionInfo:
+    """One version of one task.
+
+    Attributes:
+        version: From 1.
+        digest: Of its artifact; None for a version that somebody else registered.
+        source: URI of its artifact.
+        metrics: As measured when it was tuned.
+        aliases: Those of ``champion``, ``challenger``, ``previous`` and others that it has now.
+        created_s: When it was registered, seconds since the epoch.
+        run_id: Of the MLflow run that made it.
+        tags: All tags, ``ship.gate`` and ``ship.gate_reason`` among them.
+    """
+
+    version: int
+    digest: str | None
+    source: str
+    metrics: Mapping[str, float]
+    aliases: tuple[str, ...]
+    created_s: float
+    run_id: str | None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def data_fingerprint(self) -> str | None:
+        """Of the images and labels that it was tuned and measured with."""
+        return self.tags.get(DATA_TAG)
+
+    @property
+    def gate_reason(self) -> str | None:
+        """Why it was promoted at first, or was not."""
+        return self.tags.get(GATE_REASON_TAG)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Champion:
+    """The version of a task that is served."""
+
+    version: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskInfo:
+    """One task at a glance.
+
+    Attributes:
+        task: Its name.
+        champion: The version that is served, if any.
+        challenger: The version that waits for a decision, if any.
+        previous: The version that a rollback goes to, if any.
+        latest: The newest version; None if all were deleted.
+        updated_s: When something of it last changed, seconds since the epoch.
+    """
+
+    task: str
+    champion: VersionInfo | None
+    challenger: int | None
+    previous: int | None
+    latest: int | None
+    updated_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """A champion that was replaced.
+
+    Attributes:
+        task: Name of the task.
+        from_version: The champion before; None if there was none.
+        to_version: The champion now.
+    """
+
+    task: str
+    from_version: int | None
+    to_version: int
+
+
+def version_tags(digest: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags that a version is registered with; ``read_version`` reads them back."""
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    return {**tags, DIGEST_TAG: digest, METRICS_TAG: json.dumps(finite, sort_keys=True)}
+
+
+def aliases_at(aliases: Mapping[str, int], version: int) -> tuple[str, ...]:
+    """Those of a model's aliases that stand at ``version``."""
+    return tuple(sorted(name for name, at in aliases.items() if at == version))
+
+
+def read_version(found: Any, aliases: Mapping[str, int] | None = None) -> VersionInfo:
+    """A ``ModelVersion`` of MLflow's as a plain value.
+
+    Args:
+        found: The model version.
+        aliases: All aliases of its model, where ``found`` does not carry its own.
+    """
+    version, tags = int(found.version), dict(found.tags or {})
+    own = tuple(sorted(found.aliases or ())) if aliases is None else aliases_at(aliases, version)
+    digest = tags.get(DIGEST_TAG)
+    return VersionInfo(
+        version=version,
+        digest=digest if is_digest(digest) else None,
+        source=str(found.source or ""),
+        metrics=_read_metrics(tags.get(METRICS_TAG)),
+        aliases=own,
+        created_s=found.creation_timestamp / 1000,
+        run_id=found.run_id or None,
+        tags=tags,
+    )
+
+
+def _read_metrics(text: str | None) -> dict[str, float]:
+    """Metrics of a tag, which a person may have edited: what is no number is left out."""
+    try:
+        values = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    return {name: value for name, value in values.items() if type(value) in (int, float)}

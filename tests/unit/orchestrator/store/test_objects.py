@@ -1,0 +1,164 @@
+"""One battery of tests for all kinds of stores."""
+
+import pickle
+
+import pytest
+
+from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
+from orchestrator.store.objects import ObjectStore, open_objects
+
+BAD_KEYS = [
+    "",
+    "/a",
+    "a/",
+    "a//b",
+    "../a",
+    "a/../b",
+    ".",
+    "a/.b",
+    "a\\b",
+    "a\0b",
+    "a b",
+    "ä",
+    "-a",
+    "x" * 1000,
+]
+
+
+def test_what_is_put_is_read_back(objects: ObjectStore) -> None:
+    etag = objects.put("a/b.json", b"one")
+
+    stored = objects.get("a/b.json")
+
+    assert stored.data == b"one"
+    assert stored.etag == etag
+    assert objects.exists("a/b.json")
+
+
+def test_an_empty_object_is_an_object(objects: ObjectStore) -> None:
+    assert objects.put_new("empty", b"")
+
+    assert objects.get("empty").data == b""
+    assert list(objects.list("")) == ["empty"]
+
+
+def test_a_new_object_is_written_once(objects: ObjectStore) -> None:
+    assert objects.put_new("k", b"first")
+    assert not objects.put_new("k", b"second")
+
+    assert objects.get("k").data == b"first"
+
+
+def test_put_overwrites(objects: ObjectStore) -> None:
+    first = objects.put("k", b"1")
+    second = objects.put("k", b"2")
+
+    assert objects.get("k").data == b"2"
+    assert first != second
+
+
+def test_a_guarded_put_replaces_what_it_read(objects: ObjectStore) -> None:
+    etag = objects.put("k", b"1")
+
+    objects.put("k", b"2", if_match=etag)
+
+    assert objects.get("k").data == b"2"
+
+
+def test_a_guarded_put_loses_against_another_writer(objects: ObjectStore) -> None:
+    etag = objects.put("k", b"1")
+    objects.put("k", b"2")
+
+    with pytest.raises(ObjectConflict, match="read it again"):
+        objects.put("k", b"3", if_match=etag)
+
+    assert objects.get("k").data == b"2"
+
+
+def test_a_guarded_put_of_nothing_is_a_conflict(objects: ObjectStore) -> None:
+    with pytest.raises(ObjectConflict):
+        objects.put("k", b"1", if_match='"abc"')
+
+    assert not objects.exists("k")
+
+
+def test_a_missing_object_is_missing(objects: ObjectStore) -> None:
+    objects.put("a/b", b"x")
+
+    for key in ("nothing", "a", "a/b/c"):
+        with pytest.raises(ObjectMissing, match=f"{key}: no such object"):
+            objects.get(key)
+        assert not objects.exists(key)
+
+
+def test_listing_is_by_prefix_and_in_order(objects: ObjectStore) -> None:
+    for key in ("b/2", "a/x/1", "a/y", "ab", "b/1"):
+        objects.put(key, b"")
+
+    assert list(objects.list("")) == ["a/x/1", "a/y", "ab", "b/1", "b/2"]
+    assert list(objects.list("a/")) == ["a/x/1", "a/y"]
+    assert list(objects.list("a")) == ["a/x/1", "a/y", "ab"]
+    assert list(objects.list("b/1")) == ["b/1"]
+    assert list(objects.list("none/")) == []
+
+
+def test_a_store_that_was_never_written_is_empty(objects: ObjectStore) -> None:
+    assert list(objects.list("")) == []
+
+
+def test_delete_forgets_and_may_be_repeated(objects: ObjectStore) -> None:
+    objects.put("a/k", b"x")
+
+    objects.delete("a/k")
+    objects.delete("a/k")
+
+    assert not objects.exists("a/k")
+    assert list(objects.list("a/")) == []
+
+
+def test_an_object_that_is_too_large_is_not_read(objects: ObjectStore) -> None:
+    objects.put("k", b"12345")
+
+    assert objects.get("k", max_bytes=5).data == b"12345"
+    with pytest.raises(StoreError, match="5 bytes, expected at most 4"):
+        objects.get("k", max_bytes=4)
+
+
+@pytest.mark.parametrize("key", BAD_KEYS)
+def test_what_is_no_key_is_refused_everywhere(key: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    objects = open_objects(str(tmp_path_factory.getbasetemp() / "never"))
+    calls = [
+        objects.get,
+        objects.exists,
+        objects.delete,
+        lambda k: objects.put_new(k, b""),
+        lambda k: objects.put(k, b""),
+    ]
+    for call in calls:
+        with pytest.raises(StoreError, match="store key"):
+            call(key)
+    assert not (tmp_path_factory.getbasetemp() / "never").exists()
+
+
+def test_a_store_travels_between_processes(objects: ObjectStore) -> None:
+    objects.put("k", b"x")
+
+    there = pickle.loads(pickle.dumps(objects))
+
+    assert there.url == objects.url
+    assert there.get("k").data == b"x"
+
+
+def test_an_unknown_scheme_is_refused() -> None:
+    with pytest.raises(StoreError, match="foo://somewhere"):
+        open_objects("foo://somewhere")
+
+
+def test_no_url_shows_credentials() -> None:
+    assert open_objects("s3://user:secret@bucket/prefix/").url == "s3://bucket/prefix"
+
+
+@pytest.mark.parametrize("url", ["", "s3://", "s3:///x", "a\0b"])
+def test_a_url_that_cannot_be_one_is_refused(url: str) -> None:
+    with pytest.raises(StoreError):
+        open_objects(url)
