@@ -31,6 +31,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "attribute_mix": (lambda v: _is_number(v) and 0.0 <= v <= 1.0, "a number from 0 to 1"),
     "matching_weight": (lambda v: _is_number(v) and v >= 0.0, "a number from 0"),
     "learning_rate": (lambda v: _is_number(v) and 0.0 < v <= 10.0, "a number above 0, at most 10"),
+    "gate_rate_scale": (lambda v: _is_number(v) and 0.0 <= v <= 1000.0, "a number from 0 to 1000"),
     "weight_decay": (lambda v: _is_number(v) and 0.0 <= v <= 1.0, "a number from 0 to 1"),
     "epochs": (lambda v: _is_int(v) and 1 <= v <= 100_000, "a whole number from 1 to 100000"),
     "warmup_epochs": (lambda v: _is_int(v) and v >= 0, "a whole number from 0"),
@@ -67,6 +68,7 @@ class TuneConfig:
         attribute_mix: Weight of the prototype mixture in an attribute token.
         matching_weight: Weight of the prompt matching loss.
         learning_rate: AdamW's, at the top of the schedule.
+        gate_rate_scale: The gates' learning rate as a multiple of ``learning_rate`` (``gated`` only).
         weight_decay: AdamW's.
         epochs: Passes over the training images.
         warmup_epochs: Epochs of linear warm-up before the cosine (at most a tenth of all epochs are used).
@@ -88,6 +90,7 @@ class TuneConfig:
     attribute_mix: float = 0.1
     matching_weight: float = 0.5
     learning_rate: float = 1e-3
+    gate_rate_scale: float = 10.0
     weight_decay: float = 1e-2
     epochs: int = 100
     warmup_epochs: int = 10

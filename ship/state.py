@@ -114,9 +114,19 @@ class TuningState:
 
 
 def _make_optimizer(prompt: Prompt) -> torch.optim.AdamW:
-    trained = [weight for weight in prompt.parameters() if weight.requires_grad]
+    """AdamW in two groups; ``rate_scale`` is for whoever sets the schedule.
+
+    AdamW moves a number by about the learning rate a step, whatever its gradient is. A gate has to come from
+    zero to some tenths while a prompt token adjusts by hundredths.
+    """
     config = prompt.config
-    return torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    trained = {name: weight for name, weight in prompt.named_parameters() if weight.requires_grad}
+    gates = [weight for name, weight in trained.items() if name == "gate"]
+    others = [weight for name, weight in trained.items() if name != "gate"]
+    groups = [{"params": others, "rate_scale": 1.0}]
+    if gates:
+        groups.append({"params": gates, "rate_scale": config.gate_rate_scale})
+    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
 def _read_header(content: bytes) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def _run_epoch(
     for step, chosen_B in enumerate(batches, start=1):
         progress = epoch - 1 + step / len(batches)
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate_at(config, progress, num_epochs)
+            group["lr"] = group["rate_scale"] * learning_rate_at(config, progress, num_epochs)
         sums += _run_step(backbone, train, state, chosen_B)
         if not bool(sums.isfinite().all()):
             raise TuningError(

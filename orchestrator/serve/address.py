@@ -1,0 +1,50 @@
+"""Where the endpoint listens: checked before anything is started."""
+
+import socket
+
+from orchestrator.errors import ServeError
+
+__all__ = ["check_port_is_free", "choose_port", "client_url"]
+
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+
+
+def choose_port(host: str) -> int:
+    """A port that is free now.
+
+    Raises:
+        ServeError: ``host`` is no address of this machine.
+    """
+    with _bind(host, 0) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def check_port_is_free(host: str, port: int) -> None:
+    """Return if somebody could listen there.
+
+    Raises:
+        ServeError: Somebody listens already, or may not.
+    """
+    _bind(host, port).close()
+
+
+def client_url(host: str, port: int) -> str:
+    """URL for clients on this machine."""
+    host = _EVERYWHERE.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    # As the server does: a port that was used a moment ago is free.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(1)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ServeError(
+            f"cannot listen on {host}:{port}: {error}; choose another --port or --host"
+        ) from error
+    return listener

@@ -1,0 +1,136 @@
+"""What Ray Serve is asked to run: the ingress with its engines, and the poller, each with its share."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+
+from orchestrator.errors import ServeError
+from orchestrator.serve.engine import EngineReplica
+from orchestrator.serve.ingress import Ingress
+from orchestrator.serve.options import EngineOptions, Limits
+from orchestrator.serve.poller import CatalogPoller
+from orchestrator.serve.session import Session
+from orchestrator.settings import Settings
+
+__all__ = ["APPLICATIONS", "Plan", "close_ingress", "deploy"]
+
+APPLICATIONS = ("ship", "ship-poller")
+# Requests under way are given this long when a replica has to go.
+DRAIN_S = 20.0
+_DRAIN_LOOK_S = 0.2
+_log = logging.getLogger(__name__)
+# Requests inside the ingress: more than the engines hold and queue, so that it is the ingress that says 429.
+_INGRESS_HEADROOM = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much of what.
+
+    Attributes:
+        session: What the cluster has.
+        num_replicas: Engines.
+        num_cpus_per_replica: Threads of each engine, and CPUs reserved for it; None shares a Ray of our own
+            evenly, and takes one CPU of a cluster that others use too.
+        options: Of the engines.
+        limits: At the door.
+    """
+
+    session: Session
+    num_replicas: int
+    num_cpus_per_replica: int | None
+    options: EngineOptions
+    limits: Limits
+
+    @property
+    def reserved_cpus(self) -> float:
+        """Of each engine."""
+        if self.num_cpus_per_replica is not None:
+            return self.num_cpus_per_replica
+        return self.session.num_cpus / self.num_replicas if self.session.is_own else 1.0
+
+    @property
+    def reserved_gpus(self) -> float:
+        """Of each engine: one if there are enough, else a share."""
+        return min(1.0, self.session.num_gpus / self.num_replicas)
+
+    @property
+    def num_threads(self) -> int:
+        """Of each engine."""
+        return max(1, int(self.reserved_cpus))
+
+
+def deploy(plan: Plan, settings: Settings, header: Mapping[str, Any], weights: Sequence[Any]) -> None:
+    """Deploy everything and wait until it runs.
+
+    Args:
+        plan: How much of what.
+        settings: Where store and registry are.
+        header: Of the backbone, see ``Backbone.to_arrays``.
+        weights: Reference to its arrays in Ray's object store, in a list.
+
+    Raises:
+        ServeError: A replica cannot be started; says why.
+    """
+    engine = _engine(plan).bind(header, weights, settings.store, plan.num_threads, plan.options)
+    ingress = _ingress(plan).bind(engine, header, plan.limits)
+    poller = _poller().bind(settings.tracking_uri, settings.store)
+    targets = [
+        serve.RunTarget(ingress, name=APPLICATIONS[0], route_prefix="/"),
+        serve.RunTarget(poller, name=APPLICATIONS[1], route_prefix=None),
+    ]
+    try:
+        serve.run_many(targets)
+    except (RuntimeError, TimeoutError) as error:
+        found = [app.message for app in serve.status().applications.values() if app.message]
+        raise ServeError(f"the endpoint could not be deployed: {'; '.join(found) or error}") from error
+
+
+def close_ingress() -> None:
+    """Turn new requests away and let those under way finish."""
+    try:
+        is_empty = serve.get_app_handle(APPLICATIONS[0]).close.remote(DRAIN_S).result(timeout_s=DRAIN_S + 5.0)
+    except (RayError, RayServeException, TimeoutError) as error:
+        _log.warning("the endpoint ends without draining: %s", error)
+        return
+    if not is_empty:
+        _log.warning("some requests took longer than %.0f s and were broken off", DRAIN_S)
+
+
+def _engine(plan: Plan) -> Any:
+    return serve.deployment(
+        name="Engine",
+        num_replicas=plan.num_replicas,
+        max_ongoing_requests=plan.options.max_ongoing,
+        max_queued_requests=plan.options.max_queued,
+        graceful_shutdown_timeout_s=DRAIN_S,
+        graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
+        ray_actor_options={"num_cpus": plan.reserved_cpus, "num_gpus": plan.reserved_gpus},
+    )(EngineReplica)
+
+
+def _ingress(plan: Plan) -> Any:
+    in_engines = plan.options.max_ongoing * plan.num_replicas + plan.options.max_queued
+    return serve.deployment(
+        name="Ingress",
+        max_ongoing_requests=_INGRESS_HEADROOM * in_engines,
+        max_queued_requests=plan.options.max_queued,
+        graceful_shutdown_timeout_s=DRAIN_S,
+        graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
+        # Reserves nothing: it waits more than it works, and two cores must do for everything.
+        ray_actor_options={"num_cpus": 0},
+    )(serve.ingress()(Ingress))
+
+
+def _poller() -> Any:
+    return serve.deployment(
+        name="CatalogPoller",
+        num_replicas=1,
+        graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
+        ray_actor_options={"num_cpus": 0},
+    )(CatalogPoller)

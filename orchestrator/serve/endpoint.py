@@ -1,0 +1,166 @@
+"""Starts the endpoint, waits until it answers, and stops all that it started."""
+
+import logging
+import time
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+import httpx
+import ray
+
+from orchestrator.errors import ObjectConflict, RegistryError, ServeError
+from orchestrator.serve.address import check_port_is_free, choose_port, client_url
+from orchestrator.serve.deployments import APPLICATIONS, Plan, close_ingress, deploy
+from orchestrator.serve.options import EngineOptions, Limits
+from orchestrator.serve.poller import reconcile
+from orchestrator.serve.session import ray_session, serve_session
+from orchestrator.settings import Settings
+from orchestrator.store.objects import open_objects
+from orchestrator.store.prompt_store import PromptStore
+from orchestrator.store.registry import Registry
+from ship.backbone import Backbone
+
+__all__ = ["Endpoint", "start"]
+
+_LISTED_PROBLEMS = 20
+_log = logging.getLogger(__name__)
+
+
+class Endpoint:
+    """An endpoint that answers. A context manager, or to be stopped by hand.
+
+    Attributes:
+        url: For clients on this machine.
+    """
+
+    def __init__(self, url: str, stack: ExitStack) -> None:
+        self.url = url
+        self._stack = stack
+
+    def stop(self) -> None:
+        """Let requests under way finish, and end all that was started; a second call does nothing."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        """Nothing to do: it was started."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+
+def start(
+    settings: Settings,
+    *,
+    backbone: Backbone,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    num_replicas: int = 1,
+    num_cpus_per_replica: int | None = None,
+    options: EngineOptions | None = None,
+    limits: Limits | None = None,
+    ready_timeout_s: float = 180.0,
+) -> Endpoint:
+    """Start the endpoint and wait until it answers.
+
+    Args:
+        settings: Where store, registry and Ray are.
+        backbone: That serves. Tasks that were tuned on another one are reported, and not served.
+        host: Where to listen; loopback unless somebody wants otherwise, for there is no access control.
+        port: Where to listen; 0 for any that is free.
+        num_replicas: Engines.
+        num_cpus_per_replica: Threads of each engine, and CPUs reserved for it; None shares a Ray of our own
+            evenly, and takes one CPU of a cluster that others use too.
+        options: Of the engines.
+        limits: At the door.
+        ready_timeout_s: For the engines to come up with all prompts loaded.
+
+    Raises:
+        ServeError: The port is taken, Ray cannot be had, or the endpoint did not come up. Whatever was
+            started by then is stopped.
+        StoreError: The store cannot be reached.
+    """
+    is_joining = settings.ray_address is not None or ray.is_initialized()
+    port = choose_port(host) if port == 0 else port
+    if not is_joining:
+        check_port_is_free(host, port)
+    publish_first_catalog(settings)
+    header, arrays = backbone.to_arrays()
+    url = client_url(host, port)
+    with ExitStack() as stack:
+        num_bytes = sum(array.nbytes for array in arrays.values())
+        session = stack.enter_context(ray_session(settings.ray_address, num_bytes))
+        is_own = stack.enter_context(serve_session(session, host, port, APPLICATIONS))
+        # The driver owns the weights, and lives as long as the endpoint.
+        weights = [ray.put(arrays)]
+        stack.callback(weights.clear)
+        deploy(
+            Plan(
+                session=session,
+                num_replicas=num_replicas,
+                num_cpus_per_replica=num_cpus_per_replica,
+                options=options or EngineOptions(),
+                limits=limits or Limits(),
+            ),
+            settings,
+            header,
+            weights,
+        )
+        _wait_until_ready(url, ready_timeout_s, is_own=is_own)
+        _report_problems(url)
+        stack.callback(close_ingress)
+        return Endpoint(url, stack.pop_all())
+
+
+def publish_first_catalog(settings: Settings) -> None:
+    """Bring the catalog up to date, so that the endpoint starts with today's champions, not last week's.
+
+    Raises:
+        ServeError: MLflow cannot be read, and there is no earlier catalog to serve.
+        StoreError: The store cannot be reached.
+    """
+    store = PromptStore(open_objects(settings.store))
+    try:
+        reconcile(Registry(settings.tracking_uri), store)
+    except ObjectConflict:
+        # Another endpoint on the same store wrote it this very moment.
+        return
+    except RegistryError as error:
+        if store.read_catalog() is None:
+            raise ServeError(
+                f"{error}; there is no earlier catalog in {store.url} to serve either"
+            ) from error
+        _log.warning("%s; serving the champions of the last catalog until it is back", error)
+
+
+def _wait_until_ready(url: str, timeout_s: float, *, is_own: bool) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    problem = "no answer yet"
+    while time.monotonic() < deadline_s:
+        try:
+            reply = httpx.get(f"{url}/readyz", timeout=10.0, trust_env=False)
+            if reply.status_code == 200:
+                return
+            problem = reply.json()["detail"] if "json" in reply.headers["content-type"] else reply.text
+        except httpx.HTTPError as error:
+            problem = str(error)
+        time.sleep(0.1)
+    hint = "" if is_own else "; the cluster runs Ray Serve already, which listens where it was told to"
+    raise ServeError(f"{url}/readyz: not ready after {timeout_s:.0f} s: {problem[:500]}{hint}")
+
+
+def _report_problems(url: str) -> None:
+    tasks = httpx.get(f"{url}/v1/tasks", timeout=30.0, trust_env=False).json()["tasks"]
+    if not tasks:
+        _log.warning("no task has a champion yet; what is tuned and promoted from now on will be served")
+    refused = [task for task in tasks if task["problem"]]
+    for task in refused[:_LISTED_PROBLEMS]:
+        _log.warning(
+            "task %s, version %d is not served: %s", task["task"], task["wanted_version"], task["problem"]
+        )
+    if len(refused) > _LISTED_PROBLEMS:
+        _log.warning("%d more tasks are not served; see %s/v1/tasks", len(refused) - _LISTED_PROBLEMS, url)

@@ -1,0 +1,104 @@
+"""One engine replica: the backbone, all prompts, and a queue that batches rows of whatever tasks arrive.
+
+``serve_multiplexed_model_id`` is never set on a request: ``serve.batch`` would split its batches by it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import ray
+import torch
+from ray import serve
+
+from orchestrator.serve.answering import Row, answer_rows, look_up
+from orchestrator.serve.engine_api import Answer, Image, Readiness, Refusal, TaskState
+from orchestrator.serve.follower import CatalogFollower
+from orchestrator.serve.loader import PromptLoader
+from orchestrator.serve.options import EngineOptions
+from orchestrator.serve.residency import Residency
+from orchestrator.store.objects import open_objects
+from orchestrator.store.prompt_store import PromptStore
+from ship.backbone import Backbone
+from ship.runtime import Runtime
+
+__all__ = ["EngineReplica"]
+
+_log = logging.getLogger(__name__)
+
+
+class EngineReplica:
+    """The deployment's class; ``deployments`` wraps it. Never talks to MLflow: it follows the catalog.
+
+    Args:
+        header: Of the backbone, see ``Backbone.to_arrays``.
+        weights: Reference to the backbone's arrays in Ray's object store, in a list that keeps Ray from
+            resolving it. Replicas of one machine share that memory.
+        store_url: Of the store of prompts.
+        num_threads: For torch.
+        options: How to batch and how often to look.
+    """
+
+    def __init__(
+        self,
+        header: Mapping[str, Any],
+        weights: Sequence[Any],
+        store_url: str,
+        num_threads: int,
+        options: EngineOptions,
+    ) -> None:
+        torch.set_num_threads(num_threads)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        backbone = Backbone.from_arrays(header, ray.get(weights[0]), device)
+        self._runtime = Runtime(backbone)
+        store = PromptStore(open_objects(store_url))
+        self._residency = Residency(PromptLoader(store, backbone), options.num_loaders)
+        self._follower = CatalogFollower(
+            store, self._residency, poll_s=options.poll_s, retry_s=options.retry_s
+        )
+        self._answer_row: Callable[[Row], Awaitable[Answer | Refusal]] = serve.batch(
+            self._answer_rows,
+            max_batch_size=options.max_batch_rows,
+            batch_wait_timeout_s=options.batch_wait_s,
+        )
+        self._follower.start()
+        # A replica gets requests once this returns: one that is restarted under load must know its tasks.
+        if not self._follower.wait_synced(options.first_sync_timeout_s):
+            _log.warning("not ready after %.0f s: %s", options.first_sync_timeout_s, self._follower.problem)
+
+    async def predict(self, image_3HW: Image, task: str, version: int | None) -> Answer | Refusal:
+        """See ``engine_api.Engine``."""
+        if not self._follower.is_synced:
+            return Refusal(reason="not_ready", detail=self._not_ready())
+        served = look_up(self._residency, task, version)
+        if isinstance(served, Refusal):
+            return served
+        return await self._answer_row(Row(image_3HW=image_3HW, served=served))
+
+    async def tasks(self) -> list[TaskState]:
+        """See ``engine_api.Engine``."""
+        return self._residency.states()
+
+    async def task(self, name: str) -> TaskState | None:
+        """See ``engine_api.Engine``."""
+        return self._residency.state(name)
+
+    async def readiness(self) -> Readiness:
+        """See ``engine_api.Engine``."""
+        num_served, num_problems = self._residency.num_served, self._residency.num_problems
+        is_ready = self._follower.is_synced
+        detail = f"{num_served} tasks are served" if is_ready else self._not_ready()
+        return Readiness(ready=is_ready, detail=detail, num_served=num_served, num_problems=num_problems)
+
+    def check_health(self) -> None:
+        """Called by Ray Serve, which replaces a replica that raises."""
+        if not self._follower.is_alive:
+            raise RuntimeError("the thread that follows the catalog is dead")
+
+    async def _answer_rows(self, rows: list[Row]) -> list[Answer | Refusal]:
+        # In a thread, so that this loop goes on taking requests for the next batch.
+        return await asyncio.to_thread(answer_rows, self._runtime, rows)
+
+    def _not_ready(self) -> str:
+        return self._follower.problem or "the catalog is being loaded"

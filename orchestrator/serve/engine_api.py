@@ -1,0 +1,134 @@
+"""What the ingress asks of an engine, and what it gets: values only, so that either side can be replaced."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.errors import ServeError
+
+__all__ = [
+    "Answer",
+    "Engine",
+    "EngineBusyError",
+    "EngineUnavailableError",
+    "Image",
+    "Readiness",
+    "Refusal",
+    "RefusalReason",
+    "TaskState",
+]
+
+# uint8, 3,H,W, of the backbone's input size.
+Image = NDArray[np.uint8]
+
+RefusalReason = Literal["unknown_task", "other_version", "not_loaded", "not_ready", "failed"]
+
+
+class EngineBusyError(ServeError):
+    """As many requests wait for an engine as may wait."""
+
+
+class EngineUnavailableError(ServeError):
+    """No engine answered: it died twice over, or took too long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a task says of one image.
+
+    Attributes:
+        task: That was asked.
+        version: Of the prompt that answered.
+        digest: Of the prompt that answered.
+        probabilities: Label and probability, the likeliest first; they sum to 1.
+        batch_rows: Rows of the forward pass that this one was in.
+        batch_tasks: Different tasks among them.
+    """
+
+    task: str
+    version: int
+    digest: str
+    probabilities: tuple[tuple[str, float], ...]
+    batch_rows: int
+    batch_tasks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why one row has no answer. A value and not an exception: it concerns no other row of its batch.
+
+    Attributes:
+        reason: ``unknown_task`` (not in the catalog), ``other_version`` (that version is not served),
+            ``not_loaded`` (in the catalog, but its prompt could not be loaded or is still under way),
+            ``not_ready`` (no catalog was read yet) or ``failed`` (the forward pass went wrong for it).
+        detail: For the client.
+    """
+
+    reason: RefusalReason
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskState:
+    """How a task of the catalog stands.
+
+    Attributes:
+        task: Its name.
+        version: That is served; None if none is.
+        digest: That is served; None if none is.
+        labels: Of the version that is served.
+        wanted_version: That the catalog names. Differs from ``version`` while a new one is loaded, and
+            after it was refused.
+        wanted_digest: That the catalog names.
+        problem: Why the wanted version is not served, if it was tried.
+    """
+
+    task: str
+    version: int | None
+    digest: str | None
+    labels: tuple[str, ...]
+    wanted_version: int
+    wanted_digest: str
+    problem: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readiness:
+    """Whether an engine can answer.
+
+    Attributes:
+        ready: It has gone through a catalog once.
+        detail: What it waits for, or what it serves.
+        num_served: Tasks that it answers for.
+        num_problems: Tasks whose wanted version could not be loaded.
+    """
+
+    ready: bool
+    detail: str
+    num_served: int = 0
+    num_problems: int = 0
+
+
+class Engine(Protocol):
+    """Any number of replicas that answer alike.
+
+    Every method raises ``EngineBusyError`` or ``EngineUnavailableError`` if none of them can be asked.
+    """
+
+    async def predict(self, image_3HW: Image, task: str, version: int | None) -> Answer | Refusal:
+        """Ask a task about an image; a ``version`` must be the one that is served."""
+        ...
+
+    async def tasks(self) -> list[TaskState]:
+        """How all tasks of the catalog stand, by name."""
+        ...
+
+    async def task(self, name: str) -> TaskState | None:
+        """How one task stands; None if it is not in the catalog."""
+        ...
+
+    async def readiness(self) -> Readiness:
+        """Whether requests can be answered."""
+        ...

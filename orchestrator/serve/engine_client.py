@@ -1,0 +1,77 @@
+"""The ingress' side of an engine: Ray Serve's handle, another try when a replica dies, our own errors."""
+
+import asyncio
+from typing import Any
+
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+
+from orchestrator.serve.engine_api import (
+    Answer,
+    EngineBusyError,
+    EngineUnavailableError,
+    Image,
+    Readiness,
+    Refusal,
+    TaskState,
+)
+
+__all__ = ["RayEngine"]
+
+# A request that was accepted is not repeated by Ray Serve when its replica dies. Ours change nothing, so they
+# may be.
+_NUM_TRIES = 2
+
+
+class RayEngine:
+    """An ``engine_api.Engine`` behind a deployment handle.
+
+    Args:
+        handle: Of the engine deployment.
+        timeout_s: For one call, all tries together.
+    """
+
+    def __init__(self, handle: Any, timeout_s: float) -> None:
+        self._handle = handle
+        self._timeout_s = timeout_s
+
+    async def predict(self, image_3HW: Image, task: str, version: int | None) -> Answer | Refusal:
+        """See ``engine_api.Engine``."""
+        reply: Answer | Refusal = await self._call("predict", image_3HW, task, version)
+        return reply
+
+    async def tasks(self) -> list[TaskState]:
+        """See ``engine_api.Engine``."""
+        states: list[TaskState] = await self._call("tasks")
+        return states
+
+    async def task(self, name: str) -> TaskState | None:
+        """See ``engine_api.Engine``."""
+        state: TaskState | None = await self._call("task", name)
+        return state
+
+    async def readiness(self) -> Readiness:
+        """See ``engine_api.Engine``."""
+        readiness: Readiness = await self._call("readiness")
+        return readiness
+
+    async def _call(self, method: str, *args: Any) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._try(method, *args)
+        except TimeoutError as error:
+            raise EngineUnavailableError(f"no engine answered within {self._timeout_s:g} s") from error
+        except BackPressureError as error:
+            raise EngineBusyError("too many requests are waiting for an engine; try again shortly") from error
+        except (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError) as error:
+            raise EngineUnavailableError(
+                f"the engine died {_NUM_TRIES} times over; try again shortly"
+            ) from error
+
+    async def _try(self, method: str, *args: Any) -> Any:
+        for _ in range(_NUM_TRIES - 1):
+            try:
+                return await getattr(self._handle, method).remote(*args)
+            except (RayActorError, ReplicaUnavailableError):
+                continue
+        return await getattr(self._handle, method).remote(*args)

@@ -1,0 +1,113 @@
+"""Brings the registry's champions into the catalog, which engines follow.
+
+One poller for all engines: however many replicas there are, MLflow is asked once each two seconds, and
+serving never depends on it.
+"""
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Protocol
+
+from orchestrator.errors import ObjectConflict, RegistryError, StoreError
+from orchestrator.store.catalog import Catalog, CatalogEntry
+from orchestrator.store.objects import open_objects
+from orchestrator.store.prompt_store import PromptStore
+from orchestrator.store.registry import Registry
+from orchestrator.store.versions import Champion
+
+__all__ = ["CatalogPoller", "CatalogStore", "ChampionSource", "reconcile"]
+
+POLL_S = 2.0
+_log = logging.getLogger(__name__)
+
+
+class ChampionSource(Protocol):
+    """Where versions are promoted."""
+
+    def champions(self) -> Mapping[str, Champion]:
+        """What is to be served, by task."""
+        ...
+
+
+class CatalogStore(Protocol):
+    """Where the catalog is kept."""
+
+    def read_catalog(self) -> tuple[Catalog, str] | None:
+        """The catalog and its etag."""
+        ...
+
+    def write_catalog(self, catalog: Catalog, if_match: str | None) -> str:
+        """Write the catalog in place of the one with that etag."""
+        ...
+
+
+def reconcile(champions: ChampionSource, store: CatalogStore) -> bool:
+    """Make the catalog name the champions; whether it had to be changed.
+
+    Raises:
+        RegistryError: The registry cannot be read; the catalog stays as it is.
+        StoreError: The catalog cannot be read or written, or another poller was faster (``ObjectConflict``).
+    """
+    entries = {
+        task: CatalogEntry(version=champion.version, digest=champion.digest)
+        for task, champion in champions.champions().items()
+    }
+    catalog = Catalog(entries=entries)
+    found = store.read_catalog()
+    if found is not None and dict(found[0].entries) == entries:
+        return False
+    store.write_catalog(catalog, if_match=None if found is None else found[1])
+    return True
+
+
+class CatalogPoller:
+    """The deployment's class; ``deployments`` wraps it. Exactly one replica.
+
+    Args:
+        tracking_uri: MLflow's.
+        store_url: Of the store of prompts.
+        poll_s: Between two looks.
+    """
+
+    def __init__(self, tracking_uri: str, store_url: str, poll_s: float = POLL_S) -> None:
+        self._registry = Registry(tracking_uri)
+        self._store = PromptStore(open_objects(store_url))
+        self._poll_s = poll_s
+        self._problem: str | None = None
+        self._thread = threading.Thread(target=self._run, name="ship-poller", daemon=True)
+        self._thread.start()
+
+    def problem(self) -> str | None:
+        """Why the catalog may be behind the registry, if it may."""
+        return self._problem
+
+    def check_health(self) -> None:
+        """Called by Ray Serve, which replaces a replica that raises."""
+        if not self._thread.is_alive():
+            raise RuntimeError("the thread that polls the registry is dead")
+
+    def _run(self) -> None:
+        # Waits first: the catalog was brought up to date before this deployment was made.
+        pause = threading.Event()
+        while not pause.wait(self._poll_s):
+            self._note(self._look())
+
+    def _look(self) -> str | None:
+        try:
+            reconcile(self._registry, self._store)
+        except ObjectConflict:
+            # Another poller wrote it. The next look compares with what that one wrote.
+            return None
+        except (RegistryError, StoreError) as error:
+            return str(error)
+        # A boundary: this thread must outlive whatever a client of MLflow or a bucket raises.
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def _note(self, problem: str | None) -> None:
+        """Keep what is wrong, and log it when it changes, not each two seconds."""
+        if problem is not None and problem != self._problem:
+            _log.warning("the catalog stays as it is: %s", problem)
+        self._problem = problem

@@ -1,0 +1,54 @@
+"""What SIGINT and SIGTERM do to an endpoint: one of them ends it, in order, and only once.
+
+Signals reach the main thread only; elsewhere these blocks change nothing.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["deferred_signals", "interrupting_signals"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def interrupting_signals() -> Iterator[None]:
+    """Have the first signal raise ``KeyboardInterrupt`` in the block, and ignore all that follow.
+
+    A second one would break into the clean-up and leave processes behind.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for ignored in _SIGNALS:
+            signal.signal(ignored, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def deferred_signals() -> Iterator[None]:
+    """Hold signals back until the block is done, also if it puts handlers of its own in place."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: held.append(number)) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[0])

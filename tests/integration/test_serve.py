@@ -1,0 +1,293 @@
+"""The endpoint on a real Ray Serve, MLflow and store: one start for all of these, in this order."""
+
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from orchestrator.settings import Settings
+from orchestrator.store.objects import open_objects
+from orchestrator.store.prompt_store import PromptStore
+from orchestrator.store.registry import Registry
+from ship.artifact import unpack
+from ship.backbone import Backbone, load_backbone
+from ship.baking import bake
+from ship.images import decode_image
+from ship.runtime import Runtime
+from tests.factories import write_backbone
+from tests.unit.orchestrator.serve.factory import draw_png, make_artifact
+
+with warnings.catch_warnings():
+    # Ray Serve's own pydantic models are written in a way that pydantic 2.14 deprecates.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from orchestrator.serve.endpoint import Endpoint, start
+    from orchestrator.serve.options import Limits
+
+# SQLAlchemy 2.1 tells MLflow 3.17 of an option that it will drop.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"
+)
+
+NUM_CLASSES = {"bolts": 2, "nuts": 3, "gears": 5}
+MAX_BODY_BYTES = 200_000
+# What must happen at some time, on a busy machine too. Nothing waits for as long when it works.
+PATIENCE_S = 90.0
+
+
+@dataclass
+class Plant:
+    """An endpoint, what it serves, and what has to come out."""
+
+    settings: Settings
+    backbone: Backbone
+    store: PromptStore
+    registry: Registry
+    endpoint: Endpoint | None = None
+    artifacts: dict[tuple[str, int], dict[str, bytes]] = field(default_factory=dict)
+
+    def register(self, task: str, seed: int, backbone: Backbone | None = None) -> int:
+        files = make_artifact(backbone or self.backbone, task, NUM_CLASSES.get(task, 2), seed)
+        published = self.store.publish(task, f"{seed:064x}", files)
+        version = self.registry.register(
+            task, digest=published.digest, source=published.uri, run_id=None, metrics={}, tags={}
+        )
+        self.artifacts[task, version] = files
+        return version
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.endpoint.url, timeout=PATIENCE_S, trust_env=False)
+
+    def expected(self, task: str, version: int, png: bytes) -> dict[str, float]:
+        """Label to probability, by the runtime in this process."""
+        loaded = unpack(self.artifacts[task, version])
+        size, interpolation = self.backbone.image_size, self.backbone.interpolation
+        image_3HW = decode_image(png, size=size, interpolation=interpolation)
+        (logits_C,) = Runtime(self.backbone).infer(image_3HW[None], [bake(self.backbone, loaded.prompt)])
+        return dict(zip(loaded.card.labels, torch.softmax(logits_C.double(), 0).tolist(), strict=True))
+
+    def check(self, reply: httpx.Response, task: str, png: bytes) -> int:
+        """Check that one version answered, in all of label, probabilities and headers; returns which."""
+        assert reply.status_code == 200, reply.text
+        answer, headers = reply.json(), reply.headers
+        version = answer["version"]
+        expected = self.expected(task, version, png)
+        # float32 adds in another order in another batch.
+        assert answer["probabilities"] == pytest.approx(expected, abs=1e-5)
+        assert answer["label"] == next(iter(answer["probabilities"]))
+        assert headers["ship-task"] == answer["task"] == task
+        assert headers["ship-version"] == str(version)
+        assert headers["ship-digest"] == answer["digest"] == unpack(self.artifacts[task, version]).digest
+        assert headers["ship-backbone"] == self.backbone.fingerprint
+        return version
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    folder = tmp_path_factory.mktemp("plant")
+    settings = Settings.from_env({}, home=str(folder / "home"))
+    plant = Plant(
+        settings=settings,
+        backbone=write_and_load(folder / "backbone", seed=0),
+        store=PromptStore(open_objects(settings.store)),
+        registry=Registry(settings.tracking_uri),
+    )
+    for seed, task in enumerate(NUM_CLASSES):
+        plant.registry.set_champion(task, plant.register(task, seed))
+    foreign = plant.register("foreign", 50, write_and_load(folder / "other", seed=1))
+    plant.registry.set_champion("foreign", foreign)
+    limits = Limits(max_body_bytes=MAX_BODY_BYTES)
+    with start(settings, backbone=plant.backbone, port=0, limits=limits) as plant.endpoint:
+        yield plant
+
+
+def write_and_load(folder: Path, seed: int) -> Backbone:
+    write_backbone(folder, seed=seed)
+    return load_backbone(str(folder))
+
+
+def ask(client: httpx.Client, task: str, png: bytes) -> httpx.Response:
+    headers = {"Ship-Task": task, "Content-Type": "image/png"}
+    return client.post("/v1/predict", content=png, headers=headers)
+
+
+def num_rows(client: httpx.Client, max_tasks: str) -> float:
+    """Rows answered so far in batches of at most so many tasks."""
+    name = f'ship_batch_tasks_bucket{{le="{max_tasks}"}} '
+    page = client.get("/metrics").text.splitlines()
+    return sum(float(line.removeprefix(name)) for line in page if line.startswith(name))
+
+
+def descendants() -> dict[int, str]:
+    """Process id to command line of all that this process has started."""
+    parents, names = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text()
+            names[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        state, parent = stat.rpartition(")")[2].split()[:2]
+        if state != "Z":
+            parents[int(folder.name)] = int(parent)
+    found: dict[int, str] = {}
+    wave = {os.getpid()}
+    while wave:
+        wave = {pid for pid, parent in parents.items() if parent in wave}
+        found |= {pid: names[pid] for pid in wave}
+    return found
+
+
+def test_every_task_answers_as_the_runtime_does(plant: Plant):
+    with plant.client() as client:
+        for seed in range(3):
+            png = draw_png(seed)
+            for task in NUM_CLASSES:
+                assert plant.check(ask(client, task, png), task, png) == 1
+
+
+def test_a_form_is_answered_as_a_raw_body(plant: Plant):
+    png = draw_png()
+    with plant.client() as client:
+        form = client.post("/v1/predict", files={"image": png}, headers={"Ship-Task": "nuts"})
+        plant.check(form, "nuts", png)
+
+
+def test_images_of_different_tasks_are_answered_in_one_batch(plant: Plant):
+    tasks = [*NUM_CLASSES] * 8
+    pictures = [draw_png(seed) for seed in range(len(tasks))]
+    with plant.client() as client, ThreadPoolExecutor(len(tasks)) as pool:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while num_rows(client, "+Inf") == num_rows(client, "1.0"):
+            assert time.monotonic() < deadline_s, "no batch held more than one task"
+            replies = list(pool.map(ask, [client] * len(tasks), tasks, pictures))
+            for reply, task, png in zip(replies, tasks, pictures, strict=True):
+                plant.check(reply, task, png)
+
+
+def test_bad_requests_are_refused_each_in_its_way(plant: Plant):
+    png = draw_png()
+    to_bolts = {"Ship-Task": "bolts", "Content-Type": "image/png"}
+
+    def chunks() -> Iterator[bytes]:
+        yield from [bytes(50_000)] * 10
+
+    with plant.client() as client:
+        replies = {
+            "unknown task": (404, ask(client, "sprockets", png)),
+            "other version": (
+                404,
+                client.post("/v1/predict", content=png, headers={**to_bolts, "Ship-Version": "9"}),
+            ),
+            "no task": (400, client.post("/v1/predict", content=png)),
+            "no name": (400, ask(client, "../bolts", png)),
+            "no image": (415, ask(client, "bolts", b"GIF89a" + bytes(50))),
+            "broken image": (422, ask(client, "bolts", png[:300])),
+            "too large": (413, ask(client, "bolts", bytes(MAX_BODY_BYTES + 1))),
+            "too large, unsaid": (413, client.post("/v1/predict", content=chunks(), headers=to_bolts)),
+            "wrong method": (405, client.get("/v1/predict")),
+            "no such page": (404, client.get("/v2/nothing")),
+        }
+    for name, (status, reply) in replies.items():
+        assert reply.status_code == status, name
+        assert reply.headers["content-type"] == "application/problem+json", name
+        assert reply.json()["status"] == status, name
+
+
+def test_a_prompt_for_another_backbone_is_reported_and_harms_no_other(plant: Plant):
+    with plant.client() as client:
+        reply = ask(client, "foreign", draw_png())
+        assert reply.status_code == 503
+        assert "retry-after" in reply.headers
+        assert "belongs to backbone" in client.get("/v1/tasks/foreign").json()["problem"]
+        assert client.get("/readyz").json() | {"detail": ""} == {
+            "status": "ready",
+            "ready": True,
+            "detail": "",
+            "num_served": 3,
+            "num_problems": 1,
+        }
+
+
+def test_a_promotion_arrives_under_load_without_a_failed_or_mixed_answer(plant: Plant):
+    candidate = plant.register("bolts", seed=7)
+    png = draw_png(3)
+    replies: list[httpx.Response] = []
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def keep_asking() -> None:
+        with plant.client() as client:
+            while not done.is_set():
+                reply = ask(client, "bolts", png)
+                replies.append(reply)
+                seen.add(reply.headers.get("ship-version", "none"))
+
+    threads = [threading.Thread(target=keep_asking) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for(seen, "1")
+        plant.registry.promote("bolts", candidate)
+        wait_for(seen, str(candidate))
+        plant.registry.rollback("bolts")
+        seen.clear()
+        wait_for(seen, "1")
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert {plant.check(reply, "bolts", png) for reply in replies} == {1, candidate}
+
+
+def wait_for(seen: set[str], version: str) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while version not in seen:
+        assert time.monotonic() < deadline_s, f"version {version} did not arrive; seen: {seen}"
+        time.sleep(0.02)
+
+
+def test_an_engine_that_is_killed_costs_no_request(plant: Plant):
+    (engine,) = [pid for pid, name in descendants().items() if "ServeReplica:ship:Engine" in name]
+    png = draw_png(4)
+    num_before = 0
+    killed = threading.Event()
+
+    def ask_before_and_after(task: str) -> list[httpx.Response]:
+        nonlocal num_before
+        replies = []
+        with plant.client() as client:
+            while not killed.is_set():
+                replies.append(ask(client, task, png))
+                num_before += 1
+            replies.append(ask(client, task, png))
+        return replies
+
+    with ThreadPoolExecutor(3) as pool:
+        asking = {task: pool.submit(ask_before_and_after, task) for task in NUM_CLASSES}
+        while num_before < 6:
+            time.sleep(0.01)
+        os.kill(engine, signal.SIGKILL)
+        killed.set()
+        for task, replies in asking.items():
+            for reply in replies.result():
+                plant.check(reply, task, png)
+
+
+def test_nothing_is_left_when_it_stops(plant: Plant):
+    assert any("ServeReplica:ship:Engine" in name for name in descendants().values())
+    plant.endpoint.stop()
+    deadline_s = time.monotonic() + PATIENCE_S
+    while left := {pid: name for pid, name in descendants().items() if "ray" in name}:
+        assert time.monotonic() < deadline_s, left
+        time.sleep(0.1)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(plant.endpoint.url, trust_env=False)

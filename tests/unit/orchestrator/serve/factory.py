@@ -1,0 +1,137 @@
+"""Prompts of random values as artifacts, pictures as files, and an engine that needs no model."""
+
+import io
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image as PillowImage
+
+from orchestrator.serve.engine_api import Answer, Image, Readiness, Refusal, TaskState
+from orchestrator.serve.residency import ServedTask
+from ship.artifact import CARD, README, RECORD, TENSORS, describe_files, digest_of, pack, run_probe
+from ship.backbone import Backbone
+from ship.baking import bake
+from ship.card import PromptCard
+from ship.config import TuneConfig
+from ship.prompts import Prompt
+
+
+def make_prompt(backbone: Backbone, num_classes: int, seed: int) -> Prompt:
+    """Random values; the published start, so that prompts count from the first step on."""
+    config = TuneConfig(num_independent=3, num_shared=2, num_attribute=2, num_prototypes=8, start="published")
+    generator = torch.Generator().manual_seed(seed)
+    prompt = Prompt(
+        config,
+        level_starts=(0, 2),
+        depth=backbone.info.depth,
+        prototypes_RD=torch.randn(8, backbone.info.width, generator=generator),
+        num_classes=num_classes,
+    )
+    prompt.initialise(generator)
+    # A head of this size tells images and versions apart.
+    prompt.head.weight.data.mul_(10.0)
+    return prompt.requires_grad_(False)
+
+
+def make_labels(task: str, num_classes: int, seed: int) -> tuple[str, ...]:
+    """Labels that tell the version, so that a mixed answer would show."""
+    return tuple(f"{task}-{seed}-{number}" for number in range(num_classes))
+
+
+def make_artifact(backbone: Backbone, task: str, num_classes: int = 3, seed: int = 0) -> dict[str, bytes]:
+    """All files of an artifact that passes every check."""
+    prompt = make_prompt(backbone, num_classes, seed)
+    files = {TENSORS: pack(prompt), RECORD: b"{}", README: f"# {task}\n".encode()}
+    card = PromptCard(
+        task=task,
+        task_key=f"{seed:064x}",
+        backbone={
+            "name": backbone.name,
+            "fingerprint": backbone.fingerprint,
+            "image_size": list(backbone.image_size),
+            "interpolation": backbone.interpolation,
+            "mean": list(backbone.info.mean),
+            "std": list(backbone.info.std),
+        },
+        config=prompt.config,
+        level_starts=prompt.level_starts,
+        labels=make_labels(task, num_classes, seed),
+        metrics={"accuracy": 0.5},
+        data_fingerprint="0" * 64,
+        probe={"image": "lattice-1", "logits": run_probe(backbone, bake(backbone, prompt))},
+        files=describe_files(files),
+    )
+    return {**files, CARD: card.to_json()}
+
+
+def make_served(
+    backbone: Backbone, task: str, version: int = 1, num_classes: int = 3, seed: int = 0
+) -> ServedTask:
+    """A task as the loader would make it."""
+    return ServedTask(
+        task=task,
+        version=version,
+        digest=digest_of(make_artifact(backbone, task, num_classes, seed)),
+        labels=make_labels(task, num_classes, seed),
+        baked=bake(backbone, make_prompt(backbone, num_classes, seed)),
+    )
+
+
+def draw_png(seed: int = 0, size: tuple[int, int] = (40, 30)) -> bytes:
+    """A file of random pixels."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    file = io.BytesIO()
+    PillowImage.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@dataclass
+class FakeEngine:
+    """Serves version 2 of the task ``bolts``, or raises or refuses what it is told to."""
+
+    error: Exception | None = None
+    refusal: Refusal | None = None
+    asked: list[tuple[Image, str, int | None]] = field(default_factory=list)
+
+    async def predict(self, image_3HW: Image, task: str, version: int | None) -> Answer | Refusal:
+        self._raise()
+        self.asked.append((image_3HW, task, version))
+        if self.refusal is not None:
+            return self.refusal
+        return Answer(
+            task=task,
+            version=2,
+            digest="d" * 64,
+            probabilities=(("bad", 0.75), ("good", 0.25)),
+            batch_rows=3,
+            batch_tasks=2,
+        )
+
+    async def tasks(self) -> list[TaskState]:
+        self._raise()
+        return [self._state]
+
+    async def task(self, name: str) -> TaskState | None:
+        self._raise()
+        return self._state if name == "bolts" else None
+
+    async def readiness(self) -> Readiness:
+        self._raise()
+        return Readiness(ready=self.refusal is None, detail="1 tasks are served", num_served=1)
+
+    @property
+    def _state(self) -> TaskState:
+        return TaskState(
+            task="bolts",
+            version=2,
+            digest="d" * 64,
+            labels=("good", "bad"),
+            wanted_version=3,
+            wanted_digest="e" * 64,
+            problem="prompt.json: it was changed",
+        )
+
+    def _raise(self) -> None:
+        if self.error is not None:
+            raise self.error

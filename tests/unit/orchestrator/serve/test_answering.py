@@ -1,0 +1,111 @@
+"""Rows of a mixed batch are answered as alone, with their own labels, and fail alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from orchestrator.serve.answering import Row, answer_rows, look_up
+from orchestrator.serve.engine_api import Answer, Image, Refusal
+from orchestrator.serve.residency import Residency, ServedTask
+from orchestrator.store.catalog import Catalog, CatalogEntry
+from ship.backbone import Backbone
+from ship.baking import BakedPrompt
+from ship.errors import ArtifactError
+from ship.runtime import Runtime
+from tests.unit.orchestrator.serve.factory import make_served
+
+
+def draw(backbone: Backbone, seed: int) -> Image:
+    return np.random.default_rng(seed).integers(0, 256, (3, *backbone.image_size), dtype=np.uint8)
+
+
+@pytest.fixture
+def rows(backbone: Backbone) -> list[Row]:
+    served = [
+        make_served(backbone, task, version, num_classes, seed=version)
+        for task, version, num_classes in (("bolts", 1, 2), ("nuts", 2, 5), ("bolts", 3, 2))
+    ]
+    return [Row(image_3HW=draw(backbone, seed), served=task) for seed, task in enumerate(served)]
+
+
+class Picky:
+    """A runtime that fails for one prompt, and gives NaN for another."""
+
+    def __init__(self, backbone: Backbone, fails_for: ServedTask, broken: ServedTask) -> None:
+        self.runtime = Runtime(backbone)
+        self.fails_for, self.broken = fails_for.baked, broken.baked
+
+    def infer(self, images_B3HW: Tensor, prompts: Sequence[BakedPrompt]) -> list[Tensor]:
+        if any(prompt is self.fails_for for prompt in prompts):
+            raise RuntimeError("out of memory")
+        found = self.runtime.infer(images_B3HW, prompts)
+        return [
+            logits_C * float("nan") if prompt is self.broken else logits_C
+            for logits_C, prompt in zip(found, prompts, strict=True)
+        ]
+
+
+def test_rows_of_a_mixed_batch_are_answered_as_alone(backbone: Backbone, rows: list[Row]):
+    runtime = Runtime(backbone)
+    together = answer_rows(runtime, rows)
+    for row, answer in zip(rows, together, strict=True):
+        logits_C = runtime.infer(torch.from_numpy(row.image_3HW)[None], [row.served.baked])[0]
+        expected = dict(zip(row.served.labels, torch.softmax(logits_C.double(), 0).tolist(), strict=True))
+        # float32 sums in another order.
+        assert dict(answer.probabilities) == pytest.approx(expected, abs=1e-5)
+        assert (answer.task, answer.version) == (row.served.task, row.served.version)
+        assert answer.digest == row.served.digest
+        assert (answer.batch_rows, answer.batch_tasks) == (3, 2)
+
+
+def test_probabilities_fall_and_sum_to_one(backbone: Backbone, rows: list[Row]):
+    for answer in answer_rows(Runtime(backbone), rows):
+        values = [value for _, value in answer.probabilities]
+        assert values == sorted(values, reverse=True)
+        assert sum(values) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_a_row_that_fails_fails_alone(backbone: Backbone, rows: list[Row]):
+    runtime = Picky(backbone, fails_for=rows[1].served, broken=rows[2].served)
+    first, second, third = answer_rows(runtime, rows)
+    assert isinstance(first, Answer)
+    assert isinstance(second, Refusal)
+    assert second.reason == "failed"
+    assert "out of memory" not in second.detail
+    assert isinstance(third, Refusal)
+    assert "no numbers" in third.detail
+
+
+def test_an_image_of_another_size_fails_alone(backbone: Backbone, rows: list[Row]):
+    odd = Row(image_3HW=np.zeros((3, 7, 7), dtype=np.uint8), served=rows[0].served)
+    good, bad = answer_rows(Runtime(backbone), [rows[0], odd])
+    assert isinstance(good, Answer)
+    assert isinstance(bad, Refusal)
+
+
+def test_looking_up_a_task_says_why_none_answers(backbone: Backbone):
+    served = make_served(backbone, "bolts", version=2)
+
+    def load(task: str, entry: CatalogEntry) -> ServedTask:
+        if task == "bolts":
+            return served
+        raise ArtifactError("it was changed")
+
+    residency = Residency(load)
+    entries = {task: CatalogEntry(version=2, digest=task) for task in ("bolts", "nuts")}
+    residency.apply(Catalog(entries=entries))
+    assert look_up(residency, "bolts", None) is served
+    assert look_up(residency, "bolts", 2) is served
+    reasons = {
+        ("bolts", 1): ("other_version", "version 2 is"),
+        ("gears", None): ("unknown_task", "not in the catalog"),
+        ("nuts", None): ("not_loaded", "it was changed"),
+    }
+    for (task, version), (reason, words) in reasons.items():
+        refusal = look_up(residency, task, version)
+        assert isinstance(refusal, Refusal)
+        assert refusal.reason == reason
+        assert words in refusal.detail
