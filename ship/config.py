@@ -1,7 +1,7 @@
 """The settings of one task's tuning, checked as a whole.
 
-Names and defaults follow the paper (arXiv:2412.16956, section 3 and its experiments), except ``start``,
-``min_steps`` and the cap on warm-up, which are ours.
+Names and defaults follow the paper (arXiv:2412.16956, section 3 and its experiments), except those of the
+gated start, ``min_steps`` and the cap on warm-up, which are ours.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,6 +32,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "matching_weight": (lambda v: _is_number(v) and v >= 0.0, "a number from 0"),
     "learning_rate": (lambda v: _is_number(v) and 0.0 < v <= 10.0, "a number above 0, at most 10"),
     "gate_rate_scale": (lambda v: _is_number(v) and 0.0 <= v <= 1000.0, "a number from 0 to 1000"),
+    "gate_penalty": (lambda v: _is_number(v) and v >= 0.0, "a number from 0"),
     "weight_decay": (lambda v: _is_number(v) and 0.0 <= v <= 1.0, "a number from 0 to 1"),
     "epochs": (lambda v: _is_int(v) and 1 <= v <= 100_000, "a whole number from 1 to 100000"),
     "warmup_epochs": (lambda v: _is_int(v) and v >= 0, "a whole number from 0"),
@@ -67,8 +68,11 @@ class TuneConfig:
         attention_scale: Weight of the prompts' softmax in decoupled attention (``published`` only).
         attribute_mix: Weight of the prototype mixture in an attribute token.
         matching_weight: Weight of the prompt matching loss.
-        learning_rate: AdamW's, at the top of the schedule.
+        learning_rate: AdamW's, at the top of the schedule. The default was measured with the gated start; the
+            paper has 1e-3.
         gate_rate_scale: The gates' learning rate as a multiple of ``learning_rate`` (``gated`` only).
+        gate_penalty: Weight of the gates' sum of squares in the loss (``gated`` only): where the training
+            images are answered already, gates stay shut.
         weight_decay: AdamW's.
         epochs: Passes over the training images.
         warmup_epochs: Epochs of linear warm-up before the cosine (at most a tenth of all epochs are used).
@@ -89,8 +93,9 @@ class TuneConfig:
     attention_scale: float = 0.1
     attribute_mix: float = 0.1
     matching_weight: float = 0.5
-    learning_rate: float = 1e-3
+    learning_rate: float = 0.02
     gate_rate_scale: float = 10.0
+    gate_penalty: float = 0.01
     weight_decay: float = 1e-2
     epochs: int = 100
     warmup_epochs: int = 10

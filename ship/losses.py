@@ -3,6 +3,8 @@
 from torch import Tensor
 from torch.nn import functional as F
 
+from ship.prompts import Prompt
+
 __all__ = ["matching_loss", "total_loss"]
 
 
@@ -22,6 +24,14 @@ def matching_loss(prompts_BPD: Tensor, tokens_BJD: Tensor) -> Tensor:
     return 1.0 - cosine_BPJ.amax(dim=-1).mean()
 
 
-def total_loss(logits_BC: Tensor, labels_B: Tensor, matching: Tensor, matching_weight: float) -> Tensor:
-    """Cross-entropy + weight * matching."""
-    return F.cross_entropy(logits_BC, labels_B) + matching_weight * matching
+def total_loss(logits_BC: Tensor, labels_B: Tensor, matching: Tensor, prompt: Prompt) -> Tensor:
+    """Cross-entropy + weight * matching; with the gated start also a penalty on open gates.
+
+    AdamW moves a gate at full rate however faint its gradient is. The penalty gives the gradient of zero
+    training error something to lose against, so that a gate opens only where it pays.
+    """
+    config = prompt.config
+    loss = F.cross_entropy(logits_BC, labels_B) + config.matching_weight * matching
+    if prompt.is_gated:
+        loss = loss + config.gate_penalty * prompt.gate.square().sum()
+    return loss

@@ -186,4 +186,8 @@ def _last_block(
         q_BHPE, _, _ = project_qkv(block, block.norm1(p_BPD))
         keys, values = torch.cat([k_BHNE, prompts[0]], dim=2), torch.cat([v_BHNE, prompts[1]], dim=2)
         p_BPD = finish_block(block, p_BPD, merge_heads(attend(q_BHPE, keys, values)))
-    return out_BJD[:, 0], matching_loss(p_BPD, out_BJD[:, 1:])
+    tokens_BJD = out_BJD[:, 1:]
+    if prompt.is_gated:
+        # Else opening the gates bends the image towards the prompts, which lowers this loss and the accuracy.
+        tokens_BJD = tokens_BJD.detach()
+    return out_BJD[:, 0], matching_loss(p_BPD, tokens_BJD)

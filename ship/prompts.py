@@ -54,10 +54,8 @@ class Prompt(nn.Module):
         self.independent = nn.Parameter(torch.zeros(num_levels, config.num_independent, width))
         self.shared = nn.Parameter(torch.zeros(config.num_shared, width))
         self.attribute = nn.Parameter(torch.zeros(num_groups, config.num_attribute, width))
-        is_gated = config.start == "gated"
-        self.gate = nn.Parameter(
-            torch.full((depth,), 0.0 if is_gated else config.attention_scale), requires_grad=is_gated
-        )
+        start = 0.0 if self.is_gated else config.attention_scale
+        self.gate = nn.Parameter(torch.full((depth,), start), requires_grad=self.is_gated)
         self.head = nn.Linear(width, num_classes)
         self.register_buffer("prototypes", prototypes_RD.clone())
 
@@ -76,6 +74,11 @@ class Prompt(nn.Module):
         bound = 1.0 / math.sqrt(self.head.in_features)
         self.head.weight.uniform_(-bound, bound, generator=generator)
         self.head.bias.uniform_(-bound, bound, generator=generator)
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether gates are learned, from zero."""
+        return self.config.start == "gated"
 
     @property
     def num_levels(self) -> int:

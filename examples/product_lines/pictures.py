@@ -66,7 +66,7 @@ def _surface(name: str, seed: int) -> Iterator[Picture]:
     rng = np.random.default_rng(seed)
     photograph = Image.fromarray(SURFACES[name]()).convert("L")
     width, height = photograph.size
-    for split, left, num_images in (("train", 0, 40), ("test", width // 2, 50)):
+    for split, left, num_images in (("train", 0, 60), ("test", width // 2, 50)):
         for defect in DEFECTS:
             for _ in range(num_images):
                 size = int(rng.integers(64, 112))

@@ -1,5 +1,6 @@
 """Small parts of the method against cases worked out by hand."""
 
+import math
 import pickle
 
 import pytest
@@ -12,6 +13,7 @@ from ship.evaluation import evaluate_logits, wilson_interval
 from ship.hierarchy import auto_threshold, find_level_starts, layer_affinity
 from ship.losses import matching_loss, total_loss
 from ship.model import attribute_tokens
+from ship.prompts import Prompt
 from ship.prototypes import find_prototypes
 
 
@@ -58,10 +60,13 @@ def test_matching_loss_takes_the_closest_token() -> None:
     assert float(matching_loss(prompts[:, :0], tokens)) == 0.0
 
 
-def test_total_loss_weights_the_matching_loss() -> None:
-    logits, labels = torch.zeros(2, 4), torch.tensor([1, 3])
-    loss = total_loss(logits, labels, torch.tensor(0.6), 0.5)
-    assert float(loss) == pytest.approx(torch.log(torch.tensor(4.0)).item() + 0.3)
+@pytest.mark.parametrize(("start", "expected"), [("published", 0.3), ("gated", 0.3 + 0.02 * 5.0)])
+def test_total_loss_adds_the_matching_loss_and_with_gates_their_penalty(start: str, expected: float) -> None:
+    config = TuneConfig(start=start, matching_weight=0.5, gate_penalty=0.02)
+    prompt = Prompt(config, level_starts=[0], depth=2, prototypes_RD=torch.zeros(1, 4), num_classes=4)
+    prompt.gate.data.copy_(torch.tensor([1.0, 2.0]))
+    loss = total_loss(torch.zeros(2, 4), torch.tensor([1, 3]), torch.tensor(0.6), prompt)
+    assert loss.item() == pytest.approx(math.log(4.0) + expected)
 
 
 @pytest.mark.parametrize("num_images", [3, 4])

@@ -1,0 +1,142 @@
+"""Command line of the recipe: parse, call, print."""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ship.pretrain.train import Trainer
+
+_BUNDLED = Path(__file__).parents[1] / "assets" / "bundled"
+_EXAMPLES = """examples:
+  python -m ship.pretrain --out my-backbone             train for 25 minutes of two cores, probe, card
+  python -m ship.pretrain --out my-backbone --resume    go on after Ctrl-C, a crash or kill -9
+  python -m ship.pretrain --out tiny --minutes 2 --threads 1
+  python -m ship.pretrain probe                         the bundled backbone, and the same untrained
+  python -m ship.pretrain probe --backbone my-backbone --json
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    # Read once, when torch starts its threads: those that spin while they wait burn a shared machine's time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    from ship.errors import ShipError
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if arguments[:1] == ["probe"]:
+            return _probe(_probe_parser().parse_args(arguments[1:]))
+        options = _train_parser().parse_args(arguments)
+        torch.set_num_threads(options.threads)
+        return _train(options)
+    except ShipError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _train_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ship.pretrain",
+        description="Train the bundled backbone: a small ViT, on pictures that the recipe draws itself.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the weights and the card")
+    parser.add_argument(
+        "--minutes", type=float, default=25.0, help="budget, in minutes of two CPU cores (default: 25)"
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        help="exactly this many steps, instead of --minutes; with --resume: make the run longer or shorter",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of weights, images and masks (default: 0)")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="1 is thriftiest on a shared machine (default: 2)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    return parser
+
+
+def _probe_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ship.pretrain probe",
+        description="Linear probe and nearest neighbours on frozen features, against the same ViT untrained.",
+    )
+    parser.add_argument("--backbone", type=Path, default=_BUNDLED, help="folder (default: the bundled one)")
+    parser.add_argument("--seeds", type=int, default=5, help="number of splits (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--write", action="store_true", help="also rewrite the folder's probe.json and card")
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    from ship.errors import ConfigError
+    from ship.pretrain.budget import fit_to_budget
+    from ship.pretrain.config import TrainConfig
+    from ship.pretrain.export import export_backbone
+    from ship.pretrain.train import Trainer
+
+    if options.minutes <= 0 or options.threads < 1 or (options.steps is not None and options.steps < 1):
+        raise ConfigError("--minutes, --threads and --steps must be positive")
+    checkpoint = options.out / "checkpoint.safetensors"
+    if options.resume:
+        trainer = Trainer.resume(checkpoint, options.steps)
+    elif checkpoint.exists():
+        raise ConfigError(f"{checkpoint} exists: pass --resume to go on with it, or remove it to start anew")
+    else:
+        # Timed even where --steps is given: precision is chosen by it, too.
+        config = fit_to_budget(TrainConfig(num_steps=1, seed=options.seed), options.minutes * 120)
+        config = config if options.steps is None else config.with_steps(options.steps)
+        trainer = Trainer(config)
+    print(f"{trainer.config.num_steps} steps, {trainer.config.images_seen:,} images", flush=True)
+    _run(trainer, checkpoint)
+    export_backbone(trainer, options.out)
+    checkpoint.unlink()
+    return _probe(_probe_parser().parse_args(["--backbone", str(options.out), "--write"]))
+
+
+def _run(trainer: "Trainer", checkpoint: Path, save_every: int = 200, print_every: int = 20) -> None:
+    try:
+        while trainer.step < trainer.config.num_steps:
+            now = trainer.run_step()
+            if now.step % print_every == 0:
+                left_s = now.wall_s / now.step * (now.num_steps - now.step)
+                print(
+                    f"step {now.step}/{now.num_steps}  patch loss {now.patch_loss:.3f}  image loss "
+                    f"{now.image_loss:.3f}  cpu {now.cpu_s / 60:.1f} min  wall {now.wall_s / 60:.1f} min  "
+                    f"left {left_s / 60:.1f} min",
+                    flush=True,
+                )
+            if now.step % save_every == 0 or now.step == now.num_steps:
+                trainer.save(checkpoint)
+    except KeyboardInterrupt:
+        print(f"stopped; go on from {checkpoint} with --resume", file=sys.stderr)
+        raise
+
+
+def _probe(options: argparse.Namespace) -> int:
+    from ship.pretrain.export import load_exported, write_probe
+    from ship.pretrain.probe import format_table, probe_backbone
+    from ship.pretrain.probe_tasks import TASKS
+
+    seeds = list(range(options.seeds))
+    results = probe_backbone(*load_exported(options.backbone), seeds, list(TASKS))
+    if options.write:
+        write_probe(results, seeds, options.backbone)
+    if options.json:
+        print(json.dumps({"seeds": seeds, "tasks": [asdict(result) for result in results]}, indent=2))
+    else:
+        print(format_table(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

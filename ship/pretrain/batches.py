@@ -1,0 +1,111 @@
+"""Which images and which targets a step sees: a pure function of the configuration and the step.
+
+Owns the pool of drawn images, their reuse, and the targets' scale. A killed run needs no stored state to
+see the same batches again.
+
+Shapes: B images, C = 3 colours, H and W pixels, N patches, V visible patches, T numbers a patch, F an image.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from ship.pretrain.config import TrainConfig
+from ship.pretrain.images import draw_images
+from ship.pretrain.targets import (
+    fit_scaling,
+    flaw_targets,
+    image_targets,
+    orientation_energy,
+    patch_targets,
+)
+
+__all__ = ["Batch", "BatchSource"]
+
+_DRAWN_AT_ONCE = 128
+_NUM_SYMMETRIES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one step needs.
+
+    Attributes:
+        x_BCHW: Images, normalised as the backbone's users will: mean and standard deviation 0.5.
+        visible_BV: Indices of the patches that the network sees.
+        target_BNT: Scaled patch targets.
+        target_BF: Scaled image targets.
+    """
+
+    x_BCHW: Tensor
+    visible_BV: Tensor
+    target_BNT: Tensor
+    target_BF: Tensor
+
+
+class BatchSource:
+    """All batches of a run. Keeps the current pool; any step can be asked for in any order.
+
+    Args:
+        config: The run's configuration.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        calibration_BCHW = _draw(config, "calibration", 0, config.num_calibration).float() / 255
+        self.scaling = fit_scaling(*self._targets(calibration_BCHW), config.whitening, config.num_axes)
+        self._pool_index = -1
+        self._pool_BCHW = calibration_BCHW[:0]
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step, from a pool that is redrawn when it is used up."""
+        config = self.config
+        pool, place = divmod(step, config.steps_a_pool)
+        if pool != self._pool_index:
+            self._pool_index, self._pool_BCHW = pool, _draw(config, "images", pool, config.pool_size)
+        use, start = divmod(place * config.batch_size, config.pool_size)
+        order_seed = config.seed_for("order", pool * config.num_uses + use)
+        order_B = torch.randperm(config.pool_size, generator=Generator().manual_seed(order_seed))
+        x_BCHW = self._pool_BCHW[order_B[start : start + config.batch_size]].float() / 255
+        x_BCHW = torch.cat([_turn(part, i) for i, part in enumerate(x_BCHW.chunk(_NUM_SYMMETRIES))])
+        patches_BNT, images_BG, flaws_BQ = self._targets(x_BCHW)
+        return Batch(
+            x_BCHW=(x_BCHW[:, :3] - 0.5) / 0.5,
+            visible_BV=self._choose_visible(step),
+            target_BNT=self.scaling.patches(patches_BNT),
+            target_BF=self.scaling.images(images_BG, flaws_BQ),
+        )
+
+    def _targets(self, drawn_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        patch_size = self.config.architecture.patch_size
+        x_BCHW, flaw_BHW = drawn_BCHW[:, :3], drawn_BCHW[:, 3]
+        energy_BOHW = orientation_energy(x_BCHW)
+        patches_BNT = patch_targets(x_BCHW, energy_BOHW, patch_size)
+        flaws_BN1, flaws_BQ = flaw_targets(flaw_BHW, patch_size)
+        images_BG = image_targets(x_BCHW, energy_BOHW, patches_BNT)
+        return torch.cat([patches_BNT, flaws_BN1], -1), images_BG, flaws_BQ
+
+    def _choose_visible(self, step: int) -> Tensor:
+        config = self.config
+        generator = Generator().manual_seed(config.seed_for("masks", step))
+        rank_BN = torch.rand(config.batch_size, config.architecture.num_patches, generator=generator)
+        return rank_BN.argsort(1)[:, : config.num_visible]
+
+
+def _draw(config: TrainConfig, stream: str, pool: int, num: int) -> Tensor:
+    """Images in uint8: a quarter of the memory, and the precision that pictures come with."""
+    num_parts = math.ceil(num / _DRAWN_AT_ONCE)
+    size = config.architecture.img_size
+    parts = [
+        draw_images(min(num, _DRAWN_AT_ONCE), size, config.seed_for(stream, pool * num_parts + part))
+        for part in range(num_parts)
+    ]
+    return torch.cat([(part * 255).round_().to(torch.uint8) for part in parts])[:num]
+
+
+def _turn(x_BCHW: Tensor, which: int) -> Tensor:
+    """One of the eight symmetries of a square."""
+    x_BCHW = x_BCHW.transpose(-1, -2) if which & 1 else x_BCHW
+    return x_BCHW.flip([dim for bit, dim in ((2, -1), (4, -2)) if which & bit])
