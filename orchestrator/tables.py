@@ -79,7 +79,7 @@ def tasks_table(infos: Sequence["TaskInfo"]) -> Table:
             _version(info.champion.version if info.champion else None),
             _share(metrics.get("accuracy")),
             _share(metrics.get("probe_accuracy")),
-            _version(info.challenger),
+            _version(info.challenger.version if info.challenger else None),
             _version(info.latest),
             _time(info.updated_s),
         )
@@ -107,7 +107,7 @@ def task_json(info: "TaskInfo") -> dict[str, Any]:
     return {
         "task": info.task,
         "champion": version_json(info.champion) if info.champion else None,
-        "challenger": info.challenger,
+        "challenger": version_json(info.challenger) if info.challenger else None,
         "previous": info.previous,
         "latest": info.latest,
         "updated": _time(info.updated_s),

@@ -33,6 +33,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "learning_rate": (lambda v: _is_number(v) and 0.0 < v <= 10.0, "a number above 0, at most 10"),
     "gate_rate_scale": (lambda v: _is_number(v) and 0.0 <= v <= 1000.0, "a number from 0 to 1000"),
     "gate_penalty": (lambda v: _is_number(v) and v >= 0.0, "a number from 0"),
+    "head_penalty": (lambda v: _is_number(v) and v >= 0.0, "a number from 0"),
     "weight_decay": (lambda v: _is_number(v) and 0.0 <= v <= 1.0, "a number from 0 to 1"),
     "epochs": (lambda v: _is_int(v) and 1 <= v <= 100_000, "a whole number from 1 to 100000"),
     "warmup_epochs": (lambda v: _is_int(v) and v >= 0, "a whole number from 0"),
@@ -73,6 +74,7 @@ class TuneConfig:
         gate_rate_scale: The gates' learning rate as a multiple of ``learning_rate`` (``gated`` only).
         gate_penalty: Weight of the gates' sum of squares in the loss (``gated`` only): where the training
             images are answered already, gates stay shut.
+        head_penalty: Weight of the squared distance of the head from the linear probe (``gated`` only).
         weight_decay: AdamW's.
         epochs: Passes over the training images.
         warmup_epochs: Epochs of linear warm-up before the cosine (at most a tenth of all epochs are used).
@@ -96,6 +98,7 @@ class TuneConfig:
     learning_rate: float = 0.02
     gate_rate_scale: float = 10.0
     gate_penalty: float = 0.01
+    head_penalty: float = 0.1
     weight_decay: float = 1e-2
     epochs: int = 100
     warmup_epochs: int = 10

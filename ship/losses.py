@@ -24,14 +24,25 @@ def matching_loss(prompts_BPD: Tensor, tokens_BJD: Tensor) -> Tensor:
     return 1.0 - cosine_BPJ.amax(dim=-1).mean()
 
 
-def total_loss(logits_BC: Tensor, labels_B: Tensor, matching: Tensor, prompt: Prompt) -> Tensor:
-    """Cross-entropy + weight * matching; with the gated start also a penalty on open gates.
+def total_loss(
+    logits_BC: Tensor, labels_B: Tensor, matching: Tensor, prompt: Prompt, head_start_CD: Tensor
+) -> Tensor:
+    """Cross-entropy + weight * matching; with the gated start also a price on leaving that start.
 
-    AdamW moves a gate at full rate however faint its gradient is. The penalty gives the gradient of zero
-    training error something to lose against, so that a gate opens only where it pays.
+    AdamW moves a weight at full rate however faint its gradient is. The penalties on open gates and on the
+    head's distance from the linear probe give the gradient of near-zero training error something to lose
+    against, so that a task that the probe already answers stays as it is.
+
+    Args:
+        logits_BC: Class scores.
+        labels_B: 0..C-1.
+        matching: The matching loss.
+        prompt: Gives settings, gates and head.
+        head_start_CD: The head's weight before the first step.
     """
     config = prompt.config
     loss = F.cross_entropy(logits_BC, labels_B) + config.matching_weight * matching
     if prompt.is_gated:
         loss = loss + config.gate_penalty * prompt.gate.square().sum()
+        loss = loss + config.head_penalty * (prompt.head.weight - head_start_CD).square().sum()
     return loss

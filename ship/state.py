@@ -54,6 +54,7 @@ class TuningState:
         prompt: As it is now.
         preparation: What it started from.
         optimizer: AdamW over the prompt's trained parameters.
+        head_start_CD: The head's weight before the first step.
         history: Epochs that are done.
         spent_s: Seconds spent on them.
     """
@@ -61,13 +62,19 @@ class TuningState:
     prompt: Prompt
     preparation: Preparation
     optimizer: torch.optim.AdamW
+    head_start_CD: Tensor
     history: list[EpochReport] = field(default_factory=list)
     spent_s: float = 0.0
 
     @classmethod
     def start(cls, prompt: Prompt, preparation: Preparation) -> "TuningState":
         """The state before the first step."""
-        return cls(prompt=prompt, preparation=preparation, optimizer=_make_optimizer(prompt))
+        return cls(
+            prompt=prompt,
+            preparation=preparation,
+            optimizer=_make_optimizer(prompt),
+            head_start_CD=prompt.head.weight.detach().clone(),
+        )
 
     def to_bytes(self, identity: Mapping[str, Any]) -> bytes:
         """A snapshot.
@@ -76,6 +83,7 @@ class TuningState:
             identity: JSON values that whoever resumes must present again: data, settings, backbone.
         """
         tensors = {f"prompt.{key}": value for key, value in self.prompt.state_dict().items()}
+        tensors["head_start"] = self.head_start_CD
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
         header = {
@@ -106,6 +114,7 @@ class TuningState:
                 _restore_prompt(header, tensors, identity, device), Preparation(**header["preparation"])
             )
             _restore_moments(state.optimizer, tensors)
+            state.head_start_CD = tensors["head_start"].to(device)
             state.history = [EpochReport(**values) for values in header["history"]]
             state.spent_s = float(header["spent_s"])
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -156,7 +156,7 @@ def _run_step(backbone: Backbone, train: Split, state: TuningState, chosen_B: to
     labels_B = train.labels_B[chosen_B].to(backbone.device)
     output = forward(backbone, state.prompt, images_BCHW, with_matching=True)
     assert output.matching is not None, "asked for"
-    loss = total_loss(output.logits_BC, labels_B, output.matching, state.prompt)
+    loss = total_loss(output.logits_BC, labels_B, output.matching, state.prompt, state.head_start_CD)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     state.optimizer.step()

@@ -2,7 +2,7 @@
 
 Handwritten digits (all ten; odd or even; few-shot pairs), faces or not, and three surfaces that are inspected
 for defects: photographs of brick, grass and gravel with scratches, stains and holes drawn on them. Training
-and test crops of a surface come from different halves of its photograph.
+and test crops of a surface come from different quarters of its photograph.
 """
 
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ DEFECTS = ("good", "hole", "scratch", "stain")
 def draw_tasks(folder: Path) -> list[str]:
     """Write every task's pictures as ``folder/task/split/label/number.png``; returns the tasks' names."""
     tasks: dict[str, Iterator[Picture]] = {
-        "digits": _digits({str(digit): [digit] for digit in range(10)}, num_train=30),
-        "digits-odd-even": _digits({"even": [0, 2, 4, 6, 8], "odd": [1, 3, 5, 7, 9]}, num_train=30),
+        "digits": _digits({str(digit): [digit] for digit in range(10)}, num_train=20),
+        "digits-odd-even": _digits({"even": [0, 2, 4, 6, 8], "odd": [1, 3, 5, 7, 9]}, num_train=20),
         "digits-1-or-7": _digits({"1": [1], "7": [7]}, num_train=20),
         "digits-3-or-8": _digits({"3": [3], "8": [8]}, num_train=20),
         "digits-4-or-9": _digits({"4": [4], "9": [9]}, num_train=20),
@@ -62,16 +62,17 @@ def _faces() -> Iterator[Picture]:
 
 
 def _surface(name: str, seed: int) -> Iterator[Picture]:
-    """Crops of one photograph, the left half for training and the right half for the test."""
+    """Crops of one photograph: two diagonal quarters for training, the other two for the test."""
     rng = np.random.default_rng(seed)
     photograph = Image.fromarray(SURFACES[name]()).convert("L")
-    width, height = photograph.size
-    for split, left, num_images in (("train", 0, 60), ("test", width // 2, 50)):
+    width, height = (side // 2 for side in photograph.size)
+    for split, quarters, num_images in (("train", ((0, 0), (1, 1)), 50), ("test", ((0, 1), (1, 0)), 50)):
         for defect in DEFECTS:
-            for _ in range(num_images):
-                size = int(rng.integers(64, 112))
-                x = left + int(rng.integers(0, width // 2 - size))
-                y = int(rng.integers(0, height - size))
+            for number in range(num_images):
+                column, row = quarters[number % 2]
+                size = int(rng.integers(64, 97))
+                x = column * width + int(rng.integers(0, width - size))
+                y = row * height + int(rng.integers(0, height - size))
                 crop = photograph.crop((x, y, x + size, y + size)).resize((2 * PIXELS, 2 * PIXELS))
                 yield split, defect, _draw_defect(crop, defect, rng).resize((PIXELS, PIXELS))
 
@@ -86,8 +87,8 @@ def _draw_defect(image: Image.Image, defect: str, rng: np.random.Generator) -> I
     if defect == "scratch":
         angle, length = rng.uniform(0, np.pi), rng.uniform(24, 44)
         dx, dy, bend = np.cos(angle) * length, np.sin(angle) * length, rng.uniform(-8, 8, size=2)
-        pen.line([(x - dx, y - dy), (x + bend[0], y + bend[1]), (x + dx, y + dy)], fill=255, width=3)
-        tone, strength = (235 if rng.random() < 0.5 else 25), 0.85
+        pen.line([(x - dx, y - dy), (x + bend[0], y + bend[1]), (x + dx, y + dy)], fill=255, width=4)
+        tone, strength = (240 if rng.random() < 0.5 else 20), 0.95
     elif defect == "hole":
         radius = rng.uniform(5, 10)
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
@@ -98,6 +99,6 @@ def _draw_defect(image: Image.Image, defect: str, rng: np.random.Generator) -> I
             cx, cy = x + rng.normal(0, 7), y + rng.normal(0, 7)
             pen.ellipse((cx - radius, cy - radius, cx + radius, cy + radius), fill=255)
         mask = mask.filter(ImageFilter.GaussianBlur(5))
-        tone, strength = (200 if rng.random() < 0.5 else 50), 0.55
+        tone, strength = (215 if rng.random() < 0.5 else 40), 0.7
     mask = mask.filter(ImageFilter.GaussianBlur(0.7)).point(lambda value: int(value * strength))
     return Image.composite(Image.new("L", image.size, tone), image, mask)

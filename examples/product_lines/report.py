@@ -22,32 +22,32 @@ def print_results(
     table = Table(show_edge=False, header_style="bold")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in ("task", "version", "answers") else "right")
-    sizes = []
+    measured = []
     for row in listed:
-        champion = row["champion"]
-        if champion is None:
-            table.add_row(row["task"], *["-"] * 6, "no champion: see `ship show`")
-            continue
-        metrics = champion["metrics"]
-        sizes.append(prompt_bytes(champion["source"]) / 1024)
+        # Where the gate refused the first version there is no champion: shown, counted, not served.
+        version = row["champion"] or row["challenger"]
+        metrics = version["metrics"]
+        measured.append(
+            (metrics["probe_accuracy"], metrics["accuracy"], prompt_bytes(version["source"]) / 1024)
+        )
         table.add_row(
             row["task"],
             f"{metrics['num_train']:.0f} + {metrics['num_test']:.0f}",
             f"{metrics['num_levels']:.0f}",
             f"{metrics['probe_accuracy']:.3f}",
             f"{metrics['accuracy']:.3f}",
-            f"{sizes[-1]:.0f}",
-            f"v{champion['version']}",
-            ", ".join(describe(answer) for answer in answers.get(row["task"], [])),
+            f"{measured[-1][2]:.0f}",
+            f"v{version['version']}",
+            ", ".join(describe(answer) for answer in answers[row["task"]])
+            if row["champion"]
+            else f"not served: {version['gate']}",
         )
     console.print(table)
-    served = [row["champion"]["metrics"] for row in listed if row["champion"]]
-    probe = sum(metrics["probe_accuracy"] for metrics in served) / len(served)
-    tuned = sum(metrics["accuracy"] for metrics in served) / len(served)
+    probe, tuned, size = (sum(column) / len(measured) for column in zip(*measured, strict=True))
     console.print(
         f"\nimages: training + held out; accuracies on the latter, mean {probe:.3f} (linear probe) "
         f"and {tuned:.3f} (SHIP).\nOne backbone of {BACKBONE.stat().st_size / 1024:.0f} KB serves all tasks; "
-        f"a prompt takes {sum(sizes) / len(sizes):.0f} KB.\nanswers: over HTTP, tasks in mixed order; "
+        f"a prompt takes {size:.0f} KB.\nanswers: over HTTP, tasks in mixed order; "
         "the truth in brackets where it differs.",
         soft_wrap=True,
     )

@@ -277,7 +277,7 @@ class Registry:
         return TaskInfo(
             task=task,
             champion=self._info(task, model, aliases.get(CHAMPION)),
-            challenger=aliases.get(CHALLENGER),
+            challenger=self._info(task, model, aliases.get(CHALLENGER)),
             previous=aliases.get(PREVIOUS),
             latest=max((int(found.version) for found in model.latest_versions or ()), default=None),
             updated_s=model.last_updated_timestamp / 1000,

@@ -90,7 +90,7 @@ class TaskInfo:
 
     task: str
     champion: VersionInfo | None
-    challenger: int | None
+    challenger: VersionInfo | None
     previous: int | None
     latest: int | None
     updated_s: float

@@ -16,7 +16,6 @@ from ship.pretrain.config import TrainConfig
 from ship.pretrain.images import draw_images
 from ship.pretrain.targets import (
     fit_scaling,
-    flaw_targets,
     image_targets,
     orientation_energy,
     patch_targets,
@@ -70,22 +69,18 @@ class BatchSource:
         order_B = torch.randperm(config.pool_size, generator=Generator().manual_seed(order_seed))
         x_BCHW = self._pool_BCHW[order_B[start : start + config.batch_size]].float() / 255
         x_BCHW = torch.cat([_turn(part, i) for i, part in enumerate(x_BCHW.chunk(_NUM_SYMMETRIES))])
-        patches_BNT, images_BG, flaws_BQ = self._targets(x_BCHW)
+        patches_BNT, images_BG = self._targets(x_BCHW)
         return Batch(
-            x_BCHW=(x_BCHW[:, :3] - 0.5) / 0.5,
+            x_BCHW=(x_BCHW - 0.5) / 0.5,
             visible_BV=self._choose_visible(step),
             target_BNT=self.scaling.patches(patches_BNT),
-            target_BF=self.scaling.images(images_BG, flaws_BQ),
+            target_BF=self.scaling.images(images_BG),
         )
 
-    def _targets(self, drawn_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        patch_size = self.config.architecture.patch_size
-        x_BCHW, flaw_BHW = drawn_BCHW[:, :3], drawn_BCHW[:, 3]
+    def _targets(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         energy_BOHW = orientation_energy(x_BCHW)
-        patches_BNT = patch_targets(x_BCHW, energy_BOHW, patch_size)
-        flaws_BN1, flaws_BQ = flaw_targets(flaw_BHW, patch_size)
-        images_BG = image_targets(x_BCHW, energy_BOHW, patches_BNT)
-        return torch.cat([patches_BNT, flaws_BN1], -1), images_BG, flaws_BQ
+        patches_BNT = patch_targets(x_BCHW, energy_BOHW, self.config.architecture.patch_size)
+        return patches_BNT, image_targets(x_BCHW, energy_BOHW, patches_BNT)
 
     def _choose_visible(self, step: int) -> Tensor:
         config = self.config

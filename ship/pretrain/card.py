@@ -23,8 +23,7 @@ photograph, nothing from anywhere: nobody's rights, nobody's face.
 **Objective.** {hidden_percent:.0f}% of the patches are hidden. For each patch, seen or hidden, the network
 predicts the histograms of its gradient orientations, its mean colours and its contrast. From the class
 token alone, one linear layer predicts the whole image's orientation grid, spectrum and colour layout, and
-how far its patches stray from their mean. Both also predict where a drawn scratch, stain or hole changed the
-surface, and how much. No class labels.
+how far its patches stray from their mean. No labels.
 
 **Cost.** {images_seen:,} images in {num_steps:,} steps of {batch_size}: {cpu_minutes:.1f} core-minutes of
 CPU time ({wall_minutes:.1f} minutes on the clock, on a machine shared with other work), matrix products in
@@ -33,8 +32,8 @@ CPU time ({wall_minutes:.1f} minutes on the clock, on a machine shared with othe
 **Probe.** Features: the frozen class token after the final norm. Test accuracy on real pictures, none of
 which was trained on; mean of {num_seeds} splits; beside it the same network untrained. The flaws are drawn on
 photographs, by other code than the flaws of the training pictures but of the same three kinds. `python -m
-ship.pretrain probe` prints it again. Two settings of the recipe were chosen by such probes: how far the
-image targets are whitened, and that flaws are among the targets.
+ship.pretrain probe` prints it again. One setting of the recipe, how far the image targets are whitened, was
+chosen between two values by a probe of this kind on two splits.
 
 | task | training images | test images | linear | linear, untrained | 5-NN | 5-NN, untrained |
 | --- | --- | --- | --- | --- | --- | --- |

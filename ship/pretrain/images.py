@@ -4,7 +4,7 @@ Owns how textures and shapes are put together, coloured and degraded. Licence-fr
 comes from anywhere. A batch is a pure function of its size and seed, so training can resume without a
 stored state.
 
-Shapes: B images, C colours (and the flaw map), H and W pixels. Images are float32 in 0..1.
+Shapes: B images, C = 3 colours, H and W pixels. Images are float32 in 0..1.
 """
 
 import math
@@ -19,7 +19,7 @@ from ship.pretrain.textures import draw_textures, uniform
 __all__ = ["draw_images"]
 
 # What the masks show, by share. Strokes and fractals share their background with surfaces and scenes.
-_SHARES = {"strokes": 0.25, "fractals": 0.13, "contours": 0.2, "surfaces": 0.42}
+_SHARES = {"strokes": 0.28, "fractals": 0.16, "contours": 0.24, "surfaces": 0.32}
 _COARSE_SIZES = (8, 10, 14, 20, 28)
 
 
@@ -32,24 +32,18 @@ def draw_images(num: int, size: int, seed: int) -> Tensor:
         seed: Same seed, same images, bit for bit (on one machine).
 
     Returns:
-        ``(B,4,H,W)`` in 0..1, kinds in random order: three colours, then how much a drawn flaw (scratch,
-        stain or hole) changed the pixel.
+        ``(B,3,H,W)`` in 0..1, kinds in random order.
     """
     generator = Generator().manual_seed(seed)
     counts = {kind: math.ceil(num * share) for kind, share in _SHARES.items()}
     total = sum(counts.values())
     masks_KBHW = [_draw_masks(counts, size, generator, first=layer == 0) for layer in range(3)]
     canvas_BCHW = _paint(draw_textures(total, size, generator), generator, contrast=1.0)
-    bare_BCHW = canvas_BCHW
     for mask_BHW in masks_KBHW:
         paint_BCHW = _paint(draw_textures(total, size, generator), generator, contrast=0.6)
         canvas_BCHW = torch.lerp(canvas_BCHW, paint_BCHW, mask_BHW[:, None])
-    # The surfaces come last, and all that is painted on them is flaws.
-    flaw_B1HW = (canvas_BCHW - bare_BCHW).abs().mean(1, keepdim=True)
-    flaw_B1HW[: -counts["surfaces"]] = 0
-    drawn_BCHW = torch.cat([canvas_BCHW, flaw_B1HW], 1)
-    drawn_BCHW = _mirror(drawn_BCHW[torch.randperm(total, generator=generator)[:num]], generator)
-    return torch.cat([_degrade(drawn_BCHW[:, :3], generator), drawn_BCHW[:, 3:]], 1)
+    canvas_BCHW = canvas_BCHW[torch.randperm(total, generator=generator)[:num]]
+    return _degrade(_mirror(canvas_BCHW, generator), generator)
 
 
 def _draw_masks(counts: dict[str, int], size: int, generator: Generator, *, first: bool) -> Tensor:
@@ -84,7 +78,7 @@ def _paint(field_BHW: Tensor, generator: Generator, contrast: float) -> Tensor:
     grey_B111 = uniform(generator, num, 1, 1, 1) < 0.5
     low_BC11 = torch.where(grey_B111, low_BC11[:, :1], low_BC11)
     high_BC11 = torch.where(grey_B111, high_BC11[:, :1], high_BC11)
-    strength_B111 = uniform(generator, num, 1, 1, 1).sqrt() * contrast
+    strength_B111 = uniform(generator, num, 1, 1, 1) * contrast
     return low_BC11 + (high_BC11 - low_BC11) * strength_B111 * field_BHW[:, None]
 
 

@@ -1,11 +1,11 @@
-"""What the network learns to predict: image statistics and drawn flaws, per patch and for the whole image.
+"""What the network learns to predict: image statistics, per patch and for the whole image.
 
-Owns the definition of the targets and their scaling. No class labels: in a trial of ours, class labels of
+Owns the definition of the targets and their scaling. No labels: in a trial of ours, class labels of
 fractals taught a small ViT less than nothing, while these dense targets made its class token linearly
 separable (``docs/log.md``).
 
 Shapes: B images, C = 3 colours, H and W pixels, N patches, O orientations, T numbers a patch, G numbers an
-image, F principal axes, Q numbers about flaws.
+image, F principal axes.
 """
 
 import math
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Scaling", "fit_scaling", "flaw_targets", "image_targets", "orientation_energy", "patch_targets"]
+__all__ = ["Scaling", "fit_scaling", "image_targets", "orientation_energy", "patch_targets"]
 
 NUM_ORIENTATIONS = 8
 _CELLS_A_PATCH = 2
@@ -69,23 +69,6 @@ def image_targets(x_BCHW: Tensor, energy_BOHW: Tensor, patches_BNT: Tensor) -> T
     return torch.cat([grid_BG, _spectrum(x_BCHW), colour_BG, standing_out_BG], 1)
 
 
-def flaw_targets(flaw_BHW: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
-    """How visible the worst flaw is.
-
-    Args:
-        flaw_BHW: How much a flaw changed each pixel, in 0..1.
-        patch_size: Of the network.
-
-    Returns:
-        For each patch ``(B,N,1)``; for each ninth of the image and for all of it, ``(B,Q)``. The root lifts
-        faint flaws, the ones that take learning.
-    """
-    visible_B1HW = flaw_BHW[:, None].sqrt()
-    patches_BN1 = functional.max_pool2d(visible_B1HW, patch_size).flatten(2).transpose(1, 2)
-    ninths_BQ = functional.adaptive_max_pool2d(visible_B1HW, 3).flatten(1)
-    return patches_BN1, torch.cat([ninths_BQ, ninths_BQ.amax(1, keepdim=True)], 1)
-
-
 def _by_patch(cells_BOHW: Tensor) -> Tensor:
     """Cells to patches, as ``functional.unfold`` would, but for channels-first pooled maps."""
     return functional.pixel_unshuffle(cells_BOHW, _CELLS_A_PATCH).flatten(2).transpose(1, 2)
@@ -121,8 +104,6 @@ class Scaling:
         mean_T: Of each number of a patch.
         std_T: Of each number of a patch.
         mean_G: Of each number of an image.
-        mean_Q: Of each flaw target of an image.
-        std_Q: Of each flaw target of an image.
         rotate_GF: From centred image targets to their first principal axes, partly whitened.
     """
 
@@ -130,33 +111,22 @@ class Scaling:
     std_T: Tensor
     mean_G: Tensor
     rotate_GF: Tensor
-    mean_Q: Tensor
-    std_Q: Tensor
-
-    @property
-    def num_image_targets(self) -> int:
-        """F + Q."""
-        return self.rotate_GF.shape[1] + len(self.mean_Q)
 
     def patches(self, patches_BNT: Tensor) -> Tensor:
         """Scaled patch targets."""
         return (patches_BNT - self.mean_T) / self.std_T
 
-    def images(self, images_BG: Tensor, flaws_BQ: Tensor) -> Tensor:
-        """Scaled image targets ``(B,F+Q)``. The ten about flaws weigh four times as much as the others."""
-        flaws_BQ = (flaws_BQ - self.mean_Q) / self.std_Q
-        return torch.cat([(images_BG - self.mean_G) @ self.rotate_GF, 2.0 * flaws_BQ], 1)
+    def images(self, images_BG: Tensor) -> Tensor:
+        """Scaled image targets ``(B,F)``."""
+        return (images_BG - self.mean_G) @ self.rotate_GF
 
 
-def fit_scaling(
-    patches_BNT: Tensor, images_BG: Tensor, flaws_BQ: Tensor, whitening: float, num_axes: int
-) -> Scaling:
+def fit_scaling(patches_BNT: Tensor, images_BG: Tensor, whitening: float, num_axes: int) -> Scaling:
     """Scaling from a sample of targets.
 
     Args:
         patches_BNT: Patch targets.
         images_BG: Image targets.
-        flaws_BQ: Flaw targets of the images.
         whitening: 0 standardises the image targets; 1 also makes every principal axis count the same; in
             between an axis of variance v counts as ``v ** (1 - whitening)``. Without it, the few axes that
             tell bright from dark and busy from flat drown those that tell shapes apart.
@@ -175,6 +145,4 @@ def fit_scaling(
         std_T=flat_XT.std(0) + 1e-4,
         mean_G=mean_G,
         rotate_GF=rotate_GF,
-        mean_Q=flaws_BQ.mean(0),
-        std_Q=flaws_BQ.std(0) + 1e-4,
     )

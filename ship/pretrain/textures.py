@@ -29,15 +29,10 @@ def pixel_grid(size: int) -> tuple[Tensor, Tensor]:
 
 
 def draw_textures(num: int, size: int, generator: Generator) -> Tensor:
-    """A batch ``(B,H,W)`` with an even share of every kind of texture, in random order.
-
-    Half of them have some of another one of the batch mixed in: worn bricks, mossy gravel.
-    """
+    """A batch ``(B,H,W)`` with an even share of every kind of texture, in random order."""
     share = math.ceil(num / len(TEXTURES))
     f_BHW = torch.cat([_stretch(texture(share, size, generator)) for texture in TEXTURES])
-    f_BHW = f_BHW[torch.randperm(len(f_BHW), generator=generator)]
-    mixed_in_B11 = uniform(generator, len(f_BHW), 1, 1, low=-0.6, high=0.6).clamp(min=0)
-    return torch.lerp(f_BHW, f_BHW.roll(1, 0), mixed_in_B11)[:num]
+    return f_BHW[torch.randperm(len(f_BHW), generator=generator)[:num]]
 
 
 def power_noise(num: int, size: int, generator: Generator) -> Tensor:

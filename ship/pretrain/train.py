@@ -61,7 +61,7 @@ class Trainer:
         scaling = self._batches.scaling
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed + 1)
-            self._model = MaskedPretrainer(vit, len(scaling.mean_T), scaling.num_image_targets)
+            self._model = MaskedPretrainer(vit, len(scaling.mean_T), scaling.rotate_GF.shape[1])
         weights = list(self._model.parameters())
         groups: list[dict[str, Any]] = [
             {"params": [w for w in weights if w.ndim >= 2], "weight_decay": config.weight_decay},

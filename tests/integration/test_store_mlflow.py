@@ -151,7 +151,7 @@ def test_a_worse_version_stays_challenger_with_the_reason(place: Place) -> None:
     place.record("bolts", key=make_key("2"), accuracy=0.85, data="other images")
 
     [info] = place.registry.tasks()
-    assert (info.champion.version, info.challenger, info.previous, info.latest) == (1, 2, None, 2)
+    assert (info.champion.version, info.challenger.version, info.previous, info.latest) == (1, 2, None, 2)
     newest, oldest = place.registry.versions("bolts")
     assert newest.aliases == ("challenger",)
     assert oldest.aliases == ("champion",)

@@ -100,7 +100,8 @@ class Case:
 def test_forward_loss_and_gradients_match_the_authors(path: Path) -> None:
     case = Case(path)
     output = forward(case.backbone, case.prompt, case.images, with_matching=True)
-    loss = total_loss(output.logits_BC, case.labels, output.matching, case.prompt)
+    head_start = case.prompt.head.weight.detach()
+    loss = total_loss(output.logits_BC, case.labels, output.matching, case.prompt, head_start)
     loss.backward()
     expect, grads = case.named("expect."), case.named("grad.")
     errors = {

@@ -60,13 +60,14 @@ def test_matching_loss_takes_the_closest_token() -> None:
     assert float(matching_loss(prompts[:, :0], tokens)) == 0.0
 
 
-@pytest.mark.parametrize(("start", "expected"), [("published", 0.3), ("gated", 0.3 + 0.02 * 5.0)])
-def test_total_loss_adds_the_matching_loss_and_with_gates_their_penalty(start: str, expected: float) -> None:
-    config = TuneConfig(start=start, matching_weight=0.5, gate_penalty=0.02)
+@pytest.mark.parametrize(("start", "price"), [("published", 0.0), ("gated", 0.02 * 5.0 + 0.1 * 16 * 0.25)])
+def test_total_loss_with_gates_puts_a_price_on_leaving_the_start(start: str, price: float) -> None:
+    config = TuneConfig(start=start, matching_weight=0.5, gate_penalty=0.02, head_penalty=0.1)
     prompt = Prompt(config, level_starts=[0], depth=2, prototypes_RD=torch.zeros(1, 4), num_classes=4)
     prompt.gate.data.copy_(torch.tensor([1.0, 2.0]))
-    loss = total_loss(torch.zeros(2, 4), torch.tensor([1, 3]), torch.tensor(0.6), prompt)
-    assert loss.item() == pytest.approx(math.log(4.0) + expected)
+    head_start = prompt.head.weight.detach() + 0.5
+    loss = total_loss(torch.zeros(2, 4), torch.tensor([1, 3]), torch.tensor(0.6), prompt, head_start)
+    assert loss.item() == pytest.approx(math.log(4.0) + 0.3 + price)
 
 
 @pytest.mark.parametrize("num_images", [3, 4])

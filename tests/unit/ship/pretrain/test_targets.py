@@ -5,7 +5,6 @@ import torch
 
 from ship.pretrain.targets import (
     fit_scaling,
-    flaw_targets,
     image_targets,
     orientation_energy,
     patch_targets,
@@ -89,19 +88,6 @@ def test_a_small_flaw_stands_out_in_the_image_targets() -> None:
     assert standing_out_BG[1].max() > 0.5
 
 
-def test_flaw_targets_say_where_the_worst_of_it_is() -> None:
-    flaw_BHW = torch.zeros(1, 48, 48)
-    flaw_BHW[0, 20, 41] = 0.25
-    flaw_BHW[0, 21, 42] = 0.09
-
-    patches_BN1, image_BQ = flaw_targets(flaw_BHW, patch_size=8)
-
-    assert patches_BN1.shape == (1, 36, 1)
-    assert patches_BN1.flatten().nonzero().flatten().tolist() == [2 * 6 + 5]
-    assert patches_BN1.max() == 0.5
-    assert image_BQ[0].tolist() == [0, 0, 0, 0, 0, 0.5, 0, 0, 0, 0.5]
-
-
 @pytest.mark.parametrize("whitening", [0.0, 0.5, 1.0])
 def test_scaled_targets_have_variance_one(whitening: float) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -109,12 +95,11 @@ def test_scaled_targets_have_variance_one(whitening: float) -> None:
     mixing_GG = torch.randn(6, 6, generator=generator) * 0.4 + torch.eye(6)
     images_BG = torch.randn(400, 6, generator=generator) @ mixing_GG - 2.0
 
-    flaws_BQ = torch.rand(400, 10, generator=generator)
-    scaling = fit_scaling(patches_BNT, images_BG, flaws_BQ, whitening, num_axes=6)
+    scaling = fit_scaling(patches_BNT, images_BG, whitening, num_axes=6)
 
     # 1%: sample statistics of 400 images, and the small constants that guard divisions.
     assert scaling.patches(patches_BNT).var((0, 1)).tolist() == pytest.approx([1.0] * 5, rel=0.01)
-    scaled_BG = scaling.images(images_BG, flaws_BQ)[:, :6]
+    scaled_BG = scaling.images(images_BG)
     assert scaled_BG.var(0).sum().item() == pytest.approx(6.0, rel=0.01)
     assert scaled_BG.mean().abs() < 1e-4
     covariance_GG = scaled_BG.T.cov()
