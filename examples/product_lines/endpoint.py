@@ -1,7 +1,6 @@
 """``ship serve`` as a process of its own, and questions to it over HTTP."""
 
 import random
-import signal
 import socket
 import subprocess
 import sys
@@ -52,8 +51,8 @@ class Endpoint:
             return
 
     def _stop(self) -> None:
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
+        # Not SIGINT: whoever is started in the background of a script has inherited that it is ignored.
+        self._process.terminate()
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:

@@ -213,7 +213,8 @@ def endpoint(plant: Plant) -> Iterator[httpx.Client]:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
                 yield client
         finally:
-            process.send_signal(signal.SIGINT)
+            # Not SIGINT: whoever is started in the background of a script has inherited that it is ignored.
+            process.terminate()
             process.communicate(timeout=60)
     assert wait_until_gone(family) == []
 
