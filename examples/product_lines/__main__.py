@@ -26,7 +26,8 @@ SHIP = str(Path(sys.executable).parent / "ship")
 def main() -> None:
     """Run the demo; the exit status is 0 only if every task was tuned and every champion answered."""
     args = parse_arguments()
-    console = Console(highlight=False)
+    # Where there is no terminal rich would cut the table to 80 columns.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     started_s = time.monotonic()
     folder = args.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

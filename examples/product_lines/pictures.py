@@ -25,7 +25,7 @@ DEFECTS = ("good", "hole", "scratch", "stain")
 def draw_tasks(folder: Path) -> list[str]:
     """Write every task's pictures as ``folder/task/split/label/number.png``; returns the tasks' names."""
     tasks: dict[str, Iterator[Picture]] = {
-        "digits": _digits({str(digit): [digit] for digit in range(10)}, num_train=20),
+        "digits": _digits({str(digit): [digit] for digit in range(10)}, num_train=30),
         "digits-odd-even": _digits({"even": [0, 2, 4, 6, 8], "odd": [1, 3, 5, 7, 9]}, num_train=20),
         "digits-1-or-7": _digits({"1": [1], "7": [7]}, num_train=20),
         "digits-3-or-8": _digits({"3": [3], "8": [8]}, num_train=20),
