@@ -22,17 +22,18 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ship.backbone import Backbone
-from ship.baking import BakedPrompt, bake
+from ship.baking import BakedPrompt
 from ship.card import PromptCard, parse_json
 from ship.errors import ArtifactError, ConfigError
 from ship.prompts import Prompt
 from ship.runtime import Runtime
+from ship.slots import Slot
 
 __all__ = [
     "FILES",
     "LoadedPrompt",
-    "bake_verified",
     "digest_of",
+    "insert_verified",
     "load",
     "pack",
     "probe_image",
@@ -46,8 +47,9 @@ FILES = (TENSORS, CARD, RECORD, README)
 _MAX_BYTES = {TENSORS: 1 << 30, CARD: 16 << 20, RECORD: 64 << 20, README: 1 << 20}
 # Seven names need under a kilobyte; a header of megabytes is an attack on its parser.
 _MAX_TENSOR_HEADER_BYTES = 64 << 10
-# Another processor adds in another order. A wrong prompt is off by whole units.
-_PROBE_TOLERANCE = 2e-3
+# Another processor adds in another order, and a runtime may be of half precision. A wrong prompt is off by
+# whole units.
+_PROBE_TOLERANCE = {torch.float32: 2e-3, torch.float16: 3e-2, torch.bfloat16: 2e-1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,33 +144,40 @@ def probe_image(size: tuple[int, int]) -> Tensor:
 
 
 def run_probe(backbone: Backbone, baked: BakedPrompt) -> list[float]:
-    """The scores that a baked prompt gives for the probe image."""
-    scores: list[float] = Runtime(backbone).infer(probe_image(backbone.image_size), [baked])[0].tolist()
-    return scores
+    """The scores that a baked prompt gives for the probe image, in float32."""
+    padding_bytes = 4 * backbone.info.width
+    runtime = Runtime(backbone, capacity_bytes=baked.num_bytes + padding_bytes)
+    return _ask_probe(runtime, runtime.insert(baked))
 
 
-def bake_verified(backbone: Backbone, loaded: LoadedPrompt) -> BakedPrompt:
-    """Bake a prompt that is about to serve, and check that it answers the probe as it did when it was tuned.
+def insert_verified(runtime: Runtime, loaded: LoadedPrompt) -> Slot:
+    """Insert a prompt that is about to serve, and check that it answers the probe as when it was tuned.
 
     Raises:
         ArtifactError: It belongs to another backbone, or gives other scores.
+        SlotsFullError: There is no room for it.
     """
-    expected = loaded.card.backbone["fingerprint"]
+    backbone, expected = runtime.backbone, loaded.card.backbone["fingerprint"]
     if expected != backbone.fingerprint:
         raise ArtifactError(
             f"prompt of task {loaded.card.task!r} belongs to backbone {loaded.card.backbone['name']!r} "
             f"({expected[:12]}), not to {backbone.name!r} ({backbone.fingerprint[:12]}); load that backbone, "
             "or tune the task on this one"
         )
-    baked = bake(backbone, loaded.prompt)
-    found, wanted = torch.tensor(run_probe(backbone, baked)), torch.tensor(loaded.card.probe["logits"])
+    slot = runtime.insert(loaded.prompt)
+    found, wanted = torch.tensor(_ask_probe(runtime, slot)), torch.tensor(loaded.card.probe["logits"])
     error = float((found - wanted).abs().max())
-    if not error <= _PROBE_TOLERANCE * (1.0 + float(wanted.abs().max())):
+    if not error <= _PROBE_TOLERANCE[runtime.dtype] * (1.0 + float(wanted.abs().max())):
         raise ArtifactError(
             f"prompt of task {loaded.card.task!r}: its scores for the probe image are off by {error:.3g}; "
             "it would not answer as it did when it was tuned"
         )
-    return baked
+    return slot
+
+
+def _ask_probe(runtime: Runtime, slot: Slot) -> list[float]:
+    scores: list[float] = runtime.infer(probe_image(runtime.backbone.image_size), [slot])[0].tolist()
+    return scores
 
 
 def _check_files(files: Mapping[str, bytes]) -> None:

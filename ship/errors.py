@@ -6,7 +6,8 @@
     ├── DataError        a data set that cannot be used; lists every problem found
     ├── ImageError       one image that cannot be decoded
     ├── ArtifactError    a saved prompt that is refused
-    └── TuningError      tuning that went wrong, such as a loss that is not finite
+    ├── TuningError      tuning that went wrong, such as a loss that is not finite
+    └── SlotsFullError   no room for another prompt in a runtime
 
 Every one of them survives pickling, because Ray carries them between processes.
 """
@@ -21,6 +22,7 @@ __all__ = [
     "DataError",
     "ImageError",
     "ShipError",
+    "SlotsFullError",
     "TuningError",
 ]
 
@@ -88,3 +90,7 @@ class ArtifactError(ShipError):
 
 class TuningError(ShipError):
     """Tuning cannot go on."""
+
+
+class SlotsFullError(ShipError):
+    """A prompt does not fit into what is free of the slot pool."""

@@ -1,18 +1,19 @@
 """Answers for any mixture of tasks in one forward pass of the one backbone.
 
-Every row brings its own baked prompt. Keys and values of shorter prompts are padded and masked; attribute
-tokens are made only for the rows whose task has them at that layer; each row has its own head. A row's
-answer does not depend on which rows are beside it, up to the rounding of batched arithmetic.
+Every row brings its own slot of the pool. Keys and values of its prompt are gathered layer by layer, shorter
+prompts padded and masked; attribute tokens are made only for the rows whose task has them; the last block
+runs for the class token alone; each row has its own head. A row's answer does not depend on which rows are
+beside it, up to the rounding of batched arithmetic.
 
-Shapes: B rows, N image tokens, D width, H heads, E head width, P static prompt tokens (the batch's most),
-A attribute tokens, C classes (ragged).
+Shapes: B rows, N image tokens, D width, C classes (ragged).
 """
 
+import copy
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from ship.attention import (
     attend,
@@ -23,133 +24,122 @@ from ship.attention import (
     project_qkv,
 )
 from ship.backbone import Backbone
-from ship.baking import BakedPrompt
-from ship.model import attribute_tokens
-from ship.vit import Block
+from ship.baking import BakedPrompt, bake
+from ship.prompts import Prompt
+from ship.rows import Rows
+from ship.slots import Slot, SlotPool, pad_rows
+
+if TYPE_CHECKING:
+    from ship.vit import Block
 
 __all__ = ["Runtime"]
 
+DEFAULT_CAPACITY_BYTES = 1 << 30
+
 
 class Runtime:
-    """One backbone that answers for many tasks. Holds no state between calls: threads may share it."""
+    """One backbone that answers for many tasks. Threads may share it: insert, infer and let go at will.
 
-    def __init__(self, backbone: Backbone) -> None:
+    Args:
+        backbone: The frozen network.
+        dtype: Of activations, weights and slots: float32, bfloat16 or float16. Prompts are baked in float32,
+            and the head's sums are float32 too.
+        capacity_bytes: Of the slot pool, which is allocated once.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        dtype: torch.dtype = torch.float32,
+        capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
+    ) -> None:
         self.backbone = backbone
+        self._dtype = dtype
+        self._network = backbone if dtype == torch.float32 else _cast(backbone, dtype)
+        self._pool = SlotPool(
+            width=backbone.info.width, dtype=dtype, device=backbone.device, capacity_bytes=capacity_bytes
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of activations and slots."""
+        return self._dtype
+
+    @property
+    def capacity_bytes(self) -> int:
+        """Of the slot pool."""
+        return self._pool.capacity_bytes
+
+    @property
+    def used_bytes(self) -> int:
+        """Of the slot pool, held by slots."""
+        return self._pool.used_bytes
+
+    def insert(self, prompt: Prompt | BakedPrompt) -> Slot:
+        """Put a prompt on the device; it stays for as long as somebody holds the slot.
+
+        Raises:
+            SlotsFullError: There is no room.
+        """
+        return self._pool.insert(bake(self.backbone, prompt) if isinstance(prompt, Prompt) else prompt)
 
     @torch.no_grad()
-    def infer(self, images_BCHW: Tensor, prompts: Sequence[BakedPrompt]) -> list[Tensor]:
+    def infer(self, images_BCHW: Tensor, slots: Sequence[Slot]) -> list[Tensor]:
         """Class scores of each row.
 
         Args:
             images_BCHW: uint8.
-            prompts: One a row; rows may share one.
+            slots: One a row; rows may share one.
 
         Returns:
             ``logits_C`` for each row, float32, on the CPU.
         """
-        if images_BCHW.shape[0] != len(prompts):
-            raise ValueError(
-                f"expected a prompt for each of {images_BCHW.shape[0]} images, got {len(prompts)}"
-            )
-        if not prompts:
+        if images_BCHW.shape[0] != len(slots):
+            raise ValueError(f"expected a slot for each of {images_BCHW.shape[0]} images, got {len(slots)}")
+        if not slots:
             return []
-        z_BND = self.backbone.embed(self.backbone.normalise(images_BCHW))
-        rows = _Rows(prompts)
-        blocks = self.backbone.blocks
+        network = self._network
+        z_BND = network.embed(network.normalise(images_BCHW).to(self._dtype))
+        rows = Rows(slots, self._pool, self._dtype)
         logits_BN: Tensor | None = None
-        for layer, block in enumerate(blocks):
+        last = len(network.blocks) - 1
+        for layer, block in enumerate(network.blocks):
             rows.enter(layer, z_BND, logits_BN)
-            z_BND, logits_BN = _run_block(block, z_BND, rows, layer, is_last=layer == len(blocks) - 1)
-            rows.leave(block)
-        features_BD = self.backbone.norm(z_BND[:, 0])
+            z_BND, logits_BN = _run_block(
+                block, z_BND, rows, layer, is_last=layer == last, with_logits=rows.any_enters(layer + 1)
+            )
+            if layer != last:
+                rows.leave(block, layer)
+        return self._heads(network.norm(z_BND[:, 0]), slots)
+
+    def _heads(self, features_BD: Tensor, slots: Sequence[Slot]) -> list[Tensor]:
+        """Each row's own head: its scores, ragged."""
+        device = features_BD.device
+        head_BC = pad_rows([slot.head_C for slot in slots]).to(device)
+        weight_BCD = self._pool.gather(head_BC).float()
+        scores_BC = (weight_BCD @ features_BD.float().unsqueeze(-1)).squeeze(-1).cpu()
         return [
-            (prompt.weight_CD @ feature_D + prompt.bias_C).float().cpu()
-            for prompt, feature_D in zip(prompts, features_BD, strict=True)
+            scores_C[: slot.num_classes] + slot.bias_C
+            for scores_C, slot in zip(scores_BC, slots, strict=True)
         ]
 
 
-class _Rows:
-    """The prompts of one batch's rows on their way through the layers."""
-
-    def __init__(self, prompts: Sequence[BakedPrompt]) -> None:
-        self.prompts = prompts
-        # Padded over prompts: P first for pad_sequence, then layer by layer B,H,P,E.
-        self.keys_LBHPE = _pad([prompt.keys_LHPE for prompt in prompts])
-        self.values_LBHPE = _pad([prompt.values_LHPE for prompt in prompts])
-        device = self.keys_LBHPE.device
-        lengths_B = torch.tensor([prompt.keys_LHPE.shape[2] for prompt in prompts], device=device)
-        self.static_mask_BP = torch.arange(self.keys_LBHPE.shape[3], device=device) < lengths_B[:, None]
-        self.gate_LB = torch.stack([prompt.gate_L for prompt in prompts], dim=1)
-        self.attribute: dict[int, Tensor] = {}
-
-    def enter(self, layer: int, z_BND: Tensor, logits_BN: Tensor | None) -> None:
-        """Make attribute tokens for the rows whose group enters here; drop those whose level ended."""
-        for row, prompt in enumerate(self.prompts):
-            if layer not in prompt.attribute_at:
-                continue
-            self.attribute.pop(row, None)
-            group_AD = prompt.attribute_at[layer]
-            if group_AD is not None and group_AD.shape[0]:
-                assert logits_BN is not None, "no attribute group enters at layer 0"
-                self.attribute[row] = attribute_tokens(
-                    z_BND[row : row + 1],
-                    logits_BN[row : row + 1],
-                    prototypes_RD=prompt.prototypes_RD,
-                    attribute_AD=group_AD,
-                    mix=prompt.attribute_mix,
-                )[0]
-
-    def keys_values(self, block: Block, layer: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Prompt keys and values ``B,H,P+A,E`` of this layer and the mask ``B,1,1,P+A`` of real ones."""
-        keys, values, mask = self.keys_LBHPE[layer], self.values_LBHPE[layer], self.static_mask_BP
-        if self.attribute:
-            a_BAD, lengths_B = self._padded_attribute(keys.device)
-            _, k_BHAE, v_BHAE = project_qkv(block, block.norm1(a_BAD))
-            keys, values = torch.cat([keys, k_BHAE], dim=2), torch.cat([values, v_BHAE], dim=2)
-            mask_BA = torch.arange(a_BAD.shape[1], device=keys.device) < lengths_B[:, None]
-            mask = torch.cat([mask, mask_BA], dim=1)
-        return keys, values, mask[:, None, None, :]
-
-    def leave(self, block: Block) -> None:
-        """Carry attribute tokens through the block; static ones were carried when they were baked."""
-        if not self.attribute:
-            return
-        rows = list(self.attribute)
-        a_BAD = pad_sequence([self.attribute[row] for row in rows], batch_first=True)
-        out_BAD = finish_block(block, a_BAD, block.norm1(a_BAD))
-        self.attribute = {
-            row: out_AD[: len(self.attribute[row])] for row, out_AD in zip(rows, out_BAD, strict=True)
-        }
-
-    def _padded_attribute(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        width = self.prompts[0].weight_CD.shape[1]
-        empty = torch.zeros(0, width, device=device)
-        tokens = [self.attribute.get(row, empty) for row in range(len(self.prompts))]
-        lengths_B = torch.tensor([len(token) for token in tokens], device=device)
-        return pad_sequence(tokens, batch_first=True), lengths_B
-
-
-def _pad(per_row_LHPE: Sequence[Tensor]) -> Tensor:
-    """Rows of ``L,H,P,E`` with ragged P to one ``L,B,H,P,E``."""
-    padded_BPLHE = pad_sequence([row.permute(2, 0, 1, 3) for row in per_row_LHPE], batch_first=True)
-    return padded_BPLHE.permute(2, 0, 3, 1, 4)
+def _cast(backbone: Backbone, dtype: torch.dtype) -> Backbone:
+    return Backbone(copy.deepcopy(backbone.vit).to(dtype), backbone.info, backbone.device)
 
 
 def _run_block(
-    block: Block, z_BND: Tensor, rows: _Rows, layer: int, *, is_last: bool
-) -> tuple[Tensor, Tensor]:
+    block: "Block", z_BND: Tensor, rows: Rows, layer: int, *, is_last: bool, with_logits: bool
+) -> tuple[Tensor, Tensor | None]:
     """One block for all image tokens, or in the last layer for CLS alone; also the CLS attention logits."""
     q_BHNE, k_BHNE, v_BHNE = project_qkv(block, block.norm1(z_BND))
-    logits_BN = cls_attention_logits(q_BHNE, k_BHNE)
+    logits_BN = cls_attention_logits(q_BHNE, k_BHNE) if with_logits else None
     if is_last:
         q_BHNE, z_BND = q_BHNE[:, :, :1], z_BND[:, :1]
     attended_BHNE = attend(q_BHNE, k_BHNE, v_BHNE)
-    keys, values, mask = rows.keys_values(block, layer)
-    if keys.shape[2]:
-        # A row without any prompt here would be a softmax over nothing: it attends to padding instead, and
-        # its gate below is zero.
-        has_prompt_B111 = mask.any(dim=-1, keepdim=True)
-        prompt_BHNE = attend(q_BHNE, keys, values, mask=mask | ~has_prompt_B111)
-        gate_B111 = rows.gate_LB[layer].view(-1, 1, 1, 1) * has_prompt_B111
-        attended_BHNE = mix_in_prompts(attended_BHNE, prompt_BHNE, gate_B111)
+    found = rows.keys_values(block, layer)
+    if found is not None:
+        prompt_BHNE = attend(q_BHNE, found.keys_BHPE, found.values_BHPE, mask=found.mask_B11P)
+        attended_BHNE = mix_in_prompts(attended_BHNE, prompt_BHNE, found.gate_B111)
     return finish_block(block, z_BND, merge_heads(attended_BHNE)), logits_BN

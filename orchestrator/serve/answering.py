@@ -68,7 +68,7 @@ def answer_rows(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusal]
 
 def _answer_batch(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusal]:
     images_B3HW = torch.from_numpy(np.stack([row.image_3HW for row in rows]))
-    scores = runtime.infer(images_B3HW, [row.served.baked for row in rows])
+    scores = runtime.infer(images_B3HW, [row.served.slot for row in rows])
     num_tasks = len({row.served.task for row in rows})
     return [
         _answer(row.served, logits_C, len(rows), num_tasks)

@@ -51,9 +51,9 @@ class EngineReplica:
         torch.set_num_threads(num_threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         backbone = Backbone.from_arrays(header, ray.get(weights[0]), device)
-        self._runtime = Runtime(backbone)
+        self._runtime = Runtime(backbone, capacity_bytes=options.slot_bytes)
         store = PromptStore(open_objects(store_url))
-        self._residency = Residency(PromptLoader(store, backbone), options.num_loaders)
+        self._residency = Residency(PromptLoader(store, self._runtime), options.num_loaders)
         self._follower = CatalogFollower(
             store, self._residency, poll_s=options.poll_s, retry_s=options.retry_s
         )

@@ -1,13 +1,13 @@
-"""From a digest in the catalog to a prompt that may serve: fetched, checked, baked, and asked its probe."""
+"""From a digest in the catalog to a prompt that may serve: fetched, checked, inserted, asked its probe."""
 
 from collections.abc import Mapping
 from typing import Protocol
 
 from orchestrator.serve.residency import ServedTask
 from orchestrator.store.catalog import CatalogEntry
-from ship.artifact import bake_verified, unpack
-from ship.backbone import Backbone
+from ship.artifact import insert_verified, unpack
 from ship.errors import ArtifactError
+from ship.runtime import Runtime
 
 __all__ = ["ArtifactSource", "PromptLoader"]
 
@@ -21,16 +21,16 @@ class ArtifactSource(Protocol):
 
 
 class PromptLoader:
-    """Loads prompts for one backbone.
+    """Loads prompts into one runtime.
 
     Args:
         source: Where artifacts come from.
-        backbone: That serves them.
+        runtime: That serves them.
     """
 
-    def __init__(self, source: ArtifactSource, backbone: Backbone) -> None:
+    def __init__(self, source: ArtifactSource, runtime: Runtime) -> None:
         self._source = source
-        self._backbone = backbone
+        self._runtime = runtime
 
     def __call__(self, task: str, entry: CatalogEntry) -> ServedTask:
         """Load what a catalog entry names.
@@ -38,6 +38,7 @@ class PromptLoader:
         Raises:
             ArtifactError: It is damaged, or belongs to another task or another backbone.
             StoreError: It cannot be fetched.
+            SlotsFullError: There is no room for it.
         """
         loaded = unpack(self._source.fetch(entry.digest), entry.digest)
         if loaded.card.task != task:
@@ -50,5 +51,5 @@ class PromptLoader:
             version=entry.version,
             digest=entry.digest,
             labels=loaded.card.labels,
-            baked=bake_verified(self._backbone, loaded),
+            slot=insert_verified(self._runtime, loaded),
         )

@@ -39,6 +39,7 @@ class EngineOptions:
         retry_s: Until a prompt that could not be fetched is tried again.
         first_sync_timeout_s: How long a new replica stays out of service to load the catalog.
         num_loaders: Prompts that are loaded at a time.
+        slot_bytes: Device memory for prompts; on a CPU it is taken as prompts come.
     """
 
     max_batch_rows: int = 32
@@ -49,3 +50,4 @@ class EngineOptions:
     retry_s: float = 10.0
     first_sync_timeout_s: float = 60.0
     num_loaders: int = 4
+    slot_bytes: int = 2 << 30

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 from orchestrator.serve.engine_api import TaskState
 from orchestrator.store.catalog import Catalog, CatalogEntry
-from ship.baking import BakedPrompt
 from ship.errors import ArtifactError
+from ship.slots import Slot
 
 __all__ = ["Residency", "ServedTask"]
 
@@ -32,14 +32,14 @@ class ServedTask:
         version: In the registry.
         digest: Of the artifact.
         labels: In the order of the scores.
-        baked: The prompt.
+        slot: The prompt on the device.
     """
 
     task: str
     version: int
     digest: str
     labels: tuple[str, ...]
-    baked: BakedPrompt
+    slot: Slot
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,6 @@ from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.registry import Registry
 from ship.artifact import unpack
 from ship.backbone import Backbone, load_backbone
-from ship.baking import bake
 from ship.images import decode_image
 from ship.runtime import Runtime
 from tests.factories import write_backbone
@@ -71,7 +70,8 @@ class Plant:
         loaded = unpack(self.artifacts[task, version])
         size, interpolation = self.backbone.image_size, self.backbone.interpolation
         image_3HW = decode_image(png, size=size, interpolation=interpolation)
-        (logits_C,) = Runtime(self.backbone).infer(image_3HW[None], [bake(self.backbone, loaded.prompt)])
+        runtime = Runtime(self.backbone)
+        (logits_C,) = runtime.infer(image_3HW[None], [runtime.insert(loaded.prompt)])
         return dict(zip(loaded.card.labels, torch.softmax(logits_C.double(), 0).tolist(), strict=True))
 
     def check(self, reply: httpx.Response, task: str, png: bytes) -> int:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from ship.artifact import FILES, bake_verified, digest_of, load, save, unpack
+from ship.artifact import FILES, digest_of, insert_verified, load, save, unpack
 from ship.backbone import Backbone
 from ship.config import TuneConfig
 from ship.data import TaskData
@@ -65,8 +65,9 @@ def test_what_is_loaded_answers_as_what_was_tuned(
     assert loaded.digest == digest == digest_of(files)
     assert loaded.card.labels == data.labels
     assert {path.name for path in (tmp_path / "artifact").iterdir()} == set(FILES)
-    baked = bake_verified(backbone, loaded)
-    logits = torch.stack(Runtime(backbone).infer(data.test.images_B3HW, [baked] * len(data.test.labels_B)))
+    runtime = Runtime(backbone)
+    slot = insert_verified(runtime, loaded)
+    logits = torch.stack(runtime.infer(data.test.images_B3HW, [slot] * len(data.test.labels_B)))
     accuracy = float((logits.argmax(1) == data.test.labels_B).double().mean())
     assert accuracy == pytest.approx(loaded.card.metrics["accuracy"])
 
@@ -161,13 +162,13 @@ def test_another_digest_than_the_expected_one_is_refused(files: Files) -> None:
 
 def test_a_prompt_of_another_backbone_is_refused(files: Files) -> None:
     with pytest.raises(ArtifactError, match="belongs to backbone 'tiny'"):
-        bake_verified(make_backbone(seed=1), unpack(files))
+        insert_verified(Runtime(make_backbone(seed=1)), unpack(files))
 
 
 def test_a_prompt_that_answers_the_probe_otherwise_is_refused(files: Files, backbone: Backbone) -> None:
     swapped = with_tensors(files, lambda t: t.update({"head.bias": t["head.bias"] + 1.0}))
     with pytest.raises(ArtifactError, match="scores for the probe image are off"):
-        bake_verified(backbone, unpack(swapped))
+        insert_verified(Runtime(backbone), unpack(swapped))
 
 
 def test_a_folder_that_is_no_artifact_is_refused(tmp_path: Path) -> None:

@@ -1,17 +1,21 @@
 """Rows of a mixed batch equal rows served alone, and both equal the plain forward pass."""
 
+import gc
+import threading
+
 import pytest
 import torch
 from torch import Tensor
 
 from ship.artifact import probe_image
 from ship.backbone import Backbone
-from ship.baking import BakedPrompt, bake
+from ship.baking import bake
 from ship.config import TuneConfig
-from ship.errors import ConfigError
+from ship.errors import ConfigError, SlotsFullError
 from ship.model import forward
 from ship.prompts import Prompt
 from ship.runtime import Runtime
+from ship.slots import Slot
 
 # Padded and batched matrix products add in another order.
 TOLERANCE = 1e-5
@@ -46,8 +50,13 @@ PROMPTS = {
 
 
 @pytest.fixture(scope="module")
-def baked(backbone: Backbone) -> dict[str, BakedPrompt]:
-    return {name: bake(backbone, prompt) for name, prompt in PROMPTS.items()}
+def runtime(backbone: Backbone) -> Runtime:
+    return Runtime(backbone, capacity_bytes=4 << 20)
+
+
+@pytest.fixture(scope="module")
+def slots(runtime: Runtime) -> dict[str, Slot]:
+    return {name: runtime.insert(prompt) for name, prompt in PROMPTS.items()}
 
 
 def plain(backbone: Backbone, prompt: Prompt, images: Tensor) -> Tensor:
@@ -57,9 +66,9 @@ def plain(backbone: Backbone, prompt: Prompt, images: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_baked_answers_equal_the_plain_forward_pass(
-    backbone: Backbone, baked: dict[str, BakedPrompt], images: Tensor, name: str
+    backbone: Backbone, runtime: Runtime, slots: dict[str, Slot], images: Tensor, name: str
 ) -> None:
-    found = Runtime(backbone).infer(images, [baked[name]] * len(images))
+    found = runtime.infer(images, [slots[name]] * len(images))
     expected = plain(backbone, PROMPTS[name], images)
     torch.testing.assert_close(torch.stack(found), expected, atol=TOLERANCE, rtol=TOLERANCE)
 
@@ -72,23 +81,21 @@ def test_prompts_change_the_answers(backbone: Backbone, images: Tensor) -> None:
 
 
 def test_rows_of_a_mixed_batch_equal_rows_served_alone(
-    backbone: Backbone, baked: dict[str, BakedPrompt], images: Tensor
+    runtime: Runtime, slots: dict[str, Slot], images: Tensor
 ) -> None:
-    runtime = Runtime(backbone)
     names = list(PROMPTS) * 2
     rows = images[torch.arange(len(names)) % len(images)]
-    mixed = runtime.infer(rows, [baked[name] for name in names])
+    mixed = runtime.infer(rows, [slots[name] for name in names])
     for row, name in enumerate(names):
-        alone = runtime.infer(rows[row : row + 1], [baked[name]])[0]
+        alone = runtime.infer(rows[row : row + 1], [slots[name]])[0]
         torch.testing.assert_close(mixed[row], alone, atol=TOLERANCE, rtol=TOLERANCE)
         assert mixed[row].shape == (PROMPTS[name].num_classes,)
 
 
-def test_empty_and_unequal_batches(backbone: Backbone, baked: dict[str, BakedPrompt]) -> None:
-    runtime = Runtime(backbone)
-    image = probe_image(backbone.image_size)
+def test_empty_and_unequal_batches(runtime: Runtime) -> None:
+    image = probe_image(runtime.backbone.image_size)
     assert runtime.infer(image[:0], []) == []
-    with pytest.raises(ValueError, match="a prompt for each of 1 images"):
+    with pytest.raises(ValueError, match="a slot for each of 1 images"):
         runtime.infer(image, [])
 
 
@@ -105,3 +112,95 @@ def test_attribute_groups_belong_to_the_last_levels_after_layer_0() -> None:
     assert groups["one level"] == 0
     entering = [PROMPTS["every layer a level"].attribute_group_at(layer) for layer in range(4)]
     assert entering == [None, None, 0, 1]
+
+
+def test_a_lower_precision_stays_near_float32(backbone: Backbone, images: Tensor) -> None:
+    names = [name for name in PROMPTS for _ in images]
+    rows = images.repeat(len(PROMPTS), 1, 1, 1)
+    expected = torch.cat([plain(backbone, PROMPTS[name], images).flatten() for name in PROMPTS])
+    # Eight and eleven bits of mantissa through four blocks; scores are of size one.
+    for dtype, tolerance in ((torch.bfloat16, 0.1), (torch.float16, 0.02)):
+        runtime = Runtime(backbone, dtype=dtype, capacity_bytes=4 << 20)
+        slots = {name: runtime.insert(prompt) for name, prompt in PROMPTS.items()}
+        found = torch.cat(runtime.infer(rows, [slots[name] for name in names]))
+        assert float((found - expected).abs().max()) < tolerance, dtype
+
+
+def test_rows_return_to_the_pool_when_a_slot_is_let_go(backbone: Backbone) -> None:
+    runtime = Runtime(backbone, capacity_bytes=4 << 20)
+    held = runtime.insert(PROMPTS["three levels"])
+    assert runtime.used_bytes == held.num_bytes
+    other = runtime.insert(PROMPTS["one level"])
+    assert runtime.used_bytes == held.num_bytes + other.num_bytes
+    del other
+    assert runtime.used_bytes == held.num_bytes
+    del held
+    assert runtime.used_bytes == 0
+
+
+def test_a_full_pool_refuses_and_says_what_is_free(backbone: Backbone, images: Tensor) -> None:
+    prompt = PROMPTS["three levels"]
+    num_bytes = Runtime(backbone, capacity_bytes=1 << 20).insert(prompt).num_bytes
+    # One row of 32 floats is the padding.
+    runtime = Runtime(backbone, capacity_bytes=num_bytes + 128)
+    held = runtime.insert(prompt)
+    with pytest.raises(SlotsFullError, match=f"needs {num_bytes} bytes of the slot pool, 0 of"):
+        runtime.insert(prompt)
+    assert runtime.infer(images[:1], [held])[0].shape == (3,)
+    del held
+    runtime.insert(prompt)
+
+
+def test_ten_thousand_swaps_take_no_more_memory(backbone: Backbone, images: Tensor) -> None:
+    baked = [bake(backbone, PROMPTS[name]) for name in ("three levels", "every layer a level", "one level")]
+    most = max(Runtime(backbone, capacity_bytes=1 << 20).insert(prompt).num_bytes for prompt in baked)
+    runtime = Runtime(backbone, capacity_bytes=4 * most)
+    expected = [runtime.infer(images[:1], [runtime.insert(prompt)])[0] for prompt in baked]
+    served = runtime.insert(baked[0])
+    for swap in range(10_000):
+        # The old one is held until its successor stands, as in serving.
+        served = runtime.insert(baked[swap % 3])
+        assert runtime.used_bytes == served.num_bytes
+        if swap % 1000 == 0:
+            torch.testing.assert_close(runtime.infer(images[:1], [served])[0], expected[swap % 3])
+
+
+def test_swaps_under_load_never_disturb_another_row(backbone: Backbone, images: Tensor) -> None:
+    """Rows of a steady task, and of one that is swapped all the time: always one whole version."""
+    runtime = Runtime(backbone, capacity_bytes=1 << 20)
+    steady, versions = (
+        PROMPTS["three levels"],
+        [PROMPTS["every layer a level"], PROMPTS["other attribute count"]],
+    )
+    expected = [plain(backbone, prompt, images[:1])[0] for prompt in (steady, *versions)]
+    held, current = [runtime.insert(steady)], [runtime.insert(versions[0])]
+    stop, wrong, num_answers = threading.Event(), [], [0]
+
+    def ask() -> None:
+        while not stop.is_set():
+            first, second = runtime.infer(images[[0, 0]], [held[0], current[0]])
+            # A mixture of two versions would be near neither.
+            is_whole = any(
+                second.shape == logits.shape
+                and torch.allclose(second, logits, atol=TOLERANCE, rtol=TOLERANCE)
+                for logits in expected[1:]
+            )
+            if not is_whole or not torch.allclose(first, expected[0], atol=TOLERANCE, rtol=TOLERANCE):
+                wrong.append((first, second))
+            num_answers[0] += 1
+
+    askers = [threading.Thread(target=ask) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    num_swaps = 0
+    while num_swaps < 300 or num_answers[0] < 60:
+        num_swaps += 1
+        current[0] = runtime.insert(versions[num_swaps % 2])
+    stop.set()
+    for asker in askers:
+        asker.join()
+    assert not wrong
+    held.clear()
+    current.clear()
+    gc.collect()
+    assert runtime.used_bytes == 0

@@ -5,6 +5,7 @@ import warnings
 import pytest
 
 from ship.backbone import Backbone, load_backbone
+from ship.runtime import Runtime
 from tests.factories import write_backbone
 
 with warnings.catch_warnings():
@@ -18,3 +19,8 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     folder = tmp_path_factory.mktemp("backbones") / "small"
     write_backbone(folder)
     return load_backbone(str(folder))
+
+
+@pytest.fixture(scope="session")
+def runtime(backbone: Backbone) -> Runtime:
+    return Runtime(backbone, capacity_bytes=16 << 20)

@@ -15,6 +15,7 @@ from ship.baking import bake
 from ship.card import PromptCard
 from ship.config import TuneConfig
 from ship.prompts import Prompt
+from ship.runtime import Runtime
 
 
 def make_prompt(backbone: Backbone, num_classes: int, seed: int) -> Prompt:
@@ -66,15 +67,16 @@ def make_artifact(backbone: Backbone, task: str, num_classes: int = 3, seed: int
 
 
 def make_served(
-    backbone: Backbone, task: str, version: int = 1, num_classes: int = 3, seed: int = 0
+    runtime: Runtime, task: str, version: int = 1, num_classes: int = 3, seed: int = 0
 ) -> ServedTask:
     """A task as the loader would make it."""
+    backbone = runtime.backbone
     return ServedTask(
         task=task,
         version=version,
         digest=digest_of(make_artifact(backbone, task, num_classes, seed)),
         labels=make_labels(task, num_classes, seed),
-        baked=bake(backbone, make_prompt(backbone, num_classes, seed)),
+        slot=runtime.insert(make_prompt(backbone, num_classes, seed)),
     )
 
 

@@ -12,9 +12,9 @@ from orchestrator.serve.engine_api import Answer, Image, Refusal
 from orchestrator.serve.residency import Residency, ServedTask
 from orchestrator.store.catalog import Catalog, CatalogEntry
 from ship.backbone import Backbone
-from ship.baking import BakedPrompt
 from ship.errors import ArtifactError
 from ship.runtime import Runtime
+from ship.slots import Slot
 from tests.unit.orchestrator.serve.factory import make_served
 
 
@@ -23,9 +23,9 @@ def draw(backbone: Backbone, seed: int) -> Image:
 
 
 @pytest.fixture
-def rows(backbone: Backbone) -> list[Row]:
+def rows(backbone: Backbone, runtime: Runtime) -> list[Row]:
     served = [
-        make_served(backbone, task, version, num_classes, seed=version)
+        make_served(runtime, task, version, num_classes, seed=version)
         for task, version, num_classes in (("bolts", 1, 2), ("nuts", 2, 5), ("bolts", 3, 2))
     ]
     return [Row(image_3HW=draw(backbone, seed), served=task) for seed, task in enumerate(served)]
@@ -34,25 +34,24 @@ def rows(backbone: Backbone) -> list[Row]:
 class Picky:
     """A runtime that fails for one prompt, and gives NaN for another."""
 
-    def __init__(self, backbone: Backbone, fails_for: ServedTask, broken: ServedTask) -> None:
-        self.runtime = Runtime(backbone)
-        self.fails_for, self.broken = fails_for.baked, broken.baked
+    def __init__(self, runtime: Runtime, fails_for: ServedTask, broken: ServedTask) -> None:
+        self.runtime = runtime
+        self.fails_for, self.broken = fails_for.slot, broken.slot
 
-    def infer(self, images_B3HW: Tensor, prompts: Sequence[BakedPrompt]) -> list[Tensor]:
-        if any(prompt is self.fails_for for prompt in prompts):
+    def infer(self, images_B3HW: Tensor, slots: Sequence[Slot]) -> list[Tensor]:
+        if any(slot is self.fails_for for slot in slots):
             raise RuntimeError("out of memory")
-        found = self.runtime.infer(images_B3HW, prompts)
+        found = self.runtime.infer(images_B3HW, slots)
         return [
-            logits_C * float("nan") if prompt is self.broken else logits_C
-            for logits_C, prompt in zip(found, prompts, strict=True)
+            logits_C * float("nan") if slot is self.broken else logits_C
+            for logits_C, slot in zip(found, slots, strict=True)
         ]
 
 
-def test_rows_of_a_mixed_batch_are_answered_as_alone(backbone: Backbone, rows: list[Row]):
-    runtime = Runtime(backbone)
+def test_rows_of_a_mixed_batch_are_answered_as_alone(runtime: Runtime, rows: list[Row]):
     together = answer_rows(runtime, rows)
     for row, answer in zip(rows, together, strict=True):
-        logits_C = runtime.infer(torch.from_numpy(row.image_3HW)[None], [row.served.baked])[0]
+        logits_C = runtime.infer(torch.from_numpy(row.image_3HW)[None], [row.served.slot])[0]
         expected = dict(zip(row.served.labels, torch.softmax(logits_C.double(), 0).tolist(), strict=True))
         # float32 sums in another order.
         assert dict(answer.probabilities) == pytest.approx(expected, abs=1e-5)
@@ -61,16 +60,16 @@ def test_rows_of_a_mixed_batch_are_answered_as_alone(backbone: Backbone, rows: l
         assert (answer.batch_rows, answer.batch_tasks) == (3, 2)
 
 
-def test_probabilities_fall_and_sum_to_one(backbone: Backbone, rows: list[Row]):
-    for answer in answer_rows(Runtime(backbone), rows):
+def test_probabilities_fall_and_sum_to_one(runtime: Runtime, rows: list[Row]):
+    for answer in answer_rows(runtime, rows):
         values = [value for _, value in answer.probabilities]
         assert values == sorted(values, reverse=True)
         assert sum(values) == pytest.approx(1.0, abs=1e-12)
 
 
-def test_a_row_that_fails_fails_alone(backbone: Backbone, rows: list[Row]):
-    runtime = Picky(backbone, fails_for=rows[1].served, broken=rows[2].served)
-    first, second, third = answer_rows(runtime, rows)
+def test_a_row_that_fails_fails_alone(runtime: Runtime, rows: list[Row]):
+    picky = Picky(runtime, fails_for=rows[1].served, broken=rows[2].served)
+    first, second, third = answer_rows(picky, rows)
     assert isinstance(first, Answer)
     assert isinstance(second, Refusal)
     assert second.reason == "failed"
@@ -79,15 +78,15 @@ def test_a_row_that_fails_fails_alone(backbone: Backbone, rows: list[Row]):
     assert "no numbers" in third.detail
 
 
-def test_an_image_of_another_size_fails_alone(backbone: Backbone, rows: list[Row]):
+def test_an_image_of_another_size_fails_alone(runtime: Runtime, rows: list[Row]):
     odd = Row(image_3HW=np.zeros((3, 7, 7), dtype=np.uint8), served=rows[0].served)
-    good, bad = answer_rows(Runtime(backbone), [rows[0], odd])
+    good, bad = answer_rows(runtime, [rows[0], odd])
     assert isinstance(good, Answer)
     assert isinstance(bad, Refusal)
 
 
-def test_looking_up_a_task_says_why_none_answers(backbone: Backbone):
-    served = make_served(backbone, "bolts", version=2)
+def test_looking_up_a_task_says_why_none_answers(runtime: Runtime):
+    served = make_served(runtime, "bolts", version=2)
 
     def load(task: str, entry: CatalogEntry) -> ServedTask:
         if task == "bolts":

@@ -29,50 +29,50 @@ class Files:
         return self.files
 
 
-def test_a_prompt_from_the_store_answers_as_it_did(tmp_path: Path, backbone: Backbone):
+def test_a_prompt_from_the_store_answers_as_it_did(tmp_path: Path, backbone: Backbone, runtime: Runtime):
     store = PromptStore(LocalObjects(tmp_path))
     digest = store.publish("bolts", "0" * 64, make_artifact(backbone, "bolts", num_classes=4, seed=5)).digest
-    served = PromptLoader(store, backbone)("bolts", CatalogEntry(version=3, digest=digest))
+    served = PromptLoader(store, runtime)("bolts", CatalogEntry(version=3, digest=digest))
     assert (served.task, served.version, served.digest) == ("bolts", 3, digest)
     assert served.labels == make_labels("bolts", 4, 5)
     image_1CHW = torch.randint(0, 256, (1, 3, *backbone.image_size), dtype=torch.uint8)
-    expected = make_served(backbone, "bolts", num_classes=4, seed=5)
-    (found_C,) = Runtime(backbone).infer(image_1CHW, [served.baked])
-    (expected_C,) = Runtime(backbone).infer(image_1CHW, [expected.baked])
+    expected = make_served(runtime, "bolts", num_classes=4, seed=5)
+    (found_C,) = runtime.infer(image_1CHW, [served.slot])
+    (expected_C,) = runtime.infer(image_1CHW, [expected.slot])
     assert torch.equal(found_C, expected_C)
 
 
-def test_the_prompt_of_another_task_is_refused(backbone: Backbone):
+def test_the_prompt_of_another_task_is_refused(backbone: Backbone, runtime: Runtime):
     files = make_artifact(backbone, "nuts")
     with pytest.raises(ArtifactError, match="prompt of task 'nuts', but version 2 of task 'bolts'"):
-        PromptLoader(Files(files), backbone)("bolts", CatalogEntry(version=2, digest=digest_of(files)))
+        PromptLoader(Files(files), runtime)("bolts", CatalogEntry(version=2, digest=digest_of(files)))
 
 
-def test_the_prompt_of_another_backbone_is_refused(tmp_path: Path, backbone: Backbone):
+def test_the_prompt_of_another_backbone_is_refused(tmp_path: Path, runtime: Runtime):
     write_backbone(tmp_path / "other", seed=1)
     files = make_artifact(load_backbone(str(tmp_path / "other")), "bolts")
     with pytest.raises(ArtifactError, match="belongs to backbone"):
-        PromptLoader(Files(files), backbone)("bolts", CatalogEntry(version=1, digest=digest_of(files)))
+        PromptLoader(Files(files), runtime)("bolts", CatalogEntry(version=1, digest=digest_of(files)))
 
 
-def test_a_prompt_that_answers_its_probe_otherwise_is_refused(backbone: Backbone):
+def test_a_prompt_that_answers_its_probe_otherwise_is_refused(backbone: Backbone, runtime: Runtime):
     files = make_artifact(backbone, "bolts")
     card = json.loads(files["prompt.json"])
     card["probe"]["logits"] = [value + 1.0 for value in card["probe"]["logits"]]
     files["prompt.json"] = json.dumps(card).encode()
     with pytest.raises(ArtifactError, match="probe image"):
-        PromptLoader(Files(files), backbone)("bolts", CatalogEntry(version=1, digest=digest_of(files)))
+        PromptLoader(Files(files), runtime)("bolts", CatalogEntry(version=1, digest=digest_of(files)))
 
 
-def test_other_bytes_than_the_catalog_names_are_refused(backbone: Backbone):
+def test_other_bytes_than_the_catalog_names_are_refused(backbone: Backbone, runtime: Runtime):
     with pytest.raises(ArtifactError, match="expected sha256"):
-        PromptLoader(Files(make_artifact(backbone, "bolts")), backbone)(
+        PromptLoader(Files(make_artifact(backbone, "bolts")), runtime)(
             "bolts", CatalogEntry(version=1, digest="0" * 64)
         )
 
 
-def test_an_artifact_that_is_not_there_is_an_error_of_the_store(tmp_path: Path, backbone: Backbone):
-    loader = PromptLoader(PromptStore(LocalObjects(tmp_path)), backbone)
+def test_an_artifact_that_is_not_there_is_an_error_of_the_store(tmp_path: Path, runtime: Runtime):
+    loader = PromptLoader(PromptStore(LocalObjects(tmp_path)), runtime)
     with pytest.raises(StoreError, match="no such object"):
         loader("bolts", CatalogEntry(version=1, digest="0" * 64))
 

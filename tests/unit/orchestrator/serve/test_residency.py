@@ -10,9 +10,9 @@ import pytest
 from orchestrator.errors import StoreError
 from orchestrator.serve.residency import Residency, ServedTask
 from orchestrator.store.catalog import Catalog, CatalogEntry
-from ship.backbone import Backbone
-from ship.baking import BakedPrompt
 from ship.errors import ArtifactError
+from ship.runtime import Runtime
+from ship.slots import Slot
 from tests.unit.orchestrator.serve.factory import make_served
 
 
@@ -31,7 +31,7 @@ def digest(task: str, version: int) -> str:
 class Loader:
     """Makes served tasks that say of themselves what they are; fails for the digests it is told to."""
 
-    baked: BakedPrompt
+    slot: Slot
     errors: dict[str, Exception] = field(default_factory=dict)
     loads: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -43,13 +43,13 @@ class Loader:
             raise error
         labels = (f"{task}-{entry.version}",)
         return ServedTask(
-            task=task, version=entry.version, digest=entry.digest, labels=labels, baked=self.baked
+            task=task, version=entry.version, digest=entry.digest, labels=labels, slot=self.slot
         )
 
 
 @pytest.fixture
-def load(backbone: Backbone) -> Loader:
-    return Loader(make_served(backbone, "any").baked)
+def load(runtime: Runtime) -> Loader:
+    return Loader(make_served(runtime, "any").slot)
 
 
 @pytest.fixture
