@@ -12,13 +12,19 @@ from ship.vit import Block
 
 __all__ = [
     "attend",
+    "attend_unfused_if_faster",
     "cls_attention_logits",
     "finish_block",
     "gather_tokens",
     "merge_heads",
     "mix_in_prompts",
+    "project_keys_values",
     "project_qkv",
 ]
+
+
+# Up to here plain products won on the CPU that was measured; at 197 keys they lost in float32.
+_FEW_KEYS = 64
 
 
 def project_qkv(block: Block, y_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -30,9 +36,35 @@ def project_qkv(block: Block, y_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return attention.q_norm(q_BHNE), attention.k_norm(k_BHNE), v_BHNE
 
 
+def project_keys_values(block: Block, y_BPD: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values alone of normalised tokens that ask nothing themselves, each ``B,H,P,E``."""
+    attention = block.attn
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+    start = weight.shape[0] // 3
+    keys_values = F.linear(y_BPD, weight[start:], None if bias is None else bias[start:])
+    k_BPHE, v_BPHE = keys_values.unflatten(-1, (2, attention.num_heads, attention.head_dim)).unbind(2)
+    k_BHPE: Tensor = attention.k_norm(k_BPHE.transpose(1, 2))
+    v_BHPE: Tensor = v_BPHE.transpose(1, 2)
+    return k_BHPE, v_BHPE
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """``softmax(q k^T E^-0.5 + mask) v``."""
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def attend_unfused_if_faster(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """``attend`` for inference: as plain products where a CPU's fused kernel is the slower one.
+
+    It is for few keys, and in half precision (docs/log.md has the times).
+    """
+    is_short = k.shape[2] <= _FEW_KEYS
+    if q.device.type != "cpu" or not (is_short or q.dtype == torch.bfloat16):
+        return attend(q, k, v, mask)
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -torch.inf)
+    return logits.softmax(dim=-1) @ v
 
 
 def mix_in_prompts(image_BHNE: Tensor, prompt_BHNE: Tensor, gate: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ship.attention import finish_block, gather_tokens, project_qkv
+from ship.attention import finish_block, gather_tokens, project_keys_values
 from ship.slots import Slot, SlotPool, pad_rows
 from ship.vit import Block
 
@@ -119,7 +119,7 @@ class Rows:
     def _attribute_keys_values(self, block: Block) -> tuple[Tensor, Tensor]:
         having = [row for row, number in enumerate(self._num_attribute) if number]
         a_IAD = _pick(self._attribute_BAD, having)
-        _, k_IHAE, v_IHAE = project_qkv(block, block.norm1(a_IAD))
+        k_IHAE, v_IHAE = project_keys_values(block, block.norm1(a_IAD))
         if len(having) == len(self._slots):
             return k_IHAE, v_IHAE
         empty = k_IHAE.new_zeros(len(self._slots), *k_IHAE.shape[1:])

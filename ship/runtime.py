@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ship.attention import (
-    attend,
+    attend_unfused_if_faster,
     cls_attention_logits,
     finish_block,
     merge_heads,
@@ -137,9 +137,11 @@ def _run_block(
     logits_BN = cls_attention_logits(q_BHNE, k_BHNE) if with_logits else None
     if is_last:
         q_BHNE, z_BND = q_BHNE[:, :, :1], z_BND[:, :1]
-    attended_BHNE = attend(q_BHNE, k_BHNE, v_BHNE)
+    attended_BHNE = attend_unfused_if_faster(q_BHNE, k_BHNE, v_BHNE)
     found = rows.keys_values(block, layer)
     if found is not None:
-        prompt_BHNE = attend(q_BHNE, found.keys_BHPE, found.values_BHPE, mask=found.mask_B11P)
+        prompt_BHNE = attend_unfused_if_faster(
+            q_BHNE, found.keys_BHPE, found.values_BHPE, mask=found.mask_B11P
+        )
         attended_BHNE = mix_in_prompts(attended_BHNE, prompt_BHNE, found.gate_B111)
     return finish_block(block, z_BND, merge_heads(attended_BHNE)), logits_BN
