@@ -43,9 +43,8 @@ def project_keys_values(block: Block, y_BPD: Tensor) -> tuple[Tensor, Tensor]:
     start = weight.shape[0] // 3
     keys_values = F.linear(y_BPD, weight[start:], None if bias is None else bias[start:])
     k_BPHE, v_BPHE = keys_values.unflatten(-1, (2, attention.num_heads, attention.head_dim)).unbind(2)
-    k_BHPE: Tensor = attention.k_norm(k_BPHE.transpose(1, 2))
-    v_BHPE: Tensor = v_BPHE.transpose(1, 2)
-    return k_BHPE, v_BHPE
+    k_BHPE = attention.k_norm(k_BPHE.transpose(1, 2))
+    return k_BHPE, v_BPHE.transpose(1, 2)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -64,7 +63,8 @@ def attend_unfused_if_faster(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Non
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf)
-    return logits.softmax(dim=-1) @ v
+    attended: Tensor = logits.softmax(dim=-1) @ v
+    return attended
 
 
 def mix_in_prompts(image_BHNE: Tensor, prompt_BHNE: Tensor, gate: Tensor) -> Tensor:
