@@ -17,6 +17,7 @@ from ray import serve
 from ray.serve import context as serve_context
 
 from orchestrator.errors import ServeError
+from orchestrator.processes import end_processes, find_processes
 from orchestrator.serve.signals import deferred_signals
 
 __all__ = ["Session", "ray_session", "serve_session"]
@@ -65,7 +66,10 @@ def ray_session(address: str | None, num_bytes: int) -> Iterator[Session]:
         try:
             yield _describe(is_own=address is None)
         finally:
+            started = find_processes(folder)
             ray.shutdown()
+            # Ray does not wait for its workers.
+            end_processes(started)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

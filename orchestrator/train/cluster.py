@@ -15,6 +15,7 @@ from pathlib import Path
 import ray
 
 from orchestrator.errors import ExecutionError
+from orchestrator.processes import end_processes, find_processes
 from orchestrator.settings import Settings
 
 __all__ = ["Session", "ray_session"]
@@ -102,7 +103,10 @@ def _started(logs: Path, num_workers: int | None) -> Iterator[Session]:
             session.keep_logs = True
             raise
         finally:
+            started = find_processes(str(folder))
             ray.shutdown()
+            # Ray does not wait for its workers.
+            end_processes(started)
             if session.keep_logs:
                 _copy_logs(folder, logs)
     finally:
