@@ -8,7 +8,7 @@ __all__ = ["end_processes", "find_processes"]
 
 
 def find_processes(mark: str) -> list[psutil.Process]:
-    """Children of this process with ``mark`` in their command line, and everything that descends from them."""
+    """Children of this process with ``mark`` in their command line, and all that descends from them."""
     found: list[psutil.Process] = []
     for child in psutil.Process().children():
         # It may end at any time.

@@ -38,7 +38,7 @@ def test_a_marked_child_is_found_with_what_it_started(marked) -> None:
 
 
 def test_what_does_not_end_by_itself_is_killed(marked) -> None:
-    mark, parent = marked
+    mark, _ = marked
     found = find_processes(mark)
     end_processes(found, patience_s=0.1)
     # A grandchild's corpse is init's to bury, which takes a moment.
