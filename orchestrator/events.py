@@ -15,7 +15,7 @@ class Event:
 
     Attributes:
         kind: ``leased`` (a worker took it; data: worker), ``epoch`` (data: epoch, num_epochs,
-            loss, matching_loss, train_accuracy, val_accuracy or None, lr), ``published``
+            loss, matching_loss, train_accuracy, val_accuracy and val_loss or None, lr), ``published``
             (data: digest, metrics), ``failed`` (for good; data: cause, detail) or ``retried`` (this
             attempt is over, another will follow; data: cause).
         task: Task name.

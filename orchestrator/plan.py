@@ -15,7 +15,7 @@ from orchestrator.manifest import Manifest, TaskEntry
 from ship.config import METHOD_VERSION, TuneConfig
 from ship.data import DataSource, DataSummary, describe_data
 from ship.errors import DataError
-from ship.tuning import count_epochs
+from ship.schedule import count_epochs
 
 __all__ = ["BackboneShape", "Plan", "PlannedTask", "TaskSpec", "make_plan", "task_key"]
 

@@ -20,6 +20,7 @@ __all__ = [
     "mix_in_prompts",
     "project_keys_values",
     "project_qkv",
+    "project_queries",
 ]
 
 
@@ -34,6 +35,16 @@ def project_qkv(block: Block, y_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     qkv = attention.qkv(y_BND).reshape(batch, num_tokens, 3, attention.num_heads, attention.head_dim)
     q_BHNE, k_BHNE, v_BHNE = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     return attention.q_norm(q_BHNE), attention.k_norm(k_BHNE), v_BHNE
+
+
+def project_queries(block: Block, y_BJD: Tensor) -> Tensor:
+    """Queries alone of normalised tokens: ``B,H,J,E``."""
+    attention = block.attn
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+    end = weight.shape[0] // 3
+    q_BJD = F.linear(y_BJD, weight[:end], None if bias is None else bias[:end])
+    q_BHJE: Tensor = attention.q_norm(q_BJD.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2))
+    return q_BHJE
 
 
 def project_keys_values(block: Block, y_BPD: Tensor) -> tuple[Tensor, Tensor]:

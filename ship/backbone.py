@@ -6,6 +6,7 @@ prompts: ``ship.model`` runs timm's own blocks with them.
 Shapes: B batch, N tokens (class and register tokens included), D width.
 """
 
+import copy
 import hashlib
 import json
 import warnings
@@ -117,6 +118,12 @@ class Backbone:
         return self._mean_C11.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, and so of all activations."""
+        dtype: torch.dtype = next(self.vit.parameters()).dtype
+        return dtype
+
+    @property
     def blocks(self) -> list[Block]:
         """The L transformer blocks, timm's own."""
         return list(self.vit.blocks)
@@ -134,8 +141,15 @@ class Backbone:
 
     def embed(self, images_BCHW: Tensor) -> Tensor:
         """Normalised images to the tokens ``z_BND`` that enter the first block; token 0 is CLS."""
-        z_BND: Tensor = self.vit.norm_pre(self.vit._pos_embed(self.vit.patch_embed(images_BCHW)))
+        patches_BPD = self.vit.patch_embed(images_BCHW.to(self.dtype))
+        z_BND: Tensor = self.vit.norm_pre(self.vit._pos_embed(patches_BPD))
         return z_BND
+
+    def cast(self, dtype: torch.dtype) -> Self:
+        """The same backbone computing in another dtype: its weights are cast once, here."""
+        if dtype == self.dtype:
+            return self
+        return type(self)(copy.deepcopy(self.vit).to(dtype), self.info, self.device)
 
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Header (JSON values) and weights, for other processes on this machine to share without a copy."""

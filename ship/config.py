@@ -38,8 +38,10 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "epochs": (lambda v: _is_int(v) and 1 <= v <= 100_000, "a whole number from 1 to 100000"),
     "warmup_epochs": (lambda v: _is_int(v) and v >= 0, "a whole number from 0"),
     "min_steps": (lambda v: _is_int(v) and 0 <= v <= 1_000_000, "a whole number from 0 to 1000000"),
+    "patience": (lambda v: _is_int(v) and v >= 0, "a whole number from 0"),
     "batch_size": (lambda v: _is_int(v) and 1 <= v <= 65_536, "a whole number from 1 to 65536"),
     "max_hierarchy_images": (lambda v: _is_int(v) and v >= 1, "a whole number from 1"),
+    "precision": (lambda v: v in ("auto", "float32", "bfloat16"), "`auto`, `float32` or `bfloat16`"),
     "seed": (lambda v: _is_int(v) and 0 <= v < 2**31, "a whole number from 0 to 2147483647"),
 }
 
@@ -79,8 +81,12 @@ class TuneConfig:
         epochs: Passes over the training images.
         warmup_epochs: Epochs of linear warm-up before the cosine (at most a tenth of all epochs are used).
         min_steps: Floor on optimizer steps: small data gets more epochs until this many steps are reached.
+        patience: Epochs without a lower validation loss after which tuning ends early; 0 for never. The
+            prompt is still that of the last epoch.
         batch_size: Training images a step.
         max_hierarchy_images: Training images used to find levels.
+        precision: Of activations and frozen weights while tuning: ``float32``, ``bfloat16``, or ``auto`` for
+            bfloat16 where the device multiplies in it. What is tuned, and every evaluation, is in float32.
         seed: Seeds initial values, k-means and the order of images.
     """
 
@@ -103,8 +109,10 @@ class TuneConfig:
     epochs: int = 100
     warmup_epochs: int = 10
     min_steps: int = 0
+    patience: int = 0
     batch_size: int = 64
     max_hierarchy_images: int = 1000
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:

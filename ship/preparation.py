@@ -18,7 +18,7 @@ from ship.hierarchy import auto_threshold, class_token_features, find_level_star
 from ship.prompts import Prompt
 from ship.prototypes import find_prototypes
 
-__all__ = ["Preparation", "prepare"]
+__all__ = ["Features", "Preparation", "extract_features", "prepare"]
 
 _BATCH = 256
 
@@ -38,46 +38,72 @@ class Preparation:
     probe_accuracy: float
 
 
-def prepare(backbone: Backbone, data: TaskData, config: TuneConfig) -> tuple[Prompt, Preparation]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Features:
+    """Class tokens after each block of the bare backbone, float32, on the CPU.
+
+    Attributes:
+        train_LND: Of the training images.
+        held_out_ND: Of the held-out images, after the last block.
+    """
+
+    train_LND: Tensor
+    held_out_ND: Tensor
+
+
+def extract_features(backbone: Backbone, data: TaskData) -> Features:
+    """Run the bare backbone over a task's images. Settings play no part: candidates may share the result."""
+    return Features(
+        train_LND=class_token_features(backbone, data.train.images_B3HW.split(_BATCH)),
+        held_out_ND=class_token_features(backbone, data.held_out.images_B3HW.split(_BATCH))[-1],
+    )
+
+
+def prepare(
+    backbone: Backbone, data: TaskData, config: TuneConfig, features: Features
+) -> tuple[Prompt, Preparation]:
     """Find levels and prototypes, fit the linear probe, draw the initial prompt.
 
     Raises:
-        ConfigError: The settings do not fit the backbone.
+        ConfigError: The settings do not fit the backbone or the data.
     """
-    _check_fit(backbone, config)
+    _check_fit(backbone, data, config)
     generator = torch.Generator().manual_seed(config.seed)
-    features_LND = class_token_features(backbone, data.train.images_B3HW.split(_BATCH))
-    chosen_N = _choose(features_LND.shape[1], config.max_hierarchy_images, generator)
-    affinity_LL = layer_affinity(features_LND[:, chosen_N])
+    train_LND = features.train_LND
+    chosen_N = _choose(train_LND.shape[1], config.max_hierarchy_images, generator)
+    affinity_LL = layer_affinity(train_LND[:, chosen_N])
     threshold = auto_threshold(affinity_LL) if config.threshold == "auto" else float(config.threshold)
     prompt = Prompt(
         config,
         level_starts=find_level_starts(affinity_LL, threshold),
         depth=backbone.info.depth,
-        prototypes_RD=find_prototypes(features_LND[-1, chosen_N], config.num_prototypes, config.seed),
+        prototypes_RD=find_prototypes(train_LND[-1, chosen_N], config.num_prototypes, config.seed),
         num_classes=len(data.labels),
     )
     prompt.initialise(generator)
-    probe = _fit_probe(backbone, features_LND[-1], data.train.labels_B, config.seed)
+    probe = _fit_probe(backbone, train_LND[-1], data.train.labels_B, config.seed)
     if config.start == "gated":
         _copy_head(prompt, probe)
-    held_out = data.held_out
-    held_out_LND = class_token_features(backbone, held_out.images_B3HW.split(_BATCH))
-    logits_BC = probe.logits(_normed(backbone, held_out_LND[-1]))
+    logits_BC = probe.logits(_normed(backbone, features.held_out_ND))
     preparation = Preparation(
         affinity=affinity_LL.tolist(),
         threshold=threshold,
-        probe_accuracy=evaluate_logits(logits_BC, held_out.labels_B).accuracy,
+        probe_accuracy=evaluate_logits(logits_BC, data.held_out.labels_B).accuracy,
     )
     return prompt.to(backbone.device), preparation
 
 
-def _check_fit(backbone: Backbone, config: TuneConfig) -> None:
+def _check_fit(backbone: Backbone, data: TaskData, config: TuneConfig) -> None:
     num_tokens = backbone.info.num_tokens
     if config.num_attribute > num_tokens:
         raise ConfigError(
             f"num_attribute: expected at most {num_tokens}, the tokens of backbone {backbone.name!r} at "
             f"{backbone.image_size[0]}x{backbone.image_size[1]}, got {config.num_attribute}"
+        )
+    if config.patience and data.val is None:
+        raise ConfigError(
+            f"patience: {config.patience} epochs without a lower validation loss end the tuning, but the "
+            "data has no validation split; add one, or set patience to 0"
         )
 
 

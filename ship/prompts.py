@@ -112,14 +112,13 @@ class Prompt(nn.Module):
 
         Args:
             layer: The layer that they enter.
-            carried_PD: What came out of the layer before; None at layer 0.
+            carried_PD: What came out of the layer before, at least its first K; None at layer 0.
         """
         level = self.level_starting_at(layer)
         if level is not None:
             return torch.cat([self.independent[level], self.shared])
         assert carried_PD is not None, "layer 0 starts a level"
-        num_carried = carried_PD.shape[0] - self.shared.shape[0]
-        return torch.cat([carried_PD[:num_carried], self.shared])
+        return torch.cat([carried_PD[: self.independent.shape[1]], self.shared])
 
     def num_trained(self) -> int:
         """How many numbers tuning may change."""

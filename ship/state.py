@@ -32,6 +32,7 @@ class EpochReport:
         matching_loss: Its matching part, before its weight.
         train_accuracy: Running, over the epoch's images as they were seen.
         val_accuracy: On the validation split; None without one.
+        val_loss: Cross-entropy on the validation split; None without one.
         learning_rate: At the epoch's last step.
         time_s: Seconds since the epoch, by this machine's clock.
     """
@@ -42,6 +43,7 @@ class EpochReport:
     matching_loss: float
     train_accuracy: float
     val_accuracy: float | None
+    val_loss: float | None
     learning_rate: float
     time_s: float
 

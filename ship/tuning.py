@@ -1,50 +1,20 @@
-"""Tunes one task's prompt on the frozen backbone (paper: section 3.4; method.md, section 5).
+"""Tunes prompts on the frozen backbone (paper: section 3.4; method.md, section 5): one task, or many at once.
 
 The order of images depends on seed and epoch alone, and nothing else is drawn after the start: a run that is
-resumed from a snapshot ends bit for bit where an uninterrupted one does (on a CPU).
+resumed from a snapshot ends bit for bit where an uninterrupted one does (alone, on a CPU).
 """
 
-import math
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import torch
+from collections.abc import Callable, Sequence
 
 from ship.backbone import Backbone
 from ship.config import TuneConfig
-from ship.data import Split, TaskData
-from ship.errors import TuningError
-from ship.evaluation import Evaluation, evaluate_logits, predict_logits
-from ship.losses import total_loss
-from ship.model import forward
-from ship.preparation import Preparation, prepare
-from ship.prompts import Prompt
-from ship.state import EpochReport, TuningState
+from ship.data import TaskData
+from ship.errors import ConfigError
+from ship.member import PackTask, TuneResult
+from ship.pack import Pack
+from ship.state import EpochReport
 
-__all__ = ["EpochReport", "TuneResult", "tune"]
-
-# Warm-up takes at most this share of all epochs: ten of ten would leave nothing to tune at full rate.
-_MAX_WARMUP_SHARE = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneResult:
-    """What tuning found.
-
-    Attributes:
-        prompt: Of the last epoch. Epochs are never selected by held-out accuracy.
-        preparation: Affinity, threshold and the linear probe's accuracy.
-        history: One report an epoch.
-        evaluation: On the held-out images.
-        tuning_s: Seconds spent, including those before a resumption.
-    """
-
-    prompt: Prompt
-    preparation: Preparation
-    history: list[EpochReport]
-    evaluation: Evaluation
-    tuning_s: float
+__all__ = ["EpochReport", "PackTask", "TuneResult", "tune", "tune_pack"]
 
 
 def tune(
@@ -60,7 +30,7 @@ def tune(
     """Tune one task.
 
     Args:
-        backbone: The frozen network; it is not changed.
+        backbone: The frozen network, in float32; it is not changed.
         data: Images and labels.
         config: Settings.
         on_epoch: Called after each epoch; an exception in it ends the tuning.
@@ -69,113 +39,54 @@ def tune(
         snapshot_every: In epochs.
 
     Raises:
-        ConfigError: The settings do not fit the backbone.
+        ConfigError: The settings do not fit the backbone or the data.
         TuningError: The loss is not finite.
         ArtifactError: The snapshot is damaged or of another tuning.
     """
-    identity = {"config": config.to_dict(), "data": data.fingerprint, "backbone": backbone.fingerprint}
-    clock_s = time.monotonic()
-    if resume is None:
-        state = TuningState.start(*prepare(backbone, data, config))
-    else:
-        state = TuningState.from_bytes(resume, identity, backbone.device)
-    num_epochs = count_epochs(config, len(data.train.labels_B))
-    while len(state.history) < num_epochs:
-        report = _run_epoch(backbone, data, state, len(state.history) + 1, num_epochs)
-        state.history.append(report)
-        state.spent_s += time.monotonic() - clock_s
-        clock_s = time.monotonic()
-        if on_snapshot and report.epoch % snapshot_every == 0 and report.epoch < num_epochs:
-            on_snapshot(state.to_bytes(identity))
-        if on_epoch:
-            on_epoch(report)
-    return TuneResult(
-        prompt=state.prompt,
-        preparation=state.preparation,
-        history=state.history,
-        evaluation=_evaluate(backbone, state.prompt, data.held_out),
-        tuning_s=state.spent_s + time.monotonic() - clock_s,
+    task = PackTask(
+        data=data,
+        config=config,
+        on_epoch=on_epoch,
+        resume=resume,
+        on_snapshot=on_snapshot,
+        snapshot_every=snapshot_every,
     )
+    [outcome] = tune_pack(backbone, [task])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
-def count_epochs(config: TuneConfig, num_images: int) -> int:
-    """``epochs``, or as many as ``min_steps`` asks for where that is more."""
-    steps_per_epoch = math.ceil(num_images / config.batch_size)
-    return max(config.epochs, math.ceil(config.min_steps / steps_per_epoch))
+def tune_pack(
+    backbone: Backbone,
+    tasks: Sequence[PackTask],
+    *,
+    max_fused: int | None = None,
+    memory_bytes: int | None = None,
+) -> list[TuneResult | Exception]:
+    """Tune many tasks, or many settings of one task, as many at a time as fit into memory.
 
-
-def learning_rate_at(config: TuneConfig, progress: float, num_epochs: int) -> float:
-    """Linear warm-up, then a cosine to zero.
+    Where one ends, the next joins. Each comes out as it would alone, up to the rounding of batched
+    arithmetic; what goes wrong with one is its own outcome.
 
     Args:
-        config: Gives the rate at the top and the epochs of warm-up.
-        progress: Epochs done, with fractions.
-        num_epochs: In all.
+        backbone: The frozen network, in float32; it is not changed.
+        tasks: What to tune. Settings to be compared share one ``data`` and stand side by side.
+        max_fused: How many tasks may share a step; None for as many as fit.
+        memory_bytes: What a step may take; None for what the device has free.
+
+    Returns:
+        For each task its result, or the exception that ended it.
+
+    Raises:
+        ConfigError: ``max_fused`` is less than 1.
     """
-    warmup = min(config.warmup_epochs, num_epochs * _MAX_WARMUP_SHARE)
-    if progress < warmup:
-        return config.learning_rate * progress / warmup
-    share = (progress - warmup) / (num_epochs - warmup)
-    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
-
-
-def _run_epoch(
-    backbone: Backbone, data: TaskData, state: TuningState, epoch: int, num_epochs: int
-) -> EpochReport:
-    config, train = state.prompt.config, data.train
-    num_images = len(train.labels_B)
-    order_B = torch.randperm(num_images, generator=_generator(config.seed, epoch))
-    sums = torch.zeros(3, dtype=torch.float64)
-    batches = order_B.split(config.batch_size)
-    for step, chosen_B in enumerate(batches, start=1):
-        progress = epoch - 1 + step / len(batches)
-        for group in state.optimizer.param_groups:
-            group["lr"] = group["rate_scale"] * learning_rate_at(config, progress, num_epochs)
-        sums += _run_step(backbone, train, state, chosen_B)
-        if not bool(sums.isfinite().all()):
-            raise TuningError(
-                f"the loss is not finite in epoch {epoch}, step {step}; lower learning_rate "
-                f"({config.learning_rate:g}) or matching_weight ({config.matching_weight:g})"
-            )
-    loss, matching, correct = (sums / num_images).tolist()
-    return EpochReport(
-        epoch=epoch,
-        num_epochs=num_epochs,
-        loss=loss,
-        matching_loss=matching,
-        train_accuracy=correct,
-        val_accuracy=_val_accuracy(backbone, state.prompt, data),
-        learning_rate=state.optimizer.param_groups[0]["lr"],
-        time_s=time.time(),
-    )
-
-
-def _run_step(backbone: Backbone, train: Split, state: TuningState, chosen_B: torch.Tensor) -> torch.Tensor:
-    """One optimizer step; returns sums over the batch: loss, matching loss, right answers."""
-    images_BCHW = backbone.normalise(train.images_B3HW[chosen_B])
-    labels_B = train.labels_B[chosen_B].to(backbone.device)
-    output = forward(backbone, state.prompt, images_BCHW, with_matching=True)
-    assert output.matching is not None, "asked for"
-    loss = total_loss(output.logits_BC, labels_B, output.matching, state.prompt, state.head_start_CD)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    state.optimizer.step()
-    with torch.no_grad():
-        correct = (output.logits_BC.argmax(dim=1) == labels_B).sum()
-        means = torch.stack([loss, output.matching]).double() * len(chosen_B)
-        return torch.cat([means, correct.double().unsqueeze(0)]).cpu()
-
-
-def _generator(seed: int, epoch: int) -> torch.Generator:
-    """The order of an epoch's images, whatever came before it."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-
-
-def _val_accuracy(backbone: Backbone, prompt: Prompt, data: TaskData) -> float | None:
-    if data.val is None:
-        return None
-    return _evaluate(backbone, prompt, data.val).accuracy
-
-
-def _evaluate(backbone: Backbone, prompt: Prompt, split: Split) -> Evaluation:
-    return evaluate_logits(predict_logits(backbone, prompt, split.images_B3HW), split.labels_B)
+    if max_fused is not None and max_fused < 1:
+        raise ConfigError(f"max_fused: expected a whole number from 1, got {max_fused}")
+    pack = Pack(backbone, memory_bytes=memory_bytes)
+    waiting = list(reversed(tasks))
+    while waiting or len(pack):
+        while waiting and len(pack) < (max_fused or len(tasks)) and pack.has_room_for(waiting[-1]):
+            pack.add([waiting.pop()])
+        pack.step()
+    return [pack.outcomes[key] for key in range(len(tasks))]

@@ -33,6 +33,7 @@ _CURVES = {
     "matching_loss": "matching_loss",
     "train_accuracy": "train_accuracy",
     "val_accuracy": "val_accuracy",
+    "val_loss": "val_loss",
     "lr": "learning_rate",
     "learning_rate": "learning_rate",
 }

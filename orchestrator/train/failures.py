@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 from orchestrator.errors import StoreError
 from ship.errors import ShipError
+from ship.memory import is_out_of_memory
 
 __all__ = ["Failure", "failure_of"]
 
 MAX_DETAIL_CHARS = 8_000
-
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ def failure_of(error: Exception) -> Failure:
         return Failure(cause=f"the store: {error}", is_retryable=True)
     if isinstance(error, ShipError):
         return Failure(cause=str(error), is_retryable=False)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return Failure(cause=f"out of memory: {_first_line(error)}", is_retryable=True)
     if isinstance(error, OSError):
         return Failure(cause=f"{type(error).__name__}: {error}", is_retryable=True)
@@ -49,14 +48,6 @@ def failure_of(error: Exception) -> Failure:
         detail=_trace(error),
         is_retryable=True,
         poisons_worker=_is_device_error(error),
-    )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # torch raises RuntimeError (or a subclass) for both devices and says it in words only.
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in said for words in _OUT_OF_MEMORY)
     )
 
 

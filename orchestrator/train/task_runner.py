@@ -125,5 +125,6 @@ def _event_data(report: EpochReport) -> dict[str, Any]:
         "matching_loss": report.matching_loss,
         "train_accuracy": report.train_accuracy,
         "val_accuracy": report.val_accuracy,
+        "val_loss": report.val_loss,
         "lr": report.learning_rate,
     }

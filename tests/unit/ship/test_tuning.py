@@ -8,7 +8,8 @@ from ship.backbone import Backbone
 from ship.config import TuneConfig
 from ship.data import TaskData
 from ship.errors import ArtifactError, ConfigError, TuningError
-from ship.tuning import EpochReport, TuneResult, count_epochs, learning_rate_at, tune
+from ship.schedule import count_epochs, learning_rate_at
+from ship.tuning import EpochReport, TuneResult, tune
 from tests.unit.ship.conftest import make_backbone, make_data
 
 Quick = Callable[..., TuneConfig]

@@ -90,7 +90,7 @@ def test_publishes_once_and_then_finds_it_published(
     outcome = run(spec, hooks)
     assert hooks.epochs == list(range(1, NUM_EPOCHS + 1))
     assert set(hooks.reports[0]) == {
-        *("epoch", "num_epochs", "loss", "matching_loss", "train_accuracy", "val_accuracy", "lr")
+        *("epoch", "num_epochs", "loss", "matching_loss", "train_accuracy", "val_accuracy", "val_loss", "lr")
     }
     assert json.dumps(hooks.reports[0])
     assert outcome.created

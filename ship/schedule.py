@@ -1,0 +1,39 @@
+"""When a tuning ends, and how fast it learns until then (paper: experiments; method.md, section 5)."""
+
+import math
+from collections.abc import Sequence
+
+from ship.config import TuneConfig
+from ship.state import EpochReport
+
+__all__ = ["count_epochs", "has_stalled", "learning_rate_at"]
+
+# Warm-up takes at most this share of all epochs: ten of ten would leave nothing to tune at full rate.
+_MAX_WARMUP_SHARE = 0.1
+
+
+def count_epochs(config: TuneConfig, num_images: int) -> int:
+    """``epochs``, or as many as ``min_steps`` asks for where that is more."""
+    steps_per_epoch = math.ceil(num_images / config.batch_size)
+    return max(config.epochs, math.ceil(config.min_steps / steps_per_epoch))
+
+
+def learning_rate_at(config: TuneConfig, progress: float, num_epochs: int) -> float:
+    """Linear warm-up, then a cosine to zero.
+
+    Args:
+        config: Gives the rate at the top and the epochs of warm-up.
+        progress: Epochs done, with fractions.
+        num_epochs: In all.
+    """
+    warmup = min(config.warmup_epochs, num_epochs * _MAX_WARMUP_SHARE)
+    if progress < warmup:
+        return config.learning_rate * progress / warmup
+    share = (progress - warmup) / (num_epochs - warmup)
+    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def has_stalled(history: Sequence[EpochReport], patience: int) -> bool:
+    """Whether the validation loss has had no new minimum for ``patience`` epochs; never with 0."""
+    losses = [report.val_loss for report in history if report.val_loss is not None]
+    return 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
