@@ -4,17 +4,20 @@ timm's own modules do the arithmetic. Shapes: B batch, N image tokens, P prompt 
 D width, H heads, E head width.
 """
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ship.vit import Block
+from ship.vit import Block, Mlp
 
 __all__ = [
     "attend",
     "attend_unfused_if_faster",
     "cls_attention_logits",
     "finish_block",
+    "finish_block_lean",
     "gather_tokens",
     "merge_heads",
     "mix_in_prompts",
@@ -64,9 +67,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
 
 
 def attend_unfused_if_faster(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """``attend`` for inference: as plain products where a CPU's fused kernel is the slower one.
+    """``attend`` as plain products where a CPU's fused kernel is the slower one.
 
-    It is for few keys, and in half precision (docs/log.md has the times).
+    It is for few keys, and in half precision, there and back (docs/log.md has the times).
     """
     is_short = k.shape[2] <= _FEW_KEYS
     if q.device.type != "cpu" or not (is_short or q.dtype == torch.bfloat16):
@@ -95,12 +98,30 @@ def finish_block(block: Block, x_BND: Tensor, attended_BND: Tensor) -> Tensor:
     return out_BND
 
 
+def finish_block_lean(block: Block, x_BND: Tensor, attended_BND: Tensor) -> Tensor:
+    """``finish_block`` for inference: writes over what it has allocated itself, and so needs less memory."""
+    x_BND = block.ls1(block.attn.proj(attended_BND)).add_(x_BND)
+    out_BND: Tensor = block.ls2(_mlp_lean(block.mlp, block.norm2(x_BND))).add_(x_BND)
+    return out_BND
+
+
+def _mlp_lean(mlp: Any, y_BND: Tensor) -> Tensor:
+    """timm's ``Mlp`` with its GELU in place; any other module as it is."""
+    if type(mlp) is not Mlp or not isinstance(mlp.act, nn.GELU):
+        as_it_is_BND: Tensor = mlp(y_BND)
+        return as_it_is_BND
+    hidden = torch.ops.aten.gelu_(mlp.fc1(y_BND), approximate=mlp.act.approximate)
+    out_BND: Tensor = mlp.fc2(mlp.norm(hidden))
+    return out_BND
+
+
 def cls_attention_logits(q_BHNE: Tensor, k_BHNE: Tensor) -> Tensor:
     """How much CLS attends to each image token before the softmax, mean over heads: ``B,N``."""
-    scale = q_BHNE.shape[-1] ** -0.5
-    logits_BH1N: Tensor = q_BHNE[:, :, :1] @ k_BHNE.transpose(-2, -1)
-    logits_BN: Tensor = logits_BH1N.squeeze(2).mean(dim=1) * scale
-    return logits_BN
+    # The mean over heads of products over E is one product over all of D.
+    q_BD1 = q_BHNE[:, :, 0].flatten(1).unsqueeze(-1)
+    logits_BN: Tensor = (k_BHNE.transpose(1, 2).flatten(2) @ q_BD1).squeeze(-1)
+    scaled_BN: Tensor = logits_BN * (q_BHNE.shape[-1] ** -0.5 / q_BHNE.shape[1])
+    return scaled_BN
 
 
 def gather_tokens(x_BND: Tensor, index_BJ: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ beside it, up to the rounding of batched arithmetic.
 Shapes: B rows, N image tokens, D width, C classes (ragged).
 """
 
-import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,10 +17,12 @@ from torch import Tensor
 from ship.attention import (
     attend_unfused_if_faster,
     cls_attention_logits,
-    finish_block,
+    finish_block_lean,
     merge_heads,
     mix_in_prompts,
+    project_keys_values,
     project_qkv,
+    project_queries,
 )
 from ship.backbone import Backbone
 from ship.baking import BakedPrompt, bake
@@ -56,7 +57,7 @@ class Runtime:
     ) -> None:
         self.backbone = backbone
         self._dtype = dtype
-        self._network = backbone if dtype == torch.float32 else _cast(backbone, dtype)
+        self._network = backbone.cast(dtype)
         self._pool = SlotPool(
             width=backbone.info.width, dtype=dtype, device=backbone.device, capacity_bytes=capacity_bytes
         )
@@ -100,7 +101,7 @@ class Runtime:
         if not slots:
             return []
         network = self._network
-        z_BND = network.embed(network.normalise(images_BCHW).to(self._dtype))
+        z_BND = network.embed(network.normalise(images_BCHW))
         rows = Rows(slots, self._pool, self._dtype)
         logits_BN: Tensor | None = None
         last = len(network.blocks) - 1
@@ -119,24 +120,22 @@ class Runtime:
         head_BC = pad_rows([slot.head_C for slot in slots]).to(device)
         weight_BCD = self._pool.gather(head_BC).float()
         scores_BC = (weight_BCD @ features_BD.float().unsqueeze(-1)).squeeze(-1).cpu()
-        return [
-            scores_C[: slot.num_classes] + slot.bias_C
-            for scores_C, slot in zip(scores_BC, slots, strict=True)
-        ]
-
-
-def _cast(backbone: Backbone, dtype: torch.dtype) -> Backbone:
-    return Backbone(copy.deepcopy(backbone.vit).to(dtype), backbone.info, backbone.device)
+        scores_BC = scores_BC + pad_rows([slot.bias_C for slot in slots])
+        return [scores_C[: slot.num_classes] for scores_C, slot in zip(scores_BC, slots, strict=True)]
 
 
 def _run_block(
     block: "Block", z_BND: Tensor, rows: Rows, layer: int, *, is_last: bool, with_logits: bool
 ) -> tuple[Tensor, Tensor | None]:
     """One block for all image tokens, or in the last layer for CLS alone; also the CLS attention logits."""
-    q_BHNE, k_BHNE, v_BHNE = project_qkv(block, block.norm1(z_BND))
-    logits_BN = cls_attention_logits(q_BHNE, k_BHNE) if with_logits else None
+    y_BND = block.norm1(z_BND)
+    logits_BN = None
     if is_last:
-        q_BHNE, z_BND = q_BHNE[:, :, :1], z_BND[:, :1]
+        q_BHNE, z_BND = project_queries(block, y_BND[:, :1]), z_BND[:, :1]
+        k_BHNE, v_BHNE = project_keys_values(block, y_BND)
+    else:
+        q_BHNE, k_BHNE, v_BHNE = project_qkv(block, y_BND)
+        logits_BN = cls_attention_logits(q_BHNE, k_BHNE) if with_logits else None
     attended_BHNE = attend_unfused_if_faster(q_BHNE, k_BHNE, v_BHNE)
     found = rows.keys_values(block, layer)
     if found is not None:
@@ -144,4 +143,4 @@ def _run_block(
             q_BHNE, found.keys_BHPE, found.values_BHPE, mask=found.mask_B11P
         )
         attended_BHNE = mix_in_prompts(attended_BHNE, prompt_BHNE, found.gate_B111)
-    return finish_block(block, z_BND, merge_heads(attended_BHNE)), logits_BN
+    return finish_block_lean(block, z_BND, merge_heads(attended_BHNE)), logits_BN

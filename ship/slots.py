@@ -14,7 +14,7 @@ C classes.
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,8 @@ __all__ = ["PADDING_ROW", "Slot", "SlotPool"]
 
 # All zeros; index tables of ragged batches are padded with it.
 PADDING_ROW = 0
+# As `torch.nn.functional.normalize` has it.
+_EPSILON = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,7 +38,9 @@ class Slot:
     Attributes:
         keys_values_LP2: Pool rows of each layer's static prompt keys and values.
         attribute_at: Layer to the pool rows ``A`` of the attribute group that enters there.
+        num_attribute: Attribute tokens in each layer.
         prototypes_R: Pool rows.
+        inverse_norm_R: One over each prototype's length, float32.
         head_C: Pool rows of the head's weight.
         bias_C: Of the head, float32.
         gate_L: Share of the prompts' softmax, float32.
@@ -46,7 +50,9 @@ class Slot:
 
     keys_values_LP2: Tensor
     attribute_at: dict[int, Tensor]
+    num_attribute: tuple[int, ...]
     prototypes_R: Tensor
+    inverse_norm_R: Tensor
     head_C: Tensor
     bias_C: Tensor
     gate_L: Tensor
@@ -118,7 +124,9 @@ class SlotPool:
         slot = Slot(
             keys_values_LP2=keys_values.view(depth, num_tokens, 2),
             attribute_at=dict(zip(groups, attribute, strict=True)),
+            num_attribute=_count_attribute(groups, depth),
             prototypes_R=prototypes_R,
+            inverse_norm_R=1.0 / baked.prototypes_RD.float().norm(dim=1).clamp_min(_EPSILON).cpu(),
             head_C=head_C,
             bias_C=baked.bias_C.float().cpu(),
             gate_L=baked.gate_L.float().cpu(),
@@ -161,6 +169,17 @@ class SlotPool:
         return sum(rows.numel() for rows in self._free)
 
 
+def _count_attribute(groups: Mapping[int, Tensor], depth: int) -> tuple[int, ...]:
+    """Attribute tokens in each layer: a group stays until the next one enters."""
+    numbers, number = [], 0
+    for layer in range(depth):
+        number = groups[layer].shape[0] if layer in groups else number
+        numbers.append(number)
+    return tuple(numbers)
+
+
 def pad_rows(tables: Sequence[Tensor]) -> Tensor:
-    """Index tables of ragged length as one ``B,max``, padded with the padding row."""
-    return torch.nn.utils.rnn.pad_sequence(list(tables), batch_first=True, padding_value=PADDING_ROW)
+    """Tables of ragged length as one ``B,max``, padded with zeros, as the padding row is."""
+    if all(len(table) == len(tables[0]) for table in tables):
+        return torch.stack(list(tables))
+    return torch.nn.utils.rnn.pad_sequence(list(tables), batch_first=True)

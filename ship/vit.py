@@ -8,8 +8,8 @@ import ship.torchvision_compat  # noqa: F401 - before timm, see there
 
 import timm
 from timm.data import resolve_model_data_config
-from timm.layers import Attention
+from timm.layers import Attention, Mlp
 from timm.models.vision_transformer import Block, VisionTransformer
 # isort: on
 
-__all__ = ["Attention", "Block", "VisionTransformer", "resolve_model_data_config", "timm"]
+__all__ = ["Attention", "Block", "Mlp", "VisionTransformer", "resolve_model_data_config", "timm"]
