@@ -12,9 +12,9 @@ from ship.errors import ConfigError, ImageError, ShipError
 from ship.evaluation import evaluate_logits, wilson_interval
 from ship.hierarchy import auto_threshold, find_level_starts, layer_affinity
 from ship.losses import matching_loss, total_loss
-from ship.streams import attribute_tokens
 from ship.prompts import Prompt
 from ship.prototypes import find_prototypes
+from ship.streams import attribute_tokens
 
 
 def test_affinity_is_the_mean_cosine_between_layers() -> None:
