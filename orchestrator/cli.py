@@ -234,6 +234,22 @@ def serve(output: Output, host: str, port: int, backbone: str, replicas: int) ->
     )
 
 
+@cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bench(arguments: tuple[str, ...]) -> None:
+    """Measure speed beside what people would use instead; needs a source checkout.
+
+    
+    Examples:
+      ship bench runtime --backbone bundled --batch 8
+      ship bench tuning --json tuning.json
+      ship bench --help
+    """
+    from orchestrator.bench import run_benchmark
+
+    run_benchmark(arguments)
+
+
 def main() -> None:
     """Entry point: errors that a user can fix are printed, not traced."""
     console = Console(stderr=True, highlight=False)

@@ -1,0 +1,92 @@
+"""``ship bench NAME``, or ``python -m tests.benchmarks NAME`` where only torch and timm are installed."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from tests.benchmarks import residency, runtime, store, tuning
+from tests.benchmarks.harness import Report, describe_machine
+from tests.benchmarks.synthetic import VIT_B
+
+EXAMPLES = """examples:
+  ship bench runtime --backbone bundled --batch 1 --batch 64
+  ship bench tuning --backbone vit_base_patch16_224 --batch-size 8 --json tuning.json
+  ship bench residency --json | jq '.cases[0].facts'
+  python -m tests.benchmarks runtime --device cuda --batch 256    # where ship is not installed
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one benchmark: tables go to standard error, JSON to where it is wanted."""
+    options = parse(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    module = {"runtime": runtime, "residency": residency, "tuning": tuning, "store": store}[options.name]
+    report = Report(benchmark=options.name, legend=module.LEGEND, machine=describe_machine())
+    print(f"{options.name}: " + ", ".join(f"{k} {v}" for k, v in report.machine.items()), file=sys.stderr)
+    rounds = options.rounds or (2 if options.quick else 9)
+    names = options.backbone or (["tiny"] if options.quick else ["bundled", VIT_B])
+    if options.name == "runtime":
+        batches = options.batch or ([1, 3] if options.quick else [1, 8, 32, 64])
+        runtime.run(report, names=names, batches=batches, rounds=rounds, device=device)
+    elif options.name == "residency":
+        numbers = [1, 20] if options.quick else [1, 100, 1_000, 10_000]
+        residency.run(report, name=names[0], numbers=numbers, rounds=rounds, device=device)
+    elif options.name == "tuning":
+        run_tuning(report, options, names, rounds, device)
+    else:
+        store.run(report, names=names, url=options.store, rounds=rounds)
+    for reason in dict.fromkeys(report.skipped):
+        print(f"skipped {reason}", file=sys.stderr)
+    report.write(options.json)
+
+
+def run_tuning(
+    report: Report, options: argparse.Namespace, names: list[str], rounds: int, device: torch.device
+) -> None:
+    """Steps, and with ``--long`` a whole task instead."""
+    if options.long:
+        for name in names:
+            tuning.run_long(report, name=name, device=device)
+        return
+    tuning.run(
+        report,
+        names=names,
+        batch=options.batch_size or (4 if options.quick else 64),
+        packs=[2] if options.quick else [2, 4, 8],
+        rounds=rounds,
+        device=device,
+        with_memory=not options.quick,
+    )
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="ship bench",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.description = "Measure beside what people would use instead, interleaved, by paired ratios."
+    parser.add_argument("name", choices=["runtime", "residency", "tuning", "store"])
+    parser.add_argument("--backbone", action="append", help="again for more [bundled and ViT-B/16]")
+    parser.add_argument(
+        "--batch", action="append", type=int, help="runtime: rows; again for more [1 8 32 64]"
+    )
+    parser.add_argument("--batch-size", type=int, help="tuning: images a step of one task [64]")
+    parser.add_argument("--rounds", type=int, help="times that each row is run [9]")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda [cpu]")
+    parser.add_argument("--threads", type=int, help="of torch [all cores]")
+    parser.add_argument("--store", help="store: a URL such as s3://bucket/bench [a temporary folder]")
+    parser.add_argument("--long", action="store_true", help="tuning: a whole task of 1,000 images")
+    parser.add_argument("--quick", action="store_true", help="a tiny backbone, two rounds: does it run?")
+    parser.add_argument("--json", metavar="FILE", nargs="?", const="-", help="also JSON [standard output]")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Compares in one process, interleaved, by medians of paired ratios, because machines are noisy.
+
+Knows nothing of what is measured.
+"""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["Case", "Ratio", "Report", "compare", "describe_machine", "peak_bytes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """How many times as fast one row is as another: median of paired ratios, and their quartiles.
+
+    Attributes:
+        of: The row.
+        against: The other one.
+        speed: Median.
+        low: Lower quartile.
+        high: Upper quartile.
+        goal: What was set out for, if anything.
+    """
+
+    of: str
+    against: str
+    speed: float
+    low: float
+    high: float
+    goal: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Rows that were measured side by side.
+
+    Attributes:
+        settings: What they had in common.
+        rounds: Times that each was run, after one to warm up.
+        seconds: Median of a call of each row. Of use only beside the others.
+        ratios: The findings.
+        facts: Other numbers, such as bytes.
+    """
+
+    settings: dict[str, Any]
+    rounds: int
+    seconds: dict[str, float]
+    ratios: list[Ratio]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What one benchmark found.
+
+    Attributes:
+        benchmark: Its name.
+        legend: What each row is.
+        cases: In the order of measuring.
+        skipped: What was not measured, and why.
+    """
+
+    benchmark: str
+    legend: dict[str, str]
+    machine: dict[str, Any] = field(default_factory=lambda: describe_machine())
+    cases: list[Case] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def add(self, case: Case) -> None:
+        """Keep a case, and print it at once to standard error: a long run shows what it has."""
+        self.cases.append(case)
+        print(render(case), file=sys.stderr, flush=True)
+
+    def write(self, target: str | None) -> None:
+        """The legend and all cases as JSON to a file, or to standard output for ``-``."""
+        text = json.dumps(asdict(self), indent=2)
+        if target == "-":
+            print(text)
+        elif target:
+            Path(target).write_text(text + "\n")
+
+
+def compare(
+    rows: Mapping[str, Callable[[], object]],
+    pairs: Sequence[tuple[str, str, float | None]],
+    *,
+    settings: dict[str, Any],
+    rounds: int,
+    device: torch.device,
+    facts: dict[str, Any] | None = None,
+    work: Mapping[str, float] | None = None,
+) -> Case:
+    """Run all rows once a round, each round beginning with another one.
+
+    Args:
+        rows: Name to what is timed.
+        pairs: Row, other row, goal for how many times as fast it is.
+        settings: For the report.
+        rounds: After one to warm up.
+        device: Waited for at the end of each call.
+        facts: For the report.
+        work: Units that one call of a row does, where rows differ; 1 unless given. Speeds are per unit.
+    """
+    names, done = list(rows), {name: (work or {}).get(name, 1.0) for name in rows}
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(-1, rounds):
+        start = number % len(names)
+        for name in names[start:] + names[:start]:
+            clock_s = time.perf_counter()
+            rows[name]()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if number >= 0:
+                taken[name].append((time.perf_counter() - clock_s) / done[name])
+    ratios = [
+        _ratio(of, against, goal, taken) for of, against, goal in pairs if of in rows and against in rows
+    ]
+    seconds = {name: statistics.median(values) for name, values in taken.items()}
+    return Case(settings=settings, rounds=rounds, seconds=seconds, ratios=ratios, facts=facts or {})
+
+
+def _ratio(of: str, against: str, goal: float | None, taken: dict[str, list[float]]) -> Ratio:
+    paired = [theirs / ours for ours, theirs in zip(taken[of], taken[against], strict=True)]
+    low, _, high = statistics.quantiles(paired, n=4, method="inclusive") if len(paired) > 1 else paired * 3
+    return Ratio(of=of, against=against, speed=statistics.median(paired), low=low, high=high, goal=goal)
+
+
+def render(case: Case) -> str:
+    """A case as plain text."""
+    lines = ["  ".join(f"{key}={value}" for key, value in case.settings.items()) + f"  rounds={case.rounds}"]
+    for ratio in case.ratios:
+        verdict = ""
+        if ratio.goal is not None:
+            verdict = f"  goal {ratio.goal:g}: {'met' if ratio.speed >= ratio.goal else 'missed'}"
+        lines.append(
+            f"  {ratio.of:>12} / {ratio.against:<12} {ratio.speed:8.3f}   "
+            f"(quartiles {ratio.low:.3f} to {ratio.high:.3f}){verdict}"
+        )
+    lines += [f"  {name:>12}: {value}" for name, value in case.facts.items()]
+    lines.append("  median s: " + ", ".join(f"{name} {value:.4g}" for name, value in case.seconds.items()))
+    return "\n".join(lines)
+
+
+def describe_machine(device: str = "cpu") -> dict[str, Any]:
+    """What the numbers depend on."""
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return {
+        "cpu": capabilities.get("cpu_name", platform.processor()),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "bfloat16": bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
+    """Memory that a call takes beyond what is held before it; None where the system does not tell.
+
+    Of a CPU only a process of its own tells the truth: memory that another call has freed may not be given
+    back to the system.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        # From now on the high-water mark counts anew.
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _status_bytes("VmRSS")
+        call()
+        return _status_bytes("VmHWM") - before
+    except OSError:
+        return None
+
+
+def _status_bytes(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {name}")

@@ -1,0 +1,87 @@
+"""Backbones, prompts and data sets to measure with. Values are random: speed does not depend on them."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ship.backbone import Backbone, load_backbone
+from ship.config import TuneConfig
+from ship.data import Split, TaskData
+from ship.prompts import Prompt
+from tests.factories import write_backbone
+
+__all__ = ["VIT_B", "default_k", "find_backbone", "make_data", "make_images", "make_prompt"]
+
+VIT_B = "vit_base_patch16_224"
+_HIERARCHY = Path(__file__).parents[1] / "golden" / "hierarchy.json"
+NUM_PROTOTYPES = 200
+
+
+def find_backbone(name: str, device: torch.device) -> Backbone:
+    """``tiny``, or whatever ``load_backbone`` knows, with random weights where they are not at hand."""
+    if name == "tiny":
+        with tempfile.TemporaryDirectory() as folder:
+            write_backbone(Path(folder) / "tiny")
+            return load_backbone(str(Path(folder) / "tiny"), device)
+    return load_backbone(name, device, pretrained=False)
+
+
+def default_k(name: str) -> int:
+    """Independent prompt tokens a level: 50 is in the middle of what was published for a ViT-B."""
+    return 50 if name == VIT_B else 10
+
+
+def make_prompt(
+    backbone: Backbone, seed: int, num_independent: int, num_classes: int | None = None, **settings: object
+) -> Prompt:
+    """A prompt with the levels of a published task, random values, and 2 to 20 classes unless given."""
+    generator = torch.Generator().manual_seed(seed)
+    depth, width = backbone.info.depth, backbone.info.width
+    num_attribute = min(10, backbone.info.num_tokens)
+    prompt = Prompt(
+        TuneConfig(
+            num_independent=num_independent, num_attribute=num_attribute, start="published", **settings
+        ),
+        level_starts=_level_starts(depth, seed),
+        depth=depth,
+        prototypes_RD=torch.randn(NUM_PROTOTYPES, width, generator=generator),
+        num_classes=num_classes or 2 + seed % 19,
+    )
+    prompt.initialise(generator)
+    return prompt.to(backbone.device)
+
+
+def make_images(backbone: Backbone, num_images: int, seed: int = 0) -> Tensor:
+    """Noise, uint8."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(
+        0, 256, (num_images, 3, *backbone.image_size), generator=generator, dtype=torch.uint8
+    )
+
+
+def make_data(backbone: Backbone, num_images: int, seed: int, num_classes: int = 10) -> TaskData:
+    """A task of noise."""
+
+    def split(number: int, split_seed: int) -> Split:
+        return Split(
+            images_B3HW=make_images(backbone, number, split_seed),
+            labels_B=torch.arange(number) % num_classes,
+            paths=tuple(f"{index}.png" for index in range(number)),
+        )
+
+    return TaskData(
+        labels=tuple(f"class-{index}" for index in range(num_classes)),
+        train=split(num_images, seed),
+        val=None,
+        test=split(num_classes, seed + 1_000_000),
+        fingerprint=f"{seed:064x}",
+    )
+
+
+def _level_starts(depth: int, seed: int) -> list[int]:
+    cases = json.loads(_HIERARCHY.read_text())["cases"]
+    fitting = sorted({tuple(case["level_starts"]) for case in cases if len(case["affinity"]) == depth})
+    return list(fitting[seed % len(fitting)]) if fitting else list(range(0, depth, 2))
