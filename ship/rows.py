@@ -20,6 +20,8 @@ from ship.vit import Block
 
 __all__ = ["LayerPrompts", "Rows"]
 
+_STATIC_TOKENS = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerPrompts:
@@ -61,14 +63,21 @@ class Rows:
         slots: One a row.
         pool: Where they are.
         dtype: Of the activations.
+        is_static: Keep shapes the same from batch to batch: pad prompts to a multiple of 16 tokens, and mask
+            them always.
     """
 
-    def __init__(self, slots: Sequence[Slot], pool: SlotPool, dtype: torch.dtype) -> None:
+    def __init__(
+        self, slots: Sequence[Slot], pool: SlotPool, dtype: torch.dtype, *, is_static: bool = False
+    ) -> None:
         self._slots, self._pool = slots, pool
         self._device = pool.rows_XD.device
         self._most = [max(numbers) for numbers in zip(*(slot.num_attribute for slot in slots), strict=True)]
+        self._is_static = is_static
         self._num_static = max(slot.keys_values_LP2.shape[1] for slot in slots)
-        self._index_LBP2 = _tables(slots, max(self._most)).to(self._device)
+        if is_static:
+            self._num_static = -(-self._num_static // _STATIC_TOKENS) * _STATIC_TOKENS
+        self._index_LBP2 = _tables(slots, self._num_static, max(self._most)).to(self._device)
         gate_LB = torch.stack([slot.gate_L for slot in slots], dim=1).to(self._device, dtype)
         self._gate_LB111 = gate_LB[..., None, None, None]
         self._mask_LBP = self._make_masks()
@@ -153,7 +162,7 @@ class Rows:
         return torch.lerp(learned_IAD, cosine_IAR.softmax(dim=-1) @ prototypes_IRD, mix_I11)
 
     def _is_ragged(self, layer: int) -> bool:
-        return any(
+        return self._is_static or any(
             slot.num_attribute[layer] < self._most[layer] or slot.keys_values_LP2.shape[1] < self._num_static
             for slot in self._slots
         )
@@ -178,7 +187,7 @@ class Rows:
         return (mask_LBP | has_none_LB1).to(self._device)
 
 
-def _tables(slots: Sequence[Slot], num_attribute: int) -> Tensor:
+def _tables(slots: Sequence[Slot], num_static: int, num_attribute: int) -> Tensor:
     """Pool rows of static keys and values ``L,B,P,2``, with room for attribute tokens, padded."""
     tables_LP2 = [slot.keys_values_LP2 for slot in slots]
     if len({table.shape[1] for table in tables_LP2}) == 1:
@@ -187,4 +196,5 @@ def _tables(slots: Sequence[Slot], num_attribute: int) -> Tensor:
         stacked_LBP2 = torch.nn.utils.rnn.pad_sequence(
             [table.transpose(0, 1) for table in tables_LP2]
         ).permute(2, 1, 0, 3)
-    return F.pad(stacked_LBP2, (0, 0, 0, num_attribute))
+    num_more = num_static - stacked_LBP2.shape[2] + num_attribute
+    return F.pad(stacked_LBP2, (0, 0, 0, num_more)) if num_more else stacked_LBP2

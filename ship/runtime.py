@@ -8,8 +8,9 @@ beside it, up to the rounding of batched arithmetic.
 Shapes: B rows, N image tokens, D width, C classes (ragged).
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from ship.attention import (
 from ship.backbone import Backbone
 from ship.baking import BakedPrompt, bake
 from ship.prompts import Prompt
-from ship.rows import Rows
+from ship.rows import LayerPrompts, Rows
 from ship.slots import Slot, SlotPool, pad_rows
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["Runtime"]
 
 DEFAULT_CAPACITY_BYTES = 1 << 30
+# A batch size has up to eight: with attribute tokens or without, with CLS logits or without, the last block.
+_MAX_COMPILED = 256
+
+_RunBlock = Callable[..., tuple[Tensor, Tensor | None]]
 
 
 class Runtime:
@@ -46,6 +51,11 @@ class Runtime:
         dtype: Of activations, weights and slots: float32, bfloat16 or float16. Prompts are baked in float32,
             and the head's sums are float32 too.
         capacity_bytes: Of the slot pool, which is allocated once.
+        compile_mode: None runs eagerly. Else the blocks go through ``torch.compile`` in this mode
+            (``default``; ``reduce-overhead`` for CUDA graphs), with static shapes: batches are padded to the
+            next power of two, prompts to the next multiple of 16 tokens. The first batch of each shape then
+            takes seconds; ``warm_up`` takes them beforehand. It needs what ``torch.compile`` needs, a C++
+            compiler or Triton.
     """
 
     def __init__(
@@ -54,8 +64,11 @@ class Runtime:
         *,
         dtype: torch.dtype = torch.float32,
         capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
+        compile_mode: str | None = None,
     ) -> None:
         self.backbone = backbone
+        self._is_static = compile_mode is not None
+        self._run_block = _compile(compile_mode) if compile_mode is not None else _run_block
         self._dtype = dtype
         self._network = backbone.cast(dtype)
         self._pool = SlotPool(
@@ -100,15 +113,31 @@ class Runtime:
             raise ValueError(f"expected a slot for each of {images_BCHW.shape[0]} images, got {len(slots)}")
         if not slots:
             return []
+        if self._is_static:
+            images_BCHW, slots, num_rows = _pad_batch(images_BCHW, slots)
+            return self._infer(images_BCHW, slots)[:num_rows]
+        return self._infer(images_BCHW, slots)
+
+    def warm_up(self, slot: Slot, max_rows: int) -> None:
+        """Compile for batches of up to ``max_rows`` rows with prompts like this one."""
+        images_1CHW = torch.zeros(1, 3, *self.backbone.image_size, dtype=torch.uint8)
+        num_rows = 1
+        while num_rows < 2 * max_rows:
+            self.infer(images_1CHW.expand(num_rows, -1, -1, -1), [slot] * num_rows)
+            num_rows *= 2
+
+    def _infer(self, images_BCHW: Tensor, slots: Sequence[Slot]) -> list[Tensor]:
         network = self._network
         z_BND = network.embed(network.normalise(images_BCHW))
-        rows = Rows(slots, self._pool, self._dtype)
+        rows = Rows(slots, self._pool, self._dtype, is_static=self._is_static)
         logits_BN: Tensor | None = None
         last = len(network.blocks) - 1
         for layer, block in enumerate(network.blocks):
             rows.enter(layer, z_BND, logits_BN)
-            z_BND, logits_BN = _run_block(
-                block, z_BND, rows, layer, is_last=layer == last, with_logits=rows.any_enters(layer + 1)
+            prompts = rows.keys_values(block, layer)
+            with_logits = rows.any_enters(layer + 1)
+            z_BND, logits_BN = self._run_block(
+                block, z_BND, prompts, is_last=layer == last, with_logits=with_logits
             )
             if layer != last:
                 rows.leave(block, layer)
@@ -124,8 +153,26 @@ class Runtime:
         return [scores_C[: slot.num_classes] for scores_C, slot in zip(scores_BC, slots, strict=True)]
 
 
+def _compile(mode: str) -> _RunBlock:
+    """One function for all blocks: their weights are inputs, so that blocks of one shape share a kernel."""
+    options: dict[str, Any] = {"dynamic": False, "mode": mode}
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:
+        options["recompile_limit"] = _MAX_COMPILED
+    compiled: _RunBlock = torch.compile(_run_block, **options)
+    return compiled
+
+
+def _pad_batch(images_BCHW: Tensor, slots: Sequence[Slot]) -> tuple[Tensor, list[Slot], int]:
+    """The batch at the next power of two rows, and how many of them are real."""
+    num_rows = len(slots)
+    num_more = (1 << (num_rows - 1).bit_length()) - num_rows
+    if num_more:
+        images_BCHW = torch.cat([images_BCHW, images_BCHW[:1].expand(num_more, -1, -1, -1)])
+    return images_BCHW, [*slots, *[slots[0]] * num_more], num_rows
+
+
 def _run_block(
-    block: "Block", z_BND: Tensor, rows: Rows, layer: int, *, is_last: bool, with_logits: bool
+    block: "Block", z_BND: Tensor, prompts: LayerPrompts | None, *, is_last: bool, with_logits: bool
 ) -> tuple[Tensor, Tensor | None]:
     """One block for all image tokens, or in the last layer for CLS alone; also the CLS attention logits."""
     y_BND = block.norm1(z_BND)
@@ -137,10 +184,9 @@ def _run_block(
         q_BHNE, k_BHNE, v_BHNE = project_qkv(block, y_BND)
         logits_BN = cls_attention_logits(q_BHNE, k_BHNE) if with_logits else None
     attended_BHNE = attend_unfused_if_faster(q_BHNE, k_BHNE, v_BHNE)
-    found = rows.keys_values(block, layer)
-    if found is not None:
+    if prompts is not None:
         prompt_BHNE = attend_unfused_if_faster(
-            q_BHNE, found.keys_BHPE, found.values_BHPE, mask=found.mask_B11P
+            q_BHNE, prompts.keys_BHPE, prompts.values_BHPE, mask=prompts.mask_B11P
         )
-        attended_BHNE = mix_in_prompts(attended_BHNE, prompt_BHNE, found.gate_B111)
+        attended_BHNE = mix_in_prompts(attended_BHNE, prompt_BHNE, prompts.gate_B111)
     return finish_block_lean(block, z_BND, merge_heads(attended_BHNE)), logits_BN

@@ -10,7 +10,7 @@ from tests.benchmarks import residency, runtime, store, tuning
 from tests.benchmarks.harness import Report, describe_machine
 from tests.benchmarks.synthetic import VIT_B
 
-EXAMPLES = """examples:
+EXAMPLES = """Examples:
   ship bench runtime --backbone bundled --batch 1 --batch 64
   ship bench tuning --backbone vit_base_patch16_224 --batch-size 8 --json tuning.json
   ship bench residency --json | jq '.cases[0].facts'
@@ -31,7 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = options.backbone or (["tiny"] if options.quick else ["bundled", VIT_B])
     if options.name == "runtime":
         batches = options.batch or ([1, 3] if options.quick else [1, 8, 32, 64])
-        runtime.run(report, names=names, batches=batches, rounds=rounds, device=device)
+        with_compiled = options.compile or device.type == "cuda"
+        runtime.run(
+            report,
+            names=names,
+            batches=batches,
+            rounds=rounds,
+            device=device,
+            with_compiled=with_compiled,
+        )
     elif options.name == "residency":
         numbers = [1, 20] if options.quick else [1, 100, 1_000, 10_000]
         residency.run(report, name=names[0], numbers=numbers, rounds=rounds, device=device)
@@ -83,6 +91,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="of torch [all cores]")
     parser.add_argument("--store", help="store: a URL such as s3://bucket/bench [a temporary folder]")
     parser.add_argument("--long", action="store_true", help="tuning: a whole task of 1,000 images")
+    parser.add_argument("--compile", action="store_true", help="runtime: compiled rows too [on CUDA]")
     parser.add_argument("--quick", action="store_true", help="a tiny backbone, two rounds: does it run?")
     parser.add_argument("--json", metavar="FILE", nargs="?", const="-", help="also JSON [standard output]")
     return parser.parse_args(arguments)
