@@ -132,6 +132,11 @@ class Member:
         history = self._state.history
         return len(history) >= self._num_epochs or has_stalled(history, self.task.config.patience)
 
+    @property
+    def batch_size(self) -> int:
+        """Images a step, at most."""
+        return min(self.task.config.batch_size, len(self._images.labels_B))
+
     def spend(self, seconds: float) -> None:
         """Charge time to this task."""
         self._state.spent_s += seconds

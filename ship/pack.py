@@ -31,6 +31,9 @@ __all__ = ["Pack"]
 
 # The estimate may be off, and others use the device too.
 _USABLE_SHARE = 0.7
+# A CPU is busy with fewer already; with more it was slower, for such large tensors it asks the system for
+# fresh memory each time (docs/log.md).
+_ENOUGH_CPU_IMAGES = 256
 
 
 class Pack:
@@ -68,13 +71,18 @@ class Pack:
         return self._memory_bytes
 
     def has_room_for(self, task: PackTask) -> bool:
-        """Whether a step of all tasks under way and this one is expected to fit into memory."""
+        """Whether this task should join: memory is expected to suffice, and a CPU has too little to do."""
+        if not self._members:
+            return True
+        num_images = sum(member.batch_size for member in self._members.values())
+        if self._backbone.device.type == "cpu" and num_images >= _ENOUGH_CPU_IMAGES:
+            return False
         taken = sum(member.step_bytes for member in self._members.values())
         dtype = compute_dtype(task.config, self._backbone.device)
         needed = step_bytes(self._backbone.info, task.config, len(task.data.train), dtype)
         if task.data not in self._images:
             needed += self._device_bytes(task.data.train.images_B3HW)
-        return not self._members or taken + needed <= self._room_bytes()
+        return taken + needed <= self._room_bytes()
 
     def add(self, tasks: Sequence[PackTask]) -> list[int]:
         """Prepare tasks and let them join; what goes wrong with one is its outcome.

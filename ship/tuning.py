@@ -72,7 +72,7 @@ def tune_pack(
     Args:
         backbone: The frozen network, in float32; it is not changed.
         tasks: What to tune. Settings to be compared share one ``data`` and stand side by side.
-        max_fused: How many tasks may share a step; None for as many as fit.
+        max_fused: How many tasks may share a step; None for as many as fit and pay.
         memory_bytes: What a step may take; None for what the device has free.
 
     Returns:

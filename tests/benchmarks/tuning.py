@@ -7,6 +7,7 @@ except with ``--long``.
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -117,8 +118,9 @@ def make_step(row: str, backbone: Backbone, name: str, batch: int) -> Callable[[
         max_hierarchy_images=64,
     )
     size = _pack_size(row)
-    # As many images as prototypes and levels are made from, whatever the batch.
-    tasks = [PackTask(data=make_data(backbone, max(64, batch), seed=t), config=config) for t in range(size)]
+    # They may share images: steps take as long, and there is one look at them.
+    data = make_data(backbone, max(32, batch), seed=0)
+    tasks = [PackTask(data=data, config=replace(config, seed=seed)) for seed in range(size)]
     pack = Pack(backbone, tasks, memory_bytes=1 << 50)
     assert len(pack) == size, pack.outcomes
     return pack.step

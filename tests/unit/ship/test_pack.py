@@ -284,6 +284,13 @@ def test_as_many_tasks_join_as_memory_is_expected_to_hold(backbone: Backbone, qu
     assert all(isinstance(found, TuneResult) for found in tune_pack(backbone, tasks, memory_bytes=2 * each))
 
 
+def test_on_a_cpu_enough_images_a_step_are_enough(backbone: Backbone, quick: Quick) -> None:
+    large = PackTask(data=make_data(300, 3), config=quick(batch_size=256))
+    small = PackTask(data=make_data(12, 3, seed=1), config=quick())
+    assert not Pack(backbone, [large], memory_bytes=1 << 40).has_room_for(small)
+    assert Pack(backbone, [small], memory_bytes=1 << 40).has_room_for(large)
+
+
 def test_max_fused_below_one_is_refused(backbone: Backbone) -> None:
     with pytest.raises(ConfigError, match="max_fused"):
         tune_pack(backbone, [], max_fused=0)
