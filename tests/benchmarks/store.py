@@ -28,7 +28,8 @@ def run(report: Report, *, names: list[str], url: str | None, rounds: int) -> No
     """Measure in the store at ``url``, or in a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="ship-bench-") as folder:
         for name in names:
-            _run(report, name, url or folder, rounds)
+            # A store of its own: what is published already would not be published again.
+            _run(report, name, f"{url or folder}/{name}", rounds)
 
 
 def _run(report: Report, name: str, url: str, rounds: int) -> None:
