@@ -24,7 +24,7 @@ from ship.model import Output
 from ship.precision import compute_dtype
 from ship.preparation import Features, Preparation, prepare
 from ship.prompts import Prompt
-from ship.schedule import count_epochs, has_stalled, learning_rate_at
+from ship.schedule import count_epochs, has_stalled, learning_rate_at, order_epoch
 from ship.state import EpochReport, TuningState
 
 __all__ = ["Batch", "DeviceImages", "Member", "PackTask", "TuneResult"]
@@ -208,12 +208,10 @@ class Member:
         )
 
     def _order(self, epoch: int) -> tuple[Tensor, ...]:
-        """The batches of an epoch, by seed and epoch alone, whatever came before."""
-        generator = torch.Generator().manual_seed(self.task.config.seed * 1_000_003 + epoch)
-        order_B = torch.randperm(len(self._images.labels_B), generator=generator)
-        order_B = order_B.to(self._images.labels_B.device)
-        batches: tuple[Tensor, ...] = order_B.split(self.task.config.batch_size)
-        return batches
+        """The batches of an epoch, on the device."""
+        labels_B, config = self._images.labels_B, self.task.config
+        batches = order_epoch(config.seed, epoch, len(labels_B), config.batch_size)
+        return tuple(chosen_B.to(labels_B.device) for chosen_B in batches)
 
     def _report(self) -> EpochReport:
         sums = torch.stack(self._sums).cpu()

@@ -5,9 +5,9 @@ and every evaluation stay in float32. The frozen weights are cast once a tuning:
 again in every step, for it remembers only weights that are trained.
 """
 
-import torch
+from typing import Protocol
 
-from ship.config import TuneConfig
+import torch
 
 __all__ = ["compute_dtype"]
 
@@ -15,7 +15,14 @@ __all__ = ["compute_dtype"]
 _CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
 
 
-def compute_dtype(config: TuneConfig, device: torch.device) -> torch.dtype:
+class HasPrecision(Protocol):
+    """Settings that choose a precision."""
+
+    @property
+    def precision(self) -> str: ...
+
+
+def compute_dtype(config: HasPrecision, device: torch.device) -> torch.dtype:
     """What ``precision`` comes to on a device: ``auto`` is bfloat16 where the device multiplies in it."""
     if config.precision == "auto":
         return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32

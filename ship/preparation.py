@@ -18,7 +18,7 @@ from ship.hierarchy import auto_threshold, class_token_features, find_level_star
 from ship.prompts import Prompt
 from ship.prototypes import find_prototypes
 
-__all__ = ["Features", "Preparation", "extract_features", "prepare"]
+__all__ = ["Features", "Preparation", "extract_features", "fit_probe", "prepare"]
 
 _BATCH = 256
 
@@ -81,7 +81,7 @@ def prepare(
         num_classes=len(data.labels),
     )
     prompt.initialise(generator)
-    probe = _fit_probe(backbone, train_LND[-1], data.train.labels_B, config.seed)
+    probe = fit_probe(backbone, train_LND[-1], data.train.labels_B, config.seed)
     if config.start == "gated":
         _copy_head(prompt, probe)
     logits_BC = probe.logits(_normed(backbone, features.held_out_ND))
@@ -120,7 +120,8 @@ def _normed(backbone: Backbone, features_ND: Tensor) -> Tensor:
     return normed_ND
 
 
-def _fit_probe(backbone: Backbone, features_ND: Tensor, labels_N: Tensor, seed: int) -> LinearProbe:
+def fit_probe(backbone: Backbone, features_ND: Tensor, labels_N: Tensor, seed: int) -> LinearProbe:
+    """The linear probe on class tokens out of the last block, which get the backbone's final norm first."""
     return fit_linear_probe(_normed(backbone, features_ND), labels_N, seed)
 
 

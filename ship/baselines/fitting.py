@@ -1,0 +1,149 @@
+"""Trains a baseline as SHIP is tuned: same images in the same order, same schedule, last epoch, same measure.
+
+Shapes: B images, C classes, D width.
+"""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ship.backbone import Backbone
+from ship.baselines.adapters import Adapter, make_adapter
+from ship.baselines.config import BaselineConfig
+from ship.data import Split, TaskData
+from ship.errors import TuningError
+from ship.evaluation import Evaluation, evaluate_logits
+from ship.precision import compute_dtype
+from ship.preparation import Features, extract_features, fit_probe
+from ship.schedule import count_epochs, learning_rate_at, order_epoch
+
+__all__ = ["BaselineResult", "fit_baseline"]
+
+_BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineResult:
+    """What a baseline came to.
+
+    Attributes:
+        evaluation: On the held-out images, after the last epoch.
+        val_accuracy: On the validation split; None without one.
+        val_loss: Cross-entropy there; None without one.
+        num_trained: Numbers that training changed, the head's included.
+        losses: Mean training loss of each epoch.
+        fitting_s: Seconds, the evaluation included.
+    """
+
+    evaluation: Evaluation
+    val_accuracy: float | None
+    val_loss: float | None
+    num_trained: int
+    losses: list[float]
+    fitting_s: float
+
+
+def fit_baseline(
+    backbone: Backbone, data: TaskData, config: BaselineConfig, features: Features | None = None
+) -> BaselineResult:
+    """Train one baseline on one task.
+
+    Args:
+        backbone: The network to adapt, in float32; it is not changed.
+        data: Images and labels.
+        config: Settings.
+        features: Of ``extract_features``, if at hand: settings that are compared can share them.
+
+    Raises:
+        TuningError: The loss is not finite.
+    """
+    clock_s = time.monotonic()
+    generator = torch.Generator().manual_seed(config.seed)
+    adapter = make_adapter(backbone, config, generator)
+    head = _start_head(backbone, data, config, features)
+    losses = _train(_network(backbone, compute_dtype(config, backbone.device)), adapter, head, data, config)
+    val_accuracy, val_loss = None, None
+    if data.val is not None:
+        logits_BC = _predict(backbone, adapter, head, data.val)
+        val_accuracy = evaluate_logits(logits_BC, data.val.labels_B).accuracy
+        val_loss = float(F.cross_entropy(logits_BC, data.val.labels_B))
+    logits_BC = _predict(backbone, adapter, head, data.held_out)
+    return BaselineResult(
+        evaluation=evaluate_logits(logits_BC, data.held_out.labels_B),
+        val_accuracy=val_accuracy,
+        val_loss=val_loss,
+        num_trained=sum(weight.numel() for part in (adapter, head) for weight in part.parameters()),
+        losses=losses,
+        fitting_s=time.monotonic() - clock_s,
+    )
+
+
+def _network(backbone: Backbone, dtype: torch.dtype) -> Backbone:
+    """The backbone to train with. On CPUs torch's fused attention is slow on the way back in bfloat16."""
+    if dtype == backbone.dtype:
+        return backbone
+    network = backbone.cast(dtype)
+    if backbone.device.type == "cpu":
+        for block in network.blocks:
+            block.attn.fused_attn = False
+    return network
+
+
+def _start_head(
+    backbone: Backbone, data: TaskData, config: BaselineConfig, features: Features | None
+) -> nn.Linear:
+    head = nn.Linear(backbone.info.width, len(data.labels))
+    with torch.no_grad():
+        if config.head_start == "zero":
+            head.weight.zero_()
+            head.bias.zero_()
+        else:
+            features = features or extract_features(backbone, data)
+            probe = fit_probe(backbone, features.train_LND[-1], data.train.labels_B, config.seed)
+            head.weight.copy_(probe.weight_CD)
+            head.bias.copy_(probe.bias_C)
+    return head.to(backbone.device)
+
+
+def _train(
+    network: Backbone, adapter: Adapter, head: nn.Linear, data: TaskData, config: BaselineConfig
+) -> list[float]:
+    images_B3HW = data.train.images_B3HW.to(network.device)
+    labels_B = data.train.labels_B.to(network.device)
+    num_epochs = count_epochs(config, len(labels_B))
+    weights = [*adapter.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
+    losses = []
+    for epoch in range(num_epochs):
+        batches = order_epoch(config.seed, epoch + 1, len(labels_B), config.batch_size)
+        total = torch.zeros((), device=network.device)
+        for step, chosen_B in enumerate(batches):
+            chosen_B = chosen_B.to(network.device)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(config, epoch + (step + 1) / len(batches), num_epochs)
+            logits_BC = head(adapter(network, network.normalise(images_B3HW[chosen_B])))
+            loss = F.cross_entropy(logits_BC, labels_B[chosen_B])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach() * len(chosen_B)
+        losses.append(float(total) / len(labels_B))
+        if not torch.isfinite(total):
+            raise TuningError(
+                f"{config.method}: the loss is not finite in epoch {epoch + 1}; lower learning_rate "
+                f"({config.learning_rate:g})"
+            )
+    return losses
+
+
+@torch.no_grad()
+def _predict(backbone: Backbone, adapter: Adapter, head: nn.Linear, split: Split) -> Tensor:
+    """Class scores on the CPU, computed in float32."""
+    parts = [
+        head(adapter(backbone, backbone.normalise(images_BCHW))).cpu()
+        for images_BCHW in split.images_B3HW.split(_BATCH)
+    ]
+    return torch.cat(parts)
