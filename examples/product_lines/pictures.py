@@ -5,7 +5,7 @@ for defects: photographs of brick, grass and gravel with scratches, stains and h
 and test crops of a surface come from different quarters of its photograph.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from skimage import data as photographs
 from sklearn.datasets import load_digits
 
-__all__ = ["draw_tasks"]
+__all__ = ["DEFECTS", "SURFACES", "Picture", "draw_surface", "draw_tasks"]
 
 Picture = tuple[str, str, Image.Image]  # split, label, image
 
@@ -31,7 +31,7 @@ def draw_tasks(folder: Path) -> list[str]:
         "digits-3-or-8": _digits({"3": [3], "8": [8]}, num_train=20),
         "digits-4-or-9": _digits({"4": [4], "9": [9]}, num_train=20),
         "faces": _faces(),
-        **{f"{name}-surface": _surface(name, seed) for seed, name in enumerate(SURFACES)},
+        **{f"{name}-surface": draw_surface(name, seed) for seed, name in enumerate(SURFACES)},
     }
     for task, pictures in tasks.items():
         for number, (split, label, image) in enumerate(pictures):
@@ -61,13 +61,22 @@ def _faces() -> Iterator[Picture]:
         yield ("train" if index % 2 else "test"), ("face" if index < 100 else "other"), image
 
 
-def _surface(name: str, seed: int) -> Iterator[Picture]:
-    """Crops of one photograph: two diagonal quarters for training, the other two for the test."""
+def draw_surface(
+    name: str, seed: int, defects: Sequence[str] = DEFECTS, num_train: int = 50, num_test: int = 50
+) -> Iterator[Picture]:
+    """Crops of one photograph: two diagonal quarters for training, the other two for the test.
+
+    ``num_train`` and ``num_test`` are of each defect. ``rub`` is one that the demo leaves out: a place where
+    the surface has lost its grain, and nothing of its tone.
+    """
     rng = np.random.default_rng(seed)
     photograph = Image.fromarray(SURFACES[name]()).convert("L")
     width, height = (side // 2 for side in photograph.size)
-    for split, quarters, num_images in (("train", ((0, 0), (1, 1)), 50), ("test", ((0, 1), (1, 0)), 50)):
-        for defect in DEFECTS:
+    for split, quarters, num_images in (
+        ("train", ((0, 0), (1, 1)), num_train),
+        ("test", ((0, 1), (1, 0)), num_test),
+    ):
+        for defect in defects:
             for number in range(num_images):
                 column, row = quarters[number % 2]
                 size = int(rng.integers(64, 97))
@@ -100,5 +109,7 @@ def _draw_defect(image: Image.Image, defect: str, rng: np.random.Generator) -> I
             pen.ellipse((cx - radius, cy - radius, cx + radius, cy + radius), fill=255)
         mask = mask.filter(ImageFilter.GaussianBlur(5))
         tone, strength = (215 if rng.random() < 0.5 else 40), 0.7
+    if defect == "rub":
+        return Image.composite(image.filter(ImageFilter.GaussianBlur(2.5)), image, mask)
     mask = mask.filter(ImageFilter.GaussianBlur(0.7)).point(lambda value: int(value * strength))
     return Image.composite(Image.new("L", image.size, tone), image, mask)

@@ -1,18 +1,21 @@
 """``ship bench NAME``, or ``python -m tests.benchmarks NAME`` where only torch and timm are installed."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from tests.benchmarks import residency, runtime, store, tuning
 from tests.benchmarks.harness import Report, describe_machine
-from tests.benchmarks.synthetic import VIT_B
+from tests.benchmarks.synthetic import VIT_B, find_backbone
 
 EXAMPLES = """Examples:
   ship bench runtime --backbone bundled --batch 1 --batch 64
   ship bench tuning --backbone vit_base_patch16_224 --batch-size 8 --json tuning.json
+  ship bench accuracy --json accuracy.json     # again, to go on after Ctrl-C
   ship bench residency --json | jq '.cases[0].facts'
   python -m tests.benchmarks runtime --device cuda --batch 256    # where ship is not installed
 """
@@ -24,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
+    if options.name == "accuracy":
+        run_accuracy(options, device)
+        return
     module = {"runtime": runtime, "residency": residency, "tuning": tuning, "store": store}[options.name]
     report = Report(benchmark=options.name, legend=module.LEGEND, machine=describe_machine())
     print(f"{options.name}: " + ", ".join(f"{k} {v}" for k, v in report.machine.items()), file=sys.stderr)
@@ -50,6 +56,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for reason in dict.fromkeys(report.skipped):
         print(f"skipped {reason}", file=sys.stderr)
     report.write(options.json)
+
+
+def run_accuracy(options: argparse.Namespace, device: torch.device) -> None:
+    """Imported here: the tasks need scikit-image, which a machine for timings may lack."""
+    from tests.benchmarks import accuracy
+    from tests.benchmarks.accuracy_methods import ABLATIONS, METHODS
+    from tests.benchmarks.accuracy_tasks import TASKS, find_vtab
+
+    vtab = find_vtab(options.vtab) if options.vtab else {}
+    tasks = options.task or (["faces"] if options.quick else [*TASKS, *vtab])
+    methods = options.method or [*METHODS, *(ABLATIONS if options.ablation else ())]
+    for kind, chosen, known in (
+        ("task", tasks, [*TASKS, *vtab]),
+        ("method", methods, [*METHODS, *ABLATIONS]),
+    ):
+        if unknown := sorted(set(chosen) - set(known)):
+            sys.exit(f"error: {kind} {', '.join(unknown)}: expected one of {', '.join(known)}")
+    [name] = options.backbone or (["tiny"] if options.quick else ["bundled"])
+    found = accuracy.run(
+        backbone=find_backbone(name, device),
+        tasks=tasks,
+        methods=methods,
+        seeds=options.seeds or (1 if options.quick else 3),
+        num_steps=options.steps or (2 if options.quick else 150),
+        vtab=vtab,
+        file=Path(options.json) if options.json not in (None, "-") else None,
+    )
+    print(accuracy.render(found["rows"]), file=sys.stderr)
+    if options.json == "-":
+        print(json.dumps(found, indent=1))
 
 
 def run_tuning(
@@ -80,7 +116,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.description = "Measure beside what people would use instead, interleaved, by paired ratios."
-    parser.add_argument("name", choices=["runtime", "residency", "tuning", "store"])
+    parser.add_argument("name", choices=["runtime", "residency", "tuning", "store", "accuracy"])
     parser.add_argument("--backbone", action="append", help="again for more [bundled and ViT-B/16]")
     parser.add_argument(
         "--batch", action="append", type=int, help="runtime: rows; again for more [1 8 32 64]"
@@ -92,6 +128,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--store", help="store: a URL such as s3://bucket/bench [a temporary folder]")
     parser.add_argument("--long", action="store_true", help="tuning: a whole task of 1,000 images")
     parser.add_argument("--compile", action="store_true", help="runtime: compiled rows too [on CUDA]")
+    parser.add_argument("--task", action="append", help="accuracy: again for more [all]")
+    parser.add_argument("--method", action="append", help="accuracy: again for more [all but ablations]")
+    parser.add_argument("--ablation", action="store_true", help="accuracy: also SHIP with parts taken away")
+    parser.add_argument("--seeds", type=int, help="accuracy: training runs of the chosen settings [3]")
+    parser.add_argument("--steps", type=int, help="accuracy: optimizer steps of a training [150]")
+    parser.add_argument("--vtab", type=Path, help="accuracy: folder of VTAB-1k tasks, beside our own")
     parser.add_argument("--quick", action="store_true", help="a tiny backbone, two rounds: does it run?")
     parser.add_argument("--json", metavar="FILE", nargs="?", const="-", help="also JSON [standard output]")
     return parser.parse_args(arguments)

@@ -1,0 +1,134 @@
+"""What the accuracy benchmark compares: all methods with as many candidates, steps and pictures."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from ship.backbone import Backbone
+from ship.baselines.config import BaselineConfig
+from ship.baselines.fitting import fit_baseline
+from ship.config import TuneConfig
+from ship.data import TaskData
+from ship.evaluation import evaluate_logits
+from ship.preparation import extract_features, fit_probe
+from ship.tuning import PackTask, tune_pack
+
+__all__ = ["ABLATIONS", "METHODS", "Fit", "fit_all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How one candidate did on the data's held-out split.
+
+    Attributes:
+        accuracy: On it.
+        val_loss: Cross-entropy on the validation split; infinite without one.
+        num_trained: Numbers that were trained.
+    """
+
+    accuracy: float
+    val_loss: float
+    num_trained: int
+
+
+def _grid(**values: Sequence[Any]) -> list[dict[str, Any]]:
+    return [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
+
+
+_SHIP = _grid(learning_rate=(0.005, 0.02), num_independent=(5, 20))
+_PUBLISHED = _grid(learning_rate=(0.001, 0.005), num_independent=(5, 20), start=("published",))
+_VPT = _grid(learning_rate=(0.002, 0.01), num_tokens=(5, 20))
+
+# Four candidates each; the linear probe chooses its penalty by cross-validation.
+METHODS: dict[str, list[dict[str, Any]]] = {
+    "linear": [{}],
+    "vpt-shallow": _VPT,
+    "vpt-deep": _VPT,
+    "lora": _grid(learning_rate=(0.0005, 0.003), rank=(4, 16)),
+    "full": _grid(learning_rate=(0.00003, 0.0001, 0.0003, 0.001)),
+    "ship": _SHIP,
+    "ship-published": _PUBLISHED,
+}
+ABLATIONS: dict[str, list[dict[str, Any]]] = {
+    "ship, a level a layer": [{**settings, "threshold": 1.0} for settings in _SHIP],
+    "ship, no shared": [{**settings, "num_shared": 0} for settings in _SHIP],
+    "ship, no attribute": [{**settings, "num_attribute": 0} for settings in _SHIP],
+    "ship, no matching": [{**settings, "matching_weight": 0.0} for settings in _SHIP],
+    "vpt-deep, cold head": [{**settings, "head_start": "zero"} for settings in _VPT],
+}
+
+
+def fit_all(
+    backbone: Backbone,
+    data: TaskData,
+    method: str,
+    candidates: Sequence[dict[str, Any]],
+    *,
+    seed: int,
+    num_steps: int,
+) -> list[Fit]:
+    """Train every candidate of a method; what failed has accuracy 0.
+
+    Args:
+        backbone: Shared by all.
+        data: Trained on, and measured on its held-out split.
+        method: A name of ``METHODS`` or ``ABLATIONS``.
+        candidates: Settings.
+        seed: Of initial values and order.
+        num_steps: Of the optimizer, for each candidate.
+    """
+    kind = method.split(",")[0]
+    steps_an_epoch = math.ceil(len(data.train) / 64)
+    common = {"seed": seed, "epochs": max(1, round(num_steps / steps_an_epoch))}
+    fitters: dict[str, Callable[[], list[Fit]]] = {
+        "linear": lambda: [_fit_linear(backbone, data, seed)],
+        "ship": lambda: _fit_ship(backbone, data, [TuneConfig(**common, **each) for each in candidates]),
+    }
+    fitters["ship-published"] = fitters["ship"]
+    if kind in fitters:
+        return fitters[kind]()
+    configs = [BaselineConfig(method=kind, **common, **each) for each in candidates]  # type: ignore[arg-type]
+    return _fit_baselines(backbone, data, configs)
+
+
+def _fit_linear(backbone: Backbone, data: TaskData, seed: int) -> Fit:
+    features = extract_features(backbone, data)
+    probe = fit_probe(backbone, features.train_LND[-1], data.train.labels_B, seed)
+    logits_BC = probe.logits(backbone.norm(features.held_out_ND.to(backbone.device)).float().cpu())
+    accuracy = evaluate_logits(logits_BC, data.held_out.labels_B).accuracy
+    return Fit(accuracy=accuracy, val_loss=math.inf, num_trained=(backbone.info.width + 1) * len(data.labels))
+
+
+def _fit_baselines(backbone: Backbone, data: TaskData, configs: Sequence[BaselineConfig]) -> list[Fit]:
+    features = extract_features(backbone, data)
+    results = [fit_baseline(backbone, data, config, features) for config in configs]
+    return [
+        Fit(
+            accuracy=result.evaluation.accuracy,
+            val_loss=math.inf if result.val_loss is None else result.val_loss,
+            num_trained=result.num_trained,
+        )
+        for result in results
+    ]
+
+
+def _fit_ship(backbone: Backbone, data: TaskData, configs: Sequence[TuneConfig]) -> list[Fit]:
+    # A bare network of few tokens cannot lend ten of them.
+    limit = backbone.info.num_tokens
+    configs = [replace(config, num_attribute=min(config.num_attribute, limit)) for config in configs]
+    outcomes = tune_pack(backbone, [PackTask(data=data, config=config) for config in configs])
+    fits = []
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+        val_loss = outcome.history[-1].val_loss
+        fits.append(
+            Fit(
+                accuracy=outcome.evaluation.accuracy,
+                val_loss=math.inf if val_loss is None else val_loss,
+                num_trained=outcome.prompt.num_trained(),
+            )
+        )
+    return fits
