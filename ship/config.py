@@ -4,10 +4,11 @@ Names and defaults follow the paper (arXiv:2412.16956, section 3 and its experim
 gated start, ``min_steps`` and the cap on warm-up, which are ours.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
+from ship.checks import Check, check_settings, number, one_of, whole
 from ship.errors import ConfigError
 
 __all__ = ["METHOD_VERSION", "TuneConfig"]
@@ -15,43 +16,37 @@ __all__ = ["METHOD_VERSION", "TuneConfig"]
 # Part of every task key: raise it when the same settings would yield other weights.
 METHOD_VERSION = "ship-1"
 
-_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "num_independent": (lambda v: _is_int(v) and 0 <= v <= 1000, "a whole number from 0 to 1000"),
-    "num_shared": (lambda v: _is_int(v) and 0 <= v <= 1000, "a whole number from 0 to 1000"),
-    "num_attribute": (lambda v: _is_int(v) and 0 <= v <= 1000, "a whole number from 0 to 1000"),
-    "num_attribute_groups": (lambda v: _is_int(v) and 0 <= v <= 100, "a whole number from 0 to 100"),
-    "num_prototypes": (lambda v: _is_int(v) and 1 <= v <= 10_000, "a whole number from 1 to 10000"),
-    "top_k": (lambda v: _is_int(v) and v >= 1, "a whole number from 1"),
+_affinity = number("from -1 to 1", lambda v: -1.0 <= v <= 1.0)
+
+_CHECKS: dict[str, Check] = {
+    "num_independent": whole(0, 1000),
+    "num_shared": whole(0, 1000),
+    "num_attribute": whole(0, 1000),
+    "num_attribute_groups": whole(0, 100),
+    "num_prototypes": whole(1, 10_000),
+    "top_k": whole(1),
     "threshold": (
-        lambda v: v == "auto" or (_is_number(v) and -1.0 <= v <= 1.0),
-        "`auto` or a number from -1 to 1 (published: 0.93 to 0.98)",
+        lambda v: v == "auto" or _affinity[0](v),
+        f"`auto` or {_affinity[1]} (published: 0.93 to 0.98)",
     ),
-    "start": (lambda v: v in ("gated", "published"), "`gated` or `published`"),
-    "attention_scale": (lambda v: _is_number(v) and 0.0 <= v < 1.0, "a number from 0 to below 1"),
-    "attribute_mix": (lambda v: _is_number(v) and 0.0 <= v <= 1.0, "a number from 0 to 1"),
-    "matching_weight": (lambda v: _is_number(v) and v >= 0.0, "a number from 0"),
-    "learning_rate": (lambda v: _is_number(v) and 0.0 < v <= 10.0, "a number above 0, at most 10"),
-    "gate_rate_scale": (lambda v: _is_number(v) and 0.0 <= v <= 1000.0, "a number from 0 to 1000"),
-    "gate_penalty": (lambda v: _is_number(v) and v >= 0.0, "a number from 0"),
-    "head_penalty": (lambda v: _is_number(v) and v >= 0.0, "a number from 0"),
-    "weight_decay": (lambda v: _is_number(v) and 0.0 <= v <= 1.0, "a number from 0 to 1"),
-    "epochs": (lambda v: _is_int(v) and 1 <= v <= 100_000, "a whole number from 1 to 100000"),
-    "warmup_epochs": (lambda v: _is_int(v) and v >= 0, "a whole number from 0"),
-    "min_steps": (lambda v: _is_int(v) and 0 <= v <= 1_000_000, "a whole number from 0 to 1000000"),
-    "patience": (lambda v: _is_int(v) and v >= 0, "a whole number from 0"),
-    "batch_size": (lambda v: _is_int(v) and 1 <= v <= 65_536, "a whole number from 1 to 65536"),
-    "max_hierarchy_images": (lambda v: _is_int(v) and v >= 1, "a whole number from 1"),
-    "precision": (lambda v: v in ("auto", "float32", "bfloat16"), "`auto`, `float32` or `bfloat16`"),
-    "seed": (lambda v: _is_int(v) and 0 <= v < 2**31, "a whole number from 0 to 2147483647"),
+    "start": one_of("gated", "published"),
+    "attention_scale": number("from 0 to below 1", lambda v: 0.0 <= v < 1.0),
+    "attribute_mix": number("from 0 to 1", lambda v: 0.0 <= v <= 1.0),
+    "matching_weight": number("from 0", lambda v: v >= 0.0),
+    "learning_rate": number("above 0, at most 10", lambda v: 0.0 < v <= 10.0),
+    "gate_rate_scale": number("from 0 to 1000", lambda v: 0.0 <= v <= 1000.0),
+    "gate_penalty": number("from 0", lambda v: v >= 0.0),
+    "head_penalty": number("from 0", lambda v: v >= 0.0),
+    "weight_decay": number("from 0 to 1", lambda v: 0.0 <= v <= 1.0),
+    "epochs": whole(1, 100_000),
+    "warmup_epochs": whole(0),
+    "min_steps": whole(0, 1_000_000),
+    "patience": whole(0),
+    "batch_size": whole(1, 65_536),
+    "max_hierarchy_images": whole(1),
+    "precision": one_of("auto", "float32", "bfloat16"),
+    "seed": whole(0, 2**31 - 1),
 }
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,13 +116,7 @@ class TuneConfig:
         Raises:
             ConfigError: Lists all settings that are out of range.
         """
-        problems = [
-            f"{name}: expected {expected}, got {getattr(self, name)!r}"
-            for name, (is_valid, expected) in _CHECKS.items()
-            if not is_valid(getattr(self, name))
-        ]
-        if problems:
-            raise ConfigError(problems)
+        check_settings(self, _CHECKS)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values, in a fixed order."""

@@ -19,7 +19,8 @@ class HasPrecision(Protocol):
     """Settings that choose a precision."""
 
     @property
-    def precision(self) -> str: ...
+    def precision(self) -> str:
+        """``auto``, or the name of a dtype."""
 
 
 def compute_dtype(config: HasPrecision, device: torch.device) -> torch.dtype:

@@ -19,15 +19,24 @@ class Schedule(Protocol):
     """The settings of a schedule: SHIP's and every baseline's."""
 
     @property
-    def learning_rate(self) -> float: ...  # noqa: D102 - as in TuneConfig, and so the others
+    def learning_rate(self) -> float:
+        """The optimizer's, at the top."""
+
     @property
-    def epochs(self) -> int: ...  # noqa: D102
+    def epochs(self) -> int:
+        """Passes over the training images."""
+
     @property
-    def warmup_epochs(self) -> int: ...  # noqa: D102
+    def warmup_epochs(self) -> int:
+        """Epochs of linear warm-up, at most."""
+
     @property
-    def min_steps(self) -> int: ...  # noqa: D102
+    def min_steps(self) -> int:
+        """Floor on optimizer steps."""
+
     @property
-    def batch_size(self) -> int: ...  # noqa: D102
+    def batch_size(self) -> int:
+        """Training images a step."""
 
 
 def count_epochs(config: Schedule, num_images: int) -> int:

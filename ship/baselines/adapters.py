@@ -7,6 +7,7 @@ Shapes: B batch, N image tokens, D width, L layers, P prompt tokens, r rank.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,12 +21,12 @@ from ship.baselines.config import BaselineConfig
 __all__ = ["Adapter", "FullAdapter", "LoraAdapter", "VptAdapter", "make_adapter"]
 
 
-class Adapter(nn.Module):
+class Adapter(nn.Module, ABC):
     """Something trained beside, or instead of, frozen weights."""
 
+    @abstractmethod
     def forward(self, backbone: Backbone, images_BCHW: Tensor) -> Tensor:
         """The class token after the final norm, ``B,D`` in float32, of normalised images."""
-        raise NotImplementedError
 
 
 class VptAdapter(Adapter):

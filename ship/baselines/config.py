@@ -1,10 +1,9 @@
 """The settings of a baseline's training, checked as a whole."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from ship.errors import ConfigError
+from ship.checks import Check, check_settings, number, one_of, whole
 
 __all__ = ["METHODS", "BaselineConfig"]
 
@@ -12,23 +11,19 @@ Method = Literal["vpt-shallow", "vpt-deep", "lora", "full"]
 METHODS: tuple[Method, ...] = ("vpt-shallow", "vpt-deep", "lora", "full")
 
 
-def _from(low: int) -> tuple[Callable[[Any], bool], str]:
-    return lambda v: type(v) is int and v >= low, f"a whole number from {low}"
-
-
-_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "method": (lambda v: v in METHODS, " or ".join(f"`{method}`" for method in METHODS)),
-    "num_tokens": _from(1),
-    "rank": _from(1),
-    "head_start": (lambda v: v in ("linear_probe", "zero"), "`linear_probe` or `zero`"),
-    "learning_rate": (lambda v: type(v) in (int, float) and 0.0 < v <= 10.0, "a number above 0, at most 10"),
-    "weight_decay": (lambda v: type(v) in (int, float) and 0.0 <= v <= 1.0, "a number from 0 to 1"),
-    "epochs": _from(1),
-    "warmup_epochs": _from(0),
-    "min_steps": _from(0),
-    "batch_size": _from(1),
-    "precision": (lambda v: v in ("auto", "float32", "bfloat16"), "`auto`, `float32` or `bfloat16`"),
-    "seed": (lambda v: type(v) is int and 0 <= v < 2**31, "a whole number from 0 to 2147483647"),
+_CHECKS: dict[str, Check] = {
+    "method": one_of(*METHODS),
+    "num_tokens": whole(1),
+    "rank": whole(1),
+    "head_start": one_of("linear_probe", "zero"),
+    "learning_rate": number("above 0, at most 10", lambda v: 0.0 < v <= 10.0),
+    "weight_decay": number("from 0 to 1", lambda v: 0.0 <= v <= 1.0),
+    "epochs": whole(1),
+    "warmup_epochs": whole(0),
+    "min_steps": whole(0),
+    "batch_size": whole(1),
+    "precision": one_of("auto", "float32", "bfloat16"),
+    "seed": whole(0, 2**31 - 1),
 }
 
 
@@ -71,10 +66,4 @@ class BaselineConfig:
         Raises:
             ConfigError: Lists all settings that are out of range.
         """
-        problems = [
-            f"{name}: expected {expected}, got {getattr(self, name)!r}"
-            for name, (is_valid, expected) in _CHECKS.items()
-            if not is_valid(getattr(self, name))
-        ]
-        if problems:
-            raise ConfigError(problems)
+        check_settings(self, _CHECKS)

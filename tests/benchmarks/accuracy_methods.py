@@ -81,7 +81,7 @@ def fit_all(
     """
     kind = method.split(",")[0]
     steps_an_epoch = math.ceil(len(data.train) / 64)
-    common = {"seed": seed, "epochs": max(1, round(num_steps / steps_an_epoch))}
+    common: dict[str, Any] = {"seed": seed, "epochs": max(1, round(num_steps / steps_an_epoch))}
     fitters: dict[str, Callable[[], list[Fit]]] = {
         "linear": lambda: [_fit_linear(backbone, data, seed)],
         "ship": lambda: _fit_ship(backbone, data, [TuneConfig(**common, **each) for each in candidates]),
@@ -89,8 +89,8 @@ def fit_all(
     fitters["ship-published"] = fitters["ship"]
     if kind in fitters:
         return fitters[kind]()
-    configs = [BaselineConfig(method=kind, **common, **each) for each in candidates]  # type: ignore[arg-type]
-    return _fit_baselines(backbone, data, configs)
+    common["method"] = kind
+    return _fit_baselines(backbone, data, [BaselineConfig(**common, **each) for each in candidates])
 
 
 def _fit_linear(backbone: Backbone, data: TaskData, seed: int) -> Fit:

@@ -1,113 +1,24 @@
 """Store, registry and recorder against a real MLflow on sqlite."""
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing
-from itertools import chain
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 from mlflow import MlflowClient
 
 from orchestrator.errors import RegistryError
-from orchestrator.store.mlflow_session import MlflowSession
-from orchestrator.store.objects import open_objects
-from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.recorder import Recorder
 from orchestrator.store.registry import Registry, RegistryDown
 from orchestrator.store.spool import REJECTED
 from orchestrator.store.versions import Champion
+from tests.integration.place import Place, curves
 from tests.unit.orchestrator.store.factory import TIME_S, make_event, make_key, tune
 
 # SQLAlchemy 2.1 tells MLflow 3.17 of an option that it will drop.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"
 )
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database that MLflow has made its tables in, which takes seconds: made once, copied for each test."""
-    # The folder is made, too.
-    path = tmp_path_factory.mktemp("mlflow") / "home" / "mlflow.db"
-    assert MlflowSession(f"sqlite:///{path}").client is not None
-    return path
-
-
-class Place:
-    """A store and an MLflow of one test."""
-
-    def __init__(self, folder: Path, database: Path) -> None:
-        shutil.copy(database, folder / "mlflow.db")
-        self.folder = folder
-        self.uri = f"sqlite:///{folder / 'mlflow.db'}"
-        self.store = PromptStore(open_objects(str(folder / "store")))
-        self.registry = Registry(self.uri, (folder / "artifacts").as_uri())
-        self._recorders = ExitStack()
-
-    def recorder(self, registry: Registry | None = None, **args: Any) -> Recorder:
-        recorder = Recorder(registry or self.registry, self.store, self.folder / "spool", **args)
-        self._recorders.callback(recorder.close)
-        return recorder
-
-    def record(self, task: str = "bolts", **artifact: Any) -> None:
-        with self.recorder() as recorder:
-            recorder.handle(tune(self.store, task, **artifact))
-
-    def close(self) -> None:
-        self._recorders.close()
-
-    def state(self) -> Mapping[str, Any]:
-        """All that is in this MLflow."""
-        client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-        runs = client.search_runs([self.registry.session.experiment_id])
-        return {
-            "runs": [
-                (
-                    dict(run.info),
-                    run.data.to_dictionary(),
-                    curves(client, run.info.run_id, run.data.metrics),
-                )
-                for run in sorted(runs, key=lambda run: run.info.run_id)
-            ],
-            "tasks": self.registry.tasks(),
-            "versions": {info.task: self.registry.versions(info.task) for info in self.registry.tasks()},
-        }
-
-
-def curves(
-    client: MlflowClient, run_id: str, names: Mapping[str, float]
-) -> dict[str, list[tuple[int, int, float]]]:
-    return {
-        name: [
-            (point.step, point.timestamp, point.value) for point in client.get_metric_history(run_id, name)
-        ]
-        for name in sorted(names)
-    }
-
-
-@pytest.fixture
-def place(tmp_path: Path, empty_database: Path) -> Iterator[Place]:
-    with closing(Place(tmp_path, empty_database)) as place:
-        yield place
-
-
-@pytest.fixture
-def down(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """A registry on a port that nobody listens on, with a password in its URI."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    return Registry(f"http://user:very-secret@127.0.0.1:{port}")
 
 
 def test_a_life_from_tuning_to_champion(place: Place) -> None:
@@ -339,81 +250,3 @@ def test_what_nobody_recorded_is_recorded_from_the_artifact(place: Place) -> Non
     assert [[step for step, _, _ in found["loss"]] for _, _, found in healed["runs"]] == [[1, 2, 3]] * 2
     assert {info["status"] for info, _, _ in healed["runs"]} == {"FINISHED"}
     assert place.state() == healed
-
-
-@pytest.fixture
-def server(tmp_path: Path, empty_database: Path) -> Iterator[str]:
-    """An MLflow server of its own, that keeps files of runs itself."""
-    shutil.copy(empty_database, tmp_path / "server.db")
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    options = {
-        "--backend-store-uri": f"sqlite:///{tmp_path / 'server.db'}",
-        "--artifacts-destination": (tmp_path / "server-files").as_uri(),
-        "--host": "127.0.0.1",
-        "--port": str(port),
-        "--workers": "1",
-    }
-    command = [sys.executable, "-m", "mlflow", "server", *chain.from_iterable(options.items())]
-    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (tmp_path / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log)
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/health", process, tmp_path / "server.log")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def _wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(600):
-        assert process.poll() is None, log.read_text()
-        try:
-            if httpx.get(url).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise AssertionError(log.read_text())
-
-
-def test_a_server_records_a_store_on_local_disk(
-    place: Place, server: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    registry = Registry(server)
-    events = [
-        *tune(place.store, "bolts", make_key("1"), accuracy=0.95, accuracy_low=0.93),
-        *tune(place.store, "bolts", make_key("2"), accuracy=0.85),
-    ]
-    recorder = place.recorder(registry)
-    recorder.handle(events)
-
-    assert recorder.summary().num_records == 0
-    newest, champion = registry.versions("bolts")
-    assert (newest.aliases, champion.aliases) == (("challenger",), ("champion",))
-    # A server takes no path of its client's disk as a source.
-    assert champion.source == f"runs:/{champion.run_id}/prompt"
-    assert champion.tags["ship.uri"] == place.store.uri(champion.digest)
-    assert registry.champions() == {"bolts": Champion(version=1, digest=champion.digest)}
-    assert registry.promote("bolts").to_version == 2
-    assert registry.rollback("bolts").to_version == 1
-    with pytest.raises(RegistryError, match="no version 7; it has: 2, 1"):
-        registry.promote("bolts", 7)
-    assert capsys.readouterr().out == ""
-
-
-def test_reading_from_an_mlflow_that_is_down_says_so_without_its_password(down: Registry) -> None:
-    with pytest.raises(RegistryDown, match="MLFLOW_TRACKING_URI") as caught:
-        down.tasks()
-
-    assert "very-secret" not in str(caught.value)
-    assert "127.0.0.1" in str(caught.value)
-
-
-@pytest.mark.parametrize("uri", ["sqlite:////proc/nowhere/mlflow.db", "sqlite:///{folder}/no-database"])
-def test_a_database_that_cannot_be_opened_is_named(uri: str, tmp_path: Path) -> None:
-    (tmp_path / "no-database").write_bytes(b"this is text, not a database" * 100)
-
-    with pytest.raises(RegistryDown, match="did not open"):
-        Registry(uri.format(folder=tmp_path)).tasks()

@@ -128,8 +128,9 @@ def test_a_loss_that_is_not_finite_says_what_to_do(backbone: Backbone, data: Tas
 
 
 def test_wrong_settings_are_all_named_at_once() -> None:
+    wrong: dict[str, Any] = {"method": "prompting", "rank": 0, "learning_rate": float("nan")}
     with pytest.raises(ConfigError) as caught:
-        BaselineConfig(method="prompting", rank=0, learning_rate=float("nan"))  # type: ignore[arg-type]
+        BaselineConfig(**wrong)
     assert len(caught.value.problems) == 3
 
 
