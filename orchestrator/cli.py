@@ -18,8 +18,10 @@ from orchestrator import tables
 from orchestrator.errors import ManifestError, OrchestratorError
 from orchestrator.settings import Settings
 from ship.errors import ShipError
+from ship.findings import find_warnings
 
 if TYPE_CHECKING:
+    from orchestrator.check import TaskCheck
     from orchestrator.store.registry import Registry
     from orchestrator.train.job import Job
 
@@ -100,10 +102,36 @@ def plan(output: Output, manifest: str, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("manifest", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def check(output: Output, manifest: str, as_json: bool) -> None:
+    """Look at every image of MANIFEST's tasks before anything is spent on them. Writes nothing.
+
+    Finds images that cannot be read, are dark, flat, blurred or of odd proportions; copies across splits and
+    classes; classes that are too small, out of balance, or spelt in two ways. What exceeds a limit under
+    `checks:` in the manifest fails, and the exit status is 1; the rest is a warning.
+
+    \b
+    Examples:
+      ship check lines.yaml
+      ship check lines.yaml --json | jq -r '.[] | select(.failed) | .task'
+    """
+    found = _check(output, manifest)
+    if as_json:
+        output.print_json([result.to_dict() for result in found])
+    else:
+        tables.print_checks(output.out, found)
+    if any(result.has_failed for result in found):
+        sys.exit(EXIT_FAILED)
+
+
+@cli.command()
+@click.argument("manifest", type=click.Path())
 @click.option("--workers", type=click.IntRange(min=1), help="Workers at most [one a GPU, else one a CPU].")
+@click.option("--check", "check_first", is_flag=True, help="First `ship check`; tune nothing if it fails.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON at the end; progress goes to stderr.")
 @click.pass_obj
-def tune(output: Output, manifest: str, workers: int | None, as_json: bool) -> None:
+def tune(output: Output, manifest: str, workers: int | None, check_first: bool, as_json: bool) -> None:
     """Tune every task of MANIFEST that is not in the store yet.
 
     Ctrl-C stops in good order; the same command goes on from there. A task that fails is reported and stops
@@ -111,12 +139,17 @@ def tune(output: Output, manifest: str, workers: int | None, as_json: bool) -> N
 
     \b
     Examples:
-      ship tune lines.yaml
+      ship tune lines.yaml --check
       ship --store s3://models/ship tune lines.yaml --workers 8
       RAY_ADDRESS=ray-head:6379 ship tune lines.yaml
     """
     from orchestrator.train.progress import ProgressView
 
+    if check_first:
+        found = _check(output, manifest)
+        if any(result.has_failed for result in found):
+            tables.print_checks(output.err, found)
+            sys.exit(EXIT_FAILED)
     job = _prepare(output, manifest)
     view = ProgressView(output.err if as_json else output.out)
     try:
@@ -174,6 +207,8 @@ def show(output: Output, task: str, as_json: bool) -> None:
         output.out.print(tables.versions_table(versions))
         for info in versions:
             output.out.print(f"v{info.version}: {info.gate_reason}", markup=False, soft_wrap=True)
+            for warning in find_warnings(info.metrics):
+                output.out.print(f"v{info.version}: {warning}", style="yellow", markup=False, soft_wrap=True)
 
 
 @cli.command()
@@ -266,6 +301,17 @@ def main() -> None:
         console.print(str(error), markup=False, soft_wrap=True)
         is_late = isinstance(error, OrchestratorError) and not isinstance(error, ManifestError)
         sys.exit(EXIT_FAILED if is_late else EXIT_BAD_INPUT)
+
+
+def _check(output: Output, manifest: str) -> "list[TaskCheck]":
+    from orchestrator.check import check_tasks
+    from orchestrator.manifest import load_manifest
+
+    with output.err.status("checking the manifest") as status:
+        return check_tasks(
+            load_manifest(manifest),
+            lambda task, done, total: status.update(f"{task}: {done} of {total} images"),
+        )
 
 
 def _prepare(output: Output, manifest: str) -> "Job":

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from orchestrator.check_gates import CheckGates
 from orchestrator.errors import ManifestError
 from orchestrator.manifest_schema import (
     MANIFEST_KEYS,
@@ -22,6 +23,8 @@ from orchestrator.yaml_document import Place, YamlDocument, parse_yaml
 from ship.config import TuneConfig
 from ship.data import DataSource, find_folders, path_exists, read_small_file
 from ship.errors import ConfigError, DataError
+from ship.presets import PRESETS, Preset
+from ship.search import SearchConfig
 
 __all__ = ["Manifest", "TaskEntry", "load_manifest"]
 
@@ -38,12 +41,18 @@ class TaskEntry:
         source: Its data; the path is absolute or a URL.
         config: The defaults with the task's own settings over them.
         tags: For people to find it by.
+        preset: Chooses settings once the size of the data is known; None leaves ``config`` as it is.
+        search: What to search; None leaves it to the preset.
+        pinned: Names of settings that the manifest gives, which no preset may change.
     """
 
     name: str
     source: DataSource
     config: TuneConfig
     tags: Mapping[str, str] = field(default_factory=dict)
+    preset: Preset | None = None
+    search: SearchConfig | None = None
+    pinned: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +64,14 @@ class Manifest:
         store: URL or path of the store of prompts; None leaves it to the settings.
         workers: Processes that tune at once; None leaves it to whoever runs them.
         tasks: At least one, in the order of the file, then those of ``tasks_from`` by name.
+        gates: What the data must not exceed; see ``orchestrator.check``.
     """
 
     backbone: str
     store: str | None
     workers: int | None
     tasks: tuple[TaskEntry, ...]
+    gates: CheckGates = field(default_factory=CheckGates)
 
 
 def load_manifest(path: str) -> Manifest:
@@ -99,6 +110,7 @@ class _Reader:
         # Kept apart from the entries: a task with a wrong setting has its name and path checked all the same.
         self._names: list[tuple[Place, str]] = []
         self._paths: list[tuple[Place, str]] = []
+        self._shared_search: SearchConfig | None = None
         self._document = document
         self._base = base
         self._value: dict[str, Any] = _without_none(document.value)
@@ -118,6 +130,7 @@ class _Reader:
         for place, problem in find_schema_problems(value):
             self._note(place, problem)
         defaults = self._settings(("defaults",), value.get("defaults"))
+        self._shared_search = self._search(("search",), value.get("search"))
         entries = [*self._listed_tasks(defaults), *self._found_tasks(defaults)]
         if not value.get("tasks") and not value.get("tasks_from"):
             self._note((), "no tasks; list them under tasks, or name their folders by tasks_from")
@@ -129,6 +142,7 @@ class _Reader:
             store=self._resolve(store) if isinstance(store, str) else None,
             workers=value.get("workers"),
             tasks=tuple(entries),
+            gates=self._gates(),
         )
 
     def _note(self, place: Place, problem: str) -> None:
@@ -143,9 +157,10 @@ class _Reader:
             name = self._name((*place, "name"), task.get("name"))
             source = self._source((*place, "data"), task["data"]) if "data" in task else None
             config = self._config((*place, "config"), defaults, task.get("config"))
+            choice = self._choice(place, task, {**defaults, **_as_dict(task.get("config"))})
             tags = self._tags((*place, "tags"), task.get("tags"))
             if name is not None and source is not None and config is not None:
-                yield TaskEntry(name=name, source=source, config=config, tags=tags)
+                yield TaskEntry(name=name, source=source, config=config, tags=tags, **choice)
 
     def _found_tasks(self, defaults: dict[str, Any]) -> Iterator[TaskEntry]:
         pattern = self._value.get("tasks_from")
@@ -160,10 +175,11 @@ class _Reader:
         if not folders:
             self._note(place, f"no folder matches {self._resolve(pattern)}")
         config = self._config(place, defaults, {})
+        choice = self._choice((), {}, defaults)
         for folder in folders:
             name = self._name(place, folder.rpartition("/")[2])
             if name is not None and config is not None:
-                yield TaskEntry(name=name, source=DataSource(path=folder), config=config)
+                yield TaskEntry(name=name, source=DataSource(path=folder), config=config, **choice)
 
     def _name(self, place: Place, name: object) -> str | None:
         if not isinstance(name, str):
@@ -196,6 +212,47 @@ class _Reader:
             # Each is right on its own, but not both together.
             self._note_fields(place, own, error.problems)
             return None
+
+    def _choice(self, place: Place, task: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """How a task's settings are chosen: by its own keys, else by those of the manifest."""
+        preset = task.get("preset", self._value.get("preset"))
+        search = self._search((*place, "search"), task["search"]) if "search" in task else self._shared_search
+        return {
+            "preset": preset if preset in PRESETS else None,
+            "search": search,
+            "pinned": frozenset(given) if preset is not None else frozenset(),
+        }
+
+    def _search(self, place: Place, value: object) -> SearchConfig | None:
+        if value is None:
+            return None
+        if value is False:
+            return SearchConfig()
+        if not isinstance(value, dict):
+            self._note(place, f"expected lists of values by setting, or false, got {describe_value(value)}")
+            return None
+        known = self._known_only(place, value, [field.name for field in fields(SearchConfig)])
+        lists: dict[str, Any] = {
+            name: tuple(entry) if isinstance(entry, list) else entry for name, entry in known.items()
+        }
+        try:
+            return SearchConfig(**lists)
+        except (ConfigError, TypeError) as error:
+            problems = error.problems if isinstance(error, ConfigError) else (str(error),)
+            self._note_fields(place, known, problems)
+            return None
+
+    def _gates(self) -> CheckGates:
+        place: Place = ("checks",)
+        value = self._value.get("checks")
+        if not isinstance(value, dict):
+            return CheckGates()
+        known = self._known_only(place, _without_none(value), [field.name for field in fields(CheckGates)])
+        try:
+            return CheckGates(**known)
+        except ConfigError as error:
+            self._note_fields(place, known, error.problems)
+            return CheckGates()
 
     def _source(self, place: Place, value: object) -> DataSource | None:
         if isinstance(value, str):
@@ -279,6 +336,10 @@ class _Reader:
     def _backbone(self, spec: str) -> str:
         # timm's names have no slash, but for those with a scheme (`hf-hub:owner/name`).
         return self._resolve(spec) if "/" in spec and ":" not in spec else spec
+
+
+def _as_dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.yaml_document import Place
+from ship.presets import Preset
 
 __all__ = [
     "MANIFEST_KEYS",
@@ -42,6 +43,8 @@ class _TaskModel(BaseModel):
     data: Any
     tags: dict[str, Any] = {}
     config: dict[str, Any] = {}
+    preset: Preset | None = None
+    search: Any = None
 
 
 class _ManifestModel(BaseModel):
@@ -52,6 +55,9 @@ class _ManifestModel(BaseModel):
     store: str | None = Field(None, min_length=1)
     workers: int | None = Field(None, ge=1)
     defaults: dict[str, Any] = {}
+    preset: Preset | None = None
+    search: Any = None
+    checks: dict[str, Any] = {}
     tasks: list[_TaskModel] = []
     tasks_from: str | None = Field(None, min_length=1)
 

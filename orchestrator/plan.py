@@ -15,7 +15,9 @@ from orchestrator.manifest import Manifest, TaskEntry
 from ship.config import METHOD_VERSION, TuneConfig
 from ship.data import DataSource, DataSummary, describe_data
 from ship.errors import DataError
+from ship.presets import choose_settings
 from ship.schedule import count_epochs
+from ship.search import SearchConfig, num_full_tunings
 
 __all__ = ["BackboneShape", "Plan", "PlannedTask", "TaskSpec", "make_plan", "task_key"]
 
@@ -56,7 +58,8 @@ class TaskSpec:
         name: Task name.
         key: 64 hex digits; the same key means the same prompt.
         source: Its data.
-        config: Its settings.
+        config: Its settings, before a search.
+        search: What to search first, if anything.
         tags: For people to find it by.
         data_fingerprint: Of the data as it was when planned.
         num_images: Training images.
@@ -66,6 +69,7 @@ class TaskSpec:
     key: str
     source: DataSource
     config: TuneConfig
+    search: SearchConfig | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     data_fingerprint: str
     num_images: int
@@ -149,14 +153,17 @@ def task_key(
     config: TuneConfig,
     backbone_fingerprint: str,
     method_version: str = METHOD_VERSION,
+    search: SearchConfig | None = None,
 ) -> str:
     """What a prompt follows from, in 64 hex digits: the same key would give the same prompt again."""
-    values = {
+    values: dict[str, Any] = {
         "data": data_fingerprint,
         "config": config.to_dict(),
         "backbone": backbone_fingerprint,
         "method": method_version,
     }
+    if search is not None:
+        values["search"] = search.to_dict()
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -214,22 +221,33 @@ def _plan_task(
     published: Published,
     images_per_s: float | None,
 ) -> PlannedTask:
-    key = task_key(summary.fingerprint, entry.config, backbone.fingerprint)
+    num_classes = len(summary.labels)
+    config, search = choose_settings(
+        entry.config,
+        preset=entry.preset,
+        search=entry.search,
+        pinned=entry.pinned,
+        num_train=summary.num_train,
+        num_classes=num_classes,
+    )
+    key = task_key(summary.fingerprint, config, backbone.fingerprint, search=search)
     is_published = (entry.name, key) in published
     digest = published[entry.name, key] if is_published and isinstance(published, Mapping) else None
-    num_classes = len(summary.labels)
     seconds: float | None = 0.0
     num_bytes = 0
     if not is_published:
-        num_passes = summary.num_train * count_epochs(entry.config, summary.num_train)
+        has_val = summary.num_val > 0 and summary.num_test > 0
+        num_tunings = num_full_tunings(search, summary.num_train, has_val=has_val)
+        num_passes = summary.num_train * count_epochs(config, summary.num_train) * num_tunings
         seconds = num_passes / images_per_s if images_per_s is not None else None
-        num_bytes = _prompt_bytes(entry.config, backbone, num_classes, summary.num_train)
+        num_bytes = _prompt_bytes(config, backbone, num_classes, summary.num_train)
     return PlannedTask(
         spec=TaskSpec(
             name=entry.name,
             key=key,
             source=entry.source,
-            config=entry.config,
+            config=config,
+            search=search,
             tags=entry.tags,
             data_fingerprint=summary.fingerprint,
             num_images=summary.num_train,

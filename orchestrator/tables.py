@@ -8,13 +8,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ship.findings import find_warnings
+
 if TYPE_CHECKING:
-    from orchestrator.plan import Plan
+    from orchestrator.check import TaskCheck
+    from orchestrator.plan import Plan, TaskSpec
     from orchestrator.store.versions import Promotion, TaskInfo, VersionInfo
     from orchestrator.train.job import JobReport
 
 __all__ = [
     "plan_table",
+    "print_checks",
     "print_report",
     "promotion_json",
     "report_json",
@@ -27,19 +31,43 @@ __all__ = [
 
 def plan_table(plan: "Plan") -> Table:
     """What will be done, task by task."""
-    table = _table("task", "action", "images", "epochs", "prompt KB (about)", "key")
+    table = _table("task", "action", "images", "epochs", "search", "prompt KB (about)", "key")
     for task in plan.tasks:
         table.add_row(
             escape(task.spec.name),
             task.action,
             str(task.spec.num_images),
             str(task.spec.config.epochs),
+            _candidates(task.spec),
             f"{task.estimate_bytes / 1024:.0f}",
             task.spec.key[:12],
         )
     num_reused = len(plan.tasks) - len(plan.to_tune)
     table.caption = f"{len(plan.to_tune)} to tune, {num_reused} in the store already"
     return table
+
+
+def _candidates(spec: "TaskSpec") -> str:
+    return "-" if spec.search is None else f"{len(spec.search.candidates(spec.config))} candidates"
+
+
+def print_checks(console: Console, found: Sequence["TaskCheck"]) -> None:
+    """What is wrong with each task's data; failures in red, warnings in yellow."""
+    for check in found:
+        size = (
+            f"{check.num_train} training images of {check.num_classes} classes, {check.num_held_out} held out"
+        )
+        console.print(f"{check.task}: {size}", markup=False, soft_wrap=True)
+        for finding in check.findings:
+            word, style = ("FAILED", "red") if finding.failed else ("warning", "yellow")
+            console.print(
+                f"  {word} {finding.kind}: {finding.message}", style=style, markup=False, soft_wrap=True
+            )
+            for example in finding.examples:
+                console.print(f"    {example}", markup=False, soft_wrap=True)
+    num_failed = sum(check.has_failed for check in found)
+    num_warned = sum(bool(check.findings) and not check.has_failed for check in found)
+    console.print(f"{len(found)} tasks: {num_failed} failed, {num_warned} with warnings.")
 
 
 def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
@@ -123,6 +151,7 @@ def version_json(info: "VersionInfo") -> dict[str, Any]:
         "source": info.source,
         "metrics": dict(info.metrics),
         "gate": info.gate_reason,
+        "warnings": find_warnings(info.metrics),
         "created": _time(info.created_s),
         "run_id": info.run_id,
     }

@@ -16,6 +16,7 @@ from ship.prompts import Prompt
 __all__ = ["Evaluation", "evaluate_logits", "predict_logits", "wilson_interval"]
 
 _Z_95 = 1.959963984540054
+_NUM_BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +28,21 @@ class Evaluation:
         low: Lower end of its 95% Wilson interval.
         high: Upper end.
         confusion_CC: Counts; rows are the truth.
+        calibration_error: Expected calibration error (C. Guo et al., ICML 2017) in ten bins of equal width:
+            how far, on average, the highest probability is from how often it is right.
     """
 
     accuracy: float
     low: float
     high: float
     confusion_CC: list[list[int]]
+    calibration_error: float
+
+    @property
+    def recalls(self) -> list[float | None]:
+        """Share of each class's images that were found; None for a class without any."""
+        rows = enumerate(self.confusion_CC)
+        return [row[label] / sum(row) if sum(row) else None for label, row in rows]
 
 
 def wilson_interval(num_correct: int, num_images: int) -> tuple[float, float]:
@@ -57,7 +67,18 @@ def evaluate_logits(logits_BC: Tensor, labels_B: Tensor) -> Evaluation:
         low=low,
         high=high,
         confusion_CC=confusion.view(num_classes, num_classes).tolist(),
+        calibration_error=_calibration_error(logits_BC, labels_B),
     )
+
+
+def _calibration_error(logits_BC: Tensor, labels_B: Tensor) -> float:
+    if not len(labels_B):
+        return 0.0
+    confidence_B, predicted_B = logits_BC.double().softmax(dim=1).max(dim=1)
+    gap_B = (predicted_B == labels_B).double() - confidence_B
+    bin_B = (confidence_B * _NUM_BINS).long().clamp(max=_NUM_BINS - 1)
+    gaps = torch.zeros(_NUM_BINS, dtype=torch.float64).index_add_(0, bin_B, gap_B)
+    return float(gaps.abs().sum() / len(labels_B))
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ship.errors import ConfigError, ImageError
 
-__all__ = ["ALLOWED_FORMATS", "INTERPOLATIONS", "MAX_PIXELS", "decode_image"]
+__all__ = ["ALLOWED_FORMATS", "INTERPOLATIONS", "MAX_PIXELS", "decode_image", "read_size"]
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
@@ -89,6 +89,24 @@ def decode_image(
         except Exception as error:
             raise ImageError(f"broken {format_} file: {_reason(error)}", "corrupt") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def read_size(content: bytes) -> tuple[int, int]:
+    """Width and height of an image file as it is shown, by its header.
+
+    Raises:
+        ImageError: The image is refused; ``kind`` says which way.
+    """
+    format_ = _sniff(content, ALLOWED_FORMATS)
+    with _QUIET_PILLOW:
+        try:
+            with Image.open(io.BytesIO(content), formats=[format_]) as image:
+                width, height = image.size
+                is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        # A boundary, as in ``decode_image``.
+        except Exception as error:
+            raise ImageError(f"broken {format_} file: {_reason(error)}", "corrupt") from error
+    return (height, width) if is_turned else (width, height)
 
 
 def _sniff(content: bytes, formats: Collection[str]) -> str:

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ship.config import TuneConfig
-from ship.errors import ArtifactError
+from ship.errors import ArtifactError, ConfigError
 from ship.preparation import Preparation
 from ship.prompts import Prompt
 
@@ -97,6 +97,18 @@ class TuningState:
         }
         copied = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
         return save(copied, metadata={"ship": json.dumps(header)})
+
+    @staticmethod
+    def config_of(content: bytes) -> TuneConfig:
+        """The settings of the tuning that a snapshot is of.
+
+        Raises:
+            ArtifactError: The snapshot is damaged.
+        """
+        try:
+            return TuneConfig.from_dict(_read_header(content)["identity"]["config"])
+        except (SafetensorError, KeyError, TypeError, ValueError, ConfigError) as error:
+            raise ArtifactError(f"snapshot: it is damaged ({error}); start over") from error
 
     @classmethod
     def from_bytes(cls, content: bytes, identity: Mapping[str, Any], device: torch.device) -> "TuningState":

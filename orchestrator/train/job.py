@@ -18,6 +18,7 @@ from orchestrator.store.registry import Registry
 from orchestrator.train.executor import RunSummary, run_tasks
 from orchestrator.train.status import Snapshot
 from ship.backbone import Backbone, load_backbone
+from ship.search import AXES
 
 __all__ = ["Job", "JobReport", "prepare_job"]
 
@@ -132,4 +133,7 @@ def _with_parameters(events: Sequence[Event], plan: Plan) -> list[Event]:
 
 
 def _parameters(spec: TaskSpec) -> dict[str, str]:
-    return {**{name: str(value) for name, value in spec.config.to_dict().items()}, "data": spec.source.path}
+    # What is searched is known once the task is done; a parameter of a run cannot be changed.
+    searched = [axis for axis in AXES if spec.search is not None and getattr(spec.search, axis)]
+    settings = {name: str(value) for name, value in spec.config.to_dict().items() if name not in searched}
+    return {**settings, "data": spec.source.path}

@@ -278,7 +278,8 @@ class Ledger:
 def _work(spec: "TaskSpec") -> int:
     """Images that tuning will see: what the time of a task is proportional to."""
     config = spec.config
-    return max(spec.num_images * config.epochs, config.min_steps * config.batch_size)
+    num_tunings = 1 if spec.search is None else 1 + spec.search.num_rounds
+    return num_tunings * max(spec.num_images * config.epochs, config.min_steps * config.batch_size)
 
 
 def _after_epoch(status: TaskStatus, epoch: Mapping[str, Any], now_s: float) -> TaskStatus:

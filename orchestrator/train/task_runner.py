@@ -15,11 +15,14 @@ from ship.card import PromptCard
 from ship.data import load_task_data
 from ship.errors import ArtifactError, DataError
 from ship.publishing import make_artifact
+from ship.search import Trial, search
+from ship.state import TuningState
 from ship.tuning import EpochReport, tune
 
 if TYPE_CHECKING:
     from orchestrator.plan import TaskSpec
     from orchestrator.store.publication import Publication
+    from ship.config import TuneConfig
     from ship.data import TaskData
     from ship.tuning import TuneResult
 
@@ -58,8 +61,8 @@ class TuneTask:
         if (earlier := self._store.published(spec.name, spec.key)) is not None:
             return self._outcome(spec, earlier)
         data = self._load(spec)
-        result = self._tune(spec, data, hooks)
-        files = make_artifact(spec.name, spec.key, self._backbone, data, result)
+        result, trials = self._tune(spec, data, hooks)
+        files = make_artifact(spec.name, spec.key, self._backbone, data, result, trials)
         hooks.check()
         return self._outcome(spec, self._store.publish(spec.name, spec.key, files))
 
@@ -85,19 +88,33 @@ class TuneTask:
             )
         return data
 
-    def _tune(self, spec: "TaskSpec", data: "TaskData", hooks: Hooks) -> "TuneResult":
-        """Go on from the last snapshot; from the start if there is none, or none that can be used."""
+    def _tune(
+        self, spec: "TaskSpec", data: "TaskData", hooks: Hooks
+    ) -> tuple["TuneResult", tuple[Trial, ...]]:
+        """Go on from the last snapshot; from the start if there is none, or none that can be used.
+
+        A snapshot is of the settings that a search found, which is then not made again.
+        """
         snapshot = self._store.load_snapshot(spec.name, spec.key)
         if snapshot is not None:
             try:
-                return self._tune_from(spec, data, hooks, snapshot)
+                config = _config_of(spec, snapshot)
+                return self._tune_from(spec, config, data, hooks, snapshot), ()
             except ArtifactError as error:
                 logger.warning("task %s: %s", spec.name, error)
                 self._store.drop_snapshot(spec.name, spec.key)
-        return self._tune_from(spec, data, hooks, None)
+        if spec.search is None:
+            return self._tune_from(spec, spec.config, data, hooks, None), ()
+        found = search(self._backbone, data, spec.config, spec.search, on_epoch=hooks.check)
+        return self._tune_from(spec, found.config, data, hooks, None), found.trials
 
     def _tune_from(
-        self, spec: "TaskSpec", data: "TaskData", hooks: Hooks, snapshot: bytes | None
+        self,
+        spec: "TaskSpec",
+        config: "TuneConfig",
+        data: "TaskData",
+        hooks: Hooks,
+        snapshot: bytes | None,
     ) -> "TuneResult":
         def save(content: bytes) -> None:
             hooks.check()
@@ -110,11 +127,20 @@ class TuneTask:
         return tune(
             self._backbone,
             data,
-            spec.config,
+            config,
             on_epoch=lambda report: hooks.epoch(_event_data(report)),
             resume=snapshot,
             on_snapshot=save,
         )
+
+
+def _config_of(spec: "TaskSpec", snapshot: bytes) -> "TuneConfig":
+    if spec.search is None:
+        return spec.config
+    config = TuningState.config_of(snapshot)
+    if config not in spec.search.candidates(spec.config):
+        raise ArtifactError("snapshot: its settings are none of those that are searched; start over")
+    return config
 
 
 def _event_data(report: EpochReport) -> dict[str, Any]:

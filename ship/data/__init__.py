@@ -6,6 +6,7 @@ Life of a data set: ``DataSource`` (settings) -> ``list_items`` (paths, classes,
 
 from ship.data.fingerprint import DataSummary, describe_data, fingerprint_data
 from ship.data.folder import find_folders, path_exists, read_small_file
+from ship.data.inspection import ImageFacts, Inspection, find_near_duplicates, inspect_data
 from ship.data.items import Item, Listing
 from ship.data.listing import list_items
 from ship.data.loading import load_task_data
@@ -15,13 +16,17 @@ from ship.data.task_data import Split, TaskData
 __all__ = [
     "DataSource",
     "DataSummary",
+    "ImageFacts",
+    "Inspection",
     "Item",
     "Listing",
     "Split",
     "TaskData",
     "describe_data",
     "find_folders",
+    "find_near_duplicates",
     "fingerprint_data",
+    "inspect_data",
     "list_items",
     "load_task_data",
     "path_exists",

@@ -8,6 +8,7 @@ from orchestrator.errors import ManifestError
 from orchestrator.manifest import MAX_MANIFEST_BYTES, Manifest, TaskEntry, load_manifest
 from ship.config import TuneConfig
 from ship.data import DataSource
+from ship.search import SearchConfig
 
 
 @pytest.fixture
@@ -69,6 +70,53 @@ def test_everything_that_can_be_said(folder: Path) -> None:
         ),
     )
     assert pickle.loads(pickle.dumps(manifest)) == manifest
+
+
+def test_presets_and_searches(folder: Path) -> None:
+    manifest = load(
+        folder,
+        """
+        preset: balanced
+        defaults: {epochs: 30}
+        search: {learning_rate: [5e-3, 2e-2], threshold: [auto, 0.97]}
+        tasks:
+          - {name: a, data: data/caps}
+          - {name: b, data: data/caps, preset: best, search: {weight_decay: [0.01], num_candidates: 4}}
+          - {name: c, data: data/caps, search: false, config: {num_independent: 3}}
+        tasks_from: data/b*
+        """,
+    )
+
+    shared = SearchConfig(learning_rate=(0.005, 0.02), threshold=("auto", 0.97))
+    assert {task.name: (task.preset, task.search, task.pinned) for task in manifest.tasks} == {
+        "a": ("balanced", shared, {"epochs"}),
+        "b": ("best", SearchConfig(weight_decay=(0.01,), num_candidates=4), {"epochs"}),
+        "c": ("balanced", SearchConfig(), {"epochs", "num_independent"}),
+        "bolts": ("balanced", shared, {"epochs"}),
+    }
+
+
+def test_wrong_presets_and_searches_are_told_with_their_place(folder: Path) -> None:
+    problems = problems_of(
+        folder,
+        """preset: fast
+search: {learning_rates: [1], learning_rate: 0.1}
+tasks:
+- {name: a, data: data/caps, search: {threshold: [2.0, often]}}
+- {name: b, data: data/caps, search: all}
+""",
+    )
+
+    assert problems == [
+        "preset (line 1): expected 'quick', 'balanced' or 'best', got 'fast'",
+        "search.learning_rates (line 2): unknown key; did you mean 'learning_rate'?",
+        "search.learning_rate (line 2): expected a list of different values, got 0.1",
+        "tasks[0].search.threshold (line 4): expected `auto` or a number from -1 to 1 "
+        "(published: 0.93 to 0.98), got 2.0",
+        "tasks[0].search.threshold (line 4): expected `auto` or a number from -1 to 1 "
+        "(published: 0.93 to 0.98), got 'often'",
+        "tasks[1].search (line 5): expected lists of values by setting, or false, got 'all'",
+    ]
 
 
 def test_least_that_must_be_said(folder: Path) -> None:

@@ -172,6 +172,23 @@ def test_every_tasks_data_problems_are_listed(manifest: Manifest, tmp_path: Path
     )
 
 
+def test_a_preset_fits_settings_to_the_data(manifest: Manifest) -> None:
+    entry = replace(manifest.tasks[0], preset="balanced", pinned=frozenset({"batch_size", "learning_rate"}))
+    [bare] = plan(replace(manifest, tasks=manifest.tasks[:1]), images_per_s=100.0).tasks
+    [task] = plan(replace(manifest, tasks=(entry,)), images_per_s=100.0).tasks
+
+    # 16 images in batches of 8, for 200 steps; eight images a class are few.
+    assert (task.spec.config.epochs, task.spec.config.num_independent) == (100, 5)
+    assert task.spec.search is not None
+    assert task.spec.search.learning_rate == ()
+    assert task.spec.search.num_independent == (5, 20)
+    assert task.spec.key != task_key(task.spec.data_fingerprint, task.spec.config, "f" * 64)
+    assert bare.estimate_s is not None
+    assert task.estimate_s is not None
+    # One round of three folds, and the tuning itself.
+    assert task.estimate_s == pytest.approx(4 * 16 * 100 / 100.0)
+
+
 def test_json(manifest: Manifest) -> None:
     values = json.loads(plan(manifest).to_json())
 

@@ -12,6 +12,7 @@ class Spec:
     name: str
     num_images: int = 100
     config: TuneConfig = field(default_factory=TuneConfig)
+    search: None = None
 
     @property
     def key(self) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ship.backbone import Backbone
 from ship.config import TuneConfig
 from ship.data import DataSource, fingerprint_data
 from ship.errors import DataError
+from ship.search import SearchConfig
 from tests.unit.ship.conftest import make_backbone
 
 NUM_EPOCHS = 12
@@ -151,6 +153,42 @@ def test_snapshots_that_cannot_be_written_do_not_stop_the_tuning(
 
     monkeypatch.setattr(store, "save_snapshot", refuse)
     assert TuneTask(backbone, store)(spec, Hooks()).created
+
+
+def test_a_search_comes_first_and_is_not_made_again_after_a_snapshot(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ship.search._MIN_STEPS", 4)
+    search = SearchConfig(learning_rate=(0.001, 0.02))
+    spec = replace(spec, search=search)
+    num_checks: list[int] = []
+    first = Hooks(at_epoch={11: LeaseLost()}, on_check=lambda: num_checks.append(1))
+    with pytest.raises(LeaseLost):
+        TuneTask(backbone, store)(spec, first)
+    # Two candidates, three folds, half of the epochs each; then one snapshot of the tuning.
+    assert len(num_checks) == 2 * 3 * NUM_EPOCHS // 2 + 1
+
+    again = Hooks()
+    outcome = TuneTask(backbone, store)(spec, again)
+
+    assert again.epochs == [11, 12]
+    card = json.loads(store.fetch(outcome.digest)["prompt.json"])
+    assert card["config"]["learning_rate"] in search.learning_rate
+    assert card["config"]["epochs"] == NUM_EPOCHS
+
+
+def test_the_record_says_what_was_tried(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ship.search._MIN_STEPS", 4)
+    spec = replace(spec, search=SearchConfig(num_independent=(1, 3)))
+    outcome = TuneTask(backbone, store)(spec, Hooks())
+
+    trials = json.loads(store.fetch(outcome.digest)["record.json"])["search"]
+    assert [trial["settings"] for trial in trials] == [{"num_independent": 1}, {"num_independent": 3}]
+    best = min(trials, key=lambda trial: trial["val_loss"])
+    card = json.loads(store.fetch(outcome.digest)["prompt.json"])
+    assert card["config"]["num_independent"] == best["settings"]["num_independent"]
 
 
 def test_data_that_changed_after_the_plan_is_refused(

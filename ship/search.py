@@ -1,0 +1,287 @@
+"""Chooses a task's settings by successive halving (K. Jamieson, A. Talwalkar, AISTATS 2016).
+
+Every round tunes all candidates that are left, fused in packs, and keeps the better half by the loss on
+validation images; each round has twice the epochs of the one before. A round is a whole tuning with its own
+warm-up and decay, for a schedule that is cut short says little of a learning rate. Held-out images play no
+part.
+
+Shapes: B images.
+"""
+
+import hashlib
+import itertools
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from ship.backbone import Backbone
+from ship.checks import Check, check_settings, whole
+from ship.config import TuneConfig
+from ship.data import Split, TaskData
+from ship.errors import ConfigError, ShipError, TuningError
+from ship.member import PackTask, TuneResult
+from ship.schedule import count_epochs
+from ship.tuning import tune_pack
+
+__all__ = ["AXES", "SearchConfig", "SearchResult", "Trial", "make_folds", "num_full_tunings", "search"]
+
+AXES = ("learning_rate", "weight_decay", "num_independent", "threshold")
+# Under this many training images a fifth of them says little: each is then validated on once, in turn.
+_MIN_IMAGES_TO_HOLD_OUT = 200
+_HELD_OUT_SHARE = 0.2
+_NUM_FOLDS = 3
+# Fewer steps tell settings apart by chance.
+_MIN_STEPS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """What a search tries: every combination of these values, or as many of them as ``num_candidates``.
+
+    Attributes:
+        learning_rate: Values of ``TuneConfig``'s setting of this name; none leaves it as it is.
+        weight_decay: Likewise.
+        num_independent: Likewise.
+        threshold: Likewise.
+        num_candidates: At most; drawn by the tuning's seed where there are more combinations.
+    """
+
+    learning_rate: tuple[float, ...] = ()
+    weight_decay: tuple[float, ...] = ()
+    num_independent: tuple[int, ...] = ()
+    threshold: tuple[float | Literal["auto"], ...] = ()
+    num_candidates: int = 16
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            ConfigError: Lists all that are out of range.
+        """
+        checks: dict[str, Check] = dict.fromkeys(AXES, _CHECK_VALUES)
+        check_settings(self, {**checks, "num_candidates": whole(1, 256)})
+        problems: list[str] = []
+        for axis in AXES:
+            for value in getattr(self, axis):
+                try:
+                    TuneConfig(**{axis: value})
+                except ConfigError as error:
+                    problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+
+    def candidates(self, config: TuneConfig) -> list[TuneConfig]:
+        """``config`` with each combination of values, in a fixed order; at least one."""
+        axes = {axis: getattr(self, axis) for axis in AXES if getattr(self, axis)}
+        combinations = list(itertools.product(*axes.values()))
+        if len(combinations) > self.num_candidates:
+            combinations = random.Random(config.seed).sample(combinations, self.num_candidates)
+        return [replace(config, **dict(zip(axes, values, strict=True))) for values in combinations]
+
+    @property
+    def num_rounds(self) -> int:
+        """Halvings until one candidate is left."""
+        num_combinations = math.prod(len(getattr(self, axis)) or 1 for axis in AXES)
+        return math.ceil(math.log2(min(num_combinations, self.num_candidates)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values, in a fixed order."""
+        return asdict(self)
+
+
+_CHECK_VALUES: Check = (
+    lambda values: isinstance(values, tuple) and len(set(values)) == len(values),
+    "a list of different values",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One candidate in one round.
+
+    Attributes:
+        round: From 1.
+        settings: What the search chose of it: the values on the axes.
+        epochs: Of this round.
+        val_loss: Cross-entropy on validation images, mean over folds; infinite if the tuning failed.
+        val_accuracy: Likewise; 0 if it failed.
+    """
+
+    round: int
+    settings: dict[str, Any]
+    epochs: int
+    val_loss: float
+    val_accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        config: To tune with, on all training images.
+        trials: All of them, in order. Empty where there was nothing to choose, or nothing to choose by: no
+            class has a second image.
+    """
+
+    config: TuneConfig
+    trials: tuple[Trial, ...]
+
+
+def num_full_tunings(search_config: SearchConfig | None, num_train: int, *, has_val: bool) -> float:
+    """What a search and the tuning after it cost, in tunings."""
+    if search_config is None:
+        return 1.0
+    is_folded = not has_val and num_train < _MIN_IMAGES_TO_HOLD_OUT
+    return 1.0 + search_config.num_rounds * (_NUM_FOLDS if is_folded else 1)
+
+
+def search(
+    backbone: Backbone,
+    data: TaskData,
+    config: TuneConfig,
+    search_config: SearchConfig,
+    *,
+    on_epoch: Callable[[], None] | None = None,
+) -> SearchResult:
+    """Choose settings for a task.
+
+    Args:
+        backbone: The frozen network, in float32; it is not changed.
+        data: Of the task. Its own validation images are chosen by, unless they are also what the result is
+            measured on; else a fifth of the training images, and of few images every third in turn.
+        config: Gives all settings that are not searched.
+        search_config: What to try.
+        on_epoch: Called after each epoch of each candidate; an exception in it ends the search.
+
+    Raises:
+        ConfigError: No candidate fits the backbone or the data.
+        TuningError: No candidate could be tuned.
+    """
+    left, folds = search_config.candidates(config), make_folds(data, config.seed)
+    if len(left) == 1 or not folds:
+        return SearchResult(config=left[0] if len(left) == 1 else config, trials=())
+    trials: list[Trial] = []
+    num_rounds = math.ceil(math.log2(len(left)))
+    for number in range(1, num_rounds + 1):
+        share = 2.0 ** (number - 1 - num_rounds)
+        scores = _run_round(backbone, folds, left, share, on_epoch)
+        for candidate, (epochs, val_loss, val_accuracy) in zip(left, scores, strict=True):
+            settings = {axis: getattr(candidate, axis) for axis in AXES if getattr(search_config, axis)}
+            trials.append(
+                Trial(
+                    round=number,
+                    settings=settings,
+                    epochs=epochs,
+                    val_loss=val_loss,
+                    val_accuracy=val_accuracy,
+                )
+            )
+        order = sorted(range(len(left)), key=lambda i: scores[i][1])
+        left = [left[i] for i in sorted(order[: math.ceil(len(left) / 2)])]
+    return SearchResult(config=left[0], trials=tuple(trials))
+
+
+def make_folds(data: TaskData, seed: int) -> list[TaskData]:
+    """Data to choose settings by: each with training and validation images, and no test.
+
+    A class keeps at least one image to train on. Without a class of two images there is no fold.
+    """
+    if data.val is not None and data.test is not None:
+        return [replace(data, test=None)]
+    labels_B = data.train.labels_B
+    is_small = len(labels_B) < _MIN_IMAGES_TO_HOLD_OUT
+    num_parts = _NUM_FOLDS if is_small else round(1 / _HELD_OUT_SHARE)
+    part_B = _deal(labels_B, num_parts, Generator().manual_seed(seed))
+    folds = []
+    for number in range(num_parts if is_small else 1):
+        is_val_B = part_B == number
+        if bool(is_val_B.any()):
+            digest = hashlib.sha256(f"{data.fingerprint}:{seed}:{number}".encode()).hexdigest()
+            train, val = _take(data.train, ~is_val_B), _take(data.train, is_val_B)
+            folds.append(TaskData(labels=data.labels, train=train, val=val, test=None, fingerprint=digest))
+    return folds
+
+
+def _run_round(
+    backbone: Backbone,
+    folds: Sequence[TaskData],
+    candidates: Sequence[TuneConfig],
+    share: float,
+    on_epoch: Callable[[], None] | None,
+) -> list[tuple[int, float, float]]:
+    """Epochs, loss and accuracy of each candidate after this share of its epochs, mean over folds."""
+    stopped: list[Exception] = []
+
+    def report(_: object) -> None:
+        if on_epoch is not None and not stopped:
+            try:
+                on_epoch()
+            except Exception as error:
+                stopped.append(error)
+        if stopped:
+            raise stopped[0]
+
+    epochs = [_shortened(config, len(folds[0].train), share) for config in candidates]
+    tasks = [
+        PackTask(data=fold, config=replace(config, epochs=number, min_steps=0, patience=0), on_epoch=report)
+        for fold in folds
+        for config, number in zip(candidates, epochs, strict=True)
+    ]
+    outcomes = tune_pack(backbone, tasks)
+    if stopped:
+        raise stopped[0]
+    errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    for error in errors:
+        if not isinstance(error, ShipError):
+            raise error
+    scores = []
+    for i, number in enumerate(epochs):
+        found = [_score(outcome) for outcome in outcomes[i :: len(candidates)]]
+        means = torch.tensor(found, dtype=torch.float64).mean(dim=0).tolist()
+        scores.append((number, means[0], means[1]))
+    if all(math.isinf(val_loss) for _, val_loss, _ in scores):
+        raise errors[0] if errors else TuningError("no candidate of the search has a finite validation loss")
+    return scores
+
+
+def _shortened(config: TuneConfig, num_train: int, share: float) -> int:
+    fewest = math.ceil(_MIN_STEPS / math.ceil(num_train / config.batch_size))
+    return max(fewest, math.ceil(count_epochs(config, num_train) * share))
+
+
+def _score(outcome: TuneResult | Exception) -> tuple[float, float]:
+    if isinstance(outcome, Exception):
+        return math.inf, 0.0
+    last = outcome.history[-1]
+    assert last.val_loss is not None, "every fold has validation images"
+    assert last.val_accuracy is not None, "every fold has validation images"
+    return (last.val_loss if math.isfinite(last.val_loss) else math.inf), last.val_accuracy
+
+
+def _deal(labels_B: Tensor, num_parts: int, generator: Generator) -> Tensor:
+    """A part for each image, class by class in turn; -1 for the only image of a class."""
+    part_B = torch.full_like(labels_B, -1)
+    num_dealt = 0
+    for label in labels_B.unique().tolist():
+        members = (labels_B == label).nonzero()[:, 0]
+        if len(members) > 1:
+            shuffled = members[torch.randperm(len(members), generator=generator)]
+            # Classes go on where the one before ended, so that parts of few images are of one size.
+            part_B[shuffled] = (torch.arange(len(members)) + num_dealt) % num_parts
+            num_dealt += len(members)
+    return part_B
+
+
+def _take(split: Split, chosen_B: Tensor) -> Split:
+    places = chosen_B.nonzero()[:, 0].tolist()
+    return Split(
+        images_B3HW=split.images_B3HW[chosen_B],
+        labels_B=split.labels_B[chosen_B],
+        paths=tuple(split.paths[place] for place in places),
+    )
