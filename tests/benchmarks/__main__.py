@@ -61,15 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_accuracy(options: argparse.Namespace, device: torch.device) -> None:
     """Imported here: the tasks need scikit-image, which a machine for timings may lack."""
     from tests.benchmarks import accuracy
-    from tests.benchmarks.accuracy_methods import ABLATIONS, METHODS
+    from tests.benchmarks.accuracy_methods import ABLATIONS, ALL, METHODS, PRESET_ROWS
     from tests.benchmarks.accuracy_tasks import TASKS, find_vtab
 
     vtab = find_vtab(options.vtab) if options.vtab else {}
     tasks = options.task or (["faces"] if options.quick else [*TASKS, *vtab])
-    methods = options.method or [*METHODS, *(ABLATIONS if options.ablation else ())]
+    methods = options.method or (
+        ["linear", *PRESET_ROWS] if options.presets else [*METHODS, *(ABLATIONS if options.ablation else ())]
+    )
     for kind, chosen, known in (
         ("task", tasks, [*TASKS, *vtab]),
-        ("method", methods, [*METHODS, *ABLATIONS]),
+        ("method", methods, list(ALL)),
     ):
         if unknown := sorted(set(chosen) - set(known)):
             sys.exit(f"error: {kind} {', '.join(unknown)}: expected one of {', '.join(known)}")
@@ -131,6 +133,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--task", action="append", help="accuracy: again for more [all]")
     parser.add_argument("--method", action="append", help="accuracy: again for more [all but ablations]")
     parser.add_argument("--ablation", action="store_true", help="accuracy: also SHIP with parts taken away")
+    parser.add_argument("--presets", action="store_true", help="accuracy: the presets instead of methods")
     parser.add_argument("--seeds", type=int, help="accuracy: training runs of the chosen settings [3]")
     parser.add_argument("--steps", type=int, help="accuracy: optimizer steps of a training [150]")
     parser.add_argument("--vtab", type=Path, help="accuracy: folder of VTAB-1k tasks, beside our own")

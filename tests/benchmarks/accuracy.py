@@ -17,9 +17,9 @@ import numpy as np
 from scipy import stats
 
 from ship.backbone import Backbone
-from tests.benchmarks.accuracy_methods import ABLATIONS, METHODS, fit_all
+from tests.benchmarks.accuracy_methods import ALL, Fit, fit_all
 from tests.benchmarks.accuracy_tasks import Problem, make_problem
-from tests.benchmarks.harness import describe_machine
+from tests.benchmarks.harness import describe_machine, peak_bytes
 
 __all__ = ["interval", "mean_ranks", "render", "run"]
 
@@ -39,7 +39,7 @@ def run(
     Args:
         backbone: For all methods.
         tasks: Names.
-        methods: Of ``METHODS`` and ``ABLATIONS``.
+        methods: Of ``ALL``.
         seeds: Training runs of the chosen settings, 0 to ``seeds - 1``.
         num_steps: Of every training.
         vtab: Folders of VTAB-1k tasks by name.
@@ -71,21 +71,30 @@ def run(
 
 def measure(backbone: Backbone, problems: Sequence[Problem], method: str, num_steps: int) -> dict[str, Any]:
     """One row: the settings that validation chose, and the test accuracy of each seed."""
-    candidates = {**METHODS, **ABLATIONS}[method]
+    candidates = ALL[method]
     clock_s, best = time.monotonic(), 0
     if len(candidates) > 1:
         fits = fit_all(backbone, problems[0].search, method, candidates, seed=0, num_steps=num_steps)
         best = max(range(len(fits)), key=lambda i: (fits[i].accuracy, -fits[i].val_loss))
     search_s, clock_s = time.monotonic() - clock_s, time.monotonic()
     chosen = [candidates[best]]
-    finals = [
-        fit_all(backbone, problem.final, method, chosen, seed=seed, num_steps=num_steps)[0]
+    finals: list[Fit] = []
+    peaks = [
+        peak_bytes(
+            lambda seed=seed, problem=problem: finals.extend(
+                fit_all(backbone, problem.final, method, chosen, seed=seed, num_steps=num_steps)
+            ),
+            backbone.device,
+        )
         for seed, problem in enumerate(problems)
     ]
+    known = [peak for peak in peaks if peak is not None]
     return {
         "settings": candidates[best],
         "accuracies": [fit.accuracy for fit in finals],
         "num_trained": finals[0].num_trained,
+        # The largest: on a CPU a later fit may live on memory that an earlier one has not given back.
+        "peak_bytes": max(known, default=None),
         "search_s": round(search_s, 2),
         "fit_s": round((time.monotonic() - clock_s) / len(problems), 2),
     }

@@ -13,9 +13,11 @@ from ship.config import TuneConfig
 from ship.data import TaskData
 from ship.evaluation import evaluate_logits
 from ship.preparation import extract_features, fit_probe
+from ship.presets import PRESETS, Preset, choose_settings
+from ship.search import search
 from ship.tuning import PackTask, tune_pack
 
-__all__ = ["ABLATIONS", "METHODS", "Fit", "fit_all"]
+__all__ = ["ABLATIONS", "ALL", "METHODS", "PRESET_ROWS", "Fit", "fit_all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,13 @@ ABLATIONS: dict[str, list[dict[str, Any]]] = {
 }
 
 
+# They search by themselves, on folds or a part of the training pictures.
+PRESET_ROWS: dict[str, list[dict[str, Any]]] = {
+    f"preset {preset}": [{"preset": preset}] for preset in PRESETS
+}
+ALL = {**METHODS, **ABLATIONS, **PRESET_ROWS}
+
+
 def fit_all(
     backbone: Backbone,
     data: TaskData,
@@ -74,11 +83,13 @@ def fit_all(
     Args:
         backbone: Shared by all.
         data: Trained on, and measured on its held-out split.
-        method: A name of ``METHODS`` or ``ABLATIONS``.
+        method: A name of ``ALL``.
         candidates: Settings.
         seed: Of initial values and order.
-        num_steps: Of the optimizer, for each candidate.
+        num_steps: Of the optimizer, for each candidate; a preset knows its own.
     """
+    if method in PRESET_ROWS:
+        return [_fit_preset(backbone, data, each["preset"], seed) for each in candidates]
     kind = method.split(",")[0]
     steps_an_epoch = math.ceil(len(data.train) / 64)
     common: dict[str, Any] = {"seed": seed, "epochs": max(1, round(num_steps / steps_an_epoch))}
@@ -91,6 +102,20 @@ def fit_all(
         return fitters[kind]()
     common["method"] = kind
     return _fit_baselines(backbone, data, [BaselineConfig(**common, **each) for each in candidates])
+
+
+def _fit_preset(backbone: Backbone, data: TaskData, preset: Preset, seed: int) -> Fit:
+    config, wanted = choose_settings(
+        TuneConfig(seed=seed),
+        preset=preset,
+        search=None,
+        pinned=(),
+        num_train=len(data.train),
+        num_classes=len(data.labels),
+    )
+    if wanted is not None:
+        config = search(backbone, data, config, wanted).config
+    return _fit_ship(backbone, data, [config])[0]
 
 
 def _fit_linear(backbone: Backbone, data: TaskData, seed: int) -> Fit:

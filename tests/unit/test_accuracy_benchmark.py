@@ -87,6 +87,14 @@ def test_a_run_goes_on_from_its_file_and_refuses_another_protocol(
         main([*arguments, "linear", "--seeds", "2"])
 
 
+def test_presets_are_measured_beside_the_probe(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["accuracy", "--quick", "--method", "preset quick", "--json"])
+    [row] = json.loads(capsys.readouterr().out)["rows"]
+    assert row["settings"] == {"preset": "quick"}
+    assert row["num_trained"] > 0
+    assert row["peak_bytes"] is None or row["peak_bytes"] > 0
+
+
 def test_intervals_and_ranks() -> None:
     # t(2; 0.975) = 4.303
     assert accuracy.interval([0.8, 0.9, 1.0]) == pytest.approx(4.303 * 0.1 / math.sqrt(3), rel=1e-3)
