@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
+
     from ship.pretrain.train import Trainer
 
 _BUNDLED = Path(__file__).parents[1] / "assets" / "bundled"
@@ -16,6 +18,7 @@ _EXAMPLES = """examples:
   python -m ship.pretrain --out my-backbone             train for 25 minutes of two cores, probe, card
   python -m ship.pretrain --out my-backbone --resume    go on after Ctrl-C, a crash or kill -9
   python -m ship.pretrain --out tiny --minutes 2 --threads 1
+  python -m ship.pretrain --out wide --minutes 25 --device cuda --width 192 --batch 512
   python -m ship.pretrain probe                         the bundled backbone, and the same untrained
   python -m ship.pretrain probe --backbone my-backbone --json
 """
@@ -42,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _train_parser() -> argparse.ArgumentParser:
+    from ship.pretrain.config import TrainConfig
+
     parser = argparse.ArgumentParser(
         prog="python -m ship.pretrain",
         description="Train the bundled backbone: a small ViT, on pictures that the recipe draws itself.",
@@ -50,7 +55,10 @@ def _train_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights and the card")
     parser.add_argument(
-        "--minutes", type=float, default=25.0, help="budget, in minutes of two CPU cores (default: 25)"
+        "--minutes",
+        type=float,
+        default=25.0,
+        help="budget, in minutes of two CPU cores, or on the clock with another --device (default: 25)",
     )
     parser.add_argument(
         "--steps",
@@ -58,6 +66,15 @@ def _train_parser() -> argparse.ArgumentParser:
         help="exactly this many steps, instead of --minutes; with --resume: make the run longer or shorter",
     )
     parser.add_argument("--seed", type=int, default=0, help="of weights, images and masks (default: 0)")
+    parser.add_argument("--width", type=int, default=128, help="of the ViT, in heads of 32 (default: 128)")
+    parser.add_argument("--batch", type=int, default=64, help="images a step, a power of 2 (default: 64)")
+    parser.add_argument(
+        "--view-weight",
+        type=float,
+        default=TrainConfig.view_weight,
+        help="of the agreement of two views; 0 trains without them (default: %(default)s)",
+    )
+    parser.add_argument("--device", default="cpu", help="draw and train there (default: cpu)")
     parser.add_argument(
         "--threads", type=int, default=2, help="1 is thriftiest on a shared machine (default: 2)"
     )
@@ -80,27 +97,54 @@ def _probe_parser() -> argparse.ArgumentParser:
 def _train(options: argparse.Namespace) -> int:
     from ship.errors import ConfigError
     from ship.pretrain.budget import fit_to_budget
-    from ship.pretrain.config import TrainConfig
+    from ship.pretrain.config import Architecture, TrainConfig
     from ship.pretrain.export import export_backbone
     from ship.pretrain.train import Trainer
 
+    device = _parse_device(options.device)
     if options.minutes <= 0 or options.threads < 1 or (options.steps is not None and options.steps < 1):
         raise ConfigError("--minutes, --threads and --steps must be positive")
+    if not 0.0 <= options.view_weight <= 100.0:
+        raise ConfigError(f"--view-weight: expected a number from 0 to 100, got {options.view_weight}")
+    if options.width < 32 or options.width % 32:
+        raise ConfigError(f"--width: expected a multiple of 32, got {options.width}")
+    if options.batch not in (16, 32, 64, 128, 256, 512, 1024):
+        raise ConfigError(f"--batch: expected a power of 2 from 16 to 1024, got {options.batch}")
     checkpoint = options.out / "checkpoint.safetensors"
     if options.resume:
-        trainer = Trainer.resume(checkpoint, options.steps)
+        trainer = Trainer.resume(checkpoint, options.steps, device)
     elif checkpoint.exists():
         raise ConfigError(f"{checkpoint} exists: pass --resume to go on with it, or remove it to start anew")
     else:
         # Timed even where --steps is given: precision is chosen by it, too.
-        config = fit_to_budget(TrainConfig(num_steps=1, seed=options.seed), options.minutes * 120)
+        architecture = Architecture(embed_dim=options.width, num_heads=options.width // 32)
+        config = TrainConfig(
+            num_steps=1,
+            seed=options.seed,
+            batch_size=options.batch,
+            view_weight=options.view_weight,
+            architecture=architecture,
+        )
+        num_cores = 2 if device.type == "cpu" else 1
+        config = fit_to_budget(config, options.minutes * 60 * num_cores, device)
         config = config if options.steps is None else config.with_steps(options.steps)
-        trainer = Trainer(config)
+        trainer = Trainer(config, device)
     print(f"{trainer.config.num_steps} steps, {trainer.config.images_seen:,} images", flush=True)
     _run(trainer, checkpoint)
     export_backbone(trainer, options.out)
     checkpoint.unlink()
     return _probe(_probe_parser().parse_args(["--backbone", str(options.out), "--write"]))
+
+
+def _parse_device(name: str) -> "torch.device":
+    import torch
+
+    from ship.errors import ConfigError
+
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device: expected one of torch's here, got {name!r}: {error}") from error
 
 
 def _run(trainer: "Trainer", checkpoint: Path, save_every: int = 200, print_every: int = 20) -> None:
@@ -111,8 +155,8 @@ def _run(trainer: "Trainer", checkpoint: Path, save_every: int = 200, print_ever
                 left_s = now.wall_s / now.step * (now.num_steps - now.step)
                 print(
                     f"step {now.step}/{now.num_steps}  patch loss {now.patch_loss:.3f}  image loss "
-                    f"{now.image_loss:.3f}  cpu {now.cpu_s / 60:.1f} min  wall {now.wall_s / 60:.1f} min  "
-                    f"left {left_s / 60:.1f} min",
+                    f"{now.image_loss:.3f}  view loss {now.view_loss:.3f}  cpu {now.cpu_s / 60:.1f} min  "
+                    f"wall {now.wall_s / 60:.1f} min  left {left_s / 60:.1f} min",
                     flush=True,
                 )
             if now.step % save_every == 0 or now.step == now.num_steps:

@@ -10,16 +10,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ship.pretrain.config import TrainConfig
 from ship.pretrain.images import draw_images
-from ship.pretrain.targets import (
-    fit_scaling,
-    image_targets,
-    orientation_energy,
-    patch_targets,
-)
+from ship.pretrain.targets import Scaling, fit_scaling, image_targets, orientation_energy, patch_targets
+from ship.pretrain.textures import make_generator
+from ship.pretrain.views import draw_views
 
 __all__ = ["Batch", "BatchSource"]
 
@@ -32,7 +29,8 @@ class Batch:
     """What one step needs.
 
     Attributes:
-        x_BCHW: Images, normalised as the backbone's users will: mean and standard deviation 0.5.
+        x_BCHW: Images, normalised as the backbone's users will: mean and standard deviation 0.5. With
+            second views, they are the second half, in the order of the first.
         visible_BV: Indices of the patches that the network sees.
         target_BNT: Scaled patch targets.
         target_BF: Scaled image targets.
@@ -49,26 +47,38 @@ class BatchSource:
 
     Args:
         config: The run's configuration.
+        device: Where images are drawn and targets computed.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.config = config
-        calibration_BCHW = _draw(config, "calibration", 0, config.num_calibration).float() / 255
-        self.scaling = fit_scaling(*self._targets(calibration_BCHW), config.whitening, config.num_axes)
+        self._device = device
         self._pool_index = -1
-        self._pool_BCHW = calibration_BCHW[:0]
+        with device:
+            calibration_BCHW = _draw(config, "calibration", 0, config.num_calibration).float() / 255
+            self.scaling: Scaling = fit_scaling(
+                *self._targets(calibration_BCHW), config.whitening, config.num_axes
+            )
+            self._pool_BCHW = calibration_BCHW[:0]
 
     def batch(self, step: int) -> Batch:
         """The batch of one step, from a pool that is redrawn when it is used up."""
+        with self._device:
+            return self._batch(step)
+
+    def _batch(self, step: int) -> Batch:
         config = self.config
         pool, place = divmod(step, config.steps_a_pool)
         if pool != self._pool_index:
             self._pool_index, self._pool_BCHW = pool, _draw(config, "images", pool, config.pool_size)
-        use, start = divmod(place * config.batch_size, config.pool_size)
+        use, start = divmod(place * config.images_a_step, config.pool_size)
         order_seed = config.seed_for("order", pool * config.num_uses + use)
-        order_B = torch.randperm(config.pool_size, generator=Generator().manual_seed(order_seed))
-        x_BCHW = self._pool_BCHW[order_B[start : start + config.batch_size]].float() / 255
+        order_B = torch.randperm(config.pool_size, generator=make_generator(order_seed))
+        x_BCHW = self._pool_BCHW[order_B[start : start + config.images_a_step]].float() / 255
         x_BCHW = torch.cat([_turn(part, i) for i, part in enumerate(x_BCHW.chunk(_NUM_SYMMETRIES))])
+        if config.view_weight:
+            generator = make_generator(config.seed_for("views", step))
+            x_BCHW = torch.cat([x_BCHW, draw_views(x_BCHW, config.view_zoom, generator)])
         patches_BNT, images_BG = self._targets(x_BCHW)
         return Batch(
             x_BCHW=(x_BCHW - 0.5) / 0.5,
@@ -84,7 +94,7 @@ class BatchSource:
 
     def _choose_visible(self, step: int) -> Tensor:
         config = self.config
-        generator = Generator().manual_seed(config.seed_for("masks", step))
+        generator = make_generator(config.seed_for("masks", step))
         rank_BN = torch.rand(config.batch_size, config.architecture.num_patches, generator=generator)
         return rank_BN.argsort(1)[:, : config.num_visible]
 

@@ -38,13 +38,15 @@ class TrainConfig:
     Attributes:
         num_steps: Optimiser steps.
         seed: Of weights, images and masks.
-        batch_size: Images a step; the last batch of a pool's use must be whole.
+        batch_size: Images a step, second views included; the last batch of a pool's use must be whole.
         learning_rate: Peak; linear warm-up, level, linear decay to zero.
         weight_decay: On matrices only.
         num_warmup: Steps of warm-up.
         decay_share: Of the steps, at the end.
         hidden_share: Of the patches, left out of the network's sight.
         image_weight: Of the whole-image loss beside the patch loss.
+        view_weight: Of the loss that makes two views of an image agree; with 0 there are no second views.
+        view_zoom: The smallest share of an image's side that a second view shows.
         whitening: Of the whole-image targets, see ``fit_scaling``.
         num_axes: Of the whole-image targets, see ``fit_scaling``.
         pool_size: Images drawn at a time.
@@ -63,6 +65,8 @@ class TrainConfig:
     decay_share: float = 0.35
     hidden_share: float = 0.4
     image_weight: float = 1.0
+    view_weight: float = 0.0
+    view_zoom: float = 0.65
     whitening: float = 0.5
     num_axes: int = 96
     pool_size: int = 4096
@@ -72,7 +76,7 @@ class TrainConfig:
     architecture: Architecture = field(default_factory=Architecture)
 
     def __post_init__(self) -> None:
-        assert self.pool_size % self.batch_size == 0, "a batch must not straddle two pools"
+        assert self.pool_size % self.images_a_step == 0, "a batch must not straddle two pools"
 
     @property
     def num_visible(self) -> int:
@@ -80,13 +84,18 @@ class TrainConfig:
         return round(self.architecture.num_patches * (1 - self.hidden_share))
 
     @property
+    def images_a_step(self) -> int:
+        """Different images a step: half of the batch, where the other half are second views."""
+        return self.batch_size // 2 if self.view_weight else self.batch_size
+
+    @property
     def steps_a_pool(self) -> int:
         """Steps before new images are drawn."""
-        return self.pool_size * self.num_uses // self.batch_size
+        return self.pool_size * self.num_uses // self.images_a_step
 
     @property
     def images_seen(self) -> int:
-        """Images in all, each use counted."""
+        """Images in all, each use and each view counted."""
         return self.num_steps * self.batch_size
 
     @property
@@ -110,8 +119,10 @@ class TrainConfig:
 
     def seed_for(self, stream: str, index: int) -> int:
         """A generator's seed; no two indices or streams of a run share one."""
+        if stream == "views":
+            return self.seed_for("masks", index) + 2**62
         streams = ("images", "order", "masks", "calibration")
-        return ((self.seed * 1_000_003 + index) * len(streams) + streams.index(stream)) % 2**63
+        return ((self.seed * 1_000_003 + index) * len(streams) + streams.index(stream)) % 2**62
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -34,7 +34,8 @@ def export_backbone(trainer: Trainer, folder: Path) -> None:
         folder: Where to.
     """
     state = {
-        key: value.detach().to(torch.float16).contiguous() for key, value in trainer.vit.state_dict().items()
+        key: value.detach().to("cpu", torch.float16).contiguous()
+        for key, value in trainer.vit.state_dict().items()
     }
     assert all(bool(value.isfinite().all()) for value in state.values()), "weights do not fit float16"
     config = trainer.config
@@ -44,6 +45,7 @@ def export_backbone(trainer: Trainer, folder: Path) -> None:
         "images_drawn": config.images_drawn,
         "cpu_s": round(trainer.cpu_s, 1),
         "wall_s": round(trainer.wall_s, 1),
+        "device": trainer.device.type,
         "torch": torch.__version__,
     }
     _write(folder / "model.safetensors", save(state, {"format": "pt"}))

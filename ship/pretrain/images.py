@@ -2,7 +2,7 @@
 
 Owns how textures and shapes are put together, coloured and degraded. Licence-free, because nothing in it
 comes from anywhere. A batch is a pure function of its size and seed, so training can resume without a
-stored state.
+stored state. Everything is drawn on the default device.
 
 Shapes: B images, C = 3 colours, H and W pixels. Images are float32 in 0..1.
 """
@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from ship.pretrain.silhouettes import draw_contours, draw_flaws, draw_fractals, draw_strokes
-from ship.pretrain.textures import draw_textures, uniform
+from ship.pretrain.textures import draw_textures, make_generator, uniform
 
 __all__ = ["draw_images"]
 
@@ -29,12 +29,12 @@ def draw_images(num: int, size: int, seed: int) -> Tensor:
     Args:
         num: How many images.
         size: Height and width in pixels.
-        seed: Same seed, same images, bit for bit (on one machine).
+        seed: Same seed, same images, bit for bit (on one machine and device).
 
     Returns:
         ``(B,3,H,W)`` in 0..1, kinds in random order.
     """
-    generator = Generator().manual_seed(seed)
+    generator = make_generator(seed)
     counts = {kind: math.ceil(num * share) for kind, share in _SHARES.items()}
     total = sum(counts.values())
     masks_KBHW = [_draw_masks(counts, size, generator, first=layer == 0) for layer in range(3)]

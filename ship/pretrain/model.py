@@ -3,7 +3,8 @@
 Owns the architecture of the bundled backbone and how masked patches are predicted. Knows nothing of where
 images come from or what the targets mean.
 
-Shapes: B images, C = 3 colours, N patches, V visible patches, D width, T numbers a patch, G numbers an image.
+Shapes: B images, C = 3 colours, N patches, V visible patches, D width, T numbers a patch, G numbers an image,
+Z numbers that views are compared in.
 """
 
 import math
@@ -92,9 +93,12 @@ class MaskedPretrainer(nn.Module):
         vit: The network to train.
         num_patch_targets: T.
         num_image_targets: G.
+        num_compared: Z, numbers that views are compared in.
     """
 
-    def __init__(self, vit: VisionTransformer, num_patch_targets: int, num_image_targets: int) -> None:
+    def __init__(
+        self, vit: VisionTransformer, num_patch_targets: int, num_image_targets: int, num_compared: int = 256
+    ) -> None:
         super().__init__()
         width = vit.embed_dim
         self.vit = vit
@@ -105,12 +109,18 @@ class MaskedPretrainer(nn.Module):
         self.patch_head = nn.Linear(width, num_patch_targets)
         # Linear on purpose: what it reads from CLS, a linear probe can read too.
         self.image_head = nn.Linear(width, num_image_targets)
+        self.projector = nn.Sequential(
+            nn.Linear(width, num_compared),
+            nn.BatchNorm1d(num_compared),
+            nn.ReLU(),
+            nn.Linear(num_compared, num_compared),
+        )
         for module in self.modules():
             if isinstance(module, Attention):
                 # torch's fused attention on CPUs takes 60% of a training step at this few tokens.
                 module.fused_attn = False
 
-    def forward(self, x_BCHW: Tensor, visible_BV: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x_BCHW: Tensor, visible_BV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Predict from the visible patches.
 
         Args:
@@ -118,7 +128,8 @@ class MaskedPretrainer(nn.Module):
             visible_BV: Indices of the patches to look at.
 
         Returns:
-            Patch predictions ``(B,N,T)`` and image predictions ``(B,G)``.
+            Patch predictions ``(B,N,T)``, image predictions ``(B,G)``, and what views are compared in
+            ``(B,Z)``.
         """
         vit = self.vit
         z_BND = vit.patch_embed(x_BCHW) + vit.pos_embed[:, 1:]
@@ -128,4 +139,5 @@ class MaskedPretrainer(nn.Module):
         hidden_BND = self.hidden_token.expand(len(x_BCHW), z_BND.shape[1], -1).to(z_BVD.dtype)
         filled_BND = hidden_BND.scatter(1, index_BVD, z_BVD[:, 1:]) + self.position
         filled_BND = self.filler(torch.cat([z_BVD[:, :1], filled_BND], 1))[:, 1:]
-        return self.patch_head(self.filler_norm(filled_BND)), self.image_head(z_BVD[:, 0])
+        cls_BD = z_BVD[:, 0]
+        return self.patch_head(self.filler_norm(filled_BND)), self.image_head(cls_BD), self.projector(cls_BD)

@@ -13,7 +13,12 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-__all__ = ["TEXTURES", "draw_textures", "pixel_grid", "uniform"]
+__all__ = ["TEXTURES", "draw_textures", "make_generator", "pixel_grid", "uniform"]
+
+
+def make_generator(seed: int) -> Generator:
+    """A generator on the default device: ``with torch.device("cuda"):`` draws, and trains, there."""
+    return Generator(torch.get_default_device()).manual_seed(seed)
 
 
 def uniform(generator: Generator, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:

@@ -22,6 +22,7 @@ from ship.errors import ConfigError
 from ship.pretrain.batches import BatchSource
 from ship.pretrain.config import TrainConfig
 from ship.pretrain.model import MaskedPretrainer, build_vit, warm_start
+from ship.pretrain.views import agreement_loss
 from ship.vit import VisionTransformer
 
 __all__ = ["Progress", "Trainer"]
@@ -31,7 +32,8 @@ _OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run is. Losses are about the share of the targets' variance that is left unexplained.
+    """Where a run is. The losses of patches and images are about the share of the targets'
+    variance that is left unexplained.
 
     Times are the sums over all parts of a run that was resumed; CPU time is added up over cores.
     """
@@ -40,6 +42,7 @@ class Progress:
     num_steps: int
     patch_loss: float
     image_loss: float
+    view_loss: float
     cpu_s: float
     wall_s: float
 
@@ -49,19 +52,22 @@ class Trainer:
 
     Args:
         config: What to train.
+        device: Where images are drawn and the network is trained.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, device: str | torch.device = "cpu") -> None:
         cpu_s, wall_s = time.process_time(), time.monotonic()
         self.config = config
         self.step = 0
-        self._batches = BatchSource(config)
+        self.device = torch.device(device)
+        self._batches = BatchSource(config, self.device)
         vit = build_vit(asdict(config.architecture), config.seed)
         warm_start(vit)
         scaling = self._batches.scaling
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed + 1)
             self._model = MaskedPretrainer(vit, len(scaling.mean_T), scaling.rotate_GF.shape[1])
+        self._model.to(self.device)
         weights = list(self._model.parameters())
         groups: list[dict[str, Any]] = [
             {"params": [w for w in weights if w.ndim >= 2], "weight_decay": config.weight_decay},
@@ -82,12 +88,15 @@ class Trainer:
         batch = self._batches.batch(self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = self.config.learning_rate_at(self.step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bfloat16):
-            patches_BNT, images_BF = self._model(batch.x_BCHW, batch.visible_BV)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+            patches_BNT, images_BF, views_BZ = self._model(batch.x_BCHW, batch.visible_BV)
         patch_loss = functional.mse_loss(patches_BNT.float(), batch.target_BNT)
         image_loss = functional.mse_loss(images_BF.float(), batch.target_BF)
+        view_loss = torch.zeros_like(patch_loss)
+        if self.config.view_weight:
+            view_loss = agreement_loss(*views_BZ.float().chunk(2))
         self._optimizer.zero_grad()
-        (patch_loss + self.config.image_weight * image_loss).backward()
+        (patch_loss + self.config.image_weight * image_loss + self.config.view_weight * view_loss).backward()
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._optimizer.step()
         self.step += 1
@@ -98,6 +107,7 @@ class Trainer:
             num_steps=self.config.num_steps,
             patch_loss=patch_loss.item(),
             image_loss=image_loss.item(),
+            view_loss=view_loss.item(),
             cpu_s=self.cpu_s,
             wall_s=self.wall_s,
         )
@@ -120,19 +130,22 @@ class Trainer:
         temporary.replace(file)
 
     @classmethod
-    def resume(cls, file: Path, num_steps: int | None = None) -> "Trainer":
+    def resume(
+        cls, file: Path, num_steps: int | None = None, device: str | torch.device = "cpu"
+    ) -> "Trainer":
         """Go on from a checkpoint.
 
         Args:
             file: Written by ``save``.
             num_steps: Make the run longer or shorter.
+            device: Where to go on; on another one, images are drawn anew.
 
         Raises:
             ConfigError: The file is missing or is not one of ours.
         """
         notes, tensors = _read_checkpoint(file)
         config = TrainConfig.from_dict(notes["config"])
-        trainer = cls(config if num_steps is None else config.with_steps(num_steps))
+        trainer = cls(config if num_steps is None else config.with_steps(num_steps), device)
         trainer.step = notes["step"]
         trainer.cpu_s += notes["cpu_s"]
         trainer.wall_s += notes["wall_s"]
@@ -142,7 +155,7 @@ class Trainer:
             keys = {key: f"optimizer.{key}.{name}" for key in _OPTIMIZER_STATE}
             # No state yet, if the checkpoint was written before the first step.
             trainer._optimizer.state[weight] = {
-                key: tensors[stored] for key, stored in keys.items() if stored in tensors
+                key: tensors[stored].to(trainer.device) for key, stored in keys.items() if stored in tensors
             }
         return trainer
 
