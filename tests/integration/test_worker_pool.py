@@ -42,6 +42,7 @@ class Spec:
     key: str
     num_images: int
     config: TuneConfig = field(default_factory=lambda: TuneConfig(epochs=NUM_EPOCHS))
+    search: None = None
 
 
 class Weights:
