@@ -74,6 +74,12 @@ def _train_parser() -> argparse.ArgumentParser:
         default=TrainConfig.view_weight,
         help="of the agreement of two views; 0 trains without them (default: %(default)s)",
     )
+    parser.add_argument(
+        "--content-weight",
+        type=float,
+        default=TrainConfig.content_weight,
+        help="of the labels of what was drawn; 0 trains without them (default: %(default)s)",
+    )
     parser.add_argument("--device", default="cpu", help="draw and train there (default: cpu)")
     parser.add_argument(
         "--threads", type=int, default=2, help="1 is thriftiest on a shared machine (default: 2)"
@@ -104,8 +110,12 @@ def _train(options: argparse.Namespace) -> int:
     device = _parse_device(options.device)
     if options.minutes <= 0 or options.threads < 1 or (options.steps is not None and options.steps < 1):
         raise ConfigError("--minutes, --threads and --steps must be positive")
-    if not 0.0 <= options.view_weight <= 100.0:
-        raise ConfigError(f"--view-weight: expected a number from 0 to 100, got {options.view_weight}")
+    for flag, weight in (
+        ("--view-weight", options.view_weight),
+        ("--content-weight", options.content_weight),
+    ):
+        if not 0.0 <= weight <= 100.0:
+            raise ConfigError(f"{flag}: expected a number from 0 to 100, got {weight}")
     if options.width < 32 or options.width % 32:
         raise ConfigError(f"--width: expected a multiple of 32, got {options.width}")
     if options.batch not in (16, 32, 64, 128, 256, 512, 1024):
@@ -123,6 +133,7 @@ def _train(options: argparse.Namespace) -> int:
             seed=options.seed,
             batch_size=options.batch,
             view_weight=options.view_weight,
+            content_weight=options.content_weight,
             architecture=architecture,
         )
         num_cores = 2 if device.type == "cpu" else 1
@@ -154,9 +165,10 @@ def _run(trainer: "Trainer", checkpoint: Path, save_every: int = 200, print_ever
             if now.step % print_every == 0:
                 left_s = now.wall_s / now.step * (now.num_steps - now.step)
                 print(
-                    f"step {now.step}/{now.num_steps}  patch loss {now.patch_loss:.3f}  image loss "
-                    f"{now.image_loss:.3f}  view loss {now.view_loss:.3f}  cpu {now.cpu_s / 60:.1f} min  "
-                    f"wall {now.wall_s / 60:.1f} min  left {left_s / 60:.1f} min",
+                    f"step {now.step}/{now.num_steps}  loss of patches {now.patch_loss:.3f}, images "
+                    f"{now.image_loss:.3f}, contents {now.content_loss:.3f}, views {now.view_loss:.3f}  "
+                    f"cpu {now.cpu_s / 60:.1f} min  wall {now.wall_s / 60:.1f} min  "
+                    f"left {left_s / 60:.1f} min",
                     flush=True,
                 )
             if now.step % save_every == 0 or now.step == now.num_steps:

@@ -3,7 +3,8 @@
 Owns the pool of drawn images, their reuse, and the targets' scale. A killed run needs no stored state to
 see the same batches again.
 
-Shapes: B images, C = 3 colours, H and W pixels, N patches, V visible patches, T numbers a patch, F an image.
+Shapes: B images, C = 3 colours, H and W pixels, N patches, V visible patches, T numbers a patch, F an image,
+M kinds of content.
 """
 
 import math
@@ -34,12 +35,14 @@ class Batch:
         visible_BV: Indices of the patches that the network sees.
         target_BNT: Scaled patch targets.
         target_BF: Scaled image targets.
+        contents_BM: What was drawn, see ``Drawing``.
     """
 
     x_BCHW: Tensor
     visible_BV: Tensor
     target_BNT: Tensor
     target_BF: Tensor
+    contents_BM: Tensor
 
 
 class BatchSource:
@@ -55,11 +58,11 @@ class BatchSource:
         self._device = device
         self._pool_index = -1
         with device:
-            calibration_BCHW = _draw(config, "calibration", 0, config.num_calibration).float() / 255
+            calibration_BCHW, contents_BM = _draw(config, "calibration", 0, config.num_calibration)
             self.scaling: Scaling = fit_scaling(
-                *self._targets(calibration_BCHW), config.whitening, config.num_axes
+                *self._targets(calibration_BCHW.float() / 255), config.whitening, config.num_axes
             )
-            self._pool_BCHW = calibration_BCHW[:0]
+            self._pool_BCHW, self._pool_BM = calibration_BCHW[:0], contents_BM[:0]
 
     def batch(self, step: int) -> Batch:
         """The batch of one step, from a pool that is redrawn when it is used up."""
@@ -70,21 +73,25 @@ class BatchSource:
         config = self.config
         pool, place = divmod(step, config.steps_a_pool)
         if pool != self._pool_index:
-            self._pool_index, self._pool_BCHW = pool, _draw(config, "images", pool, config.pool_size)
+            self._pool_BCHW, self._pool_BM = _draw(config, "images", pool, config.pool_size)
+            self._pool_index = pool
         use, start = divmod(place * config.images_a_step, config.pool_size)
         order_seed = config.seed_for("order", pool * config.num_uses + use)
         order_B = torch.randperm(config.pool_size, generator=make_generator(order_seed))
-        x_BCHW = self._pool_BCHW[order_B[start : start + config.images_a_step]].float() / 255
+        chosen_B = order_B[start : start + config.images_a_step]
+        x_BCHW, contents_BM = self._pool_BCHW[chosen_B].float() / 255, self._pool_BM[chosen_B]
         x_BCHW = torch.cat([_turn(part, i) for i, part in enumerate(x_BCHW.chunk(_NUM_SYMMETRIES))])
         if config.view_weight:
             generator = make_generator(config.seed_for("views", step))
             x_BCHW = torch.cat([x_BCHW, draw_views(x_BCHW, config.view_zoom, generator)])
+            contents_BM = contents_BM.repeat(2, 1)
         patches_BNT, images_BG = self._targets(x_BCHW)
         return Batch(
             x_BCHW=(x_BCHW - 0.5) / 0.5,
             visible_BV=self._choose_visible(step),
             target_BNT=self.scaling.patches(patches_BNT),
             target_BF=self.scaling.images(images_BG),
+            contents_BM=contents_BM,
         )
 
     def _targets(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,15 +106,16 @@ class BatchSource:
         return rank_BN.argsort(1)[:, : config.num_visible]
 
 
-def _draw(config: TrainConfig, stream: str, pool: int, num: int) -> Tensor:
-    """Images in uint8: a quarter of the memory, and the precision that pictures come with."""
+def _draw(config: TrainConfig, stream: str, pool: int, num: int) -> tuple[Tensor, Tensor]:
+    """Images in uint8, a quarter of the memory and the precision that pictures come with, and contents."""
     num_parts = math.ceil(num / _DRAWN_AT_ONCE)
     size = config.architecture.img_size
     parts = [
         draw_images(min(num, _DRAWN_AT_ONCE), size, config.seed_for(stream, pool * num_parts + part))
         for part in range(num_parts)
     ]
-    return torch.cat([(part * 255).round_().to(torch.uint8) for part in parts])[:num]
+    x_BCHW = torch.cat([(part.x_BCHW * 255).round_().to(torch.uint8) for part in parts])[:num]
+    return x_BCHW, torch.cat([part.contents_BM for part in parts])[:num]
 
 
 def _turn(x_BCHW: Tensor, which: int) -> Tensor:

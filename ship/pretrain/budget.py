@@ -54,8 +54,8 @@ def _time_step(config: TrainConfig, device: torch.device, num_timed: int) -> flo
 def _time_drawing(config: TrainConfig, device: torch.device) -> float:
     clock = time.process_time if device.type == "cpu" else time.monotonic
     with device:
-        draw_images(_NUM_DRAWN, config.architecture.img_size, 0).sum().item()
+        draw_images(_NUM_DRAWN, config.architecture.img_size, 0).x_BCHW.sum().item()
         start_s = clock()
         # Summed up, so that a device that works behind the caller's back is waited for.
-        draw_images(_NUM_DRAWN, config.architecture.img_size, 1).sum().item()
+        draw_images(_NUM_DRAWN, config.architecture.img_size, 1).x_BCHW.sum().item()
     return (clock() - start_s) / _NUM_DRAWN

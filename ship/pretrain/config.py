@@ -46,6 +46,7 @@ class TrainConfig:
         hidden_share: Of the patches, left out of the network's sight.
         image_weight: Of the whole-image loss beside the patch loss.
         view_weight: Of the loss that makes two views of an image agree; with 0 there are no second views.
+        content_weight: Of the loss that tells what was drawn; with 0 no labels are learned.
         view_zoom: The smallest share of an image's side that a second view shows.
         whitening: Of the whole-image targets, see ``fit_scaling``.
         num_axes: Of the whole-image targets, see ``fit_scaling``.
@@ -66,6 +67,7 @@ class TrainConfig:
     hidden_share: float = 0.4
     image_weight: float = 1.0
     view_weight: float = 0.0
+    content_weight: float = 0.0
     view_zoom: float = 0.65
     whitening: float = 0.5
     num_axes: int = 96

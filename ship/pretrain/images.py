@@ -1,29 +1,49 @@
 """Pictures that nobody took: the whole training set of the bundled backbone, drawn as it is needed.
 
-Owns how textures and shapes are put together, coloured and degraded. Licence-free, because nothing in it
-comes from anywhere. A batch is a pure function of its size and seed, so training can resume without a
-stored state. Everything is drawn on the default device.
+Owns how textures and shapes are put together, coloured and degraded, and says what is in each picture.
+Licence-free, because nothing in it comes from anywhere. A batch is a pure function of its size and seed, so
+training can resume without a stored state. Everything is drawn on the default device.
 
-Shapes: B images, C = 3 colours, H and W pixels. Images are float32 in 0..1.
+Shapes: B images, C = 3 colours, H and W pixels, M kinds of content. Images are float32 in 0..1.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from ship.pretrain.silhouettes import draw_contours, draw_flaws, draw_fractals, draw_strokes
-from ship.pretrain.textures import draw_textures, make_generator, uniform
+from ship.pretrain.silhouettes import FLAWS, draw_contours, draw_flaws, draw_fractals, draw_strokes
+from ship.pretrain.textures import TEXTURES, draw_textures, make_generator, uniform
 
-__all__ = ["draw_images"]
+__all__ = ["CONTENTS", "Drawing", "draw_images"]
+
+_THINGS = ("stroke", "fractal", "contour", *FLAWS)
+CONTENTS = (*_THINGS, *(texture.__name__ for texture in TEXTURES))
 
 # What the masks show, by share. Strokes and fractals share their background with surfaces and scenes.
 _SHARES = {"strokes": 0.28, "fractals": 0.16, "contours": 0.24, "surfaces": 0.32}
 _COARSE_SIZES = (8, 10, 14, 20, 28)
+# Of 0..1: a thing counts as seen if it changes a pixel by more, a texture if its pixels stray by more.
+_SEEN_CHANGE, _SEEN_SPREAD = 0.1, 0.03
 
 
-def draw_images(num: int, size: int, seed: int) -> Tensor:
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A batch of pictures.
+
+    Attributes:
+        x_BCHW: Images in 0..1.
+        contents_BM: 1 for each of ``CONTENTS`` that is in the picture, else 0. Several may be. A thing that
+            a later one covers still counts.
+    """
+
+    x_BCHW: Tensor
+    contents_BM: Tensor
+
+
+def draw_images(num: int, size: int, seed: int) -> Drawing:
     """Draw a batch.
 
     Args:
@@ -32,39 +52,63 @@ def draw_images(num: int, size: int, seed: int) -> Tensor:
         seed: Same seed, same images, bit for bit (on one machine and device).
 
     Returns:
-        ``(B,3,H,W)`` in 0..1, kinds in random order.
+        Images, kinds in random order, and what is in them.
     """
     generator = make_generator(seed)
     counts = {kind: math.ceil(num * share) for kind, share in _SHARES.items()}
     total = sum(counts.values())
-    masks_KBHW = [_draw_masks(counts, size, generator, first=layer == 0) for layer in range(3)]
-    canvas_BCHW = _paint(draw_textures(total, size, generator), generator, contrast=1.0)
-    for mask_BHW in masks_KBHW:
-        paint_BCHW = _paint(draw_textures(total, size, generator), generator, contrast=0.6)
-        canvas_BCHW = torch.lerp(canvas_BCHW, paint_BCHW, mask_BHW[:, None])
-    canvas_BCHW = canvas_BCHW[torch.randperm(total, generator=generator)[:num]]
-    return _degrade(_mirror(canvas_BCHW, generator), generator)
+    layers = [_draw_things(counts, size, generator, first=layer == 0) for layer in range(3)]
+    field_BHW, texture_B = draw_textures(total, size, generator)
+    canvas_BCHW = _paint(field_BHW, generator, contrast=1.0)
+    is_seen_B = canvas_BCHW.mean(1).flatten(1).std(1) > _SEEN_SPREAD
+    contents_BM = _mark(len(_THINGS) + texture_B, is_seen_B)
+    for mask_BHW, thing_B in layers:
+        field_BHW, _ = draw_textures(total, size, generator)
+        below_BCHW = canvas_BCHW
+        canvas_BCHW = torch.lerp(below_BCHW, _paint(field_BHW, generator, contrast=0.6), mask_BHW[:, None])
+        is_seen_B = (canvas_BCHW - below_BCHW).abs().flatten(1).amax(1) > _SEEN_CHANGE
+        contents_BM = torch.maximum(contents_BM, _mark(thing_B, is_seen_B))
+    order_B = torch.randperm(total, generator=generator)[:num]
+    x_BCHW = _degrade(_mirror(canvas_BCHW[order_B], generator), generator)
+    return Drawing(x_BCHW=x_BCHW, contents_BM=contents_BM[order_B])
 
 
-def _draw_masks(counts: dict[str, int], size: int, generator: Generator, *, first: bool) -> Tensor:
-    """One layer for the whole batch: the kind's own mask first, then sparser company."""
+def _draw_things(
+    counts: dict[str, int], size: int, generator: Generator, *, first: bool
+) -> tuple[Tensor, Tensor]:
+    """One layer for the whole batch: the kind's own mask first, then sparser company.
+
+    Returns:
+        Masks ``(B,H,W)``, and the place in ``_THINGS`` of what each shows ``(B,)``.
+    """
+    strokes, fractals, contours, surfaces = counts.values()
     if first:
-        return torch.cat(
-            [
-                draw_strokes(counts["strokes"], size, generator),
-                draw_fractals(counts["fractals"], size, generator),
-                draw_contours(counts["contours"], size, generator),
-                _thin_out(draw_flaws(counts["surfaces"], size, generator), 0.6, generator),
-            ]
-        )
-    return torch.cat(
-        [
-            _thin_out(draw_strokes(counts["strokes"], size, generator, 8), 0.25, generator),
-            _thin_out(draw_contours(counts["fractals"], size, generator), 0.15, generator),
-            _thin_out(draw_contours(counts["contours"], size, generator), 0.75, generator),
-            _thin_out(draw_flaws(counts["surfaces"], size, generator), 0.2, generator),
+        masks = [
+            draw_strokes(strokes, size, generator),
+            draw_fractals(fractals, size, generator),
+            draw_contours(contours, size, generator),
         ]
+        things = ("stroke", "fractal", "contour")
+        share = 0.6
+    else:
+        masks = [
+            _thin_out(draw_strokes(strokes, size, generator, 8), 0.25, generator),
+            _thin_out(draw_contours(fractals, size, generator), 0.15, generator),
+            _thin_out(draw_contours(contours, size, generator), 0.75, generator),
+        ]
+        things = ("stroke", "contour", "contour")
+        share = 0.2
+    flaws_BHW, flaw_B = draw_flaws(surfaces, size, generator)
+    masks.append(_thin_out(flaws_BHW, share, generator))
+    thing_B = torch.tensor([_THINGS.index(thing) for thing in things]).repeat_interleave(
+        torch.tensor([strokes, fractals, contours])
     )
+    return torch.cat(masks), torch.cat([thing_B, _THINGS.index(FLAWS[0]) + flaw_B])
+
+
+def _mark(content_B: Tensor, is_seen_B: Tensor) -> Tensor:
+    """``(B,M)``, 1 for each picture's content, if it is seen."""
+    return functional.one_hot(content_B, len(CONTENTS)) * is_seen_B[:, None].float()
 
 
 def _thin_out(mask_BHW: Tensor, share: float, generator: Generator) -> Tensor:

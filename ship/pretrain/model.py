@@ -4,11 +4,12 @@ Owns the architecture of the bundled backbone and how masked patches are predict
 images come from or what the targets mean.
 
 Shapes: B images, C = 3 colours, N patches, V visible patches, D width, T numbers a patch, G numbers an image,
-Z numbers that views are compared in.
+Z numbers that views are compared in, M kinds of content.
 """
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from ship.vit import Attention, Block, VisionTransformer, timm
 
-__all__ = ["BASE_ARCHITECTURE", "MaskedPretrainer", "build_vit", "warm_start"]
+__all__ = ["BASE_ARCHITECTURE", "MaskedPretrainer", "Predictions", "build_vit", "warm_start"]
 
 BASE_ARCHITECTURE = "vit_tiny_patch16_224"
 
@@ -83,6 +84,23 @@ def _wave_positions(side: int, width: int) -> Tensor:
     return waves_NF @ mixing_FD * 0.1
 
 
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What the heads say of a batch.
+
+    Attributes:
+        patches_BNT: Patch targets.
+        images_BG: Image targets.
+        contents_BM: Logits of what was drawn.
+        compared_BZ: What views are compared in.
+    """
+
+    patches_BNT: Tensor
+    images_BG: Tensor
+    contents_BM: Tensor
+    compared_BZ: Tensor
+
+
 class MaskedPretrainer(nn.Module):
     """The ViT on visible patches alone, and heads that predict the targets of everything.
 
@@ -93,11 +111,17 @@ class MaskedPretrainer(nn.Module):
         vit: The network to train.
         num_patch_targets: T.
         num_image_targets: G.
+        num_contents: M.
         num_compared: Z, numbers that views are compared in.
     """
 
     def __init__(
-        self, vit: VisionTransformer, num_patch_targets: int, num_image_targets: int, num_compared: int = 256
+        self,
+        vit: VisionTransformer,
+        num_patch_targets: int,
+        num_image_targets: int,
+        num_contents: int,
+        num_compared: int = 256,
     ) -> None:
         super().__init__()
         width = vit.embed_dim
@@ -115,21 +139,18 @@ class MaskedPretrainer(nn.Module):
             nn.ReLU(),
             nn.Linear(num_compared, num_compared),
         )
+        self.contents_head = nn.Linear(width, num_contents)
         for module in self.modules():
             if isinstance(module, Attention):
                 # torch's fused attention on CPUs takes 60% of a training step at this few tokens.
                 module.fused_attn = False
 
-    def forward(self, x_BCHW: Tensor, visible_BV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x_BCHW: Tensor, visible_BV: Tensor) -> Predictions:
         """Predict from the visible patches.
 
         Args:
             x_BCHW: Normalised images.
             visible_BV: Indices of the patches to look at.
-
-        Returns:
-            Patch predictions ``(B,N,T)``, image predictions ``(B,G)``, and what views are compared in
-            ``(B,Z)``.
         """
         vit = self.vit
         z_BND = vit.patch_embed(x_BCHW) + vit.pos_embed[:, 1:]
@@ -140,4 +161,9 @@ class MaskedPretrainer(nn.Module):
         filled_BND = hidden_BND.scatter(1, index_BVD, z_BVD[:, 1:]) + self.position
         filled_BND = self.filler(torch.cat([z_BVD[:, :1], filled_BND], 1))[:, 1:]
         cls_BD = z_BVD[:, 0]
-        return self.patch_head(self.filler_norm(filled_BND)), self.image_head(cls_BD), self.projector(cls_BD)
+        return Predictions(
+            patches_BNT=self.patch_head(self.filler_norm(filled_BND)),
+            images_BG=self.image_head(cls_BD),
+            contents_BM=self.contents_head(cls_BD),
+            compared_BZ=self.projector(cls_BD),
+        )

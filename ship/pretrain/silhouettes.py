@@ -13,7 +13,9 @@ from torch import Generator, Tensor
 
 from ship.pretrain.textures import pixel_grid, uniform
 
-__all__ = ["draw_contours", "draw_flaws", "draw_fractals", "draw_strokes"]
+__all__ = ["FLAWS", "draw_contours", "draw_flaws", "draw_fractals", "draw_strokes"]
+
+FLAWS = ("scratch", "stain", "hole")
 
 
 def draw_strokes(num: int, size: int, generator: Generator, num_segments: int = 14) -> Tensor:
@@ -105,10 +107,14 @@ def draw_fractals(num: int, size: int, generator: Generator, num_particles: int 
     return (torch.log1p(count_BX) / torch.log1p(density_B1)).clamp(0, 1).view(num, size, size)
 
 
-def draw_flaws(num: int, size: int, generator: Generator) -> Tensor:
-    """Small marks on a surface, a third each: a thin scratch, a soft stain, a round hole."""
+def draw_flaws(num: int, size: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Small marks on a surface, a third each: a thin scratch, a soft stain, a round hole.
+
+    Returns:
+        Masks ``(B,H,W)``, and the place in ``FLAWS`` of each one's kind ``(B,)``.
+    """
     y_HW, x_HW = pixel_grid(size)
-    share = math.ceil(num / 3)
+    share = math.ceil(num / len(FLAWS))
     ends_B22 = uniform(generator, share, 2, 2, low=0.05, high=0.95)
     width_B11 = uniform(generator, share, 1, 1, low=0.008, high=0.03)
     unlifted_BS = torch.zeros(share, 1, dtype=torch.bool)
@@ -119,7 +125,8 @@ def draw_flaws(num: int, size: int, generator: Generator) -> Tensor:
     stain_BHW = torch.exp(-((distance_BHW / radius_B11) ** 2))[:share]
     hole_BHW = torch.sigmoid((radius_B11 * 0.6 - distance_BHW) * size * 1.6)[share:]
     flaws_BHW = torch.cat([scratch_BHW, stain_BHW, hole_BHW])
-    return flaws_BHW[torch.randperm(len(flaws_BHW), generator=generator)[:num]]
+    order_B = torch.randperm(len(flaws_BHW), generator=generator)[:num]
+    return flaws_BHW[order_B], order_B // share
 
 
 def _turn(angle_BF: Tensor) -> Tensor:

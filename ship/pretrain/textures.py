@@ -33,11 +33,16 @@ def pixel_grid(size: int) -> tuple[Tensor, Tensor]:
     return y_HW, x_HW
 
 
-def draw_textures(num: int, size: int, generator: Generator) -> Tensor:
-    """A batch ``(B,H,W)`` with an even share of every kind of texture, in random order."""
+def draw_textures(num: int, size: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """An even share of every kind of texture, in random order.
+
+    Returns:
+        Fields ``(B,H,W)``, and the place in ``TEXTURES`` of each one's kind ``(B,)``.
+    """
     share = math.ceil(num / len(TEXTURES))
-    f_BHW = torch.cat([_stretch(texture(share, size, generator)) for texture in TEXTURES])
-    return f_BHW[torch.randperm(len(f_BHW), generator=generator)[:num]]
+    field_BHW = torch.cat([_stretch(texture(share, size, generator)) for texture in TEXTURES])
+    order_B = torch.randperm(len(field_BHW), generator=generator)[:num]
+    return field_BHW[order_B], order_B // share
 
 
 def power_noise(num: int, size: int, generator: Generator) -> Tensor:

@@ -3,7 +3,7 @@
 Owns the optimiser, the step and the checkpoint. All randomness is drawn from the seed and the step, so a
 run that was killed and resumed computes the very numbers of one that was not.
 
-Shapes: B images, N patches, T numbers a patch, F numbers an image.
+Shapes: B images, N patches, T numbers a patch, F numbers an image, M kinds of content.
 """
 
 import json
@@ -21,7 +21,8 @@ from torch.nn import functional
 from ship.errors import ConfigError
 from ship.pretrain.batches import BatchSource
 from ship.pretrain.config import TrainConfig
-from ship.pretrain.model import MaskedPretrainer, build_vit, warm_start
+from ship.pretrain.images import CONTENTS
+from ship.pretrain.model import MaskedPretrainer, Predictions, build_vit, warm_start
 from ship.pretrain.views import agreement_loss
 from ship.vit import VisionTransformer
 
@@ -33,7 +34,7 @@ _OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 @dataclass(frozen=True, kw_only=True)
 class Progress:
     """Where a run is. The losses of patches and images are about the share of the targets'
-    variance that is left unexplained.
+    variance that is left unexplained; that of contents is a cross-entropy in nats a label.
 
     Times are the sums over all parts of a run that was resumed; CPU time is added up over cores.
     """
@@ -42,6 +43,7 @@ class Progress:
     num_steps: int
     patch_loss: float
     image_loss: float
+    content_loss: float
     view_loss: float
     cpu_s: float
     wall_s: float
@@ -66,7 +68,9 @@ class Trainer:
         scaling = self._batches.scaling
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed + 1)
-            self._model = MaskedPretrainer(vit, len(scaling.mean_T), scaling.rotate_GF.shape[1])
+            self._model = MaskedPretrainer(
+                vit, len(scaling.mean_T), scaling.rotate_GF.shape[1], len(CONTENTS)
+            )
         self._model.to(self.device)
         weights = list(self._model.parameters())
         groups: list[dict[str, Any]] = [
@@ -85,18 +89,23 @@ class Trainer:
     def run_step(self) -> Progress:
         """One optimiser step."""
         cpu_s, wall_s = time.process_time(), time.monotonic()
-        batch = self._batches.batch(self.step)
+        config, batch = self.config, self._batches.batch(self.step)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.config.learning_rate_at(self.step)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
-            patches_BNT, images_BF, views_BZ = self._model(batch.x_BCHW, batch.visible_BV)
-        patch_loss = functional.mse_loss(patches_BNT.float(), batch.target_BNT)
-        image_loss = functional.mse_loss(images_BF.float(), batch.target_BF)
+            group["lr"] = config.learning_rate_at(self.step)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
+            said: Predictions = self._model(batch.x_BCHW, batch.visible_BV)
+        patch_loss = functional.mse_loss(said.patches_BNT.float(), batch.target_BNT)
+        image_loss = functional.mse_loss(said.images_BG.float(), batch.target_BF)
+        content_loss = functional.binary_cross_entropy_with_logits(
+            said.contents_BM.float(), batch.contents_BM
+        )
+        loss = patch_loss + config.image_weight * image_loss + config.content_weight * content_loss
         view_loss = torch.zeros_like(patch_loss)
-        if self.config.view_weight:
-            view_loss = agreement_loss(*views_BZ.float().chunk(2))
+        if config.view_weight:
+            view_loss = agreement_loss(*said.compared_BZ.float().chunk(2))
+            loss = loss + config.view_weight * view_loss
         self._optimizer.zero_grad()
-        (patch_loss + self.config.image_weight * image_loss + self.config.view_weight * view_loss).backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._optimizer.step()
         self.step += 1
@@ -104,9 +113,10 @@ class Trainer:
         self.wall_s += time.monotonic() - wall_s
         return Progress(
             step=self.step,
-            num_steps=self.config.num_steps,
+            num_steps=config.num_steps,
             patch_loss=patch_loss.item(),
             image_loss=image_loss.item(),
+            content_loss=content_loss.item(),
             view_loss=view_loss.item(),
             cpu_s=self.cpu_s,
             wall_s=self.wall_s,
