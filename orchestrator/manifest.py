@@ -202,6 +202,8 @@ class _Reader:
         except ConfigError as error:
             wrong = self._note_fields(place, known, error.problems)
             return {name: value for name, value in known.items() if name not in wrong}
+        if known.get("attention") == "joint":
+            self._note((*place, "attention"), "`joint` is for comparisons in ship/: it cannot be served")
         return known
 
     def _config(self, place: Place, defaults: dict[str, Any], values: object) -> TuneConfig | None:

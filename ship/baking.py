@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ship.attention import finish_block, project_qkv
 from ship.backbone import Backbone
+from ship.errors import ConfigError
 from ship.prompts import Prompt
 
 __all__ = ["BakedPrompt", "bake"]
@@ -61,7 +62,13 @@ class BakedPrompt:
 
 @torch.no_grad()
 def bake(backbone: Backbone, prompt: Prompt) -> BakedPrompt:
-    """Run the static prompt tokens through the backbone once and keep their keys and values."""
+    """Run the static prompt tokens through the backbone once and keep their keys and values.
+
+    Raises:
+        ConfigError: The prompt shares a softmax with the image (``attention: joint``).
+    """
+    if prompt.is_joint:
+        raise ConfigError("attention: a prompt tuned with `joint` is for comparisons; it cannot be served")
     static_PD: Tensor | None = None
     keys, values = [], []
     attribute_at: dict[int, Tensor | None] = {}

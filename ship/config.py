@@ -30,6 +30,7 @@ _CHECKS: dict[str, Check] = {
         f"`auto` or {_affinity[1]} (published: 0.93 to 0.98)",
     ),
     "start": one_of("gated", "published"),
+    "attention": one_of("decoupled", "joint"),
     "attention_scale": number("from 0 to below 1", lambda v: 0.0 <= v < 1.0),
     "attribute_mix": number("from 0 to 1", lambda v: 0.0 <= v <= 1.0),
     "matching_weight": number("from 0", lambda v: v >= 0.0),
@@ -63,6 +64,8 @@ class TuneConfig:
         threshold: Affinity under which a new level starts, or ``auto`` (see ``hierarchy.auto_threshold``).
         start: ``published`` mixes prompts in with a constant ``attention_scale`` from the first step on;
             ``gated`` learns one gate a layer, from zero, and starts the head from the linear probe.
+        attention: ``decoupled`` as published; ``joint`` lets images attend to image and prompt tokens in one
+            softmax, as VPT does. For comparisons: it has no gates, and cannot be baked or served.
         attention_scale: Weight of the prompts' softmax in decoupled attention (``published`` only).
         attribute_mix: Weight of the prototype mixture in an attribute token.
         matching_weight: Weight of the prompt matching loss.
@@ -93,6 +96,7 @@ class TuneConfig:
     top_k: int = 10
     threshold: float | Literal["auto"] = "auto"
     start: Literal["gated", "published"] = "gated"
+    attention: Literal["decoupled", "joint"] = "decoupled"
     attention_scale: float = 0.1
     attribute_mix: float = 0.1
     matching_weight: float = 0.5

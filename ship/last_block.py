@@ -18,7 +18,6 @@ from ship.attention import (
     finish_block,
     gather_tokens,
     merge_heads,
-    mix_in_prompts,
     project_keys_values,
     project_queries,
 )
@@ -60,8 +59,8 @@ def run_last_block(
     tokens = [gather_tokens(z_bND, kept) for z_bND, kept in zip(z_BND.split(per_task), kept_bJ, strict=True)]
     asking = [gather_tokens(y_bND, kept) for y_bND, kept in zip(y_BND.split(per_task), kept_bJ, strict=True)]
     attended = [
-        _attend_as_image(q_bHJE, *memory, prompt.gate[-1])
-        for q_bHJE, memory, prompt in zip(_queries(block, asking), memories, prompts, strict=True)
+        _attend_as_image(q_bHJE, *memory)
+        for q_bHJE, memory in zip(_queries(block, asking), memories, strict=True)
     ]
     if with_matching:
         tokens += streams.of_each_sample()
@@ -106,14 +105,10 @@ def _queries(block: Block, parts_bJD: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
-def _attend_as_image(
-    q_bHJE: Tensor, k_bHNE: Tensor, v_bHNE: Tensor, prompts: TaskKeysValues, gate: Tensor
-) -> Tensor:
-    """Decoupled attention, ``b,J,D``."""
-    attended_bHJE = attend_unfused_if_faster(q_bHJE, k_bHNE, v_bHNE)
-    if prompts.num_tokens:
-        attended_bHJE = mix_in_prompts(attended_bHJE, prompts.attend(q_bHJE), gate)
-    return merge_heads(attended_bHJE)
+def _attend_as_image(q_bHJE: Tensor, k_bHNE: Tensor, v_bHNE: Tensor, prompts: TaskKeysValues) -> Tensor:
+    """Attention to image and prompts, ``b,J,D``."""
+    image_bHJE = attend_unfused_if_faster(q_bHJE, k_bHNE, v_bHNE)
+    return merge_heads(prompts.mix_into(image_bHJE, q_bHJE, k_bHNE))
 
 
 def _attend_as_prompts(q_bHPE: Tensor, k_bHNE: Tensor, v_bHNE: Tensor, prompts: TaskKeysValues) -> Tensor:

@@ -19,7 +19,6 @@ from ship.attention import (
     cls_attention_logits,
     finish_block,
     merge_heads,
-    mix_in_prompts,
     project_qkv,
 )
 from ship.backbone import Backbone
@@ -87,9 +86,8 @@ def forward_pack(
     *blocks, last_block = backbone.blocks
     for layer, block in enumerate(blocks):
         streams.enter(layer, z_BND, logits_BN)
-        gates = [prompt.gate[layer] for prompt in prompts]
         with_logits = streams.any_attribute_enters(layer + 1)
-        z_BND, logits_BN = _image_block(block, z_BND, streams.keys_values(block), gates, sizes, with_logits)
+        z_BND, logits_BN = _image_block(block, z_BND, streams.keys_values(block), sizes, with_logits)
         streams.leave(block, layer)
         cls_per_layer.append(z_BND[:, 0].split(list(sizes)))
     streams.enter(len(blocks), z_BND, logits_BN)
@@ -105,17 +103,13 @@ def forward_pack(
 def _mix_in(
     image_BHNE: Tensor,
     q_BHNE: Tensor,
+    k_BHNE: Tensor,
     prompts: Sequence[TaskKeysValues],
-    gates: Sequence[Tensor],
     sizes: Sequence[int],
 ) -> Tensor:
-    """Decoupled attention: every task's image tokens with its own prompts, ``B,N,D``."""
-    mixed = []
-    pieces = zip(image_BHNE.split(list(sizes)), q_BHNE.split(list(sizes)), strict=True)
-    for (image_bHNE, q_bHNE), found, gate in zip(pieces, prompts, gates, strict=True):
-        if found.num_tokens:
-            image_bHNE = mix_in_prompts(image_bHNE, found.attend(q_bHNE), gate)
-        mixed.append(merge_heads(image_bHNE))
+    """Every task's image tokens with its own prompts, ``B,N,D``."""
+    pieces = zip(*(x_BHNE.split(list(sizes)) for x_BHNE in (image_BHNE, q_BHNE, k_BHNE)), strict=True)
+    mixed = [merge_heads(found.mix_into(*piece)) for found, piece in zip(prompts, pieces, strict=True)]
     return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
 
 
@@ -123,13 +117,12 @@ def _image_block(
     block: Block,
     z_BND: Tensor,
     prompts: Sequence[TaskKeysValues],
-    gates: Sequence[Tensor],
     sizes: Sequence[int],
     with_logits: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """One block for the image tokens; also the CLS attention logits ``B,N`` if asked for."""
     q_BHNE, k_BHNE, v_BHNE = project_qkv(block, block.norm1(z_BND))
     image_BHNE = attend_unfused_if_faster(q_BHNE, k_BHNE, v_BHNE)
-    attended_BND = _mix_in(image_BHNE, q_BHNE, prompts, gates, sizes)
+    attended_BND = _mix_in(image_BHNE, q_BHNE, k_BHNE, prompts, sizes)
     logits_BN = cls_attention_logits(q_BHNE, k_BHNE).detach() if with_logits else None
     return finish_block(block, z_BND, attended_BND), logits_BN

@@ -21,6 +21,8 @@ from ship.attention import (
     attend_unfused_if_faster,
     finish_block,
     gather_tokens,
+    joint_share,
+    mix_in_prompts,
     project_keys_values,
     project_queries,
 )
@@ -38,11 +40,13 @@ class TaskKeysValues:
         keys_HPE: Of the static tokens.
         values_HPE: Likewise.
         attribute: Keys and values ``b,H,A,E`` of the attribute tokens, if any.
+        gate: Share of the prompts' softmax; None where one softmax goes over image and prompts.
     """
 
     keys_HPE: Tensor
     values_HPE: Tensor
     attribute: tuple[Tensor, Tensor] | None
+    gate: Tensor | None
 
     @property
     def num_tokens(self) -> int:
@@ -69,6 +73,21 @@ class TaskKeysValues:
         attended_bHNE: Tensor = attended_HXE.unflatten(1, (num_samples, num_tokens)).transpose(0, 1)
         return attended_bHNE
 
+    def mix_into(self, image_bHNE: Tensor, q_bHNE: Tensor, k_bHXE: Tensor) -> Tensor:
+        """What image tokens see of image and prompts: ``b,H,N,E``.
+
+        Args:
+            image_bHNE: What they see of the image alone.
+            q_bHNE: Their queries.
+            k_bHXE: The image's keys.
+        """
+        if not self.num_tokens:
+            return image_bHNE
+        share = self.gate
+        if share is None:
+            share = joint_share(q_bHNE, k_bHXE, self.of_each_sample(len(q_bHNE))[0])
+        return mix_in_prompts(image_bHNE, self.attend(q_bHNE), share)
+
 
 class PromptStreams:
     """The prompt tokens that are under way, task by task.
@@ -83,6 +102,7 @@ class PromptStreams:
         self._prompts, self._sizes, self._dtype = list(prompts), list(sizes), dtype
         self._static_PD = [prompt.shared[:0] for prompt in prompts]
         self._attribute_bAD: list[Tensor | None] = [None] * len(self._prompts)
+        self._layer = 0
 
     def any_attribute_enters(self, layer: int) -> bool:
         """Whether a task has an attribute group that starts at this layer."""
@@ -96,7 +116,7 @@ class PromptStreams:
             z_BND: Image tokens as they enter it.
             logits_BN: CLS attention logits of the layer before; needed where an attribute group starts.
         """
-        start = 0
+        self._layer, start = layer, 0
         for task, (prompt, size) in enumerate(zip(self._prompts, self._sizes, strict=True)):
             self._static_PD[task] = prompt.static_tokens_at(layer, self._static_PD[task]).to(self._dtype)
             group = prompt.attribute_group_at(layer)
@@ -113,16 +133,17 @@ class PromptStreams:
             start += size
 
     def keys_values(self, block: Block) -> list[TaskKeysValues]:
-        """Keys and values of every task's tokens in a block."""
+        """Keys and values of every task's tokens in the block of the layer that they have entered."""
         k_1HXE, v_1HXE = project_keys_values(block, self._normed(block))
-        pairs = zip(self._by_task(k_1HXE), self._by_task(v_1HXE), strict=True)
+        found = zip(self._prompts, self._by_task(k_1HXE), self._by_task(v_1HXE), strict=True)
         return [
             TaskKeysValues(
                 keys_HPE=keys_HPE,
                 values_HPE=values_HPE,
                 attribute=None if k_bHAE is None or v_bHAE is None else (k_bHAE, v_bHAE),
+                gate=None if prompt.is_joint else prompt.gate[self._layer],
             )
-            for (keys_HPE, k_bHAE), (values_HPE, v_bHAE) in pairs
+            for prompt, (keys_HPE, k_bHAE), (values_HPE, v_bHAE) in found
         ]
 
     def queries(self, block: Block) -> list[Tensor]:

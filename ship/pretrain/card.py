@@ -23,7 +23,7 @@ photograph, nothing from anywhere: nobody's rights, nobody's face.
 **Objective.** {hidden_percent:.0f}% of the patches are hidden. For each patch, seen or hidden, the network
 predicts the histograms of its gradient orientations, its mean colours and its contrast. From the class
 token alone, one linear layer predicts the whole image's orientation grid, spectrum and colour layout, and
-how far its patches stray from their mean.{views} No labels.
+how far its patches stray from their mean.{views}{contents}
 
 **Cost.** {images_seen:,} images in {num_steps:,} steps of {batch_size}: {cpu_minutes:.1f} core-minutes of
 CPU time ({wall_minutes:.1f} minutes on the clock, on a machine shared with other work), matrix products in
@@ -46,6 +46,9 @@ chosen between two values by a probe of this kind on two splits.
 _VIEWS = """ Half of the images of a step are second views of the other
 half (another framing, another light), and their class tokens are made to agree (VICReg, weight
 {view_weight:g})."""
+_CONTENTS = """ Another
+linear layer tells from it what was drawn: which kinds of stroke, shape, flaw and texture, any number of them
+in a picture (multi-label cross-entropy, weight {content_weight:g})."""
 
 
 def render_card(folder: Path) -> str:
@@ -57,7 +60,7 @@ def render_card(folder: Path) -> str:
     config, training, probe = (
         json.loads((folder / name).read_text()) for name in ("config.json", "training.json", "probe.json")
     )
-    view_weight = training["config"].get("view_weight", 0.0)
+    weights = {name: training["config"].get(name, 0.0) for name in ("view_weight", "content_weight")}
     rows = [
         f"| {task['task']} | {task['num_train']} | {task['num_test']} | {task['linear']:.3f} "
         f"| {task['linear_untrained']:.3f} | {task['knn']:.3f} | {task['knn_untrained']:.3f} |"
@@ -69,7 +72,8 @@ def render_card(folder: Path) -> str:
         images_seen=training["images_seen"],
         num_steps=training["config"]["num_steps"],
         batch_size=training["config"]["batch_size"],
-        views=_VIEWS.format(view_weight=view_weight) if view_weight else "",
+        views=_VIEWS.format(**weights) if weights["view_weight"] else "",
+        contents=_CONTENTS.format(**weights) if weights["content_weight"] else " No labels.",
         hidden_percent=100 * training["config"]["hidden_share"],
         precision="bfloat16" if training["config"]["bfloat16"] else "float32",
         cpu_minutes=training["cpu_s"] / 60,

@@ -1,8 +1,8 @@
 """What the network learns to predict: image statistics, per patch and for the whole image.
 
-Owns the definition of the targets and their scaling. No labels: in a trial of ours, class labels of
-fractals taught a small ViT less than nothing, while these dense targets made its class token linearly
-separable (``docs/log.md``).
+Owns the definition of the targets and their scaling. Labels of what was drawn are learned beside them, if at
+all (``images.CONTENTS``): alone, in a trial of ours, class labels of fractals taught a small ViT less than
+nothing, while these dense targets made its class token linearly separable (``docs/log.md``).
 
 Shapes: B images, C = 3 colours, H and W pixels, N patches, O orientations, T numbers a patch, G numbers an
 image, F principal axes.

@@ -227,6 +227,10 @@ tasks_from: ./none/*
             "(published: 0.93 to 0.98), got 'high'",
         ),
         (
+            "tasks: [{name: a, data: data/caps, config: {attention: joint}}]",
+            "tasks[0].config.attention (line 1): `joint` is for comparisons in ship/: it cannot be served",
+        ),
+        (
             "tasks: [{name: yes, data: data/caps}]",
             "tasks[0].name (line 1): expected text, got True; put it in quotes",
         ),
