@@ -10,12 +10,12 @@ import torch
 
 from tests.benchmarks import residency, runtime, store, tuning
 from tests.benchmarks.harness import Report, describe_machine
-from tests.benchmarks.synthetic import VIT_B, find_backbone
+from tests.benchmarks.synthetic import VIT_B
 
 EXAMPLES = """Examples:
   ship bench runtime --backbone bundled --batch 1 --batch 64
   ship bench tuning --backbone vit_base_patch16_224 --batch-size 8 --json tuning.json
-  ship bench accuracy --json accuracy.json     # again, to go on after Ctrl-C
+  ship bench accuracy --jobs 2 --json accuracy.json --picture accuracy.svg   # again, to go on after Ctrl-C
   ship bench residency --json | jq '.cases[0].facts'
   python -m tests.benchmarks runtime --device cuda --batch 256    # where ship is not installed
 """
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     if options.name == "accuracy":
-        run_accuracy(options, device)
+        run_accuracy(options)
         return
     module = {"runtime": runtime, "residency": residency, "tuning": tuning, "store": store}[options.name]
     report = Report(benchmark=options.name, legend=module.LEGEND, machine=describe_machine())
@@ -58,10 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report.write(options.json)
 
 
-def run_accuracy(options: argparse.Namespace, device: torch.device) -> None:
+def run_accuracy(options: argparse.Namespace) -> None:
     """Imported here: the tasks need scikit-image, which a machine for timings may lack."""
     from tests.benchmarks import accuracy
     from tests.benchmarks.accuracy_methods import ABLATIONS, ALL, METHODS, PRESET_ROWS
+    from tests.benchmarks.accuracy_picture import draw_accuracies
     from tests.benchmarks.accuracy_tasks import TASKS, find_vtab
 
     vtab = find_vtab(options.vtab) if options.vtab else {}
@@ -76,15 +77,18 @@ def run_accuracy(options: argparse.Namespace, device: torch.device) -> None:
         if unknown := sorted(set(chosen) - set(known)):
             sys.exit(f"error: {kind} {', '.join(unknown)}: expected one of {', '.join(known)}")
     [name] = options.backbone or (["tiny"] if options.quick else ["bundled"])
-    found = accuracy.run(
-        backbone=find_backbone(name, device),
-        tasks=tasks,
-        methods=methods,
+    protocol = accuracy.Protocol(
+        backbone=name,
+        device=options.device,
         seeds=options.seeds or (1 if options.quick else 3),
-        num_steps=options.steps or (2 if options.quick else 150),
+        num_steps=options.steps or (2 if options.quick else 100),
+        batch_size=options.batch_size or 32,
         vtab=vtab,
-        file=Path(options.json) if options.json not in (None, "-") else None,
     )
+    file = Path(options.json) if options.json not in (None, "-") else None
+    found = accuracy.run(protocol, tasks=tasks, methods=methods, jobs=options.jobs, file=file)
+    if options.picture:
+        draw_accuracies(found["rows"], options.picture)
     print(accuracy.render(found["rows"]), file=sys.stderr)
     if options.json == "-":
         print(json.dumps(found, indent=1))
@@ -123,7 +127,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--batch", action="append", type=int, help="runtime: rows; again for more [1 8 32 64]"
     )
-    parser.add_argument("--batch-size", type=int, help="tuning: images a step of one task [64]")
+    parser.add_argument("--batch-size", type=int, help="images a step of one task [tuning 64, accuracy 32]")
     parser.add_argument("--rounds", type=int, help="times that each row is run [9]")
     parser.add_argument("--device", default="cpu", help="cpu or cuda [cpu]")
     parser.add_argument("--threads", type=int, help="of torch [all cores]")
@@ -135,7 +139,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ablation", action="store_true", help="accuracy: also SHIP with parts taken away")
     parser.add_argument("--presets", action="store_true", help="accuracy: the presets instead of methods")
     parser.add_argument("--seeds", type=int, help="accuracy: training runs of the chosen settings [3]")
-    parser.add_argument("--steps", type=int, help="accuracy: optimizer steps of a training [150]")
+    parser.add_argument("--steps", type=int, help="accuracy: optimizer steps of a training [100]")
+    parser.add_argument("--jobs", type=int, default=1, help="accuracy: processes of one thread each [1]")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="accuracy: also a picture (.svg, .png)")
     parser.add_argument("--vtab", type=Path, help="accuracy: folder of VTAB-1k tasks, beside our own")
     parser.add_argument("--quick", action="store_true", help="a tiny backbone, two rounds: does it run?")
     parser.add_argument("--json", metavar="FILE", nargs="?", const="-", help="also JSON [standard output]")

@@ -1,92 +1,165 @@
 """How well SHIP answers beside what people would tune instead, with the same pictures, candidates and steps.
 
 For each task and method: settings by accuracy on a fifth of the first seed's training pictures (ties by
-loss), then all training pictures, once a seed, and the test after the last step. Nothing is chosen by test.
-A run that is stopped goes on from its file.
+loss) after half of the steps, then all training pictures, once a seed, and the test after the last step.
+Nothing is chosen by test. A run that is stopped goes on from its file.
 """
 
 import json
 import math
+import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import stats
 
-from ship.backbone import Backbone
-from tests.benchmarks.accuracy_methods import ALL, Fit, fit_all
+from ship.backbone import Backbone, load_backbone
+from tests.benchmarks.accuracy_methods import ALL, Effort, Fit, fit_all
 from tests.benchmarks.accuracy_tasks import Problem, make_problem
 from tests.benchmarks.harness import describe_machine, peak_bytes
+from tests.benchmarks.synthetic import find_backbone
 
-__all__ = ["interval", "mean_ranks", "render", "run"]
+__all__ = ["Protocol", "interval", "mean_ranks", "measure", "render", "run"]
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What every method is given.
+
+    Attributes:
+        backbone: Name, as in a manifest, or ``tiny``.
+        device: Of torch.
+        seeds: Training runs of the chosen settings, 0 to ``seeds - 1``.
+        num_steps: Optimizer steps of each.
+        batch_size: Training pictures a step.
+        vtab: Folders of VTAB-1k tasks by name.
+    """
+
+    backbone: str
+    device: str
+    seeds: int
+    num_steps: int
+    batch_size: int
+    vtab: dict[str, Path]
+
+    def load_backbone(self) -> Backbone:
+        """With its trained weights, for accuracies of random ones say nothing."""
+        device = torch.device(self.device)
+        return (
+            find_backbone("tiny", device) if self.backbone == "tiny" else load_backbone(self.backbone, device)
+        )
+
+    def describe(self, backbone: Backbone) -> dict[str, Any]:
+        """What has to be equal for rows to stand in one table."""
+        return {
+            "backbone": backbone.fingerprint,
+            "seeds": self.seeds,
+            "steps": self.num_steps,
+            "batch_size": self.batch_size,
+        }
 
 
 def run(
-    *,
-    backbone: Backbone,
-    tasks: Sequence[str],
-    methods: Sequence[str],
-    seeds: int,
-    num_steps: int,
-    vtab: dict[str, Path],
-    file: Path | None,
+    protocol: Protocol, *, tasks: Sequence[str], methods: Sequence[str], jobs: int, file: Path | None
 ) -> dict[str, Any]:
-    """Fill the table, task by task.
+    """Fill the table.
 
     Args:
-        backbone: For all methods.
+        protocol: For all rows.
         tasks: Names.
         methods: Of ``ALL``.
-        seeds: Training runs of the chosen settings, 0 to ``seeds - 1``.
-        num_steps: Of every training.
-        vtab: Folders of VTAB-1k tasks by name.
+        jobs: Processes; more than one have one thread each.
         file: Rows that it has already are kept; it is rewritten after each new one.
 
     Raises:
         ValueError: The file is of another protocol.
     """
-    protocol = {"backbone": backbone.fingerprint, "seeds": seeds, "steps": num_steps}
-    found: dict[str, Any] = {"protocol": protocol, "machine": describe_machine(), "rows": []}
+    wanted = protocol.describe(protocol.load_backbone())
+    found: dict[str, Any] = {"protocol": wanted, "machine": describe_machine(), "rows": []}
     if file is not None and file.exists():
         found = json.loads(file.read_text())
-        if found["protocol"] != protocol:
+        if found["protocol"] != wanted:
             raise ValueError(
-                f"{file}: expected results of {protocol}, found {found['protocol']}; name another file"
+                f"{file}: expected results of {wanted}, found {found['protocol']}; name another file"
             )
     done = {(row["task"], row["method"]) for row in found["rows"]}
-    for task in tasks:
-        wanted = [method for method in methods if (task, method) not in done]
-        problems = [make_problem(task, seed, backbone, vtab) for seed in range(seeds)] if wanted else []
-        for method in wanted:
-            row = {"task": task, "method": method, **measure(backbone, problems, method, num_steps)}
-            found["rows"].append(row)
-            print(f"{task}  {method}  {describe(row['accuracies'])}", file=sys.stderr, flush=True)
-            if file is not None:
-                file.write_text(json.dumps(found, indent=1) + "\n")
+    pairs = [(task, method) for task in tasks for method in methods if (task, method) not in done]
+    order = {pair: place for place, pair in enumerate((task, method) for task in tasks for method in ALL)}
+    for row in _measure_all(protocol, pairs, jobs):
+        found["rows"].append(row)
+        found["rows"].sort(key=lambda row: order.get((row["task"], row["method"]), len(order)))
+        print(f"{row['task']}  {row['method']}  {describe(row['accuracies'])}", file=sys.stderr, flush=True)
+        if file is not None:
+            _write(file, json.dumps(found, indent=1) + "\n")
     return found
 
 
-def measure(backbone: Backbone, problems: Sequence[Problem], method: str, num_steps: int) -> dict[str, Any]:
+def _measure_all(protocol: Protocol, pairs: Sequence[Pair], jobs: int) -> Iterator[dict[str, Any]]:
+    """Rows, each as it is done."""
+    if jobs == 1:
+        for pair in pairs:
+            yield _measure_pair(protocol, pair)
+        return
+    # A fork would share this process's thread pools, which then wait for threads that it does not have.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        waiting = [pool.submit(_measure_pair, protocol, pair) for pair in pairs]
+        try:
+            for row in as_completed(waiting):
+                yield row.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _measure_pair(protocol: Protocol, pair: Pair) -> dict[str, Any]:
+    task, method = pair
+    backbone = protocol.load_backbone()
+    problems = [make_problem(task, seed, backbone, protocol.vtab) for seed in range(protocol.seeds)]
+    row = measure(backbone, problems, method, num_steps=protocol.num_steps, batch_size=protocol.batch_size)
+    return {"task": task, "method": method, **row}
+
+
+def _write(file: Path, text: str) -> None:
+    """Whole or not at all: hours of work are in it."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(file)
+
+
+def measure(
+    backbone: Backbone, problems: Sequence[Problem], method: str, *, num_steps: int, batch_size: int
+) -> dict[str, Any]:
     """One row: the settings that validation chose, and the test accuracy of each seed."""
     candidates = ALL[method]
     clock_s, best = time.monotonic(), 0
     if len(candidates) > 1:
-        fits = fit_all(backbone, problems[0].search, method, candidates, seed=0, num_steps=num_steps)
+        effort = Effort(seed=0, num_steps=math.ceil(num_steps / 2), batch_size=batch_size)
+        fits = fit_all(backbone, problems[0].search, method, candidates, effort)
         best = max(range(len(fits)), key=lambda i: (fits[i].accuracy, -fits[i].val_loss))
     search_s, clock_s = time.monotonic() - clock_s, time.monotonic()
     chosen = [candidates[best]]
     finals: list[Fit] = []
+    efforts = [Effort(seed=i, num_steps=num_steps, batch_size=batch_size) for i in range(len(problems))]
     peaks = [
         peak_bytes(
-            lambda seed=seed, problem=problem: finals.extend(
-                fit_all(backbone, problem.final, method, chosen, seed=seed, num_steps=num_steps)
+            lambda effort=effort, problem=problem: finals.extend(
+                fit_all(backbone, problem.final, method, chosen, effort)
             ),
             backbone.device,
         )
-        for seed, problem in enumerate(problems)
+        for effort, problem in zip(efforts, problems, strict=True)
     ]
     known = [peak for peak in peaks if peak is not None]
     return {

@@ -17,7 +17,22 @@ from ship.presets import PRESETS, Preset, choose_settings
 from ship.search import search
 from ship.tuning import PackTask, tune_pack
 
-__all__ = ["ABLATIONS", "ALL", "METHODS", "PRESET_ROWS", "Fit", "fit_all"]
+__all__ = ["ABLATIONS", "ALL", "METHODS", "PRESET_ROWS", "Effort", "Fit", "fit_all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What one training may take.
+
+    Attributes:
+        seed: Of initial values and order.
+        num_steps: Of the optimizer; a preset knows its own.
+        batch_size: Training pictures a step.
+    """
+
+    seed: int
+    num_steps: int
+    batch_size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +90,7 @@ def fit_all(
     data: TaskData,
     method: str,
     candidates: Sequence[dict[str, Any]],
-    *,
-    seed: int,
-    num_steps: int,
+    effort: Effort,
 ) -> list[Fit]:
     """Train every candidate of a method; what failed has accuracy 0.
 
@@ -86,16 +99,19 @@ def fit_all(
         data: Trained on, and measured on its held-out split.
         method: A name of ``ALL``.
         candidates: Settings.
-        seed: Of initial values and order.
-        num_steps: Of the optimizer, for each candidate; a preset knows its own.
+        effort: For each candidate.
     """
     if method in PRESET_ROWS:
-        return [_fit_preset(backbone, data, each["preset"], seed) for each in candidates]
+        return [_fit_preset(backbone, data, each["preset"], effort.seed) for each in candidates]
     kind = method.split(",")[0]
-    steps_an_epoch = math.ceil(len(data.train) / 64)
-    common: dict[str, Any] = {"seed": seed, "epochs": max(1, round(num_steps / steps_an_epoch))}
+    steps_an_epoch = math.ceil(len(data.train) / effort.batch_size)
+    common: dict[str, Any] = {
+        "seed": effort.seed,
+        "epochs": max(1, round(effort.num_steps / steps_an_epoch)),
+        "batch_size": effort.batch_size,
+    }
     fitters: dict[str, Callable[[], list[Fit]]] = {
-        "linear": lambda: [_fit_linear(backbone, data, seed)],
+        "linear": lambda: [_fit_linear(backbone, data, effort.seed)],
         "ship": lambda: _fit_ship(backbone, data, [TuneConfig(**common, **each) for each in candidates]),
     }
     fitters["ship-published"] = fitters["ship"]

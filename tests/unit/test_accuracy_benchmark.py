@@ -11,7 +11,7 @@ import torch
 
 from tests.benchmarks import accuracy
 from tests.benchmarks.__main__ import main
-from tests.benchmarks.accuracy_methods import METHODS, Fit
+from tests.benchmarks.accuracy_methods import ABLATIONS, METHODS, Effort, Fit
 from tests.benchmarks.accuracy_tasks import TASKS, draw_sprite, find_vtab, make_problem
 from tests.benchmarks.synthetic import find_backbone
 
@@ -56,19 +56,23 @@ def test_sprites_have_the_published_factors() -> None:
 
 
 def test_settings_are_chosen_by_validation_and_seeds_only_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[bool, int, int]] = []
+    seen: list[tuple[bool, int, Effort]] = []
 
-    def fit_all(_: Any, data: Any, __: str, candidates: list[Any], *, seed: int, num_steps: int) -> list[Fit]:
-        seen.append((data.test is None, len(candidates), seed))
+    def fit_all(_: Any, data: Any, __: str, candidates: list[Any], effort: Effort) -> list[Fit]:
+        seen.append((data.test is None, len(candidates), effort))
         # The third has the best accuracy together with the fourth, and a lower loss.
         accuracies = [0.1, 0.2, 0.7, 0.7][: len(candidates)]
         return [Fit(accuracy=a, val_loss=float(i), num_trained=5) for i, a in enumerate(accuracies)]
 
     monkeypatch.setattr(accuracy, "fit_all", fit_all)
     problems = [make_problem("faces", seed, BACKBONE, {}) for seed in range(2)]
-    row = accuracy.measure(BACKBONE, problems, "lora", num_steps=1)
+    row = accuracy.measure(BACKBONE, problems, "lora", num_steps=7, batch_size=3)
     assert row["settings"] == METHODS["lora"][2]
-    assert seen == [(True, 4, 0), (False, 1, 0), (False, 1, 1)]
+    assert seen == [
+        (True, 4, Effort(seed=0, num_steps=4, batch_size=3)),
+        (False, 1, Effort(seed=0, num_steps=7, batch_size=3)),
+        (False, 1, Effort(seed=1, num_steps=7, batch_size=3)),
+    ]
 
 
 def test_a_run_goes_on_from_its_file_and_refuses_another_protocol(
@@ -79,9 +83,9 @@ def test_a_run_goes_on_from_its_file_and_refuses_another_protocol(
     main([*arguments, "linear"])
     main([*arguments, "linear", "--method", "ship", "--method", "vpt-deep", "--method", "full"])
     rows = json.loads(file.read_text())["rows"]
-    assert [row["method"] for row in rows] == ["linear", "ship", "vpt-deep", "full"]
+    assert [row["method"] for row in rows] == ["linear", "vpt-deep", "full", "ship"], "in the table's order"
     assert all(0.0 <= accuracy <= 1.0 for row in rows for accuracy in row["accuracies"])
-    assert rows[3]["num_trained"] > BACKBONE.info.num_params > rows[1]["num_trained"] > rows[0]["num_trained"]
+    assert rows[2]["num_trained"] > BACKBONE.info.num_params > rows[3]["num_trained"] > rows[0]["num_trained"]
     assert "mean rank" in capsys.readouterr().err
     with pytest.raises(ValueError, match="name another file"):
         main([*arguments, "linear", "--seeds", "2"])
@@ -114,3 +118,23 @@ def test_an_unknown_name_says_what_there_is(tmp_path: Path) -> None:
         main(["accuracy", "--quick", "--task", "wood"])
     with pytest.raises(FileNotFoundError, match="expected VTAB-1k tasks"):
         find_vtab(tmp_path)
+
+
+def test_more_processes_find_the_same_and_draw_a_picture(tmp_path: Path) -> None:
+    arguments = ["accuracy", "--quick", "--task", "faces", "--method", "linear", "--method", "ship", "--json"]
+    found = []
+    for jobs in ("1", "2"):
+        file, picture = tmp_path / f"{jobs}.json", tmp_path / f"{jobs}.svg"
+        main([*arguments, str(file), "--jobs", jobs, "--picture", str(picture)])
+        found.append({row["method"]: row["accuracies"] for row in json.loads(file.read_text())["rows"]})
+        text = picture.read_text()
+        assert all(word in text for word in ("<svg", "faces", "linear", "ship", "mean rank"))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("method", ABLATIONS)
+def test_each_part_of_ship_can_be_taken_away(method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["accuracy", "--quick", "--method", method, "--json"])
+    [row] = json.loads(capsys.readouterr().out)["rows"]
+    assert 0.0 <= row["accuracies"][0] <= 1.0
+    assert len(ABLATIONS[method]) == len(METHODS["ship"])
