@@ -80,6 +80,9 @@ def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
         f"{len(summary.done)} tuned, {len(report.reused)} in the store already, "
         f"{len(summary.failed)} failed, {len(summary.unfinished)} unfinished."
     )
+    for task, warnings in report.warnings.items():
+        for warning in warnings:
+            console.print(f"{task}: {warning}", style="yellow", markup=False, soft_wrap=True)
     for task, cause in summary.failed.items():
         console.print(f"{task}: {cause}", style="red", markup=False, soft_wrap=True)
     if summary.unfinished:
@@ -94,6 +97,7 @@ def report_json(report: "JobReport") -> dict[str, Any]:
         "failed": report.summary.failed,
         "unfinished": list(report.summary.unfinished),
         "records_waiting": report.backlog.num_records,
+        "warnings": {task: list(warnings) for task, warnings in report.warnings.items()},
     }
 
 

@@ -3,8 +3,8 @@
 Composes the parts and owns their order. Each can be read and tested without this file.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from orchestrator.errors import ManifestError
 from orchestrator.events import Event
@@ -18,6 +18,7 @@ from orchestrator.store.registry import Registry
 from orchestrator.train.executor import RunSummary, run_tasks
 from orchestrator.train.status import Snapshot
 from ship.backbone import Backbone, load_backbone
+from ship.findings import find_warnings
 from ship.search import AXES
 
 __all__ = ["Job", "JobReport", "prepare_job"]
@@ -31,11 +32,13 @@ class JobReport:
         reused: Tasks that were published already.
         summary: Of those that were tuned.
         backlog: Records that MLflow has not taken yet.
+        warnings: Task to what its owner should hear of the prompt that was tuned, for those that have any.
     """
 
     reused: tuple[str, ...]
     summary: RunSummary
     backlog: Backlog
+    warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,12 @@ class Job:
         registry = Registry(self.settings.tracking_uri, self.settings.artifact_location)
         recorder = Recorder(registry, store, self.settings.spool)
         specs = [task.spec for task in self.plan.tasks]
+        warnings: dict[str, tuple[str, ...]] = {}
+
+        def handle(events: Sequence[Event]) -> None:
+            warnings.update(_warnings(events))
+            recorder.handle(_with_parameters(events, self.plan))
+
         try:
             recorder.replay()
             summary = run_tasks(
@@ -81,7 +90,7 @@ class Job:
                 store_url=self.settings.store,
                 settings=self.settings,
                 num_workers=num_workers or self.manifest.workers,
-                on_events=lambda events: recorder.handle(_with_parameters(events, self.plan)),
+                on_events=handle,
                 on_progress=on_progress,
             )
             # Heals what a lost driver or a lost spool left unrecorded; with nothing to heal it is one look.
@@ -90,7 +99,7 @@ class Job:
         finally:
             backlog = recorder.close()
         reused = tuple(task.spec.name for task in self.plan.tasks if task.action == "reuse")
-        return JobReport(reused=reused, summary=summary, backlog=backlog)
+        return JobReport(reused=reused, summary=summary, backlog=backlog, warnings=warnings)
 
 
 def prepare_job(
@@ -119,6 +128,15 @@ def prepare_job(
         manifest, backbone=backbone.info, published=store.published_keys(), on_progress=on_progress
     )
     return Job(manifest=manifest, plan=plan, settings=settings, backbone=backbone)
+
+
+def _warnings(events: Sequence[Event]) -> dict[str, tuple[str, ...]]:
+    found = {
+        event.task: tuple(find_warnings(event.data.get("metrics", {})))
+        for event in events
+        if event.kind == "published"
+    }
+    return {task: warnings for task, warnings in found.items() if warnings}
 
 
 def _with_parameters(events: Sequence[Event], plan: Plan) -> list[Event]:

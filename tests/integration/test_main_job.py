@@ -149,6 +149,7 @@ def test_a_killed_worker_and_a_corrupt_data_set_stop_nobody(
     assert "2 tuned" in printed
     assert "line-bad" in printed
     assert "direction-0" in printed  # the path of the broken picture
+    assert "line-a: measured on 12 held-out images: too few for a claim" in printed
     published = sorted(path.parent.name for path in (plant.home / "store" / "published").glob("*/*.json"))
     assert published == ["line-a", "line-b"]
     listed = plant.ship_json("ls")
