@@ -166,7 +166,6 @@ def measure(
         "settings": candidates[best],
         "accuracies": [fit.accuracy for fit in finals],
         "num_trained": finals[0].num_trained,
-        # The largest: on a CPU a later fit may live on memory that an earlier one has not given back.
         "peak_bytes": max(known, default=None),
         "search_s": round(search_s, 2),
         "fit_s": round((time.monotonic() - clock_s) / len(problems), 2),

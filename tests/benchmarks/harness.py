@@ -3,6 +3,9 @@
 Knows nothing of what is measured.
 """
 
+import contextlib
+import ctypes
+import gc
 import json
 import os
 import platform
@@ -168,8 +171,8 @@ def describe_machine(device: str = "cpu") -> dict[str, Any]:
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
     """Memory that a call takes beyond what is held before it; None where the system does not tell.
 
-    Of a CPU only a process of its own tells the truth: memory that another call has freed may not be given
-    back to the system.
+    On a CPU it is the process's high-water mark. The C library's allocator is first made to give back what
+    earlier calls have freed, or this one would live on that for nothing.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -177,6 +180,7 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
         call()
         return torch.cuda.max_memory_allocated(device) - before
     try:
+        _give_back_freed_memory()
         # From now on the high-water mark counts anew.
         Path("/proc/self/clear_refs").write_text("5")
         before = _status_bytes("VmRSS")
@@ -184,6 +188,13 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
         return _status_bytes("VmHWM") - before
     except OSError:
         return None
+
+
+def _give_back_freed_memory() -> None:
+    gc.collect()
+    # Only glibc keeps what is freed, and only glibc has this.
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status_bytes(name: str) -> int:

@@ -123,6 +123,15 @@ def test_peak_memory_counts_what_a_call_takes() -> None:
     assert found is None or found >= 60 << 20
 
 
+def test_peak_memory_counts_again_what_an_earlier_call_has_freed() -> None:
+    def take_many_pieces() -> int:
+        # Each too small to be given back by itself.
+        return sum(len(piece) for piece in [torch.ones(1 << 20, dtype=torch.uint8) for _ in range(64)])
+
+    found = [peak_bytes(take_many_pieces, CPU) for _ in range(2)]
+    assert found[1] is None or found[1] >= 50 << 20
+
+
 def test_the_command_hands_its_arguments_on(tmp_path: Path) -> None:
     target = tmp_path / "report.json"
     arguments = ["bench", "residency", "--quick", "--rounds", "1", "--json", str(target)]
