@@ -6,55 +6,25 @@ interrupted.
 Heavy packages are imported by the command that needs them, so that ``ship --help`` answers at once.
 """
 
-import json
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
-from orchestrator import tables
+from orchestrator import cli_runs, tables
 from orchestrator.errors import ManifestError, OrchestratorError
-from orchestrator.settings import Settings
+from orchestrator.output import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, Output
 from ship.errors import ShipError
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
     from orchestrator.check import TaskCheck
-    from orchestrator.store.registry import Registry
     from orchestrator.train.job import Job
 
 __all__ = ["main"]
 
-PIPE_COLUMNS = 200
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-class Output:
-    """Where a command prints, and with which settings it works."""
-
-    def __init__(self, home: str | None, store: str | None) -> None:
-        self.home, self.store = home, store
-        # Rich cuts tables to 80 columns where there is no terminal: in a file or a pipe nothing is too wide.
-        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
-        self.out, self.err = Console(highlight=False, width=width), Console(stderr=True, highlight=False)
-
-    def settings(self, manifest_store: str | None = None) -> Settings:
-        """Flags win over the manifest, and the manifest over the environment."""
-        return Settings.from_env(os.environ, home=self.home, store=self.store or manifest_store)
-
-    def registry(self) -> "Registry":
-        """The registry that the settings name."""
-        from orchestrator.store.registry import Registry
-
-        settings = self.settings()
-        return Registry(settings.tracking_uri, settings.artifact_location)
-
-    def print_json(self, value: object) -> None:
-        """One JSON document on standard output."""
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 @click.group(context_settings=_CONTEXT)
@@ -164,7 +134,7 @@ def tune(output: Output, manifest: str, workers: int | None, check_first: bool, 
         output.err.print(str(report.backlog), style="yellow")
     if report.summary.is_interrupted:
         sys.exit(EXIT_INTERRUPTED)
-    if report.summary.failed:
+    if report.summary.failed or report.summary.cancelled:
         sys.exit(EXIT_FAILED)
 
 
@@ -283,6 +253,10 @@ def bench(arguments: tuple[str, ...]) -> None:
     from orchestrator.bench import run_benchmark
 
     run_benchmark(arguments)
+
+
+for command in cli_runs.COMMANDS:
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 __all__ = ["Event", "EventKind"]
 
-EventKind = Literal["leased", "epoch", "published", "failed", "retried"]
+EventKind = Literal["leased", "epoch", "published", "failed", "retried", "cancelled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,11 +16,11 @@ class Event:
     Attributes:
         kind: ``leased`` (a worker took it; data: worker), ``epoch`` (data: epoch, num_epochs,
             loss, matching_loss, train_accuracy, val_accuracy and val_loss or None, lr), ``published``
-            (data: digest, metrics), ``failed`` (for good; data: cause, detail) or ``retried`` (this
-            attempt is over, another will follow; data: cause).
+            (data: digest, metrics), ``failed`` (for good; data: cause, detail), ``retried`` (this
+            attempt is over, another will follow; data: cause) or ``cancelled`` (somebody asked for it).
         task: Task name.
         key: Task key, 64 hex digits.
-        attempt: Fencing token of the lease, from 1.
+        attempt: Fencing token of the lease, from 1; 0 of a task that was never taken up.
         time_s: Seconds since the epoch, by the clock of whoever saw it.
         data: Details by kind, JSON values only.
     """

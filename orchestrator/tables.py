@@ -1,5 +1,6 @@
 """How plans, reports and the registry are shown: tables for people, plain values for scripts."""
 
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,13 @@ from ship.findings import find_warnings
 
 if TYPE_CHECKING:
     from orchestrator.check import TaskCheck
+    from orchestrator.events import Event
     from orchestrator.plan import Plan, TaskSpec
     from orchestrator.store.versions import Promotion, TaskInfo, VersionInfo
     from orchestrator.train.job import JobReport
 
 __all__ = [
+    "event_line",
     "plan_table",
     "print_checks",
     "print_report",
@@ -78,7 +81,9 @@ def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
         return
     console.print(
         f"{len(summary.done)} tuned, {len(report.reused)} in the store already, "
-        f"{len(summary.failed)} failed, {len(summary.unfinished)} unfinished."
+        f"{len(summary.failed)} failed, "
+        + (f"{len(summary.cancelled)} cancelled, " if summary.cancelled else "")
+        + f"{len(summary.unfinished)} unfinished."
     )
     for task, warnings in report.warnings.items():
         for warning in warnings:
@@ -95,10 +100,35 @@ def report_json(report: "JobReport") -> dict[str, Any]:
         "tuned": list(report.summary.done),
         "reused": list(report.reused),
         "failed": report.summary.failed,
+        "cancelled": list(report.summary.cancelled),
         "unfinished": list(report.summary.unfinished),
         "records_waiting": report.backlog.num_records,
         "warnings": {task: list(warnings) for task, warnings in report.warnings.items()},
     }
+
+
+def event_line(event: "Event") -> str:
+    """What happened, on one line; below it the details of a failure."""
+    line = f"{_time(event.time_s)}  {event.task}  attempt {event.attempt}  {_told(event)}"
+    detail = str(event.data.get("detail") or "").rstrip()
+    return f"{line}\n{textwrap.indent(detail, '    ')}" if detail else line
+
+
+def _told(event: "Event") -> str:
+    data = event.data
+    match event.kind:
+        case "leased":
+            return f"taken up by {data.get('worker', '?')}"
+        case "epoch":
+            return f"epoch {data['epoch']}/{data['num_epochs']}, loss {data['loss']:.4f}"
+        case "published":
+            return f"published as {str(data.get('digest', '?'))[:12]}"
+        case "failed":
+            return f"failed: {data.get('cause', '?')}"
+        case "retried":
+            return f"to be tried again: {data.get('cause', '?')}"
+        case "cancelled":
+            return "cancelled"
 
 
 def tasks_table(infos: Sequence["TaskInfo"]) -> Table:

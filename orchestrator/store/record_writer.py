@@ -28,6 +28,7 @@ _logger = logging.getLogger(__name__)
 RECORD = "record.json"
 # Of the artifact's files in a run.
 FOLDER = "prompt"
+_STATUS = {"failed": "FAILED", "cancelled": "KILLED"}
 _CURVES = {
     "loss": "loss",
     "matching_loss": "matching_loss",
@@ -71,6 +72,9 @@ class RecordWriter:
             RegistryError: MLflow refuses them.
             StoreError: The artifact cannot be read.
         """
+        if all(event.attempt == 0 for event in events):
+            # Cancelled before anybody took it up: there is nothing to make a run of.
+            return
         try:
             self._write(task, key, events)
         except BaseException:
@@ -122,7 +126,7 @@ class RecordWriter:
         self._runs.log(run, _curve_points(epochs, run.steps) + points, params, tags)
 
     def _set_status(self, run: TaskRun, last: Event) -> None:
-        status = "FAILED" if last.kind == "failed" else "RUNNING"
+        status = _STATUS.get(last.kind, "RUNNING")
         if run.status != status:
             self._runs.set_status(run, status, last.time_s)
 

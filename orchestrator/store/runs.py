@@ -33,7 +33,7 @@ class TaskRun:
 
     Attributes:
         run_id: MLflow's.
-        status: MLflow's: ``RUNNING``, ``FINISHED`` or ``FAILED``.
+        status: MLflow's: ``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``.
         steps: Epochs that it has.
         params: Names of parameters that it has; they can be written once.
     """
@@ -120,7 +120,7 @@ class RunLog:
                 ) from None
 
     def set_status(self, run: TaskRun, status: str, time_s: float) -> None:
-        """Set ``RUNNING``, or an end: ``FINISHED`` or ``FAILED``."""
+        """Set ``RUNNING``, or an end: ``FINISHED``, ``FAILED`` or ``KILLED``."""
         with self._session.errors("set the status of a run"):
             if status == "RUNNING":
                 self._session.client.update_run(run.run_id, status=status)

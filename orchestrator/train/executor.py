@@ -3,7 +3,7 @@
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from orchestrator.train.grants import LedgerPolicy
 from orchestrator.train.interruption import catch_interruption
 from orchestrator.train.pool import Pool, choose_size
 from orchestrator.train.ray_ledger import RayLedger
+from orchestrator.train.run_folder import Request
 from orchestrator.train.status import Snapshot, TaskStatus
 from orchestrator.train.task_runner import make_task_runner
 from orchestrator.train.worker import RunnerFactory
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from orchestrator.plan import TaskSpec
     from ship.backbone import Backbone
 
-__all__ = ["RunSummary", "run_tasks"]
+__all__ = ["Requests", "RunSummary", "name_run", "run_tasks"]
+
+Requests = Callable[[], Iterable[tuple[Request, Callable[[Sequence[str]], None]]]]
 
 POLL_S = 0.5
 # Workers drop their tasks at the next epoch or heartbeat; beyond this they are ended with their Ray.
@@ -60,6 +63,11 @@ class RunSummary:
         return {status.task: str(status.cause) for status in self.tasks if status.state == "failed"}
 
     @property
+    def cancelled(self) -> tuple[str, ...]:
+        """Names of tasks that somebody asked to leave."""
+        return tuple(status.task for status in self.tasks if status.state == "cancelled")
+
+    @property
     def unfinished(self) -> tuple[str, ...]:
         """Names of tasks that an interruption left."""
         return tuple(status.task for status in self.tasks if not status.has_ended)
@@ -74,6 +82,8 @@ def run_tasks(
     num_workers: int | None = None,
     on_events: Callable[[Sequence[Event]], None] = lambda events: None,
     on_progress: Callable[[Snapshot], None] = lambda snapshot: None,
+    requests: Requests = lambda: (),
+    run: str | None = None,
     make_runner: RunnerFactory = make_task_runner,
     policy: LedgerPolicy | None = None,
 ) -> RunSummary:
@@ -87,6 +97,9 @@ def run_tasks(
         num_workers: At most; by default one a GPU, or a CPU where there are none.
         on_events: Gets each event once, in order, in this thread. What it raises ends the run.
         on_progress: Gets a snapshot about twice a second, in this thread.
+        requests: Asked about twice a second what somebody wants of the run; each comes with a function to be
+            told which tasks that changed.
+        run: Its name, if it has one already.
         make_runner: Builds each worker's task runner.
         policy: Time-outs and budgets of the ledger.
 
@@ -95,7 +108,7 @@ def run_tasks(
     """
     if not specs:
         return RunSummary(tasks=())
-    run = f"tune-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    run = run or name_run()
     folder = settings.home / "train"
     with ray_session(settings, run, num_workers) as session, catch_interruption() as interruption:
         ledger = RayLedger(run, specs, policy or LedgerPolicy())
@@ -108,12 +121,18 @@ def run_tasks(
                 make_runner=make_runner,
                 folder=folder,
             )
-            summary = Follower(ledger, pool, on_events, on_progress).follow(interruption)
+            follower = Follower(ledger, pool, on_events, on_progress, requests)
+            summary = follower.follow(interruption)
         finally:
             ledger.end()
             shutil.rmtree(folder / run, ignore_errors=True)
         session.keep_logs = bool(summary.failed)
         return summary
+
+
+def name_run() -> str:
+    """A name that no other run has."""
+    return f"tune-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
 class Follower:
@@ -125,7 +144,9 @@ class Follower:
         pool: Pool,
         on_events: Callable[[Sequence[Event]], None],
         on_progress: Callable[[Snapshot], None],
+        requests: Requests = lambda: (),
     ) -> None:
+        self._requests = requests
         self._ledger = ledger
         self._pool = pool
         self._on_events = on_events
@@ -134,7 +155,7 @@ class Follower:
     def follow(self, interruption: "threading.Event") -> RunSummary:
         """Until all tasks have ended, or the first signal."""
         try:
-            while not self._poll_once() and not interruption.wait(POLL_S):
+            while not self._poll_once(interruption) and not interruption.wait(POLL_S):
                 pass
         finally:
             self._ledger.close()
@@ -143,13 +164,23 @@ class Follower:
         last = self._poll()
         return RunSummary(tasks=last.tasks, is_interrupted=interruption.is_set() and not last.all_ended)
 
-    def _poll_once(self) -> bool:
+    def _poll_once(self, interruption: "threading.Event") -> bool:
         """Whether all tasks have ended."""
         was_running = self._pool.is_running
         snapshot = self._poll()
         if not snapshot.all_ended:
             self._check(snapshot, was_running)
+            self._grant_requests([status.task for status in snapshot.tasks], interruption)
         return snapshot.all_ended
+
+    def _grant_requests(self, known: Sequence[str], interruption: "threading.Event") -> None:
+        for request, answer in self._requests():
+            tasks = [task for task in known if not request.tasks or task in request.tasks]
+            if request.kind == "stop":
+                interruption.set()
+                answer(())
+            else:
+                answer(self._ledger.cancel(tasks) if request.kind == "cancel" else self._ledger.retry(tasks))
 
     def _poll(self) -> Snapshot:
         """Pass on all events there are, then the state that they led to."""

@@ -15,7 +15,8 @@ from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.recorder import Backlog, Recorder
 from orchestrator.store.registry import Registry
-from orchestrator.train.executor import RunSummary, run_tasks
+from orchestrator.train.executor import RunSummary, name_run, run_tasks
+from orchestrator.train.run_folder import RunFolder, hold_run
 from orchestrator.train.status import Snapshot
 from ship.backbone import Backbone, load_backbone
 from ship.findings import find_warnings
@@ -50,12 +51,14 @@ class Job:
         plan: What will be tuned and what is done already.
         settings: With the manifest's store.
         backbone: Loaded.
+        path: Of the manifest.
     """
 
     manifest: Manifest
     plan: Plan
     settings: Settings
     backbone: Backbone
+    path: str
 
     def run(
         self,
@@ -70,8 +73,20 @@ class Job:
             on_progress: Gets the state of all tasks about twice a second.
 
         Raises:
-            ExecutionError: The worker pool died for good. What was published stays.
+            ExecutionError: Another run is at work in this home, or the worker pool died for good. What was
+                published stays.
         """
+        run = name_run()
+        with hold_run(self.settings.home, run, self.path) as folder:
+            return self._run(run, folder, num_workers, on_progress)
+
+    def _run(
+        self,
+        run: str,
+        folder: RunFolder,
+        num_workers: int | None,
+        on_progress: Callable[[Snapshot], None],
+    ) -> JobReport:
         store = PromptStore(open_objects(self.settings.store))
         registry = Registry(self.settings.tracking_uri, self.settings.artifact_location)
         recorder = Recorder(registry, store, self.settings.spool)
@@ -79,8 +94,13 @@ class Job:
         warnings: dict[str, tuple[str, ...]] = {}
 
         def handle(events: Sequence[Event]) -> None:
+            folder.log(events)
             warnings.update(_warnings(events))
             recorder.handle(_with_parameters(events, self.plan))
+
+        def show(snapshot: Snapshot) -> None:
+            folder.show(snapshot)
+            on_progress(snapshot)
 
         try:
             recorder.replay()
@@ -91,7 +111,9 @@ class Job:
                 settings=self.settings,
                 num_workers=num_workers or self.manifest.workers,
                 on_events=handle,
-                on_progress=on_progress,
+                on_progress=show,
+                requests=folder.requests,
+                run=run,
             )
             # Heals what a lost driver or a lost spool left unrecorded; with nothing to heal it is one look.
             wanted = [(spec.name, spec.key) for spec in specs]
@@ -127,7 +149,7 @@ def prepare_job(
     plan = make_plan(
         manifest, backbone=backbone.info, published=store.published_keys(), on_progress=on_progress
     )
-    return Job(manifest=manifest, plan=plan, settings=settings, backbone=backbone)
+    return Job(manifest=manifest, plan=plan, settings=settings, backbone=backbone, path=manifest_path)
 
 
 def _warnings(events: Sequence[Event]) -> dict[str, tuple[str, ...]]:

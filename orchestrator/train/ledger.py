@@ -1,6 +1,6 @@
 """The ledger: which task is whose, decided by rules alone.
 
-Owns the states of tasks (pending -> leased -> done or failed), leases with time-out, fencing and retries.
+Owns the states of tasks (pending -> leased -> done, failed or cancelled), leases, fencing and retries.
 Knows neither Ray nor a clock of its own, and does no input or output: it is stepped by its callers.
 
 Two budgets keep a bad task from going round for ever without punishing its neighbours. Ray Train restarts
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from orchestrator.train.failures import Failure
 
 __all__ = ["Ledger"]
+
+_ENDS: dict[EventKind, TaskState] = {"published": "done", "failed": "failed", "cancelled": "cancelled"}
 
 
 class Ledger:
@@ -143,6 +145,41 @@ class Ledger:
         for name in self._held_by(worker):
             self._charge(self._status[name], f"its worker died: {cause}", "")
 
+    def cancel(self, tasks: Iterable[str]) -> list[str]:
+        """Work no more on these tasks; whoever does is told at the next heartbeat.
+
+        Returns:
+            Those of them that had not ended.
+        """
+        self._expire()
+        found = [name for name in tasks if not self._status[name].has_ended]
+        for name in found:
+            self._end(self._status[name], "cancelled", {})
+        return found
+
+    def retry(self, tasks: Iterable[str]) -> list[str]:
+        """Take up tasks that failed or were cancelled, as if it were for the first time.
+
+        Returns:
+            Those of them that were. None once all tasks have ended: the workers are told so and leave.
+        """
+        if self._is_closed or self._all_ended():
+            return []
+        found = [name for name in tasks if self._status[name].state in ("failed", "cancelled")]
+        for name in found:
+            status = replace(
+                self._status[name],
+                state="pending",
+                failures=0,
+                losses=0,
+                ended_s=None,
+                not_before_s=0.0,
+                cause="taken up again on request",
+            )
+            self._status[name] = status
+            self._record("retried", status, {"cause": status.cause})
+        return found
+
     def close(self) -> None:
         """Lease nothing more and refuse heartbeats, so that workers drop their tasks and end."""
         self._is_closed = True
@@ -214,11 +251,11 @@ class Ledger:
         self._record("retried", status, {"cause": status.cause})
 
     def _end(self, status: TaskStatus, kind: EventKind, data: dict[str, Any]) -> None:
-        state: TaskState = "done" if kind == "published" else "failed"
+        state = _ENDS[kind]
         self._status[status.task] = replace(
             status, state=state, cause=data.get("cause"), ended_s=self._clock()
         )
-        self._expires_s.pop(status.task)
+        self._expires_s.pop(status.task, None)
         self._record(kind, status, data)
 
     def _expire(self) -> None:

@@ -24,9 +24,16 @@ _COUNTED: dict[TaskState, str] = {
     "leased": "at work",
     "pending": "waiting",
     "failed": "failed",
+    "cancelled": "cancelled",
 }
-_STYLES = {"pending": "dim", "leased": "cyan", "done": "green", "failed": "red"}
-_WORDS = {"pending": "waits", "leased": "tunes", "done": "done", "failed": "failed"}
+_STYLES = {"pending": "dim", "leased": "cyan", "done": "green", "failed": "red", "cancelled": "yellow"}
+_WORDS = {
+    "pending": "waits",
+    "leased": "tunes",
+    "done": "done",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
 
 
 class ProgressView:
@@ -79,7 +86,7 @@ class ProgressView:
         room = max(self._console.height - 7, 3)
         if len(tasks) <= room:
             return list(tasks)
-        rank = {"leased": 0, "failed": 1, "pending": 2, "done": 3}
+        rank = {"leased": 0, "failed": 1, "pending": 2, "cancelled": 3, "done": 4}
         return sorted(tasks, key=lambda status: rank[status.state])[:room]
 
     def _cells(self, status: TaskStatus) -> Iterable[Text]:

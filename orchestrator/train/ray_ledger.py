@@ -187,6 +187,14 @@ class RayLedger:
             self._since = 0
             self._load()
 
+    def cancel(self, tasks: Sequence[str]) -> list[str]:
+        """See ``Ledger.cancel``."""
+        return self._change("cancel", tasks)
+
+    def retry(self, tasks: Sequence[str]) -> list[str]:
+        """See ``Ledger.retry``."""
+        return self._change("retry", tasks)
+
     def close(self) -> None:
         """Have all workers drop their tasks and end."""
         _ask(lambda: self._actor.call.remote("close"))
@@ -194,6 +202,10 @@ class RayLedger:
     def end(self) -> None:
         """End the actor."""
         ray.kill(self._actor, no_restart=True)
+
+    def _change(self, method: str, tasks: Sequence[str]) -> list[str]:
+        _, changed = _ask(lambda: self._actor.call.remote(method, list(tasks)))
+        return list(changed)
 
     def _load(self) -> None:
         _ask(lambda: self._actor.load.remote(self._specs, self._policy, self._latest))

@@ -7,7 +7,7 @@ from typing import Literal
 
 __all__ = ["Snapshot", "TaskState", "TaskStatus"]
 
-TaskState = Literal["pending", "leased", "done", "failed"]
+TaskState = Literal["pending", "leased", "done", "failed", "cancelled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class TaskStatus:
     Attributes:
         task: Task name.
         key: Task key.
-        state: ``pending``, ``leased``, ``done`` or ``failed``.
+        state: ``pending``, ``leased``, ``done``, ``failed`` or ``cancelled``.
         worker: Who holds the lease, or held the last one.
         attempt: The latest lease's fencing token; 0 before the first.
         failures: Failures that count against the task.
@@ -29,7 +29,7 @@ class TaskStatus:
         started_s: Start of the latest lease, seconds since the epoch.
         first_epoch: The first epoch that the latest lease reported (above 1 if it resumed); 0 before it.
         first_epoch_s: When it did, seconds since the epoch.
-        ended_s: When it was done or failed.
+        ended_s: When it was done, failed or cancelled.
         not_before_s: A pending task is not leased before this time.
         cause: Why it failed, or why the last attempt did.
     """
@@ -54,8 +54,8 @@ class TaskStatus:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is done or failed, for good."""
-        return self.state in ("done", "failed")
+        """Whether nobody will work on it any more, unless somebody asks for it again."""
+        return self.state in ("done", "failed", "cancelled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class Snapshot:
 
     @property
     def all_ended(self) -> bool:
-        """Whether every task is done or failed."""
+        """Whether every task has ended."""
         return all(status.has_ended for status in self.tasks)
 
     def counts(self) -> Counter[TaskState]:

@@ -35,6 +35,7 @@ def test_a_report_names_what_failed_and_what_to_doubt() -> None:
         "tuned": ["caps"],
         "reused": ["bolts"],
         "failed": {"welds": "no such folder: [welds]"},
+        "cancelled": [],
         "unfinished": [],
         "records_waiting": 0,
         "warnings": {"caps": ["measured on 12 held-out images: too few for a claim"]},

@@ -13,6 +13,7 @@ from orchestrator.train import executor
 from orchestrator.train.executor import Follower, run_tasks
 from orchestrator.train.grants import Lease, LedgerPolicy
 from orchestrator.train.ledger import Ledger
+from orchestrator.train.run_folder import Request
 
 from .fakes import Clock, Spec
 
@@ -89,6 +90,39 @@ def test_an_interruption_drains_and_leaves_the_rest() -> None:
     assert summary.is_interrupted
     assert summary.done == ("a",)
     assert summary.unfinished == ("b", "c")
+
+
+def test_requests_are_granted_and_answered() -> None:
+    scene = Scene("a", "b", "c")
+    asked = [Request(kind="cancel", tasks=("b", "unknown")), Request(kind="retry"), Request(kind="stop")]
+    answers = []
+
+    def requests():
+        if asked:
+            yield asked.pop(0), answers.append
+
+    pool = ScriptedPool(*[lambda: None] * 5)
+    follower = Follower(scene.ledger, pool, scene.events.extend, scene.snapshots.append, requests)
+    summary = follower.follow(scene.interruption)
+    assert answers == [["b"], ["b"], ()]
+    assert summary.is_interrupted
+    assert [event.kind for event in scene.events] == ["cancelled", "retried"]
+
+
+def test_a_run_whose_last_tasks_are_cancelled_is_over() -> None:
+    scene = Scene("a", "b")
+    asked = [Request(kind="cancel")]
+
+    def requests():
+        if asked:
+            yield asked.pop(), lambda tasks: None
+
+    pool = ScriptedPool(scene.complete_one, *[lambda: None] * 3)
+    summary = Follower(scene.ledger, pool, scene.events.extend, scene.snapshots.append, requests).follow(
+        scene.interruption
+    )
+    assert (summary.done, summary.cancelled, summary.unfinished) == (("a",), ("b",), ())
+    assert not summary.is_interrupted
 
 
 def test_an_interruption_after_the_last_task_is_none() -> None:

@@ -324,3 +324,32 @@ def test_a_lease_given_after_the_last_look_at_a_lost_ledger_is_fenced_off(clock:
     assert again.attempt > unseen.attempt
     assert not fresh.complete("w1", "a", unseen.attempt, {})
     assert fresh.complete("w2", "a", again.attempt, {})
+
+
+def test_a_cancelled_task_is_taken_from_its_worker_and_given_to_nobody(clock: Clock) -> None:
+    ledger = make(clock, "a", "b", "c")
+    take(ledger, "w1")
+    assert ledger.cancel(["a", "b"]) == ["a", "b"]
+    assert not ledger.heartbeat("w1", "a", 1, epoch(1))
+    assert not ledger.complete("w1", "a", 1, {})
+    assert take(ledger, "w1").spec.name == "c"
+    assert ledger.complete("w1", "c", 1, {})
+    assert ledger.cancel(["a", "c"]) == [], "what has ended stays as it is"
+    assert ledger.lease("w1") == Ended()
+    assert [status.state for status in ledger.snapshot().tasks] == ["cancelled", "cancelled", "done"]
+    assert [event.attempt for event in ledger.read(0)[0] if event.kind == "cancelled"] == [1, 0]
+
+
+def test_failed_and_cancelled_tasks_are_taken_up_again_on_request(clock: Clock) -> None:
+    ledger = make(clock, "a", "b", "c", max_attempts=2, backoff_s=1)
+    take(ledger)
+    ledger.fail("w", "a", 1, NEVER)
+    ledger.cancel(["b"])
+    assert ledger.retry(["a", "b", "c"]) == ["a", "b"]
+    again = take(ledger)
+    assert (again.spec.name, again.attempt) == ("a", 2), "a fencing token is never given twice"
+    ledger.fail("w", "a", 2, LATER)
+    clock.advance(1)
+    assert take(ledger).spec.name == "a", "earlier failures no longer count"
+    assert status(ledger, "a").cause == "the store is away"
+    assert status(ledger, "a").ended_s is None

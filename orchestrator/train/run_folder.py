@@ -1,0 +1,272 @@
+"""What a run tells other terminals, and what they ask of it: files in ``<home>/run``.
+
+One run at a time works in a home, held by a lock that ends with its process. Its files stay after it, until
+the next one. Knows neither Ray nor MLflow::
+
+    run/lock            held while a run is at work
+    run/about.json      which run, by whom, since when
+    run/status.json     all tasks, renewed every second or two
+    run/events.jsonl    what happened, one event a line; of epochs about ten a task
+    run/requests/       one file a request; the run puts its answer beside it
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from orchestrator.errors import ExecutionError
+from orchestrator.events import Event
+from orchestrator.train.status import Snapshot, TaskStatus
+
+__all__ = ["About", "Request", "RunFolder", "RunView", "hold_run"]
+
+RequestKind = Literal["cancel", "retry", "stop"]
+STATUS_EVERY_S = 1.0
+# Writing the status of ten thousand tasks takes long: never more than this share of the driver's time.
+STATUS_SHARE = 0.05
+EPOCHS_A_TASK = 10
+_POLL_S = 0.1
+_NUM_TRIES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """Which run it is.
+
+    Attributes:
+        run: Its name.
+        manifest: What it works on.
+        host: Where.
+        pid: Process id of its driver there.
+        started_s: Seconds since the epoch.
+    """
+
+    run: str
+    manifest: str
+    host: str
+    pid: int
+    started_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What somebody asks of a run.
+
+    Attributes:
+        kind: ``cancel`` or ``retry`` tasks, or ``stop`` the run.
+        tasks: Their names; all that it fits, if empty.
+    """
+
+    kind: RequestKind
+    tasks: tuple[str, ...] = ()
+
+
+class RunFolder:
+    """The driver's end.
+
+    Args:
+        folder: ``<home>/run``, which this process holds (``hold_run``).
+        about: Of this run.
+    """
+
+    def __init__(self, folder: Path, about: About) -> None:
+        self._folder = folder
+        self._next_status_s = 0.0
+        self._latest: Snapshot | None = None
+        shutil.rmtree(folder / "requests", ignore_errors=True)
+        (folder / "requests").mkdir(parents=True)
+        (folder / "status.json").unlink(missing_ok=True)
+        self._events = (folder / "events.jsonl").open("w", encoding="utf-8")
+        _write(folder / "about.json", asdict(about))
+
+    def close(self) -> None:
+        """Leave the last state standing."""
+        if self._latest is not None:
+            self._write_status(self._latest)
+        with suppress(OSError):
+            self._events.close()
+
+    def log(self, events: Sequence[Event]) -> None:
+        """Add events to the log. A full disk costs lines of it, not the run."""
+        with suppress(OSError):
+            self._events.writelines(f"{event.to_json()}\n" for event in events if _is_worth_a_line(event))
+            self._events.flush()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Renew the status, unless that was done a moment ago."""
+        self._latest = snapshot
+        start_s = time.monotonic()
+        if start_s >= self._next_status_s:
+            self._write_status(snapshot)
+            end_s = time.monotonic()
+            self._next_status_s = end_s + max(STATUS_EVERY_S, (end_s - start_s) / STATUS_SHARE)
+
+    def _write_status(self, snapshot: Snapshot) -> None:
+        with suppress(OSError):
+            _write(self._folder / "status.json", {"time_s": time.time(), **asdict(snapshot)})
+
+    def requests(self) -> Iterator[tuple[Request, Callable[[Sequence[str]], None]]]:
+        """What was asked since the last look, oldest first, each with the function that answers it."""
+        for path in sorted((self._folder / "requests").glob("*.ask")):
+            try:
+                request = _read_request(json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError, KeyError):
+                request = None
+            path.unlink(missing_ok=True)
+            if request is not None:
+                yield request, partial(_write, path.with_suffix(".answer"))
+
+
+class RunView:
+    """The end of another terminal.
+
+    Args:
+        home: Folder for everything local.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home, self._folder = home, home / "run"
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a run holds the folder."""
+        try:
+            with (self._folder / "lock").open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            pass
+        return False
+
+    def about(self) -> About:
+        """The run that is at work, or was the last.
+
+        Raises:
+            ExecutionError: There was none.
+        """
+        try:
+            return About(**json.loads((self._folder / "about.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ExecutionError(
+                f"no run is known in {self._home}: start one with `ship tune MANIFEST`, or name its folder "
+                "with --home"
+            ) from error
+
+    def snapshot(self) -> tuple[Snapshot, float] | None:
+        """How its tasks stand, and when that was; None before it has said anything."""
+        try:
+            said = json.loads((self._folder / "status.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        time_s = said.pop("time_s")
+        said["tasks"] = tuple(TaskStatus(**status) for status in said["tasks"])
+        said["workers"] = {int(seat): worker for seat, worker in said["workers"].items()}
+        said["evicted"] = frozenset(said["evicted"])
+        return Snapshot(**said), time_s
+
+    def events(self, task: str | None = None, *, follow: bool = False) -> Iterator[Event]:
+        """What happened so far, and with ``follow`` what happens until the run ends."""
+        with (self._folder / "events.jsonl").open(encoding="utf-8") as file:
+            rest = ""
+            while True:
+                was_at_work = follow and self.is_at_work
+                rest += file.read()
+                *lines, rest = rest.split("\n")
+                for event in map(Event.from_json, lines):
+                    if task is None or event.task == task:
+                        yield event
+                if not was_at_work:
+                    return
+                time.sleep(_POLL_S)
+
+    def ask(self, request: Request, patience_s: float = 30.0) -> tuple[str, ...]:
+        """Ask something of the run, and wait for its answer: the tasks that this changed.
+
+        Raises:
+            ExecutionError: No run is at work, or it does not answer.
+        """
+        if not self.is_at_work:
+            raise ExecutionError(f"no `ship tune` is at work in {self._home}; name its folder with --home")
+        place = self._folder / "requests" / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.ask"
+        _write(place, asdict(request))
+        answer, deadline_s = place.with_suffix(".answer"), time.monotonic() + patience_s
+        while not answer.exists():
+            if time.monotonic() > deadline_s or not self.is_at_work:
+                place.unlink(missing_ok=True)
+                raise ExecutionError(f"the run in {self._home} did not answer for {patience_s:g} s")
+            time.sleep(_POLL_S)
+        tasks = json.loads(answer.read_text(encoding="utf-8"))
+        answer.unlink(missing_ok=True)
+        return tuple(tasks)
+
+
+@contextmanager
+def hold_run(home: Path, run: str, manifest: str) -> Iterator[RunFolder]:
+    """Be the one run of a home for the block.
+
+    Raises:
+        ExecutionError: Another run is at work there.
+    """
+    folder = home / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("ab") as lock:
+        _take(lock, home)
+        about = About(
+            run=run, manifest=manifest, host=socket.gethostname(), pid=os.getpid(), started_s=time.time()
+        )
+        held = RunFolder(folder, about)
+        try:
+            yield held
+        finally:
+            held.close()
+
+
+def _take(lock: IO[bytes], home: Path) -> None:
+    # Somebody who asks whether a run is at work holds the lock for a moment, too.
+    for _ in range(_NUM_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_POLL_S)
+        else:
+            return
+    try:
+        other = RunView(home).about()
+        who = f"on {other.manifest}, process {other.pid} on {other.host}"
+    except ExecutionError:
+        who = "just started"
+    raise ExecutionError(
+        f"another `ship tune` is at work in {home} ({who}): watch it with `ship status`, end it with "
+        "`ship cancel`, or work in another folder with --home"
+    )
+
+
+def _is_worth_a_line(event: Event) -> bool:
+    if event.kind != "epoch":
+        return True
+    epoch, num_epochs = int(event.data["epoch"]), int(event.data["num_epochs"])
+    return epoch == num_epochs or epoch % max(1, num_epochs // EPOCHS_A_TASK) == 0
+
+
+def _read_request(value: dict[str, Any]) -> Request:
+    if value["kind"] not in ("cancel", "retry", "stop"):
+        raise ValueError(f"unknown request {value['kind']!r}")
+    return Request(kind=value["kind"], tasks=tuple(str(task) for task in value["tasks"]))
+
+
+def _write(path: Path, value: object) -> None:
+    """Whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, default=list), encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,60 @@
+"""A run that is watched and steered from other terminals, with real Ray Train."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.plant import Plant, descendants, make_plant, wait_until_gone
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
+    return make_plant(tmp_path_factory.mktemp("control"))
+
+
+def states(plant: Plant) -> dict[str, str]:
+    said = plant.ship_json("status")
+    assert said["is_at_work"]
+    return {task["task"]: task["state"] for task in said["tasks"]}
+
+
+def test_a_run_is_watched_steered_and_ended_from_another_terminal(plant: Plant) -> None:
+    # So many epochs that nothing ends by itself.
+    manifest = str(plant.write_manifest(["line-a", "line-b"], epochs=50_000))
+    lines = []
+    with plant.start("tune", manifest) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if "tunes" in line:
+                break
+        family = [pid for pid, _ in descendants(process.pid)]
+        assert "leased" in states(plant).values(), "".join(lines)
+
+        second = plant.ship("tune", manifest)
+        assert second.returncode == 1
+        assert f"another `ship tune` is at work in {plant.home}" in second.stderr
+        assert f"process {process.pid}" in second.stderr
+
+        assert plant.ship_json("cancel", "line-a") == {"stopped": False, "cancelled": ["line-a"]}
+        assert plant.ship_json("cancel", "line-a") == {"stopped": False, "cancelled": []}
+        assert plant.ship_json("retry", "line-a") == {"taken_up": ["line-a"]}
+        unknown = plant.ship("cancel", "line-z")
+        assert (unknown.returncode, "no such task in the run: line-z" in unknown.stderr) == (1, True)
+
+        assert plant.ship_json("cancel") == {"stopped": True, "cancelled": []}
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert "Interrupted; the same command goes on from here." in printed
+    assert wait_until_gone(family) == []
+
+    over = plant.ship_json("status")
+    assert not over["is_at_work"]
+    logged = plant.ship("logs", "line-a").stdout
+    told = [
+        word for word in ("taken up by worker-", "cancelled", "taken up again on request") if word in logged
+    ]
+    assert len(told) == 3, logged
+    assert not list(Path(plant.home, "store", "published").glob("*/*.json"))
+    late = plant.ship("retry", "--failed")
+    assert (late.returncode, "no `ship tune` is at work" in late.stderr) == (1, True)

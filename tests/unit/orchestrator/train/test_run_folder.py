@@ -1,0 +1,151 @@
+"""What a run tells other terminals and is asked by them, with a driver that is stepped by the test."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import cli
+from orchestrator.errors import ExecutionError
+from orchestrator.events import Event
+from orchestrator.train import run_folder
+from orchestrator.train.grants import LedgerPolicy
+from orchestrator.train.ledger import Ledger
+from orchestrator.train.run_folder import Request, RunView, hold_run
+
+from .fakes import Clock, Spec, epoch
+
+
+def make_ledger(*names: str) -> Ledger:
+    ledger = Ledger([Spec(name) for name in names], LedgerPolicy(), Clock())
+    ledger.join("worker-0@host:1", 0, 1)
+    ledger.lease("worker-0@host:1")
+    return ledger
+
+
+def event(kind: str, task: str = "caps", **data: object) -> Event:
+    return Event(kind=kind, task=task, key="0" * 64, attempt=1, time_s=0.0, data=data)
+
+
+def test_another_terminal_sees_all_that_the_run_knows(tmp_path: Path) -> None:
+    ledger = make_ledger("caps", "welds")
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        view = RunView(tmp_path)
+        assert view.is_at_work
+        assert view.snapshot() is None
+        folder.show(ledger.snapshot())
+        found = view.snapshot()
+        assert found is not None
+        assert found[0] == ledger.snapshot()
+        ledger.complete("worker-0@host:1", "caps", 1, {})
+        folder.show(ledger.snapshot())
+        assert view.snapshot()[0].counts()["done"] == 0, "not renewed more than once a second"
+        assert view.about().manifest == "lines.yaml"
+    assert not view.is_at_work
+    assert view.snapshot()[0].counts()["done"] == 1, "the last state stays"
+
+
+def test_one_run_a_home(tmp_path: Path) -> None:
+    with (
+        hold_run(tmp_path, "tune-1", "lines.yaml"),
+        pytest.raises(ExecutionError, match=r"another `ship tune` is at work .*lines.yaml, process \d+"),
+        hold_run(tmp_path, "tune-2", "lines.yaml"),
+    ):
+        pass
+    with hold_run(tmp_path, "tune-3", "other.yaml"):
+        assert RunView(tmp_path).about().run == "tune-3"
+
+
+def test_a_killed_run_holds_nothing(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, pathlib, signal\n"
+        "from orchestrator.train.run_folder import hold_run\n"
+        "with hold_run(pathlib.Path(sys.argv[1]), 'tune-1', 'lines.yaml'):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert RunView(tmp_path).about().run == "tune-1"
+    assert not RunView(tmp_path).is_at_work
+    with hold_run(tmp_path, "tune-2", "lines.yaml"):
+        pass
+
+
+def test_the_log_has_every_event_but_few_epochs(tmp_path: Path) -> None:
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        folder.log([event("leased", worker="w")])
+        folder.log([event("epoch", **epoch(number, of=95)) for number in range(1, 96)])
+        folder.log([event("failed", cause="broken", detail="Traceback"), event("cancelled", task="welds")])
+    kinds = [found.kind for found in RunView(tmp_path).events("caps")]
+    assert kinds == ["leased", *["epoch"] * 11, "failed"]
+    assert [found.kind for found in RunView(tmp_path).events()][-1] == "cancelled"
+
+
+def test_a_full_disk_costs_lines_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        monkeypatch.setattr(run_folder, "_write", fail)
+        folder.show(make_ledger("caps").snapshot())
+    assert RunView(tmp_path).snapshot() is None
+
+
+def test_a_request_is_answered_once_and_rubbish_is_dropped(tmp_path: Path) -> None:
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        (tmp_path / "run" / "requests" / "1.ask").write_text("{")
+        (tmp_path / "run" / "requests" / "2.ask").write_text(json.dumps({"kind": "format", "tasks": []}))
+        got: list[Request] = []
+
+        def drive() -> None:
+            while not got:
+                for request, answer in folder.requests():
+                    got.append(request)
+                    answer(["caps"])
+
+        driver = threading.Thread(target=drive)
+        driver.start()
+        changed = RunView(tmp_path).ask(Request(kind="cancel", tasks=("caps", "welds")))
+        driver.join()
+        assert changed == ("caps",)
+        assert got == [Request(kind="cancel", tasks=("caps", "welds"))]
+        assert list((tmp_path / "run" / "requests").iterdir()) == []
+
+
+def test_nobody_answers_where_no_run_is_at_work(tmp_path: Path) -> None:
+    with pytest.raises(ExecutionError, match="no run is known in"):
+        RunView(tmp_path).about()
+    with pytest.raises(ExecutionError, match="no `ship tune` is at work in"):
+        RunView(tmp_path).ask(Request(kind="stop"))
+    with hold_run(tmp_path, "tune-1", "lines.yaml"), pytest.raises(ExecutionError, match="did not answer"):
+        RunView(tmp_path).ask(Request(kind="stop"), patience_s=0.2)
+
+
+def test_commands_say_how_a_run_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        ledger = make_ledger("caps", "welds")
+        ledger.cancel(["welds"])
+        folder.log(
+            [event("failed", cause="a.png is corrupt", detail="Traceback\n  line 1"), event("cancelled")]
+        )
+        folder.show(ledger.snapshot())
+    home = ["--home", str(tmp_path)]
+    cli([*home, "status"], standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert "tune-1, lines.yaml: over" in printed
+    assert "welds: cancelled" in printed
+    cli([*home, "status", "--json"], standalone_mode=False)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["is_at_work"], said["counts"]) == (False, {"leased": 1, "cancelled": 1})
+    cli([*home, "logs", "caps"], standalone_mode=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "1970-01-01T00:00:00Z  caps  attempt 1  failed: a.png is corrupt",
+        "    Traceback",
+        "      line 1",
+        "1970-01-01T00:00:00Z  caps  attempt 1  cancelled",
+    ]
+    for arguments in (["cancel", "screws"], ["retry", "screws"]):
+        with pytest.raises(ExecutionError, match="no such task in the run: screws"):
+            cli([*home, *arguments], standalone_mode=False)
