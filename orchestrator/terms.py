@@ -92,6 +92,6 @@ TERMS: dict[str, tuple[str, Callable[[object], Any]]] = {
 
 def describe_seconds(seconds: float) -> str:
     """A span of time for a message, in the unit that suits it."""
-    if seconds < 90:
+    if seconds < 600:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds < 600 * 60 else f"{seconds / 3600:.1f} h"

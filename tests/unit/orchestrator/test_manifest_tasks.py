@@ -174,7 +174,7 @@ def test_what_is_no_deadline(value: object) -> None:
 
 
 def test_spans_of_time_have_a_unit_that_suits_them() -> None:
-    assert [describe_seconds(s) for s in (12, 600, 9000)] == ["12 s", "10 min", "2.5 h"]
+    assert [describe_seconds(s) for s in (12, 600, 9000, 90_000)] == ["12 s", "10 min", "150 min", "25.0 h"]
 
 
 def test_of_many_tasks_the_sound_ones_are_left(folder: Path) -> None:
