@@ -195,6 +195,22 @@ def tune(output: Output, manifest: str, request: "Request", check_first: bool, a
         sys.exit(EXIT_FAILED)
 
 
+@cli.command()
+@click.pass_obj
+def schema(output: Output) -> None:
+    """Print the JSON Schema of a manifest, by which an editor completes and checks while one types.
+
+    A manifest names it in its first line: `# yaml-language-server: $schema=manifest.schema.json`.
+
+    \b
+    Example:
+      ship schema > manifest.schema.json
+    """
+    from orchestrator.manifest_json_schema import manifest_json_schema
+
+    output.print_json(manifest_json_schema())
+
+
 @cli.command(name="ls")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
