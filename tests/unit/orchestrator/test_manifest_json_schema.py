@@ -1,6 +1,7 @@
 """The published schema is the one that the code makes, and it takes what the reader takes."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,20 @@ def test_what_the_reader_takes_is_valid(text: str, validator: Draft202012Validat
 
     load_manifest(str(tmp_path / "manifest.yaml"))
     assert [error.message for error in validator.iter_errors(yaml.safe_load(text))] == []
+
+
+def test_the_manifests_of_the_documents_are_valid(validator: Draft202012Validator) -> None:
+    blocks = [
+        yaml.safe_load(block)
+        for name in ("README.md", "docs/guide.md")
+        for block in re.findall(r"```yaml\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+    ]
+    assert len(blocks) >= 5
+
+    for block in blocks:
+        # An editor takes a date-time for text, YAML 1.1 does not.
+        value = json.loads(json.dumps(block, default=lambda moment: moment.isoformat()))
+        assert [error.message for error in validator.iter_errors(value)] == []
 
 
 @pytest.mark.parametrize(
