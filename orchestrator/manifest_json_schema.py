@@ -38,7 +38,7 @@ _REFINED: dict[str, _Schema] = {
     "tasks_from": {
         "anyOf": [
             {"$ref": "#/$defs/Folder"},
-            {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/Folder"}},
+            {"type": "array", "items": {"$ref": "#/$defs/Folder"}},
         ]
     },
 }

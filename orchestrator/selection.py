@@ -45,12 +45,18 @@ class Selection:
             ManifestError: A name or pattern matches no task, or no task has all the tags.
         """
         known: list[TaskEntry | RefusedTask] = [*manifest.tasks, *manifest.refused]
-        if problems := self._find_unknown({task.name for task in known}):
+        names = {task.name for task in known}
+        if problems := self._find_unknown(names):
             raise ManifestError(problems)
+        named = self._named(names)
+
+        def is_meant(task: TaskEntry | RefusedTask) -> bool:
+            return task.name in named and self.tags.items() <= task.tags.items()
+
         chosen = replace(
             manifest,
-            tasks=tuple(task for task in manifest.tasks if self._means(task)),
-            refused=tuple(task for task in manifest.refused if self._means(task)),
+            tasks=tuple(task for task in manifest.tasks if is_meant(task)),
+            refused=tuple(task for task in manifest.refused if is_meant(task)),
         )
         if not chosen.tasks and not chosen.refused:
             who = "no task named by --only" if self.only else "no task"
@@ -58,21 +64,20 @@ class Selection:
             raise ManifestError(f"{who} has the tags {tags}{_describe_tags(known, self.tags)}")
         return chosen
 
-    def _means(self, task: TaskEntry | RefusedTask) -> bool:
-        is_named = not self.only or any(
-            task.name == pattern or fnmatchcase(task.name, pattern) for pattern in self.only
-        )
-        return is_named and self.tags.items() <= task.tags.items()
+    def _named(self, names: set[str]) -> set[str]:
+        """Those of ``names`` that ``only`` means. Thousands of plain names are one look-up each."""
+        patterns = [name for name in self.only if not _WILDCARDS.isdisjoint(name)]
+        matching = {name for name in names for pattern in patterns if fnmatchcase(name, pattern)}
+        return names if not self.only else matching | (names & set(self.only))
 
     def _find_unknown(self, names: set[str]) -> list[str]:
         problems = []
-        for pattern in self.only:
-            if pattern in names:
-                continue
-            if _WILDCARDS.isdisjoint(pattern):
-                problems.append(f"--only {pattern}: the manifest has no such task{_suggest(pattern, names)}")
-            elif not any(fnmatchcase(name, pattern) for name in names):
-                problems.append(f"--only {pattern}: matches none of the manifest's {len(names)} tasks")
+        for name in self.only:
+            if _WILDCARDS.isdisjoint(name):
+                if name not in names:
+                    problems.append(f"--only {name}: the manifest has no such task{_suggest(name, names)}")
+            elif not any(fnmatchcase(known, name) for known in names):
+                problems.append(f"--only {name}: matches none of the manifest's {len(names)} tasks")
         return problems
 
 

@@ -1,8 +1,10 @@
 """What the job asks of its parts, and what it makes of their answers; the pool itself is tested elsewhere."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,19 @@ from orchestrator.selection import Request, Selection
 from orchestrator.settings import Settings
 from orchestrator.store.local import LocalObjects
 from orchestrator.store.object_store import StoredObject
+from orchestrator.store.objects import open_objects
+from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.recorder import Backlog
 from orchestrator.store.run_stats import RunStats
 from orchestrator.train import job as job_module
 from orchestrator.train.executor import RunSummary
+from orchestrator.train.grants import LedgerPolicy
 from orchestrator.train.job import Job, prepare_job
+from orchestrator.train.ledger import Ledger
 from orchestrator.train.status import TaskStatus
+from orchestrator.train.task_runner import TuneTask
+from orchestrator.train.worker import run_worker
+from ship.backbone import Backbone
 from tests.factories import write_backbone, write_stripes
 
 
@@ -147,6 +156,45 @@ def test_estimates_learn_from_what_the_last_run_took(plant: Path, pool: FakePool
     assert again.plan.speed is not None
     assert (again.plan.speed.images_per_s, again.plan.speed.num_runs) == (36.0, 1)
     assert [task.estimate_s for task in again.plan.tasks] == [2.0, 2.0, 4.0]
+
+
+def test_what_workers_publish_is_what_estimates_learn_from(
+    plant: Path, pool: FakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tune_here(
+        specs: Sequence[TaskSpec],
+        *,
+        backbone: Backbone,
+        store_url: str,
+        on_events: Callable[[Sequence[Event]], None],
+        **options: Any,
+    ) -> RunSummary:
+        ledger = Ledger(specs, LedgerPolicy(), clock=lambda: 5.0)
+        run_worker(ledger, TuneTask(backbone, PromptStore(open_objects(store_url))), worker="w")
+        on_events(ledger.read(0)[0])
+        return RunSummary(tasks=ledger.snapshot().tasks)
+
+    monkeypatch.setattr(job_module, "run_tasks", tune_here)
+    job = prepare(plant, "tasks: [{name: a, data: stripes, config: {num_independent: 4, top_k: 4}}]\n")
+    assert job.run().summary.done == ("a",)
+
+    (learned,) = RunStats(LocalObjects(plant / "home" / "store")).read(job.backbone.fingerprint)
+    assert (learned.task_key, learned.num_passes, learned.time_s) == (job.plan.tasks[0].spec.key, 24 * 3, 5.0)
+    assert learned.tuning_s > 0
+
+
+@pytest.mark.parametrize(("num_workers", "num_late"), [(1, 1), (2, 0)])
+def test_deadlines_count_the_workers(plant: Path, pool: FakePool, num_workers: int, num_late: int) -> None:
+    # Weeks, so that it does not matter when this runs.
+    pool.tuning_s = 1e6
+    prepare(plant, "tasks: [{name: earlier, data: stripes}]\n").run()
+    due = datetime.fromtimestamp(time.time() + 1.5e6, tz=UTC).isoformat()
+    tasks = "".join(
+        f"- {{name: {name}, data: stripes, deadline: '{due}', config: {{seed: 1}}}}\n" for name in ("a", "b")
+    )
+
+    plan = prepare(plant, f"tasks:\n{tasks}", num_workers=num_workers).plan
+    assert [warning.split(":")[0] for warning in plan.warnings] == ["task b"] * num_late
 
 
 def test_what_a_run_took_is_kept_when_its_pool_dies(plant: Path, pool: FakePool) -> None:
