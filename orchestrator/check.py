@@ -71,6 +71,11 @@ class TaskCheck:
         """Whether a gate was exceeded."""
         return any(finding.failed for finding in self.findings)
 
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Each gate that was exceeded, and by what."""
+        return tuple(f"{finding.kind}: {finding.message}" for finding in self.findings if finding.failed)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
         return {**asdict(self), "failed": self.has_failed}

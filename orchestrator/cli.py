@@ -7,12 +7,14 @@ Heavy packages are imported by the command that needs them, so that ``ship --hel
 """
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
 from orchestrator import cli_runs, tables
+from orchestrator.cli_options import request_options
 from orchestrator.errors import ManifestError, OrchestratorError
 from orchestrator.output import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, Output
 from ship.errors import ShipError
@@ -20,6 +22,7 @@ from ship.findings import find_warnings
 
 if TYPE_CHECKING:
     from orchestrator.check import TaskCheck
+    from orchestrator.selection import Request
     from orchestrator.train.job import Job
 
 __all__ = ["main"]
@@ -53,21 +56,35 @@ def cli(context: click.Context, home: str | None, store: str | None) -> None:
 
 @cli.command()
 @click.argument("manifest", type=click.Path())
+@request_options
+@click.option("--price", type=click.FloatRange(min=0), metavar="PER_HOUR", help="Of one device; shows cost.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def plan(output: Output, manifest: str, as_json: bool) -> None:
+def plan(output: Output, manifest: str, request: "Request", price: float | None, as_json: bool) -> None:
     """Check MANIFEST and show what `ship tune` would do. Writes nothing.
+
+    Each task is to be tuned, reused from the store, or refused with the reason. Hours of one device are
+    learned from past tunings in the store on the same backbone, and unknown before the first. The exit status
+    is 1 if tasks are refused, and 2 if --max-tasks is given and more would be tuned.
 
     \b
     Examples:
-      ship plan lines.yaml
+      ship plan lines.yaml --price 2.50
+      ship plan lines.yaml --tag site=ulm --only 'weld-*' --max-tasks 50
+      ship plan lines.yaml --keep-going
       ship plan lines.yaml --json | jq '.tasks[] | select(.action == "tune") | .name'
     """
-    job = _prepare(output, manifest)
+    from orchestrator.plan_report import plan_json, print_plan
+
+    job = _prepare(output, manifest, request)
     if as_json:
-        click.echo(job.plan.to_json())
+        output.print_json(plan_json(job.plan, price))
     else:
-        output.out.print(tables.plan_table(job.plan))
+        print_plan(output.out, job.plan, price)
+    if request.max_tasks is not None:
+        job.check_fan_out()
+    if job.plan.refused:
+        sys.exit(EXIT_FAILED)
 
 
 @cli.command()
@@ -97,33 +114,43 @@ def check(output: Output, manifest: str, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("manifest", type=click.Path())
-@click.option("--workers", type=click.IntRange(min=1), help="Workers at most [one a GPU, else one a CPU].")
+@request_options
 @click.option("--check", "check_first", is_flag=True, help="First `ship check`; tune nothing if it fails.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON at the end; progress goes to stderr.")
 @click.pass_obj
-def tune(output: Output, manifest: str, workers: int | None, check_first: bool, as_json: bool) -> None:
+def tune(output: Output, manifest: str, request: "Request", check_first: bool, as_json: bool) -> None:
     """Tune every task of MANIFEST that is not in the store yet.
 
-    Ctrl-C stops in good order; the same command goes on from there. A task that fails is reported and stops
-    no other; the exit status is then 1.
+    Ctrl-C stops in good order; the same command goes on from there. A task that fails, or that the plan
+    refuses, is reported and stops no other; the exit status is then 1. Problems of the manifest or of the
+    data stop all before anything starts, unless --keep-going refuses their tasks alone.
 
     \b
     Examples:
       ship tune lines.yaml --check
+      ship tune lines.yaml --only bottle-caps --only 'weld-*'
+      ship tune lines.yaml --tag site=ulm --tag line=3 --max-tasks 50
+      ship tune lines.yaml --keep-going
       ship --store s3://models/ship tune lines.yaml --workers 8
       RAY_ADDRESS=ray-head:6379 ship tune lines.yaml
     """
+    from orchestrator.plan_report import print_refused
     from orchestrator.train.progress import ProgressView
 
     if check_first:
-        found = _check(output, manifest)
-        if any(result.has_failed for result in found):
+        found = _check(output, manifest, request)
+        failed = {check.task: check.failures for check in found if check.has_failed}
+        if failed:
             tables.print_checks(output.err, found)
+        if failed and not request.keep_going:
             sys.exit(EXIT_FAILED)
-    job = _prepare(output, manifest)
+        request = replace(request, refused=failed)
+    job = _prepare(output, manifest, request)
+    job.check_fan_out()
+    print_refused(output.err, job.plan.refused)
     view = ProgressView(output.err if as_json else output.out)
     try:
-        report = job.run(num_workers=workers, on_progress=view.update)
+        report = job.run(on_progress=view.update)
     finally:
         view.close()
     if as_json:
@@ -134,8 +161,24 @@ def tune(output: Output, manifest: str, workers: int | None, check_first: bool, 
         output.err.print(str(report.backlog), style="yellow")
     if report.summary.is_interrupted:
         sys.exit(EXIT_INTERRUPTED)
-    if report.summary.failed or report.summary.cancelled:
+    if report.summary.failed or report.summary.cancelled or report.refused:
         sys.exit(EXIT_FAILED)
+
+
+@cli.command()
+@click.pass_obj
+def schema(output: Output) -> None:
+    """Print the JSON Schema of a manifest, by which an editor completes and checks while one types.
+
+    A manifest names it in its first line: `# yaml-language-server: $schema=manifest.schema.json`.
+
+    \b
+    Example:
+      ship schema > manifest.schema.json
+    """
+    from orchestrator.manifest_json_schema import manifest_json_schema
+
+    output.print_json(manifest_json_schema())
 
 
 @cli.command(name="ls")
@@ -277,18 +320,18 @@ def main() -> None:
         sys.exit(EXIT_FAILED if is_late else EXIT_BAD_INPUT)
 
 
-def _check(output: Output, manifest: str) -> "list[TaskCheck]":
+def _check(output: Output, manifest: str, request: "Request | None" = None) -> "list[TaskCheck]":
     from orchestrator.check import check_tasks
-    from orchestrator.manifest import load_manifest
+    from orchestrator.selection import Request
 
     with output.err.status("checking the manifest") as status:
         return check_tasks(
-            load_manifest(manifest),
+            (request or Request()).load(manifest),
             lambda task, done, total: status.update(f"{task}: {done} of {total} images"),
         )
 
 
-def _prepare(output: Output, manifest: str) -> "Job":
+def _prepare(output: Output, manifest: str, request: "Request") -> "Job":
     from orchestrator.train.job import prepare_job
 
     with output.err.status("checking the manifest and its data") as status:
@@ -296,7 +339,7 @@ def _prepare(output: Output, manifest: str) -> "Job":
         def show_progress(done: int, total: int) -> None:
             status.update(f"checking data: {done} of {total} tasks")
 
-        return prepare_job(manifest, output.settings, show_progress)
+        return prepare_job(manifest, output.settings, show_progress, request)
 
 
 def _print_promotion(output: Output, promotion: Any, as_json: bool) -> None:

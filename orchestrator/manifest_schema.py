@@ -16,8 +16,12 @@ from ship.presets import Preset
 
 __all__ = [
     "MANIFEST_KEYS",
+    "FolderModel",
+    "ManifestModel",
+    "TaskModel",
     "describe_unknown_key",
     "describe_value",
+    "find_folder_problems",
     "find_schema_problems",
     "find_tag_problem",
 ]
@@ -36,41 +40,69 @@ _MAX_TAG_CHARS = 1000
 _RESERVED_TAGS = ("mlflow.", "ship.")
 
 
-class _TaskModel(BaseModel):
+class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: str
-    data: Any
-    tags: dict[str, Any] = {}
-    config: dict[str, Any] = {}
-    preset: Preset | None = None
-    search: Any = None
+
+class _CommonModel(_Model):
+    tags: dict[str, Any] = Field({}, description="For people and --tag: site, line, family")
+    config: dict[str, Any] = Field({}, description="Settings, over those of defaults")
+    preset: Preset | None = Field(None, description="Chooses settings by the size of the data")
+    search: Any = Field(None, description="Values to choose among by setting; false searches nothing")
+    priority: Any = Field(None, description="Higher goes first; 0 where none is given")
+    deadline: Any = Field(None, description="When it is to be published: ISO 8601 with a zone")
+    budget: Any = Field(None, description="Device time that it may take by the plan's estimate: 30m, 2h")
 
 
-class _ManifestModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class TaskModel(_CommonModel):
+    """One task."""
 
-    version: Literal[1] = 1
-    backbone: str = Field("bundled", min_length=1)
-    store: str | None = Field(None, min_length=1)
-    workers: int | None = Field(None, ge=1)
-    defaults: dict[str, Any] = {}
-    preset: Preset | None = None
-    search: Any = None
-    checks: dict[str, Any] = {}
-    tasks: list[_TaskModel] = []
-    tasks_from: str | None = Field(None, min_length=1)
+    name: str = Field(description="a-z 0-9 . _ -, at most 63 characters")
+    data: Any = Field(description="A folder, file or URL, or a mapping with a path and how to split it")
 
 
-MANIFEST_KEYS = tuple(_ManifestModel.model_fields)
+class FolderModel(_CommonModel):
+    """Tasks found in folders, and what holds for all of them."""
+
+    path: str = Field(min_length=1, description="A glob of folders, or a folder of them; a path or any URL")
+
+
+class ManifestModel(_Model):
+    """Which tasks to tune over which backbone."""
+
+    version: Literal[1] = Field(1, description="Of this form")
+    backbone: str = Field(
+        "bundled", min_length=1, description="bundled, a timm name, a folder, or NAME:FILE.safetensors"
+    )
+    store: str | None = Field(None, min_length=1, description="Of prompts: a path, s3://... or any URL")
+    workers: int | None = Field(None, ge=1, description="Processes that tune at once")
+    max_tasks: int | None = Field(None, ge=1, description="ship tune refuses to tune more than that at once")
+    defaults: dict[str, Any] = Field({}, description="Settings, tags and terms of every task")
+    preset: Preset | None = Field(None, description="Of every task that names none")
+    search: Any = Field(None, description="Of every task that says nothing of it")
+    checks: dict[str, Any] = Field({}, description="Limits of ship check")
+    tasks: list[TaskModel] = Field([], description="The tasks, one by one")
+    tasks_from: Any = Field(None, description="A glob of folders, a mapping with one, or a list of these")
+
+
+MANIFEST_KEYS = tuple(ManifestModel.model_fields)
 
 
 def find_schema_problems(value: dict[str, Any]) -> list[tuple[Place, str]]:
-    """Places where keys or types are wrong, and what is wrong there."""
+    """Places of a manifest where keys or types are wrong, and what is wrong there."""
+    return _find_problems(ManifestModel, value)
+
+
+def find_folder_problems(value: object) -> list[tuple[Place, str]]:
+    """Likewise of one mapping under ``tasks_from``; places are relative to it."""
+    return _find_problems(FolderModel, value)
+
+
+def _find_problems(model: type[BaseModel], value: object) -> list[tuple[Place, str]]:
     try:
-        _ManifestModel.model_validate(value)
+        model.model_validate(value)
     except ValidationError as error:
-        return [(detail["loc"], _message(detail)) for detail in error.errors()]
+        return [(detail["loc"], _message(detail, model)) for detail in error.errors()]
     return []
 
 
@@ -105,11 +137,11 @@ def describe_value(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _message(detail: ErrorDetails) -> str:
+def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
     kind, got = detail["type"], describe_value(detail["input"])
     if kind == "extra_forbidden":
-        model = _TaskModel if detail["loc"][0] == "tasks" else _ManifestModel
-        return describe_unknown_key(str(detail["loc"][-1]), model.model_fields)
+        owner = TaskModel if detail["loc"][0] == "tasks" else model
+        return describe_unknown_key(str(detail["loc"][-1]), owner.model_fields)
     if kind == "missing":
         return "missing"
     if kind in _EXPECTED:

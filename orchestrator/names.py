@@ -4,10 +4,11 @@ import re
 
 from orchestrator.errors import ManifestError
 
-__all__ = ["MODEL_PREFIX", "check_task_name", "is_task_name", "model_name"]
+__all__ = ["MODEL_PREFIX", "TASK_NAME_PATTERN", "check_task_name", "is_task_name", "model_name"]
 
 MODEL_PREFIX = "ship."
-_TASK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+TASK_NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,62}"
+_TASK_NAME = re.compile(TASK_NAME_PATTERN)
 
 
 def is_task_name(name: str) -> bool:

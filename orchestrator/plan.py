@@ -3,76 +3,30 @@
 It reads data only to fingerprint it, and writes nothing.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Literal
 
+from orchestrator.deadlines import find_late
 from orchestrator.errors import ManifestError
-from orchestrator.manifest import Manifest, TaskEntry
-from ship.config import METHOD_VERSION, TuneConfig
-from ship.data import DataSource, DataSummary, describe_data
+from orchestrator.estimates import BackboneShape, Speed, count_passes, prompt_bytes
+from orchestrator.manifest import Manifest, RefusedTask, TaskEntry
+from orchestrator.task_spec import TaskSpec, task_key
+from orchestrator.terms import describe_seconds
+from ship.data import DataSummary, describe_data
 from ship.errors import DataError
 from ship.presets import choose_settings
-from ship.schedule import count_epochs
-from ship.search import SearchConfig, num_full_tunings
 
-__all__ = ["BackboneShape", "Plan", "PlannedTask", "TaskSpec", "make_plan", "task_key"]
+__all__ = ["DEFAULT_MAX_TASKS", "Plan", "PlannedTask", "TaskSpec", "make_plan", "task_key"]
 
-_BYTES_A_NUMBER = 4
-# The nine published matrices give 6 to 12 levels on 12 layers; the true number is known after tuning.
-_LEVELS_A_LAYER = 2 / 3
+# More than that at once is asked for by mistake more often than not: a glob a level too high.
+DEFAULT_MAX_TASKS = 1000
 _NUM_THREADS = 4
+_SECONDS_AN_HOUR = 3600.0
 
 # Listing a store tells keys at once; digests cost one read each.
 Published = Mapping[tuple[str, str], str] | Set[tuple[str, str]]
-
-
-class BackboneShape(Protocol):
-    """What the plan must know of a backbone; ``ship.backbone.BackboneInfo`` is one."""
-
-    @property
-    def name(self) -> str:
-        """As the user named it."""
-
-    @property
-    def fingerprint(self) -> str:
-        """64 hex digits."""
-
-    @property
-    def depth(self) -> int:
-        """L, number of blocks."""
-
-    @property
-    def width(self) -> int:
-        """D, of a token."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskSpec:
-    """All that a worker needs to know to tune a task.
-
-    Attributes:
-        name: Task name.
-        key: 64 hex digits; the same key means the same prompt.
-        source: Its data.
-        config: Its settings, before a search.
-        search: What to search first, if anything.
-        tags: For people to find it by.
-        data_fingerprint: Of the data as it was when planned.
-        num_images: Training images.
-    """
-
-    name: str
-    key: str
-    source: DataSource
-    config: TuneConfig
-    search: SearchConfig | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    data_fingerprint: str
-    num_images: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +60,18 @@ class Plan:
     Attributes:
         backbone: Its name.
         backbone_fingerprint: 64 hex digits.
-        tasks: In the manifest's order.
+        tasks: To tune or to reuse, in the manifest's order.
+        refused: Tasks that will not be tuned: over their budget, or with problems.
+        speed: What the estimates of time rest on; None if nothing is known of it.
+        warnings: What to think of before it runs.
     """
 
     backbone: str
     backbone_fingerprint: str
     tasks: tuple[PlannedTask, ...]
+    refused: tuple[RefusedTask, ...] = ()
+    speed: Speed | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def to_tune(self) -> tuple[PlannedTask, ...]:
@@ -135,36 +95,21 @@ class Plan:
         """Storage for all that is to be tuned."""
         return sum(task.estimate_bytes for task in self.tasks)
 
-    def to_json(self) -> str:
-        """The plan as JSON, indented."""
-        values = {
-            "backbone": {"name": self.backbone, "fingerprint": self.backbone_fingerprint},
-            "num_to_tune": len(self.to_tune),
-            "num_to_reuse": len(self.to_reuse),
-            "estimate_s": self.estimate_s,
-            "estimate_bytes": self.estimate_bytes,
-            "tasks": [_flat(task) for task in self.tasks],
-        }
-        return json.dumps(values, indent=2)
+    @property
+    def device_hours(self) -> float | None:
+        """Hours of one device for all that is to be tuned; None if the speed is not known."""
+        return None if self.estimate_s is None else self.estimate_s / _SECONDS_AN_HOUR
 
-
-def task_key(
-    data_fingerprint: str,
-    config: TuneConfig,
-    backbone_fingerprint: str,
-    method_version: str = METHOD_VERSION,
-    search: SearchConfig | None = None,
-) -> str:
-    """What a prompt follows from, in 64 hex digits: the same key would give the same prompt again."""
-    values: dict[str, Any] = {
-        "data": data_fingerprint,
-        "config": config.to_dict(),
-        "backbone": backbone_fingerprint,
-        "method": method_version,
-    }
-    if search is not None:
-        values["search"] = search.to_dict()
-    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    def find_fan_out(self, max_tasks: int) -> str | None:
+        """What is to be said if more than ``max_tasks`` would be tuned: it may be more than was meant."""
+        num_tasks = len(self.to_tune)
+        if num_tasks <= max_tasks:
+            return None
+        return (
+            f"{num_tasks} tasks would be tuned, the limit is {max_tasks}. If all are meant, give --max-tasks "
+            f"{num_tasks} or write `max_tasks: {num_tasks}` into the manifest; else choose some by --only or "
+            "--tag"
+        )
 
 
 def make_plan(
@@ -172,7 +117,10 @@ def make_plan(
     *,
     backbone: BackboneShape,
     published: Published,
-    images_per_s: float | None = None,
+    speed: Speed | None = None,
+    keep_going: bool = False,
+    num_workers: int | None = None,
+    now_s: float | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Fingerprint every task's data and compare with what is published.
@@ -181,30 +129,46 @@ def make_plan(
         manifest: What is asked for.
         backbone: The one that the manifest names.
         published: Task name and task key of each published artifact; as a mapping, with its digest.
-        images_per_s: Training images that one worker goes through in a second, all passes counted.
+        speed: Of one worker on this backbone, if known.
+        keep_going: Refuse single tasks for the problems of their data.
+        num_workers: That will tune at once, if known; for deadlines.
+        now_s: Seconds since the epoch; None looks at no deadlines.
         on_progress: Called in this thread with tasks done and tasks in all.
 
     Raises:
         ManifestError: Lists every problem of every task's data.
     """
     planned: list[PlannedTask] = []
-    problems: list[str] = []
+    broken: list[RefusedTask] = []
+    over_budget: list[RefusedTask] = []
     pool = ThreadPoolExecutor(_NUM_THREADS)
     try:
         summaries = pool.map(_describe, manifest.tasks)
         for number, (entry, summary) in enumerate(zip(manifest.tasks, summaries, strict=True), start=1):
             if isinstance(summary, DataError):
-                problems += [f"task {entry.name}: {problem}" for problem in summary.problems]
+                broken.append(_refuse(entry, *summary.problems))
             else:
-                planned.append(_plan_task(entry, summary, backbone, published, images_per_s))
+                task = _plan_task(entry, summary, backbone, published, speed)
+                reason = _over_budget(task)
+                if reason is None:
+                    planned.append(task)
+                else:
+                    over_budget.append(_refuse(entry, reason))
             if on_progress is not None:
                 on_progress(number, len(manifest.tasks))
     finally:
         # After an error or an interrupt, what has not begun is not worth waiting for.
         pool.shutdown(cancel_futures=True)
-    if problems:
-        raise ManifestError(problems)
-    return Plan(backbone=backbone.name, backbone_fingerprint=backbone.fingerprint, tasks=tuple(planned))
+    if broken and not keep_going:
+        raise ManifestError([f"task {task.name}: {reason}" for task in broken for reason in task.reasons])
+    plan = Plan(
+        backbone=backbone.name,
+        backbone_fingerprint=backbone.fingerprint,
+        tasks=tuple(planned),
+        refused=(*manifest.refused, *broken, *over_budget),
+        speed=speed,
+    )
+    return replace(plan, warnings=tuple(_find_warnings(plan, num_workers, now_s)))
 
 
 def _describe(entry: TaskEntry) -> DataSummary | DataError:
@@ -214,12 +178,39 @@ def _describe(entry: TaskEntry) -> DataSummary | DataError:
         return error
 
 
+def _refuse(entry: TaskEntry, *reasons: str) -> RefusedTask:
+    return RefusedTask(name=entry.name, reasons=reasons, tags=entry.tags)
+
+
+def _over_budget(task: PlannedTask) -> str | None:
+    budget_s = task.spec.terms.budget_s
+    if budget_s is None or task.estimate_s is None or task.estimate_s <= budget_s:
+        return None
+    return (
+        f"over its budget: tuning takes about {describe_seconds(task.estimate_s)} of one device, the budget "
+        f"is {describe_seconds(budget_s)}; raise it, or lower `epochs`, the preset or the search"
+    )
+
+
+def _find_warnings(plan: Plan, num_workers: int | None, now_s: float | None) -> list[str]:
+    warnings = [] if now_s is None else find_late(plan.to_tune, num_workers=num_workers, now_s=now_s)
+    unchecked = [
+        task for task in plan.to_tune if task.spec.terms.budget_s is not None and task.estimate_s is None
+    ]
+    if unchecked:
+        warnings.append(
+            f"budgets of {len(unchecked)} tasks are not checked: nothing is known of the speed yet; it is "
+            "once a first task is tuned"
+        )
+    return warnings
+
+
 def _plan_task(
     entry: TaskEntry,
     summary: DataSummary,
     backbone: BackboneShape,
     published: Published,
-    images_per_s: float | None,
+    speed: Speed | None,
 ) -> PlannedTask:
     num_classes = len(summary.labels)
     config, search = choose_settings(
@@ -236,11 +227,9 @@ def _plan_task(
     seconds: float | None = 0.0
     num_bytes = 0
     if not is_published:
-        has_val = summary.num_val > 0 and summary.num_test > 0
-        num_tunings = num_full_tunings(search, summary.num_train, has_val=has_val)
-        num_passes = summary.num_train * count_epochs(config, summary.num_train) * num_tunings
-        seconds = num_passes / images_per_s if images_per_s is not None else None
-        num_bytes = _prompt_bytes(config, backbone, num_classes, summary.num_train)
+        passes = count_passes(config, search, summary)
+        seconds = passes / speed.images_per_s if speed is not None else None
+        num_bytes = prompt_bytes(config, backbone, num_classes, summary.num_train)
     return PlannedTask(
         spec=TaskSpec(
             name=entry.name,
@@ -249,6 +238,7 @@ def _plan_task(
             config=config,
             search=search,
             tags=entry.tags,
+            terms=entry.terms,
             data_fingerprint=summary.fingerprint,
             num_images=summary.num_train,
         ),
@@ -259,23 +249,3 @@ def _plan_task(
         estimate_s=seconds,
         estimate_bytes=num_bytes,
     )
-
-
-def _prompt_bytes(config: TuneConfig, backbone: BackboneShape, num_classes: int, num_train: int) -> int:
-    """Size of a prompt's tensors in float32: independent, shared, attribute, prototypes, head, gates."""
-    num_levels = max(1, round(backbone.depth * _LEVELS_A_LAYER))
-    num_groups = min(config.num_attribute_groups, num_levels - 1)
-    num_tokens = (
-        num_levels * config.num_independent
-        + config.num_shared
-        + num_groups * config.num_attribute
-        + min(config.num_prototypes, num_train)
-        + num_classes
-    )
-    return _BYTES_A_NUMBER * (num_tokens * backbone.width + num_classes + backbone.depth)
-
-
-def _flat(task: PlannedTask) -> dict[str, Any]:
-    values = asdict(task)
-    spec = values.pop("spec")
-    return {**spec, **values}

@@ -14,13 +14,11 @@ from ship.findings import find_warnings
 if TYPE_CHECKING:
     from orchestrator.check import TaskCheck
     from orchestrator.events import Event
-    from orchestrator.plan import Plan, TaskSpec
     from orchestrator.store.versions import Promotion, TaskInfo, VersionInfo
     from orchestrator.train.job import JobReport
 
 __all__ = [
     "event_line",
-    "plan_table",
     "print_checks",
     "print_report",
     "promotion_json",
@@ -30,28 +28,6 @@ __all__ = [
     "version_json",
     "versions_table",
 ]
-
-
-def plan_table(plan: "Plan") -> Table:
-    """What will be done, task by task."""
-    table = _table("task", "action", "images", "epochs", "search", "prompt KB (about)", "key")
-    for task in plan.tasks:
-        table.add_row(
-            escape(task.spec.name),
-            task.action,
-            str(task.spec.num_images),
-            str(task.spec.config.epochs),
-            _candidates(task.spec),
-            f"{task.estimate_bytes / 1024:.0f}",
-            task.spec.key[:12],
-        )
-    num_reused = len(plan.tasks) - len(plan.to_tune)
-    table.caption = f"{len(plan.to_tune)} to tune, {num_reused} in the store already"
-    return table
-
-
-def _candidates(spec: "TaskSpec") -> str:
-    return "-" if spec.search is None else f"{len(spec.search.candidates(spec.config))} candidates"
 
 
 def print_checks(console: Console, found: Sequence["TaskCheck"]) -> None:
@@ -76,14 +52,15 @@ def print_checks(console: Console, found: Sequence["TaskCheck"]) -> None:
 def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
     """What was done, and what failed with its cause."""
     summary = report.summary
-    if not summary.tasks:
+    if not summary.tasks and not report.refused:
         console.print(f"Nothing to do: all {num_tasks} tasks are in the store already.")
         return
+    refused = f", {len(report.refused)} refused" if report.refused else ""
     console.print(
         f"{len(summary.done)} tuned, {len(report.reused)} in the store already, "
         f"{len(summary.failed)} failed, "
         + (f"{len(summary.cancelled)} cancelled, " if summary.cancelled else "")
-        + f"{len(summary.unfinished)} unfinished."
+        + f"{len(summary.unfinished)} unfinished{refused}."
     )
     for task, warnings in report.warnings.items():
         for warning in warnings:
@@ -101,6 +78,7 @@ def report_json(report: "JobReport") -> dict[str, Any]:
         "reused": list(report.reused),
         "failed": report.summary.failed,
         "cancelled": list(report.summary.cancelled),
+        "refused": {task.name: list(task.reasons) for task in report.refused},
         "unfinished": list(report.summary.unfinished),
         "records_waiting": report.backlog.num_records,
         "warnings": {task: list(warnings) for task, warnings in report.warnings.items()},
@@ -199,7 +177,7 @@ def promotion_json(promotion: "Promotion") -> dict[str, Any]:
 def _table(*columns: str) -> Table:
     table = Table(show_edge=False, header_style="bold")
     for column in columns:
-        is_number = column in ("images", "epochs", "accuracy", "linear probe", "levels", "prompt KB (about)")
+        is_number = column in ("accuracy", "linear probe", "levels")
         table.add_column(column, justify="right" if is_number else "left")
     return table
 

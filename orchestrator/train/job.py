@@ -3,18 +3,23 @@
 Composes the parts and owns their order. Each can be read and tested without this file.
 """
 
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from orchestrator.errors import ManifestError
+from orchestrator.errors import ManifestError, StoreError
+from orchestrator.estimates import TuningRun, learn_speed
 from orchestrator.events import Event
-from orchestrator.manifest import Manifest, load_manifest
-from orchestrator.plan import Plan, TaskSpec, make_plan
+from orchestrator.manifest import Manifest, RefusedTask
+from orchestrator.plan import DEFAULT_MAX_TASKS, Plan, TaskSpec, make_plan
+from orchestrator.selection import Request
 from orchestrator.settings import Settings
 from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.recorder import Backlog, Recorder
 from orchestrator.store.registry import Registry
+from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import RunSummary, name_run, run_tasks
 from orchestrator.train.run_folder import RunFolder, hold_run
 from orchestrator.train.status import Snapshot
@@ -23,6 +28,8 @@ from ship.findings import find_warnings
 from ship.search import AXES
 
 __all__ = ["Job", "JobReport", "prepare_job"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +41,14 @@ class JobReport:
         summary: Of those that were tuned.
         backlog: Records that MLflow has not taken yet.
         warnings: Task to what its owner should hear of the prompt that was tuned, for those that have any.
+        refused: Tasks that were not tuned, and why.
     """
 
     reused: tuple[str, ...]
     summary: RunSummary
     backlog: Backlog
     warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    refused: tuple[RefusedTask, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +56,11 @@ class Job:
     """A manifest that was found sound, and what is to be done about it.
 
     Attributes:
-        manifest: As checked.
+        manifest: As checked, with the tasks that are asked for.
         plan: What will be tuned and what is done already.
         settings: With the manifest's store.
         backbone: Loaded.
+        request: What was asked for.
         path: Of the manifest.
     """
 
@@ -58,44 +68,47 @@ class Job:
     plan: Plan
     settings: Settings
     backbone: Backbone
+    request: Request
     path: str
 
-    def run(
-        self,
-        *,
-        num_workers: int | None = None,
-        on_progress: Callable[[Snapshot], None] = lambda snapshot: None,
-    ) -> JobReport:
+    def check_fan_out(self) -> None:
+        """Guard against starting more than was meant.
+
+        Raises:
+            ManifestError: More tasks would be tuned than the request, the manifest or the default allows.
+        """
+        if problem := self.plan.find_fan_out(_max_tasks(self.request, self.manifest)):
+            raise ManifestError(f"{problem}; nothing was started")
+
+    def run(self, *, on_progress: Callable[[Snapshot], None] = lambda snapshot: None) -> JobReport:
         """Tune what is missing, and record all that is published.
 
         Args:
-            num_workers: At most; the manifest's number if None.
             on_progress: Gets the state of all tasks about twice a second.
 
         Raises:
+            ManifestError: They are more than was meant; nothing was written.
             ExecutionError: Another run is at work in this home, or the worker pool died for good. What was
                 published stays.
         """
+        self.check_fan_out()
         run = name_run()
         with hold_run(self.settings.home, run, self.path) as folder:
-            return self._run(run, folder, num_workers, on_progress)
+            return self._run(run, folder, on_progress)
 
-    def _run(
-        self,
-        run: str,
-        folder: RunFolder,
-        num_workers: int | None,
-        on_progress: Callable[[Snapshot], None],
-    ) -> JobReport:
-        store = PromptStore(open_objects(self.settings.store))
+    def _run(self, run: str, folder: RunFolder, on_progress: Callable[[Snapshot], None]) -> JobReport:
+        objects = open_objects(self.settings.store)
+        store = PromptStore(objects)
         registry = Registry(self.settings.tracking_uri, self.settings.artifact_location)
         recorder = Recorder(registry, store, self.settings.spool)
         specs = [task.spec for task in self.plan.tasks]
         warnings: dict[str, tuple[str, ...]] = {}
+        runs: list[TuningRun] = []
 
         def handle(events: Sequence[Event]) -> None:
             folder.log(events)
             warnings.update(_warnings(events))
+            runs.extend(_runs(events))
             recorder.handle(_with_parameters(events, self.plan))
 
         def show(snapshot: Snapshot) -> None:
@@ -109,7 +122,7 @@ class Job:
                 backbone=self.backbone,
                 store_url=self.settings.store,
                 settings=self.settings,
-                num_workers=num_workers or self.manifest.workers,
+                num_workers=self.request.num_workers or self.manifest.workers,
                 on_events=handle,
                 on_progress=show,
                 requests=folder.requests,
@@ -120,36 +133,91 @@ class Job:
             recorder.reconcile(store.find_published(wanted), specs)
         finally:
             backlog = recorder.close()
-        reused = tuple(task.spec.name for task in self.plan.tasks if task.action == "reuse")
-        return JobReport(reused=reused, summary=summary, backlog=backlog, warnings=warnings)
+            _remember(RunStats(objects), self.plan.backbone_fingerprint, runs)
+        return JobReport(
+            reused=tuple(task.spec.name for task in self.plan.to_reuse),
+            summary=summary,
+            backlog=backlog,
+            warnings=warnings,
+            refused=self.plan.refused,
+        )
 
 
 def prepare_job(
     manifest_path: str,
     make_settings: Callable[[str | None], Settings],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    request: Request | None = None,
 ) -> Job:
     """Check the manifest whole and plan it. Nothing is written.
+
+    The store is asked for one listing and one object, however many tasks there are.
 
     Args:
         manifest_path: File.
         make_settings: Gives the settings for the store that the manifest names, if any.
         on_progress: Gets the number of tasks whose data was looked at, and of all.
+        request: What is asked of the manifest; by default all of it.
 
     Raises:
-        ManifestError: Lists every problem of the manifest, or of the data.
+        ManifestError: Lists every problem of the manifest, of the data, or of what is asked for.
         BackboneError: The backbone cannot be loaded.
     """
-    manifest = load_manifest(manifest_path)
+    request = request or Request()
+    manifest = request.load(manifest_path)
     settings = make_settings(manifest.store)
-    if not manifest.tasks:
-        raise ManifestError(f"{manifest_path}: it names no task")
     backbone = load_backbone(manifest.backbone)
-    store = PromptStore(open_objects(settings.store))
+    objects = open_objects(settings.store)
+    runs, warnings = _recall(RunStats(objects), backbone.fingerprint)
     plan = make_plan(
-        manifest, backbone=backbone.info, published=store.published_keys(), on_progress=on_progress
+        manifest,
+        backbone=backbone.info,
+        published=PromptStore(objects).published_keys(),
+        speed=learn_speed(runs),
+        keep_going=request.keep_going,
+        num_workers=request.num_workers or manifest.workers,
+        now_s=time.time(),
+        on_progress=on_progress,
     )
-    return Job(manifest=manifest, plan=plan, settings=settings, backbone=backbone, path=manifest_path)
+    fan_out = plan.find_fan_out(_max_tasks(request, manifest))
+    plan = replace(plan, warnings=(*warnings, *([fan_out] if fan_out else ()), *plan.warnings))
+    return Job(
+        manifest=manifest,
+        plan=plan,
+        settings=settings,
+        backbone=backbone,
+        request=request,
+        path=manifest_path,
+    )
+
+
+def _max_tasks(request: Request, manifest: Manifest) -> int:
+    return request.max_tasks or manifest.max_tasks or DEFAULT_MAX_TASKS
+
+
+def _recall(stats: RunStats, backbone_fingerprint: str) -> tuple[Sequence[TuningRun], Sequence[str]]:
+    """Past tunings; and, if the record is of no use, a warning that says so."""
+    try:
+        return stats.read(backbone_fingerprint), ()
+    except StoreError as error:
+        return (), (f"past tunings cannot be read: {error}",)
+
+
+def _remember(stats: RunStats, backbone_fingerprint: str, runs: Sequence[TuningRun]) -> None:
+    try:
+        stats.add(backbone_fingerprint, runs)
+    except StoreError as error:
+        # Later estimates are the poorer for it; what was tuned is not.
+        logger.warning("what tuning took was not recorded: %s", error)
+
+
+def _runs(events: Sequence[Event]) -> list[TuningRun]:
+    found = [
+        TuningRun.from_metrics(event.key, event.data.get("metrics", {}), event.time_s)
+        for event in events
+        if event.kind == "published"
+    ]
+    return [run for run in found if run is not None]
 
 
 def _warnings(events: Sequence[Event]) -> dict[str, tuple[str, ...]]:

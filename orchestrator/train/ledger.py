@@ -33,7 +33,7 @@ _ENDS: dict[EventKind, TaskState] = {"published": "done", "failed": "failed", "c
 
 
 class Ledger:
-    """Hands out tasks, longest first, and keeps account of them.
+    """Hands out tasks, by priority, then deadline, then longest first, and keeps account of them.
 
     Args:
         specs: The tasks; names must differ.
@@ -55,7 +55,7 @@ class Ledger:
         self._policy = policy
         self._clock = clock
         self._status = {spec.name: TaskStatus(task=spec.name, key=spec.key) for spec in specs}
-        self._longest_first = sorted(self._specs, key=lambda name: (-_work(self._specs[name]), name))
+        self._in_order = sorted(self._specs, key=lambda name: _order(self._specs[name]))
         self._expires_s: dict[str, float] = {}
         self._seats: dict[int, str] = {}
         self._evicted: set[str] = set()
@@ -90,7 +90,7 @@ class Ledger:
         if self._is_closed or worker in self._evicted or self._all_ended():
             return Ended()
         now_s = self._clock()
-        for name in self._longest_first:
+        for name in self._in_order:
             status = self._status[name]
             if status.state == "pending" and status.not_before_s <= now_s:
                 return self._grant(status, worker, now_s)
@@ -310,6 +310,12 @@ class Ledger:
                 data=data,
             )
         )
+
+
+def _order(spec: "TaskSpec") -> tuple[float, float, int, str]:
+    """What is urgent goes first; else the longest, for one that starts last would be waited for."""
+    priority, deadline = spec.terms.order
+    return priority, deadline, -_work(spec), spec.name
 
 
 def _work(spec: "TaskSpec") -> int:

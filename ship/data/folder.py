@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from glob import has_magic
 from typing import Any
 
 import fsspec
@@ -197,16 +198,26 @@ def path_exists(path: str) -> bool:
 def find_folders(pattern: str) -> list[str]:
     """Folders that match a glob pattern (path or URL), sorted; hidden ones are left out.
 
+    A pattern without a wildcard is a folder, and means the folders in it. A bucket is asked for one listing a
+    level of the pattern, not for each folder.
+
     Raises:
         DataError: The backend cannot list.
     """
     with _backend_errors(pattern):
         filesystem, root = url_to_fs(pattern)
-        found = [path.rstrip("/") for path in filesystem.glob(root) if filesystem.isdir(path)]
-        folders = sorted(path for path in found if not path.split("/")[-1].startswith("."))
-        if isinstance(filesystem, LocalFileSystem):
-            return folders
-        return [str(filesystem.unstrip_protocol(path)) for path in folders]
+        # Backends remember listings for as long as the process lives; folders may have come since.
+        filesystem.invalidate_cache()
+        found = filesystem.glob(root if has_magic(root) else f"{root.rstrip('/')}/*", detail=True)
+        is_local = isinstance(filesystem, LocalFileSystem)
+        # A link to a folder is one too, which only a second look tells; locally that costs next to nothing.
+        paths = [
+            path.rstrip("/")
+            for path, info in found.items()
+            if (filesystem.isdir(path) if is_local else info["type"] == "directory")
+        ]
+        folders = sorted(path for path in paths if not path.split("/")[-1].startswith("."))
+        return folders if is_local else [str(filesystem.unstrip_protocol(path)) for path in folders]
 
 
 def read_small_file(path: str, *, max_bytes: int) -> bytes:

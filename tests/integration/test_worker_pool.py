@@ -19,6 +19,7 @@ import ray
 from ray.util import list_named_actors
 
 from orchestrator.settings import Settings
+from orchestrator.terms import Terms
 from orchestrator.train.executor import run_tasks
 from orchestrator.train.grants import LedgerPolicy
 from orchestrator.train.ray_ledger import ACTOR_NAME
@@ -43,6 +44,7 @@ class Spec:
     num_images: int
     config: TuneConfig = field(default_factory=lambda: TuneConfig(epochs=NUM_EPOCHS))
     search: None = None
+    terms: Terms = field(default_factory=Terms)
 
 
 class Weights:

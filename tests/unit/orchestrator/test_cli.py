@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import cli, main
+from orchestrator.estimates import Speed
 from tests.factories import write_backbone, write_stripes
 
 
@@ -47,12 +48,100 @@ def test_plan_says_what_would_be_done_and_writes_nothing(
     assert sorted(plant.rglob("*")) == before
 
 
+@pytest.fixture
+def broken(plant: Path) -> Path:
+    """Two sound tasks of two sites, one whose data is gone and one without images."""
+    (plant / "empty").mkdir()
+    (plant / "manifest.yaml").write_text(
+        "backbone: ./backbone\ndefaults: {epochs: 3}\ntasks:\n"
+        "- {name: a, data: lines/a, tags: {site: ulm}}\n- {name: b, data: lines/a, tags: {site: jena}}\n"
+        "- {name: gone, data: nowhere}\n- {name: empty, data: empty}\n"
+    )
+    return plant
+
+
+def test_plan_refuses_broken_tasks_alone_if_asked(
+    broken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "plan", "manifest.yaml") == 2
+    assert "nowhere" in capsys.readouterr().err
+
+    assert run(monkeypatch, "plan", "manifest.yaml", "--keep-going", "--json") == 1
+    planned = json.loads(capsys.readouterr().out)
+    assert {task["name"]: task["action"] for task in planned["tasks"]} == {
+        "a": "tune",
+        "b": "tune",
+        "gone": "refuse",
+        "empty": "refuse",
+    }
+    assert run(monkeypatch, "plan", "manifest.yaml", "--keep-going", "--price", "2.5") == 1
+    printed = capsys.readouterr().out
+    assert "2 to tune, 0 in the store already, 2 refused; unknown device-hours, cost unknown" in printed
+    assert "refused gone: tasks[2].data (line 6): no such file or folder" in printed
+    assert run(monkeypatch, "plan", "manifest.yaml", "--keep-going", "--only", "[ab]", "--json") == 0
+
+
+def test_plan_of_some_tasks(
+    broken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--keep-going", "--tag", "site=ulm", "--json")
+    assert run(monkeypatch, "plan", "manifest.yaml", *flags) == 0
+    assert [task["name"] for task in json.loads(capsys.readouterr().out)["tasks"]] == ["a"]
+
+    assert run(monkeypatch, "plan", "manifest.yaml", "--keep-going", "--only", "emty") == 2
+    assert "did you mean 'empty'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["plan", "tune"])
+def test_more_tasks_than_allowed_end_with_status_2_and_nothing_is_written(
+    broken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    before = sorted(broken.rglob("*"))
+    flags = ("--only", "[ab]", "--keep-going", "--max-tasks", "1")
+    assert run(monkeypatch, command, "manifest.yaml", *flags) == 2
+    assert "2 tasks would be tuned, the limit is 1" in capsys.readouterr().err
+    assert sorted(broken.rglob("*")) == before
+
+
+def test_tune_with_tasks_over_budget_only_ends_with_status_1(
+    plant: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "orchestrator.train.job.learn_speed", lambda runs: Speed(images_per_s=1.0, num_runs=9)
+    )
+    text = (plant / "manifest.yaml").read_text()
+    (plant / "manifest.yaml").write_text(f"{text}defaults: {{budget: 10s}}\n")
+
+    assert run(monkeypatch, "tune", "manifest.yaml", "--json") == 1
+    printed = capsys.readouterr()
+    assert "refused a: over its budget: tuning takes about 72 s" in printed.err
+    report = json.loads(printed.out)
+    assert (report["tuned"], list(report["refused"])) == ([], ["a"])
+
+
+def test_check_and_keep_going_refuse_what_fails_the_check(
+    plant: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = next((plant / "lines" / "a" / "train" / "direction-0").iterdir())
+    picture.write_bytes(picture.read_bytes()[:60])
+
+    assert run(monkeypatch, "tune", "manifest.yaml", "--check", "--keep-going", "--json") == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["refused"] == {"a": ["corrupt: 1 of 36 images: cannot be read"]}
+    assert run(monkeypatch, "tune", "manifest.yaml", "--check") == 1
+    assert not (plant / ".ship" / "store").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--wrong"], "No such option"),
         (["tune"], "Missing argument"),
         (["tune", "m.yaml", "--workers", "0"], "workers"),
+        (["tune", "manifest.yaml", "--max-tasks", "0"], "max-tasks"),
+        (["tune", "manifest.yaml", "--only", "b"], "--only b: the manifest has no such task"),
+        (["tune", "manifest.yaml", "--tag", "ulm"], "--tag ulm: expected KEY=VALUE"),
+        (["plan", "manifest.yaml", "--price", "-1"], "price"),
         (["launch"], "No such command"),
         (["promote", "a", "zero"], "zero"),
         (["plan", "nowhere.yaml"], "nowhere.yaml"),

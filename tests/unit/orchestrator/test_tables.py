@@ -7,6 +7,7 @@ from rich.console import Console
 
 from orchestrator.store.recorder import Backlog
 from orchestrator.tables import print_report, report_json
+from orchestrator.task_entry import RefusedTask
 from orchestrator.train.executor import RunSummary
 from orchestrator.train.job import JobReport
 from orchestrator.train.status import TaskStatus
@@ -22,12 +23,13 @@ def test_a_report_names_what_failed_and_what_to_doubt() -> None:
         summary=RunSummary(tasks=tasks),
         backlog=Backlog(num_records=0, folder=Path("spool")),
         warnings={"caps": ("measured on 12 held-out images: too few for a claim",)},
+        refused=(RefusedTask(name="gears", reasons=("over its budget",)),),
     )
     printed = io.StringIO()
-    print_report(Console(file=printed, width=200), report, num_tasks=3)
+    print_report(Console(file=printed, width=200), report, num_tasks=2)
     lines = printed.getvalue().splitlines()
     assert lines == [
-        "1 tuned, 1 in the store already, 1 failed, 0 unfinished.",
+        "1 tuned, 1 in the store already, 1 failed, 0 unfinished, 1 refused.",
         "caps: measured on 12 held-out images: too few for a claim",
         "welds: no such folder: [welds]",
     ]
@@ -36,6 +38,7 @@ def test_a_report_names_what_failed_and_what_to_doubt() -> None:
         "reused": ["bolts"],
         "failed": {"welds": "no such folder: [welds]"},
         "cancelled": [],
+        "refused": {"gears": ["over its budget"]},
         "unfinished": [],
         "records_waiting": 0,
         "warnings": {"caps": ["measured on 12 held-out images: too few for a claim"]},

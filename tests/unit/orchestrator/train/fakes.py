@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from orchestrator.terms import Terms
 from ship.config import TuneConfig
 
 
@@ -13,6 +14,7 @@ class Spec:
     num_images: int = 100
     config: TuneConfig = field(default_factory=TuneConfig)
     search: None = None
+    terms: Terms = field(default_factory=Terms)
 
     @property
     def key(self) -> str:

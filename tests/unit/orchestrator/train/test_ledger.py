@@ -1,5 +1,6 @@
 import pytest
 
+from orchestrator.terms import Terms
 from orchestrator.train.failures import Failure
 from orchestrator.train.grants import Ended, Lease, LedgerPolicy, Wait
 from orchestrator.train.ledger import Ledger
@@ -45,6 +46,20 @@ def test_longest_task_first(clock: Clock) -> None:
     ledger = Ledger(specs, LedgerPolicy(), clock)
     order = [take(ledger, f"w{number}").spec.name for number in range(4)]
     assert order == ["many-steps", "many-epochs", "large", "small"]
+
+
+def test_priority_goes_before_deadline_and_deadline_before_length(clock: Clock) -> None:
+    specs = [
+        Spec("long", num_images=500),
+        Spec("short", num_images=5),
+        Spec("later", num_images=900, terms=Terms(deadline_s=9_000.0)),
+        Spec("soon", num_images=5, terms=Terms(deadline_s=2_000.0)),
+        Spec("can-wait", num_images=900, terms=Terms(priority=-1, deadline_s=1_001.0)),
+        Spec("first", num_images=1, terms=Terms(priority=2)),
+    ]
+    ledger = Ledger(specs, LedgerPolicy(), clock)
+    order = [take(ledger, f"w{number}").spec.name for number in range(6)]
+    assert order == ["first", "soon", "later", "long", "short", "can-wait"]
 
 
 def test_two_tasks_of_one_name_are_refused(clock: Clock) -> None:

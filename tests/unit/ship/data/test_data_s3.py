@@ -1,5 +1,6 @@
 """Data in a bucket, through fsspec's S3 backend and a server on loopback."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +45,10 @@ def test_bucket_equals_local(bucket: str, tree: Path) -> None:
     )
     assert data.fingerprint == fingerprint_data(remote)
     assert path_exists(bucket)
-    assert find_folders(f"{bucket}/*") == [f"{bucket}/ok", f"{bucket}/scratch mark ü"]
+    folders = [f"{bucket}/ok", f"{bucket}/scratch mark ü"]
+    assert find_folders(f"{bucket}/*") == find_folders(f"{bucket}/") == folders
+    assert find_folders("s3://data/*/s*") == folders[1:]
+    assert find_folders("s3://nosuch/*") == []
 
     client = boto3.client("s3")
     client.put_object(Bucket="data", Key="line/ok/0.png", Body=b"")
@@ -54,3 +58,18 @@ def test_bucket_equals_local(bucket: str, tree: Path) -> None:
         load_task_data(remote, image_size=(4, 4), interpolation="bicubic")
     with pytest.raises(DataError, match="s3://nosuch/data: no such folder"):
         fingerprint_data(DataSource(path="s3://nosuch/data"))
+
+
+def test_folders_that_came_meanwhile_are_found_by_one_listing(
+    bucket: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert len(find_folders(f"{bucket}/*")) == 2
+    client = boto3.client("s3")
+    for number in range(30):
+        client.put_object(Bucket="data", Key=f"line/new-{number}/ok/0.png", Body=b"")
+    client.close()
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "werkzeug"):
+        assert len(find_folders(f"{bucket}/*")) == 32
+    (request,) = [record.getMessage() for record in caplog.records if record.name == "werkzeug"]
+    assert "GET /data?list-type=2" in request

@@ -1,0 +1,299 @@
+"""What the job asks of its parts, and what it makes of their answers; the pool itself is tested elsewhere."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import ExecutionError, ManifestError, StoreError
+from orchestrator.events import Event
+from orchestrator.plan import TaskSpec
+from orchestrator.selection import Request, Selection
+from orchestrator.settings import Settings
+from orchestrator.store.local import LocalObjects
+from orchestrator.store.object_store import StoredObject
+from orchestrator.store.objects import open_objects
+from orchestrator.store.prompt_store import PromptStore
+from orchestrator.store.recorder import Backlog
+from orchestrator.store.run_stats import RunStats
+from orchestrator.train import job as job_module
+from orchestrator.train.executor import RunSummary
+from orchestrator.train.grants import LedgerPolicy
+from orchestrator.train.job import Job, prepare_job
+from orchestrator.train.ledger import Ledger
+from orchestrator.train.status import TaskStatus
+from orchestrator.train.task_runner import TuneTask
+from orchestrator.train.worker import run_worker
+from ship.backbone import Backbone
+from tests.factories import write_backbone, write_stripes
+
+
+class CountedObjects(LocalObjects):
+    """A store in a folder that counts what it is asked."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.calls: Counter[str] = Counter()
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
+        self.calls["get"] += 1
+        return super().get(key, max_bytes=max_bytes)
+
+    def exists(self, key: str) -> bool:
+        self.calls["exists"] += 1
+        return super().exists(key)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        self.calls["list"] += 1
+        return super().list(prefix)
+
+
+@dataclass
+class FakePool:
+    """Stands in for ``run_tasks``: every task is published at once."""
+
+    tuning_s: float = 2.0
+    asked: list[str] = field(default_factory=list)
+    num_workers: int | None = None
+    error: ExecutionError | None = None
+
+    def __call__(
+        self,
+        specs: Sequence[TaskSpec],
+        *,
+        on_events: Callable[[Sequence[Event]], None],
+        num_workers: int | None,
+        **options: Any,
+    ) -> RunSummary:
+        self.asked = [spec.name for spec in specs]
+        self.num_workers = num_workers
+        for spec in specs:
+            metrics = {"num_train": spec.num_images, "epochs": spec.config.epochs, "tuning_s": self.tuning_s}
+            data = {"digest": "0" * 64, "metrics": metrics}
+            on_events(
+                [Event(kind="published", task=spec.name, key=spec.key, attempt=1, time_s=5.0, data=data)]
+            )
+        if self.error is not None:
+            raise self.error
+        return RunSummary(
+            tasks=tuple(TaskStatus(task=spec.name, key=spec.key, state="done") for spec in specs)
+        )
+
+
+class FakeRecorder:
+    """Takes everything and records nothing."""
+
+    def __init__(self, *parts: object) -> None:
+        pass
+
+    def replay(self) -> None:
+        pass
+
+    def handle(self, events: object) -> None:
+        pass
+
+    def reconcile(self, published: object, specs: object) -> None:
+        pass
+
+    def close(self) -> Backlog:
+        return Backlog(num_records=0, folder=Path("spool"))
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> FakePool:
+    fake = FakePool()
+    monkeypatch.setattr(job_module, "run_tasks", fake)
+    monkeypatch.setattr(job_module, "Recorder", FakeRecorder)
+    return fake
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Path:
+    write_backbone(tmp_path / "backbone")
+    write_stripes(tmp_path / "stripes")
+    return tmp_path
+
+
+def prepare(plant: Path, tasks: str, **request: Any) -> Job:
+    path = plant / "manifest.yaml"
+    path.write_text(f"backbone: ./backbone\ndefaults: {{epochs: 3}}\n{tasks}")
+    return prepare_job(
+        str(path),
+        lambda store: Settings.from_env({}, home=str(plant / "home"), store=store),
+        request=Request(**request),
+    )
+
+
+def rows(num_tasks: int) -> str:
+    lines = "".join(f"- {{name: t{number}, data: stripes}}\n" for number in range(num_tasks))
+    return f"tasks:\n{lines}"
+
+
+@pytest.mark.parametrize("num_tasks", [1, 40])
+def test_a_plan_asks_the_store_twice_however_many_tasks_there_are(
+    plant: Path, monkeypatch: pytest.MonkeyPatch, num_tasks: int
+) -> None:
+    objects = CountedObjects(plant / "store")
+    monkeypatch.setattr(job_module, "open_objects", lambda url: objects)
+
+    assert len(prepare(plant, rows(num_tasks)).plan.to_tune) == num_tasks
+    assert objects.calls == {"get": 1, "list": 1}
+    assert not (plant / "home").exists()
+
+
+def test_estimates_learn_from_what_the_last_run_took(plant: Path, pool: FakePool) -> None:
+    first = prepare(plant, rows(2))
+    assert (first.plan.speed, first.plan.estimate_s) == (None, None)
+    first.run()
+
+    again = prepare(plant, f"{rows(2)}- {{name: new, data: stripes, config: {{epochs: 6}}}}\n")
+    # 24 images three times in two seconds.
+    assert again.plan.speed is not None
+    assert (again.plan.speed.images_per_s, again.plan.speed.num_runs) == (36.0, 1)
+    assert [task.estimate_s for task in again.plan.tasks] == [2.0, 2.0, 4.0]
+
+
+def test_what_workers_publish_is_what_estimates_learn_from(
+    plant: Path, pool: FakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tune_here(
+        specs: Sequence[TaskSpec],
+        *,
+        backbone: Backbone,
+        store_url: str,
+        on_events: Callable[[Sequence[Event]], None],
+        **options: Any,
+    ) -> RunSummary:
+        ledger = Ledger(specs, LedgerPolicy(), clock=lambda: 5.0)
+        run_worker(ledger, TuneTask(backbone, PromptStore(open_objects(store_url))), worker="w")
+        on_events(ledger.read(0)[0])
+        return RunSummary(tasks=ledger.snapshot().tasks)
+
+    monkeypatch.setattr(job_module, "run_tasks", tune_here)
+    job = prepare(plant, "tasks: [{name: a, data: stripes, config: {num_independent: 4, top_k: 4}}]\n")
+    assert job.run().summary.done == ("a",)
+
+    (learned,) = RunStats(LocalObjects(plant / "home" / "store")).read(job.backbone.fingerprint)
+    assert (learned.task_key, learned.num_passes, learned.time_s) == (job.plan.tasks[0].spec.key, 24 * 3, 5.0)
+    assert learned.tuning_s > 0
+
+
+@pytest.mark.parametrize(("num_workers", "num_late"), [(1, 1), (2, 0)])
+def test_deadlines_count_the_workers(plant: Path, pool: FakePool, num_workers: int, num_late: int) -> None:
+    # Weeks, so that it does not matter when this runs.
+    pool.tuning_s = 1e6
+    prepare(plant, "tasks: [{name: earlier, data: stripes}]\n").run()
+    due = datetime.fromtimestamp(time.time() + 1.5e6, tz=UTC).isoformat()
+    tasks = "".join(
+        f"- {{name: {name}, data: stripes, deadline: '{due}', config: {{seed: 1}}}}\n" for name in ("a", "b")
+    )
+
+    plan = prepare(plant, f"tasks:\n{tasks}", num_workers=num_workers).plan
+    assert [warning.split(":")[0] for warning in plan.warnings] == ["task b"] * num_late
+
+
+def test_what_a_run_took_is_kept_when_its_pool_dies(plant: Path, pool: FakePool) -> None:
+    pool.error = ExecutionError("the pool died")
+    job = prepare(plant, rows(1))
+    with pytest.raises(ExecutionError):
+        job.run()
+
+    assert len(RunStats(LocalObjects(plant / "home" / "store")).read(job.backbone.fingerprint)) == 1
+
+
+def test_a_damaged_record_costs_estimates_and_nothing_else(plant: Path, pool: FakePool) -> None:
+    job = prepare(plant, rows(1))
+    LocalObjects(plant / "home" / "store").put(f"stats/{job.backbone.fingerprint}.json", b"{")
+
+    job = prepare(plant, rows(1))
+    assert job.plan.speed is None
+    assert job.plan.warnings[0].startswith("past tunings cannot be read: ")
+    assert job.run().summary.done == ("t0",)
+    assert prepare(plant, rows(1)).plan.speed is not None
+
+
+def test_a_store_that_takes_no_record_costs_the_record_and_nothing_else(
+    plant: Path, pool: FakePool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class TakesNothing(LocalObjects):
+        def put_new(self, key: str, data: bytes) -> bool:
+            raise StoreError(f"{key}: the disk is full")
+
+    monkeypatch.setattr(job_module, "open_objects", lambda url: TakesNothing(Path(url)))
+
+    assert prepare(plant, rows(1)).run().summary.done == ("t0",)
+    assert "what tuning took was not recorded: stats/" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("manifest", "request_limit", "limit"), [("max_tasks: 2\n", None, 2), ("max_tasks: 9\n", 1, 1)]
+)
+def test_more_tasks_than_were_meant_are_not_started(
+    plant: Path, pool: FakePool, manifest: str, request_limit: int | None, limit: int
+) -> None:
+    job = prepare(plant, f"{manifest}{rows(3)}", max_tasks=request_limit)
+
+    assert any(f"the limit is {limit}" in warning for warning in job.plan.warnings)
+    with pytest.raises(
+        ManifestError, match=f"3 tasks would be tuned, the limit is {limit}.*nothing was started"
+    ):
+        job.run()
+    assert pool.asked == []
+    assert not (plant / "home").exists()
+
+
+def test_a_limit_that_is_raised_holds_instead_of_the_manifests(plant: Path, pool: FakePool) -> None:
+    job = prepare(plant, f"max_tasks: 2\n{rows(3)}", max_tasks=3, num_workers=5)
+
+    assert job.plan.warnings == ()
+    assert len(job.run().summary.done) == 3
+    assert pool.num_workers == 5
+
+
+def test_a_thousand_is_the_limit_where_none_is_given(plant: Path) -> None:
+    job = prepare(plant, rows(1))
+    job = type(job)(**{**vars(job), "plan": _many(job, 1001)})
+
+    with pytest.raises(ManifestError, match="1001 tasks would be tuned, the limit is 1000"):
+        job.check_fan_out()
+    type(job)(**{**vars(job), "plan": _many(job, 1000)}).check_fan_out()
+
+
+def _many(job: Job, num_tasks: int) -> Any:
+    return type(job.plan)(**{**vars(job.plan), "tasks": job.plan.tasks[:1] * num_tasks})
+
+
+def test_only_what_is_selected_is_looked_at(plant: Path, pool: FakePool) -> None:
+    (plant / "empty").mkdir()
+    tasks = f"{rows(2)}- {{name: broken, data: empty}}\n"
+
+    job = prepare(plant, tasks, selection=Selection(only=("t1",)))
+    assert job.run().summary.done == ("t1",)
+    with pytest.raises(ManifestError, match="broken"):
+        prepare(plant, tasks)
+
+
+def test_the_sound_tasks_run_and_every_other_is_reported(plant: Path, pool: FakePool) -> None:
+    (plant / "empty").mkdir()
+    tasks = (
+        f"{rows(3)}- {{name: gone, data: none}}\n- {{name: empty, data: empty}}\n"
+        "- {name: odd, data: stripes, config: {epoch: 3}}\n"
+    )
+    with pytest.raises(ManifestError) as caught:
+        prepare(plant, tasks)
+    assert len(caught.value.problems) == 2
+
+    job = prepare(plant, tasks, keep_going=True, refused={"t2": ("corrupt: 3 of 24 images",)})
+    report = job.run()
+    assert pool.asked == ["t0", "t1"]
+    assert {task.name: task.reasons[0].split(":")[0] for task in report.refused} == {
+        "gone": "tasks[3].data (line 7)",
+        "odd": "tasks[5].config.epoch (line 9)",
+        "empty": f"{plant}/empty",
+        "t2": "corrupt",
+    }
