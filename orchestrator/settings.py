@@ -1,11 +1,17 @@
 """What the environment says. Read once, here, and passed on as a value."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from orchestrator.errors import ManifestError
+
 __all__ = ["Settings"]
+
+DEFAULT_CACHE, DEFAULT_CACHE_GB = "~/.cache/ship", 4
+BYTES_A_GB = 1_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,22 +23,33 @@ class Settings:
         store: URL or path of the store of prompts (``SHIP_STORE``, default ``<home>/store``).
         tracking_uri: MLflow's (``MLFLOW_TRACKING_URI``, default sqlite in ``<home>/mlflow.db``).
         ray_address: Cluster to join (``RAY_ADDRESS``); None starts a local Ray.
+        cache: Folder of decoded data on each node (``SHIP_CACHE``, default ``~/.cache/ship``); a leading
+            ``~`` is for each node to expand.
+        cache_bytes: The most that it may hold (``SHIP_CACHE_GB``, default 4); 0 keeps nothing.
     """
 
     home: Path
     store: str
     tracking_uri: str
     ray_address: str | None
+    cache: str = DEFAULT_CACHE
+    cache_bytes: int = DEFAULT_CACHE_GB * BYTES_A_GB
 
     @classmethod
     def from_env(cls, env: Mapping[str, str], *, home: str | None = None, store: str | None = None) -> Self:
-        """Settings from environment variables; arguments that are not None win over them."""
+        """Settings from environment variables; arguments that are not None win over them.
+
+        Raises:
+            ManifestError: ``SHIP_CACHE_GB`` is no size.
+        """
         folder = Path(home or env.get("SHIP_HOME") or ".ship").expanduser().resolve()
         return cls(
             home=folder,
             store=store or env.get("SHIP_STORE") or str(folder / "store"),
             tracking_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}",
             ray_address=env.get("RAY_ADDRESS") or None,
+            cache=env.get("SHIP_CACHE") or DEFAULT_CACHE,
+            cache_bytes=_read_gigabytes("SHIP_CACHE_GB", env.get("SHIP_CACHE_GB") or str(DEFAULT_CACHE_GB)),
         )
 
     @property
@@ -45,3 +62,13 @@ class Settings:
         """Where files of MLflow's runs go: at home with an embedded MLflow; a server (None) knows itself."""
         is_server = self.tracking_uri.startswith(("http://", "https://"))
         return None if is_server else (self.home / "mlflow-artifacts").as_uri()
+
+
+def _read_gigabytes(name: str, text: str) -> int:
+    try:
+        size = float(text)
+    except ValueError:
+        size = math.nan
+    if not 0.0 <= size < math.inf:
+        raise ManifestError(f"{name}: expected a number of gigabytes from 0, got {text!r}")
+    return round(size * BYTES_A_GB)

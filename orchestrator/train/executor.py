@@ -118,6 +118,7 @@ def run_tasks(
                 size=choose_size(session, len(specs), num_workers),
                 backbone=ray.put(backbone.to_arrays()),
                 store_url=_absolute(store_url),
+                settings=settings,
                 make_runner=make_runner,
                 folder=folder,
             )

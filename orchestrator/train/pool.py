@@ -18,6 +18,7 @@ import torch
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from orchestrator.errors import ExecutionError
+from orchestrator.settings import Settings
 from orchestrator.train.cluster import Session
 from orchestrator.train.crash_report import CrashReport
 from orchestrator.train.ray_ledger import RayLedgerClient
@@ -70,6 +71,7 @@ class Pool:
         size: How many workers, and what each has.
         backbone: ``Backbone.to_arrays()``, in Ray's object store.
         store_url: Of the store of prompts.
+        settings: Where nodes keep decoded data.
         make_runner: Builds each worker's task runner; must be importable on the workers.
         folder: Where Ray Train may write.
     """
@@ -81,6 +83,7 @@ class Pool:
         size: PoolSize,
         backbone: "ray.ObjectRef[Any]",
         store_url: str,
+        settings: Settings,
         make_runner: RunnerFactory,
         folder: Path,
     ) -> None:
@@ -91,6 +94,8 @@ class Pool:
             "backbone": [backbone],
             "store_url": store_url,
             "make_runner": make_runner,
+            "cache": settings.cache,
+            "cache_bytes": settings.cache_bytes,
             "num_threads": size.cpus_per_worker,
         }
         self._trainer = _make_trainer(run, size, config, folder)
@@ -158,6 +163,13 @@ def _work(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["num_threads"])
     header, arrays = ray.get(config["backbone"][0])
     run_task = config["make_runner"](
-        WorkerContext(header=header, arrays=arrays, store_url=config["store_url"], device=str(get_device()))
+        WorkerContext(
+            header=header,
+            arrays=arrays,
+            store_url=config["store_url"],
+            device=str(get_device()),
+            cache=Path(config["cache"]).expanduser(),
+            cache_bytes=config["cache_bytes"],
+        )
     )
     run_worker(ledger, run_task, worker=worker)

@@ -4,11 +4,13 @@ A task is done when its key is published in the store, whatever any ledger says:
 """
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import StoreError
 from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
+from orchestrator.train.data_cache import DataCache
 from orchestrator.train.worker import Hooks, Outcome, TaskRunner, WorkerContext
 from ship.backbone import Backbone
 from ship.card import PromptCard
@@ -36,7 +38,8 @@ CARD_FILE = "prompt.json"
 def make_task_runner(context: WorkerContext) -> TaskRunner:
     """The runner of a worker: built once, used for task after task."""
     backbone = Backbone.from_arrays(context.header, context.arrays, device=context.device)
-    return TuneTask(backbone, PromptStore(open_objects(context.store_url)))
+    cache = DataCache(context.cache, context.cache_bytes)
+    return TuneTask(backbone, PromptStore(open_objects(context.store_url)), cache)
 
 
 class TuneTask:
@@ -45,9 +48,11 @@ class TuneTask:
     Args:
         backbone: Shared by all tasks; never changed.
         store: Where artifacts and snapshots go.
+        cache: Of decoded data, if any.
     """
 
-    def __init__(self, backbone: Backbone, store: PromptStore) -> None:
+    def __init__(self, backbone: Backbone, store: PromptStore, cache: DataCache | None = None) -> None:
+        self._cache = cache
         self._backbone = backbone
         self._store = store
 
@@ -78,8 +83,12 @@ class TuneTask:
         )
 
     def _load(self, spec: "TaskSpec") -> "TaskData":
-        data = load_task_data(
-            spec.source, image_size=self._backbone.image_size, interpolation=self._backbone.interpolation
+        size, interpolation = self._backbone.image_size, self._backbone.interpolation
+        read = partial(load_task_data, spec.source, image_size=size, interpolation=interpolation)
+        data = (
+            read()
+            if self._cache is None
+            else self._cache.load(spec.data_fingerprint, size, interpolation, read)
         )
         if data.fingerprint != spec.data_fingerprint:
             raise DataError(

@@ -6,6 +6,7 @@ Knows the ledger's interface and a function that runs a task; neither Ray nor to
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.errors import ExecutionError
@@ -97,12 +98,16 @@ class WorkerContext:
         arrays: Its weights, read-only, shared with the other workers of this machine.
         store_url: Of the store of prompts.
         device: Where to tune, as torch names it.
+        cache: Folder of decoded data on this node.
+        cache_bytes: The most that it may hold.
     """
 
     header: Mapping[str, Any]
     arrays: Mapping[str, "np.ndarray"]
     store_url: str
     device: str
+    cache: Path
+    cache_bytes: int
 
 
 RunnerFactory = Callable[[WorkerContext], TaskRunner]

@@ -1,6 +1,7 @@
 """The real runner on a tiny backbone, drawn pictures and a store in a folder."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from orchestrator.errors import StoreError
 from orchestrator.plan import TaskSpec
 from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
+from orchestrator.train.data_cache import DataCache
 from orchestrator.train.task_runner import TuneTask
 from orchestrator.train.worker import LeaseLost
 from ship.backbone import Backbone
@@ -197,3 +199,17 @@ def test_data_that_changed_after_the_plan_is_refused(
     other = TaskSpec(**{**vars(spec), "data_fingerprint": "0" * 64})
     with pytest.raises(DataError, match="changed after the tasks were planned"):
         TuneTask(backbone, store)(other, Hooks())
+
+
+def test_a_second_task_of_the_same_data_does_not_read_it_again(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(spec.source.path, copy)
+    source = DataSource(path=str(copy))
+    spec = replace(spec, source=source, data_fingerprint=fingerprint_data(source))
+    cache = DataCache(tmp_path / "cache", 1 << 30)
+    TuneTask(backbone, store, cache)(spec, Hooks())
+    shutil.rmtree(copy)
+    other = replace(spec, name="again", key=f"{2:064x}")
+    assert TuneTask(backbone, store, cache)(other, Hooks()).created

@@ -1,0 +1,26 @@
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import ManifestError
+from orchestrator.settings import Settings
+
+
+def test_flags_win_over_the_environment_and_that_over_defaults(tmp_path: Path) -> None:
+    home = str(tmp_path)
+    bare = Settings.from_env({}, home=home)
+    assert (bare.store, bare.cache, bare.cache_bytes) == (
+        str(tmp_path / "store"),
+        "~/.cache/ship",
+        4_000_000_000,
+    )
+    env = {"SHIP_HOME": "/nowhere", "SHIP_STORE": "s3://a", "SHIP_CACHE": "/scratch", "SHIP_CACHE_GB": "0.5"}
+    said = Settings.from_env(env, home=home, store="s3://b")
+    assert (said.home, said.store) == (tmp_path, "s3://b")
+    assert (said.cache, said.cache_bytes) == ("/scratch", 500_000_000)
+
+
+@pytest.mark.parametrize("size", ["much", "-1", "nan", "inf"])
+def test_a_cache_of_no_size_is_refused(size: str) -> None:
+    with pytest.raises(ManifestError, match=r"SHIP_CACHE_GB: expected a number of gigabytes from 0"):
+        Settings.from_env({"SHIP_CACHE_GB": size})
