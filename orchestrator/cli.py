@@ -145,7 +145,7 @@ def tune(output: Output, manifest: str, request: "Request", check_first: bool, a
         if failed and not request.keep_going:
             sys.exit(EXIT_FAILED)
         request = replace(request, refused=failed)
-    job = _prepare(output, manifest, request)
+    job = _prepare(output, manifest, request, will_run=True)
     job.check_fan_out()
     print_refused(output.err, job.plan.refused)
     view = ProgressView(output.err if as_json else output.out)
@@ -331,7 +331,7 @@ def _check(output: Output, manifest: str, request: "Request | None" = None) -> "
         )
 
 
-def _prepare(output: Output, manifest: str, request: "Request") -> "Job":
+def _prepare(output: Output, manifest: str, request: "Request", *, will_run: bool = False) -> "Job":
     from orchestrator.train.job import prepare_job
 
     with output.err.status("checking the manifest and its data") as status:
@@ -339,7 +339,7 @@ def _prepare(output: Output, manifest: str, request: "Request") -> "Job":
         def show_progress(done: int, total: int) -> None:
             status.update(f"checking data: {done} of {total} tasks")
 
-        return prepare_job(manifest, output.settings, show_progress, request)
+        return prepare_job(manifest, output.settings, show_progress, request, will_run=will_run)
 
 
 def _print_promotion(output: Output, promotion: Any, as_json: bool) -> None:

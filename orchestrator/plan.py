@@ -18,7 +18,15 @@ from ship.data import DataSummary, describe_data
 from ship.errors import DataError
 from ship.presets import choose_settings
 
-__all__ = ["DEFAULT_MAX_TASKS", "Plan", "PlannedTask", "TaskSpec", "make_plan", "task_key"]
+__all__ = [
+    "DEFAULT_MAX_TASKS",
+    "Plan",
+    "PlannedTask",
+    "TaskSpec",
+    "find_sure_fan_out",
+    "make_plan",
+    "task_key",
+]
 
 # More than that at once is asked for by mistake more often than not: a glob a level too high.
 DEFAULT_MAX_TASKS = 1000
@@ -102,14 +110,17 @@ class Plan:
 
     def find_fan_out(self, max_tasks: int) -> str | None:
         """What is to be said if more than ``max_tasks`` would be tuned: it may be more than was meant."""
-        num_tasks = len(self.to_tune)
-        if num_tasks <= max_tasks:
-            return None
-        return (
-            f"{num_tasks} tasks would be tuned, the limit is {max_tasks}. If all are meant, give --max-tasks "
-            f"{num_tasks} or write `max_tasks: {num_tasks}` into the manifest; else choose some by --only or "
-            "--tag"
-        )
+        return _describe_fan_out(len(self.to_tune), max_tasks)
+
+
+def find_sure_fan_out(manifest: Manifest, published: Published, max_tasks: int) -> str | None:
+    """Likewise before any data is read, as far as it is certain by then.
+
+    A task that nothing is published of is to be tuned whatever its data; with a budget it may be refused yet.
+    """
+    names = {name for name, _ in published}
+    sure = [task for task in manifest.tasks if task.name not in names and task.terms.budget_s is None]
+    return _describe_fan_out(len(sure), max_tasks)
 
 
 def make_plan(
@@ -169,6 +180,15 @@ def make_plan(
         speed=speed,
     )
     return replace(plan, warnings=tuple(_find_warnings(plan, num_workers, now_s)))
+
+
+def _describe_fan_out(num_tasks: int, max_tasks: int) -> str | None:
+    if num_tasks <= max_tasks:
+        return None
+    return (
+        f"{num_tasks} tasks would be tuned, the limit is {max_tasks}. If all are meant, give --max-tasks "
+        f"{num_tasks} or write `max_tasks: {num_tasks}` into the manifest; else choose by --only or --tag"
+    )
 
 
 def _describe(entry: TaskEntry) -> DataSummary | DataError:

@@ -12,7 +12,7 @@ from orchestrator.errors import ManifestError, StoreError
 from orchestrator.estimates import TuningRun, learn_speed
 from orchestrator.events import Event
 from orchestrator.manifest import Manifest, RefusedTask
-from orchestrator.plan import DEFAULT_MAX_TASKS, Plan, TaskSpec, make_plan
+from orchestrator.plan import DEFAULT_MAX_TASKS, Plan, TaskSpec, find_sure_fan_out, make_plan
 from orchestrator.selection import Request
 from orchestrator.settings import Settings
 from orchestrator.store.objects import open_objects
@@ -77,8 +77,7 @@ class Job:
         Raises:
             ManifestError: More tasks would be tuned than the request, the manifest or the default allows.
         """
-        if problem := self.plan.find_fan_out(_max_tasks(self.request, self.manifest)):
-            raise ManifestError(f"{problem}; nothing was started")
+        _refuse_fan_out(self.plan.find_fan_out(_max_tasks(self.request, self.manifest)))
 
     def run(self, *, on_progress: Callable[[Snapshot], None] = lambda snapshot: None) -> JobReport:
         """Tune what is missing, and record all that is published.
@@ -148,6 +147,8 @@ def prepare_job(
     make_settings: Callable[[str | None], Settings],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     request: Request | None = None,
+    *,
+    will_run: bool = False,
 ) -> Job:
     """Check the manifest whole and plan it. Nothing is written.
 
@@ -158,6 +159,8 @@ def prepare_job(
         make_settings: Gives the settings for the store that the manifest names, if any.
         on_progress: Gets the number of tasks whose data was looked at, and of all.
         request: What is asked of the manifest; by default all of it.
+        will_run: Whether it is to be run: what is certainly more than was meant is then refused before data
+            is read, which can take long.
 
     Raises:
         ManifestError: Lists every problem of the manifest, of the data, or of what is asked for.
@@ -168,11 +171,15 @@ def prepare_job(
     settings = make_settings(manifest.store)
     backbone = load_backbone(manifest.backbone)
     objects = open_objects(settings.store)
+    published = PromptStore(objects).published_keys()
+    # With keep_going, some tasks may turn out broken and not be tuned.
+    if will_run and not request.keep_going:
+        _refuse_fan_out(find_sure_fan_out(manifest, published, _max_tasks(request, manifest)))
     runs, warnings = _recall(RunStats(objects), backbone.fingerprint)
     plan = make_plan(
         manifest,
         backbone=backbone.info,
-        published=PromptStore(objects).published_keys(),
+        published=published,
         speed=learn_speed(runs),
         keep_going=request.keep_going,
         num_workers=request.num_workers or manifest.workers,
@@ -193,6 +200,11 @@ def prepare_job(
 
 def _max_tasks(request: Request, manifest: Manifest) -> int:
     return request.max_tasks or manifest.max_tasks or DEFAULT_MAX_TASKS
+
+
+def _refuse_fan_out(problem: str | None) -> None:
+    if problem is not None:
+        raise ManifestError(f"{problem}; nothing was started")
 
 
 def _recall(stats: RunStats, backbone_fingerprint: str) -> tuple[Sequence[TuningRun], Sequence[str]]:

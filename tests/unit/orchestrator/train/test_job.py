@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.errors import ExecutionError, ManifestError, StoreError
 from orchestrator.events import Event
-from orchestrator.plan import TaskSpec
+from orchestrator.plan import TaskSpec, find_sure_fan_out
 from orchestrator.selection import Request, Selection
 from orchestrator.settings import Settings
 from orchestrator.store.local import LocalObjects
@@ -119,13 +119,14 @@ def plant(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def prepare(plant: Path, tasks: str, **request: Any) -> Job:
+def prepare(plant: Path, tasks: str, *, will_run: bool = False, **request: Any) -> Job:
     path = plant / "manifest.yaml"
     path.write_text(f"backbone: ./backbone\ndefaults: {{epochs: 3}}\n{tasks}")
     return prepare_job(
         str(path),
         lambda store: Settings.from_env({}, home=str(plant / "home"), store=store),
         request=Request(**request),
+        will_run=will_run,
     )
 
 
@@ -245,6 +246,26 @@ def test_more_tasks_than_were_meant_are_not_started(
         job.run()
     assert pool.asked == []
     assert not (plant / "home").exists()
+
+
+def test_what_is_surely_too_much_is_refused_before_data_is_read(plant: Path, pool: FakePool) -> None:
+    (plant / "empty").mkdir()
+    tasks = "tasks: [{name: a, data: empty}, {name: b, data: empty}, {name: c, data: empty, budget: 1h}]\n"
+
+    with pytest.raises(ManifestError, match=r"2 tasks would be tuned, the limit is 1\..*nothing was started"):
+        prepare(plant, tasks, will_run=True, max_tasks=1)
+    # What has a budget may be refused yet: only the data can tell.
+    with pytest.raises(ManifestError, match=r"task a: .*empty"):
+        prepare(plant, tasks, will_run=True, max_tasks=2)
+    assert prepare(plant, tasks, will_run=True, max_tasks=1, keep_going=True).plan.to_tune == ()
+
+
+def test_what_something_is_published_of_is_not_surely_tuned(plant: Path, pool: FakePool) -> None:
+    published = {("t0", "0" * 64)}
+    manifest = prepare(plant, rows(3)).manifest
+
+    assert find_sure_fan_out(manifest, published, 2) is None
+    assert find_sure_fan_out(manifest, published, 1) is not None
 
 
 def test_a_limit_that_is_raised_holds_instead_of_the_manifests(plant: Path, pool: FakePool) -> None:
