@@ -31,6 +31,7 @@ __all__ = [
 PATIENCE_S = 60.0
 END_PATIENCE_S = 20.0
 LOG_LINES = 15
+_END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Where Debian keeps programs that are not for every user.
 _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 
@@ -62,9 +63,7 @@ class Services:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A second Ctrl-C must not leave anything behind.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        _ignore_signals()
         ends = [_end(process, end_signal) for _, process, end_signal in reversed(self._running)]
         self.ended_well = all(ends)
 
@@ -132,7 +131,8 @@ class Services:
         while not is_true():
             self.check()
             if time.monotonic() > deadline_s:
-                raise Problem(f"{what} after {timeout_s:.0f} s; the logs are in {self._folder}")
+                ends = [line for name, _, _ in self._running for line in self._end_of_log(name)]
+                raise Problem("\n".join([f"{what} after {timeout_s:.0f} s", *ends]))
             time.sleep(0.1)
 
     def hold(self) -> None:
@@ -153,8 +153,11 @@ class Services:
         """
         for name, process, _ in self._running:
             if (status := process.poll()) is not None:
-                lines = self._log(name).read_text(errors="replace").splitlines()[-LOG_LINES:]
-                raise Problem("\n".join([f"{name} ended with status {status}; its log ends:", *lines]))
+                raise Problem("\n".join([f"{name} ended with status {status}", *self._end_of_log(name)]))
+
+    def _end_of_log(self, name: str) -> list[str]:
+        path = self._log(name)
+        return [f"{path} ends:", *path.read_text(errors="replace").splitlines()[-LOG_LINES:]]
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"
@@ -233,10 +236,11 @@ def main(run: Callable[[], None]) -> None:
     """Run a script: SIGINT, SIGTERM and SIGHUP end it in good order, problems are printed."""
 
     def end(number: int, _: object) -> None:
+        _ignore_signals()
         raise _Ended
 
     # Set here even if they were ignored: whoever is started in the background has inherited that.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _END_SIGNALS:
         signal.signal(number, end)
     try:
         run()
@@ -245,6 +249,12 @@ def main(run: Callable[[], None]) -> None:
     except Problem as problem:
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(1)
+
+
+def _ignore_signals() -> None:
+    """From here on it ends: a second Ctrl-C must not leave anything behind."""
+    for number in _END_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _identity(user: str | None) -> list[str]:
