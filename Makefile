@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format clean s3 mlflow
 
 # The main job on real pictures: tune, register, serve, ask. KEEP=1 leaves the endpoint up.
 demo: $(STAMP)
@@ -19,6 +19,13 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Real S3 and a real tracking server on this machine, until Ctrl-C; deploy/local/README.md. FOLDER= and PORT= choose.
+s3: $(STAMP)
+	$(BIN)/python deploy/local/s3 $(or $(FOLDER),.ship/s3) --port $(or $(PORT),9000)
+
+mlflow: $(STAMP)
+	$(BIN)/python deploy/local/mlflow $(or $(FOLDER),.ship/mlflow) --port $(or $(PORT),5000)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

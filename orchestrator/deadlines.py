@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.terms import describe_seconds
+from orchestrator.durations import describe_seconds
 
 if TYPE_CHECKING:
     from orchestrator.plan import PlannedTask

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from orchestrator.check_gates import CheckGates
+from orchestrator.durations import DURATION_PATTERN
 from orchestrator.manifest_schema import FolderModel, ManifestModel
 from orchestrator.names import TASK_NAME_PATTERN
-from orchestrator.terms import DURATION_PATTERN
 from ship.config import TuneConfig
 from ship.data import DataSource
 from ship.search import SearchConfig

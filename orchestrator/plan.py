@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchestrator.deadlines import find_late
+from orchestrator.durations import describe_seconds
 from orchestrator.errors import ManifestError
 from orchestrator.estimates import BackboneShape, Speed, count_passes, prompt_bytes
 from orchestrator.manifest import Manifest, RefusedTask, TaskEntry
 from orchestrator.task_spec import TaskSpec, task_key
-from orchestrator.terms import describe_seconds
 from ship.data import DataSummary, describe_data
 from ship.errors import DataError
 from ship.presets import choose_settings

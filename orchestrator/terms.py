@@ -4,16 +4,15 @@ None of them changes what the prompt will be, so none is part of a task key.
 """
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-__all__ = ["DURATION_PATTERN", "TERMS", "Terms", "describe_seconds", "parse_deadline", "parse_duration"]
+from orchestrator.durations import parse_duration
 
-DURATION_PATTERN = r"^(\d+(\.\d+)?d)?(\d+(\.\d+)?h)?(\d+(\.\d+)?m(in)?)?(\d+(\.\d+)?s)?$"
-_UNIT_SECONDS = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0}
+__all__ = ["TERMS", "Terms", "parse_deadline"]
+
 _MAX_PRIORITY = 1_000_000
 
 
@@ -57,25 +56,6 @@ def parse_deadline(value: object) -> float:
     return moment.timestamp()
 
 
-def parse_duration(value: object) -> float:
-    """Seconds.
-
-    Args:
-        value: Text such as ``30m``, ``2h`` or ``1h30m``; units are d, h, m and s.
-
-    Raises:
-        ValueError: It is anything else; says what is expected.
-    """
-    text = value.strip() if isinstance(value, str) else ""
-    seconds = 0.0
-    if re.fullmatch(DURATION_PATTERN, text):
-        for number, unit in re.findall(r"([\d.]+)([a-z]+)", text):
-            seconds += float(number) * _UNIT_SECONDS[unit]
-    if not 0.0 < seconds < math.inf:
-        raise ValueError("expected a duration above zero such as 30m, 2h or 1h30m")
-    return seconds
-
-
 def _parse_priority(value: object) -> int:
     if type(value) is not int or abs(value) > _MAX_PRIORITY:
         raise ValueError(f"expected a whole number of at most {_MAX_PRIORITY}")
@@ -88,10 +68,3 @@ TERMS: dict[str, tuple[str, Callable[[object], Any]]] = {
     "deadline": ("deadline_s", parse_deadline),
     "budget": ("budget_s", parse_duration),
 }
-
-
-def describe_seconds(seconds: float) -> str:
-    """A span of time for a message, in the unit that suits it."""
-    if seconds < 600:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 600 * 60 else f"{seconds / 3600:.1f} h"

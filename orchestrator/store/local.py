@@ -3,24 +3,28 @@
 A write goes to a hidden temporary name in the object's own folder, is synced, and then gets its name: with a
 hard link where the name must be new (exclusive in the kernel, also over NFS), with a rename where it may be
 replaced. What a killed writer leaves starts with a dot, which no key does.
+
+Errors of a disk do not pass by themselves, and those of NFS are tried again by the kernel: nothing is here.
 """
 
 import fcntl
 import hashlib
 import os
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.errors import ObjectMissing, StoreError
 from orchestrator.store.object_store import (
+    ListedObject,
     StoredObject,
     advice_for,
     check_key,
     check_prefix,
     conflict,
     is_key,
+    is_temporary,
+    temporary_key,
     too_large,
 )
 
@@ -64,7 +68,7 @@ class LocalObjects:
     def put_new(self, key: str, data: bytes) -> bool:
         """Write a file that must not exist yet."""
         path = self._path(key)
-        with self._errors("write", key), self._temporary(path, data) as temporary:
+        with self._errors("write", key), self._temporary(key, data) as temporary:
             try:
                 os.link(temporary, path)
             except FileExistsError:
@@ -75,7 +79,7 @@ class LocalObjects:
     def put(self, key: str, data: bytes, *, if_match: str | None = None) -> str:
         """Write or replace a file."""
         path = self._path(key)
-        with self._errors("write", key), self._temporary(path, data) as temporary, _locked(path.parent):
+        with self._errors("write", key), self._temporary(key, data) as temporary, _locked(path.parent):
             if if_match is not None and self._etag_now(path) != if_match:
                 raise conflict(self.url, key)
             os.replace(temporary, path)
@@ -85,6 +89,32 @@ class LocalObjects:
     def list(self, prefix: str) -> Iterator[str]:
         """Keys under ``prefix``, in order."""
         check_prefix(prefix)
+        yield from (key for key in self._walk(prefix) if is_key(key))
+
+    def scan(self, prefix: str) -> Iterator[ListedObject]:
+        """Files under ``prefix``, in order, with size and time."""
+        check_prefix(prefix)
+        yield from self._stat(key for key in self._walk(prefix) if is_key(key))
+
+    def leftovers(self) -> Iterator[ListedObject]:
+        """Temporary files."""
+        yield from self._stat(key for key in self._walk("") if is_temporary(key))
+
+    def drop_leftover(self, key: str) -> None:
+        """Remove a temporary file, if it is there."""
+        if not is_temporary(key):
+            raise StoreError(f"{self.url}: {key[:120]!r} is not a temporary file of ours; it stays")
+        with self._errors("delete", key):
+            (self._root / key).unlink(missing_ok=True)
+
+    def delete(self, key: str) -> None:
+        """Remove a file, if it is there."""
+        path = self._path(key)
+        with self._errors("delete", key):
+            path.unlink(missing_ok=True)
+
+    def _walk(self, prefix: str) -> Sequence[str]:
+        """Paths of all files that start with ``prefix``, in order, whatever they are."""
         start = self._root / prefix.rpartition("/")[0]
         found: list[str] = []
         with self._errors("list", prefix):
@@ -92,13 +122,16 @@ class LocalObjects:
                 folders[:] = [name for name in folders if not name.startswith(".")]
                 base = Path(folder).relative_to(self._root)
                 found += [(base / name).as_posix() for name in names]
-        yield from sorted(key for key in found if key.startswith(prefix) and is_key(key))
+        return sorted(key for key in found if key.startswith(prefix))
 
-    def delete(self, key: str) -> None:
-        """Remove a file, if it is there."""
-        path = self._path(key)
-        with self._errors("delete", key):
-            path.unlink(missing_ok=True)
+    def _stat(self, keys: Iterable[str]) -> Iterator[ListedObject]:
+        for key in keys:
+            with self._errors("look up", key):
+                try:
+                    found = (self._root / key).stat()
+                except FileNotFoundError:
+                    continue
+            yield ListedObject(key=key, num_bytes=found.st_size, modified_s=found.st_mtime)
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
@@ -110,10 +143,10 @@ class LocalObjects:
             return None
 
     @contextmanager
-    def _temporary(self, path: Path, data: bytes) -> Iterator[Path]:
-        """A synced file with ``data`` beside ``path``, gone at the end unless it was renamed."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
+    def _temporary(self, key: str, data: bytes) -> Iterator[Path]:
+        """A synced file with ``data`` beside that of ``key``, gone at the end unless it was renamed."""
+        temporary = self._root / temporary_key(key)
+        temporary.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:
                 file.write(data)

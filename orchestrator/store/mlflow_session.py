@@ -71,6 +71,20 @@ class MlflowSession:
         """Whether MLflow is a server over HTTP, rather than a database opened here."""
         return urlsplit(self._tracking_uri).scheme in ("http", "https")
 
+    def check_exists(self) -> None:
+        """See that an MLflow in a file is there. Opening one that is not would make it, and find it empty.
+
+        Raises:
+            RegistryDown: It is not there.
+        """
+        if urlsplit(self._tracking_uri).scheme.partition("+")[0] != "sqlite":
+            return
+        import sqlalchemy
+
+        database = sqlalchemy.make_url(self._tracking_uri).database
+        if not database or not os.path.isfile(database):
+            raise RegistryDown(f"there is no MLflow at {self.where}; set MLFLOW_TRACKING_URI or SHIP_HOME")
+
     @cached_property
     def client(self) -> Any:
         """``mlflow.MlflowClient``; opened now, if it was not yet.

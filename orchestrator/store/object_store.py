@@ -2,6 +2,7 @@
 
 import errno
 import re
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 from orchestrator.errors import ObjectConflict, StoreError
 
 __all__ = [
+    "ListedObject",
     "ObjectStore",
     "StoredObject",
     "advice_for",
@@ -17,12 +19,15 @@ __all__ = [
     "check_prefix",
     "conflict",
     "is_key",
+    "is_temporary",
+    "temporary_key",
     "too_large",
     "without_secrets",
 ]
 
 # A part never starts with a dot, so no key climbs with `..` or meets a backend's own temporary files.
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 MAX_KEY_LENGTH = 900
 
 
@@ -37,6 +42,21 @@ class StoredObject:
 
     data: bytes
     etag: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedObject:
+    """An object as a listing shows it.
+
+    Attributes:
+        key: Its key.
+        num_bytes: Its size.
+        modified_s: When it was written last, seconds since the epoch by the backend's clock.
+    """
+
+    key: str
+    num_bytes: int
+    modified_s: float
 
 
 class ObjectStore(Protocol):
@@ -79,6 +99,18 @@ class ObjectStore(Protocol):
         """Keys that start with ``prefix``, in order."""
         ...
 
+    def scan(self, prefix: str) -> Iterator[ListedObject]:
+        """Objects whose keys start with ``prefix``, in order, with size and time."""
+        ...
+
+    def leftovers(self) -> Iterator[ListedObject]:
+        """Temporary objects: of writers at work, and of those that were killed. Their keys are no keys."""
+        ...
+
+    def drop_leftover(self, key: str) -> None:
+        """Remove a temporary object, if it is there."""
+        ...
+
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
         ...
@@ -112,6 +144,18 @@ def check_prefix(prefix: str) -> str:
     if prefix:
         check_key(prefix.removesuffix("/"))
     return prefix
+
+
+def temporary_key(key: str) -> str:
+    """A name of its own beside ``key``, which no listing of keys shows."""
+    folder, slash, _ = key.rpartition("/")
+    return f"{folder}{slash}.{uuid.uuid4().hex}.tmp"
+
+
+def is_temporary(key: str) -> bool:
+    """Whether ``temporary_key`` made it."""
+    folder, _, name = key.rpartition("/")
+    return _TEMPORARY.fullmatch(name) is not None and (not folder or is_key(folder))
 
 
 def conflict(url: str, key: str) -> ObjectConflict:

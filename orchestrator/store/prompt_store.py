@@ -2,13 +2,16 @@
 
     artifacts/<digest>/<file>          written once, verified
     published/<task>/<task_key>.json   the marker; written last and only once: this is the publication
-    snapshots/<task>/<task_key>        a tuning under way; overwritten, dropped once it is published
+    snapshots/<task>/<task_key>        a tuning under way; replaced by its tuner, dropped once published
     catalog.json                       what is served
 
 A marker's *name* says that a key is done, its content says with which digest. A digest in the name would make
 one listing tell everything, but then two writers could publish two digests for one key, and that must be
 impossible. So a plan, which only asks what is done, costs one listing (``published_keys``), and digests are
 read by many threads, for those tasks only that somebody asks about (``find_published``).
+
+Whatever changes is written on the condition that nobody else has changed it since it was read: the catalog by
+the etag that its writer passes on, a snapshot by the etag that this store remembers.
 """
 
 import time
@@ -49,6 +52,8 @@ class PromptStore:
     def __init__(self, objects: ObjectStore, clock: Callable[[], float] = time.time) -> None:
         self._objects = objects
         self._clock = clock
+        # Of each snapshot that was read or written here, by key; None if there was none.
+        self._snapshot_etags: dict[str, str | None] = {}
 
     @property
     def url(self) -> str:
@@ -76,12 +81,15 @@ class PromptStore:
         if (earlier := self.published(task, task_key)) is not None:
             return earlier
         digest = check_files(files)
-        for name in sorted(files, key=lambda name: (name == CARD, name)):
-            self._write_verified(f"artifacts/{digest}/{name}", files[name])
+        self._write_artifact(digest, files)
         marker = make_marker(task, task_key, digest, self._clock())
         key = _marker_key(task, task_key)
         self._objects.put_new(key, marker)
         standing = self._objects.get(key, max_bytes=MAX_MARKER_BYTES).data
+        if standing == marker:
+            # A sweep that listed the store before the marker was there may have taken files of an earlier,
+            # unpublished artifact with this digest. From here on none will.
+            self._write_artifact(digest, files, only_missing=True)
         # It is published now. A snapshot left behind costs a little space and is no reason to fail.
         with suppress(StoreError):
             self.drop_snapshot(task, task_key)
@@ -136,19 +144,33 @@ class PromptStore:
         return files
 
     def save_snapshot(self, task: str, task_key: str, data: bytes) -> None:
-        """Keep the state of a tuning under way, in place of any earlier one."""
-        self._objects.put(_snapshot_key(task, task_key), data)
+        """Keep the state of a tuning under way, in place of the one that was read or saved here before.
+
+        Raises:
+            ObjectConflict: Another worker saved or dropped it meanwhile: nothing was written. Whoever still
+                has the task may save again, and then replaces what the other wrote.
+        """
+        key = _snapshot_key(task, task_key)
+        etag = self._snapshot_etags.get(key)
+        with suppress(ObjectConflict):
+            if etag is not None:
+                self._snapshot_etags[key] = self._objects.put(key, data, if_match=etag)
+                return
+            self._objects.put_new(key, data)
+        if self._look_at_snapshot(key) != data:
+            raise ObjectConflict(
+                f"{self.url}/{key}: another worker saved or dropped this snapshot meanwhile; it stays"
+            )
 
     def load_snapshot(self, task: str, task_key: str) -> bytes | None:
         """The last snapshot of a tuning, if there is one."""
-        try:
-            return self._objects.get(_snapshot_key(task, task_key)).data
-        except ObjectMissing:
-            return None
+        return self._look_at_snapshot(_snapshot_key(task, task_key))
 
     def drop_snapshot(self, task: str, task_key: str) -> None:
         """Forget the snapshot of a tuning, if there is one."""
-        self._objects.delete(_snapshot_key(task, task_key))
+        key = _snapshot_key(task, task_key)
+        self._objects.delete(key)
+        self._snapshot_etags.pop(key, None)
 
     def read_catalog(self) -> tuple[Catalog, str] | None:
         """The catalog and its etag; None before the first one is written.
@@ -178,12 +200,31 @@ class PromptStore:
             raise ObjectConflict(
                 f"{self.url}/{_CATALOG}: there is one already; read it and repeat the change"
             )
-        return self._objects.get(_CATALOG).etag
+        stored = self._objects.get(_CATALOG)
+        if stored.data != catalog.to_json():
+            raise ObjectConflict(f"{self.url}/{_CATALOG}: another writer replaced it at once; read it again")
+        return stored.etag
+
+    def _look_at_snapshot(self, key: str) -> bytes | None:
+        try:
+            stored = self._objects.get(key)
+        except ObjectMissing:
+            self._snapshot_etags[key] = None
+            return None
+        self._snapshot_etags[key] = stored.etag
+        return stored.data
+
+    def _write_artifact(self, digest: str, files: Mapping[str, bytes], *, only_missing: bool = False) -> None:
+        """Write the files of an artifact, its card last."""
+        for name in sorted(files, key=lambda name: (name == CARD, name)):
+            key = f"artifacts/{digest}/{name}"
+            if not (only_missing and self._objects.exists(key)):
+                self._write_verified(key, files[name])
 
     def _write_verified(self, key: str, data: bytes) -> None:
         """Write a file whose name implies its content, so that writing it again can only mend it."""
-        self._objects.put_new(key, data)
-        if self._reads_as(key, data):
+        # One that is there is written again: its age then says that somebody is about to publish it.
+        if self._objects.put_new(key, data) and self._reads_as(key, data):
             return
         self._objects.put(key, data)
         if not self._reads_as(key, data):

@@ -24,6 +24,7 @@ from orchestrator.store.versions import (
     TaskInfo,
     VersionInfo,
     aliases_at,
+    digests_of,
     read_version,
     version_tags,
 )
@@ -149,6 +150,15 @@ class Registry:
         return {
             (task, info.digest) for task, info in infos if info.digest is not None and GATE_TAG in info.tags
         }
+
+    def referenced_digests(self) -> set[str]:
+        """Digests of all artifacts that a version of any registered model names, by tag or by source.
+
+        Raises:
+            RegistryDown: There is no MLflow, or it cannot be asked. None is made.
+        """
+        self.session.check_exists()
+        return set().union(*(digests_of(found) for found in self._search_versions("")))
 
     def set_champion(self, task: str, version: int) -> Promotion:
         """Serve a version from now on; the champion before it becomes ``previous``.

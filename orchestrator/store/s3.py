@@ -1,23 +1,34 @@
 """Objects in a bucket, by boto3, which reads credentials, region, profile and ``AWS_ENDPOINT_URL`` itself.
 
-Exclusive and guarded writes are the server's own conditional puts (``If-None-Match: *``, ``If-Match``), which
-S3 and Ceph's gateway have. Whatever is transient botocore retries; a 409, which says that another conditional
-write of the same key is under way, is retried here, because botocore does not.
+A put of one request is atomic, so nothing is written under a temporary name. Exclusive and guarded writes are
+the server's own conditional puts (``If-None-Match: *``, ``If-Match``), which S3 and Ceph's gateway have.
+
+What may pass is tried again here, and not by botocore, whose limit is a number of tries and not a time, and
+which does not count a 409 in: another conditional write of the same key is under way. A try whose answer was
+lost may have worked. The next one then finds the condition broken by its own object, which is no conflict.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from itertools import count
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    SSLError,
+)
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
 from orchestrator.store.object_store import (
+    ListedObject,
     StoredObject,
     check_key,
     check_prefix,
@@ -26,15 +37,26 @@ from orchestrator.store.object_store import (
     too_large,
     without_secrets,
 )
+from orchestrator.store.patience import GaveUp, Patience
 
 __all__ = ["S3Objects"]
 
+Result = TypeVar("Result")
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
-MAX_ATTEMPTS = 5
 MAX_CONNECTIONS = 32
 _RACE = "ConditionalRequestConflict"
 _MISSING = {"NoSuchKey", "404", "NotFound"}
+_TRANSIENT_CODES = {
+    _RACE,
+    "InternalError",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+}
+_TRANSIENT_STATUSES = {429, 500, 502, 503, 504}
 _ADVICE = {
     "NoSuchBucket": "create the bucket, or correct SHIP_STORE",
     "AccessDenied": "give these credentials read, write, delete and list on the bucket",
@@ -51,15 +73,14 @@ class S3Objects:
 
     Args:
         url: ``s3://bucket`` or ``s3://bucket/prefix``.
-        max_attempts: Tries of one request, the first included. With the time-outs of this module they bound
-            a call to about three minutes if the server takes connections and never answers, to half a
-            minute if it does not even do that.
+        patience: How long a request is tried again. A server that takes connections and never answers holds
+            up a call by one ``READ_TIMEOUT_S`` more.
 
     Raises:
         StoreError: The URL names no bucket, or its prefix is not a key.
     """
 
-    def __init__(self, url: str, *, max_attempts: int = MAX_ATTEMPTS) -> None:
+    def __init__(self, url: str, *, patience: Patience | None = None) -> None:
         parts = urlsplit(url)
         self._bucket = parts.netloc.rpartition("@")[2]
         prefix = parts.path.strip("/")
@@ -67,11 +88,11 @@ class S3Objects:
             raise StoreError(f"store {url!r}: no bucket; expected s3://bucket/prefix")
         self._root = f"{check_key(prefix)}/" if prefix else ""
         self._url = without_secrets(url).rstrip("/")
-        self._max_attempts = max_attempts
+        self._patience = patience or Patience()
 
-    def __reduce__(self) -> tuple[Callable[..., "S3Objects"], tuple[str, int]]:
+    def __reduce__(self) -> tuple[Callable[..., "S3Objects"], tuple[str, Patience]]:
         """Travel as a URL: a client cannot be pickled."""
-        return _reopen, (self._url, self._max_attempts)
+        return _reopen, (self._url, self._patience)
 
     @property
     def url(self) -> str:
@@ -80,18 +101,20 @@ class S3Objects:
 
     def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
         """Read an object."""
-        with self._errors("read", key):
+
+        def read() -> StoredObject:
             reply = self._client.get_object(Bucket=self._bucket, Key=self._key(key))
             with reply["Body"] as body:
                 if max_bytes is not None and reply["ContentLength"] > max_bytes:
                     raise too_large(self._url, key, reply["ContentLength"], max_bytes)
                 return StoredObject(data=body.read(), etag=reply["ETag"])
 
+        return self._run("read", key, read)
+
     def exists(self, key: str) -> bool:
         """Whether the object is there."""
         try:
-            with self._errors("look up", key):
-                self._client.head_object(Bucket=self._bucket, Key=self._key(key))
+            self._etag_now(key)
         except ObjectMissing:
             return False
         return True
@@ -109,23 +132,46 @@ class S3Objects:
         if if_match is None:
             return self._put(key, data)
         try:
-            return self._put(key, data, IfMatch=if_match)
+            # Without its quotes: S3 takes both, and Ceph's gateway (16) takes them for a part of it.
+            return self._put(key, data, IfMatch=if_match.strip('"'))
         except ObjectMissing:
             raise conflict(self._url, key) from None
+        except ObjectConflict:
+            if not self._has_etag(key, if_match):
+                raise
+        # Refused, although it is what is there: a server that wants the quotes.
+        return self._put(key, data, IfMatch=if_match)
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys under ``prefix``, in order."""
-        start = self._root + check_prefix(prefix)
-        with self._errors("list", prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=start)
-            for page in pages:
-                keys = (entry["Key"].removeprefix(self._root) for entry in page.get("Contents", ()))
-                yield from (key for key in keys if is_key(key))
+        return (found.key for found in self.scan(prefix))
+
+    def scan(self, prefix: str) -> Iterator[ListedObject]:
+        """Objects under ``prefix``, in order, with size and time."""
+        arguments = {"Bucket": self._bucket, "Prefix": self._root + check_prefix(prefix)}
+        while True:
+            page = self._run("list", prefix, partial(self._client.list_objects_v2, **arguments))
+            for entry in page.get("Contents", ()):
+                key = entry["Key"].removeprefix(self._root)
+                if is_key(key):
+                    modified_s = entry["LastModified"].timestamp()
+                    yield ListedObject(key=key, num_bytes=entry["Size"], modified_s=modified_s)
+            if not page.get("IsTruncated"):
+                return
+            arguments["ContinuationToken"] = page["NextContinuationToken"]
+
+    def leftovers(self) -> Iterator[ListedObject]:
+        """None: a put is whole or not there."""
+        return iter(())
+
+    def drop_leftover(self, key: str) -> None:
+        """Refuse: there are none."""
+        raise StoreError(f"{self._url}: {key[:120]!r} is not a temporary object of ours; it stays")
 
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
-        with self._errors("delete", key):
-            self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
+        path = self._key(key)
+        self._run("delete", key, lambda: self._client.delete_object(Bucket=self._bucket, Key=path))
 
     @cached_property
     def _client(self) -> Any:
@@ -135,7 +181,7 @@ class S3Objects:
             config=Config(
                 connect_timeout=CONNECT_TIMEOUT_S,
                 read_timeout=READ_TIMEOUT_S,
-                retries={"mode": "standard", "total_max_attempts": self._max_attempts},
+                retries={"mode": "standard", "total_max_attempts": 1},
                 max_pool_connections=MAX_CONNECTIONS,
             ),
         )
@@ -144,25 +190,55 @@ class S3Objects:
         return self._root + check_key(key)
 
     def _put(self, key: str, data: bytes, **condition: str) -> str:
-        with self._errors("write", key):
-            for attempt in Retrying(
-                retry=retry_if_exception(_is_race),
-                stop=stop_after_attempt(self._max_attempts),
-                wait=wait_random_exponential(multiplier=0.1, max=2),
-                reraise=True,
-            ):
-                with attempt:
-                    reply = self._client.put_object(
-                        Bucket=self._bucket, Key=self._key(key), Body=data, **condition
-                    )
+        path, tries = self._key(key), count(1)
+
+        def write() -> str:
+            is_first = next(tries) == 1
+            try:
+                reply = self._client.put_object(Bucket=self._bucket, Key=path, Body=data, **condition)
+            except ClientError as error:
+                if is_first or _status_of(error) != 412 or (etag := self._etag_if(key, data)) is None:
+                    raise
+                return etag
+            return str(reply["ETag"])
+
+        return self._run("write", key, write)
+
+    def _etag_now(self, key: str) -> str:
+        path = self._key(key)
+        reply = self._run("look up", key, lambda: self._client.head_object(Bucket=self._bucket, Key=path))
         return str(reply["ETag"])
+
+    def _has_etag(self, key: str, etag: str) -> bool:
+        try:
+            return self._etag_now(key) == etag
+        except ObjectMissing:
+            return False
+
+    def _etag_if(self, key: str, data: bytes) -> str | None:
+        """The object's etag if ``data`` is what it holds."""
+        try:
+            stored = self.get(key)
+        except ObjectMissing:
+            return None
+        return stored.etag if stored.data == data else None
+
+    def _run(self, doing: str, key: str, action: Callable[[], Result]) -> Result:
+        with self._errors(doing, key):
+            return self._patience.run(action, _is_transient)
 
     @contextmanager
     def _errors(self, doing: str, key: str) -> Iterator[None]:
         try:
             yield
         except ClientError as error:
-            raise self._translate(doing, key, error) from error
+            raise self._translate(doing, key, error, str(error)) from error
+        except GaveUp as end:
+            if isinstance(end.error, ClientError):
+                raise self._translate(doing, key, end.error, str(end)) from end
+            raise StoreError(
+                f"cannot {doing} {self._url}/{key}: {end}; check the network and AWS_ENDPOINT_URL"
+            ) from end
         except NoCredentialsError as error:
             raise StoreError(
                 f"cannot {doing} {self._url}/{key}: no credentials; set AWS_ACCESS_KEY_ID and "
@@ -173,20 +249,30 @@ class S3Objects:
                 f"cannot {doing} {self._url}/{key}: {error}; check the network and AWS_ENDPOINT_URL"
             ) from error
 
-    def _translate(self, doing: str, key: str, error: ClientError) -> StoreError:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    def _translate(self, doing: str, key: str, error: ClientError, said: str) -> StoreError:
+        code = _code_of(error)
         if code in _MISSING:
             return ObjectMissing(f"{self._url}/{key}: no such object")
-        if status == 412:
+        if _status_of(error) == 412:
             return conflict(self._url, key)
         advice = _ADVICE.get(code, "check the server's log, then run the same command again")
-        return StoreError(f"cannot {doing} {self._url}/{key}: {error}; {advice}")
+        return StoreError(f"cannot {doing} {self._url}/{key}: {said}; {advice}")
 
 
-def _reopen(url: str, max_attempts: int) -> S3Objects:
-    return S3Objects(url, max_attempts=max_attempts)
+def _reopen(url: str, patience: Patience) -> S3Objects:
+    return S3Objects(url, patience=patience)
 
 
-def _is_race(error: BaseException) -> bool:
-    return isinstance(error, ClientError) and error.response["Error"]["Code"] == _RACE
+def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, ClientError):
+        return _code_of(error) in _TRANSIENT_CODES or _status_of(error) in _TRANSIENT_STATUSES
+    # No connection, a connection that broke, no answer in time. A bad certificate stays one.
+    return isinstance(error, (HTTPClientError, IncompleteReadError)) and not isinstance(error, SSLError)
+
+
+def _code_of(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _status_of(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

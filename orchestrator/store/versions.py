@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
     "TaskInfo",
     "VersionInfo",
     "aliases_at",
+    "digests_of",
     "read_version",
     "version_tags",
 ]
@@ -30,6 +32,7 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 DIGEST_TAG, METRICS_TAG, DATA_TAG = "ship.digest", "ship.metrics", "ship.data_fingerprint"
 GATE_TAG, GATE_REASON_TAG = "ship.gate", "ship.gate_reason"
+_DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +145,12 @@ def read_version(found: Any, aliases: Mapping[str, int] | None = None) -> Versio
         run_id=found.run_id or None,
         tags=tags,
     )
+
+
+def digests_of(found: Any) -> set[str]:
+    """Digests of artifacts that a ``ModelVersion`` of MLflow's names: ours by tag, others by their source."""
+    texts = [str(found.source or ""), *(str(value) for value in (found.tags or {}).values())]
+    return {match[0] for text in texts for match in _DIGEST.finditer(text)}
 
 
 def _read_metrics(text: str | None) -> dict[str, float]:

@@ -7,9 +7,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from orchestrator.durations import describe_seconds, parse_duration
 from orchestrator.errors import ManifestError
 from orchestrator.manifest import Manifest, RefusedTask, load_manifest
-from orchestrator.terms import Terms, describe_seconds, parse_deadline, parse_duration
+from orchestrator.terms import Terms, parse_deadline
 from ship.config import TuneConfig
 
 # 2026-11-30T05:00:00Z

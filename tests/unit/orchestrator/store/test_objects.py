@@ -1,6 +1,7 @@
 """One battery of tests for all kinds of stores."""
 
 import pickle
+import time
 
 import pytest
 
@@ -100,6 +101,36 @@ def test_listing_is_by_prefix_and_in_order(objects: ObjectStore) -> None:
     assert list(objects.list("a")) == ["a/x/1", "a/y", "ab"]
     assert list(objects.list("b/1")) == ["b/1"]
     assert list(objects.list("none/")) == []
+
+
+def test_a_scan_has_sizes_and_times(objects: ObjectStore) -> None:
+    before_s = time.time()
+    objects.put("a/1", b"12345")
+    objects.put("a/2", b"")
+    objects.put("b", b"1")
+
+    found = list(objects.scan("a/"))
+
+    assert [(one.key, one.num_bytes) for one in found] == [("a/1", 5), ("a/2", 0)]
+    # S3 gives whole seconds, file systems the time of their last tick.
+    assert all(before_s - 2 < one.modified_s < time.time() + 2 for one in found)
+
+
+def test_a_store_leaves_no_temporary_objects(objects: ObjectStore) -> None:
+    objects.put("a/1", b"1")
+    objects.put_new("a/1", b"2")
+    objects.put_new("a/2", b"2")
+
+    assert list(objects.leftovers()) == []
+
+
+def test_only_temporary_objects_are_dropped_as_such(objects: ObjectStore) -> None:
+    objects.put("a/1", b"1")
+
+    with pytest.raises(StoreError, match="it stays"):
+        objects.drop_leftover("a/1")
+
+    assert objects.exists("a/1")
 
 
 def test_a_store_that_was_never_written_is_empty(objects: ObjectStore) -> None:

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -247,6 +248,68 @@ def test_snapshots_come_and_go(objects: ObjectStore) -> None:
     assert store.load_snapshot("bolts", KEY) is None
 
 
+def test_a_worker_that_lost_its_task_does_not_overwrite_its_successors_snapshot(objects: ObjectStore) -> None:
+    late, successor = PromptStore(objects), PromptStore(objects)
+    late.load_snapshot("bolts", KEY)
+    late.save_snapshot("bolts", KEY, b"epoch 1")
+    assert successor.load_snapshot("bolts", KEY) == b"epoch 1"
+    successor.save_snapshot("bolts", KEY, b"epoch 2")
+
+    with pytest.raises(ObjectConflict, match="another worker"):
+        late.save_snapshot("bolts", KEY, b"epoch 1 again")
+
+    assert successor.load_snapshot("bolts", KEY) == b"epoch 2"
+
+
+def test_a_successor_prevails_over_a_snapshot_that_came_between(objects: ObjectStore) -> None:
+    late, successor = PromptStore(objects), PromptStore(objects)
+    late.save_snapshot("bolts", KEY, b"epoch 1")
+    successor.load_snapshot("bolts", KEY)
+    late.save_snapshot("bolts", KEY, b"epoch 2, too late")
+
+    with pytest.raises(ObjectConflict):
+        successor.save_snapshot("bolts", KEY, b"epoch 3")
+    successor.save_snapshot("bolts", KEY, b"epoch 4")
+
+    assert successor.load_snapshot("bolts", KEY) == b"epoch 4"
+
+
+def test_a_snapshot_that_was_dropped_is_not_brought_back(objects: ObjectStore) -> None:
+    late, successor = PromptStore(objects), PromptStore(objects)
+    late.save_snapshot("bolts", KEY, b"epoch 1")
+    successor.publish("bolts", KEY, make_artifact())
+
+    with pytest.raises(ObjectConflict):
+        late.save_snapshot("bolts", KEY, b"epoch 2")
+
+    assert successor.load_snapshot("bolts", KEY) is None
+
+
+def test_publishing_makes_what_was_there_already_young(tmp_path: Path) -> None:
+    objects = LocalObjects(tmp_path / "store")
+    files = make_artifact()
+    for name, content in files.items():
+        objects.put(f"artifacts/{digest_of(files)}/{name}", content)
+        os.utime(folder(tmp_path, digest_of(files)) / name, (0, 0))
+
+    PromptStore(objects).publish("bolts", KEY, files)
+
+    assert all(found.modified_s > 0 for found in objects.scan("artifacts/"))
+
+
+def test_what_a_sweep_took_before_the_marker_is_written_again(tmp_path: Path) -> None:
+    class Swept(LocalObjects):
+        def put_new(self, key: str, data: bytes) -> bool:
+            if key.startswith("published/"):
+                for found in list(self.list("artifacts/")):
+                    self.delete(found)
+            return super().put_new(key, data)
+
+    publication = PromptStore(Swept(tmp_path / "store")).publish("bolts", KEY, make_artifact())
+
+    assert PromptStore(LocalObjects(tmp_path / "store")).fetch(publication.digest) == make_artifact()
+
+
 def test_publishing_drops_the_snapshot(store: PromptStore) -> None:
     store.save_snapshot("bolts", KEY, b"state")
 
@@ -269,3 +332,16 @@ def test_the_catalog_changes_hands_by_etag(objects: ObjectStore) -> None:
         store.write_catalog(first, etag)
     with pytest.raises(ObjectConflict):
         store.write_catalog(first, None)
+
+
+def test_a_first_catalog_that_was_replaced_at_once_is_a_conflict(tmp_path: Path) -> None:
+    theirs = Catalog(entries={"bolts": CatalogEntry(version=1, digest=KEY)})
+
+    class Replaced(LocalObjects):
+        def put_new(self, key: str, data: bytes) -> bool:
+            made = super().put_new(key, data)
+            self.put(key, theirs.to_json())
+            return made
+
+    with pytest.raises(ObjectConflict, match="read it again"):
+        PromptStore(Replaced(tmp_path / "store")).write_catalog(Catalog(entries={}), None)

@@ -1,0 +1,138 @@
+"""What of a store nobody needs any more: decided from listings alone, without touching the store.
+
+Whatever is younger than the limit stays, whether or not anything refers to it. An artifact is written before
+the publication that names it, so a young one without a publication may be somebody's work of this moment.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.names import is_task_name
+from orchestrator.store.artifact_files import CARD
+from orchestrator.store.catalog import is_digest
+from orchestrator.store.object_store import ListedObject
+
+__all__ = ["Garbage", "GarbageKind", "Listing", "References", "find_garbage"]
+
+GarbageKind = Literal["artifact", "snapshot", "temporary"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What is in a store.
+
+    Attributes:
+        artifacts: Objects under ``artifacts/``.
+        snapshots: Objects under ``snapshots/``.
+        leftovers: Temporary objects.
+    """
+
+    artifacts: Sequence[ListedObject]
+    snapshots: Sequence[ListedObject]
+    leftovers: Sequence[ListedObject]
+
+
+@dataclass(frozen=True, kw_only=True)
+class References:
+    """What is needed. To be read after the listing, or a publication between the two is missed.
+
+    Attributes:
+        digests: Of artifacts that a publication, a version in the registry or the catalog names.
+        published: Task and task key of everything that is published.
+    """
+
+    digests: frozenset[str]
+    published: frozenset[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Garbage:
+    """Something that can go.
+
+    Attributes:
+        kind: What it is.
+        name: Digest of an artifact, ``task/key`` of a snapshot, key of a temporary object.
+        keys: Its objects, in the order in which they are to go.
+        num_bytes: Of all of them.
+        modified_s: When the newest of them was written, seconds since the epoch.
+        reason: Why it can go.
+    """
+
+    kind: GarbageKind
+    name: str
+    keys: tuple[str, ...]
+    num_bytes: int
+    modified_s: float
+    reason: str
+
+
+def find_garbage(listing: Listing, references: References, *, before_s: float) -> list[Garbage]:
+    """What can go.
+
+    Args:
+        listing: What is there.
+        references: What is needed.
+        before_s: Limit of age; what was written at this time or later stays.
+
+    Returns:
+        Artifacts that nothing names, snapshots, and temporary objects, all of them older than the limit.
+    """
+    found = [
+        *_artifacts(listing.artifacts, references),
+        *_snapshots(listing.snapshots, references),
+        *(_temporary(leftover) for leftover in listing.leftovers),
+    ]
+    return [garbage for garbage in found if garbage.modified_s < before_s]
+
+
+def _artifacts(objects: Iterable[ListedObject], references: References) -> list[Garbage]:
+    by_digest: dict[str, list[ListedObject]] = defaultdict(list)
+    for found in objects:
+        _, digest, *name = found.key.split("/")
+        # What is not laid out as an artifact is not ours to judge.
+        if is_digest(digest) and len(name) == 1:
+            by_digest[digest].append(found)
+    return [
+        Garbage(
+            kind="artifact",
+            name=digest,
+            # Without its card it is no artifact: whoever reads it meanwhile finds none, not a damaged one.
+            keys=tuple(
+                sorted((one.key for one in files), key=lambda key: (not key.endswith(f"/{CARD}"), key))
+            ),
+            num_bytes=sum(one.num_bytes for one in files),
+            modified_s=max(one.modified_s for one in files),
+            reason="no publication, version or catalog entry names it",
+        )
+        for digest, files in by_digest.items()
+        if digest not in references.digests
+    ]
+
+
+def _snapshots(objects: Iterable[ListedObject], references: References) -> list[Garbage]:
+    found = []
+    for one in objects:
+        _, task, *key = one.key.split("/")
+        if not is_task_name(task) or len(key) != 1:
+            continue
+        is_published = (task, key[0]) in references.published
+        reason = "its task is published" if is_published else "nobody has gone on with its tuning"
+        found.append(_single("snapshot", f"{task}/{key[0]}", one, reason))
+    return found
+
+
+def _temporary(leftover: ListedObject) -> Garbage:
+    return _single("temporary", leftover.key, leftover, "its writer was killed")
+
+
+def _single(kind: GarbageKind, name: str, found: ListedObject, reason: str) -> Garbage:
+    return Garbage(
+        kind=kind,
+        name=name,
+        keys=(found.key,),
+        num_bytes=found.num_bytes,
+        modified_s=found.modified_s,
+        reason=reason,
+    )

@@ -1,0 +1,139 @@
+"""`ship gc` through the console command, with a real MLflow on sqlite."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.store.objects import open_objects
+from tests.integration.place import Place
+from tests.unit.orchestrator.store.factory import digest_of, make_artifact, make_key
+
+DAYS_S = 3 * 86400
+# SQLAlchemy 2.1 tells MLflow 3.17 of an option that it will drop.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"
+)
+
+
+class Swept:
+    """A place with a published artifact, an orphan and a snapshot, all three days old, and the command."""
+
+    def __init__(self, place: Place, patch: pytest.MonkeyPatch) -> None:
+        self.place, self._patch = place, patch
+        self.store = place.folder / "store"
+        patch.setenv("SHIP_STORE", str(self.store))
+        patch.setenv("SHIP_HOME", str(place.folder / "home"))
+        patch.setenv("MLFLOW_TRACKING_URI", place.uri)
+        place.record("bolts")
+        files = make_artifact("orphan")
+        objects = open_objects(str(self.store))
+        for name, content in files.items():
+            objects.put_new(f"artifacts/{digest_of(files)}/{name}", content)
+        self.orphan = digest_of(files)
+        self.orphan_bytes = sum(map(len, files.values()))
+        place.store.save_snapshot("nuts", make_key("nuts"), b"state")
+        self.make_older(self.store)
+
+    def make_older(self, folder: Path) -> None:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                os.utime(path, (time.time() - DAYS_S,) * 2)
+
+    def files(self) -> list[str]:
+        return sorted(str(path) for path in self.store.rglob("*") if path.is_file())
+
+    def run(self, *arguments: str) -> int:
+        self._patch.setattr(sys, "argv", ["ship", "gc", *arguments])
+        try:
+            main()
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return 0
+
+
+@pytest.fixture
+def swept(place: Place, monkeypatch: pytest.MonkeyPatch) -> Swept:
+    return Swept(place, monkeypatch)
+
+
+def test_a_dry_run_lists_and_removes_nothing(swept: Swept, capsys: pytest.CaptureFixture[str]) -> None:
+    before = swept.files()
+
+    assert swept.run("--dry-run") == 0
+
+    printed = capsys.readouterr().out
+    assert f"artifact {swept.orphan}" in printed
+    assert "3d old: no publication" in printed
+    assert "snapshot nuts/" in printed
+    assert "5 objects" in printed
+    assert "would be removed" in printed
+    assert swept.files() == before
+
+
+def test_gc_removes_what_nobody_needs_and_says_how_much(
+    swept: Swept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert swept.run("--json") == 0
+
+    said = json.loads(capsys.readouterr().out)
+    assert (said["dry_run"], said["num_objects"]) == (False, 5)
+    assert said["num_bytes"] == swept.orphan_bytes + len(b"state")
+    assert {one["kind"] for one in said["garbage"]} == {"artifact", "snapshot"}
+    assert not any(swept.orphan in path or "/snapshots/" in path for path in swept.files())
+    digest = swept.place.registry.champions()["bolts"].digest
+    assert digest_of(swept.place.store.fetch(digest)) == digest
+    assert swept.run() == 0
+    assert "0 objects, 0 bytes removed" in capsys.readouterr().out
+
+
+def test_what_is_younger_than_the_limit_stays(swept: Swept, capsys: pytest.CaptureFixture[str]) -> None:
+    before = swept.files()
+
+    assert swept.run("--older-than", "1w") == 0
+
+    assert "0 objects" in capsys.readouterr().out
+    assert swept.files() == before
+
+
+def test_a_registered_version_keeps_its_artifact_without_a_publication(swept: Swept) -> None:
+    for path in (swept.store / "published").rglob("*.json"):
+        path.unlink()
+
+    assert swept.run() == 0
+
+    digest = swept.place.registry.champions()["bolts"].digest
+    assert digest_of(swept.place.store.fetch(digest)) == digest
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///{folder}/nowhere/mlflow.db", "http://127.0.0.1:9"])
+def test_gc_refuses_without_a_registry_and_makes_none(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uri: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(folder=swept.place.folder))
+    before = swept.files()
+
+    assert swept.run() == 1
+
+    assert "MLFLOW_TRACKING_URI" in capsys.readouterr().err
+    assert swept.files() == before
+    assert not (swept.place.folder / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("age", "said"), [("1y", "such as 12h"), ("30m", "at least 1h"), ("0s", "at least 1h")]
+)
+def test_an_age_that_is_none_or_too_short_is_bad_input(
+    swept: Swept, capsys: pytest.CaptureFixture[str], age: str, said: str
+) -> None:
+    before = swept.files()
+
+    assert swept.run("--older-than", age) == 2
+
+    assert said in capsys.readouterr().err
+    assert swept.files() == before

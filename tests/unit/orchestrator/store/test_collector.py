@@ -1,0 +1,176 @@
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import RegistryError, StoreError
+from orchestrator.store.catalog import Catalog, CatalogEntry
+from orchestrator.store.collector import Collector
+from orchestrator.store.local import LocalObjects
+from orchestrator.store.object_store import ListedObject
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.prompt_store import PromptStore
+from tests.unit.orchestrator.store.factory import digest_of, make_artifact, make_key
+
+DAY_S = 86400.0
+KEY = make_key("bolts")
+
+
+class Versions:
+    """A registry that names some digests."""
+
+    def __init__(self, *digests: str) -> None:
+        self.digests = set(digests)
+
+    def referenced_digests(self) -> set[str]:
+        return self.digests
+
+
+class Down:
+    """A registry that cannot be asked."""
+
+    def referenced_digests(self) -> set[str]:
+        raise RegistryError("MLflow is down")
+
+
+class InBetween(LocalObjects):
+    """Lets something happen once, after a listing that starts with a prefix."""
+
+    def __init__(self, root: Path, prefix: str, happen: Callable[[], None]) -> None:
+        super().__init__(root)
+        self._prefix = prefix
+        self._happenings = [happen]
+
+    def scan(self, prefix: str) -> Iterator[ListedObject]:
+        found = list(super().scan(prefix))
+        if prefix.startswith(self._prefix) and self._happenings:
+            self._happenings.pop()()
+        return iter(found)
+
+
+def write_artifact(objects: ObjectStore, files: dict[str, bytes]) -> str:
+    """An artifact without a publication."""
+    digest = digest_of(files)
+    for name, content in files.items():
+        objects.put_new(f"artifacts/{digest}/{name}", content)
+    return digest
+
+
+def collector(objects: ObjectStore, *digests: str, age_s: float = 2 * DAY_S) -> Collector:
+    """Looks at the store as if some time had passed."""
+    return Collector(objects, Versions(*digests), clock=lambda: time.time() + age_s)
+
+
+def age(root: Path) -> None:
+    """Make all that is in a folder two days old."""
+    for path in root.rglob("*"):
+        if path.is_file():
+            os.utime(path, (time.time() - 2 * DAY_S,) * 2)
+
+
+def test_only_what_nothing_names_goes(objects: ObjectStore) -> None:
+    store = PromptStore(objects)
+    published = store.publish("bolts", KEY, make_artifact("bolts")).digest
+    registered = write_artifact(objects, make_artifact("registered"))
+    served = write_artifact(objects, make_artifact("served"))
+    orphan = write_artifact(objects, make_artifact("orphan"))
+    store.write_catalog(Catalog(entries={"served": CatalogEntry(version=1, digest=served)}), None)
+    store.save_snapshot("nuts", KEY, b"state")
+    sweeper = collector(objects, published, registered)
+
+    found = sweeper.find(DAY_S)
+    before = list(objects.list(""))
+    gone = sweeper.remove(found)
+
+    assert [(one.kind, one.name) for one in found] == [("artifact", orphan), ("snapshot", f"nuts/{KEY}")]
+    assert gone == found
+    removed = {key for one in found for key in one.keys}
+    assert removed < set(before)
+    assert list(objects.list("")) == [key for key in before if key not in removed]
+    for digest in (published, registered, served):
+        assert digest_of(store.fetch(digest)) == digest
+
+
+def test_an_artifact_whose_publication_has_not_followed_yet_stays(objects: ObjectStore) -> None:
+    write_artifact(objects, make_artifact())
+    PromptStore(objects).save_snapshot("bolts", KEY, b"state")
+
+    assert collector(objects, age_s=0).find(DAY_S) == []
+
+
+def test_a_publication_between_the_listing_and_the_references_counts(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    files = make_artifact()
+    write_artifact(LocalObjects(root), files)
+    age(root)
+
+    def publish() -> None:
+        # The marker alone: as late as can be.
+        LocalObjects(root).put_new(*marker(tmp_path / "elsewhere", files))
+
+    objects = InBetween(root, "snapshots/", publish)
+
+    assert Collector(objects, Versions(digest_of(files))).find(DAY_S) == []
+
+
+def test_what_is_written_again_before_it_goes_stays(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    files = make_artifact()
+    digest = write_artifact(LocalObjects(root), files)
+    age(root)
+    sweeper = Collector(LocalObjects(root), Versions())
+    found = sweeper.find(DAY_S)
+    assert [one.name for one in found] == [digest]
+    PromptStore(LocalObjects(root)).publish("bolts", KEY, files)
+
+    assert sweeper.remove(found) == []
+
+    assert PromptStore(LocalObjects(root)).fetch(digest) == files
+
+
+def test_leftovers_of_killed_writers_go_when_they_are_old(tmp_path: Path) -> None:
+    objects = LocalObjects(tmp_path / "store")
+    old, young = (tmp_path / "store" / "artifacts" / f".{digit * 32}.tmp" for digit in "01")
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"half")
+    age(tmp_path)
+    young.write_bytes(b"half")
+    sweeper = Collector(objects, Versions())
+
+    [gone] = sweeper.remove(sweeper.find(DAY_S))
+
+    assert (gone.kind, gone.num_bytes) == ("temporary", 4)
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_nothing_goes_when_the_registry_cannot_be_asked(objects: ObjectStore) -> None:
+    write_artifact(objects, make_artifact())
+
+    with pytest.raises(RegistryError, match="down"):
+        Collector(objects, Down(), clock=lambda: time.time() + 2 * DAY_S).find(DAY_S)
+
+
+def test_a_registry_that_knows_nothing_of_the_store_is_refused(objects: ObjectStore) -> None:
+    PromptStore(objects).publish("bolts", KEY, make_artifact())
+
+    with pytest.raises(RegistryError, match="MLFLOW_TRACKING_URI"):
+        collector(objects, make_key("something else")).find(DAY_S)
+
+
+@pytest.mark.parametrize("key", [f"published/bolts/{KEY}.json", "catalog.json"])
+def test_nothing_goes_while_a_reference_cannot_be_read(objects: ObjectStore, key: str) -> None:
+    write_artifact(objects, make_artifact())
+    objects.put(key, b"damaged")
+
+    with pytest.raises(StoreError, match=r"not a publication|catalog"):
+        collector(objects).find(DAY_S)
+
+
+def marker(folder: Path, files: dict[str, bytes]) -> tuple[str, bytes]:
+    """Key and content of the publication of an artifact."""
+    objects = LocalObjects(folder)
+    PromptStore(objects).publish("bolts", KEY, files)
+    [key] = objects.list("published/")
+    return key, objects.get(key).data
