@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from orchestrator.settings import EXECUTORS, Executor
+
 __all__ = ["request_options"]
 
 
@@ -23,6 +25,11 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--workers", type=click.IntRange(min=1), help="Workers at most [one a GPU, else one a CPU]."
     )
+    @click.option(
+        "--executor",
+        type=click.Choice(EXECUTORS),
+        help="Ray Train, or plain actors of which one's death harms no other [train].",
+    )
     @wraps(command)
     def with_request(
         *args: Any,
@@ -31,6 +38,7 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         max_tasks: int | None,
         keep_going: bool,
         workers: int | None,
+        executor: Executor | None,
         **options: Any,
     ) -> None:
         from orchestrator.selection import Request, Selection
@@ -40,6 +48,7 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
             keep_going=keep_going,
             max_tasks=max_tasks,
             num_workers=workers,
+            executor=executor,
         )
         command(*args, request=request, **options)
 

@@ -14,6 +14,7 @@ from orchestrator.manifest_problems import MANIFEST, Problems
 from orchestrator.manifest_schema import MANIFEST_KEYS, describe_value, find_schema_problems
 from orchestrator.manifest_settings import read_defaults, read_gates, without_none
 from orchestrator.manifest_tasks import TaskReader
+from orchestrator.settings import Executor
 from orchestrator.task_entry import RefusedTask, TaskEntry
 from orchestrator.yaml_document import YamlDocument, parse_yaml
 from ship.data import read_small_file
@@ -34,6 +35,7 @@ class Manifest:
         workers: Processes that tune at once; None leaves it to whoever runs them.
         tasks: At least one, in the order of the file, then those of ``tasks_from`` by name.
         gates: What the data must not exceed; see ``orchestrator.check``.
+        executor: What carries these: ``train`` or ``actors``; None leaves it to whoever runs them.
         max_tasks: More than that are not tuned at once; None leaves it to whoever runs them.
         refused: Tasks whose entries have problems, if the manifest was read in spite of them.
     """
@@ -43,6 +45,7 @@ class Manifest:
     workers: int | None
     tasks: tuple[TaskEntry, ...]
     gates: CheckGates = field(default_factory=CheckGates)
+    executor: Executor | None = None
     max_tasks: int | None = None
     refused: tuple[RefusedTask, ...] = ()
 
@@ -74,6 +77,7 @@ def load_manifest(path: str, *, keep_going: bool = False) -> Manifest:
         workers=value.get("workers"),
         tasks=tasks.sound(),
         gates=read_gates(problems, value.get("checks")),
+        executor=value.get("executor"),
         max_tasks=value.get("max_tasks"),
         refused=tasks.refused(),
     )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from orchestrator.settings import Executor
 from orchestrator.yaml_document import Place
 from ship.presets import Preset
 
@@ -76,6 +77,7 @@ class ManifestModel(_Model):
     )
     store: str | None = Field(None, min_length=1, description="Of prompts: a path, s3://... or any URL")
     workers: int | None = Field(None, ge=1, description="Processes that tune at once")
+    executor: Executor | None = Field(None, description="What carries the workers: Ray Train or plain actors")
     max_tasks: int | None = Field(None, ge=1, description="ship tune refuses to tune more than that at once")
     defaults: dict[str, Any] = Field({}, description="Settings, tags and terms of every task")
     preset: Preset | None = Field(None, description="Of every task that names none")

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 from orchestrator.errors import ManifestError
 from orchestrator.manifest import Manifest, RefusedTask, TaskEntry, load_manifest
+from orchestrator.settings import Executor
 
 __all__ = ["Request", "Selection"]
 
@@ -89,6 +90,7 @@ class Request:
         selection: Which of its tasks.
         keep_going: Whether the sound tasks go on where others have problems.
         max_tasks: Guard against tuning more than was meant; None takes the manifest's, else 1000.
+        executor: What carries the workers; None takes the manifest's, else Ray Train.
         num_workers: At most; None takes the manifest's, else as many as there is room for.
         refused: Task to why it is not to be tuned, for reasons that the manifest does not know.
     """
@@ -96,6 +98,7 @@ class Request:
     selection: Selection = field(default_factory=Selection)
     keep_going: bool = False
     max_tasks: int | None = None
+    executor: Executor | None = None
     num_workers: int | None = None
     refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 

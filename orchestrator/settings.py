@@ -4,12 +4,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from orchestrator.errors import ManifestError
 
-__all__ = ["Settings"]
+__all__ = ["EXECUTORS", "Executor", "Settings"]
 
+Executor = Literal["train", "actors"]
+EXECUTORS: tuple[Executor, ...] = ("train", "actors")
 DEFAULT_CACHE, DEFAULT_CACHE_GB = "~/.cache/ship", 4
 BYTES_A_GB = 1_000_000_000
 

@@ -6,21 +6,24 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import ray
 
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
-from orchestrator.settings import Settings
+from orchestrator.settings import Executor, Settings
+from orchestrator.train.actor_pool import ActorPool
 from orchestrator.train.cluster import ray_session
 from orchestrator.train.grants import LedgerPolicy
 from orchestrator.train.interruption import catch_interruption
-from orchestrator.train.pool import Pool, choose_size
 from orchestrator.train.ray_ledger import RayLedger
 from orchestrator.train.run_folder import Request
+from orchestrator.train.seat import SeatConfig
+from orchestrator.train.size import choose_size
 from orchestrator.train.status import Snapshot, TaskStatus
 from orchestrator.train.task_runner import make_task_runner
+from orchestrator.train.train_pool import TrainPool
 from orchestrator.train.worker import RunnerFactory
 
 if TYPE_CHECKING:
@@ -37,6 +40,20 @@ POLL_S = 0.5
 # Workers drop their tasks at the next epoch or heartbeat; beyond this they are ended with their Ray.
 DRAIN_S = 15.0
 MAX_STARTS_IN_VAIN = 5
+
+
+class Pool(Protocol):
+    """Processes that work until the ledger has nothing left."""
+
+    error: BaseException | None
+    """Why it ended before that, if it did."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether any worker may still be at work."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for all workers to return; False if they have not by then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +101,7 @@ def run_tasks(
     on_progress: Callable[[Snapshot], None] = lambda snapshot: None,
     requests: Requests = lambda: (),
     run: str | None = None,
+    executor: Executor = "train",
     make_runner: RunnerFactory = make_task_runner,
     policy: LedgerPolicy | None = None,
 ) -> RunSummary:
@@ -100,6 +118,7 @@ def run_tasks(
         requests: Asked about twice a second what somebody wants of the run; each comes with a function to be
             told which tasks that changed.
         run: Its name, if it has one already.
+        executor: What carries the workers: ``train`` (Ray Train) or ``actors`` (plain Ray actors).
         make_runner: Builds each worker's task runner.
         policy: Time-outs and budgets of the ledger.
 
@@ -113,15 +132,17 @@ def run_tasks(
     with ray_session(settings, run, num_workers) as session, catch_interruption() as interruption:
         ledger = RayLedger(run, specs, policy or LedgerPolicy())
         try:
-            pool = Pool(
+            size = choose_size(session, len(specs), num_workers)
+            config = SeatConfig(
                 run=run,
-                size=choose_size(session, len(specs), num_workers),
-                backbone=ray.put(backbone.to_arrays()),
+                backbone=[ray.put(backbone.to_arrays())],
                 store_url=_absolute(store_url),
-                settings=settings,
                 make_runner=make_runner,
-                folder=folder,
+                num_threads=size.cpus_per_worker,
+                cache=settings.cache,
+                cache_bytes=settings.cache_bytes,
             )
+            pool: Pool = ActorPool(config, size) if executor == "actors" else TrainPool(config, size, folder)
             follower = Follower(ledger, pool, on_events, on_progress, requests)
             summary = follower.follow(interruption)
         finally:

@@ -126,6 +126,7 @@ class Job:
                 on_progress=show,
                 requests=folder.requests,
                 run=run,
+                executor=self.request.executor or self.manifest.executor or "train",
             )
             # Heals what a lost driver or a lost spool left unrecorded; with nothing to heal it is one look.
             wanted = [(spec.name, spec.key) for spec in specs]

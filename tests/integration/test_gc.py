@@ -126,7 +126,7 @@ def test_gc_refuses_without_a_registry_and_makes_none(
 
 
 @pytest.mark.parametrize(
-    ("age", "said"), [("1y", "such as 12h"), ("30m", "at least 1h"), ("0s", "at least 1h")]
+    ("age", "said"), [("1y", "such as 30m"), ("0s", "such as 30m"), ("30m", "at least 1h")]
 )
 def test_an_age_that_is_none_or_too_short_is_bad_input(
     swept: Swept, capsys: pytest.CaptureFixture[str], age: str, said: str

@@ -18,7 +18,7 @@ import pytest
 import ray
 from ray.util import list_named_actors
 
-from orchestrator.settings import Settings
+from orchestrator.settings import EXECUTORS, Executor, Settings
 from orchestrator.terms import Terms
 from orchestrator.train.executor import run_tasks
 from orchestrator.train.grants import LedgerPolicy
@@ -132,7 +132,10 @@ def marked_processes() -> set[int]:
     return found
 
 
-def test_all_tasks_end_though_a_worker_is_killed_and_a_data_set_is_corrupt(settings: Settings) -> None:
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_all_tasks_end_though_a_worker_is_killed_and_a_data_set_is_corrupt(
+    settings: Settings, executor: Executor
+) -> None:
     store = Path(settings.store)
     store.mkdir()
     names = ["kills-worker", "corrupt", "one", "two", "three", "kills-ledger"]
@@ -153,6 +156,7 @@ def test_all_tasks_end_though_a_worker_is_killed_and_a_data_set_is_corrupt(setti
         num_workers=2,
         on_events=listen,
         on_progress=snapshots.append,
+        executor=executor,
         make_runner=make_fake_runner,
         policy=LedgerPolicy(backoff_s=0.1),
     )
@@ -169,6 +173,9 @@ def test_all_tasks_end_though_a_worker_is_killed_and_a_data_set_is_corrupt(setti
     assert len(retried) == 1
     assert "worker died" in retried[0].data["cause"]
     assert (store / "kills-ledger.started").exists()
+    if executor == "actors":
+        workers = {event.data["worker"] for event in events if event.kind == "leased"}
+        assert len(workers) == 3, "two, and one in the place of the killed one: the other worked on"
     assert snapshots[-1].all_ended
     assert not ray.is_initialized()
     assert marked_processes() == set()

@@ -2,7 +2,7 @@ import pytest
 
 from orchestrator.train.cluster import Session
 from orchestrator.train.crash_report import cause_of
-from orchestrator.train.pool import PoolSize, choose_size
+from orchestrator.train.size import PoolSize, choose_size
 
 
 def size(num_workers: int, cpus: int, use_gpu: bool = False) -> PoolSize:

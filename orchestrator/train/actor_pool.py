@@ -1,0 +1,123 @@
+"""The pool of workers as plain Ray actors: one that dies is started anew, and the others work on.
+
+Ray Train restarts its whole group when one worker dies; here only the dead one's task is taken up again. What
+Ray Train brings beside that, elasticity and devices, follows from the actors themselves: one for which the
+cluster has no room waits until there is, without holding up the others.
+"""
+
+import threading
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from orchestrator.errors import ExecutionError
+from orchestrator.train.crash_report import cause_of
+from orchestrator.train.ray_ledger import RayLedgerClient
+from orchestrator.train.seat import SeatConfig, work
+from orchestrator.train.size import PoolSize
+
+__all__ = ["ActorPool"]
+
+LOOK_EVERY_S = 0.5
+# Of one seat in a row: a process that cannot even start, such as on a node without the code.
+MAX_START_FAILURES = 5
+
+
+class _Seat:
+    """A process of the pool."""
+
+    def start(self) -> None:
+        """Answers once the process is up."""
+
+    def work(self, config: SeatConfig, seat: int, num_seats: int) -> None:
+        """Works until the ledger has nothing left."""
+        work(config, seat, num_seats, "cuda" if ray.get_gpu_ids() else "cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """What is waited for: a process that starts, or one that works."""
+
+    seat: int
+    actor: Any
+    is_start: bool
+
+
+class ActorPool:
+    """A running pool. A thread of its own looks after the actors.
+
+    Args:
+        config: For every process.
+        size: How many, and what each has.
+    """
+
+    def __init__(self, config: SeatConfig, size: PoolSize) -> None:
+        self.error: BaseException | None = None
+        self._config, self._size = config, size
+        resources: dict[str, Any] = {"num_cpus": size.cpus_per_worker, "num_gpus": 1 if size.use_gpu else 0}
+        self._actor_class = ray.remote(_Seat).options(max_restarts=0, **resources)
+        self._calls: dict[Any, _Call] = {}
+        self._failures = dict.fromkeys(range(size.num_workers), 0)
+        self._thread = threading.Thread(target=self._run, name="ray-actors", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether any worker may still be at work."""
+        return self._thread.is_alive()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for all workers to return; False if they have not by then."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._look_after()
+        # The thread's end of the line: the driver reads `error` and raises what fits.
+        except BaseException as error:
+            self.error = error
+
+    def _look_after(self) -> None:
+        ledger = RayLedgerClient(self._config.run)
+        for seat in self._failures:
+            self._start(seat)
+        while self._calls:
+            done, _ = ray.wait(list(self._calls), num_returns=1, timeout=LOOK_EVERY_S)
+            for reference in done:
+                call = self._calls.pop(reference)
+                try:
+                    ray.get(reference)
+                except RayError as error:
+                    ray.kill(call.actor)
+                    self._note(ledger, call, error)
+                    self._start(call.seat)
+                else:
+                    self._go_on(call)
+
+    def _start(self, seat: int) -> None:
+        actor = self._actor_class.remote()
+        self._calls[actor.start.remote()] = _Call(seat=seat, actor=actor, is_start=True)
+
+    def _go_on(self, call: "_Call") -> None:
+        if not call.is_start:
+            # The ledger has nothing left.
+            ray.kill(call.actor)
+            return
+        self._failures[call.seat] = 0
+        reference = call.actor.work.remote(self._config, call.seat, self._size.num_workers)
+        self._calls[reference] = replace(call, is_start=False)
+
+    def _note(self, ledger: RayLedgerClient, call: "_Call", error: RayError) -> None:
+        """Raise if the seat cannot be filled; else tell the ledger whose fault it was."""
+        if call.is_start:
+            self._failures[call.seat] += 1
+            if self._failures[call.seat] >= MAX_START_FAILURES:
+                raise ExecutionError(
+                    f"a worker could not be started {MAX_START_FAILURES} times in a row: {cause_of(error)}"
+                )
+        # A machine that is taken away is no fault of the task that was on it.
+        elif not getattr(error, "preempted", False):
+            ledger.crashed(call.seat, cause_of(error))

@@ -1,0 +1,89 @@
+"""The pool of workers: one elastic Ray Train run whose training function is the worker loop.
+
+Ray Train brings placement, devices, restarts and elasticity. Its ``report()`` waits for all workers and is
+therefore never called: workers talk to the ledger alone.
+"""
+
+import threading
+from pathlib import Path
+
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from orchestrator.train.crash_report import CrashReport
+from orchestrator.train.seat import SeatConfig, work
+from orchestrator.train.size import PoolSize
+
+__all__ = ["TrainPool"]
+
+# A resize restarts every worker: not worth it more often.
+RESIZE_INTERVAL_S = 600.0
+# Starts of the pool that fail before a worker runs, such as a node without the code.
+MAX_START_FAILURES = 10
+
+
+class TrainPool:
+    """A running pool. ``fit()`` blocks until all workers have returned, so it has a thread of its own.
+
+    Args:
+        config: For every worker.
+        size: How many, and what each has.
+        folder: Where Ray Train may write.
+    """
+
+    def __init__(self, config: SeatConfig, size: PoolSize, folder: Path) -> None:
+        self.error: BaseException | None = None
+        self._trainer = _make_trainer(config, size, folder)
+        self._thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether any worker may still be at work."""
+        return self._thread.is_alive()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for all workers to return; False if they have not by then."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _fit(self) -> None:
+        try:
+            self._trainer.fit()
+        # The thread's end of the line: the driver reads `error` and raises what fits.
+        except BaseException as error:
+            self.error = error
+
+
+def _make_trainer(config: SeatConfig, size: PoolSize, folder: Path) -> TorchTrainer:
+    resources: dict[str, float] = {"CPU": size.cpus_per_worker}
+    if size.use_gpu:
+        resources["GPU"] = 1
+    return TorchTrainer(
+        _work,
+        train_loop_config={"config": config},
+        # No tensor ever goes from worker to worker, and gloo needs no device to say so.
+        torch_config=TorchConfig(backend="gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=(1, size.num_workers),
+            use_gpu=size.use_gpu,
+            resources_per_worker=resources,
+            elastic_resize_monitor_interval_s=RESIZE_INTERVAL_S,
+        ),
+        run_config=ray.train.RunConfig(
+            name=config.run,
+            storage_path=str(folder.resolve()),
+            # The ledger's budgets bound restarts: each is charged to a task, or counted as in vain.
+            failure_config=ray.train.FailureConfig(
+                max_failures=-1, controller_failure_limit=MAX_START_FAILURES
+            ),
+            callbacks=[CrashReport(config.run)],
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+        ),
+    )
+
+
+def _work(shared: dict[str, SeatConfig]) -> None:
+    """What Ray Train runs on each worker."""
+    context = ray.train.get_context()
+    work(shared["config"], context.get_world_rank(), context.get_world_size(), str(get_device()))
