@@ -6,6 +6,7 @@ interrupted.
 Heavy packages are imported by the command that needs them, so that ``ship --help`` answers at once.
 """
 
+import contextlib
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -150,7 +151,9 @@ def tune(output: Output, manifest: str, request: "Request", check_first: bool, a
     print_refused(output.err, job.plan.refused)
     view = ProgressView(output.err if as_json else output.out)
     try:
-        report = job.run(on_progress=view.update)
+        # What libraries print, such as Ray of a dead worker, must not end in the JSON.
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            report = job.run(on_progress=view.update)
     finally:
         view.close()
     if as_json:
