@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.cli import cli, main
 from orchestrator.estimates import Speed
+from orchestrator.train.executor import RunSummary
 from tests.factories import write_backbone, write_stripes
 
 
@@ -117,6 +118,20 @@ def test_tune_with_tasks_over_budget_only_ends_with_status_1(
     assert "refused a: over its budget: tuning takes about 72 s" in printed.err
     report = json.loads(printed.out)
     assert (report["tuned"], list(report["refused"])) == ([], ["a"])
+
+
+def test_what_libraries_print_is_not_in_the_json(
+    plant: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_tasks(*_: object, **__: object) -> RunSummary:
+        print("(raylet) a worker died")
+        return RunSummary(tasks=())
+
+    monkeypatch.setattr("orchestrator.train.job.run_tasks", run_tasks)
+    assert run(monkeypatch, "tune", "manifest.yaml", "--json") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["tuned"] == []
+    assert "(raylet) a worker died" in printed.err
 
 
 def test_check_and_keep_going_refuse_what_fails_the_check(
