@@ -29,12 +29,14 @@ class EventLog:
         """How many events wait for the reader."""
         return len(self._waiting)
 
-    def append(self, event: Event) -> None:
-        """Add ``event`` at the end."""
-        self._waiting.append((self._next, event))
+    def append(self, event: Event) -> int:
+        """Add ``event`` at the end; returns its position."""
+        position = self._next
+        self._waiting.append((position, event))
         self._next += 1
         if len(self._waiting) > self._max_events:
             self._drop_epochs()
+        return position
 
     def read(self, since: int) -> tuple[Sequence[Event], int]:
         """Events from position ``since`` on, and the position to ask for next.

@@ -22,6 +22,7 @@ from orchestrator.events import Event, EventKind
 from orchestrator.train.event_log import EventLog
 from orchestrator.train.grants import Ended, Grant, Lease, LedgerPolicy, Wait
 from orchestrator.train.status import Snapshot, TaskState, TaskStatus
+from orchestrator.train.waiting import WaitingTasks
 
 if TYPE_CHECKING:
     from orchestrator.plan import TaskSpec
@@ -55,7 +56,10 @@ class Ledger:
         self._policy = policy
         self._clock = clock
         self._status = {spec.name: TaskStatus(task=spec.name, key=spec.key) for spec in specs}
-        self._in_order = sorted(self._specs, key=lambda name: _order(self._specs[name]))
+        self._waiting = WaitingTasks(sorted(self._specs, key=lambda name: _order(self._specs[name])))
+        self._num_open = len(specs)
+        # Position in the log of what happened to a task last.
+        self._changed: dict[str, int] = {}
         self._expires_s: dict[str, float] = {}
         self._seats: dict[int, str] = {}
         self._evicted: set[str] = set()
@@ -65,6 +69,9 @@ class Ledger:
         self._is_closed = False
         if earlier is not None:
             self._take_over(earlier)
+        for status in self._status.values():
+            if status.state == "pending":
+                self._waiting.put(status.task, status.not_before_s)
 
     # What workers call.
 
@@ -87,14 +94,13 @@ class Ledger:
                 self._release(replace(self._status[name], cause="the run was stopped"))
             else:
                 self._lose(name, "its worker gave it up")
-        if self._is_closed or worker in self._evicted or self._all_ended():
+        if self._is_closed or worker in self._evicted or not self._num_open:
             return Ended()
         now_s = self._clock()
-        for name in self._in_order:
-            status = self._status[name]
-            if status.state == "pending" and status.not_before_s <= now_s:
-                return self._grant(status, worker, now_s)
-        return Wait(seconds=self._policy.wait_s)
+        task = self._waiting.take(now_s)
+        if task is None:
+            return Wait(seconds=self._policy.wait_s)
+        return self._grant(self._status[task], worker, now_s)
 
     def heartbeat(self, worker: str, task: str, attempt: int, epoch: Mapping[str, Any] | None = None) -> bool:
         """Prolong a lease, and report the epoch that just ended, if any.
@@ -163,7 +169,7 @@ class Ledger:
         Returns:
             Those of them that were. None once all tasks have ended: the workers are told so and leave.
         """
-        if self._is_closed or self._all_ended():
+        if self._is_closed or not self._num_open:
             return []
         found = [name for name in tasks if self._status[name].state in ("failed", "cancelled")]
         for name in found:
@@ -177,6 +183,8 @@ class Ledger:
                 cause="taken up again on request",
             )
             self._status[name] = status
+            self._num_open += 1
+            self._waiting.put(name, status.not_before_s)
             self._record("retried", status, {"cause": status.cause})
         return found
 
@@ -189,11 +197,12 @@ class Ledger:
         self._expire()
         return self._log.read(since)
 
-    def snapshot(self) -> Snapshot:
-        """How all tasks stand now."""
+    def snapshot(self, since: int = 0) -> Snapshot:
+        """How tasks stand now: all of them, or those to which something happened from a position on."""
         self._expire()
+        changed = (status for name, status in self._status.items() if self._changed.get(name, -1) >= since)
         return Snapshot(
-            tasks=tuple(self._status.values()),
+            tasks=tuple(changed if since else self._status.values()),
             workers=dict(self._seats),
             evicted=frozenset(self._evicted),
             starts_in_vain=self._starts_in_vain,
@@ -247,6 +256,7 @@ class Ledger:
 
     def _release(self, status: TaskStatus) -> None:
         self._status[status.task] = replace(status, state="pending")
+        self._waiting.put(status.task, status.not_before_s)
         self._expires_s.pop(status.task)
         self._record("retried", status, {"cause": status.cause})
 
@@ -255,6 +265,8 @@ class Ledger:
         self._status[status.task] = replace(
             status, state=state, cause=data.get("cause"), ended_s=self._clock()
         )
+        self._num_open -= 1
+        self._waiting.remove(status.task)
         self._expires_s.pop(status.task, None)
         self._record(kind, status, data)
 
@@ -279,6 +291,7 @@ class Ledger:
             )
             if status.state == "leased":
                 self._expires_s[status.task] = now_s + self._policy.lease_s
+        self._num_open = sum(not status.has_ended for status in self._status.values())
         self._seats = dict(earlier.workers)
         self._evicted = set(earlier.evicted)
         self._starts_in_vain = earlier.starts_in_vain
@@ -296,11 +309,8 @@ class Ledger:
     def _held_by(self, worker: str) -> Iterable[str]:
         return [name for name in self._expires_s if self._status[name].worker == worker]
 
-    def _all_ended(self) -> bool:
-        return all(status.has_ended for status in self._status.values())
-
     def _record(self, kind: EventKind, status: TaskStatus, data: dict[str, Any]) -> None:
-        self._log.append(
+        self._changed[status.task] = self._log.append(
             Event(
                 kind=kind,
                 task=status.task,

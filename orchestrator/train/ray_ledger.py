@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -62,12 +63,12 @@ class LedgerActor:
         return self._incarnation, getattr(self._ledger, method)(*args)
 
     def poll(self, since: int) -> Any:
-        """``read`` and ``snapshot`` of the same moment."""
+        """``read``, and a ``snapshot`` of the same moment, of the tasks to which something happened."""
         self._called_s = time.monotonic()
         if self._ledger is None:
             return _BLANK
         events, following = self._ledger.read(since)
-        return events, following, self._ledger.snapshot()
+        return events, following, self._ledger.snapshot(since)
 
     def _watch(self, orphaned_after_s: float) -> None:
         me = ray.get_runtime_context().current_actor
@@ -182,7 +183,9 @@ class RayLedger:
             except RayActorError:
                 answer = _BLANK
             if not isinstance(answer, str):
-                events, self._since, self._latest = answer
+                events, following, changed = answer
+                self._latest = _merge(self._latest if self._since else None, changed)
+                self._since = following
                 return events, self._latest
             self._since = 0
             self._load()
@@ -209,3 +212,11 @@ class RayLedger:
 
     def _load(self) -> None:
         _ask(lambda: self._actor.load.remote(self._specs, self._policy, self._latest))
+
+
+def _merge(before: Snapshot | None, changed: Snapshot) -> Snapshot:
+    """All tasks, from all of them before and those that have changed since."""
+    if before is None:
+        return changed
+    tasks = {status.task: status for status in (*before.tasks, *changed.tasks)}
+    return replace(changed, tasks=tuple(tasks.values()))

@@ -368,3 +368,19 @@ def test_failed_and_cancelled_tasks_are_taken_up_again_on_request(clock: Clock) 
     assert take(ledger).spec.name == "a", "earlier failures no longer count"
     assert status(ledger, "a").cause == "the store is away"
     assert status(ledger, "a").ended_s is None
+
+
+def test_a_look_from_a_position_on_shows_what_happened_since(clock: Clock) -> None:
+    ledger = make(clock, "a", "b", "c")
+    _, position = ledger.read(0)
+    assert len(ledger.snapshot(position).tasks) == 3, "at the start all of them"
+    take(ledger, "w1")
+    _, position = ledger.read(position)
+    assert ledger.snapshot(position).tasks == ()
+    take(ledger, "w2")
+    ledger.heartbeat("w1", "a", 1)
+    assert [status.task for status in ledger.snapshot(position).tasks] == ["b"]
+    ledger.heartbeat("w1", "a", 1, epoch(1))
+    assert [status.task for status in ledger.snapshot(position).tasks] == ["a", "b"]
+    clock.advance(100)
+    assert [status.state for status in ledger.snapshot(position).tasks] == ["pending", "pending"]
