@@ -83,6 +83,7 @@ def run_accuracy(options: argparse.Namespace) -> None:
         seeds=options.seeds or (1 if options.quick else 3),
         num_steps=options.steps or (2 if options.quick else 100),
         batch_size=options.batch_size or 32,
+        precision=options.precision,
         vtab=vtab,
     )
     file = Path(options.json) if options.json not in (None, "-") else None
@@ -140,6 +141,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--presets", action="store_true", help="accuracy: the presets instead of methods")
     parser.add_argument("--seeds", type=int, help="accuracy: training runs of the chosen settings [3]")
     parser.add_argument("--steps", type=int, help="accuracy: optimizer steps of a training [100]")
+    parser.add_argument(
+        "--precision", choices=["float32", "bfloat16"], default="float32", help="accuracy [float32]"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="accuracy: processes of one thread each [1]")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="accuracy: also a picture (.svg, .png)")
     parser.add_argument("--vtab", type=Path, help="accuracy: folder of VTAB-1k tasks, beside our own")

@@ -22,7 +22,7 @@ import torch
 from scipy import stats
 
 from ship.backbone import Backbone, load_backbone
-from tests.benchmarks.accuracy_methods import ALL, Effort, Fit, fit_all
+from tests.benchmarks.accuracy_methods import ALL, Effort, Fit, Precision, fit_all
 from tests.benchmarks.accuracy_tasks import Problem, make_problem
 from tests.benchmarks.harness import describe_machine, peak_bytes
 from tests.benchmarks.synthetic import find_backbone
@@ -30,6 +30,7 @@ from tests.benchmarks.synthetic import find_backbone
 __all__ = ["Protocol", "interval", "mean_ranks", "measure", "render", "run"]
 
 Pair = tuple[str, str]
+SEARCH_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ class Protocol:
         seeds: Training runs of the chosen settings, 0 to ``seeds - 1``.
         num_steps: Optimizer steps of each.
         batch_size: Training pictures a step.
+        precision: Of the training, see ``TuneConfig``. Not ``auto``: rows of one table may come from several
+            machines.
         vtab: Folders of VTAB-1k tasks by name.
     """
 
@@ -50,6 +53,7 @@ class Protocol:
     seeds: int
     num_steps: int
     batch_size: int
+    precision: Precision
     vtab: dict[str, Path]
 
     def load_backbone(self) -> Backbone:
@@ -66,7 +70,17 @@ class Protocol:
             "seeds": self.seeds,
             "steps": self.num_steps,
             "batch_size": self.batch_size,
+            "precision": self.precision,
         }
+
+    def effort(self, seed: int, share: float = 1.0) -> Effort:
+        """Of one training, or of a share of it."""
+        return Effort(
+            seed=seed,
+            num_steps=math.ceil(self.num_steps * share),
+            batch_size=self.batch_size,
+            precision=self.precision,
+        )
 
 
 def run(
@@ -127,8 +141,7 @@ def _measure_pair(protocol: Protocol, pair: Pair) -> dict[str, Any]:
     task, method = pair
     backbone = protocol.load_backbone()
     problems = [make_problem(task, seed, backbone, protocol.vtab) for seed in range(protocol.seeds)]
-    row = measure(backbone, problems, method, num_steps=protocol.num_steps, batch_size=protocol.batch_size)
-    return {"task": task, "method": method, **row}
+    return {"task": task, "method": method, **measure(backbone, problems, method, protocol)}
 
 
 def _write(file: Path, text: str) -> None:
@@ -139,27 +152,25 @@ def _write(file: Path, text: str) -> None:
 
 
 def measure(
-    backbone: Backbone, problems: Sequence[Problem], method: str, *, num_steps: int, batch_size: int
+    backbone: Backbone, problems: Sequence[Problem], method: str, protocol: Protocol
 ) -> dict[str, Any]:
     """One row: the settings that validation chose, and the test accuracy of each seed."""
     candidates = ALL[method]
     clock_s, best = time.monotonic(), 0
     if len(candidates) > 1:
-        effort = Effort(seed=0, num_steps=math.ceil(num_steps / 2), batch_size=batch_size)
-        fits = fit_all(backbone, problems[0].search, method, candidates, effort)
+        fits = fit_all(backbone, problems[0].search, method, candidates, protocol.effort(0, SEARCH_SHARE))
         best = max(range(len(fits)), key=lambda i: (fits[i].accuracy, -fits[i].val_loss))
     search_s, clock_s = time.monotonic() - clock_s, time.monotonic()
     chosen = [candidates[best]]
     finals: list[Fit] = []
-    efforts = [Effort(seed=i, num_steps=num_steps, batch_size=batch_size) for i in range(len(problems))]
     peaks = [
         peak_bytes(
-            lambda effort=effort, problem=problem: finals.extend(
-                fit_all(backbone, problem.final, method, chosen, effort)
+            lambda seed=seed, problem=problem: finals.extend(
+                fit_all(backbone, problem.final, method, chosen, protocol.effort(seed))
             ),
             backbone.device,
         )
-        for effort, problem in zip(efforts, problems, strict=True)
+        for seed, problem in enumerate(problems)
     ]
     known = [peak for peak in peaks if peak is not None]
     return {

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 from ship.backbone import Backbone
 from ship.baselines.config import BaselineConfig
@@ -17,7 +17,9 @@ from ship.presets import PRESETS, Preset, choose_settings
 from ship.search import search
 from ship.tuning import PackTask, tune_pack
 
-__all__ = ["ABLATIONS", "ALL", "METHODS", "PRESET_ROWS", "Effort", "Fit", "fit_all"]
+__all__ = ["ABLATIONS", "ALL", "METHODS", "PRESET_ROWS", "Effort", "Fit", "Precision", "fit_all"]
+
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +30,13 @@ class Effort:
         seed: Of initial values and order.
         num_steps: Of the optimizer; a preset knows its own.
         batch_size: Training pictures a step.
+        precision: Of activations and frozen weights.
     """
 
     seed: int
     num_steps: int
     batch_size: int
+    precision: Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,13 +106,14 @@ def fit_all(
         effort: For each candidate.
     """
     if method in PRESET_ROWS:
-        return [_fit_preset(backbone, data, each["preset"], effort.seed) for each in candidates]
+        return [_fit_preset(backbone, data, each["preset"], effort) for each in candidates]
     kind = method.split(",")[0]
     steps_an_epoch = math.ceil(len(data.train) / effort.batch_size)
     common: dict[str, Any] = {
         "seed": effort.seed,
         "epochs": max(1, round(effort.num_steps / steps_an_epoch)),
         "batch_size": effort.batch_size,
+        "precision": effort.precision,
     }
     fitters: dict[str, Callable[[], list[Fit]]] = {
         "linear": lambda: [_fit_linear(backbone, data, effort.seed)],
@@ -121,9 +126,9 @@ def fit_all(
     return _fit_baselines(backbone, data, [BaselineConfig(**common, **each) for each in candidates])
 
 
-def _fit_preset(backbone: Backbone, data: TaskData, preset: Preset, seed: int) -> Fit:
+def _fit_preset(backbone: Backbone, data: TaskData, preset: Preset, effort: Effort) -> Fit:
     config, wanted = choose_settings(
-        TuneConfig(seed=seed),
+        TuneConfig(seed=effort.seed, precision=effort.precision),
         preset=preset,
         search=None,
         pinned=(),

@@ -66,12 +66,15 @@ def test_settings_are_chosen_by_validation_and_seeds_only_repeat(monkeypatch: py
 
     monkeypatch.setattr(accuracy, "fit_all", fit_all)
     problems = [make_problem("faces", seed, BACKBONE, {}) for seed in range(2)]
-    row = accuracy.measure(BACKBONE, problems, "lora", num_steps=7, batch_size=3)
+    protocol = accuracy.Protocol(
+        backbone="tiny", device="cpu", seeds=2, num_steps=7, batch_size=3, precision="bfloat16", vtab={}
+    )
+    row = accuracy.measure(BACKBONE, problems, "lora", protocol)
     assert row["settings"] == METHODS["lora"][2]
     assert seen == [
-        (True, 4, Effort(seed=0, num_steps=4, batch_size=3)),
-        (False, 1, Effort(seed=0, num_steps=7, batch_size=3)),
-        (False, 1, Effort(seed=1, num_steps=7, batch_size=3)),
+        (True, 4, Effort(seed=0, num_steps=4, batch_size=3, precision="bfloat16")),
+        (False, 1, Effort(seed=0, num_steps=7, batch_size=3, precision="bfloat16")),
+        (False, 1, Effort(seed=1, num_steps=7, batch_size=3, precision="bfloat16")),
     ]
 
 
