@@ -49,9 +49,9 @@ def draw_accuracies(rows: Sequence[dict[str, Any]], file: Path) -> None:
         left.hlines(np.arange(len(tasks) - 1) + 0.5, 0, 1, color="0.9", linewidth=0.8)
         left.set_xlim(right=1.01)
         left.set_xlabel("test accuracy, mean of seeds and 95% interval")
-        left.legend(loc="lower left", fontsize=8)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=7, fontsize=8)
         right.barh(methods, [ranks.get(method, np.nan) for method in methods], color=colours)
         right.invert_yaxis()
-        right.set_xlabel(f"mean rank over {len(tasks)} tasks (1 is best)")
+        right.set_xlabel("mean rank, 1 is best")
         # Without a date two runs of the same numbers draw the same bytes.
         figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
