@@ -147,6 +147,8 @@ def _check_known(view: "RunView", tasks: tuple[str, ...]) -> None:
     for task in tasks:
         check_task_name(task)
     found = view.snapshot()
+    if tasks and found is None and view.is_at_work:
+        raise ExecutionError("the run has no tasks under way yet; try again in a moment")
     known = {status.task for status in found[0].tasks} if found is not None else set()
     if unknown := [task for task in tasks if task not in known]:
         raise ExecutionError(f"no such task in the run: {', '.join(unknown)}; `ship status` lists them")

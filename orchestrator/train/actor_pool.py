@@ -5,7 +5,7 @@ Ray Train brings beside that, elasticity and devices, follows from the actors th
 cluster has no room waits until there is, without holding up the others.
 """
 
-import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from ray.exceptions import RayError
 
 from orchestrator.errors import ExecutionError
 from orchestrator.train.crash_report import cause_of
+from orchestrator.train.pool import Pool
 from orchestrator.train.ray_ledger import RayLedgerClient
 from orchestrator.train.seat import SeatConfig, work
 from orchestrator.train.size import PoolSize
@@ -45,8 +46,8 @@ class _Call:
     is_start: bool
 
 
-class ActorPool:
-    """A running pool. A thread of its own looks after the actors.
+class ActorPool(Pool):
+    """A pool of actors.
 
     Args:
         config: For every process.
@@ -54,36 +55,17 @@ class ActorPool:
     """
 
     def __init__(self, config: SeatConfig, size: PoolSize) -> None:
-        self.error: BaseException | None = None
+        super().__init__()
         self._config, self._size = config, size
         resources: dict[str, Any] = {"num_cpus": size.cpus_per_worker, "num_gpus": 1 if size.use_gpu else 0}
         self._actor_class = ray.remote(_Seat).options(max_restarts=0, **resources)
         self._calls: dict[Any, _Call] = {}
         self._failures = dict.fromkeys(range(size.num_workers), 0)
-        self._thread = threading.Thread(target=self._run, name="ray-actors", daemon=True)
-        self._thread.start()
-
-    @property
-    def is_running(self) -> bool:
-        """Whether any worker may still be at work."""
-        return self._thread.is_alive()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for all workers to return; False if they have not by then."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        try:
-            self._look_after()
-        # The thread's end of the line: the driver reads `error` and raises what fits.
-        except BaseException as error:
-            self.error = error
 
     def _look_after(self) -> None:
         ledger = RayLedgerClient(self._config.run)
         for seat in self._failures:
-            self._start(seat)
+            self._fill(seat)
         while self._calls:
             done, _ = ray.wait(list(self._calls), num_returns=1, timeout=LOOK_EVERY_S)
             for reference in done:
@@ -93,22 +75,29 @@ class ActorPool:
                 except RayError as error:
                     ray.kill(call.actor)
                     self._note(ledger, call, error)
-                    self._start(call.seat)
+                    self._fill(call.seat)
                 else:
                     self._go_on(call)
 
-    def _start(self, seat: int) -> None:
+    def _fill(self, seat: int) -> None:
         actor = self._actor_class.remote()
         self._calls[actor.start.remote()] = _Call(seat=seat, actor=actor, is_start=True)
 
     def _go_on(self, call: "_Call") -> None:
         if not call.is_start:
-            # The ledger has nothing left.
-            ray.kill(call.actor)
+            # The ledger has nothing left, neither for those that still wait for room.
+            self._drop([call, *self._starting()])
             return
         self._failures[call.seat] = 0
         reference = call.actor.work.remote(self._config, call.seat, self._size.num_workers)
         self._calls[reference] = replace(call, is_start=False)
+
+    def _starting(self) -> list["_Call"]:
+        return [self._calls.pop(reference) for reference, call in list(self._calls.items()) if call.is_start]
+
+    def _drop(self, calls: Sequence["_Call"]) -> None:
+        for call in calls:
+            ray.kill(call.actor)
 
     def _note(self, ledger: RayLedgerClient, call: "_Call", error: RayError) -> None:
         """Raise if the seat cannot be filled; else tell the ledger whose fault it was."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import ray
 
@@ -17,6 +17,7 @@ from orchestrator.train.actor_pool import ActorPool
 from orchestrator.train.cluster import ray_session
 from orchestrator.train.grants import LedgerPolicy
 from orchestrator.train.interruption import catch_interruption
+from orchestrator.train.pool import Pool
 from orchestrator.train.ray_ledger import RayLedger
 from orchestrator.train.run_folder import Request
 from orchestrator.train.seat import SeatConfig
@@ -40,20 +41,6 @@ POLL_S = 0.5
 # Workers drop their tasks at the next epoch or heartbeat; beyond this they are ended with their Ray.
 DRAIN_S = 15.0
 MAX_STARTS_IN_VAIN = 5
-
-
-class Pool(Protocol):
-    """Processes that work until the ledger has nothing left."""
-
-    error: BaseException | None
-    """Why it ended before that, if it did."""
-
-    @property
-    def is_running(self) -> bool:
-        """Whether any worker may still be at work."""
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for all workers to return; False if they have not by then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +130,7 @@ def run_tasks(
                 cache_bytes=settings.cache_bytes,
             )
             pool: Pool = ActorPool(config, size) if executor == "actors" else TrainPool(config, size, folder)
+            pool.start()
             follower = Follower(ledger, pool, on_events, on_progress, requests)
             summary = follower.follow(interruption)
         finally:

@@ -86,8 +86,8 @@ class RunFolder:
         shutil.rmtree(folder / "requests", ignore_errors=True)
         (folder / "requests").mkdir(parents=True)
         (folder / "status.json").unlink(missing_ok=True)
-        self._events = (folder / "events.jsonl").open("w", encoding="utf-8")
         _write(folder / "about.json", asdict(about))
+        self._events = (folder / "events.jsonl").open("w", encoding="utf-8")
 
     def close(self) -> None:
         """Leave the last state standing."""
@@ -124,7 +124,7 @@ class RunFolder:
                 request = None
             path.unlink(missing_ok=True)
             if request is not None:
-                yield request, partial(_write, path.with_suffix(".answer"))
+                yield request, partial(_answer, path.with_suffix(".answer"))
 
 
 class RunView:
@@ -225,7 +225,12 @@ def hold_run(home: Path, run: str, manifest: str) -> Iterator[RunFolder]:
         about = About(
             run=run, manifest=manifest, host=socket.gethostname(), pid=os.getpid(), started_s=time.time()
         )
-        held = RunFolder(folder, about)
+        try:
+            held = RunFolder(folder, about)
+        except OSError as error:
+            raise ExecutionError(
+                f"{folder}: cannot be written to ({error}); free space, or use --home"
+            ) from error
         try:
             yield held
         finally:
@@ -263,6 +268,12 @@ def _read_request(value: dict[str, Any]) -> Request:
     if value["kind"] not in ("cancel", "retry", "stop"):
         raise ValueError(f"unknown request {value['kind']!r}")
     return Request(kind=value["kind"], tasks=tuple(str(task) for task in value["tasks"]))
+
+
+def _answer(place: Path, tasks: Sequence[str]) -> None:
+    """Without room for it the asker waits in vain, but the run goes on."""
+    with suppress(OSError):
+        _write(place, list(tasks))
 
 
 def _write(path: Path, value: object) -> None:

@@ -4,13 +4,13 @@ Ray Train brings placement, devices, restarts and elasticity. Its ``report()`` w
 therefore never called: workers talk to the ledger alone.
 """
 
-import threading
 from pathlib import Path
 
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from orchestrator.train.crash_report import CrashReport
+from orchestrator.train.pool import Pool
 from orchestrator.train.seat import SeatConfig, work
 from orchestrator.train.size import PoolSize
 
@@ -22,8 +22,8 @@ RESIZE_INTERVAL_S = 600.0
 MAX_START_FAILURES = 10
 
 
-class TrainPool:
-    """A running pool. ``fit()`` blocks until all workers have returned, so it has a thread of its own.
+class TrainPool(Pool):
+    """A run of Ray Train, whose ``fit()`` blocks until all workers have returned.
 
     Args:
         config: For every worker.
@@ -32,27 +32,11 @@ class TrainPool:
     """
 
     def __init__(self, config: SeatConfig, size: PoolSize, folder: Path) -> None:
-        self.error: BaseException | None = None
+        super().__init__()
         self._trainer = _make_trainer(config, size, folder)
-        self._thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
-        self._thread.start()
 
-    @property
-    def is_running(self) -> bool:
-        """Whether any worker may still be at work."""
-        return self._thread.is_alive()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for all workers to return; False if they have not by then."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def _fit(self) -> None:
-        try:
-            self._trainer.fit()
-        # The thread's end of the line: the driver reads `error` and raises what fits.
-        except BaseException as error:
-            self.error = error
+    def _look_after(self) -> None:
+        self._trainer.fit()
 
 
 def _make_trainer(config: SeatConfig, size: PoolSize, folder: Path) -> TorchTrainer:

@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import ray
 from ray.util import list_named_actors
 
+from orchestrator.processes import end_processes
 from orchestrator.settings import EXECUTORS, Executor, Settings
 from orchestrator.terms import Terms
+from orchestrator.train import executor as executor_module
 from orchestrator.train.executor import run_tasks
 from orchestrator.train.grants import LedgerPolicy
 from orchestrator.train.ray_ledger import ACTOR_NAME
@@ -183,3 +186,28 @@ def test_all_tasks_end_though_a_worker_is_killed_and_a_data_set_is_corrupt(
     assert not ray.is_initialized()
     assert marked_processes() == set()
     assert any((settings.home / "logs").iterdir()), "a run with failures keeps Ray's logs"
+
+
+def test_actors_for_which_there_is_no_room_hold_up_nobody(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whoever waited for the second actor would wait until this test is ended.
+    monkeypatch.setattr(executor_module, "DRAIN_S", 10_000.0)
+    Path(settings.store).mkdir()
+    specs = [Spec(name, f"{number:064x}", num_images=10) for number, name in enumerate(["one", "two"])]
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        summary = run_tasks(
+            specs,
+            backbone=Weights(),
+            store_url=settings.store,
+            settings=settings,
+            num_workers=2,
+            executor="actors",
+            make_runner=make_fake_runner,
+        )
+    finally:
+        started = [psutil.Process(pid) for pid in marked_processes()]
+        ray.shutdown()
+        end_processes(started)
+    assert set(summary.done) == {"one", "two"}

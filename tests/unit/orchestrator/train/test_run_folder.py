@@ -90,7 +90,18 @@ def test_a_full_disk_costs_lines_and_not_the_run(tmp_path: Path, monkeypatch: py
     with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
         monkeypatch.setattr(run_folder, "_write", fail)
         folder.show(make_ledger("caps").snapshot())
+        (tmp_path / "run" / "requests" / "1.ask").write_text(
+            json.dumps({"kind": "cancel", "tasks": ["caps"]})
+        )
+        [(request, answer)] = folder.requests()
+        answer(["caps"])
+    assert request == Request(kind="cancel", tasks=("caps",))
     assert RunView(tmp_path).snapshot() is None
+    with (
+        pytest.raises(ExecutionError, match=r"cannot be written to .*No space left"),
+        hold_run(tmp_path, "tune-2", "lines.yaml"),
+    ):
+        pass
 
 
 def test_a_request_is_answered_once_and_rubbish_is_dropped(tmp_path: Path) -> None:
