@@ -5,7 +5,6 @@ Ray Train brings beside that, elasticity and devices, follows from the actors th
 cluster has no room waits until there is, without holding up the others.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,19 +84,16 @@ class ActorPool(Pool):
 
     def _go_on(self, call: "_Call") -> None:
         if not call.is_start:
-            # The ledger has nothing left, neither for those that still wait for room.
-            self._drop([call, *self._starting()])
+            # The ledger has nothing left, neither for those that wait for the room that this one gives up.
+            for idle in (*self._take_starting(), call):
+                ray.kill(idle.actor)
             return
         self._failures[call.seat] = 0
         reference = call.actor.work.remote(self._config, call.seat, self._size.num_workers)
         self._calls[reference] = replace(call, is_start=False)
 
-    def _starting(self) -> list["_Call"]:
+    def _take_starting(self) -> list["_Call"]:
         return [self._calls.pop(reference) for reference, call in list(self._calls.items()) if call.is_start]
-
-    def _drop(self, calls: Sequence["_Call"]) -> None:
-        for call in calls:
-            ray.kill(call.actor)
 
     def _note(self, ledger: RayLedgerClient, call: "_Call", error: RayError) -> None:
         """Raise if the seat cannot be filled; else tell the ledger whose fault it was."""

@@ -185,7 +185,8 @@ class Follower:
 
     def _grant_requests(self, known: Sequence[str], interruption: "threading.Event") -> None:
         for request, answer in self._requests():
-            tasks = [task for task in known if not request.tasks or task in request.tasks]
+            wanted = set(request.tasks)
+            tasks = [task for task in known if not wanted or task in wanted]
             if request.kind == "stop":
                 interruption.set()
                 answer(())

@@ -96,11 +96,14 @@ class Trainer:
             said: Predictions = self._model(batch.x_BCHW, batch.visible_BV)
         patch_loss = functional.mse_loss(said.patches_BNT.float(), batch.target_BNT)
         image_loss = functional.mse_loss(said.images_BG.float(), batch.target_BF)
-        content_loss = functional.binary_cross_entropy_with_logits(
-            said.contents_BM.float(), batch.contents_BM
-        )
-        loss = patch_loss + config.image_weight * image_loss + config.content_weight * content_loss
-        view_loss = torch.zeros_like(patch_loss)
+        loss = patch_loss + config.image_weight * image_loss
+        # What has no weight has no gradient either, not even one of zeros: clipping would round otherwise.
+        content_loss, view_loss = torch.zeros_like(patch_loss), torch.zeros_like(patch_loss)
+        if config.content_weight:
+            content_loss = functional.binary_cross_entropy_with_logits(
+                said.contents_BM.float(), batch.contents_BM
+            )
+            loss = loss + config.content_weight * content_loss
         if config.view_weight:
             view_loss = agreement_loss(*said.compared_BZ.float().chunk(2))
             loss = loss + config.view_weight * view_loss

@@ -23,7 +23,7 @@ from scipy import stats
 
 from ship.backbone import Backbone, load_backbone
 from tests.benchmarks.accuracy_methods import ALL, Effort, Fit, Precision, fit_all
-from tests.benchmarks.accuracy_tasks import Problem, make_problem
+from tests.benchmarks.accuracy_tasks import SURFACES, Problem, make_problem
 from tests.benchmarks.harness import describe_machine, peak_bytes
 from tests.benchmarks.synthetic import find_backbone
 
@@ -222,11 +222,17 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
     for task in tasks:
         shown = [describe(cells[task, m]) if (task, m) in cells else "-" for m in methods]
         lines.append("  ".join([f"{task:22}", *(f"{cell:>16}" for cell in shown)]))
-    means = [
-        f"{np.mean([np.mean(cells[task, m]) for task in tasks if (task, m) in cells]):.3f}" for m in methods
-    ]
-    lines.append("  ".join([f"{'mean':22}", *(f"{cell:>16}" for cell in means)]))
+    for name, members in {
+        "mean": tasks,
+        "mean of surfaces": [task for task in tasks if task in SURFACES],
+    }.items():
+        if members:
+            known = [[np.mean(cells[task, m]) for task in members if (task, m) in cells] for m in methods]
+            means = [f"{np.mean(values):.3f}" if values else "-" for values in known]
+            lines.append("  ".join([f"{name:22}", *(f"{cell:>16}" for cell in means)]))
     ranks = mean_ranks(rows)
     shown = [f"{ranks[m]:.2f}" if m in ranks else "-" for m in methods]
     lines.append("  ".join([f"{'mean rank':22}", *(f"{cell:>16}" for cell in shown)]))
+    trained = [np.median([row["num_trained"] for row in rows if row["method"] == m]) for m in methods]
+    lines.append("  ".join([f"{'trained, median':22}", *(f"{number:>16,.0f}" for number in trained)]))
     return "\n".join(lines)

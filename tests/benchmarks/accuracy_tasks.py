@@ -22,11 +22,13 @@ from ship.backbone import Backbone
 from ship.data import DataSource, Split, TaskData, load_task_data
 from ship.images import INTERPOLATIONS
 
-__all__ = ["TASKS", "Problem", "draw_sprite", "find_vtab", "make_problem"]
+__all__ = ["SURFACES", "TASKS", "Problem", "draw_sprite", "find_vtab", "make_problem"]
 
 VAL_SHARE = 0.2
 _PIXELS = 64
 _NUM_CLASSES = 16
+# Inspected for defects: what all of this is for.
+SURFACES = ("brick", "grass", "gravel")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,9 +171,7 @@ TASKS: dict[str, Callable[[int], Pictures]] = {
     "digits-5-shot": digits(5),
     "digits-20-shot": digits(20),
     "faces": faces,
-    "brick": surface("brick"),
-    "grass": surface("grass"),
-    "gravel": surface("gravel"),
+    **{name: surface(name) for name in SURFACES},
     "sprites-location": sprites("x"),
     "sprites-orientation": sprites("orientation"),
 }

@@ -2,14 +2,13 @@
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import main
 from orchestrator.store.objects import open_objects
+from tests.console import run_ship
 from tests.integration.place import Place
 from tests.unit.orchestrator.store.factory import digest_of, make_artifact, make_key
 
@@ -48,12 +47,7 @@ class Swept:
         return sorted(str(path) for path in self.store.rglob("*") if path.is_file())
 
     def run(self, *arguments: str) -> int:
-        self._patch.setattr(sys, "argv", ["ship", "gc", *arguments])
-        try:
-            main()
-        except SystemExit as ended:
-            return int(ended.code or 0)
-        return 0
+        return run_ship(self._patch, "gc", *arguments)
 
 
 @pytest.fixture

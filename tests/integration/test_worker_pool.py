@@ -22,7 +22,6 @@ from ray.util import list_named_actors
 from orchestrator.processes import end_processes
 from orchestrator.settings import EXECUTORS, Executor, Settings
 from orchestrator.terms import Terms
-from orchestrator.train import executor as executor_module
 from orchestrator.train.executor import run_tasks
 from orchestrator.train.grants import LedgerPolicy
 from orchestrator.train.ray_ledger import ACTOR_NAME
@@ -188,13 +187,10 @@ def test_all_tasks_end_though_a_worker_is_killed_and_a_data_set_is_corrupt(
     assert any((settings.home / "logs").iterdir()), "a run with failures keeps Ray's logs"
 
 
-def test_actors_for_which_there_is_no_room_hold_up_nobody(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Whoever waited for the second actor would wait until this test is ended.
-    monkeypatch.setattr(executor_module, "DRAIN_S", 10_000.0)
+def test_an_actor_that_had_no_room_is_not_started_when_all_is_done(settings: Settings) -> None:
     Path(settings.store).mkdir()
     specs = [Spec(name, f"{number:064x}", num_images=10) for number, name in enumerate(["one", "two"])]
+    snapshots = []
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         summary = run_tasks(
@@ -203,6 +199,7 @@ def test_actors_for_which_there_is_no_room_hold_up_nobody(
             store_url=settings.store,
             settings=settings,
             num_workers=2,
+            on_progress=snapshots.append,
             executor="actors",
             make_runner=make_fake_runner,
         )
@@ -211,3 +208,4 @@ def test_actors_for_which_there_is_no_room_hold_up_nobody(
         ray.shutdown()
         end_processes(started)
     assert set(summary.done) == {"one", "two"}
+    assert set(snapshots[-1].workers) == {0}, "the other would have found nothing left"

@@ -116,6 +116,23 @@ def test_intervals_and_ranks() -> None:
     assert accuracy.mean_ranks(unfinished) == accuracy.mean_ranks(rows)
 
 
+def test_the_table_has_means_ranks_and_how_much_was_trained() -> None:
+    rows = [
+        {"task": task, "method": method, "accuracies": accuracies, "num_trained": number}
+        for task, method, accuracies, number in (
+            ("faces", "x", [1.0, 0.9], 10),
+            ("brick", "x", [0.5, 0.5], 30),
+            ("grass", "x", [0.7, 0.7], 20),
+            ("faces", "y", [0.8, 0.8], 5),
+        )
+    ]
+    words = {line[:22].strip(): line[22:].split() for line in accuracy.render(rows).splitlines()}
+    assert words["mean"] == ["0.717", "0.800"]
+    assert words["mean of surfaces"] == ["0.600", "-"]
+    assert words["mean rank"] == ["1.00", "2.00"]
+    assert words["trained, median"] == ["20", "5"]
+
+
 def test_an_unknown_name_says_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"task wood: expected one of digits, .*gravel"):
         main(["accuracy", "--quick", "--task", "wood"])

@@ -7,19 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import cli, main
+from orchestrator.cli import cli
 from orchestrator.estimates import Speed
 from orchestrator.train.executor import RunSummary
+from tests.console import run_ship as run
 from tests.factories import write_backbone, write_stripes
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["ship", *arguments])
-    try:
-        main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,21 @@ def test_a_few_steps_lower_both_losses() -> None:
     assert sum(now.image_loss for now in last) < sum(now.image_loss for now in first)
     assert history[-1].step == 24
     assert history[-1].cpu_s > 0
+
+
+def test_labels_of_what_was_drawn_are_learned_if_asked_for() -> None:
+    trainer = Trainer(replace(TINY.with_steps(24), content_weight=3.0))
+    history = [trainer.run_step().content_loss for _ in range(24)]
+    assert sum(history[-3:]) < 0.8 * sum(history[:3])
+
+
+def test_what_has_no_weight_gets_no_gradient() -> None:
+    trainer = Trainer(TINY)
+    assert trainer.run_step().content_loss == 0.0
+    heads = {name: weight.grad is None for name, weight in trainer._model.named_parameters()}
+    assert heads["contents_head.weight"]
+    assert heads["projector.0.weight"]
+    assert not heads["image_head.weight"]
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 3])
