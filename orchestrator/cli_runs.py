@@ -91,11 +91,11 @@ def cancel(output: Output, tasks: tuple[str, ...], as_json: bool) -> None:
       ship cancel bottle-caps
       ship cancel
     """
-    from orchestrator.train.run_folder import Request
+    from orchestrator.train.run_folder import RunRequest
 
     view = _view(output)
     _check_known(view, tasks)
-    changed = view.ask(Request(kind="cancel" if tasks else "stop", tasks=tasks))
+    changed = view.ask(RunRequest(kind="cancel" if tasks else "stop", tasks=tasks))
     if as_json:
         output.print_json({"stopped": not tasks, "cancelled": list(changed)})
     elif tasks:
@@ -119,13 +119,13 @@ def retry(output: Output, tasks: tuple[str, ...], failed: bool, as_json: bool) -
       ship retry bottle-caps
       ship retry --failed
     """
-    from orchestrator.train.run_folder import Request
+    from orchestrator.train.run_folder import RunRequest
 
     if failed == bool(tasks):
         raise click.UsageError("name TASKS, or say --failed")
     view = _view(output)
     _check_known(view, tasks)
-    changed = view.ask(Request(kind="retry", tasks=tasks))
+    changed = view.ask(RunRequest(kind="retry", tasks=tasks))
     if as_json:
         output.print_json({"taken_up": list(changed)})
     else:

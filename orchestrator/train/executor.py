@@ -19,7 +19,7 @@ from orchestrator.train.grants import LedgerPolicy
 from orchestrator.train.interruption import catch_interruption
 from orchestrator.train.pool import Pool
 from orchestrator.train.ray_ledger import RayLedger
-from orchestrator.train.run_folder import Request
+from orchestrator.train.run_folder import RunRequest
 from orchestrator.train.seat import SeatConfig
 from orchestrator.train.size import choose_size
 from orchestrator.train.status import Snapshot, TaskStatus
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Requests", "RunSummary", "name_run", "run_tasks"]
 
-Requests = Callable[[], Iterable[tuple[Request, Callable[[Sequence[str]], None]]]]
+Requests = Callable[[], Iterable[tuple[RunRequest, Callable[[Sequence[str]], None]]]]
 
 POLL_S = 0.5
 # Workers drop their tasks at the next epoch or heartbeat; beyond this they are ended with their Ray.

@@ -28,7 +28,7 @@ from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
 from orchestrator.train.status import Snapshot, TaskStatus
 
-__all__ = ["About", "Request", "RunFolder", "RunView", "hold_run"]
+__all__ = ["About", "RunFolder", "RunRequest", "RunView", "hold_run"]
 
 RequestKind = Literal["cancel", "retry", "stop"]
 STATUS_EVERY_S = 1.0
@@ -59,7 +59,7 @@ class About:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class RunRequest:
     """What somebody asks of a run.
 
     Attributes:
@@ -115,7 +115,7 @@ class RunFolder:
         with suppress(OSError):
             _write(self._folder / "status.json", {"time_s": time.time(), **asdict(snapshot)})
 
-    def requests(self) -> Iterator[tuple[Request, Callable[[Sequence[str]], None]]]:
+    def requests(self) -> Iterator[tuple[RunRequest, Callable[[Sequence[str]], None]]]:
         """What was asked since the last look, oldest first, each with the function that answers it."""
         for path in sorted((self._folder / "requests").glob("*.ask")):
             try:
@@ -190,7 +190,7 @@ class RunView:
                     return
                 time.sleep(_POLL_S)
 
-    def ask(self, request: Request, patience_s: float = 30.0) -> tuple[str, ...]:
+    def ask(self, request: RunRequest, patience_s: float = 30.0) -> tuple[str, ...]:
         """Ask something of the run, and wait for its answer: the tasks that this changed.
 
         Raises:
@@ -264,10 +264,10 @@ def _is_worth_a_line(event: Event) -> bool:
     return epoch == num_epochs or epoch % max(1, num_epochs // EPOCHS_A_TASK) == 0
 
 
-def _read_request(value: dict[str, Any]) -> Request:
+def _read_request(value: dict[str, Any]) -> RunRequest:
     if value["kind"] not in ("cancel", "retry", "stop"):
         raise ValueError(f"unknown request {value['kind']!r}")
-    return Request(kind=value["kind"], tasks=tuple(str(task) for task in value["tasks"]))
+    return RunRequest(kind=value["kind"], tasks=tuple(str(task) for task in value["tasks"]))
 
 
 def _answer(place: Path, tasks: Sequence[str]) -> None:

@@ -226,6 +226,13 @@ def test_what_spoils_the_whole_manifest_is_an_error_all_the_same(folder: Path, t
     assert len(problems_of(folder, text, keep_going=True)) == 1
 
 
+def test_an_executor(folder: Path) -> None:
+    assert load(folder, "executor: actors\ntasks: [{name: a, data: lines}]").executor == "actors"
+    assert problems_of(folder, "executor: spark\ntasks: [{name: a, data: lines}]") == [
+        "executor (line 1): expected 'train' or 'actors', got 'spark'"
+    ]
+
+
 def test_a_limit_of_tasks(folder: Path) -> None:
     assert load(folder, "max_tasks: 3\ntasks: [{name: a, data: lines}]").max_tasks == 3
     assert problems_of(folder, "max_tasks: 0\ntasks: [{name: a, data: lines}]") == [

@@ -13,7 +13,7 @@ from orchestrator.train import executor
 from orchestrator.train.executor import Follower, run_tasks
 from orchestrator.train.grants import Lease, LedgerPolicy
 from orchestrator.train.ledger import Ledger
-from orchestrator.train.run_folder import Request
+from orchestrator.train.run_folder import RunRequest
 
 from .fakes import Clock, Spec
 
@@ -94,7 +94,11 @@ def test_an_interruption_drains_and_leaves_the_rest() -> None:
 
 def test_requests_are_granted_and_answered() -> None:
     scene = Scene("a", "b", "c")
-    asked = [Request(kind="cancel", tasks=("b", "unknown")), Request(kind="retry"), Request(kind="stop")]
+    asked = [
+        RunRequest(kind="cancel", tasks=("b", "unknown")),
+        RunRequest(kind="retry"),
+        RunRequest(kind="stop"),
+    ]
     answers = []
 
     def requests():
@@ -111,7 +115,7 @@ def test_requests_are_granted_and_answered() -> None:
 
 def test_a_run_whose_last_tasks_are_cancelled_is_over() -> None:
     scene = Scene("a", "b")
-    asked = [Request(kind="cancel")]
+    asked = [RunRequest(kind="cancel")]
 
     def requests():
         if asked:

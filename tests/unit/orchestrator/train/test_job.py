@@ -60,6 +60,7 @@ class FakePool:
     tuning_s: float = 2.0
     asked: list[str] = field(default_factory=list)
     num_workers: int | None = None
+    executor: str | None = None
     error: ExecutionError | None = None
 
     def __call__(
@@ -68,9 +69,10 @@ class FakePool:
         *,
         on_events: Callable[[Sequence[Event]], None],
         num_workers: int | None,
+        executor: str,
         **options: Any,
     ) -> RunSummary:
-        self.asked = [spec.name for spec in specs]
+        self.asked, self.executor = [spec.name for spec in specs], executor
         self.num_workers = num_workers
         for spec in specs:
             metrics = {"num_train": spec.num_images, "epochs": spec.config.epochs, "tuning_s": self.tuning_s}
@@ -182,6 +184,22 @@ def test_what_workers_publish_is_what_estimates_learn_from(
     (learned,) = RunStats(LocalObjects(plant / "home" / "store")).read(job.backbone.fingerprint)
     assert (learned.task_key, learned.num_passes, learned.time_s) == (job.plan.tasks[0].spec.key, 24 * 3, 5.0)
     assert learned.tuning_s > 0
+
+
+@pytest.mark.parametrize(
+    ("manifest", "flag", "executor"),
+    [
+        ("", None, "train"),
+        ("executor: actors\n", None, "actors"),
+        ("executor: actors\n", "train", "train"),
+        ("", "actors", "actors"),
+    ],
+)
+def test_the_flag_chooses_the_executor_then_the_manifest(
+    plant: Path, pool: FakePool, manifest: str, flag: str | None, executor: str
+) -> None:
+    prepare(plant, manifest + rows(1), executor=flag).run()
+    assert pool.executor == executor
 
 
 @pytest.mark.parametrize(("num_workers", "num_late"), [(1, 1), (2, 0)])

@@ -14,7 +14,7 @@ from orchestrator.events import Event
 from orchestrator.train import run_folder
 from orchestrator.train.grants import LedgerPolicy
 from orchestrator.train.ledger import Ledger
-from orchestrator.train.run_folder import Request, RunView, hold_run
+from orchestrator.train.run_folder import RunRequest, RunView, hold_run
 
 from .fakes import Clock, Spec, epoch
 
@@ -95,7 +95,7 @@ def test_a_full_disk_costs_lines_and_not_the_run(tmp_path: Path, monkeypatch: py
         )
         [(request, answer)] = folder.requests()
         answer(["caps"])
-    assert request == Request(kind="cancel", tasks=("caps",))
+    assert request == RunRequest(kind="cancel", tasks=("caps",))
     assert RunView(tmp_path).snapshot() is None
     with (
         pytest.raises(ExecutionError, match=r"cannot be written to .*No space left"),
@@ -108,7 +108,7 @@ def test_a_request_is_answered_once_and_rubbish_is_dropped(tmp_path: Path) -> No
     with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
         (tmp_path / "run" / "requests" / "1.ask").write_text("{")
         (tmp_path / "run" / "requests" / "2.ask").write_text(json.dumps({"kind": "format", "tasks": []}))
-        got: list[Request] = []
+        got: list[RunRequest] = []
 
         def drive() -> None:
             while not got:
@@ -118,10 +118,10 @@ def test_a_request_is_answered_once_and_rubbish_is_dropped(tmp_path: Path) -> No
 
         driver = threading.Thread(target=drive)
         driver.start()
-        changed = RunView(tmp_path).ask(Request(kind="cancel", tasks=("caps", "welds")))
+        changed = RunView(tmp_path).ask(RunRequest(kind="cancel", tasks=("caps", "welds")))
         driver.join()
         assert changed == ("caps",)
-        assert got == [Request(kind="cancel", tasks=("caps", "welds"))]
+        assert got == [RunRequest(kind="cancel", tasks=("caps", "welds"))]
         assert list((tmp_path / "run" / "requests").iterdir()) == []
 
 
@@ -129,9 +129,9 @@ def test_nobody_answers_where_no_run_is_at_work(tmp_path: Path) -> None:
     with pytest.raises(ExecutionError, match="no run is known in"):
         RunView(tmp_path).about()
     with pytest.raises(ExecutionError, match="no `ship tune` is at work in"):
-        RunView(tmp_path).ask(Request(kind="stop"))
+        RunView(tmp_path).ask(RunRequest(kind="stop"))
     with hold_run(tmp_path, "tune-1", "lines.yaml"), pytest.raises(ExecutionError, match="did not answer"):
-        RunView(tmp_path).ask(Request(kind="stop"), patience_s=0.2)
+        RunView(tmp_path).ask(RunRequest(kind="stop"), patience_s=0.2)
 
 
 def test_commands_say_how_a_run_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
