@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.factories import write_backbone, write_stripes
 
-__all__ = ["Plant", "descendants", "is_alive", "make_plant", "wait_until_gone"]
+__all__ = ["SHIP", "Plant", "descendants", "is_alive", "make_plant", "wait_until_gone"]
 
 SHIP = str(Path(sys.executable).parent / "ship")
 EPOCHS = 30

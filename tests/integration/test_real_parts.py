@@ -23,7 +23,7 @@ from orchestrator.store.recorder import Recorder
 from orchestrator.store.registry import Registry
 from tests.factories import write_backbone, write_stripes
 from tests.integration.local_services import LocalService
-from tests.integration.test_main_job import SHIP, Plant
+from tests.integration.plant import SHIP, Plant
 from tests.unit.orchestrator.store.factory import digest_of, make_artifact, make_key, tune
 
 KEY = make_key("bolts")
