@@ -57,7 +57,6 @@ class Ledger:
         self._clock = clock
         self._status = {spec.name: TaskStatus(task=spec.name, key=spec.key) for spec in specs}
         self._waiting = WaitingTasks(sorted(self._specs, key=lambda name: _order(self._specs[name])))
-        self._num_open = len(specs)
         # Position in the log of what happened to a task last.
         self._changed: dict[str, int] = {}
         self._expires_s: dict[str, float] = {}
@@ -87,14 +86,18 @@ class Ledger:
         self._seats[seat] = worker
 
     def lease(self, worker: str) -> Grant:
-        """Work for ``worker``. If it still holds a lease, it has evidently given that up."""
+        """Work for ``worker``. If it still holds a lease, it has evidently given that up.
+
+        Workers are let go only once the driver has closed the ledger: until it has read of the last
+        completion, a lost ledger takes that along, and somebody has to be there to find it in the store.
+        """
         self._expire()
         for name in self._held_by(worker):
             if self._is_closed:
                 self._release(replace(self._status[name], cause="the run was stopped"))
             else:
                 self._lose(name, "its worker gave it up")
-        if self._is_closed or worker in self._evicted or not self._num_open:
+        if self._is_closed or worker in self._evicted:
             return Ended()
         now_s = self._clock()
         task = self._waiting.take(now_s)
@@ -167,9 +170,9 @@ class Ledger:
         """Take up tasks that failed or were cancelled, as if it were for the first time.
 
         Returns:
-            Those of them that were. None once all tasks have ended: the workers are told so and leave.
+            Those of them that were. None once the ledger is closed: the workers leave.
         """
-        if self._is_closed or not self._num_open:
+        if self._is_closed:
             return []
         found = [name for name in tasks if self._status[name].state in ("failed", "cancelled")]
         for name in found:
@@ -183,7 +186,6 @@ class Ledger:
                 cause="taken up again on request",
             )
             self._status[name] = status
-            self._num_open += 1
             self._waiting.put(name, status.not_before_s)
             self._record("retried", status, {"cause": status.cause})
         return found
@@ -265,7 +267,6 @@ class Ledger:
         self._status[status.task] = replace(
             status, state=state, cause=data.get("cause"), ended_s=self._clock()
         )
-        self._num_open -= 1
         self._waiting.remove(status.task)
         self._expires_s.pop(status.task, None)
         self._record(kind, status, data)
@@ -291,7 +292,6 @@ class Ledger:
             )
             if status.state == "leased":
                 self._expires_s[status.task] = now_s + self._policy.lease_s
-        self._num_open = sum(not status.has_ended for status in self._status.values())
         self._seats = dict(earlier.workers)
         self._evicted = set(earlier.evicted)
         self._starts_in_vain = earlier.starts_in_vain

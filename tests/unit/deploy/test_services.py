@@ -24,9 +24,10 @@ folder = Path(sys.argv[1])
 TWO_PROGRAMS = """
 def run():
     with only_one(folder), Services(folder) as services:
-        note = f"trap 'echo $0 >> {folder}/ended; exit' TERM; while :; do sleep 0.05; done"
+        note = f"trap 'echo $0 >> {folder}/ended; exit' TERM; touch {folder}/$0; while :; do sleep 0.05; done"
         for name in ("first", "second"):
             services.start(name, ["sh", "-c", note, name])
+            services.wait_until(f"{name} is not up", (folder / name).exists)
         print_environment(folder, {"SECRET": "it's one"})
         services.hold()
 

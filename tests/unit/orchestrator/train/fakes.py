@@ -1,8 +1,11 @@
 """Stand-ins for tasks and clocks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from orchestrator.terms import Terms
+from orchestrator.train.ledger import Ledger
+from orchestrator.train.worker import TaskRunner, run_worker
 from ship.config import TuneConfig
 
 
@@ -34,3 +37,14 @@ class Clock:
 
 def epoch(number: int, of: int = 100, **values: float) -> dict[str, float]:
     return {"epoch": number, "num_epochs": of, "train_accuracy": 0.5, "val_accuracy": None, **values}
+
+
+def work(ledger: Ledger, run: TaskRunner, *, sleep: Callable[[float], object] = lambda seconds: None) -> int:
+    """A worker's life, beside a driver that closes the ledger as soon as all tasks have ended."""
+
+    def wait(seconds: float) -> None:
+        if ledger.snapshot().all_ended:
+            ledger.close()
+        sleep(seconds)
+
+    return run_worker(ledger, run, worker="w", sleep=wait)

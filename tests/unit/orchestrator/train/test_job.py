@@ -28,9 +28,10 @@ from orchestrator.train.job import Job, prepare_job
 from orchestrator.train.ledger import Ledger
 from orchestrator.train.status import TaskStatus
 from orchestrator.train.task_runner import TuneTask
-from orchestrator.train.worker import run_worker
 from ship.backbone import Backbone
 from tests.factories import write_backbone, write_stripes
+
+from .fakes import work
 
 
 class CountedObjects(LocalObjects):
@@ -173,7 +174,7 @@ def test_what_workers_publish_is_what_estimates_learn_from(
         **options: Any,
     ) -> RunSummary:
         ledger = Ledger(specs, LedgerPolicy(), clock=lambda: 5.0)
-        run_worker(ledger, TuneTask(backbone, PromptStore(open_objects(store_url))), worker="w")
+        work(ledger, TuneTask(backbone, PromptStore(open_objects(store_url))))
         on_events(ledger.read(0)[0])
         return RunSummary(tasks=ledger.snapshot().tasks)
 

@@ -72,6 +72,8 @@ def test_a_task_is_leased_to_one_worker_only_and_idle_ones_wait(clock: Clock) ->
     assert take(ledger, "w1").attempt == 1
     assert ledger.lease("w2") == Wait(seconds=0.5)
     assert ledger.complete("w1", "a", 1, {"digest": "d"})
+    assert ledger.lease("w2") == Wait(seconds=0.5), "until the driver has seen it and closes the ledger"
+    ledger.close()
     assert ledger.lease("w2") == Ended()
     assert kinds(ledger) == [("leased", "a"), ("published", "a")]
     assert ledger.snapshot().all_ended
@@ -122,7 +124,7 @@ def test_a_final_failure_is_final(clock: Clock) -> None:
     ledger = make(clock, "a")
     take(ledger)
     assert ledger.fail("w", "a", 1, NEVER)
-    assert ledger.lease("w") == Ended()
+    assert ledger.lease("w") == Wait(seconds=0.5)
     assert status(ledger, "a").cause == "a.png is corrupt"
     assert kinds(ledger)[-1] == ("failed", "a")
 
@@ -341,6 +343,16 @@ def test_a_lease_given_after_the_last_look_at_a_lost_ledger_is_fenced_off(clock:
     assert fresh.complete("w2", "a", again.attempt, {})
 
 
+def test_a_completion_that_went_down_with_its_ledger_is_asked_for_again(clock: Clock) -> None:
+    old = make(clock, "a")
+    take(old)
+    seen = old.snapshot()
+    assert old.complete("w", "a", 1, {})
+    assert isinstance(old.lease("w"), Wait), "the worker stays, for nobody has read of it yet"
+    fresh = Ledger([Spec("a", num_images=1000)], LedgerPolicy(), clock, seen)
+    assert take(fresh).attempt == 2
+
+
 def test_a_cancelled_task_is_taken_from_its_worker_and_given_to_nobody(clock: Clock) -> None:
     ledger = make(clock, "a", "b", "c")
     take(ledger, "w1")
@@ -350,7 +362,7 @@ def test_a_cancelled_task_is_taken_from_its_worker_and_given_to_nobody(clock: Cl
     assert take(ledger, "w1").spec.name == "c"
     assert ledger.complete("w1", "c", 1, {})
     assert ledger.cancel(["a", "c"]) == [], "what has ended stays as it is"
-    assert ledger.lease("w1") == Ended()
+    assert ledger.lease("w1") == Wait(seconds=0.5)
     assert [status.state for status in ledger.snapshot().tasks] == ["cancelled", "cancelled", "done"]
     assert [event.attempt for event in ledger.read(0)[0] if event.kind == "cancelled"] == [1, 0]
 

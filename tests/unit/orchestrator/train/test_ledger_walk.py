@@ -25,6 +25,7 @@ class Walk:
         self.ledger = Ledger(self.specs, self.policy, self.clock)
         self.events = []
         self.since = 0
+        self.seen = self.ledger.snapshot()
         self.tokens: set[tuple[str, int]] = set()
         self.held: dict[str, tuple[Lease, int]] = {}
         self.zombies: list[tuple[str, Lease]] = []
@@ -48,7 +49,8 @@ class Walk:
             weights=[80, 8, 2, 1, 8, 1],
         )[0]
         act()
-        self.drain()
+        if self.random.random() < 0.5:
+            self.look()
 
     def work(self) -> None:
         worker = self.random.choice(self.workers)
@@ -94,14 +96,17 @@ class Walk:
         )
 
     def lose_ledger(self) -> None:
-        """The ledger's process dies and is filled again from the driver's last look, which is this moment."""
-        self.drain()
-        self.ledger = Ledger(self.specs, self.policy, self.clock, self.ledger.snapshot())
+        """The ledger's process dies, is filled again from the driver's last look, and workers join again."""
+        self.ledger = Ledger(self.specs, self.policy, self.clock, self.seen)
         self.since = 0
+        for seat, worker in enumerate(self.workers):
+            self.ledger.join(worker, seat, self.num_seats)
 
-    def drain(self) -> None:
+    def look(self) -> None:
+        """What the driver does about twice a second."""
         events, self.since = self.ledger.read(self.since)
         self.events += events
+        self.seen = self.ledger.snapshot()
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -112,9 +117,10 @@ def test_invariants_hold_and_every_task_ends(seed: int) -> None:
         snapshot = walk.ledger.snapshot()
         leased = [status.worker for status in snapshot.tasks if status.state == "leased"]
         assert len(leased) == len(set(leased)), "a worker holds two leases"
-        if snapshot.all_ended:
+        if walk.seen.all_ended:
             break
-    assert walk.ledger.snapshot().all_ended
+    assert walk.seen.all_ended
+    walk.ledger.close()
     assert all(walk.ledger.lease(worker) == Ended() for worker in walk.workers)
     ends = Counter(event.task for event in walk.events if event.kind in ("published", "failed"))
     assert ends == Counter(spec.name for spec in walk.specs), "each task ends exactly once"

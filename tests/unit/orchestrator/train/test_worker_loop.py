@@ -7,10 +7,10 @@ from orchestrator.errors import ExecutionError, StoreError
 from orchestrator.train.grants import LedgerPolicy
 from orchestrator.train.heartbeat import Heartbeat
 from orchestrator.train.ledger import Ledger
-from orchestrator.train.worker import Hooks, Outcome, run_worker
+from orchestrator.train.worker import Hooks, Outcome
 from ship.errors import DataError
 
-from .fakes import Clock, Spec, epoch
+from .fakes import Clock, Spec, epoch, work
 
 RUNS_LONGER_THAN_ANY_TEST_S = 4_000
 
@@ -36,7 +36,7 @@ def publish(spec: Spec, hooks: Hooks) -> Outcome:
 
 def test_works_until_nothing_is_left(clock: Clock) -> None:
     ledger = make_ledger(clock, "a", "b", "c")
-    assert run_worker(ledger, publish, worker="w") == 3
+    assert work(ledger, publish) == 3
     published = [event for event in ledger.read(0)[0] if event.kind == "published"]
     assert [event.task for event in published] == ["a", "b", "c"]
     assert published[0].data == {
@@ -54,7 +54,7 @@ def test_a_failing_task_stops_nobody(clock: Clock) -> None:
         return publish(spec, hooks)
 
     ledger = make_ledger(clock, "bad", "good")
-    assert run_worker(ledger, run, worker="w") == 1
+    assert work(ledger, run) == 1
     assert states(ledger) == {"bad": "failed", "good": "done"}
     assert ledger.snapshot().tasks[0].cause == "a.png: not an image"
 
@@ -69,7 +69,7 @@ def test_waits_out_the_pause_of_a_task_that_may_do_better(clock: Clock) -> None:
         return publish(spec, hooks)
 
     ledger = make_ledger(clock, "a", backoff_s=2, wait_s=0.5)
-    assert run_worker(ledger, run, worker="w", sleep=clock.advance) == 1
+    assert work(ledger, run, sleep=clock.advance) == 1
     assert tries == [1_000.0, 1_002.0, 1_006.0]
 
 
@@ -78,7 +78,7 @@ def test_what_is_not_an_error_of_ours_fails_the_task_with_its_traceback(clock: C
         raise ZeroDivisionError("steps per epoch")
 
     ledger = make_ledger(clock, "a", max_attempts=2)
-    assert run_worker(ledger, run, worker="w", sleep=clock.advance) == 0
+    assert work(ledger, run, sleep=clock.advance) == 0
     event = ledger.read(0)[0][-1]
     assert event.kind == "failed"
     assert event.data["cause"] == "ZeroDivisionError: steps per epoch (failed 2 times)"
@@ -98,7 +98,7 @@ def test_a_lost_lease_is_dropped_without_a_word(clock: Clock) -> None:
         return publish(spec, hooks)
 
     ledger = make_ledger(clock, "a", "b")
-    done = run_worker(ledger, run, worker="w", sleep=lambda seconds: ledger.complete("other", "a", 2, {}))
+    done = work(ledger, run, sleep=lambda seconds: ledger.complete("other", "a", 2, {}))
     assert done == 1
     assert seen == ["a", "b"]
     assert [e.kind for e in ledger.read(0)[0] if e.task == "a"] == [
@@ -115,7 +115,7 @@ def test_completing_too_late_does_not_count(clock: Clock) -> None:
         return Outcome(digest="d", uri="u")
 
     ledger = make_ledger(clock, "a", max_losses=1)
-    assert run_worker(ledger, run, worker="w") == 0
+    assert work(ledger, run) == 0
 
 
 def test_a_poisoned_worker_reports_the_task_and_ends(clock: Clock) -> None:
@@ -124,7 +124,7 @@ def test_a_poisoned_worker_reports_the_task_and_ends(clock: Clock) -> None:
 
     ledger = make_ledger(clock, "a")
     with pytest.raises(ExecutionError, match="device is unusable"):
-        run_worker(ledger, run, worker="w")
+        work(ledger, run)
     assert ledger.snapshot().tasks[0].failures == 1
 
 
@@ -134,7 +134,7 @@ def test_a_ledger_out_of_reach_ends_the_worker_and_fails_no_task(clock: Clock) -
 
     ledger = make_ledger(clock, "a")
     with pytest.raises(ExecutionError):
-        run_worker(ledger, run, worker="w")
+        work(ledger, run)
     assert ledger.snapshot().tasks[0].failures == 0
 
 
@@ -172,7 +172,7 @@ def test_heartbeats_go_on_while_a_task_is_silent_and_end_with_it(clock: Clock) -
         assert len(heartbeats()) == 1
         return Outcome(digest="d", uri="u")
 
-    assert run_worker(ledger, run, worker="w") == 1
+    assert work(ledger, run) == 1
     assert heartbeats() == []
 
 
@@ -191,7 +191,7 @@ def test_a_lease_that_heartbeats_found_lost_is_noticed_before_publishing(clock: 
         published.append(spec.name)
         return Outcome(digest="d", uri="u")
 
-    assert run_worker(ledger, run, worker="w") == 0
+    assert work(ledger, run) == 0
     assert published == []
 
 
