@@ -84,7 +84,7 @@ class ActorPool(Pool):
 
     def _go_on(self, call: "_Call") -> None:
         if not call.is_start:
-            # The ledger is closed: nothing is left, neither for those that wait for the room that this one gives up.
+            # Nothing is left to do, neither for those that wait for the room that this one gives up.
             for idle in (*self._take_starting(), call):
                 ray.kill(idle.actor)
             return
