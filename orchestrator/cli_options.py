@@ -26,6 +26,14 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         "--workers", type=click.IntRange(min=1), help="Workers at most [one a GPU, else one a CPU]."
     )
     @click.option(
+        "--min-workers", type=click.IntRange(min=1), help="Wait until there is room for so many [1]."
+    )
+    @click.option(
+        "--pack",
+        type=click.IntRange(min=1),
+        help="Tasks that a worker tunes side by side, at most [as many as fit its memory and pay].",
+    )
+    @click.option(
         "--executor",
         type=click.Choice(EXECUTORS),
         help="Ray Train, or plain actors of which one's death harms no other [train].",
@@ -38,17 +46,23 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         max_tasks: int | None,
         keep_going: bool,
         workers: int | None,
+        min_workers: int | None,
+        pack: int | None,
         executor: Executor | None,
         **options: Any,
     ) -> None:
+        from orchestrator.pool_settings import PoolSettings
         from orchestrator.selection import Request, Selection
 
+        if workers is not None and min_workers is not None and min_workers > workers:
+            raise click.UsageError(f"--min-workers {min_workers} is more than --workers {workers}")
         request = Request(
             selection=Selection.from_flags(only, tags),
             keep_going=keep_going,
             max_tasks=max_tasks,
-            num_workers=workers,
-            executor=executor,
+            pool=PoolSettings(
+                min_workers=min_workers, max_workers=workers, executor=executor, max_fused=pack
+            ),
         )
         command(*args, request=request, **options)
 

@@ -14,7 +14,7 @@ from orchestrator.manifest_problems import MANIFEST, Problems
 from orchestrator.manifest_schema import MANIFEST_KEYS, describe_value, find_schema_problems
 from orchestrator.manifest_settings import read_defaults, read_gates, without_none
 from orchestrator.manifest_tasks import TaskReader
-from orchestrator.settings import Executor
+from orchestrator.pool_settings import PoolSettings
 from orchestrator.task_entry import RefusedTask, TaskEntry
 from orchestrator.yaml_document import YamlDocument, parse_yaml
 from ship.data import read_small_file
@@ -32,20 +32,18 @@ class Manifest:
     Attributes:
         backbone: ``bundled``, a timm name, or the path of a checkpoint.
         store: URL or path of the store of prompts; None leaves it to the settings.
-        workers: Processes that tune at once; None leaves it to whoever runs them.
         tasks: At least one, in the order of the file, then those of ``tasks_from`` by name.
         gates: What the data must not exceed; see ``orchestrator.check``.
-        executor: What carries these: ``train`` or ``actors``; None leaves it to whoever runs them.
+        pool: How its workers are made up.
         max_tasks: More than that are not tuned at once; None leaves it to whoever runs them.
         refused: Tasks whose entries have problems, if the manifest was read in spite of them.
     """
 
     backbone: str
     store: str | None
-    workers: int | None
     tasks: tuple[TaskEntry, ...]
     gates: CheckGates = field(default_factory=CheckGates)
-    executor: Executor | None = None
+    pool: PoolSettings = field(default_factory=PoolSettings)
     max_tasks: int | None = None
     refused: tuple[RefusedTask, ...] = ()
 
@@ -70,14 +68,21 @@ def load_manifest(path: str, *, keep_going: bool = False) -> Manifest:
     tasks.read(value)
     if not value.get("tasks") and not value.get("tasks_from"):
         problems.note((), "no tasks; list them under tasks, or name their folders by tasks_from")
+    fewest, most = value.get("min_workers"), value.get("workers")
+    if isinstance(fewest, int) and isinstance(most, int) and fewest > most >= 1:
+        problems.note(("min_workers",), f"expected at most the {most} of workers, got {fewest}")
     store = value.get("store")
     manifest = Manifest(
         backbone=resolver.backbone(str(value.get("backbone", "bundled"))),
         store=resolver.resolve(store) if isinstance(store, str) else None,
-        workers=value.get("workers"),
         tasks=tasks.sound(),
         gates=read_gates(problems, value.get("checks")),
-        executor=value.get("executor"),
+        pool=PoolSettings(
+            min_workers=value.get("min_workers"),
+            max_workers=value.get("workers"),
+            executor=value.get("executor"),
+            max_fused=value.get("pack"),
+        ),
         max_tasks=value.get("max_tasks"),
         refused=tasks.refused(),
     )

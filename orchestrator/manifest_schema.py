@@ -76,7 +76,9 @@ class ManifestModel(_Model):
         "bundled", min_length=1, description="bundled, a timm name, a folder, or NAME:FILE.safetensors"
     )
     store: str | None = Field(None, min_length=1, description="Of prompts: a path, s3://... or any URL")
-    workers: int | None = Field(None, ge=1, description="Processes that tune at once")
+    workers: int | None = Field(None, ge=1, description="Processes that tune at once, at most")
+    min_workers: int | None = Field(None, ge=1, description="Wait until there is room for so many")
+    pack: int | None = Field(None, ge=1, description="Tasks that a worker tunes side by side, at most")
     executor: Executor | None = Field(None, description="What carries the workers: Ray Train or plain actors")
     max_tasks: int | None = Field(None, ge=1, description="ship tune refuses to tune more than that at once")
     defaults: dict[str, Any] = Field({}, description="Settings, tags and terms of every task")

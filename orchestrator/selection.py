@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from orchestrator.errors import ManifestError
 from orchestrator.manifest import Manifest, RefusedTask, TaskEntry, load_manifest
-from orchestrator.settings import Executor
+from orchestrator.pool_settings import PoolSettings
 
 __all__ = ["Request", "Selection"]
 
@@ -90,16 +90,14 @@ class Request:
         selection: Which of its tasks.
         keep_going: Whether the sound tasks go on where others have problems.
         max_tasks: Guard against tuning more than was meant; None takes the manifest's, else 1000.
-        executor: What carries the workers; None takes the manifest's, else Ray Train.
-        num_workers: At most; None takes the manifest's, else as many as there is room for.
+        pool: How workers are to be made up; what it does not say is the manifest's.
         refused: Task to why it is not to be tuned, for reasons that the manifest does not know.
     """
 
     selection: Selection = field(default_factory=Selection)
     keep_going: bool = False
     max_tasks: int | None = None
-    executor: Executor | None = None
-    num_workers: int | None = None
+    pool: PoolSettings = field(default_factory=PoolSettings)
     refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def load(self, path: str) -> Manifest:
@@ -118,6 +116,7 @@ class Request:
             manifest,
             tasks=tuple(task for task in manifest.tasks if task.name not in self.refused),
             refused=(*manifest.refused, *late),
+            pool=self.pool.over(manifest.pool),
         )
 
 

@@ -7,6 +7,7 @@
     ├── ImageError       one image that cannot be decoded
     ├── ArtifactError    a saved prompt that is refused
     ├── TuningError      tuning that went wrong, such as a loss that is not finite
+    ├── PackError        a step of several tasks that failed; nobody knows whose fault it was
     └── SlotsFullError   no room for another prompt in a runtime
 
 Every one of them survives pickling, because Ray carries them between processes.
@@ -21,6 +22,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "ImageError",
+    "PackError",
     "ShipError",
     "SlotsFullError",
     "TuningError",
@@ -90,6 +92,18 @@ class ArtifactError(ShipError):
 
 class TuningError(ShipError):
     """Tuning cannot go on."""
+
+
+class PackError(ShipError):
+    """A step of several tasks failed, and it is not known whose fault it was. Its cause is what failed."""
+
+    @classmethod
+    def of(cls, error: Exception, num_tasks: int) -> "PackError":
+        """What each of the tasks is told."""
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        made = cls(f"a step of {num_tasks} tasks failed: {type(error).__name__}: {lines[0]}")
+        made.__cause__ = error
+        return made
 
 
 class SlotsFullError(ShipError):

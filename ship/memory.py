@@ -12,13 +12,16 @@ import torch
 from ship.backbone import BackboneInfo
 from ship.config import TuneConfig
 
-__all__ = ["free_bytes", "is_out_of_memory", "step_bytes"]
+__all__ = ["free_bytes", "is_out_of_memory", "step_bytes", "usable_bytes"]
 
 # What autograd keeps of a block for each token, in widths: the inputs of two norms, queries, keys, values,
 # two attention outputs, and four widths before the MLP's activation. Products by frozen weights keep nothing.
 _KEPT_WIDTHS = 11
 # What comes and goes within one block on the way back.
 _PASSING_WIDTHS = 22
+
+# The estimate may be off, and others use the device too.
+_USABLE_SHARE = 0.7
 
 _SAID_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -52,6 +55,11 @@ def free_bytes(device: torch.device) -> int:
     if limit is not None and used is not None:
         limits.append(limit - used)
     return max(0, min(limits))
+
+
+def usable_bytes(device: torch.device, num_sharers: int = 1) -> int:
+    """What steps may take of the memory that is free now, if so many processes share it."""
+    return int(free_bytes(device) * _USABLE_SHARE) // num_sharers
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ship.backbone import Backbone
 from ship.member import DeviceImages, Member, PackTask, TuneResult
-from ship.memory import free_bytes, is_out_of_memory, step_bytes
+from ship.memory import is_out_of_memory, step_bytes, usable_bytes
 from ship.model import forward_pack
 from ship.precision import compute_dtype
 from ship.preparation import Features, extract_features
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Pack"]
 
-# The estimate may be off, and others use the device too.
-_USABLE_SHARE = 0.7
 # A CPU is busy with fewer already; with more it was slower, for such large tensors it asks the system for
 # fresh memory each time (docs/log.md).
 _ENOUGH_CPU_IMAGES = 256
@@ -50,9 +48,7 @@ class Pack:
     ) -> None:
         self._backbone = backbone
         self._networks = {backbone.dtype: backbone}
-        self._memory_bytes = (
-            int(free_bytes(backbone.device) * _USABLE_SHARE) if memory_bytes is None else memory_bytes
-        )
+        self._memory_bytes = usable_bytes(backbone.device) if memory_bytes is None else memory_bytes
         self._members: dict[int, Member] = {}
         self._images: weakref.WeakValueDictionary[TaskData, DeviceImages] = weakref.WeakValueDictionary()
         # Of the last data that joined since the last step.

@@ -14,6 +14,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -148,6 +149,7 @@ def search(
     search_config: SearchConfig,
     *,
     on_epoch: Callable[[], None] | None = None,
+    tune_all: Callable[[Sequence[PackTask]], list[TuneResult | Exception]] | None = None,
 ) -> SearchResult:
     """Choose settings for a task.
 
@@ -158,6 +160,7 @@ def search(
         config: Gives all settings that are not searched.
         search_config: What to try.
         on_epoch: Called after each epoch of each candidate; an exception in it ends the search.
+        tune_all: Tunes the candidates of a round; by default ``tune_pack``.
 
     Raises:
         ConfigError: No candidate fits the backbone or the data.
@@ -170,7 +173,7 @@ def search(
     num_rounds = math.ceil(math.log2(len(left)))
     for number in range(1, num_rounds + 1):
         share = 2.0 ** (number - 1 - num_rounds)
-        scores = _run_round(backbone, folds, left, share, on_epoch)
+        scores = _run_round(tune_all or partial(tune_pack, backbone), folds, left, share, on_epoch)
         for candidate, (epochs, val_loss, val_accuracy) in zip(left, scores, strict=True):
             settings = {axis: getattr(candidate, axis) for axis in AXES if getattr(search_config, axis)}
             trials.append(
@@ -209,7 +212,7 @@ def make_folds(data: TaskData, seed: int) -> list[TaskData]:
 
 
 def _run_round(
-    backbone: Backbone,
+    tune_all: Callable[[Sequence[PackTask]], list[TuneResult | Exception]],
     folds: Sequence[TaskData],
     candidates: Sequence[TuneConfig],
     share: float,
@@ -233,7 +236,7 @@ def _run_round(
         for fold in folds
         for config, number in zip(candidates, epochs, strict=True)
     ]
-    outcomes = tune_pack(backbone, tasks)
+    outcomes = tune_all(tasks)
     if stopped:
         raise stopped[0]
     errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]

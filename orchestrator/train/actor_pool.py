@@ -60,6 +60,8 @@ class ActorPool(Pool):
         self._actor_class = ray.remote(_Seat).options(max_restarts=0, **resources)
         self._calls: dict[Any, _Call] = {}
         self._failures = dict.fromkeys(range(size.num_workers), 0)
+        # Up, and held back until there are enough; None once there were.
+        self._held_back: list[_Call] | None = []
 
     def _look_after(self) -> None:
         ledger = RayLedgerClient(self._config.run)
@@ -89,6 +91,16 @@ class ActorPool(Pool):
                 ray.kill(idle.actor)
             return
         self._failures[call.seat] = 0
+        if self._held_back is None:
+            self._set_to_work(call)
+            return
+        self._held_back.append(call)
+        if len(self._held_back) >= self._size.min_workers:
+            ready, self._held_back = self._held_back, None
+            for held_back in ready:
+                self._set_to_work(held_back)
+
+    def _set_to_work(self, call: "_Call") -> None:
         reference = call.actor.work.remote(self._config, call.seat, self._size.num_workers)
         self._calls[reference] = replace(call, is_start=False)
 

@@ -12,7 +12,8 @@ import ray
 
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
-from orchestrator.settings import Executor, Settings
+from orchestrator.pool_settings import PoolSettings
+from orchestrator.settings import Settings
 from orchestrator.train.actor_pool import ActorPool
 from orchestrator.train.cluster import ray_session
 from orchestrator.train.grants import LedgerPolicy
@@ -83,12 +84,11 @@ def run_tasks(
     backbone: "Backbone",
     store_url: str,
     settings: Settings,
-    num_workers: int | None = None,
+    pool: PoolSettings | None = None,
     on_events: Callable[[Sequence[Event]], None] = lambda events: None,
     on_progress: Callable[[Snapshot], None] = lambda snapshot: None,
     requests: Requests = lambda: (),
     run: str | None = None,
-    executor: Executor = "train",
     make_runner: RunnerFactory = make_task_runner,
     policy: LedgerPolicy | None = None,
 ) -> RunSummary:
@@ -99,13 +99,12 @@ def run_tasks(
         backbone: That they share.
         store_url: Of the store of prompts; a path may be relative.
         settings: Which Ray, and where local files go.
-        num_workers: At most; by default one a GPU, or a CPU where there are none.
+        pool: How workers are made up; by default one a GPU, or a CPU where there are none.
         on_events: Gets each event once, in order, in this thread. What it raises ends the run.
         on_progress: Gets a snapshot about twice a second, in this thread.
         requests: Asked about twice a second what somebody wants of the run; each comes with a function to be
             told which tasks that changed.
         run: Its name, if it has one already.
-        executor: What carries the workers: ``train`` (Ray Train) or ``actors`` (plain Ray actors).
         make_runner: Builds each worker's task runner.
         policy: Time-outs and budgets of the ledger.
 
@@ -114,24 +113,31 @@ def run_tasks(
     """
     if not specs:
         return RunSummary(tasks=())
-    run = run or name_run()
+    run, pool = run or name_run(), pool or PoolSettings()
     folder = settings.home / "train"
-    with ray_session(settings, run, num_workers) as session, catch_interruption() as interruption:
+    with (
+        ray_session(settings, run, pool.max_workers or pool.min_workers) as session,
+        catch_interruption() as interruption,
+    ):
         ledger = RayLedger(run, specs, policy or LedgerPolicy())
         try:
-            size = choose_size(session, len(specs), num_workers)
+            size = choose_size(session, len(specs), pool)
             config = SeatConfig(
                 run=run,
                 backbone=[ray.put(backbone.to_arrays())],
                 store_url=_absolute(store_url),
                 make_runner=make_runner,
                 num_threads=size.cpus_per_worker,
+                max_fused=pool.max_fused,
+                num_sharers=size.num_sharers,
                 cache=settings.cache,
                 cache_bytes=settings.cache_bytes,
             )
-            pool: Pool = ActorPool(config, size) if executor == "actors" else TrainPool(config, size, folder)
-            pool.start()
-            follower = Follower(ledger, pool, on_events, on_progress, requests)
+            workers: Pool = (
+                ActorPool(config, size) if pool.executor == "actors" else TrainPool(config, size, folder)
+            )
+            workers.start()
+            follower = Follower(ledger, workers, on_events, on_progress, requests)
             summary = follower.follow(interruption)
         finally:
             ledger.end()

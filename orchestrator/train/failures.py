@@ -4,7 +4,7 @@ import traceback
 from dataclasses import dataclass
 
 from orchestrator.errors import StoreError
-from ship.errors import ShipError
+from ship.errors import PackError, ShipError
 from ship.memory import is_out_of_memory
 
 __all__ = ["Failure", "failure_of"]
@@ -21,12 +21,14 @@ class Failure:
         detail: Traceback, where the cause does not say it all; else empty.
         is_retryable: Whether another attempt may do better.
         poisons_worker: Whether the process that it happened in is of no use any more.
+        is_shared: Whether it befell a whole pack, so that it may not be this task's fault.
     """
 
     cause: str
     detail: str = ""
     is_retryable: bool
     poisons_worker: bool = False
+    is_shared: bool = False
 
 
 def failure_of(error: Exception) -> Failure:
@@ -37,6 +39,15 @@ def failure_of(error: Exception) -> Failure:
     """
     if isinstance(error, StoreError):
         return Failure(cause=f"the store: {error}", is_retryable=True)
+    if isinstance(error, PackError):
+        source = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        return Failure(
+            cause=str(error),
+            detail=_trace(source),
+            is_retryable=True,
+            poisons_worker=_is_device_error(source),
+            is_shared=True,
+        )
     if isinstance(error, ShipError):
         return Failure(cause=str(error), is_retryable=False)
     if is_out_of_memory(error):

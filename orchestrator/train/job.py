@@ -121,12 +121,11 @@ class Job:
                 backbone=self.backbone,
                 store_url=self.settings.store,
                 settings=self.settings,
-                num_workers=self.request.num_workers or self.manifest.workers,
+                pool=self.manifest.pool,
                 on_events=handle,
                 on_progress=show,
                 requests=folder.requests,
                 run=run,
-                executor=self.request.executor or self.manifest.executor or "train",
             )
             # Heals what a lost driver or a lost spool left unrecorded; with nothing to heal it is one look.
             wanted = [(spec.name, spec.key) for spec in specs]
@@ -183,7 +182,7 @@ def prepare_job(
         published=published,
         speed=learn_speed(runs),
         keep_going=request.keep_going,
-        num_workers=request.num_workers or manifest.workers,
+        num_workers=manifest.pool.max_workers,
         now_s=time.time(),
         on_progress=on_progress,
     )

@@ -11,10 +11,15 @@ all workers when one dies, so most lost leases are nobody's fault:
 - a *loss* has no known culprit: the pool was restarted around it, or heartbeats stopped. Only
   ``max_losses`` in a row without one epoch of progress end the task.
 
+A worker may hold several leases, whose tasks it tunes as one pack. If it then dies, or a step of the pack
+fails, nobody knows through whom: each has a loss, and is a *suspect* from then on, which is leased only to a
+worker that holds nothing else. What happens to it alone is its own fault.
+
 Neither is the fencing token (``attempt``), which just counts leases.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger"]
 
+# Of one task by one lost ledger, after the driver's last look at it.
+_MAX_UNSEEN_LEASES = 100
+
 _ENDS: dict[EventKind, TaskState] = {"published": "done", "failed": "failed", "cancelled": "cancelled"}
 
 
@@ -41,6 +49,7 @@ class Ledger:
         policy: Time-outs and budgets.
         clock: Seconds since the epoch.
         earlier: What a lost ledger last said of these tasks: this one takes over from there, leases included.
+        num_lost: How many ledgers of these tasks were lost before this one.
     """
 
     def __init__(
@@ -49,6 +58,7 @@ class Ledger:
         policy: LedgerPolicy,
         clock: Callable[[], float],
         earlier: Snapshot | None = None,
+        num_lost: int = 0,
     ) -> None:
         self._specs = {spec.name: spec for spec in specs}
         if len(self._specs) != len(specs):
@@ -60,14 +70,16 @@ class Ledger:
         # Position in the log of what happened to a task last.
         self._changed: dict[str, int] = {}
         self._expires_s: dict[str, float] = {}
+        self._fewest_attempt: dict[str, int] = {}
         self._seats: dict[int, str] = {}
+        self._num_seats = 1
         self._evicted: set[str] = set()
         self._log = EventLog()
         self._starts_in_vain = 0
         self._last_crash: str | None = None
         self._is_closed = False
         if earlier is not None:
-            self._take_over(earlier)
+            self._take_over(earlier, num_lost)
         for status in self._status.values():
             if status.state == "pending":
                 self._waiting.put(status.task, status.not_before_s)
@@ -80,19 +92,23 @@ class Ledger:
             return
         if seat == 0:
             self._starts_in_vain += 1
+        self._num_seats = num_seats
         for taken, holder in list(self._seats.items()):
             if holder != worker and (taken == seat or taken >= num_seats):
                 self._evict(taken, "its worker was restarted along with the pool")
         self._seats[seat] = worker
 
-    def lease(self, worker: str) -> Grant:
-        """Work for ``worker``. If it still holds a lease, it has evidently given that up.
+    def lease(self, worker: str, held: Collection[str] = ()) -> Grant:
+        """Work for ``worker``, that still works on the tasks ``held``; any other of its it has given up.
 
-        Workers are let go only once the driver has closed the ledger: until it has read of the last
-        completion, a lost ledger takes that along, and somebody has to be there to find it in the store.
+        A worker gets another one beside those only while enough wait for the others. It is let go only once
+        the driver has closed the ledger: until the driver has read of the last completion, a lost ledger
+        takes that along, and somebody has to be there to find it in the store.
         """
         self._expire()
         for name in self._held_by(worker):
+            if name in held:
+                continue
             if self._is_closed:
                 self._release(replace(self._status[name], cause="the run was stopped"))
             else:
@@ -100,9 +116,10 @@ class Ledger:
         if self._is_closed or worker in self._evicted:
             return Ended()
         now_s = self._clock()
-        task = self._waiting.take(now_s)
-        if task is None:
+        task = self._waiting.first(now_s)
+        if task is None or (held and not self._may_join(task, held)):
             return Wait(seconds=self._policy.wait_s)
+        self._waiting.remove(task)
         return self._grant(self._status[task], worker, now_s)
 
     def heartbeat(self, worker: str, task: str, attempt: int, epoch: Mapping[str, Any] | None = None) -> bool:
@@ -136,7 +153,9 @@ class Ledger:
         status = self._live(worker, task, attempt)
         if status is None:
             return False
-        if failure.is_retryable:
+        if failure.is_shared and not status.is_suspect:
+            self._suspect(task, failure.cause)
+        elif failure.is_retryable:
             self._charge(status, failure.cause, failure.detail)
         else:
             self._end(status, "failed", {"cause": failure.cause, "detail": failure.detail})
@@ -151,8 +170,12 @@ class Ledger:
         if worker is None:
             return
         self._evicted.add(worker)
-        for name in self._held_by(worker):
-            self._charge(self._status[name], f"its worker died: {cause}", "")
+        held = self._held_by(worker)
+        for name in held:
+            if len(held) == 1:
+                self._charge(self._status[name], f"its worker died: {cause}", "")
+            else:
+                self._suspect(name, f"its worker died, with {len(held) - 1} other tasks: {cause}")
 
     def cancel(self, tasks: Iterable[str]) -> list[str]:
         """Work no more on these tasks; whoever does is told at the next heartbeat.
@@ -181,6 +204,7 @@ class Ledger:
                 state="pending",
                 failures=0,
                 losses=0,
+                is_suspect=False,
                 ended_s=None,
                 not_before_s=0.0,
                 cause="taken up again on request",
@@ -218,7 +242,7 @@ class Ledger:
             status,
             state="leased",
             worker=worker,
-            attempt=status.attempt + 1,
+            attempt=max(status.attempt + 1, self._fewest_attempt.get(status.task, 0)),
             epoch=0,
             started_s=now_s,
             first_epoch=0,
@@ -256,6 +280,11 @@ class Ledger:
             return
         self._release(replace(status, losses=losses, cause=cause))
 
+    def _suspect(self, name: str, cause: str) -> None:
+        """Take a lease back; the task is tuned alone from now on."""
+        self._status[name] = replace(self._status[name], is_suspect=True)
+        self._lose(name, cause)
+
     def _release(self, status: TaskStatus) -> None:
         self._status[status.task] = replace(status, state="pending")
         self._waiting.put(status.task, status.not_before_s)
@@ -282,14 +311,13 @@ class Ledger:
         for name in self._held_by(worker):
             self._lose(name, cause)
 
-    def _take_over(self, earlier: Snapshot) -> None:
+    def _take_over(self, earlier: Snapshot, num_lost: int) -> None:
         now_s = self._clock()
         for status in earlier.tasks:
-            # A lease given after `earlier` was taken is unknown here: skip its token, so that none is
-            # ever given twice.
-            self._status[status.task] = (
-                replace(status, attempt=status.attempt + 1) if status.state == "pending" else status
-            )
+            self._status[status.task] = status
+            # Leases that a lost ledger gave after `earlier` was taken are unknown here: skip their tokens, so
+            # that none is ever given twice.
+            self._fewest_attempt[status.task] = status.attempt + 1 + num_lost * _MAX_UNSEEN_LEASES
             if status.state == "leased":
                 self._expires_s[status.task] = now_s + self._policy.lease_s
         self._seats = dict(earlier.workers)
@@ -306,7 +334,13 @@ class Ledger:
         is_live = status.state == "leased" and (status.worker, status.attempt) == (worker, attempt)
         return status if is_live else None
 
-    def _held_by(self, worker: str) -> Iterable[str]:
+    def _may_join(self, task: str, held: Collection[str]) -> bool:
+        """Whether a worker that holds some tasks may have this one too."""
+        is_alone = any(self._status[name].is_suspect for name in (task, *held))
+        # Towards the end a worker must not sit on what another could do now.
+        return not is_alone and len(held) < math.ceil(len(self._waiting) / self._num_seats)
+
+    def _held_by(self, worker: str) -> Sequence[str]:
         return [name for name in self._expires_s if self._status[name].worker == worker]
 
     def _record(self, kind: EventKind, status: TaskStatus, data: dict[str, Any]) -> None:

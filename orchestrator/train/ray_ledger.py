@@ -8,7 +8,7 @@ it last saw, and workers wait until it has. What was lost in between is found ag
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,10 +50,12 @@ class LedgerActor:
         self._called_s = time.monotonic()
         threading.Thread(target=self._watch, args=(orphaned_after_s,), daemon=True).start()
 
-    def load(self, specs: Sequence["TaskSpec"], policy: LedgerPolicy, earlier: Snapshot | None) -> None:
+    def load(
+        self, specs: Sequence["TaskSpec"], policy: LedgerPolicy, earlier: Snapshot | None, num_lost: int
+    ) -> None:
         """Fill a blank ledger; one that is filled stays as it is."""
         if self._ledger is None:
-            self._ledger = Ledger(specs, policy, time.time, earlier)
+            self._ledger = Ledger(specs, policy, time.time, earlier, num_lost)
 
     def call(self, method: str, *args: Any) -> Any:
         """Call a method of the ledger, if there is one; tells which incarnation of this actor answers."""
@@ -118,9 +120,9 @@ class RayLedgerClient:
         """See ``Ledger.crashed``."""
         self._call("crashed", seat, cause)
 
-    def lease(self, worker: str) -> Grant:
+    def lease(self, worker: str, held: Collection[str] = ()) -> Grant:
         """See ``Ledger.lease``."""
-        grant: Grant = self._call("lease", worker)
+        grant: Grant = self._call("lease", worker, held)
         return grant
 
     def heartbeat(self, worker: str, task: str, attempt: int, epoch: Mapping[str, Any] | None = None) -> bool:
@@ -158,6 +160,7 @@ class RayLedger:
     def __init__(self, run: str, specs: Sequence["TaskSpec"], policy: LedgerPolicy) -> None:
         self._specs, self._policy = specs, policy
         self._since = 0
+        self._num_loads = 0
         self._latest: Snapshot | None = None
         node = ray.get_runtime_context().get_node_id()
         self._actor = (
@@ -211,7 +214,8 @@ class RayLedger:
         return list(changed)
 
     def _load(self) -> None:
-        _ask(lambda: self._actor.load.remote(self._specs, self._policy, self._latest))
+        _ask(lambda: self._actor.load.remote(self._specs, self._policy, self._latest, self._num_loads))
+        self._num_loads += 1
 
 
 def _merge(before: Snapshot | None, changed: Snapshot) -> Snapshot:

@@ -12,6 +12,7 @@ import torch
 from orchestrator.errors import ExecutionError
 from orchestrator.train.ray_ledger import RayLedgerClient
 from orchestrator.train.worker import RunnerFactory, WorkerContext, run_worker
+from ship.memory import usable_bytes
 
 __all__ = ["SeatConfig", "work"]
 
@@ -27,6 +28,8 @@ class SeatConfig:
         store_url: Of the store of prompts.
         make_runner: Builds the task runner; importable on every node.
         num_threads: Of torch.
+        max_fused: How many tasks a process may tune side by side; None for as many as fit and pay.
+        num_sharers: Processes that share a machine's memory, where there are no GPUs.
         cache: Folder of decoded data on each node.
         cache_bytes: The most that it may hold.
     """
@@ -36,6 +39,8 @@ class SeatConfig:
     store_url: str
     make_runner: RunnerFactory
     num_threads: int
+    max_fused: int | None
+    num_sharers: int
     cache: str
     cache_bytes: int
 
@@ -68,6 +73,8 @@ def work(config: SeatConfig, seat: int, num_seats: int, device: str) -> None:
             arrays=arrays,
             store_url=config.store_url,
             device=device,
+            max_fused=config.max_fused,
+            memory_bytes=None if device != "cpu" else usable_bytes(torch.device(device), config.num_sharers),
             cache=Path(config.cache).expanduser(),
             cache_bytes=config.cache_bytes,
         )

@@ -1,10 +1,15 @@
 """How large a pool is."""
 
+import logging
+import math
 from dataclasses import dataclass
 
+from orchestrator.pool_settings import PoolSettings
 from orchestrator.train.cluster import Session
 
 __all__ = ["PoolSize", "choose_size"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,26 +18,45 @@ class PoolSize:
 
     Attributes:
         num_workers: At most; it starts with fewer where the cluster has no room for all.
+        min_workers: Work does not begin with less.
         cpus_per_worker: Also the number of threads that torch uses there.
         use_gpu: Whether each worker has a GPU of its own.
+        num_sharers: Workers on one machine.
     """
 
     num_workers: int
+    min_workers: int
     cpus_per_worker: int
     use_gpu: bool
+    num_sharers: int
 
 
-def choose_size(session: Session, num_tasks: int, num_workers: int | None) -> PoolSize:
+def choose_size(session: Session, num_tasks: int, pool: PoolSettings) -> PoolSize:
     """One worker a GPU, or a CPU where there are no GPUs; never more than tasks.
 
     Args:
         session: What the cluster has.
         num_tasks: To be tuned.
-        num_workers: The user's wish, if any.
+        pool: The user's wishes.
     """
     use_gpu = session.num_gpus > 0
     room = session.num_gpus if use_gpu else session.num_cpus
-    chosen = max(1, min(num_tasks, room if num_workers is None else num_workers))
+    wanted = max(room, pool.min_workers or 1) if pool.max_workers is None else pool.max_workers
+    chosen = max(1, min(num_tasks, wanted))
+    fewest = min(chosen, pool.min_workers or 1)
+    if fewest > room:
+        logger.warning(
+            "work begins when the cluster has room for %d workers; now it has %s for %d",
+            fewest,
+            "GPUs" if use_gpu else "CPUs",
+            room,
+        )
     # On several nodes an even share of the whole may fit on none of them.
     cpus = session.num_cpus // chosen if session.num_nodes == 1 else 1
-    return PoolSize(num_workers=chosen, cpus_per_worker=max(1, cpus), use_gpu=use_gpu)
+    return PoolSize(
+        num_workers=chosen,
+        min_workers=fewest,
+        cpus_per_worker=max(1, cpus),
+        use_gpu=use_gpu,
+        num_sharers=math.ceil(chosen / session.num_nodes),
+    )

@@ -22,6 +22,8 @@ class TaskStatus:
         attempt: The latest lease's fencing token; 0 before the first.
         failures: Failures that count against the task.
         losses: Leases lost in a row, through no known fault of the task, since it last got further.
+        is_suspect: Whether it was in a pack that came to harm, nobody knows through whom: it is then tuned
+            alone.
         epoch: The last epoch reported by the latest lease.
         best_epoch: The furthest that any lease came.
         num_epochs: Epochs in all; 0 until the first is reported.
@@ -41,6 +43,7 @@ class TaskStatus:
     attempt: int = 0
     failures: int = 0
     losses: int = 0
+    is_suspect: bool = False
     epoch: int = 0
     best_epoch: int = 0
     num_epochs: int = 0

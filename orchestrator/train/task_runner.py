@@ -19,7 +19,8 @@ from ship.errors import ArtifactError, DataError
 from ship.publishing import make_artifact
 from ship.search import Trial, search
 from ship.state import TuningState
-from ship.tuning import EpochReport, tune
+from ship.tuner import Tuner
+from ship.tuning import EpochReport, PackTask
 
 if TYPE_CHECKING:
     from orchestrator.plan import TaskSpec
@@ -36,25 +37,26 @@ CARD_FILE = "prompt.json"
 
 
 def make_task_runner(context: WorkerContext) -> TaskRunner:
-    """The runner of a worker: built once, used for task after task."""
+    """The runner of a worker: built once, used for all its tasks."""
     backbone = Backbone.from_arrays(context.header, context.arrays, device=context.device)
+    tuner = Tuner(backbone, max_fused=context.max_fused, memory_bytes=context.memory_bytes)
     cache = DataCache(context.cache, context.cache_bytes)
-    return TuneTask(backbone, PromptStore(open_objects(context.store_url)), cache)
+    return TuneTask(tuner, PromptStore(open_objects(context.store_url)), cache)
 
 
 class TuneTask:
-    """Tunes and publishes tasks on one backbone.
+    """Tunes and publishes tasks on one backbone; threads may call it at the same time.
 
     Args:
-        backbone: Shared by all tasks; never changed.
+        tuner: Of the device that they share.
         store: Where artifacts and snapshots go.
         cache: Of decoded data, if any.
     """
 
-    def __init__(self, backbone: Backbone, store: PromptStore, cache: DataCache | None = None) -> None:
-        self._cache = cache
-        self._backbone = backbone
+    def __init__(self, tuner: Tuner, store: PromptStore, cache: DataCache | None = None) -> None:
+        self._tuner, self._backbone = tuner, tuner.backbone
         self._store = store
+        self._cache = cache
 
     def __call__(self, spec: "TaskSpec", hooks: Hooks) -> Outcome:
         """Publish ``spec``, unless somebody has.
@@ -67,7 +69,9 @@ class TuneTask:
             return self._outcome(spec, earlier)
         data = self._load(spec)
         result, trials = self._tune(spec, data, hooks)
-        files = make_artifact(spec.name, spec.key, self._backbone, data, result, trials)
+        files = self._tuner.run(
+            lambda: make_artifact(spec.name, spec.key, self._backbone, data, result, trials)
+        )
         hooks.check()
         return self._outcome(spec, self._store.publish(spec.name, spec.key, files))
 
@@ -114,7 +118,14 @@ class TuneTask:
                 self._store.drop_snapshot(spec.name, spec.key)
         if spec.search is None:
             return self._tune_from(spec, spec.config, data, hooks, None), ()
-        found = search(self._backbone, data, spec.config, spec.search, on_epoch=hooks.check)
+        found = search(
+            self._backbone,
+            data,
+            spec.config,
+            spec.search,
+            on_epoch=hooks.check,
+            tune_all=partial(self._tuner.tune, on_joined=hooks.started),
+        )
         return self._tune_from(spec, found.config, data, hooks, None), found.trials
 
     def _tune_from(
@@ -133,14 +144,17 @@ class TuneTask:
                 # It only saves time if this worker dies; publishing will say if the store is really down.
                 logger.warning("task %s: snapshot not saved: %s", spec.name, error)
 
-        return tune(
-            self._backbone,
-            data,
-            config,
+        task = PackTask(
+            data=data,
+            config=config,
             on_epoch=lambda report: hooks.epoch(_event_data(report)),
             resume=snapshot,
             on_snapshot=save,
         )
+        [outcome] = self._tuner.tune([task], on_joined=hooks.started)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
 
 def _config_of(spec: "TaskSpec", snapshot: bytes) -> "TuneConfig":

@@ -49,7 +49,7 @@ def _make_trainer(config: SeatConfig, size: PoolSize, folder: Path) -> TorchTrai
         # No tensor ever goes from worker to worker, and gloo needs no device to say so.
         torch_config=TorchConfig(backend="gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=(1, size.num_workers),
+            num_workers=(size.min_workers, size.num_workers),
             use_gpu=size.use_gpu,
             resources_per_worker=resources,
             elastic_resize_monitor_interval_s=RESIZE_INTERVAL_S,

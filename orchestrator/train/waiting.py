@@ -36,15 +36,19 @@ class WaitingTasks:
         """Let a task wait no more, if it does."""
         self._token.pop(name, None)
 
-    def take(self, now_s: float) -> str | None:
-        """The first task that may be taken now; it waits no more."""
+    def __len__(self) -> int:
+        """Tasks that wait."""
+        return len(self._token)
+
+    def first(self, now_s: float) -> str | None:
+        """The first task that may be taken now; it waits on."""
         while self._paused and self._paused[0][0] <= now_s:
             _, rank, token = heapq.heappop(self._paused)
             heapq.heappush(self._ready, (rank, token))
         while self._ready:
-            rank, token = heapq.heappop(self._ready)
+            rank, token = self._ready[0]
             name = self._names[rank]
             if self._token.get(name) == token:
-                del self._token[name]
                 return name
+            heapq.heappop(self._ready)
         return None

@@ -19,6 +19,7 @@ import pytest
 import ray
 from ray.util import list_named_actors
 
+from orchestrator.pool_settings import PoolSettings
 from orchestrator.processes import end_processes
 from orchestrator.settings import EXECUTORS, Executor, Settings
 from orchestrator.terms import Terms
@@ -63,6 +64,8 @@ class FakeRunner:
     folder: Path
 
     def __call__(self, spec: Spec, hooks: Hooks) -> Outcome:
+        if spec.name.startswith("pair-"):
+            self._meet(spec.name, hooks)
         if spec.name == "corrupt":
             raise DataError("train/broken.png: not an image")
         for epoch in range(1, NUM_EPOCHS + 1):
@@ -85,6 +88,16 @@ class FakeRunner:
         except FileExistsError:
             return Outcome(digest=spec.key, uri=str(marker), created=False)
         return Outcome(digest=spec.key, uri=str(marker))
+
+    def _meet(self, name: str, hooks: Hooks) -> None:
+        """Two tasks of one worker at a time; the first pair brings it down."""
+        mine = self.folder / f"{name}.{os.getpid()}"
+        mine.touch()
+        hooks.started()
+        if self._is_first_time(name):
+            while len(list(self.folder.glob(f"pair-*.{os.getpid()}"))) < 2:
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _wait_for(self, file: str) -> None:
         while not (self.folder / file).exists():
@@ -155,10 +168,9 @@ def test_all_tasks_end_though_a_worker_is_killed_and_a_data_set_is_corrupt(
         backbone=Weights(),
         store_url=settings.store,
         settings=settings,
-        num_workers=2,
+        pool=PoolSettings(max_workers=2, executor=executor),
         on_events=listen,
         on_progress=snapshots.append,
-        executor=executor,
         make_runner=make_fake_runner,
         policy=LedgerPolicy(backoff_s=0.1),
     )
@@ -187,6 +199,36 @@ def test_all_tasks_end_though_a_worker_is_killed_and_a_data_set_is_corrupt(
     assert any((settings.home / "logs").iterdir()), "a run with failures keeps Ray's logs"
 
 
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_tasks_of_a_pack_that_brought_its_worker_down_are_taken_up_alone(
+    settings: Settings, executor: Executor
+) -> None:
+    store = Path(settings.store)
+    store.mkdir()
+    names = ["pair-1", "pair-2", "last"]
+    specs = [Spec(name, f"{number:064x}", num_images=100 - number) for number, name in enumerate(names)]
+    events, snapshots = [], []
+    summary = run_tasks(
+        specs,
+        backbone=Weights(),
+        store_url=settings.store,
+        settings=settings,
+        pool=PoolSettings(max_workers=1, executor=executor),
+        on_events=events.extend,
+        on_progress=snapshots.append,
+        make_runner=make_fake_runner,
+    )
+    assert set(summary.done) == set(names)
+    [first, second] = (
+        [event for event in events if event.task == name and event.kind == "retried"] for name in names[:2]
+    )
+    assert len(first) == len(second) == 1
+    assert first[0].data["cause"].startswith("its worker died, with 1 other tasks: ")
+    suspects = {status.task for status in snapshots[-1].tasks if status.is_suspect}
+    assert suspects == {"pair-1", "pair-2"}
+    assert all(status.failures == 0 for status in snapshots[-1].tasks), "nobody knows whose fault it was"
+
+
 def test_an_actor_that_had_no_room_is_not_started_when_all_is_done(settings: Settings) -> None:
     Path(settings.store).mkdir()
     specs = [Spec(name, f"{number:064x}", num_images=10) for number, name in enumerate(["one", "two"])]
@@ -198,9 +240,8 @@ def test_an_actor_that_had_no_room_is_not_started_when_all_is_done(settings: Set
             backbone=Weights(),
             store_url=settings.store,
             settings=settings,
-            num_workers=2,
+            pool=PoolSettings(max_workers=2, executor="actors"),
             on_progress=snapshots.append,
-            executor="actors",
             make_runner=make_fake_runner,
         )
     finally:

@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.errors import ManifestError
 from orchestrator.manifest import MAX_MANIFEST_BYTES, Manifest, TaskEntry, load_manifest
+from orchestrator.pool_settings import PoolSettings
 from ship.config import TuneConfig
 from ship.data import DataSource
 from ship.search import SearchConfig
@@ -52,7 +53,7 @@ def test_everything_that_can_be_said(folder: Path) -> None:
     assert manifest == Manifest(
         backbone=str(folder / "models" / "vit.safetensors"),
         store="s3://bucket/prefix",
-        workers=2,
+        pool=PoolSettings(max_workers=2),
         tasks=(
             TaskEntry(
                 name="bottle-caps",
@@ -122,7 +123,7 @@ tasks:
 def test_least_that_must_be_said(folder: Path) -> None:
     manifest = load(folder, "tasks:\n- {name: caps, data: data/caps, tags: , config: }\nstore:\n")
 
-    assert (manifest.backbone, manifest.store, manifest.workers) == ("bundled", None, None)
+    assert (manifest.backbone, manifest.store, manifest.pool) == ("bundled", None, PoolSettings())
     assert manifest.tasks[0].config == TuneConfig()
 
 

@@ -227,7 +227,7 @@ def test_what_spoils_the_whole_manifest_is_an_error_all_the_same(folder: Path, t
 
 
 def test_an_executor(folder: Path) -> None:
-    assert load(folder, "executor: actors\ntasks: [{name: a, data: lines}]").executor == "actors"
+    assert load(folder, "executor: actors\ntasks: [{name: a, data: lines}]").pool.executor == "actors"
     assert problems_of(folder, "executor: spark\ntasks: [{name: a, data: lines}]") == [
         "executor (line 1): expected 'train' or 'actors', got 'spark'"
     ]

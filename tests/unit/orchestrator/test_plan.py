@@ -42,7 +42,7 @@ def manifest(tmp_path: Path) -> Manifest:
         source = DataSource(path=str(tmp_path / name))
         config = TuneConfig(epochs=10, batch_size=8, num_independent=5, num_prototypes=12)
         entries.append(TaskEntry(name=name, source=source, config=config, tags={"site": "ulm"}))
-    return Manifest(backbone="fake", store=None, workers=None, tasks=tuple(entries))
+    return Manifest(backbone="fake", store=None, tasks=tuple(entries))
 
 
 def plan(manifest: Manifest, **options: object) -> Plan:

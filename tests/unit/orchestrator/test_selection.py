@@ -14,7 +14,6 @@ def entry(name: str, **tags: str) -> TaskEntry:
 MANIFEST = Manifest(
     backbone="bundled",
     store=None,
-    workers=None,
     tasks=(
         entry("weld-1", site="ulm", line="1"),
         entry("weld-2", site="ulm", line="2"),

@@ -13,6 +13,7 @@ import pytest
 from orchestrator.errors import ExecutionError, ManifestError, StoreError
 from orchestrator.events import Event
 from orchestrator.plan import TaskSpec, find_sure_fan_out
+from orchestrator.pool_settings import PoolSettings
 from orchestrator.selection import Request, Selection
 from orchestrator.settings import Settings
 from orchestrator.store.local import LocalObjects
@@ -29,6 +30,7 @@ from orchestrator.train.ledger import Ledger
 from orchestrator.train.status import TaskStatus
 from orchestrator.train.task_runner import TuneTask
 from ship.backbone import Backbone
+from ship.tuner import Tuner
 from tests.factories import write_backbone, write_stripes
 
 from .fakes import work
@@ -60,8 +62,7 @@ class FakePool:
 
     tuning_s: float = 2.0
     asked: list[str] = field(default_factory=list)
-    num_workers: int | None = None
-    executor: str | None = None
+    settings: PoolSettings = field(default_factory=PoolSettings)
     error: ExecutionError | None = None
 
     def __call__(
@@ -69,12 +70,10 @@ class FakePool:
         specs: Sequence[TaskSpec],
         *,
         on_events: Callable[[Sequence[Event]], None],
-        num_workers: int | None,
-        executor: str,
+        pool: PoolSettings,
         **options: Any,
     ) -> RunSummary:
-        self.asked, self.executor = [spec.name for spec in specs], executor
-        self.num_workers = num_workers
+        self.asked, self.settings = [spec.name for spec in specs], pool
         for spec in specs:
             metrics = {"num_train": spec.num_images, "epochs": spec.config.epochs, "tuning_s": self.tuning_s}
             data = {"digest": "0" * 64, "metrics": metrics}
@@ -174,7 +173,7 @@ def test_what_workers_publish_is_what_estimates_learn_from(
         **options: Any,
     ) -> RunSummary:
         ledger = Ledger(specs, LedgerPolicy(), clock=lambda: 5.0)
-        work(ledger, TuneTask(backbone, PromptStore(open_objects(store_url))))
+        work(ledger, TuneTask(Tuner(backbone), PromptStore(open_objects(store_url))))
         on_events(ledger.read(0)[0])
         return RunSummary(tasks=ledger.snapshot().tasks)
 
@@ -190,17 +189,17 @@ def test_what_workers_publish_is_what_estimates_learn_from(
 @pytest.mark.parametrize(
     ("manifest", "flag", "executor"),
     [
-        ("", None, "train"),
+        ("", None, None),
         ("executor: actors\n", None, "actors"),
         ("executor: actors\n", "train", "train"),
         ("", "actors", "actors"),
     ],
 )
 def test_the_flag_chooses_the_executor_then_the_manifest(
-    plant: Path, pool: FakePool, manifest: str, flag: str | None, executor: str
+    plant: Path, pool: FakePool, manifest: str, flag: str | None, executor: str | None
 ) -> None:
-    prepare(plant, manifest + rows(1), executor=flag).run()
-    assert pool.executor == executor
+    prepare(plant, manifest + rows(1), pool=PoolSettings(executor=flag)).run()
+    assert pool.settings.executor == executor
 
 
 @pytest.mark.parametrize(("num_workers", "num_late"), [(1, 1), (2, 0)])
@@ -213,7 +212,7 @@ def test_deadlines_count_the_workers(plant: Path, pool: FakePool, num_workers: i
         f"- {{name: {name}, data: stripes, deadline: '{due}', config: {{seed: 1}}}}\n" for name in ("a", "b")
     )
 
-    plan = prepare(plant, f"tasks:\n{tasks}", num_workers=num_workers).plan
+    plan = prepare(plant, f"tasks:\n{tasks}", pool=PoolSettings(max_workers=num_workers)).plan
     assert [warning.split(":")[0] for warning in plan.warnings] == ["task b"] * num_late
 
 
@@ -288,11 +287,11 @@ def test_what_something_is_published_of_is_not_surely_tuned(plant: Path, pool: F
 
 
 def test_a_limit_that_is_raised_holds_instead_of_the_manifests(plant: Path, pool: FakePool) -> None:
-    job = prepare(plant, f"max_tasks: 2\n{rows(3)}", max_tasks=3, num_workers=5)
+    job = prepare(plant, f"max_tasks: 2\n{rows(3)}", max_tasks=3, pool=PoolSettings(max_workers=5))
 
     assert job.plan.warnings == ()
     assert len(job.run().summary.done) == 3
-    assert pool.num_workers == 5
+    assert pool.settings.max_workers == 5
 
 
 def test_a_thousand_is_the_limit_where_none_is_given(plant: Path) -> None:

@@ -314,7 +314,7 @@ def test_a_ledger_takes_over_from_a_lost_one(clock: Clock) -> None:
     seen = old.snapshot()
 
     specs = [Spec(name, num_images=1000 - number) for number, name in enumerate(names)]
-    fresh = Ledger(specs, LedgerPolicy(backoff_s=5), clock, seen)
+    fresh = Ledger(specs, LedgerPolicy(backoff_s=5), clock, seen, num_lost=1)
     assert [item.state for item in fresh.snapshot().tasks] == [
         "done",
         "failed",
@@ -335,7 +335,7 @@ def test_a_lease_given_after_the_last_look_at_a_lost_ledger_is_fenced_off(clock:
     old = make(clock, "a")
     seen = old.snapshot()
     unseen = take(old, "w1")
-    fresh = Ledger([Spec("a", num_images=1000)], LedgerPolicy(), clock, seen)
+    fresh = Ledger([Spec("a", num_images=1000)], LedgerPolicy(), clock, seen, num_lost=1)
     assert not fresh.heartbeat("w1", "a", unseen.attempt)
     again = take(fresh, "w2")
     assert again.attempt > unseen.attempt
@@ -349,8 +349,8 @@ def test_a_completion_that_went_down_with_its_ledger_is_asked_for_again(clock: C
     seen = old.snapshot()
     assert old.complete("w", "a", 1, {})
     assert isinstance(old.lease("w"), Wait), "the worker stays, for nobody has read of it yet"
-    fresh = Ledger([Spec("a", num_images=1000)], LedgerPolicy(), clock, seen)
-    assert take(fresh).attempt == 2
+    fresh = Ledger([Spec("a", num_images=1000)], LedgerPolicy(), clock, seen, num_lost=1)
+    assert take(fresh).attempt > 1
 
 
 def test_a_cancelled_task_is_taken_from_its_worker_and_given_to_nobody(clock: Clock) -> None:
@@ -396,3 +396,71 @@ def test_a_look_from_a_position_on_shows_what_happened_since(clock: Clock) -> No
     assert [status.task for status in ledger.snapshot(position).tasks] == ["a", "b"]
     clock.advance(100)
     assert [status.state for status in ledger.snapshot(position).tasks] == ["pending", "pending"]
+
+
+def test_a_worker_gets_more_while_enough_is_left_for_the_others(clock: Clock) -> None:
+    ledger = make(clock, *"abcdef")
+    ledger.join("w", 0, 2)
+    ledger.join("v", 1, 2)
+    held: list[str] = []
+    while isinstance(grant := ledger.lease("w", held), Lease):
+        held.append(grant.spec.name)
+    assert held == ["a", "b"], "with four left for two workers, two are a fair share"
+    assert [status(ledger, name).state for name in "abc"] == ["leased", "leased", "pending"]
+    others: list[str] = []
+    while isinstance(grant := ledger.lease("v", others), Lease):
+        others.append(grant.spec.name)
+    assert others == ["c", "d"]
+    assert ledger.complete("v", "c", 1, {})
+    assert ledger.lease("v", ["d"]) == Wait(seconds=0.5), "the last two are for whoever is idle"
+    assert ledger.complete("v", "d", 1, {})
+    assert take(ledger, "v").spec.name == "e"
+
+
+def test_a_lease_that_is_not_held_any_more_is_given_up(clock: Clock) -> None:
+    ledger = make(clock, *"abcd")
+    first, second = take(ledger), ledger.lease("w", ["a"])
+    assert isinstance(second, Lease)
+    assert [first.spec.name, second.spec.name] == ["a", "b"]
+    third = ledger.lease("w", ["b"])
+    assert isinstance(third, Lease)
+    assert (third.spec.name, third.attempt) == ("a", 2), "it was given up, and is first again"
+    assert status(ledger, "b").attempt == 1
+    assert ledger.complete("w", "b", 1, {})
+
+
+def test_whoever_was_in_a_pack_that_died_is_suspect_and_tuned_alone(clock: Clock) -> None:
+    ledger = make(clock, *"abcdef", max_attempts=1)
+    ledger.join("w", 0, 1)
+    for held in ([], ["a"]):
+        ledger.lease("w", held)
+    ledger.crashed(0, "SIGSEGV")
+    assert [(status(ledger, name).failures, status(ledger, name).losses) for name in "ab"] == [(0, 1), (0, 1)]
+    assert status(ledger, "a").cause == "its worker died, with 1 other tasks: SIGSEGV"
+
+    ledger.join("v", 0, 1)
+    assert take(ledger, "v").spec.name == "a"
+    assert ledger.lease("v", ["a"]) == Wait(seconds=0.5), "a suspect is alone"
+    assert ledger.complete("v", "a", 2, {})
+    assert take(ledger, "v").spec.name == "b"
+    ledger.crashed(0, "SIGSEGV")
+    assert status(ledger, "b").state == "failed", "alone, it is its own fault"
+    ledger.join("u", 0, 1)
+    assert take(ledger, "u").spec.name == "c"
+    assert isinstance(ledger.lease("u", ["c"]), Lease), "the others are none"
+
+
+def test_a_suspect_waits_for_a_worker_with_empty_hands(clock: Clock) -> None:
+    ledger = make(clock, *"abcd")
+    ledger.join("w", 0, 1)
+    take(ledger)
+    ledger.lease("w", ["a"])
+    shared = Failure(cause="a step of 2 tasks failed", is_retryable=True, is_shared=True)
+    assert ledger.fail("w", "a", 1, shared)
+    assert (status(ledger, "a").failures, status(ledger, "a").is_suspect) == (0, True)
+    assert ledger.lease("w", ["b"]) == Wait(seconds=0.5)
+    assert ledger.complete("w", "b", 1, {})
+    assert take(ledger).spec.name == "a"
+    alone = Failure(cause="again", is_retryable=True, is_shared=False)
+    assert ledger.fail("w", "a", 2, alone)
+    assert status(ledger, "a").failures == 1

@@ -23,6 +23,7 @@ from ship.config import TuneConfig
 from ship.data import DataSource, fingerprint_data
 from ship.errors import DataError
 from ship.search import SearchConfig
+from ship.tuner import Tuner
 from tests.unit.ship.conftest import make_backbone
 
 NUM_EPOCHS = 12
@@ -73,11 +74,15 @@ class Hooks:
         self.at_epoch = at_epoch or {}
         self.on_check = on_check
         self.reports: list[Mapping[str, Any]] = []
+        self.num_started = 0
 
     def epoch(self, report: Mapping[str, Any]) -> None:
         self.reports.append(report)
         if report["epoch"] in self.at_epoch:
             raise self.at_epoch[report["epoch"]]
+
+    def started(self) -> None:
+        self.num_started += 1
 
     def check(self) -> None:
         self.on_check()
@@ -90,9 +95,10 @@ class Hooks:
 def test_publishes_once_and_then_finds_it_published(
     backbone: Backbone, store: PromptStore, spec: TaskSpec
 ) -> None:
-    run, hooks = TuneTask(backbone, store), Hooks()
+    run, hooks = TuneTask(Tuner(backbone), store), Hooks()
     outcome = run(spec, hooks)
     assert hooks.epochs == list(range(1, NUM_EPOCHS + 1))
+    assert hooks.num_started == 1
     assert set(hooks.reports[0]) == {
         *("epoch", "num_epochs", "loss", "matching_loss", "train_accuracy", "val_accuracy", "val_loss", "lr")
     }
@@ -115,10 +121,10 @@ def test_goes_on_from_the_snapshot_of_a_worker_that_died(
     backbone: Backbone, store: PromptStore, spec: TaskSpec
 ) -> None:
     with pytest.raises(LeaseLost):
-        TuneTask(backbone, store)(spec, Hooks({11: LeaseLost()}))
+        TuneTask(Tuner(backbone), store)(spec, Hooks({11: LeaseLost()}))
     assert store.load_snapshot("shade", KEY) is not None
     hooks = Hooks()
-    outcome = TuneTask(backbone, store)(spec, hooks)
+    outcome = TuneTask(Tuner(backbone), store)(spec, hooks)
     assert hooks.epochs == [11, 12]
     assert outcome.metrics["epochs"] == NUM_EPOCHS
     assert store.load_snapshot("shade", KEY) is None
@@ -129,7 +135,7 @@ def test_starts_over_from_a_snapshot_that_is_of_no_use(
 ) -> None:
     store.save_snapshot("shade", KEY, b"not a snapshot")
     hooks = Hooks()
-    TuneTask(backbone, store)(spec, hooks)
+    TuneTask(Tuner(backbone), store)(spec, hooks)
     assert hooks.epochs[0] == 1
     assert store.load_snapshot("shade", KEY) is None
 
@@ -143,7 +149,7 @@ def test_a_lease_lost_before_publishing_publishes_nothing(
 
     hooks = Hooks(on_check=lose_at_the_end)
     with pytest.raises(LeaseLost):
-        TuneTask(backbone, store)(spec, hooks)
+        TuneTask(Tuner(backbone), store)(spec, hooks)
     assert store.published("shade", KEY) is None
 
 
@@ -154,7 +160,7 @@ def test_snapshots_that_cannot_be_written_do_not_stop_the_tuning(
         raise StoreError("read-only")
 
     monkeypatch.setattr(store, "save_snapshot", refuse)
-    assert TuneTask(backbone, store)(spec, Hooks()).created
+    assert TuneTask(Tuner(backbone), store)(spec, Hooks()).created
 
 
 def test_a_search_comes_first_and_is_not_made_again_after_a_snapshot(
@@ -166,12 +172,12 @@ def test_a_search_comes_first_and_is_not_made_again_after_a_snapshot(
     num_checks: list[int] = []
     first = Hooks(at_epoch={11: LeaseLost()}, on_check=lambda: num_checks.append(1))
     with pytest.raises(LeaseLost):
-        TuneTask(backbone, store)(spec, first)
+        TuneTask(Tuner(backbone), store)(spec, first)
     # Two candidates, three folds, half of the epochs each; then one snapshot of the tuning.
     assert len(num_checks) == 2 * 3 * NUM_EPOCHS // 2 + 1
 
     again = Hooks()
-    outcome = TuneTask(backbone, store)(spec, again)
+    outcome = TuneTask(Tuner(backbone), store)(spec, again)
 
     assert again.epochs == [11, 12]
     card = json.loads(store.fetch(outcome.digest)["prompt.json"])
@@ -184,7 +190,7 @@ def test_the_record_says_what_was_tried(
 ) -> None:
     monkeypatch.setattr("ship.search._MIN_STEPS", 4)
     spec = replace(spec, search=SearchConfig(num_independent=(1, 3)))
-    outcome = TuneTask(backbone, store)(spec, Hooks())
+    outcome = TuneTask(Tuner(backbone), store)(spec, Hooks())
 
     trials = json.loads(store.fetch(outcome.digest)["record.json"])["search"]
     assert [trial["settings"] for trial in trials] == [{"num_independent": 1}, {"num_independent": 3}]
@@ -198,7 +204,7 @@ def test_data_that_changed_after_the_plan_is_refused(
 ) -> None:
     other = TaskSpec(**{**vars(spec), "data_fingerprint": "0" * 64})
     with pytest.raises(DataError, match="changed after the tasks were planned"):
-        TuneTask(backbone, store)(other, Hooks())
+        TuneTask(Tuner(backbone), store)(other, Hooks())
 
 
 def test_a_second_task_of_the_same_data_does_not_read_it_again(
@@ -209,7 +215,7 @@ def test_a_second_task_of_the_same_data_does_not_read_it_again(
     source = DataSource(path=str(copy))
     spec = replace(spec, source=source, data_fingerprint=fingerprint_data(source))
     cache = DataCache(tmp_path / "cache", 1 << 30)
-    TuneTask(backbone, store, cache)(spec, Hooks())
+    TuneTask(Tuner(backbone), store, cache)(spec, Hooks())
     shutil.rmtree(copy)
     other = replace(spec, name="again", key=f"{2:064x}")
-    assert TuneTask(backbone, store, cache)(other, Hooks()).created
+    assert TuneTask(Tuner(backbone), store, cache)(other, Hooks()).created

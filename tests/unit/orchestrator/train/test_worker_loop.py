@@ -138,6 +138,50 @@ def test_a_ledger_out_of_reach_ends_the_worker_and_fails_no_task(clock: Clock) -
     assert ledger.snapshot().tasks[0].failures == 0
 
 
+def test_a_task_that_has_started_makes_way_for_the_next(clock: Clock) -> None:
+    together = threading.Barrier(3, timeout=30)
+
+    def run(spec: Spec, hooks: Hooks) -> Outcome:
+        hooks.started()
+        if spec.name in "abc":
+            together.wait()
+        if spec.name == "b":
+            raise DataError("b.png: not an image")
+        return publish(spec, hooks)
+
+    ledger = make_ledger(clock, *"abcdef")
+    assert work(ledger, run) == 5
+    assert states(ledger) == {**dict.fromkeys("acdef", "done"), "b": "failed"}
+
+
+def test_a_task_that_is_still_loading_is_alone(clock: Clock) -> None:
+    def run(spec: Spec, hooks: Hooks) -> Outcome:
+        assert [name for name, state in states(ledger).items() if state == "leased"] == [spec.name]
+        return publish(spec, hooks)
+
+    ledger = make_ledger(clock, *"abc")
+    assert work(ledger, run) == 3
+
+
+def test_whoever_must_leave_waits_for_nobody(clock: Clock) -> None:
+    may_end, ended = threading.Event(), threading.Event()
+
+    def run(spec: Spec, hooks: Hooks) -> Outcome:
+        if spec.name == "slow":
+            hooks.started()
+            assert may_end.wait(30)
+            ended.set()
+            return publish(spec, hooks)
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    ledger = make_ledger(clock, "slow", "bad", "more")
+    with pytest.raises(ExecutionError, match="device is unusable"):
+        work(ledger, run)
+    assert not ended.is_set()
+    may_end.set()
+    assert ended.wait(30)
+
+
 class SharpLedger:
     """Takes every heartbeat until it is told to refuse them; lets a test wait for them."""
 
