@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 
 from orchestrator import cli_gc, cli_runs, tables
-from orchestrator.cli_options import request_options
+from orchestrator.cli_options import request_options, selection_options
 from orchestrator.errors import ManifestError, OrchestratorError
 from orchestrator.output import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, Output
 from ship.errors import ShipError
@@ -23,7 +23,7 @@ from ship.findings import find_warnings
 
 if TYPE_CHECKING:
     from orchestrator.check import TaskCheck
-    from orchestrator.selection import Request
+    from orchestrator.selection import Request, Selection
     from orchestrator.train.job import Job
 
 __all__ = ["main"]
@@ -90,9 +90,10 @@ def plan(output: Output, manifest: str, request: "Request", price: float | None,
 
 @cli.command()
 @click.argument("manifest", type=click.Path())
+@selection_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def check(output: Output, manifest: str, as_json: bool) -> None:
+def check(output: Output, manifest: str, selection: "Selection", as_json: bool) -> None:
     """Look at every image of MANIFEST's tasks before anything is spent on them. Writes nothing.
 
     Finds images that cannot be read, are dark, flat, blurred or of odd proportions; copies across splits and
@@ -102,9 +103,12 @@ def check(output: Output, manifest: str, as_json: bool) -> None:
     \b
     Examples:
       ship check lines.yaml
+      ship check lines.yaml --tag site=ulm --only 'weld-*'
       ship check lines.yaml --json | jq -r '.[] | select(.failed) | .task'
     """
-    found = _check(output, manifest)
+    from orchestrator.selection import Request
+
+    found = _check(output, manifest, Request(selection=selection))
     if as_json:
         output.print_json([result.to_dict() for result in found])
     else:
@@ -323,13 +327,12 @@ def main() -> None:
         sys.exit(EXIT_FAILED if is_late else EXIT_BAD_INPUT)
 
 
-def _check(output: Output, manifest: str, request: "Request | None" = None) -> "list[TaskCheck]":
+def _check(output: Output, manifest: str, request: "Request") -> "list[TaskCheck]":
     from orchestrator.check import check_tasks
-    from orchestrator.selection import Request
 
     with output.err.status("checking the manifest") as status:
         return check_tasks(
-            (request or Request()).load(manifest),
+            request.load(manifest),
             lambda task, done, total: status.update(f"{task}: {done} of {total} images"),
         )
 

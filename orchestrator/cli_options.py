@@ -2,22 +2,38 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.settings import EXECUTORS, Executor
 
-__all__ = ["request_options"]
+if TYPE_CHECKING:
+    from orchestrator.selection import Selection
+
+__all__ = ["request_options", "selection_options"]
 
 
-def request_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The flags that say what is asked of a manifest; they arrive as one ``Request``."""
+def selection_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The flags that say which tasks of a manifest are meant; they arrive as one ``Selection``."""
 
     @click.option("--only", multiple=True, metavar="NAME", help="This task, or a pattern; repeatable.")
     @click.option(
         "--tag", "tags", multiple=True, metavar="KEY=VALUE", help="Tasks with this tag; repeatable."
     )
+    @wraps(command)
+    def with_selection(*args: Any, only: tuple[str, ...], tags: tuple[str, ...], **options: Any) -> None:
+        from orchestrator.selection import Selection
+
+        command(*args, selection=Selection.from_flags(only, tags), **options)
+
+    return with_selection
+
+
+def request_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The flags that say what is asked of a manifest; they arrive as one ``Request``."""
+
+    @selection_options
     @click.option(
         "--max-tasks", type=click.IntRange(min=1), help="Refuse to tune more [manifest's, else 1000]."
     )
@@ -41,8 +57,7 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def with_request(
         *args: Any,
-        only: tuple[str, ...],
-        tags: tuple[str, ...],
+        selection: "Selection",
         max_tasks: int | None,
         keep_going: bool,
         workers: int | None,
@@ -52,12 +67,12 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         **options: Any,
     ) -> None:
         from orchestrator.pool_settings import PoolSettings
-        from orchestrator.selection import Request, Selection
+        from orchestrator.selection import Request
 
         if workers is not None and min_workers is not None and min_workers > workers:
             raise click.UsageError(f"--min-workers {min_workers} is more than --workers {workers}")
         request = Request(
-            selection=Selection.from_flags(only, tags),
+            selection=selection,
             keep_going=keep_going,
             max_tasks=max_tasks,
             pool=PoolSettings(

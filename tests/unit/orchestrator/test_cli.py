@@ -126,6 +126,15 @@ def test_what_libraries_print_is_not_in_the_json(
     assert "(raylet) a worker died" in printed.err
 
 
+def test_check_looks_at_the_tasks_that_are_meant(
+    plant: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "tasks:\n- {name: a, data: lines/a}\n- {name: b, data: lines/a}\n"
+    (plant / "manifest.yaml").write_text(f"backbone: ./backbone\n{rows}")
+    assert run(monkeypatch, "check", "manifest.yaml", "--only", "b", "--json") == 0
+    assert [found["task"] for found in json.loads(capsys.readouterr().out)] == ["b"]
+
+
 def test_check_and_keep_going_refuse_what_fails_the_check(
     plant: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +157,8 @@ def test_check_and_keep_going_refuse_what_fails_the_check(
         (["tune", "manifest.yaml", "--max-tasks", "0"], "max-tasks"),
         (["tune", "manifest.yaml", "--only", "b"], "--only b: the manifest has no such task"),
         (["tune", "manifest.yaml", "--tag", "ulm"], "--tag ulm: expected KEY=VALUE"),
+        (["tune", "m.yaml", "--workers", "2", "--min-workers", "3"], "--min-workers 3 is more than"),
+        (["check", "manifest.yaml", "--only", "b"], "--only b: the manifest has no such task"),
         (["plan", "manifest.yaml", "--price", "-1"], "price"),
         (["launch"], "No such command"),
         (["promote", "a", "zero"], "zero"),
