@@ -8,7 +8,7 @@ ShipError
     │   └── ObjectConflict   a conditional write lost against another writer
     ├── RegistryError        MLflow: names, versions, aliases
     ├── ExecutionError       the worker pool
-    └── ServeError           the endpoint
+    └── ServeError           the endpoint; what it answers a client, see ``orchestrator.client``
 """
 
 from ship.errors import ShipError
@@ -54,4 +54,4 @@ class ExecutionError(OrchestratorError):
 
 
 class ServeError(OrchestratorError):
-    """The endpoint could not be started."""
+    """The endpoint could not be started, or refuses a request."""

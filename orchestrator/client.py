@@ -1,0 +1,278 @@
+"""Asks an endpoint of ``ship serve``, from any program; loads neither torch nor Ray nor MLflow.
+
+    from orchestrator.client import Client
+
+    with Client("http://127.0.0.1:8000") as client:
+        print(client.predict("bottle-caps", "cap.png").label)
+
+Asking changes nothing, so what may pass (a replica that died, a full queue, a task still loading) is asked
+again for a while.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_before_delay
+from tenacity.wait import wait_random_exponential
+
+from orchestrator.errors import ServeError
+from orchestrator.names import is_task_name
+
+__all__ = ["Client", "EndpointError", "Prediction", "ServedTask"]
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+_PASSING_STATUSES = frozenset({429, 502, 503, 504})
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+_Value = TypeVar("_Value")
+_TYPE_PREFIX = "urn:ship:problem:"
+
+
+class EndpointError(ServeError):
+    """The endpoint refused a request, or could not be reached.
+
+    Attributes:
+        status: Of HTTP; None if there was no answer.
+        kind: Short name of the problem, such as ``task-unknown``; None if there is none.
+        retry_after_s: When to ask again, if the endpoint says so.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        status: int | None = None,
+        kind: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(problem)
+        self.status, self.kind, self.retry_after_s = status, kind, retry_after_s
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        """Keep everything when pickled."""
+        return type(self), (str(self), self.status, self.kind, self.retry_after_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a task says of an image.
+
+    Attributes:
+        task: That was asked.
+        version: Of the prompt that answered.
+        digest: Of the prompt that answered.
+        label: The likeliest.
+        probabilities: By label, the likeliest first; they sum to 1.
+        backbone: Fingerprint of the backbone.
+    """
+
+    task: str
+    version: int
+    digest: str
+    label: str
+    probabilities: Mapping[str, float]
+    backbone: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedTask:
+    """How a task stands at the endpoint.
+
+    Attributes:
+        task: Its name.
+        version: That is served; None if none is.
+        digest: That is served; None if none is.
+        wanted_version: That the registry names: another one while it is loaded, or after it was refused.
+        wanted_digest: That the registry names.
+        problem: Why the wanted version is not served, if it was tried.
+        labels: That it tells apart; empty in a list of all tasks.
+    """
+
+    task: str
+    version: int | None
+    digest: str | None
+    wanted_version: int
+    wanted_digest: str
+    problem: str | None
+    labels: tuple[str, ...] = ()
+
+
+class Client:
+    """A connection to an endpoint; threads may share it.
+
+    Args:
+        url: Of the endpoint.
+        timeout_s: Of one try.
+        patience_s: No try starts later than this after the first.
+
+    Raises:
+        EndpointError: It is no URL of HTTP.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 30.0, patience_s: float = 30.0) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise EndpointError(f"{url!r}: expected a URL such as {DEFAULT_URL}")
+        self.url = url.rstrip("/")
+        self._patience_s = patience_s
+        self._http = httpx.Client(base_url=self.url, timeout=timeout_s)
+
+    def __enter__(self) -> Self:
+        """Nothing is asked yet."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def predict(
+        self, task: str, image: bytes | str | os.PathLike[str], *, version: int | None = None
+    ) -> Prediction:
+        """Ask a task about an image.
+
+        Args:
+            task: Its name.
+            image: The content of an image file (JPEG, PNG, WebP, BMP or TIFF), or its path.
+            version: That must answer; None for whichever is served.
+
+        Raises:
+            EndpointError: It was refused, or nobody answered in time.
+            OSError: The file cannot be read.
+        """
+        _check_task(task)
+        content = image if isinstance(image, bytes) else Path(image).read_bytes()
+        headers = {"Ship-Task": task, "Content-Type": "application/octet-stream"}
+        if version is not None:
+            headers["Ship-Version"] = str(version)
+        reply = self._ask("POST", "/v1/predict", content=content, headers=headers)
+        names = ("task", "version", "digest", "label", "probabilities")
+        return _read(
+            reply,
+            lambda body: Prediction(
+                **{name: body[name] for name in names}, backbone=reply.headers["Ship-Backbone"]
+            ),
+        )
+
+    def tasks(self) -> list[ServedTask]:
+        """All tasks, by name.
+
+        Raises:
+            EndpointError: Nobody answered in time.
+        """
+        reply = self._ask("GET", "/v1/tasks")
+        return _read(reply, lambda body: [_read_task(task) for task in body["tasks"]])
+
+    def task(self, name: str) -> ServedTask:
+        """One task, with its labels.
+
+        Raises:
+            EndpointError: There is none of that name, or nobody answered in time.
+        """
+        reply = self._ask("GET", f"/v1/tasks/{_check_task(name)}")
+        return _read(reply, _read_task)
+
+    def is_ready(self) -> bool:
+        """Whether it answers for its tasks by now; asked once."""
+        try:
+            return self._http.get("/readyz").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
+        started_s = time.monotonic()
+
+        def ask_once() -> httpx.Response:
+            try:
+                reply = self._http.request(method, path, **request)
+            except httpx.TransportError as error:
+                said = str(error) or type(error).__name__
+                raise EndpointError(
+                    f"{self.url} does not answer: {said}; is `ship serve` running?"
+                ) from error
+            if reply.is_error:
+                raise _refusal(reply)
+            return reply
+
+        tries = Retrying(
+            retry=retry_if_exception(_may_pass),
+            stop=stop_before_delay(self._patience_s),
+            wait=_pause,
+        )
+        try:
+            return tries(ask_once)
+        except RetryError as error:
+            last = error.last_attempt
+            problem = last.exception()
+            assert isinstance(problem, EndpointError), "nothing else is tried again"
+            if last.attempt_number > 1:
+                taken_s = time.monotonic() - started_s
+                said = f"{problem} (asked {last.attempt_number} times in {taken_s:.1f} s)"
+                problem = EndpointError(said, problem.status, problem.kind, problem.retry_after_s)
+            raise problem from error
+
+
+def _check_task(task: str) -> str:
+    if not is_task_name(task):
+        raise EndpointError(
+            f"{task[:80]!r} is no task name: expected 1 to 63 characters of a-z, 0-9, '.', '_' and '-', "
+            "starting with a letter or digit"
+        )
+    return task
+
+
+def _read_task(value: Mapping[str, Any]) -> ServedTask:
+    # A newer endpoint may say more.
+    known = {field.name: value[field.name] for field in fields(ServedTask) if field.name in value}
+    return ServedTask(**{**known, "labels": tuple(value.get("labels", ()))})
+
+
+def _read(reply: httpx.Response, read: Callable[[Any], _Value]) -> _Value:
+    """What the body says."""
+    try:
+        return read(reply.json())
+    except (ValueError, KeyError, TypeError) as error:
+        raise EndpointError(
+            f"{reply.url} answered what no endpoint of ship answers: {reply.text[:200]!r}"
+        ) from error
+
+
+def _refusal(reply: httpx.Response) -> EndpointError:
+    """The problem document as an error; or what there is in its place."""
+    try:
+        document = dict(reply.json())
+    except (ValueError, TypeError):
+        document = {}
+    type_ = str(document.get("type", ""))
+    title = document.get("title") or reply.reason_phrase
+    detail = document.get("detail") or reply.text[:200]
+    return EndpointError(
+        f"{title}: {detail}" if detail else str(title),
+        reply.status_code,
+        type_.removeprefix(_TYPE_PREFIX) if type_.startswith(_TYPE_PREFIX) else None,
+        _seconds(reply.headers.get("Retry-After")),
+    )
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text is not None and text.isascii() and text.isdigit() else None
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, EndpointError) and (error.status is None or error.status in _PASSING_STATUSES)
+
+
+def _pause(state: RetryCallState) -> float:
+    """As long as the endpoint says; else longer each time, drawn so that many clients spread out."""
+    drawn = wait_random_exponential(multiplier=_FIRST_PAUSE_S, max=_LONGEST_PAUSE_S)(state)
+    error = state.outcome.exception() if state.outcome is not None else None
+    told_s = error.retry_after_s if isinstance(error, EndpointError) else None
+    return drawn + (told_s or 0.0)

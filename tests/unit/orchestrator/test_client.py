@@ -1,0 +1,191 @@
+"""The client and ``ship predict`` against the real application on loopback, with an engine that is none."""
+
+import json
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI, Response
+
+from orchestrator.client import Client, EndpointError
+from orchestrator.serve.app import make_app
+from orchestrator.serve.engine_api import EngineBusyError, Refusal
+from orchestrator.serve.options import Limits
+from tests.console import run_ship
+from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
+from tests.unit.ship.conftest import make_backbone
+
+PNG = draw_png()
+BACKBONE = make_backbone().info
+
+
+class Endpoint:
+    """An application that listens on loopback until it is closed."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive()
+            time.sleep(0.01)
+        self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(30)
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def url(engine: FakeEngine) -> Iterator[str]:
+    endpoint = Endpoint(make_app(engine, BACKBONE, Limits(retry_after_s=0, max_body_bytes=100_000)))
+    yield endpoint.url
+    endpoint.close()
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url, patience_s=0.5) as client:
+        yield client
+
+
+def test_a_prediction_says_what_answered(client: Client, engine: FakeEngine, tmp_path: Path) -> None:
+    (tmp_path / "cap.png").write_bytes(PNG)
+    found = client.predict("bolts", tmp_path / "cap.png", version=2)
+    assert (found.task, found.version, found.digest, found.label) == ("bolts", 2, "d" * 64, "bad")
+    assert list(found.probabilities.items()) == [("bad", 0.75), ("good", 0.25)]
+    assert found.backbone == BACKBONE.fingerprint
+    assert client.predict("bolts", PNG) == found
+    assert [(task, version) for _, task, version in engine.asked] == [("bolts", 2), ("bolts", None)]
+
+
+def test_tasks_and_readiness(client: Client, engine: FakeEngine) -> None:
+    [listed], one = client.tasks(), client.task("bolts")
+    assert (one.version, one.wanted_version, one.problem) == (2, 3, "prompt.json: it was changed")
+    assert (listed.labels, one.labels) == ((), ("good", "bad"))
+    assert client.is_ready()
+    engine.refusal = Refusal(reason="not_ready", detail="the catalog is being loaded")
+    assert not client.is_ready()
+
+
+def test_a_refusal_is_an_error_that_says_all_there_is(client: Client, engine: FakeEngine) -> None:
+    engine.refusal = Refusal(reason="unknown_task", detail="task 'bolts' is not in the catalog")
+    with pytest.raises(EndpointError, match="Unknown task: task 'bolts' is not in the catalog") as refused:
+        client.predict("bolts", PNG)
+    assert (refused.value.status, refused.value.kind) == (404, "task-unknown")
+    assert len(engine.asked) == 1, "asking again would change nothing"
+    with pytest.raises(EndpointError, match="image") as refused:
+        client.predict("bolts", b"GIF89a")
+    assert (refused.value.status, refused.value.kind) == (415, "image-unsupported")
+    with pytest.raises(EndpointError, match="is no task name"):
+        client.task("../bolts")
+    assert client.task("bolts").task == "bolts", "the client goes on"
+
+
+def test_what_may_pass_is_asked_again(client: Client, engine: FakeEngine) -> None:
+    engine.error = EngineBusyError("100 requests wait")
+    threading.Timer(0.2, lambda: setattr(engine, "error", None)).start()
+    assert client.predict("bolts", PNG).label == "bad"
+
+
+def test_what_does_not_pass_in_time_says_how_often_it_was_asked(client: Client, engine: FakeEngine) -> None:
+    engine.error = EngineBusyError("100 requests wait")
+    with pytest.raises(EndpointError, match=r"100 requests wait \(asked \d+ times in ") as refused:
+        client.predict("bolts", PNG)
+    assert (refused.value.status, refused.value.kind, refused.value.retry_after_s) == (429, "busy", 0.0)
+    copy = pickle.loads(pickle.dumps(refused.value))
+    assert (str(copy), vars(copy)) == (str(refused.value), vars(refused.value))
+
+
+def test_nobody_there() -> None:
+    endpoint = Endpoint(FastAPI())
+    endpoint.close()
+    with Client(endpoint.url, patience_s=0.2) as client:
+        with pytest.raises(EndpointError, match="is `ship serve` running") as refused:
+            client.tasks()
+        assert refused.value.status is None
+        assert not client.is_ready()
+    with pytest.raises(EndpointError, match="expected a URL such as"):
+        Client("localhost:8000")
+
+
+def test_an_endpoint_of_somebody_else_is_told() -> None:
+    app = FastAPI()
+    app.get("/v1/tasks")(lambda: {"jobs": []})
+    app.get("/v1/tasks/{task}")(lambda task: Response("<h1>no</h1>", status_code=418))
+    endpoint = Endpoint(app)
+    try:
+        with Client(endpoint.url) as client:
+            with pytest.raises(EndpointError, match="answered what no endpoint of ship answers"):
+                client.tasks()
+            with pytest.raises(EndpointError, match="no") as refused:
+                client.task("bolts")
+            assert (refused.value.status, refused.value.kind) == (418, None)
+    finally:
+        endpoint.close()
+
+
+def test_it_loads_nothing_heavy() -> None:
+    code = "import sys, orchestrator.client; print({'torch', 'ray', 'mlflow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def answers(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_ship_predict(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = str(tmp_path / "good.png"), str(tmp_path / "bad.png")
+    Path(good).write_bytes(PNG)
+    Path(bad).write_bytes(PNG[:100])
+    monkeypatch.setenv("SHIP_URL", url)
+
+    assert run_ship(monkeypatch, "predict", "bolts", good) == 0
+    printed = capsys.readouterr().out
+    assert "good.png" in printed
+    assert "bad 75.0%, good 25.0%" in printed
+
+    assert run_ship(monkeypatch, "predict", "bolts", good, bad, "--json") == 1
+    first, second = answers(capsys)
+    assert (first["image"], first["label"], first["version"]) == (good, "bad", 2)
+    assert second["image"] == bad
+    assert "The image is broken" in second["error"]
+
+    assert run_ship(monkeypatch, "predict", "bolts", bad) == 1
+    assert "The image is broken" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["bolts"], 2, "Missing argument"),
+        (["bolts", "nowhere.png"], 2, "nowhere.png"),
+        (["../bolts", __file__], 1, "no task name"),
+        (["bolts", __file__, "--url", "ftp://x"], 1, "ftp"),
+    ],
+)
+def test_ship_predict_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    status: int,
+    said: str,
+) -> None:
+    assert run_ship(monkeypatch, "predict", *arguments) == status
+    assert said in capsys.readouterr().err
