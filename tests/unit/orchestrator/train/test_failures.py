@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.errors import ObjectMissing, StoreError
+from orchestrator.errors import ObjectMissing, StoreError, StoreFull
 from orchestrator.train.failures import failure_of
 from ship.errors import ConfigError, DataError, ImageError, TuningError
 
@@ -34,6 +34,11 @@ def test_what_may_pass_is_tried_again(error: Exception) -> None:
     assert failure.detail == "", "the cause says it all"
     assert not failure.poisons_worker
     assert "\n" not in failure.cause
+
+
+def test_a_full_store_is_final_because_nothing_of_another_attempt_would_be_kept() -> None:
+    failure = failure_of(StoreFull("quota reached"))
+    assert (failure.cause, failure.is_retryable) == ("the store: quota reached", False)
 
 
 def test_the_unknown_is_tried_again_and_keeps_its_traceback() -> None:
