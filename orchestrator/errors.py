@@ -4,6 +4,7 @@ ShipError
 └── OrchestratorError
     ├── ManifestError        the manifest, or a name or flag given beside it
     ├── StoreError           the store of prompts
+    │   ├── StoreFull        no room, or a quota is reached
     │   ├── ObjectMissing    no object of that key
     │   └── ObjectConflict   a conditional write lost against another writer
     ├── RegistryError        MLflow: names, versions, aliases
@@ -22,6 +23,7 @@ __all__ = [
     "RegistryError",
     "ServeError",
     "StoreError",
+    "StoreFull",
 ]
 
 
@@ -35,6 +37,10 @@ class ManifestError(OrchestratorError):
 
 class StoreError(OrchestratorError):
     """The store cannot be reached, or what it holds is not what it should be."""
+
+
+class StoreFull(StoreError):  # noqa: N818 - reads as a fact
+    """The store takes nothing more until somebody makes room or raises a quota."""
 
 
 class ObjectMissing(StoreError):  # noqa: N818 - reads as a fact, as FileNotFound does

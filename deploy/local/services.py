@@ -3,9 +3,11 @@
 Knows no particular program. Needs the standard library alone, and util-linux (``setpriv``).
 """
 
+import argparse
 import contextlib
 import fcntl
 import importlib.util
+import ipaddress
 import os
 import shlex
 import shutil
@@ -20,6 +22,7 @@ from pathlib import Path
 __all__ = [
     "Problem",
     "Services",
+    "add_host_option",
     "find_programs",
     "free_port",
     "main",
@@ -28,6 +31,7 @@ __all__ = [
     "print_environment",
 ]
 
+LOOPBACK = "127.0.0.1"
 PATIENCE_S = 60.0
 END_PATIENCE_S = 20.0
 LOG_LINES = 15
@@ -193,10 +197,35 @@ def need_module(name: str) -> None:
         )
 
 
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on."""
+def add_host_option(parser: argparse.ArgumentParser, risk: str) -> None:
+    """Add ``--host``: loopback unless somebody asks for more, at the risk that the help names."""
+    parser.add_argument(
+        "--host",
+        type=_own_address,
+        default=LOOPBACK,
+        metavar="ADDRESS",
+        help=f"IPv4 address of this machine to listen on [{LOOPBACK}]; on any other, {risk}",
+    )
+
+
+def _own_address(text: str) -> str:
+    try:
+        address = ipaddress.IPv4Address(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an IPv4 address") from None
+    if address.is_unspecified:
+        raise argparse.ArgumentTypeError(f"{text} is no address to be told to clients: name one of them")
+    try:
+        free_port(text)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not an address of this machine ({error})") from None
+    return text
+
+
+def free_port(host: str = LOOPBACK) -> int:
+    """A TCP port of an address of this machine that nobody listens on."""
     with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((host, 0))
         port: int = listener.getsockname()[1]
         return port
 

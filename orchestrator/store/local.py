@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.errors import ObjectMissing, StoreError
+from orchestrator.errors import ObjectMissing, StoreError, StoreFull
 from orchestrator.store.object_store import (
     ListedObject,
     StoredObject,
@@ -22,6 +22,7 @@ from orchestrator.store.object_store import (
     check_key,
     check_prefix,
     conflict,
+    is_full,
     is_key,
     is_temporary,
     temporary_key,
@@ -161,7 +162,8 @@ class LocalObjects:
         try:
             yield
         except OSError as error:
-            raise StoreError(
+            kind = StoreFull if is_full(error) else StoreError
+            raise kind(
                 f"cannot {doing} {self.url}/{key}: {error.strerror or error}; {advice_for(error)}"
             ) from error
 

@@ -18,6 +18,7 @@ __all__ = [
     "check_key",
     "check_prefix",
     "conflict",
+    "is_full",
     "is_key",
     "is_temporary",
     "temporary_key",
@@ -178,9 +179,14 @@ def without_secrets(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+def is_full(error: OSError) -> bool:
+    """Whether a file system has no room left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def advice_for(error: OSError) -> str:
     """What to do about an error of the file system."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return "the disk is full: free some space and run the same command again"
     if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
         return "a store needs a file system with hard links: use a local disk, NFS or a bucket"

@@ -25,8 +25,9 @@ from botocore.exceptions import (
     NoCredentialsError,
     SSLError,
 )
+from botocore.exceptions import ConnectionError as NotConnected
 
-from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
+from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError, StoreFull
 from orchestrator.store.object_store import (
     ListedObject,
     StoredObject,
@@ -57,7 +58,11 @@ _TRANSIENT_CODES = {
     "ThrottlingException",
 }
 _TRANSIENT_STATUSES = {429, 500, 502, 503, 504}
+# Ceph's gateway, and MinIO.
+_FULL = {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
+_MAKE_ROOM = "make room (`ship gc`) or raise the quota, then run the same command again"
 _ADVICE = {
+    **dict.fromkeys(_FULL, _MAKE_ROOM),
     "NoSuchBucket": "create the bucket, or correct SHIP_STORE",
     "AccessDenied": "give these credentials read, write, delete and list on the bucket",
     "403": "give these credentials read, write, delete and list on the bucket",
@@ -256,7 +261,8 @@ class S3Objects:
         if _status_of(error) == 412:
             return conflict(self._url, key)
         advice = _ADVICE.get(code, "check the server's log, then run the same command again")
-        return StoreError(f"cannot {doing} {self._url}/{key}: {said}; {advice}")
+        kind = StoreFull if code in _FULL else StoreError
+        return kind(f"cannot {doing} {self._url}/{key}: {said}; {advice}")
 
 
 def _reopen(url: str, patience: Patience) -> S3Objects:
@@ -267,7 +273,8 @@ def _is_transient(error: BaseException) -> bool:
     if isinstance(error, ClientError):
         return _code_of(error) in _TRANSIENT_CODES or _status_of(error) in _TRANSIENT_STATUSES
     # No connection, a connection that broke, no answer in time. A bad certificate stays one.
-    return isinstance(error, (HTTPClientError, IncompleteReadError)) and not isinstance(error, SSLError)
+    may_pass = (NotConnected, HTTPClientError, IncompleteReadError)
+    return isinstance(error, may_pass) and not isinstance(error, SSLError)
 
 
 def _code_of(error: ClientError) -> str:

@@ -16,6 +16,8 @@ __all__ = ["CrashReport", "cause_of"]
 
 MAX_CAUSE_CHARS = 300
 
+# Before it says this, Ray names the actor with identifiers of half a line.
+_NODE_DEATH = re.compile(r"ip: (\S+) .*its node has died\. Node Id: \w+ *(.*)$")
 _EXIT_DETAIL = re.compile(r"exit detail: (.+?)(?: Some common causes.*)?$", re.DOTALL)
 
 
@@ -45,7 +47,9 @@ class CrashReport(ray.train.UserCallback):  # type: ignore[misc]  # Ray is read 
 def cause_of(error: Exception) -> str:
     """What killed a worker, in one line out of Ray's many."""
     said = " ".join(str(_innermost(error)).split())
-    if found := _EXIT_DETAIL.search(said):
+    if found := _NODE_DEATH.search(said):
+        said = f"its node {found[1]} has died: {found[2] or 'no cause given'}"
+    elif found := _EXIT_DETAIL.search(said):
         said = found[1]
     return said[:MAX_CAUSE_CHARS] or type(error).__name__
 

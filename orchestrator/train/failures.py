@@ -3,7 +3,7 @@
 import traceback
 from dataclasses import dataclass
 
-from orchestrator.errors import StoreError
+from orchestrator.errors import StoreError, StoreFull
 from ship.errors import PackError, ShipError
 from ship.memory import is_out_of_memory
 
@@ -34,11 +34,12 @@ class Failure:
 def failure_of(error: Exception) -> Failure:
     """Judge ``error``.
 
-    Errors in data, images, settings and tuning will come again, and so are final. Memory, stores and
+    Errors in data, images, settings and tuning will come again, and so are final; so is a full store, for
+    somebody has to make room, and meanwhile nothing of another attempt would be kept. Memory, stores and
     files may be better next time. What we do not know is tried again too, with its traceback kept.
     """
     if isinstance(error, StoreError):
-        return Failure(cause=f"the store: {error}", is_retryable=True)
+        return Failure(cause=f"the store: {error}", is_retryable=not isinstance(error, StoreFull))
     if isinstance(error, PackError):
         source = error.__cause__ if isinstance(error.__cause__, Exception) else error
         return Failure(

@@ -100,7 +100,6 @@ class Job:
         store = PromptStore(objects)
         registry = Registry(self.settings.tracking_uri, self.settings.artifact_location)
         recorder = Recorder(registry, store, self.settings.spool)
-        specs = [task.spec for task in self.plan.tasks]
         warnings: dict[str, tuple[str, ...]] = {}
         runs: list[TuningRun] = []
 
@@ -127,9 +126,7 @@ class Job:
                 requests=folder.requests,
                 run=run,
             )
-            # Heals what a lost driver or a lost spool left unrecorded; with nothing to heal it is one look.
-            wanted = [(spec.name, spec.key) for spec in specs]
-            recorder.reconcile(store.find_published(wanted), specs)
+            _reconcile(recorder, store, [task.spec for task in self.plan.tasks])
         finally:
             backlog = recorder.close()
             _remember(RunStats(objects), self.plan.backbone_fingerprint, runs)
@@ -213,6 +210,17 @@ def _recall(stats: RunStats, backbone_fingerprint: str) -> tuple[Sequence[Tuning
         return stats.read(backbone_fingerprint), ()
     except StoreError as error:
         return (), (f"past tunings cannot be read: {error}",)
+
+
+def _reconcile(recorder: Recorder, store: PromptStore, specs: Sequence[TaskSpec]) -> None:
+    """Heal what a lost driver or a lost spool left unrecorded; with nothing to heal it is one look."""
+    try:
+        recorder.reconcile(store.find_published([(spec.name, spec.key) for spec in specs]), specs)
+    except StoreError as error:
+        # The run is over, and how it went has yet to be told.
+        logger.warning(
+            "the next run will look for what is not recorded, as the store does not answer: %s", error
+        )
 
 
 def _remember(stats: RunStats, backbone_fingerprint: str, runs: Sequence[TuningRun]) -> None:

@@ -175,7 +175,8 @@ class Ledger:
             if len(held) == 1:
                 self._charge(self._status[name], f"its worker died: {cause}", "")
             else:
-                self._suspect(name, f"its worker died, with {len(held) - 1} other tasks: {cause}")
+                others = f"{len(held) - 1} other task{'s' if len(held) > 2 else ''}"
+                self._suspect(name, f"its worker died, with {others}: {cause}")
 
     def cancel(self, tasks: Iterable[str]) -> list[str]:
         """Work no more on these tasks; whoever does is told at the next heartbeat.

@@ -7,7 +7,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import StoreError
+from orchestrator.errors import StoreError, StoreFull
 from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.train.data_cache import DataCache
@@ -140,6 +140,9 @@ class TuneTask:
             hooks.check()
             try:
                 self._store.save_snapshot(spec.name, spec.key, content)
+            except StoreFull:
+                # There will be no room for the artifact either: say so before all epochs are spent.
+                raise
             except StoreError as error:
                 # It only saves time if this worker dies; publishing will say if the store is really down.
                 logger.warning("task %s: snapshot not saved: %s", spec.name, error)

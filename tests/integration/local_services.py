@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -23,9 +23,18 @@ class LocalService:
     Args:
         name: Of the script.
         folder: Where it keeps its files; made anew if None, and removed at the end.
+        options: Of the script, besides its folder.
+        prefix: Runs it, such as on another host.
     """
 
-    def __init__(self, name: str, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path | None = None,
+        *,
+        options: Sequence[str] = (),
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.name = name
         self._is_temporary = folder is None
         self._is_told = False
@@ -36,7 +45,7 @@ class LocalService:
         self.errors = self.folder / "stderr"
         with self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, str(SCRIPTS / name), str(self.folder / "data")],
+                [*prefix, sys.executable, str(SCRIPTS / name), str(self.folder / "data"), *options],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from tests.factories import write_backbone, write_stripes
 
@@ -17,10 +19,16 @@ EPOCHS = 30
 
 
 class Plant:
-    """A folder with a backbone, a manifest and data, and the command run in it."""
+    """A folder with a backbone, a manifest and data, and the command run in it.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Of all of it.
+        prefix: Runs the command, such as on another host.
+    """
+
+    def __init__(self, folder: Path, prefix: Sequence[str] = ()) -> None:
         self.folder = folder
+        self.prefix = tuple(prefix)
         self.home = folder / "home"
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith(("SHIP_", "MLFLOW_"))
@@ -54,14 +62,19 @@ class Plant:
 
     def ship(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [SHIP, *arguments], env=self.environment, capture_output=True, text=True, timeout=240, check=False
+            [*self.prefix, SHIP, *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
         )
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, output: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [SHIP, *arguments],
+            [*self.prefix, SHIP, *arguments],
             env=self.environment,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
         )

@@ -223,7 +223,7 @@ def test_tasks_of_a_pack_that_brought_its_worker_down_are_taken_up_alone(
         [event for event in events if event.task == name and event.kind == "retried"] for name in names[:2]
     )
     assert len(first) == len(second) == 1
-    assert first[0].data["cause"].startswith("its worker died, with 1 other tasks: ")
+    assert first[0].data["cause"].startswith("its worker died, with 1 other task: ")
     suspects = {status.task for status in snapshots[-1].tasks if status.is_suspect}
     assert suspects == {"pair-1", "pair-2"}
     assert all(status.failures == 0 for status in snapshots[-1].tasks), "nobody knows whose fault it was"

@@ -134,6 +134,30 @@ def test_missing_programs_are_named_with_the_command_that_installs_them(tmp_path
     assert "apt-get install --no-install-recommends ceph-osd" in said
 
 
+@pytest.mark.parametrize("script", ["s3", "mlflow"])
+@pytest.mark.parametrize(
+    ("host", "problem"),
+    [
+        ("0.0.0.0", "no address to be told to clients"),
+        ("localhost", "not an IPv4 address"),
+        ("192.0.2.77", "not an address of this machine"),
+    ],
+)
+def test_an_address_that_others_cannot_use_is_refused(
+    tmp_path: Path, script: str, host: str, problem: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, str(LOCAL / script), str(tmp_path / "data"), "--host", host],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert problem in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root hands PostgreSQL to another user")
 def test_a_folder_that_the_database_user_cannot_enter_is_named(tmp_path: Path) -> None:
     closed = tmp_path / "closed"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import StoreError
+from orchestrator.errors import StoreError, StoreFull
 from orchestrator.store.local import LocalObjects
 
 # Dies between the two halves of a write, as a killed process does.
@@ -75,7 +75,7 @@ def test_a_full_disk_leaves_nothing_behind(
 
     monkeypatch.setattr(os, "fsync", refuse)
 
-    with pytest.raises(StoreError, match="disk is full") as caught:
+    with pytest.raises(StoreFull, match="disk is full") as caught:
         getattr(LocalObjects(tmp_path), write)("a/k", b"data")
 
     assert f"{tmp_path.as_uri()}/a/k" in str(caught.value)

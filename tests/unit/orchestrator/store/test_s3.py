@@ -3,10 +3,10 @@ from typing import Any
 from unittest.mock import ANY
 
 import pytest
-from botocore.exceptions import ReadTimeoutError
+from botocore.exceptions import BotoCoreError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
 from botocore.stub import Stubber
 
-from orchestrator.errors import ObjectConflict, StoreError
+from orchestrator.errors import ObjectConflict, StoreError, StoreFull
 from orchestrator.store.patience import Patience
 from orchestrator.store.s3 import S3Objects
 
@@ -89,6 +89,17 @@ def test_what_stays_is_not_tried_again(s3_url: str, code: str, status: int) -> N
     stub.assert_no_pending_responses()
 
 
+def test_a_quota_that_is_reached_is_no_failure_that_passes(s3_url: str) -> None:
+    objects = S3Objects(s3_url, patience=BRIEF)
+    stub = stubbed(objects)
+    stub.add_client_error("put_object", "QuotaExceeded", http_status_code=403)
+
+    with pytest.raises(StoreFull, match=r"QuotaExceeded.* raise the quota"):
+        objects.put("k", b"data")
+
+    stub.assert_no_pending_responses()
+
+
 def test_after_the_limit_the_error_says_what_failed_how_often_and_for_how_long(s3_url: str) -> None:
     objects = S3Objects(s3_url, patience=Patience(total_s=0.05, first_wait_s=0.02, longest_wait_s=0.02))
     stub = stubbed(objects)
@@ -158,6 +169,17 @@ class LosesAnswers:
         return reply
 
 
+class OutOfReach:
+    """A client whose first requests do not arrive."""
+
+    def __init__(self, errors: list[BotoCoreError]) -> None:
+        self.errors = errors
+
+    def delete_object(self, **arguments: Any) -> None:
+        if self.errors:
+            raise self.errors.pop()
+
+
 class SpellsEtags:
     """A client of a server that knows an etag in one spelling alone."""
 
@@ -196,6 +218,17 @@ def test_a_server_that_is_down_is_named_without_secrets(
         S3Objects(s3_url, patience=NONE).get("k")
 
     assert "very-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError])
+def test_a_server_that_is_out_of_reach_is_tried_again(s3_url: str, error: type[BotoCoreError]) -> None:
+    objects = S3Objects(s3_url, patience=BRIEF)
+    client = OutOfReach([error(endpoint_url="http://somewhere")] * 3)
+    vars(objects)["_client"] = client
+
+    objects.delete("k")
+
+    assert client.errors == []
 
 
 def test_more_keys_than_a_page_are_all_listed(s3_url: str) -> None:

@@ -1,8 +1,8 @@
 import pytest
 
-from orchestrator.errors import ObjectMissing, StoreError
+from orchestrator.errors import ObjectMissing, StoreError, StoreFull
 from orchestrator.train.failures import failure_of
-from ship.errors import ConfigError, DataError, ImageError, TuningError
+from ship.errors import ConfigError, DataError, ImageError, PackError, TuningError
 
 
 @pytest.mark.parametrize("kind", [ConfigError, DataError, ImageError, TuningError])
@@ -34,6 +34,21 @@ def test_what_may_pass_is_tried_again(error: Exception) -> None:
     assert failure.detail == "", "the cause says it all"
     assert not failure.poisons_worker
     assert "\n" not in failure.cause
+
+
+def test_a_full_store_is_final_because_nothing_of_another_attempt_would_be_kept() -> None:
+    failure = failure_of(StoreFull("quota reached"))
+    assert (failure.cause, failure.is_retryable) == ("the store: quota reached", False)
+
+
+def test_what_befell_a_pack_is_not_this_tasks_fault() -> None:
+    failure = failure_of(PackError.of(RuntimeError("CUDA error: launch failure\nmore"), 3))
+    assert failure.cause == "a step of 3 tasks failed: RuntimeError: CUDA error: launch failure"
+    assert (failure.is_shared, failure.is_retryable, failure.poisons_worker) == (True, True, True)
+    assert "RuntimeError" in failure.detail
+    harmless = failure_of(PackError.of(ValueError("odd"), 2))
+    assert (harmless.is_shared, harmless.poisons_worker) == (True, False)
+    assert not failure_of(ValueError("odd")).is_shared
 
 
 def test_the_unknown_is_tried_again_and_keeps_its_traceback() -> None:

@@ -186,6 +186,19 @@ def test_what_workers_publish_is_what_estimates_learn_from(
     assert learned.tuning_s > 0
 
 
+def test_a_store_that_is_gone_in_the_end_does_not_hide_how_the_run_went(
+    plant: Path, pool: FakePool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise StoreError("no answer from the store")
+
+    job = prepare(plant, rows(2))
+    monkeypatch.setattr(PromptStore, "find_published", refuse)
+
+    assert job.run().summary.done == ("t0", "t1")
+    assert "no answer from the store" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("manifest", "flag", "executor"),
     [

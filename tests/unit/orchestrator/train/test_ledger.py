@@ -436,7 +436,7 @@ def test_whoever_was_in_a_pack_that_died_is_suspect_and_tuned_alone(clock: Clock
         ledger.lease("w", held)
     ledger.crashed(0, "SIGSEGV")
     assert [(status(ledger, name).failures, status(ledger, name).losses) for name in "ab"] == [(0, 1), (0, 1)]
-    assert status(ledger, "a").cause == "its worker died, with 1 other tasks: SIGSEGV"
+    assert status(ledger, "a").cause == "its worker died, with 1 other task: SIGSEGV"
 
     ledger.join("v", 0, 1)
     assert take(ledger, "v").spec.name == "a"

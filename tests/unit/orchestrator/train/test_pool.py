@@ -96,3 +96,15 @@ def test_a_cause_is_the_telling_part_of_what_ray_says() -> None:
     )
     assert cause_of(ValueError("no such file\n  here")) == "no such file here"
     assert cause_of(ValueError()) == "ValueError"
+
+
+def test_a_node_that_died_is_named_by_its_address() -> None:
+    said = (
+        "The actor died unexpectedly before finishing this task.\n\tclass_name: _Seat\n\tactor_id: e069\n"
+        "\tpid: 1225\n\tnamespace: 4\n\tip: 10.0.0.5\nThe actor died because its node has died. Node Id: b\n"
+        "\tthe actor's node was terminated unexpectedly: health check failed"
+    )
+
+    assert cause_of(RuntimeError(said)) == (
+        "its node 10.0.0.5 has died: the actor's node was terminated unexpectedly: health check failed"
+    )

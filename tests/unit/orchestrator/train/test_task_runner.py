@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.errors import StoreError
+from orchestrator.errors import StoreError, StoreFull
 from orchestrator.plan import TaskSpec
 from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -161,6 +161,19 @@ def test_snapshots_that_cannot_be_written_do_not_stop_the_tuning(
 
     monkeypatch.setattr(store, "save_snapshot", refuse)
     assert TuneTask(Tuner(backbone), store)(spec, Hooks()).created
+
+
+def test_a_store_that_is_full_ends_the_tuning_at_its_first_snapshot(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(task: str, key: str, data: bytes) -> None:
+        raise StoreFull("quota reached")
+
+    monkeypatch.setattr(store, "save_snapshot", refuse)
+    hooks = Hooks()
+    with pytest.raises(StoreFull):
+        TuneTask(Tuner(backbone), store)(spec, hooks)
+    assert len(hooks.reports) < NUM_EPOCHS
 
 
 def test_a_search_comes_first_and_is_not_made_again_after_a_snapshot(

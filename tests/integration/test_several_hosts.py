@@ -1,0 +1,168 @@
+"""Tuning on several hosts, while workers, hosts, the network, MLflow, the driver and the store fail.
+
+Each host is a network namespace with an address of its own; Ray, S3 (Ceph's gateway), MLflow and the command
+are the real ones. Where there is no root, no iproute2 or no Ceph, the tests skip and say so.
+"""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.events import Event
+from orchestrator.settings import EXECUTORS, Executor
+from tests.integration.batch import SNAPSHOT, Batch, place_of
+from tests.integration.cluster import Cluster, clean_environment
+from tests.integration.hosts import skip_without_namespaces
+from tests.integration.plant import Plant
+
+# Generous: a run that hangs fails by a limit of its own, with what it printed.
+pytestmark = pytest.mark.timeout(1500)
+
+OUTAGE_S = 60.0
+# Of a driver that is killed, Ray Train keeps the resources reserved for three minutes.
+ACTORS = ("--workers", "2", "--executor", "actors")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    skip_without_namespaces()
+    with Cluster(["a", "b", "c"]) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def make_batch(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def make(num_tasks: int) -> Batch:
+        store_url = f"{cluster.variables['SHIP_STORE']}/{tmp_path.name}"
+        # Tasks of one module share one registry.
+        tasks = [f"{tmp_path.name.replace('_', '-')[-12:]}-{number}" for number in range(num_tasks)]
+        plant = Plant(tmp_path, cluster.head.prefix)
+        plant.environment = {
+            **clean_environment(),
+            **cluster.variables,
+            "SHIP_HOME": str(plant.home),
+            "SHIP_STORE": store_url,
+            "SHIP_CACHE": str(tmp_path / "cache"),
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
+        }
+        for name, value in cluster.variables.items():
+            if name.startswith("AWS_"):
+                monkeypatch.setenv(name, value)
+        return Batch(plant, tasks, store_url, cluster.variables["MLFLOW_TRACKING_URI"])
+
+    return make
+
+
+def test_no_mlflow_a_killed_driver_and_a_minute_without_the_store(cluster: Cluster, make_batch) -> None:
+    cluster.stop_tracking()
+    cluster.set_nodes(2)
+    batch = make_batch(5)
+
+    run = batch.start(*ACTORS)
+    batch.wait_for_loss(run)
+    batch.kill(run)
+    run = batch.start(*ACTORS)
+    batch.wait_until("a task is half done", run, batch.half_done)
+    early = {status.task for status in batch.at_work() if status.epoch <= SNAPSHOT}
+    cluster.store.cut()
+    time.sleep(OUTAGE_S)
+    cluster.store.join()
+    printed = batch.finish(run)
+
+    assert run.returncode == 0, printed
+    assert "records wait in" in printed
+    assert f"MLflow at {cluster.variables['MLFLOW_TRACKING_URI']} did not" in printed
+    assert all("cannot" in cause and "check the network" in cause for cause in batch.causes("retried"))
+    assert batch.causes("failed") == []
+    batch.check_published_once()
+    batch.check_epochs(without_snapshot=early)
+
+    cluster.start_tracking()
+    run = batch.start()
+    printed = batch.finish(run)
+    assert run.returncode == 0, printed
+    assert "Nothing to do: all 5 tasks are in the store already" in printed
+    batch.check_published_once()
+    batch.check_epochs(without_snapshot=early)
+    batch.check_records()
+
+
+def hosts_after_death(log: list[Event]) -> set[str]:
+    """Where tasks were taken up after a worker had died."""
+    deaths = [event.time_s for event in log if event.kind == "retried"]
+    leases = [event for event in log if event.kind == "leased" and deaths and event.time_s >= deaths[0]]
+    return {place_of(event.data["worker"])[0] for event in leases}
+
+
+def hosts_at_work(batch: Batch) -> set[str]:
+    return {place_of(status.worker or "")[0] for status in batch.at_work()}
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_worker_is_killed_a_node_comes_and_another_goes(
+    cluster: Cluster, make_batch, executor: Executor
+) -> None:
+    cluster.start_tracking()
+    cluster.set_nodes(2)
+    first, newcomer = set(cluster.nodes), cluster.spare
+    batch = make_batch(7)
+
+    run = batch.start("--workers", "3", "--executor", executor)
+    batch.wait_until("a task is half done", run, batch.half_done)
+    cluster.add_nodes(newcomer)
+    struck = batch.wait_for_loss(run)
+    os.kill(place_of(struck.worker or "")[1], signal.SIGKILL)
+    # An actor takes the new node at once; Ray Train only when it lacks another.
+    ready = {newcomer} if executor == "actors" else first
+    batch.wait_until("work goes on", run, lambda: ready <= hosts_after_death(batch.log()))
+    lost = batch.wait_until("a task is at work", run, lambda: first & hosts_at_work(batch)).pop()
+    cluster.lose_node(lost)
+    printed = batch.finish(run)
+
+    assert run.returncode == 0, printed
+    assert newcomer in hosts_after_death(batch.events)
+    causes = "\n".join(batch.causes("retried"))
+    died = r"its worker died(, with \d+ other tasks?)?: "
+    assert re.search(f"{died}Worker unexpectedly exits", causes), causes
+    assert re.search(f"{died}its node {re.escape(cluster.address(lost))} has died", causes), causes
+    assert batch.causes("failed") == []
+    batch.check_published_once()
+    batch.check_epochs()
+    batch.check_records()
+
+
+def test_a_full_store_is_named_and_once_there_is_room_tuning_goes_on(cluster: Cluster, make_batch) -> None:
+    cluster.start_tracking()
+    cluster.set_nodes(2)
+    batch = make_batch(4)
+
+    run = batch.start(*ACTORS)
+    batch.wait_for_loss(run)
+    cluster.set_quota(1)
+    try:
+        printed = batch.finish(run)
+    finally:
+        cluster.set_quota(None)
+    assert run.returncode == 1, printed
+    failed = {event.task: event for event in batch.events if event.kind == "failed"}
+    assert failed
+    for task, event in failed.items():
+        assert "the store: cannot write s3://" in event.data["cause"]
+        assert "QuotaExceeded" in event.data["cause"]
+        assert "make room (`ship gc`) or raise the quota" in event.data["cause"]
+        assert f"{task}: failed" in printed
+        # One attempt and no more, for nothing of another would be kept either.
+        assert event.attempt == 1
+
+    run = batch.start(*ACTORS)
+    printed = batch.finish(run)
+    assert run.returncode == 0, printed
+    batch.check_published_once()
+    batch.check_epochs()
+    batch.check_records()
