@@ -101,6 +101,7 @@ class Job:
         registry = Registry(self.settings.tracking_uri, self.settings.artifact_location)
         recorder = Recorder(registry, store, self.settings.spool)
         specs = [task.spec for task in self.plan.tasks]
+        parameters = {spec.name: _parameters(spec) for spec in specs}
         warnings: dict[str, tuple[str, ...]] = {}
         runs: list[TuningRun] = []
 
@@ -108,7 +109,7 @@ class Job:
             folder.log(events)
             warnings.update(_warnings(events))
             runs.extend(_runs(events))
-            recorder.handle(_with_parameters(events, self.plan))
+            recorder.handle(_with_parameters(events, parameters))
 
         def show(snapshot: Snapshot) -> None:
             folder.show(snapshot)
@@ -242,11 +243,10 @@ def _warnings(events: Sequence[Event]) -> dict[str, tuple[str, ...]]:
     return {task: warnings for task, warnings in found.items() if warnings}
 
 
-def _with_parameters(events: Sequence[Event], plan: Plan) -> list[Event]:
+def _with_parameters(events: Sequence[Event], parameters: Mapping[str, Mapping[str, str]]) -> list[Event]:
     """Tell the record of a task that is taken up what it is tuned with, in case it fails."""
-    specs = {task.spec.name: task.spec for task in plan.to_tune}
     return [
-        replace(event, data={**event.data, "params": _parameters(specs[event.task])})
+        replace(event, data={**event.data, "params": parameters[event.task]})
         if event.kind == "leased"
         else event
         for event in events
