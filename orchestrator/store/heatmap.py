@@ -23,6 +23,8 @@ SIDE, MIN_NAMED_CELL, MAX_CELL = 520, 19, 64
 GAP, TICK, BAR, FRAME = 10, 5, 22, 3
 LINE = FONT_PIXELS + GAP
 MAX_NUMBERS, NUM_BAR_TICKS = 12, 5
+# The default takes half as long again, for a file that is a fifth smaller.
+PNG_LEVEL = 1
 _BLACK, _WHITE, _RED = (0, 0, 0), (255, 255, 255), (255, 0, 0)
 
 _Place = tuple[int, int]
@@ -78,7 +80,7 @@ class Heatmap:
         _write_up(picture, (LINE // 2, middle), self.down)
         _write_up(picture, (right - LINE // 2, middle), self.bar)
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
+        picture.save(buffer, "PNG", compress_level=PNG_LEVEL)
         return buffer.getvalue()
 
     def _cell(self) -> int:

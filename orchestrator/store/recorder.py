@@ -31,6 +31,8 @@ FIRST_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 60.0
 # A driver that writes to MLflow neither shows progress nor hears what is asked of it.
 MAX_WRITING_S = 2.0
+# Nor does one end that somebody has interrupted.
+MAX_FAREWELL_S = 5.0
 # News of a task under way: of a small task all is then written in one go.
 NEWS_EVERY_S = 5.0
 _NEWS = frozenset({"leased", "epoch"})
@@ -124,10 +126,10 @@ class Recorder:
         if self._monotonic() >= self._next_try_s:
             self._write_waiting(filter(self._is_due, self._waiting), MAX_WRITING_S)
 
-    def drain(self) -> Backlog:
-        """Try now to write all that waits; returns what still does."""
+    def drain(self, limit_s: float = math.inf) -> Backlog:
+        """Try now to write all that waits, or as much as that time allows; returns what still does."""
         self._stuck.clear()
-        self._write_waiting(self._waiting)
+        self._write_waiting(self._waiting, limit_s)
         return self.summary()
 
     def replay(self) -> Backlog:
@@ -170,9 +172,9 @@ class Recorder:
         num_records = sum(len(events) for events in self._waiting.values())
         return Backlog(num_records=num_records, folder=self._spool.folder)
 
-    def close(self) -> Backlog:
-        """Try a last time, then leave what waits to the next command; returns it."""
-        backlog = self.drain() if self._waiting else self.summary()
+    def close(self, limit_s: float = math.inf) -> Backlog:
+        """Try a last time, for as long as that, then leave what waits to the next command; returns it."""
+        backlog = self.drain(limit_s) if self._waiting else self.summary()
         self._spool.close()
         return backlog
 

@@ -4,6 +4,7 @@ Composes the parts and owns their order. Each can be read and tested without thi
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from orchestrator.selection import Request
 from orchestrator.settings import Settings
 from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.recorder import Backlog, Recorder
+from orchestrator.store.recorder import MAX_FAREWELL_S, Backlog, Recorder
 from orchestrator.store.registry import Registry
 from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import RunSummary, name_run, run_tasks
@@ -104,6 +105,8 @@ class Job:
         parameters = {spec.name: _parameters(spec) for spec in specs}
         warnings: dict[str, tuple[str, ...]] = {}
         runs: list[TuningRun] = []
+        # Unless the run comes to its end, nobody waits for its records: the spool keeps them.
+        farewell_s = MAX_FAREWELL_S
 
         def handle(events: Sequence[Event]) -> None:
             folder.log(events)
@@ -129,11 +132,13 @@ class Job:
                 run=run,
                 executor=self.request.executor or self.manifest.executor or "train",
             )
-            # Heals what a lost driver or a lost spool left unrecorded; with nothing to heal it is one look.
-            wanted = [(spec.name, spec.key) for spec in specs]
-            recorder.reconcile(store.find_published(wanted), specs)
+            if not summary.is_interrupted:
+                farewell_s = math.inf
+                # Heals what a lost driver or spool left unrecorded; with nothing to heal it is one look.
+                wanted = [(spec.name, spec.key) for spec in specs]
+                recorder.reconcile(store.find_published(wanted), specs)
         finally:
-            backlog = recorder.close()
+            backlog = recorder.close(farewell_s)
             _remember(RunStats(objects), self.plan.backbone_fingerprint, runs)
         return JobReport(
             reused=tuple(task.spec.name for task in self.plan.to_reuse),

@@ -40,10 +40,6 @@ class Account:
         """The whole run."""
         return self.start_up_s + self.work_s + self.tail_s
 
-    def overhead_s(self, tuning_s: float) -> float:
-        """Worker's seconds a task that were not spent tuning, if tuning a task takes so long."""
-        return self.run_s * self.num_workers / self.num_tasks - tuning_s
-
     def breakdown(self) -> dict[str, float]:
         """Worker's seconds a task, by where they went."""
         shares = {

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -45,11 +46,13 @@ class Watched:
         wall_s: From its start to its end.
         result: What it left in ``result.json``.
         samples: Of memory.
+        cpu_s: Processor's seconds by kind of process, as far as they were seen.
     """
 
     wall_s: float
     result: dict[str, Any]
     samples: list[Sample]
+    cpu_s: Mapping[str, float]
 
     def peak_mib(self, *kinds: str) -> int:
         """The most that these kinds held together."""
@@ -76,11 +79,14 @@ def watch(module: str, folder: Path, options: dict[str, Any], *, with_shared: bo
     command = [sys.executable, "-m", module, str(folder), json.dumps(options)]
     (folder / RESULT).unlink(missing_ok=True)
     samples: list[Sample] = []
+    cpu_s: dict[tuple[str, int], float] = {}
     began_s = time.time()
     with (folder / "errors.txt").open("w") as errors:
         child = subprocess.Popen(command, cwd=ROOT, stdout=errors, stderr=errors)
         over = threading.Event()
-        watcher = threading.Thread(target=_sample, args=(child.pid, samples, over, with_shared), daemon=True)
+        watcher = threading.Thread(
+            target=_sample, args=(child.pid, samples, cpu_s, over, with_shared), daemon=True
+        )
         watcher.start()
         try:
             status = child.wait(MAX_S)
@@ -92,10 +98,20 @@ def watch(module: str, folder: Path, options: dict[str, Any], *, with_shared: bo
     wall_s = time.time() - began_s
     if status != 0:
         raise RuntimeError(f"{module} ended with {status}: {(folder / 'errors.txt').read_text()[-2000:]}")
-    return Watched(wall_s=wall_s, result=json.loads((folder / RESULT).read_text()), samples=samples)
+    by_kind: Counter[str] = Counter()
+    for (kind, _), seconds in cpu_s.items():
+        by_kind[kind] += seconds
+    result = json.loads((folder / RESULT).read_text())
+    return Watched(wall_s=wall_s, result=result, samples=samples, cpu_s=by_kind)
 
 
-def _sample(pid: int, samples: list[Sample], over: threading.Event, with_shared: bool) -> None:
+def _sample(
+    pid: int,
+    samples: list[Sample],
+    cpu_s: dict[tuple[str, int], float],
+    over: threading.Event,
+    with_shared: bool,
+) -> None:
     while not over.wait(EVERY_S):
         kb: dict[str, float] = {}
         with suppress(psutil.Error):
@@ -105,6 +121,8 @@ def _sample(pid: int, samples: list[Sample], over: threading.Event, with_shared:
                 with suppress(psutil.Error):
                     kind = "driver" if process.pid == pid else _kind(process)
                     kb[kind] = kb.get(kind, 0.0) + _held_bytes(process, with_shared) / _KB
+                    used = process.cpu_times()
+                    cpu_s[kind, process.pid] = used.user + used.system
         samples.append(Sample(time_s=time.time(), kb=kb))
 
 
