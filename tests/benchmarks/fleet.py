@@ -10,8 +10,8 @@ Every run is a process of its own with a store, an MLflow and a Ray of its own, 
   processes, which other work on the machine changes less.
 - ``plan``: from the manifest to a printed plan, nothing being published.
 - ``resume``: a run with simulated tunings is interrupted half-way, as by Ctrl-C, and started again; after a
-  twentieth more it is interrupted again. *Resumed* is when the first task of the second half is taken up. What
-  the recorder has not written by an interruption waits in the spool.
+  twentieth more it is interrupted again. *Resumed* is when the first task of the second half is taken up.
+  What the recorder has not written by an interruption waits in the spool.
 - ``speedup``: the same tasks on one worker of one thread, on one of two threads, and on two.
 - ``raytune``: the same tasks as a trial each.
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.events import Event
 from tests.benchmarks.fleet_watch import Sample
 
-__all__ = ["Account", "growth_kb", "read_account", "read_events"]
+__all__ = ["Account", "growth_kb", "make_account", "read_account", "read_events"]
 
 
 @dataclass(frozen=True, kw_only=True)
