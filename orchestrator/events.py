@@ -1,7 +1,7 @@
 """What happens to tasks while they are tuned, as plain values that can be sent, spooled and replayed."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 __all__ = ["Event", "EventKind"]
@@ -34,7 +34,7 @@ class Event:
 
     def to_json(self) -> str:
         """One line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(vars(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, line: str) -> Self:

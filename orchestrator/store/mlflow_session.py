@@ -62,6 +62,11 @@ class MlflowSession:
         self._artifact_location = artifact_location
 
     @property
+    def tracking_uri(self) -> str:
+        """The URI with its credentials, for MLflow alone."""
+        return self._tracking_uri
+
+    @property
     def where(self) -> str:
         """The URI without credentials, for messages."""
         return _without_credentials(self._tracking_uri)

@@ -9,7 +9,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.errors import StoreError
@@ -140,8 +140,15 @@ class RecordWriter:
             self._runs.set_status(run, "FINISHED", event.time_s)
 
     def _register(self, task: str, run: TaskRun, artifact: _Artifact) -> None:
-        card = artifact.card
-        version = self._registry.register(
+        """Register the version, and let it pass the gate, once."""
+        standing, card = self._registry.standing(task), artifact.card
+        champion = standing.champion if standing is not None else None
+        decision = decide(
+            card["metrics"],
+            champion.metrics if champion else None,
+            same_data=champion is None or champion.data_fingerprint == card["data_fingerprint"],
+        )
+        found = self._registry.register(
             task,
             digest=artifact.digest,
             source=self._source(run, artifact.digest),
@@ -153,10 +160,21 @@ class RecordWriter:
                 "ship.backbone": card["backbone"]["name"],
                 "ship.backbone_fingerprint": card["backbone"]["fingerprint"],
                 DATA_TAG: card["data_fingerprint"],
+                GATE_REASON_TAG: decision.reason,
             },
+            is_new=standing is None,
         )
-        if GATE_TAG not in self._registry.version(task, version).tags:
-            self._pass_gate(task, version, card)
+        if GATE_TAG in found.tags:
+            return
+        if champion is not None and champion.version == found.version:
+            # An earlier try died between the alias and the tag.
+            decision = replace(decision, promote=True, reason="It was made champion before this was noted.")
+        else:
+            self._registry.admit(task, found.version, decision.alias, standing)
+        _logger.info("%s version %d is @%s: %s", task, found.version, decision.alias, decision.reason)
+        reason = {} if found.gate_reason == decision.reason else {GATE_REASON_TAG: decision.reason}
+        # The tag that says "done" comes last.
+        self._registry.tag_version(task, found.version, {**reason, GATE_TAG: decision.alias})
 
     def _source(self, run: TaskRun, digest: str) -> str:
         """The artifact's URI; or, as a server takes no local path of its client's, the copy in its run."""
@@ -164,28 +182,6 @@ class RecordWriter:
         if self._registry.session.is_server and uri.startswith("file:"):
             return f"runs:/{run.run_id}/{FOLDER}"
         return uri
-
-    def _pass_gate(self, task: str, version: int, card: Mapping[str, Any]) -> None:
-        champion = self._registry.champion(task)
-        if champion is not None and champion.version == version:
-            # An earlier try died between the alias and the tag.
-            tags = {GATE_TAG: "champion", GATE_REASON_TAG: "It was made champion before this was noted."}
-            self._registry.tag_version(task, version, tags)
-            return
-        decision = decide(
-            card["metrics"],
-            champion.metrics if champion else None,
-            same_data=champion is None or champion.data_fingerprint == card["data_fingerprint"],
-        )
-        if decision.promote:
-            self._registry.set_champion(task, version)
-        else:
-            self._registry.set_challenger(task, version)
-        _logger.info("%s version %d is @%s: %s", task, version, decision.alias, decision.reason)
-        # The tag that says "done" comes last.
-        self._registry.tag_version(
-            task, version, {GATE_REASON_TAG: decision.reason, GATE_TAG: decision.alias}
-        )
 
 
 def _tags_of(event: Event) -> dict[str, str]:

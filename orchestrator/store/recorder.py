@@ -7,6 +7,7 @@ has as published but nobody recorded, because a spool was lost too, is recorded 
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +29,14 @@ __all__ = ["Backlog", "Recorder", "TaskKey"]
 _logger = logging.getLogger(__name__)
 FIRST_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 60.0
+# A driver that writes to MLflow neither shows progress nor hears what is asked of it.
+MAX_WRITING_S = 2.0
+# Nor does one end that somebody has interrupted.
+MAX_FAREWELL_S = 5.0
+# News of a task under way: of a small task all is then written in one go.
+NEWS_EVERY_S = 5.0
+_NEWS = frozenset({"leased", "epoch"})
+_ENDS = frozenset({"published", "failed", "cancelled"})
 
 
 class TaskKey(Protocol):
@@ -91,6 +100,7 @@ class Recorder:
         self._waiting: dict[tuple[str, str], list[Event]] = {}
         # Their artifact could not be read; tried again by `drain`, not at every event.
         self._stuck: set[tuple[str, str]] = set()
+        self._news_due_s: dict[tuple[str, str], float] = {}
         self._pause_s = 0.0
         self._next_try_s = 0.0
 
@@ -103,7 +113,10 @@ class Recorder:
         self.close()
 
     def handle(self, events: Sequence[Event]) -> None:
-        """Record events: on disk at once, in MLflow now or, if it cannot be reached, later.
+        """Record events: on disk at once, in MLflow now or later.
+
+        Later, if it cannot be reached, if it is only news of a task of which some was written a moment ago,
+        or if there is more than can be written in a moment. Call it again and again, also without events.
 
         Never raises because of MLflow, the store or the disk: it logs.
         """
@@ -111,21 +124,22 @@ class Recorder:
             self._keep(events)
             self._add(events)
         if self._monotonic() >= self._next_try_s:
-            self._write_waiting()
+            self._write_waiting(filter(self._is_due, self._waiting), MAX_WRITING_S)
 
-    def drain(self) -> Backlog:
-        """Try now to write all that waits; returns what still does."""
+    def drain(self, limit_s: float = math.inf) -> Backlog:
+        """Try now to write all that waits, or as much as that time allows; returns what still does."""
         self._stuck.clear()
-        self._write_waiting()
+        self._write_waiting(self._waiting, limit_s)
         return self.summary()
 
     def replay(self) -> Backlog:
-        """Take over what dead commands left, and try to write it; returns what still waits."""
+        """Take over what dead commands left, and begin to write it; returns what still waits."""
         try:
             self._add(self._spool.take_leftovers())
         except OSError as error:
             _logger.warning("records of earlier commands in %s cannot be read: %s", self._spool.folder, error)
-        return self.drain()
+        self._write_waiting(self._waiting, MAX_WRITING_S)
+        return self.summary()
 
     def reconcile(
         self, published: Mapping[tuple[str, str], Publication], specs: Iterable[TaskKey]
@@ -158,9 +172,9 @@ class Recorder:
         num_records = sum(len(events) for events in self._waiting.values())
         return Backlog(num_records=num_records, folder=self._spool.folder)
 
-    def close(self) -> Backlog:
-        """Try a last time, then leave what waits to the next command; returns it."""
-        backlog = self.drain() if self._waiting else self.summary()
+    def close(self, limit_s: float = math.inf) -> Backlog:
+        """Try a last time, for as long as that, then leave what waits to the next command; returns it."""
+        backlog = self.drain(limit_s) if self._waiting else self.summary()
         self._spool.close()
         return backlog
 
@@ -179,10 +193,18 @@ class Recorder:
         for event in events:
             self._waiting.setdefault((event.task, event.key), []).append(event)
 
-    def _write_waiting(self) -> None:
-        before = len(self._waiting)
-        for pair in list(self._waiting):
+    def _is_due(self, pair: tuple[str, str]) -> bool:
+        if any(event.kind not in _NEWS for event in self._waiting[pair]):
+            return True
+        now_s = self._monotonic()
+        return now_s >= self._news_due_s.setdefault(pair, now_s + NEWS_EVERY_S)
+
+    def _write_waiting(self, pairs: Iterable[tuple[str, str]], limit_s: float = math.inf) -> None:
+        before, end_s = len(self._waiting), self._monotonic() + limit_s
+        for pair in list(pairs):
             if pair not in self._stuck and not self._write(pair):
+                break
+            if self._monotonic() > end_s:
                 break
         if len(self._waiting) < before:
             remaining = [event for events in self._waiting.values() for event in events]
@@ -207,7 +229,10 @@ class Recorder:
         if self._pause_s:
             _logger.warning("MLflow is back; writing the records that waited")
         self._pause_s = self._next_try_s = 0.0
-        del self._waiting[pair]
+        if self._waiting.pop(pair)[-1].kind in _ENDS:
+            self._news_due_s.pop(pair, None)
+        else:
+            self._news_due_s[pair] = self._monotonic() + NEWS_EVERY_S
         return True
 
     def _set_aside(self, pair: tuple[str, str], error: Exception) -> None:

@@ -60,7 +60,8 @@ class Registry:
         run_id: str | None,
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
-    ) -> int:
+        is_new: bool | None = None,
+    ) -> VersionInfo:
         """Register an artifact as a version of its task, once: the same digest gives the same version.
 
         Args:
@@ -69,17 +70,18 @@ class Registry:
             source: URI of the artifact.
             run_id: Of the MLflow run that made it.
             metrics: As measured when it was tuned.
-            tags: Further tags of the version.
+            tags: Further tags of the version, if it is made now.
+            is_new: Whether the task has no model yet, if the caller has just looked.
 
         Returns:
-            The version, from 1.
+            The version, without its aliases.
         """
         name = model_name(task)
-        if self._find_model(task) is None:
+        if self._find_model(task) is None if is_new is None else is_new:
             with self.session.errors(f"make the registered model {name!r}"):
                 self.session.client.create_registered_model(name, tags={"ship.task": task})
-        if same := self._search_versions(f"name = '{name}' and tags.`{DIGEST_TAG}` = '{digest}'"):
-            return int(same[0].version)
+        elif same := self._search_versions(f"name = '{name}' and tags.`{DIGEST_TAG}` = '{digest}'"):
+            return read_version(same[0])
         with self.session.errors(f"register a version of task {task!r}"):
             made = self.session.client.create_model_version(
                 name,
@@ -89,7 +91,15 @@ class Registry:
                 # It has no files to wait for.
                 await_creation_for=0,
             )
-        return int(made.version)
+        return read_version(made)
+
+    def standing(self, task: str) -> TaskInfo | None:
+        """How a task stands, in one look; None if it was never registered."""
+        model = self._find_model(task)
+        if model is None:
+            return None
+        self._remember_latest(task, model)
+        return self._task_info(task, model)
 
     def versions(self, task: str) -> list[VersionInfo]:
         """All versions of a task, newest first.
@@ -166,17 +176,22 @@ class Registry:
         Raises:
             RegistryError: There is no such task or version.
         """
-        info = self.version(task, version)
-        aliases = self._aliases(task)
-        before = aliases.get(CHAMPION)
-        if before != info.version:
-            # In this order: if the second call fails, the old champion still serves.
-            if before is not None:
-                self._set_alias(task, PREVIOUS, before)
-            self._set_alias(task, CHAMPION, info.version)
-        if aliases.get(CHALLENGER) == info.version:
-            self._drop_alias(task, CHALLENGER)
-        return Promotion(task=task, from_version=before, to_version=info.version)
+        self.version(task, version)
+        return self._crown(task, version, self._aliases(task))
+
+    def admit(self, task: str, version: int, alias: str, before: TaskInfo | None) -> None:
+        """Let a version that was just registered be what the gate says.
+
+        Args:
+            task: Name of the task.
+            version: That is there.
+            alias: ``champion`` or ``challenger``.
+            before: How the task stood before it was registered; None if it was not there.
+        """
+        if alias == CHAMPION:
+            self._crown(task, version, {} if before is None else _aliases_before(before))
+        else:
+            self._set_alias(task, CHALLENGER, version)
 
     def set_challenger(self, task: str, version: int) -> None:
         """Let a version wait for a decision.
@@ -240,10 +255,17 @@ class Registry:
                 return
 
     def _find_model(self, task: str) -> Any | None:
+        from mlflow.exceptions import MlflowException
+
+        # Checked before there is a client, which may make a database.
         name = model_name(task)
         with self.session.errors(f"look up task {task!r}"):
-            found = self.session.client.search_registered_models(f"name = '{name}'", max_results=1)
-        return found[0] if found else None
+            try:
+                return self.session.client.get_registered_model(name)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
 
     def _model(self, task: str) -> Any:
         if (model := self._find_model(task)) is not None:
@@ -293,6 +315,17 @@ class Registry:
             updated_s=model.last_updated_timestamp / 1000,
         )
 
+    def _crown(self, task: str, version: int, aliases: Mapping[str, int]) -> Promotion:
+        before = aliases.get(CHAMPION)
+        if before != version:
+            # In this order: if the second call fails, the old champion still serves.
+            if before is not None:
+                self._set_alias(task, PREVIOUS, before)
+            self._set_alias(task, CHAMPION, version)
+        if aliases.get(CHALLENGER) == version:
+            self._drop_alias(task, CHALLENGER)
+        return Promotion(task=task, from_version=before, to_version=version)
+
     def _set_alias(self, task: str, alias: str, version: int) -> None:
         with self.session.errors(f"set @{alias} of task {task!r}"):
             self.session.client.set_registered_model_alias(model_name(task), alias, str(version))
@@ -309,3 +342,8 @@ class Registry:
 
 def _aliases_of(model: Any) -> dict[str, int]:
     return {name: int(version) for name, version in model.aliases.items()}
+
+
+def _aliases_before(standing: TaskInfo) -> dict[str, int]:
+    holders = {CHAMPION: standing.champion, CHALLENGER: standing.challenger}
+    return {alias: info.version for alias, info in holders.items() if info is not None}

@@ -33,12 +33,14 @@ class TaskRun:
 
     Attributes:
         run_id: MLflow's.
+        files_uri: Where MLflow keeps its files.
         status: MLflow's: ``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``.
         steps: Epochs that it has.
         params: Names of parameters that it has; they can be written once.
     """
 
     run_id: str
+    files_uri: str
     status: str
     steps: set[int] = field(default_factory=set)
     params: set[str] = field(default_factory=set)
@@ -74,14 +76,20 @@ class RunLog:
                 made = client.create_run(
                     experiment, start_time=_milliseconds(started_s), tags=tags, run_name=task
                 )
-                return TaskRun(run_id=made.info.run_id, status=made.info.status)
+                return TaskRun(
+                    run_id=made.info.run_id, files_uri=made.info.artifact_uri, status=made.info.status
+                )
             run = found[0]
             steps: set[int] = set()
             if STEP_METRIC in run.data.metrics:
                 history = client.get_metric_history(run.info.run_id, STEP_METRIC)
                 steps = {point.step for point in history}
         return TaskRun(
-            run_id=run.info.run_id, status=run.info.status, steps=steps, params=set(run.data.params)
+            run_id=run.info.run_id,
+            files_uri=run.info.artifact_uri,
+            status=run.info.status,
+            steps=steps,
+            params=set(run.data.params),
         )
 
     def log(
@@ -105,13 +113,17 @@ class RunLog:
         Raises:
             RegistryDown: They cannot be written where MLflow keeps them.
         """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
         with tempfile.TemporaryDirectory(prefix="ship-run-") as folder:
             for name, content in files.items():
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
             try:
-                self._session.client.log_artifacts(run.run_id, folder)
+                # Not `client.log_artifacts`, which reads all of the run again to learn where its files are.
+                place = get_artifact_repository(run.files_uri, tracking_uri=self._session.tracking_uri)
+                place.log_artifacts(folder)
             # A boundary: files go to whatever storage MLflow has, whose client raises errors of its own.
             except Exception as error:
                 raise RegistryDown(

@@ -100,7 +100,8 @@ def run_tasks(
         store_url: Of the store of prompts; a path may be relative.
         settings: Which Ray, and where local files go.
         pool: How workers are made up; by default one a GPU, or a CPU where there are none.
-        on_events: Gets each event once, in order, in this thread. What it raises ends the run.
+        on_events: Gets each event once, in order, in this thread, about twice a second; none if there are
+            none. What it raises ends the run.
         on_progress: Gets a snapshot about twice a second, in this thread.
         requests: Asked about twice a second what somebody wants of the run; each comes with a function to be
             told which tasks that changed.
@@ -177,7 +178,7 @@ class Follower:
             self._ledger.close()
             self._pool.wait(DRAIN_S)
         # What workers completed while they were told to stop.
-        last = self._poll()
+        last = self._poll_to_end()
         return RunSummary(tasks=last.tasks, is_interrupted=interruption.is_set() and not last.all_ended)
 
     def _poll_once(self, interruption: "threading.Event") -> bool:
@@ -200,13 +201,20 @@ class Follower:
                 answer(self._ledger.cancel(tasks) if request.kind == "cancel" else self._ledger.retry(tasks))
 
     def _poll(self) -> Snapshot:
+        """Pass on what has happened, as far as it is told at once, and how all tasks stand."""
+        events, snapshot = self._ledger.poll()
+        self._on_events(events)
+        self._on_progress(snapshot)
+        return snapshot
+
+    def _poll_to_end(self) -> Snapshot:
         """Pass on all events there are, then the state that they led to."""
         while True:
             events, snapshot = self._ledger.poll()
+            self._on_events(events)
             if not events:
                 self._on_progress(snapshot)
                 return snapshot
-            self._on_events(events)
 
     def _check(self, snapshot: Snapshot, was_running: bool) -> None:
         """Raise if the pool will get no further."""

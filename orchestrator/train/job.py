@@ -4,6 +4,7 @@ Composes the parts and owns their order. Each can be read and tested without thi
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from orchestrator.selection import Request
 from orchestrator.settings import Settings
 from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.recorder import Backlog, Recorder
+from orchestrator.store.recorder import MAX_FAREWELL_S, Backlog, Recorder
 from orchestrator.store.registry import Registry
 from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import RunSummary, name_run, run_tasks
@@ -100,14 +101,18 @@ class Job:
         store = PromptStore(objects)
         registry = Registry(self.settings.tracking_uri, self.settings.artifact_location)
         recorder = Recorder(registry, store, self.settings.spool)
+        specs = [task.spec for task in self.plan.tasks]
+        parameters = {spec.name: _parameters(spec) for spec in specs}
         warnings: dict[str, tuple[str, ...]] = {}
         runs: list[TuningRun] = []
+        # Unless the run comes to its end, nobody waits for its records: the spool keeps them.
+        farewell_s = MAX_FAREWELL_S
 
         def handle(events: Sequence[Event]) -> None:
             folder.log(events)
             warnings.update(_warnings(events))
             runs.extend(_runs(events))
-            recorder.handle(_with_parameters(events, self.plan))
+            recorder.handle(_with_parameters(events, parameters))
 
         def show(snapshot: Snapshot) -> None:
             folder.show(snapshot)
@@ -126,9 +131,11 @@ class Job:
                 requests=folder.requests,
                 run=run,
             )
-            _reconcile(recorder, store, [task.spec for task in self.plan.tasks])
+            if not summary.is_interrupted:
+                farewell_s = math.inf
+                _reconcile(recorder, store, specs)
         finally:
-            backlog = recorder.close()
+            backlog = recorder.close(farewell_s)
             _remember(RunStats(objects), self.plan.backbone_fingerprint, runs)
         return JobReport(
             reused=tuple(task.spec.name for task in self.plan.to_reuse),
@@ -249,11 +256,10 @@ def _warnings(events: Sequence[Event]) -> dict[str, tuple[str, ...]]:
     return {task: warnings for task, warnings in found.items() if warnings}
 
 
-def _with_parameters(events: Sequence[Event], plan: Plan) -> list[Event]:
+def _with_parameters(events: Sequence[Event], parameters: Mapping[str, Mapping[str, str]]) -> list[Event]:
     """Tell the record of a task that is taken up what it is tuned with, in case it fails."""
-    specs = {task.spec.name: task.spec for task in plan.to_tune}
     return [
-        replace(event, data={**event.data, "params": _parameters(specs[event.task])})
+        replace(event, data={**event.data, "params": parameters[event.task]})
         if event.kind == "leased"
         else event
         for event in events

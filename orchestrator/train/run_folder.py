@@ -113,7 +113,9 @@ class RunFolder:
 
     def _write_status(self, snapshot: Snapshot) -> None:
         with suppress(OSError):
-            _write(self._folder / "status.json", {"time_s": time.time(), **asdict(snapshot)})
+            # Not `asdict`, which copies each value of ten thousand tasks.
+            tasks = [vars(status) for status in snapshot.tasks]
+            _write(self._folder / "status.json", {"time_s": time.time(), **vars(snapshot), "tasks": tasks})
 
     def requests(self) -> Iterator[tuple[RunRequest, Callable[[Sequence[str]], None]]]:
         """What was asked since the last look, oldest first, each with the function that answers it."""

@@ -20,6 +20,8 @@ from ship.errors import DataError
 __all__ = ["DataSummary", "combine_fingerprint", "describe_data", "fingerprint_data", "remote_tags"]
 
 _NUM_THREADS = 4
+# To start threads for fewer images takes longer than to read them.
+_ENOUGH_FOR_THREADS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +110,12 @@ def _local_tags(folder: Folder, listing: Listing) -> dict[str, str]:
         except DataError as error:
             return path, "", error.problems
 
-    with ThreadPoolExecutor(_NUM_THREADS) as pool:
-        results = list(pool.map(hash_file, [item.path for item in listing.items]))
+    paths = [item.path for item in listing.items]
+    if len(paths) < _ENOUGH_FOR_THREADS:
+        results = [hash_file(path) for path in paths]
+    else:
+        with ThreadPoolExecutor(_NUM_THREADS) as pool:
+            results = list(pool.map(hash_file, paths))
     if problems := [problem for _, _, found in results for problem in found]:
         raise DataError(problems)
     return {path: tag for path, tag, _ in results}

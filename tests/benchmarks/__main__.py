@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ EXAMPLES = """Examples:
   ship bench runtime --backbone bundled --batch 1 --batch 64
   ship bench tuning --backbone vit_base_patch16_224 --batch-size 8 --json tuning.json
   ship bench accuracy --jobs 2 --json accuracy.json --picture accuracy.svg   # again, to go on after Ctrl-C
+  ship bench fleet --part overhead --tasks 500 --json fleet.json
   ship bench residency --json | jq '.cases[0].facts'
   python -m tests.benchmarks runtime --device cuda --batch 256    # where ship is not installed
 """
@@ -29,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = torch.device(options.device)
     if options.name == "accuracy":
         run_accuracy(options)
+        return
+    if options.name == "fleet":
+        run_fleet(options)
         return
     module = {"runtime": runtime, "residency": residency, "tuning": tuning, "store": store}[options.name]
     report = Report(benchmark=options.name, legend=module.LEGEND, machine=describe_machine())
@@ -95,6 +100,23 @@ def run_accuracy(options: argparse.Namespace) -> None:
         print(json.dumps(found, indent=1))
 
 
+def run_fleet(options: argparse.Namespace) -> None:
+    """Imported here: it needs Ray and MLflow, which a machine for timings may lack."""
+    from tests.benchmarks import fleet
+
+    parts = options.part or list(fleet.PARTS)
+    if unknown := sorted(set(parts) - set(fleet.PARTS)):
+        sys.exit(f"error: part {', '.join(unknown)}: expected one of {', '.join(fleet.PARTS)}")
+    sizes = fleet.FleetSizes.quick() if options.quick else fleet.FleetSizes()
+    if options.backbone:
+        sizes = replace(sizes, backbone=options.backbone[0])
+    if options.tasks:
+        sizes = sizes.with_tasks(options.tasks)
+    report = Report(benchmark="fleet", legend=fleet.LEGEND, machine=describe_machine())
+    fleet.run(report, sizes=sizes, parts=parts)
+    report.write(options.json)
+
+
 def run_tuning(
     report: Report, options: argparse.Namespace, names: list[str], rounds: int, device: torch.device
 ) -> None:
@@ -123,7 +145,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.description = "Measure beside what people would use instead, interleaved, by paired ratios."
-    parser.add_argument("name", choices=["runtime", "residency", "tuning", "store", "accuracy"])
+    parser.add_argument("name", choices=["runtime", "residency", "tuning", "store", "accuracy", "fleet"])
     parser.add_argument("--backbone", action="append", help="again for more [bundled and ViT-B/16]")
     parser.add_argument(
         "--batch", action="append", type=int, help="runtime: rows; again for more [1 8 32 64]"
@@ -147,6 +169,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="accuracy: processes of one thread each [1]")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="accuracy: also a picture (.svg, .png)")
     parser.add_argument("--vtab", type=Path, help="accuracy: folder of VTAB-1k tasks, beside our own")
+    parser.add_argument("--part", action="append", help="fleet: again for more [all]")
+    parser.add_argument("--tasks", type=int, help="fleet: of each part [500, 10,000 or 12]")
     parser.add_argument("--quick", action="store_true", help="a tiny backbone, two rounds: does it run?")
     parser.add_argument("--json", metavar="FILE", nargs="?", const="-", help="also JSON [standard output]")
     return parser.parse_args(arguments)

@@ -56,9 +56,10 @@ class Plant:
     def register(self, task: str, seed: int, backbone: Backbone | None = None) -> int:
         files = make_artifact(backbone or self.backbone, task, NUM_CLASSES.get(task, 2), seed)
         published = self.store.publish(task, f"{seed:064x}", files)
-        version = self.registry.register(
+        found = self.registry.register(
             task, digest=published.digest, source=published.uri, run_id=None, metrics={}, tags={}
         )
+        version = found.version
         self.artifacts[task, version] = files
         return version
 

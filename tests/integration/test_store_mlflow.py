@@ -1,6 +1,7 @@
 """Store, registry and recorder against a real MLflow on sqlite."""
 
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.errors import RegistryError
+from orchestrator.store.recorder import MAX_WRITING_S, NEWS_EVERY_S
 from orchestrator.store.registry import Registry, RegistryDown
 from orchestrator.store.spool import REJECTED
 from orchestrator.store.versions import Champion
@@ -201,6 +203,41 @@ def test_an_mlflow_that_is_down_delays_records_only(
     successor.handle(events)
     place.recorder().handle(events)
     assert place.state() == replayed
+
+
+def test_news_of_a_task_under_way_is_written_now_and_then_and_its_end_at_once(place: Place) -> None:
+    leased, *epochs, published = tune(place.store, "bolts")
+    now = SimpleNamespace(s=0.0)
+    recorder = place.recorder(monotonic=lambda: now.s)
+
+    recorder.handle([leased, epochs[0]])
+    assert recorder.summary().num_records == 2
+    now.s = NEWS_EVERY_S
+    recorder.handle([])
+    [(info, data, _)] = place.state()["runs"]
+    assert (info["status"], data["metrics"]["loss"]) == ("RUNNING", 1.0)
+    recorder.handle([epochs[1]])
+    assert recorder.summary().num_records == 1
+    recorder.handle([epochs[2], published])
+
+    assert recorder.summary().num_records == 0
+    [(info, _, found)] = place.state()["runs"]
+    assert info["status"] == "FINISHED"
+    assert [step for step, _, _ in found["loss"]] == [1, 2, 3]
+
+
+def test_the_driver_is_not_kept_from_its_run_by_much_that_is_to_be_written(place: Place) -> None:
+    events = [event for number in range(4) for event in tune(place.store, f"t{number}")]
+    clock = count(step=MAX_WRITING_S)
+    recorder = place.recorder(monotonic=lambda: next(clock))
+
+    recorder.handle(events)
+    assert 0 < len(place.registry.champions()) < 4
+    assert list((place.folder / "spool").glob("*.jsonl"))
+    recorder.handle([])
+
+    assert len(place.registry.champions()) == 4
+    assert recorder.summary().num_records == 0
 
 
 def test_records_of_a_driver_that_was_killed_are_replayed_as_if_it_was_not(

@@ -9,7 +9,10 @@ import torch
 from orchestrator import bench
 from orchestrator.cli import cli
 from orchestrator.errors import OrchestratorError
+from orchestrator.events import Event
 from tests.benchmarks.__main__ import main
+from tests.benchmarks.fleet_account import growth_kb, make_account
+from tests.benchmarks.fleet_watch import Sample
 from tests.benchmarks.harness import Report, compare, peak_bytes
 from tests.benchmarks.lora import LoraTasks
 from tests.benchmarks.naive import naive_forward
@@ -86,6 +89,50 @@ def test_every_benchmark_runs_and_writes_what_it_measured(name: str, rows: set[s
     if name == "store":
         facts = report["cases"][0]["facts"]
         assert facts["prompt bytes"] < facts["checkpoint bytes"]
+
+
+def test_a_fleet_is_planned_with_one_listing_whether_its_tasks_are_found_or_listed(tmp_path: Path) -> None:
+    main(["fleet", "--quick", "--part", "plan", "--tasks", "30", "--json", str(tmp_path / "report.json")])
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [case["settings"]["manifest"] for case in report["cases"]] == ["found", "listed"]
+    for case in report["cases"]:
+        assert case["settings"]["tasks"] == 30
+        assert case["facts"]["store"] == {"list": 1, "get": 1}
+        assert set(case["seconds"]) == {"whole command", "plan", "print"}
+
+
+def test_an_unknown_part_of_the_fleet_is_refused() -> None:
+    with pytest.raises(SystemExit, match="part naps: expected one of overhead, plan"):
+        main(["fleet", "--part", "naps"])
+
+
+def test_an_account_tells_where_the_time_of_workers_went() -> None:
+    def event(kind: str, task: str, time_s: float, **data: object) -> Event:
+        return Event(kind=kind, task=task, key="k", attempt=1, time_s=time_s, data=data)
+
+    events = [
+        event("leased", "a", 110.0),
+        event("leased", "b", 111.0),
+        event("published", "a", 114.0, metrics={"tuning_s": 3.0}),
+        event("published", "b", 118.0, metrics={"tuning_s": 5.0}),
+    ]
+    account = make_account(events, began_s=100.0, ended_s=120.0, num_workers=2)
+    assert (account.start_up_s, account.work_s, account.tail_s) == (10.0, 8.0, 2.0)
+    assert account.breakdown() == {
+        "start-up": 10.0,
+        "tuning": 4.0,
+        "around tuning, in the worker": 1.5,
+        "between tasks": 2.5,
+        "after the last publication": 2.0,
+    }
+    assert sum(account.breakdown().values()) == account.run_s * 2 / 2
+
+
+def test_growth_is_told_from_a_tenth_of_the_tasks_on() -> None:
+    samples = [Sample(time_s=float(second), kb={"driver": 1000.0 + 10 * second}) for second in range(101)]
+    published_s = [float(second) for second in range(1, 101)]
+    assert growth_kb(samples, published_s, "driver") == (1110.0, 2000.0)
+    assert growth_kb(samples, published_s, "ledger") == (0.0, 0.0)
 
 
 def test_ratios_are_paired_by_round_and_per_unit_of_work(monkeypatch: pytest.MonkeyPatch) -> None:

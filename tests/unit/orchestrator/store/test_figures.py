@@ -31,7 +31,11 @@ def test_any_number_of_classes_is_drawn(num_labels: int) -> None:
 
 
 def test_a_label_may_be_any_text() -> None:
-    assert draw_confusion([[1, 0, 0], [0, 1, 0], [0, 0, 0]], ["$x^", "良品", "a" * 500])
+    assert draw_confusion([[1, 0, 0], [0, 1, 0], [0, 0, 0]], ["$x^", "良品\nzwei\tTeile", "a" * 500])
+
+
+def test_what_is_no_number_leaves_the_rest_to_be_seen() -> None:
+    assert len(colors(draw_affinity([[1.0, float("nan")], [float("nan"), 0.5]], [0], 0.95))) > 2
 
 
 def test_a_matrix_that_is_not_square_is_refused() -> None:

@@ -113,6 +113,32 @@ def test_requests_are_granted_and_answered() -> None:
     assert [event.kind for event in scene.events] == ["cancelled", "retried"]
 
 
+class BusyLedger(LocalLedger):
+    """Something has happened whenever the driver looks."""
+
+    def poll(self):
+        grant = self.lease("w")
+        if isinstance(grant, Lease):
+            self.complete("w", grant.spec.name, grant.attempt, {})
+        return super().poll()
+
+
+def test_a_run_in_which_something_always_happens_is_shown_and_can_be_stopped() -> None:
+    ledger = BusyLedger([Spec(f"t{number}") for number in range(50)], LedgerPolicy(), Clock())
+    snapshots, asked = [], [RunRequest(kind="stop")]
+
+    def requests():
+        if len(snapshots) >= 3 and asked:
+            yield asked.pop(), lambda tasks: None
+
+    pool = ScriptedPool(*[lambda: None] * 60)
+    follower = Follower(ledger, pool, lambda events: None, snapshots.append, requests)
+    summary = follower.follow(threading.Event())
+    assert [snapshot.counts()["done"] for snapshot in snapshots[:3]] == [1, 2, 3]
+    assert summary.is_interrupted
+    assert len(summary.done) == 3
+
+
 def test_a_run_whose_last_tasks_are_cancelled_is_over() -> None:
     scene = Scene("a", "b")
     asked = [RunRequest(kind="cancel")]

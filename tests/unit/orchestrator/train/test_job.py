@@ -102,7 +102,7 @@ class FakeRecorder:
     def reconcile(self, published: object, specs: object) -> None:
         pass
 
-    def close(self) -> Backlog:
+    def close(self, limit_s: float) -> Backlog:
         return Backlog(num_records=0, folder=Path("spool"))
 
 

@@ -1,0 +1,105 @@
+"""Where a run's time went, told from its events; and whether memory grew with its tasks."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.events import Event
+from tests.benchmarks.fleet_watch import Sample
+
+__all__ = ["Account", "growth_kb", "make_account", "read_account", "read_events"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """A run, phase by phase. A worker's second is one second of one of ``num_workers`` workers.
+
+    Attributes:
+        num_tasks: That were published.
+        num_workers: Of the pool.
+        start_up_s: From the start of the run to the first lease.
+        work_s: From there to the last publication.
+        tail_s: From there until the run returned: what was not recorded yet, and the end of the pool.
+        held_s: Seconds that workers had a task: tuning, its data, its artifact, publishing it.
+        tuning_s: Of these, what the artifacts call ``tuning_s``: preparation, steps and evaluation.
+        published_s: When each task was published, seconds since the epoch, in order.
+    """
+
+    num_tasks: int
+    num_workers: int
+    start_up_s: float
+    work_s: float
+    tail_s: float
+    held_s: float
+    tuning_s: float
+    published_s: tuple[float, ...]
+
+    @property
+    def run_s(self) -> float:
+        """The whole run."""
+        return self.start_up_s + self.work_s + self.tail_s
+
+    def breakdown(self) -> dict[str, float]:
+        """Worker's seconds a task, by where they went."""
+        shares = {
+            "start-up": self.start_up_s * self.num_workers,
+            "tuning": self.tuning_s,
+            "around tuning, in the worker": self.held_s - self.tuning_s,
+            "between tasks": self.work_s * self.num_workers - self.held_s,
+            "after the last publication": self.tail_s * self.num_workers,
+        }
+        return {name: round(seconds / self.num_tasks, 4) for name, seconds in shares.items()}
+
+
+def read_account(folder: Path, began_s: float, ended_s: float, num_workers: int) -> Account:
+    """The account of the run whose home is in ``folder``."""
+    return make_account(read_events(folder), began_s, ended_s, num_workers)
+
+
+def make_account(events: Iterable[Event], began_s: float, ended_s: float, num_workers: int) -> Account:
+    """The account of a run."""
+    leased: dict[str, float] = {}
+    published: list[float] = []
+    first_s, held_s, tuning_s = ended_s, 0.0, 0.0
+    for event in events:
+        if event.kind == "leased":
+            leased[event.task] = event.time_s
+            first_s = min(first_s, event.time_s)
+        elif event.kind == "published":
+            published.append(event.time_s)
+            held_s += event.time_s - leased[event.task]
+            tuning_s += float(event.data["metrics"]["tuning_s"])
+    last_s = max(published, default=first_s)
+    return Account(
+        num_tasks=len(published),
+        num_workers=num_workers,
+        start_up_s=first_s - began_s,
+        work_s=last_s - first_s,
+        tail_s=ended_s - last_s,
+        held_s=held_s,
+        tuning_s=tuning_s,
+        published_s=tuple(sorted(published)),
+    )
+
+
+def read_events(folder: Path) -> list[Event]:
+    """What happened in the run whose home is in ``folder``."""
+    lines = (folder / "home" / "run" / "events.jsonl").read_text().splitlines()
+    return [Event.from_json(line) for line in lines if json.loads(line)["kind"] != "epoch"]
+
+
+def growth_kb(samples: Sequence[Sample], published_s: Sequence[float], kind: str) -> tuple[float, float]:
+    """Kilobytes that a kind of process held when a tenth of the tasks was published, and at the last one.
+
+    By then whatever is loaded once has been loaded.
+    """
+    if not published_s:
+        return 0.0, 0.0
+    tenth_s, last_s = published_s[len(published_s) // 10], published_s[-1]
+    held = [(sample.time_s, sample.kb[kind]) for sample in samples if kind in sample.kb]
+    return _held_at(held, tenth_s), _held_at(held, last_s)
+
+
+def _held_at(held: Sequence[tuple[float, float]], time_s: float) -> float:
+    return min(held, key=lambda pair: abs(pair[0] - time_s))[1] if held else 0.0

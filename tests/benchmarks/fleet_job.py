@@ -1,0 +1,141 @@
+"""The main job in a process of its own, as ``ship tune`` runs it, with a clock beside its phases.
+
+``python -m tests.benchmarks.fleet_job FOLDER OPTIONS``: the fleet is in the folder, and so is the result.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from rich.console import Console
+
+from orchestrator.plan_report import print_plan
+from orchestrator.pool_settings import PoolSettings
+from orchestrator.selection import Request
+from orchestrator.store.objects import ObjectStore, open_objects
+from orchestrator.train import job as job_module
+from orchestrator.train.executor import run_tasks
+from orchestrator.train.job import Job, prepare_job
+from orchestrator.train.progress import ProgressView
+from orchestrator.train.status import Snapshot
+from tests.benchmarks.fleet_simulation import make_simulated_runner
+from tests.benchmarks.fleet_tasks import MANIFEST, fleet_settings
+
+__all__ = ["RESULT", "JobOptions"]
+
+RESULT = "result.json"
+OUTPUT = "output.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """How a fleet is run.
+
+    Attributes:
+        num_workers: Of the pool.
+        num_cpus: That Ray is told of; None for all there are.
+        is_simulated: Whether prepared artifacts are published in place of tuned ones.
+        plan_only: Whether nothing is run.
+        stop_after: Tasks after which it is interrupted, as by Ctrl-C.
+    """
+
+    num_workers: int = 2
+    num_cpus: int | None = None
+    is_simulated: bool = False
+    plan_only: bool = False
+    stop_after: int | None = None
+
+
+class CountedObjects:
+    """A store that counts what it is asked."""
+
+    def __init__(self, objects: ObjectStore, calls: Counter[str]) -> None:
+        self._objects, self._calls = objects, calls
+
+    def __getattr__(self, name: str) -> Any:
+        self._calls[name] += 1
+        return getattr(self._objects, name)
+
+
+def main(folder: Path, options: JobOptions) -> None:
+    """Plan and run, and leave what it took in ``result.json``."""
+    began_s, calls = time.time(), Counter[str]()
+    result: dict[str, Any] = {"imports_s": began_s - psutil.Process().create_time()}
+    job_module.open_objects = lambda url: CountedObjects(open_objects(url), calls)
+    if options.is_simulated:
+        job_module.run_tasks = partial(run_tasks, make_runner=make_simulated_runner)
+    request = Request(pool=PoolSettings(max_workers=options.num_workers))
+    job = prepare_job(
+        str(folder / MANIFEST),
+        lambda store: fleet_settings(folder, store),
+        request=request,
+        will_run=not options.plan_only,
+    )
+    result |= {"plan_s": time.time() - began_s, "plan_calls": dict(calls)}
+    result |= {"num_to_tune": len(job.plan.to_tune), "num_to_reuse": len(job.plan.to_reuse)}
+    with (folder / OUTPUT).open("w") as file:
+        console = Console(file=file, width=120)
+        if options.plan_only:
+            began_s = time.time()
+            print_plan(console, job.plan)
+            result["print_s"] = time.time() - began_s
+        else:
+            _run(job, console, options, result)
+    # Threads of this process, not the workers'.
+    result |= {"calls": dict(calls), "cpu_s": round(time.process_time(), 2)}
+    (folder / RESULT).write_text(json.dumps(result))
+
+
+def _run(job: Job, console: Console, options: JobOptions, result: dict[str, Any]) -> None:
+    view, stop_after = ProgressView(console), options.stop_after
+
+    def show(snapshot: Snapshot) -> None:
+        nonlocal stop_after
+        view.update(snapshot)
+        if stop_after is not None and snapshot.counts()["done"] >= stop_after:
+            stop_after = None
+            result["interrupted_s"] = time.time()
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with nullcontext() if options.num_cpus is None else _ray_of(options.num_cpus):
+        result["run_began_s"] = time.time()
+        report = job.run(on_progress=show)
+        result["run_ended_s"] = time.time()
+    summary = report.summary
+    result |= {"num_done": len(summary.done), "failed": summary.failed, "backlog": report.backlog.num_records}
+
+
+@contextmanager
+def _ray_of(num_cpus: int) -> Iterator[None]:
+    """A Ray that knows of fewer CPUs than there are: a worker then has as many threads."""
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="ship-ray-", ignore_cleanup_errors=True) as folder:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="WARNING",
+            _temp_dir=folder,
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), JobOptions(**json.loads(sys.argv[2])))

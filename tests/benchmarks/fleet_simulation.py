@@ -1,0 +1,61 @@
+"""A worker that publishes prepared artifacts in place of tuned ones, into a store that it may not list."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.store.local import LocalObjects
+from orchestrator.store.prompt_store import PromptStore
+from orchestrator.task_spec import TaskSpec
+from orchestrator.train.worker import Hooks, Outcome, TaskRunner, WorkerContext
+from ship.backbone import Backbone
+from ship.config import TuneConfig
+from ship.publishing import make_artifact
+from ship.tuning import tune
+from tests.benchmarks.synthetic import make_data
+
+__all__ = ["make_simulated_runner"]
+
+CARD = "prompt.json"
+
+
+class UnlistedObjects(LocalObjects):
+    """Refuses to be listed: each listing by a worker would be one a task."""
+
+    def list(self, prefix: str) -> None:
+        raise AssertionError(f"a worker lists the store: {prefix!r}")
+
+    scan = list
+
+
+class SimulatedTuning:
+    """Publishes one artifact under every task's name and key."""
+
+    def __init__(self, store: PromptStore, files: Mapping[str, bytes]) -> None:
+        self._store, self._files = store, files
+        self._card = json.loads(files[CARD])
+
+    def __call__(self, spec: TaskSpec, hooks: Hooks) -> Outcome:
+        for report in json.loads(self._files["record.json"])["history"]:
+            hooks.epoch({**report, "lr": report["learning_rate"]})
+        card = {**self._card, "task": spec.name, "task_key": spec.key}
+        files = {
+            **self._files,
+            CARD: json.dumps({**card, "data_fingerprint": spec.data_fingerprint}).encode(),
+        }
+        publication = self._store.publish(spec.name, spec.key, files)
+        return Outcome(
+            digest=publication.digest,
+            uri=publication.uri,
+            metrics=card["metrics"],
+            created=publication.created,
+        )
+
+
+def make_simulated_runner(context: WorkerContext) -> TaskRunner:
+    """Tunes once, in two epochs, for something to publish."""
+    backbone = Backbone.from_arrays(context.header, context.arrays, device=context.device)
+    data = make_data(backbone, 8, seed=0, num_classes=2)
+    config = TuneConfig(epochs=2, num_attribute=min(10, backbone.info.num_tokens), start="published")
+    files = make_artifact("simulated", "0" * 64, backbone, data, tune(backbone, data, config))
+    return SimulatedTuning(PromptStore(UnlistedObjects(Path(context.store_url))), files)
