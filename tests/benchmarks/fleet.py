@@ -14,13 +14,14 @@ Every run is a process of its own with a store, an MLflow and a Ray of its own, 
   What the recorder has not written by an interruption waits in the spool.
 - ``speedup``: the same tasks on one worker of one thread, on one of two threads, and on two.
 - ``raytune``: the same tasks as a trial each.
+- ``memory`` and ``failures``: see ``fleet_pool``.
 """
 
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from ship.publishing import make_artifact
 from ship.tuning import tune
 from tests.benchmarks.fleet_account import growth_kb, read_account, read_events
 from tests.benchmarks.fleet_job import JobOptions
+from tests.benchmarks.fleet_pool import LargeBackbone, measure_failures, measure_memory
 from tests.benchmarks.fleet_tasks import Fleet, read_fleet, write_fleet
 from tests.benchmarks.fleet_watch import Watched, run_fleet_job, watch
 from tests.benchmarks.harness import Case, Ratio, Report
@@ -43,6 +45,8 @@ LEGEND = {
     "plan": "a plan of many tasks, from the manifest to the printed table",
     "resume": "half of many simulated tasks, then the same command again",
     "speedup": "the same tasks on one and on two workers",
+    "memory": "peak memory of one, two and four workers of a node, a page that is shared counting once",
+    "failures": "the same tasks by each executor, undisturbed, and with workers killed now and then",
     "ours": "the main job on two workers: one backbone, a store, a registry, its gate and tracking",
     "ray tune": "Ray Tune, a trial and a process a task, two at once, each with its own backbone",
     "ray tune, reusing actors": "likewise with TuneConfig(reuse_actors=True)",
@@ -63,6 +67,8 @@ class FleetSizes:
         num_many: Tasks of ``plan`` and ``resume``.
         num_long: Tasks of ``speedup`` and ``raytune``.
         long_s: Seconds that tuning one of these is to take on one core; None for two epochs.
+        num_kills: Workers that are killed in ``failures``.
+        large: Backbone of ``memory``.
     """
 
     backbone: str = "bundled"
@@ -70,11 +76,21 @@ class FleetSizes:
     num_many: int = 10_000
     num_long: int = 12
     long_s: float | None = 10.0
+    num_kills: int = 3
+    large: LargeBackbone = field(default_factory=LargeBackbone)
 
     @classmethod
     def quick(cls) -> "FleetSizes":
         """To see whether it runs."""
-        return cls(backbone="tiny", num_tiny=4, num_many=8, num_long=3, long_s=None)
+        return cls(
+            backbone="tiny",
+            num_tiny=4,
+            num_many=8,
+            num_long=3,
+            long_s=None,
+            num_kills=1,
+            large=LargeBackbone.quick(),
+        )
 
     def with_tasks(self, number: int) -> "FleetSizes":
         """As many tasks in every part."""
@@ -290,6 +306,10 @@ PARTS: dict[str, Callable[[Report, FleetSizes], None]] = {
     "resume": measure_resume,
     "speedup": measure_speedup,
     "raytune": measure_raytune,
+    "memory": lambda report, sizes: measure_memory(report, sizes.large),
+    "failures": lambda report, sizes: measure_failures(
+        report, long_fleet(sizes), num_kills=sizes.num_kills, kill_every_s=2 * (sizes.long_s or 1.0)
+    ),
 }
 
 
@@ -343,17 +363,15 @@ def _run_raytune(folder: Path, *, reuse_actors: bool) -> Watched:
 
 
 def _steady_s(folder: Path, watched: Watched) -> float:
-    """Seconds a task between the first end of a task and the last: start-up, paid once, is left out.
-
-    Two tasks are under way at once, so as many ends as workers stand at the beginning of that stretch.
-    """
+    """Seconds a task from when the first is taken up to the end of the last, without what is paid once."""
     trials = watched.result.get("trials")
-    ended_s = sorted(
-        [trial["ended_s"] for trial in trials]
-        if trials is not None
-        else [event.time_s for event in read_events(folder) if event.kind == "published"]
-    )
-    return (ended_s[-1] - ended_s[NUM_WORKERS - 1]) / (len(ended_s) - NUM_WORKERS)
+    if trials is None:
+        events = read_events(folder)
+        began_s = [event.time_s for event in events if event.kind == "leased"]
+        ended_s = [event.time_s for event in events if event.kind == "published"]
+    else:
+        began_s, ended_s = ([trial[name] for trial in trials] for name in ("began_s", "ended_s"))
+    return (max(ended_s) - min(began_s)) / len(ended_s)
 
 
 def _ratio(of: str, against: str, speed: float, goal: float | None = None) -> Ratio:

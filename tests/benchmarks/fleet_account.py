@@ -21,8 +21,8 @@ class Account:
         start_up_s: From the start of the run to the first lease.
         work_s: From there to the last publication.
         tail_s: From there until the run returned: what was not recorded yet, and the end of the pool.
-        held_s: Seconds that workers had a task: tuning, its data, its artifact, publishing it.
-        tuning_s: Of these, what the artifacts call ``tuning_s``: preparation, steps and evaluation.
+        tuning_s: Of it, what the artifacts call ``tuning_s``: preparation, evaluation and, of the steps of a
+            pack, each task's share.
         published_s: When each task was published, seconds since the epoch, in order.
     """
 
@@ -31,7 +31,6 @@ class Account:
     start_up_s: float
     work_s: float
     tail_s: float
-    held_s: float
     tuning_s: float
     published_s: tuple[float, ...]
 
@@ -45,8 +44,7 @@ class Account:
         shares = {
             "start-up": self.start_up_s * self.num_workers,
             "tuning": self.tuning_s,
-            "around tuning, in the worker": self.held_s - self.tuning_s,
-            "between tasks": self.work_s * self.num_workers - self.held_s,
+            "beside tuning": self.work_s * self.num_workers - self.tuning_s,
             "after the last publication": self.tail_s * self.num_workers,
         }
         return {name: round(seconds / self.num_tasks, 4) for name, seconds in shares.items()}
@@ -59,16 +57,13 @@ def read_account(folder: Path, began_s: float, ended_s: float, num_workers: int)
 
 def make_account(events: Iterable[Event], began_s: float, ended_s: float, num_workers: int) -> Account:
     """The account of a run."""
-    leased: dict[str, float] = {}
     published: list[float] = []
-    first_s, held_s, tuning_s = ended_s, 0.0, 0.0
+    first_s, tuning_s = ended_s, 0.0
     for event in events:
         if event.kind == "leased":
-            leased[event.task] = event.time_s
             first_s = min(first_s, event.time_s)
         elif event.kind == "published":
             published.append(event.time_s)
-            held_s += event.time_s - leased[event.task]
             tuning_s += float(event.data["metrics"]["tuning_s"])
     last_s = max(published, default=first_s)
     return Account(
@@ -77,7 +72,6 @@ def make_account(events: Iterable[Event], began_s: float, ended_s: float, num_wo
         start_up_s=first_s - began_s,
         work_s=last_s - first_s,
         tail_s=ended_s - last_s,
-        held_s=held_s,
         tuning_s=tuning_s,
         published_s=tuple(sorted(published)),
     )

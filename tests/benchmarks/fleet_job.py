@@ -25,6 +25,7 @@ from rich.console import Console
 from orchestrator.plan_report import print_plan
 from orchestrator.pool_settings import PoolSettings
 from orchestrator.selection import Request
+from orchestrator.settings import Executor
 from orchestrator.store.objects import ObjectStore, open_objects
 from orchestrator.train import job as job_module
 from orchestrator.train.executor import run_tasks
@@ -50,6 +51,10 @@ class JobOptions:
         is_simulated: Whether prepared artifacts are published in place of tuned ones.
         plan_only: Whether nothing is run.
         stop_after: Tasks after which it is interrupted, as by Ctrl-C.
+        executor: What carries the workers.
+        pack: Tasks that a worker tunes side by side, at most; None for as many as fit and pay.
+        num_kills: Workers to be killed.
+        kill_every_s: After that long each.
     """
 
     num_workers: int = 2
@@ -57,6 +62,31 @@ class JobOptions:
     is_simulated: bool = False
     plan_only: bool = False
     stop_after: int | None = None
+    executor: Executor = "train"
+    pack: int | None = None
+    num_kills: int = 0
+    kill_every_s: float = 0.0
+
+
+class Killer:
+    """Kills a worker every few seconds, as long as one is in the middle of a task."""
+
+    def __init__(self, options: JobOptions) -> None:
+        self._options = options
+        self._due_s: float | None = None
+        self.num_killed = 0
+
+    def look(self, snapshot: Snapshot) -> None:
+        """Kill one if it is time."""
+        workers = [task.worker for task in snapshot.tasks if task.state == "leased" and task.epoch]
+        if not workers or self.num_killed >= self._options.num_kills:
+            return
+        if self._due_s is None:
+            self._due_s = time.monotonic() + self._options.kill_every_s
+        if time.monotonic() >= self._due_s:
+            os.kill(int(str(workers[0]).rpartition(":")[2]), signal.SIGKILL)
+            self.num_killed += 1
+            self._due_s = time.monotonic() + self._options.kill_every_s
 
 
 class CountedObjects:
@@ -77,7 +107,8 @@ def main(folder: Path, options: JobOptions) -> None:
     job_module.open_objects = lambda url: CountedObjects(open_objects(url), calls)
     if options.is_simulated:
         job_module.run_tasks = partial(run_tasks, make_runner=make_simulated_runner)
-    request = Request(pool=PoolSettings(max_workers=options.num_workers))
+    pool = PoolSettings(max_workers=options.num_workers, executor=options.executor, max_fused=options.pack)
+    request = Request(pool=pool)
     job = prepare_job(
         str(folder / MANIFEST),
         lambda store: fleet_settings(folder, store),
@@ -100,11 +131,12 @@ def main(folder: Path, options: JobOptions) -> None:
 
 
 def _run(job: Job, console: Console, options: JobOptions, result: dict[str, Any]) -> None:
-    view, stop_after = ProgressView(console), options.stop_after
+    view, stop_after, killer = ProgressView(console), options.stop_after, Killer(options)
 
     def show(snapshot: Snapshot) -> None:
         nonlocal stop_after
         view.update(snapshot)
+        killer.look(snapshot)
         if stop_after is not None and snapshot.counts()["done"] >= stop_after:
             stop_after = None
             result["interrupted_s"] = time.time()
@@ -115,6 +147,7 @@ def _run(job: Job, console: Console, options: JobOptions, result: dict[str, Any]
         report = job.run(on_progress=show)
         result["run_ended_s"] = time.time()
     summary = report.summary
+    result["num_killed"] = killer.num_killed
     result |= {"num_done": len(summary.done), "failed": summary.failed, "backlog": report.backlog.num_records}
 
 

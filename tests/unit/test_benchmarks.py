@@ -121,8 +121,7 @@ def test_an_account_tells_where_the_time_of_workers_went() -> None:
     assert account.breakdown() == {
         "start-up": 10.0,
         "tuning": 4.0,
-        "around tuning, in the worker": 1.5,
-        "between tasks": 2.5,
+        "beside tuning": 4.0,
         "after the last publication": 2.0,
     }
     assert sum(account.breakdown().values()) == account.run_s * 2 / 2
