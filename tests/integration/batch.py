@@ -55,6 +55,7 @@ class Batch:
         self._objects = open_objects(store_url)
         self._tracking_uri = tracking_uri
         self._output = plant.folder / "output"
+        self._runs: list[subprocess.Popen[str]] = []
         write_backbone(plant.folder / "backbone")
         for task in tasks:
             write_stripes(plant.folder / task, num_train=NUM_TRAIN)
@@ -66,13 +67,13 @@ class Batch:
         """`ship tune`; returns once it is at work."""
         with self._output.open("w") as output:
             run = self._plant.start("tune", self._manifest, *options, output=output)
+        self._runs.append(run)
         self.wait_until("it is at work", run, lambda: self._driver() == run.pid)
         return run
 
     def finish(self, run: "subprocess.Popen[str]") -> str:
         """Wait for its end, whichever; returns what it printed."""
         run.wait(PATIENCE_S)
-        print(f"{time.monotonic():.1f} end", flush=True)
         self.events += self.log()
         return self.output()
 
@@ -81,6 +82,12 @@ class Batch:
         run.kill()
         self.finish(run)
 
+    def end(self) -> None:
+        """Leave no run behind, such as one that a failed test was waiting for."""
+        for run in self._runs:
+            run.kill()
+            run.wait()
+
     def wait_until(self, what: str, run: "subprocess.Popen[str]", look: Callable[[], Found]) -> Found:
         """Look again and again while the run is at work; returns what was found."""
         deadline_s = time.monotonic() + PATIENCE_S
@@ -88,7 +95,6 @@ class Batch:
             assert run.poll() is None, f"it ended before {what}:\n{self.output()}"
             assert time.monotonic() < deadline_s, f"not yet: {what}:\n{self.output()}"
             time.sleep(0.2)
-        print(f"{time.monotonic():.1f} {what}", flush=True)
         return found
 
     def wait_for_loss(self, run: "subprocess.Popen[str]") -> TaskStatus:

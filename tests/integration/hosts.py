@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -119,6 +119,7 @@ class Network:
     def __init__(self, names: Sequence[str]) -> None:
         # Interfaces have at most 15 characters. No two runs of a test meet.
         self._name = f"ship{secrets.token_hex(3)}"
+        self._undo = ExitStack()
         self._subnet = _free_subnet()
         own, *addresses = [str(address) for address in list(self._subnet.hosts())[: len(names) + 1]]
         self._own_address = own
@@ -136,16 +137,16 @@ class Network:
         try:
             self._make()
         except BaseException:
-            self._remove()
+            self._undo.close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
         """Kill what still runs on the hosts, and remove them."""
-        self._remove()
+        self._undo.close()
 
     def _make(self) -> None:
-        _ip("netns", "add", self._name)
+        self._make_namespace(self._name)
         _ip("-n", self._name, "link", "add", "switch", "type", "bridge")
         _ip("-n", self._name, "link", "set", "switch", "up")
         self._plug_in("own", self._name, str(os.getpid()), self._own_address)
@@ -153,11 +154,17 @@ class Network:
         for host in self.hosts.values():
             namespace = f"{self._name}-{host.name}"
             folder = NAMES_FOLDER / namespace
+            self._undo.callback(_remove_names, folder)
             folder.mkdir(parents=True)
             (folder / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
-            _ip("netns", "add", namespace)
+            self._make_namespace(namespace)
+            self._undo.callback(host.end_all)
             _ip("-n", namespace, "link", "set", "lo", "up")
             self._plug_in(host.name, "eth0", namespace, host.address)
+
+    def _make_namespace(self, name: str) -> None:
+        _ip("netns", "add", name)
+        self._undo.callback(_ip, "netns", "delete", name)
 
     def _plug_in(self, port: str, interface: str, namespace: str, address: str) -> None:
         """A link from ``port`` of the switch to ``interface`` of a namespace, or of a process's."""
@@ -168,20 +175,6 @@ class Network:
         there = () if namespace.isdigit() else ("-n", namespace)
         _ip(*there, "address", "add", f"{address}/{self._subnet.prefixlen}", "dev", interface)
         _ip(*there, "link", "set", interface, "up")
-
-    def _remove(self) -> None:
-        existing = {entry["name"] for entry in json.loads(_ip("-j", "netns", "list") or "[]")}
-        for host in self.hosts.values():
-            namespace = f"{self._name}-{host.name}"
-            if namespace in existing:
-                host.end_all()
-                _ip("netns", "delete", namespace)
-            shutil.rmtree(NAMES_FOLDER / namespace, ignore_errors=True)
-        with suppress(OSError):
-            # Only if it was made for us.
-            NAMES_FOLDER.rmdir()
-        if self._name in existing:
-            _ip("netns", "delete", self._name)
 
 
 class RayNode:
@@ -248,6 +241,13 @@ def ray_address(head: Host) -> str:
 
 def _enter(namespace: str) -> list[str]:
     return ["ip", "netns", "exec", namespace]
+
+
+def _remove_names(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        # Only if it holds nobody else's.
+        NAMES_FOLDER.rmdir()
 
 
 def _ip(*arguments: str) -> str:
