@@ -19,7 +19,7 @@ from tests.benchmarks.fleet_job import RESULT, JobOptions
 __all__ = ["Sample", "Watched", "run_fleet_job", "watch"]
 
 ROOT = Path(__file__).parents[2]
-EVERY_S = 1.0
+EVERY_S = 2.0
 MAX_S = 6 * 3600.0
 _KB = 1024
 
