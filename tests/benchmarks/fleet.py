@@ -3,11 +3,11 @@
 Every run is a process of its own with a store, an MLflow and a Ray of its own, in a temporary folder. Parts:
 
 - ``overhead``: tiny tasks on two workers. *Orchestration a task* is what the whole run takes beyond what
-  ``ship.tuning.tune`` and ``ship.publishing.make_artifact`` take for each task, one after another in a
-  process of one thread. It counts the start of Ray and of the workers, data, publishing, recording, the end,
-  and what the driver takes from the workers by being busy beside them. It is told in seconds of the clock (on
-  two workers, two tasks pass at once), in worker's seconds (twice that), and in processor's seconds of all
-  processes, which other work on the machine changes less.
+  ``ship.tuning.tune`` and ``ship.publishing.make_artifact`` take for each task in as many plain processes of
+  one thread side by side, without Ray, store or tracking (``fleet_alone``). It counts the start of Ray and of
+  the workers, data, publishing, recording, the end, and what the driver takes from the workers by being busy
+  beside them. It is told in seconds of the clock (on two workers, two tasks pass at once), in worker's seconds
+  (twice that), and in processor's seconds of all processes, which other work on the machine changes less.
 - ``plan``: from the manifest to a printed plan, nothing being published.
 - ``resume``: a run with simulated tunings is interrupted half-way, as by Ctrl-C, and started again; after a
   twentieth more it is interrupted again. *Resumed* is when the first task of the second half is taken up.
@@ -17,24 +17,17 @@ Every run is a process of its own with a store, an MLflow and a Ray of its own, 
 - ``memory`` and ``failures``: see ``fleet_pool``.
 """
 
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ship.backbone import load_backbone
-from ship.data import load_task_data
-from ship.publishing import make_artifact
-from ship.tuning import tune
 from tests.benchmarks.fleet_account import growth_kb, read_account, read_events
+from tests.benchmarks.fleet_alone import measure_alone
 from tests.benchmarks.fleet_job import JobOptions
 from tests.benchmarks.fleet_pool import LargeBackbone, measure_failures, measure_memory
-from tests.benchmarks.fleet_tasks import Fleet, read_fleet, write_fleet
+from tests.benchmarks.fleet_tasks import Fleet, write_fleet
 from tests.benchmarks.fleet_watch import Watched, run_fleet_job, watch
 from tests.benchmarks.harness import Case, Ratio, Report
 
@@ -53,8 +46,6 @@ LEGEND = {
 }
 NUM_WORKERS = 2
 GOAL_OVERHEAD_S, GOAL_PLAN_S, GOAL_RATE = 0.15, 60.0, 5.0
-# Tunings alone, to know what one takes.
-NUM_ALONE = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +110,7 @@ def measure_overhead(report: Report, sizes: FleetSizes) -> None:
     with tempfile.TemporaryDirectory(prefix="ship-fleet-") as name:
         folder = Path(name)
         write_fleet(folder, sizes.tiny)
-        alone_s, alone_cpu_s = measure_alone(folder)
+        alone_s, alone_cpu_s = measure_alone(folder, num_processes=NUM_WORKERS)
         watched = _run_sound(folder, sizes.num_tiny, JobOptions(num_workers=NUM_WORKERS))
         result = watched.result
         account = read_account(folder, result["run_began_s"], result["run_ended_s"], NUM_WORKERS)
@@ -131,7 +122,7 @@ def measure_overhead(report: Report, sizes: FleetSizes) -> None:
             "orchestration a task, worker's seconds": round(overhead_s, 4),
             "orchestration a task, processor's seconds": round(sum(cpu_s.values()) - alone_cpu_s, 4),
             "goal": f"under {GOAL_OVERHEAD_S} clock's seconds: {_verdict(clock_s < GOAL_OVERHEAD_S)}",
-            "a task alone, clock's and processor's seconds": [round(alone_s, 4), round(alone_cpu_s, 4)],
+            "a task without us, clock's and processor's seconds": [round(alone_s, 4), round(alone_cpu_s, 4)],
             "processor's seconds a task": cpu_s,
             "worker's seconds a task": account.breakdown(),
             "seconds": {name: round(result[name], 2) for name in ("imports_s", "plan_s")}
@@ -313,28 +304,6 @@ PARTS: dict[str, Callable[[Report, FleetSizes], None]] = {
 }
 
 
-def measure_alone(folder: Path, settings: dict[str, Any] | None = None) -> tuple[float, float]:
-    """Clock's and processor's seconds of a task of the fleet, on one thread of this process: medians."""
-    manifest, num_threads = read_fleet(folder), torch.get_num_threads()
-    backbone = load_backbone(manifest.backbone)
-    torch.set_num_threads(1)
-    try:
-        clock_s, cpu_s = [], []
-        for entry in manifest.tasks[:NUM_ALONE]:
-            data = load_task_data(
-                entry.source, image_size=backbone.image_size, interpolation=backbone.interpolation
-            )
-            config = replace(entry.config, **settings) if settings else entry.config
-            began_s, cpu_began_s = time.perf_counter(), time.process_time()
-            result = tune(backbone, data, config)
-            make_artifact(entry.name, "0" * 64, backbone, data, result)
-            clock_s.append(time.perf_counter() - began_s)
-            cpu_s.append(time.process_time() - cpu_began_s)
-    finally:
-        torch.set_num_threads(num_threads)
-    return statistics.median(clock_s), statistics.median(cpu_s)
-
-
 def long_fleet(sizes: FleetSizes) -> Fleet:
     """Tasks of which each is tuned for ``long_s`` seconds alone on one core."""
     settings = {"epochs": 2, "num_attribute": 4, "batch_size": 32}
@@ -342,9 +311,9 @@ def long_fleet(sizes: FleetSizes) -> Fleet:
     if sizes.long_s is None:
         return fleet
     with tempfile.TemporaryDirectory(prefix="ship-fleet-") as name:
-        write_fleet(Path(name), replace(fleet, num_tasks=NUM_ALONE))
+        write_fleet(Path(name), replace(fleet, num_tasks=4))
         # By the processor's time: other work on the machine must not make the tasks shorter.
-        few_s, more_s = (measure_alone(Path(name), {"epochs": epochs})[1] for epochs in (2, 22))
+        few_s, more_s = (measure_alone(Path(name), settings={"epochs": epochs})[1] for epochs in (2, 22))
     epoch_s = (more_s - few_s) / 20
     epochs = max(2, round(2 + (sizes.long_s - few_s) / epoch_s))
     return replace(fleet, settings={**settings, "epochs": epochs})
