@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ship.config import TuneConfig
 from ship.data import DataSummary
 from ship.schedule import count_epochs
-from ship.search import SearchConfig, num_full_tunings
+from ship.search_config import SearchConfig, num_full_tunings
 
 __all__ = ["BackboneShape", "Speed", "TuningRun", "count_passes", "learn_speed", "prompt_bytes"]
 

@@ -16,7 +16,7 @@ from orchestrator.manifest_schema import FolderModel, ManifestModel
 from orchestrator.names import TASK_NAME_PATTERN
 from ship.config import TuneConfig
 from ship.data import DataSource
-from ship.search import SearchConfig
+from ship.search_config import SearchConfig
 
 __all__ = ["manifest_json_schema"]
 

@@ -15,7 +15,7 @@ from orchestrator.yaml_document import Place
 from ship.config import TuneConfig
 from ship.errors import ConfigError
 from ship.presets import PRESETS, Preset
-from ship.search import SearchConfig
+from ship.search_config import SearchConfig
 
 __all__ = ["Defaults", "as_dict", "read_defaults", "read_gates", "read_task_settings", "without_none"]
 

@@ -7,7 +7,7 @@ from orchestrator.terms import Terms
 from ship.config import TuneConfig
 from ship.data import DataSource
 from ship.presets import Preset
-from ship.search import SearchConfig
+from ship.search_config import SearchConfig
 
 __all__ = ["RefusedTask", "TaskEntry"]
 

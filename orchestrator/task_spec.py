@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.terms import Terms
 from ship.config import METHOD_VERSION, TuneConfig
 from ship.data import DataSource
-from ship.search import SearchConfig
+from ship.search_config import SearchConfig
 
 __all__ = ["TaskSpec", "task_key"]
 

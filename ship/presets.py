@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ship.config import TuneConfig
-from ship.search import AXES, SearchConfig
+from ship.search_config import AXES, SearchConfig
 
 __all__ = ["PRESETS", "Preset", "choose_settings"]
 

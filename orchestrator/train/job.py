@@ -26,7 +26,7 @@ from orchestrator.train.run_folder import RunFolder, hold_run
 from orchestrator.train.status import Snapshot
 from ship.backbone import Backbone, load_backbone
 from ship.findings import find_warnings
-from ship.search import AXES
+from ship.search_config import AXES
 
 __all__ = ["Job", "JobReport", "prepare_job"]
 

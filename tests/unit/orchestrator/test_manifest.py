@@ -9,7 +9,7 @@ from orchestrator.manifest import MAX_MANIFEST_BYTES, Manifest, TaskEntry, load_
 from orchestrator.pool_settings import PoolSettings
 from ship.config import TuneConfig
 from ship.data import DataSource
-from ship.search import SearchConfig
+from ship.search_config import SearchConfig
 
 
 @pytest.fixture

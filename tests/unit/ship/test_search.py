@@ -9,7 +9,8 @@ from ship.config import TuneConfig
 from ship.data import TaskData
 from ship.errors import ConfigError, TuningError
 from ship.presets import PRESETS, choose_settings
-from ship.search import SearchConfig, make_folds, num_full_tunings, search
+from ship.search import make_folds, search
+from ship.search_config import SearchConfig, num_full_tunings
 from tests.unit.ship.conftest import make_data
 
 

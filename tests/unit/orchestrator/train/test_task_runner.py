@@ -22,7 +22,7 @@ from ship.backbone import Backbone
 from ship.config import TuneConfig
 from ship.data import DataSource, fingerprint_data
 from ship.errors import DataError
-from ship.search import SearchConfig
+from ship.search_config import SearchConfig
 from ship.tuner import Tuner
 from tests.unit.ship.conftest import make_backbone
 
