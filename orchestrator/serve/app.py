@@ -25,6 +25,7 @@ from orchestrator.serve.door import (
 from orchestrator.serve.drain import Drain, DrainGate
 from orchestrator.serve.engine_api import (
     Answer,
+    Ask,
     Engine,
     EngineBusyError,
     EngineUnavailableError,
@@ -88,7 +89,8 @@ class _Front:
         read_s = time.perf_counter()
         image_3HW = await asyncio.to_thread(self._decode, content)
         decoded_s = time.perf_counter()
-        reply = await self._ask(self._engine.predict(image_3HW, wanted.task, wanted.version))
+        ask = Ask(task=wanted.task, version=wanted.version)
+        (reply,) = await self._ask(self._engine.predict([image_3HW], [ask], self._limits.timeout_s))
         if isinstance(reply, Refusal):
             raise self._refusal_problem(reply)
         stages_s = {
@@ -155,7 +157,7 @@ class _Front:
         return image_3HW
 
     async def _ask(self, reply: Awaitable[_Reply]) -> _Reply:
-        retry_after = {"Retry-After": str(self._limits.retry_after_s)}
+        retry_after = self._retry_after()
         try:
             return await reply
         except EngineBusyError as error:
@@ -200,11 +202,18 @@ class _Front:
                 return self._unavailable("task-not-loaded", "The task is not served now", refusal.detail)
             case "not_ready":
                 return self._unavailable("not-ready", "Not ready yet", refusal.detail)
+            case "busy":
+                return Problem(429, "busy", "Too many requests", refusal.detail, self._retry_after())
+            case "late":
+                return Problem(504, "late", "Not in time", refusal.detail)
             case "failed":
                 return Problem(500, "failed", "The task failed to answer", refusal.detail)
 
     def _unavailable(self, kind: str, title: str, detail: str) -> Problem:
-        return Problem(503, kind, title, detail, {"Retry-After": str(self._limits.retry_after_s)})
+        return Problem(503, kind, title, detail, self._retry_after())
+
+    def _retry_after(self) -> dict[str, str]:
+        return {"Retry-After": str(self._limits.retry_after_s)}
 
 
 def _unknown_task(detail: str) -> Problem:

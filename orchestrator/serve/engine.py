@@ -13,7 +13,7 @@ import torch
 from ray import serve
 
 from orchestrator.serve.answering import Row, answer_rows, look_up
-from orchestrator.serve.engine_api import Answer, Image, Readiness, Refusal, TaskState
+from orchestrator.serve.engine_api import Answer, Ask, Image, Readiness, Refusal, TaskState
 from orchestrator.serve.follower import CatalogFollower
 from orchestrator.serve.loader import PromptLoader
 from orchestrator.serve.options import EngineOptions
@@ -67,14 +67,11 @@ class EngineReplica:
         if not self._follower.wait_synced(options.first_sync_timeout_s):
             _log.warning("not ready after %.0f s: %s", options.first_sync_timeout_s, self._follower.problem)
 
-    async def predict(self, image_3HW: Image, task: str, version: int | None) -> Answer | Refusal:
+    async def predict(
+        self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
+    ) -> list[Answer | Refusal]:
         """See ``engine_api.Engine``."""
-        if not self._follower.is_synced:
-            return Refusal(reason="not_ready", detail=self._not_ready())
-        served = look_up(self._residency, task, version)
-        if isinstance(served, Refusal):
-            return served
-        return await self._answer_row(Row(image_3HW=image_3HW, served=served))
+        return await asyncio.gather(*(self._predict_one(images[ask.image], ask) for ask in asks))
 
     async def tasks(self) -> list[TaskState]:
         """See ``engine_api.Engine``."""
@@ -95,6 +92,14 @@ class EngineReplica:
         """Called by Ray Serve, which replaces a replica that raises."""
         if not self._follower.is_alive:
             raise RuntimeError("the thread that follows the catalog is dead")
+
+    async def _predict_one(self, image_3HW: Image, ask: Ask) -> Answer | Refusal:
+        if not self._follower.is_synced:
+            return Refusal(reason="not_ready", detail=self._not_ready())
+        served = look_up(self._residency, ask.task, ask.version)
+        if isinstance(served, Refusal):
+            return served
+        return await self._answer_row(Row(image_3HW=image_3HW, served=served))
 
     async def _answer_rows(self, rows: list[Row]) -> list[Answer | Refusal]:
         # In a thread, so that this loop goes on taking requests for the next batch.

@@ -1,5 +1,6 @@
 """What the ingress asks of an engine, and what it gets: values only, so that either side can be replaced."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -10,6 +11,7 @@ from orchestrator.errors import ServeError
 
 __all__ = [
     "Answer",
+    "Ask",
     "Engine",
     "EngineBusyError",
     "EngineUnavailableError",
@@ -23,7 +25,7 @@ __all__ = [
 # uint8, 3,H,W, of the backbone's input size.
 Image = NDArray[np.uint8]
 
-RefusalReason = Literal["unknown_task", "other_version", "not_loaded", "not_ready", "failed"]
+RefusalReason = Literal["unknown_task", "other_version", "not_loaded", "not_ready", "busy", "late", "failed"]
 
 
 class EngineBusyError(ServeError):
@@ -32,6 +34,23 @@ class EngineBusyError(ServeError):
 
 class EngineUnavailableError(ServeError):
     """No engine answered: it died twice over, or took too long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What is asked of one image.
+
+    Attributes:
+        task: A valid name, which need not exist.
+        version: None for whichever is served.
+        key: Asks with one key get the same of two versions while a canary runs; None for no such promise.
+        image: Index of the image, among those that come with it.
+    """
+
+    task: str
+    version: int | None = None
+    key: str | None = None
+    image: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +81,8 @@ class Refusal:
     Attributes:
         reason: ``unknown_task`` (not in the catalog), ``other_version`` (that version is not served),
             ``not_loaded`` (in the catalog, but its prompt could not be loaded or is still under way),
-            ``not_ready`` (no catalog was read yet) or ``failed`` (the forward pass went wrong for it).
+            ``not_ready`` (no catalog was read yet), ``busy`` (too many wait, or too many of its task),
+            ``late`` (its time was up before its turn) or ``failed`` (the forward pass went wrong for it).
         detail: For the client.
     """
 
@@ -117,8 +137,10 @@ class Engine(Protocol):
     Every method raises ``EngineBusyError`` or ``EngineUnavailableError`` if none of them can be asked.
     """
 
-    async def predict(self, image_3HW: Image, task: str, version: int | None) -> Answer | Refusal:
-        """Ask a task about an image; a ``version`` must be the one that is served."""
+    async def predict(
+        self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
+    ) -> list[Answer | Refusal]:
+        """Answer each ask, of any task and image; one that has no turn by then is refused as late."""
         ...
 
     async def tasks(self) -> list[TaskState]:

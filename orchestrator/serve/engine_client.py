@@ -1,6 +1,7 @@
 """The ingress' side of an engine: Ray Serve's handle, another try when a replica dies, our own errors."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from ray.exceptions import RayActorError
@@ -8,6 +9,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 
 from orchestrator.serve.engine_api import (
     Answer,
+    Ask,
     EngineBusyError,
     EngineUnavailableError,
     Image,
@@ -35,10 +37,12 @@ class RayEngine:
         self._handle = handle
         self._timeout_s = timeout_s
 
-    async def predict(self, image_3HW: Image, task: str, version: int | None) -> Answer | Refusal:
+    async def predict(
+        self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
+    ) -> list[Answer | Refusal]:
         """See ``engine_api.Engine``."""
-        reply: Answer | Refusal = await self._call("predict", image_3HW, task, version)
-        return reply
+        replies: list[Answer | Refusal] = await self._call("predict", images, asks, patience_s)
+        return replies
 
     async def tasks(self) -> list[TaskState]:
         """See ``engine_api.Engine``."""

@@ -1,13 +1,14 @@
 """Prompts of random values as artifacts, pictures as files, and an engine that needs no model."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from PIL import Image as PillowImage
 
-from orchestrator.serve.engine_api import Answer, Image, Readiness, Refusal, TaskState
+from orchestrator.serve.engine_api import Answer, Ask, Image, Readiness, Refusal, TaskState
 from orchestrator.serve.residency import ServedTask
 from ship.artifact import CARD, README, RECORD, TENSORS, describe_files, digest_of, pack, run_probe
 from ship.backbone import Backbone
@@ -96,13 +97,18 @@ class FakeEngine:
     refusal: Refusal | None = None
     asked: list[tuple[Image, str, int | None]] = field(default_factory=list)
 
-    async def predict(self, image_3HW: Image, task: str, version: int | None) -> Answer | Refusal:
+    async def predict(
+        self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
+    ) -> list[Answer | Refusal]:
         self._raise()
-        self.asked.append((image_3HW, task, version))
+        return [self._answer(images[ask.image], ask) for ask in asks]
+
+    def _answer(self, image_3HW: Image, ask: Ask) -> Answer | Refusal:
+        self.asked.append((image_3HW, ask.task, ask.version))
         if self.refusal is not None:
             return self.refusal
         return Answer(
-            task=task,
+            task=ask.task,
             version=2,
             digest="d" * 64,
             probabilities=(("bad", 0.75), ("good", 0.25)),
