@@ -153,7 +153,8 @@ def cls_attention_shares(block: Block, y_BND: Tensor) -> Tensor:
     q_BH1E, (k_BHNE, _) = project_queries(block, y_BND[:, :1]), project_keys_values(block, y_BND)
     logits_BH1N = (q_BH1E * q_BH1E.shape[-1] ** -0.5) @ k_BHNE.transpose(-2, -1)
     attention_BX = logits_BH1N.float().softmax(dim=-1).mean(dim=1)[:, 0, 1:]
-    return attention_BX / attention_BX.sum(dim=-1, keepdim=True)
+    shares_BX: Tensor = attention_BX / attention_BX.sum(dim=-1, keepdim=True)
+    return shares_BX
 
 
 def gather_tokens(x_BND: Tensor, index_BJ: Tensor) -> Tensor:

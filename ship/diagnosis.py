@@ -104,7 +104,8 @@ def attention_with_and_without(
 
 def entropy_share(attention_X: Tensor) -> Tensor:
     """Entropy over the last dimension, as a share of the highest there could be."""
-    return torch.special.entr(attention_X).sum(dim=-1) / math.log(max(2, attention_X.shape[-1]))
+    entropy: Tensor = torch.special.entr(attention_X).sum(dim=-1) / math.log(max(2, attention_X.shape[-1]))
+    return entropy
 
 
 def moved_share(attention_X: Tensor, other_X: Tensor) -> Tensor:

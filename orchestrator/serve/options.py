@@ -15,15 +15,23 @@ class Limits:
         max_body_bytes: Of a request, multipart wrapping included.
         max_pixels: Of an image, read from its header before it is decoded.
         formats: Image formats by content.
-        timeout_s: How long a request waits for the engine, a second try included.
+        max_batch_items: Questions of one batch.
+        max_batch_images: Images of one batch.
+        max_batch_bytes: Of a batch request, multipart wrapping included.
+        timeout_s: How long a request may take, reading and a second try included. Clients may ask for less.
         retry_after_s: What a client is told that was turned away for lack of capacity.
+        request_log: File that gets a JSON line for each request; None for none.
     """
 
     max_body_bytes: int = 20 << 20
     max_pixels: int = MAX_PIXELS
     formats: tuple[str, ...] = ALLOWED_FORMATS
+    max_batch_items: int = 256
+    max_batch_images: int = 64
+    max_batch_bytes: int = 64 << 20
     timeout_s: float = 30.0
     retry_after_s: int = 1
+    request_log: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
