@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
+from orchestrator.serve.admission import Admission, AdmissionGate
 from orchestrator.serve.door import (
     TASK_HEADER,
     VERSION_HEADER,
@@ -66,6 +67,7 @@ def make_app(
     app.get("/healthz")(front.healthz)
     app.get("/readyz")(front.readyz)
     app.get("/metrics")(front.show_metrics)
+    app.add_middleware(AdmissionGate, admission=Admission(front.limits), limits=front.limits)
     app.add_middleware(DrainGate, drain=drain or Drain())
     app.add_middleware(CountRequests, metrics=front.metrics)
     install_problem_handlers(app)
@@ -78,7 +80,7 @@ class _Front:
     def __init__(self, engine: Engine, backbone: BackboneInfo, limits: Limits) -> None:
         self._engine = engine
         self._backbone = backbone
-        self._limits = limits
+        self.limits = limits
         self.metrics = Metrics()
 
     async def predict(self, request: Request) -> Response:
@@ -90,7 +92,7 @@ class _Front:
         image_3HW = await asyncio.to_thread(self._decode, content)
         decoded_s = time.perf_counter()
         ask = Ask(task=wanted.task, version=wanted.version)
-        (reply,) = await self._ask(self._engine.predict([image_3HW], [ask], self._limits.timeout_s))
+        (reply,) = await self._ask(self._engine.predict([image_3HW], [ask], self.limits.timeout_s))
         if isinstance(reply, Refusal):
             raise self._refusal_problem(reply)
         stages_s = {
@@ -136,7 +138,7 @@ class _Front:
 
     async def _read_image(self, request: Request) -> bytes:
         try:
-            body = await read_body(request.headers, request.stream(), self._limits)
+            body = await read_body(request.headers, request.stream(), self.limits)
         except ClientDisconnect as error:
             # Nobody will read it; it keeps a hung-up client from being logged as a failure of ours.
             raise Problem(400, "hung-up", "The client hung up", "the body ended early") from error
@@ -148,8 +150,8 @@ class _Front:
                 content,
                 size=self._backbone.image_size,
                 interpolation=self._backbone.interpolation,
-                max_pixels=self._limits.max_pixels,
-                formats=self._limits.formats,
+                max_pixels=self.limits.max_pixels,
+                formats=self.limits.formats,
             )
         except ImageError as error:
             raise image_problem(error) from error
@@ -213,7 +215,7 @@ class _Front:
         return Problem(503, kind, title, detail, self._retry_after())
 
     def _retry_after(self) -> dict[str, str]:
-        return {"Retry-After": str(self._limits.retry_after_s)}
+        return {"Retry-After": str(self.limits.retry_after_s)}
 
 
 def _unknown_task(detail: str) -> Problem:
