@@ -24,8 +24,8 @@ APPLICATIONS = ("ship", "ship-poller")
 DRAIN_S = 20.0
 _DRAIN_LOOK_S = 0.2
 _log = logging.getLogger(__name__)
-# Ray's own limits stand above ours, so that it is ours that refuse: with a reason, and fairly among tasks. What
-# is between is for probes, which must get through when the endpoint is full.
+# Ray's own limits stand above ours, so that it is ours that refuse: with a reason, and fairly among tasks.
+# What is between is for probes, which must get through when the endpoint is full.
 _HEADROOM = 64
 
 
