@@ -1,4 +1,4 @@
-"""Who may come in before a body is read: so many requests and bytes at a time, and no task more than its share.
+"""Who may come in before a body is read: so many requests and bytes, no task with more than its share.
 
 Beyond that it is 429 with Retry-After, at the price of reading the headers. It knows no Ray and no engine.
 """
