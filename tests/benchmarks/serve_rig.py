@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from ray import serve
+from starlette.requests import Request
 
 from orchestrator.store.registry import Registry
 from ship.images import decode_image
@@ -49,7 +50,7 @@ class BareRuntime:
 
 @serve.deployment(name="Nothing", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=256)
 class _Nothing:
-    async def __call__(self, request: HttpRequest) -> str:
+    async def __call__(self, request: Request) -> str:
         await request.body()
         return "ok"
 
