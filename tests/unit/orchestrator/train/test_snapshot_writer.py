@@ -43,7 +43,8 @@ def test_a_slow_store_holds_up_nobody_and_gets_the_newest(store: Store):
             store.open.release(2)
             raise KeyError
 
-    pytest.raises(KeyError, scene)
+    with pytest.raises(KeyError):
+        scene()
     assert store.written == [b"1", b"4"]
 
 
@@ -87,6 +88,7 @@ def test_what_went_wrong_with_the_last_one_is_told_at_the_end(store: Store):
     def scene() -> None:
         with SnapshotWriter(store.save) as writer:
             writer.put(b"1")
+            assert store.asked.acquire(timeout=PATIENCE_S)
 
     with pytest.raises(StoreFull, match="no space"):
         scene()
