@@ -6,6 +6,7 @@ It knows no Ray: tests run it on a fake engine.
 from fastapi import FastAPI
 
 from orchestrator.serve.access_log import AccessLog
+from orchestrator.serve.admission import Admission, AdmissionGate
 from orchestrator.serve.drain import Drain, DrainGate
 from orchestrator.serve.engine_api import Engine
 from orchestrator.serve.front import BACKBONE_HEADER, DIGEST_HEADER, Front
@@ -39,6 +40,7 @@ def make_app(
     # client says its host is.
     app = FastAPI(title="SHIP", docs_url=None, redoc_url=None, redirect_slashes=False)
     _add_routes(app, front)
+    app.add_middleware(AdmissionGate, admission=Admission(front.limits), limits=front.limits)
     app.add_middleware(DrainGate, drain=drain or Drain())
     app.add_middleware(CountRequests, metrics=front.metrics)
     # The outermost, so that whatever answers is logged and named.

@@ -65,6 +65,8 @@ class Answer:
         probabilities: Label and probability, the likeliest first; they sum to 1.
         batch_rows: Rows of the forward pass that this one was in.
         batch_tasks: Different tasks among them.
+        queue_s: That it waited for its pass.
+        forward_s: Of the pass.
     """
 
     task: str
@@ -73,6 +75,8 @@ class Answer:
     probabilities: tuple[tuple[str, float], ...]
     batch_rows: int
     batch_tasks: int
+    queue_s: float = 0.0
+    forward_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """What a request of the Open Inference Protocol asks: one tensor ``image``, as pixels or as image files.
 
-``UINT8`` of shape ``[N,3,H,W]`` or ``[3,H,W]``, RGB pixels of the backbone's input size; or ``BYTES`` of shape
-``[N]``, each the base64 of an image file (JPEG, PNG, ...), which is then resized as in tuning. Data may be flat or
-nested.
+``UINT8`` of shape ``[N,3,H,W]`` or ``[3,H,W]``, RGB pixels of the backbone's input size; or ``BYTES`` of
+shape ``[N]``, each the base64 of an image file (JPEG, PNG, ...), which is then resized as in tuning. Data may
+be flat or nested.
 """
 
 import base64

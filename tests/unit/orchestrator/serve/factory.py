@@ -41,9 +41,11 @@ def make_labels(task: str, num_classes: int, seed: int) -> tuple[str, ...]:
     return tuple(f"{task}-{seed}-{number}" for number in range(num_classes))
 
 
-def make_artifact(backbone: Backbone, task: str, num_classes: int = 3, seed: int = 0) -> dict[str, bytes]:
-    """All files of an artifact that passes every check."""
-    prompt = make_prompt(backbone, num_classes, seed)
+def make_artifact(
+    backbone: Backbone, task: str, num_classes: int = 3, seed: int = 0, prompt: Prompt | None = None
+) -> dict[str, bytes]:
+    """All files of an artifact that passes every check; of a small prompt unless one is given."""
+    prompt = prompt or make_prompt(backbone, num_classes, seed)
     files = {TENSORS: pack(prompt), RECORD: b"{}", README: f"# {task}\n".encode()}
     card = PromptCard(
         task=task,
@@ -58,7 +60,7 @@ def make_artifact(backbone: Backbone, task: str, num_classes: int = 3, seed: int
         },
         config=prompt.config,
         level_starts=prompt.level_starts,
-        labels=make_labels(task, num_classes, seed),
+        labels=make_labels(task, prompt.num_classes, seed),
         metrics={"accuracy": 0.5},
         data_fingerprint="0" * 64,
         probe={"image": "lattice-1", "logits": run_probe(backbone, bake(backbone, prompt))},
