@@ -12,7 +12,8 @@ from orchestrator.serve.engine_api import Engine
 from orchestrator.serve.front import BACKBONE_HEADER, DIGEST_HEADER, Front
 from orchestrator.serve.metrics import CountRequests
 from orchestrator.serve.options import Limits
-from orchestrator.serve.problems import install_problem_handlers
+from orchestrator.serve.paths import BATCH_PATH
+from orchestrator.serve.problems import CatchUnexpected, install_problem_handlers
 from orchestrator.serve.routes.batch import BatchRoute
 from orchestrator.serve.routes.explain import ExplainRoute
 from orchestrator.serve.routes.health import HealthRoutes
@@ -40,10 +41,11 @@ def make_app(
     # client says its host is.
     app = FastAPI(title="SHIP", docs_url=None, redoc_url=None, redirect_slashes=False)
     _add_routes(app, front)
+    # From the innermost to the outermost: whatever answers is counted, named and logged.
+    app.add_middleware(CatchUnexpected)
     app.add_middleware(AdmissionGate, admission=Admission(front.limits), limits=front.limits)
     app.add_middleware(DrainGate, drain=drain or Drain())
     app.add_middleware(CountRequests, metrics=front.metrics)
-    # The outermost, so that whatever answers is logged and named.
     app.add_middleware(AccessLog)
     install_problem_handlers(app)
     return app
@@ -52,7 +54,7 @@ def make_app(
 def _add_routes(app: FastAPI, front: Front) -> None:
     tasks, health = TaskRoutes(front), HealthRoutes(front)
     app.post("/v1/predict")(PredictRoute(front).predict)
-    app.post("/v1/predict:batch")(BatchRoute(front).predict_batch)
+    app.post(BATCH_PATH)(BatchRoute(front).predict_batch)
     app.post("/v1/explain")(ExplainRoute(front).explain)
     app.get("/v1/tasks")(tasks.list_tasks)
     app.get("/v1/tasks/{task}")(tasks.show_task)

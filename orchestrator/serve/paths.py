@@ -6,11 +6,13 @@ in a log.
 
 import re
 
-__all__ = ["PATHS", "template_of"]
+__all__ = ["BATCH_PATH", "PATHS", "template_of"]
+
+BATCH_PATH = "/v1/predict:batch"
 
 PATHS = (
     "/v1/predict",
-    "/v1/predict:batch",
+    BATCH_PATH,
     "/v1/explain",
     "/v1/tasks",
     "/v1/tasks/{task}",

@@ -12,8 +12,16 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["MEDIA_TYPE", "Problem", "install_problem_handlers", "problem_response"]
+__all__ = [
+    "MEDIA_TYPE",
+    "CatchUnexpected",
+    "Problem",
+    "install_problem_handlers",
+    "problem_response",
+    "respond",
+]
 
 MEDIA_TYPE = "application/problem+json"
 _TYPE_PREFIX = "urn:ship:problem:"
@@ -64,40 +72,67 @@ def problem_response(
     )
 
 
+def respond(path: str, problem: Problem) -> JSONResponse:
+    """A problem as whoever asked for ``path`` expects it; for middleware, which no handler is around."""
+    return _worded(path, problem.document(), problem.headers)
+
+
 def install_problem_handlers(app: FastAPI) -> None:
     """Have ``app`` word every error as a problem document."""
 
     async def own(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Problem)
-        return _worded(request, error.document(), error.headers)
+        return respond(request.url.path, error)
 
     async def framework(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return _worded(request, _blank(error.status_code, str(error.detail)), error.headers)
+        return _worded(request.url.path, _blank(error.status_code, str(error.detail)), error.headers)
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        return _worded(request, _blank(422, found))
-
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        _log.error("a request failed", exc_info=error)
-        return _worded(request, _blank(500, "the server failed to answer; its log has the cause"))
+        return _worded(request.url.path, _blank(422, found))
 
     app.add_exception_handler(Problem, own)
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(Exception, unexpected)
+
+
+class CatchUnexpected:
+    """ASGI middleware that answers 500 for whatever nobody else has caught, and tells the log what it was.
+
+    The framework would do so beyond all middleware, where a reply is neither counted nor named.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        is_begun = False
+
+        async def note_begin(message: Message) -> None:
+            nonlocal is_begun
+            is_begun = is_begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note_begin)
+        # A boundary: a bug of ours ends one request.
+        except Exception as error:
+            if scope["type"] != "http" or is_begun:
+                raise
+            _log.error("a request failed", exc_info=error)
+            document = _blank(500, "the server failed to answer; its log has the cause")
+            await _worded(scope["path"], document)(scope, receive, send)
 
 
 def _blank(status: int, detail: str) -> dict[str, Any]:
     return {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
 
 
-def _worded(
-    request: Request, document: Mapping[str, Any], headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    if request.url.path == _PROTOCOL or request.url.path.startswith(_PROTOCOL + "/"):
+def _worded(path: str, document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
+    if path == _PROTOCOL or path.startswith(_PROTOCOL + "/"):
         error = f"{document['title']}: {document['detail']}"
         return JSONResponse({"error": error}, status_code=document["status"], headers=dict(headers or {}))
     return problem_response(
