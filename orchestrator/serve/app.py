@@ -4,6 +4,7 @@ It knows no Ray: tests run it on a fake engine.
 """
 
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 
 from orchestrator.serve.access_log import AccessLog
 from orchestrator.serve.admission import Admission, AdmissionGate
@@ -11,6 +12,7 @@ from orchestrator.serve.drain import Drain, DrainGate
 from orchestrator.serve.engine_api import Engine
 from orchestrator.serve.front import BACKBONE_HEADER, DIGEST_HEADER, Front
 from orchestrator.serve.metrics import CountRequests
+from orchestrator.serve.openapi.document import make_document
 from orchestrator.serve.options import Limits
 from orchestrator.serve.paths import BATCH_PATH
 from orchestrator.serve.problems import CatchUnexpected, install_problem_handlers
@@ -37,9 +39,9 @@ def make_app(
         drain: Closes it.
     """
     front = Front(engine=engine, backbone=backbone, limits=limits or Limits())
-    # The documentation pages would load their scripts from a foreign host. A redirect would repeat what a
-    # client says its host is.
-    app = FastAPI(title="SHIP", docs_url=None, redoc_url=None, redirect_slashes=False)
+    # Pages of documentation would load their scripts from a foreign host, and the document is our own. A
+    # redirect would repeat what a client says its host is.
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
     _add_routes(app, front)
     # From the innermost to the outermost: whatever answers is counted, named and logged.
     app.add_middleware(CatchUnexpected)
@@ -61,6 +63,8 @@ def _add_routes(app: FastAPI, front: Front) -> None:
     app.get("/healthz")(health.healthz)
     app.get("/readyz")(health.readyz)
     app.get("/metrics")(health.show_metrics)
+    document = make_document()
+    app.get("/openapi.json")(lambda: JSONResponse(document))
     protocol = OpenInferenceRoutes(front)
     app.get("/v2")(protocol.server)
     app.get("/v2/health/live")(protocol.live)

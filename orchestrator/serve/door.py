@@ -232,7 +232,10 @@ def image_problem(error: ImageError) -> Problem:
 def image_too_large(max_bytes: int) -> Problem:
     """One image of several is larger than one may be."""
     return Problem(
-        413, "image-too-large", "The image is too large", f"expected at most {max_bytes} bytes an image"
+        413,
+        "image-file-too-large",
+        "The image file is too large",
+        f"expected at most {max_bytes} bytes an image; send a smaller or more compressed one",
     )
 
 

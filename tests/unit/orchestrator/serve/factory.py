@@ -102,6 +102,7 @@ class FakeEngine:
     error: Exception | None = None
     refusal: Refusal | None = None
     takes_s: float = 0.0
+    served_version: int | None = 2
     asked: list[tuple[Image, str, int | None]] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
     patience_s: list[float] = field(default_factory=list)
@@ -166,7 +167,7 @@ class FakeEngine:
     def _state(self) -> TaskState:
         return TaskState(
             task="bolts",
-            version=2,
+            version=self.served_version,
             digest="d" * 64,
             labels=("good", "bad"),
             wanted_version=3,

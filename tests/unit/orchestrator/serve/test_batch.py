@@ -78,7 +78,7 @@ def test_what_fails_fails_alone(call: Caller) -> None:
         "task-invalid",
         "image-corrupt",
         "",
-        "image-too-large",
+        "image-file-too-large",
     ]
     assert [row.get("error", {}).get("status") for row in found] == [None, 415, 404, 400, 422, None, 413]
     for row in found:
