@@ -140,6 +140,7 @@ def test_the_watch_sees_what_it_is_to_see(tmp_path: Any) -> None:
 def test_it_is_refused_and_harms_nothing(
     call: Caller, hostile: Hostile, caplog: pytest.LogCaptureFixture
 ) -> None:
+    call.engine.asked.clear()
     WATCH.found.clear()
     WATCH.is_on = True
     try:
