@@ -15,7 +15,8 @@ class Limits:
         max_body_bytes: Of a request, multipart wrapping included.
         max_pixels: Of an image, read from its header before it is decoded.
         formats: Image formats by content.
-        max_inside: Requests that are being read, decoded or answered in one ingress; more are refused (429).
+        max_inside: Requests that are being read, decoded or answered in one ingress; more are refused (429);
+            one task alone gets half of the places.
         max_inside_bytes: Of their bodies, all together.
         timeout_s: How long a request waits for the engine, a second try included.
         retry_after_s: What a client is told that was turned away for lack of capacity.
@@ -24,7 +25,7 @@ class Limits:
     max_body_bytes: int = 20 << 20
     max_pixels: int = MAX_PIXELS
     formats: tuple[str, ...] = ALLOWED_FORMATS
-    max_inside: int = 256
+    max_inside: int = 512
     max_inside_bytes: int = 512 << 20
     timeout_s: float = 30.0
     retry_after_s: int = 1
