@@ -1,7 +1,7 @@
-"""A store over S3 and a tracking server, as processes that can be frozen: connections hang, as in a cut network.
+"""A store over S3 and a tracking server that can be frozen: connections to them hang, as in a cut network.
 
-S3 is moto's, which keeps everything in memory: for an outage it does as well as any. What a real S3 and a real
-database do, ``tests/integration/test_real_parts.py`` looks at.
+S3 is moto's, which keeps everything in memory: for an outage it does as well as any. What a real S3 and a
+real database do, ``tests/integration/test_real_parts.py`` looks at.
 """
 
 import os
