@@ -1,9 +1,8 @@
-"""The store and MLflow are gone for a while: what is in memory is served, what is not says when to ask again."""
+"""Without a store and MLflow for a while: what is in memory is served, what is not says when to come again."""
 
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
