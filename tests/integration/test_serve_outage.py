@@ -1,4 +1,4 @@
-"""Without a store and MLflow for a while: what is in memory is served, what is not says when to come again."""
+"""Without store and MLflow for a while: what is in memory is served, what is not says when to come again."""
 
 import time
 from collections.abc import Callable, Iterator
