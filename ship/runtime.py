@@ -18,6 +18,7 @@ from torch import Tensor
 from ship.attention import (
     attend_unfused_if_faster,
     cls_attention_logits,
+    cls_attention_shares,
     finish_block_lean,
     merge_heads,
     mix_in_prompts,
@@ -139,24 +140,57 @@ class Runtime:
             self.infer(images_1CHW.expand(num_rows, -1, -1, -1), [slot] * num_rows)
             num_rows *= 2
 
+    @torch.no_grad()
+    def cls_attention(self, images_BCHW: Tensor, slots: Sequence[Slot]) -> Tensor:
+        """How CLS attends to the other image tokens in the last block, while the prompts take part.
+
+        Args:
+            images_BCHW: uint8.
+            slots: One a row.
+
+        Returns:
+            ``B,N-1``, mean over heads, each row summing to 1, float32, on the CPU.
+        """
+        z_BND, _ = self._enter_last(images_BCHW, slots, range(len(slots)))
+        return self._last_attention(z_BND)
+
+    @torch.no_grad()
+    def bare_cls_attention(self, images_BCHW: Tensor) -> Tensor:
+        """The same of the backbone alone."""
+        z_BND = self._network.embed(self._network.normalise(images_BCHW))
+        for block in self._network.blocks[:-1]:
+            z_BND = block(z_BND)
+        return self._last_attention(z_BND)
+
+    def _last_attention(self, z_BND: Tensor) -> Tensor:
+        last_block = self._network.blocks[-1]
+        return cls_attention_shares(last_block, last_block.norm1(z_BND)).cpu()
+
     def _infer(self, images_UCHW: Tensor, slots: Sequence[Slot], image_of_row: Sequence[int]) -> list[Tensor]:
+        z_BND, prompts = self._enter_last(images_UCHW, slots, image_of_row)
+        last_block = self._network.blocks[-1]
+        z_BND, _ = self._run_block(last_block, z_BND, prompts, is_last=True, with_logits=False)
+        return self._heads(self._network.norm(z_BND[:, 0]), slots)
+
+    def _enter_last(
+        self, images_UCHW: Tensor, slots: Sequence[Slot], image_of_row: Sequence[int]
+    ) -> tuple[Tensor, LayerPrompts | None]:
+        """What enters the last block: image tokens, and the prompts that they attend to there."""
         network = self._network
         z_BND = network.embed(network.normalise(images_UCHW))
         if list(image_of_row) != list(range(z_BND.shape[0])):
             z_BND = z_BND[torch.tensor(image_of_row, device=z_BND.device)]
         rows = Rows(slots, self._pool, self._dtype, is_static=self._is_static)
         logits_BN: Tensor | None = None
-        last = len(network.blocks) - 1
-        for layer, block in enumerate(network.blocks):
+        *blocks, last_block = network.blocks
+        for layer, block in enumerate(blocks):
             rows.enter(layer, z_BND, logits_BN)
             prompts = rows.keys_values(block, layer)
             with_logits = rows.any_enters(layer + 1)
-            z_BND, logits_BN = self._run_block(
-                block, z_BND, prompts, is_last=layer == last, with_logits=with_logits
-            )
-            if layer != last:
-                rows.leave(block, layer)
-        return self._heads(network.norm(z_BND[:, 0]), slots)
+            z_BND, logits_BN = self._run_block(block, z_BND, prompts, is_last=False, with_logits=with_logits)
+            rows.leave(block, layer)
+        rows.enter(len(blocks), z_BND, logits_BN)
+        return z_BND, rows.keys_values(last_block, len(blocks))
 
     def _heads(self, features_BD: Tensor, slots: Sequence[Slot]) -> list[Tensor]:
         """Each row's own head: its scores, ragged."""

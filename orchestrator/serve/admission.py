@@ -9,7 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from orchestrator.names import is_task_name
 from orchestrator.serve.door import TASK_HEADER
 from orchestrator.serve.options import Limits
-from orchestrator.serve.problems import problem_response
+from orchestrator.serve.paths import BATCH_PATH
+from orchestrator.serve.problems import Problem, respond
 
 __all__ = ["Admission", "AdmissionGate"]
 
@@ -71,14 +72,16 @@ class AdmissionGate:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        name = headers.get(TASK_HEADER, "")
-        task = name if is_task_name(name) else _NO_TASK
-        num_bytes = self._expected_bytes(headers)
+        task = _named_task(scope["path"], headers)
+        is_batch = scope["path"] == BATCH_PATH
+        cap = self._limits.max_batch_bytes if is_batch else self._limits.max_body_bytes
+        num_bytes = _expected_bytes(headers, cap)
         refused = self._admission.enter(task, num_bytes)
         if refused is not None:
             retry_after = {"Retry-After": str(self._limits.retry_after_s)}
             detail = f"{refused}; try again after {self._limits.retry_after_s} s"
-            reply = problem_response(429, "urn:ship:problem:busy", "Too many requests", detail, retry_after)
+            problem = Problem(429, "busy", "Too many requests", detail, retry_after)
+            reply = respond(scope["path"], problem)
             await reply(scope, receive, send)
             return
         try:
@@ -86,12 +89,14 @@ class AdmissionGate:
         finally:
             self._admission.leave(task, num_bytes)
 
-    def _expected_bytes(self, headers: Headers) -> int:
-        """What the body may take; the door refuses what is larger."""
-        declared = headers.get("content-length", "")
-        cap = self._limits.max_body_bytes
-        return (
-            min(int(declared), cap)
-            if declared.isascii() and declared.isdigit() and len(declared) < 20
-            else cap
-        )
+
+def _named_task(path: str, headers: Headers) -> str:
+    name = path.split("/")[3] if path.startswith("/v2/models/") else headers.get(TASK_HEADER, "")
+    return name if is_task_name(name) else _NO_TASK
+
+
+def _expected_bytes(headers: Headers, cap: int) -> int:
+    """What the body may take; the door refuses what is larger."""
+    declared = headers.get("content-length", "")
+    is_told = declared.isascii() and declared.isdigit() and len(declared) < 20
+    return min(int(declared), cap) if is_told else cap

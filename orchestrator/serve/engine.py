@@ -11,7 +11,8 @@ import torch
 
 from orchestrator.serve.answering import Row, answer_rows, look_up
 from orchestrator.serve.batcher import Batcher, LateError, QueueFullError
-from orchestrator.serve.engine_api import Answer, Ask, Image, Readiness, Refusal, TaskState
+from orchestrator.serve.engine_api import Answer, Ask, Explanation, Image, Readiness, Refusal, TaskState
+from orchestrator.serve.explaining import Explainer
 from orchestrator.serve.follower import CatalogFollower
 from orchestrator.serve.loader import PromptLoader
 from orchestrator.serve.options import EngineOptions
@@ -55,6 +56,7 @@ class EngineReplica:
         self._follower = CatalogFollower(
             store, self._residency, poll_s=options.poll_s, retry_s=options.retry_s
         )
+        self._explainer = Explainer(self._runtime)
         self._batcher: Batcher[Row, Answer | Refusal] = Batcher(
             self._answer_rows,
             max_rows=options.max_batch_rows,
@@ -71,6 +73,17 @@ class EngineReplica:
     ) -> list[Answer | Refusal]:
         """See ``engine_api.Engine``."""
         return await asyncio.gather(*(self._predict_one(images[ask.image], ask, patience_s) for ask in asks))
+
+    async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
+        """See ``engine_api.Engine``."""
+        if not self._follower.is_synced:
+            return Refusal(reason="not_ready", detail=self._not_ready())
+        served = look_up(self._residency, ask.task, ask.version)
+        return (
+            served
+            if isinstance(served, Refusal)
+            else await self._explainer.explain(image, served, patience_s)
+        )
 
     async def tasks(self) -> list[TaskState]:
         """See ``engine_api.Engine``."""
