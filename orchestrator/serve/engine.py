@@ -12,8 +12,9 @@ import ray
 import torch
 from ray import serve
 
-from orchestrator.serve.answering import Row, answer_rows, look_up
-from orchestrator.serve.engine_api import Answer, Ask, Image, Readiness, Refusal, TaskState
+from orchestrator.serve.answering import Row, answer_rows
+from orchestrator.serve.disk_cache import with_disk_cache
+from orchestrator.serve.engine_api import Answer, Ask, Image, Readiness, Refusal, ResidencyStats, TaskState
 from orchestrator.serve.follower import CatalogFollower
 from orchestrator.serve.loader import PromptLoader
 from orchestrator.serve.options import EngineOptions
@@ -53,10 +54,14 @@ class EngineReplica:
         backbone = Backbone.from_arrays(header, ray.get(weights[0]), device)
         self._runtime = Runtime(backbone, capacity_bytes=options.slot_bytes)
         store = PromptStore(open_objects(store_url))
-        self._residency = Residency(PromptLoader(store, self._runtime), options.num_loaders)
-        self._follower = CatalogFollower(
-            store, self._residency, poll_s=options.poll_s, retry_s=options.retry_s
+        self._residency = Residency(
+            PromptLoader(with_disk_cache(store, options), self._runtime),
+            options.num_loaders,
+            pinned=options.pinned,
+            load_wait_s=options.load_wait_s,
+            retry_s=options.retry_s,
         )
+        self._follower = CatalogFollower(store, self._residency, poll_s=options.poll_s)
         self._answer_row: Callable[[Row], Awaitable[Answer | Refusal]] = serve.batch(
             self._answer_rows,
             max_batch_size=options.max_batch_rows,
@@ -71,7 +76,7 @@ class EngineReplica:
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
     ) -> list[Answer | Refusal]:
         """See ``engine_api.Engine``."""
-        return await asyncio.gather(*(self._predict_one(images[ask.image], ask) for ask in asks))
+        return await asyncio.gather(*(self._predict_one(images[ask.image], ask, patience_s) for ask in asks))
 
     async def tasks(self) -> list[TaskState]:
         """See ``engine_api.Engine``."""
@@ -88,15 +93,19 @@ class EngineReplica:
         detail = f"{num_served} tasks are served" if is_ready else self._not_ready()
         return Readiness(ready=is_ready, detail=detail, num_served=num_served, num_problems=num_problems)
 
+    async def stats(self) -> ResidencyStats:
+        """See ``engine_api.Engine``."""
+        return self._residency.stats()
+
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""
         if not self._follower.is_alive:
             raise RuntimeError("the thread that follows the catalog is dead")
 
-    async def _predict_one(self, image_3HW: Image, ask: Ask) -> Answer | Refusal:
+    async def _predict_one(self, image_3HW: Image, ask: Ask, patience_s: float) -> Answer | Refusal:
         if not self._follower.is_synced:
             return Refusal(reason="not_ready", detail=self._not_ready())
-        served = look_up(self._residency, ask.task, ask.version)
+        served = await self._residency.find(ask, patience_s)
         if isinstance(served, Refusal):
             return served
         return await self._answer_row(Row(image_3HW=image_3HW, served=served))

@@ -12,6 +12,7 @@ from orchestrator.errors import ServeError
 __all__ = [
     "Answer",
     "Ask",
+    "CanaryState",
     "Engine",
     "EngineBusyError",
     "EngineUnavailableError",
@@ -19,6 +20,7 @@ __all__ = [
     "Readiness",
     "Refusal",
     "RefusalReason",
+    "ResidencyStats",
     "TaskState",
 ]
 
@@ -64,6 +66,7 @@ class Answer:
         probabilities: Label and probability, the likeliest first; they sum to 1.
         batch_rows: Rows of the forward pass that this one was in.
         batch_tasks: Different tasks among them.
+        shadow_version: That is to be asked the same and compared, once the reply is out; None for nobody.
     """
 
     task: str
@@ -72,6 +75,7 @@ class Answer:
     probabilities: tuple[tuple[str, float], ...]
     batch_rows: int
     batch_tasks: int
+    shadow_version: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,18 +95,34 @@ class Refusal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CanaryState:
+    """A version that takes some of a task's requests.
+
+    Attributes:
+        version: In the registry.
+        share: Of the requests, above 0 and below 1.
+    """
+
+    version: int
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskState:
     """How a task of the catalog stands.
 
     Attributes:
         task: Its name.
-        version: That is served; None if none is.
+        version: Of the champion that is in memory; None if none is: it failed to load, or gave way to others
+            and is loaded again when somebody asks.
         digest: That is served; None if none is.
         labels: Of the version that is served.
         wanted_version: That the catalog names. Differs from ``version`` while a new one is loaded, and
             after it was refused.
         wanted_digest: That the catalog names.
-        problem: Why the wanted version is not served, if it was tried.
+        problem: Why the wanted version, or its canary or shadow, is not served, if it was tried.
+        canary: The version that takes a share of the requests, if any.
+        shadow_version: The version that is asked beside it and answers nobody, if any.
     """
 
     task: str
@@ -112,6 +132,33 @@ class TaskState:
     wanted_version: int
     wanted_digest: str
     problem: str | None
+    canary: CanaryState | None = None
+    shadow_version: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidencyStats:
+    """Which prompts one engine holds, and what it took.
+
+    Attributes:
+        num_loads: Prompts loaded since it started.
+        num_load_failures: Loads that failed.
+        num_evictions: Prompts that gave way to others.
+        num_swaps: Champions that another prompt took the place of.
+        num_catalog_tasks: Tasks of the catalog.
+        num_resident: Prompts in memory.
+        resident_bytes: Device memory that they take.
+        catalog_age_s: Since the catalog was last seen to be current; None before the first.
+    """
+
+    num_loads: int
+    num_load_failures: int
+    num_evictions: int
+    num_swaps: int
+    num_catalog_tasks: int
+    num_resident: int
+    resident_bytes: int
+    catalog_age_s: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,4 +200,8 @@ class Engine(Protocol):
 
     async def readiness(self) -> Readiness:
         """Whether requests can be answered."""
+        ...
+
+    async def stats(self) -> ResidencyStats:
+        """Which prompts an engine holds: of one replica, whichever is asked."""
         ...

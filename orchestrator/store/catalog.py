@@ -157,7 +157,9 @@ def _find_entry_problem(entry: object, keys: set[str]) -> str | None:
     if not (_is_version(entry["version"]) and is_digest(entry["digest"])):
         return "a version from 1 and a digest"
     others = entry.get("others", {})
-    if not (isinstance(others, dict) and all(_is_other(*other, entry["version"]) for other in others.items())):
+    if not (
+        isinstance(others, dict) and all(_is_other(*other, entry["version"]) for other in others.items())
+    ):
         return "others: other versions and their digests"
     if entry.get("canary") is not None and not _is_canary(entry["canary"], others):
         return "canary: one of the others and a share above 0 and below 1"
