@@ -174,8 +174,8 @@ def insert_verified(
     difference = float((found - wanted).abs().max())
     if not difference <= _PROBE_TOLERANCE[runtime.dtype] * (1.0 + float(wanted.abs().max())):
         raise ArtifactError(
-            f"prompt of task {loaded.card.task!r}: its scores for the probe image are off by {difference:.3g}; "
-            "it would not answer as it did when it was tuned"
+            f"prompt of task {loaded.card.task!r}: its scores for the probe image are off by "
+            f"{difference:.3g}; it would not answer as it did when it was tuned"
         )
     return slot
 
@@ -193,7 +193,8 @@ def _check_backbone(backbone: Backbone, loaded: LoadedPrompt) -> None:
     if found != (backbone.info.depth, backbone.info.width):
         raise ArtifactError(
             f"prompt of task {loaded.card.task!r}: expected {backbone.info.depth} layers of width "
-            f"{backbone.info.width}, as its backbone has, found {found[0]} of width {found[1]}; it was changed"
+            f"{backbone.info.width}, as its backbone has, found {found[0]} of width {found[1]}; "
+            "it was changed"
         )
 
 

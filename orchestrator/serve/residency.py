@@ -357,7 +357,8 @@ class Residency:
         """What is wrong with the version that is wanted, or else with its canary or shadow."""
         if (failure := self._loads.failure((task, wanted.digest))) is not None:
             return failure.text
-        beside = {"canary": wanted.canary and wanted.canary.version, "shadow": wanted.shadow}
+        canary = None if wanted.canary is None else wanted.canary.version
+        beside = {"canary": canary, "shadow": wanted.shadow}
         for role, version in beside.items():
             if version is None:
                 continue
