@@ -1,6 +1,6 @@
 """Loads under way and loads that failed: one a prompt, however many ask. Its caller holds a lock.
 
-Who waits for a prompt is never behind those that are fetched in advance: each kind has threads of its own, and
+Who waits for a prompt is never behind those that are loaded in advance: each kind has threads of its own, and
 a load that somebody begins to wait for changes over, unless it is at work already.
 """
 

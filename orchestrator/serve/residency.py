@@ -200,13 +200,11 @@ class Residency:
         entry, current = self._champions.entry(task), self._champions.current(task)
         if entry is None:
             return []
-        # Tasks that nobody asked for yet must not push out those that are in use.
+        # What nobody asked for yet must not push out what is in use.
         is_swap = current is not None and current.key in self._memory
         wanted = [(entry.version, is_swap or self._champions.is_pinned(task))]
-        if entry.canary is not None:
-            wanted.append((entry.canary.version, True))
-        if entry.shadow is not None:
-            wanted.append((entry.shadow, True))
+        beside = (None if entry.canary is None else entry.canary.version, entry.shadow)
+        wanted += [(version, False) for version in beside if version is not None]
         started = []
         for version, may_evict in wanted:
             ref = PromptRef(task=task, version=version, digest=entry.versions[version])
@@ -246,6 +244,8 @@ class Residency:
         if (served := self._memory.use(wanted.key)) is not None:
             return served.named(wanted.version, entry.shadow)
         if (served := self._memory.use(current.key)) is not None:
+            if self._failure(wanted.key) is None:
+                self._loads.begin(wanted, is_urgent=False, may_evict=True)
             return served.named(current.version, entry.shadow)
         found = self._obtain(wanted, entry.shadow)
         if isinstance(found, Refusal) and current.key != wanted.key:

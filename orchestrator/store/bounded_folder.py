@@ -1,4 +1,4 @@
-"""A folder of files on this machine that can all be had again: no larger than its limit, the newest use stays.
+"""A folder of files on this machine that can all be had again: what was used last stays within its limit.
 
 A file is whole or not there, and read by several processes at once. It knows nothing of what is in them.
 """
