@@ -28,9 +28,9 @@ def canary(
 ) -> None:
     """Let VERSION of TASK answer SHARE% of its requests; the champion answers the others.
 
-    Requests with one key in their header Ship-Key get the same of the two for as long as it runs, and keep it when
-    the share rises. A share of 0% ends it, as --stop does; `ship promote TASK VERSION` gives it all requests, and
-    ends it too.
+    Requests with one key in their header Ship-Key get the same of the two for as long as it runs, and keep it
+    when the share rises. A share of 0% ends it, as --stop does; `ship promote TASK VERSION` gives it all
+    requests, and ends it too.
 
     \b
     Examples:

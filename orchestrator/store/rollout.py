@@ -1,8 +1,8 @@
 """Trying a version on real requests before it is promoted: as a canary, or as a shadow.
 
-MLflow keeps it, so that it outlives every process and shows in its pages: aliases ``canary`` and ``shadow`` of
-the registered model, and the canary's share of the requests in the model's tag ``ship.canary_share``. One listing
-of models carries all three. An alias ``canary`` without a share that can be read takes no requests.
+MLflow keeps it, so that it outlives every process and shows in its pages: aliases ``canary`` and ``shadow``
+of the registered model, and the canary's share of the requests in the model's tag ``ship.canary_share``. One
+listing of models carries all three. An alias ``canary`` without a share that can be read takes no requests.
 """
 
 from collections.abc import Mapping
@@ -77,12 +77,12 @@ class Rollouts:
         champion = aliases.get(CHAMPION)
         if champion is None:
             raise RegistryError(
-                f"task {task!r} has no champion to try a version beside; `ship promote {task} {version}` makes "
-                "it the first"
+                f"task {task!r} has no champion to try a version beside; `ship promote {task} {version}` "
+                "makes it the first"
             )
         if champion == version:
             raise RegistryError(
-                f"version {version} of task {task!r} is its champion and answers already; name another version"
+                f"version {version} of task {task!r} is its champion and answers already; name another one"
             )
         if self._registry.version(task, version).digest is None:
             raise RegistryError(
