@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray import serve
@@ -78,7 +78,8 @@ def deploy(plan: Plan, settings: Settings, header: Mapping[str, Any], weights: S
     Raises:
         ServeError: A replica cannot be started; says why.
     """
-    engine = _engine(plan).bind(header, weights, settings.store, plan.num_threads, plan.options)
+    options = replace(plan.options, cache=settings.cache, cache_bytes=settings.cache_bytes)
+    engine = _engine(plan).bind(header, weights, settings.store, plan.num_threads, options)
     ingress = _ingress(plan).bind(engine, header, plan.limits)
     poller = _poller().bind(settings.tracking_uri, settings.store)
     targets = [

@@ -51,7 +51,12 @@ class EngineOptions:
         retry_s: Until a prompt that could not be fetched is tried again.
         first_sync_timeout_s: How long a new replica stays out of service to load the catalog.
         num_loaders: Prompts that are loaded at a time.
-        slot_bytes: Device memory for prompts; on a CPU it is taken as prompts come.
+        slot_bytes: Device memory for prompts; on a CPU it is taken as prompts come. When it is full, a prompt
+            that is asked for takes the place of the ones used longest ago.
+        pinned: Patterns of tasks whose champions never give way.
+        load_wait_s: How long a request waits at most for its prompt to be loaded.
+        cache: Folder of prompts on this machine, see ``Settings.cache``; None keeps none.
+        cache_bytes: The most that it may hold; 0 keeps none.
     """
 
     max_batch_rows: int = 32
@@ -62,3 +67,7 @@ class EngineOptions:
     first_sync_timeout_s: float = 60.0
     num_loaders: int = 4
     slot_bytes: int = 2 << 30
+    pinned: tuple[str, ...] = ()
+    load_wait_s: float = 10.0
+    cache: str | None = None
+    cache_bytes: int = 0
