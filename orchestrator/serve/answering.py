@@ -1,6 +1,6 @@
 """Answers rows of any mixture of tasks in one forward pass. Knows nothing of Ray or HTTP.
 
-Shapes: B rows, H,W the backbone's input size, C classes (ragged).
+Shapes: B rows, U images, H,W the backbone's input size, C classes (ragged).
 """
 
 import logging
@@ -67,8 +67,12 @@ def answer_rows(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusal]
 
 
 def _answer_batch(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusal]:
-    images_B3HW = torch.from_numpy(np.stack([row.image_3HW for row in rows]))
-    scores = runtime.infer(images_B3HW, [row.served.slot for row in rows])
+    # Rows that came with one image share it, and it is embedded once.
+    images = {id(row.image_3HW): row.image_3HW for row in rows}
+    places = {key: place for place, key in enumerate(images)}
+    images_U3HW = torch.from_numpy(np.stack(list(images.values())))
+    image_of_row = [places[id(row.image_3HW)] for row in rows]
+    scores = runtime.infer(images_U3HW, [row.served.slot for row in rows], image_of_row)
     num_tasks = len({row.served.task for row in rows})
     return [
         _answer(row.served, logits_C, len(rows), num_tasks)

@@ -1,19 +1,18 @@
-"""One engine replica: the backbone, all prompts, and a queue that batches rows of whatever tasks arrive.
-
-``serve_multiplexed_model_id`` is never set on a request: ``serve.batch`` would split its batches by it.
-"""
+"""One engine replica: the backbone, all prompts, and a queue that batches rows of whatever tasks arrive."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
 import torch
-from ray import serve
 
 from orchestrator.serve.answering import Row, answer_rows, look_up
-from orchestrator.serve.engine_api import Answer, Ask, Image, Readiness, Refusal, TaskState
+from orchestrator.serve.batcher import Batcher, LateError, QueueFullError
+from orchestrator.serve.engine_api import Answer, Ask, Explanation, Image, Readiness, Refusal, TaskState
+from orchestrator.serve.explaining import Explainer
 from orchestrator.serve.follower import CatalogFollower
 from orchestrator.serve.loader import PromptLoader
 from orchestrator.serve.options import EngineOptions
@@ -57,10 +56,12 @@ class EngineReplica:
         self._follower = CatalogFollower(
             store, self._residency, poll_s=options.poll_s, retry_s=options.retry_s
         )
-        self._answer_row: Callable[[Row], Awaitable[Answer | Refusal]] = serve.batch(
+        self._explainer = Explainer(self._runtime)
+        self._batcher: Batcher[Row, Answer | Refusal] = Batcher(
             self._answer_rows,
-            max_batch_size=options.max_batch_rows,
-            batch_wait_timeout_s=options.batch_wait_s,
+            max_rows=options.max_batch_rows,
+            max_waiting=options.max_waiting,
+            max_wait_s=options.batch_wait_s,
         )
         self._follower.start()
         # A replica gets requests once this returns: one that is restarted under load must know its tasks.
@@ -71,7 +72,18 @@ class EngineReplica:
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
     ) -> list[Answer | Refusal]:
         """See ``engine_api.Engine``."""
-        return await asyncio.gather(*(self._predict_one(images[ask.image], ask) for ask in asks))
+        return await asyncio.gather(*(self._predict_one(images[ask.image], ask, patience_s) for ask in asks))
+
+    async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
+        """See ``engine_api.Engine``."""
+        if not self._follower.is_synced:
+            return Refusal(reason="not_ready", detail=self._not_ready())
+        served = look_up(self._residency, ask.task, ask.version)
+        return (
+            served
+            if isinstance(served, Refusal)
+            else await self._explainer.explain(image, served, patience_s)
+        )
 
     async def tasks(self) -> list[TaskState]:
         """See ``engine_api.Engine``."""
@@ -93,13 +105,22 @@ class EngineReplica:
         if not self._follower.is_alive:
             raise RuntimeError("the thread that follows the catalog is dead")
 
-    async def _predict_one(self, image_3HW: Image, ask: Ask) -> Answer | Refusal:
+    async def _predict_one(self, image_3HW: Image, ask: Ask, patience_s: float) -> Answer | Refusal:
         if not self._follower.is_synced:
             return Refusal(reason="not_ready", detail=self._not_ready())
         served = look_up(self._residency, ask.task, ask.version)
         if isinstance(served, Refusal):
             return served
-        return await self._answer_row(Row(image_3HW=image_3HW, served=served))
+        row = Row(image_3HW=image_3HW, served=served)
+        try:
+            timed = await self._batcher.submit(ask.task, row, patience_s)
+        except QueueFullError:
+            return Refusal(reason="busy", detail=f"too many requests wait, task {ask.task!r} has its share")
+        except LateError:
+            return Refusal(reason="late", detail=f"no turn came within {patience_s:g} s")
+        if isinstance(timed.reply, Refusal):
+            return timed.reply
+        return replace(timed.reply, queue_s=timed.queue_s, forward_s=timed.pass_s)
 
     async def _answer_rows(self, rows: list[Row]) -> list[Answer | Refusal]:
         # In a thread, so that this loop goes on taking requests for the next batch.

@@ -38,10 +38,10 @@ class Picky:
         self.runtime = runtime
         self.fails_for, self.broken = fails_for.slot, broken.slot
 
-    def infer(self, images_B3HW: Tensor, slots: Sequence[Slot]) -> list[Tensor]:
+    def infer(self, images_U3HW: Tensor, slots: Sequence[Slot], image_of_row: Sequence[int]) -> list[Tensor]:
         if any(slot is self.fails_for for slot in slots):
             raise RuntimeError("out of memory")
-        found = self.runtime.infer(images_B3HW, slots)
+        found = self.runtime.infer(images_U3HW, slots, image_of_row)
         return [
             logits_C * float("nan") if slot is self.broken else logits_C
             for logits_C, slot in zip(found, slots, strict=True)
@@ -65,6 +65,20 @@ def test_probabilities_fall_and_sum_to_one(runtime: Runtime, rows: list[Row]):
         values = [value for _, value in answer.probabilities]
         assert values == sorted(values, reverse=True)
         assert sum(values) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_rows_that_share_an_image_are_answered_alike_and_it_is_embedded_once(
+    runtime: Runtime, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+):
+    embedded = []
+    embed = runtime._network.embed
+    monkeypatch.setattr(runtime._network, "embed", lambda x: embedded.append(len(x)) or embed(x))
+    image_3HW = rows[0].image_3HW
+    alone = [answer_rows(runtime, [Row(image_3HW=image_3HW, served=row.served)])[0] for row in rows]
+    shared = answer_rows(runtime, [Row(image_3HW=image_3HW, served=row.served) for row in rows])
+    assert embedded == [1, 1, 1, 1]
+    for together, one in zip(shared, alone, strict=True):
+        assert dict(together.probabilities) == pytest.approx(dict(one.probabilities), abs=1e-5)
 
 
 def test_a_row_that_fails_fails_alone(runtime: Runtime, rows: list[Row]):
