@@ -18,7 +18,8 @@ class Limits:
         max_batch_items: Questions of one batch.
         max_batch_images: Images of one batch.
         max_batch_bytes: Of a batch request, multipart wrapping included.
-        max_inside: Requests that are being read, decoded or answered in one ingress; more are refused (429).
+        max_inside: Requests that are being read, decoded or answered in one ingress; more are refused (429);
+            one task alone gets half of the places.
         max_inside_bytes: Of their bodies, all together.
         timeout_s: How long a request may take, reading and a second try included. Clients may ask for less.
         retry_after_s: What a client is told that was turned away for lack of capacity.
@@ -31,7 +32,7 @@ class Limits:
     max_batch_items: int = 256
     max_batch_images: int = 64
     max_batch_bytes: int = 64 << 20
-    max_inside: int = 256
+    max_inside: int = 512
     max_inside_bytes: int = 512 << 20
     timeout_s: float = 30.0
     retry_after_s: int = 1
