@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from ship.findings import find_warnings
 if TYPE_CHECKING:
     from orchestrator.check import TaskCheck
     from orchestrator.events import Event
-    from orchestrator.store.versions import Promotion, TaskInfo, VersionInfo
+    from orchestrator.store.versions import Promotion, Rollout, TaskInfo, VersionInfo
     from orchestrator.train.job import JobReport
 
 __all__ = [
@@ -111,7 +112,9 @@ def _told(event: "Event") -> str:
 
 def tasks_table(infos: Sequence["TaskInfo"]) -> Table:
     """All tasks at a glance."""
-    table = _table("task", "champion", "accuracy", "linear probe", "challenger", "latest", "updated")
+    table = _table(
+        "task", "champion", "accuracy", "linear probe", "challenger", "canary", "shadow", "latest", "updated"
+    )
     for info in infos:
         metrics = info.champion.metrics if info.champion else {}
         table.add_row(
@@ -120,6 +123,8 @@ def tasks_table(infos: Sequence["TaskInfo"]) -> Table:
             _share(metrics.get("accuracy")),
             _share(metrics.get("probe_accuracy")),
             _version(info.challenger.version if info.challenger else None),
+            _canary(info.rollout),
+            _version(info.rollout.shadow),
             _version(info.latest),
             _time(info.updated_s),
         )
@@ -148,6 +153,8 @@ def task_json(info: "TaskInfo") -> dict[str, Any]:
         "task": info.task,
         "champion": version_json(info.champion) if info.champion else None,
         "challenger": version_json(info.challenger) if info.challenger else None,
+        "canary": asdict(info.rollout.canary) if info.rollout.canary else None,
+        "shadow": info.rollout.shadow,
         "previous": info.previous,
         "latest": info.latest,
         "updated": _time(info.updated_s),
@@ -184,6 +191,11 @@ def _table(*columns: str) -> Table:
 
 def _version(version: int | None) -> str:
     return "-" if version is None else f"v{version}"
+
+
+def _canary(rollout: "Rollout") -> str:
+    canary = rollout.canary
+    return "-" if canary is None else f"v{canary.version}, {100 * canary.share:.4g}%"
 
 
 def _share(value: float | None) -> str:

@@ -11,7 +11,7 @@ checked before contents are parsed, and tensors against the shapes that the card
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +22,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ship.backbone import Backbone
-from ship.baking import BakedPrompt
+from ship.baking import BakedPrompt, bake
 from ship.card import PromptCard, parse_json
-from ship.errors import ArtifactError, ConfigError
+from ship.errors import ArtifactError, ConfigError, SlotsFullError
 from ship.prompts import Prompt
 from ship.runtime import Runtime
 from ship.slots import Slot
@@ -150,29 +150,61 @@ def run_probe(backbone: Backbone, baked: BakedPrompt) -> list[float]:
     return _ask_probe(runtime, runtime.insert(baked))
 
 
-def insert_verified(runtime: Runtime, loaded: LoadedPrompt) -> Slot:
+def insert_verified(
+    runtime: Runtime, loaded: LoadedPrompt, make_room: Callable[[], bool] | None = None
+) -> Slot:
     """Insert a prompt that is about to serve, and check that it answers the probe as when it was tuned.
 
+    Args:
+        runtime: That is to serve it.
+        loaded: The prompt.
+        make_room: Called while there is no room: lets go of something, or says False if nothing can go.
+
     Raises:
-        ArtifactError: It belongs to another backbone, or gives other scores.
+        ArtifactError: It belongs to another backbone, cannot be served, or gives other scores.
         SlotsFullError: There is no room for it.
     """
-    backbone, expected = runtime.backbone, loaded.card.backbone["fingerprint"]
+    _check_backbone(runtime.backbone, loaded)
+    try:
+        baked = bake(runtime.backbone, loaded.prompt)
+    except ConfigError as error:
+        raise ArtifactError(f"prompt of task {loaded.card.task!r}: {error}") from error
+    slot = _insert(runtime, baked, make_room)
+    found, wanted = torch.tensor(_ask_probe(runtime, slot)), torch.tensor(loaded.card.probe["logits"])
+    difference = float((found - wanted).abs().max())
+    if not difference <= _PROBE_TOLERANCE[runtime.dtype] * (1.0 + float(wanted.abs().max())):
+        raise ArtifactError(
+            f"prompt of task {loaded.card.task!r}: its scores for the probe image are off by "
+            f"{difference:.3g}; it would not answer as it did when it was tuned"
+        )
+    return slot
+
+
+def _check_backbone(backbone: Backbone, loaded: LoadedPrompt) -> None:
+    expected, prompt = loaded.card.backbone["fingerprint"], loaded.prompt
     if expected != backbone.fingerprint:
         raise ArtifactError(
             f"prompt of task {loaded.card.task!r} belongs to backbone {loaded.card.backbone['name']!r} "
             f"({expected[:12]}), not to {backbone.name!r} ({backbone.fingerprint[:12]}); load that backbone, "
             "or tune the task on this one"
         )
-    slot = runtime.insert(loaded.prompt)
-    found, wanted = torch.tensor(_ask_probe(runtime, slot)), torch.tensor(loaded.card.probe["logits"])
-    error = float((found - wanted).abs().max())
-    if not error <= _PROBE_TOLERANCE[runtime.dtype] * (1.0 + float(wanted.abs().max())):
+    # Nothing in the files ties these to the fingerprint.
+    found = (prompt.depth, prompt.prototypes.shape[1])
+    if found != (backbone.info.depth, backbone.info.width):
         raise ArtifactError(
-            f"prompt of task {loaded.card.task!r}: its scores for the probe image are off by {error:.3g}; "
-            "it would not answer as it did when it was tuned"
+            f"prompt of task {loaded.card.task!r}: expected {backbone.info.depth} layers of width "
+            f"{backbone.info.width}, as its backbone has, found {found[0]} of width {found[1]}; "
+            "it was changed"
         )
-    return slot
+
+
+def _insert(runtime: Runtime, baked: BakedPrompt, make_room: Callable[[], bool] | None) -> Slot:
+    while True:
+        try:
+            return runtime.insert(baked)
+        except SlotsFullError:
+            if make_room is None or not make_room():
+                raise
 
 
 def _ask_probe(runtime: Runtime, slot: Slot) -> list[float]:
@@ -224,12 +256,16 @@ def _restore(card: PromptCard, tensors: Mapping[str, Tensor]) -> Prompt:
             problems.append(f"{TENSORS}: {key}: holds NaN or infinity")
     if problems:
         raise ArtifactError(problems)
-    prompt.load_state_dict(dict(tensors))
+    # Copies: what was read shares the file's memory.
+    prompt.load_state_dict({key: tensor.clone() for key, tensor in tensors.items()}, assign=True)
     return prompt.requires_grad_(False)
 
 
 def _expected_prompt(card: PromptCard, tensors: Mapping[str, Tensor]) -> Prompt:
-    """A prompt of the shapes that the card implies; width, depth and R are the tensors' own."""
+    """A prompt of the shapes that the card implies, without memory; width, depth and R are the tensors' own.
+
+    A few lines of JSON can imply terabytes.
+    """
     prototypes, gate = tensors.get("prototypes"), tensors.get("gate")
     if prototypes is None or gate is None or prototypes.ndim != 2 or gate.ndim != 1:
         raise ArtifactError(f"{TENSORS}: expected tensors prototypes (R,D) and gate (L)")
@@ -238,12 +274,13 @@ def _expected_prompt(card: PromptCard, tensors: Mapping[str, Tensor]) -> Prompt:
             f"{TENSORS}: prototypes: expected 1 to {card.config.num_prototypes}, found {prototypes.shape[0]}"
         )
     try:
-        return Prompt(
-            card.config,
-            level_starts=card.level_starts,
-            depth=gate.numel(),
-            prototypes_RD=prototypes.float(),
-            num_classes=len(card.labels),
-        )
+        with torch.device("meta"):
+            return Prompt(
+                card.config,
+                level_starts=card.level_starts,
+                depth=gate.numel(),
+                prototypes_RD=prototypes.float(),
+                num_classes=len(card.labels),
+            )
     except ConfigError as error:
         raise ArtifactError(f"prompt.json: {error}") from error

@@ -14,6 +14,7 @@ __all__ = ["SCHEMA_VERSION", "PromptCard", "parse_json"]
 
 SCHEMA_VERSION = 1
 _MAX_LABELS = 100_000
+_LARGEST_NUMBER = 1e30
 _HEX_64 = re.compile(r"[0-9a-f]{64}")
 _BACKBONE_KEYS = {"name", "fingerprint", "image_size", "interpolation", "mean", "std"}
 
@@ -140,7 +141,9 @@ def _is_int(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Also not infinite, which `7e777` reads as, and of a size that float32 holds."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER
 
 
 def _is_backbone(value: object) -> bool:

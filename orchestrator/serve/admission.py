@@ -3,8 +3,6 @@
 Beyond that it is 429 with Retry-After, at the price of reading the headers. It knows no Ray and no engine.
 """
 
-from collections import Counter
-
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -29,25 +27,24 @@ class Admission:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._inside: Counter[str] = Counter()
+        self._inside: dict[str, int] = {}
         self.num_inside = 0
         self.num_bytes = 0
 
     def enter(self, task: str, num_bytes: int) -> str | None:
         """Let a request in; else why not.
 
-        While less than half of the places are taken, anybody may come. From then on no task may hold more
-        than its share of them: the places, divided among the tasks that are inside.
+        A task may hold as many places as are free: one that floods the endpoint gets half of them, two get a
+        third each, and whoever comes next finds some free (Choudhury and Hahne, "Dynamic queue length
+        thresholds", 1998).
         """
-        max_inside, max_bytes = self._limits.max_inside, self._limits.max_inside_bytes
-        if self.num_inside >= max_inside or (self.num_inside and self.num_bytes + num_bytes > max_bytes):
+        num_free = self._limits.max_inside - self.num_inside
+        max_bytes = self._limits.max_inside_bytes
+        if num_free <= 0 or (self.num_inside and self.num_bytes + num_bytes > max_bytes):
             return "as many requests are being answered as there is room for"
-        num_tasks = len(self._inside) + (task not in self._inside)
-        is_busy = self.num_inside >= max_inside // 2
-        if is_busy and num_tasks > 1 and self._inside[task] >= max_inside // num_tasks:
-            self._forget(task)
+        if self._inside.get(task, 0) >= num_free:
             return f"task {task!r} has its share of the requests that are being answered"
-        self._inside[task] += 1
+        self._inside[task] = self._inside.get(task, 0) + 1
         self.num_inside += 1
         self.num_bytes += num_bytes
         return None
@@ -57,9 +54,6 @@ class Admission:
         self._inside[task] -= 1
         self.num_inside -= 1
         self.num_bytes -= num_bytes
-        self._forget(task)
-
-    def _forget(self, task: str) -> None:
         if not self._inside[task]:
             del self._inside[task]
 
@@ -78,8 +72,7 @@ class AdmissionGate:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        name = headers.get(TASK_HEADER, "")
-        task = name if is_task_name(name) else _NO_TASK
+        task = _named_task(scope["path"], headers)
         is_batch = scope["path"] == BATCH_PATH
         cap = self._limits.max_batch_bytes if is_batch else self._limits.max_body_bytes
         num_bytes = _expected_bytes(headers, cap)
@@ -95,6 +88,11 @@ class AdmissionGate:
             await self._app(scope, receive, send)
         finally:
             self._admission.leave(task, num_bytes)
+
+
+def _named_task(path: str, headers: Headers) -> str:
+    name = path.split("/")[3] if path.startswith("/v2/models/") else headers.get(TASK_HEADER, "")
+    return name if is_task_name(name) else _NO_TASK
 
 
 def _expected_bytes(headers: Headers, cap: int) -> int:

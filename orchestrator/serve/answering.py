@@ -92,4 +92,5 @@ def _answer(served: ServedTask, logits_C: Tensor, batch_rows: int, batch_tasks: 
         probabilities=tuple(ranked),
         batch_rows=batch_rows,
         batch_tasks=batch_tasks,
+        shadow_version=served.shadow_version,
     )

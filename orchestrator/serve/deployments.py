@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray import serve
@@ -24,9 +24,9 @@ APPLICATIONS = ("ship", "ship-poller")
 DRAIN_S = 20.0
 _DRAIN_LOOK_S = 0.2
 _log = logging.getLogger(__name__)
-# Ray's own limits stand above ours, so that it is ours that refuse: with a reason, and fairly among tasks.
-# What is between is for probes, which must get through when the endpoint is full.
-_HEADROOM = 64
+# Ray's own limits stand above ours, so that it is ours that refuse: with a reason, when to come again, and
+# fairly among tasks. What is between is for requests that are being refused, and for probes.
+_HEADROOM = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,8 @@ def deploy(plan: Plan, settings: Settings, header: Mapping[str, Any], weights: S
     Raises:
         ServeError: A replica cannot be started; says why.
     """
-    engine = _engine(plan).bind(header, weights, settings.store, plan.num_threads, plan.options)
+    options = replace(plan.options, cache=settings.cache, cache_bytes=settings.cache_bytes)
+    engine = _engine(plan).bind(header, weights, settings.store, plan.num_threads, options)
     ingress = _ingress(plan).bind(engine, header, plan.limits)
     poller = _poller().bind(settings.tracking_uri, settings.store)
     targets = [
@@ -108,7 +109,7 @@ def _engine(plan: Plan) -> Any:
         name="Engine",
         num_replicas=plan.num_replicas,
         max_ongoing_requests=plan.limits.max_inside + _HEADROOM,
-        max_queued_requests=plan.limits.max_inside,
+        max_queued_requests=plan.limits.max_inside + _HEADROOM,
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
         ray_actor_options={"num_cpus": plan.reserved_cpus, "num_gpus": plan.reserved_gpus},
@@ -119,7 +120,7 @@ def _ingress(plan: Plan) -> Any:
     return serve.deployment(
         name="Ingress",
         max_ongoing_requests=plan.limits.max_inside + _HEADROOM,
-        max_queued_requests=plan.limits.max_inside,
+        max_queued_requests=plan.limits.max_inside + _HEADROOM,
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
         # Reserves nothing: it waits more than it works, and two cores must do for everything.

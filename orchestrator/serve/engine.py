@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,14 +10,24 @@ from typing import Any
 import ray
 import torch
 
-from orchestrator.serve.answering import Row, answer_rows, look_up
+from orchestrator.serve.answering import Row, answer_rows
 from orchestrator.serve.batcher import Batcher, LateError, QueueFullError
-from orchestrator.serve.engine_api import Answer, Ask, Explanation, Image, Readiness, Refusal, TaskState
+from orchestrator.serve.disk_cache import with_disk_cache
+from orchestrator.serve.engine_api import (
+    Answer,
+    Ask,
+    Explanation,
+    Image,
+    Readiness,
+    Refusal,
+    ResidencyStats,
+    TaskState,
+)
 from orchestrator.serve.explaining import Explainer
 from orchestrator.serve.follower import CatalogFollower
 from orchestrator.serve.loader import PromptLoader
 from orchestrator.serve.options import EngineOptions
-from orchestrator.serve.residency import Residency
+from orchestrator.serve.residency import Residency, ServedTask
 from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone
@@ -52,10 +63,14 @@ class EngineReplica:
         backbone = Backbone.from_arrays(header, ray.get(weights[0]), device)
         self._runtime = Runtime(backbone, capacity_bytes=options.slot_bytes)
         store = PromptStore(open_objects(store_url))
-        self._residency = Residency(PromptLoader(store, self._runtime), options.num_loaders)
-        self._follower = CatalogFollower(
-            store, self._residency, poll_s=options.poll_s, retry_s=options.retry_s
+        self._residency = Residency(
+            PromptLoader(with_disk_cache(store, options), self._runtime),
+            options.num_loaders,
+            pinned=options.pinned,
+            load_wait_s=options.load_wait_s,
+            retry_s=options.retry_s,
         )
+        self._follower = CatalogFollower(store, self._residency, poll_s=options.poll_s)
         self._explainer = Explainer(self._runtime)
         self._batcher: Batcher[Row, Answer | Refusal] = Batcher(
             self._answer_rows,
@@ -76,9 +91,7 @@ class EngineReplica:
 
     async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
         """See ``engine_api.Engine``."""
-        if not self._follower.is_synced:
-            return Refusal(reason="not_ready", detail=self._not_ready())
-        served = look_up(self._residency, ask.task, ask.version)
+        served = await self._find(ask, patience_s)
         return (
             served
             if isinstance(served, Refusal)
@@ -100,17 +113,21 @@ class EngineReplica:
         detail = f"{num_served} tasks are served" if is_ready else self._not_ready()
         return Readiness(ready=is_ready, detail=detail, num_served=num_served, num_problems=num_problems)
 
+    async def stats(self) -> ResidencyStats:
+        """See ``engine_api.Engine``."""
+        return self._residency.stats()
+
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""
         if not self._follower.is_alive:
             raise RuntimeError("the thread that follows the catalog is dead")
 
     async def _predict_one(self, image_3HW: Image, ask: Ask, patience_s: float) -> Answer | Refusal:
-        if not self._follower.is_synced:
-            return Refusal(reason="not_ready", detail=self._not_ready())
-        served = look_up(self._residency, ask.task, ask.version)
+        start_s = time.monotonic()
+        served = await self._find(ask, patience_s)
         if isinstance(served, Refusal):
             return served
+        patience_s -= time.monotonic() - start_s
         row = Row(image_3HW=image_3HW, served=served)
         try:
             timed = await self._batcher.submit(ask.task, row, patience_s)
@@ -121,6 +138,11 @@ class EngineReplica:
         if isinstance(timed.reply, Refusal):
             return timed.reply
         return replace(timed.reply, queue_s=timed.queue_s, forward_s=timed.pass_s)
+
+    async def _find(self, ask: Ask, patience_s: float) -> ServedTask | Refusal:
+        if not self._follower.is_synced:
+            return Refusal(reason="not_ready", detail=self._not_ready())
+        return await self._residency.find(ask, patience_s)
 
     async def _answer_rows(self, rows: list[Row]) -> list[Answer | Refusal]:
         # In a thread, so that this loop goes on taking requests for the next batch.

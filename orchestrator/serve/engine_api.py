@@ -12,6 +12,7 @@ from orchestrator.errors import ServeError
 __all__ = [
     "Answer",
     "Ask",
+    "CanaryState",
     "Engine",
     "EngineBusyError",
     "EngineUnavailableError",
@@ -20,6 +21,7 @@ __all__ = [
     "Readiness",
     "Refusal",
     "RefusalReason",
+    "ResidencyStats",
     "TaskState",
 ]
 
@@ -67,6 +69,7 @@ class Answer:
         batch_tasks: Different tasks among them.
         queue_s: That it waited for its pass.
         forward_s: Of the pass.
+        shadow_version: That is to be asked the same and compared, once the reply is out; None for nobody.
     """
 
     task: str
@@ -77,6 +80,7 @@ class Answer:
     batch_tasks: int
     queue_s: float = 0.0
     forward_s: float = 0.0
+    shadow_version: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,18 +125,34 @@ class Explanation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CanaryState:
+    """A version that takes some of a task's requests.
+
+    Attributes:
+        version: In the registry.
+        share: Of the requests, above 0 and below 1.
+    """
+
+    version: int
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskState:
     """How a task of the catalog stands.
 
     Attributes:
         task: Its name.
-        version: That is served; None if none is.
+        version: Of the champion that is in memory; None if none is: it failed to load, or gave way to others
+            and is loaded again when somebody asks.
         digest: That is served; None if none is.
         labels: Of the version that is served.
         wanted_version: That the catalog names. Differs from ``version`` while a new one is loaded, and
             after it was refused.
         wanted_digest: That the catalog names.
-        problem: Why the wanted version is not served, if it was tried.
+        problem: Why the wanted version, or its canary or shadow, is not served, if it was tried.
+        canary: The version that takes a share of the requests, if any.
+        shadow_version: The version that is asked beside it and answers nobody, if any.
     """
 
     task: str
@@ -142,6 +162,33 @@ class TaskState:
     wanted_version: int
     wanted_digest: str
     problem: str | None
+    canary: CanaryState | None = None
+    shadow_version: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidencyStats:
+    """Which prompts one engine holds, and what it took.
+
+    Attributes:
+        num_loads: Prompts loaded since it started.
+        num_load_failures: Loads that failed.
+        num_evictions: Prompts that gave way to others.
+        num_swaps: Champions that another prompt took the place of.
+        num_catalog_tasks: Tasks of the catalog.
+        num_resident: Prompts in memory.
+        resident_bytes: Device memory that they take.
+        catalog_age_s: Since the catalog was last seen to be current; None before the first.
+    """
+
+    num_loads: int
+    num_load_failures: int
+    num_evictions: int
+    num_swaps: int
+    num_catalog_tasks: int
+    num_resident: int
+    resident_bytes: int
+    catalog_age_s: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,4 +234,8 @@ class Engine(Protocol):
 
     async def readiness(self) -> Readiness:
         """Whether requests can be answered."""
+        ...
+
+    async def stats(self) -> ResidencyStats:
+        """Which prompts an engine holds: of one replica, whichever is asked."""
         ...

@@ -16,6 +16,7 @@ from orchestrator.serve.engine_api import (
     Image,
     Readiness,
     Refusal,
+    ResidencyStats,
     TaskState,
 )
 
@@ -64,6 +65,11 @@ class RayEngine:
         """See ``engine_api.Engine``."""
         readiness: Readiness = await self._call("readiness")
         return readiness
+
+    async def stats(self) -> ResidencyStats:
+        """See ``engine_api.Engine``."""
+        stats: ResidencyStats = await self._call("stats")
+        return stats
 
     async def _call(self, method: str, *args: Any) -> Any:
         try:

@@ -1,9 +1,11 @@
-"""Follows the catalog: one small object, looked at each second, acted on when its ETag changes."""
+"""Follows the catalog: one small object, looked at each second, acted on when its ETag changes.
+
+The first catalog is loaded whole before anything is answered. After that it is taken over at once and loaded
+beside the looks, so that many new prompts don't hold up what is promoted next.
+"""
 
 import logging
 import threading
-import time
-from collections.abc import Callable
 from typing import Protocol
 
 from orchestrator.errors import StoreError
@@ -32,8 +34,6 @@ class CatalogFollower:
         source: Where the catalog is.
         residency: To keep in line.
         poll_s: Between two looks.
-        retry_s: Until failed loads are tried again.
-        clock: Seconds that only go up.
     """
 
     def __init__(
@@ -42,16 +42,11 @@ class CatalogFollower:
         residency: Residency,
         *,
         poll_s: float = 1.0,
-        retry_s: float = 10.0,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
         self._residency = residency
         self._poll_s = poll_s
-        self._retry_s = retry_s
-        self._clock = clock
         self._etag: str | None = None
-        self._applied_at_s = 0.0
         self._stopped = threading.Event()
         self._synced = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ship-catalog", daemon=True)
@@ -91,13 +86,12 @@ class CatalogFollower:
             return
         self._note(None)
         catalog, etag = found
-        if etag != self._etag or self._is_retry_due():
-            self._residency.apply(catalog)
-            self._etag, self._applied_at_s = etag, self._clock()
+        if etag == self._etag:
+            self._residency.refresh()
+        else:
+            self._residency.apply(catalog, wait=not self.is_synced)
+            self._etag = etag
         self._synced.set()
-
-    def _is_retry_due(self) -> bool:
-        return self._residency.can_retry and self._clock() - self._applied_at_s >= self._retry_s
 
     def _note(self, problem: str | None) -> None:
         """Keep what is wrong, and log it when it changes, not each second."""

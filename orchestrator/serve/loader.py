@@ -1,10 +1,9 @@
 """From a digest in the catalog to a prompt that may serve: fetched, checked, inserted, asked its probe."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from orchestrator.serve.residency import ServedTask
-from orchestrator.store.catalog import CatalogEntry
+from orchestrator.serve.served import PromptRef, ServedTask
 from ship.artifact import insert_verified, unpack
 from ship.errors import ArtifactError
 from ship.runtime import Runtime
@@ -32,24 +31,28 @@ class PromptLoader:
         self._source = source
         self._runtime = runtime
 
-    def __call__(self, task: str, entry: CatalogEntry) -> ServedTask:
-        """Load what a catalog entry names.
+    def __call__(self, ref: PromptRef, make_room: Callable[[], bool]) -> ServedTask:
+        """Load a version.
+
+        Args:
+            ref: Which one.
+            make_room: See ``ship.artifact.insert_verified``.
 
         Raises:
             ArtifactError: It is damaged, or belongs to another task or another backbone.
             StoreError: It cannot be fetched.
             SlotsFullError: There is no room for it.
         """
-        loaded = unpack(self._source.fetch(entry.digest), entry.digest)
-        if loaded.card.task != task:
+        loaded = unpack(self._source.fetch(ref.digest), ref.digest)
+        if loaded.card.task != ref.task:
             raise ArtifactError(
-                f"artifact {entry.digest[:12]} is the prompt of task {loaded.card.task!r}, but version "
-                f"{entry.version} of task {task!r} names it; promote another version"
+                f"artifact {ref.digest[:12]} is the prompt of task {loaded.card.task!r}, but version "
+                f"{ref.version} of task {ref.task!r} names it; promote another version"
             )
         return ServedTask(
-            task=task,
-            version=entry.version,
-            digest=entry.digest,
+            task=ref.task,
+            version=ref.version,
+            digest=ref.digest,
             labels=loaded.card.labels,
-            slot=insert_verified(self._runtime, loaded),
+            slot=insert_verified(self._runtime, loaded, make_room),
         )

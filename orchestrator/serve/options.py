@@ -18,7 +18,8 @@ class Limits:
         max_batch_items: Questions of one batch.
         max_batch_images: Images of one batch.
         max_batch_bytes: Of a batch request, multipart wrapping included.
-        max_inside: Requests that are being read, decoded or answered in one ingress; more are refused (429).
+        max_inside: Requests that are being read, decoded or answered in one ingress; more are refused (429);
+            one task alone gets half of the places.
         max_inside_bytes: Of their bodies, all together.
         timeout_s: How long a request may take, reading and a second try included. Clients may ask for less.
         retry_after_s: What a client is told that was turned away for lack of capacity.
@@ -31,7 +32,7 @@ class Limits:
     max_batch_items: int = 256
     max_batch_images: int = 64
     max_batch_bytes: int = 64 << 20
-    max_inside: int = 256
+    max_inside: int = 512
     max_inside_bytes: int = 512 << 20
     timeout_s: float = 30.0
     retry_after_s: int = 1
@@ -50,7 +51,12 @@ class EngineOptions:
         retry_s: Until a prompt that could not be fetched is tried again.
         first_sync_timeout_s: How long a new replica stays out of service to load the catalog.
         num_loaders: Prompts that are loaded at a time.
-        slot_bytes: Device memory for prompts; on a CPU it is taken as prompts come.
+        slot_bytes: Device memory for prompts; on a CPU it is taken as prompts come. When it is full, a prompt
+            that is asked for takes the place of the ones used longest ago.
+        pinned: Patterns of tasks whose champions never give way.
+        load_wait_s: How long a request waits at most for its prompt to be loaded.
+        cache: Folder of prompts on this machine, see ``Settings.cache``; None keeps none.
+        cache_bytes: The most that it may hold; 0 keeps none.
     """
 
     max_batch_rows: int = 32
@@ -61,3 +67,7 @@ class EngineOptions:
     first_sync_timeout_s: float = 60.0
     num_loaders: int = 4
     slot_bytes: int = 2 << 30
+    pinned: tuple[str, ...] = ()
+    load_wait_s: float = 10.0
+    cache: str | None = None
+    cache_bytes: int = 0

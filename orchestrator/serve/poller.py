@@ -1,4 +1,4 @@
-"""Brings the registry's champions into the catalog, which engines follow.
+"""Brings the registry's champions, and what is tried beside them, into the catalog, which engines follow.
 
 One poller for all engines: however many replicas there are, MLflow is asked once each two seconds, and
 serving never depends on it.
@@ -6,27 +6,28 @@ serving never depends on it.
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Protocol
 
 from orchestrator.errors import ObjectConflict, RegistryError, StoreError
-from orchestrator.store.catalog import Catalog, CatalogEntry
+from orchestrator.store.catalog import Catalog
 from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.registry import Registry
-from orchestrator.store.versions import Champion
+from orchestrator.store.rollout import make_entry
+from orchestrator.store.versions import ModelView
 
-__all__ = ["CatalogPoller", "CatalogStore", "ChampionSource", "reconcile"]
+__all__ = ["CatalogPoller", "CatalogStore", "ModelSource", "reconcile"]
 
 POLL_S = 2.0
 _log = logging.getLogger(__name__)
 
 
-class ChampionSource(Protocol):
+class ModelSource(Protocol):
     """Where versions are promoted."""
 
-    def champions(self) -> Mapping[str, Champion]:
-        """What is to be served, by task."""
+    def models(self) -> Sequence[ModelView]:
+        """Aliases, tags and digests of all tasks."""
         ...
 
 
@@ -42,22 +43,20 @@ class CatalogStore(Protocol):
         ...
 
 
-def reconcile(champions: ChampionSource, store: CatalogStore) -> bool:
-    """Make the catalog name the champions; whether it had to be changed.
+def reconcile(source: ModelSource, store: CatalogStore) -> bool:
+    """Make the catalog name what the registry does; whether it had to be changed.
 
     Raises:
         RegistryError: The registry cannot be read; the catalog stays as it is.
         StoreError: The catalog cannot be read or written, or another poller was faster (``ObjectConflict``).
     """
-    entries = {
-        task: CatalogEntry(version=champion.version, digest=champion.digest)
-        for task, champion in champions.champions().items()
-    }
-    catalog = Catalog(entries=entries)
+    models = source.models()
+    made = {model.task: make_entry(model.aliases, model.tags, model.digests) for model in models}
+    entries = {task: entry for task, entry in made.items() if entry is not None}
     found = store.read_catalog()
     if found is not None and dict(found[0].entries) == entries:
         return False
-    store.write_catalog(catalog, if_match=None if found is None else found[1])
+    store.write_catalog(Catalog(entries=entries), if_match=None if found is None else found[1])
     return True
 
 

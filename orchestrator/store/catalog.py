@@ -1,4 +1,4 @@
-"""The catalog: which version of each task is served. One small object that serving follows by its ETag.
+"""The catalog: which versions of each task can be had. One small object that serving follows by its ETag.
 
 The same content always gives the same bytes, so the ETag changes only when something to be served does.
 """
@@ -6,17 +6,36 @@ The same content always gives the same bytes, so the ETag changes only when some
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from orchestrator.errors import StoreError
 from orchestrator.names import is_task_name
 
-__all__ = ["Catalog", "CatalogEntry", "is_digest"]
+__all__ = ["Canary", "Catalog", "CatalogEntry", "is_digest"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
 _KEYS = {"schema", "backbone_fingerprint", "tasks"}
+# By schema. The first knew the champion alone.
+_ENTRY_KEYS = {
+    1: {"version", "digest"},
+    SCHEMA_VERSION: {"version", "digest", "others", "canary", "shadow"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canary:
+    """A version that takes some of a task's requests, to be judged before it takes all.
+
+    Attributes:
+        version: In the registry.
+        share: Of the requests, above 0 and below 1.
+    """
+
+    version: int
+    share: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +43,46 @@ class CatalogEntry:
     """What is served for one task.
 
     Attributes:
-        version: In the registry, from 1.
-        digest: Of the artifact in the store.
+        version: The champion, in the registry, from 1.
+        digest: Of the champion's artifact in the store.
+        others: Digests of the other versions that can be asked for by number: those with an alias.
+        canary: The one of them that takes a share of the requests, if any.
+        shadow: The one of them that is asked beside the champion and answers nobody, if any.
     """
 
     version: int
     digest: str
+    others: Mapping[int, str] = field(default_factory=dict)
+    canary: Canary | None = None
+    shadow: int | None = None
+
+    @property
+    def versions(self) -> dict[int, str]:
+        """Version to digest of all that can be had, the champion first."""
+        return {self.version: self.digest, **self.others}
+
+    def to_values(self) -> dict[str, Any]:
+        """What JSON can hold."""
+        canary = self.canary
+        return {
+            "version": self.version,
+            "digest": self.digest,
+            "others": {str(version): digest for version, digest in self.others.items()},
+            "canary": None if canary is None else {"version": canary.version, "share": canary.share},
+            "shadow": self.shadow,
+        }
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """The reverse, of values that were checked; those of schema 1 have a champion alone."""
+        canary = values.get("canary")
+        return cls(
+            version=values["version"],
+            digest=values["digest"],
+            others={int(version): digest for version, digest in values.get("others", {}).items()},
+            canary=None if canary is None else Canary(**canary),
+            shadow=values.get("shadow"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +99,10 @@ class Catalog:
 
     def to_json(self) -> bytes:
         """The object's content."""
-        tasks = {
-            task: {"version": entry.version, "digest": entry.digest} for task, entry in self.entries.items()
-        }
         values = {
             "schema": SCHEMA_VERSION,
             "backbone_fingerprint": self.backbone_fingerprint,
-            "tasks": tasks,
+            "tasks": {task: entry.to_values() for task, entry in self.entries.items()},
         }
         return (json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n").encode()
 
@@ -70,7 +120,7 @@ class Catalog:
         if problems := _find_problems(values):
             raise StoreError([f"catalog: {problem}" for problem in problems])
         return cls(
-            entries={task: CatalogEntry(**entry) for task, entry in values["tasks"].items()},
+            entries={task: CatalogEntry.from_values(entry) for task, entry in values["tasks"].items()},
             backbone_fingerprint=values["backbone_fingerprint"],
         )
 
@@ -83,23 +133,54 @@ def is_digest(value: object) -> bool:
 def _find_problems(values: Any) -> list[str]:
     if not isinstance(values, dict) or set(values) != _KEYS:
         return [f"expected exactly the keys {', '.join(sorted(_KEYS))}; delete it, and it is written anew"]
+    schema, fingerprint, tasks = values["schema"], values["backbone_fingerprint"], values["tasks"]
+    if type(schema) is not int or schema not in _ENTRY_KEYS:
+        known = " or ".join(map(str, _ENTRY_KEYS))
+        return [f"schema: expected {known}, found {str(schema)[:80]!r}; update this program"]
     problems = []
-    if values["schema"] != SCHEMA_VERSION:
-        problems.append(f"schema: expected {SCHEMA_VERSION}, found {values['schema']!r}; update this program")
-    if values["backbone_fingerprint"] is not None and not is_digest(values["backbone_fingerprint"]):
-        problems.append(f"backbone_fingerprint: expected a sha256, found {values['backbone_fingerprint']!r}")
-    if not isinstance(values["tasks"], dict):
-        return [*problems, f"tasks: expected an object, found {type(values['tasks']).__name__}"]
-    return problems + [
-        f"tasks: {str(task)[:80]!r}: expected a task name with a version from 1 and a digest, "
-        f"found {str(entry)[:120]}"
-        for task, entry in values["tasks"].items()
-        if not (is_task_name(task) and _is_entry(entry))
-    ]
+    if fingerprint is not None and not is_digest(fingerprint):
+        problems.append(f"backbone_fingerprint: expected a sha256, found {str(fingerprint)[:120]!r}")
+    if not isinstance(tasks, dict):
+        return [*problems, f"tasks: expected an object, found {type(tasks).__name__}"]
+    for task, entry in tasks.items():
+        if not is_task_name(task):
+            problems.append(f"tasks: {task[:80]!r}: expected a task name")
+        elif wrong := _find_entry_problem(entry, _ENTRY_KEYS[schema]):
+            problems.append(f"tasks: {task!r}: expected {wrong}, found {str(entry)[:160]}")
+    return problems
 
 
-def _is_entry(entry: object) -> bool:
-    if not isinstance(entry, dict) or set(entry) != {"version", "digest"}:
+def _find_entry_problem(entry: object, keys: set[str]) -> str | None:
+    """What the entry ought to have been, if it is not."""
+    if not isinstance(entry, dict) or set(entry) != keys:
+        return f"exactly the keys {', '.join(sorted(keys))}"
+    if not (_is_version(entry["version"]) and is_digest(entry["digest"])):
+        return "a version from 1 and a digest"
+    others = entry.get("others", {})
+    if not (
+        isinstance(others, dict) and all(_is_other(*other, entry["version"]) for other in others.items())
+    ):
+        return "others: other versions and their digests"
+    if entry.get("canary") is not None and not _is_canary(entry["canary"], others):
+        return "canary: one of the others and a share above 0 and below 1"
+    shadow = entry.get("shadow")
+    if shadow is not None and not (_is_version(shadow) and str(shadow) in others):
+        return "shadow: one of the others"
+    return None
+
+
+def _is_version(value: object) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_other(version: str, digest: object, champion: int) -> bool:
+    return _VERSION.fullmatch(version) is not None and int(version) != champion and is_digest(digest)
+
+
+def _is_canary(value: object, others: Mapping[str, object]) -> bool:
+    if not isinstance(value, dict) or set(value) != {"version", "share"}:
         return False
-    version = entry["version"]
-    return type(version) is int and version >= 1 and is_digest(entry["digest"])
+    share = value["share"]
+    if not (_is_version(value["version"]) and str(value["version"]) in others):
+        return False
+    return type(share) in (int, float) and 0.0 < share < 1.0

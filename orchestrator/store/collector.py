@@ -81,7 +81,8 @@ class Collector:
                 "records it"
             )
         catalog = self._store.read_catalog()
-        served = {entry.digest for entry in catalog[0].entries.values()} if catalog else set()
+        entries = catalog[0].entries.values() if catalog else ()
+        served = {digest for entry in entries for digest in entry.versions.values()}
         return References(
             digests=frozenset(published | registered | served), published=frozenset(publications)
         )

@@ -2,7 +2,7 @@
 
 A task is the registered model ``ship.<task>``; a version of it points at one artifact in the store by URI and
 digest. Aliases: ``champion`` is served, ``challenger`` waits for a decision, ``previous`` is where a rollback
-goes.
+goes; ``canary`` and ``shadow`` are tried (``rollout``), and end when their version is promoted.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,12 +14,16 @@ from orchestrator.errors import RegistryError
 from orchestrator.names import MODEL_PREFIX, is_task_name, model_name
 from orchestrator.store.mlflow_session import MlflowSession, RegistryDown
 from orchestrator.store.versions import (
+    CANARY,
+    CANARY_SHARE_TAG,
     CHALLENGER,
     CHAMPION,
     DIGEST_TAG,
     GATE_TAG,
     PREVIOUS,
+    SHADOW,
     Champion,
+    ModelView,
     Promotion,
     TaskInfo,
     VersionInfo,
@@ -147,6 +151,25 @@ class Registry:
             if info is not None and info.digest is not None
         }
 
+    def models(self) -> list[ModelView]:
+        """Aliases, tags and digests of all tasks: one call for a thousand, and one for each new version."""
+        views = []
+        for task, model in self._models():
+            aliases = _aliases_of(model)
+            infos = [self._info(task, model, version) for version in sorted(set(aliases.values()))]
+            digests = {info.version: info.digest for info in infos if info is not None}
+            views.append(ModelView(task=task, aliases=aliases, tags=dict(model.tags or {}), digests=digests))
+        return views
+
+    def aliases_and_tags(self, task: str) -> tuple[dict[str, int], dict[str, str]]:
+        """Of a task's model.
+
+        Raises:
+            RegistryError: There is no such task.
+        """
+        model = self._model(task)
+        return _aliases_of(model), dict(model.tags or {})
+
     def tasks(self) -> list[TaskInfo]:
         """All tasks, by name."""
         return sorted(
@@ -191,7 +214,7 @@ class Registry:
         if alias == CHAMPION:
             self._crown(task, version, {} if before is None else _aliases_before(before))
         else:
-            self._set_alias(task, CHALLENGER, version)
+            self.set_alias(task, CHALLENGER, version)
 
     def set_challenger(self, task: str, version: int) -> None:
         """Let a version wait for a decision.
@@ -199,7 +222,7 @@ class Registry:
         Raises:
             RegistryError: There is no such task or version.
         """
-        self._set_alias(task, CHALLENGER, self.version(task, version).version)
+        self.set_alias(task, CHALLENGER, self.version(task, version).version)
 
     def promote(self, task: str, version: int | None = None) -> Promotion:
         """Serve a version from now on.
@@ -231,6 +254,18 @@ class Registry:
                 f"{self._listed_versions(task)}"
             )
         return self.set_champion(task, previous)
+
+    def set_alias(self, task: str, alias: str, version: int) -> None:
+        """Let an alias stand at a version that is there."""
+        with self.session.errors(f"set @{alias} of task {task!r}"):
+            self.session.client.set_registered_model_alias(model_name(task), alias, str(version))
+
+    def end_trial(self, task: str, alias: str) -> None:
+        """Drop ``canary``, and its share with it, or ``shadow``."""
+        self._drop_alias(task, alias)
+        if alias == CANARY:
+            with self.session.errors(f"drop the canary's share of task {task!r}"):
+                self.session.client.delete_registered_model_tag(model_name(task), CANARY_SHARE_TAG)
 
     def tag_version(self, task: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
@@ -313,6 +348,8 @@ class Registry:
             previous=aliases.get(PREVIOUS),
             latest=max((int(found.version) for found in model.latest_versions or ()), default=None),
             updated_s=model.last_updated_timestamp / 1000,
+            aliases=aliases,
+            tags=dict(model.tags or {}),
         )
 
     def _crown(self, task: str, version: int, aliases: Mapping[str, int]) -> Promotion:
@@ -320,15 +357,14 @@ class Registry:
         if before != version:
             # In this order: if the second call fails, the old champion still serves.
             if before is not None:
-                self._set_alias(task, PREVIOUS, before)
-            self._set_alias(task, CHAMPION, version)
+                self.set_alias(task, PREVIOUS, before)
+            self.set_alias(task, CHAMPION, version)
         if aliases.get(CHALLENGER) == version:
             self._drop_alias(task, CHALLENGER)
+        for alias in (CANARY, SHADOW):
+            if aliases.get(alias) == version:
+                self.end_trial(task, alias)
         return Promotion(task=task, from_version=before, to_version=version)
-
-    def _set_alias(self, task: str, alias: str, version: int) -> None:
-        with self.session.errors(f"set @{alias} of task {task!r}"):
-            self.session.client.set_registered_model_alias(model_name(task), alias, str(version))
 
     def _drop_alias(self, task: str, alias: str) -> None:
         with self.session.errors(f"drop @{alias} of task {task!r}"):

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.store.catalog import is_digest
+from orchestrator.store.catalog import Canary, is_digest
 
 __all__ = [
     "ALIASES",
+    "CANARY",
+    "CANARY_SHARE_TAG",
     "CHALLENGER",
     "CHAMPION",
     "DATA_TAG",
@@ -18,19 +20,25 @@ __all__ = [
     "GATE_REASON_TAG",
     "GATE_TAG",
     "PREVIOUS",
+    "SHADOW",
     "Champion",
+    "ModelView",
     "Promotion",
+    "Rollout",
     "TaskInfo",
     "VersionInfo",
     "aliases_at",
     "digests_of",
+    "read_rollout",
     "read_version",
     "version_tags",
 ]
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+CANARY, SHADOW = "canary", "shadow"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 DIGEST_TAG, METRICS_TAG, DATA_TAG = "ship.digest", "ship.metrics", "ship.data_fingerprint"
+CANARY_SHARE_TAG = "ship.canary_share"
 GATE_TAG, GATE_REASON_TAG = "ship.gate", "ship.gate_reason"
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
@@ -79,6 +87,36 @@ class Champion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelView:
+    """A task's registered model, as far as serving is concerned.
+
+    Attributes:
+        task: Its name.
+        aliases: All that it has, with their versions.
+        tags: Of the model.
+        digests: Of the versions that have an alias; None for those that somebody else registered.
+    """
+
+    task: str
+    aliases: Mapping[str, int]
+    tags: Mapping[str, str]
+    digests: Mapping[int, str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """What is tried of a task.
+
+    Attributes:
+        canary: The version that takes a share of the requests, if any.
+        shadow: The version that is asked beside the champion and answers nobody, if any.
+    """
+
+    canary: Canary | None = None
+    shadow: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskInfo:
     """One task at a glance.
 
@@ -89,6 +127,8 @@ class TaskInfo:
         previous: The version that a rollback goes to, if any.
         latest: The newest version; None if all were deleted.
         updated_s: When something of it last changed, seconds since the epoch.
+        aliases: All that it has, with their versions.
+        tags: Of its registered model.
     """
 
     task: str
@@ -97,6 +137,13 @@ class TaskInfo:
     previous: int | None
     latest: int | None
     updated_s: float
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rollout(self) -> Rollout:
+        """What is tried of it."""
+        return read_rollout(self.aliases, self.tags)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +159,16 @@ class Promotion:
     task: str
     from_version: int | None
     to_version: int
+
+
+def read_rollout(aliases: Mapping[str, int], tags: Mapping[str, str]) -> Rollout:
+    """What a model's aliases and tags say; anybody may have edited them."""
+    champion, canary, shadow = (aliases.get(alias) for alias in (CHAMPION, CANARY, SHADOW))
+    share = _read_share(tags.get(CANARY_SHARE_TAG))
+    return Rollout(
+        canary=None if canary in (None, champion) or share is None else Canary(version=canary, share=share),
+        shadow=None if shadow == champion else shadow,
+    )
 
 
 def version_tags(digest: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> dict[str, str]:
@@ -162,3 +219,11 @@ def _read_metrics(text: str | None) -> dict[str, float]:
     if not isinstance(values, dict):
         return {}
     return {name: value for name, value in values.items() if type(value) in (int, float)}
+
+
+def _read_share(text: str | None) -> float | None:
+    try:
+        share = float(text or "")
+    except ValueError:
+        return None
+    return share if 0.0 < share < 1.0 else None

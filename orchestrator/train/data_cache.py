@@ -8,10 +8,7 @@ at once. Files that were used least recently make room for new ones.
 import hashlib
 import json
 import logging
-import os
-import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from orchestrator.store.bounded_folder import BoundedFolder
 from ship.data import Split, TaskData
 
 __all__ = ["DataCache"]
@@ -41,7 +39,7 @@ class DataCache:
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
-        self._folder, self._limit_bytes = folder, limit_bytes
+        self._files = BoundedFolder(folder, limit_bytes)
 
     def load(
         self, fingerprint: str, image_size: tuple[int, int], interpolation: str, read: Callable[[], TaskData]
@@ -57,50 +55,27 @@ class DataCache:
         Raises:
             DataError: As ``read`` does.
         """
-        path = self._path(fingerprint, image_size, interpolation)
-        if self._limit_bytes and (found := _read(path)) is not None:
+        name = _file_name(fingerprint, image_size, interpolation)
+        is_in_use = self._files.limit_bytes > 0
+        if is_in_use and (found := _read(self._files.path(name))) is not None:
+            self._files.note_use(name)
             return found
         data = read()
-        if self._limit_bytes and data.fingerprint == fingerprint:
-            self._keep(path, data)
+        if is_in_use and data.fingerprint == fingerprint:
+            self._keep(name, data)
         return data
 
-    def _path(self, fingerprint: str, image_size: tuple[int, int], interpolation: str) -> Path:
-        identity = json.dumps([FORMAT_VERSION, fingerprint, list(image_size), interpolation])
-        return self._folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
-
-    def _keep(self, path: Path, data: TaskData) -> None:
+    def _keep(self, name: str, data: TaskData) -> None:
         tensors, about = _to_tensors(data)
         num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-        if num_bytes > self._limit_bytes:
-            return
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._make_room(num_bytes)
-            save_file(tensors, temporary, metadata={"about": json.dumps(about)})
-            os.replace(temporary, path)
+            self._files.keep(
+                name,
+                num_bytes,
+                lambda path: save_file(tensors, path, metadata={"about": json.dumps(about)}),
+            )
         except (OSError, SafetensorError) as error:
-            logger.warning("decoded data is not kept in %s: %s", self._folder, error)
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-    def _make_room(self, num_bytes: int) -> None:
-        """Remove what was used least recently, leftovers of killed writers too."""
-        files = []
-        for path in self._folder.iterdir():
-            try:
-                facts = path.stat()
-            except FileNotFoundError:
-                continue
-            files.append((facts.st_mtime, facts.st_size, path))
-        total = sum(size for _, size, _ in files) + num_bytes
-        for _, size, path in sorted(files):
-            if total <= self._limit_bytes:
-                return
-            # Whoever is reading it keeps what it has open.
-            path.unlink(missing_ok=True)
-            total -= size
+            logger.warning("decoded data is not kept at %s: %s", self._files.path(name), error)
 
 
 def _read(path: Path) -> TaskData | None:
@@ -109,8 +84,6 @@ def _read(path: Path) -> TaskData | None:
             about = json.loads(file.metadata()["about"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         data = _from_tensors(tensors, about)
-        # Now it was used last.
-        os.utime(path)
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -118,6 +91,11 @@ def _read(path: Path) -> TaskData | None:
         path.unlink(missing_ok=True)
         return None
     return data
+
+
+def _file_name(fingerprint: str, image_size: tuple[int, int], interpolation: str) -> str:
+    identity = json.dumps([FORMAT_VERSION, fingerprint, list(image_size), interpolation])
+    return f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
 
 
 def _to_tensors(data: TaskData) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

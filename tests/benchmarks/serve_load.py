@@ -44,6 +44,7 @@ class Load:
     Attributes:
         seconds: Of each request that was answered with 200, in order of their ends.
         statuses: Of all; 0 for a connection that broke.
+        refusals: The first body with each status but 200.
         mixed: Replies whose parts do not belong together.
         took_s: From the first request to the last reply.
         num_retries: Requests that were sent once more.
@@ -52,6 +53,7 @@ class Load:
 
     seconds: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
+    refusals: dict[int, str] = field(default_factory=dict)
     mixed: list[Mapping[str, Any]] = field(default_factory=list)
     took_s: float = 0.0
     num_retries: int = 0
@@ -178,7 +180,7 @@ async def _ask(
 ) -> None:
     headers = {"Ship-Task": request.task, "Content-Type": "image/jpeg"}
     while True:
-        status = 0
+        status, body = 0, b""
         try:
             async with session.post(f"{url}/v1/predict", data=request.content, headers=headers) as reply:
                 status, body, found = reply.status, await reply.read(), reply.headers
@@ -190,7 +192,9 @@ async def _ask(
         load.num_retries += 1
         await asyncio.sleep(_PAUSE_S)
     load.statuses[status] += 1
-    if status == 200:
+    if status != 200:
+        load.refusals.setdefault(status, body[:400].decode(errors="replace"))
+    else:
         load.seconds.append(time.perf_counter() - due_s)
         if check is not None and not check(answer := json.loads(body), found):
             load.mixed.append(answer)

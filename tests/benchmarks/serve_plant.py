@@ -117,11 +117,12 @@ def open_plant(
     num_replicas: int = 1,
     options: EngineOptions | None = None,
     limits: Limits | None = None,
+    settings: Settings | None = None,
 ) -> Iterator[ServePlant]:
-    """A plant whose endpoint answers; everything ends with the block."""
+    """A plant whose endpoint answers, by default on a folder of its own; everything ends with the block."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ship-serve-")))
-        settings = Settings.from_env({}, home=str(folder / "home"))
+        settings = settings or Settings.from_env({}, home=str(folder / "home"))
         plant = ServePlant(name=name, backbone=find_backbone(name, torch.device("cpu")), settings=settings)
         plant.add_tasks(num_tasks)
         plant.endpoint = stack.enter_context(

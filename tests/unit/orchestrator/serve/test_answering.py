@@ -1,6 +1,6 @@
 """Rows of a mixed batch are answered as alone, with their own labels, and fail alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from orchestrator.serve.answering import Row, answer_rows, look_up
 from orchestrator.serve.engine_api import Answer, Image, Refusal
-from orchestrator.serve.residency import Residency, ServedTask
+from orchestrator.serve.residency import PromptRef, Residency, ServedTask
 from orchestrator.store.catalog import Catalog, CatalogEntry
 from ship.backbone import Backbone
 from ship.errors import ArtifactError
@@ -102,8 +102,8 @@ def test_an_image_of_another_size_fails_alone(runtime: Runtime, rows: list[Row])
 def test_looking_up_a_task_says_why_none_answers(runtime: Runtime):
     served = make_served(runtime, "bolts", version=2)
 
-    def load(task: str, entry: CatalogEntry) -> ServedTask:
-        if task == "bolts":
+    def load(ref: PromptRef, make_room: Callable[[], bool]) -> ServedTask:
+        if ref.task == "bolts":
             return served
         raise ArtifactError("it was changed")
 

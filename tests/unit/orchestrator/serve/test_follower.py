@@ -1,4 +1,4 @@
-"""The follower acts on a new ETag only, tries failed loads again, and outlives a store that is down."""
+"""The follower acts on a new ETag only, and outlives a store that is down."""
 
 from dataclasses import dataclass, field
 
@@ -29,43 +29,41 @@ class Residency:
     """Counts what it is asked to apply."""
 
     applied: list[Catalog] = field(default_factory=list)
-    can_retry: bool = False
+    waited: list[bool] = field(default_factory=list)
+    num_refreshed: int = 0
 
-    def apply(self, catalog: Catalog) -> None:
+    def apply(self, catalog: Catalog, *, wait: bool) -> None:
         self.applied.append(catalog)
+        self.waited.append(wait)
 
-
-class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
+    def refresh(self) -> None:
+        self.num_refreshed += 1
 
 
 @pytest.fixture
-def parts() -> tuple[CatalogFollower, Source, Residency, Clock]:
-    source, residency, clock = Source(), Residency(), Clock()
-    return (
-        CatalogFollower(source, residency, poll_s=0.001, retry_s=10.0, clock=clock),
-        source,
-        residency,
-        clock,
-    )
+def parts() -> tuple[CatalogFollower, Source, Residency]:
+    source, residency = Source(), Residency()
+    return CatalogFollower(source, residency, poll_s=0.001), source, residency
 
 
 def test_a_catalog_is_applied_once_for_each_etag(parts):
-    follower, source, residency, _ = parts
+    follower, source, residency = parts
     for source.etag in ("1", "1", "2", "2", "1"):
         follower.step()
     assert len(residency.applied) == 3
+    assert residency.num_refreshed == 2
     assert follower.is_synced
 
 
+def test_only_the_first_catalog_is_waited_for(parts):
+    follower, source, residency = parts
+    for source.etag in ("1", "2", "3"):
+        follower.step()
+    assert residency.waited == [True, False, False]
+
+
 def test_it_is_not_synced_before_there_is_a_catalog(parts):
-    follower, source, residency, _ = parts
+    follower, source, residency = parts
     source.etag = None
     follower.step()
     assert not follower.is_synced
@@ -78,31 +76,20 @@ def test_it_is_not_synced_before_there_is_a_catalog(parts):
 
 
 def test_a_store_that_is_down_changes_nothing_and_is_logged_once(parts, caplog: pytest.LogCaptureFixture):
-    follower, source, residency, _ = parts
+    follower, source, residency = parts
     follower.step()
     source.error = StoreError("no route to host")
     for _ in range(3):
         follower.step()
     assert len(residency.applied) == 1
+    assert residency.num_refreshed == 0, "nobody knows whether it is current"
     assert follower.is_synced
     assert "no route to host" in follower.problem
     assert len(caplog.records) == 1
 
 
-def test_failed_loads_are_tried_again_after_a_while(parts):
-    follower, _, residency, clock = parts
-    residency.can_retry = True
-    follower.step()
-    clock.now_s += 9.0
-    follower.step()
-    assert len(residency.applied) == 1
-    clock.now_s += 1.0
-    follower.step()
-    assert len(residency.applied) == 2
-
-
 def test_the_thread_outlives_whatever_a_store_raises(parts):
-    follower, source, residency, _ = parts
+    follower, source, residency = parts
     source.error = KeyError("a driver's bug")
     follower.start()
     while source.num_reads < 3:

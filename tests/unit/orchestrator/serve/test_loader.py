@@ -8,7 +8,7 @@ import torch
 
 from orchestrator.errors import StoreError
 from orchestrator.serve.loader import PromptLoader
-from orchestrator.store.catalog import CatalogEntry
+from orchestrator.serve.served import PromptRef, ServedTask
 from orchestrator.store.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact import digest_of
@@ -17,6 +17,10 @@ from ship.errors import ArtifactError
 from ship.runtime import Runtime
 from tests.factories import write_backbone
 from tests.unit.orchestrator.serve.factory import draw_png, make_artifact, make_labels, make_served
+
+
+def load(loader: PromptLoader, task: str, version: int, digest: str) -> ServedTask:
+    return loader(PromptRef(task=task, version=version, digest=digest), lambda: False)
 
 
 class Files:
@@ -32,7 +36,7 @@ class Files:
 def test_a_prompt_from_the_store_answers_as_it_did(tmp_path: Path, backbone: Backbone, runtime: Runtime):
     store = PromptStore(LocalObjects(tmp_path))
     digest = store.publish("bolts", "0" * 64, make_artifact(backbone, "bolts", num_classes=4, seed=5)).digest
-    served = PromptLoader(store, runtime)("bolts", CatalogEntry(version=3, digest=digest))
+    served = load(PromptLoader(store, runtime), "bolts", 3, digest)
     assert (served.task, served.version, served.digest) == ("bolts", 3, digest)
     assert served.labels == make_labels("bolts", 4, 5)
     image_1CHW = torch.randint(0, 256, (1, 3, *backbone.image_size), dtype=torch.uint8)
@@ -45,14 +49,14 @@ def test_a_prompt_from_the_store_answers_as_it_did(tmp_path: Path, backbone: Bac
 def test_the_prompt_of_another_task_is_refused(backbone: Backbone, runtime: Runtime):
     files = make_artifact(backbone, "nuts")
     with pytest.raises(ArtifactError, match="prompt of task 'nuts', but version 2 of task 'bolts'"):
-        PromptLoader(Files(files), runtime)("bolts", CatalogEntry(version=2, digest=digest_of(files)))
+        load(PromptLoader(Files(files), runtime), "bolts", 2, digest_of(files))
 
 
 def test_the_prompt_of_another_backbone_is_refused(tmp_path: Path, runtime: Runtime):
     write_backbone(tmp_path / "other", seed=1)
     files = make_artifact(load_backbone(str(tmp_path / "other")), "bolts")
     with pytest.raises(ArtifactError, match="belongs to backbone"):
-        PromptLoader(Files(files), runtime)("bolts", CatalogEntry(version=1, digest=digest_of(files)))
+        load(PromptLoader(Files(files), runtime), "bolts", 1, digest_of(files))
 
 
 def test_a_prompt_that_answers_its_probe_otherwise_is_refused(backbone: Backbone, runtime: Runtime):
@@ -61,20 +65,18 @@ def test_a_prompt_that_answers_its_probe_otherwise_is_refused(backbone: Backbone
     card["probe"]["logits"] = [value + 1.0 for value in card["probe"]["logits"]]
     files["prompt.json"] = json.dumps(card).encode()
     with pytest.raises(ArtifactError, match="probe image"):
-        PromptLoader(Files(files), runtime)("bolts", CatalogEntry(version=1, digest=digest_of(files)))
+        load(PromptLoader(Files(files), runtime), "bolts", 1, digest_of(files))
 
 
 def test_other_bytes_than_the_catalog_names_are_refused(backbone: Backbone, runtime: Runtime):
     with pytest.raises(ArtifactError, match="expected sha256"):
-        PromptLoader(Files(make_artifact(backbone, "bolts")), runtime)(
-            "bolts", CatalogEntry(version=1, digest="0" * 64)
-        )
+        load(PromptLoader(Files(make_artifact(backbone, "bolts")), runtime), "bolts", 1, "0" * 64)
 
 
 def test_an_artifact_that_is_not_there_is_an_error_of_the_store(tmp_path: Path, runtime: Runtime):
     loader = PromptLoader(PromptStore(LocalObjects(tmp_path)), runtime)
     with pytest.raises(StoreError, match="no such object"):
-        loader("bolts", CatalogEntry(version=1, digest="0" * 64))
+        load(loader, "bolts", 1, "0" * 64)
 
 
 def test_pictures_of_the_factory_differ():

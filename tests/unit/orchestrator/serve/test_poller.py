@@ -1,4 +1,4 @@
-"""The catalog is written when the champions change, and only then."""
+"""The catalog is written when what is served changes, and only then."""
 
 from pathlib import Path
 
@@ -6,22 +6,25 @@ import pytest
 
 from orchestrator.errors import ObjectConflict, RegistryError
 from orchestrator.serve.poller import reconcile
-from orchestrator.store.catalog import Catalog, CatalogEntry
+from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
 from orchestrator.store.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.versions import Champion
+from orchestrator.store.versions import ModelView
 
 A, B = "a" * 64, "b" * 64
 
 
-class Champions:
-    """A registry; raises what it is told to."""
+class Models:
+    """A registry of tasks with a champion alone; raises what it is told to."""
 
     def __init__(self, **digests: str) -> None:
-        self.found = {task: Champion(version=1, digest=digest) for task, digest in digests.items()}
+        self.found = [
+            ModelView(task=task, aliases={"champion": 1}, tags={}, digests={1: digest})
+            for task, digest in digests.items()
+        ]
         self.error: Exception | None = None
 
-    def champions(self) -> dict[str, Champion]:
+    def models(self) -> list[ModelView]:
         if self.error is not None:
             raise self.error
         return self.found
@@ -33,7 +36,7 @@ def store(tmp_path: Path) -> PromptStore:
 
 
 def test_champions_become_the_catalog(store: PromptStore):
-    assert reconcile(Champions(bolts=A, nuts=B), store)
+    assert reconcile(Models(bolts=A, nuts=B), store)
     catalog, _ = store.read_catalog()
     assert catalog.entries == {
         "bolts": CatalogEntry(version=1, digest=A),
@@ -42,34 +45,34 @@ def test_champions_become_the_catalog(store: PromptStore):
 
 
 def test_a_registry_without_champions_gives_an_empty_catalog(store: PromptStore):
-    assert reconcile(Champions(), store)
+    assert reconcile(Models(), store)
     assert store.read_catalog()[0].entries == {}
 
 
 def test_nothing_is_written_while_nothing_changes(store: PromptStore):
-    reconcile(Champions(bolts=A), store)
+    reconcile(Models(bolts=A), store)
     before = store.read_catalog()
-    assert not reconcile(Champions(bolts=A), store)
+    assert not reconcile(Models(bolts=A), store)
     assert store.read_catalog() == before
 
 
 def test_a_promotion_and_a_deleted_task_change_it(store: PromptStore):
-    reconcile(Champions(bolts=A, nuts=A), store)
-    assert reconcile(Champions(bolts=B), store)
+    reconcile(Models(bolts=A, nuts=A), store)
+    assert reconcile(Models(bolts=B), store)
     assert store.read_catalog()[0].entries == {"bolts": CatalogEntry(version=1, digest=B)}
 
 
 def test_a_registry_that_is_down_leaves_the_catalog(store: PromptStore):
-    champions = Champions(bolts=A)
-    reconcile(champions, store)
-    champions.error = RegistryError("down")
+    models = Models(bolts=A)
+    reconcile(models, store)
+    models.error = RegistryError("down")
     with pytest.raises(RegistryError):
-        reconcile(champions, store)
+        reconcile(models, store)
     assert set(store.read_catalog()[0].entries) == {"bolts"}
 
 
 def test_another_pollers_catalog_is_not_overwritten_unseen(store: PromptStore):
-    reconcile(Champions(bolts=A), store)
+    reconcile(Models(bolts=A), store)
 
     class Slow(PromptStore):
         """Somebody else writes between its read and its write."""
@@ -80,5 +83,60 @@ def test_another_pollers_catalog_is_not_overwritten_unseen(store: PromptStore):
             return found
 
     with pytest.raises(ObjectConflict):
-        reconcile(Champions(bolts=B), Slow(store._objects))
+        reconcile(Models(bolts=B), Slow(store._objects))
     assert store.read_catalog()[0].entries == {}
+
+
+def view(aliases: dict[str, int], share: str | None = None) -> Models:
+    """A registry of one task, with versions 1 to 4 of which the last is somebody else's."""
+    found = Models()
+    digests = {1: A, 2: B, 3: "c" * 64, 4: None}
+    tags = {"ship.task": "bolts"} | ({} if share is None else {"ship.canary_share": share})
+    named = {version: digests[version] for version in aliases.values()}
+    found.found = [ModelView(task="bolts", aliases=aliases, tags=tags, digests=named)]
+    return found
+
+
+def entry_of(store: PromptStore, models: Models) -> CatalogEntry | None:
+    reconcile(models, store)
+    entry = store.read_catalog()[0].entries.get("bolts")
+    assert not reconcile(models, store), "it is as it was"
+    return entry
+
+
+def test_every_version_with_an_alias_can_be_had(store: PromptStore):
+    found = entry_of(store, view({"champion": 2, "previous": 1, "challenger": 3, "rc": 3, "theirs": 4}))
+    assert found == CatalogEntry(version=2, digest=B, others={1: A, 3: "c" * 64})
+
+
+def test_a_canary_and_a_shadow_are_in_the_catalog(store: PromptStore):
+    found = entry_of(store, view({"champion": 1, "canary": 2, "shadow": 3}, share="0.25"))
+    assert (found.canary, found.shadow) == (Canary(version=2, share=0.25), 3)
+    assert set(found.others) == {2, 3}
+
+
+@pytest.mark.parametrize("share", [None, "", "much", "0", "1", "1.5", "-0.1", "nan", "inf"])
+def test_a_canary_without_a_sound_share_takes_nothing(store: PromptStore, share: str | None):
+    found = entry_of(store, view({"champion": 1, "canary": 2}, share))
+    assert found == CatalogEntry(version=1, digest=A, others={2: B})
+
+
+@pytest.mark.parametrize(
+    "aliases", [{"champion": 1, "canary": 1, "shadow": 1}, {"champion": 1, "canary": 4, "shadow": 4}]
+)
+def test_a_champion_is_not_tried_and_neither_is_what_we_cannot_serve(
+    store: PromptStore, aliases: dict[str, int]
+):
+    assert entry_of(store, view(aliases, share="0.5")) == CatalogEntry(version=1, digest=A)
+
+
+@pytest.mark.parametrize("aliases", [{"challenger": 2, "canary": 1}, {"champion": 4, "canary": 1}])
+def test_a_task_without_a_champion_of_ours_is_not_served(store: PromptStore, aliases: dict[str, int]):
+    assert entry_of(store, view(aliases, share="0.5")) is None
+
+
+def test_a_share_that_is_changed_by_hand_changes_the_catalog(store: PromptStore):
+    aliases = {"champion": 1, "canary": 2}
+    assert entry_of(store, view(aliases, share="0.1")).canary.share == 0.1
+    assert entry_of(store, view(aliases, share="0.2")).canary.share == 0.2
+    assert entry_of(store, view({"champion": 1})).canary is None

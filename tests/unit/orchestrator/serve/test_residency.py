@@ -1,15 +1,18 @@
 """Swaps are whole, failures keep the old version, and no digest is loaded twice."""
 
+import asyncio
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 
 from orchestrator.errors import StoreError
-from orchestrator.serve.residency import Residency, ServedTask
-from orchestrator.store.catalog import Catalog, CatalogEntry
+from orchestrator.serve.engine_api import Ask, CanaryState, Refusal
+from orchestrator.serve.residency import PromptRef, Residency, ServedTask
+from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
 from ship.errors import ArtifactError
 from ship.runtime import Runtime
 from ship.slots import Slot
@@ -36,25 +39,48 @@ class Loader:
     loads: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self, task: str, entry: CatalogEntry) -> ServedTask:
+    def __call__(self, ref: PromptRef, make_room: Callable[[], bool]) -> ServedTask:
         with self.lock:
-            self.loads[entry.digest] += 1
-        if error := self.errors.get(entry.digest):
+            self.loads[ref.digest] += 1
+        if error := self.errors.get(ref.digest):
             raise error
-        labels = (f"{task}-{entry.version}",)
         return ServedTask(
-            task=task, version=entry.version, digest=entry.digest, labels=labels, slot=self.slot
+            task=ref.task, version=ref.version, digest=ref.digest, labels=(ref.digest,), slot=self.slot
         )
 
 
-@pytest.fixture
-def load(runtime: Runtime) -> Loader:
-    return Loader(make_served(runtime, "any").slot)
+@pytest.fixture(scope="module")
+def slot(runtime: Runtime) -> Slot:
+    return make_served(runtime, "any").slot
 
 
 @pytest.fixture
-def residency(load: Loader) -> Residency:
-    return Residency(load)
+def load(slot: Slot) -> Loader:
+    return Loader(slot)
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def residency(load: Loader, clock: Clock) -> Residency:
+    return Residency(load, retry_s=10.0, clock=clock)
+
+
+def find(residency: Residency, task: str, **asked: object) -> ServedTask | Refusal:
+    return asyncio.run(residency.find(Ask(task=task, **asked)))
 
 
 def test_the_catalog_is_served(residency: Residency):
@@ -77,6 +103,7 @@ def test_the_same_digest_under_another_version_is_not_loaded_again(residency: Re
     residency.apply(catalog(bolts=1))
     residency.apply(Catalog(entries={"bolts": CatalogEntry(version=7, digest="bolts-1")}))
     assert residency.get("bolts").version == 7
+    assert residency.stats().num_swaps == 0
     assert load.loads == {"bolts-1": 1}
 
 
@@ -110,23 +137,40 @@ def test_a_failed_first_load_leaves_a_task_that_is_known_but_not_served(residenc
     assert (state.version, state.digest, state.labels, state.problem) == (None, None, (), "wrong backbone")
 
 
-def test_what_the_store_failed_to_give_is_tried_again(residency: Residency, load: Loader):
+def test_what_the_store_failed_to_give_is_tried_again_after_a_while(
+    residency: Residency, load: Loader, clock: Clock
+):
     load.errors["bolts-1"] = StoreError("down")
     residency.apply(catalog(bolts=1))
-    assert residency.can_retry
+    residency.refresh()
+    clock.now_s += 9.0
+    residency.refresh()
+    assert find(residency, "bolts").reason == "not_loaded"
+    assert load.loads == {"bolts-1": 1}
     del load.errors["bolts-1"]
-    residency.apply(catalog(bolts=1))
-    assert residency.get("bolts").version == 1
+    clock.now_s += 1.0
+    residency.refresh()
+    assert find(residency, "bolts").version == 1
     assert residency.state("bolts").problem is None
-    assert not residency.can_retry
+    assert load.loads == {"bolts-1": 2}
 
 
-def test_a_bad_artifact_is_not_tried_again(residency: Residency, load: Loader):
+def test_a_request_tries_again_what_failed_a_while_ago(residency: Residency, load: Loader, clock: Clock):
+    load.errors["bolts-1"] = StoreError("down")
+    residency.apply(catalog(bolts=1))
+    load.errors.clear()
+    clock.now_s += 10.0
+    assert find(residency, "bolts").version == 1
+
+
+def test_a_bad_artifact_is_not_tried_again(residency: Residency, load: Loader, clock: Clock):
     load.errors["bolts-1"] = ArtifactError("changed")
     for _ in range(3):
         residency.apply(catalog(bolts=1))
+        clock.now_s += 1000.0
+        residency.refresh()
+        assert "changed" in find(residency, "bolts").detail
     assert load.loads == {"bolts-1": 1}
-    assert not residency.can_retry
     residency.apply(catalog(bolts=2))
     assert residency.get("bolts").version == 2
 
@@ -163,10 +207,8 @@ def test_whoever_reads_during_swaps_gets_one_version_whole(residency: Residency)
             seen.add(served.version)
             # Let others run: a reader that never lets go would make every swap wait for a time slice.
             time.sleep(0)
-            if (served.labels, served.digest) != (
-                (f"bolts-{served.version}",),
-                digest("bolts", served.version),
-            ):
+            expected = digest("bolts", served.version)
+            if (served.labels, served.digest) != ((expected,), expected):
                 mixed.append(served)
 
     readers = [threading.Thread(target=read) for _ in range(2)]
@@ -186,3 +228,122 @@ def test_a_request_that_took_the_old_version_keeps_it(residency: Residency):
     taken = residency.get("bolts")
     residency.apply(catalog(bolts=2))
     assert (taken.version, taken.labels, taken.digest) == (1, ("bolts-1",), "bolts-1")
+
+
+def find_for_keys(residency: Residency, number: int) -> list[ServedTask]:
+    """What so many keys get of bolts."""
+
+    async def ask() -> list[ServedTask]:
+        return [await residency.find(Ask(task="bolts", key=f"line-{key}")) for key in range(number)]
+
+    return asyncio.run(ask())
+
+
+def rollout(canary: Canary | None = None, shadow: int | None = None, version: int = 1) -> Catalog:
+    """Versions 1 to 4 of bolts, one of them the champion."""
+    digests = {number: digest("bolts", number) for number in range(1, 5)}
+    champion = digests.pop(version)
+    entry = CatalogEntry(version=version, digest=champion, others=digests, canary=canary, shadow=shadow)
+    return Catalog(entries={"bolts": entry})
+
+
+def test_any_version_of_the_catalog_can_be_asked_for(residency: Residency, load: Loader):
+    residency.apply(rollout())
+    assert load.loads == {"bolts-1": 1}, "the others are loaded when somebody asks"
+    for version in (3, 1, 4, 3):
+        served = find(residency, "bolts", version=version)
+        assert (served.version, served.digest) == (version, digest("bolts", version))
+    assert load.loads == {"bolts-1": 1, "bolts-3": 1, "bolts-4": 1}
+    refusal = find(residency, "bolts", version=9)
+    assert refusal.reason == "other_version"
+    assert "1, 2, 3, 4" in refusal.detail
+
+
+def test_a_version_that_cannot_be_loaded_is_refused_with_the_cause(residency: Residency, load: Loader):
+    residency.apply(rollout())
+    load.errors["bolts-2"] = ArtifactError("its scores are off")
+    for _ in range(3):
+        refusal = find(residency, "bolts", version=2)
+        assert (refusal.reason, "its scores are off" in refusal.detail) == ("not_loaded", True)
+    assert load.loads["bolts-2"] == 1
+    assert find(residency, "bolts").version == 1
+    assert residency.state("bolts").problem is None, "nobody promoted it"
+
+
+def test_a_task_that_is_not_in_the_catalog_costs_nothing(residency: Residency, load: Loader):
+    residency.apply(catalog(bolts=1))
+    assert find(residency, "gears").reason == "unknown_task"
+    assert find(residency, "gears", version=1).reason == "unknown_task"
+    assert load.loads == {"bolts-1": 1}
+
+
+def test_a_canary_answers_for_its_share_and_is_named(residency: Residency, load: Loader):
+    residency.apply(rollout(Canary(version=3, share=0.25)))
+    assert load.loads == {"bolts-1": 1, "bolts-3": 1}
+    found = find_for_keys(residency, 400)
+    assert all(served.digest == digest("bolts", served.version) for served in found)
+    assert find_for_keys(residency, 400) == found, "a key stays where it is"
+    # Five standard deviations.
+    assert sum(served.version == 3 for served in found) == pytest.approx(100, abs=45)
+    assert residency.state("bolts").canary == CanaryState(version=3, share=0.25)
+    assert residency.state("bolts").version == 1
+
+
+def test_without_a_key_the_draw_decides_who_answers(load: Loader):
+    draws = iter([0.1, 0.3, 0.2, 0.9])
+    residency = Residency(load, draw=lambda: next(draws))
+    residency.apply(rollout(Canary(version=3, share=0.25)))
+    assert [find(residency, "bolts").version for _ in range(4)] == [3, 1, 3, 1]
+
+
+def test_a_canary_that_cannot_be_loaded_costs_nobody_an_answer(residency: Residency, load: Loader):
+    load.errors["bolts-3"] = ArtifactError("changed")
+    residency.apply(rollout(Canary(version=3, share=0.99)))
+    assert {served.version for served in find_for_keys(residency, 50)} == {1}
+    assert residency.state("bolts").problem == "canary version 3: changed"
+    assert residency.num_problems == 0
+
+
+@pytest.mark.parametrize("beside", [{"canary": Canary(version=3, share=0.1)}, {"shadow": 3}])
+def test_a_promotion_does_not_load_what_is_in_memory(
+    residency: Residency, load: Loader, beside: dict[str, object]
+):
+    residency.apply(rollout(**beside))
+    residency.apply(rollout(version=3))
+    assert find(residency, "bolts").version == 3
+    assert load.loads == {"bolts-1": 1, "bolts-3": 1}
+    residency.apply(rollout(version=1))
+    assert find(residency, "bolts").version == 1
+    assert load.loads == {"bolts-1": 1, "bolts-3": 1}, "what can be asked for stays in memory"
+    assert residency.stats().num_swaps == 2
+
+
+def test_only_the_champions_own_answers_have_a_shadow(residency: Residency):
+    residency.apply(rollout(Canary(version=3, share=0.5), shadow=4))
+    found = find_for_keys(residency, 40)
+    assert {(served.version, served.shadow_version) for served in found} == {(1, 4), (3, None)}
+    assert find(residency, "bolts", version=1).shadow_version is None
+    assert find(residency, "bolts", version=4).shadow_version is None
+    assert residency.state("bolts").shadow_version == 4
+
+
+def test_one_prompt_under_two_tasks_is_two(residency: Residency, load: Loader):
+    entries = {task: CatalogEntry(version=1, digest="same") for task in ("bolts", "nuts")}
+    residency.apply(Catalog(entries=entries))
+    assert [find(residency, task).task for task in entries] == ["bolts", "nuts"]
+    assert load.loads == {"same": 2}
+
+
+def test_what_happens_is_counted(residency: Residency, load: Loader, clock: Clock):
+    assert residency.stats().catalog_age_s is None
+    load.errors["nuts-1"] = StoreError("down")
+    residency.apply(catalog(bolts=1, nuts=1))
+    clock.now_s += 5.0
+    assert residency.stats().catalog_age_s == 5.0
+    residency.refresh()
+    residency.apply(catalog(bolts=2, nuts=1))
+    clock.now_s += 2.0
+    stats = residency.stats()
+    assert (stats.num_loads, stats.num_load_failures, stats.num_swaps, stats.num_evictions) == (2, 1, 1, 0)
+    assert (stats.num_catalog_tasks, stats.num_resident) == (2, 1)
+    assert (stats.resident_bytes, stats.catalog_age_s) == (load.slot.num_bytes, 2.0)

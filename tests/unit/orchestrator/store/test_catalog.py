@@ -3,12 +3,26 @@ import json
 import pytest
 
 from orchestrator.errors import StoreError
-from orchestrator.store.catalog import Catalog, CatalogEntry
+from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
 from tests.unit.orchestrator.store.factory import make_key
 
 ENTRIES = {
     "nuts": CatalogEntry(version=2, digest=make_key("2")),
-    "bolts": CatalogEntry(version=1, digest=make_key("1")),
+    "bolts": CatalogEntry(
+        version=1,
+        digest=make_key("1"),
+        others={3: make_key("3"), 12: make_key("12")},
+        canary=Canary(version=3, share=0.1),
+        shadow=12,
+    ),
+}
+# One of schema 2.
+ENTRY = {
+    "version": 1,
+    "digest": make_key("1"),
+    "others": {"3": make_key("3")},
+    "canary": {"version": 3, "share": 0.1},
+    "shadow": 3,
 }
 
 
@@ -28,7 +42,9 @@ def test_the_same_content_gives_the_same_bytes() -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"schema": 2}, "schema: expected 1"),
+        ({"schema": 3}, "schema: expected 1 or 2"),
+        ({"schema": True}, "schema: expected 1 or 2"),
+        ({"schema": []}, "schema: expected 1 or 2"),
         ({"extra": 1}, "exactly the keys"),
         ({"backbone_fingerprint": "abc"}, "backbone_fingerprint"),
         ({"tasks": []}, "tasks: expected an object"),
@@ -52,4 +68,52 @@ def test_anything_unexpected_is_refused(change: dict[str, object], problem: str)
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"[]"])
 def test_what_is_no_catalog_is_refused(content: bytes) -> None:
     with pytest.raises(StoreError, match="catalog"):
+        Catalog.from_json(content)
+
+
+def test_a_catalog_of_the_first_schema_is_read() -> None:
+    entry = {"version": 4, "digest": make_key("4")}
+    content = json.dumps({"schema": 1, "backbone_fingerprint": None, "tasks": {"bolts": entry}}).encode()
+
+    assert Catalog.from_json(content).entries == {"bolts": CatalogEntry(**entry)}
+
+
+def test_all_versions_that_can_be_had_are_told() -> None:
+    assert ENTRIES["bolts"].versions == {1: make_key("1"), 3: make_key("3"), 12: make_key("12")}
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"extra": 1}, "exactly the keys"),
+        ({"version": 0}, "a version from 1"),
+        ({"others": [3]}, "others"),
+        ({"others": {"03": make_key("3")}, "canary": None, "shadow": None}, "others"),
+        ({"others": {"1": make_key("1")}, "canary": None, "shadow": None}, "others"),
+        ({"others": {"3": "abc"}}, "others"),
+        ({"canary": {"version": 4, "share": 0.1}}, "canary"),
+        ({"canary": {"version": 1, "share": 0.1}}, "canary"),
+        ({"canary": {"version": 3, "share": 1.0}}, "canary"),
+        ({"canary": {"version": 3, "share": 0}}, "canary"),
+        ({"canary": {"version": 3, "share": True}}, "canary"),
+        ({"canary": {"version": 3}}, "canary"),
+        ({"canary": 3}, "canary"),
+        ({"shadow": 4}, "shadow"),
+        ({"shadow": "3"}, "shadow"),
+    ],
+)
+def test_an_entry_that_does_not_hold_together_is_refused(change: dict[str, object], problem: str) -> None:
+    values = {"schema": 2, "backbone_fingerprint": None, "tasks": {"bolts": ENTRY}}
+    assert Catalog.from_json(json.dumps(values).encode()).entries["bolts"].shadow == 3
+    values["tasks"] = {"bolts": ENTRY | change}
+
+    with pytest.raises(StoreError, match=f"tasks: 'bolts': expected .*{problem}"):
+        Catalog.from_json(json.dumps(values).encode())
+
+
+def test_a_share_that_is_no_number_is_refused() -> None:
+    values = {"schema": 2, "backbone_fingerprint": None, "tasks": {"bolts": ENTRY}}
+    content = json.dumps(values).replace("0.1", "NaN").encode()
+
+    with pytest.raises(StoreError, match="canary"):
         Catalog.from_json(content)

@@ -104,3 +104,15 @@ def test_an_error_of_the_source_is_passed_on(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"a\.png is corrupt"):
         load(DataCache(tmp_path, LARGE), read, "0" * 64)
+
+
+def test_a_folder_beside_the_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "other").write_bytes(bytes(1000))
+    source = Source(make_data(seed=1))
+    load(DataCache(tmp_path, LARGE), source, source.data.fingerprint)
+    size = sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
+    second = Source(make_data(seed=2))
+    load(DataCache(tmp_path, size + 10), second, second.data.fingerprint)
+    assert [path.name for path in tmp_path.glob("*/*")] == ["other"]
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1

@@ -1,0 +1,160 @@
+"""Canaries and shadows in a real MLflow on sqlite, from the shell to the catalog."""
+
+import json
+
+import pytest
+from mlflow import MlflowClient
+
+from orchestrator.errors import RegistryError
+from orchestrator.serve.poller import reconcile
+from orchestrator.store.catalog import Canary, CatalogEntry
+from orchestrator.store.registry import Registry
+from orchestrator.store.rollout import Rollouts
+from orchestrator.store.versions import Rollout
+from tests.console import run_ship as run
+from tests.integration.place import Place
+from tests.unit.orchestrator.store.factory import make_key
+
+# SQLAlchemy 2.1 tells MLflow 3.17 of an option that it will drop.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"
+)
+
+
+@pytest.fixture
+def plant(place: Place) -> Place:
+    """Three versions of bolts, the first of which is champion."""
+    for number, accuracy in enumerate((0.95, 0.85, 0.86), 1):
+        place.record("bolts", key=make_key(str(number)), accuracy=accuracy, accuracy_low=accuracy - 0.01)
+    return place
+
+
+def digest(place: Place, number: int) -> str:
+    return place.store.published("bolts", make_key(str(number))).digest
+
+
+def entry(place: Place) -> CatalogEntry:
+    """What another process, which looked before, brings into the catalog."""
+    reconcile(place.reader, place.store)
+    return place.store.read_catalog()[0].entries["bolts"]
+
+
+def test_the_life_of_a_canary(plant: Place) -> None:
+    plant.reader = Registry(plant.uri)
+    rollouts = Rollouts(plant.registry)
+    assert entry(plant) == CatalogEntry(version=1, digest=digest(plant, 1), others={3: digest(plant, 3)})
+
+    started = rollouts.start_canary("bolts", 2, 0.1)
+
+    assert started == Rollout(canary=Canary(version=2, share=0.1))
+    assert entry(plant).canary == Canary(version=2, share=0.1)
+    assert entry(plant).others == {2: digest(plant, 2), 3: digest(plant, 3)}
+    assert rollouts.start_canary("bolts", 2, 0.5).canary.share == 0.5
+    assert entry(plant).canary.share == 0.5
+
+    plant.registry.promote("bolts", 2)
+
+    assert entry(plant) == CatalogEntry(
+        version=2, digest=digest(plant, 2), others={1: digest(plant, 1), 3: digest(plant, 3)}
+    )
+    aliases, tags = plant.registry.aliases_and_tags("bolts")
+    assert aliases == {"champion": 2, "challenger": 3, "previous": 1}
+    assert "ship.canary_share" not in tags
+
+
+def test_a_canary_outlives_the_promotion_of_another_version(plant: Place) -> None:
+    rollouts = Rollouts(plant.registry)
+    rollouts.start_canary("bolts", 2, 0.25)
+    rollouts.start_shadow("bolts", 3)
+    plant.registry.promote("bolts", 3)
+    assert rollouts.read("bolts") == Rollout(canary=Canary(version=2, share=0.25))
+    assert rollouts.stop_canary("bolts") == Rollout(canary=Canary(version=2, share=0.25))
+    assert rollouts.stop_canary("bolts") == Rollout()
+    assert rollouts.stop_shadow("bolts") == Rollout()
+
+
+def test_an_alias_that_was_moved_in_mlflow_is_seen_at_the_next_look(plant: Place) -> None:
+    plant.reader = Registry(plant.uri)
+    entry(plant)
+    client = MlflowClient(tracking_uri=plant.uri, registry_uri=plant.uri)
+    client.set_registered_model_alias("ship.bolts", "canary", "3")
+    assert entry(plant).canary is None, "nobody said how much"
+    client.set_registered_model_tag("ship.bolts", "ship.canary_share", "0.05")
+    client.set_registered_model_alias("ship.bolts", "night-shift", "2")
+    client.set_registered_model_alias("ship.bolts", "champion", "3")
+    found = entry(plant)
+    assert (found.version, found.others) == (3, {2: digest(plant, 2)})
+    assert found.canary is None, "it is the champion now"
+    client.set_registered_model_alias("ship.bolts", "shadow", "2")
+    assert entry(plant).shadow == 2
+
+
+def test_a_look_costs_one_call_and_one_for_each_new_version(
+    plant: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.reader = Registry(plant.uri)
+    calls: list[str] = []
+    client = plant.reader.session.client
+    for name in ("search_registered_models", "get_model_version", "search_model_versions"):
+        call = getattr(client, name)
+
+        def count(*args: object, _name: str = name, _call: object = call, **options: object) -> object:
+            calls.append(_name)
+            return _call(*args, **options)
+
+        monkeypatch.setattr(client, name, count)
+    entry(plant)
+    # The listing has the newest version.
+    assert calls == ["search_registered_models", "get_model_version"]
+    calls.clear()
+    Rollouts(plant.registry).start_canary("bolts", 2, 0.1)
+    entry(plant)
+    entry(plant)
+    assert calls == ["search_registered_models", "get_model_version", "search_registered_models"]
+
+
+def test_what_cannot_be_tried_says_why(plant: Place) -> None:
+    rollouts = Rollouts(plant.registry)
+    client = MlflowClient(tracking_uri=plant.uri, registry_uri=plant.uri)
+    client.create_model_version("ship.bolts", source="s3://somewhere/else")
+    client.create_registered_model("ship.nuts")
+    client.create_model_version("ship.nuts", source="s3://somewhere/else")
+    for start in (lambda *to: rollouts.start_canary(*to, 0.1), rollouts.start_shadow):
+        for task, version, words in (
+            ("bolt", 2, "did you mean bolts"),
+            ("bolts", 9, "no version 9; it has: 4, 3, 2, 1"),
+            ("bolts", 1, "is its champion and answers already"),
+            ("bolts", 4, "names no artifact of ours"),
+            ("nuts", 1, "has no champion.*ship promote nuts 1"),
+        ):
+            with pytest.raises(RegistryError, match=words):
+                start(task, version)
+    assert rollouts.read("bolts") == Rollout()
+
+
+def test_the_shell_starts_shows_and_ends_both(
+    plant: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", plant.uri)
+
+    def ship(*arguments: str) -> str:
+        assert run(monkeypatch, *arguments) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    assert "version 2 answers 12.5% of the requests now" in ship("canary", "bolts", "2", "12.5%")
+    assert json.loads(ship("shadow", "bolts", "3", "--json")) == {
+        "task": "bolts",
+        "canary": {"version": 2, "share": 0.125},
+        "shadow": 3,
+    }
+    assert "v2, 12.5%" in ship("ls")
+    [listed] = json.loads(ship("ls", "--json"))
+    assert (listed["canary"], listed["shadow"]) == ({"version": 2, "share": 0.125}, 3)
+    shown = ship("show", "bolts")
+    assert "canary" in shown
+    assert "shadow" in shown
+    assert json.loads(ship("canary", "bolts", "2", "0%", "--json"))["canary"] is None
+    assert "there was no canary" in ship("canary", "bolts", "--stop")
+    assert "version 3 is no shadow any more" in ship("shadow", "bolts", "--stop")
+    assert run(monkeypatch, "canary", "bolts", "1", "5%") == 1
+    assert "is its champion" in capsys.readouterr().err
