@@ -316,7 +316,13 @@ def bench(arguments: tuple[str, ...]) -> None:
     run_benchmark(arguments)
 
 
-for command in (*cli_runs.COMMANDS, *cli_rollout.COMMANDS, cli_gc.gc, cli_predict.predict, cli_explain.explain):
+for command in (
+    *cli_runs.COMMANDS,
+    *cli_rollout.COMMANDS,
+    cli_gc.gc,
+    cli_predict.predict,
+    cli_explain.explain,
+):
     cli.add_command(command)
 
 

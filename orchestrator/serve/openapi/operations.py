@@ -23,6 +23,8 @@ _STATE = {
     "wanted_version": 3,
     "wanted_digest": _DIGEST[::-1],
     "problem": "prompt.json: it was changed",
+    "canary": None,
+    "shadow_version": None,
 }
 _IMAGE_TYPES = (
     "image/jpeg",

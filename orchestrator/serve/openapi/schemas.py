@@ -191,6 +191,16 @@ def _tasks() -> dict[str, Any]:
             "description": "Why that one is not served, if it was tried.",
         },
     }
+    state |= {
+        "canary": {
+            "oneOf": [{"type": "null"}, _object({"version": _VERSION, "share": _SHARE})],
+            "description": "The version that takes a share of the requests, if any.",
+        },
+        "shadow_version": {
+            **maybe_version,
+            "description": "The version that is asked beside it and answers nobody, if any.",
+        },
+    }
     labels = {"labels": {"type": "array", "items": {"type": "string"}}}
     backbone = _object(
         {
