@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from orchestrator.serve.engine_api import Answer, Image, Refusal
-from orchestrator.serve.residency import Residency, ServedTask
+from orchestrator.serve.residency import ServedTask
 from ship.runtime import Runtime
 
-__all__ = ["Row", "answer_rows", "look_up"]
+__all__ = ["Row", "answer_rows"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,26 +31,6 @@ class Row:
 
     image_3HW: Image
     served: ServedTask
-
-
-def look_up(residency: Residency, task: str, version: int | None) -> ServedTask | Refusal:
-    """The version that answers for ``task``, or why none does."""
-    served = residency.get(task)
-    if served is None:
-        state = residency.state(task)
-        if state is None:
-            return Refusal(reason="unknown_task", detail=f"task {task!r} is not in the catalog")
-        cause = state.problem or "it is being loaded"
-        return Refusal(
-            reason="not_loaded",
-            detail=f"version {state.wanted_version} of task {task!r} is not served: {cause}",
-        )
-    if version is not None and version != served.version:
-        return Refusal(
-            reason="other_version",
-            detail=f"version {version} of task {task!r} is not served; version {served.version} is",
-        )
-    return served
 
 
 def answer_rows(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusal]:

@@ -1,18 +1,16 @@
 """Rows of a mixed batch are answered as alone, with their own labels, and fail alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.serve.answering import Row, answer_rows, look_up
+from orchestrator.serve.answering import Row, answer_rows
 from orchestrator.serve.engine_api import Answer, Image, Refusal
-from orchestrator.serve.residency import PromptRef, Residency, ServedTask
-from orchestrator.store.catalog import Catalog, CatalogEntry
+from orchestrator.serve.residency import ServedTask
 from ship.backbone import Backbone
-from ship.errors import ArtifactError
 from ship.runtime import Runtime
 from ship.slots import Slot
 from tests.unit.orchestrator.serve.factory import make_served
@@ -97,28 +95,3 @@ def test_an_image_of_another_size_fails_alone(runtime: Runtime, rows: list[Row])
     good, bad = answer_rows(runtime, [rows[0], odd])
     assert isinstance(good, Answer)
     assert isinstance(bad, Refusal)
-
-
-def test_looking_up_a_task_says_why_none_answers(runtime: Runtime):
-    served = make_served(runtime, "bolts", version=2)
-
-    def load(ref: PromptRef, make_room: Callable[[], bool]) -> ServedTask:
-        if ref.task == "bolts":
-            return served
-        raise ArtifactError("it was changed")
-
-    residency = Residency(load)
-    entries = {task: CatalogEntry(version=2, digest=task) for task in ("bolts", "nuts")}
-    residency.apply(Catalog(entries=entries))
-    assert look_up(residency, "bolts", None) is served
-    assert look_up(residency, "bolts", 2) is served
-    reasons = {
-        ("bolts", 1): ("other_version", "version 2 is"),
-        ("gears", None): ("unknown_task", "not in the catalog"),
-        ("nuts", None): ("not_loaded", "it was changed"),
-    }
-    for (task, version), (reason, words) in reasons.items():
-        refusal = look_up(residency, task, version)
-        assert isinstance(refusal, Refusal)
-        assert refusal.reason == reason
-        assert words in refusal.detail
