@@ -36,6 +36,7 @@ from orchestrator.serve.engine_api import (
 from orchestrator.serve.metrics import CONTENT_TYPE, CountRequests, Metrics
 from orchestrator.serve.options import Limits
 from orchestrator.serve.problems import Problem, install_problem_handlers
+from orchestrator.serve.shadow import Shadows
 from ship.backbone import BackboneInfo
 from ship.errors import ImageError
 from ship.images import decode_image
@@ -79,6 +80,7 @@ class _Front:
         self._engine = engine
         self._backbone = backbone
         self._limits = limits
+        self._shadows = Shadows(engine)
         self.metrics = Metrics()
 
     async def predict(self, request: Request) -> Response:
@@ -99,6 +101,7 @@ class _Front:
             "engine": time.perf_counter() - decoded_s,
         }
         self.metrics.observe_answer(reply, stages_s)
+        self._shadows.compare(reply, image_3HW)
         return self._answer_response(reply)
 
     async def list_tasks(self) -> Response:
@@ -116,7 +119,7 @@ class _Front:
         if state is None:
             raise _unknown_task(f"task {task!r} is not in the catalog")
         return JSONResponse(
-            {"backbone": self._describe_backbone(), **_describe(state)}, headers=self._headers()
+            {"backbone": self._describe_backbone(), **self._describe_whole(state)}, headers=self._headers()
         )
 
     async def healthz(self) -> Response:
@@ -181,6 +184,11 @@ class _Front:
             "probabilities": dict(answer.probabilities),
         }
         return JSONResponse(content, headers=headers)
+
+    def _describe_whole(self, state: TaskState) -> dict[str, Any]:
+        described = _describe(state)
+        del described["shadow_version"]
+        return {**described, "shadow": self._shadows.describe(state.task, state.shadow_version)}
 
     def _headers(self) -> dict[str, str]:
         return {BACKBONE_HEADER: self._backbone.fingerprint}
