@@ -7,6 +7,7 @@ Heavy packages are imported by the command that needs them, so that ``ship --hel
 """
 
 import contextlib
+import os
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -266,8 +267,15 @@ def rollback(output: Output, task: str, as_json: bool) -> None:
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="TCP port.")
 @click.option("--backbone", default="bundled", show_default=True, help="As in a manifest.")
 @click.option("--replicas", default=1, show_default=True, type=click.IntRange(min=1), help="Of the engine.")
+@click.option(
+    "--log-requests",
+    type=click.Path(dir_okay=False),
+    help="Append a JSON line for each request to this file.",
+)
 @click.pass_obj
-def serve(output: Output, host: str, port: int, backbone: str, replicas: int) -> None:
+def serve(
+    output: Output, host: str, port: int, backbone: str, replicas: int, log_requests: str | None
+) -> None:
     """Answer for every task that has a champion, from one backbone. Ctrl-C drains and ends.
 
     Which task a request means is said by its header Ship-Task.
@@ -277,6 +285,7 @@ def serve(output: Output, host: str, port: int, backbone: str, replicas: int) ->
       ship serve
       curl -H 'Ship-Task: bottle-caps' --data-binary @cap.png http://127.0.0.1:8000/v1/predict
     """
+    from orchestrator.serve.options import Limits
     from orchestrator.serve.run import serve_forever
 
     serve_forever(
@@ -285,6 +294,8 @@ def serve(output: Output, host: str, port: int, backbone: str, replicas: int) ->
         host=host,
         port=port,
         num_replicas=replicas,
+        # Another process writes it, with a working folder of its own.
+        limits=Limits(request_log=None if log_requests is None else os.path.abspath(log_requests)),
         on_ready=lambda url: output.out.print(f"Serving at {url} (Ctrl-C ends it)"),
     )
 

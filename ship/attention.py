@@ -16,6 +16,7 @@ __all__ = [
     "attend",
     "attend_unfused_if_faster",
     "cls_attention_logits",
+    "cls_attention_shares",
     "finish_block",
     "finish_block_lean",
     "gather_tokens",
@@ -138,6 +139,22 @@ def cls_attention_logits(q_BHNE: Tensor, k_BHNE: Tensor) -> Tensor:
     logits_BN: Tensor = (k_BHNE.transpose(1, 2).flatten(2) @ q_BD1).squeeze(-1)
     scaled_BN: Tensor = logits_BN * (q_BHNE.shape[-1] ** -0.5 / q_BHNE.shape[1])
     return scaled_BN
+
+
+def cls_attention_shares(block: Block, y_BND: Tensor) -> Tensor:
+    """How CLS shares out its attention to the other image tokens, mean over heads: ``B,N-1``, summing to 1.
+
+    What goes to CLS itself is left out, and so is what goes to prompts: their softmax is another one.
+
+    Args:
+        block: In which it attends.
+        y_BND: What enters its attention, after the norm.
+    """
+    q_BH1E, (k_BHNE, _) = project_queries(block, y_BND[:, :1]), project_keys_values(block, y_BND)
+    logits_BH1N = (q_BH1E * q_BH1E.shape[-1] ** -0.5) @ k_BHNE.transpose(-2, -1)
+    attention_BX = logits_BH1N.float().softmax(dim=-1).mean(dim=1)[:, 0, 1:]
+    shares_BX: Tensor = attention_BX / attention_BX.sum(dim=-1, keepdim=True)
+    return shares_BX
 
 
 def gather_tokens(x_BND: Tensor, index_BJ: Tensor) -> Tensor:

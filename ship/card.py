@@ -142,8 +142,9 @@ def _is_int(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     """Also not infinite, which `7e777` reads as, and of a size that float32 holds."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER
 
 
 def _is_backbone(value: object) -> bool:

@@ -14,12 +14,18 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ship.attention import project_keys_values, project_queries
+from ship.attention import cls_attention_shares
 from ship.backbone import Backbone
 from ship.model import forward
 from ship.prompts import Prompt
 
-__all__ = ["AttentionChange", "measure_attention"]
+__all__ = [
+    "AttentionChange",
+    "attention_with_and_without",
+    "entropy_share",
+    "measure_attention",
+    "moved_share",
+]
 
 # Enough for a mean over layers; more only cost time.
 _MAX_IMAGES = 64
@@ -66,15 +72,45 @@ def measure_attention(backbone: Backbone, prompt: Prompt, images_B3HW: Tensor) -
         prompt: On the same device.
         images_B3HW: uint8; the first 64 are looked at.
     """
+    turned_LBX, bare_LBX = attention_with_and_without(backbone, prompt, images_B3HW[:_MAX_IMAGES])
+    return AttentionChange(
+        entropy_L=_mean(entropy_share(turned_LBX)),
+        bare_entropy_L=_mean(entropy_share(bare_LBX)),
+        distance_L=_mean(moved_share(turned_LBX, bare_LBX)),
+    )
+
+
+@torch.no_grad()
+def attention_with_and_without(
+    backbone: Backbone, prompt: Prompt, images_B3HW: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How CLS attends to the other image tokens, with the prompt and on the bare backbone.
+
+    Args:
+        backbone: The frozen network; not one that another thread uses meanwhile.
+        prompt: On the same device.
+        images_B3HW: uint8.
+
+    Returns:
+        Two of ``L,B,X``, mean over heads, each row summing to 1.
+    """
+    num_images = len(images_B3HW)
     # Prompt tokens pass the same norm as one sample: two images at least tell them apart.
-    images_B3HW = images_B3HW[:_MAX_IMAGES].repeat(2 if len(images_B3HW) == 1 else 1, 1, 1, 1)
-    x_BCHW = backbone.normalise(images_B3HW)
+    x_BCHW = backbone.normalise(images_B3HW.repeat(2 if num_images == 1 else 1, 1, 1, 1))
     bare_LBX = _cls_attention(backbone, len(x_BCHW), lambda: backbone.vit.forward_features(x_BCHW))
     turned_LBX = _cls_attention(backbone, len(x_BCHW), lambda: forward(backbone, prompt, x_BCHW))
-    distance_LB = (turned_LBX - bare_LBX).abs().sum(dim=-1) / 2
-    return AttentionChange(
-        entropy_L=_entropy(turned_LBX), bare_entropy_L=_entropy(bare_LBX), distance_L=_mean(distance_LB)
-    )
+    return turned_LBX[:, :num_images], bare_LBX[:, :num_images]
+
+
+def entropy_share(attention_X: Tensor) -> Tensor:
+    """Entropy over the last dimension, as a share of the highest there could be."""
+    entropy: Tensor = torch.special.entr(attention_X).sum(dim=-1) / math.log(max(2, attention_X.shape[-1]))
+    return entropy
+
+
+def moved_share(attention_X: Tensor, other_X: Tensor) -> Tensor:
+    """Total variation over the last dimension: the share of attention that went elsewhere."""
+    return (attention_X - other_X).abs().sum(dim=-1) / 2
 
 
 def _cls_attention(backbone: Backbone, num_images: int, run: Callable[[], object]) -> Tensor:
@@ -93,18 +129,8 @@ def _cls_attention(backbone: Backbone, num_images: int, run: Callable[[], object
     finally:
         for handle in handles:
             handle.remove()
-    layers = []
-    for layer, block in enumerate(backbone.blocks):
-        y_BND = seen_BND[layer]
-        q_BH1E, (k_BHNE, _) = project_queries(block, y_BND[:, :1]), project_keys_values(block, y_BND)
-        logits_BH1N = (q_BH1E * q_BH1E.shape[-1] ** -0.5) @ k_BHNE.transpose(-2, -1)
-        attention_BX = logits_BH1N.float().softmax(dim=-1).mean(dim=1)[:, 0, 1:]
-        layers.append(attention_BX / attention_BX.sum(dim=-1, keepdim=True))
+    layers = [cls_attention_shares(block, seen_BND[layer]) for layer, block in enumerate(backbone.blocks)]
     return torch.stack(layers).cpu()
-
-
-def _entropy(attention_LBX: Tensor) -> list[float]:
-    return _mean(torch.special.entr(attention_LBX).sum(dim=-1) / math.log(max(2, attention_LBX.shape[-1])))
 
 
 def _mean(value_LB: Tensor) -> list[float]:

@@ -5,7 +5,7 @@ prompts padded and masked; attribute tokens are made only for the rows whose tas
 runs for the class token alone; each row has its own head. A row's answer does not depend on which rows are
 beside it, up to the rounding of batched arithmetic.
 
-Shapes: B rows, N image tokens, D width, C classes (ragged).
+Shapes: B rows, U images, N image tokens, D width, C classes (ragged).
 """
 
 import inspect
@@ -18,6 +18,7 @@ from torch import Tensor
 from ship.attention import (
     attend_unfused_if_faster,
     cls_attention_logits,
+    cls_attention_shares,
     finish_block_lean,
     merge_heads,
     mix_in_prompts,
@@ -99,24 +100,37 @@ class Runtime:
         return self._pool.insert(bake(self.backbone, prompt) if isinstance(prompt, Prompt) else prompt)
 
     @torch.no_grad()
-    def infer(self, images_BCHW: Tensor, slots: Sequence[Slot]) -> list[Tensor]:
+    def infer(
+        self, images_UCHW: Tensor, slots: Sequence[Slot], image_of_row: Sequence[int] | None = None
+    ) -> list[Tensor]:
         """Class scores of each row.
 
         Args:
-            images_BCHW: uint8.
+            images_UCHW: uint8.
             slots: One a row; rows may share one.
+            image_of_row: Index of each row's image, for rows that share one: it is embedded once. None for
+                an image a row.
 
         Returns:
             ``logits_C`` for each row, float32, on the CPU.
+
+        Raises:
+            ValueError: Rows and images do not match.
         """
-        if images_BCHW.shape[0] != len(slots):
-            raise ValueError(f"expected a slot for each of {images_BCHW.shape[0]} images, got {len(slots)}")
+        num_images, num_rows = images_UCHW.shape[0], len(slots)
+        image_of_row = range(num_images) if image_of_row is None else image_of_row
+        if len(image_of_row) != num_rows:
+            raise ValueError(f"expected a slot for each of {len(image_of_row)} images, got {num_rows}")
+        if not all(0 <= image < num_images for image in image_of_row):
+            raise ValueError(f"expected places among {num_images} images, got {list(image_of_row)}")
         if not slots:
             return []
         if self._is_static:
-            images_BCHW, slots, num_rows = _pad_batch(images_BCHW, slots)
-            return self._infer(images_BCHW, slots)[:num_rows]
-        return self._infer(images_BCHW, slots)
+            # At the next power of two, with the first row over and over.
+            num_more = (1 << (num_rows - 1).bit_length()) - num_rows
+            slots = [*slots, *[slots[0]] * num_more]
+            image_of_row = [*image_of_row, *[image_of_row[0]] * num_more]
+        return self._infer(images_UCHW, slots, image_of_row)[:num_rows]
 
     def warm_up(self, slot: Slot, max_rows: int) -> None:
         """Compile for batches of up to ``max_rows`` rows with prompts like this one."""
@@ -126,22 +140,57 @@ class Runtime:
             self.infer(images_1CHW.expand(num_rows, -1, -1, -1), [slot] * num_rows)
             num_rows *= 2
 
-    def _infer(self, images_BCHW: Tensor, slots: Sequence[Slot]) -> list[Tensor]:
+    @torch.no_grad()
+    def cls_attention(self, images_BCHW: Tensor, slots: Sequence[Slot]) -> Tensor:
+        """How CLS attends to the other image tokens in the last block, while the prompts take part.
+
+        Args:
+            images_BCHW: uint8.
+            slots: One a row.
+
+        Returns:
+            ``B,N-1``, mean over heads, each row summing to 1, float32, on the CPU.
+        """
+        z_BND, _ = self._enter_last(images_BCHW, slots, range(len(slots)))
+        return self._last_attention(z_BND)
+
+    @torch.no_grad()
+    def bare_cls_attention(self, images_BCHW: Tensor) -> Tensor:
+        """The same of the backbone alone."""
+        z_BND = self._network.embed(self._network.normalise(images_BCHW))
+        for block in self._network.blocks[:-1]:
+            z_BND = block(z_BND)
+        return self._last_attention(z_BND)
+
+    def _last_attention(self, z_BND: Tensor) -> Tensor:
+        last_block = self._network.blocks[-1]
+        return cls_attention_shares(last_block, last_block.norm1(z_BND)).cpu()
+
+    def _infer(self, images_UCHW: Tensor, slots: Sequence[Slot], image_of_row: Sequence[int]) -> list[Tensor]:
+        z_BND, prompts = self._enter_last(images_UCHW, slots, image_of_row)
+        last_block = self._network.blocks[-1]
+        z_BND, _ = self._run_block(last_block, z_BND, prompts, is_last=True, with_logits=False)
+        return self._heads(self._network.norm(z_BND[:, 0]), slots)
+
+    def _enter_last(
+        self, images_UCHW: Tensor, slots: Sequence[Slot], image_of_row: Sequence[int]
+    ) -> tuple[Tensor, LayerPrompts | None]:
+        """What enters the last block: image tokens, and the prompts that they attend to there."""
         network = self._network
-        z_BND = network.embed(network.normalise(images_BCHW))
+        z_BND = network.embed(network.normalise(images_UCHW))
+        if list(image_of_row) != list(range(z_BND.shape[0])):
+            z_BND = z_BND[torch.tensor(image_of_row, device=z_BND.device)]
         rows = Rows(slots, self._pool, self._dtype, is_static=self._is_static)
         logits_BN: Tensor | None = None
-        last = len(network.blocks) - 1
-        for layer, block in enumerate(network.blocks):
+        *blocks, last_block = network.blocks
+        for layer, block in enumerate(blocks):
             rows.enter(layer, z_BND, logits_BN)
             prompts = rows.keys_values(block, layer)
             with_logits = rows.any_enters(layer + 1)
-            z_BND, logits_BN = self._run_block(
-                block, z_BND, prompts, is_last=layer == last, with_logits=with_logits
-            )
-            if layer != last:
-                rows.leave(block, layer)
-        return self._heads(network.norm(z_BND[:, 0]), slots)
+            z_BND, logits_BN = self._run_block(block, z_BND, prompts, is_last=False, with_logits=with_logits)
+            rows.leave(block, layer)
+        rows.enter(len(blocks), z_BND, logits_BN)
+        return z_BND, rows.keys_values(last_block, len(blocks))
 
     def _heads(self, features_BD: Tensor, slots: Sequence[Slot]) -> list[Tensor]:
         """Each row's own head: its scores, ragged."""
@@ -160,15 +209,6 @@ def _compile(mode: str) -> _RunBlock:
         options["recompile_limit"] = _MAX_COMPILED
     compiled: _RunBlock = torch.compile(_run_block, **options)
     return compiled
-
-
-def _pad_batch(images_BCHW: Tensor, slots: Sequence[Slot]) -> tuple[Tensor, list[Slot], int]:
-    """The batch at the next power of two rows, and how many of them are real."""
-    num_rows = len(slots)
-    num_more = (1 << (num_rows - 1).bit_length()) - num_rows
-    if num_more:
-        images_BCHW = torch.cat([images_BCHW, images_BCHW[:1].expand(num_more, -1, -1, -1)])
-    return images_BCHW, [*slots, *[slots[0]] * num_more], num_rows
 
 
 def _run_block(

@@ -1,8 +1,10 @@
 """One endpoint that answers for every task in the catalog.
 
-A request's way through these files: ``app`` takes it in, ``door`` checks it before anything is decoded,
-``engine_client`` hands it to an ``engine`` replica (another one, if that dies), which batches rows of any
-tasks and has ``answering`` run them in one forward pass; ``problems`` words what goes wrong.
+A request's way through these files: ``admission`` lets it in; ``app`` leads it to one of ``routes``; ``door``
+(with ``form``, ``json_document``, ``batch_request`` and ``tensor_request``) checks it before anything is
+decoded; ``front`` is what routes share; ``engine_client`` hands it to an ``engine`` replica (another one, if
+that dies), which batches rows of any tasks and has ``answering`` run them in one forward pass; ``problems``
+words what goes wrong.
 
 A prompt's way: ``poller`` writes the registry's champions into the catalog, each engine's ``follower`` reads
 it, ``loader`` fetches and checks what is new, ``residency`` swaps it in.

@@ -1,6 +1,6 @@
 """Answers rows of any mixture of tasks in one forward pass. Knows nothing of Ray or HTTP.
 
-Shapes: B rows, H,W the backbone's input size, C classes (ragged).
+Shapes: B rows, U images, H,W the backbone's input size, C classes (ragged).
 """
 
 import logging
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from orchestrator.serve.engine_api import Answer, Image, Refusal
-from orchestrator.serve.residency import Residency, ServedTask
+from orchestrator.serve.served import ServedTask
 from ship.runtime import Runtime
 
-__all__ = ["Row", "answer_rows", "look_up"]
+__all__ = ["Row", "answer_rows"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,26 +33,6 @@ class Row:
     served: ServedTask
 
 
-def look_up(residency: Residency, task: str, version: int | None) -> ServedTask | Refusal:
-    """The version that answers for ``task``, or why none does."""
-    served = residency.get(task)
-    if served is None:
-        state = residency.state(task)
-        if state is None:
-            return Refusal(reason="unknown_task", detail=f"task {task!r} is not in the catalog")
-        cause = state.problem or "it is being loaded"
-        return Refusal(
-            reason="not_loaded",
-            detail=f"version {state.wanted_version} of task {task!r} is not served: {cause}",
-        )
-    if version is not None and version != served.version:
-        return Refusal(
-            reason="other_version",
-            detail=f"version {version} of task {task!r} is not served; version {served.version} is",
-        )
-    return served
-
-
 def answer_rows(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusal]:
     """Answer each row; a row that fails fails alone."""
     try:
@@ -67,8 +47,12 @@ def answer_rows(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusal]
 
 
 def _answer_batch(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusal]:
-    images_B3HW = torch.from_numpy(np.stack([row.image_3HW for row in rows]))
-    scores = runtime.infer(images_B3HW, [row.served.slot for row in rows])
+    # Rows that came with one image share it, and it is embedded once.
+    images = {id(row.image_3HW): row.image_3HW for row in rows}
+    places = {key: place for place, key in enumerate(images)}
+    images_U3HW = torch.from_numpy(np.stack(list(images.values())))
+    image_of_row = [places[id(row.image_3HW)] for row in rows]
+    scores = runtime.infer(images_U3HW, [row.served.slot for row in rows], image_of_row)
     num_tasks = len({row.served.task for row in rows})
     return [
         _answer(row.served, logits_C, len(rows), num_tasks)

@@ -24,8 +24,9 @@ APPLICATIONS = ("ship", "ship-poller")
 DRAIN_S = 20.0
 _DRAIN_LOOK_S = 0.2
 _log = logging.getLogger(__name__)
-# Requests inside the ingress: more than the engines hold and queue, so that it is the ingress that says 429.
-_INGRESS_HEADROOM = 2
+# Ray's own limits stand above ours, so that it is ours that refuse: with a reason, when to come again, and
+# fairly among tasks. What is between is for requests that are being refused, and for probes.
+_HEADROOM = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +108,8 @@ def _engine(plan: Plan) -> Any:
     return serve.deployment(
         name="Engine",
         num_replicas=plan.num_replicas,
-        max_ongoing_requests=plan.options.max_ongoing,
-        max_queued_requests=plan.options.max_queued,
+        max_ongoing_requests=plan.limits.max_inside + _HEADROOM,
+        max_queued_requests=plan.limits.max_inside + _HEADROOM,
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
         ray_actor_options={"num_cpus": plan.reserved_cpus, "num_gpus": plan.reserved_gpus},
@@ -116,11 +117,10 @@ def _engine(plan: Plan) -> Any:
 
 
 def _ingress(plan: Plan) -> Any:
-    in_engines = plan.options.max_ongoing * plan.num_replicas + plan.options.max_queued
     return serve.deployment(
         name="Ingress",
-        max_ongoing_requests=_INGRESS_HEADROOM * in_engines,
-        max_queued_requests=plan.options.max_queued,
+        max_ongoing_requests=plan.limits.max_inside + _HEADROOM,
+        max_queued_requests=plan.limits.max_inside + _HEADROOM,
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
         # Reserves nothing: it waits more than it works, and two cores must do for everything.

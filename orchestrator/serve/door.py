@@ -1,38 +1,49 @@
-"""What is checked of a request before its image is decoded: task, version, size, content type, form.
+"""What is checked of a request before its image is decoded: task, version, key, time, size, content type.
 
 Nothing of it touches a disk: bodies are capped and stay in memory. It knows no Ray and no engine.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+import re
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.datastructures import Headers
 
 from orchestrator.names import is_task_name
-from orchestrator.serve.options import Limits
+from orchestrator.serve.form import FORM_TYPE, form_problem, read_form
 from orchestrator.serve.problems import Problem
 from ship.errors import ImageError
 
 __all__ = [
+    "KEY_HEADER",
+    "RAW_TYPES",
     "TASK_HEADER",
+    "TIMEOUT_HEADER",
     "VERSION_HEADER",
     "Wanted",
+    "check_key",
     "check_task",
+    "check_version",
     "extract_image",
     "image_problem",
+    "image_too_large",
+    "media_type",
+    "read_accepted",
     "read_body",
+    "read_timeout",
     "read_wanted",
 ]
 
 TASK_HEADER, VERSION_HEADER = "Ship-Task", "Ship-Version"
+KEY_HEADER, TIMEOUT_HEADER = "Ship-Key", "Ship-Timeout"
 FORM_PART = "image"
-_MULTIPART = "multipart/form-data"
 # The last is what `curl --data-binary` says of any body. The content decides in the end, not its name.
-_RAW = ("application/octet-stream", "application/x-www-form-urlencoded")
-_MAX_VERSION_DIGITS = 9
-# A boundary and the headers of one part take about 300 bytes.
-_MAX_FORM_OVERHEAD_BYTES = 4096
+RAW_TYPES = ("application/octet-stream", "application/x-www-form-urlencoded")
+_FORM_EXPECTED = f"{FORM_TYPE} with exactly one file named {FORM_PART!r}"
+_VERSION = re.compile(r"[0-9]{1,9}", re.ASCII)
+_KEY = re.compile(r"[\x20-\x7e]{1,128}", re.ASCII)
+_NEVER = re.compile(r";\s*q\s*=\s*0(\.0*)?\s*(;|$)")
+_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +53,20 @@ class Wanted:
     Attributes:
         task: A valid name, which need not exist.
         version: None for whichever is served.
+        key: Requests with one key get the same of two versions while a canary runs; None for no such promise.
     """
 
     task: str
     version: int | None
+    key: str | None = None
 
 
 def read_wanted(headers: Headers) -> Wanted:
-    """The task and version that the headers name.
+    """The task, version and key that the headers name.
 
     Raises:
-        Problem: 400, the task is missing, ambiguous or no task name, or the version is no number. No task
-            can have an invalid name, but 404 would tell the client to look for it.
+        Problem: 400, the task is missing, ambiguous or no task name, the version is no number, or the key no
+            key. No task can have an invalid name, but 404 would tell the client to look for it.
     """
     tasks = set(headers.getlist(TASK_HEADER))
     if len(tasks) != 1:
@@ -64,17 +77,64 @@ def read_wanted(headers: Headers) -> Wanted:
             "No task was named",
             f"expected one header {TASK_HEADER} that names the task, {found}; GET /v1/tasks lists all tasks",
         )
-    version = headers.get(VERSION_HEADER)
-    if version is not None and not (
-        version.isascii() and version.isdigit() and len(version) <= _MAX_VERSION_DIGITS
-    ):
+    version, key = _single(headers, VERSION_HEADER), _single(headers, KEY_HEADER)
+    return Wanted(
+        task=check_task(tasks.pop()),
+        version=None if version is None else check_version(version, f"header {VERSION_HEADER}"),
+        key=None if key is None else check_key(key, f"header {KEY_HEADER}"),
+    )
+
+
+def read_timeout(headers: Headers, longest_s: float) -> float:
+    """How long the request may take, in seconds: what the client says, no longer than ``longest_s``.
+
+    Raises:
+        Problem: 400, it is no number of seconds above 0.
+    """
+    text = _single(headers, TIMEOUT_HEADER)
+    if text is None:
+        return longest_s
+    if not _SECONDS.fullmatch(text) or float(text) <= 0:
+        raise Problem(
+            400,
+            "timeout-invalid",
+            "Not a time",
+            f"header {TIMEOUT_HEADER}: expected seconds above 0 such as 0.5, found {text[:40]!r}",
+        )
+    return min(float(text), longest_s)
+
+
+def check_version(text: str, place: str) -> int:
+    """The version that a text names.
+
+    Raises:
+        Problem: 400, it is no whole number.
+    """
+    if not _VERSION.fullmatch(text):
         raise Problem(
             400,
             "version-invalid",
             "Not a version",
-            f"header {VERSION_HEADER}: expected a whole number such as 3, found {version[:40]!r}",
+            f"{place}: expected a whole number such as 3, found {text[:40]!r}",
         )
-    return Wanted(task=check_task(tasks.pop()), version=None if version is None else int(version))
+    return int(text)
+
+
+def check_key(key: str, place: str) -> str:
+    """Return ``key`` unchanged.
+
+    Raises:
+        Problem: 400, it is not 1 to 128 printable characters of ASCII.
+    """
+    if not _KEY.fullmatch(key):
+        raise Problem(
+            400,
+            "key-invalid",
+            "Not a key",
+            f"{place}: expected 1 to 128 printable characters of ASCII, found {len(key)} characters "
+            f"{key[:40]!r}",
+        )
+    return key
 
 
 def check_task(task: str) -> str:
@@ -94,7 +154,7 @@ def check_task(task: str) -> str:
     return task
 
 
-async def read_body(headers: Headers, chunks: AsyncIterator[bytes], limits: Limits) -> bytes:
+async def read_body(headers: Headers, chunks: AsyncIterator[bytes], max_bytes: int) -> bytes:
     """The request's body.
 
     Raises:
@@ -104,40 +164,59 @@ async def read_body(headers: Headers, chunks: AsyncIterator[bytes], limits: Limi
     declared = headers.get("content-length")
     if declared is not None and not (declared.isascii() and declared.isdigit()):
         raise Problem(400, "length-invalid", "Not a length", "Content-Length: expected a number of bytes")
-    if declared is not None and int(declared[:20]) > limits.max_body_bytes:
-        raise _too_large(limits)
+    if declared is not None and int(declared[:20]) > max_bytes:
+        raise _too_large(max_bytes)
     body = bytearray()
     async for chunk in chunks:
         body += chunk
-        if len(body) > limits.max_body_bytes:
-            raise _too_large(limits)
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
     if not body:
-        raise Problem(
-            400, "body-empty", "No image was sent", "the body is empty; expected the bytes of an image"
-        )
+        raise Problem(400, "body-empty", "Nothing was sent", "the body is empty; expected an image or JSON")
     return bytes(body)
 
 
-async def extract_image(headers: Headers, body: bytes) -> bytes:
+def media_type(headers: Headers) -> str:
+    """Content-Type in small letters, without parameters; raw bytes if nothing is said."""
+    return headers.get("content-type", RAW_TYPES[0]).partition(";")[0].strip().lower()
+
+
+def extract_image(headers: Headers, body: bytes) -> bytes:
     """The image file in a body: the body itself, or the one part of a form.
 
     Raises:
         Problem: 415, the content type is neither an image nor a form; 400, the form is not one file
             named ``image``.
     """
-    content_type = headers.get("content-type", _RAW[0])
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind == _MULTIPART:
-        return await _extract_from_form(headers, body)
-    if kind.startswith("image/") or kind in _RAW:
+    kind = media_type(headers)
+    if kind == FORM_TYPE:
+        return _extract_from_form(headers["content-type"], body)
+    if kind.startswith("image/") or kind in RAW_TYPES:
         return body
     raise Problem(
         415,
         "content-type-unsupported",
         "Unsupported content type",
-        f"Content-Type {content_type[:80]!r}: expected image/*, application/octet-stream or {_MULTIPART} "
-        f"with one file named {FORM_PART!r}",
+        f"Content-Type {kind[:80]!r}: expected image/*, application/octet-stream or {_FORM_EXPECTED}",
     )
+
+
+def read_accepted(headers: Headers, offered: Sequence[str]) -> str:
+    """Which of several media types the client wants; the first for one that does not care.
+
+    Raises:
+        Problem: 406, none of them.
+    """
+    wanted = [one.strip().lower() for text in headers.getlist("accept") for one in text.split(",")]
+    # A weight of zero says never; other weights are not looked at, the order is.
+    named = [one.partition(";")[0].strip() for one in wanted if one and not _NEVER.search(one)]
+    for form in named:
+        if form in offered:
+            return form
+    for form in offered:
+        if not any(wanted) or "*/*" in named or f"{form.partition('/')[0]}/*" in named:
+            return form
+    raise Problem(406, "not-acceptable", "Not to be had that way", f"expected Accept: {' or '.join(offered)}")
 
 
 def image_problem(error: ImageError) -> Problem:
@@ -150,40 +229,39 @@ def image_problem(error: ImageError) -> Problem:
     return Problem(status, f"image-{error.kind.replace('_', '-')}", title, str(error))
 
 
-async def _extract_from_form(headers: Headers, body: bytes) -> bytes:
-    parser = MultiPartParser(headers, _once(body), max_files=1, max_fields=0)
-    # Never spool to a file: the body is in memory anyway.
-    parser.spool_max_size = len(body) + _MAX_FORM_OVERHEAD_BYTES
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise _bad_form(error.message) from error
-    try:
-        part = form.get(FORM_PART)
-        if not isinstance(part, UploadFile):
-            raise _bad_form(f"found {', '.join(form.keys()) or 'no parts'}")
-        return await part.read()
-    finally:
-        await form.close()
-
-
-async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
-    yield body
-
-
-def _bad_form(found: str) -> Problem:
+def image_too_large(max_bytes: int) -> Problem:
+    """One image of several is larger than one may be."""
     return Problem(
-        400,
-        "form-invalid",
-        "Not the form that was expected",
-        f"expected {_MULTIPART} with exactly one file named {FORM_PART!r}: {found[:200]}",
+        413,
+        "image-file-too-large",
+        "The image file is too large",
+        f"expected at most {max_bytes} bytes an image; send a smaller or more compressed one",
     )
 
 
-def _too_large(limits: Limits) -> Problem:
+def _single(headers: Headers, name: str) -> str | None:
+    """A header that may stand once; repeated alike, it is one."""
+    values = set(headers.getlist(name))
+    if len(values) > 1:
+        raise Problem(
+            400, "header-ambiguous", "A header contradicts itself", f"found {len(values)} different {name}"
+        )
+    return values.pop() if values else None
+
+
+def _extract_from_form(content_type: str, body: bytes) -> bytes:
+    parts = read_form(content_type, body, max_parts=1, expected=_FORM_EXPECTED)
+    if not (parts and parts[0].name == FORM_PART and parts[0].is_file):
+        names = ", ".join(repr(part.name) for part in parts)
+        kind = "a field that is no file" if parts and parts[0].name == FORM_PART else names or "no parts"
+        raise form_problem(_FORM_EXPECTED, f"found {kind}")
+    return bytes(parts[0].content)
+
+
+def _too_large(max_bytes: int) -> Problem:
     return Problem(
         413,
         "body-too-large",
         "The request is too large",
-        f"expected at most {limits.max_body_bytes} bytes; send a smaller or more compressed image",
+        f"expected at most {max_bytes} bytes; send smaller or more compressed images, or fewer at a time",
     )

@@ -4,7 +4,7 @@ import asyncio
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from orchestrator.serve.problems import problem_response
+from orchestrator.serve.problems import Problem, respond
 
 __all__ = ["Drain", "DrainGate"]
 
@@ -45,9 +45,8 @@ class DrainGate:
             await self._app(scope, receive, send)
         elif self._drain.is_closing:
             headers = {"Retry-After": str(_RETRY_AFTER_S), "Connection": "close"}
-            refusal = problem_response(
-                503, "urn:ship:problem:closing", "Shutting down", "this endpoint is shutting down", headers
-            )
+            problem = Problem(503, "closing", "Shutting down", "this endpoint is shutting down", headers)
+            refusal = respond(scope["path"], problem)
             await refusal(scope, receive, send)
         else:
             self._drain.num_inside += 1

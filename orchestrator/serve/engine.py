@@ -1,24 +1,33 @@
-"""One engine replica: the backbone, all prompts, and a queue that batches rows of whatever tasks arrive.
-
-``serve_multiplexed_model_id`` is never set on a request: ``serve.batch`` would split its batches by it.
-"""
+"""One engine replica: the backbone, all prompts, and a queue that batches rows of whatever tasks arrive."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
 import torch
-from ray import serve
 
 from orchestrator.serve.answering import Row, answer_rows
+from orchestrator.serve.batcher import Batcher, LateError, QueueFullError
 from orchestrator.serve.disk_cache import with_disk_cache
-from orchestrator.serve.engine_api import Answer, Ask, Image, Readiness, Refusal, ResidencyStats, TaskState
+from orchestrator.serve.engine_api import (
+    Answer,
+    Ask,
+    Explanation,
+    Image,
+    Readiness,
+    Refusal,
+    ResidencyStats,
+    TaskState,
+)
+from orchestrator.serve.explaining import Explainer
 from orchestrator.serve.follower import CatalogFollower
 from orchestrator.serve.loader import PromptLoader
 from orchestrator.serve.options import EngineOptions
-from orchestrator.serve.residency import Residency
+from orchestrator.serve.residency import Residency, ServedTask
 from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone
@@ -62,10 +71,12 @@ class EngineReplica:
             retry_s=options.retry_s,
         )
         self._follower = CatalogFollower(store, self._residency, poll_s=options.poll_s)
-        self._answer_row: Callable[[Row], Awaitable[Answer | Refusal]] = serve.batch(
+        self._explainer = Explainer(self._runtime)
+        self._batcher: Batcher[Row, Answer | Refusal] = Batcher(
             self._answer_rows,
-            max_batch_size=options.max_batch_rows,
-            batch_wait_timeout_s=options.batch_wait_s,
+            max_rows=options.max_batch_rows,
+            max_waiting=options.max_waiting,
+            max_wait_s=options.batch_wait_s,
         )
         self._follower.start()
         # A replica gets requests once this returns: one that is restarted under load must know its tasks.
@@ -77,6 +88,15 @@ class EngineReplica:
     ) -> list[Answer | Refusal]:
         """See ``engine_api.Engine``."""
         return await asyncio.gather(*(self._predict_one(images[ask.image], ask, patience_s) for ask in asks))
+
+    async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
+        """See ``engine_api.Engine``."""
+        served = await self._find(ask, patience_s)
+        return (
+            served
+            if isinstance(served, Refusal)
+            else await self._explainer.explain(image, served, patience_s)
+        )
 
     async def tasks(self) -> list[TaskState]:
         """See ``engine_api.Engine``."""
@@ -103,12 +123,26 @@ class EngineReplica:
             raise RuntimeError("the thread that follows the catalog is dead")
 
     async def _predict_one(self, image_3HW: Image, ask: Ask, patience_s: float) -> Answer | Refusal:
-        if not self._follower.is_synced:
-            return Refusal(reason="not_ready", detail=self._not_ready())
-        served = await self._residency.find(ask, patience_s)
+        start_s = time.monotonic()
+        served = await self._find(ask, patience_s)
         if isinstance(served, Refusal):
             return served
-        return await self._answer_row(Row(image_3HW=image_3HW, served=served))
+        patience_s -= time.monotonic() - start_s
+        row = Row(image_3HW=image_3HW, served=served)
+        try:
+            timed = await self._batcher.submit(ask.task, row, patience_s)
+        except QueueFullError:
+            return Refusal(reason="busy", detail=f"too many requests wait, task {ask.task!r} has its share")
+        except LateError:
+            return Refusal(reason="late", detail=f"no turn came within {patience_s:g} s")
+        if isinstance(timed.reply, Refusal):
+            return timed.reply
+        return replace(timed.reply, queue_s=timed.queue_s, forward_s=timed.pass_s)
+
+    async def _find(self, ask: Ask, patience_s: float) -> ServedTask | Refusal:
+        if not self._follower.is_synced:
+            return Refusal(reason="not_ready", detail=self._not_ready())
+        return await self._residency.find(ask, patience_s)
 
     async def _answer_rows(self, rows: list[Row]) -> list[Answer | Refusal]:
         # In a thread, so that this loop goes on taking requests for the next batch.

@@ -16,6 +16,7 @@ __all__ = [
     "Engine",
     "EngineBusyError",
     "EngineUnavailableError",
+    "Explanation",
     "Image",
     "Readiness",
     "Refusal",
@@ -66,6 +67,8 @@ class Answer:
         probabilities: Label and probability, the likeliest first; they sum to 1.
         batch_rows: Rows of the forward pass that this one was in.
         batch_tasks: Different tasks among them.
+        queue_s: That it waited for its pass.
+        forward_s: Of the pass.
         shadow_version: That is to be asked the same and compared, once the reply is out; None for nobody.
     """
 
@@ -75,6 +78,8 @@ class Answer:
     probabilities: tuple[tuple[str, float], ...]
     batch_rows: int
     batch_tasks: int
+    queue_s: float = 0.0
+    forward_s: float = 0.0
     shadow_version: int | None = None
 
 
@@ -92,6 +97,31 @@ class Refusal:
 
     reason: RefusalReason
     detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """What a task's prompt makes the network attend to, see ``ship.explain``.
+
+    Attributes:
+        task: That was asked.
+        version: Of the prompt.
+        digest: Of the prompt.
+        prompted_YX: Share of attention of each patch, float32.
+        bare_YX: The same of the bare backbone.
+        entropy: Of the first, 0 to 1.
+        bare_entropy: Of the second.
+        distance: Share of attention that went elsewhere.
+    """
+
+    task: str
+    version: int
+    digest: str
+    prompted_YX: NDArray[np.float32]
+    bare_YX: NDArray[np.float32]
+    entropy: float
+    bare_entropy: float
+    distance: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +218,10 @@ class Engine(Protocol):
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
     ) -> list[Answer | Refusal]:
         """Answer each ask, of any task and image; one that has no turn by then is refused as late."""
+        ...
+
+    async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
+        """Show what the task that is asked makes the network attend to in one image."""
         ...
 
     async def tasks(self) -> list[TaskState]:

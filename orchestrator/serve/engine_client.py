@@ -12,6 +12,7 @@ from orchestrator.serve.engine_api import (
     Ask,
     EngineBusyError,
     EngineUnavailableError,
+    Explanation,
     Image,
     Readiness,
     Refusal,
@@ -44,6 +45,11 @@ class RayEngine:
         """See ``engine_api.Engine``."""
         replies: list[Answer | Refusal] = await self._call("predict", images, asks, patience_s)
         return replies
+
+    async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
+        """See ``engine_api.Engine``."""
+        reply: Explanation | Refusal = await self._call("explain", image, ask, patience_s)
+        return reply
 
     async def tasks(self) -> list[TaskState]:
         """See ``engine_api.Engine``."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from orchestrator.serve.access_log import open_request_log
 from orchestrator.serve.app import make_app
 from orchestrator.serve.drain import Drain
 from orchestrator.serve.engine_client import RayEngine
@@ -35,4 +36,6 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Ray Serve, once ``__init__`` is done."""
+        if self._limits.request_log is not None:
+            open_request_log(self._limits.request_log)
         return make_app(self._engine, self._backbone, self._limits, self._drain)

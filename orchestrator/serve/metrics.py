@@ -4,18 +4,19 @@ Engines report the batch with each answer, so that one page tells all, however m
 are no label: there may be thousands.
 """
 
+from collections.abc import Mapping
+
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.serve.engine_api import Answer
+from orchestrator.serve.paths import template_of
 
 __all__ = ["CONTENT_TYPE", "CountRequests", "Metrics"]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _COUNT_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 _SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-# Whatever else a client asks for must not make new label values.
-_ROUTES = ("/v1/predict", "/v1/tasks", "/healthz", "/readyz", "/metrics")
 
 
 class Metrics:
@@ -28,7 +29,7 @@ class Metrics:
         )
         self._stages = Histogram(
             "ship_stage_seconds",
-            "Time of answered predictions by stage: read, decode, engine",
+            "Time of answered requests by stage: read, decode, engine",
             ["stage"],
             buckets=_SECONDS_BUCKETS,
             registry=self._registry,
@@ -48,12 +49,15 @@ class Metrics:
 
     def count_request(self, path: str, status: int) -> None:
         """Count a request that was answered, in whichever way."""
-        self._requests.labels(_route(path), str(status)).inc()
+        self._requests.labels(template_of(path), str(status)).inc()
 
-    def observe_answer(self, answer: Answer, stages_s: dict[str, float]) -> None:
-        """Note an answer's batch and how long its stages took, in seconds."""
+    def observe_answer(self, answer: Answer) -> None:
+        """Note the batch that a row was answered in."""
         self._batch_rows.observe(answer.batch_rows)
         self._batch_tasks.observe(answer.batch_tasks)
+
+    def observe_stages(self, stages_s: Mapping[str, float]) -> None:
+        """Note how long the stages of a request took, in seconds."""
         for stage, seconds in stages_s.items():
             self._stages.labels(stage).observe(seconds)
 
@@ -87,9 +91,3 @@ class CountRequests:
             await self._app(scope, receive, note_status)
         finally:
             self._metrics.count_request(scope["path"], status)
-
-
-def _route(path: str) -> str:
-    if path.startswith("/v1/tasks/"):
-        return "/v1/tasks/{task}"
-    return path if path in _ROUTES else "other"

@@ -15,15 +15,28 @@ class Limits:
         max_body_bytes: Of a request, multipart wrapping included.
         max_pixels: Of an image, read from its header before it is decoded.
         formats: Image formats by content.
-        timeout_s: How long a request waits for the engine, a second try included.
+        max_batch_items: Questions of one batch.
+        max_batch_images: Images of one batch.
+        max_batch_bytes: Of a batch request, multipart wrapping included.
+        max_inside: Requests that are being read, decoded or answered in one ingress; more are refused (429);
+            one task alone gets half of the places.
+        max_inside_bytes: Of their bodies, all together.
+        timeout_s: How long a request may take, reading and a second try included. Clients may ask for less.
         retry_after_s: What a client is told that was turned away for lack of capacity.
+        request_log: File that gets a JSON line for each request; None for none.
     """
 
     max_body_bytes: int = 20 << 20
     max_pixels: int = MAX_PIXELS
     formats: tuple[str, ...] = ALLOWED_FORMATS
+    max_batch_items: int = 256
+    max_batch_images: int = 64
+    max_batch_bytes: int = 64 << 20
+    max_inside: int = 512
+    max_inside_bytes: int = 512 << 20
     timeout_s: float = 30.0
     retry_after_s: int = 1
+    request_log: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +45,8 @@ class EngineOptions:
 
     Attributes:
         max_batch_rows: Rows of one forward pass.
-        batch_wait_s: How long the first row of a batch waits for others.
-        max_ongoing: Requests inside one replica; several batches, so that the next one is ready in time.
-        max_queued: Requests that wait for a replica; more are refused (429).
+        batch_wait_s: The most that a batch waits for more rows; how long it does, is found out.
+        max_waiting: Rows that wait in one replica; more are refused (429), those of the task that has most.
         poll_s: Between two looks at the catalog.
         retry_s: Until a prompt that could not be fetched is tried again.
         first_sync_timeout_s: How long a new replica stays out of service to load the catalog.
@@ -49,8 +61,7 @@ class EngineOptions:
 
     max_batch_rows: int = 32
     batch_wait_s: float = 0.005
-    max_ongoing: int = 128
-    max_queued: int = 256
+    max_waiting: int = 256
     poll_s: float = 1.0
     retry_s: float = 10.0
     first_sync_timeout_s: float = 60.0

@@ -1,18 +1,31 @@
-"""Errors as RFC 9457 problem documents: for our own refusals and for the framework's (404, 405, 422, 500)."""
+"""Errors as RFC 9457 problem documents: for our own refusals and for the framework's (404, 405, 422, 500).
+
+Below /v2 they are worded as the Open Inference Protocol has them: ``{"error": "..."}``, with the same status.
+"""
 
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["MEDIA_TYPE", "Problem", "install_problem_handlers", "problem_response"]
+__all__ = [
+    "MEDIA_TYPE",
+    "CatchUnexpected",
+    "Problem",
+    "install_problem_handlers",
+    "problem_response",
+    "respond",
+]
 
 MEDIA_TYPE = "application/problem+json"
 _TYPE_PREFIX = "urn:ship:problem:"
+_PROTOCOL = "/v2"
 _log = logging.getLogger(__name__)
 
 
@@ -37,6 +50,15 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
         self.detail = detail
         self.headers = dict(headers or {})
 
+    def document(self) -> dict[str, Any]:
+        """As RFC 9457 has it."""
+        return {
+            "type": _TYPE_PREFIX + self.kind,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+        }
+
 
 def problem_response(
     status: int, type_: str, title: str, detail: str, headers: Mapping[str, str] | None = None
@@ -50,31 +72,69 @@ def problem_response(
     )
 
 
+def respond(path: str, problem: Problem) -> JSONResponse:
+    """A problem as whoever asked for ``path`` expects it; for middleware, which no handler is around."""
+    return _worded(path, problem.document(), problem.headers)
+
+
 def install_problem_handlers(app: FastAPI) -> None:
     """Have ``app`` word every error as a problem document."""
 
-    async def own(_: Request, error: Exception) -> JSONResponse:
+    async def own(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Problem)
-        return problem_response(
-            error.status, _TYPE_PREFIX + error.kind, error.title, error.detail, error.headers
-        )
+        return respond(request.url.path, error)
 
-    async def framework(_: Request, error: Exception) -> JSONResponse:
+    async def framework(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        title = HTTPStatus(error.status_code).phrase
-        return problem_response(error.status_code, "about:blank", title, str(error.detail), error.headers)
+        return _worded(request.url.path, _blank(error.status_code, str(error.detail)), error.headers)
 
-    async def invalid(_: Request, error: Exception) -> JSONResponse:
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        return problem_response(422, "about:blank", HTTPStatus(422).phrase, found)
-
-    async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        _log.error("a request failed", exc_info=error)
-        detail = "the server failed to answer; its log has the cause"
-        return problem_response(500, "about:blank", HTTPStatus(500).phrase, detail)
+        return _worded(request.url.path, _blank(422, found))
 
     app.add_exception_handler(Problem, own)
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(Exception, unexpected)
+
+
+class CatchUnexpected:
+    """ASGI middleware that answers 500 for whatever nobody else has caught, and tells the log what it was.
+
+    The framework would do so beyond all middleware, where a reply is neither counted nor named.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        is_begun = False
+
+        async def note_begin(message: Message) -> None:
+            nonlocal is_begun
+            is_begun = is_begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note_begin)
+        # A boundary: a bug of ours ends one request.
+        except Exception as error:
+            if scope["type"] != "http" or is_begun:
+                raise
+            _log.error("a request failed", exc_info=error)
+            document = _blank(500, "the server failed to answer; its log has the cause")
+            await _worded(scope["path"], document)(scope, receive, send)
+
+
+def _blank(status: int, detail: str) -> dict[str, Any]:
+    return {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+
+
+def _worded(path: str, document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
+    if path == _PROTOCOL or path.startswith(_PROTOCOL + "/"):
+        error = f"{document['title']}: {document['detail']}"
+        return JSONResponse({"error": error}, status_code=document["status"], headers=dict(headers or {}))
+    return problem_response(
+        document["status"], document["type"], document["title"], document["detail"], headers
+    )

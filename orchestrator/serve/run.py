@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 
 from orchestrator.serve.endpoint import start
+from orchestrator.serve.options import Limits
 from orchestrator.serve.signals import interrupting_signals
 from orchestrator.settings import Settings
 from ship.backbone import BUNDLED, load_backbone
@@ -18,6 +19,7 @@ def serve_forever(
     host: str = "127.0.0.1",
     port: int = 8000,
     num_replicas: int = 1,
+    limits: Limits | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; then drain, stop all that was started, and return.
@@ -30,6 +32,7 @@ def serve_forever(
         host: Where to listen.
         port: Where to listen; 0 for any that is free.
         num_replicas: Engines.
+        limits: At the door.
         on_ready: Called with the URL once requests are answered.
 
     Raises:
@@ -41,7 +44,7 @@ def serve_forever(
         try:
             backbone = load_backbone(backbone_spec)
             with start(
-                settings, backbone=backbone, host=host, port=port, num_replicas=num_replicas
+                settings, backbone=backbone, host=host, port=port, num_replicas=num_replicas, limits=limits
             ) as endpoint:
                 if on_ready is not None:
                     on_ready(endpoint.url)

@@ -4,14 +4,15 @@
     published/<task>/<task_key>.json   the marker; written last and only once: this is the publication
     snapshots/<task>/<task_key>        a tuning under way; replaced by its tuner, dropped once published
     catalog.json                       what is served
+    tokens.json                        who may ask for it
 
 A marker's *name* says that a key is done, its content says with which digest. A digest in the name would make
 one listing tell everything, but then two writers could publish two digests for one key, and that must be
 impossible. So a plan, which only asks what is done, costs one listing (``published_keys``), and digests are
 read by many threads, for those tasks only that somebody asks about (``find_published``).
 
-Whatever changes is written on the condition that nobody else has changed it since it was read: the catalog by
-the etag that its writer passes on, a snapshot by the etag that this store remembers.
+Whatever changes is written on the condition that nobody else has changed it since it was read: the catalog
+and the tokens by the etag that their writer passes on, a snapshot by the etag that this store remembers.
 """
 
 import time
@@ -32,13 +33,15 @@ from orchestrator.store.artifact_files import (
 from orchestrator.store.catalog import Catalog, is_digest
 from orchestrator.store.objects import ObjectStore
 from orchestrator.store.publication import Publication, check_task_key, make_marker, read_marker
+from orchestrator.store.tokens import Tokens
 
 __all__ = ["PromptStore"]
 
 MAX_MARKER_BYTES = 4096
 MAX_CATALOG_BYTES = 64 << 20
+MAX_TOKENS_BYTES = 1 << 20
 NUM_READERS = 16
-_CATALOG = "catalog.json"
+_CATALOG, _TOKENS = "catalog.json", "tokens.json"
 
 
 class PromptStore:
@@ -194,15 +197,48 @@ class PromptStore:
         Raises:
             ObjectConflict: Another writer was faster: read it again.
         """
-        if if_match is not None:
-            return self._objects.put(_CATALOG, catalog.to_json(), if_match=if_match)
-        if not self._objects.put_new(_CATALOG, catalog.to_json()):
-            raise ObjectConflict(
-                f"{self.url}/{_CATALOG}: there is one already; read it and repeat the change"
+        return self._replace(_CATALOG, catalog.to_json(), if_match)
+
+    def read_tokens(self) -> tuple[Tokens, str] | None:
+        """The tokens and their etag; None before the first one is made.
+
+        Raises:
+            StoreError: They are no tokens, or cannot be read.
+        """
+        try:
+            stored = self._objects.get(_TOKENS, max_bytes=MAX_TOKENS_BYTES)
+        except ObjectMissing:
+            return None
+        return Tokens.from_json(stored.data), stored.etag
+
+    def write_tokens(self, tokens: Tokens, if_match: str | None) -> str:
+        """Write the tokens; returns their new etag.
+
+        Args:
+            tokens: All that there shall be.
+            if_match: Etag of those that they replace; None for the first ones.
+
+        Raises:
+            ObjectConflict: Another writer was faster: read them again.
+            StoreError: They are too many to be read again.
+        """
+        content = tokens.to_json()
+        if len(content) > MAX_TOKENS_BYTES:
+            raise StoreError(
+                f"{self.url}/{_TOKENS}: {len(tokens.by_name)} tokens take {len(content)} bytes, expected at "
+                f"most {MAX_TOKENS_BYTES}; `ship token revoke` those that nobody uses"
             )
-        stored = self._objects.get(_CATALOG)
-        if stored.data != catalog.to_json():
-            raise ObjectConflict(f"{self.url}/{_CATALOG}: another writer replaced it at once; read it again")
+        return self._replace(_TOKENS, content, if_match)
+
+    def _replace(self, key: str, data: bytes, if_match: str | None) -> str:
+        """Write an object in place of the one with that etag, or as the first one."""
+        if if_match is not None:
+            return self._objects.put(key, data, if_match=if_match)
+        if not self._objects.put_new(key, data):
+            raise ObjectConflict(f"{self.url}/{key}: there is one already; read it and repeat the change")
+        stored = self._objects.get(key)
+        if stored.data != data:
+            raise ObjectConflict(f"{self.url}/{key}: another writer replaced it at once; read it again")
         return stored.etag
 
     def _look_at_snapshot(self, key: str) -> bytes | None:

@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError
 
 from orchestrator.errors import ExecutionError
-from orchestrator.train.crash_report import cause_of
+from orchestrator.train.crash_report import cause_of, is_node_death
 from orchestrator.train.pool import Pool
 from orchestrator.train.ray_ledger import RayLedgerClient
 from orchestrator.train.seat import SeatConfig, work
@@ -117,4 +117,4 @@ class ActorPool(Pool):
                 )
         # A machine that is taken away is no fault of the task that was on it.
         elif not getattr(error, "preempted", False):
-            ledger.crashed(call.seat, cause_of(error))
+            ledger.crashed(call.seat, cause_of(error), is_node_death(error))

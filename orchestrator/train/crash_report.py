@@ -12,7 +12,7 @@ import ray.train
 from orchestrator.errors import ExecutionError
 from orchestrator.train.ray_ledger import RayLedgerClient
 
-__all__ = ["CrashReport", "cause_of"]
+__all__ = ["CrashReport", "cause_of", "is_node_death"]
 
 MAX_CAUSE_CHARS = 300
 
@@ -38,7 +38,7 @@ class CrashReport(ray.train.UserCallback):  # type: ignore[misc]  # Ray is read 
             for rank, error in worker_exceptions.items():
                 # A machine that is taken away is no fault of the task that was on it.
                 if not getattr(_innermost(error), "preempted", False):
-                    ledger.crashed(rank, cause_of(error))
+                    ledger.crashed(rank, cause_of(error), is_node_death(error))
         except ExecutionError:
             # No ledger, no tasks: nobody left to tell. Raising here would stop the controller.
             return
@@ -46,12 +46,21 @@ class CrashReport(ray.train.UserCallback):  # type: ignore[misc]  # Ray is read 
 
 def cause_of(error: Exception) -> str:
     """What killed a worker, in one line out of Ray's many."""
-    said = " ".join(str(_innermost(error)).split())
+    said = _said(error)
     if found := _NODE_DEATH.search(said):
         said = f"its node {found[1]} has died: {found[2] or 'no cause given'}"
     elif found := _EXIT_DETAIL.search(said):
         said = found[1]
     return said[:MAX_CAUSE_CHARS] or type(error).__name__
+
+
+def is_node_death(error: Exception) -> bool:
+    """Whether a worker died because its whole node did."""
+    return _NODE_DEATH.search(_said(error)) is not None
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(_innermost(error)).split())
 
 
 def _innermost(error: Exception) -> BaseException:

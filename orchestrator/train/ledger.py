@@ -8,8 +8,8 @@ all workers when one dies, so most lost leases are nobody's fault:
 
 - a *failure* is laid at the task's door: it raised something that may pass, or the worker that died was
   working on it. ``max_attempts`` of them end it;
-- a *loss* has no known culprit: the pool was restarted around it, or heartbeats stopped. Only
-  ``max_losses`` in a row without one epoch of progress end the task.
+- a *loss* has no known culprit: the pool was restarted around it, its node died, or heartbeats stopped.
+  Only ``max_losses`` in a row without one epoch of progress end the task.
 
 A worker may hold several leases, whose tasks it tunes as one pack. If it then dies, or a step of the pack
 fails, nobody knows through whom: each has a loss, and is a *suspect* from then on, which is leased only to a
@@ -163,8 +163,8 @@ class Ledger:
 
     # What the driver and the pool's controller call.
 
-    def crashed(self, seat: int, cause: str) -> None:
-        """The worker on ``seat`` died by itself: what it worked on is charged with it."""
+    def crashed(self, seat: int, cause: str, with_node: bool = False) -> None:
+        """The worker on ``seat`` died: what it worked on is charged with it, unless its whole node died."""
         self._last_crash = cause
         worker = self._seats.pop(seat, None)
         if worker is None:
@@ -172,7 +172,9 @@ class Ledger:
         self._evicted.add(worker)
         held = self._held_by(worker)
         for name in held:
-            if len(held) == 1:
+            if with_node:
+                self._lose(name, f"its worker died: {cause}")
+            elif len(held) == 1:
                 self._charge(self._status[name], f"its worker died: {cause}", "")
             else:
                 others = f"{len(held) - 1} other task{'s' if len(held) > 2 else ''}"

@@ -116,9 +116,9 @@ class RayLedgerClient:
         self._seat = (worker, seat, num_seats)
         self._join(self._seat)
 
-    def crashed(self, seat: int, cause: str) -> None:
+    def crashed(self, seat: int, cause: str, with_node: bool = False) -> None:
         """See ``Ledger.crashed``."""
-        self._call("crashed", seat, cause)
+        self._call("crashed", seat, cause, with_node)
 
     def lease(self, worker: str, held: Collection[str] = ()) -> Grant:
         """See ``Ledger.lease``."""

@@ -11,6 +11,7 @@ from orchestrator.errors import StoreError, StoreFull
 from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.train.data_cache import DataCache
+from orchestrator.train.snapshot_writer import SnapshotWriter
 from orchestrator.train.worker import Hooks, Outcome, TaskRunner, WorkerContext
 from ship.backbone import Backbone
 from ship.card import PromptCard
@@ -137,7 +138,6 @@ class TuneTask:
         snapshot: bytes | None,
     ) -> "TuneResult":
         def save(content: bytes) -> None:
-            hooks.check()
             try:
                 self._store.save_snapshot(spec.name, spec.key, content)
             except StoreFull:
@@ -147,17 +147,22 @@ class TuneTask:
                 # It only saves time if this worker dies; publishing will say if the store is really down.
                 logger.warning("task %s: snapshot not saved: %s", spec.name, error)
 
-        task = PackTask(
-            data=data,
-            config=config,
-            on_epoch=lambda report: hooks.epoch(_event_data(report)),
-            resume=snapshot,
-            on_snapshot=save,
-        )
-        [outcome] = self._tuner.tune([task], on_joined=hooks.started)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        def put(content: bytes) -> None:
+            hooks.check()
+            writer.put(content)
+
+        with SnapshotWriter(save) as writer:
+            task = PackTask(
+                data=data,
+                config=config,
+                on_epoch=lambda report: hooks.epoch(_event_data(report)),
+                resume=snapshot,
+                on_snapshot=put,
+            )
+            [outcome] = self._tuner.tune([task], on_joined=hooks.started)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
 
 
 def _config_of(spec: "TaskSpec", snapshot: bytes) -> "TuneConfig":

@@ -13,11 +13,13 @@ from tests.benchmarks import residency, runtime, store, tuning
 from tests.benchmarks.harness import Report, describe_machine
 from tests.benchmarks.synthetic import VIT_B
 
+NAMES = ["runtime", "residency", "tuning", "store", "accuracy", "fleet", "serve"]
 EXAMPLES = """Examples:
   ship bench runtime --backbone bundled --batch 1 --batch 64
   ship bench tuning --backbone vit_base_patch16_224 --batch-size 8 --json tuning.json
   ship bench accuracy --jobs 2 --json accuracy.json --picture accuracy.svg   # again, to go on after Ctrl-C
   ship bench fleet --part overhead --tasks 500 --json fleet.json
+  ship bench serve --part mix --part swap --json serve.json
   ship bench residency --json | jq '.cases[0].facts'
   python -m tests.benchmarks runtime --device cuda --batch 256    # where ship is not installed
 """
@@ -34,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if options.name == "fleet":
         run_fleet(options)
+        return
+    if options.name == "serve":
+        run_serve(options)
         return
     module = {"runtime": runtime, "residency": residency, "tuning": tuning, "store": store}[options.name]
     report = Report(benchmark=options.name, legend=module.LEGEND, machine=describe_machine())
@@ -117,6 +122,23 @@ def run_fleet(options: argparse.Namespace) -> None:
     report.write(options.json)
 
 
+def run_serve(options: argparse.Namespace) -> None:
+    """Imported here: it needs Ray and MLflow, which a machine for timings may lack."""
+    from tests.benchmarks import serve
+
+    parts = options.part or list(serve.PARTS)
+    if unknown := sorted(set(parts) - set(serve.PARTS)):
+        sys.exit(f"error: part {', '.join(unknown)}: expected one of {', '.join(serve.PARTS)}")
+    sizes = serve.ServeSizes.quick() if options.quick else serve.ServeSizes()
+    if options.backbone:
+        sizes = replace(sizes, backbone=options.backbone[0], engines=tuple(options.backbone))
+    if options.tasks:
+        sizes = replace(sizes, num_tasks=options.tasks)
+    report = Report(benchmark="serve", legend=serve.LEGEND, machine=describe_machine())
+    serve.run(report, sizes=sizes, parts=parts)
+    report.write(options.json)
+
+
 def run_tuning(
     report: Report, options: argparse.Namespace, names: list[str], rounds: int, device: torch.device
 ) -> None:
@@ -145,7 +167,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.description = "Measure beside what people would use instead, interleaved, by paired ratios."
-    parser.add_argument("name", choices=["runtime", "residency", "tuning", "store", "accuracy", "fleet"])
+    parser.add_argument("name", choices=NAMES)
     parser.add_argument("--backbone", action="append", help="again for more [bundled and ViT-B/16]")
     parser.add_argument(
         "--batch", action="append", type=int, help="runtime: rows; again for more [1 8 32 64]"
@@ -169,8 +191,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="accuracy: processes of one thread each [1]")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="accuracy: also a picture (.svg, .png)")
     parser.add_argument("--vtab", type=Path, help="accuracy: folder of VTAB-1k tasks, beside our own")
-    parser.add_argument("--part", action="append", help="fleet: again for more [all]")
-    parser.add_argument("--tasks", type=int, help="fleet: of each part [500, 10,000 or 12]")
+    parser.add_argument("--part", action="append", help="fleet, serve: again for more [all]")
+    parser.add_argument("--tasks", type=int, help="fleet: of each part [500, 10,000 or 12]; serve [500]")
     parser.add_argument("--quick", action="store_true", help="a tiny backbone, two rounds: does it run?")
     parser.add_argument("--json", metavar="FILE", nargs="?", const="-", help="also JSON [standard output]")
     return parser.parse_args(arguments)

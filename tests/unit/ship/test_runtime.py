@@ -101,6 +101,21 @@ def test_empty_and_unequal_batches(runtime: Runtime) -> None:
         runtime.infer(image, [])
 
 
+@pytest.mark.parametrize("compile_mode", [None, "default"])
+def test_rows_may_share_images(
+    backbone: Backbone, images: Tensor, compile_mode: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    runtime = Runtime(backbone, capacity_bytes=4 << 20, compile_mode=compile_mode)
+    first, second = (runtime.insert(PROMPTS[name]) for name in ("three levels", "two levels"))
+    slots, image_of_row = [first, second, first, second, first], [1, 1, 0, 0, 0]
+    expected = runtime.infer(images[torch.tensor(image_of_row)], slots)
+    for found, wanted in zip(runtime.infer(images[:2], slots, image_of_row), expected, strict=True):
+        torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=0)
+    with pytest.raises(ValueError, match="among 2 images"):
+        runtime.infer(images[:2], [first], [2])
+
+
 @pytest.mark.parametrize("level_starts", [[1, 2], [0, 2, 2], [0, 4], [0, 3, 1]])
 def test_level_starts_that_cannot_be_are_refused(level_starts: list[int]) -> None:
     with pytest.raises(ConfigError, match="rising layer numbers"):

@@ -1,5 +1,6 @@
 """Prompts of random values as artifacts, pictures as files, and an engine that needs no model."""
 
+import asyncio
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,16 @@ import numpy as np
 import torch
 from PIL import Image as PillowImage
 
-from orchestrator.serve.engine_api import Answer, Ask, Image, Readiness, Refusal, TaskState
+from orchestrator.serve.engine_api import (
+    Answer,
+    Ask,
+    CanaryState,
+    Explanation,
+    Image,
+    Readiness,
+    Refusal,
+    TaskState,
+)
 from orchestrator.serve.residency import ServedTask
 from ship.artifact import CARD, README, RECORD, TENSORS, describe_files, digest_of, pack, run_probe
 from ship.backbone import Backbone
@@ -41,9 +51,11 @@ def make_labels(task: str, num_classes: int, seed: int) -> tuple[str, ...]:
     return tuple(f"{task}-{seed}-{number}" for number in range(num_classes))
 
 
-def make_artifact(backbone: Backbone, task: str, num_classes: int = 3, seed: int = 0) -> dict[str, bytes]:
-    """All files of an artifact that passes every check."""
-    prompt = make_prompt(backbone, num_classes, seed)
+def make_artifact(
+    backbone: Backbone, task: str, num_classes: int = 3, seed: int = 0, prompt: Prompt | None = None
+) -> dict[str, bytes]:
+    """All files of an artifact that passes every check; of a small prompt unless one is given."""
+    prompt = prompt or make_prompt(backbone, num_classes, seed)
     files = {TENSORS: pack(prompt), RECORD: b"{}", README: f"# {task}\n".encode()}
     card = PromptCard(
         task=task,
@@ -58,7 +70,7 @@ def make_artifact(backbone: Backbone, task: str, num_classes: int = 3, seed: int
         },
         config=prompt.config,
         level_starts=prompt.level_starts,
-        labels=make_labels(task, num_classes, seed),
+        labels=make_labels(task, prompt.num_classes, seed),
         metrics={"accuracy": 0.5},
         data_fingerprint="0" * 64,
         probe={"image": "lattice-1", "logits": run_probe(backbone, bake(backbone, prompt))},
@@ -91,22 +103,54 @@ def draw_png(seed: int = 0, size: tuple[int, int] = (40, 30)) -> bytes:
 
 @dataclass
 class FakeEngine:
-    """Serves version 2 of the task ``bolts``, or raises or refuses what it is told to."""
+    """Serves version 2 of the task ``bolts``, or raises or refuses what it is told to.
+
+    Of ``nuts`` it knows nothing; it takes ``takes_s`` seconds, and keeps what it was asked.
+    """
 
     error: Exception | None = None
     refusal: Refusal | None = None
+    takes_s: float = 0.0
+    served_version: int | None = 2
     asked: list[tuple[Image, str, int | None]] = field(default_factory=list)
+    asks: list[Ask] = field(default_factory=list)
+    patience_s: list[float] = field(default_factory=list)
+    num_images: list[int] = field(default_factory=list)
 
     async def predict(
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
     ) -> list[Answer | Refusal]:
         self._raise()
+        await asyncio.sleep(self.takes_s)
+        self.asks += asks
+        self.patience_s.append(patience_s)
+        self.num_images.append(len(images))
         return [self._answer(images[ask.image], ask) for ask in asks]
+
+    async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
+        self._raise()
+        await asyncio.sleep(self.takes_s)
+        self.asks.append(ask)
+        if self.refusal is not None:
+            return self.refusal
+        prompted_YX = np.full((2, 2), 0.25, dtype=np.float32)
+        return Explanation(
+            task=ask.task,
+            version=2,
+            digest="d" * 64,
+            prompted_YX=prompted_YX,
+            bare_YX=np.eye(2, dtype=np.float32) / 2,
+            entropy=1.0,
+            bare_entropy=0.5,
+            distance=0.5,
+        )
 
     def _answer(self, image_3HW: Image, ask: Ask) -> Answer | Refusal:
         self.asked.append((image_3HW, ask.task, ask.version))
         if self.refusal is not None:
             return self.refusal
+        if ask.task == "nuts":
+            return Refusal(reason="unknown_task", detail="task 'nuts' is not in the catalog")
         return Answer(
             task=ask.task,
             version=2,
@@ -132,12 +176,14 @@ class FakeEngine:
     def _state(self) -> TaskState:
         return TaskState(
             task="bolts",
-            version=2,
+            version=self.served_version,
             digest="d" * 64,
             labels=("good", "bad"),
             wanted_version=3,
             wanted_digest="e" * 64,
             problem="prompt.json: it was changed",
+            canary=CanaryState(version=4, share=0.05),
+            shadow_version=5,
         )
 
     def _raise(self) -> None:

@@ -1,18 +1,16 @@
 """Rows of a mixed batch are answered as alone, with their own labels, and fail alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.serve.answering import Row, answer_rows, look_up
+from orchestrator.serve.answering import Row, answer_rows
 from orchestrator.serve.engine_api import Answer, Image, Refusal
-from orchestrator.serve.residency import PromptRef, Residency, ServedTask
-from orchestrator.store.catalog import Catalog, CatalogEntry
+from orchestrator.serve.residency import ServedTask
 from ship.backbone import Backbone
-from ship.errors import ArtifactError
 from ship.runtime import Runtime
 from ship.slots import Slot
 from tests.unit.orchestrator.serve.factory import make_served
@@ -38,10 +36,10 @@ class Picky:
         self.runtime = runtime
         self.fails_for, self.broken = fails_for.slot, broken.slot
 
-    def infer(self, images_B3HW: Tensor, slots: Sequence[Slot]) -> list[Tensor]:
+    def infer(self, images_U3HW: Tensor, slots: Sequence[Slot], image_of_row: Sequence[int]) -> list[Tensor]:
         if any(slot is self.fails_for for slot in slots):
             raise RuntimeError("out of memory")
-        found = self.runtime.infer(images_B3HW, slots)
+        found = self.runtime.infer(images_U3HW, slots, image_of_row)
         return [
             logits_C * float("nan") if slot is self.broken else logits_C
             for logits_C, slot in zip(found, slots, strict=True)
@@ -67,6 +65,20 @@ def test_probabilities_fall_and_sum_to_one(runtime: Runtime, rows: list[Row]):
         assert sum(values) == pytest.approx(1.0, abs=1e-12)
 
 
+def test_rows_that_share_an_image_are_answered_alike_and_it_is_embedded_once(
+    runtime: Runtime, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+):
+    embedded = []
+    embed = runtime._network.embed
+    monkeypatch.setattr(runtime._network, "embed", lambda x: embedded.append(len(x)) or embed(x))
+    image_3HW = rows[0].image_3HW
+    alone = [answer_rows(runtime, [Row(image_3HW=image_3HW, served=row.served)])[0] for row in rows]
+    shared = answer_rows(runtime, [Row(image_3HW=image_3HW, served=row.served) for row in rows])
+    assert embedded == [1, 1, 1, 1]
+    for together, one in zip(shared, alone, strict=True):
+        assert dict(together.probabilities) == pytest.approx(dict(one.probabilities), abs=1e-5)
+
+
 def test_a_row_that_fails_fails_alone(runtime: Runtime, rows: list[Row]):
     picky = Picky(runtime, fails_for=rows[1].served, broken=rows[2].served)
     first, second, third = answer_rows(picky, rows)
@@ -83,28 +95,3 @@ def test_an_image_of_another_size_fails_alone(runtime: Runtime, rows: list[Row])
     good, bad = answer_rows(runtime, [rows[0], odd])
     assert isinstance(good, Answer)
     assert isinstance(bad, Refusal)
-
-
-def test_looking_up_a_task_says_why_none_answers(runtime: Runtime):
-    served = make_served(runtime, "bolts", version=2)
-
-    def load(ref: PromptRef, make_room: Callable[[], bool]) -> ServedTask:
-        if ref.task == "bolts":
-            return served
-        raise ArtifactError("it was changed")
-
-    residency = Residency(load)
-    entries = {task: CatalogEntry(version=2, digest=task) for task in ("bolts", "nuts")}
-    residency.apply(Catalog(entries=entries))
-    assert look_up(residency, "bolts", None) is served
-    assert look_up(residency, "bolts", 2) is served
-    reasons = {
-        ("bolts", 1): ("other_version", "version 2 is"),
-        ("gears", None): ("unknown_task", "not in the catalog"),
-        ("nuts", None): ("not_loaded", "it was changed"),
-    }
-    for (task, version), (reason, words) in reasons.items():
-        refusal = look_up(residency, task, version)
-        assert isinstance(refusal, Refusal)
-        assert refusal.reason == reason
-        assert words in refusal.detail

@@ -1,58 +1,21 @@
 """The HTTP interface on an engine without Ray: statuses, headers, and problem documents for every error."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
-import httpx
 import numpy as np
 import pytest
 
-from orchestrator.serve.app import make_app
 from orchestrator.serve.engine_api import EngineBusyError, EngineUnavailableError, Refusal
-from orchestrator.serve.options import Limits
 from ship.backbone import Backbone
 from ship.images import decode_image
-from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
-
-PNG = draw_png()
-TO_BOLTS = {"Ship-Task": "bolts", "Content-Type": "image/png"}
-
-
-class Caller:
-    """A client of one application."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        self.engine = FakeEngine()
-        limits = Limits(max_body_bytes=100_000, max_pixels=40 * 30)
-        self.app = make_app(self.engine, backbone.info, limits)
-
-    def __call__(self, method: str, path: str, **request: object) -> httpx.Response:
-        async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://ship") as client:
-                return await client.request(method, path, **request)
-
-        return asyncio.run(send())
-
-    def predict(self, content: bytes = PNG, **headers: str) -> httpx.Response:
-        return self("POST", "/v1/predict", content=content, headers={**TO_BOLTS, **headers})
+from tests.unit.orchestrator.serve.caller import PNG, TO_BOLTS, Caller, assert_problem
+from tests.unit.orchestrator.serve.factory import draw_png
 
 
 @pytest.fixture
 def call(backbone: Backbone) -> Caller:
     return Caller(backbone)
-
-
-def assert_problem(reply: httpx.Response, status: int, kind: str | None = None) -> str:
-    """Check that the reply is a problem document; returns its detail."""
-    assert reply.status_code == status, reply.text
-    assert reply.headers["content-type"] == "application/problem+json"
-    problem = reply.json()
-    assert set(problem) == {"type", "title", "status", "detail"}
-    assert problem["status"] == status
-    assert problem["type"] == ("about:blank" if kind is None else f"urn:ship:problem:{kind}")
-    assert problem["title"]
-    detail: str = problem["detail"]
-    return detail
 
 
 def test_an_answer_names_label_probabilities_and_what_answered(call: Caller, backbone: Backbone):
@@ -107,13 +70,15 @@ def test_bad_requests_never_reach_the_engine(call: Caller):
         ("not_loaded", 503, "task-not-loaded"),
         ("not_ready", 503, "not-ready"),
         ("failed", 500, "failed"),
+        ("busy", 429, "busy"),
+        ("late", 504, "late"),
     ],
 )
 def test_refusals_of_the_engine(call: Caller, reason: str, status: int, kind: str):
     call.engine.refusal = Refusal(reason=reason, detail="because")
     reply = call.predict()
     assert "because" in assert_problem(reply, status, kind)
-    assert ("retry-after" in reply.headers) == (status == 503)
+    assert ("retry-after" in reply.headers) == (status in (429, 503))
 
 
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/tasks", "/v1/tasks/bolts", "/readyz"])
@@ -153,8 +118,8 @@ def test_tasks_are_listed_with_what_is_wrong(call: Caller, backbone: Backbone):
             "wanted_version": 3,
             "wanted_digest": "e" * 64,
             "problem": "prompt.json: it was changed",
-            "canary": None,
-            "shadow_version": None,
+            "canary": {"version": 4, "share": 0.05},
+            "shadow_version": 5,
         }
     ]
     assert call("GET", "/v1/tasks/bolts").json()["labels"] == ["good", "bad"]
@@ -185,3 +150,57 @@ def test_requests_and_batches_are_counted(call: Caller):
         'ship_stage_seconds_count{stage="decode"} 1.0',
     ):
         assert line in page.text.splitlines()
+
+
+def test_key_and_time_reach_the_engine(call: Caller):
+    call.predict(**{"Ship-Key": "line 7, cap 12", "Ship-Timeout": "2.5"})
+    call.predict(**{"Ship-Timeout": "86400"})
+    call.predict()
+    assert [ask.key for ask in call.engine.asks] == ["line 7, cap 12", None, None]
+    short_s, *capped_s = call.engine.patience_s
+    assert 0.0 < short_s < 2.5, "what reading and decoding took is over"
+    assert all(2.5 < found_s < 30.0 for found_s in capped_s), "no longer than the door allows"
+
+
+@pytest.mark.parametrize("text", ["0", "0.0", "-1", "1e3", "inf", "nan", "", "1 s", "1.", "²", "9" * 400])
+def test_a_time_is_seconds_above_zero(call: Caller, text: str):
+    detail = assert_problem(call.predict(**{"Ship-Timeout": text.encode()}), 400, "timeout-invalid")
+    assert "Ship-Timeout" in detail
+    assert not call.engine.asked
+
+
+@pytest.mark.parametrize("key", ["", "k" * 129, "a\tb", "ä", "a\x7f"])
+def test_a_key_is_printable_and_short(call: Caller, key: str):
+    assert "Ship-Key" in assert_problem(call.predict(**{"Ship-Key": key.encode()}), 400, "key-invalid")
+    assert not call.engine.asked
+
+
+@pytest.mark.parametrize("name", ["Ship-Version", "Ship-Key", "Ship-Timeout"])
+def test_a_header_that_contradicts_itself(call: Caller, name: str):
+    headers = [*TO_BOLTS.items(), (name, "1"), (name, "2")]
+    detail = assert_problem(
+        call("POST", "/v1/predict", content=PNG, headers=headers), 400, "header-ambiguous"
+    )
+    assert name in detail
+
+
+def test_time_that_is_up_is_told_with_where_it_went(call: Caller):
+    call.engine.takes_s = 60.0
+    detail = assert_problem(call.predict(**{"Ship-Timeout": "0.3"}), 504, "late")
+    assert "within 0.3 s" in detail
+    assert "decode " in detail
+    call.engine.takes_s = 0.0
+    assert call.predict().status_code == 200
+
+
+def test_a_body_that_comes_in_too_slowly_is_late(call: Caller):
+    async def drip() -> AsyncIterator[bytes]:
+        yield PNG[:10]
+        await asyncio.sleep(60)
+
+    reply = call("POST", "/v1/predict", content=drip(), headers={**TO_BOLTS, "Ship-Timeout": "0.2"})
+    assert "done by then: nothing" in assert_problem(reply, 504, "late")
+
+
+def test_a_path_with_a_slash_too_many_redirects_nobody(call: Caller):
+    assert_problem(call("GET", "/v1/tasks/bolts/", headers={"Host": "elsewhere.example"}), 404)

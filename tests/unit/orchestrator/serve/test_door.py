@@ -29,12 +29,12 @@ class Chunks:
 
 
 def read(headers: dict[str, str], chunks: Chunks) -> bytes:
-    return asyncio.run(read_body(Headers(headers), aiter(chunks), LIMITS))
+    return asyncio.run(read_body(Headers(headers), aiter(chunks), LIMITS.max_body_bytes))
 
 
 def extract(content_type: str | None, body: bytes) -> bytes:
     headers = {} if content_type is None else {"content-type": content_type}
-    return asyncio.run(extract_image(Headers(headers), body))
+    return extract_image(Headers(headers), body)
 
 
 def form(**request: object) -> tuple[str, bytes]:

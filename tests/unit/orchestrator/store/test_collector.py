@@ -12,6 +12,8 @@ from orchestrator.store.local import LocalObjects
 from orchestrator.store.object_store import ListedObject
 from orchestrator.store.objects import ObjectStore
 from orchestrator.store.prompt_store import PromptStore
+from orchestrator.store.token_changes import create_token
+from orchestrator.store.tokens import Scope, Tokens
 from tests.unit.orchestrator.store.factory import digest_of, make_artifact, make_key
 
 DAY_S = 86400.0
@@ -176,3 +178,16 @@ def marker(folder: Path, files: dict[str, bytes]) -> tuple[str, bytes]:
     PromptStore(objects).publish("bolts", KEY, files)
     [key] = objects.list("published/")
     return key, objects.get(key).data
+
+
+def test_tokens_are_nobodys_garbage(objects: ObjectStore) -> None:
+    store = PromptStore(objects)
+    tokens, _ = create_token(Tokens(), "plc", Scope(predict=("*",)), now_s=0.0)
+    etag = store.write_tokens(tokens, None)
+    digest = write_artifact(objects, make_artifact())
+    collector = Collector(objects, Versions(), clock=lambda: time.time() + 1000 * DAY_S)
+
+    gone = collector.remove(collector.find(older_than_s=DAY_S))
+
+    assert [(one.kind, one.name) for one in gone] == [("artifact", digest)]
+    assert store.read_tokens() == (tokens, etag)

@@ -450,6 +450,18 @@ def test_whoever_was_in_a_pack_that_died_is_suspect_and_tuned_alone(clock: Clock
     assert isinstance(ledger.lease("u", ["c"]), Lease), "the others are none"
 
 
+def test_nobody_is_blamed_for_the_death_of_a_node(clock: Clock) -> None:
+    ledger = make(clock, *"abcdef", max_attempts=1)
+    ledger.join("w", 0, 1)
+    for held in ([], ["a"]):
+        assert isinstance(ledger.lease("w", held), Lease)
+    ledger.crashed(0, "its node 10.0.0.5 has died", with_node=True)
+    for name in "ab":
+        found = status(ledger, name)
+        assert (found.state, found.failures, found.losses, found.is_suspect) == ("pending", 0, 1, False)
+        assert found.cause == "its worker died: its node 10.0.0.5 has died"
+
+
 def test_a_suspect_waits_for_a_worker_with_empty_hands(clock: Clock) -> None:
     ledger = make(clock, *"abcd")
     ledger.join("w", 0, 1)

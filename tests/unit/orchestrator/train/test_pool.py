@@ -2,7 +2,7 @@ import pytest
 
 from orchestrator.pool_settings import PoolSettings
 from orchestrator.train.cluster import Session
-from orchestrator.train.crash_report import cause_of
+from orchestrator.train.crash_report import cause_of, is_node_death
 from orchestrator.train.size import PoolSize, choose_size
 
 
@@ -108,3 +108,5 @@ def test_a_node_that_died_is_named_by_its_address() -> None:
     assert cause_of(RuntimeError(said)) == (
         "its node 10.0.0.5 has died: the actor's node was terminated unexpectedly: health check failed"
     )
+    assert is_node_death(RuntimeError(said))
+    assert not is_node_death(RuntimeError("The actor died. Worker exit detail: SIGKILL"))

@@ -1,0 +1,115 @@
+"""One JSON line for each request, for whoever has to find out later what was asked, and an id to find it by.
+
+What a line says is what routes noted of the request: never an image, a token, or a path of no route.
+"""
+
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from orchestrator.serve.paths import template_of
+
+__all__ = ["LOGGER", "REQUEST_ID_HEADER", "AccessLog", "note", "open_request_log"]
+
+LOGGER = "ship.access"
+REQUEST_ID_HEADER = "X-Request-ID"
+_NOTES = "ship.notes"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_DIGEST_CHARS = 12
+
+
+def note(request: Request, **facts: Any) -> None:
+    """Keep facts of a request for its line: ``task``, ``version``, ``digest``, ``bytes_in``, ``stages_s``."""
+    request.scope.setdefault(_NOTES, {}).update(facts)
+
+
+def open_request_log(file: str) -> None:
+    """Have the lines of this process appended to a file, which may be moved away while they are.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    logger = logging.getLogger(LOGGER)
+    if any(isinstance(handler, WatchedFileHandler) for handler in logger.handlers):
+        return
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    handler = WatchedFileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+class AccessLog:
+    """ASGI middleware: names each request, and logs it at level INFO.
+
+    The id is that of the header X-Request-ID if it is 1 to 128 letters, digits and ``._:/+=@-``; else it is
+    made. The response has it in the same header.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._logger = logging.getLogger(LOGGER)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and log it when it is answered."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        notes: dict[str, Any] = scope.setdefault(_NOTES, {})
+        request_id = _request_id(scope)
+        started_s = time.perf_counter()
+        # An error that nobody words ends as 500, further out.
+        status = 500
+
+        async def name_response(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, name_response)
+        finally:
+            if self._logger.isEnabledFor(logging.INFO):
+                seconds = time.perf_counter() - started_s
+                self._logger.info(json.dumps(_line(scope, notes, request_id, status, seconds)))
+
+
+def _line(
+    scope: Scope, notes: Mapping[str, Any], request_id: str, status: int, seconds: float
+) -> dict[str, Any]:
+    digest = notes.get("digest")
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "request_id": request_id,
+        "method": scope["method"] if scope["method"] in _METHODS else "other",
+        "route": template_of(scope["path"]),
+        "status": status,
+        "task": notes.get("task"),
+        "version": notes.get("version"),
+        "digest": digest[:_DIGEST_CHARS] if digest else None,
+        "items": notes.get("items"),
+        "bytes_in": notes.get("bytes_in", 0),
+        "seconds": round(seconds, 6),
+        "stages_s": {stage: round(took_s, 6) for stage, took_s in notes.get("stages_s", {}).items()},
+    }
+
+
+def _request_id(scope: Scope) -> str:
+    found = [value for name, value in scope["headers"] if name == REQUEST_ID_HEADER.lower().encode()]
+    text = found[0].decode("latin-1") if len(found) == 1 else ""
+    return text if _REQUEST_ID.fullmatch(text) else uuid.uuid4().hex

@@ -1,0 +1,68 @@
+"""How long a batch waits for one more row. Decided from what is seen, so that nobody has to tune it.
+
+A forward pass takes about ``fixed + rows * per_row`` seconds. A row that comes along with others saves a
+``fixed`` of its own; waiting for it costs the time until it comes. So it is waited for while it is expected
+sooner than what it saves: not at all by a lone client, and hardly under a flood, when batches fill by
+themselves while the pass before is running.
+"""
+
+__all__ = ["BatchWait"]
+
+# What was seen counts half after about this many passes or arrivals.
+_KEPT = 0.97
+# A row that is overdue by this many times its gap is not coming.
+_OVERDUE = 2.0
+
+
+class BatchWait:
+    """The policy of one queue. Of one thread; times are seconds of one clock.
+
+    Args:
+        max_wait_s: For any batch.
+    """
+
+    def __init__(self, max_wait_s: float) -> None:
+        self._max_wait_s = max_wait_s
+        self._arrived_s: float | None = None
+        self._gap_s: float | None = None
+        # Sums over passes of 1, rows, rows^2, seconds and rows * seconds.
+        self._weight = self._rows = self._rows2 = self._seconds = self._product = 0.0
+
+    def note_arrival(self, now_s: float) -> None:
+        """A row has come."""
+        if self._arrived_s is not None:
+            # One pause, however long, is no more than a sign that rows are rare.
+            gap_s = min(now_s - self._arrived_s, 4.0 * self._max_wait_s)
+            self._gap_s = gap_s if self._gap_s is None else self._gap_s * _KEPT + gap_s * (1.0 - _KEPT)
+        self._arrived_s = now_s
+
+    def note_pass(self, num_rows: int, seconds: float) -> None:
+        """A forward pass is done."""
+        self._weight = self._weight * _KEPT + 1.0
+        self._rows = self._rows * _KEPT + num_rows
+        self._rows2 = self._rows2 * _KEPT + num_rows * num_rows
+        self._seconds = self._seconds * _KEPT + seconds
+        self._product = self._product * _KEPT + num_rows * seconds
+
+    @property
+    def fixed_s(self) -> float:
+        """Of a pass, however few rows it has: by least squares; 0 while all passes were alike."""
+        spread = self._weight * self._rows2 - self._rows * self._rows
+        if spread <= 1e-6 * self._weight * self._rows2:
+            return 0.0
+        per_row_s = (self._weight * self._product - self._rows * self._seconds) / spread
+        return max(0.0, (self._seconds - max(0.0, per_row_s) * self._rows) / self._weight)
+
+    def pause_s(self, now_s: float, began_s: float) -> float:
+        """How long to wait for the next row from now on; 0 to go.
+
+        Args:
+            now_s: The time.
+            began_s: Since when there are rows and nothing is under way.
+        """
+        if self._gap_s is None or self._arrived_s is None:
+            return 0.0
+        left_s = self._max_wait_s - (now_s - began_s)
+        if self._gap_s > min(self.fixed_s, left_s):
+            return 0.0
+        return max(0.0, min(left_s, self._arrived_s + _OVERDUE * self._gap_s - now_s))

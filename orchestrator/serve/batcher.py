@@ -1,0 +1,177 @@
+"""Rows of any tasks, gathered into forward passes: fairly, in time, and never more than there is room for.
+
+It knows neither Ray nor torch: whoever makes it says how a batch is answered.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from orchestrator.serve.batch_wait import BatchWait
+from orchestrator.serve.fair_queue import FairQueue
+
+__all__ = ["Batcher", "LateError", "QueueFullError", "Timed"]
+
+Row = TypeVar("Row")
+Reply = TypeVar("Reply")
+
+
+class QueueFullError(Exception):
+    """As many rows wait as may wait, and the row's task has its share of them."""
+
+
+class LateError(Exception):
+    """The row's time was up before its turn came."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed(Generic[Reply]):
+    """A reply, and what it took.
+
+    Attributes:
+        reply: To the row.
+        queue_s: Until the row's batch began.
+        pass_s: For the batch.
+    """
+
+    reply: Reply
+    queue_s: float
+    pass_s: float
+
+
+@dataclass(eq=False)
+class _Waiting(Generic[Row, Reply]):
+    """A row in the queue, and the promise of its reply."""
+
+    row: Row
+    arrived_s: float
+    deadline_s: float
+    reply: asyncio.Future[Timed[Reply]]
+
+
+class Batcher(Generic[Row, Reply]):
+    """One queue of rows and the task that answers them, batch by batch. Of one event loop.
+
+    The next batch is gathered while one is under way.
+
+    Args:
+        answer: Answers a batch, a reply a row. If it raises, every row of the batch gets the error.
+        max_rows: Of a batch.
+        max_waiting: Rows that may wait. One more pushes out the newest row of the task that has most.
+        max_wait_s: The most that the first row of a batch waits for others, while nothing else is under way.
+        clock: Seconds that only go up.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[list[Row]], Awaitable[Sequence[Reply]]],
+        *,
+        max_rows: int,
+        max_waiting: int,
+        max_wait_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._answer = answer
+        self._max_rows = max_rows
+        self._queue: FairQueue[_Waiting[Row, Reply]] = FairQueue(max_waiting)
+        self._wait = BatchWait(max_wait_s)
+        self._clock = clock
+        self._arrived = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+
+    @property
+    def num_waiting(self) -> int:
+        """Rows in the queue."""
+        return len(self._queue)
+
+    async def submit(self, task: str, row: Row, patience_s: float) -> Timed[Reply]:
+        """The reply to a row.
+
+        Args:
+            task: Whose turn the row takes.
+            row: To be answered.
+            patience_s: Until the answer must have begun.
+
+        Raises:
+            QueueFullError: There was no room, or others had more right to it.
+            LateError: The row had no turn in time.
+        """
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._run())
+        now_s = self._clock()
+        reply: asyncio.Future[Timed[Reply]] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(row, now_s, now_s + patience_s, reply)
+        self._wait.note_arrival(now_s)
+        left = self._queue.put(task, waiting)
+        if left is not None and not left.reply.done():
+            left.reply.set_exception(QueueFullError())
+        self._arrived.set()
+        timer = asyncio.get_running_loop().call_later(patience_s, self._give_up, task, waiting)
+        try:
+            return await reply
+        finally:
+            timer.cancel()
+            # Whoever asked may have hung up.
+            self._queue.remove(task, waiting)
+
+    def _give_up(self, task: str, waiting: _Waiting[Row, Reply]) -> None:
+        if self._queue.remove(task, waiting) and not waiting.reply.done():
+            waiting.reply.set_exception(LateError())
+
+    async def _run(self) -> None:
+        while True:
+            await self._gather()
+            batch = self._take()
+            if batch:
+                await self._answer_batch(batch)
+
+    async def _gather(self) -> None:
+        """Wait until there is a batch, and for as long as it is worth the while."""
+        began_s: float | None = None
+        while len(self._queue) < self._max_rows:
+            self._arrived.clear()
+            pause_s = None
+            if len(self._queue):
+                now_s = self._clock()
+                began_s = now_s if began_s is None else began_s
+                pause_s = self._wait.pause_s(now_s, began_s)
+                if pause_s == 0.0:
+                    return
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._arrived.wait()
+            except TimeoutError:
+                return
+
+    def _take(self) -> list[_Waiting[Row, Reply]]:
+        batch: list[_Waiting[Row, Reply]] = []
+        now_s = self._clock()
+        while len(self._queue) and len(batch) < self._max_rows:
+            waiting = self._queue.take()
+            if waiting.reply.done():
+                continue
+            if waiting.deadline_s < now_s:
+                waiting.reply.set_exception(LateError())
+                continue
+            batch.append(waiting)
+        return batch
+
+    async def _answer_batch(self, batch: list[_Waiting[Row, Reply]]) -> None:
+        start_s = self._clock()
+        try:
+            replies = await self._answer([waiting.row for waiting in batch])
+            pairs = list(zip(batch, replies, strict=True))
+        # A boundary: this task must outlive whatever a forward pass raises, or nobody is answered again.
+        except Exception as error:
+            for waiting in batch:
+                if not waiting.reply.done():
+                    waiting.reply.set_exception(error)
+            return
+        pass_s = self._clock() - start_s
+        self._wait.note_pass(len(batch), pass_s)
+        for waiting, reply in pairs:
+            if not waiting.reply.done():
+                queue_s = start_s - waiting.arrived_s
+                waiting.reply.set_result(Timed(reply=reply, queue_s=queue_s, pass_s=pass_s))

@@ -1,0 +1,73 @@
+"""A bounded queue in which tasks take turns, so that one task's flood holds up nobody but itself."""
+
+from collections import OrderedDict, deque
+from typing import Generic, TypeVar
+
+__all__ = ["FairQueue"]
+
+Item = TypeVar("Item")
+
+
+class FairQueue(Generic[Item]):
+    """First in, first out within a task; tasks take turns. Of one thread.
+
+    Args:
+        max_items: That may wait, all tasks together.
+    """
+
+    def __init__(self, max_items: int) -> None:
+        self._max_items = max_items
+        self._num_items = 0
+        # The task whose turn is next comes first; none is empty.
+        self._lines: OrderedDict[str, deque[Item]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Items that wait."""
+        return self._num_items
+
+    @property
+    def num_tasks(self) -> int:
+        """Tasks that have an item waiting."""
+        return len(self._lines)
+
+    def put(self, task: str, item: Item) -> Item | None:
+        """Let an item wait; whoever has to leave for it, if the queue is full.
+
+        That is the newest item of the task with most of them; ``item`` itself, if its own task would then
+        have more (or two tasks would push each other out without end).
+        """
+        left = None
+        if self._num_items >= self._max_items:
+            longest = max(self._lines, key=lambda name: len(self._lines[name]), default=task)
+            if len(self._lines.get(longest, ())) < len(self._lines.get(task, ())) + 2:
+                return item
+            left = self._lines[longest][-1]
+            self.remove(longest, left)
+        self._lines.setdefault(task, deque()).append(item)
+        self._num_items += 1
+        return left
+
+    def take(self) -> Item:
+        """The item whose turn it is.
+
+        Raises:
+            KeyError: Nothing waits.
+        """
+        task, line = self._lines.popitem(last=False)
+        item = line.popleft()
+        if line:
+            self._lines[task] = line
+        self._num_items -= 1
+        return item
+
+    def remove(self, task: str, item: Item) -> bool:
+        """Let an item wait no longer; False if it does not wait."""
+        line = self._lines.get(task, deque())
+        try:
+            line.remove(item)
+        except ValueError:
+            return False
+        if not line:
+            del self._lines[task]
+        self._num_items -= 1
+        return True

@@ -1,0 +1,188 @@
+"""What all routes share: the way from a request to the engine, and the wording of what comes back."""
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from orchestrator.serve.access_log import note
+from orchestrator.serve.door import (
+    TASK_HEADER,
+    VERSION_HEADER,
+    check_task,
+    image_problem,
+    read_body,
+    read_timeout,
+)
+from orchestrator.serve.engine_api import (
+    Answer,
+    Engine,
+    EngineBusyError,
+    EngineUnavailableError,
+    Explanation,
+    Image,
+    Refusal,
+)
+from orchestrator.serve.metrics import Metrics
+from orchestrator.serve.options import Limits
+from orchestrator.serve.problems import Problem
+from orchestrator.serve.request_clock import RequestClock
+from orchestrator.serve.shadow import Shadows
+from ship.backbone import BackboneInfo
+from ship.errors import ImageError
+from ship.images import decode_image
+
+__all__ = ["BACKBONE_HEADER", "DIGEST_HEADER", "Front", "answer_body", "unknown_task"]
+
+DIGEST_HEADER, BACKBONE_HEADER = "Ship-Digest", "Ship-Backbone"
+_Reply = TypeVar("_Reply")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """The HTTP interface's side of an engine.
+
+    Attributes:
+        engine: That answers.
+        backbone: That the engine runs; says how images are resized.
+        limits: What the door lets in.
+        shadows: What is compared with a champion's answers.
+        metrics: Where it is counted.
+    """
+
+    engine: Engine
+    backbone: BackboneInfo
+    limits: Limits
+    shadows: Shadows
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def admit(self, request: Request, task: str) -> str:
+        """Return ``task`` if this request may name it: the one place that every route and item goes through.
+
+        Raises:
+            Problem: 400, it is no task name.
+        """
+        note(request, task=check_task(task))
+        return task
+
+    def clock(self, request: Request) -> RequestClock:
+        """Starts now.
+
+        Raises:
+            Problem: 400, header Ship-Timeout is no number of seconds.
+        """
+        clock = RequestClock(read_timeout(request.headers, self.limits.timeout_s))
+        note(request, stages_s=clock.stages_s)
+        return clock
+
+    async def read(self, request: Request, max_bytes: int) -> bytes:
+        """The body.
+
+        Raises:
+            Problem: See ``door.read_body``; 400 if the client hung up.
+        """
+        try:
+            body = await read_body(request.headers, request.stream(), max_bytes)
+        except ClientDisconnect as error:
+            # Nobody will read it; it keeps a hung-up client from being logged as a failure of ours.
+            raise Problem(400, "hung-up", "The client hung up", "the body ended early") from error
+        note(request, bytes_in=len(body))
+        return body
+
+    async def decode(self, content: bytes) -> Image:
+        """An image file as the engine wants it; in a thread.
+
+        Raises:
+            Problem: 413, 415 or 422, it is refused.
+        """
+        return await asyncio.to_thread(self._decode, content)
+
+    async def ask(self, reply: Awaitable[_Reply]) -> _Reply:
+        """What the engine replies.
+
+        Raises:
+            Problem: 429 or 503, it cannot be asked now.
+        """
+        try:
+            return await reply
+        except EngineBusyError as error:
+            raise Problem(429, "busy", "Too many requests", str(error), self._retry_after()) from error
+        except EngineUnavailableError as error:
+            raise Problem(503, "unavailable", "No engine answers", str(error), self._retry_after()) from error
+
+    def headers(self, found: Answer | Explanation | None = None) -> dict[str, str]:
+        """Of a reply: what answered."""
+        named = {BACKBONE_HEADER: self.backbone.fingerprint}
+        if found is not None:
+            named |= {
+                TASK_HEADER: found.task,
+                VERSION_HEADER: str(found.version),
+                DIGEST_HEADER: found.digest,
+            }
+        return named
+
+    def describe_backbone(self) -> dict[str, Any]:
+        """Name, fingerprint and input size."""
+        return {
+            "name": self.backbone.name,
+            "fingerprint": self.backbone.fingerprint,
+            "image_size": list(self.backbone.image_size),
+        }
+
+    def refusal_problem(self, refusal: Refusal) -> Problem:
+        """How a refusal of the engine is answered."""
+        match refusal.reason:
+            case "unknown_task":
+                return unknown_task(refusal.detail)
+            case "other_version":
+                return Problem(404, "version-not-served", "That version is not served", refusal.detail)
+            case "not_loaded":
+                return self.unavailable("task-not-loaded", "The task is not served now", refusal.detail)
+            case "not_ready":
+                return self.unavailable("not-ready", "Not ready yet", refusal.detail)
+            case "busy":
+                return Problem(429, "busy", "Too many requests", refusal.detail, self._retry_after())
+            case "late":
+                return Problem(504, "late", "Not in time", refusal.detail)
+            case "failed":
+                return Problem(500, "failed", "The task failed to answer", refusal.detail)
+
+    def unavailable(self, kind: str, title: str, detail: str) -> Problem:
+        """503, with when to ask again."""
+        return Problem(503, kind, title, detail, self._retry_after())
+
+    def _decode(self, content: bytes) -> Image:
+        try:
+            decoded_3HW = decode_image(
+                content,
+                size=self.backbone.image_size,
+                interpolation=self.backbone.interpolation,
+                max_pixels=self.limits.max_pixels,
+                formats=self.limits.formats,
+            )
+        except ImageError as error:
+            raise image_problem(error) from error
+        image_3HW: Image = decoded_3HW.numpy()
+        return image_3HW
+
+    def _retry_after(self) -> Mapping[str, str]:
+        return {"Retry-After": str(self.limits.retry_after_s)}
+
+
+def answer_body(answer: Answer) -> dict[str, Any]:
+    """An answer in JSON."""
+    return {
+        "task": answer.task,
+        "version": answer.version,
+        "digest": answer.digest,
+        "label": answer.probabilities[0][0],
+        "probabilities": dict(answer.probabilities),
+    }
+
+
+def unknown_task(detail: str) -> Problem:
+    """404, with where to look."""
+    return Problem(404, "task-unknown", "Unknown task", f"{detail}; GET /v1/tasks lists all tasks")

@@ -1,0 +1,43 @@
+"""The routes' paths, and which of them a request's path belongs to: what may be counted and logged.
+
+A path of no route is ``other``: whatever else a client asks for must neither make new label values nor land
+in a log.
+"""
+
+import re
+
+__all__ = ["BATCH_PATH", "PATHS", "template_of"]
+
+BATCH_PATH = "/v1/predict:batch"
+
+PATHS = (
+    "/v1/predict",
+    BATCH_PATH,
+    "/v1/explain",
+    "/v1/tasks",
+    "/v1/tasks/{task}",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/v2",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/v2/models/{task}",
+    "/v2/models/{task}/ready",
+    "/v2/models/{task}/infer",
+    "/v2/models/{task}/versions/{version}",
+    "/v2/models/{task}/versions/{version}/ready",
+    "/v2/models/{task}/versions/{version}/infer",
+)
+_PATTERNS = [
+    (path, re.compile(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path)), re.DOTALL)) for path in PATHS
+]
+
+
+def template_of(path: str) -> str:
+    """The route's path with its parameters' names; ``other`` if there is no such route."""
+    for template, pattern in _PATTERNS:
+        if pattern.fullmatch(path):
+            return template
+    return "other"

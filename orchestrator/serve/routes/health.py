@@ -1,0 +1,37 @@
+"""For whoever watches the endpoint: ``GET /healthz``, ``/readyz`` and ``/metrics``."""
+
+from dataclasses import asdict
+
+from fastapi import Response
+from fastapi.responses import JSONResponse
+
+from orchestrator.serve.front import Front
+from orchestrator.serve.metrics import CONTENT_TYPE
+
+__all__ = ["HealthRoutes"]
+
+
+class HealthRoutes:
+    """The routes.
+
+    Args:
+        front: Of the engine.
+    """
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+
+    async def healthz(self) -> Response:
+        """Whether this process runs."""
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(self) -> Response:
+        """Whether requests can be answered: a catalog was loaded once."""
+        readiness = await self._front.ask(self._front.engine.readiness())
+        if not readiness.ready:
+            raise self._front.unavailable("not-ready", "Not ready yet", readiness.detail)
+        return JSONResponse({"status": "ready", **asdict(readiness)})
+
+    async def show_metrics(self) -> Response:
+        """Counters in Prometheus' text format."""
+        return Response(self._front.metrics.render(), media_type=CONTENT_TYPE)

@@ -1,0 +1,181 @@
+"""How tokens are made, renewed and taken away: each change makes new ``Tokens`` of the old, and is written on
+the condition that nobody else wrote meanwhile.
+"""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
+
+from orchestrator.errors import ManifestError, ObjectConflict, StoreError
+from orchestrator.names import is_task_name
+from orchestrator.store.tokens import (
+    MAX_SECRETS,
+    Scope,
+    Secret,
+    Token,
+    Tokens,
+    hash_secret,
+    is_pattern,
+)
+
+__all__ = ["NewToken", "TokenStore", "change_tokens", "create_token", "revoke_token", "rotate_token"]
+
+_NUM_TRIES = 20
+_Result = TypeVar("_Result")
+
+
+class TokenStore(Protocol):
+    """Where tokens are kept."""
+
+    def read_tokens(self) -> tuple[Tokens, str] | None:
+        """The tokens and their etag; None before the first one is made."""
+        ...
+
+    def write_tokens(self, tokens: Tokens, if_match: str | None) -> str:
+        """Write the tokens in place of those with that etag."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewToken:
+    """A token that was just made; the only time that its text is known.
+
+    Attributes:
+        text: To be handed to whoever asks with it.
+        name: Of the token.
+        token: What is kept of it.
+    """
+
+    text: str = field(repr=False)
+    name: str
+    token: Token
+
+
+def change_tokens(store: TokenStore, change: Callable[[Tokens], tuple[Tokens, _Result]]) -> _Result:
+    """Read, change and write the tokens; read again and change again if somebody else was faster.
+
+    Raises:
+        StoreError: The store failed, or others were faster each time.
+    """
+    for _ in range(_NUM_TRIES):
+        found = store.read_tokens()
+        tokens, etag = (Tokens(), None) if found is None else found
+        changed, result = change(tokens)
+        try:
+            store.write_tokens(changed, etag)
+        except ObjectConflict:
+            # A write whose reply was lost meets itself, and must not make a second token.
+            standing = store.read_tokens()
+            if standing is None or standing[0] != changed:
+                continue
+        return result
+    raise ObjectConflict(f"tokens: others changed them {_NUM_TRIES} times over meanwhile; try again")
+
+
+def create_token(
+    tokens: Tokens, name: str, scope: Scope, *, now_s: float, lifetime_s: float | None = None
+) -> tuple[Tokens, NewToken]:
+    """Make a token.
+
+    Args:
+        tokens: There are so far.
+        name: Of the new one; free, or of one that has expired.
+        scope: What it is good for.
+        now_s: Seconds since the epoch.
+        lifetime_s: Until it expires; None for never.
+
+    Raises:
+        ManifestError: The name or the scope is none.
+        StoreError: There is a token of that name.
+    """
+    if not is_task_name(name):
+        raise ManifestError(
+            f"token name {name[:80]!r}: expected 1 to 63 characters of a-z, 0-9, '.', '_' and '-', starting "
+            "with a letter or digit"
+        )
+    if bad := [pattern for pattern in scope.predict if not is_pattern(pattern)]:
+        raise ManifestError(
+            f"--predict {bad[0][:80]!r}: expected a task name or a pattern of them, such as 'line-1-*' or '*'"
+        )
+    if not (scope.predict or scope.metrics or scope.admin):
+        raise ManifestError(
+            f"token {name!r} would be good for nothing; say for what: --predict '*' (or a pattern of task "
+            "names), --metrics, --admin"
+        )
+    standing = tokens.by_name.get(name)
+    if standing is not None and standing.is_live(now_s):
+        raise StoreError(
+            f"there is a token {name!r} already; `ship token rotate {name}` gives it a new secret, "
+            f"`ship token revoke {name}` makes room for another one"
+        )
+    return _put(tokens, name, scope, (), now_s=now_s, lifetime_s=lifetime_s)
+
+
+def rotate_token(tokens: Tokens, name: str, *, now_s: float, grace_s: float = 0.0) -> tuple[Tokens, NewToken]:
+    """Give a token a new secret, which lives as long as the last one was made for.
+
+    Args:
+        tokens: There are so far.
+        name: Of the token.
+        now_s: Seconds since the epoch.
+        grace_s: For which older secrets go on, if they do not expire earlier.
+
+    Raises:
+        StoreError: There is no such token.
+    """
+    token = _get(tokens, name)
+    newest = token.secrets[0]
+    lifetime_s = None if newest.expires_s is None else newest.expires_s - newest.created_s
+    until_s = now_s + grace_s
+    older = tuple(
+        replace(secret, expires_s=until_s if secret.expires_s is None else min(secret.expires_s, until_s))
+        for secret in token.secrets
+    )
+    live = tuple(secret for secret in older if secret.is_live(now_s))
+    return _put(tokens, name, token.scope, live[: MAX_SECRETS - 1], now_s=now_s, lifetime_s=lifetime_s)
+
+
+def revoke_token(tokens: Tokens, name: str) -> tuple[Tokens, Token]:
+    """Take a token away, with all its secrets; also returns what was taken.
+
+    Raises:
+        StoreError: There is no such token.
+    """
+    token = _get(tokens, name)
+    left = {other: kept for other, kept in tokens.by_name.items() if other != name}
+    return Tokens(by_name=left), token
+
+
+def _put(
+    tokens: Tokens,
+    name: str,
+    scope: Scope,
+    older: tuple[Secret, ...],
+    *,
+    now_s: float,
+    lifetime_s: float | None,
+) -> tuple[Tokens, NewToken]:
+    token_id, secret = _draw_id(tokens), secrets.token_hex(32)
+    newest = Secret(
+        token_id=token_id,
+        sha256=hash_secret(secret),
+        created_s=now_s,
+        expires_s=None if lifetime_s is None else now_s + lifetime_s,
+    )
+    token = Token(scope=scope, secrets=(newest, *older))
+    made = NewToken(text=f"ship_{token_id}_{secret}", name=name, token=token)
+    return Tokens(by_name={**tokens.by_name, name: token}), made
+
+
+def _draw_id(tokens: Tokens) -> str:
+    while tokens.find(token_id := secrets.token_hex(6)) is not None:
+        continue
+    return token_id
+
+
+def _get(tokens: Tokens, name: str) -> Token:
+    token = tokens.by_name.get(name)
+    if token is None:
+        raise StoreError(f"there is no token {name[:80]!r}; `ship token ls` lists all of them")
+    return token

@@ -1,0 +1,253 @@
+"""Who may ask an endpoint: tokens with scopes, in one small object that every ingress follows by its ETag.
+
+A token reads ``ship_<id>_<secret>``. Its id is public: it is listed and logged. Of its secret only a sha256
+is kept, so that who reads the store, or a backup of it, cannot ask an endpoint. Who may write it can.
+"""
+
+import hashlib
+import hmac
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any, Self
+
+from orchestrator.errors import StoreError
+from orchestrator.names import is_task_name
+from orchestrator.store.catalog import is_digest
+
+__all__ = ["MAX_SECRETS", "Scope", "Secret", "Token", "Tokens", "hash_secret", "is_pattern", "parse_token"]
+
+SCHEMA_VERSION = 1
+# Of one token that is rotated again and again within its grace.
+MAX_SECRETS = 8
+_TOKEN = re.compile(r"ship_([0-9a-f]{12})_([0-9a-f]{64})")
+_ID = re.compile(r"[0-9a-f]{12}")
+# What fnmatch understands, and nothing that no task name has.
+_PATTERN = re.compile(r"[a-z0-9._*?\[\]!-]{1,100}")
+_DOCUMENT_KEYS = {"schema", "tokens"}
+_TOKEN_KEYS = {"predict", "metrics", "admin", "secrets"}
+_SECRET_KEYS = {"id", "sha256", "created_s", "expires_s"}
+_EXPECTED = (
+    "expected a name like a task's, with predict (a list of patterns), metrics and admin (true or false), at "
+    f"least one of them granted, and 1 to {MAX_SECRETS} secrets (id, sha256, created_s, expires_s)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What a token is good for.
+
+    Attributes:
+        predict: Patterns of the tasks that may be asked and looked at: ``line-1-*``, ``*``.
+        metrics: Whether ``/metrics`` may be read.
+        admin: Whether everything may be done.
+    """
+
+    predict: tuple[str, ...] = ()
+    metrics: bool = False
+    admin: bool = False
+
+    def may_predict(self, task: str) -> bool:
+        """Whether it covers a task."""
+        return self.admin or any(fnmatchcase(task, pattern) for pattern in self.predict)
+
+    def may_read_metrics(self) -> bool:
+        """Whether it covers ``/metrics``."""
+        return self.admin or self.metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secret:
+    """One secret of a token, as far as it is kept.
+
+    Attributes:
+        token_id: By which it is found.
+        sha256: Of the secret.
+        created_s: Seconds since the epoch.
+        expires_s: Seconds since the epoch; None for never.
+    """
+
+    token_id: str
+    sha256: str = field(repr=False)
+    created_s: float
+    expires_s: float | None = None
+
+    def is_live(self, now_s: float) -> bool:
+        """Whether it has not expired."""
+        return self.expires_s is None or now_s < self.expires_s
+
+    def is_made_of(self, secret: str) -> bool:
+        """Whether it is this one; takes as long either way."""
+        return hmac.compare_digest(hash_secret(secret), self.sha256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """A token.
+
+    Attributes:
+        scope: Of all its secrets.
+        secrets: The newest first; older ones are on their way out.
+    """
+
+    scope: Scope
+    secrets: tuple[Secret, ...]
+
+    def is_live(self, now_s: float) -> bool:
+        """Whether any secret has not expired."""
+        return any(secret.is_live(now_s) for secret in self.secrets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """All tokens.
+
+    Attributes:
+        by_name: Each with the name that its maker gave it.
+    """
+
+    by_name: Mapping[str, Token] = field(default_factory=dict)
+
+    def find(self, token_id: str) -> tuple[str, Token, Secret] | None:
+        """Name and token that an id belongs to, with the secret that is meant."""
+        return self._by_id.get(token_id)
+
+    def has_live(self, now_s: float) -> bool:
+        """Whether anybody may ask."""
+        return any(token.is_live(now_s) for token in self.by_name.values())
+
+    @cached_property
+    def _by_id(self) -> dict[str, tuple[str, Token, Secret]]:
+        return {
+            secret.token_id: (name, token, secret)
+            for name, token in self.by_name.items()
+            for secret in token.secrets
+        }
+
+    def to_json(self) -> bytes:
+        """The object's content."""
+        tokens = {name: _write_token(token) for name, token in self.by_name.items()}
+        values = {"schema": SCHEMA_VERSION, "tokens": tokens}
+        return (json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Self:
+        """Read the object; anything unexpected is refused.
+
+        Raises:
+            StoreError: Lists all problems.
+        """
+        try:
+            values = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise StoreError(
+                f"tokens: not JSON: {error}; restore it, or delete it and make new ones"
+            ) from error
+        if problems := _find_problems(values):
+            raise StoreError([f"tokens: {problem}" for problem in problems])
+        return cls(by_name={name: _read_token(token) for name, token in values["tokens"].items()})
+
+
+def parse_token(text: str) -> tuple[str, str] | None:
+    """Id and secret of a token's text; None if it is none."""
+    found = _TOKEN.fullmatch(text)
+    return None if found is None else (found[1], found[2])
+
+
+def hash_secret(secret: str) -> str:
+    """What is kept of a secret.
+
+    A secret is 256 random bits, not something that a person made up: nobody gets through them by trying, so
+    neither salt nor a slow hash would add anything, and this one runs for every request.
+    """
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def is_pattern(value: object) -> bool:
+    """Whether ``value`` is a pattern of task names, such as ``line-1-*``."""
+    return isinstance(value, str) and _PATTERN.fullmatch(value) is not None
+
+
+def _write_token(token: Token) -> dict[str, Any]:
+    return {
+        "predict": list(token.scope.predict),
+        "metrics": token.scope.metrics,
+        "admin": token.scope.admin,
+        "secrets": [
+            {
+                "id": secret.token_id,
+                "sha256": secret.sha256,
+                "created_s": secret.created_s,
+                "expires_s": secret.expires_s,
+            }
+            for secret in token.secrets
+        ],
+    }
+
+
+def _read_token(values: Mapping[str, Any]) -> Token:
+    scope = Scope(predict=tuple(values["predict"]), metrics=values["metrics"], admin=values["admin"])
+    secrets = tuple(
+        Secret(
+            token_id=secret["id"],
+            sha256=secret["sha256"],
+            created_s=secret["created_s"],
+            expires_s=secret["expires_s"],
+        )
+        for secret in values["secrets"]
+    )
+    return Token(scope=scope, secrets=secrets)
+
+
+def _find_problems(values: Any) -> list[str]:
+    if not isinstance(values, dict) or set(values) != _DOCUMENT_KEYS:
+        return [f"expected exactly the keys {', '.join(sorted(_DOCUMENT_KEYS))}"]
+    if values["schema"] != SCHEMA_VERSION:
+        return [f"schema: expected {SCHEMA_VERSION}, found {str(values['schema'])[:40]}; update this program"]
+    if not isinstance(values["tokens"], dict):
+        return [f"tokens: expected an object, found {type(values['tokens']).__name__}"]
+    # Says which, never what: nothing of an entry should end in a log.
+    bad = [name for name, token in values["tokens"].items() if not (is_task_name(name) and _is_token(token))]
+    if bad:
+        return [f"{name[:80]!r}: {_EXPECTED}; make it anew" for name in bad]
+    ids = Counter(secret["id"] for token in values["tokens"].values() for secret in token["secrets"])
+    return [f"id {token_id}: {count} secrets have it" for token_id, count in ids.items() if count > 1]
+
+
+def _is_token(value: object) -> bool:
+    if not isinstance(value, dict) or set(value) != _TOKEN_KEYS:
+        return False
+    predict, metrics, admin, secrets = (value[key] for key in ("predict", "metrics", "admin", "secrets"))
+    is_scope = (
+        isinstance(predict, list)
+        and all(is_pattern(pattern) for pattern in predict)
+        and type(metrics) is type(admin) is bool
+        and bool(predict or metrics or admin)
+    )
+    return (
+        is_scope
+        and isinstance(secrets, list)
+        and 1 <= len(secrets) <= MAX_SECRETS
+        and all(_is_secret(secret) for secret in secrets)
+    )
+
+
+def _is_secret(value: object) -> bool:
+    if not isinstance(value, dict) or set(value) != _SECRET_KEYS:
+        return False
+    return (
+        isinstance(value["id"], str)
+        and _ID.fullmatch(value["id"]) is not None
+        and is_digest(value["sha256"])
+        and _is_time(value["created_s"])
+        and (value["expires_s"] is None or _is_time(value["expires_s"]))
+    )
+
+
+def _is_time(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0  # type: ignore[arg-type, operator]

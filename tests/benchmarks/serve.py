@@ -1,0 +1,302 @@
+"""The endpoint under load, over HTTP on loopback, on a store, an MLflow and a Ray of its own. Parts:
+
+- ``mix``: many tasks by Zipf's law against one task, the same endpoint, interleaved. *Throughput* by clients
+  that ask one thing after another; *p99* in an open loop at half of that.
+- ``engine``: throughput over HTTP against the bare runtime in this process on as many threads, at the rows of
+  a full batch; and beside it a Ray Serve app that only reads the body and says ``ok``.
+- ``swap``: promotions in MLflow under an open loop, each reply's labels, version and digest being compared.
+- ``kill``: ``kill -9`` of one of two engines under an open loop whose clients ask again for up to 10 s.
+- ``overload``: five times what the endpoint can do, in an open loop, its answers against a closed loop's.
+- ``soak``: load and promotions for long, and the memory of all of the endpoint's processes.
+
+The clients share the cores with the endpoint, so everything over HTTP is told for less than a machine of its
+own would do.
+"""
+
+import os
+import statistics
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from signal import SIGKILL
+from typing import Any
+
+from tests.benchmarks.harness import Case, Ratio, Report
+from tests.benchmarks.serve_load import Load, Request, closed_loop, open_loop, zipf
+from tests.benchmarks.serve_plant import ServePlant, open_plant, replica_pids, wait_for_replicas
+from tests.benchmarks.serve_rig import (
+    Background,
+    BareRuntime,
+    deploy_nothing,
+    make_pictures,
+    memory_bytes,
+    promotions,
+)
+
+__all__ = ["LEGEND", "PARTS", "ServeSizes", "run"]
+
+LEGEND = {
+    "mix": "many tasks by Zipf's law against one",
+    "engine": "answers a second over HTTP against the bare runtime, and an app that does nothing",
+    "swap": "promotions under load: requests that failed, and replies that were mixed",
+    "kill": "an engine killed under load: requests that failed, and seconds until there are two again",
+    "overload": "five times as much as can be done: what is answered, and what memory it takes",
+    "soak": "load and promotions for long: growth of memory",
+}
+GOAL_MIX, GOAL_MIX_P99, GOAL_ENGINE, GOAL_OVERLOAD, GOAL_SOAK = 0.95, 1 / 1.5, 0.9, 0.9, 1 / 1.05
+# Of what the endpoint can do: the load under which something is done to it.
+_SHARE = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSizes:
+    """How much of what.
+
+    Attributes:
+        backbone: Of all parts but ``engine``.
+        engines: Backbones of ``engine``.
+        num_tasks: That are served.
+        num_clients: Of closed loops.
+        rounds: Of interleaved comparisons.
+        round_s: Of each.
+        long_s: Of loads under which something happens.
+        soak_s: Of the soak.
+        num_promotions: During ``swap``, at regular times.
+    """
+
+    backbone: str = "bundled"
+    engines: tuple[str, ...] = ("bundled", "vit_base_patch16_224")
+    num_tasks: int = 500
+    num_clients: int = 32
+    rounds: int = 5
+    round_s: float = 6.0
+    long_s: float = 60.0
+    soak_s: float = 600.0
+    num_promotions: int = 100
+
+    @classmethod
+    def quick(cls) -> "ServeSizes":
+        """Does it run?"""
+        return cls(
+            backbone="tiny",
+            engines=("tiny",),
+            num_tasks=6,
+            num_clients=4,
+            rounds=2,
+            round_s=1.0,
+            long_s=6.0,
+            soak_s=6.0,
+            num_promotions=4,
+        )
+
+
+def run(report: Report, *, sizes: ServeSizes, parts: Sequence[str]) -> None:
+    """Run the parts in order."""
+    for part in parts:
+        PARTS[part](report, sizes)
+
+
+def measure_mix(report: Report, sizes: ServeSizes) -> None:
+    """See ``mix`` above."""
+    with open_plant(sizes.backbone, sizes.num_tasks) as plant:
+        rows = {"one task": zipf(plant.tasks[:1], make_pictures()), "mix": zipf(plant.tasks, make_pictures())}
+        _warm_up(plant, sizes)
+        closed = _interleave(
+            rows, sizes.rounds, lambda requests: _closed(plant, requests, sizes, sizes.round_s)
+        )
+        rate = _SHARE * min(load.rate for loads in closed.values() for load in loads)
+        opened = _interleave(rows, sizes.rounds, lambda requests: _open(plant, requests, rate, sizes.round_s))
+    speeds = {name: [load.rate for load in loads] for name, loads in closed.items()}
+    p99s = {name: [1.0 / load.percentile_s(0.99) for load in loads] for name, loads in opened.items()}
+    _add(
+        report,
+        sizes,
+        "mix",
+        {"tasks": sizes.num_tasks, "clients": sizes.num_clients, "open loop, a second": round(rate, 1)},
+        [
+            _ratio("throughput, mix", "one task", speeds["mix"], speeds["one task"], GOAL_MIX),
+            _ratio("1 / p99, mix", "one task", p99s["mix"], p99s["one task"], GOAL_MIX_P99),
+        ],
+        {f"{name}, closed": loads[-1].facts() for name, loads in closed.items()}
+        | {f"{name}, open": loads[-1].facts() for name, loads in opened.items()},
+    )
+
+
+def measure_engine(report: Report, sizes: ServeSizes) -> None:
+    """See ``engine`` above."""
+    for name in sizes.engines:
+        with open_plant(name, 8) as plant:
+            nothing_url = deploy_nothing(plant)
+            bare = BareRuntime(plant)
+            _warm_up(plant, sizes)
+            bare.rate(sizes.round_s / 3)
+            rates: dict[str, list[float]] = {"http": [], "bare": [], "nothing": []}
+            load = Load()
+            for _ in range(sizes.rounds):
+                requests = zipf(plant.tasks, make_pictures())
+                load = _closed(plant, requests, sizes, sizes.round_s)
+                rates["http"].append(load.rate)
+                rates["bare"].append(bare.rate(sizes.round_s))
+                nothing = closed_loop(
+                    nothing_url, requests, num_clients=sizes.num_clients, duration_s=sizes.round_s / 2
+                )
+                rates["nothing"].append(nothing.rate)
+        goal = GOAL_ENGINE if name.startswith("vit_base") else None
+        _add(
+            report,
+            replace(sizes, backbone=name),
+            "engine",
+            {"clients": sizes.num_clients},
+            [
+                _ratio("http", "bare", rates["http"], rates["bare"], goal),
+                _ratio("http", "nothing", rates["http"], rates["nothing"], None),
+            ],
+            {row: f"{statistics.median(values):.1f} a second" for row, values in rates.items()}
+            | {"http, last round": load.facts()},
+        )
+
+
+def measure_swap(report: Report, sizes: ServeSizes) -> None:
+    """See ``swap`` above."""
+    with open_plant(sizes.backbone, min(sizes.num_tasks, 20)) as plant:
+        rate = _SHARE * _warm_up(plant, sizes).rate
+        with promotions(plant, sizes.num_promotions, sizes.long_s) as promoted:
+            load = _open(plant, zipf(plant.tasks, make_pictures()), rate, sizes.long_s, plant.is_whole)
+        facts = {**load.facts(), "promotions": len(promoted), "failed": load.num_failed}
+    _add(report, sizes, "swap", {"open loop, a second": round(rate, 1)}, [], facts)
+
+
+def measure_kill(report: Report, sizes: ServeSizes) -> None:
+    """See ``kill`` above."""
+    with open_plant(sizes.backbone, min(sizes.num_tasks, 20), num_replicas=2) as plant:
+        rate = _SHARE * _warm_up(plant, sizes).rate
+        found: dict[str, Any] = {}
+
+        def kill() -> None:
+            pid = replica_pids()[0]
+            os.kill(pid, SIGKILL)
+            found["seconds until two engines run"] = round(wait_for_replicas(2, 120.0, gone=pid), 1)
+
+        killer = threading.Timer(sizes.long_s / 3, kill)
+        killer.start()
+        load = open_loop(
+            plant.url,
+            zipf(plant.tasks, make_pictures()),
+            rate=rate,
+            duration_s=sizes.long_s,
+            check=plant.is_whole,
+            patience_s=10.0,
+        )
+        killer.join()
+    facts = {**load.facts(), "failed": load.num_failed, **found}
+    _add(report, sizes, "kill", {"open loop, a second": round(rate, 1)}, [], facts)
+
+
+def measure_overload(report: Report, sizes: ServeSizes) -> None:
+    """See ``overload`` above."""
+    with open_plant(sizes.backbone, min(sizes.num_tasks, 20)) as plant:
+        capacity = _warm_up(plant, sizes)
+        before = memory_bytes()
+        with Background(memory_bytes, 0.5) as seen:
+            load = _open(plant, zipf(plant.tasks, make_pictures()), 5.0 * capacity.rate, sizes.long_s)
+        peak = max(seen, default=before)
+        after = _closed(plant, zipf(plant.tasks, make_pictures()), sizes, sizes.round_s)
+    goodput = len(load.seconds) / sizes.long_s
+    _add(
+        report,
+        sizes,
+        "overload",
+        {"open loop, a second": round(5.0 * capacity.rate, 1)},
+        [_ratio("goodput", "capacity", [goodput], [capacity.rate], GOAL_OVERLOAD)],
+        {
+            **load.facts(),
+            "generator behind at worst, s": round(load.late_s, 3),
+            "MiB before": before >> 20,
+            "MiB at most": peak >> 20,
+            "answers a second, afterwards": round(after.rate, 1),
+        },
+    )
+
+
+def measure_soak(report: Report, sizes: ServeSizes) -> None:
+    """See ``soak`` above. The first tenth is not counted: memory settles first."""
+    with open_plant(sizes.backbone, min(sizes.num_tasks, 20)) as plant:
+        rate = _SHARE * _warm_up(plant, sizes).rate
+        requests = zipf(plant.tasks, make_pictures())
+        _open(plant, requests, rate, sizes.soak_s / 10)
+        before = memory_bytes()
+        with promotions(plant, int(sizes.soak_s / 5), sizes.soak_s):
+            load = _open(plant, requests, rate, sizes.soak_s, plant.is_whole)
+        after = memory_bytes()
+    _add(
+        report,
+        sizes,
+        "soak",
+        {"open loop, a second": round(rate, 1), "seconds": sizes.soak_s},
+        [_ratio("1 / memory after", "before", [1.0 / after], [1.0 / before], GOAL_SOAK)],
+        {**load.facts(), "failed": load.num_failed, "MiB before": before >> 20, "MiB after": after >> 20},
+    )
+
+
+PARTS: dict[str, Callable[[Report, ServeSizes], None]] = {
+    "mix": measure_mix,
+    "engine": measure_engine,
+    "swap": measure_swap,
+    "kill": measure_kill,
+    "overload": measure_overload,
+    "soak": measure_soak,
+}
+
+
+def _warm_up(plant: ServePlant, sizes: ServeSizes) -> Load:
+    """What the endpoint can do, once it is warm."""
+    _closed(plant, zipf(plant.tasks, make_pictures()), sizes, sizes.round_s / 2)
+    return _closed(plant, zipf(plant.tasks, make_pictures()), sizes, sizes.round_s)
+
+
+def _closed(plant: ServePlant, requests: Iterator[Request], sizes: ServeSizes, duration_s: float) -> Load:
+    load = closed_loop(plant.url, requests, num_clients=sizes.num_clients, duration_s=duration_s)
+    assert load.seconds, f"nothing was answered: {load.statuses}"
+    return load
+
+
+def _open(
+    plant: ServePlant, requests: Iterator[Request], rate: float, duration_s: float, check: Any = None
+) -> Load:
+    return open_loop(plant.url, requests, rate=rate, duration_s=duration_s, check=check)
+
+
+def _interleave(
+    rows: dict[str, Iterator[Request]], rounds: int, measure: Callable[[Iterator[Request]], Load]
+) -> dict[str, list[Load]]:
+    found: dict[str, list[Load]] = {name: [] for name in rows}
+    names = list(rows)
+    for number in range(rounds):
+        for name in names if number % 2 else reversed(names):
+            found[name].append(measure(rows[name]))
+    return found
+
+
+def _ratio(of: str, against: str, ours: list[float], theirs: list[float], goal: float | None) -> Ratio:
+    paired = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    low, _, high = statistics.quantiles(paired, n=4, method="inclusive") if len(paired) > 1 else paired * 3
+    return Ratio(of=of, against=against, speed=statistics.median(paired), low=low, high=high, goal=goal)
+
+
+def _add(
+    report: Report,
+    sizes: ServeSizes,
+    part: str,
+    settings: dict[str, Any],
+    ratios: list[Ratio],
+    facts: dict[str, Any],
+) -> None:
+    report.add(
+        Case(
+            settings={"part": part, "backbone": sizes.backbone, **settings},
+            rounds=sizes.rounds,
+            seconds={},
+            ratios=ratios,
+            facts=facts,
+        )
+    )

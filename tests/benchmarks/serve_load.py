@@ -1,0 +1,200 @@
+"""Load on an endpoint: an open loop, whose requests come when they come, or clients one after another.
+
+In an open loop a request's time counts from when it was due, not from when it could be sent: an endpoint that
+stalls does not slow down those that measure it (no coordinated omission).
+"""
+
+import asyncio
+import itertools
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+__all__ = ["Load", "Request", "closed_loop", "open_loop", "zipf"]
+
+_LONGEST_S = 60.0
+# As the client of ``orchestrator.client`` does: what may pass is asked again.
+_PASSING = frozenset({429, 502, 503, 504})
+_PAUSE_S = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is sent.
+
+    Attributes:
+        task: That is asked.
+        content: An image file.
+    """
+
+    task: str
+    content: bytes
+
+
+@dataclass
+class Load:
+    """What came of it.
+
+    Attributes:
+        seconds: Of each request that was answered with 200, in order of their ends.
+        statuses: Of all; 0 for a connection that broke.
+        refusals: The first body with each status but 200.
+        mixed: Replies whose parts do not belong together.
+        took_s: From the first request to the last reply.
+        num_retries: Requests that were sent once more.
+        late_s: By how much the generator itself was behind, at worst.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    refusals: dict[int, str] = field(default_factory=dict)
+    mixed: list[Mapping[str, Any]] = field(default_factory=list)
+    took_s: float = 0.0
+    num_retries: int = 0
+    late_s: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Answers a second."""
+        return len(self.seconds) / self.took_s
+
+    @property
+    def num_failed(self) -> int:
+        """Requests that ended in anything but an answer."""
+        return sum(self.statuses.values()) - self.statuses[200]
+
+    def percentile_s(self, share: float) -> float:
+        """The time within which that share of the answers came."""
+        ranked = sorted(self.seconds)
+        return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
+
+    def facts(self) -> dict[str, Any]:
+        """For a report."""
+        found: dict[str, Any] = {
+            "answers a second": round(self.rate, 1),
+            "statuses": {str(status): number for status, number in sorted(self.statuses.items())},
+            "mixed": len(self.mixed),
+        }
+        if self.seconds:
+            for name, share in (("p50 s", 0.5), ("p90 s", 0.9), ("p99 s", 0.99)):
+                found[name] = round(self.percentile_s(share), 4)
+        if self.num_retries:
+            found["retries"] = self.num_retries
+        return found
+
+
+Check = Callable[[Mapping[str, Any], Mapping[str, str]], bool]
+
+
+def zipf(tasks: Sequence[str], contents: Sequence[bytes], seed: int = 0) -> Iterator[Request]:
+    """Requests without end, the task of rank r with a weight of 1/r."""
+    chance = random.Random(seed)
+    weights = list(itertools.accumulate(1.0 / rank for rank in range(1, len(tasks) + 1)))
+    while True:
+        for task in chance.choices(tasks, cum_weights=weights, k=1000):
+            yield Request(task=task, content=contents[chance.randrange(len(contents))])
+
+
+def open_loop(
+    url: str,
+    requests: Iterator[Request],
+    *,
+    rate: float,
+    duration_s: float,
+    check: Check | None = None,
+    patience_s: float = 0.0,
+    seed: int = 0,
+) -> Load:
+    """Send requests at random moments, ``rate`` a second on average (Poisson), whatever comes back.
+
+    Args:
+        url: Of the endpoint.
+        requests: To be sent.
+        rate: A second.
+        duration_s: Of sending; replies are waited for.
+        check: Whether a reply's parts belong together.
+        patience_s: For how long a request that may pass is sent again; its time goes on counting.
+        seed: Of the moments.
+    """
+
+    async def run() -> Load:
+        chance, load = random.Random(seed), Load()
+        async with _session() as session:
+            under_way: set[asyncio.Task[None]] = set()
+            start_s = due_s = time.perf_counter()
+            while due_s < start_s + duration_s:
+                await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
+                load.late_s = max(load.late_s, time.perf_counter() - due_s)
+                asking = _ask(session, url, next(requests), load, due_s, check, patience_s)
+                task = asyncio.create_task(asking)
+                under_way.add(task)
+                task.add_done_callback(under_way.discard)
+                due_s += chance.expovariate(rate)
+            await asyncio.gather(*under_way)
+            load.took_s = time.perf_counter() - start_s
+        return load
+
+    return asyncio.run(run())
+
+
+def closed_loop(
+    url: str, requests: Iterator[Request], *, num_clients: int, duration_s: float, check: Check | None = None
+) -> Load:
+    """Clients that each send a request once the one before is answered."""
+
+    async def run() -> Load:
+        load = Load()
+        start_s = time.perf_counter()
+
+        async def client(session: aiohttp.ClientSession) -> None:
+            while (now_s := time.perf_counter()) < start_s + duration_s:
+                await _ask(session, url, next(requests), load, now_s, check, 0.0)
+
+        async with _session() as session:
+            await asyncio.gather(*(client(session) for _ in range(num_clients)))
+            load.took_s = time.perf_counter() - start_s
+        return load
+
+    return asyncio.run(run())
+
+
+def _session() -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30.0)
+    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_LONGEST_S))
+
+
+async def _ask(
+    session: aiohttp.ClientSession,
+    url: str,
+    request: Request,
+    load: Load,
+    due_s: float,
+    check: Check | None,
+    patience_s: float,
+) -> None:
+    headers = {"Ship-Task": request.task, "Content-Type": "image/jpeg"}
+    while True:
+        status, body = 0, b""
+        try:
+            async with session.post(f"{url}/v1/predict", data=request.content, headers=headers) as reply:
+                status, body, found = reply.status, await reply.read(), reply.headers
+        except (aiohttp.ClientError, TimeoutError):
+            status = 0
+        may_pass = status == 0 or status in _PASSING
+        if not may_pass or time.perf_counter() - due_s >= patience_s:
+            break
+        load.num_retries += 1
+        await asyncio.sleep(_PAUSE_S)
+    load.statuses[status] += 1
+    if status != 200:
+        load.refusals.setdefault(status, body[:400].decode(errors="replace"))
+    else:
+        load.seconds.append(time.perf_counter() - due_s)
+        if check is not None and not check(answer := json.loads(body), found):
+            load.mixed.append(answer)

@@ -1,0 +1,193 @@
+"""An endpoint to measure: a store and a registry of its own in a temporary folder, with random prompts.
+
+It keeps which labels and digest belong to each version, so that a mixed reply shows.
+"""
+
+import io
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from orchestrator.serve.endpoint import Endpoint, start
+from orchestrator.serve.options import EngineOptions, Limits
+from orchestrator.settings import Settings
+from orchestrator.store.objects import open_objects
+from orchestrator.store.prompt_store import PromptStore
+from orchestrator.store.registry import Registry
+from ship.backbone import Backbone
+from ship.card import PromptCard
+from tests.benchmarks.synthetic import default_k, find_backbone, make_prompt
+from tests.unit.orchestrator.serve.factory import make_artifact
+
+__all__ = [
+    "ServePlant",
+    "draw_jpeg",
+    "open_plant",
+    "replica_pids",
+    "resident_bytes",
+    "wait_for_replicas",
+]
+
+
+@dataclass
+class ServePlant:
+    """What is served, and how to change it.
+
+    Attributes:
+        name: Of the backbone, for ``find_backbone``.
+        backbone: That serves.
+        settings: Where store and registry are.
+        tasks: Their names.
+        endpoint: Once it is started.
+    """
+
+    name: str
+    backbone: Backbone
+    settings: Settings
+    tasks: list[str] = field(default_factory=list)
+    endpoint: Endpoint | None = None
+    _versions: dict[tuple[str, int], tuple[str, frozenset[str]]] = field(default_factory=dict)
+
+    @property
+    def store(self) -> PromptStore:
+        """Of prompts."""
+        return PromptStore(open_objects(self.settings.store))
+
+    @property
+    def url(self) -> str:
+        """Of the endpoint."""
+        assert self.endpoint is not None
+        return self.endpoint.url
+
+    def add_tasks(self, num_tasks: int) -> None:
+        """Publish and register that many tasks, each with a champion."""
+        registry = Registry(self.settings.tracking_uri)
+        for number in range(num_tasks):
+            task = f"line-{number:04d}"
+            version = self.add_version(registry, task, seed=number, is_new=True)
+            registry.set_champion(task, version)
+            self.tasks.append(task)
+
+    def add_version(
+        self, registry: Registry, task: str, seed: int, num_classes: int = 4, *, is_new: bool = False
+    ) -> int:
+        """Publish a random prompt as the next version of a task."""
+        prompt = make_prompt(self.backbone, seed, default_k(self.name), num_classes).requires_grad_(False)
+        files = make_artifact(self.backbone, task, seed=seed, prompt=prompt)
+        published = self.store.publish(task, f"{seed:064x}", files)
+        found = registry.register(
+            task,
+            digest=published.digest,
+            source=published.uri,
+            run_id=None,
+            metrics={},
+            tags={},
+            is_new=is_new,
+        )
+        labels = PromptCard.from_json(files["prompt.json"]).labels
+        self._versions[task, found.version] = published.digest, frozenset(labels)
+        return found.version
+
+    def is_whole(self, reply: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
+        """Whether labels, version and digest of a reply belong together, in the body and in the headers."""
+        digest, labels = self._versions.get((reply["task"], reply["version"]), ("", frozenset()))
+        return (
+            reply["digest"] == digest
+            and set(reply["probabilities"]) == labels
+            and headers["Ship-Task"] == reply["task"]
+            and headers["Ship-Version"] == str(reply["version"])
+            and headers["Ship-Digest"] == digest
+        )
+
+
+@contextmanager
+def open_plant(
+    name: str,
+    num_tasks: int,
+    *,
+    num_replicas: int = 1,
+    options: EngineOptions | None = None,
+    limits: Limits | None = None,
+    settings: Settings | None = None,
+) -> Iterator[ServePlant]:
+    """A plant whose endpoint answers, by default on a folder of its own; everything ends with the block."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ship-serve-")))
+        settings = settings or Settings.from_env({}, home=str(folder / "home"))
+        plant = ServePlant(name=name, backbone=find_backbone(name, torch.device("cpu")), settings=settings)
+        plant.add_tasks(num_tasks)
+        plant.endpoint = stack.enter_context(
+            start(
+                settings,
+                backbone=plant.backbone,
+                port=0,
+                num_replicas=num_replicas,
+                num_cpus_per_replica=_threads(num_replicas),
+                options=options,
+                limits=limits,
+            )
+        )
+        yield plant
+
+
+def draw_jpeg(seed: int, size: tuple[int, int] = (640, 480)) -> bytes:
+    """A picture with soft shapes and some grain, as a JPEG of about 40 KB; ``size`` is width and height."""
+    chance = np.random.default_rng(seed)
+    shapes = Image.fromarray(chance.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(size)
+    grain = chance.normal(0.0, 4.0, (size[1], size[0], 1))
+    pixels = (np.asarray(shapes) + grain).clip(0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def _threads(num_replicas: int) -> int:
+    return max(1, (os.cpu_count() or 1) // num_replicas)
+
+
+def replica_pids(part: str = "ServeReplica:ship:Engine") -> list[int]:
+    """Processes of this Ray by what Ray calls them, such as ``ServeReplica:ship:Engine``."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                title = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if title.startswith("ray::") and part in title:
+                found.append(int(folder.name))
+    return sorted(found)
+
+
+def resident_bytes(pids: list[int]) -> int:
+    """Of all these processes, a page that is shared counting once for each."""
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                total += int(line.split()[1]) << 10
+    return total
+
+
+def wait_for_replicas(num_replicas: int, timeout_s: float, gone: int) -> float:
+    """Seconds until that many engines run and ``gone`` is none of them.
+
+    Raises:
+        TimeoutError: They do not.
+    """
+    start_s = time.monotonic()
+    while time.monotonic() - start_s < timeout_s:
+        pids = replica_pids()
+        if gone not in pids and len(pids) >= num_replicas:
+            return time.monotonic() - start_s
+        time.sleep(0.2)
+    raise TimeoutError(f"expected {num_replicas} engines after {timeout_s:.0f} s, found {replica_pids()}")

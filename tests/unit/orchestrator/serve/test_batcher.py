@@ -1,0 +1,175 @@
+"""Rows of any tasks end in batches: in turn, in time, within the bounds, each with its own reply."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from orchestrator.serve.batcher import Batcher, LateError, QueueFullError
+
+
+class Engine:
+    """Answers a row with itself, one batch at a time, when it is let; keeps what came together."""
+
+    def __init__(self, *, is_open: bool = True) -> None:
+        self.batches: list[list[str]] = []
+        self.open = asyncio.Event()
+        self.error: Exception | None = None
+        if is_open:
+            self.open.set()
+
+    async def __call__(self, rows: list[str]) -> Sequence[str]:
+        self.batches.append(rows)
+        await self.open.wait()
+        if self.error is not None:
+            raise self.error
+        return [row.upper() for row in rows]
+
+
+def play(scene: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(scene(), 30.0))
+
+
+def make(engine: Engine, *, max_rows: int = 4, max_waiting: int = 8) -> Batcher[str, str]:
+    return Batcher(engine, max_rows=max_rows, max_waiting=max_waiting, max_wait_s=0.0)
+
+
+async def ask(batcher: Batcher[str, str], row: str, patience_s: float = 20.0) -> str:
+    """Ask for a row that is named after its task, as in ``a1``."""
+    return (await batcher.submit(row[0], row, patience_s)).reply
+
+
+async def start(batcher: Batcher[str, str], *rows: str) -> list[asyncio.Task[str]]:
+    tasks = [asyncio.create_task(ask(batcher, row)) for row in rows]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return tasks
+
+
+def test_each_row_gets_its_own_reply():
+    async def scene() -> None:
+        batcher = make(Engine())
+        assert await asyncio.gather(*(ask(batcher, row) for row in ("a1", "b1", "a2"))) == [
+            "A1",
+            "B1",
+            "A2",
+        ]
+
+    play(scene)
+
+
+def test_what_comes_during_a_pass_goes_together_and_in_turn():
+    async def scene() -> None:
+        engine = Engine(is_open=False)
+        batcher = make(engine)
+        replies = await start(batcher, "a1")
+        replies += await start(batcher, "a2", "a3", "a4", "a5", "b1")
+        assert batcher.num_waiting == 5
+        engine.open.set()
+        await asyncio.gather(*replies)
+        assert engine.batches == [["a1"], ["a2", "b1", "a3", "a4"], ["a5"]]
+
+    play(scene)
+
+
+def test_a_full_queue_turns_away_the_flood_and_nobody_else():
+    async def scene() -> None:
+        engine = Engine(is_open=False)
+        batcher = make(engine, max_waiting=3)
+        replies = await start(batcher, "x1")
+        replies += await start(batcher, "a1", "a2", "a3", "a4", "b1")
+        engine.open.set()
+        found = await asyncio.gather(*replies, return_exceptions=True)
+        assert [reply if isinstance(reply, str) else type(reply) for reply in found] == [
+            "X1",
+            "A1",
+            "A2",
+            QueueFullError,
+            QueueFullError,
+            "B1",
+        ]
+
+    play(scene)
+
+
+def test_a_row_whose_time_is_up_is_told_so_and_takes_no_place():
+    async def scene() -> None:
+        engine = Engine(is_open=False)
+        batcher = make(engine)
+        (first,) = await start(batcher, "a1")
+        with pytest.raises(LateError):
+            await ask(batcher, "a2", patience_s=0.01)
+        assert batcher.num_waiting == 0
+        engine.open.set()
+        assert await first == "A1"
+        assert engine.batches == [["a1"]]
+
+    play(scene)
+
+
+def test_who_hangs_up_is_not_answered():
+    async def scene() -> None:
+        engine = Engine(is_open=False)
+        batcher = make(engine)
+        first, second, third = await start(batcher, "a1", "a2", "a3")
+        # All three came before the first pass began; ask for more behind it.
+        fourth, fifth = await start(batcher, "a4", "a5")
+        fourth.cancel()
+        await asyncio.gather(fourth, return_exceptions=True)
+        engine.open.set()
+        assert await asyncio.gather(first, second, third, fifth) == ["A1", "A2", "A3", "A5"]
+        assert engine.batches == [["a1", "a2", "a3"], ["a5"]]
+
+    play(scene)
+
+
+def test_a_batch_that_fails_fails_alone():
+    async def scene() -> None:
+        engine = Engine()
+        batcher = make(engine)
+        engine.error = ZeroDivisionError()
+        with pytest.raises(ZeroDivisionError):
+            await ask(batcher, "a1")
+        engine.error = None
+        assert await ask(batcher, "a2") == "A2"
+
+    play(scene)
+
+
+def test_a_wrong_number_of_replies_is_an_error_and_no_end():
+    async def scene() -> None:
+        replies: list[list[str]] = [[], ["A2"]]
+
+        async def answer(rows: list[str]) -> Sequence[str]:
+            return replies.pop(0)
+
+        batcher: Batcher[str, str] = Batcher(answer, max_rows=4, max_waiting=4, max_wait_s=0.0)
+        with pytest.raises(ValueError, match="zip"):
+            await ask(batcher, "a1")
+        assert await ask(batcher, "a2") == "A2"
+
+    play(scene)
+
+
+def test_a_batch_waits_for_rows_that_are_on_their_way():
+    async def scene() -> None:
+        engine = Engine()
+        now_s = 0.0
+        batcher: Batcher[str, str] = Batcher(
+            engine, max_rows=4, max_waiting=8, max_wait_s=10.0, clock=lambda: now_s
+        )
+        # Rows come each 0.1 s, and a pass takes 1 s whatever it has: seen by the clock, which stands still.
+        for number in range(50):
+            batcher._wait.note_arrival(number * 0.1)
+        for num_rows in (1, 2, 3) * 5:
+            batcher._wait.note_pass(num_rows, 1.0)
+        now_s = 4.95
+        first, second, third, fourth = await start(batcher, "a1", "a2", "a3", "a4")
+        assert await asyncio.gather(first, second, third, fourth) == ["A1", "A2", "A3", "A4"]
+        (early,) = await start(batcher, "b1")
+        assert engine.batches == [["a1", "a2", "a3", "a4"]]
+        (late,) = await start(batcher, "b2")
+        assert await asyncio.gather(early, late) == ["B1", "B2"]
+        assert engine.batches[1] == ["b1", "b2"]
+
+    play(scene)

@@ -1,0 +1,223 @@
+"""Tokens are made, renewed and taken away, also by two at once, and no secret is ever kept."""
+
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import ManifestError, ObjectConflict, StoreError
+from orchestrator.store.object_store import StoredObject
+from orchestrator.store.objects import ObjectStore, open_objects
+from orchestrator.store.prompt_store import MAX_TOKENS_BYTES, PromptStore
+from orchestrator.store.token_changes import change_tokens, create_token, revoke_token, rotate_token
+from orchestrator.store.tokens import MAX_SECRETS, Scope, Tokens, parse_token
+
+LINE_1 = Scope(predict=("line-1-*",))
+
+
+def is_good(tokens: Tokens, text: str, now_s: float) -> bool:
+    """Whether a token's text is accepted."""
+    parsed = parse_token(text)
+    assert parsed is not None
+    found = tokens.find(parsed[0])
+    return found is not None and found[2].is_made_of(parsed[1]) and found[2].is_live(now_s)
+
+
+def test_a_new_token_is_good_until_it_expires() -> None:
+    tokens, made = create_token(Tokens(), "plc", LINE_1, now_s=10.0, lifetime_s=5.0)
+    assert is_good(tokens, made.text, 14.9)
+    assert not is_good(tokens, made.text, 15.0)
+    assert tokens.by_name["plc"].scope == LINE_1
+    assert not is_good(tokens, made.text[:-1] + ("0" if made.text[-1] != "0" else "1"), 11.0)
+    forever, made = create_token(tokens, "ops", Scope(admin=True), now_s=10.0)
+    assert is_good(forever, made.text, 1e12)
+
+
+def test_the_secret_is_in_nothing_that_is_kept_or_shown() -> None:
+    tokens, made = create_token(Tokens(), "plc", LINE_1, now_s=10.0)
+    _, secret = parse_token(made.text) or ("", "")
+    assert len(bytes.fromhex(secret)) * 8 == 256
+    assert secret.encode() not in tokens.to_json()
+    assert secret not in repr(tokens)
+    assert secret not in repr(made)
+
+
+@pytest.mark.parametrize(
+    ("name", "scope", "said"),
+    [
+        ("Line 1", LINE_1, "token name 'Line 1'"),
+        ("plc", Scope(predict=("Line*",)), "--predict 'Line\\*'"),
+        ("plc", Scope(), "good for nothing"),
+    ],
+)
+def test_bad_names_and_scopes_are_refused(name: str, scope: Scope, said: str) -> None:
+    with pytest.raises(ManifestError, match=said):
+        create_token(Tokens(), name, scope, now_s=1.0)
+
+
+def test_a_name_is_taken_until_its_token_has_expired() -> None:
+    tokens, old = create_token(Tokens(), "plc", LINE_1, now_s=10.0, lifetime_s=5.0)
+    with pytest.raises(StoreError, match="ship token rotate plc"):
+        create_token(tokens, "plc", LINE_1, now_s=14.0)
+    tokens, new = create_token(tokens, "plc", LINE_1, now_s=15.0)
+    assert is_good(tokens, new.text, 16.0)
+    assert not is_good(tokens, old.text, 14.0)
+
+
+def test_a_rotated_token_keeps_its_scope_and_length_of_life() -> None:
+    tokens, old = create_token(Tokens(), "plc", LINE_1, now_s=10.0, lifetime_s=100.0)
+    tokens, new = rotate_token(tokens, "plc", now_s=50.0)
+    assert tokens.by_name["plc"].scope == LINE_1
+    assert not is_good(tokens, old.text, 50.0)
+    assert is_good(tokens, new.text, 149.0)
+    assert not is_good(tokens, new.text, 150.0)
+    tokens, newest = rotate_token(tokens, "plc", now_s=200.0)
+    assert is_good(tokens, newest.text, 299.0), "one that has expired is renewed"
+
+
+def test_old_secrets_go_on_for_their_grace_and_no_longer() -> None:
+    tokens, first = create_token(Tokens(), "plc", LINE_1, now_s=0.0, lifetime_s=100.0)
+    tokens, second = rotate_token(tokens, "plc", now_s=10.0, grace_s=30.0)
+    assert is_good(tokens, first.text, 39.0)
+    assert not is_good(tokens, first.text, 40.0)
+    tokens, third = rotate_token(tokens, "plc", now_s=20.0, grace_s=1000.0)
+    assert not is_good(tokens, first.text, 40.0), "a longer grace gives nothing back"
+    assert is_good(tokens, second.text, 109.0)
+    assert not is_good(tokens, second.text, 110.0), "nor beyond its own end"
+    tokens, fourth = rotate_token(tokens, "plc", now_s=21.0)
+    assert [is_good(tokens, made.text, 21.0) for made in (first, second, third, fourth)] == [False] * 3 + [
+        True
+    ]
+    assert len(tokens.by_name["plc"].secrets) == 1
+
+
+def test_a_token_that_is_rotated_again_and_again_stays_readable() -> None:
+    tokens, _ = create_token(Tokens(), "plc", LINE_1, now_s=0.0)
+    for _ in range(2 * MAX_SECRETS):
+        tokens, made = rotate_token(tokens, "plc", now_s=1.0, grace_s=60.0)
+    assert Tokens.from_json(tokens.to_json()) == tokens
+    assert is_good(tokens, made.text, 2.0)
+
+
+def test_a_revoked_token_is_gone() -> None:
+    tokens, made = create_token(Tokens(), "plc", LINE_1, now_s=0.0)
+    tokens, _ = create_token(tokens, "ops", Scope(admin=True), now_s=0.0)
+    tokens, taken = revoke_token(tokens, "plc")
+    assert taken.scope == LINE_1
+    assert not is_good(tokens, made.text, 1.0)
+    assert list(tokens.by_name) == ["ops"]
+    for change in (revoke_token, partial(rotate_token, now_s=1.0)):
+        with pytest.raises(StoreError, match="no token 'plc'"):
+            change(tokens, "plc")
+
+
+def test_tokens_change_hands_by_etag(objects: ObjectStore) -> None:
+    store = PromptStore(objects)
+    first, _ = create_token(Tokens(), "plc", LINE_1, now_s=0.0)
+    second, _ = create_token(first, "ops", Scope(admin=True), now_s=0.0)
+    assert store.read_tokens() is None
+    etag = store.write_tokens(first, None)
+    assert store.read_tokens() == (first, etag)
+    newer = store.write_tokens(second, etag)
+    assert store.read_tokens() == (second, newer)
+    with pytest.raises(ObjectConflict):
+        store.write_tokens(first, etag)
+    with pytest.raises(ObjectConflict):
+        store.write_tokens(first, None)
+
+
+def test_more_than_can_be_read_again_is_not_written(objects: ObjectStore) -> None:
+    store = PromptStore(objects)
+    _, made = create_token(Tokens(), "plc", LINE_1, now_s=0.0)
+    many = Tokens(by_name={f"plc-{number}": made.token for number in range(8000)})
+    assert len(many.to_json()) > MAX_TOKENS_BYTES
+    with pytest.raises(StoreError, match=r"8000 tokens take .* `ship token revoke`"):
+        store.write_tokens(many, None)
+    assert store.read_tokens() is None
+    objects.put("tokens.json", many.to_json())
+    with pytest.raises(StoreError, match="at most"):
+        store.read_tokens()
+
+
+class Interrupted(PromptStore):
+    """A store that somebody else writes to, once, right before we do."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        super().__init__(objects)
+        self.other: PromptStore | None = PromptStore(objects)
+
+    def write_tokens(self, tokens: Tokens, if_match: str | None) -> str:
+        other, self.other = self.other, None
+        if other is not None:
+            make(other, "ops")
+        return super().write_tokens(tokens, if_match)
+
+
+def make(store: PromptStore, name: str) -> None:
+    change_tokens(store, lambda tokens: create_token(tokens, name, LINE_1, now_s=0.0))
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_who_loses_a_race_changes_what_the_other_wrote(objects: ObjectStore, is_first: bool) -> None:
+    if not is_first:
+        make(PromptStore(objects), "plc-0")
+    make(Interrupted(objects), "plc-1")
+    found = PromptStore(objects).read_tokens()
+    assert found is not None
+    assert sorted(found[0].by_name) == ["ops", *([] if is_first else ["plc-0"]), "plc-1"]
+
+
+def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
+    store = PromptStore(open_objects(str(tmp_path)))
+    names = [f"plc-{number}" for number in range(6)]
+    threads = [threading.Thread(target=make, args=(store, name)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = store.read_tokens()
+    assert found is not None
+    assert sorted(found[0].by_name) == names
+
+
+class LosesReplies:
+    """A store that writes, and then tells that somebody else was faster."""
+
+    def __init__(self) -> None:
+        self.tokens: Tokens | None = None
+
+    def read_tokens(self) -> tuple[Tokens, str] | None:
+        return None if self.tokens is None else (self.tokens, "1")
+
+    def write_tokens(self, tokens: Tokens, if_match: str | None) -> str:
+        self.tokens = tokens
+        raise ObjectConflict("there is one already")
+
+
+def test_a_write_that_meets_itself_is_done() -> None:
+    store = LosesReplies()
+    made = change_tokens(store, lambda tokens: create_token(tokens, "plc", LINE_1, now_s=0.0))
+    assert store.tokens is not None
+    assert is_good(store.tokens, made.text, 1.0)
+
+
+class NeverFirst(LosesReplies):
+    """A store that somebody else always writes to first."""
+
+    def write_tokens(self, tokens: Tokens, if_match: str | None) -> str:
+        raise ObjectConflict("another writer changed it meanwhile")
+
+
+def test_who_always_loses_is_told() -> None:
+    with pytest.raises(ObjectConflict, match="try again"):
+        change_tokens(NeverFirst(), lambda tokens: create_token(tokens, "plc", LINE_1, now_s=0.0))
+
+
+def test_a_damaged_file_is_told_and_stays(tmp_path: Path) -> None:
+    objects = open_objects(str(tmp_path))
+    objects.put("tokens.json", b"{")
+    with pytest.raises(StoreError, match="tokens: not JSON"):
+        change_tokens(PromptStore(objects), lambda tokens: create_token(tokens, "plc", LINE_1, now_s=0.0))
+    assert isinstance(found := objects.get("tokens.json"), StoredObject)
+    assert found.data == b"{"
