@@ -22,6 +22,7 @@ from orchestrator.serve.routes.health import HealthRoutes
 from orchestrator.serve.routes.open_inference import OpenInferenceRoutes
 from orchestrator.serve.routes.predict import PredictRoute
 from orchestrator.serve.routes.tasks import TaskRoutes
+from orchestrator.serve.shadow import Shadows
 from ship.backbone import BackboneInfo
 
 __all__ = ["BACKBONE_HEADER", "DIGEST_HEADER", "make_app"]
@@ -38,7 +39,7 @@ def make_app(
         limits: What the door lets in.
         drain: Closes it.
     """
-    front = Front(engine=engine, backbone=backbone, limits=limits or Limits())
+    front = Front(engine=engine, backbone=backbone, limits=limits or Limits(), shadows=Shadows(engine))
     # Pages of documentation would load their scripts from a foreign host, and the document is our own. A
     # redirect would repeat what a client says its host is.
     app = FastAPI(openapi_url=None, redirect_slashes=False)

@@ -30,6 +30,7 @@ from orchestrator.serve.metrics import Metrics
 from orchestrator.serve.options import Limits
 from orchestrator.serve.problems import Problem
 from orchestrator.serve.request_clock import RequestClock
+from orchestrator.serve.shadow import Shadows
 from ship.backbone import BackboneInfo
 from ship.errors import ImageError
 from ship.images import decode_image
@@ -48,12 +49,14 @@ class Front:
         engine: That answers.
         backbone: That the engine runs; says how images are resized.
         limits: What the door lets in.
+        shadows: What is compared with a champion's answers.
         metrics: Where it is counted.
     """
 
     engine: Engine
     backbone: BackboneInfo
     limits: Limits
+    shadows: Shadows
     metrics: Metrics = field(default_factory=Metrics)
 
     def admit(self, request: Request, task: str) -> str:

@@ -23,9 +23,9 @@ _STATE = {
     "wanted_version": 3,
     "wanted_digest": _DIGEST[::-1],
     "problem": "prompt.json: it was changed",
-    "canary": None,
-    "shadow_version": None,
+    "canary": {"version": 4, "share": 0.05},
 }
+_SHADOW = {"version": 5, "compared": 0, "agreed": 0, "mean_difference": None}
 _IMAGE_TYPES = (
     "image/jpeg",
     "image/png",
@@ -190,7 +190,11 @@ _LIST = {
     "tags": ["tasks"],
     "parameters": parameters(),
     "responses": {
-        "200": json_response("TaskList", "Ship-Backbone", answer={"backbone": _BACKBONE, "tasks": [_STATE]}),
+        "200": json_response(
+            "TaskList",
+            "Ship-Backbone",
+            answer={"backbone": _BACKBONE, "tasks": [{**_STATE, "shadow_version": 5}]},
+        ),
         **problem_responses("busy", "unavailable"),
     },
 }
@@ -201,7 +205,9 @@ _SHOW = {
     "parameters": parameters("task"),
     "responses": {
         "200": json_response(
-            "Task", "Ship-Backbone", answer={"backbone": _BACKBONE, **_STATE, "labels": ["good", "bad"]}
+            "Task",
+            "Ship-Backbone",
+            answer={"backbone": _BACKBONE, **_STATE, "shadow": _SHADOW, "labels": ["good", "bad"]},
         ),
         **problem_responses("task-invalid", "task-unknown", "busy", "unavailable"),
     },

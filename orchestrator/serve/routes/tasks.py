@@ -37,7 +37,10 @@ class TaskRoutes:
         state = await self._front.ask(self._front.engine.task(self._front.admit(request, task)))
         if state is None:
             raise unknown_task(f"task {task!r} is not in the catalog")
-        body = {"backbone": self._front.describe_backbone(), **_describe(state)}
+        described = _describe(state)
+        del described["shadow_version"]
+        shadow = self._front.shadows.describe(task, state.shadow_version)
+        body = {"backbone": self._front.describe_backbone(), **described, "shadow": shadow}
         return JSONResponse(body, headers=self._front.headers())
 
 
