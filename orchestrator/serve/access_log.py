@@ -31,7 +31,7 @@ _DIGEST_CHARS = 12
 
 
 def note(request: Request, **facts: Any) -> None:
-    """Keep facts of a request for its line: ``token`` (its id), ``task``, ``digest``, ``bytes_in``, ``stages_s``..."""
+    """Keep facts of a request for its line: ``token`` (its id), ``task``, ``digest``, ``stages_s``, ..."""
     request.scope.setdefault(_NOTES, {}).update(facts)
 
 
