@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.errors import ServeError, StoreError
 from orchestrator.serve import endpoint
-from orchestrator.serve.address import is_loopback
+from orchestrator.serve.address import choose_port, is_loopback
 from orchestrator.serve.endpoint import check_access, start
 from orchestrator.settings import Settings
 from orchestrator.store.objects import open_objects
@@ -14,6 +14,7 @@ from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.token_changes import change_tokens, create_token, revoke_token
 from orchestrator.store.tokens import Scope
 from ship.backbone import Backbone
+from tests.console import run_ship
 
 
 @pytest.fixture
@@ -88,3 +89,26 @@ def test_a_start_without_a_token_ends_before_ray_or_the_registry_is_touched(
         start(settings, backbone=backbone, port=0)
     with pytest.raises(AssertionError, match="nothing may be started"):
         start(settings, backbone=backbone, port=0, auth=False)
+
+
+@pytest.mark.parametrize(("flags", "auth"), [([], True), (["--no-auth"], False)])
+def test_only_a_flag_turns_access_control_off(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], auth: bool
+) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(
+        "orchestrator.serve.run.serve_forever", lambda settings, **options: asked.append(options)
+    )
+    assert run_ship(monkeypatch, "serve", *flags) == 0
+    assert [options["auth"] for options in asked] == [auth]
+
+
+def test_ship_serve_without_a_token_says_what_to_do(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("orchestrator.serve.run.load_backbone", lambda spec: backbone)
+    port = str(choose_port("127.0.0.1"))
+    assert run_ship(monkeypatch, "--home", str(tmp_path), "serve", "--port", port) == 1
+    printed = capsys.readouterr().err
+    assert "ship token create NAME --predict '*'" in printed
+    assert "--no-auth" in printed
