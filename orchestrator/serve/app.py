@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 
 from orchestrator.serve.access_log import AccessLog
 from orchestrator.serve.admission import Admission, AdmissionGate
+from orchestrator.serve.auth import KnownTokens, RequireToken
 from orchestrator.serve.drain import Drain, DrainGate
 from orchestrator.serve.engine_api import Engine
 from orchestrator.serve.front import BACKBONE_HEADER, DIGEST_HEADER, Front
@@ -29,7 +30,11 @@ __all__ = ["BACKBONE_HEADER", "DIGEST_HEADER", "make_app"]
 
 
 def make_app(
-    engine: Engine, backbone: BackboneInfo, limits: Limits | None = None, drain: Drain | None = None
+    engine: Engine,
+    backbone: BackboneInfo,
+    limits: Limits | None = None,
+    drain: Drain | None = None,
+    tokens: KnownTokens | None = None,
 ) -> FastAPI:
     """The ASGI application.
 
@@ -38,6 +43,7 @@ def make_app(
         backbone: That the engine runs; says how images are resized.
         limits: What the door lets in.
         drain: Closes it.
+        tokens: Of those who may ask; None lets anybody.
     """
     front = Front(engine=engine, backbone=backbone, limits=limits or Limits(), shadows=Shadows(engine))
     # Pages of documentation would load their scripts from a foreign host, and the document is our own. A
@@ -47,6 +53,8 @@ def make_app(
     # From the innermost to the outermost: whatever answers is counted, named and logged.
     app.add_middleware(CatchUnexpected)
     app.add_middleware(AdmissionGate, admission=Admission(front.limits), limits=front.limits)
+    # Strangers take no places from those who may ask.
+    app.add_middleware(RequireToken, known=tokens)
     app.add_middleware(DrainGate, drain=drain or Drain())
     app.add_middleware(CountRequests, metrics=front.metrics)
     app.add_middleware(AccessLog)

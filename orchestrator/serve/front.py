@@ -9,6 +9,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from orchestrator.serve.access_log import note
+from orchestrator.serve.auth import principal_of
 from orchestrator.serve.door import (
     TASK_HEADER,
     VERSION_HEADER,
@@ -63,9 +64,10 @@ class Front:
         """Return ``task`` if this request may name it: the one place that every route and item goes through.
 
         Raises:
-            Problem: 400, it is no task name.
+            Problem: 400, it is no task name; 403, whoever asks may not ask it.
         """
         note(request, task=check_task(task))
+        principal_of(request).check_may_predict(task)
         return task
 
     def clock(self, request: Request) -> RequestClock:
