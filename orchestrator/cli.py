@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from orchestrator import cli_gc, cli_predict, cli_rollout, cli_runs, tables
+from orchestrator import cli_explain, cli_gc, cli_predict, cli_rollout, cli_runs, tables
 from orchestrator.cli_options import request_options, selection_options
 from orchestrator.errors import ManifestError, OrchestratorError
 from orchestrator.output import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, Output
@@ -316,7 +316,13 @@ def bench(arguments: tuple[str, ...]) -> None:
     run_benchmark(arguments)
 
 
-for command in (*cli_runs.COMMANDS, *cli_rollout.COMMANDS, cli_gc.gc, cli_predict.predict):
+for command in (
+    *cli_runs.COMMANDS,
+    *cli_rollout.COMMANDS,
+    cli_gc.gc,
+    cli_predict.predict,
+    cli_explain.explain,
+):
     cli.add_command(command)
 
 

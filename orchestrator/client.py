@@ -11,9 +11,8 @@ again for a while.
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -21,10 +20,11 @@ import httpx
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
+from orchestrator.client_questions import Attention, Question, batch_form, content_of
 from orchestrator.errors import ServeError
 from orchestrator.names import is_task_name
 
-__all__ = ["Client", "EndpointError", "Prediction", "ServedTask"]
+__all__ = ["Attention", "Client", "EndpointError", "Prediction", "Question", "ServedTask"]
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _PASSING_STATUSES = frozenset({429, 502, 503, 504})
@@ -148,19 +148,55 @@ class Client:
             EndpointError: It was refused, or nobody answered in time.
             OSError: The file cannot be read.
         """
-        _check_task(task)
-        content = image if isinstance(image, bytes) else Path(image).read_bytes()
-        headers = {"Ship-Task": task, "Content-Type": "application/octet-stream"}
-        if version is not None:
-            headers["Ship-Version"] = str(version)
-        reply = self._ask("POST", "/v1/predict", content=content, headers=headers)
-        names = ("task", "version", "digest", "label", "probabilities")
-        return _read(
-            reply,
-            lambda body: Prediction(
-                **{name: body[name] for name in names}, backbone=reply.headers["Ship-Backbone"]
-            ),
-        )
+        reply = self._ask("POST", "/v1/predict", **_question(task, image, version))
+        return _read(reply, lambda body: _read_prediction(body, reply))
+
+    def predict_batch(self, questions: Sequence[Question]) -> list[Prediction | EndpointError]:
+        """Ask any tasks about any images, all at once. What is refused stops no other question.
+
+        Args:
+            questions: At least one, and no more than the endpoint takes at a time (256, about 64 images).
+
+        Returns:
+            For each question its answer, or why there is none.
+
+        Raises:
+            EndpointError: All of it was refused, or nobody answered in time.
+            OSError: A file cannot be read.
+        """
+        for question in questions:
+            _check_task(question.task)
+        reply = self._ask("POST", "/v1/predict:batch", files=batch_form(questions))
+        answers = _read(reply, lambda body: [_read_item(item, reply) for item in body["items"]])
+        if len(answers) != len(questions):
+            raise EndpointError(f"{reply.url} gave {len(answers)} answers to {len(questions)} questions")
+        return answers
+
+    def explain(
+        self, task: str, image: bytes | str | os.PathLike[str], *, version: int | None = None
+    ) -> bytes:
+        """Where a task makes the network look, drawn beside where it looks without: a PNG.
+
+        Args:
+            task: Its name.
+            image: As for ``predict``.
+            version: As for ``predict``.
+
+        Raises:
+            EndpointError: It was refused, or nobody answered in time.
+            OSError: The file cannot be read.
+        """
+        reply = self._ask("POST", "/v1/explain", **_question(task, image, version, accept="image/png"))
+        if reply.headers.get("Content-Type") != "image/png":
+            raise _foreign(reply)
+        return reply.content
+
+    def attention(
+        self, task: str, image: bytes | str | os.PathLike[str], *, version: int | None = None
+    ) -> Attention:
+        """The same in numbers; see ``explain``."""
+        question = _question(task, image, version, accept="application/json")
+        return _read(self._ask("POST", "/v1/explain", **question), Attention.from_body)
 
     def tasks(self) -> list[ServedTask]:
         """All tasks, by name.
@@ -229,6 +265,32 @@ def _check_task(task: str) -> str:
     return task
 
 
+def _question(
+    task: str, image: bytes | str | os.PathLike[str], version: int | None, accept: str | None = None
+) -> dict[str, Any]:
+    """Headers and body of a request about one image."""
+    headers = {"Ship-Task": _check_task(task), "Content-Type": "application/octet-stream"}
+    if version is not None:
+        headers["Ship-Version"] = str(version)
+    if accept is not None:
+        headers["Accept"] = accept
+    return {"content": content_of(image), "headers": headers}
+
+
+def _read_prediction(body: Mapping[str, Any], reply: httpx.Response) -> Prediction:
+    names = ("task", "version", "digest", "label", "probabilities")
+    return Prediction(**{name: body[name] for name in names}, backbone=reply.headers["Ship-Backbone"])
+
+
+def _read_item(item: Mapping[str, Any], reply: httpx.Response) -> Prediction | EndpointError:
+    if "error" not in item:
+        return _read_prediction(item, reply)
+    problem = item["error"]
+    return EndpointError(
+        f"{problem['title']}: {problem['detail']}", int(problem["status"]), _kind(str(problem["type"]))
+    )
+
+
 def _read_task(value: Mapping[str, Any]) -> ServedTask:
     # A newer endpoint may say more.
     known = {field.name: value[field.name] for field in fields(ServedTask) if field.name in value}
@@ -240,9 +302,11 @@ def _read(reply: httpx.Response, read: Callable[[Any], _Value]) -> _Value:
     try:
         return read(reply.json())
     except (ValueError, KeyError, TypeError) as error:
-        raise EndpointError(
-            f"{reply.url} answered what no endpoint of ship answers: {reply.text[:200]!r}"
-        ) from error
+        raise _foreign(reply) from error
+
+
+def _foreign(reply: httpx.Response) -> EndpointError:
+    return EndpointError(f"{reply.url} answered what no endpoint of ship answers: {reply.text[:200]!r}")
 
 
 def _refusal(reply: httpx.Response) -> EndpointError:
@@ -257,9 +321,13 @@ def _refusal(reply: httpx.Response) -> EndpointError:
     return EndpointError(
         f"{title}: {detail}" if detail else str(title),
         reply.status_code,
-        type_.removeprefix(_TYPE_PREFIX) if type_.startswith(_TYPE_PREFIX) else None,
+        _kind(type_),
         _seconds(reply.headers.get("Retry-After")),
     )
+
+
+def _kind(type_: str) -> str | None:
+    return type_.removeprefix(_TYPE_PREFIX) if type_.startswith(_TYPE_PREFIX) else None
 
 
 def _seconds(text: str | None) -> float | None:

@@ -60,7 +60,7 @@ class OpenInferenceRoutes:
         num_labels = len(state.labels) or -1
         body = {
             "name": task,
-            "versions": [] if state.version is None else [str(state.version)],
+            "versions": [str(number) for number in _answering(state)],
             "platform": _PLATFORM,
             "inputs": [
                 {
@@ -81,7 +81,7 @@ class OpenInferenceRoutes:
     async def model_ready(self, request: Request, task: str, version: str | None = None) -> Response:
         """Whether a task is answered for."""
         state = await self._state(request, task, version)
-        if state.version is None:
+        if not _answering(state):
             raise self._front.unavailable(
                 "task-not-loaded", "The task is not served now", state.problem or "it is being loaded"
             )
@@ -124,8 +124,10 @@ class OpenInferenceRoutes:
         state = await self._front.ask(self._front.engine.task(task))
         if state is None:
             raise unknown_task(f"task {task!r} is not in the catalog")
-        if number is not None and number != state.version:
-            detail = f"version {number} of task {task!r} is not served; version {state.version} is"
+        answering = _answering(state)
+        if number is not None and number not in answering:
+            others = ", ".join(map(str, answering)) or "none"
+            detail = f"version {number} of task {task!r} is not served; of its versions, these are: {others}"
             raise Problem(404, "version-not-served", "That version is not served", detail)
         return state
 
@@ -145,6 +147,15 @@ class OpenInferenceRoutes:
             detail = "the task's version changed while its images were being answered; ask again"
             raise self._front.unavailable("version-changed", "The version changed", detail)
         return answers
+
+
+def _answering(state: TaskState) -> list[int]:
+    """The versions that are answered for: also one that is not in memory now, if it can be loaded."""
+    champion = state.version
+    if champion is None and state.problem is None:
+        champion = state.wanted_version
+    found = [champion, None if state.canary is None else state.canary.version]
+    return [number for number in found if number is not None]
 
 
 def _check_content_type(request: Request) -> None:

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Response
 
-from orchestrator.client import Client, EndpointError
+from orchestrator.client import Client, EndpointError, Prediction, Question
 from orchestrator.serve.app import make_app
 from orchestrator.serve.engine_api import EngineBusyError, Refusal
 from orchestrator.serve.options import Limits
@@ -135,6 +135,80 @@ def test_an_endpoint_of_somebody_else_is_told() -> None:
             assert (refused.value.status, refused.value.kind) == (418, None)
     finally:
         endpoint.close()
+
+
+def test_a_batch_is_answered_in_order_and_sends_each_image_once(
+    client: Client, engine: FakeEngine, tmp_path: Path
+) -> None:
+    (tmp_path / "cap.png").write_bytes(PNG)
+    other = draw_png(1)
+    questions = [
+        Question(task="bolts", image=tmp_path / "cap.png", version=2),
+        Question(task="nuts", image=PNG),
+        Question(task="caps", image=other, key="line 7"),
+        Question(task="bolts", image=b"GIF89a"),
+    ]
+    first, unknown, third, broken = client.predict_batch(questions)
+    assert first == client.predict("bolts", PNG)
+    assert isinstance(third, Prediction)
+    assert third.task == "caps"
+    assert isinstance(unknown, EndpointError)
+    assert (unknown.status, unknown.kind) == (404, "task-unknown")
+    assert "task 'nuts' is not in the catalog" in str(unknown)
+    assert isinstance(broken, EndpointError)
+    assert (broken.status, broken.kind) == (415, "image-unsupported")
+    assert engine.num_images[0] == 2
+    assert [(ask.task, ask.version, ask.key) for ask in engine.asks[:3]] == [
+        ("bolts", 2, None),
+        ("nuts", None, None),
+        ("caps", None, "line 7"),
+    ]
+
+
+def test_a_batch_that_is_refused_as_a_whole(client: Client, engine: FakeEngine) -> None:
+    with pytest.raises(EndpointError, match="at least one item") as refused:
+        client.predict_batch([])
+    assert (refused.value.status, refused.value.kind) == (400, "json-invalid")
+    with pytest.raises(EndpointError, match="no task name"):
+        client.predict_batch([Question(task="../bolts", image=PNG)])
+    engine.error = EngineBusyError("100 requests wait")
+    with pytest.raises(EndpointError, match="asked"):
+        client.predict_batch([Question(task="bolts", image=PNG)])
+
+
+def test_an_explanation_in_a_picture_and_in_numbers(client: Client, engine: FakeEngine) -> None:
+    assert client.explain("bolts", PNG, version=2).startswith(b"\x89PNG")
+    found = client.attention("bolts", PNG)
+    assert (found.task, found.version, found.distance) == ("bolts", 2, 0.5)
+    assert found.attention == ((0.25, 0.25), (0.25, 0.25))
+    assert found.bare_attention == ((0.5, 0.0), (0.0, 0.5))
+    assert [ask.version for ask in engine.asks] == [2, None]
+    engine.refusal = Refusal(reason="unknown_task", detail="task 'bolts' is not in the catalog")
+    with pytest.raises(EndpointError, match="not in the catalog"):
+        client.explain("bolts", PNG)
+
+
+def test_ship_explain(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "cap.png"
+    image.write_bytes(PNG)
+    monkeypatch.setenv("SHIP_URL", url)
+
+    assert run_ship(monkeypatch, "explain", "bolts", str(image), "-o", str(tmp_path / "heat.png")) == 0
+    assert "heat.png" in capsys.readouterr().out
+    assert (tmp_path / "heat.png").read_bytes().startswith(b"\x89PNG")
+    assert run_ship(monkeypatch, "explain", "bolts", str(image)) == 0
+    assert (tmp_path / "cap-bolts.png").exists()
+    assert image.read_bytes() == PNG
+    capsys.readouterr()
+
+    before = sorted(tmp_path.iterdir())
+    assert run_ship(monkeypatch, "explain", "bolts", str(image), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["distance"] == 0.5
+    assert sorted(tmp_path.iterdir()) == before
+    assert run_ship(monkeypatch, "explain", "../bolts", str(image)) == 1
+    assert "no task name" in capsys.readouterr().err
 
 
 def test_it_loads_nothing_heavy() -> None:

@@ -12,7 +12,6 @@ from PIL import Image as PillowImage
 from orchestrator.serve.engine_api import (
     Answer,
     Ask,
-    CanaryState,
     Explanation,
     Image,
     Readiness,
@@ -101,6 +100,17 @@ def draw_png(seed: int = 0, size: tuple[int, int] = (40, 30)) -> bytes:
     return file.getvalue()
 
 
+BOLTS = TaskState(
+    task="bolts",
+    version=2,
+    digest="d" * 64,
+    labels=("good", "bad"),
+    wanted_version=3,
+    wanted_digest="e" * 64,
+    problem="prompt.json: it was changed",
+)
+
+
 @dataclass
 class FakeEngine:
     """Serves version 2 of the task ``bolts``, or raises or refuses what it is told to.
@@ -111,7 +121,7 @@ class FakeEngine:
     error: Exception | None = None
     refusal: Refusal | None = None
     takes_s: float = 0.0
-    served_version: int | None = 2
+    state: TaskState = field(default_factory=lambda: BOLTS)
     asked: list[tuple[Image, str, int | None]] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
     patience_s: list[float] = field(default_factory=list)
@@ -162,29 +172,15 @@ class FakeEngine:
 
     async def tasks(self) -> list[TaskState]:
         self._raise()
-        return [self._state]
+        return [self.state]
 
     async def task(self, name: str) -> TaskState | None:
         self._raise()
-        return self._state if name == "bolts" else None
+        return self.state if name == "bolts" else None
 
     async def readiness(self) -> Readiness:
         self._raise()
         return Readiness(ready=self.refusal is None, detail="1 tasks are served", num_served=1)
-
-    @property
-    def _state(self) -> TaskState:
-        return TaskState(
-            task="bolts",
-            version=self.served_version,
-            digest="d" * 64,
-            labels=("good", "bad"),
-            wanted_version=3,
-            wanted_digest="e" * 64,
-            problem="prompt.json: it was changed",
-            canary=CanaryState(version=4, share=0.05),
-            shadow_version=5,
-        )
 
     def _raise(self) -> None:
         if self.error is not None:

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError, RayActorError
 from ray.serve.exceptions import BackPressureError
 
-from orchestrator.serve.engine_api import EngineBusyError, EngineUnavailableError, Readiness
+from orchestrator.serve.engine_api import Ask, EngineBusyError, EngineUnavailableError, Readiness
 from orchestrator.serve.engine_client import RayEngine
 
 READY = Readiness(ready=True, detail="")
@@ -75,3 +76,18 @@ def test_an_engine_that_does_not_answer_is_given_up():
 def test_errors_of_its_own_code_are_passed_on():
     with pytest.raises(ZeroDivisionError):
         ask(Handle(ZeroDivisionError(), READY))
+
+
+def test_an_explanation_is_asked_for_with_all_that_was_said():
+    seen: list[tuple[object, ...]] = []
+
+    class Explains:
+        class explain:  # noqa: N801 - a method of a handle
+            @staticmethod
+            async def remote(*args: object) -> str:
+                seen.append(args)
+                return "explained"
+
+    image_3HW, ask_ = np.zeros((3, 2, 2), dtype=np.uint8), Ask(task="bolts", version=2, key="k")
+    assert asyncio.run(RayEngine(Explains(), 30.0).explain(image_3HW, ask_, 1.5)) == "explained"
+    assert seen == [(image_3HW, ask_, 1.5)]

@@ -1,13 +1,14 @@
 """The Open Inference Protocol: metadata, health, both kinds of tensors, and errors as it words them."""
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from orchestrator.serve.engine_api import Answer, EngineBusyError, Refusal
+from orchestrator.serve.engine_api import Answer, CanaryState, EngineBusyError, Refusal
 from ship.backbone import Backbone
 from ship.images import decode_image
 from tests.unit.orchestrator.serve.caller import PNG, Caller
@@ -67,11 +68,28 @@ def test_a_task_is_a_model(call: Caller, path: str) -> None:
     assert call("GET", f"{path}/ready").json() == {"name": "bolts", "ready": True}
 
 
+def test_versions_that_answer(call: Caller) -> None:
+    """What gave way to other prompts is loaded when asked; what could not be loaded is not."""
+    state = call.engine.state
+    for served, problem, canary, versions in (
+        (2, None, CanaryState(version=5, share=0.1), ["2", "5"]),
+        (None, None, None, ["3"]),
+        (None, "it was changed", None, []),
+    ):
+        call.engine.state = replace(state, version=served, problem=problem, canary=canary)
+        assert call("GET", "/v2/models/bolts").json()["versions"] == versions
+        ready = call("GET", "/v2/models/bolts/ready")
+        if versions:
+            assert ready.json() == {"name": "bolts", "ready": True}
+        else:
+            assert "it was changed" in assert_error(ready, 503)
+
+
 @pytest.mark.parametrize("path", ["/v2/models/{}", "/v2/models/{}/ready"])
 def test_models_that_are_none(call: Caller, path: str) -> None:
     assert "not in the catalog" in assert_error(call("GET", path.format("nuts")), 404)
     assert "Not a task name" in assert_error(call("GET", path.format("Bolts")), 400)
-    assert "version 2 is" in assert_error(call("GET", path.format("bolts/versions/3")), 404)
+    assert "these are: 2" in assert_error(call("GET", path.format("bolts/versions/3")), 404)
     assert "whole number" in assert_error(call("GET", path.format("bolts/versions/latest")), 400)
     assert_error(call("GET", path.format("bolts") + "/more"), 404)
 

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -148,7 +149,7 @@ def _other_version(sent: Sent, engine: FakeEngine) -> None:
 def _not_loaded(sent: Sent, engine: FakeEngine) -> None:
     engine.refusal = Refusal(reason="not_loaded", detail="it is being loaded")
     if sent.path.endswith("/ready"):
-        engine.served_version = None
+        engine.state = replace(engine.state, version=None)
         sent.path = sent.path.replace("/versions/2", "")
 
 

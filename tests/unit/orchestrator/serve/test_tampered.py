@@ -1,4 +1,4 @@
-"""Artifacts that were tampered with, through the real loader: refused with a reason, and the old one serves.
+"""Tampered artifacts through the real loader: refused with a reason, and the old one serves.
 
 Some have digests that no longer fit. The others are by somebody who knew the format and wrote all digests
 anew, the catalog's included, so that only a deeper check can tell.

@@ -1,0 +1,134 @@
+"""From a request to a real replica and back, without Ray between them: all routes agree on one image."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from orchestrator.serve import engine
+from orchestrator.serve.app import make_app
+from orchestrator.serve.engine import EngineReplica
+from orchestrator.serve.options import EngineOptions
+from orchestrator.store.catalog import Catalog, CatalogEntry
+from orchestrator.store.local import LocalObjects
+from orchestrator.store.prompt_store import PromptStore
+from ship.backbone import Backbone
+from ship.explain import explain
+from ship.images import decode_image
+from ship.runtime import Runtime
+from tests.unit.orchestrator.serve.factory import draw_png, make_artifact, make_labels, make_prompt
+
+FIRST, SECOND = draw_png(1), draw_png(2)
+# Batches of other sizes sum in another order.
+CLOSE = 1e-5
+
+
+@pytest.fixture
+def replica(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineReplica:
+    monkeypatch.setattr(engine.ray, "get", lambda held: held)
+    store = PromptStore(LocalObjects(tmp_path))
+    entries = {}
+    for seed, task in enumerate(("bolts", "nuts"), start=1):
+        artifact = make_artifact(backbone, task, num_classes=seed + 1, seed=seed)
+        entries[task] = CatalogEntry(
+            version=seed, digest=store.publish(task, f"{seed}" * 64, artifact).digest
+        )
+    store.write_catalog(Catalog(entries=entries), if_match=None)
+    header, arrays = backbone.to_arrays()
+    return EngineReplica(header, [arrays], str(tmp_path), 1, EngineOptions(slot_bytes=16 << 20))
+
+
+def converse(
+    replica: EngineReplica, backbone: Backbone, talk: Callable[[httpx.AsyncClient], Awaitable[None]]
+) -> None:
+    """All requests in one event loop, as in an ingress."""
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(make_app(replica, backbone.info))
+        async with httpx.AsyncClient(transport=transport, base_url="http://ship") as client:
+            await talk(client)
+
+    asyncio.run(run())
+
+
+async def predict(client: httpx.AsyncClient, task: str, image: bytes) -> dict[str, Any]:
+    reply = await client.post("/v1/predict", content=image, headers={"Ship-Task": task})
+    assert reply.status_code == 200, reply.text
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+def test_a_batch_says_what_predictions_say(replica: EngineReplica, backbone: Backbone) -> None:
+    async def talk(client: httpx.AsyncClient) -> None:
+        items = [
+            {"image": image, "task": task}
+            for image in ("first", "second")
+            for task in ("bolts", "nuts", "caps")
+        ]
+        document = (None, json.dumps({"items": items}), "application/json")
+        reply = await client.post(
+            "/v1/predict:batch", files={"request": document, "first": FIRST, "second": SECOND}
+        )
+        assert reply.status_code == 200, reply.text
+        for item, answer in zip(items, reply.json()["items"], strict=True):
+            if item["task"] == "caps":
+                assert answer["error"]["status"] == 404
+                continue
+            alone = await predict(client, item["task"], {"first": FIRST, "second": SECOND}[item["image"]])
+            assert (answer["label"], answer["digest"]) == (alone["label"], alone["digest"])
+            assert answer["probabilities"] == pytest.approx(alone["probabilities"], abs=CLOSE)
+
+    converse(replica, backbone, talk)
+
+
+def test_tensors_say_what_predictions_say(replica: EngineReplica, backbone: Backbone) -> None:
+    async def talk(client: httpx.AsyncClient) -> None:
+        alone = [await predict(client, "nuts", image) for image in (FIRST, SECOND)]
+        files = [base64.b64encode(image).decode() for image in (FIRST, SECOND)]
+        pixels = [
+            decode_image(image, size=backbone.image_size, interpolation=backbone.interpolation).tolist()
+            for image in (FIRST, SECOND)
+        ]
+        for datatype, shape, data in (("BYTES", [2], files), ("UINT8", [2, 3, 32, 32], pixels)):
+            tensor = {"name": "image", "datatype": datatype, "shape": shape, "data": data}
+            reply = await client.post("/v2/models/nuts/versions/2/infer", json={"inputs": [tensor]})
+            assert reply.status_code == 200, reply.text
+            found = {output["name"]: output for output in reply.json()["outputs"]}
+            assert found["labels"]["data"] == sorted(make_labels("nuts", 3, 2))
+            rows = np.reshape(found["probabilities"]["data"], found["probabilities"]["shape"])
+            for row, label, answer in zip(rows, found["label"]["data"], alone, strict=True):
+                assert label == answer["label"]
+                by_label = dict(zip(found["labels"]["data"], row, strict=True))
+                assert by_label == pytest.approx(answer["probabilities"], abs=CLOSE)
+
+    converse(replica, backbone, talk)
+
+
+def test_an_explanation_is_that_of_the_prompt_that_answers(
+    replica: EngineReplica, backbone: Backbone
+) -> None:
+    runtime = Runtime(backbone, capacity_bytes=16 << 20)
+    slot = runtime.insert(make_prompt(backbone, 3, seed=2))
+    image_3HW = decode_image(FIRST, size=backbone.image_size, interpolation=backbone.interpolation)
+    expected = explain(runtime, image_3HW, slot)
+
+    async def talk(client: httpx.AsyncClient) -> None:
+        headers = {"Ship-Task": "nuts", "Accept": "application/json"}
+        found = (await client.post("/v1/explain", content=FIRST, headers=headers)).json()
+        answer = await predict(client, "nuts", FIRST)
+        assert (found["version"], found["digest"]) == (answer["version"], answer["digest"])
+        np.testing.assert_allclose(found["attention"], expected.prompted_YX.numpy(), atol=1e-6)
+        np.testing.assert_allclose(found["bare_attention"], expected.bare_YX.numpy(), atol=1e-6)
+        assert found["distance"] == pytest.approx(expected.distance, abs=1e-5)
+        other = await client.post("/v1/explain", content=FIRST, headers={**headers, "Ship-Version": "7"})
+        assert other.status_code == 404
+        unknown = await client.post("/v1/explain", content=FIRST, headers={**headers, "Ship-Task": "caps"})
+        assert unknown.json()["type"].endswith("task-unknown")
+
+    converse(replica, backbone, talk)
