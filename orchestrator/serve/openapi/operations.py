@@ -23,9 +23,8 @@ _STATE = {
     "wanted_version": 3,
     "wanted_digest": _DIGEST[::-1],
     "problem": "prompt.json: it was changed",
-    "canary": {"version": 4, "share": 0.05},
+    "canary": None,
 }
-_SHADOW = {"version": 5, "compared": 0, "agreed": 0, "mean_difference": None}
 _IMAGE_TYPES = (
     "image/jpeg",
     "image/png",
@@ -193,7 +192,7 @@ _LIST = {
         "200": json_response(
             "TaskList",
             "Ship-Backbone",
-            answer={"backbone": _BACKBONE, "tasks": [{**_STATE, "shadow_version": 5}]},
+            answer={"backbone": _BACKBONE, "tasks": [{**_STATE, "shadow_version": None}]},
         ),
         **problem_responses("busy", "unavailable"),
     },
@@ -207,7 +206,7 @@ _SHOW = {
         "200": json_response(
             "Task",
             "Ship-Backbone",
-            answer={"backbone": _BACKBONE, **_STATE, "shadow": _SHADOW, "labels": ["good", "bad"]},
+            answer={"backbone": _BACKBONE, **_STATE, "shadow": None, "labels": ["good", "bad"]},
         ),
         **problem_responses("task-invalid", "task-unknown", "busy", "unavailable"),
     },

@@ -191,14 +191,14 @@ def _tasks() -> dict[str, Any]:
             "description": "Why that one, or its canary or shadow, is not served, if it was tried.",
         },
         "canary": {
-            "type": ["object", "null"],
-            "description": "A version that takes a share of the requests.",
-            "properties": {"version": _VERSION, "share": {"type": "number"}},
-            "required": ["version", "share"],
-            "additionalProperties": False,
+            "oneOf": [{"type": "null"}, _object({"version": _VERSION, "share": _SHARE})],
+            "description": "The version that takes a share of the requests, if any.",
         },
     }
-    shadow_version = {**maybe_version, "description": "Is asked beside it, and answers nobody."}
+    shadow_version = {
+        **maybe_version,
+        "description": "The version that is asked beside it and answers nobody, if any.",
+    }
     shadow = {
         "type": ["object", "null"],
         "description": "A version that is asked beside it, and how the two compare in this process.",

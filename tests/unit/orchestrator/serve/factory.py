@@ -12,7 +12,6 @@ from PIL import Image as PillowImage
 from orchestrator.serve.engine_api import (
     Answer,
     Ask,
-    CanaryState,
     Explanation,
     Image,
     Readiness,
@@ -109,8 +108,6 @@ BOLTS = TaskState(
     wanted_version=3,
     wanted_digest="e" * 64,
     problem="prompt.json: it was changed",
-    canary=CanaryState(version=4, share=0.05),
-    shadow_version=5,
 )
 
 
