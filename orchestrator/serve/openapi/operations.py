@@ -25,6 +25,7 @@ _STATE = {
     "problem": "prompt.json: it was changed",
     "canary": None,
     "shadow_version": None,
+    "others": [1],
 }
 _IMAGE_TYPES = (
     "image/jpeg",

@@ -200,6 +200,11 @@ def _tasks() -> dict[str, Any]:
             **maybe_version,
             "description": "The version that is asked beside it and answers nobody, if any.",
         },
+        "others": {
+            "type": "array",
+            "items": _VERSION,
+            "description": "Versions that answer whoever asks for them by number.",
+        },
     }
     labels = {"labels": {"type": "array", "items": {"type": "string"}}}
     backbone = _object(

@@ -100,6 +100,7 @@ BOLTS = TaskState(
     wanted_version=3,
     wanted_digest="e" * 64,
     problem="prompt.json: it was changed",
+    others=(1,),
 )
 
 

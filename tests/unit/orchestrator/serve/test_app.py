@@ -120,6 +120,7 @@ def test_tasks_are_listed_with_what_is_wrong(call: Caller, backbone: Backbone):
             "problem": "prompt.json: it was changed",
             "canary": None,
             "shadow_version": None,
+            "others": [1],
         }
     ]
     assert call("GET", "/v1/tasks/bolts").json()["labels"] == ["good", "bad"]
