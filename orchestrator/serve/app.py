@@ -28,7 +28,12 @@ __all__ = ["BACKBONE_HEADER", "DIGEST_HEADER", "make_app"]
 
 
 def make_app(
-    engine: Engine, backbone: BackboneInfo, limits: Limits | None = None, drain: Drain | None = None
+    engine: Engine,
+    backbone: BackboneInfo,
+    limits: Limits | None = None,
+    drain: Drain | None = None,
+    *,
+    names_responses: bool = True,
 ) -> FastAPI:
     """The ASGI application.
 
@@ -37,6 +42,7 @@ def make_app(
         backbone: That the engine runs; says how images are resized.
         limits: What the door lets in.
         drain: Closes it.
+        names_responses: See ``AccessLog``.
     """
     front = Front(engine=engine, backbone=backbone, limits=limits or Limits())
     # Pages of documentation would load their scripts from a foreign host, and the document is our own. A
@@ -48,7 +54,7 @@ def make_app(
     app.add_middleware(AdmissionGate, admission=Admission(front.limits), limits=front.limits)
     app.add_middleware(DrainGate, drain=drain or Drain())
     app.add_middleware(CountRequests, metrics=front.metrics)
-    app.add_middleware(AccessLog)
+    app.add_middleware(AccessLog, names_responses=names_responses)
     install_problem_handlers(app)
     return app
 
