@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from orchestrator import cli_explain, cli_gc, cli_predict, cli_rollout, cli_runs, tables
+from orchestrator import cli_explain, cli_gc, cli_predict, cli_rollout, cli_runs, cli_token, tables
 from orchestrator.cli_options import request_options, selection_options
 from orchestrator.errors import ManifestError, OrchestratorError
 from orchestrator.output import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, Output
@@ -272,18 +272,27 @@ def rollback(output: Output, task: str, as_json: bool) -> None:
     type=click.Path(dir_okay=False),
     help="Append a JSON line for each request to this file.",
 )
+@click.option("--no-auth", is_flag=True, help="Let everybody who reaches it ask every task, without a token.")
 @click.pass_obj
 def serve(
-    output: Output, host: str, port: int, backbone: str, replicas: int, log_requests: str | None
+    output: Output,
+    host: str,
+    port: int,
+    backbone: str,
+    replicas: int,
+    log_requests: str | None,
+    no_auth: bool,
 ) -> None:
     """Answer for every task that has a champion, from one backbone. Ctrl-C drains and ends.
 
-    Which task a request means is said by its header Ship-Task.
+    Which task a request means is said by its header Ship-Task, who asks by a token of `ship token create`.
 
     \b
     Examples:
       ship serve
-      curl -H 'Ship-Task: bottle-caps' --data-binary @cap.png http://127.0.0.1:8000/v1/predict
+      ship serve --no-auth
+      curl -H "Authorization: Bearer $SHIP_TOKEN" -H 'Ship-Task: bottle-caps' \\
+        --data-binary @cap.png http://127.0.0.1:8000/v1/predict
     """
     from orchestrator.serve.options import Limits
     from orchestrator.serve.run import serve_forever
@@ -296,6 +305,7 @@ def serve(
         num_replicas=replicas,
         # Another process writes it, with a working folder of its own.
         limits=Limits(request_log=None if log_requests is None else os.path.abspath(log_requests)),
+        auth=not no_auth,
         on_ready=lambda url: output.out.print(f"Serving at {url} (Ctrl-C ends it)"),
     )
 
@@ -322,6 +332,7 @@ for command in (
     cli_gc.gc,
     cli_predict.predict,
     cli_explain.explain,
+    cli_token.token,
 ):
     cli.add_command(command)
 

@@ -42,7 +42,8 @@ def predict(
 ) -> None:
     """Ask TASK, at an endpoint of `ship serve`, about IMAGES.
 
-    An image that is refused stops no other; the exit status is then 1.
+    The token in SHIP_TOKEN says who asks; see `ship token create`. An image that is refused stops no other;
+    the exit status is then 1.
 
     \b
     Examples:

@@ -2,7 +2,7 @@
 
     from orchestrator.client import Client
 
-    with Client("http://127.0.0.1:8000") as client:
+    with Client("http://127.0.0.1:8000") as client:  # and the token in SHIP_TOKEN
         print(client.predict("bottle-caps", "cap.png").label)
 
 Asking changes nothing, so what may pass (a replica that died, a full queue, a task still loading) is asked
@@ -10,8 +10,9 @@ again for a while.
 """
 
 import os
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -31,6 +32,8 @@ _PASSING_STATUSES = frozenset({429, 502, 503, 504})
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _Value = TypeVar("_Value")
 _TYPE_PREFIX = "urn:ship:problem:"
+TOKEN_VARIABLE = "SHIP_TOKEN"
+_TOKEN = re.compile(r"[!-~]{1,4096}")
 
 
 class EndpointError(ServeError):
@@ -101,24 +104,47 @@ class ServedTask:
     labels: tuple[str, ...] = ()
 
 
+class _Bearer(httpx.Auth):
+    """Sends the token to one origin, and to no other: not even if somebody has redirects followed."""
+
+    def __init__(self, token: str, url: httpx.URL) -> None:
+        self._header = f"Bearer {token}"
+        self._origin = url.scheme, url.host, url.port
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Called by httpx for each request."""
+        if (request.url.scheme, request.url.host, request.url.port) == self._origin:
+            request.headers["Authorization"] = self._header
+        yield request
+
+
 class Client:
     """A connection to an endpoint; threads may share it.
 
     Args:
         url: Of the endpoint.
+        token: That says who asks; None for the one in SHIP_TOKEN, if there is one, and "" for none.
         timeout_s: Of one try.
         patience_s: No try starts later than this after the first.
 
     Raises:
-        EndpointError: It is no URL of HTTP.
+        EndpointError: It is no URL of HTTP, or the token cannot be one.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 30.0, patience_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        token: str | None = None,
+        *,
+        timeout_s: float = 30.0,
+        patience_s: float = 30.0,
+    ) -> None:
         if not url.startswith(("http://", "https://")):
             raise EndpointError(f"{url!r}: expected a URL such as {DEFAULT_URL}")
         self.url = url.rstrip("/")
         self._patience_s = patience_s
-        self._http = httpx.Client(base_url=self.url, timeout=timeout_s)
+        auth = _bearer(token, self.url)
+        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, auth=auth, follow_redirects=False)
 
     def __enter__(self) -> Self:
         """Nothing is asked yet."""
@@ -256,6 +282,16 @@ class Client:
             raise problem from error
 
 
+def _bearer(token: str | None, url: str) -> _Bearer | None:
+    text = (os.environ.get(TOKEN_VARIABLE, "") if token is None else token).strip()
+    if not text:
+        return None
+    # Never says what it found: that is a secret, or a part of one.
+    if not _TOKEN.fullmatch(text):
+        raise EndpointError(f"{TOKEN_VARIABLE}: expected one token such as ship_..., without spaces or lines")
+    return _Bearer(text, httpx.URL(url))
+
+
 def _check_task(task: str) -> str:
     if not is_task_name(task):
         raise EndpointError(
@@ -306,7 +342,7 @@ def _read(reply: httpx.Response, read: Callable[[Any], _Value]) -> _Value:
 
 
 def _foreign(reply: httpx.Response) -> EndpointError:
-    return EndpointError(f"{reply.url} answered what no endpoint of ship answers: {reply.text[:200]!r}")
+    return EndpointError(f"{reply.url} answered what no endpoint of ship answers: {_said(reply)!r}")
 
 
 def _refusal(reply: httpx.Response) -> EndpointError:
@@ -317,9 +353,10 @@ def _refusal(reply: httpx.Response) -> EndpointError:
         document = {}
     type_ = str(document.get("type", ""))
     title = document.get("title") or reply.reason_phrase
-    detail = document.get("detail") or reply.text[:200]
+    detail = document.get("detail") or _said(reply)
+    text = f"{title}: {detail}" if detail else str(title)
     return EndpointError(
-        f"{title}: {detail}" if detail else str(title),
+        _without_token(text, reply) + _advice(reply),
         reply.status_code,
         _kind(type_),
         _seconds(reply.headers.get("Retry-After")),
@@ -328,6 +365,28 @@ def _refusal(reply: httpx.Response) -> EndpointError:
 
 def _kind(type_: str) -> str | None:
     return type_.removeprefix(_TYPE_PREFIX) if type_.startswith(_TYPE_PREFIX) else None
+
+
+def _said(reply: httpx.Response) -> str:
+    """The beginning of a reply."""
+    return _without_token(reply.text, reply)[:200]
+
+
+def _without_token(text: str, reply: httpx.Response) -> str:
+    """A server of somebody else may repeat what it was sent."""
+    token = reply.request.headers.get("Authorization", "").removeprefix("Bearer ")
+    return text.replace(token, "(the token)") if token else text
+
+
+def _advice(reply: httpx.Response) -> str:
+    """What to do about a refusal of who asks."""
+    if reply.status_code == httpx.codes.UNAUTHORIZED:
+        is_sent = "Authorization" in reply.request.headers
+        found = "a token was sent, but it is not good" if is_sent else "no token was sent"
+        return f" ({found}; set {TOKEN_VARIABLE} to one of this endpoint)"
+    if reply.status_code == httpx.codes.FORBIDDEN:
+        return f" (set {TOKEN_VARIABLE} to a token that may; whoever runs the endpoint makes one)"
+    return ""
 
 
 def _seconds(text: str | None) -> float | None:

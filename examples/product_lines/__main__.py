@@ -21,6 +21,7 @@ from examples.product_lines.report import print_invitation, print_results
 
 HERE = Path(__file__).parent
 SHIP = str(Path(sys.executable).parent / "ship")
+TOKEN_NAME = "demo"
 
 
 def main() -> None:
@@ -39,16 +40,25 @@ def main() -> None:
     console.rule("ship tune manifest.yaml")
     subprocess.run([SHIP, "tune", str(folder / "manifest.yaml")], env=environment, check=True)
     listed = json.loads(subprocess.check_output([SHIP, "ls", "--json"], env=environment))
-    console.rule("ship serve")
+    console.rule("ship token, ship serve")
+    token = make_token(environment)
     with Endpoint([SHIP, "serve"], environment, folder / "serve.log") as endpoint:
         served = [row["task"] for row in listed if row["champion"]]
-        answers = ask(endpoint.url, folder / "data", served)
+        answers = ask(endpoint.url, token, folder / "data", served)
         console.rule("Results")
         print_results(console, listed, answers)
         console.print(f"{time.monotonic() - started_s:.0f} s in all.")
         if args.keep:
-            print_invitation(console, endpoint.url, folder, served[0])
+            print_invitation(console, endpoint.url, folder, served[0], TOKEN_NAME)
             endpoint.wait()
+
+
+def make_token(environment: dict[str, str]) -> str:
+    """A token for all tasks; a new one each time that the demo runs."""
+    listed = json.loads(subprocess.check_output([SHIP, "token", "ls", "--json"], env=environment))
+    is_there = any(row["name"] == TOKEN_NAME for row in listed)
+    command = ["rotate", TOKEN_NAME] if is_there else ["create", TOKEN_NAME, "--predict", "*"]
+    return subprocess.check_output([SHIP, "token", *command], env=environment, text=True).strip()
 
 
 def parse_arguments() -> argparse.Namespace:

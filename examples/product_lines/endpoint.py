@@ -72,7 +72,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def ask(url: str, data: Path, tasks: list[str]) -> dict[str, list[dict[str, Any]]]:
+def ask(url: str, token: str, data: Path, tasks: list[str]) -> dict[str, list[dict[str, Any]]]:
     """Ask for held-out pictures of all tasks in mixed order; answers by task, with the truth beside them."""
     chooser = random.Random(0)
     questions = [
@@ -82,7 +82,8 @@ def ask(url: str, data: Path, tasks: list[str]) -> dict[str, list[dict[str, Any]
     ]
     chooser.shuffle(questions)
     answers: dict[str, list[dict[str, Any]]] = {}
-    with httpx.Client(base_url=url, timeout=30) as client:
+    who = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=url, headers=who, timeout=30) as client:
         for task, picture in questions:
             headers = {"Ship-Task": task, "Content-Type": "image/png"}
             reply = client.post("/v1/predict", content=picture.read_bytes(), headers=headers)

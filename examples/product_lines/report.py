@@ -53,14 +53,17 @@ def print_results(
     )
 
 
-def print_invitation(console: Console, url: str, folder: Path, task: str) -> None:
+def print_invitation(console: Console, url: str, folder: Path, task: str, token_name: str) -> None:
     """How to go on from here."""
     picture = next((folder / "data" / task / "test").glob("*/*.png"))
     console.rule("The endpoint stays up until Ctrl-C")
     console.print(
-        f"curl -H 'Ship-Task: {task}' -H 'Content-Type: image/png' --data-binary @{picture} "
-        f"{url}/v1/predict\n"
-        f"SHIP_HOME={folder / '.ship'} ship ls\n"
+        f"export SHIP_HOME={folder / '.ship'}\n"
+        f"export SHIP_TOKEN=$(ship token rotate {token_name}); sleep 3   # until the endpoint has seen it\n"
+        f"ship predict {task} {picture} --url {url}\n"
+        f"curl -H \"Authorization: Bearer $SHIP_TOKEN\" -H 'Ship-Task: {task}' -H 'Content-Type: image/png' "
+        f"--data-binary @{picture} {url}/v1/predict\n"
+        "ship ls\n"
         f"mlflow ui --backend-store-uri sqlite:///{folder / '.ship' / 'mlflow.db'}",
         soft_wrap=True,
     )

@@ -6,8 +6,11 @@ decoded; ``front`` is what routes share; ``engine_client`` hands it to an ``engi
 that dies), which batches rows of any tasks and has ``answering`` run them in one forward pass; ``problems``
 words what goes wrong.
 
-A prompt's way: ``poller`` writes the registry's champions into the catalog, each engine's ``follower`` reads
-it, ``loader`` fetches and checks what is new, ``residency`` swaps it in.
+A prompt's way: ``poller`` writes the registry's champions, and what is tried beside them, into the catalog;
+each engine's ``follower`` reads it; ``loader`` fetches (through ``disk_cache``) and checks what is new;
+``residency`` swaps it in and says who answers: by ``champions``, what is wanted and what answers meanwhile,
+``loads``, one a prompt, ``prompt_memory``, who goes when there is no room, and ``canary``, which of two
+versions a key gets. ``shadow`` compares, once the reply is out.
 
 ``run`` is the command, ``endpoint`` starts and stops everything: a Ray (``session``), the ``deployments`` on
 it, and at the end ``drain``. Of all these, ``engine``, ``engine_client``, ``deployments``, ``session`` and

@@ -31,7 +31,7 @@ _DIGEST_CHARS = 12
 
 
 def note(request: Request, **facts: Any) -> None:
-    """Keep facts of a request for its line: ``task``, ``version``, ``digest``, ``bytes_in``, ``stages_s``."""
+    """Keep facts of a request for its line: ``token`` (its id), ``task``, ``digest``, ``stages_s``, ..."""
     request.scope.setdefault(_NOTES, {}).update(facts)
 
 
@@ -105,6 +105,7 @@ def _line(
         "method": scope["method"] if scope["method"] in _METHODS else "other",
         "route": template_of(scope["path"]),
         "status": status,
+        "token": notes.get("token"),
         "task": notes.get("task"),
         "version": notes.get("version"),
         "digest": digest[:_DIGEST_CHARS] if digest else None,

@@ -1,10 +1,11 @@
 """Where the endpoint listens: checked before anything is started."""
 
+import ipaddress
 import socket
 
 from orchestrator.errors import ServeError
 
-__all__ = ["check_port_is_free", "choose_port", "client_url"]
+__all__ = ["check_port_is_free", "choose_port", "client_url", "is_loopback"]
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
@@ -33,6 +34,14 @@ def client_url(host: str, port: int) -> str:
     """URL for clients on this machine."""
     host = _EVERYWHERE.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it; a name that is not known to be so may be reached by others."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.serve.engine_api import Answer, Image, Refusal
-from orchestrator.serve.residency import ServedTask
+from orchestrator.serve.served import ServedTask
 from ship.runtime import Runtime
 
 __all__ = ["Row", "answer_rows"]

@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 
 from orchestrator.serve.access_log import AccessLog
 from orchestrator.serve.admission import Admission, AdmissionGate
+from orchestrator.serve.auth import KnownTokens, RequireToken
 from orchestrator.serve.drain import Drain, DrainGate
 from orchestrator.serve.engine_api import Engine
 from orchestrator.serve.front import BACKBONE_HEADER, DIGEST_HEADER, Front
@@ -22,6 +23,7 @@ from orchestrator.serve.routes.health import HealthRoutes
 from orchestrator.serve.routes.open_inference import OpenInferenceRoutes
 from orchestrator.serve.routes.predict import PredictRoute
 from orchestrator.serve.routes.tasks import TaskRoutes
+from orchestrator.serve.shadow import Shadows
 from ship.backbone import BackboneInfo
 
 __all__ = ["BACKBONE_HEADER", "DIGEST_HEADER", "make_app"]
@@ -32,6 +34,7 @@ def make_app(
     backbone: BackboneInfo,
     limits: Limits | None = None,
     drain: Drain | None = None,
+    tokens: KnownTokens | None = None,
     *,
     names_responses: bool = True,
 ) -> FastAPI:
@@ -42,9 +45,10 @@ def make_app(
         backbone: That the engine runs; says how images are resized.
         limits: What the door lets in.
         drain: Closes it.
+        tokens: Of those who may ask; None lets anybody.
         names_responses: See ``AccessLog``.
     """
-    front = Front(engine=engine, backbone=backbone, limits=limits or Limits())
+    front = Front(engine=engine, backbone=backbone, limits=limits or Limits(), shadows=Shadows(engine))
     # Pages of documentation would load their scripts from a foreign host, and the document is our own. A
     # redirect would repeat what a client says its host is.
     app = FastAPI(openapi_url=None, redirect_slashes=False)
@@ -52,6 +56,8 @@ def make_app(
     # From the innermost to the outermost: whatever answers is counted, named and logged.
     app.add_middleware(CatchUnexpected)
     app.add_middleware(AdmissionGate, admission=Admission(front.limits), limits=front.limits)
+    # Strangers take no places from those who may ask.
+    app.add_middleware(RequireToken, known=tokens)
     app.add_middleware(DrainGate, drain=drain or Drain())
     app.add_middleware(CountRequests, metrics=front.metrics)
     app.add_middleware(AccessLog, names_responses=names_responses)

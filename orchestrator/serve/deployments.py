@@ -11,17 +11,19 @@ from ray.serve.exceptions import RayServeException
 
 from orchestrator.errors import ServeError
 from orchestrator.serve.engine import EngineReplica
+from orchestrator.serve.engine_api import TaskState
 from orchestrator.serve.ingress import Ingress
 from orchestrator.serve.options import EngineOptions, Limits
 from orchestrator.serve.poller import CatalogPoller
 from orchestrator.serve.session import Session
 from orchestrator.settings import Settings
 
-__all__ = ["APPLICATIONS", "Plan", "close_ingress", "deploy"]
+__all__ = ["APPLICATIONS", "Plan", "close_ingress", "deploy", "served_tasks"]
 
 APPLICATIONS = ("ship", "ship-poller")
 # Requests under way are given this long when a replica has to go.
 DRAIN_S = 20.0
+_ASK_S = 30.0
 _DRAIN_LOOK_S = 0.2
 _log = logging.getLogger(__name__)
 # Ray's own limits stand above ours, so that it is ours that refuse: with a reason, when to come again, and
@@ -40,6 +42,7 @@ class Plan:
             evenly, and takes one CPU of a cluster that others use too.
         options: Of the engines.
         limits: At the door.
+        auth: Whether a token is needed to ask.
     """
 
     session: Session
@@ -47,6 +50,7 @@ class Plan:
     num_cpus_per_replica: int | None
     options: EngineOptions
     limits: Limits
+    auth: bool
 
     @property
     def reserved_cpus(self) -> float:
@@ -80,7 +84,7 @@ def deploy(plan: Plan, settings: Settings, header: Mapping[str, Any], weights: S
     """
     options = replace(plan.options, cache=settings.cache, cache_bytes=settings.cache_bytes)
     engine = _engine(plan).bind(header, weights, settings.store, plan.num_threads, options)
-    ingress = _ingress(plan).bind(engine, header, plan.limits)
+    ingress = _ingress(plan).bind(engine, header, plan.limits, settings.store if plan.auth else None)
     poller = _poller().bind(settings.tracking_uri, settings.store)
     targets = [
         serve.RunTarget(ingress, name=APPLICATIONS[0], route_prefix="/"),
@@ -91,6 +95,21 @@ def deploy(plan: Plan, settings: Settings, header: Mapping[str, Any], weights: S
     except (RuntimeError, TimeoutError) as error:
         found = [app.message for app in serve.status().applications.values() if app.message]
         raise ServeError(f"the endpoint could not be deployed: {'; '.join(found) or error}") from error
+
+
+def served_tasks() -> list[TaskState]:
+    """What the endpoint serves, and what it cannot.
+
+    Raises:
+        ServeError: It does not say.
+    """
+    try:
+        states: list[TaskState] = (
+            serve.get_app_handle(APPLICATIONS[0]).tasks.remote().result(timeout_s=_ASK_S)
+        )
+    except (RayError, RayServeException, TimeoutError) as error:
+        raise ServeError(f"the endpoint does not say what it serves: {error}") from error
+    return states
 
 
 def close_ingress() -> None:

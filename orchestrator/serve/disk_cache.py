@@ -22,6 +22,8 @@ __all__ = ["DiskCache", "with_disk_cache"]
 FOLDER = "prompts"
 _SUFFIX = ".artifact"
 _MAX_HEADER_BYTES = 16 << 10
+# An artifact is a few hundred kilobytes: what is passed of the limit is small.
+_LOOK_EVERY = 64
 _log = logging.getLogger(__name__)
 
 
@@ -36,7 +38,7 @@ class DiskCache:
 
     def __init__(self, source: ArtifactSource, folder: Path, limit_bytes: int) -> None:
         self._source = source
-        self._files = BoundedFolder(folder, limit_bytes)
+        self._files = BoundedFolder(folder, limit_bytes, look_every=_LOOK_EVERY)
         self._warned = threading.Event()
 
     def fetch(self, digest: str) -> Mapping[str, bytes]:

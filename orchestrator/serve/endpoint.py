@@ -10,8 +10,9 @@ import httpx
 import ray
 
 from orchestrator.errors import ObjectConflict, RegistryError, ServeError
-from orchestrator.serve.address import check_port_is_free, choose_port, client_url
-from orchestrator.serve.deployments import APPLICATIONS, Plan, close_ingress, deploy
+from orchestrator.serve.address import check_port_is_free, choose_port, client_url, is_loopback
+from orchestrator.serve.deployments import APPLICATIONS, Plan, close_ingress, deploy, served_tasks
+from orchestrator.serve.engine_api import TaskState
 from orchestrator.serve.options import EngineOptions, Limits
 from orchestrator.serve.poller import reconcile
 from orchestrator.serve.session import ray_session, serve_session
@@ -63,6 +64,7 @@ def start(
     num_cpus_per_replica: int | None = None,
     options: EngineOptions | None = None,
     limits: Limits | None = None,
+    auth: bool = True,
     ready_timeout_s: float = 180.0,
 ) -> Endpoint:
     """Start the endpoint and wait until it answers.
@@ -70,24 +72,26 @@ def start(
     Args:
         settings: Where store, registry and Ray are.
         backbone: That serves. Tasks that were tuned on another one are reported, and not served.
-        host: Where to listen; loopback unless somebody wants otherwise, for there is no access control.
+        host: Where to listen; loopback unless somebody wants otherwise, for nothing is encrypted.
         port: Where to listen; 0 for any that is free.
         num_replicas: Engines.
         num_cpus_per_replica: Threads of each engine, and CPUs reserved for it; None shares a Ray of our own
             evenly, and takes one CPU of a cluster that others use too.
         options: Of the engines.
         limits: At the door.
+        auth: Whether a token of the store is needed to ask, see ``token_changes``.
         ready_timeout_s: For the engines to come up with all prompts loaded.
 
     Raises:
-        ServeError: The port is taken, Ray cannot be had, or the endpoint did not come up. Whatever was
-            started by then is stopped.
+        ServeError: The port is taken, there is no token, Ray cannot be had, or the endpoint did not come
+            up. Whatever was started by then is stopped.
         StoreError: The store cannot be reached.
     """
     is_joining = settings.ray_address is not None or ray.is_initialized()
     port = choose_port(host) if port == 0 else port
     if not is_joining:
         check_port_is_free(host, port)
+    check_access(PromptStore(open_objects(settings.store)), host, auth=auth)
     publish_first_catalog(settings)
     header, arrays = backbone.to_arrays()
     url = client_url(host, port)
@@ -105,15 +109,35 @@ def start(
                 num_cpus_per_replica=num_cpus_per_replica,
                 options=options or EngineOptions(),
                 limits=limits or Limits(),
+                auth=auth,
             ),
             settings,
             header,
             weights,
         )
         _wait_until_ready(url, ready_timeout_s, is_own=is_own)
-        _report_problems(url)
+        _report_problems(served_tasks(), url)
         stack.callback(close_ingress)
         return Endpoint(url, stack.pop_all())
+
+
+def check_access(store: PromptStore, host: str, *, auth: bool) -> None:
+    """Refuse to start an endpoint that nobody may ask, and warn of one that everybody may.
+
+    Raises:
+        ServeError: A token is needed, and there is none.
+        StoreError: The tokens cannot be read.
+    """
+    if not auth:
+        if not is_loopback(host):
+            _log.warning("no access control: whoever reaches %s may ask every task", host or "this machine")
+        return
+    found = store.read_tokens()
+    if found is None or not found[0].has_live(time.time()):
+        raise ServeError(
+            f"nobody could ask this endpoint: {store.url} has no valid token; make one with "
+            "`ship token create NAME --predict '*'`, or let everybody ask with --no-auth"
+        )
 
 
 def publish_first_catalog(settings: Settings) -> None:
@@ -153,14 +177,11 @@ def _wait_until_ready(url: str, timeout_s: float, *, is_own: bool) -> None:
     raise ServeError(f"{url}/readyz: not ready after {timeout_s:.0f} s: {problem[:500]}{hint}")
 
 
-def _report_problems(url: str) -> None:
-    tasks = httpx.get(f"{url}/v1/tasks", timeout=30.0, trust_env=False).json()["tasks"]
+def _report_problems(tasks: list[TaskState], url: str) -> None:
     if not tasks:
         _log.warning("no task has a champion yet; what is tuned and promoted from now on will be served")
-    refused = [task for task in tasks if task["problem"]]
+    refused = [task for task in tasks if task.problem]
     for task in refused[:_LISTED_PROBLEMS]:
-        _log.warning(
-            "task %s, version %d is not served: %s", task["task"], task["wanted_version"], task["problem"]
-        )
+        _log.warning("task %s, version %d is not served: %s", task.task, task.wanted_version, task.problem)
     if len(refused) > _LISTED_PROBLEMS:
         _log.warning("%d more tasks are not served; see %s/v1/tasks", len(refused) - _LISTED_PROBLEMS, url)

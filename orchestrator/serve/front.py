@@ -9,6 +9,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from orchestrator.serve.access_log import note
+from orchestrator.serve.auth import principal_of
 from orchestrator.serve.door import (
     TASK_HEADER,
     VERSION_HEADER,
@@ -30,6 +31,7 @@ from orchestrator.serve.metrics import Metrics
 from orchestrator.serve.options import Limits
 from orchestrator.serve.problems import Problem
 from orchestrator.serve.request_clock import RequestClock
+from orchestrator.serve.shadow import Shadows
 from ship.backbone import BackboneInfo
 from ship.errors import ImageError
 from ship.images import decode_image
@@ -48,21 +50,24 @@ class Front:
         engine: That answers.
         backbone: That the engine runs; says how images are resized.
         limits: What the door lets in.
+        shadows: What is compared with a champion's answers.
         metrics: Where it is counted.
     """
 
     engine: Engine
     backbone: BackboneInfo
     limits: Limits
+    shadows: Shadows
     metrics: Metrics = field(default_factory=Metrics)
 
     def admit(self, request: Request, task: str) -> str:
         """Return ``task`` if this request may name it: the one place that every route and item goes through.
 
         Raises:
-            Problem: 400, it is no task name.
+            Problem: 400, it is no task name; 403, whoever asks may not ask it.
         """
         note(request, task=check_task(task))
+        principal_of(request).check_may_predict(task)
         return task
 
     def clock(self, request: Request) -> RequestClock:

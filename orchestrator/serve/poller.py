@@ -4,12 +4,11 @@ One poller for all engines: however many replicas there are, MLflow is asked onc
 serving never depends on it.
 """
 
-import logging
-import threading
 from collections.abc import Sequence
 from typing import Protocol
 
 from orchestrator.errors import ObjectConflict, RegistryError, StoreError
+from orchestrator.serve.watch import Watch
 from orchestrator.store.catalog import Catalog
 from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -20,7 +19,6 @@ from orchestrator.store.versions import ModelView
 __all__ = ["CatalogPoller", "CatalogStore", "ModelSource", "reconcile"]
 
 POLL_S = 2.0
-_log = logging.getLogger(__name__)
 
 
 class ModelSource(Protocol):
@@ -72,25 +70,17 @@ class CatalogPoller:
     def __init__(self, tracking_uri: str, store_url: str, poll_s: float = POLL_S) -> None:
         self._registry = Registry(tracking_uri)
         self._store = PromptStore(open_objects(store_url))
-        self._poll_s = poll_s
-        self._problem: str | None = None
-        self._thread = threading.Thread(target=self._run, name="ship-poller", daemon=True)
-        self._thread.start()
+        self._watch = Watch("registry", self._look, poll_s=poll_s, meanwhile="the catalog stays as it is")
+        self._watch.start()
 
     def problem(self) -> str | None:
         """Why the catalog may be behind the registry, if it may."""
-        return self._problem
+        return self._watch.problem
 
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""
-        if not self._thread.is_alive():
+        if not self._watch.is_alive:
             raise RuntimeError("the thread that polls the registry is dead")
-
-    def _run(self) -> None:
-        # Waits first: the catalog was brought up to date before this deployment was made.
-        pause = threading.Event()
-        while not pause.wait(self._poll_s):
-            self._note(self._look())
 
     def _look(self) -> str | None:
         try:
@@ -100,13 +90,4 @@ class CatalogPoller:
             return None
         except (RegistryError, StoreError) as error:
             return str(error)
-        # A boundary: this thread must outlive whatever a client of MLflow or a bucket raises.
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
         return None
-
-    def _note(self, problem: str | None) -> None:
-        """Keep what is wrong, and log it when it changes, not each two seconds."""
-        if problem is not None and problem != self._problem:
-            _log.warning("the catalog stays as it is: %s", problem)
-        self._problem = problem

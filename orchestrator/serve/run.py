@@ -20,6 +20,7 @@ def serve_forever(
     port: int = 8000,
     num_replicas: int = 1,
     limits: Limits | None = None,
+    auth: bool = True,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; then drain, stop all that was started, and return.
@@ -33,6 +34,7 @@ def serve_forever(
         port: Where to listen; 0 for any that is free.
         num_replicas: Engines.
         limits: At the door.
+        auth: Whether a token is needed to ask.
         on_ready: Called with the URL once requests are answered.
 
     Raises:
@@ -44,7 +46,13 @@ def serve_forever(
         try:
             backbone = load_backbone(backbone_spec)
             with start(
-                settings, backbone=backbone, host=host, port=port, num_replicas=num_replicas, limits=limits
+                settings,
+                backbone=backbone,
+                host=host,
+                port=port,
+                num_replicas=num_replicas,
+                limits=limits,
+                auth=auth,
             ) as endpoint:
                 if on_ready is not None:
                     on_ready(endpoint.url)

@@ -4,6 +4,7 @@ A file is whole or not there, and read by several processes at once. It knows no
 """
 
 import os
+import threading
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,10 +19,15 @@ class BoundedFolder:
     Args:
         folder: Of this user alone.
         limit_bytes: Of all files together; 0 keeps none.
+        look_every: How many files are kept from one look at the folder to the next. Above 1 the limit may be
+            passed by what other processes keep meanwhile; with thousands of small files each look is long.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int) -> None:
-        self._folder, self._limit_bytes = folder, limit_bytes
+    def __init__(self, folder: Path, limit_bytes: int, look_every: int = 1) -> None:
+        self._folder, self._limit_bytes, self._look_every = folder, limit_bytes, look_every
+        self._lock = threading.Lock()
+        # As far as is known since the last look.
+        self._num_bytes = self._num_kept = 0
 
     @property
     def limit_bytes(self) -> int:
@@ -68,7 +74,15 @@ class BoundedFolder:
             self.path(name).unlink(missing_ok=True)
 
     def _make_room(self, num_bytes: int) -> None:
-        """Remove what was used least recently, leftovers of killed writers too."""
+        with self._lock:
+            is_known = 0 < self._num_kept < self._look_every
+            if not (is_known and self._num_bytes + num_bytes <= self._limit_bytes):
+                self._num_bytes, self._num_kept = self._shrink(self._limit_bytes - num_bytes), 0
+            self._num_bytes += num_bytes
+            self._num_kept += 1
+
+    def _shrink(self, limit_bytes: int) -> int:
+        """Remove what was used least recently, leftovers of killed writers too; returns the bytes left."""
         files = []
         with os.scandir(self._folder) as entries:
             for entry in entries:
@@ -76,10 +90,11 @@ class BoundedFolder:
                     if entry.is_file(follow_symlinks=False):
                         facts = entry.stat(follow_symlinks=False)
                         files.append((facts.st_mtime, facts.st_size, entry.path))
-        total = sum(size for _, size, _ in files) + num_bytes
+        total = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
-            if total <= self._limit_bytes:
-                return
+            if total <= limit_bytes:
+                break
             # Whoever is reading it keeps what it has open.
             Path(path).unlink(missing_ok=True)
             total -= size
+        return total

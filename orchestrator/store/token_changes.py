@@ -11,6 +11,7 @@ from orchestrator.errors import ManifestError, ObjectConflict, StoreError
 from orchestrator.names import is_task_name
 from orchestrator.store.tokens import (
     MAX_SECRETS,
+    MAX_TIME_S,
     Scope,
     Secret,
     Token,
@@ -86,7 +87,7 @@ def create_token(
         lifetime_s: Until it expires; None for never.
 
     Raises:
-        ManifestError: The name or the scope is none.
+        ManifestError: The name or the scope is none, or it would expire in no year that there is.
         StoreError: There is a token of that name.
     """
     if not is_task_name(name):
@@ -103,6 +104,8 @@ def create_token(
             f"token {name!r} would be good for nothing; say for what: --predict '*' (or a pattern of task "
             "names), --metrics, --admin"
         )
+    if lifetime_s is not None and now_s + lifetime_s > MAX_TIME_S:
+        raise ManifestError("--expires: expected some date before the year 10000; leave it out for never")
     standing = tokens.by_name.get(name)
     if standing is not None and standing.is_live(now_s):
         raise StoreError(

@@ -7,7 +7,6 @@ is kept, so that who reads the store, or a backup of it, cannot ask an endpoint.
 import hashlib
 import hmac
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -20,9 +19,21 @@ from orchestrator.errors import StoreError
 from orchestrator.names import is_task_name
 from orchestrator.store.catalog import is_digest
 
-__all__ = ["MAX_SECRETS", "Scope", "Secret", "Token", "Tokens", "hash_secret", "is_pattern", "parse_token"]
+__all__ = [
+    "MAX_SECRETS",
+    "MAX_TIME_S",
+    "Scope",
+    "Secret",
+    "Token",
+    "Tokens",
+    "hash_secret",
+    "is_pattern",
+    "parse_token",
+]
 
 SCHEMA_VERSION = 1
+# The last second of the year 9999, after which nobody can write a date.
+MAX_TIME_S = 253_402_300_799
 # Of one token that is rotated again and again within its grace.
 MAX_SECRETS = 8
 _TOKEN = re.compile(r"ship_([0-9a-f]{12})_([0-9a-f]{64})")
@@ -250,4 +261,4 @@ def _is_secret(value: object) -> bool:
 
 
 def _is_time(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value >= 0  # type: ignore[arg-type, operator]
+    return type(value) in (int, float) and 0 <= value <= MAX_TIME_S  # type: ignore[operator]

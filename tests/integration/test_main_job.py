@@ -98,6 +98,10 @@ def endpoint(plant: Plant) -> Iterator[httpx.Client]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     backbone = str(plant.folder / "backbone")
+    refused = plant.ship("serve", "--port", str(port), "--backbone", backbone)
+    assert refused.returncode == 1, refused.stdout
+    assert "ship token create NAME --predict '*'" in refused.stderr
+    token = plant.ship("token", "create", "test", "--predict", "line-*").stdout.strip()
     with plant.start("serve", "--port", str(port), "--backbone", backbone) as process:
         try:
             assert process.stdout is not None
@@ -107,7 +111,9 @@ def endpoint(plant: Plant) -> Iterator[httpx.Client]:
                 assert line, printed
                 printed += line
             family = [pid for pid, _ in descendants(process.pid)]
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            headers = {"Authorization": f"Bearer {token}"}
+            url = f"http://127.0.0.1:{port}"
+            with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
                 yield client
         finally:
             # Not SIGINT: whoever is started in the background of a script has inherited that it is ignored.

@@ -18,6 +18,8 @@ from orchestrator.settings import Settings
 from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.registry import Registry
+from orchestrator.store.token_changes import change_tokens, create_token, revoke_token, rotate_token
+from orchestrator.store.tokens import Scope
 from ship.artifact import unpack
 from ship.backbone import Backbone, load_backbone
 from ship.images import decode_image
@@ -50,6 +52,7 @@ class Plant:
     backbone: Backbone
     store: PromptStore
     registry: Registry
+    token: str
     endpoint: Endpoint | None = None
     artifacts: dict[tuple[str, int], dict[str, bytes]] = field(default_factory=dict)
 
@@ -63,8 +66,9 @@ class Plant:
         self.artifacts[task, version] = files
         return version
 
-    def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.endpoint.url, timeout=PATIENCE_S, trust_env=False)
+    def client(self, token: str | None = None) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {token or self.token}"}
+        return httpx.Client(base_url=self.endpoint.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
 
     def expected(self, task: str, version: int, png: bytes) -> dict[str, float]:
         """Label to probability, by the runtime in this process."""
@@ -95,10 +99,12 @@ class Plant:
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     folder = tmp_path_factory.mktemp("plant")
     settings = Settings.from_env({}, home=str(folder / "home"))
+    store = PromptStore(open_objects(settings.store))
     plant = Plant(
         settings=settings,
         backbone=write_and_load(folder / "backbone", seed=0),
-        store=PromptStore(open_objects(settings.store)),
+        store=store,
+        token=make_token(store, "plant", Scope(predict=("*",), metrics=True)),
         registry=Registry(settings.tracking_uri),
     )
     for seed, task in enumerate(NUM_CLASSES):
@@ -108,6 +114,10 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     limits = Limits(max_body_bytes=MAX_BODY_BYTES)
     with start(settings, backbone=plant.backbone, port=0, limits=limits) as plant.endpoint:
         yield plant
+
+
+def make_token(store: PromptStore, name: str, scope: Scope) -> str:
+    return change_tokens(store, lambda tokens: create_token(tokens, name, scope, now_s=time.time())).text
 
 
 def write_and_load(folder: Path, seed: int) -> Backbone:
@@ -254,6 +264,35 @@ def wait_for(seen: set[str], version: str) -> None:
     while version not in seen:
         assert time.monotonic() < deadline_s, f"version {version} did not arrive; seen: {seen}"
         time.sleep(0.02)
+
+
+def test_tokens_are_asked_for_and_followed_without_a_restart(plant: Plant):
+    png = draw_png()
+    with httpx.Client(base_url=plant.endpoint.url, timeout=PATIENCE_S, trust_env=False) as stranger:
+        reply = ask(stranger, "bolts", png)
+        assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
+        assert [stranger.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
+    first = make_token(plant.store, "bolts-only", Scope(predict=("bolt*",)))
+    with plant.client(first) as client:
+        wait_for_status(client, 200)
+        assert ask(client, "nuts", png).status_code == 403
+        assert client.get("/metrics").status_code == 403
+        assert [task["task"] for task in client.get("/v1/tasks").json()["tasks"]] == ["bolts"]
+        second = change_tokens(
+            plant.store, lambda tokens: rotate_token(tokens, "bolts-only", now_s=time.time())
+        ).text
+        wait_for_status(client, 401)
+    with plant.client(second) as client:
+        assert ask(client, "bolts", png).status_code == 200
+        change_tokens(plant.store, lambda tokens: revoke_token(tokens, "bolts-only"))
+        wait_for_status(client, 401)
+
+
+def wait_for_status(client: httpx.Client, status: int) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while (found := ask(client, "bolts", draw_png()).status_code) != status:
+        assert time.monotonic() < deadline_s, f"{found} stays"
+        time.sleep(0.1)
 
 
 def test_an_engine_that_is_killed_costs_no_request(plant: Plant):

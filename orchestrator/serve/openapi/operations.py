@@ -23,10 +23,10 @@ _STATE = {
     "wanted_version": 3,
     "wanted_digest": _DIGEST[::-1],
     "problem": "prompt.json: it was changed",
-    "canary": None,
-    "shadow_version": None,
-    "others": [1],
+    "canary": {"version": 4, "share": 0.05},
+    "others": [4, 5],
 }
+_SHADOW = {"version": 5, "compared": 0, "agreed": 0, "mean_difference": None}
 _IMAGE_TYPES = (
     "image/jpeg",
     "image/png",
@@ -191,7 +191,11 @@ _LIST = {
     "tags": ["tasks"],
     "parameters": parameters(),
     "responses": {
-        "200": json_response("TaskList", "Ship-Backbone", answer={"backbone": _BACKBONE, "tasks": [_STATE]}),
+        "200": json_response(
+            "TaskList",
+            "Ship-Backbone",
+            answer={"backbone": _BACKBONE, "tasks": [{**_STATE, "shadow_version": 5}]},
+        ),
         **problem_responses("busy", "unavailable"),
     },
 }
@@ -202,7 +206,9 @@ _SHOW = {
     "parameters": parameters("task"),
     "responses": {
         "200": json_response(
-            "Task", "Ship-Backbone", answer={"backbone": _BACKBONE, **_STATE, "labels": ["good", "bad"]}
+            "Task",
+            "Ship-Backbone",
+            answer={"backbone": _BACKBONE, **_STATE, "shadow": _SHADOW, "labels": ["good", "bad"]},
         ),
         **problem_responses("task-invalid", "task-unknown", "busy", "unavailable"),
     },

@@ -13,7 +13,7 @@ _VERSION_KINDS = ("version-invalid", "version-not-served")
 _DIGEST = "5f3a0c9e8b7d6a5f4e3d2c1b0a9f8e7d6c5b4a3f2e1d0c9b8a7f6e5d4c3b2a19"
 _MODEL = {
     "name": "bolts",
-    "versions": ["2", "1"],
+    "versions": ["2", "4", "5"],
     "platform": "ship_prompt",
     "inputs": [
         {

@@ -188,23 +188,36 @@ def _tasks() -> dict[str, Any]:
         "wanted_digest": {"type": "string", "description": "That the registry names."},
         "problem": {
             "type": ["string", "null"],
-            "description": "Why that one is not served, if it was tried.",
+            "description": "Why that one, or its canary or shadow, is not served, if it was tried.",
         },
-    }
-    state |= {
         "canary": {
-            "oneOf": [{"type": "null"}, _object({"version": _VERSION, "share": _SHARE})],
-            "description": "The version that takes a share of the requests, if any.",
-        },
-        "shadow_version": {
-            **maybe_version,
-            "description": "The version that is asked beside it and answers nobody, if any.",
+            "type": ["object", "null"],
+            "description": "A version that takes a share of the requests.",
+            "properties": {"version": _VERSION, "share": {"type": "number"}},
+            "required": ["version", "share"],
+            "additionalProperties": False,
         },
         "others": {
             "type": "array",
             "items": _VERSION,
             "description": "Versions that answer whoever asks for them by number.",
         },
+    }
+    shadow_version = {**maybe_version, "description": "Is asked beside it, and answers nobody."}
+    shadow = {
+        "type": ["object", "null"],
+        "description": "A version that is asked beside it, and how the two compare in this process.",
+        "properties": {
+            "version": _VERSION,
+            "compared": {"type": "integer"},
+            "agreed": {"type": "integer"},
+            "mean_difference": {
+                "type": ["number", "null"],
+                "description": "Of the probability of the champion's label, absolute.",
+            },
+        },
+        "required": ["version", "compared", "agreed", "mean_difference"],
+        "additionalProperties": False,
     }
     labels = {"labels": {"type": "array", "items": {"type": "string"}}}
     backbone = _object(
@@ -224,9 +237,12 @@ def _tasks() -> dict[str, Any]:
     return {
         "Backbone": backbone,
         "TaskList": _object(
-            {"backbone": _ref("Backbone"), "tasks": {"type": "array", "items": _object(state)}}
+            {
+                "backbone": _ref("Backbone"),
+                "tasks": {"type": "array", "items": _object({**state, "shadow_version": shadow_version})},
+            }
         ),
-        "Task": _object({"backbone": _ref("Backbone"), **state, **labels}),
+        "Task": _object({"backbone": _ref("Backbone"), **state, "shadow": shadow, **labels}),
         "Health": _object({"status": {"const": "ok"}}),
         "Readiness": _object(readiness),
     }

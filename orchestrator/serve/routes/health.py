@@ -2,9 +2,10 @@
 
 from dataclasses import asdict
 
-from fastapi import Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
+from orchestrator.serve.auth import principal_of
 from orchestrator.serve.front import Front
 from orchestrator.serve.metrics import CONTENT_TYPE
 
@@ -32,6 +33,7 @@ class HealthRoutes:
             raise self._front.unavailable("not-ready", "Not ready yet", readiness.detail)
         return JSONResponse({"status": "ready", **asdict(readiness)})
 
-    async def show_metrics(self) -> Response:
+    async def show_metrics(self, request: Request) -> Response:
         """Counters in Prometheus' text format."""
+        principal_of(request).check_may_read_metrics()
         return Response(self._front.metrics.render(), media_type=CONTENT_TYPE)

@@ -31,6 +31,7 @@ class PredictRoute:
         clock.end_stage("engine")
         if isinstance(reply, Refusal):
             raise self._front.refusal_problem(reply)
+        self._front.shadows.compare(reply, image_3HW)
         return self._respond(request, reply, clock)
 
     def _respond(self, request: Request, answer: Answer, clock: RequestClock) -> Response:

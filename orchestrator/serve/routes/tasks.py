@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
+from orchestrator.serve.auth import principal_of
 from orchestrator.serve.engine_api import TaskState
 from orchestrator.serve.front import Front, unknown_task
 
@@ -22,10 +23,11 @@ class TaskRoutes:
     def __init__(self, front: Front) -> None:
         self._front = front
 
-    async def list_tasks(self) -> Response:
-        """All tasks of the catalog, with the version that is served."""
+    async def list_tasks(self, request: Request) -> Response:
+        """All tasks of the catalog that whoever asks may ask, with the version that is served."""
         states = await self._front.ask(self._front.engine.tasks())
-        rows = [_describe(state) for state in states]
+        principal = principal_of(request)
+        rows = [_describe(state) for state in states if principal.may_predict(state.task)]
         for row in rows:
             # Thousands of tasks with hundreds of labels each: a task's own page has them.
             del row["labels"]
@@ -37,7 +39,10 @@ class TaskRoutes:
         state = await self._front.ask(self._front.engine.task(self._front.admit(request, task)))
         if state is None:
             raise unknown_task(f"task {task!r} is not in the catalog")
-        body = {"backbone": self._front.describe_backbone(), **_describe(state)}
+        described = _describe(state)
+        del described["shadow_version"]
+        shadow = self._front.shadows.describe(task, state.shadow_version)
+        body = {"backbone": self._front.describe_backbone(), **described, "shadow": shadow}
         return JSONResponse(body, headers=self._front.headers())
 
 

@@ -9,7 +9,16 @@ import numpy as np
 import torch
 from PIL import Image as PillowImage
 
-from orchestrator.serve.engine_api import Answer, Ask, Explanation, Image, Readiness, Refusal, TaskState
+from orchestrator.serve.engine_api import (
+    Answer,
+    Ask,
+    CanaryState,
+    Explanation,
+    Image,
+    Readiness,
+    Refusal,
+    TaskState,
+)
 from orchestrator.serve.residency import ServedTask
 from ship.artifact import CARD, README, RECORD, TENSORS, describe_files, digest_of, pack, run_probe
 from ship.backbone import Backbone
@@ -100,7 +109,9 @@ BOLTS = TaskState(
     wanted_version=3,
     wanted_digest="e" * 64,
     problem="prompt.json: it was changed",
-    others=(1,),
+    canary=CanaryState(version=4, share=0.05),
+    shadow_version=5,
+    others=(4, 5),
 )
 
 

@@ -32,6 +32,7 @@ def test_a_prediction_is_one_line(call: Caller, caplog: pytest.LogCaptureFixture
         "method": "POST",
         "route": "/v1/predict",
         "status": 200,
+        "token": None,
         "task": "bolts",
         "version": 2,
         "digest": "d" * 12,

@@ -16,6 +16,7 @@ def plan(
         num_cpus_per_replica=wanted,
         options=EngineOptions(),
         limits=Limits(),
+        auth=True,
     )
 
 

@@ -1,5 +1,6 @@
 """What may serve: an artifact that is whole, of this task, for this backbone, and answers its probe."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -7,8 +8,11 @@ import pytest
 import torch
 
 from orchestrator.errors import StoreError
+from orchestrator.serve.engine_api import Ask
 from orchestrator.serve.loader import PromptLoader
+from orchestrator.serve.residency import Residency
 from orchestrator.serve.served import PromptRef, ServedTask
+from orchestrator.store.catalog import Catalog, CatalogEntry
 from orchestrator.store.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact import digest_of
@@ -81,3 +85,29 @@ def test_an_artifact_that_is_not_there_is_an_error_of_the_store(tmp_path: Path, 
 
 def test_pictures_of_the_factory_differ():
     assert draw_png(0) != draw_png(1)
+
+
+def test_more_tasks_than_a_real_pool_holds_are_all_answered(
+    tmp_path: Path, backbone: Backbone, runtime: Runtime
+):
+    store = PromptStore(LocalObjects(tmp_path))
+    entries, expected = {}, {}
+    for seed, task in enumerate(("bolts", "nuts", "gears", "caps")):
+        digest = store.publish(task, f"{seed:064x}", make_artifact(backbone, task, 4, seed)).digest
+        entries[task] = CatalogEntry(version=1, digest=digest)
+        expected[task] = make_served(runtime, task, num_classes=4, seed=seed)
+    one_bytes = expected["bolts"].slot.num_bytes
+    small = Runtime(backbone, capacity_bytes=int(2.5 * one_bytes))
+    residency = Residency(PromptLoader(store, small))
+    residency.apply(Catalog(entries=entries))
+    assert residency.stats().num_resident == 2
+    image_1CHW = torch.randint(0, 256, (1, 3, *backbone.image_size), dtype=torch.uint8)
+    for task in ("caps", "bolts", "gears", "nuts", "bolts", "caps"):
+        served = asyncio.run(residency.find(Ask(task=task)))
+        assert served.labels == expected[task].labels
+        (found_C,) = small.infer(image_1CHW, [served.slot])
+        (expected_C,) = runtime.infer(image_1CHW, [expected[task].slot])
+        assert torch.equal(found_C, expected_C)
+        del served
+    assert residency.stats().num_evictions >= 3
+    assert residency.stats().resident_bytes == small.used_bytes == 2 * one_bytes

@@ -149,7 +149,7 @@ def _other_version(sent: Sent, engine: FakeEngine) -> None:
 def _not_loaded(sent: Sent, engine: FakeEngine) -> None:
     engine.refusal = Refusal(reason="not_loaded", detail="it is being loaded")
     if sent.path.endswith("/ready"):
-        engine.state = replace(engine.state, version=None, others=())
+        engine.state = replace(engine.state, version=None, canary=None, others=())
         sent.path = sent.path.replace("/versions/2", "")
 
 

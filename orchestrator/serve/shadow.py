@@ -1,0 +1,124 @@
+"""Asks a task's shadow what its champion has answered, and compares. Nobody waits for it; it may be left out.
+
+It knows no HTTP and no Ray. Counts are of one process, and begin anew when either version changes.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator.serve.engine_api import Answer, Ask, Engine, EngineBusyError, EngineUnavailableError, Image
+
+__all__ = ["Shadows"]
+
+_log = logging.getLogger(__name__)
+MAX_UNDER_WAY = 4
+# The engine's, in its queue: who has to wait there longer is of the ones that are left out.
+PATIENCE_S = 2.0
+# An engine that is busy is left alone for as long.
+REST_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tally:
+    """How two versions of a task compare.
+
+    Attributes:
+        version: The champion's.
+        shadow_version: The other one's.
+        num_compared: Images that both answered.
+        num_agreed: Of these, with the same label.
+        sum_differences: Of the probability of the champion's label, absolute.
+    """
+
+    version: int
+    shadow_version: int
+    num_compared: int = 0
+    num_agreed: int = 0
+    sum_differences: float = 0.0
+
+    def count(self, answer: Answer, shadow: Answer) -> "_Tally":
+        """With one more image; a label that the shadow does not know has probability 0 there."""
+        label, probability = answer.probabilities[0]
+        difference = abs(probability - dict(shadow.probabilities).get(label, 0.0))
+        return replace(
+            self,
+            num_compared=self.num_compared + 1,
+            num_agreed=self.num_agreed + (shadow.probabilities[0][0] == label),
+            sum_differences=self.sum_differences + difference,
+        )
+
+
+class Shadows:
+    """Comparisons of one process. Of one event loop.
+
+    Args:
+        engine: That answers.
+        max_under_way: Comparisons at a time; others are left out.
+        clock: Seconds that only go up.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        max_under_way: int = MAX_UNDER_WAY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._max_under_way = max_under_way
+        self._clock = clock
+        self._rests_until_s = 0.0
+        # A loop keeps weak references to its tasks only.
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._tallies: dict[str, _Tally] = {}
+
+    def compare(self, answer: Answer, image_3HW: Image) -> None:
+        """Ask the shadow of what has answered, if it has one, in the background. Returns at once."""
+        if answer.shadow_version is None or len(self._under_way) >= self._max_under_way:
+            return
+        if self._clock() < self._rests_until_s:
+            return
+        comparison = asyncio.get_running_loop().create_task(
+            self._compare(answer, answer.shadow_version, image_3HW)
+        )
+        self._under_way.add(comparison)
+        comparison.add_done_callback(self._under_way.discard)
+
+    def describe(self, task: str, shadow_version: int | None) -> dict[str, Any] | None:
+        """How the shadow of a task compares, as plain values; None if it has none."""
+        if shadow_version is None:
+            return None
+        tally = self._tallies.get(task)
+        if tally is None or tally.shadow_version != shadow_version:
+            return {"version": shadow_version, "compared": 0, "agreed": 0, "mean_difference": None}
+        return {
+            "version": shadow_version,
+            "compared": tally.num_compared,
+            "agreed": tally.num_agreed,
+            "mean_difference": tally.sum_differences / tally.num_compared,
+        }
+
+    async def _compare(self, answer: Answer, shadow_version: int, image_3HW: Image) -> None:
+        ask = Ask(task=answer.task, version=shadow_version)
+        try:
+            [reply] = await self._engine.predict([image_3HW], [ask], PATIENCE_S)
+        except (EngineBusyError, EngineUnavailableError):
+            self._rests_until_s = self._clock() + REST_S
+            return
+        # A boundary: whatever goes wrong here, the request was answered.
+        except Exception:
+            _log.exception("version %d of task %s could not be compared", shadow_version, answer.task)
+            return
+        if isinstance(reply, Answer):
+            self._tallies[answer.task] = self._tally(answer, shadow_version).count(answer, reply)
+        elif reply.reason in ("busy", "late"):
+            self._rests_until_s = self._clock() + REST_S
+
+    def _tally(self, answer: Answer, shadow_version: int) -> _Tally:
+        found = self._tallies.get(answer.task)
+        if found is None or (found.version, found.shadow_version) != (answer.version, shadow_version):
+            return _Tally(version=answer.version, shadow_version=shadow_version)
+        return found
