@@ -357,6 +357,7 @@ class Residency:
             problem=self._problem(task, wanted),
             canary=None if canary is None else CanaryState(version=canary.version, share=canary.share),
             shadow_version=wanted.shadow,
+            others=tuple(sorted(wanted.others)),
         )
 
     def _problem(self, task: str, wanted: CatalogEntry) -> str | None:

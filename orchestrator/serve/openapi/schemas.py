@@ -191,14 +191,19 @@ def _tasks() -> dict[str, Any]:
             "description": "Why that one, or its canary or shadow, is not served, if it was tried.",
         },
         "canary": {
-            "oneOf": [{"type": "null"}, _object({"version": _VERSION, "share": _SHARE})],
-            "description": "The version that takes a share of the requests, if any.",
+            "type": ["object", "null"],
+            "description": "A version that takes a share of the requests.",
+            "properties": {"version": _VERSION, "share": {"type": "number"}},
+            "required": ["version", "share"],
+            "additionalProperties": False,
+        },
+        "others": {
+            "type": "array",
+            "items": _VERSION,
+            "description": "Versions that answer whoever asks for them by number.",
         },
     }
-    shadow_version = {
-        **maybe_version,
-        "description": "The version that is asked beside it and answers nobody, if any.",
-    }
+    shadow_version = {**maybe_version, "description": "Is asked beside it, and answers nobody."}
     shadow = {
         "type": ["object", "null"],
         "description": "A version that is asked beside it, and how the two compare in this process.",

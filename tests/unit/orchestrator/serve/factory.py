@@ -12,6 +12,7 @@ from PIL import Image as PillowImage
 from orchestrator.serve.engine_api import (
     Answer,
     Ask,
+    CanaryState,
     Explanation,
     Image,
     Readiness,
@@ -108,6 +109,9 @@ BOLTS = TaskState(
     wanted_version=3,
     wanted_digest="e" * 64,
     problem="prompt.json: it was changed",
+    canary=CanaryState(version=4, share=0.05),
+    shadow_version=5,
+    others=(4, 5),
 )
 
 
