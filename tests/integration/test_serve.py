@@ -205,7 +205,7 @@ def test_bad_requests_are_refused_each_in_its_way(plant: Plant):
             "too large": (413, ask(client, "bolts", bytes(MAX_BODY_BYTES + 1))),
             "too large, unsaid": (413, client.post("/v1/predict", content=chunks(), headers=to_bolts)),
             "wrong method": (405, client.get("/v1/predict")),
-            "no such page": (404, client.get("/v2/nothing")),
+            "no such page": (404, client.get("/v1/nothing")),
         }
     for name, (status, reply) in replies.items():
         assert reply.status_code == status, name

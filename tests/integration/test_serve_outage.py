@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -43,6 +44,13 @@ def eventually(look: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
+def state(plant: ServePlant, task: str) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(
+        f"{plant.url}/v1/tasks/{task}", trust_env=False, timeout=PATIENCE_S
+    ).json()
+    return found
+
+
 def ask(plant: ServePlant, task: str, version: int | None = None) -> httpx.Response:
     headers = {"Ship-Task": task, "Content-Type": "image/jpeg"}
     if version is not None:
@@ -60,7 +68,7 @@ def test_what_is_in_memory_is_served_through_an_outage_and_the_rest_comes_back_b
     registry.set_challenger(task, version)
     successor = plant.add_version(registry, promoted, seed=901)
     # In the catalog, so that it may be asked for, but in nobody's memory yet.
-    eventually(lambda: version in plant.store.read_catalog()[0].entries[task].others)
+    eventually(lambda: version in state(plant, task)["others"])
 
     with services.down(), ThreadPoolExecutor(1) as pool:
         requests = zipf(plant.tasks, PICTURES)
