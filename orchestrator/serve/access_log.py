@@ -57,10 +57,15 @@ class AccessLog:
 
     The id is that of the header X-Request-ID if it is 1 to 128 letters, digits and ``._:/+=@-``; else it is
     made. The response has it in the same header.
+
+    Args:
+        app: Inside.
+        names_responses: Put the id into the response; False behind a proxy that does.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, names_responses: bool = True) -> None:
         self._app = app
+        self._names_responses = names_responses
         self._logger = logging.getLogger(LOGGER)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,7 +83,8 @@ class AccessLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+                if self._names_responses:
+                    MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
             await send(message)
 
         try:

@@ -35,6 +35,8 @@ def make_app(
     limits: Limits | None = None,
     drain: Drain | None = None,
     tokens: KnownTokens | None = None,
+    *,
+    names_responses: bool = True,
 ) -> FastAPI:
     """The ASGI application.
 
@@ -44,6 +46,7 @@ def make_app(
         limits: What the door lets in.
         drain: Closes it.
         tokens: Of those who may ask; None lets anybody.
+        names_responses: See ``AccessLog``.
     """
     front = Front(engine=engine, backbone=backbone, limits=limits or Limits(), shadows=Shadows(engine))
     # Pages of documentation would load their scripts from a foreign host, and the document is our own. A
@@ -57,7 +60,7 @@ def make_app(
     app.add_middleware(RequireToken, known=tokens)
     app.add_middleware(DrainGate, drain=drain or Drain())
     app.add_middleware(CountRequests, metrics=front.metrics)
-    app.add_middleware(AccessLog)
+    app.add_middleware(AccessLog, names_responses=names_responses)
     install_problem_handlers(app)
     return app
 

@@ -153,6 +153,7 @@ class TaskState:
         problem: Why the wanted version, or its canary or shadow, is not served, if it was tried.
         canary: The version that takes a share of the requests, if any.
         shadow_version: The version that is asked beside it and answers nobody, if any.
+        others: Versions that answer whoever asks for them by number.
     """
 
     task: str
@@ -164,6 +165,7 @@ class TaskState:
     problem: str | None
     canary: CanaryState | None = None
     shadow_version: int | None = None
+    others: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,7 +57,10 @@ class Ingress:
         """Called by Ray Serve, once ``__init__`` is done."""
         if self._limits.request_log is not None:
             open_request_log(self._limits.request_log)
-        return make_app(self._engine, self._backbone, self._limits, self._drain, self._tokens)
+        # Ray Serve's proxy puts the request's id into the response itself.
+        return make_app(
+            self._engine, self._backbone, self._limits, self._drain, self._tokens, names_responses=False
+        )
 
 
 def _follow(url: str) -> TokenFollower:

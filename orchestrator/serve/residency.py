@@ -188,11 +188,12 @@ class Residency:
 
     def _take_over(self, catalog: Catalog) -> None:
         self._confirmed_at_s = self._clock()
-        self._is_full = False
+        num_held = len(self._memory)
         self._champions.take(catalog.entries)
         for task in catalog.entries:
             self._crown(task)
         self._memory.keep(self._champions.is_named)
+        self._is_full &= len(self._memory) == num_held
         self._loads.forget(self._champions.is_named)
 
     def _load_in_advance(self, task: str) -> list[Load]:
@@ -208,7 +209,8 @@ class Residency:
         started = []
         for version, may_evict in wanted:
             ref = PromptRef(task=task, version=version, digest=entry.versions[version])
-            if ref.key not in self._memory and self._failure(ref.key) is None:
+            is_due = ref.key not in self._memory and self._failure(ref.key) is None
+            if is_due and (may_evict or not self._is_full):
                 started.append(self._loads.begin(ref, is_urgent=False, may_evict=may_evict))
         return started
 
@@ -229,9 +231,13 @@ class Residency:
     def _look_for_version(
         self, task: str, entry: CatalogEntry, version: int
     ) -> ServedTask | Refusal | _Pending:
-        digest = entry.versions.get(version)
+        versions, current = entry.versions, self._champions.current(task)
+        if current is not None:
+            # It answers, so it can be asked for, whatever its aliases are now.
+            versions.setdefault(current.version, current.digest)
+        digest = versions.get(version)
         if digest is None:
-            had = ", ".join(map(str, sorted(entry.versions)))
+            had = ", ".join(map(str, sorted(versions)))
             return Refusal(
                 reason="other_version",
                 detail=f"version {version} of task {task!r} cannot be had; these can: {had}",
@@ -351,6 +357,7 @@ class Residency:
             problem=self._problem(task, wanted),
             canary=None if canary is None else CanaryState(version=canary.version, share=canary.share),
             shadow_version=wanted.shadow,
+            others=tuple(sorted(wanted.others)),
         )
 
     def _problem(self, task: str, wanted: CatalogEntry) -> str | None:

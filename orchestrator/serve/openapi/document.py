@@ -25,7 +25,7 @@ def make_document() -> dict[str, Any]:
             "description": _DESCRIPTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        # Without tokens the endpoint asks for none.
+        # Started with --no-auth, an endpoint asks for none.
         "security": [{"bearer": []}, {}],
         "paths": {**PATHS, **PROTOCOL_PATHS},
         "components": {
@@ -35,7 +35,7 @@ def make_document() -> dict[str, Any]:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "A token, where the endpoint was started with tokens.",
+                    "description": "A token of `ship token create`; with `--no-auth` none is asked for.",
                 }
             },
         },

@@ -24,6 +24,7 @@ _STATE = {
     "wanted_digest": _DIGEST[::-1],
     "problem": "prompt.json: it was changed",
     "canary": {"version": 4, "share": 0.05},
+    "others": [4, 5],
 }
 _SHADOW = {"version": 5, "compared": 0, "agreed": 0, "mean_difference": None}
 _IMAGE_TYPES = (
@@ -93,7 +94,9 @@ _PREDICT = {
     "requestBody": _one_image(),
     "responses": {
         "200": json_response("Answer", *HEADERS, answer=_ANSWER),
-        **problem_responses("task-missing", "task-invalid", *_HEADER_KINDS, *_IMAGE_KINDS, *_ENGINE_KINDS),
+        **problem_responses(
+            "task-missing", "task-invalid", "not-allowed", *_HEADER_KINDS, *_IMAGE_KINDS, *_ENGINE_KINDS
+        ),
     },
 }
 _BATCH = {
@@ -180,7 +183,13 @@ _EXPLAIN = {
     "responses": {
         "200": {**_EXPLAINED, "content": {**_EXPLAINED["content"], "image/png": {"schema": _BINARY}}},
         **problem_responses(
-            "task-missing", "task-invalid", "not-acceptable", *_HEADER_KINDS, *_IMAGE_KINDS, *_ENGINE_KINDS
+            "task-missing",
+            "task-invalid",
+            "not-allowed",
+            "not-acceptable",
+            *_HEADER_KINDS,
+            *_IMAGE_KINDS,
+            *_ENGINE_KINDS,
         ),
     },
 }
@@ -209,11 +218,12 @@ _SHOW = {
             "Ship-Backbone",
             answer={"backbone": _BACKBONE, **_STATE, "shadow": _SHADOW, "labels": ["good", "bad"]},
         ),
-        **problem_responses("task-invalid", "task-unknown", "busy", "unavailable"),
+        **problem_responses("task-invalid", "not-allowed", "task-unknown", "busy", "unavailable"),
     },
 }
 _HEALTH = {
     "operationId": "healthz",
+    "security": [],
     "summary": "Whether this process runs.",
     "tags": ["health"],
     "parameters": parameters(),
@@ -228,24 +238,30 @@ _READINESS = {
 }
 _READY = {
     "operationId": "readyz",
+    "security": [],
     "summary": "Whether requests can be answered: a catalog was loaded once.",
     "tags": ["health"],
     "parameters": parameters(),
     "responses": {
         "200": json_response("Readiness", answer=_READINESS),
-        **problem_responses("not-ready", "busy", "unavailable"),
+        **problem_responses("not-ready", "busy", "unavailable", is_open=True),
     },
 }
 
 
-def _text(operation: str, summary: str, media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _text(
+    operation: str, summary: str, media_type: str, schema: dict[str, Any], *kinds: str
+) -> dict[str, Any]:
     content = {media_type: {"schema": schema}}
     return {
         "operationId": operation,
         "summary": summary,
         "tags": ["health"],
         "parameters": parameters(),
-        "responses": {"200": {"description": summary, "headers": REQUEST_ID, "content": content}},
+        "responses": {
+            "200": {"description": summary, "headers": REQUEST_ID, "content": content},
+            **problem_responses(*kinds),
+        },
     }
 
 
@@ -258,7 +274,9 @@ PATHS: dict[str, Any] = {
     "/healthz": {"get": _HEALTH},
     "/readyz": {"get": _READY},
     "/metrics": {
-        "get": _text("metrics", "Counters in Prometheus' text format.", "text/plain", {"type": "string"})
+        "get": _text(
+            "metrics", "Counters in Prometheus' text format.", "text/plain", {"type": "string"}, "not-allowed"
+        )
     },
     "/openapi.json": {"get": _text("openapi", "This document.", "application/json", {"type": "object"})},
 }

@@ -53,6 +53,23 @@ KINDS: Mapping[str, tuple[int, str, str]] = {
         "No binary tensors",
         "header Inference-Header-Content-Length: send tensors as JSON",
     ),
+    "token-missing": (
+        401,
+        "A token is needed",
+        "expected a header `Authorization: Bearer ship_...`; whoever runs this endpoint makes a token with "
+        "`ship token create`",
+    ),
+    "token-invalid": (
+        401,
+        "The token is not valid",
+        "the token is not valid, or not any more; whoever runs this endpoint makes one with `ship token "
+        "create` or `ship token rotate`",
+    ),
+    "not-allowed": (
+        403,
+        "The token does not allow this",
+        "token 'line-1' may not ask task 'bolts'; its tasks: line-1-*; use another token",
+    ),
     "task-unknown": (
         404,
         "Unknown task",
@@ -124,16 +141,25 @@ _MEANINGS = {
 _RETRY_AFTER = {
     "Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer", "minimum": 0}}
 }
-_ALWAYS = (401, 403)
+_CHALLENGE = {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}}
+_HEADERS = {401: _CHALLENGE, 403: _CHALLENGE, 429: _RETRY_AFTER, 503: _RETRY_AFTER}
+_TOKEN_KINDS = ("token-missing", "token-invalid")
 
 
-def problem_responses(*kinds: str) -> dict[str, Any]:
-    """Responses with problem documents (RFC 9457), by status, an example a kind."""
+def problem_responses(*kinds: str, is_open: bool = False) -> dict[str, Any]:
+    """Responses with problem documents (RFC 9457), by status, an example a kind.
+
+    Args:
+        kinds: Names in ``KINDS``.
+        is_open: No token is asked for.
+    """
+    kinds = kinds if is_open else (*_TOKEN_KINDS, *kinds)
     return _responses(kinds, MEDIA_TYPE, "Problem", example_of)
 
 
-def error_responses(*kinds: str) -> dict[str, Any]:
+def error_responses(*kinds: str, is_open: bool = False) -> dict[str, Any]:
     """The same as the Open Inference Protocol words it."""
+    kinds = kinds if is_open else (*_TOKEN_KINDS, *kinds)
     return _responses(
         kinds, "application/json", "Error", lambda kind: {"error": f"{KINDS[kind][1]}: {KINDS[kind][2]}"}
     )
@@ -147,12 +173,10 @@ def example_of(kind: str) -> dict[str, Any]:
 
 def _responses(kinds: tuple[str, ...], media_type: str, schema: str, example: Any) -> dict[str, Any]:
     responses: dict[str, Any] = {}
-    for status in sorted({*_ALWAYS, *(KINDS[kind][0] for kind in kinds)}):
-        content: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+    for status in sorted({KINDS[kind][0] for kind in kinds}):
         examples = {kind: {"value": example(kind)} for kind in kinds if KINDS[kind][0] == status}
-        if examples:
-            content["examples"] = examples
+        content = {"schema": {"$ref": f"#/components/schemas/{schema}"}, "examples": examples}
         responses[str(status)] = {"description": _MEANINGS[status], "content": {media_type: content}}
-        if status in (429, 503):
-            responses[str(status)]["headers"] = _RETRY_AFTER
+        if status in _HEADERS:
+            responses[str(status)]["headers"] = _HEADERS[status]
     return responses

@@ -8,12 +8,12 @@ from orchestrator.serve.openapi.schemas import HEADERS
 
 __all__ = ["PATHS"]
 
-_MODEL_KINDS = ("task-invalid", "task-unknown", "busy", "unavailable")
+_MODEL_KINDS = ("task-invalid", "not-allowed", "task-unknown", "busy", "unavailable")
 _VERSION_KINDS = ("version-invalid", "version-not-served")
 _DIGEST = "5f3a0c9e8b7d6a5f4e3d2c1b0a9f8e7d6c5b4a3f2e1d0c9b8a7f6e5d4c3b2a19"
 _MODEL = {
     "name": "bolts",
-    "versions": ["2", "4"],
+    "versions": ["2", "4", "5"],
     "platform": "ship_prompt",
     "inputs": [
         {
@@ -50,17 +50,21 @@ _REPLY = {
 
 
 def _get(
-    operation: str, summary: str, response: dict[str, Any], *kinds: str, of: tuple[str, ...] = ()
+    operation: str,
+    summary: str,
+    response: dict[str, Any],
+    *kinds: str,
+    of: tuple[str, ...] = (),
+    is_open: bool = False,
 ) -> Any:
-    return {
-        "get": {
-            "operationId": operation,
-            "summary": summary,
-            "tags": ["open inference protocol"],
-            "parameters": parameters(*of),
-            "responses": {"200": response, **(error_responses(*kinds) if kinds else {})},
-        }
+    described = {
+        "operationId": operation,
+        "summary": summary,
+        "tags": ["open inference protocol"],
+        "parameters": parameters(*of),
+        "responses": {"200": response, **error_responses(*kinds, is_open=is_open)},
     }
+    return {"get": {**described, "security": []} if is_open else described}
 
 
 def _infer(operation: str, of: tuple[str, ...], *more_kinds: str) -> Any:
@@ -85,6 +89,7 @@ def _infer(operation: str, of: tuple[str, ...], *more_kinds: str) -> Any:
                 "200": json_response("Tensors", *HEADERS, answer=_REPLY),
                 **error_responses(
                     "task-invalid",
+                    "not-allowed",
                     *more_kinds,
                     "key-invalid",
                     "timeout-invalid",
@@ -138,7 +143,7 @@ PATHS: dict[str, Any] = {
         ),
     ),
     "/v2/health/live": _get(
-        "live", "Whether this process runs.", json_response("Live", answer={"live": True})
+        "live", "Whether this process runs.", json_response("Live", answer={"live": True}), is_open=True
     ),
     "/v2/health/ready": _get(
         "ready",
@@ -147,6 +152,7 @@ PATHS: dict[str, Any] = {
         "not-ready",
         "busy",
         "unavailable",
+        is_open=True,
     ),
     **_model_paths("/v2/models/{task}", "", ("task",)),
     **_model_paths(

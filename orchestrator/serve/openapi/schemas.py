@@ -197,6 +197,11 @@ def _tasks() -> dict[str, Any]:
             "required": ["version", "share"],
             "additionalProperties": False,
         },
+        "others": {
+            "type": "array",
+            "items": _VERSION,
+            "description": "Versions that answer whoever asks for them by number.",
+        },
     }
     shadow_version = {**maybe_version, "description": "Is asked beside it, and answers nobody."}
     shadow = {

@@ -7,6 +7,7 @@ offered. Canaries: all images of a request are answered by one version.
 import asyncio
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version as version_of
 from typing import Any
 
@@ -81,7 +82,7 @@ class OpenInferenceRoutes:
     async def model_ready(self, request: Request, task: str, version: str | None = None) -> Response:
         """Whether a task is answered for."""
         state = await self._state(request, task, version)
-        if not _answering(state):
+        if version is None and not _answering(replace(state, others=())):
             raise self._front.unavailable(
                 "task-not-loaded", "The task is not served now", state.problem or "it is being loaded"
             )
@@ -154,8 +155,7 @@ def _answering(state: TaskState) -> list[int]:
     champion = state.version
     if champion is None and state.problem is None:
         champion = state.wanted_version
-    found = [champion, None if state.canary is None else state.canary.version]
-    return [number for number in found if number is not None]
+    return [*([] if champion is None else [champion]), *state.others]
 
 
 def _check_content_type(request: Request) -> None:

@@ -111,6 +111,7 @@ BOLTS = TaskState(
     problem="prompt.json: it was changed",
     canary=CanaryState(version=4, share=0.05),
     shadow_version=5,
+    others=(4, 5),
 )
 
 

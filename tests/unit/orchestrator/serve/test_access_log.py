@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.serve.access_log import LOGGER, open_request_log
+from orchestrator.serve.app import make_app
 from ship.backbone import Backbone
 from tests.unit.orchestrator.serve.caller import PNG, TO_BOLTS, Caller
 
@@ -78,6 +79,16 @@ def test_whatever_answers_has_an_id(call: Caller) -> None:
     call.engine.error = ZeroDivisionError()
     for reply in (call.predict(), call("GET", "/nowhere"), call("GET", "/v2/models/bolts/infer")):
         assert len(reply.headers["x-request-id"]) == 32
+
+
+def test_behind_a_proxy_that_names_responses_nothing_is_named_twice(
+    backbone: Backbone, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, LOGGER)
+    call = Caller(backbone)
+    call.app = make_app(call.engine, backbone.info, names_responses=False)
+    assert "x-request-id" not in call("GET", "/healthz", headers={"X-Request-ID": "7"}).headers
+    assert [line["request_id"] for line in lines(caplog)] == ["7"]
 
 
 def test_a_batch_and_a_tensor_tell_how_many(call: Caller, caplog: pytest.LogCaptureFixture) -> None:

@@ -120,6 +120,7 @@ def test_tasks_are_listed_with_what_is_wrong(call: Caller, backbone: Backbone):
             "problem": "prompt.json: it was changed",
             "canary": {"version": 4, "share": 0.05},
             "shadow_version": 5,
+            "others": [4, 5],
         }
     ]
     assert call("GET", "/v1/tasks/bolts").json()["labels"] == ["good", "bad"]

@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from orchestrator.serve.engine_api import Answer, CanaryState, EngineBusyError, Refusal
+from orchestrator.serve.engine_api import Answer, EngineBusyError, Refusal
 from ship.backbone import Backbone
 from ship.images import decode_image
 from tests.unit.orchestrator.serve.caller import PNG, Caller
@@ -56,7 +56,7 @@ def test_server_and_health(call: Caller) -> None:
 @pytest.mark.parametrize("path", ["/v2/models/bolts", "/v2/models/bolts/versions/2"])
 def test_a_task_is_a_model(call: Caller, path: str) -> None:
     found = call("GET", path).json()
-    assert (found["name"], found["versions"]) == ("bolts", ["2"])
+    assert (found["name"], found["versions"]) == ("bolts", ["2", "4", "5"])
     [image] = found["inputs"]
     assert (image["name"], image["datatype"], image["shape"]) == ("image", "UINT8", [-1, 3, 32, 32])
     assert "BYTES" in image["parameters"]["alternative"]
@@ -71,15 +71,19 @@ def test_a_task_is_a_model(call: Caller, path: str) -> None:
 def test_versions_that_answer(call: Caller) -> None:
     """What gave way to other prompts is loaded when asked; what could not be loaded is not."""
     state = call.engine.state
-    for served, problem, canary, versions in (
-        (2, None, CanaryState(version=5, share=0.1), ["2", "5"]),
-        (None, None, None, ["3"]),
-        (None, "it was changed", None, []),
+    for served, problem, others, versions in (
+        (2, None, (1, 5), ["2", "1", "5"]),
+        (None, None, (), ["3"]),
+        (None, "it was changed", (), []),
+        (None, "it was changed", (1,), ["1"]),
     ):
-        call.engine.state = replace(state, version=served, problem=problem, canary=canary)
+        call.engine.state = replace(state, version=served, problem=problem, others=others)
         assert call("GET", "/v2/models/bolts").json()["versions"] == versions
+        for version in versions:
+            path = f"/v2/models/bolts/versions/{version}/ready"
+            assert call("GET", path).json() == {"name": "bolts", "ready": True}
         ready = call("GET", "/v2/models/bolts/ready")
-        if versions:
+        if problem is None:
             assert ready.json() == {"name": "bolts", "ready": True}
         else:
             assert "it was changed" in assert_error(ready, 503)
@@ -89,7 +93,7 @@ def test_versions_that_answer(call: Caller) -> None:
 def test_models_that_are_none(call: Caller, path: str) -> None:
     assert "not in the catalog" in assert_error(call("GET", path.format("nuts")), 404)
     assert "Not a task name" in assert_error(call("GET", path.format("Bolts")), 400)
-    assert "these are: 2" in assert_error(call("GET", path.format("bolts/versions/3")), 404)
+    assert "these are: 2, 4, 5" in assert_error(call("GET", path.format("bolts/versions/3")), 404)
     assert "whole number" in assert_error(call("GET", path.format("bolts/versions/latest")), 400)
     assert_error(call("GET", path.format("bolts") + "/more"), 404)
 

@@ -11,13 +11,17 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from orchestrator.serve.app import make_app
 from orchestrator.serve.engine_api import EngineBusyError, EngineUnavailableError, Refusal
 from orchestrator.serve.openapi.document import make_document
 from orchestrator.serve.openapi.problems import KINDS
 from orchestrator.serve.paths import PATHS
+from orchestrator.store.tokens import Scope as TokenScope
 from ship.backbone import Backbone
 from tests.unit.orchestrator.serve.caller import PNG, TO_BOLTS, Caller
 from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
+from tests.unit.orchestrator.serve.test_auth import Known
+from tests.unit.ship.conftest import make_backbone
 
 DOCUMENT = make_document()
 OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
@@ -43,7 +47,7 @@ class Sent:
         self.method, self.path = method, path.format(task="bolts", version="2")
         self.headers: dict[str, Any] = {}
         self.content: bytes | None = None
-        self.spoilt_image: bytes | None = None
+        self.known = Known()
         if method == "post":
             self.headers, self.content = self._body(PNG)
 
@@ -65,6 +69,8 @@ class Sent:
         return {**TO_BOLTS, "Accept": "application/json"}, image
 
     def send(self, call: Caller) -> httpx.Response:
+        if self.known.tokens is not None:
+            call.app = make_app(call.engine, make_backbone().info, tokens=self.known)
         return call(self.method.upper(), self.path, content=self.content, headers=self.headers)
 
 
@@ -149,7 +155,7 @@ def _other_version(sent: Sent, engine: FakeEngine) -> None:
 def _not_loaded(sent: Sent, engine: FakeEngine) -> None:
     engine.refusal = Refusal(reason="not_loaded", detail="it is being loaded")
     if sent.path.endswith("/ready"):
-        engine.state = replace(engine.state, version=None, canary=None)
+        engine.state = replace(engine.state, version=None, canary=None, others=())
         sent.path = sent.path.replace("/versions/2", "")
 
 
@@ -193,6 +199,22 @@ SPOILED: dict[str, Callable[[Sent, FakeEngine], None]] = {
     "task-not-loaded": _not_loaded,
     "unavailable": _raise(EngineUnavailableError("dead")),
     "late": _late,
+}
+
+
+def _with_token(scope: TokenScope | None, text: str | None = None) -> Callable[[Sent, FakeEngine], None]:
+    def spoil(sent: Sent, _: FakeEngine) -> None:
+        made = sent.known.make("line-1", scope or TokenScope(admin=True))
+        if scope is not None or text is not None:
+            sent.headers["Authorization"] = f"Bearer {text or made}"
+
+    return spoil
+
+
+SPOILED |= {
+    "token-missing": _with_token(None),
+    "token-invalid": _with_token(None, "ship_0000"),
+    "not-allowed": _with_token(TokenScope(predict=("line-1-*",))),
 }
 
 
@@ -282,6 +304,14 @@ def test_problems_are_as_described(call: Caller, path: str, method: str, kind: s
     else:
         assert {**reply.json(), "detail": example["detail"]} == example
     assert set(map(str.lower, described.get("headers", {}))) <= set(reply.headers)
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_it_says_who_needs_no_token(call: Caller, path: str, method: str) -> None:
+    sent = Sent(path, method)
+    sent.known.make("line-1", TokenScope(admin=True))
+    is_open = sent.send(call).status_code == 200
+    assert is_open == (DOCUMENT["paths"][path][method].get("security") == [])
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)

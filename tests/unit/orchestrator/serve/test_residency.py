@@ -129,6 +129,15 @@ def test_a_failed_load_keeps_the_old_version_and_says_so(
     assert (state.version, state.wanted_version, state.problem) == (1, 2, "changed")
 
 
+def test_what_answers_can_be_asked_for_by_its_number(residency: Residency, load: Loader):
+    residency.apply(catalog(bolts=1))
+    load.errors["bolts-2"] = ArtifactError("changed")
+    residency.apply(catalog(bolts=2))
+    assert find(residency, "bolts", version=1) == find(residency, "bolts")
+    assert find(residency, "bolts", version=1).version == 1
+    assert "these can: 1, 2" in find(residency, "bolts", version=3).detail
+
+
 def test_a_failed_first_load_leaves_a_task_that_is_known_but_not_served(residency: Residency, load: Loader):
     load.errors["bolts-1"] = ArtifactError("wrong backbone")
     residency.apply(catalog(bolts=1))

@@ -139,6 +139,16 @@ def test_what_does_not_fit_is_loaded_when_somebody_asks():
     assert load.pool.used_bytes == residency.stats().resident_bytes == 2
 
 
+def test_a_full_memory_is_found_out_once_and_filled_when_tasks_leave():
+    residency, load = make(2)
+    residency.apply(catalog(a=1, b=1, c=1, d=1, e=1))
+    assert load.started == {"a-1": 1, "b-1": 1, "c-1": 1}
+    residency.apply(catalog(a=1, b=1, c=1, d=1, e=2))
+    assert sum(load.started.values()) == 3
+    residency.apply(catalog(d=1, e=2))
+    assert in_memory(residency) == {"d", "e"}
+
+
 def test_what_was_used_last_stays():
     residency, _ = make(3)
     residency.apply(catalog(a=1, b=1, c=1, d=1))

@@ -11,6 +11,7 @@ from orchestrator.serve.app import make_app
 from orchestrator.serve.engine_api import (
     Answer,
     Ask,
+    CanaryState,
     EngineBusyError,
     EngineUnavailableError,
     Image,
@@ -20,6 +21,7 @@ from orchestrator.serve.engine_api import (
 from orchestrator.serve.shadow import REST_S, Shadows
 from ship.backbone import Backbone
 from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
+from tests.unit.orchestrator.serve.test_openapi import check_schema
 
 IMAGE = np.zeros((3, 4, 4), dtype=np.uint8)
 
@@ -210,6 +212,7 @@ class EngineOfApp(FakeEngine):
             wanted_version=2,
             wanted_digest="d" * 64,
             problem=None,
+            canary=CanaryState(version=4, share=0.05),
             shadow_version=3,
         )
 
@@ -234,3 +237,5 @@ def test_the_endpoint_replies_before_the_shadow_does_and_tells_how_they_compare(
     assert before["shadow"]["compared"] == 0
     assert after["shadow"] == {"version": 3, "compared": 1, "agreed": 0, "mean_difference": 0.5}
     assert "shadow_version" not in after
+    for body in (before, after):
+        check_schema(body, {"$ref": "#/components/schemas/Task"})

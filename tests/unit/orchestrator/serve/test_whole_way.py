@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ CLOSE = 1e-5
 
 
 @pytest.fixture
-def replica(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineReplica:
+def replica(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineReplica]:
     monkeypatch.setattr(engine.ray, "get", lambda held: held)
     store = PromptStore(LocalObjects(tmp_path))
     entries = {}
@@ -41,7 +41,9 @@ def replica(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         )
     store.write_catalog(Catalog(entries=entries), if_match=None)
     header, arrays = backbone.to_arrays()
-    return EngineReplica(header, [arrays], str(tmp_path), 1, EngineOptions(slot_bytes=16 << 20))
+    replica = EngineReplica(header, [arrays], str(tmp_path), 1, EngineOptions(slot_bytes=16 << 20))
+    yield replica
+    replica._follower.stop()
 
 
 def converse(

@@ -78,7 +78,9 @@ def test_only_what_nothing_names_goes(objects: ObjectStore) -> None:
     registered = write_artifact(objects, make_artifact("registered"))
     served = write_artifact(objects, make_artifact("served"))
     orphan = write_artifact(objects, make_artifact("orphan"))
-    store.write_catalog(Catalog(entries={"served": CatalogEntry(version=1, digest=served)}), None)
+    other = write_artifact(objects, make_artifact("other"))
+    entry = CatalogEntry(version=1, digest=served, others={2: other})
+    store.write_catalog(Catalog(entries={"served": entry}), None)
     store.save_snapshot("nuts", KEY, b"state")
     sweeper = collector(objects, published, registered)
 
