@@ -322,9 +322,8 @@ def _read_item(item: Mapping[str, Any], reply: httpx.Response) -> Prediction | E
     if "error" not in item:
         return _read_prediction(item, reply)
     problem = item["error"]
-    return EndpointError(
-        f"{problem['title']}: {problem['detail']}", int(problem["status"]), _kind(str(problem["type"]))
-    )
+    said = _without_token(f"{problem['title']}: {problem['detail']}", reply)
+    return EndpointError(said, int(problem["status"]), _kind(str(problem["type"])))
 
 
 def _read_task(value: Mapping[str, Any]) -> ServedTask:
