@@ -10,9 +10,8 @@ again for a while.
 """
 
 import os
-import re
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -22,6 +21,7 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, s
 from tenacity.wait import wait_random_exponential
 
 from orchestrator.client_questions import Attention, Question, batch_form, content_of
+from orchestrator.client_token import advice_for, make_bearer, without_token
 from orchestrator.errors import ServeError
 from orchestrator.names import is_task_name
 
@@ -32,8 +32,6 @@ _PASSING_STATUSES = frozenset({429, 502, 503, 504})
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _Value = TypeVar("_Value")
 _TYPE_PREFIX = "urn:ship:problem:"
-TOKEN_VARIABLE = "SHIP_TOKEN"
-_TOKEN = re.compile(r"[!-~]{1,4096}")
 
 
 class EndpointError(ServeError):
@@ -104,20 +102,6 @@ class ServedTask:
     labels: tuple[str, ...] = ()
 
 
-class _Bearer(httpx.Auth):
-    """Sends the token to one origin, and to no other: not even if somebody has redirects followed."""
-
-    def __init__(self, token: str, url: httpx.URL) -> None:
-        self._header = f"Bearer {token}"
-        self._origin = url.scheme, url.host, url.port
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Called by httpx for each request."""
-        if (request.url.scheme, request.url.host, request.url.port) == self._origin:
-            request.headers["Authorization"] = self._header
-        yield request
-
-
 class Client:
     """A connection to an endpoint; threads may share it.
 
@@ -143,7 +127,10 @@ class Client:
             raise EndpointError(f"{url!r}: expected a URL such as {DEFAULT_URL}")
         self.url = url.rstrip("/")
         self._patience_s = patience_s
-        auth = _bearer(token, self.url)
+        try:
+            auth = make_bearer(token, self.url)
+        except ValueError as error:
+            raise EndpointError(str(error)) from None
         self._http = httpx.Client(base_url=self.url, timeout=timeout_s, auth=auth, follow_redirects=False)
 
     def __enter__(self) -> Self:
@@ -282,16 +269,6 @@ class Client:
             raise problem from error
 
 
-def _bearer(token: str | None, url: str) -> _Bearer | None:
-    text = (os.environ.get(TOKEN_VARIABLE, "") if token is None else token).strip()
-    if not text:
-        return None
-    # Never says what it found: that is a secret, or a part of one.
-    if not _TOKEN.fullmatch(text):
-        raise EndpointError(f"{TOKEN_VARIABLE}: expected one token such as ship_..., without spaces or lines")
-    return _Bearer(text, httpx.URL(url))
-
-
 def _check_task(task: str) -> str:
     if not is_task_name(task):
         raise EndpointError(
@@ -322,9 +299,8 @@ def _read_item(item: Mapping[str, Any], reply: httpx.Response) -> Prediction | E
     if "error" not in item:
         return _read_prediction(item, reply)
     problem = item["error"]
-    return EndpointError(
-        f"{problem['title']}: {problem['detail']}", int(problem["status"]), _kind(str(problem["type"]))
-    )
+    said = without_token(f"{problem['title']}: {problem['detail']}", reply)
+    return EndpointError(said, int(problem["status"]), _kind(str(problem["type"])))
 
 
 def _read_task(value: Mapping[str, Any]) -> ServedTask:
@@ -356,7 +332,7 @@ def _refusal(reply: httpx.Response) -> EndpointError:
     detail = document.get("detail") or _said(reply)
     text = f"{title}: {detail}" if detail else str(title)
     return EndpointError(
-        _without_token(text, reply) + _advice(reply),
+        without_token(text, reply) + advice_for(reply),
         reply.status_code,
         _kind(type_),
         _seconds(reply.headers.get("Retry-After")),
@@ -369,24 +345,7 @@ def _kind(type_: str) -> str | None:
 
 def _said(reply: httpx.Response) -> str:
     """The beginning of a reply."""
-    return _without_token(reply.text, reply)[:200]
-
-
-def _without_token(text: str, reply: httpx.Response) -> str:
-    """A server of somebody else may repeat what it was sent."""
-    token = reply.request.headers.get("Authorization", "").removeprefix("Bearer ")
-    return text.replace(token, "(the token)") if token else text
-
-
-def _advice(reply: httpx.Response) -> str:
-    """What to do about a refusal of who asks."""
-    if reply.status_code == httpx.codes.UNAUTHORIZED:
-        is_sent = "Authorization" in reply.request.headers
-        found = "a token was sent, but it is not good" if is_sent else "no token was sent"
-        return f" ({found}; set {TOKEN_VARIABLE} to one of this endpoint)"
-    if reply.status_code == httpx.codes.FORBIDDEN:
-        return f" (set {TOKEN_VARIABLE} to a token that may; whoever runs the endpoint makes one)"
-    return ""
+    return without_token(reply.text, reply)[:200]
 
 
 def _seconds(text: str | None) -> float | None:

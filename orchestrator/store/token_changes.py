@@ -66,12 +66,20 @@ def change_tokens(store: TokenStore, change: Callable[[Tokens], tuple[Tokens, _R
         try:
             store.write_tokens(changed, etag)
         except ObjectConflict:
-            # A write whose reply was lost meets itself, and must not make a second token.
+            # Ours may be there all the same, if its reply was lost, or another writer has built on it since:
+            # then it must not be made a second time.
             standing = store.read_tokens()
-            if standing is None or standing[0] != changed:
+            if standing is None or not _has_change(standing[0], tokens, changed):
                 continue
         return result
     raise ObjectConflict(f"tokens: others changed them {_NUM_TRIES} times over meanwhile; try again")
+
+
+def _has_change(standing: Tokens, before: Tokens, after: Tokens) -> bool:
+    """Whether every token that a change touches stands as the change left it; a new secret is no other's."""
+    names = before.by_name.keys() | after.by_name.keys()
+    touched = [name for name in names if before.by_name.get(name) != after.by_name.get(name)]
+    return all(standing.by_name.get(name) == after.by_name.get(name) for name in touched)
 
 
 def create_token(

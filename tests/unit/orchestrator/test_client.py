@@ -300,6 +300,7 @@ class Elsewhere:
         self.seen: list[str | None] = []
         self.app.get("/v1/tasks")(self.repeat)
         self.app.get("/v1/tasks/{task}")(self.repeat_whole)
+        self.app.post("/v1/predict:batch")(self.repeat_item)
 
     async def repeat(self, request: Request) -> Response:
         self.seen.append(request.headers.get("Authorization"))
@@ -309,6 +310,11 @@ class Elsewhere:
         self.seen.append(request.headers.get("Authorization"))
         # The token stands where the client cuts a reply off.
         return Response(f"{'x' * 180}{self.seen[-1]}")
+
+    async def repeat_item(self, request: Request) -> dict[str, Any]:
+        self.seen.append(request.headers.get("Authorization"))
+        problem = {"title": "No", "detail": self.seen[-1], "status": 400, "type": "about:blank"}
+        return {"items": [{"task": "bolts", "error": problem}]}
 
 
 def test_a_server_that_repeats_the_token_does_not_bring_it_into_an_error() -> None:
@@ -320,9 +326,12 @@ def test_a_server_that_repeats_the_token_does_not_bring_it_into_an_error() -> No
                 with pytest.raises(EndpointError) as refused:
                     ask()
                 assert token[:8] not in str(refused.value)
+            [refusal] = client.predict_batch([Question(task="bolts", image=PNG)])
+            assert token[:8] not in str(refusal)
+            assert "No: " in str(refusal)
     finally:
         endpoint.close()
-    assert elsewhere.seen == [f"Bearer {token}"] * 2, "it was sent"
+    assert elsewhere.seen == [f"Bearer {token}"] * 3, "it was sent"
 
 
 def test_a_token_goes_to_its_endpoint_alone() -> None:

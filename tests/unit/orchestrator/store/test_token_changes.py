@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ManifestError, ObjectConflict, StoreError
+from orchestrator.store.local import LocalObjects
 from orchestrator.store.object_store import StoredObject
 from orchestrator.store.objects import ObjectStore, open_objects
 from orchestrator.store.prompt_store import MAX_TOKENS_BYTES, PromptStore
@@ -200,6 +201,45 @@ def test_a_write_that_meets_itself_is_done() -> None:
     made = change_tokens(store, lambda tokens: create_token(tokens, "plc", LINE_1, now_s=0.0))
     assert store.tokens is not None
     assert is_good(store.tokens, made.text, 1.0)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_write_that_another_writer_has_built_on_is_done(tmp_path: Path, is_first: bool) -> None:
+    class BuiltOn(LocalObjects):
+        """Has another token made on top of the next write, before its writer looks."""
+
+        name: str | None = None
+
+        def put_new(self, key: str, data: bytes) -> bool:
+            is_made = super().put_new(key, data)
+            self._build()
+            return is_made
+
+        def put(self, key: str, data: bytes, *, if_match: str | None = None) -> str:
+            etag = super().put(key, data, if_match=if_match)
+            if self.name is not None:
+                self._build()
+                raise ObjectConflict("the reply was lost, and the next try met another's object")
+            return etag
+
+        def _build(self) -> None:
+            name, self.name = self.name, None
+            if name is not None:
+                make(PromptStore(LocalObjects(self._root)), name)
+
+    objects = BuiltOn(tmp_path)
+    if not is_first:
+        make(PromptStore(objects), "plc-0")
+    store, objects.name = PromptStore(objects), "ops"
+    made = change_tokens(store, lambda tokens: create_token(tokens, "plc-1", LINE_1, now_s=0.0))
+    found = store.read_tokens()
+    assert found is not None
+    assert is_good(found[0], made.text, 1.0)
+    objects.name = "more"
+    change_tokens(store, lambda tokens: revoke_token(tokens, "plc-1"))
+    found = store.read_tokens()
+    assert found is not None
+    assert sorted(found[0].by_name) == ["more", "ops", *([] if is_first else ["plc-0"])]
 
 
 class NeverFirst(LosesReplies):
