@@ -173,6 +173,7 @@ class ResidencyStats:
     """Which prompts one engine holds, and what it took.
 
     Attributes:
+        replica: Of which engine; another one after a restart.
         num_loads: Prompts loaded since it started.
         num_load_failures: Loads that failed.
         num_evictions: Prompts that gave way to others.
@@ -183,6 +184,7 @@ class ResidencyStats:
         catalog_age_s: Since the catalog was last seen to be current; None before the first.
     """
 
+    replica: str
     num_loads: int
     num_load_failures: int
     num_evictions: int

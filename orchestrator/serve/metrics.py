@@ -1,7 +1,7 @@
 """What the ingress counts, in Prometheus' text format.
 
-Engines report the batch with each answer, so that one page tells all, however many replicas there are. Tasks
-are no label: there may be thousands.
+Engines report the batch with each answer. What they hold is asked of one engine a time, and the page keeps
+what each said last. Only some tasks are labels: there may be thousands.
 """
 
 from collections.abc import Mapping
@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator.serve.engine_api import Answer
+from orchestrator.serve.engine_api import Answer, ResidencyStats
 from orchestrator.serve.paths import template_of
+from orchestrator.serve.residency_metrics import ResidencyMetrics
+from orchestrator.serve.task_labels import TaskLabels
 
 __all__ = ["CONTENT_TYPE", "CountRequests", "Metrics"]
 
@@ -29,7 +31,7 @@ class Metrics:
         )
         self._stages = Histogram(
             "ship_stage_seconds",
-            "Time of answered requests by stage: read, decode, engine",
+            "Time by stage: read, decode and engine of requests; queue and forward, in the engine, of rows",
             ["stage"],
             buckets=_SECONDS_BUCKETS,
             registry=self._registry,
@@ -47,12 +49,25 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._answers = Counter(
+            "ship_answers",
+            "Answered rows by task, of tasks that are asked often; the others as other",
+            ["task"],
+            registry=self._registry,
+        )
+        self._task_labels = TaskLabels()
+        self._residency = ResidencyMetrics()
+        self._registry.register(self._residency)
+
     def count_request(self, path: str, status: int) -> None:
         """Count a request that was answered, in whichever way."""
         self._requests.labels(template_of(path), str(status)).inc()
 
     def observe_answer(self, answer: Answer) -> None:
-        """Note the batch that a row was answered in."""
+        """Note the task of a row, and the batch that it was answered in."""
+        self._answers.labels(self._task_labels.label(answer.task)).inc()
+        self._stages.labels("queue").observe(answer.queue_s)
+        self._stages.labels("forward").observe(answer.forward_s)
         self._batch_rows.observe(answer.batch_rows)
         self._batch_tasks.observe(answer.batch_tasks)
 
@@ -60,6 +75,10 @@ class Metrics:
         """Note how long the stages of a request took, in seconds."""
         for stage, seconds in stages_s.items():
             self._stages.labels(stage).observe(seconds)
+
+    def note_residency(self, stats: ResidencyStats) -> None:
+        """Keep what an engine says that it holds."""
+        self._residency.note(stats)
 
     def render(self) -> bytes:
         """The page."""

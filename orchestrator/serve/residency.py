@@ -17,6 +17,7 @@ import math
 import random
 import threading
 import time
+import uuid
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -77,6 +78,8 @@ class Residency:
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._load = load
+        # Its counts begin at zero, so a residency that takes its place must not go by its name.
+        self._name = uuid.uuid4().hex[:8]
         self._load_wait_s, self._retry_s = load_wait_s, retry_s
         self._clock, self._draw = clock, draw
         self._applying = threading.Lock()
@@ -146,6 +149,7 @@ class Residency:
         with self._lock:
             confirmed_at_s = self._confirmed_at_s
             return ResidencyStats(
+                replica=self._name,
                 num_loads=self._num_loads,
                 num_load_failures=self._num_failures,
                 num_evictions=self._num_evictions,

@@ -1,10 +1,12 @@
 """For whoever watches the endpoint: ``GET /healthz``, ``/readyz`` and ``/metrics``."""
 
+from contextlib import suppress
 from dataclasses import asdict
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
+from orchestrator.errors import ServeError
 from orchestrator.serve.auth import principal_of
 from orchestrator.serve.front import Front
 from orchestrator.serve.metrics import CONTENT_TYPE
@@ -36,4 +38,7 @@ class HealthRoutes:
     async def show_metrics(self, request: Request) -> Response:
         """Counters in Prometheus' text format."""
         principal_of(request).check_may_read_metrics()
+        # An engine that cannot be asked is what the other numbers tell of: the page is there all the more.
+        with suppress(ServeError):
+            self._front.metrics.note_residency(await self._front.engine.stats())
         return Response(self._front.metrics.render(), media_type=CONTENT_TYPE)

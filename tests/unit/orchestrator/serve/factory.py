@@ -17,6 +17,7 @@ from orchestrator.serve.engine_api import (
     Image,
     Readiness,
     Refusal,
+    ResidencyStats,
     TaskState,
 )
 from orchestrator.serve.residency import ServedTask
@@ -181,6 +182,20 @@ class FakeEngine:
     async def task(self, name: str) -> TaskState | None:
         self._raise()
         return self.state if name == "bolts" else None
+
+    async def stats(self) -> ResidencyStats:
+        self._raise()
+        return ResidencyStats(
+            replica="a",
+            num_loads=7,
+            num_load_failures=1,
+            num_evictions=2,
+            num_swaps=3,
+            num_catalog_tasks=1,
+            num_resident=4,
+            resident_bytes=1000,
+            catalog_age_s=0.5,
+        )
 
     async def readiness(self) -> Readiness:
         self._raise()

@@ -149,8 +149,23 @@ def test_requests_and_batches_are_counted(call: Caller):
         "ship_batch_rows_sum 3.0",
         "ship_batch_tasks_sum 2.0",
         'ship_stage_seconds_count{stage="decode"} 1.0',
+        'ship_stage_seconds_count{stage="queue"} 1.0',
+        'ship_stage_seconds_count{stage="forward"} 1.0',
+        'ship_answers_total{task="other"} 1.0',
+        'ship_swaps_total{engine="a"} 3.0',
+        'ship_prompt_load_failures_total{engine="a"} 1.0',
+        'ship_resident_bytes{engine="a"} 1000.0',
+        'ship_catalog_age_seconds{engine="a"} 0.5',
     ):
         assert line in page.text.splitlines()
+
+
+def test_counters_are_told_without_an_engine_too(call: Caller):
+    call.engine.error = EngineUnavailableError("dead")
+    page = call("GET", "/metrics")
+    assert page.status_code == 200
+    assert "ship_requests_total" in page.text
+    assert "ship_swaps_total{" not in page.text
 
 
 def test_key_and_time_reach_the_engine(call: Caller):
