@@ -22,7 +22,7 @@ from tests.integration.plant import Plant
 if TYPE_CHECKING:
     import subprocess
 
-__all__ = ["EPOCHS", "SNAPSHOT", "Batch", "place_of"]
+__all__ = ["EPOCHS", "WRITTEN", "Batch", "place_of"]
 
 Found = TypeVar("Found")
 # So few that a run's log has each of them, so slow (steps of four images) that a fault hits one of them,
@@ -30,6 +30,8 @@ Found = TypeVar("Found")
 EPOCHS, NUM_TRAIN, BATCH_SIZE = 19, 80, 4
 # The epoch that is kept: of those after it, a tuning that was cut off repeats all.
 SNAPSHOT = 10
+# It is written beside the tuning: by the end of this epoch it is in the store, if the store takes it.
+WRITTEN = SNAPSHOT + 2
 # Of a run that hangs; no fault takes that long, on however slow a machine.
 PATIENCE_S = 400.0
 
@@ -124,7 +126,7 @@ class Batch:
 
     def half_done(self) -> list[TaskStatus]:
         """Those of them that have a snapshot, and epochs to lose."""
-        return [status for status in self.at_work() if SNAPSHOT < status.epoch < EPOCHS - 1]
+        return [status for status in self.at_work() if WRITTEN < status.epoch < EPOCHS - 1]
 
     def _driver(self) -> int | None:
         with suppress(ExecutionError):
@@ -146,7 +148,7 @@ class Batch:
         """No finished task was taken up again; one that was cut off went on from its snapshot.
 
         Args:
-            without_snapshot: Tasks that may have had none, because the store was away.
+            without_snapshot: Tasks that may have had none, because the store was away or full.
         """
         for task in self.tasks:
             furthest, last, is_published = 0, None, False
@@ -156,7 +158,7 @@ class Batch:
                     last = None
                 elif event.kind == "epoch":
                     epoch = int(event.data["epoch"])
-                    had_snapshot = furthest > SNAPSHOT and task not in without_snapshot
+                    had_snapshot = furthest > WRITTEN and task not in without_snapshot
                     starts = {SNAPSHOT + 1} if had_snapshot else {1, SNAPSHOT + 1}
                     assert epoch in (starts if last is None else {last + 1}), f"{task}: {last}, then {event}"
                     furthest, last = max(furthest, epoch), epoch
