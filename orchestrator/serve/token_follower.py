@@ -22,7 +22,7 @@ class TokenSource(Protocol):
         ...
 
 
-class TokenFollower:
+class TokenFollower(Watch):
     """Knows the tokens, from a thread of its own.
 
     Those that are known go on while the store is down, or the file is damaged or gone: whoever wants to take
@@ -34,42 +34,20 @@ class TokenFollower:
     """
 
     def __init__(self, source: TokenSource, *, poll_s: float = POLL_S) -> None:
+        super().__init__("tokens", self._look, poll_s=poll_s, meanwhile="the tokens known so far go on")
         self._source = source
         self._etag: str | None = None
         self._tokens: Tokens | None = None
         self._known = threading.Event()
-        self._watch = Watch("tokens", self._look, poll_s=poll_s, meanwhile="the tokens known so far go on")
 
     @property
     def tokens(self) -> Tokens | None:
         """The last that were read; None if none were yet."""
         return self._tokens
 
-    @property
-    def problem(self) -> str | None:
-        """Why the tokens may be behind those in the store, if they may."""
-        return self._watch.problem
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the thread is at work."""
-        return self._watch.is_alive
-
-    def start(self) -> None:
-        """Start following."""
-        self._watch.start()
-
-    def stop(self) -> None:
-        """Stop following."""
-        self._watch.stop()
-
     def wait_known(self, timeout_s: float) -> bool:
         """Wait until tokens were read once; False if that took too long."""
         return self._known.wait(timeout_s)
-
-    def step(self) -> None:
-        """One look at the tokens."""
-        self._watch.step()
 
     def _look(self) -> str | None:
         try:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any, TypeVar
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
 from orchestrator.names import check_task_name, is_task_name
@@ -41,6 +42,7 @@ MAX_MARKER_BYTES = 4096
 MAX_CATALOG_BYTES = 64 << 20
 MAX_TOKENS_BYTES = 1 << 20
 NUM_READERS = 16
+Value = TypeVar("Value")
 _CATALOG, _TOKENS = "catalog.json", "tokens.json"
 
 
@@ -57,6 +59,8 @@ class PromptStore:
         self._clock = clock
         # Of each snapshot that was read or written here, by key; None if there was none.
         self._snapshot_etags: dict[str, str | None] = {}
+        # Catalog and tokens as they were read last, each with its etag.
+        self._values: dict[str, tuple[Any, str]] = {}
 
     @property
     def url(self) -> str:
@@ -181,11 +185,7 @@ class PromptStore:
         Raises:
             StoreError: It is not a catalog, or cannot be read.
         """
-        try:
-            stored = self._objects.get(_CATALOG, max_bytes=MAX_CATALOG_BYTES)
-        except ObjectMissing:
-            return None
-        return Catalog.from_json(stored.data), stored.etag
+        return self._read(_CATALOG, MAX_CATALOG_BYTES, Catalog.from_json)
 
     def write_catalog(self, catalog: Catalog, if_match: str | None) -> str:
         """Write the catalog; returns its new etag.
@@ -205,11 +205,7 @@ class PromptStore:
         Raises:
             StoreError: They are no tokens, or cannot be read.
         """
-        try:
-            stored = self._objects.get(_TOKENS, max_bytes=MAX_TOKENS_BYTES)
-        except ObjectMissing:
-            return None
-        return Tokens.from_json(stored.data), stored.etag
+        return self._read(_TOKENS, MAX_TOKENS_BYTES, Tokens.from_json)
 
     def write_tokens(self, tokens: Tokens, if_match: str | None) -> str:
         """Write the tokens; returns their new etag.
@@ -229,6 +225,20 @@ class PromptStore:
                 f"most {MAX_TOKENS_BYTES}; `ship token revoke` those that nobody uses"
             )
         return self._replace(_TOKENS, content, if_match)
+
+    def _read(self, key: str, max_bytes: int, parse: Callable[[bytes], Value]) -> tuple[Value, str] | None:
+        """What an object says, and its etag; the same value as the last time if it is the same object.
+
+        Those that follow it look each second, and it may tell of thousands of tasks.
+        """
+        try:
+            stored = self._objects.get(key, max_bytes=max_bytes)
+        except ObjectMissing:
+            return None
+        known = self._values.get(key)
+        if known is None or known[1] != stored.etag:
+            known = self._values[key] = parse(stored.data), stored.etag
+        return known
 
     def _replace(self, key: str, data: bytes, if_match: str | None) -> str:
         """Write an object in place of the one with that etag, or as the first one."""

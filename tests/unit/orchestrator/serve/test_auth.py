@@ -75,7 +75,7 @@ def call(backbone: Backbone, known: Known) -> Guarded:
     return Guarded(backbone, known)
 
 
-def refused(reply: httpx.Response, kind: str) -> str:
+def assert_refused(reply: httpx.Response, kind: str) -> str:
     """Check a 401; returns its detail."""
     assert reply.headers["www-authenticate"].startswith("Bearer")
     return assert_problem(reply, 401, kind)
@@ -127,7 +127,7 @@ def test_probes_need_no_token(call: Guarded) -> None:
     for path in OPEN:
         assert call("GET", path).status_code == 200, path
         assert call("GET", path, headers={"Authorization": "Bearer nonsense"}).status_code == 200, path
-        refused(call("GET", f"{path}/"), "token-missing") if path.startswith(("/h", "/r")) else None
+        assert_refused(call("GET", f"{path}/"), "token-missing") if path.startswith(("/h", "/r")) else None
 
 
 def routes(app: FastAPI) -> list[tuple[str, str]]:
@@ -186,13 +186,13 @@ def test_no_route_of_a_task_answers_those_who_may_not_ask_it(call: Guarded) -> N
     ids=range(15),
 )
 def test_headers_of_odd_shapes_and_sizes_are_refused(call: Guarded, header: bytes) -> None:
-    refused(call("GET", "/v1/tasks", headers=[(b"Authorization", header)]), "token-invalid")
+    assert_refused(call("GET", "/v1/tasks", headers=[(b"Authorization", header)]), "token-invalid")
 
 
 def test_two_tokens_are_one_too_many(call: Guarded) -> None:
     value = b"Bearer " + call.known.texts["bolts"].encode()
     reply = call("GET", "/v1/tasks", headers=[(b"Authorization", value), (b"Authorization", value)])
-    refused(reply, "token-invalid")
+    assert_refused(reply, "token-invalid")
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer  "])
@@ -210,16 +210,16 @@ def test_a_stranger_does_not_learn_whether_a_token_is_unknown_wrong_or_expired(c
     ]
     assert len({reply.text for reply in replies}) == 1
     assert len({reply.headers["www-authenticate"] for reply in replies}) == 1
-    refused(replies[0], "token-invalid")
+    assert_refused(replies[0], "token-invalid")
 
 
 def test_a_change_counts_from_the_moment_that_it_is_known(call: Guarded) -> None:
     old = bearer(call.known.texts["bolts"])
     call.known.tokens, made = rotate_token(call.known.tokens, "bolts", now_s=0.0)
-    refused(call("GET", "/v1/tasks", headers=old), "token-invalid")
+    assert_refused(call("GET", "/v1/tasks", headers=old), "token-invalid")
     assert call("GET", "/v1/tasks", headers=bearer(made.text)).status_code == 200
     call.known.tokens, _ = revoke_token(call.known.tokens, "bolts")
-    refused(call("GET", "/v1/tasks", headers=bearer(made.text)), "token-invalid")
+    assert_refused(call("GET", "/v1/tasks", headers=bearer(made.text)), "token-invalid")
 
 
 def test_before_tokens_are_known_nobody_is_let_in_and_it_is_not_ready(call: Guarded) -> None:
@@ -231,7 +231,7 @@ def test_before_tokens_are_known_nobody_is_let_in_and_it_is_not_ready(call: Guar
     assert call("GET", "/v2/health/ready").status_code == 503
     assert call("GET", "/healthz").status_code == 200
     call.known.tokens = Tokens()
-    refused(call.by("ops", "GET", "/v1/tasks"), "token-invalid")
+    assert_refused(call.by("ops", "GET", "/v1/tasks"), "token-invalid")
 
 
 def test_without_access_control_anybody_may_do_everything(backbone: Backbone) -> None:

@@ -334,6 +334,20 @@ def test_the_catalog_changes_hands_by_etag(objects: ObjectStore) -> None:
         store.write_catalog(first, None)
 
 
+def test_a_catalog_that_is_looked_at_again_and_again_is_read_out_once(objects: ObjectStore) -> None:
+    store, writer = PromptStore(objects), PromptStore(objects)
+    etag = writer.write_catalog(Catalog(entries={}), if_match=None)
+    first, again = store.read_catalog(), store.read_catalog()
+    assert first is not None
+    assert again is not None
+    assert again[0] is first[0]
+    changed = Catalog(entries={"bolts": CatalogEntry(version=1, digest="0" * 64)})
+    writer.write_catalog(changed, if_match=etag)
+    found = store.read_catalog()
+    assert found is not None
+    assert found[0] == changed
+
+
 def test_a_first_catalog_that_was_replaced_at_once_is_a_conflict(tmp_path: Path) -> None:
     theirs = Catalog(entries={"bolts": CatalogEntry(version=1, digest=KEY)})
 
