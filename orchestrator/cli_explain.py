@@ -1,16 +1,16 @@
 """The command that asks an endpoint what a task looks at: parses, calls, writes a picture."""
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from orchestrator.cli_options import endpoint_options
 from orchestrator.output import Output
 
 __all__ = ["explain"]
 
-# Somebody waits at a terminal.
+# Somebody waits at a terminal; there is one explanation at a time.
 PATIENCE_S = 10.0
 
 
@@ -20,13 +20,7 @@ PATIENCE_S = 10.0
 @click.option(
     "-o", "--out", "file", type=click.Path(dir_okay=False), help="PNG to write [the image's name, -TASK.png]."
 )
-@click.option(
-    "--url",
-    default=lambda: os.environ.get("SHIP_URL", "http://127.0.0.1:8000"),
-    show_default="$SHIP_URL, else http://127.0.0.1:8000",
-    help="Of the endpoint.",
-)
-@click.option("--version", type=click.IntRange(min=1), help="That must answer [whichever is served].")
+@endpoint_options
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the numbers as JSON; write a picture only for -o."
 )

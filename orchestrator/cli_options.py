@@ -1,5 +1,6 @@
 """Flags that several commands share."""
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,21 @@ from orchestrator.settings import EXECUTORS, Executor
 if TYPE_CHECKING:
     from orchestrator.selection import Selection
 
-__all__ = ["request_options", "selection_options"]
+__all__ = ["endpoint_options", "request_options", "selection_options"]
+
+
+def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The flags that say which endpoint is asked, and for which version."""
+    url = click.option(
+        "--url",
+        default=lambda: os.environ.get("SHIP_URL", "http://127.0.0.1:8000"),
+        show_default="$SHIP_URL, else http://127.0.0.1:8000",
+        help="Of the endpoint.",
+    )
+    version = click.option(
+        "--version", type=click.IntRange(min=1), help="That must answer [whichever is served]."
+    )
+    return url(version(command))
 
 
 def selection_options(command: Callable[..., None]) -> Callable[..., None]:

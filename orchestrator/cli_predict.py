@@ -1,6 +1,5 @@
 """The command that asks an endpoint: parses, calls, prints."""
 
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.cli_options import endpoint_options
 from orchestrator.output import EXIT_FAILED, Output
 
 __all__ = ["predict"]
@@ -21,13 +21,7 @@ PATIENCE_S = 5.0
 @click.command()
 @click.argument("task")
 @click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
-@click.option(
-    "--url",
-    default=lambda: os.environ.get("SHIP_URL", "http://127.0.0.1:8000"),
-    show_default="$SHIP_URL, else http://127.0.0.1:8000",
-    help="Of the endpoint.",
-)
-@click.option("--version", type=click.IntRange(min=1), help="That must answer [whichever is served].")
+@endpoint_options
 @click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="Labels to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj

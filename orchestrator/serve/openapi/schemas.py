@@ -9,6 +9,7 @@ __all__ = ["HEADERS", "PARAMETERS", "REQUEST_ID", "schemas"]
 
 _TASK = {"type": "string", "pattern": f"^{TASK_NAME_PATTERN}$", "description": "Name of a task."}
 _VERSION = {"type": "integer", "minimum": 0, "maximum": 999_999_999}
+_MAYBE_VERSION = {"type": ["integer", "null"]}
 _DIGEST = {"type": "string", "pattern": "^[0-9a-f]{64}$", "description": "sha256 of the prompt's artifact."}
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _KEY = {"type": "string", "pattern": "^[ -~]{1,128}$", "description": "See header Ship-Key."}
@@ -178,12 +179,12 @@ def _requests() -> dict[str, Any]:
     }
 
 
-def _tasks() -> dict[str, Any]:
-    maybe_version, maybe_digest = {"type": ["integer", "null"]}, {"type": ["string", "null"]}
-    state = {
+def _state() -> dict[str, Any]:
+    """What lists of tasks and tasks have in common."""
+    return {
         "task": _TASK,
-        "version": {**maybe_version, "description": "That is served."},
-        "digest": {**maybe_digest, "description": "That is served."},
+        "version": {**_MAYBE_VERSION, "description": "That is served."},
+        "digest": {"type": ["string", "null"], "description": "That is served."},
         "wanted_version": {**_VERSION, "description": "That the registry names."},
         "wanted_digest": {"type": "string", "description": "That the registry names."},
         "problem": {
@@ -203,8 +204,10 @@ def _tasks() -> dict[str, Any]:
             "description": "Versions that answer whoever asks for them by number.",
         },
     }
-    shadow_version = {**maybe_version, "description": "Is asked beside it, and answers nobody."}
-    shadow = {
+
+
+def _shadow() -> dict[str, Any]:
+    return {
         "type": ["object", "null"],
         "description": "A version that is asked beside it, and how the two compare in this process.",
         "properties": {
@@ -219,6 +222,10 @@ def _tasks() -> dict[str, Any]:
         "required": ["version", "compared", "agreed", "mean_difference"],
         "additionalProperties": False,
     }
+
+
+def _tasks() -> dict[str, Any]:
+    shadow_version = {**_MAYBE_VERSION, "description": "Is asked beside it, and answers nobody."}
     labels = {"labels": {"type": "array", "items": {"type": "string"}}}
     backbone = _object(
         {
@@ -239,10 +246,10 @@ def _tasks() -> dict[str, Any]:
         "TaskList": _object(
             {
                 "backbone": _ref("Backbone"),
-                "tasks": {"type": "array", "items": _object({**state, "shadow_version": shadow_version})},
+                "tasks": {"type": "array", "items": _object({**_state(), "shadow_version": shadow_version})},
             }
         ),
-        "Task": _object({"backbone": _ref("Backbone"), **state, "shadow": shadow, **labels}),
+        "Task": _object({"backbone": _ref("Backbone"), **_state(), "shadow": _shadow(), **labels}),
         "Health": _object({"status": {"const": "ok"}}),
         "Readiness": _object(readiness),
     }
