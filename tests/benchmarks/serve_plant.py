@@ -37,6 +37,8 @@ __all__ = [
     "wait_for_replicas",
 ]
 
+ENGINE = "ServeReplica:ship:Engine"
+
 
 @dataclass
 class ServePlant:
@@ -156,7 +158,7 @@ def _threads(num_replicas: int) -> int:
     return max(1, (os.cpu_count() or 1) // num_replicas)
 
 
-def replica_pids(part: str = "ServeReplica:ship:Engine") -> list[int]:
+def replica_pids(part: str = ENGINE) -> list[int]:
     """Processes of this Ray by what Ray calls them, such as ``ServeReplica:ship:Engine``."""
     found = []
     for folder in Path("/proc").iterdir():
@@ -180,16 +182,16 @@ def resident_bytes(pids: list[int]) -> int:
     return total
 
 
-def wait_for_replicas(num_replicas: int, timeout_s: float, gone: int) -> float:
-    """Seconds until that many engines run and ``gone`` is none of them.
+def wait_for_replicas(num_replicas: int, timeout_s: float, gone: int, part: str = ENGINE) -> float:
+    """Seconds until that many replicas run and ``gone`` is none of them.
 
     Raises:
         TimeoutError: They do not.
     """
     start_s = time.monotonic()
     while time.monotonic() - start_s < timeout_s:
-        pids = replica_pids()
+        pids = replica_pids(part)
         if gone not in pids and len(pids) >= num_replicas:
             return time.monotonic() - start_s
         time.sleep(0.2)
-    raise TimeoutError(f"expected {num_replicas} engines after {timeout_s:.0f} s, found {replica_pids()}")
+    raise TimeoutError(f"{part}: expected {num_replicas} after {timeout_s:.0f} s, found {replica_pids(part)}")

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from orchestrator.terms import Terms
+from orchestrator.train.grants import Lease, LedgerPolicy
 from orchestrator.train.ledger import Ledger
+from orchestrator.train.status import TaskStatus
 from orchestrator.train.worker import TaskRunner, run_worker
 from ship.config import TuneConfig
 
@@ -48,3 +50,18 @@ def work(ledger: Ledger, run: TaskRunner, *, sleep: Callable[[float], object] = 
         sleep(seconds)
 
     return run_worker(ledger, run, worker="w", sleep=wait)
+
+
+def make_ledger(clock: Clock, *names: str, **policy: float) -> Ledger:
+    specs = [Spec(name, num_images=1000 - number) for number, name in enumerate(names)]
+    return Ledger(specs, LedgerPolicy(**policy), clock)
+
+
+def take(ledger: Ledger, worker: str = "w") -> Lease:
+    grant = ledger.lease(worker)
+    assert isinstance(grant, Lease), grant
+    return grant
+
+
+def status(ledger: Ledger, name: str) -> TaskStatus:
+    return next(status for status in ledger.snapshot().tasks if status.task == name)

@@ -2,11 +2,11 @@ import pytest
 
 from orchestrator.terms import Terms
 from orchestrator.train.failures import Failure
-from orchestrator.train.grants import Ended, Lease, LedgerPolicy, Wait
+from orchestrator.train.grants import Ended, LedgerPolicy, Wait
 from orchestrator.train.ledger import Ledger
 from ship.config import TuneConfig
 
-from .fakes import Clock, Spec, epoch
+from .fakes import Clock, Spec, epoch, make_ledger, status, take
 
 LATER = Failure(cause="the store is away", is_retryable=True)
 NEVER = Failure(cause="a.png is corrupt", is_retryable=False)
@@ -15,21 +15,6 @@ NEVER = Failure(cause="a.png is corrupt", is_retryable=False)
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-def make(clock: Clock, *names: str, **policy: float) -> Ledger:
-    specs = [Spec(name, num_images=1000 - number) for number, name in enumerate(names)]
-    return Ledger(specs, LedgerPolicy(**policy), clock)
-
-
-def take(ledger: Ledger, worker: str = "w") -> Lease:
-    grant = ledger.lease(worker)
-    assert isinstance(grant, Lease), grant
-    return grant
-
-
-def status(ledger: Ledger, name: str):
-    return next(status for status in ledger.snapshot().tasks if status.task == name)
 
 
 def kinds(ledger: Ledger) -> list[tuple[str, str]]:
@@ -64,11 +49,11 @@ def test_priority_goes_before_deadline_and_deadline_before_length(clock: Clock) 
 
 def test_two_tasks_of_one_name_are_refused(clock: Clock) -> None:
     with pytest.raises(ValueError, match="same name"):
-        make(clock, "a", "a")
+        make_ledger(clock, "a", "a")
 
 
 def test_a_task_is_leased_to_one_worker_only_and_idle_ones_wait(clock: Clock) -> None:
-    ledger = make(clock, "a")
+    ledger = make_ledger(clock, "a")
     assert take(ledger, "w1").attempt == 1
     assert ledger.lease("w2") == Wait(seconds=0.5)
     assert ledger.complete("w1", "a", 1, {"digest": "d"})
@@ -80,7 +65,7 @@ def test_a_task_is_leased_to_one_worker_only_and_idle_ones_wait(clock: Clock) ->
 
 
 def test_heartbeats_keep_a_lease_and_their_lack_ends_it(clock: Clock) -> None:
-    ledger = make(clock, "a", lease_s=60)
+    ledger = make_ledger(clock, "a", lease_s=60)
     take(ledger, "w1")
     for _ in range(5):
         clock.advance(59)
@@ -91,7 +76,7 @@ def test_heartbeats_keep_a_lease_and_their_lack_ends_it(clock: Clock) -> None:
 
 
 def test_a_late_writer_is_refused(clock: Clock) -> None:
-    ledger = make(clock, "a", lease_s=60)
+    ledger = make_ledger(clock, "a", lease_s=60)
     take(ledger, "w1")
     clock.advance(61)
     take(ledger, "w2")
@@ -104,7 +89,7 @@ def test_a_late_writer_is_refused(clock: Clock) -> None:
 
 
 def test_a_late_writer_of_the_same_worker_is_refused(clock: Clock) -> None:
-    ledger = make(clock, "a", lease_s=60)
+    ledger = make_ledger(clock, "a", lease_s=60)
     take(ledger, "w")
     clock.advance(61)
     take(ledger, "w")
@@ -113,7 +98,7 @@ def test_a_late_writer_of_the_same_worker_is_refused(clock: Clock) -> None:
 
 
 def test_completing_twice_counts_once(clock: Clock) -> None:
-    ledger = make(clock, "a")
+    ledger = make_ledger(clock, "a")
     take(ledger)
     assert ledger.complete("w", "a", 1, {})
     assert ledger.complete("w", "a", 1, {}), "its first answer may have been lost on the way"
@@ -121,7 +106,7 @@ def test_completing_twice_counts_once(clock: Clock) -> None:
 
 
 def test_a_final_failure_is_final(clock: Clock) -> None:
-    ledger = make(clock, "a")
+    ledger = make_ledger(clock, "a")
     take(ledger)
     assert ledger.fail("w", "a", 1, NEVER)
     assert ledger.lease("w") == Wait(seconds=0.5)
@@ -130,7 +115,7 @@ def test_a_final_failure_is_final(clock: Clock) -> None:
 
 
 def test_failures_that_may_pass_are_retried_with_growing_pauses_up_to_a_limit(clock: Clock) -> None:
-    ledger = make(clock, "a", max_attempts=3, backoff_s=2)
+    ledger = make_ledger(clock, "a", max_attempts=3, backoff_s=2)
     take(ledger)
     ledger.fail("w", "a", 1, LATER)
     assert isinstance(ledger.lease("w"), Wait)
@@ -160,14 +145,14 @@ def test_pauses_have_a_limit() -> None:
 
 
 def test_a_pause_of_one_task_does_not_hold_up_the_others(clock: Clock) -> None:
-    ledger = make(clock, "a", "b")
+    ledger = make_ledger(clock, "a", "b")
     take(ledger)
     ledger.fail("w", "a", 1, LATER)
     assert take(ledger).spec.name == "b"
 
 
 def test_a_restarted_pool_gives_up_its_leases_at_once_and_blames_nobody(clock: Clock) -> None:
-    ledger = make(clock, "a", "b")
+    ledger = make_ledger(clock, "a", "b")
     for seat in (0, 1):
         ledger.join(f"old{seat}", seat, 2)
         take(ledger, f"old{seat}")
@@ -183,7 +168,7 @@ def test_a_restarted_pool_gives_up_its_leases_at_once_and_blames_nobody(clock: C
 
 
 def test_an_evicted_worker_cannot_come_back_not_even_to_a_ledger_that_took_over(clock: Clock) -> None:
-    ledger = make(clock, "a")
+    ledger = make_ledger(clock, "a")
     ledger.join("old", 0, 1)
     ledger.join("new", 0, 1)
     for _ in range(2):
@@ -194,7 +179,7 @@ def test_an_evicted_worker_cannot_come_back_not_even_to_a_ledger_that_took_over(
 
 
 def test_a_smaller_pool_gives_up_the_leases_of_seats_that_are_gone(clock: Clock) -> None:
-    ledger = make(clock, "a", "b", "c")
+    ledger = make_ledger(clock, "a", "b", "c")
     for seat in range(3):
         ledger.join(f"old{seat}", seat, 3)
         take(ledger, f"old{seat}")
@@ -204,7 +189,7 @@ def test_a_smaller_pool_gives_up_the_leases_of_seats_that_are_gone(clock: Clock)
 
 
 def test_only_the_task_of_the_worker_that_died_is_charged(clock: Clock) -> None:
-    ledger = make(clock, "bad", "good", max_attempts=3, backoff_s=0)
+    ledger = make_ledger(clock, "bad", "good", max_attempts=3, backoff_s=0)
     for generation in range(3):
         for seat in (0, 1):
             ledger.join(f"g{generation}s{seat}", seat, 2)
@@ -219,7 +204,7 @@ def test_only_the_task_of_the_worker_that_died_is_charged(clock: Clock) -> None:
 
 
 def test_a_crash_of_an_unknown_or_idle_seat_harms_nobody(clock: Clock) -> None:
-    ledger = make(clock, "a")
+    ledger = make_ledger(clock, "a")
     ledger.crashed(7, "?")
     ledger.join("w", 0, 1)
     ledger.crashed(0, "no such module")
@@ -228,7 +213,7 @@ def test_a_crash_of_an_unknown_or_idle_seat_harms_nobody(clock: Clock) -> None:
 
 
 def test_losses_in_a_row_without_progress_end_a_task(clock: Clock) -> None:
-    ledger = make(clock, "a", max_losses=5, lease_s=60)
+    ledger = make_ledger(clock, "a", max_losses=5, lease_s=60)
     for _ in range(5):
         take(ledger)
         clock.advance(61)
@@ -237,7 +222,7 @@ def test_losses_in_a_row_without_progress_end_a_task(clock: Clock) -> None:
 
 
 def test_a_task_that_gets_further_each_time_may_be_lost_any_number_of_times(clock: Clock) -> None:
-    ledger = make(clock, "a", max_losses=2, lease_s=60)
+    ledger = make_ledger(clock, "a", max_losses=2, lease_s=60)
     for number in range(1, 50):
         lease = take(ledger)
         assert ledger.heartbeat("w", "a", lease.attempt, epoch(number))
@@ -246,7 +231,7 @@ def test_a_task_that_gets_further_each_time_may_be_lost_any_number_of_times(cloc
 
 
 def test_starting_over_is_no_progress(clock: Clock) -> None:
-    ledger = make(clock, "a", max_losses=3, lease_s=60)
+    ledger = make_ledger(clock, "a", max_losses=3, lease_s=60)
     for _ in range(4):
         lease = take(ledger)
         for number in range(1, 11):
@@ -258,14 +243,14 @@ def test_starting_over_is_no_progress(clock: Clock) -> None:
 
 
 def test_a_worker_that_asks_anew_has_given_up_what_it_held(clock: Clock) -> None:
-    ledger = make(clock, "a", "b")
+    ledger = make_ledger(clock, "a", "b")
     assert take(ledger).spec.name == "a"
     assert take(ledger).attempt == 2
     assert status(ledger, "a").losses == 1
 
 
 def test_starts_in_vain_count_pools_that_never_took_up_work(clock: Clock) -> None:
-    ledger = make(clock, "a")
+    ledger = make_ledger(clock, "a")
     for number in range(4):
         ledger.join(f"w{number}", 0, 1)
         ledger.crashed(0, "cannot load the backbone")
@@ -276,7 +261,7 @@ def test_starts_in_vain_count_pools_that_never_took_up_work(clock: Clock) -> Non
 
 
 def test_a_closed_ledger_has_workers_drop_their_tasks_but_takes_what_they_completed(clock: Clock) -> None:
-    ledger = make(clock, "a", "b", "c")
+    ledger = make_ledger(clock, "a", "b", "c")
     take(ledger, "w1")
     take(ledger, "w2")
     ledger.close()
@@ -288,7 +273,7 @@ def test_a_closed_ledger_has_workers_drop_their_tasks_but_takes_what_they_comple
 
 
 def test_epochs_show_in_the_snapshot_and_as_events(clock: Clock) -> None:
-    ledger = make(clock, "a")
+    ledger = make_ledger(clock, "a")
     take(ledger)
     clock.advance(3)
     ledger.heartbeat("w", "a", 1, epoch(11, of=100, train_accuracy=0.9, val_accuracy=0.8))
@@ -304,7 +289,7 @@ def test_epochs_show_in_the_snapshot_and_as_events(clock: Clock) -> None:
 
 def test_a_ledger_takes_over_from_a_lost_one(clock: Clock) -> None:
     names = ("done", "bad", "held", "tried", "new")
-    old = make(clock, *names, backoff_s=5)
+    old = make_ledger(clock, *names, backoff_s=5)
     old.join("w", 0, 1)
     old.complete("w", take(old).spec.name, 1, {})
     old.fail("w", take(old).spec.name, 1, NEVER)
@@ -332,7 +317,7 @@ def test_a_ledger_takes_over_from_a_lost_one(clock: Clock) -> None:
 
 
 def test_a_lease_given_after_the_last_look_at_a_lost_ledger_is_fenced_off(clock: Clock) -> None:
-    old = make(clock, "a")
+    old = make_ledger(clock, "a")
     seen = old.snapshot()
     unseen = take(old, "w1")
     fresh = Ledger([Spec("a", num_images=1000)], LedgerPolicy(), clock, seen, num_lost=1)
@@ -344,7 +329,7 @@ def test_a_lease_given_after_the_last_look_at_a_lost_ledger_is_fenced_off(clock:
 
 
 def test_a_completion_that_went_down_with_its_ledger_is_asked_for_again(clock: Clock) -> None:
-    old = make(clock, "a")
+    old = make_ledger(clock, "a")
     take(old)
     seen = old.snapshot()
     assert old.complete("w", "a", 1, {})
@@ -354,7 +339,7 @@ def test_a_completion_that_went_down_with_its_ledger_is_asked_for_again(clock: C
 
 
 def test_a_cancelled_task_is_taken_from_its_worker_and_given_to_nobody(clock: Clock) -> None:
-    ledger = make(clock, "a", "b", "c")
+    ledger = make_ledger(clock, "a", "b", "c")
     take(ledger, "w1")
     assert ledger.cancel(["a", "b"]) == ["a", "b"]
     assert not ledger.heartbeat("w1", "a", 1, epoch(1))
@@ -368,7 +353,7 @@ def test_a_cancelled_task_is_taken_from_its_worker_and_given_to_nobody(clock: Cl
 
 
 def test_failed_and_cancelled_tasks_are_taken_up_again_on_request(clock: Clock) -> None:
-    ledger = make(clock, "a", "b", "c", max_attempts=2, backoff_s=1)
+    ledger = make_ledger(clock, "a", "b", "c", max_attempts=2, backoff_s=1)
     take(ledger)
     ledger.fail("w", "a", 1, NEVER)
     ledger.cancel(["b"])
@@ -383,7 +368,7 @@ def test_failed_and_cancelled_tasks_are_taken_up_again_on_request(clock: Clock) 
 
 
 def test_a_look_from_a_position_on_shows_what_happened_since(clock: Clock) -> None:
-    ledger = make(clock, "a", "b", "c")
+    ledger = make_ledger(clock, "a", "b", "c")
     _, position = ledger.read(0)
     assert len(ledger.snapshot(position).tasks) == 3, "at the start all of them"
     take(ledger, "w1")
@@ -396,83 +381,3 @@ def test_a_look_from_a_position_on_shows_what_happened_since(clock: Clock) -> No
     assert [status.task for status in ledger.snapshot(position).tasks] == ["a", "b"]
     clock.advance(100)
     assert [status.state for status in ledger.snapshot(position).tasks] == ["pending", "pending"]
-
-
-def test_a_worker_gets_more_while_enough_is_left_for_the_others(clock: Clock) -> None:
-    ledger = make(clock, *"abcdef")
-    ledger.join("w", 0, 2)
-    ledger.join("v", 1, 2)
-    held: list[str] = []
-    while isinstance(grant := ledger.lease("w", held), Lease):
-        held.append(grant.spec.name)
-    assert held == ["a", "b"], "with four left for two workers, two are a fair share"
-    assert [status(ledger, name).state for name in "abc"] == ["leased", "leased", "pending"]
-    others: list[str] = []
-    while isinstance(grant := ledger.lease("v", others), Lease):
-        others.append(grant.spec.name)
-    assert others == ["c", "d"]
-    assert ledger.complete("v", "c", 1, {})
-    assert ledger.lease("v", ["d"]) == Wait(seconds=0.5), "the last two are for whoever is idle"
-    assert ledger.complete("v", "d", 1, {})
-    assert take(ledger, "v").spec.name == "e"
-
-
-def test_a_lease_that_is_not_held_any_more_is_given_up(clock: Clock) -> None:
-    ledger = make(clock, *"abcd")
-    first, second = take(ledger), ledger.lease("w", ["a"])
-    assert isinstance(second, Lease)
-    assert [first.spec.name, second.spec.name] == ["a", "b"]
-    third = ledger.lease("w", ["b"])
-    assert isinstance(third, Lease)
-    assert (third.spec.name, third.attempt) == ("a", 2), "it was given up, and is first again"
-    assert status(ledger, "b").attempt == 1
-    assert ledger.complete("w", "b", 1, {})
-
-
-def test_whoever_was_in_a_pack_that_died_is_suspect_and_tuned_alone(clock: Clock) -> None:
-    ledger = make(clock, *"abcdef", max_attempts=1)
-    ledger.join("w", 0, 1)
-    for held in ([], ["a"]):
-        ledger.lease("w", held)
-    ledger.crashed(0, "SIGSEGV")
-    assert [(status(ledger, name).failures, status(ledger, name).losses) for name in "ab"] == [(0, 1), (0, 1)]
-    assert status(ledger, "a").cause == "its worker died, with 1 other task: SIGSEGV"
-
-    ledger.join("v", 0, 1)
-    assert take(ledger, "v").spec.name == "a"
-    assert ledger.lease("v", ["a"]) == Wait(seconds=0.5), "a suspect is alone"
-    assert ledger.complete("v", "a", 2, {})
-    assert take(ledger, "v").spec.name == "b"
-    ledger.crashed(0, "SIGSEGV")
-    assert status(ledger, "b").state == "failed", "alone, it is its own fault"
-    ledger.join("u", 0, 1)
-    assert take(ledger, "u").spec.name == "c"
-    assert isinstance(ledger.lease("u", ["c"]), Lease), "the others are none"
-
-
-def test_nobody_is_blamed_for_the_death_of_a_node(clock: Clock) -> None:
-    ledger = make(clock, *"abcdef", max_attempts=1)
-    ledger.join("w", 0, 1)
-    for held in ([], ["a"]):
-        assert isinstance(ledger.lease("w", held), Lease)
-    ledger.crashed(0, "its node 10.0.0.5 has died", with_node=True)
-    for name in "ab":
-        found = status(ledger, name)
-        assert (found.state, found.failures, found.losses, found.is_suspect) == ("pending", 0, 1, False)
-        assert found.cause == "its worker died: its node 10.0.0.5 has died"
-
-
-def test_a_suspect_waits_for_a_worker_with_empty_hands(clock: Clock) -> None:
-    ledger = make(clock, *"abcd")
-    ledger.join("w", 0, 1)
-    take(ledger)
-    ledger.lease("w", ["a"])
-    shared = Failure(cause="a step of 2 tasks failed", is_retryable=True, is_shared=True)
-    assert ledger.fail("w", "a", 1, shared)
-    assert (status(ledger, "a").failures, status(ledger, "a").is_suspect) == (0, True)
-    assert ledger.lease("w", ["b"]) == Wait(seconds=0.5)
-    assert ledger.complete("w", "b", 1, {})
-    assert take(ledger).spec.name == "a"
-    alone = Failure(cause="again", is_retryable=True, is_shared=False)
-    assert ledger.fail("w", "a", 2, alone)
-    assert status(ledger, "a").failures == 1

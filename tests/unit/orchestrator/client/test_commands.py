@@ -1,0 +1,97 @@
+"""``ship predict`` and ``ship explain`` against the real application, with an engine that is none."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.console import run_ship
+from tests.unit.orchestrator.client.endpoint import PNG
+
+
+def answers(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_ship_predict(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = str(tmp_path / "good.png"), str(tmp_path / "bad.png")
+    Path(good).write_bytes(PNG)
+    Path(bad).write_bytes(PNG[:100])
+    monkeypatch.setenv("SHIP_URL", url)
+
+    assert run_ship(monkeypatch, "predict", "bolts", good) == 0
+    printed = capsys.readouterr().out
+    assert "good.png" in printed
+    assert "bad 75.0%, good 25.0%" in printed
+
+    assert run_ship(monkeypatch, "predict", "bolts", good, bad, "--json") == 1
+    first, second = answers(capsys)
+    assert (first["image"], first["label"], first["version"]) == (good, "bad", 2)
+    assert second["image"] == bad
+    assert "The image is broken" in second["error"]
+
+    assert run_ship(monkeypatch, "predict", "bolts", bad) == 1
+    assert "The image is broken" in capsys.readouterr().out
+
+
+def test_ship_predict_with_a_token(
+    guarded: tuple[str, str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url, ours, _ = guarded
+    (tmp_path / "cap.png").write_bytes(PNG)
+    asked = ("predict", "bolts", str(tmp_path / "cap.png"), "--url", url)
+    assert run_ship(monkeypatch, *asked) == 1
+    assert "set SHIP_TOKEN" in capsys.readouterr().err
+    monkeypatch.setenv("SHIP_TOKEN", ours)
+    assert run_ship(monkeypatch, *asked, "--json") == 0
+    assert [answer["label"] for answer in answers(capsys)] == ["bad"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["bolts"], 2, "Missing argument"),
+        (["bolts", "nowhere.png"], 2, "nowhere.png"),
+        (["../bolts", __file__], 1, "no task name"),
+        (["bolts", __file__, "--url", "ftp://x"], 1, "ftp"),
+    ],
+)
+def test_ship_predict_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    status: int,
+    said: str,
+) -> None:
+    assert run_ship(monkeypatch, "predict", *arguments) == status
+    assert said in capsys.readouterr().err
+
+
+def test_ship_explain(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "cap.png"
+    image.write_bytes(PNG)
+    monkeypatch.setenv("SHIP_URL", url)
+
+    assert run_ship(monkeypatch, "explain", "bolts", str(image), "-o", str(tmp_path / "heat.png")) == 0
+    assert "heat.png" in capsys.readouterr().out
+    assert (tmp_path / "heat.png").read_bytes().startswith(b"\x89PNG")
+    assert run_ship(monkeypatch, "explain", "bolts", str(image)) == 0
+    assert (tmp_path / "cap-bolts.png").exists()
+    assert image.read_bytes() == PNG
+    capsys.readouterr()
+
+    before = sorted(tmp_path.iterdir())
+    assert run_ship(monkeypatch, "explain", "bolts", str(image), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["distance"] == 0.5
+    assert sorted(tmp_path.iterdir()) == before
+    assert run_ship(monkeypatch, "explain", "../bolts", str(image)) == 1
+    assert "no task name" in capsys.readouterr().err
