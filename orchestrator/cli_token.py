@@ -120,7 +120,7 @@ def rotate(output: Output, name: str, grace: str, as_json: bool) -> None:
     """
     from orchestrator.store.token_changes import rotate_token
 
-    grace_s = 0.0 if grace == "0" else _duration(grace, "--grace")
+    grace_s = 0.0 if grace.strip("smhdw") == "0" else _duration(grace, "--grace")
     made = _change(output, lambda tokens: rotate_token(tokens, name, now_s=time.time(), grace_s=grace_s))
     _print_new(output, made, as_json)
     if len(made.token.secrets) > 1:

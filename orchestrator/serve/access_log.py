@@ -3,6 +3,7 @@
 What a line says is what routes noted of the request: never an image, a token, or a path of no route.
 """
 
+import asyncio
 import json
 import logging
 import re
@@ -18,7 +19,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator.serve.paths import template_of
+from orchestrator.serve.paths import CLIENT_CLOSED_REQUEST, template_of
 
 __all__ = ["LOGGER", "REQUEST_ID_HEADER", "AccessLog", "note", "open_request_log"]
 
@@ -26,6 +27,7 @@ LOGGER = "ship.access"
 REQUEST_ID_HEADER = "X-Request-ID"
 _NOTES = "ship.notes"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
+_MAX_ID_CHARS = 128
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _DIGEST_CHARS = 12
 
@@ -74,7 +76,7 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         notes: dict[str, Any] = scope.setdefault(_NOTES, {})
-        request_id = _request_id(scope)
+        request_id = _request_id(scope, is_named=not self._names_responses)
         started_s = time.perf_counter()
         # An error that nobody words ends as 500, further out.
         status = 500
@@ -89,6 +91,10 @@ class AccessLog:
 
         try:
             await self._app(scope, receive, name_response)
+        except asyncio.CancelledError:
+            # The client hung up, which is no failure of ours; nginx has this number for it.
+            status = CLIENT_CLOSED_REQUEST
+            raise
         finally:
             if self._logger.isEnabledFor(logging.INFO):
                 seconds = time.perf_counter() - started_s
@@ -116,7 +122,10 @@ def _line(
     }
 
 
-def _request_id(scope: Scope) -> str:
+def _request_id(scope: Scope, *, is_named: bool) -> str:
     found = [value for name, value in scope["headers"] if name == REQUEST_ID_HEADER.lower().encode()]
-    text = found[0].decode("latin-1") if len(found) == 1 else ""
-    return text if _REQUEST_ID.fullmatch(text) else uuid.uuid4().hex
+    text = found[0].decode("latin-1") if found else ""
+    if is_named and text:
+        # The response has it as it is, whatever it is; JSON escapes it.
+        return text[:_MAX_ID_CHARS]
+    return text if len(found) == 1 and _REQUEST_ID.fullmatch(text) else uuid.uuid4().hex

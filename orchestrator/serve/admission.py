@@ -3,10 +3,13 @@
 Beyond that it is 429 with Retry-After, at the price of reading the headers. It knows no Ray and no engine.
 """
 
+from dataclasses import dataclass
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orchestrator.names import is_task_name
+from orchestrator.serve.auth import Principal, principal_in
 from orchestrator.serve.door import TASK_HEADER
 from orchestrator.serve.options import Limits
 from orchestrator.serve.paths import BATCH_PATH
@@ -14,8 +17,13 @@ from orchestrator.serve.problems import Problem, respond
 
 __all__ = ["Admission", "AdmissionGate"]
 
-# Task names have no capitals: requests that name none, or none that could exist, share this line.
-_NO_TASK = "OTHERS"
+
+@dataclass
+class _Share:
+    """What is inside on one account."""
+
+    num_requests: int = 0
+    num_bytes: int = 0
 
 
 class Admission:
@@ -27,35 +35,38 @@ class Admission:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._inside: dict[str, int] = {}
+        self._inside: dict[str, _Share] = {}
         self.num_inside = 0
         self.num_bytes = 0
 
-    def enter(self, task: str, num_bytes: int) -> str | None:
+    def enter(self, account: str, num_bytes: int) -> str | None:
         """Let a request in; else why not.
 
-        A task may hold as many places as are free: one that floods the endpoint gets half of them, two get a
-        third each, and whoever comes next finds some free (Choudhury and Hahne, "Dynamic queue length
-        thresholds", 1998).
+        An account, such as a task, may hold as many places as are free: one that floods the endpoint gets
+        half of them, two get a third each, and whoever comes next finds some free; of bytes likewise
+        (Choudhury and Hahne, "Dynamic queue length thresholds", 1998).
         """
         num_free = self._limits.max_inside - self.num_inside
-        max_bytes = self._limits.max_inside_bytes
-        if num_free <= 0 or (self.num_inside and self.num_bytes + num_bytes > max_bytes):
+        bytes_free = self._limits.max_inside_bytes - self.num_bytes
+        held = self._inside.get(account, _Share())
+        if num_free <= 0 or (self.num_inside and num_bytes > bytes_free):
             return "as many requests are being answered as there is room for"
-        if self._inside.get(task, 0) >= num_free:
-            return f"task {task!r} has its share of the requests that are being answered"
-        self._inside[task] = self._inside.get(task, 0) + 1
+        if held.num_requests >= num_free or (held.num_requests and held.num_bytes + num_bytes > bytes_free):
+            return f"{account} has its share of the requests that are being answered"
+        self._inside[account] = _Share(held.num_requests + 1, held.num_bytes + num_bytes)
         self.num_inside += 1
         self.num_bytes += num_bytes
         return None
 
-    def leave(self, task: str, num_bytes: int) -> None:
+    def leave(self, account: str, num_bytes: int) -> None:
         """A request that was let in is done."""
-        self._inside[task] -= 1
+        held = self._inside[account]
+        held.num_requests -= 1
+        held.num_bytes -= num_bytes
         self.num_inside -= 1
         self.num_bytes -= num_bytes
-        if not self._inside[task]:
-            del self._inside[task]
+        if not held.num_requests:
+            del self._inside[account]
 
 
 class AdmissionGate:
@@ -72,11 +83,11 @@ class AdmissionGate:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        task = _named_task(scope["path"], headers)
+        account = _account(principal_in(scope), _named_task(scope["path"], headers))
         is_batch = scope["path"] == BATCH_PATH
         cap = self._limits.max_batch_bytes if is_batch else self._limits.max_body_bytes
         num_bytes = _expected_bytes(headers, cap)
-        refused = self._admission.enter(task, num_bytes)
+        refused = self._admission.enter(account, num_bytes)
         if refused is not None:
             retry_after = {"Retry-After": str(self._limits.retry_after_s)}
             detail = f"{refused}; try again after {self._limits.retry_after_s} s"
@@ -87,12 +98,19 @@ class AdmissionGate:
         try:
             await self._app(scope, receive, send)
         finally:
-            self._admission.leave(task, num_bytes)
+            self._admission.leave(account, num_bytes)
 
 
-def _named_task(path: str, headers: Headers) -> str:
+def _named_task(path: str, headers: Headers) -> str | None:
     name = path.split("/")[3] if path.startswith("/v2/models/") else headers.get(TASK_HEADER, "")
-    return name if is_task_name(name) else _NO_TASK
+    return name if is_task_name(name) else None
+
+
+def _account(principal: Principal, task: str | None) -> str:
+    """On what a request is booked: nobody takes the places of a task that he may not ask."""
+    if task is not None and principal.may_predict(task):
+        return f"task {task!r}"
+    return f"token {principal.name!r}, of requests that name no task of its own in a header,"
 
 
 def _expected_bytes(headers: Headers, cap: int) -> int:

@@ -18,7 +18,7 @@ from orchestrator.serve.problems import Problem, respond
 from orchestrator.store.tokens import Scope as TokenScope
 from orchestrator.store.tokens import Tokens, parse_token
 
-__all__ = ["ANYBODY", "KnownTokens", "Principal", "RequireToken", "principal_of"]
+__all__ = ["ANYBODY", "KnownTokens", "Principal", "RequireToken", "principal_in", "principal_of"]
 
 _PRINCIPAL = "ship.principal"
 # For probes, which have no token. Whether requests can be answered says nothing of any task.
@@ -73,15 +73,6 @@ class Principal:
         if not self.scope.may_read_metrics():
             raise _not_allowed(f"token {self.name!r} may not read /metrics: that takes --metrics or --admin")
 
-    def check_is_admin(self) -> None:
-        """Return if everything may be done.
-
-        Raises:
-            Problem: 403.
-        """
-        if not self.scope.admin:
-            raise _not_allowed(f"token {self.name!r} may not do this: it takes --admin")
-
 
 # Who asks where there is no access control.
 ANYBODY = Principal(name="anybody", scope=TokenScope(admin=True))
@@ -89,7 +80,12 @@ ANYBODY = Principal(name="anybody", scope=TokenScope(admin=True))
 
 def principal_of(request: Request) -> Principal:
     """Who asks; there is always somebody once ``RequireToken`` has let a request in."""
-    principal: Principal = request.scope[_PRINCIPAL]
+    return principal_in(request.scope)
+
+
+def principal_in(scope: Scope) -> Principal:
+    """The same for middleware inside ``RequireToken``."""
+    principal: Principal = scope[_PRINCIPAL]
     return principal
 
 

@@ -149,4 +149,5 @@ class EngineReplica:
         return await asyncio.to_thread(answer_rows, self._runtime, rows)
 
     def _not_ready(self) -> str:
-        return self._follower.problem or "the catalog is being loaded"
+        # The cause is in the log: probes ask without a token, and it names the store.
+        return "the catalog is being loaded" if self._follower.problem is None else "there is no catalog yet"

@@ -4,13 +4,14 @@ Engines report the batch with each answer. What they hold is asked of one engine
 what each said last. Only some tasks are labels: there may be thousands.
 """
 
+import asyncio
 from collections.abc import Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.serve.engine_api import Answer, ResidencyStats
-from orchestrator.serve.paths import template_of
+from orchestrator.serve.paths import CLIENT_CLOSED_REQUEST, template_of
 from orchestrator.serve.residency_metrics import ResidencyMetrics
 from orchestrator.serve.task_labels import TaskLabels
 
@@ -108,5 +109,9 @@ class CountRequests:
 
         try:
             await self._app(scope, receive, note_status)
+        except asyncio.CancelledError:
+            # The client hung up, which is no failure of ours; nginx has this number for it.
+            status = CLIENT_CLOSED_REQUEST
+            raise
         finally:
             self._metrics.count_request(scope["path"], status)

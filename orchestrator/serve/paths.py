@@ -6,7 +6,9 @@ in a log.
 
 import re
 
-__all__ = ["BATCH_PATH", "PATHS", "template_of"]
+__all__ = ["BATCH_PATH", "CLIENT_CLOSED_REQUEST", "PATHS", "template_of"]
+
+CLIENT_CLOSED_REQUEST = 499
 
 BATCH_PATH = "/v1/predict:batch"
 

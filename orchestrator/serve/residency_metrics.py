@@ -12,6 +12,7 @@ __all__ = ["ResidencyMetrics"]
 
 # An engine that nobody reached for so long is gone, or was given another name by a restart.
 _KEPT_S = 300.0
+_AGE = "catalog_age_s"
 _COUNTERS = {
     "ship_prompt_loads": ("Prompts loaded", "num_loads"),
     "ship_prompt_load_failures": ("Loads of prompts that failed", "num_load_failures"),
@@ -22,7 +23,7 @@ _GAUGES = {
     "ship_catalog_tasks": ("Tasks of the catalog", "num_catalog_tasks"),
     "ship_resident_prompts": ("Prompts in memory", "num_resident"),
     "ship_resident_bytes": ("Device memory that prompts take", "resident_bytes"),
-    "ship_catalog_age_seconds": ("Since the catalog was last seen to be current", "catalog_age_s"),
+    "ship_catalog_age_seconds": ("Since the catalog was last seen to be current", _AGE),
 }
 
 
@@ -48,8 +49,11 @@ class ResidencyMetrics(Collector):
         for families, make in ((_COUNTERS, CounterMetricFamily), (_GAUGES, GaugeMetricFamily)):
             for name, (meaning, attribute) in families.items():
                 family = make(name, meaning, labels=["engine"])
-                for engine, (_, stats) in sorted(self._said.items()):
+                for engine, (said_at_s, stats) in sorted(self._said.items()):
+                    value = getattr(stats, attribute)
                     # Before the first catalog there is no age of it.
-                    if (value := getattr(stats, attribute)) is not None:
-                        family.add_metric([engine], value)
+                    if value is not None:
+                        # An age goes on while an engine says nothing.
+                        since_s = now_s - said_at_s if attribute == _AGE else 0.0
+                        family.add_metric([engine], value + since_s)
                 yield family

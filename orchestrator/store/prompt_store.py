@@ -216,7 +216,7 @@ class PromptStore:
 
         Raises:
             ObjectConflict: Another writer was faster: read them again.
-            StoreError: They are too many to be read again.
+            StoreError: They could not be read again: they are too many, or not as they have to be.
         """
         content = tokens.to_json()
         if len(content) > MAX_TOKENS_BYTES:
@@ -224,6 +224,8 @@ class PromptStore:
                 f"{self.url}/{_TOKENS}: {len(tokens.by_name)} tokens take {len(content)} bytes, expected at "
                 f"most {MAX_TOKENS_BYTES}; `ship token revoke` those that nobody uses"
             )
+        # What nobody could read again would lock everybody out, those too who could mend it.
+        Tokens.from_json(content)
         return self._replace(_TOKENS, content, if_match)
 
     def _read(self, key: str, max_bytes: int, parse: Callable[[bytes], Value]) -> tuple[Value, str] | None:

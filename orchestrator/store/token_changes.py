@@ -112,8 +112,6 @@ def create_token(
             f"token {name!r} would be good for nothing; say for what: --predict '*' (or a pattern of task "
             "names), --metrics, --admin"
         )
-    if lifetime_s is not None and now_s + lifetime_s > MAX_TIME_S:
-        raise ManifestError("--expires: expected some date before the year 10000; leave it out for never")
     standing = tokens.by_name.get(name)
     if standing is not None and standing.is_live(now_s):
         raise StoreError(
@@ -133,12 +131,13 @@ def rotate_token(tokens: Tokens, name: str, *, now_s: float, grace_s: float = 0.
         grace_s: For which older secrets go on, if they do not expire earlier.
 
     Raises:
+        ManifestError: It would expire in no year that there is.
         StoreError: There is no such token.
     """
     token = _get(tokens, name)
     newest = token.secrets[0]
     lifetime_s = None if newest.expires_s is None else newest.expires_s - newest.created_s
-    until_s = now_s + grace_s
+    until_s = min(now_s + grace_s, MAX_TIME_S)
     older = tuple(
         replace(secret, expires_s=until_s if secret.expires_s is None else min(secret.expires_s, until_s))
         for secret in token.secrets
@@ -167,6 +166,8 @@ def _put(
     now_s: float,
     lifetime_s: float | None,
 ) -> tuple[Tokens, NewToken]:
+    if lifetime_s is not None and now_s + lifetime_s > MAX_TIME_S:
+        raise ManifestError("--expires: expected some date before the year 10000; leave it out for never")
     token_id, secret = _draw_id(tokens), secrets.token_hex(32)
     newest = Secret(
         token_id=token_id,

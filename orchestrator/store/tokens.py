@@ -129,8 +129,11 @@ class Tokens:
         return self._by_id.get(token_id)
 
     def has_live(self, now_s: float) -> bool:
-        """Whether anybody may ask."""
-        return any(token.is_live(now_s) for token in self.by_name.values())
+        """Whether anybody may ask some task."""
+        return any(
+            token.is_live(now_s) and (token.scope.admin or token.scope.predict)
+            for token in self.by_name.values()
+        )
 
     @cached_property
     def _by_id(self) -> dict[str, tuple[str, Token, Secret]]:

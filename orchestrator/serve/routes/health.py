@@ -1,5 +1,6 @@
 """For whoever watches the endpoint: ``GET /healthz``, ``/readyz`` and ``/metrics``."""
 
+import asyncio
 from contextlib import suppress
 from dataclasses import asdict
 
@@ -12,6 +13,9 @@ from orchestrator.serve.front import Front
 from orchestrator.serve.metrics import CONTENT_TYPE
 
 __all__ = ["HealthRoutes"]
+
+# Prometheus gives up after ten seconds.
+_STATS_S = 1.0
 
 
 class HealthRoutes:
@@ -39,6 +43,7 @@ class HealthRoutes:
         """Counters in Prometheus' text format."""
         principal_of(request).check_may_read_metrics()
         # An engine that cannot be asked is what the other numbers tell of: the page is there all the more.
-        with suppress(ServeError):
-            self._front.metrics.note_residency(await self._front.engine.stats())
+        with suppress(ServeError, TimeoutError):
+            async with asyncio.timeout(_STATS_S):
+                self._front.metrics.note_residency(await self._front.engine.stats())
         return Response(self._front.metrics.render(), media_type=CONTENT_TYPE)

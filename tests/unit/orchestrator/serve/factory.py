@@ -126,6 +126,7 @@ class FakeEngine:
     error: Exception | None = None
     refusal: Refusal | None = None
     takes_s: float = 0.0
+    waits: bool = False
     state: TaskState = field(default_factory=lambda: BOLTS)
     asked: list[tuple[Image, str, int | None]] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
@@ -136,6 +137,7 @@ class FakeEngine:
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
     ) -> list[Answer | Refusal]:
         self._raise()
+        self.waits = True
         await asyncio.sleep(self.takes_s)
         self.asks += asks
         self.patience_s.append(patience_s)

@@ -2,8 +2,10 @@
 
 import pytest
 
-from orchestrator.serve.admission import Admission
+from orchestrator.serve.admission import Admission, _account
+from orchestrator.serve.auth import Principal
 from orchestrator.serve.options import Limits
+from orchestrator.store.tokens import Scope
 
 
 @pytest.fixture
@@ -38,6 +40,28 @@ def test_who_left_no_longer_counts(admission: Admission):
         admission.leave("bolts", 1)
     assert (admission.num_inside, admission.num_bytes) == (0, 0)
     assert enter(admission, "nuts", 10) == 5
+
+
+def test_whoever_fills_the_bytes_gets_half_of_them_too(admission: Admission):
+    assert [admission.enter("bolts", 100) is None for _ in range(10)] == [True] * 5 + [False] * 5
+    assert "share" in admission.enter("bolts", 100)
+    assert admission.enter("nuts", 100) is None
+    for _ in range(5):
+        admission.leave("bolts", 100)
+    assert (admission.num_inside, admission.num_bytes) == (1, 100)
+
+
+def tell(name: str, *predict: str) -> str:
+    """On what a request of a token is booked that names the task ``bolts``."""
+    return _account(Principal(name=name, scope=Scope(predict=predict)), "bolts")
+
+
+def test_nobody_takes_the_places_of_a_task_that_he_may_not_ask():
+    assert tell("line-1", "bolts") == tell("line-2", "*") == "task 'bolts'"
+    assert "bolts" not in tell("monitor")
+    assert tell("monitor") != tell("other", "nuts")
+    # A batch names its tasks in its body: one token's batches leave room for another's.
+    assert _account(Principal(name="line-1", scope=Scope(predict=("*",))), None) == tell("line-1", "nuts")
 
 
 def test_bytes_are_bounded_too_but_one_request_gets_through(admission: Admission):

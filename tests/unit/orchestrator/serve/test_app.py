@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from orchestrator.serve.engine_api import EngineBusyError, EngineUnavailableError, Refusal
+from orchestrator.serve.routes import health
 from ship.backbone import Backbone
 from ship.images import decode_image
 from tests.unit.orchestrator.serve.caller import PNG, TO_BOLTS, Caller, assert_problem
@@ -155,9 +156,50 @@ def test_requests_and_batches_are_counted(call: Caller):
         'ship_swaps_total{engine="a"} 3.0',
         'ship_prompt_load_failures_total{engine="a"} 1.0',
         'ship_resident_bytes{engine="a"} 1000.0',
-        'ship_catalog_age_seconds{engine="a"} 0.5',
     ):
         assert line in page.text.splitlines()
+    assert 'ship_catalog_age_seconds{engine="a"} 0.5' in page.text
+
+
+def test_an_engine_that_hangs_does_not_hold_up_the_counters(call: Caller, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(health, "_STATS_S", 0.01)
+    call.engine.stats = lambda: asyncio.sleep(3600)
+    page = call("GET", "/metrics")
+    assert page.status_code == 200
+    assert "ship_swaps_total{" not in page.text
+
+
+def test_who_hangs_up_is_no_failure_of_ours(call: Caller):
+    call.engine.takes_s = 3600.0
+
+    async def hang_up() -> None:
+        sent = []
+        body = [{"type": "http.request", "body": PNG, "more_body": False}]
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/predict",
+            "query_string": b"",
+            "headers": [(b"ship-task", b"bolts"), (b"content-type", b"image/png")],
+        }
+
+        async def receive() -> dict[str, object]:
+            return body.pop() if body else await asyncio.sleep(3600)
+
+        async def send(message: dict[str, object]) -> None:
+            sent.append(message)
+
+        request = asyncio.create_task(call.app(scope, receive, send))
+        while not call.engine.waits:
+            await asyncio.sleep(0.001)
+        # As Ray's proxy does, and uvicorn when it ends.
+        request.cancel()
+        await asyncio.gather(request, return_exceptions=True)
+        assert sent == []
+
+    asyncio.run(hang_up())
+    lines = call("GET", "/metrics").text.splitlines()
+    assert 'ship_requests_total{route="/v1/predict",status="499"} 1.0' in lines
 
 
 def test_counters_are_told_without_an_engine_too(call: Caller):

@@ -88,7 +88,7 @@ def test_it_is_healthy_as_long_as_it_follows_the_tokens(ingress: Ingress) -> Non
     assert ingress._tokens is not None
     ingress._tokens.stop()
     # Joining ends with the test's time limit, not before the thread does.
-    ingress._tokens._watch._thread.join()
+    ingress._tokens._thread.join()
     with pytest.raises(RuntimeError, match="follows the tokens is dead"):
         ingress.check_health()
 

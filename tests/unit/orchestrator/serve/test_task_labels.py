@@ -52,6 +52,8 @@ def test_engines_are_told_apart_and_forgotten_when_they_are_gone():
     assert 'ship_catalog_age_seconds{engine="a"} 1.0' in page
     assert not any("catalog_age" in line and 'engine="b"' in line for line in page)
 
+    now_s = 100.0
+    assert 'ship_catalog_age_seconds{engine="a"} 101.0' in generate_latest(registry).decode()
     now_s = 299.0
     metrics.note(stats("b", 6))
     now_s = 301.0

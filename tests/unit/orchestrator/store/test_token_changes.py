@@ -1,6 +1,7 @@
 """Tokens are made, renewed and taken away, also by two at once, and no secret is ever kept."""
 
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from orchestrator.store.object_store import StoredObject
 from orchestrator.store.objects import ObjectStore, open_objects
 from orchestrator.store.prompt_store import MAX_TOKENS_BYTES, PromptStore
 from orchestrator.store.token_changes import change_tokens, create_token, revoke_token, rotate_token
-from orchestrator.store.tokens import MAX_SECRETS, Scope, Tokens, parse_token
+from orchestrator.store.tokens import MAX_SECRETS, MAX_TIME_S, Scope, Tokens, parse_token
 
 LINE_1 = Scope(predict=("line-1-*",))
 
@@ -126,6 +127,25 @@ def test_tokens_change_hands_by_etag(objects: ObjectStore) -> None:
         store.write_tokens(first, etag)
     with pytest.raises(ObjectConflict):
         store.write_tokens(first, None)
+
+
+def test_what_could_not_be_read_again_is_not_written(objects: ObjectStore) -> None:
+    store = PromptStore(objects)
+    change_tokens(store, lambda tokens: create_token(tokens, "plc", LINE_1, now_s=0.0))
+    change_tokens(store, lambda tokens: rotate_token(tokens, "plc", now_s=1.0, grace_s=1e15))
+    found = store.read_tokens()
+    assert found is not None
+    assert [secret.expires_s for secret in found[0].by_name["plc"].secrets] == [None, MAX_TIME_S]
+    broken = Tokens(by_name={"plc": replace(found[0].by_name["plc"], secrets=())})
+    with pytest.raises(StoreError, match="plc"):
+        store.write_tokens(broken, found[1])
+    assert store.read_tokens() == found
+
+
+def test_a_token_that_would_outlive_all_years_is_not_renewed() -> None:
+    tokens, _ = create_token(Tokens(), "plc", LINE_1, now_s=0.0, lifetime_s=MAX_TIME_S)
+    with pytest.raises(ManifestError, match="year 10000"):
+        rotate_token(tokens, "plc", now_s=10.0)
 
 
 def test_more_than_can_be_read_again_is_not_written(objects: ObjectStore) -> None:
