@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +152,21 @@ def test_a_lease_lost_before_publishing_publishes_nothing(
     with pytest.raises(LeaseLost):
         TuneTask(Tuner(backbone), store)(spec, hooks)
     assert store.published("shade", KEY) is None
+
+
+def test_a_snapshot_that_waited_until_the_lease_was_lost_is_not_written(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[bytes] = []
+    monkeypatch.setattr(store, "save_snapshot", lambda task, key, data: saved.append(data))
+
+    def lose_meanwhile() -> None:
+        if threading.current_thread().name.startswith("ship-snapshot"):
+            raise LeaseLost("shade")
+
+    with pytest.raises(LeaseLost):
+        TuneTask(Tuner(backbone), store)(spec, Hooks(on_check=lose_meanwhile))
+    assert saved == []
 
 
 def test_snapshots_that_cannot_be_written_do_not_stop_the_tuning(
