@@ -272,6 +272,29 @@ def rollback(output: Output, task: str, as_json: bool) -> None:
     type=click.Path(dir_okay=False),
     help="Append a JSON line for each request to this file.",
 )
+@click.option(
+    "--prompt-memory",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(min=0.001),
+    metavar="GB",
+    help="Of each engine's device, for prompts; those used longest ago give way.",
+)
+@click.option(
+    "--pin",
+    "pinned",
+    multiple=True,
+    metavar="TASK",
+    help="This task, or a pattern, never gives way; repeatable.",
+)
+@click.option(
+    "--timeout",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="For one request; clients may ask for less.",
+)
 @click.option("--no-auth", is_flag=True, help="Let everybody who reaches it ask every task, without a token.")
 @click.pass_obj
 def serve(
@@ -281,6 +304,9 @@ def serve(
     backbone: str,
     replicas: int,
     log_requests: str | None,
+    prompt_memory: float,
+    pinned: tuple[str, ...],
+    timeout: float,
     no_auth: bool,
 ) -> None:
     """Answer for every task that has a champion, from one backbone. Ctrl-C drains and ends.
@@ -291,11 +317,13 @@ def serve(
     Examples:
       ship serve
       ship serve --no-auth
+      ship serve --replicas 2 --prompt-memory 8 --pin 'line-1-*'
       curl -H "Authorization: Bearer $SHIP_TOKEN" -H 'Ship-Task: bottle-caps' \\
         --data-binary @cap.png http://127.0.0.1:8000/v1/predict
     """
-    from orchestrator.serve.options import Limits
+    from orchestrator.serve.options import EngineOptions, Limits
     from orchestrator.serve.run import serve_forever
+    from orchestrator.settings import BYTES_A_GB
 
     serve_forever(
         output.settings(),
@@ -304,7 +332,10 @@ def serve(
         port=port,
         num_replicas=replicas,
         # Another process writes it, with a working folder of its own.
-        limits=Limits(request_log=None if log_requests is None else os.path.abspath(log_requests)),
+        limits=Limits(
+            timeout_s=timeout, request_log=None if log_requests is None else os.path.abspath(log_requests)
+        ),
+        options=EngineOptions(slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned),
         auth=not no_auth,
         on_ready=lambda url: output.out.print(f"Serving at {url} (Ctrl-C ends it)"),
     )

@@ -60,6 +60,11 @@ class Settings:
         return self.home / "spool"
 
     @property
+    def serve_log(self) -> Path:
+        """What the processes of an endpoint found wrong."""
+        return self.home / "serve.log"
+
+    @property
     def artifact_location(self) -> str | None:
         """Where files of MLflow's runs go: at home with an embedded MLflow; a server (None) knows itself."""
         is_server = self.tracking_uri.startswith(("http://", "https://"))

@@ -11,8 +11,6 @@ import time
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from logging.handlers import WatchedFileHandler
-from pathlib import Path
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -20,6 +18,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.serve.paths import CLIENT_CLOSED_REQUEST, template_of
+from orchestrator.serve.process_log import append_to
 
 __all__ = ["LOGGER", "REQUEST_ID_HEADER", "AccessLog", "note", "open_request_log"]
 
@@ -43,15 +42,7 @@ def open_request_log(file: str) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    logger = logging.getLogger(LOGGER)
-    if any(isinstance(handler, WatchedFileHandler) for handler in logger.handlers):
-        return
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    handler = WatchedFileHandler(file, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    append_to(file, LOGGER, "%(message)s", logging.INFO)
 
 
 class AccessLog:

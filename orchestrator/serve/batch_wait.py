@@ -8,8 +8,8 @@ themselves while the pass before is running.
 
 __all__ = ["BatchWait"]
 
-# What was seen counts half after about this many passes or arrivals.
-_KEPT = 0.97
+# What was seen counts half after 23 passes or arrivals.
+_KEPT = 0.5 ** (1 / 23)
 # A row that is overdue by this many times its gap is not coming.
 _OVERDUE = 2.0
 

@@ -82,10 +82,11 @@ def deploy(plan: Plan, settings: Settings, header: Mapping[str, Any], weights: S
     Raises:
         ServeError: A replica cannot be started; says why.
     """
+    log = str(settings.serve_log)
     options = replace(plan.options, cache=settings.cache, cache_bytes=settings.cache_bytes)
-    engine = _engine(plan).bind(header, weights, settings.store, plan.num_threads, options)
-    ingress = _ingress(plan).bind(engine, header, plan.limits, settings.store if plan.auth else None)
-    poller = _poller().bind(settings.tracking_uri, settings.store)
+    engine = _engine(plan).bind(header, weights, settings.store, plan.num_threads, options, log)
+    ingress = _ingress(plan).bind(engine, header, plan.limits, settings.store if plan.auth else None, log)
+    poller = _poller().bind(settings.tracking_uri, settings.store, log)
     targets = [
         serve.RunTarget(ingress, name=APPLICATIONS[0], route_prefix="/"),
         serve.RunTarget(poller, name=APPLICATIONS[1], route_prefix=None),

@@ -25,6 +25,8 @@ from ship.backbone import Backbone
 __all__ = ["Endpoint", "start"]
 
 _LISTED_PROBLEMS = 20
+# For the engines to come up with all prompts loaded.
+_READY_TIMEOUT_S = 180.0
 _log = logging.getLogger(__name__)
 
 
@@ -65,7 +67,6 @@ def start(
     options: EngineOptions | None = None,
     limits: Limits | None = None,
     auth: bool = True,
-    ready_timeout_s: float = 180.0,
 ) -> Endpoint:
     """Start the endpoint and wait until it answers.
 
@@ -80,7 +81,6 @@ def start(
         options: Of the engines.
         limits: At the door.
         auth: Whether a token of the store is needed to ask, see ``token_changes``.
-        ready_timeout_s: For the engines to come up with all prompts loaded.
 
     Raises:
         ServeError: The port is taken, there is no token, Ray cannot be had, or the endpoint did not come
@@ -115,7 +115,7 @@ def start(
             header,
             weights,
         )
-        _wait_until_ready(url, ready_timeout_s, is_own=is_own)
+        _wait_until_ready(url, is_own=is_own)
         _report_problems(served_tasks(), url)
         stack.callback(close_ingress)
         return Endpoint(url, stack.pop_all())
@@ -161,8 +161,8 @@ def publish_first_catalog(settings: Settings) -> None:
         _log.warning("%s; serving the champions of the last catalog until it is back", error)
 
 
-def _wait_until_ready(url: str, timeout_s: float, *, is_own: bool) -> None:
-    deadline_s = time.monotonic() + timeout_s
+def _wait_until_ready(url: str, *, is_own: bool) -> None:
+    deadline_s = time.monotonic() + _READY_TIMEOUT_S
     problem = "no answer yet"
     while time.monotonic() < deadline_s:
         try:
@@ -174,7 +174,7 @@ def _wait_until_ready(url: str, timeout_s: float, *, is_own: bool) -> None:
             problem = str(error)
         time.sleep(0.1)
     hint = "" if is_own else "; the cluster runs Ray Serve already, which listens where it was told to"
-    raise ServeError(f"{url}/readyz: not ready after {timeout_s:.0f} s: {problem[:500]}{hint}")
+    raise ServeError(f"{url}/readyz: not ready after {_READY_TIMEOUT_S:.0f} s: {problem[:500]}{hint}")
 
 
 def _report_problems(tasks: list[TaskState], url: str) -> None:

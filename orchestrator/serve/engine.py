@@ -27,6 +27,7 @@ from orchestrator.serve.explaining import Explainer
 from orchestrator.serve.follower import CatalogFollower
 from orchestrator.serve.loader import PromptLoader
 from orchestrator.serve.options import EngineOptions
+from orchestrator.serve.process_log import open_process_log
 from orchestrator.serve.residency import Residency, ServedTask
 from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -48,6 +49,7 @@ class EngineReplica:
         store_url: Of the store of prompts.
         num_threads: For torch.
         options: How to batch and how often to look.
+        log: File for what goes wrong; None leaves it to Ray.
     """
 
     def __init__(
@@ -57,7 +59,10 @@ class EngineReplica:
         store_url: str,
         num_threads: int,
         options: EngineOptions,
+        log: str | None = None,
     ) -> None:
+        if log is not None:
+            open_process_log(log)
         torch.set_num_threads(num_threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         backbone = Backbone.from_arrays(header, ray.get(weights[0]), device)
@@ -127,10 +132,10 @@ class EngineReplica:
         served = await self._find(ask, patience_s)
         if isinstance(served, Refusal):
             return served
-        patience_s -= time.monotonic() - start_s
         row = Row(image_3HW=image_3HW, served=served)
+        left_s = patience_s - (time.monotonic() - start_s)
         try:
-            timed = await self._batcher.submit(ask.task, row, patience_s)
+            timed = await self._batcher.submit(ask.task, row, left_s)
         except QueueFullError:
             return Refusal(reason="busy", detail=f"too many requests wait, task {ask.task!r} has its share")
         except LateError:

@@ -11,6 +11,7 @@ from orchestrator.serve.drain import Drain
 from orchestrator.serve.engine_api import TaskState
 from orchestrator.serve.engine_client import RayEngine
 from orchestrator.serve.options import Limits
+from orchestrator.serve.process_log import open_process_log
 from orchestrator.serve.token_follower import TokenFollower
 from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -29,11 +30,19 @@ class Ingress:
         header: Of the backbone, see ``Backbone.to_arrays``.
         limits: What the door lets in.
         tokens_url: Of the store that has the tokens of those who may ask; None lets anybody.
+        log: File for what goes wrong; None leaves it to Ray.
     """
 
     def __init__(
-        self, engine: Any, header: Mapping[str, Any], limits: Limits, tokens_url: str | None
+        self,
+        engine: Any,
+        header: Mapping[str, Any],
+        limits: Limits,
+        tokens_url: str | None,
+        log: str | None = None,
     ) -> None:
+        if log is not None:
+            open_process_log(log)
         self._engine = RayEngine(engine, limits.timeout_s)
         self._backbone = BackboneInfo.from_dict(header)
         self._limits = limits

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from orchestrator.errors import ObjectConflict, RegistryError, StoreError
+from orchestrator.serve.process_log import open_process_log
 from orchestrator.serve.watch import Watch
 from orchestrator.store.catalog import Catalog
 from orchestrator.store.objects import open_objects
@@ -64,10 +65,15 @@ class CatalogPoller:
     Args:
         tracking_uri: MLflow's.
         store_url: Of the store of prompts.
+        log: File for what goes wrong; None leaves it to Ray.
         poll_s: Between two looks.
     """
 
-    def __init__(self, tracking_uri: str, store_url: str, poll_s: float = POLL_S) -> None:
+    def __init__(
+        self, tracking_uri: str, store_url: str, log: str | None = None, poll_s: float = POLL_S
+    ) -> None:
+        if log is not None:
+            open_process_log(log)
         self._registry = Registry(tracking_uri)
         self._store = PromptStore(open_objects(store_url))
         self._watch = Watch("registry", self._look, poll_s=poll_s, meanwhile="the catalog stays as it is")

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 from orchestrator.serve.endpoint import start
-from orchestrator.serve.options import Limits
+from orchestrator.serve.options import EngineOptions, Limits
 from orchestrator.serve.signals import interrupting_signals
 from orchestrator.settings import Settings
 from ship.backbone import BUNDLED, load_backbone
@@ -20,6 +20,7 @@ def serve_forever(
     port: int = 8000,
     num_replicas: int = 1,
     limits: Limits | None = None,
+    options: EngineOptions | None = None,
     auth: bool = True,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
@@ -34,6 +35,7 @@ def serve_forever(
         port: Where to listen; 0 for any that is free.
         num_replicas: Engines.
         limits: At the door.
+        options: Of the engines.
         auth: Whether a token is needed to ask.
         on_ready: Called with the URL once requests are answered.
 
@@ -52,6 +54,7 @@ def serve_forever(
                 port=port,
                 num_replicas=num_replicas,
                 limits=limits,
+                options=options,
                 auth=auth,
             ) as endpoint:
                 if on_ready is not None:

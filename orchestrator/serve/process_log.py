@@ -1,0 +1,39 @@
+"""Where the processes of an endpoint write what went wrong: Ray keeps their standard error to itself."""
+
+import logging
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
+
+__all__ = ["append_to", "open_process_log"]
+
+_LOGGERS = ("orchestrator", "ship")
+_FORMAT = "%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s"
+
+
+def open_process_log(file: str) -> None:
+    """Have the warnings and errors of this process appended to a file, which may be moved away meanwhile.
+
+    On a node that cannot write it they go where Ray keeps the process' standard error.
+    """
+    try:
+        for name in _LOGGERS:
+            append_to(file, name, _FORMAT, logging.WARNING)
+    except OSError as error:
+        logging.getLogger(__name__).warning("%s cannot be written (%s); see Ray's own logs", file, error)
+
+
+def append_to(file: str, name: str, line_format: str, level: int) -> None:
+    """Have what a logger is told appended to a file, once for each process.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    logger = logging.getLogger(name)
+    if any(isinstance(handler, WatchedFileHandler) for handler in logger.handlers):
+        return
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    handler = WatchedFileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(line_format))
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False
