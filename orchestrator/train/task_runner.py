@@ -138,7 +138,7 @@ class TuneTask:
         snapshot: bytes | None,
     ) -> "TuneResult":
         def save(content: bytes) -> None:
-            # A slow write before this one leaves time to lose the lease: the successor has one of its own then.
+            # A slow write before this one leaves time to lose the lease to one with snapshots of his own.
             hooks.check()
             try:
                 self._store.save_snapshot(spec.name, spec.key, content)

@@ -201,8 +201,9 @@ def test_a_search_comes_first_and_is_not_made_again_after_a_snapshot(
     first = Hooks(at_epoch={11: LeaseLost()}, on_check=lambda: num_checks.append(1))
     with pytest.raises(LeaseLost):
         TuneTask(Tuner(backbone), store)(spec, first)
-    # Two candidates, three folds, half of the epochs each; then one snapshot of the tuning.
-    assert len(num_checks) == 2 * 3 * NUM_EPOCHS // 2 + 1
+    # Two candidates, three folds, half of the epochs each; then one snapshot of the tuning, which is
+    # put and written.
+    assert len(num_checks) == 2 * 3 * NUM_EPOCHS // 2 + 2
 
     again = Hooks()
     outcome = TuneTask(Tuner(backbone), store)(spec, again)
