@@ -80,6 +80,11 @@ class FsspecObjects:
 
         return self._run("read", key, read)
 
+    def get_unless(self, key: str, etag: str, *, max_bytes: int | None = None) -> StoredObject | None:
+        """Read an object, unless it has that etag, which only its content tells."""
+        stored = self.get(key, max_bytes=max_bytes)
+        return None if stored.etag == etag else stored
+
     def exists(self, key: str) -> bool:
         """Whether the object is there."""
         path = self._path(key)

@@ -60,6 +60,11 @@ class LocalObjects:
                 raise ObjectMissing(f"{self.url}/{key}: no such object") from None
         return StoredObject(data=data, etag=_etag(data))
 
+    def get_unless(self, key: str, etag: str, *, max_bytes: int | None = None) -> StoredObject | None:
+        """Read an object, unless it has that etag, which only its content tells."""
+        stored = self.get(key, max_bytes=max_bytes)
+        return None if stored.etag == etag else stored
+
     def exists(self, key: str) -> bool:
         """Whether the file is there."""
         path = self._path(key)

@@ -80,6 +80,15 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def get_unless(self, key: str, etag: str, *, max_bytes: int | None = None) -> StoredObject | None:
+        """Read an object; None, without its content, if ``etag`` is still its.
+
+        Raises:
+            ObjectMissing: There is none.
+            StoreError: It is larger than ``max_bytes``; its content was not read.
+        """
+        ...
+
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
         ...

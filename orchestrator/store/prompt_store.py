@@ -233,14 +233,18 @@ class PromptStore:
 
         Those that follow it look each second, and it may tell of thousands of tasks.
         """
+        known = self._values.get(key)
         try:
-            stored = self._objects.get(key, max_bytes=max_bytes)
+            if known is None:
+                stored = self._objects.get(key, max_bytes=max_bytes)
+            elif (changed := self._objects.get_unless(key, known[1], max_bytes=max_bytes)) is not None:
+                stored = changed
+            else:
+                return known
         except ObjectMissing:
             return None
-        known = self._values.get(key)
-        if known is None or known[1] != stored.etag:
-            known = self._values[key] = parse(stored.data), stored.etag
-        return known
+        self._values[key] = parse(stored.data), stored.etag
+        return self._values[key]
 
     def _replace(self, key: str, data: bytes, if_match: str | None) -> str:
         """Write an object in place of the one with that etag, or as the first one."""

@@ -8,9 +8,10 @@ which does not count a 409 in: another conditional write of the same key is unde
 lost may have worked. The next one then finds the condition broken by its own object, which is no conflict.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
+from http import HTTPStatus
 from itertools import count
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -109,10 +110,25 @@ class S3Objects:
 
         def read() -> StoredObject:
             reply = self._client.get_object(Bucket=self._bucket, Key=self._key(key))
-            with reply["Body"] as body:
-                if max_bytes is not None and reply["ContentLength"] > max_bytes:
-                    raise too_large(self._url, key, reply["ContentLength"], max_bytes)
-                return StoredObject(data=body.read(), etag=reply["ETag"])
+            return self._read(key, reply, max_bytes)
+
+        return self._run("read", key, read)
+
+    def get_unless(self, key: str, etag: str, *, max_bytes: int | None = None) -> StoredObject | None:
+        """Read an object, unless it has that etag."""
+
+        def read() -> StoredObject | None:
+            try:
+                reply = self._client.get_object(Bucket=self._bucket, Key=self._key(key), IfNoneMatch=etag)
+            except ClientError as error:
+                if _status_of(error) == HTTPStatus.NOT_MODIFIED:
+                    return None
+                raise
+            if reply["ETag"] == etag:
+                # A server that has no such condition: its content need not be read all the same.
+                reply["Body"].close()
+                return None
+            return self._read(key, reply, max_bytes)
 
         return self._run("read", key, read)
 
@@ -193,6 +209,12 @@ class S3Objects:
 
     def _key(self, key: str) -> str:
         return self._root + check_key(key)
+
+    def _read(self, key: str, reply: Mapping[str, Any], max_bytes: int | None) -> StoredObject:
+        with reply["Body"] as body:
+            if max_bytes is not None and reply["ContentLength"] > max_bytes:
+                raise too_large(self._url, key, reply["ContentLength"], max_bytes)
+            return StoredObject(data=body.read(), etag=reply["ETag"])
 
     def _put(self, key: str, data: bytes, **condition: str) -> str:
         path, tries = self._key(key), count(1)

@@ -95,6 +95,9 @@ def test_the_catalog_changes_hands_by_etag(objects: ObjectStore) -> None:
         with pytest.raises(ObjectConflict):
             store.write_catalog(first, stale)
     assert store.read_catalog() == (second, newer)
+    # What is still there is not sent again.
+    assert objects.get_unless("catalog.json", newer) is None
+    assert objects.get_unless("catalog.json", etag) is not None
 
 
 def test_of_many_writers_at_once_one_wins(objects: ObjectStore) -> None:

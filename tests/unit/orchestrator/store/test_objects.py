@@ -58,6 +58,19 @@ def test_put_overwrites(objects: ObjectStore) -> None:
     assert first != second
 
 
+def test_what_is_known_is_not_read_again(objects: ObjectStore) -> None:
+    etag = objects.put("a/b", b"one")
+    assert objects.get_unless("a/b", etag) is None
+    newer = objects.put("a/b", b"two")
+    changed = objects.get_unless("a/b", etag, max_bytes=3)
+    assert changed is not None
+    assert (changed.data, changed.etag) == (b"two", newer)
+    with pytest.raises(StoreError, match="at most"):
+        objects.get_unless("a/b", etag, max_bytes=2)
+    with pytest.raises(ObjectMissing):
+        objects.get_unless("a/c", etag)
+
+
 def test_a_guarded_put_replaces_what_it_read(objects: ObjectStore) -> None:
     etag = objects.put("k", b"1")
 
