@@ -328,16 +328,23 @@ class Registry:
         if version is None:
             return None
         key = (task, model.creation_timestamp, int(version))
-        if key not in self._known:
+        info = self._known.get(key)
+        if info is None:
             with self.session.errors(f"read version {version} of task {task!r}"):
                 found = self.session.client.get_model_version(model.name, str(version))
-            self._known[key] = read_version(found)
-        return replace(self._known[key], aliases=aliases_at(_aliases_of(model), int(version)))
+            info = self._remember(key, read_version(found))
+        return replace(info, aliases=aliases_at(_aliases_of(model), int(version)))
 
     def _remember_latest(self, task: str, model: Any) -> None:
         """A list of models carries each one's newest version, mostly its champion: that saves a call."""
         for found in model.latest_versions or ():
-            self._known[task, model.creation_timestamp, int(found.version)] = read_version(found)
+            self._remember((task, model.creation_timestamp, int(found.version)), read_version(found))
+
+    def _remember(self, key: tuple[str, int, int], info: VersionInfo) -> VersionInfo:
+        # MLflow lists a version that is being made before it has its tags.
+        if info.digest is not None:
+            self._known[key] = info
+        return info
 
     def _task_info(self, task: str, model: Any) -> TaskInfo:
         aliases = _aliases_of(model)

@@ -158,3 +158,27 @@ def test_the_shell_starts_shows_and_ends_both(
     assert "version 3 is no shadow any more" in ship("shadow", "bolts", "--stop")
     assert run(monkeypatch, "canary", "bolts", "1", "5%") == 1
     assert "is its champion" in capsys.readouterr().err
+
+
+def test_a_version_that_was_seen_while_it_was_made_is_served_once_promoted(
+    plant: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.reader = Registry(plant.uri)
+    client = plant.reader.session.client
+    search = client.search_registered_models
+
+    def search_in_the_middle(*arguments: object, **options: object) -> object:
+        """As MLflow does: a version is listed before it has its tags."""
+        page = search(*arguments, **options)
+        for model in page:
+            for version in model.latest_versions:
+                version._tags = {}
+        return page
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "search_registered_models", search_in_the_middle)
+        assert entry(plant).version == 1
+    # From now on another one is the newest, and the listing tells of that one only.
+    plant.record("bolts", key=make_key("4"), accuracy=0.8, accuracy_low=0.79)
+    plant.registry.promote("bolts", 3)
+    assert entry(plant).version == 3
