@@ -43,18 +43,22 @@ class Load:
 
     Attributes:
         seconds: Of each request that was answered with 200, in order of their ends.
+        ends_s: When each of them ended, from the first request on.
         statuses: Of all; 0 for a connection that broke.
         refusals: The first body with each status but 200.
         mixed: Replies whose parts do not belong together.
+        start_s: When the first was sent, by ``time.perf_counter``.
         took_s: From the first request to the last reply.
         num_retries: Requests that were sent once more.
         late_s: By how much the generator itself was behind, at worst.
     """
 
     seconds: list[float] = field(default_factory=list)
+    ends_s: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     refusals: dict[int, str] = field(default_factory=dict)
     mixed: list[Mapping[str, Any]] = field(default_factory=list)
+    start_s: float = 0.0
     took_s: float = 0.0
     num_retries: int = 0
     late_s: float = 0.0
@@ -63,6 +67,10 @@ class Load:
     def rate(self) -> float:
         """Answers a second."""
         return len(self.seconds) / self.took_s
+
+    def num_answered_within(self, duration_s: float) -> int:
+        """Answers that came while requests were still being sent for so long."""
+        return sum(end_s <= duration_s for end_s in self.ends_s)
 
     @property
     def num_failed(self) -> int:
@@ -127,7 +135,7 @@ def open_loop(
         chance, load = random.Random(seed), Load()
         async with _session() as session:
             under_way: set[asyncio.Task[None]] = set()
-            start_s = due_s = time.perf_counter()
+            load.start_s = start_s = due_s = time.perf_counter()
             while due_s < start_s + duration_s:
                 await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
                 load.late_s = max(load.late_s, time.perf_counter() - due_s)
@@ -150,7 +158,7 @@ def closed_loop(
 
     async def run() -> Load:
         load = Load()
-        start_s = time.perf_counter()
+        load.start_s = start_s = time.perf_counter()
 
         async def client(session: aiohttp.ClientSession) -> None:
             while (now_s := time.perf_counter()) < start_s + duration_s:
@@ -195,6 +203,16 @@ async def _ask(
     if status != 200:
         load.refusals.setdefault(status, body[:400].decode(errors="replace"))
     else:
-        load.seconds.append(time.perf_counter() - due_s)
-        if check is not None and not check(answer := json.loads(body), found):
+        now_s = time.perf_counter()
+        load.seconds.append(now_s - due_s)
+        load.ends_s.append(now_s - load.start_s)
+        if check is not None and not _is_whole(check, answer := json.loads(body), found):
             load.mixed.append(answer)
+
+
+def _is_whole(check: Check, answer: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
+    """A reply in which something is missing is not whole either."""
+    try:
+        return check(answer, headers)
+    except (KeyError, TypeError):
+        return False

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import torch
 from ray import serve
 from starlette.requests import Request
@@ -16,9 +17,25 @@ from ship.runtime import Runtime
 from tests.benchmarks.serve_plant import ServePlant, draw_jpeg, replica_pids, resident_bytes
 from tests.benchmarks.synthetic import default_k, make_prompt
 
-__all__ = ["Background", "BareRuntime", "deploy_nothing", "make_pictures", "memory_bytes", "promotions"]
+__all__ = [
+    "Background",
+    "BareRuntime",
+    "deploy_nothing",
+    "make_pictures",
+    "memory_bytes",
+    "promotions",
+    "read_counters",
+]
 
-_PROCESSES = ("ServeReplica:ship:Engine", "ServeReplica:ship:Ingress", "ProxyActor")
+_PROCESSES = (
+    "ServeReplica:ship:Engine",
+    "ServeReplica:ship:Ingress",
+    "ServeReplica:ship-poller",
+    "ProxyActor",
+)
+_NUM_PROMOTED, _NUM_VERSIONS = 10, 4
+# Enough that each of two engines is asked, as good as certainly.
+_NUM_LOOKS = 12
 
 
 class BareRuntime:
@@ -93,25 +110,42 @@ class Background:
 
 
 def promotions(plant: ServePlant, num_promotions: int, duration_s: float) -> Background:
-    """Promotions in MLflow at regular times: each task goes back and forth between two versions."""
+    """Promotions in MLflow at regular times, each of a version that is in nobody's memory.
+
+    Each of ten tasks goes round four versions: champion and previous one are in memory, the next one is not.
+    """
     registry = Registry(plant.settings.tracking_uri)
-    tasks = plant.tasks[: min(len(plant.tasks), 10)]
-    second = {
-        task: plant.add_version(registry, task, seed=5000 + number) for number, task in enumerate(tasks)
-    }
-    turns = itertools.cycle([(task, version) for version in (second, None) for task in tasks])
+    tasks = plant.tasks[:_NUM_PROMOTED]
+    versions: dict[str, list[int]] = {task: [1] for task in tasks}
+    for number in range(_NUM_VERSIONS - 1):
+        for place, task in enumerate(tasks):
+            seed = 5000 + number * _NUM_PROMOTED + place
+            versions[task].append(plant.add_version(registry, task, seed=seed))
+    turns = itertools.cycle(tasks)
 
     def promote() -> tuple[str, int]:
-        task, versions = next(turns)
-        version = versions[task] if versions else 1
-        registry.set_champion(task, version)
-        return task, version
+        task = next(turns)
+        versions[task].append(versions[task].pop(0))
+        registry.set_champion(task, versions[task][0])
+        return task, versions[task][0]
 
     return Background(promote, duration_s / num_promotions, num_promotions)
 
 
+def read_counters(plant: ServePlant) -> dict[str, float]:
+    """Loads and swaps of all engines, once every one of them was reached."""
+    for _ in range(_NUM_LOOKS):
+        page = httpx.get(f"{plant.url}/metrics", trust_env=False, timeout=30.0).text
+    found = dict.fromkeys(("ship_prompt_loads_total", "ship_swaps_total"), 0.0)
+    for line in page.splitlines():
+        name = line.partition("{")[0]
+        if name in found:
+            found[name] += float(line.rpartition(" ")[2])
+    return found
+
+
 def memory_bytes() -> int:
-    """Of the endpoint's processes: engines, ingress and proxy."""
+    """Of the endpoint's processes: engines, ingress, poller and proxy."""
     return sum(resident_bytes(replica_pids(part)) for part in _PROCESSES)
 
 
