@@ -1,5 +1,6 @@
 """A run that is watched and steered from other terminals, with real Ray Train."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -12,24 +13,30 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
     return make_plant(tmp_path_factory.mktemp("control"))
 
 
+# The status that others see is renewed every second or two, behind what the run prints.
+PATIENCE_S = 30.0
+
+
 def states(plant: Plant) -> dict[str, str]:
     said = plant.ship_json("status")
     assert said["is_at_work"]
     return {task["task"]: task["state"] for task in said["tasks"]}
 
 
+def wait_for_lease(plant: Plant) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while "leased" not in (found := states(plant)).values():
+        assert time.monotonic() < deadline_s, found
+
+
 def test_a_run_is_watched_steered_and_ended_from_another_terminal(plant: Plant) -> None:
     # So many epochs that nothing ends by itself.
     manifest = str(plant.write_manifest(["line-a", "line-b"], epochs=50_000))
-    lines = []
     with plant.start("tune", manifest) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            if "tunes" in line:
-                break
+        assert any("tunes" in line for line in process.stdout)
         family = [pid for pid, _ in descendants(process.pid)]
-        assert "leased" in states(plant).values(), "".join(lines)
+        wait_for_lease(plant)
 
         second = plant.ship("tune", manifest)
         assert second.returncode == 1
