@@ -1,15 +1,18 @@
 """A bounded queue in which tasks take turns, so that one task's flood holds up nobody but itself."""
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 __all__ = ["FairQueue"]
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", bound=Hashable)
 
 
 class FairQueue(Generic[Item]):
     """First in, first out within a task; tasks take turns. Of one thread.
+
+    An item is itself and no other, as its hash says, and waits once.
 
     Args:
         max_items: That may wait, all tasks together.
@@ -18,8 +21,9 @@ class FairQueue(Generic[Item]):
     def __init__(self, max_items: int) -> None:
         self._max_items = max_items
         self._num_items = 0
-        # The task whose turn is next comes first; none is empty.
-        self._lines: OrderedDict[str, deque[Item]] = OrderedDict()
+        # The task whose turn is next comes first; none is empty. Its items, the oldest first: a deque would
+        # be searched for what is to leave, and would print what it has not found.
+        self._lines: OrderedDict[str, OrderedDict[Item, None]] = OrderedDict()
 
     def __len__(self) -> int:
         """Items that wait."""
@@ -41,9 +45,9 @@ class FairQueue(Generic[Item]):
             longest = max(self._lines, key=lambda name: len(self._lines[name]), default=task)
             if len(self._lines.get(longest, ())) < len(self._lines.get(task, ())) + 2:
                 return item
-            left = self._lines[longest][-1]
+            left = next(reversed(self._lines[longest]))
             self.remove(longest, left)
-        self._lines.setdefault(task, deque()).append(item)
+        self._lines.setdefault(task, OrderedDict())[item] = None
         self._num_items += 1
         return left
 
@@ -54,7 +58,7 @@ class FairQueue(Generic[Item]):
             KeyError: Nothing waits.
         """
         task, line = self._lines.popitem(last=False)
-        item = line.popleft()
+        item, _ = line.popitem(last=False)
         if line:
             self._lines[task] = line
         self._num_items -= 1
@@ -62,11 +66,10 @@ class FairQueue(Generic[Item]):
 
     def remove(self, task: str, item: Item) -> bool:
         """Let an item wait no longer; False if it does not wait."""
-        line = self._lines.get(task, deque())
-        try:
-            line.remove(item)
-        except ValueError:
+        line = self._lines.get(task)
+        if line is None or item not in line:
             return False
+        del line[item]
         if not line:
             del self._lines[task]
         self._num_items -= 1

@@ -65,6 +65,29 @@ def test_what_is_removed_no_longer_counts():
         drain(queue), queue.take()
 
 
+class Picture:
+    """Millions of numbers, in place of which this fails."""
+
+    def __repr__(self) -> str:
+        raise AssertionError("printed")
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("compared")
+
+    __hash__ = object.__hash__
+
+
+def test_nothing_is_printed_or_compared_to_find_that_it_has_left() -> None:
+    queue: FairQueue[Picture] = FairQueue(3)
+    first, second, third = Picture(), Picture(), Picture()
+    for item in (first, second, third):
+        queue.put("a", item)
+    assert queue.take() is first
+    assert not queue.remove("a", first)
+    assert queue.remove("a", third)
+    assert queue.take() is second
+
+
 def test_a_queue_without_room_refuses_everybody():
     queue: FairQueue[str] = FairQueue(0)
     assert fill(queue, "a1") == ["a1"]
