@@ -29,6 +29,9 @@ _log = logging.getLogger(__name__)
 # Ray's own limits stand above ours, so that it is ours that refuse: with a reason, when to come again, and
 # fairly among tasks. What is between is for requests that are being refused, and for probes.
 _HEADROOM = 1024
+# Ray Serve's line for every call in every replica costs a twentieth of an engine's time and says no more than
+# our own request log, which is there for whoever wants one.
+_LOGGING = {"enable_access_log": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +136,7 @@ def _engine(plan: Plan) -> Any:
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
         ray_actor_options={"num_cpus": plan.reserved_cpus, "num_gpus": plan.reserved_gpus},
+        logging_config=_LOGGING,
     )(EngineReplica)
 
 
@@ -145,6 +149,7 @@ def _ingress(plan: Plan) -> Any:
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
         # Reserves nothing: it waits more than it works, and two cores must do for everything.
         ray_actor_options={"num_cpus": 0},
+        logging_config=_LOGGING,
     )(serve.ingress()(Ingress))
 
 
