@@ -10,6 +10,7 @@ import binascii
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -111,17 +112,27 @@ def _read_pixels(
     if list(shape[-3:]) != wanted or len(shape) not in (3, 4):
         raise json_problem(f"inputs[0].shape: expected {wanted} or [N, {', '.join(map(str, wanted))}]")
     _check_number(num_images, max_images)
-    try:
-        values = np.asarray(data)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise json_problem("inputs[0].data: its arrays are not all of one length") from error
-    if values.dtype.kind != "i" or values.size != math.prod(shape):
+    values = _flatten(data, shape)
+    # Types first: an array of mixed ones would be as wide as the longest string among them.
+    if set(map(type, values)) != {int}:
         raise json_problem(f"inputs[0].data: expected {math.prod(shape)} whole numbers, as the shape says")
-    if values.min() < 0 or values.max() > 255:
-        raise json_problem("inputs[0].data: expected whole numbers from 0 to 255")
-    if values.ndim not in (1, len(shape)) or (values.ndim > 1 and list(values.shape) != list(shape)):
-        raise json_problem("inputs[0].data: expected a flat array, or one nested as the shape says")
-    return tuple(values.astype(np.uint8).reshape(num_images, *wanted))
+    try:
+        content = bytearray(values)
+    except ValueError as error:
+        raise json_problem("inputs[0].data: expected whole numbers from 0 to 255") from error
+    return tuple(np.frombuffer(content, dtype=np.uint8).reshape(num_images, *wanted))
+
+
+def _flatten(data: Any, shape: Sequence[int]) -> list[Any]:
+    """The values in a row, as many as the shape says; they may be anything."""
+    is_nested = isinstance(data, list) and len(data) > 0 and isinstance(data[0], list)
+    values = [data]
+    for size in shape if is_nested else [math.prod(shape)]:
+        if not all(isinstance(row, list) and len(row) == size for row in values):
+            expected = "a flat array, or one nested" if is_nested else f"{math.prod(shape)} whole numbers,"
+            raise json_problem(f"inputs[0].data: expected {expected} as the shape says")
+        values = list(chain.from_iterable(values))
+    return values
 
 
 def _read_files(data: Any, shape: Sequence[int], max_images: int) -> tuple[bytes, ...]:

@@ -1,0 +1,36 @@
+"""What a body of tensors costs to read, whatever it holds: no small one becomes much memory."""
+
+import json
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from orchestrator.serve.problems import Problem
+from orchestrator.serve.tensor_request import read_tensors
+
+# What Python makes of the numbers of a body that is well: a place in a list for two bytes or more.
+_TIMES = 16
+
+
+def peak_bytes(body: bytes) -> int:
+    """The most memory that refusing a body takes."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(Problem) as refused:
+            read_tensors(body, image_size=(32, 32), max_images=4)
+        assert (refused.value.status, refused.value.kind) == (400, "json-invalid")
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def body_of(data: Any, num_images: int = 1) -> bytes:
+    image = {"name": "image", "datatype": "UINT8", "shape": [num_images, 3, 32, 32], "data": data}
+    return json.dumps({"inputs": [image]}, separators=(",", ":")).encode()
+
+
+def test_a_long_string_among_numbers() -> None:
+    """An array of both would have each number as wide as the string."""
+    body = body_of([0] * 3071 + ["x" * 10_000])
+    assert peak_bytes(body) < _TIMES * len(body)
