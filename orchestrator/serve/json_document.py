@@ -71,9 +71,14 @@ def _check_bounds(content: bytes, max_depth: int, max_values: int) -> None:
     bare = _STRING.sub(b"", content)
     if bare.count(b",") + bare.count(b"[") + bare.count(b"{") > max_values:
         raise json_problem(f"more than {max_values} values")
+    # Those that close are bounded by those that open, which were counted above.
+    if bare.count(b"]") + bare.count(b"}") > bare.count(b"[") + bare.count(b"{"):
+        raise json_problem("more brackets are closed than are opened")
     depth = 0
     for bracket in _BRACKET.finditer(bare):
         depth += 1 if bracket.group() in b"[{" else -1
+        if depth < 0:
+            raise json_problem("a bracket is closed that was not opened")
         if depth > max_depth:
             raise json_problem(f"arrays and objects in one another deeper than {max_depth}")
 
