@@ -12,8 +12,9 @@ from orchestrator.serve.problems import Problem
 
 __all__ = ["check_keys", "json_problem", "parse_json"]
 
-# What stands between quotes has no structure.
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+# What stands between quotes has no structure. A string without an end goes to the end: were it none, the search
+# would begin anew at each quote in it.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 

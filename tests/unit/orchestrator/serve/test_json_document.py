@@ -58,3 +58,10 @@ def test_a_bracket_is_opened_before_it_is_closed(walked: Walked) -> None:
 def test_brackets_are_as_few_as_values(walked: Walked) -> None:
     assert "more than 100 values" in refusal(b"[]" * 101)
     assert walked.num_found == 0
+
+
+@pytest.mark.parametrize("content", [b'"' + b'\\"' * 1000, b'["' + b'\\"[' * 1000, b'"\\'])
+def test_a_string_without_an_end_is_looked_at_once(content: bytes) -> None:
+    """Else each quote in it would begin another search to the end, which took minutes for a megabyte."""
+    assert len(json_document._STRING.findall(content)) == 1
+    assert "line 1, column" in refusal(content)
