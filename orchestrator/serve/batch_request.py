@@ -121,7 +121,9 @@ def _read_items(content: bytes, limits: Limits) -> tuple[BatchItem, ...]:
     most = limits.max_batch_items
     if len(content) > (most + 1) * _BYTES_OF_ITEM:
         raise json_problem(f"{len(content)} bytes, more than {most} items need")
-    document = parse_json(content, max_depth=_DEPTH, max_values=2 * (most + 1) * _VALUES_OF_ITEM)
+    # An item is an object, and has up to seven strings, keys included: as many as values are allowed.
+    most_values = 2 * (most + 1) * _VALUES_OF_ITEM
+    document = parse_json(content, max_depth=_DEPTH, max_values=most_values, max_large=most_values)
     rows = check_keys(document, REQUEST_PART, needed=("items",), known=("items",))["items"]
     if not isinstance(rows, list) or not rows:
         raise json_problem(f"{REQUEST_PART}.items: expected an array of at least one item")

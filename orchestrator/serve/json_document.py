@@ -12,8 +12,8 @@ from orchestrator.serve.problems import Problem
 
 __all__ = ["check_keys", "json_problem", "parse_json"]
 
-# What stands between quotes has no structure. A string without an end goes to the end: were it none, the search
-# would begin anew at each quote in it.
+# What stands between quotes has no structure. A string without an end goes to the end: were it none, the
+# search would begin anew at each quote in it.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
@@ -22,18 +22,20 @@ class _RefusedError(ValueError):
     """JSON that Python would take, and we do not."""
 
 
-def parse_json(content: bytes, *, max_depth: int, max_values: int) -> Any:
+def parse_json(content: bytes, *, max_depth: int, max_values: int, max_large: int) -> Any:
     """The value that a document holds.
 
     Args:
         content: UTF-8. The caller has bounded its length.
         max_depth: Of arrays and objects in one another.
-        max_values: Commas and brackets, which bound what parsing allocates.
+        max_values: Commas and brackets, which bound the number of values.
+        max_large: Arrays, objects and strings, keys included: each becomes up to a hundred times its bytes, a
+            number not ten times.
 
     Raises:
         Problem: 400, it is no JSON, has a key twice, NaN or Infinity, or is beyond a bound.
     """
-    _check_bounds(content, max_depth, max_values)
+    _check_bounds(content, max_depth, max_values, max_large)
     try:
         return json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
@@ -68,12 +70,16 @@ def json_problem(detail: str) -> Problem:
     return Problem(400, "json-invalid", "Not the JSON that was expected", detail)
 
 
-def _check_bounds(content: bytes, max_depth: int, max_values: int) -> None:
-    bare = _STRING.sub(b"", content)
-    if bare.count(b",") + bare.count(b"[") + bare.count(b"{") > max_values:
+def _check_bounds(content: bytes, max_depth: int, max_values: int, max_large: int) -> None:
+    # No further than they are allowed: what stands between two of them is an object, too, meanwhile.
+    bare, num_strings = _STRING.subn(b"", content, count=max_large + 1)
+    num_opened = bare.count(b"[") + bare.count(b"{")
+    if num_strings + num_opened > max_large:
+        raise json_problem(f"more than {max_large} arrays, objects and strings")
+    if bare.count(b",") + num_opened > max_values:
         raise json_problem(f"more than {max_values} values")
     # Those that close are bounded by those that open, which were counted above.
-    if bare.count(b"]") + bare.count(b"}") > bare.count(b"[") + bare.count(b"{"):
+    if bare.count(b"]") + bare.count(b"}") > num_opened:
         raise json_problem("more brackets are closed than are opened")
     depth = 0
     for bracket in _BRACKET.finditer(bare):

@@ -55,8 +55,14 @@ def read_tensors(body: bytes, *, image_size: tuple[int, int], max_images: int) -
     Raises:
         Problem: 400, it is not such JSON; 413, more images than may be asked about at a time.
     """
-    most = max_images * 3 * math.prod(image_size) + max_images * 3 * (image_size[0] + 2)
-    document = parse_json(body, max_depth=_DEPTH, max_values=most + _MORE_VALUES)
+    # Of each image three channels, with their rows, in one array; or one string.
+    most_large = max_images * 3 * (image_size[0] + 2)
+    document = parse_json(
+        body,
+        max_depth=_DEPTH,
+        max_values=max_images * 3 * math.prod(image_size) + most_large + _MORE_VALUES,
+        max_large=most_large + _MORE_VALUES,
+    )
     request = check_keys(document, "request", needed=("inputs",), known=_REQUEST_KEYS)
     inputs = request["inputs"]
     if not isinstance(inputs, list) or len(inputs) != 1:

@@ -9,8 +9,8 @@ from orchestrator.serve.json_document import parse_json
 from orchestrator.serve.problems import Problem
 
 
-def parse(content: bytes, max_depth: int = 4, max_values: int = 100) -> Any:
-    return parse_json(content, max_depth=max_depth, max_values=max_values)
+def parse(content: bytes) -> Any:
+    return parse_json(content, max_depth=4, max_values=100, max_large=50)
 
 
 def refusal(content: bytes) -> str:
@@ -51,12 +51,13 @@ def test_brackets_that_only_close_are_not_walked_through(content: bytes, walked:
 
 
 def test_a_bracket_is_opened_before_it_is_closed(walked: Walked) -> None:
-    assert "not opened" in refusal(b"]" * 50 + b"[" * 50)
+    assert "not opened" in refusal(b"]" * 40 + b"[" * 40)
     assert walked.num_found == 1
 
 
-def test_brackets_are_as_few_as_values(walked: Walked) -> None:
-    assert "more than 100 values" in refusal(b"[]" * 101)
+def test_brackets_are_counted_before_they_are_walked_through(walked: Walked) -> None:
+    assert "more than 50 arrays" in refusal(b"[]" * 51)
+    assert "more than 100 values" in refusal(b"[" + b"0," * 100 + b"0]")
     assert walked.num_found == 0
 
 
@@ -65,3 +66,15 @@ def test_a_string_without_an_end_is_looked_at_once(content: bytes) -> None:
     """Else each quote in it would begin another search to the end, which took minutes for a megabyte."""
     assert len(json_document._STRING.findall(content)) == 1
     assert "line 1, column" in refusal(content)
+
+
+@pytest.mark.parametrize(
+    ("large", "num"), [(b"[]", 49), (b"{}", 49), (b'""', 49), (b'{"":0}', 24), (b'[""]', 24)]
+)
+def test_arrays_objects_and_strings_are_bounded_apart_from_numbers(large: bytes, num: int) -> None:
+    assert parse(b"[" + b",".join([b"0"] * 99) + b"]") == [0] * 99
+    assert len(parse(b"[" + b",".join([large] * num) + b"]")) == num
+    said = refusal(b"[" + b",".join([large] * (num + 1)) + b"]")
+    assert said == "more than 50 arrays, objects and strings"
+    keys = b",".join(b'"%d":0' % number for number in range(50))
+    assert "more than 50 arrays, objects and strings" in refusal(b"{" + keys + b"}")
