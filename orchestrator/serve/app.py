@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from orchestrator.serve.access_log import AccessLog
 from orchestrator.serve.admission import Admission, AdmissionGate
 from orchestrator.serve.auth import KnownTokens, RequireToken
+from orchestrator.serve.decoding import Decoder
 from orchestrator.serve.drain import Drain, DrainGate
 from orchestrator.serve.engine_api import Engine
 from orchestrator.serve.front import BACKBONE_HEADER, DIGEST_HEADER, Front
@@ -48,7 +49,14 @@ def make_app(
         tokens: Of those who may ask; None lets anybody.
         names_responses: See ``AccessLog``.
     """
-    front = Front(engine=engine, backbone=backbone, limits=limits or Limits(), shadows=Shadows(engine))
+    limits = limits or Limits()
+    front = Front(
+        engine=engine,
+        backbone=backbone,
+        limits=limits,
+        decoder=Decoder(backbone, limits),
+        shadows=Shadows(engine),
+    )
     # Pages of documentation would load their scripts from a foreign host, and the document is our own. A
     # redirect would repeat what a client says its host is.
     app = FastAPI(openapi_url=None, redirect_slashes=False)

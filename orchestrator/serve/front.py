@@ -1,6 +1,5 @@
 """What all routes share: the way from a request to the engine, and the wording of what comes back."""
 
-import asyncio
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from orchestrator.serve.access_log import note
 from orchestrator.serve.auth import principal_of
+from orchestrator.serve.decoding import Decoder
 from orchestrator.serve.door import (
     TASK_HEADER,
     VERSION_HEADER,
@@ -34,7 +34,6 @@ from orchestrator.serve.request_clock import RequestClock
 from orchestrator.serve.shadow import Shadows
 from ship.backbone import BackboneInfo
 from ship.errors import ImageError
-from ship.images import decode_image
 
 __all__ = ["BACKBONE_HEADER", "DIGEST_HEADER", "Front", "answer_body", "unknown_task"]
 
@@ -50,6 +49,7 @@ class Front:
         engine: That answers.
         backbone: That the engine runs; says how images are resized.
         limits: What the door lets in.
+        decoder: Of image files, for all routes.
         shadows: What is compared with a champion's answers.
         metrics: Where it is counted.
     """
@@ -57,6 +57,7 @@ class Front:
     engine: Engine
     backbone: BackboneInfo
     limits: Limits
+    decoder: Decoder
     shadows: Shadows
     metrics: Metrics = field(default_factory=Metrics)
 
@@ -95,12 +96,15 @@ class Front:
         return body
 
     async def decode(self, content: bytes) -> Image:
-        """An image file as the engine wants it; in a thread.
+        """An image file as the engine wants it; waits for its turn.
 
         Raises:
             Problem: 413, 415 or 422, it is refused.
         """
-        return await asyncio.to_thread(self._decode, content)
+        try:
+            return await self.decoder.decode(content)
+        except ImageError as error:
+            raise image_problem(error) from error
 
     async def ask(self, reply: Awaitable[_Reply]) -> _Reply:
         """What the engine replies.
@@ -155,20 +159,6 @@ class Front:
     def unavailable(self, kind: str, title: str, detail: str) -> Problem:
         """503, with when to ask again."""
         return Problem(503, kind, title, detail, self._retry_after())
-
-    def _decode(self, content: bytes) -> Image:
-        try:
-            decoded_3HW = decode_image(
-                content,
-                size=self.backbone.image_size,
-                interpolation=self.backbone.interpolation,
-                max_pixels=self.limits.max_pixels,
-                formats=self.limits.formats,
-            )
-        except ImageError as error:
-            raise image_problem(error) from error
-        image_3HW: Image = decoded_3HW.numpy()
-        return image_3HW
 
     def _retry_after(self) -> Mapping[str, str]:
         return {"Retry-After": str(self.limits.retry_after_s)}

@@ -19,9 +19,6 @@ from orchestrator.serve.problems import Problem
 
 __all__ = ["BatchRoute"]
 
-# Bounds the memory of one request: a large image takes 150 MB while it is decoded.
-_DECODED_AT_A_TIME = 4
-
 
 class BatchRoute:
     """The route.
@@ -66,16 +63,14 @@ class BatchRoute:
         self, batch: BatchRequest, admitted: Sequence[Problem | None]
     ) -> dict[str, Image | Problem]:
         """Every image that an admitted item is about, once."""
-        turns = asyncio.Semaphore(_DECODED_AT_A_TIME)
 
         async def decode(content: bytes) -> Image | Problem:
             if len(content) > self._front.limits.max_body_bytes:
                 return image_too_large(self._front.limits.max_body_bytes)
-            async with turns:
-                try:
-                    return await self._front.decode(content)
-                except Problem as problem:
-                    return problem
+            try:
+                return await self._front.decode(content)
+            except Problem as problem:
+                return problem
 
         asked = dict.fromkeys(
             item.image for item, problem in zip(batch.items, admitted, strict=True) if problem is None

@@ -133,7 +133,7 @@ class OpenInferenceRoutes:
         return state
 
     async def _decode(self, files: Sequence[bytes]) -> list[Image]:
-        # One after the other: that bounds memory, and the files of one request are small.
+        # One after the other: the first that is refused is the last, and those of others have their turns.
         return [await self._front.decode(file) for file in files]
 
     def _all_answers(self, replies: Sequence[Answer | Refusal]) -> list[Answer]:

@@ -1,0 +1,61 @@
+"""Decodes image files in threads of its own, few at a time: that bounds memory for all requests together.
+
+What is cancelled before its turn is not decoded; what is under way keeps its place until it is done, for a
+thread cannot be stopped. It knows no HTTP.
+"""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from orchestrator.serve.engine_api import Image
+from orchestrator.serve.options import Limits
+from ship.backbone import BackboneInfo
+from ship.images import decode_image
+
+__all__ = ["Decoder", "num_at_a_time"]
+
+# Of all images that are being decoded: four of the largest (50 megapixels).
+_BYTES = 3 << 30
+# The most, of an image with transparency: Pillow has four bytes a pixel, and it, its RGBA, the white below
+# and both together are there at once.
+_BYTES_A_PIXEL = 16
+# Small images would be allowed by the thousand; more threads than this decode nothing faster.
+_MOST_THREADS = 32
+
+
+class Decoder:
+    """Makes of files what the engine of one process wants.
+
+    Args:
+        backbone: That the engine runs; says how images are resized.
+        limits: Formats, and pixels of an image.
+    """
+
+    def __init__(self, backbone: BackboneInfo, limits: Limits) -> None:
+        self._backbone = backbone
+        self._limits = limits
+        self._threads = ThreadPoolExecutor(num_at_a_time(limits.max_pixels), thread_name_prefix="decode")
+
+    async def decode(self, content: bytes) -> Image:
+        """An image file as the engine wants it.
+
+        Raises:
+            ImageError: It is refused.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, content)
+
+    def _decode(self, content: bytes) -> Image:
+        decoded_3HW = decode_image(
+            content,
+            size=self._backbone.image_size,
+            interpolation=self._backbone.interpolation,
+            max_pixels=self._limits.max_pixels,
+            formats=self._limits.formats,
+        )
+        image_3HW: Image = decoded_3HW.numpy()
+        return image_3HW
+
+
+def num_at_a_time(max_pixels: int) -> int:
+    """How many images of at most so many pixels are decoded at a time; at least one."""
+    return max(1, min(_MOST_THREADS, _BYTES // (_BYTES_A_PIXEL * max_pixels)))
