@@ -77,9 +77,14 @@ def read_batch(headers: Headers, body: bytes, limits: Limits) -> BatchRequest:
             "Unsupported content type",
             f"Content-Type {kind[:80]!r}: expected {_EXPECTED}",
         )
-    # One more than may be, so that too many of them are told as that.
-    max_parts = limits.max_batch_images + 2
-    parts = read_form(headers["content-type"], body, max_parts=max_parts, expected=_EXPECTED)
+    parts = read_form(
+        headers["content-type"],
+        body,
+        # One more than may be, so that a second part `request` is told as that.
+        max_parts=limits.max_batch_images + 2,
+        expected=_EXPECTED,
+        too_many=_too_many_images(limits),
+    )
     requests = [part for part in parts if part.name == REQUEST_PART]
     images = _images(parts, limits)
     if not requests:
@@ -96,16 +101,16 @@ def read_batch(headers: Headers, body: bytes, limits: Limits) -> BatchRequest:
 def _images(parts: Sequence[Part], limits: Limits) -> dict[str, bytes]:
     found = [part for part in parts if part.name != REQUEST_PART]
     if len(found) > limits.max_batch_images:
-        raise Problem(
-            413,
-            "batch-too-large",
-            "Too much at a time",
-            f"expected at most {limits.max_batch_images} images; send more requests",
-        )
+        raise _too_many_images(limits)
     twice = [name for name, count in Counter(part.name for part in found).items() if count > 1]
     if twice:
         raise form_problem(_EXPECTED, f"found more than one part {_some(twice)}; give each image its name")
     return {part.name: bytes(part.content) for part in found}
+
+
+def _too_many_images(limits: Limits) -> Problem:
+    found = f"expected at most {limits.max_batch_images} images; send more requests"
+    return Problem(413, "batch-too-large", "Too much at a time", found)
 
 
 def _one_item_an_image(headers: Headers, images: Mapping[str, bytes]) -> tuple[BatchItem, ...]:

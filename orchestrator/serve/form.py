@@ -41,7 +41,9 @@ class Part:
     content: bytearray = field(default_factory=bytearray)
 
 
-def read_form(content_type: str, body: bytes, *, max_parts: int, expected: str) -> list[Part]:
+def read_form(
+    content_type: str, body: bytes, *, max_parts: int, expected: str, too_many: Problem | None = None
+) -> list[Part]:
     """The parts of a form, in order.
 
     Args:
@@ -49,14 +51,17 @@ def read_form(content_type: str, body: bytes, *, max_parts: int, expected: str) 
         body: All of it.
         max_parts: Refuse more than these.
         expected: What a problem says should have been sent.
+        too_many: Raised for more parts; None for 400.
 
     Raises:
-        Problem: 400, it is not a whole form, or has too many parts, or one without a name.
+        Problem: 400, it is not a whole form, or has too many parts, or one without a name; or ``too_many``.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     if not 0 < len(boundary) <= _MAX_BOUNDARY_BYTES:
         raise form_problem(expected, "the content type names no boundary, or none of a sensible length")
-    collector = _Collector(max_parts, expected)
+    if too_many is None:
+        too_many = form_problem(expected, f"found more than {max_parts} parts")
+    collector = _Collector(max_parts, expected, too_many)
     try:
         parser = MultipartParser(boundary, collector.callbacks())
         parser.write(body)
@@ -78,11 +83,12 @@ def form_problem(expected: str, found: str) -> Problem:
 class _Collector:
     """Puts parts together from what the parser calls back."""
 
-    def __init__(self, max_parts: int, expected: str) -> None:
+    def __init__(self, max_parts: int, expected: str, too_many: Problem) -> None:
         self.parts: list[Part] = []
         self.is_whole = False
         self._max_parts = max_parts
         self._expected = expected
+        self._too_many = too_many
         self._header, self._value = bytearray(), bytearray()
         self._headers: dict[bytes, bytes] = {}
 
@@ -100,7 +106,7 @@ class _Collector:
 
     def _begin(self) -> None:
         if len(self.parts) == self._max_parts:
-            raise form_problem(self._expected, f"found more than {self._max_parts} parts")
+            raise self._too_many
         self.parts.append(Part())
         self._headers = {}
 

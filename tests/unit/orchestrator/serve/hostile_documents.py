@@ -146,7 +146,7 @@ def _batches() -> Iterator[Hostile]:
     yield batch(
         "batch: thousands of images",
         json.dumps({"items": [item]}).encode(),
-        (400,),
+        (413,),
         b"".join(part(b'name="i%d"; filename="x"' % number, b"") for number in range(3000)),
     )
     twice = part(b'name="a"; filename="a"', PNG) * 2

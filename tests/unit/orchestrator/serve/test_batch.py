@@ -192,11 +192,22 @@ def test_images_alone_need_a_task(call: Caller) -> None:
     assert_problem(call.batch({"a": PNG}, None), 400, "task-missing")
 
 
+@pytest.mark.parametrize("num", [5, 6, 7, 8, 300])
+def test_too_many_images_at_a_time(call: Caller, num: int) -> None:
+    images = {f"i{number}": b"x" for number in range(num)}
+    for items, headers in ((None, {"Ship-Task": "bolts"}), ([ITEM], {})):
+        reply = call.batch(images, items, **headers)
+        assert "at most 4 images" in assert_problem(reply, 413, "batch-too-large")
+
+
+def test_as_many_images_as_may_be(call: Caller) -> None:
+    images = {f"i{number}": PNG for number in range(4)}
+    items = [{"image": name, "task": "bolts"} for name in images]
+    assert len(call.batch(images, None, **{"Ship-Task": "bolts"}).json()["items"]) == 4
+    assert len(call.batch(images, items).json()["items"]) == 4
+
+
 def test_too_much_at_a_time(call: Caller) -> None:
-    images = {f"i{number}": PNG for number in range(5)}
-    assert "at most 4 images" in assert_problem(
-        call.batch(images, None, **{"Ship-Task": "bolts"}), 413, "batch-too-large"
-    )
     detail = assert_problem(call.batch({"a": PNG}, [ITEM] * 9), 413, "batch-too-large")
     assert "9 items: expected at most 8" in detail
     assert_problem(call.batch({"a": bytes(300_001)}, [ITEM]), 413, "body-too-large")
