@@ -11,7 +11,14 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
-from orchestrator.serve.door import TASK_HEADER, check_key, media_type, read_wanted
+from orchestrator.serve.door import (
+    KEY_HEADER,
+    TASK_HEADER,
+    VERSION_HEADER,
+    check_key,
+    media_type,
+    read_wanted,
+)
 from orchestrator.serve.form import FORM_TYPE, Part, form_problem, read_form
 from orchestrator.serve.json_document import check_keys, json_problem, parse_json
 from orchestrator.serve.options import Limits
@@ -91,8 +98,10 @@ def read_batch(headers: Headers, body: bytes, limits: Limits) -> BatchRequest:
         return BatchRequest(items=_one_item_an_image(headers, images), images=images)
     if len(requests) > 1:
         raise form_problem(_EXPECTED, f"found {len(requests)} parts {REQUEST_PART!r}")
-    if headers.getlist(TASK_HEADER):
-        raise form_problem(_EXPECTED, f"found both, part {REQUEST_PART!r} and header {TASK_HEADER}")
+    # Each item names its own; the header would be passed over.
+    named = [name for name in (TASK_HEADER, VERSION_HEADER, KEY_HEADER) if headers.getlist(name)]
+    if named:
+        raise form_problem(_EXPECTED, f"found both, part {REQUEST_PART!r} and header {', '.join(named)}")
     items = _read_items(bytes(requests[0].content), limits)
     _check_names(items, images)
     return BatchRequest(items=items, images=images)

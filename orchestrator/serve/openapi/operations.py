@@ -103,7 +103,8 @@ _BATCH = {
     "operationId": "predictBatch",
     "summary": "Ask any tasks about any images.",
     "description": "A form with a part `request` that says which task is asked about which part, and images "
-    "under the names that it uses; or images alone, and header Ship-Task for all of them. Each image is "
+    "under the names that it uses; or images alone, and header Ship-Task for all of them. Ship-Task, "
+    "Ship-Version and Ship-Key are refused beside a part `request`: its items name their own. Each image is "
     "decoded once. An item that is refused says why in `error`, and stops no other: the status is 200 then.",
     "tags": ["predict"],
     "parameters": parameters("task_header_of_images", "version", "key", "timeout"),

@@ -25,6 +25,12 @@ KINDS: Mapping[str, tuple[int, str, str]] = {
         "Not a version",
         "header Ship-Version: expected a whole number such as 3, found 'new'",
     ),
+    "version-in-path": (
+        400,
+        "The path names the version",
+        "header Ship-Version: expected none; ask /v2/models/TASK/versions/VERSION/infer for the version that "
+        "must answer",
+    ),
     "key-invalid": (
         400,
         "Not a key",

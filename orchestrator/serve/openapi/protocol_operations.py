@@ -91,6 +91,7 @@ def _infer(operation: str, of: tuple[str, ...], *more_kinds: str) -> Any:
                     "task-invalid",
                     "not-allowed",
                     *more_kinds,
+                    "version-in-path",
                     "key-invalid",
                     "timeout-invalid",
                     "header-ambiguous",

@@ -15,7 +15,14 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from orchestrator.serve.access_log import note
-from orchestrator.serve.door import KEY_HEADER, RAW_TYPES, check_key, check_version, media_type
+from orchestrator.serve.door import (
+    KEY_HEADER,
+    RAW_TYPES,
+    VERSION_HEADER,
+    check_key,
+    check_version,
+    media_type,
+)
 from orchestrator.serve.engine_api import Answer, Ask, Image, Refusal, TaskState
 from orchestrator.serve.front import Front, unknown_task
 from orchestrator.serve.problems import Problem
@@ -93,6 +100,7 @@ class OpenInferenceRoutes:
         front = self._front
         clock = front.clock(request)
         number = self._name(request, task, version)
+        _check_version_header(request, version)
         _check_content_type(request)
         key = request.headers.get(KEY_HEADER)
         key = uuid.uuid4().hex if key is None else check_key(key, f"header {KEY_HEADER}")
@@ -156,6 +164,18 @@ def _answering(state: TaskState) -> list[int]:
     if champion is None and state.problem is None:
         champion = state.wanted_version
     return [*([] if champion is None else [champion]), *state.others]
+
+
+def _check_version_header(request: Request, version: str | None) -> None:
+    found = request.headers.getlist(VERSION_HEADER)
+    if any(text != version for text in found):
+        path = "/v2/models/TASK/versions/VERSION/infer"
+        raise Problem(
+            400,
+            "version-in-path",
+            "The path names the version",
+            f"header {VERSION_HEADER}: expected none; ask {path} for the version that must answer",
+        )
 
 
 def _check_content_type(request: Request) -> None:

@@ -176,10 +176,13 @@ def test_documents_that_are_none(call: Caller, document: str | bytes, said: str)
         ),
         ([("a", PNG), ("a", PNG)], {"Ship-Task": "bolts"}, "more than one part 'a'"),
         ([("request", (None, "{}")), ("request", (None, "{}"))], {}, "found 2 parts 'request'"),
-        (
-            [("request", (None, json.dumps({"items": [ITEM]}))), ("a", PNG)],
-            {"Ship-Task": "bolts"},
-            "found both",
+        *(
+            (
+                [("request", (None, json.dumps({"items": [ITEM]}))), ("a", PNG)],
+                {name: value},
+                f"and header {name}",
+            )
+            for name, value in (("Ship-Task", "bolts"), ("Ship-Version", "2"), ("Ship-Key", "k"))
         ),
     ],
 )

@@ -143,6 +143,16 @@ def test_images_of_one_request_have_one_key(call: Caller) -> None:
     assert first == same != second
 
 
+def test_a_version_is_named_by_the_path_alone(call: Caller) -> None:
+    of_version = "/v2/models/bolts/versions/2/infer"
+    for path, version in ((INFER, "2"), (of_version, "3"), (of_version, "")):
+        reply = call("POST", path, json=encoded(PNG), headers={"Ship-Version": version})
+        assert "The path names the version" in assert_error(reply, 400)
+    assert not call.engine.asked
+    outputs(call("POST", of_version, json=encoded(PNG), headers={"Ship-Version": "2"}))
+    assert [ask.version for ask in call.engine.asks] == [2]
+
+
 def test_outputs_are_chosen(call: Caller) -> None:
     reply = call("POST", INFER, json={**encoded(PNG), "outputs": [{"name": "label"}]})
     assert list(outputs(reply)) == ["label"]

@@ -178,6 +178,7 @@ SPOILED: dict[str, Callable[[Sent, FakeEngine], None]] = {
     "task-invalid": _task_invalid,
     "version-invalid": _version_invalid,
     "key-invalid": _key_invalid,
+    "version-in-path": _header("Ship-Version", "3"),
     "timeout-invalid": _header("Ship-Timeout", "soon"),
     "header-ambiguous": _ambiguous,
     "body-empty": _content(b""),
