@@ -61,9 +61,9 @@ class OpenInferenceRoutes:
             raise self._front.unavailable("not-ready", "Not ready yet", readiness.detail)
         return JSONResponse({"ready": True})
 
-    async def model(self, request: Request, task: str, version: str | None = None) -> Response:
+    async def model(self, request: Request, task: str) -> Response:
         """A task's tensors."""
-        state = await self._state(request, task, version)
+        state = await self._state(request, task)
         height, width = self._front.backbone.image_size
         num_labels = len(state.labels) or -1
         body = {
@@ -86,21 +86,21 @@ class OpenInferenceRoutes:
         }
         return JSONResponse(body, headers=self._front.headers())
 
-    async def model_ready(self, request: Request, task: str, version: str | None = None) -> Response:
+    async def model_ready(self, request: Request, task: str) -> Response:
         """Whether a task is answered for."""
-        state = await self._state(request, task, version)
-        if version is None and not _answering(replace(state, others=())):
+        state = await self._state(request, task)
+        if _version_of(request) is None and not _answering(replace(state, others=())):
             raise self._front.unavailable(
                 "task-not-loaded", "The task is not served now", state.problem or "it is being loaded"
             )
         return JSONResponse({"name": task, "ready": True}, headers=self._front.headers())
 
-    async def infer(self, request: Request, task: str, version: str | None = None) -> Response:
+    async def infer(self, request: Request, task: str) -> Response:
         """Ask a task about one or several images."""
         front = self._front
         clock = front.clock(request)
-        number = self._name(request, task, version)
-        _check_version_header(request, version)
+        number = self._name(request, task)
+        _check_version_header(request)
         _check_content_type(request)
         key = request.headers.get(KEY_HEADER)
         key = uuid.uuid4().hex if key is None else check_key(key, f"header {KEY_HEADER}")
@@ -124,12 +124,13 @@ class OpenInferenceRoutes:
         note(request, version=answers[0].version, digest=answers[0].digest, items=len(answers))
         return JSONResponse(_describe(asked, answers), headers=front.headers(answers[0]))
 
-    def _name(self, request: Request, task: str, version: str | None) -> int | None:
+    def _name(self, request: Request, task: str) -> int | None:
         self._front.admit(request, task)
+        version = _version_of(request)
         return None if version is None else check_version(version, "path")
 
-    async def _state(self, request: Request, task: str, version: str | None) -> TaskState:
-        number = self._name(request, task, version)
+    async def _state(self, request: Request, task: str) -> TaskState:
+        number = self._name(request, task)
         state = await self._front.ask(self._front.engine.task(task))
         if state is None:
             raise unknown_task(f"task {task!r} is not in the catalog")
@@ -166,9 +167,14 @@ def _answering(state: TaskState) -> list[int]:
     return [*([] if champion is None else [champion]), *state.others]
 
 
-def _check_version_header(request: Request, version: str | None) -> None:
-    found = request.headers.getlist(VERSION_HEADER)
-    if any(text != version for text in found):
+def _version_of(request: Request) -> str | None:
+    # As an argument of a route it would be read from the query where the path has none.
+    version: str | None = request.path_params.get("version")
+    return version
+
+
+def _check_version_header(request: Request) -> None:
+    if any(text != _version_of(request) for text in request.headers.getlist(VERSION_HEADER)):
         path = "/v2/models/TASK/versions/VERSION/infer"
         raise Problem(
             400,

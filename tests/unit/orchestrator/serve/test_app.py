@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
+from fastapi.routing import APIRoute
 
 from orchestrator.serve.engine_api import EngineBusyError, EngineUnavailableError, Refusal
 from orchestrator.serve.routes import health
@@ -262,3 +263,13 @@ def test_a_body_that_comes_in_too_slowly_is_late(call: Caller):
 
 def test_a_path_with_a_slash_too_many_redirects_nobody(call: Caller):
     assert_problem(call("GET", "/v1/tasks/bolts/", headers={"Host": "elsewhere.example"}), 404)
+
+
+def test_the_framework_reads_nothing_of_a_request_but_its_path(call: Caller) -> None:
+    """What it would take besides is not in our document, and its refusals are not worded as ours."""
+    for route in call.app.routes:
+        assert isinstance(route, APIRoute)
+        read = route.dependant
+        assert {param.field_info.annotation for param in read.path_params} <= {str}, route.path
+        others = [read.query_params, read.header_params, read.cookie_params, read.body_params]
+        assert others == [[], [], [], []], route.path

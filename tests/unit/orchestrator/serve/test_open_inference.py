@@ -153,6 +153,13 @@ def test_a_version_is_named_by_the_path_alone(call: Caller) -> None:
     assert [ask.version for ask in call.engine.asks] == [2]
 
 
+def test_a_query_names_no_version(call: Caller) -> None:
+    outputs(call("POST", f"{INFER}?version=7", json=encoded(PNG)))
+    assert [ask.version for ask in call.engine.asks] == [None]
+    for path in ("/v2/models/bolts", "/v2/models/bolts/ready"):
+        assert call("GET", f"{path}?version=7").status_code == 200
+
+
 def test_outputs_are_chosen(call: Caller) -> None:
     reply = call("POST", INFER, json={**encoded(PNG), "outputs": [{"name": "label"}]})
     assert list(outputs(reply)) == ["label"]
