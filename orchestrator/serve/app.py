@@ -12,7 +12,7 @@ from orchestrator.serve.auth import KnownTokens, RequireToken
 from orchestrator.serve.decoding import Decoder
 from orchestrator.serve.drain import Drain, DrainGate
 from orchestrator.serve.engine_api import Engine
-from orchestrator.serve.front import BACKBONE_HEADER, DIGEST_HEADER, Front
+from orchestrator.serve.front import Front
 from orchestrator.serve.metrics import CountRequests
 from orchestrator.serve.openapi.document import make_document
 from orchestrator.serve.options import Limits
@@ -27,7 +27,7 @@ from orchestrator.serve.routes.tasks import TaskRoutes
 from orchestrator.serve.shadow import Shadows
 from ship.backbone import BackboneInfo
 
-__all__ = ["BACKBONE_HEADER", "DIGEST_HEADER", "make_app"]
+__all__ = ["make_app"]
 
 
 def make_app(

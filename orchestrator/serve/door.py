@@ -4,7 +4,7 @@ Nothing of it touches a disk: bodies are capped and stay in memory. It knows no 
 """
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -207,14 +207,12 @@ def read_accepted(headers: Headers, offered: Sequence[str]) -> str:
     Raises:
         Problem: 406, none of them.
     """
-    wanted = [one.strip().lower() for text in headers.getlist("accept") for one in text.split(",")]
+    said = [one.strip().lower() for text in headers.getlist("accept") for one in text.split(",")]
     # A weight of zero says never; other weights are not looked at, the order is.
-    named = [one.partition(";")[0].strip() for one in wanted if one and not _NEVER.search(one)]
-    for form in named:
-        if form in offered:
-            return form
-    for form in offered:
-        if not any(wanted) or "*/*" in named or f"{form.partition('/')[0]}/*" in named:
+    wanted = {one.partition(";")[0].strip(): not _NEVER.search(one) for one in said if one}
+    accepted = [form for form in offered if _is_accepted(form, wanted)]
+    for form in (*wanted, *accepted):
+        if form in accepted:
             return form
     raise Problem(406, "not-acceptable", "Not to be had that way", f"expected Accept: {' or '.join(offered)}")
 
@@ -247,6 +245,14 @@ def _single(headers: Headers, name: str) -> str | None:
             400, "header-ambiguous", "A header contradicts itself", f"found {len(values)} different {name}"
         )
     return values.pop() if values else None
+
+
+def _is_accepted(form: str, wanted: Mapping[str, bool]) -> bool:
+    """What names a form most exactly says whether it is wanted, so that all but one can be had."""
+    for named in (form, f"{form.partition('/')[0]}/*", "*/*"):
+        if named in wanted:
+            return wanted[named]
+    return not wanted
 
 
 def _extract_from_form(content_type: str, body: bytes) -> bytes:

@@ -31,13 +31,11 @@ class Part:
     Attributes:
         name: Of the field.
         is_file: It has a file name.
-        content_type: As sent, in small letters, without parameters; empty if there is none.
         content: Its bytes.
     """
 
     name: str = ""
     is_file: bool = False
-    content_type: str = ""
     content: bytearray = field(default_factory=bytearray)
 
 
@@ -129,8 +127,6 @@ class _Collector:
             )
         part = self.parts[-1]
         part.name, part.is_file = name, b"filename" in options
-        kind = self._headers.get(b"content-type", b"").partition(b";")[0]
-        part.content_type = kind.strip().lower().decode("latin-1")
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
         self.parts[-1].content += data[start:end]

@@ -35,7 +35,7 @@ from orchestrator.serve.shadow import Shadows
 from ship.backbone import BackboneInfo
 from ship.errors import ImageError
 
-__all__ = ["BACKBONE_HEADER", "DIGEST_HEADER", "Front", "answer_body", "unknown_task"]
+__all__ = ["Front", "answer_body", "unknown_task"]
 
 DIGEST_HEADER, BACKBONE_HEADER = "Ship-Digest", "Ship-Backbone"
 _Reply = TypeVar("_Reply")

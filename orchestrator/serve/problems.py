@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents: for our own refusals and for the framework's (404, 405, 422, 500).
+"""Errors as RFC 9457 problem documents: for our own refusals and for the framework's (404, 405, 500).
 
 Below /v2 they are worded as the Open Inference Protocol has them: ``{"error": "..."}``, with the same status.
 """
@@ -9,7 +9,6 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,7 +18,6 @@ __all__ = [
     "CatchUnexpected",
     "Problem",
     "install_problem_handlers",
-    "problem_response",
     "respond",
 ]
 
@@ -60,18 +58,6 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
         }
 
 
-def problem_response(
-    status: int, type_: str, title: str, detail: str, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    """A problem document."""
-    return JSONResponse(
-        {"type": type_, "title": title, "status": status, "detail": detail},
-        status_code=status,
-        headers=dict(headers or {}),
-        media_type=MEDIA_TYPE,
-    )
-
-
 def respond(path: str, problem: Problem) -> JSONResponse:
     """A problem as whoever asked for ``path`` expects it; for middleware, which no handler is around."""
     return _worded(path, problem.document(), problem.headers)
@@ -88,14 +74,8 @@ def install_problem_handlers(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return _worded(request.url.path, _blank(error.status_code, str(error.detail)), error.headers)
 
-    async def invalid(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        return _worded(request.url.path, _blank(422, found))
-
     app.add_exception_handler(Problem, own)
     app.add_exception_handler(HTTPException, framework)
-    app.add_exception_handler(RequestValidationError, invalid)
 
 
 class CatchUnexpected:
@@ -132,9 +112,8 @@ def _blank(status: int, detail: str) -> dict[str, Any]:
 
 
 def _worded(path: str, document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
+    status, named = document["status"], dict(headers or {})
     if path == _PROTOCOL or path.startswith(_PROTOCOL + "/"):
         error = f"{document['title']}: {document['detail']}"
-        return JSONResponse({"error": error}, status_code=document["status"], headers=dict(headers or {}))
-    return problem_response(
-        document["status"], document["type"], document["title"], document["detail"], headers
-    )
+        return JSONResponse({"error": error}, status_code=status, headers=named)
+    return JSONResponse(dict(document), status_code=status, headers=named, media_type=MEDIA_TYPE)

@@ -67,6 +67,12 @@ def test_json_has_both_maps_and_what_tells_them_apart(call: Caller) -> None:
         ("application/json, */*", "application/json"),
         ("application/*", "application/json"),
         ("image/png;q=0, application/json", "application/json"),
+        ("image/png;q=0, */*", "application/json"),
+        ("*/*;q=0.1, IMAGE/PNG ; Q=0.000", "application/json"),
+        ("image/*;q=0, */*", "application/json"),
+        ("image/*;q=0, image/png", "image/png"),
+        ("application/json;q=0, */*", "image/png"),
+        ("application/json;q=0.01, image/png;q=0", "application/json"),
     ],
 )
 def test_the_form_that_is_wanted(call: Caller, accept: str, form: str) -> None:
@@ -74,7 +80,8 @@ def test_the_form_that_is_wanted(call: Caller, accept: str, form: str) -> None:
 
 
 def test_what_is_refused(call: Caller) -> None:
-    assert_problem(ask(call, Accept="text/html"), 406, "not-acceptable")
+    for accept in ("text/html", "application/json;q=0", "*/*;q=0", "*/*, image/*;q=0, application/*;q=0.0"):
+        assert_problem(ask(call, Accept=accept), 406, "not-acceptable")
     assert_problem(ask(call, **{"Ship-Task": "../x"}), 400, "task-invalid")
     assert_problem(call("POST", "/v1/explain", content=b"<svg/>", headers=TO_BOLTS), 415, "image-unsupported")
     call.engine.refusal = Refusal(reason="busy", detail="8 explanations wait")
