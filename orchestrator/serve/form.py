@@ -5,6 +5,7 @@ by whatever codec the client says. Here nothing is written, the last boundary mu
 UTF-8.
 """
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ FORM_TYPE = "multipart/form-data"
 # RFC 2046 allows 70; some clients are generous.
 _MAX_BOUNDARY_BYTES = 200
 _MAX_NAME_CHARS = 200
+# It warns of each odd form, which the client is told; whoever sends many would fill our log.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 @dataclass(kw_only=True)
