@@ -32,7 +32,7 @@ class Metrics:
         )
         self._stages = Histogram(
             "ship_stage_seconds",
-            "Time by stage: read, decode and engine of requests; queue and forward, in the engine, of rows",
+            "Time by stage: read, decode, engine, draw of requests; queue, forward, in the engine, of rows",
             ["stage"],
             buckets=_SECONDS_BUCKETS,
             registry=self._registry,

@@ -8,9 +8,10 @@ from fastapi.responses import JSONResponse
 
 from orchestrator.serve.access_log import note
 from orchestrator.serve.door import read_accepted
-from orchestrator.serve.engine_api import Explanation, Refusal
+from orchestrator.serve.engine_api import Explanation, Image, Refusal
 from orchestrator.serve.front import Front
 from orchestrator.serve.heat_map import draw_explanation
+from orchestrator.serve.request_clock import RequestClock
 from orchestrator.serve.routes.predict import read_question
 
 __all__ = ["ExplainRoute"]
@@ -40,10 +41,18 @@ class ExplainRoute:
             if isinstance(reply, Refusal):
                 raise self._front.refusal_problem(reply)
             note(request, version=reply.version, digest=reply.digest)
-            headers = {**self._front.headers(reply), "Vary": "Accept"}
-            if form == _JSON:
-                return JSONResponse(_describe(reply), headers=headers)
-            picture = await asyncio.to_thread(draw_explanation, image_3HW, reply)
+            response = await self._respond(form, image_3HW, reply, clock)
+        self._front.metrics.observe_stages(clock.stages_s)
+        return response
+
+    async def _respond(
+        self, form: str, image_3HW: Image, found: Explanation, clock: RequestClock
+    ) -> Response:
+        headers = {**self._front.headers(found), "Vary": "Accept"}
+        if form == _JSON:
+            return JSONResponse(_describe(found), headers=headers)
+        picture = await asyncio.to_thread(draw_explanation, image_3HW, found)
+        clock.end_stage("draw")
         return Response(picture, media_type=_PNG, headers=headers)
 
 

@@ -79,6 +79,16 @@ def test_the_form_that_is_wanted(call: Caller, accept: str, form: str) -> None:
     assert ask(call, Accept=accept).headers["content-type"] == form
 
 
+def test_the_stages_of_explanations_are_counted(call: Caller) -> None:
+    ask(call)
+    ask(call, Accept="application/json")
+    ask(call, Accept="text/html")
+    counted = call("GET", "/metrics").text.splitlines()
+    for stage, num in (("read", 2), ("decode", 2), ("engine", 2), ("draw", 1)):
+        assert f'ship_stage_seconds_count{{stage="{stage}"}} {num}.0' in counted
+    assert not any('stage="forward"' in line for line in counted), "that is of predictions"
+
+
 def test_what_is_refused(call: Caller) -> None:
     for accept in ("text/html", "application/json;q=0", "*/*;q=0", "*/*, image/*;q=0, application/*;q=0.0"):
         assert_problem(ask(call, Accept=accept), 406, "not-acceptable")

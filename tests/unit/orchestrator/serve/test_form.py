@@ -16,7 +16,7 @@ def read(body: bytes) -> list[tuple[str, bool, bytes]]:
 def test_parts_come_in_order_as_they_are() -> None:
     body = (
         b'--b\r\nContent-Disposition: form-data; name="\xc3\xa4"\r\n\r\nx\r\n'
-        b'--b\r\ncontent-disposition: form-data; name=f; filename=""\r\nContent-Type: a/b\r\n\r\n\r\n\r\n--b--'
+        b'--b\r\ncontent-disposition: form-data; name=f; filename=""\r\nA: b\r\n\r\n\r\n\r\n--b--'
     )
     assert read(body) == [("ä", False, b"x"), ("f", True, b"\r\n")]
 
