@@ -9,7 +9,6 @@ Asking changes nothing, so what may pass (a replica that died, a full queue, a t
 again for a while.
 """
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -20,7 +19,15 @@ import httpx
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
-from orchestrator.client_questions import Attention, Question, batch_form, content_of
+from orchestrator.client_questions import (
+    Attention,
+    ImageSource,
+    Question,
+    batch_form,
+    check_key,
+    check_url,
+    content_of,
+)
 from orchestrator.client_token import advice_for, make_bearer, without_token
 from orchestrator.errors import ServeError
 from orchestrator.names import is_task_name
@@ -32,6 +39,8 @@ _PASSING_STATUSES = frozenset({429, 502, 503, 504})
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _Value = TypeVar("_Value")
 _TYPE_PREFIX = "urn:ship:problem:"
+# What comes of reading a reply that is no JSON, too deep, of other types, or without what it should have.
+_NOT_OURS = (ValueError, RecursionError, OverflowError, TypeError, KeyError)
 
 
 class EndpointError(ServeError):
@@ -112,7 +121,7 @@ class Client:
         patience_s: No try starts later than this after the first.
 
     Raises:
-        EndpointError: It is no URL of HTTP, or the token cannot be one.
+        EndpointError: It is no URL of HTTP that anything can be asked at, or the token cannot be one.
     """
 
     def __init__(
@@ -123,11 +132,9 @@ class Client:
         timeout_s: float = 30.0,
         patience_s: float = 30.0,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise EndpointError(f"{url!r}: expected a URL such as {DEFAULT_URL}")
-        self.url = url.rstrip("/")
         self._patience_s = patience_s
         try:
+            self.url = check_url(url, DEFAULT_URL).rstrip("/")
             auth = make_bearer(token, self.url)
         except ValueError as error:
             raise EndpointError(str(error)) from None
@@ -148,7 +155,7 @@ class Client:
         self._http.close()
 
     def predict(
-        self, task: str, image: bytes | str | os.PathLike[str], *, version: int | None = None
+        self, task: str, image: ImageSource, *, version: int | None = None, key: str | None = None
     ) -> Prediction:
         """Ask a task about an image.
 
@@ -156,12 +163,13 @@ class Client:
             task: Its name.
             image: The content of an image file (JPEG, PNG, WebP, BMP or TIFF), or its path.
             version: That must answer; None for whichever is served.
+            key: Requests with one key are answered by one of two versions while a canary runs.
 
         Raises:
             EndpointError: It was refused, or nobody answered in time.
             OSError: The file cannot be read.
         """
-        reply = self._ask("POST", "/v1/predict", **_question(task, image, version))
+        reply = self._ask("POST", "/v1/predict", **_question(task, image, version, key))
         return _read(reply, lambda body: _read_prediction(body, reply))
 
     def predict_batch(self, questions: Sequence[Question]) -> list[Prediction | EndpointError]:
@@ -186,7 +194,7 @@ class Client:
         return answers
 
     def explain(
-        self, task: str, image: bytes | str | os.PathLike[str], *, version: int | None = None
+        self, task: str, image: ImageSource, *, version: int | None = None, key: str | None = None
     ) -> bytes:
         """Where a task makes the network look, drawn beside where it looks without: a PNG.
 
@@ -194,21 +202,22 @@ class Client:
             task: Its name.
             image: As for ``predict``.
             version: As for ``predict``.
+            key: As for ``predict``.
 
         Raises:
             EndpointError: It was refused, or nobody answered in time.
             OSError: The file cannot be read.
         """
-        reply = self._ask("POST", "/v1/explain", **_question(task, image, version, accept="image/png"))
+        reply = self._ask("POST", "/v1/explain", **_question(task, image, version, key, "image/png"))
         if reply.headers.get("Content-Type") != "image/png":
             raise _foreign(reply)
         return reply.content
 
     def attention(
-        self, task: str, image: bytes | str | os.PathLike[str], *, version: int | None = None
+        self, task: str, image: ImageSource, *, version: int | None = None, key: str | None = None
     ) -> Attention:
         """The same in numbers; see ``explain``."""
-        question = _question(task, image, version, accept="application/json")
+        question = _question(task, image, version, key, "application/json")
         return _read(self._ask("POST", "/v1/explain", **question), Attention.from_body)
 
     def tasks(self) -> list[ServedTask]:
@@ -233,7 +242,7 @@ class Client:
         """Whether it answers for its tasks by now; asked once."""
         try:
             return self._http.get("/readyz").status_code == httpx.codes.OK
-        except httpx.TransportError:
+        except httpx.RequestError:
             return False
 
     def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
@@ -242,7 +251,7 @@ class Client:
         def ask_once() -> httpx.Response:
             try:
                 reply = self._http.request(method, path, **request)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 said = str(error) or type(error).__name__
                 raise EndpointError(
                     f"{self.url} does not answer: {said}; is `ship serve` running?"
@@ -279,23 +288,33 @@ def _check_task(task: str) -> str:
 
 
 def _question(
-    task: str, image: bytes | str | os.PathLike[str], version: int | None, accept: str | None = None
+    task: str, image: ImageSource, version: int | None, key: str | None, accept: str | None = None
 ) -> dict[str, Any]:
     """Headers and body of a request about one image."""
     headers = {"Ship-Task": _check_task(task), "Content-Type": "application/octet-stream"}
     if version is not None:
         headers["Ship-Version"] = str(version)
+    if key is not None:
+        try:
+            headers["Ship-Key"] = check_key(key)
+        except ValueError as error:
+            raise EndpointError(str(error)) from None
     if accept is not None:
         headers["Accept"] = accept
     return {"content": content_of(image), "headers": headers}
 
 
 def _read_prediction(body: Mapping[str, Any], reply: httpx.Response) -> Prediction:
-    names = ("task", "version", "digest", "label", "probabilities")
-    return Prediction(**{name: body[name] for name in names}, backbone=reply.headers["Ship-Backbone"])
+    shares = _mapping(body["probabilities"])
+    return Prediction(
+        **{name: body[name] for name in ("task", "version", "digest", "label")},
+        probabilities={label: float(share) for label, share in shares.items()},
+        backbone=reply.headers["Ship-Backbone"],
+    )
 
 
-def _read_item(item: Mapping[str, Any], reply: httpx.Response) -> Prediction | EndpointError:
+def _read_item(item: Any, reply: httpx.Response) -> Prediction | EndpointError:
+    item = _mapping(item)
     if "error" not in item:
         return _read_prediction(item, reply)
     problem = item["error"]
@@ -303,17 +322,24 @@ def _read_item(item: Mapping[str, Any], reply: httpx.Response) -> Prediction | E
     return EndpointError(said, int(problem["status"]), _kind(str(problem["type"])))
 
 
-def _read_task(value: Mapping[str, Any]) -> ServedTask:
+def _read_task(value: Any) -> ServedTask:
     # A newer endpoint may say more.
-    known = {field.name: value[field.name] for field in fields(ServedTask) if field.name in value}
-    return ServedTask(**{**known, "labels": tuple(value.get("labels", ()))})
+    said = _mapping(value)
+    known = {field.name: said[field.name] for field in fields(ServedTask) if field.name in said}
+    return ServedTask(**{**known, "labels": tuple(said.get("labels", ()))})
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object of JSON, found {type(value).__name__}")
+    return value
 
 
 def _read(reply: httpx.Response, read: Callable[[Any], _Value]) -> _Value:
     """What the body says."""
     try:
-        return read(reply.json())
-    except (ValueError, KeyError, TypeError) as error:
+        return read(_mapping(reply.json()))
+    except _NOT_OURS as error:
         raise _foreign(reply) from error
 
 
@@ -324,8 +350,8 @@ def _foreign(reply: httpx.Response) -> EndpointError:
 def _refusal(reply: httpx.Response) -> EndpointError:
     """The problem document as an error; or what there is in its place."""
     try:
-        document = dict(reply.json())
-    except (ValueError, TypeError):
+        document = _mapping(reply.json())
+    except _NOT_OURS:
         document = {}
     type_ = str(document.get("type", ""))
     title = document.get("title") or reply.reason_phrase

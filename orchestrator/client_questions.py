@@ -1,14 +1,32 @@
-"""What a client asks at a time, as a form, and what it hears about attention. Nothing is sent here."""
+"""What a client asks, whom and how, and what it hears about attention. Nothing is sent here."""
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["Attention", "FormPart", "Question", "batch_form", "content_of"]
+import httpx
 
+__all__ = [
+    "Attention",
+    "FormPart",
+    "ImageSource",
+    "Question",
+    "batch_form",
+    "check_key",
+    "check_url",
+    "content_of",
+]
+
+_MAX_PORT = 65535
+# A header's value neither begins nor ends with a space.
+_KEY = re.compile(r"[!-~]([ -~]{0,126}[!-~])?")
+
+# The content of an image file, or its path.
+ImageSource = bytes | str | os.PathLike[str]
 # As httpx takes a part: name, (file name or None for a field, content, media type).
 FormPart = tuple[str, tuple[str | None, bytes, str]]
 
@@ -25,7 +43,7 @@ class Question:
     """
 
     task: str
-    image: bytes | str | os.PathLike[str]
+    image: ImageSource
     version: int | None = None
     key: str | None = None
 
@@ -64,7 +82,38 @@ class Attention:
         return cls(**{name: body[name] for name in plain}, **maps)
 
 
-def content_of(image: bytes | str | os.PathLike[str]) -> bytes:
+def check_url(url: str, example: str) -> str:
+    """Return ``url`` unchanged if it can be an endpoint's.
+
+    Raises:
+        ValueError: It is none, or not of HTTP, or names no host; says so, with an example.
+    """
+    try:
+        parsed = httpx.URL(url)
+        host, port = parsed.host, parsed.port or 0
+        # As the connection will look it up.
+        parsed.raw_host.decode("ascii").encode("idna")
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise ValueError(f"{url[:200]!r}: expected a URL such as {example} ({str(error)[:200]})") from error
+    if parsed.scheme not in ("http", "https") or not host or port > _MAX_PORT:
+        raise ValueError(f"{url[:200]!r}: expected a URL such as {example}")
+    return url
+
+
+def check_key(key: str) -> str:
+    """Return ``key`` unchanged if it can be a header.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if not _KEY.fullmatch(key):
+        raise ValueError(
+            f"key {key[:40]!r}: expected 1 to 128 printable characters of ASCII, with no space at either end"
+        )
+    return key
+
+
+def content_of(image: ImageSource) -> bytes:
     """The content of an image file.
 
     Raises:

@@ -1,9 +1,12 @@
 """The client against the real application on loopback, with an engine that is none."""
 
+import json
 import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -72,8 +75,39 @@ def test_nobody_there() -> None:
             client.tasks()
         assert refused.value.status is None
         assert not client.is_ready()
-    with pytest.raises(EndpointError, match="expected a URL such as"):
-        Client("localhost:8000")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "localhost:8000", "ftp://x", "http://", "https:///v1", "http://:80"),
+        *("http://[::1", "http://a:x", "http://a:99999", "http://a\n", "http://a..b", "http://xn--0.y"),
+        *("http://" + "a" * 70 + ".b", "http://" + "a" * 70_000),
+    ],
+)
+def test_what_is_no_url_is_refused_before_anything_is_asked(url: str) -> None:
+    with pytest.raises(EndpointError, match=r"expected a URL such as http://127\.0\.0\.1:8000") as refused:
+        Client(url)
+    assert len(str(refused.value)) < 600
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:8000", "HTTPS://Serve.plant/ship/", "http://müller.plant"])
+def test_what_is_a_url_is_taken(url: str) -> None:
+    Client(url).close()
+
+
+def test_a_key_goes_along(client: Client, engine: FakeEngine) -> None:
+    client.predict("bolts", PNG, key="line 7")
+    client.explain("bolts", PNG, key="~")
+    client.attention("bolts", PNG, key="k" * 128)
+    assert [ask.key for ask in engine.asks] == ["line 7", "~", "k" * 128]
+
+
+@pytest.mark.parametrize("key", ["", " ", "a ", " a", "a\nb", "ä", "k" * 129])
+def test_what_cannot_be_a_key_is_not_sent(client: Client, engine: FakeEngine, key: str) -> None:
+    with pytest.raises(EndpointError, match="expected 1 to 128 printable characters"):
+        client.predict("bolts", PNG, key=key)
+    assert not engine.asks
 
 
 def test_an_endpoint_of_somebody_else_is_told() -> None:
@@ -88,6 +122,85 @@ def test_an_endpoint_of_somebody_else_is_told() -> None:
             with pytest.raises(EndpointError, match="no") as refused:
                 client.task("bolts")
             assert (refused.value.status, refused.value.kind) == (418, None)
+    finally:
+        endpoint.close()
+
+
+@dataclass
+class Foreign:
+    """A server that answers everything with the same."""
+
+    url: str = ""
+    body: str = ""
+
+    def answer(self) -> Response:
+        return Response(self.body, headers={"Ship-Backbone": "f" * 64}, media_type="application/json")
+
+
+@pytest.fixture(scope="module")
+def foreign() -> Iterator[Foreign]:
+    app, server = FastAPI(), Foreign()
+    app.api_route("/{path:path}", methods=["GET", "POST"])(server.answer)
+    endpoint = Endpoint(app)
+    server.url = endpoint.url
+    yield server
+    endpoint.close()
+
+
+_ANSWER = {
+    "task": "bolts",
+    "version": 2,
+    "digest": "d" * 64,
+    "label": "bad",
+    "probabilities": {"bad": 1.0},
+}
+
+
+def _items(item: object) -> str:
+    return json.dumps({"items": [item]})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("", "[]", "null", '"text"', "{}", "[" * 100_000, '{"tasks": 3}', '{"items": 3, "tasks": {"a": 1}}'),
+        *('{"tasks": ["bolts"]}', '{"tasks": [[]]}', '{"tasks": [null]}', '{"tasks": [{"task": "bolts"}]}'),
+        *(_items("error"), _items(None), _items({"error": "no"}), _items({"error": {"title": "No"}})),
+        _items({"error": {"title": "No", "detail": "", "type": "", "status": float("inf")}}),
+        *(json.dumps(_ANSWER | {"probabilities": found}) for found in ([], None, {"bad": None})),
+        *(_items(_ANSWER | {"probabilities": found}) for found in ([], None, {"bad": "x"})),
+        *(json.dumps({name: _ANSWER[name] for name in _ANSWER if name != left_out}) for left_out in _ANSWER),
+    ],
+)
+def test_replies_that_lack_something_are_told_as_such(foreign: Foreign, body: str) -> None:
+    foreign.body = body
+    with Client(foreign.url, patience_s=0.0) as client:
+        for ask in (
+            client.tasks,
+            lambda: client.task("bolts"),
+            lambda: client.predict("bolts", PNG),
+            lambda: client.predict_batch([Question(task="bolts", image=PNG)]),
+            lambda: client.explain("bolts", PNG),
+            lambda: client.attention("bolts", PNG),
+        ):
+            with pytest.raises(EndpointError, match="answered what no endpoint of ship answers"):
+                ask()
+
+
+def test_a_refusal_in_other_words_and_a_body_that_cannot_be_unpacked() -> None:
+    app = FastAPI()
+    app.get("/v1/tasks")(lambda: Response("[" * 100_000, status_code=400))
+    app.get("/v1/tasks/{task}")(lambda task: Response(b"no", headers={"Content-Encoding": "gzip"}))
+    app.get("/readyz")(lambda: Response(b"no", headers={"Content-Encoding": "gzip"}))
+    endpoint = Endpoint(app)
+    try:
+        with Client(endpoint.url, patience_s=0.0) as client:
+            with pytest.raises(EndpointError, match=r"Bad Request: \[\[") as refused:
+                client.tasks()
+            assert refused.value.status == 400
+            with pytest.raises(EndpointError, match="does not answer"):
+                client.task("bolts")
+            assert not client.is_ready()
     finally:
         endpoint.close()
 
