@@ -9,6 +9,7 @@ Shapes: B batch, N tokens (class and register tokens included), D width.
 import copy
 import hashlib
 import json
+import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ class BackboneInfo:
     """What must be known of a backbone without having its weights at hand.
 
     Attributes:
-        name: As the user named it.
+        name: As the user named it; of a folder or file the last name, for artifacts and the endpoint show it.
         architecture: timm model name that builds it.
         model_args: Arguments of that timm model.
         image_size: Height and width of its input in pixels.
@@ -94,7 +95,7 @@ class Backbone:
 
     @property
     def name(self) -> str:
-        """As the user named it."""
+        """As the user named it, without a path."""
         return self.info.name
 
     @property
@@ -186,18 +187,22 @@ def load_backbone(
         BackboneError: It is unknown, cannot be read, or is of a kind that is not supported exactly.
     """
     name, _, file = spec.partition(":")
+    shown = spec
     if spec == BUNDLED:
         vit, architecture, model_args = _load_folder(_BUNDLED_FOLDER)
     elif file.endswith(".safetensors"):
         vit, architecture, model_args = _create(name, pretrained=False), name, {}
         _load_weights(vit, Path(file))
+        shown = f"{name}:{Path(file).name}"
     elif _looks_like_path(spec):
-        vit, architecture, model_args = _load_folder(Path(spec).expanduser())
+        folder = Path(spec).expanduser()
+        vit, architecture, model_args = _load_folder(folder)
+        shown = Path(os.path.abspath(folder)).name
     else:
         vit, architecture, model_args = _create(spec, pretrained=pretrained), spec.split(".")[0], {}
     if problems := _find_unsupported(vit):
         raise BackboneError([f"backbone {spec!r}: {problem}" for problem in problems])
-    return Backbone(vit, _describe(spec, architecture, model_args, vit), device)
+    return Backbone(vit, _describe(shown, architecture, model_args, vit), device)
 
 
 def _looks_like_path(spec: str) -> bool:

@@ -3,12 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ship.backbone import Backbone, load_backbone
 from ship.config import TuneConfig
 from ship.errors import BackboneError
 from ship.model import forward
 from ship.prompts import Prompt
+from ship.vit import timm
 from tests.factories import write_backbone
 
 SUPPORTED = {
@@ -96,6 +98,26 @@ def test_fingerprint_follows_weights_and_preprocessing_and_not_the_place(tmp_pat
     a, b, c, d = (load_backbone(str(tmp_path / name)).fingerprint for name in "abcd")
     assert a == b
     assert len({a, c, d}) == 3
+
+
+def test_the_name_has_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_backbone(tmp_path / "plant" / "vit")
+    monkeypatch.chdir(tmp_path / "plant" / "vit")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "plant" / "current").symlink_to("vit")
+    for spec, name in (
+        (f"{tmp_path}/plant/vit/", "vit"),
+        ("~/plant/vit", "vit"),
+        (".", "vit"),
+        ("../vit/../vit/.", "vit"),
+        ("../current", "current"),
+    ):
+        assert load_backbone(spec).name == name
+
+    vit = timm.create_model("test_vit", num_classes=0)
+    save_file(vit.state_dict(), tmp_path / "weights.safetensors")
+    assert load_backbone(f"test_vit:{tmp_path}/weights.safetensors").name == "test_vit:weights.safetensors"
+    assert load_backbone("test_vit.r160_in1k", pretrained=False).name == "test_vit.r160_in1k"
 
 
 def test_arrays_rebuild_the_same_backbone_without_a_copy(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def test_a_bug_of_ours_tells_nothing_but_that(call: Caller):
 def test_tasks_are_listed_with_what_is_wrong(call: Caller, backbone: Backbone):
     listed = call("GET", "/v1/tasks").json()
     assert listed["backbone"]["fingerprint"] == backbone.fingerprint
+    assert listed["backbone"]["name"] == "small", "no path of the server's"
     assert listed["tasks"] == [
         {
             "task": "bolts",
