@@ -39,7 +39,11 @@ def explain(
 
     with Client(url, patience_s=PATIENCE_S) as client:
         if as_json:
-            output.print_json(asdict(client.attention(task, image, version=version)))
+            found = client.attention(task, image, version=version)
+            output.print_json(asdict(found))
+            # A reply has one form. The picture is of the version that the numbers are of, whatever a canary
+            # or a promotion would choose for another request.
+            version = found.version
         if file is not None or not as_json:
             picture = client.explain(task, image, version=version)
             path = Path(file) if file is not None else _beside(Path(image), task)

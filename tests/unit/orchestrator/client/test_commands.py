@@ -8,6 +8,7 @@ import pytest
 
 from tests.console import run_ship
 from tests.unit.orchestrator.client.endpoint import PNG
+from tests.unit.orchestrator.serve.factory import FakeEngine
 
 
 def answers(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -72,6 +73,19 @@ def test_ship_predict_refuses(
 ) -> None:
     assert run_ship(monkeypatch, "predict", *arguments) == status
     assert said in capsys.readouterr().err
+
+
+def test_ship_explain_asks_once_for_each_form_and_both_are_of_one_version(
+    url: str, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cap.png").write_bytes(PNG)
+    asked = ("explain", "bolts", str(tmp_path / "cap.png"), "--url", url)
+    monkeypatch.chdir(tmp_path)
+    for options, versions in (((), [None]), (("--json",), [None]), (("--json", "-o", "heat.png"), [None, 2])):
+        engine.asks.clear()
+        assert run_ship(monkeypatch, *asked, *options) == 0
+        assert [ask.version for ask in engine.asks] == versions
+    assert (tmp_path / "heat.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_ship_explain(
