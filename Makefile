@@ -11,8 +11,10 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/python -m examples.product_lines $(if $(KEEP),--keep)
 
+# Unit tests side by side, a core each; the others have Ray, S3 and an endpoint to themselves, one after another.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --numprocesses auto --maxprocesses 8
+	$(BIN)/python -m pytest tests/integration
 
 check: $(STAMP)
 	$(BIN)/ruff check .

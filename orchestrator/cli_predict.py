@@ -69,7 +69,9 @@ def predict(
 
 def _table(answers: list[dict[str, Any]], top: int) -> Table:
     table = Table(show_edge=False, header_style="bold")
-    for column in ("image", "label", f"likeliest {top}", "version"):
+    # The end of a path tells images apart; it would be cut off.
+    table.add_column("image", overflow="fold")
+    for column in ("label", f"likeliest {top}", "version"):
         table.add_column(column)
     for answer in answers:
         if "error" in answer:

@@ -159,7 +159,7 @@ def test_an_address_that_others_cannot_use_is_refused(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root hands PostgreSQL to another user")
-def test_a_folder_that_the_database_user_cannot_enter_is_named(tmp_path: Path) -> None:
+def test_a_closed_folder_is_named(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
 

@@ -19,14 +19,17 @@ def answers(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 def test_ship_predict(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    good, bad = str(tmp_path / "good.png"), str(tmp_path / "bad.png")
+    # Longer than its column.
+    (tmp_path / "line-1").mkdir()
+    good, bad = str(tmp_path / "line-1" / "good.png"), str(tmp_path / "line-1" / "bad.png")
     Path(good).write_bytes(PNG)
     Path(bad).write_bytes(PNG[:100])
     monkeypatch.setenv("SHIP_URL", url)
 
     assert run_ship(monkeypatch, "predict", "bolts", good) == 0
     printed = capsys.readouterr().out
-    assert "good.png" in printed
+    # However narrow the first column is, nothing is cut off.
+    assert good in "".join(line.partition("│")[0].strip() for line in printed.splitlines())
     assert "bad 75.0%, good 25.0%" in printed
 
     assert run_ship(monkeypatch, "predict", "bolts", good, bad, "--json") == 1
