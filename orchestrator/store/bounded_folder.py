@@ -1,6 +1,7 @@
 """A folder of files on this machine that can all be had again: what was used last stays within its limit.
 
-A file is whole or not there, and read by several processes at once. It knows nothing of what is in them.
+When it is full, more goes than has to, so that thousands of files are not gone through for each new one. A
+file is whole or not there, and read by several processes at once. It knows nothing of what is in them.
 """
 
 import os
@@ -11,6 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["BoundedFolder"]
+
+# Of the limit: what is left when something had to go.
+_LOW_WATER = 0.9
 
 
 class BoundedFolder:
@@ -77,12 +81,15 @@ class BoundedFolder:
         with self._lock:
             is_known = 0 < self._num_kept < self._look_every
             if not (is_known and self._num_bytes + num_bytes <= self._limit_bytes):
-                self._num_bytes, self._num_kept = self._shrink(self._limit_bytes - num_bytes), 0
+                self._num_bytes, self._num_kept = self._shrink(num_bytes), 0
             self._num_bytes += num_bytes
             self._num_kept += 1
 
-    def _shrink(self, limit_bytes: int) -> int:
-        """Remove what was used least recently, leftovers of killed writers too; returns the bytes left."""
+    def _shrink(self, num_bytes: int) -> int:
+        """Make room, if there is none, beyond what is needed; returns the bytes that are there then.
+
+        What was used least recently goes, leftovers of killed writers too.
+        """
         files = []
         with os.scandir(self._folder) as entries:
             for entry in entries:
@@ -91,8 +98,10 @@ class BoundedFolder:
                         facts = entry.stat(follow_symlinks=False)
                         files.append((facts.st_mtime, facts.st_size, entry.path))
         total = sum(size for _, size, _ in files)
+        if total + num_bytes <= self._limit_bytes:
+            return total
         for _, size, path in sorted(files):
-            if total <= limit_bytes:
+            if total + num_bytes <= _LOW_WATER * self._limit_bytes:
                 break
             # Whoever is reading it keeps what it has open.
             Path(path).unlink(missing_ok=True)

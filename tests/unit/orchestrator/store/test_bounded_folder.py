@@ -58,3 +58,40 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
         BoundedFolder(tmp_path, 100).keep("a", 10, write)
 
     assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("look_every", [1, 1000])
+def test_when_it_is_full_a_tenth_goes(tmp_path: Path, look_every: int) -> None:
+    folder = BoundedFolder(tmp_path, 1000, look_every)
+    for number in range(100):
+        keep(folder, str(number))
+        os.utime(tmp_path / str(number), (number, number))
+
+    keep(folder, "100")
+
+    assert names(tmp_path) == {str(number) for number in range(11, 101)}
+
+
+def test_a_full_folder_is_not_gone_through_for_each_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: looks.append(path) or scandir(path))
+    folder = BoundedFolder(tmp_path, 1000, 1000)
+
+    for number in range(500):
+        keep(folder, str(number))
+
+    # The first one, and from a hundred files on each time that a tenth has come again.
+    assert len(looks) == 1 + 37
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1000
+
+
+def test_a_file_larger_than_what_is_left_when_it_is_full_takes_all(tmp_path: Path) -> None:
+    folder = BoundedFolder(tmp_path, 100)
+    keep(folder, "a")
+
+    keep(folder, "b", 95)
+
+    assert names(tmp_path) == {"b"}
