@@ -45,7 +45,7 @@ def canary(
     part = _read_share(share, f"ship promote {task} {version}") if share is not None else 0.0
     rollouts = _rollouts(output)
     if version is None or part == 0.0:
-        _print_stopped(output, task, "canary", rollouts.stop_canary(task), as_json)
+        _print_stopped(output, task, "canary", rollouts.stop_canary(task, version), as_json)
         return
     started = rollouts.start_canary(task, version, part)
     if as_json:

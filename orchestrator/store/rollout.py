@@ -36,11 +36,13 @@ class Rollouts:
     def start_canary(self, task: str, version: int, share: float) -> Rollout:
         """Let a version take a share of the requests, above 0 and below 1, in place of the canary before it.
 
+        There is a canary at every moment: the one before takes the new share until the alias has moved.
+
         Raises:
             RegistryError: It is the champion, or has no artifact of ours; or there is no champion.
         """
         self._check(task, version)
-        # In this order: a share without an alias takes nothing.
+        # In this order: the version never takes another share than it is given.
         with self._registry.session.errors(f"set the canary's share of task {task!r}"):
             self._registry.session.client.set_registered_model_tag(
                 model_name(task), CANARY_SHARE_TAG, repr(share)
@@ -58,8 +60,22 @@ class Rollouts:
         self._registry.set_alias(task, SHADOW, version)
         return self.read(task)
 
-    def stop_canary(self, task: str) -> Rollout:
-        """Let the champion answer all requests; returns what was tried until now."""
+    def stop_canary(self, task: str, version: int | None = None) -> Rollout:
+        """Let the champion answer all requests; returns what was tried until now.
+
+        Args:
+            task: Its name.
+            version: That is believed to be the canary; None for whichever is.
+
+        Raises:
+            RegistryError: Another version is.
+        """
+        found = self._registry.aliases_and_tags(task)[0].get(CANARY)
+        if None not in (version, found) and found != version:
+            raise RegistryError(
+                f"the canary of task {task!r} is version {found}, not {version}: nothing was changed; "
+                f"`ship canary {task} --stop` ends it"
+            )
         return self._stop(task, CANARY)
 
     def stop_shadow(self, task: str) -> Rollout:
