@@ -81,11 +81,6 @@ class Batcher(Generic[Row, Reply]):
         self._arrived = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
 
-    @property
-    def num_waiting(self) -> int:
-        """Rows in the queue."""
-        return len(self._queue)
-
     async def submit(self, task: str, row: Row, patience_s: float) -> Timed[Reply]:
         """The reply to a row.
 

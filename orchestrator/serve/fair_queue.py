@@ -29,11 +29,6 @@ class FairQueue(Generic[Item]):
         """Items that wait."""
         return self._num_items
 
-    @property
-    def num_tasks(self) -> int:
-        """Tasks that have an item waiting."""
-        return len(self._lines)
-
     def put(self, task: str, item: Item) -> Item | None:
         """Let an item wait; whoever has to leave for it, if the queue is full.
 

@@ -14,15 +14,18 @@ from orchestrator.names import is_task_name
 
 __all__ = ["Canary", "Catalog", "CatalogEntry", "is_digest"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
-_KEYS = {"schema", "backbone_fingerprint", "tasks"}
-# By schema. The first knew the champion alone.
-_ENTRY_KEYS = {
-    1: {"version", "digest"},
-    SCHEMA_VERSION: {"version", "digest", "others", "canary", "shadow"},
+_ENTRY = {"version", "digest", "others", "canary", "shadow"}
+# By schema, of the catalog and of its entries. The first knew the champion alone; until the second there was
+# room for a fingerprint that nobody wrote.
+_KEYS = {
+    1: {"schema", "backbone_fingerprint", "tasks"},
+    2: {"schema", "backbone_fingerprint", "tasks"},
+    SCHEMA_VERSION: {"schema", "tasks"},
 }
+_ENTRY_KEYS = {1: {"version", "digest"}, 2: _ENTRY, SCHEMA_VERSION: _ENTRY}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,17 +94,14 @@ class Catalog:
 
     Attributes:
         entries: By task name.
-        backbone_fingerprint: Of the backbone that the prompts belong to, if that is known.
     """
 
     entries: Mapping[str, CatalogEntry]
-    backbone_fingerprint: str | None = None
 
     def to_json(self) -> bytes:
         """The object's content."""
         values = {
             "schema": SCHEMA_VERSION,
-            "backbone_fingerprint": self.backbone_fingerprint,
             "tasks": {task: entry.to_values() for task, entry in self.entries.items()},
         }
         return (json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n").encode()
@@ -119,10 +119,8 @@ class Catalog:
             raise StoreError(f"catalog: not JSON: {error}; delete it, and it is written anew") from error
         if problems := _find_problems(values):
             raise StoreError([f"catalog: {problem}" for problem in problems])
-        return cls(
-            entries={task: CatalogEntry.from_values(entry) for task, entry in values["tasks"].items()},
-            backbone_fingerprint=values["backbone_fingerprint"],
-        )
+        entries = {task: CatalogEntry.from_values(entry) for task, entry in values["tasks"].items()}
+        return cls(entries=entries)
 
 
 def is_digest(value: object) -> bool:
@@ -131,17 +129,19 @@ def is_digest(value: object) -> bool:
 
 
 def _find_problems(values: Any) -> list[str]:
-    if not isinstance(values, dict) or set(values) != _KEYS:
-        return [f"expected exactly the keys {', '.join(sorted(_KEYS))}; delete it, and it is written anew"]
-    schema, fingerprint, tasks = values["schema"], values["backbone_fingerprint"], values["tasks"]
-    if type(schema) is not int or schema not in _ENTRY_KEYS:
-        known = " or ".join(map(str, _ENTRY_KEYS))
-        return [f"schema: expected {known}, found {str(schema)[:80]!r}; update this program"]
-    problems = []
-    if fingerprint is not None and not is_digest(fingerprint):
-        problems.append(f"backbone_fingerprint: expected a sha256, found {str(fingerprint)[:120]!r}")
+    if not isinstance(values, dict) or "schema" not in values:
+        return ["expected an object with a schema; delete it, and it is written anew"]
+    schema = values["schema"]
+    if type(schema) is not int or schema not in _KEYS:
+        known = ", ".join(map(str, _KEYS))
+        return [f"schema: expected one of {known}, found {str(schema)[:80]!r}; update this program"]
+    if set(values) != _KEYS[schema]:
+        keys = ", ".join(sorted(_KEYS[schema]))
+        return [f"expected exactly the keys {keys}; delete it, and it is written anew"]
+    tasks = values["tasks"]
     if not isinstance(tasks, dict):
-        return [*problems, f"tasks: expected an object, found {type(tasks).__name__}"]
+        return [f"tasks: expected an object, found {type(tasks).__name__}"]
+    problems = []
     for task, entry in tasks.items():
         if not is_task_name(task):
             problems.append(f"tasks: {task[:80]!r}: expected a task name")

@@ -22,7 +22,6 @@ from orchestrator.store.versions import (
     GATE_TAG,
     PREVIOUS,
     SHADOW,
-    Champion,
     ModelView,
     Promotion,
     TaskInfo,
@@ -141,15 +140,6 @@ class Registry:
         """
         model = self._model(task)
         return self._info(task, model, model.aliases.get(CHAMPION))
-
-    def champions(self) -> dict[str, Champion]:
-        """What is served for every task that has a champion with an artifact of ours."""
-        found = {task: self._info(task, model, model.aliases.get(CHAMPION)) for task, model in self._models()}
-        return {
-            task: Champion(version=info.version, digest=info.digest)
-            for task, info in found.items()
-            if info is not None and info.digest is not None
-        }
 
     def models(self) -> list[ModelView]:
         """Aliases, tags and digests of all tasks: one call for a thousand, and one for each new version."""

@@ -10,7 +10,6 @@ from typing import Any
 from orchestrator.store.catalog import Canary, is_digest
 
 __all__ = [
-    "ALIASES",
     "CANARY",
     "CANARY_SHARE_TAG",
     "CHALLENGER",
@@ -21,7 +20,6 @@ __all__ = [
     "GATE_TAG",
     "PREVIOUS",
     "SHADOW",
-    "Champion",
     "ModelView",
     "Promotion",
     "Rollout",
@@ -36,7 +34,6 @@ __all__ = [
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 CANARY, SHADOW = "canary", "shadow"
-ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 DIGEST_TAG, METRICS_TAG, DATA_TAG = "ship.digest", "ship.metrics", "ship.data_fingerprint"
 CANARY_SHARE_TAG = "ship.canary_share"
 GATE_TAG, GATE_REASON_TAG = "ship.gate", "ship.gate_reason"
@@ -76,14 +73,6 @@ class VersionInfo:
     def gate_reason(self) -> str | None:
         """Why it was promoted at first, or was not."""
         return self.tags.get(GATE_REASON_TAG)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Champion:
-    """The version of a task that is served."""
-
-    version: int
-    digest: str
 
 
 @dataclass(frozen=True, kw_only=True)

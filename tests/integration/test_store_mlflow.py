@@ -13,7 +13,6 @@ from orchestrator.errors import RegistryError
 from orchestrator.store.recorder import MAX_WRITING_S, NEWS_EVERY_S
 from orchestrator.store.registry import Registry, RegistryDown
 from orchestrator.store.spool import REJECTED
-from orchestrator.store.versions import Champion
 from tests.integration.place import Place, curves
 from tests.unit.orchestrator.store.factory import TIME_S, make_event, make_key, tune
 
@@ -28,8 +27,8 @@ def test_a_life_from_tuning_to_champion(place: Place) -> None:
 
     key = make_key("bolts")
     digest = place.store.published("bolts", key).digest
-    assert place.registry.champions() == {"bolts": Champion(version=1, digest=digest)}
     champion = place.registry.champion("bolts")
+    assert (champion.version, champion.digest) == (1, digest)
     assert champion.source == place.store.uri(digest)
     assert champion.metrics["accuracy"] == 0.9
     assert "beats the linear probe" in champion.gate_reason
@@ -83,7 +82,7 @@ def test_promote_and_roll_back(place: Place) -> None:
     assert (info.champion.version, info.challenger, info.previous) == (2, None, 1)
     back = place.registry.rollback("bolts")
     assert (back.from_version, back.to_version) == (2, 1)
-    assert place.registry.champions()["bolts"].version == 1
+    assert place.registry.champion("bolts").version == 1
     assert place.registry.rollback("bolts").to_version == 2
     assert place.registry.promote("bolts", 1).to_version == 1
     assert place.registry.promote("bolts", 1).from_version == 1
@@ -93,23 +92,23 @@ def test_a_promoted_version_is_seen_by_a_registry_that_looked_before(place: Plac
     place.record("bolts", key=make_key("1"), accuracy=0.95, accuracy_low=0.93)
     place.record("bolts", key=make_key("2"), accuracy=0.85)
     reader = Registry(place.uri)
-    before = reader.champions()["bolts"]
+    before = reader.champion("bolts")
 
     place.registry.promote("bolts", 2)
 
-    assert (before.version, reader.champions()["bolts"].version) == (1, 2)
-    assert reader.champions()["bolts"].digest == place.store.published("bolts", make_key("2")).digest
+    assert (before.version, reader.champion("bolts").version) == (1, 2)
+    assert reader.champion("bolts").digest == place.store.published("bolts", make_key("2")).digest
 
 
 def test_a_model_that_was_made_anew_is_not_confused_with_the_old_one(place: Place) -> None:
     place.record("bolts", key=make_key("1"), accuracy=0.9)
-    before = place.registry.champions()["bolts"]
+    before = place.registry.champion("bolts")
     MlflowClient(tracking_uri=place.uri, registry_uri=place.uri).delete_registered_model("ship.bolts")
-    assert place.registry.champions() == {}
+    assert place.registry.models() == []
 
     place.record("bolts", key=make_key("2"), accuracy=0.8)
 
-    after = place.registry.champions()["bolts"]
+    after = place.registry.champion("bolts")
     assert after.version == before.version == 1
     assert after.digest != before.digest
 
@@ -121,7 +120,7 @@ def test_foreign_models_are_left_alone(place: Place) -> None:
         client.create_model_version(name, source="s3://somewhere/else")
         client.set_registered_model_alias(name, "champion", "1")
 
-    assert place.registry.champions() == {}
+    assert [view.digests for view in place.registry.models()] == [{1: None}]
     assert [(info.task, info.champion.digest) for info in place.registry.tasks()] == [("foreign", None)]
 
 
@@ -197,7 +196,7 @@ def test_an_mlflow_that_is_down_delays_records_only(
     successor = place.recorder()
     assert str(successor.replay()) == ""
     replayed = place.state()
-    assert place.registry.champions()["bolts"].version == 1
+    assert place.registry.champion("bolts").version == 1
     assert list((place.folder / "spool").glob("*.jsonl")) == []
 
     successor.handle(events)
@@ -265,12 +264,12 @@ def test_an_alias_that_a_person_moved_is_not_moved_back(place: Place) -> None:
     first = tune(place.store, "bolts", make_key("1"), accuracy=0.9)
     second = tune(place.store, "bolts", make_key("2"), accuracy=0.95)
     place.recorder().handle([*first, *second])
-    assert place.registry.champions()["bolts"].version == 2
+    assert place.registry.champion("bolts").version == 2
     place.registry.rollback("bolts")
 
     place.recorder().handle([*first, *second])
 
-    assert place.registry.champions()["bolts"].version == 1
+    assert place.registry.champion("bolts").version == 1
 
 
 def test_what_nobody_recorded_is_recorded_from_the_artifact(place: Place) -> None:

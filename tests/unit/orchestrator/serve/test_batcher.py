@@ -64,7 +64,7 @@ def test_what_comes_during_a_pass_goes_together_and_in_turn():
         batcher = make(engine)
         replies = await start(batcher, "a1")
         replies += await start(batcher, "a2", "a3", "a4", "a5", "b1")
-        assert batcher.num_waiting == 5
+        assert len(batcher._queue) == 5
         engine.open.set()
         await asyncio.gather(*replies)
         assert engine.batches == [["a1"], ["a2", "b1", "a3", "a4"], ["a5"]]
@@ -99,7 +99,7 @@ def test_a_row_whose_time_is_up_is_told_so_and_takes_no_place():
         (first,) = await start(batcher, "a1")
         with pytest.raises(LateError):
             await ask(batcher, "a2", patience_s=0.01)
-        assert batcher.num_waiting == 0
+        assert len(batcher._queue) == 0
         engine.open.set()
         assert await first == "A1"
         assert engine.batches == [["a1"]]
