@@ -24,7 +24,7 @@ from torch import Tensor
 from ship.backbone import Backbone
 from ship.baking import BakedPrompt, bake
 from ship.card import PromptCard, parse_json
-from ship.errors import ArtifactError, ConfigError, SlotsFullError
+from ship.errors import ArtifactError, ConfigError, PromptTooLargeError, SlotsFullError
 from ship.prompts import Prompt
 from ship.runtime import Runtime
 from ship.slots import Slot
@@ -151,17 +151,19 @@ def run_probe(backbone: Backbone, baked: BakedPrompt) -> list[float]:
 
 
 def insert_verified(
-    runtime: Runtime, loaded: LoadedPrompt, make_room: Callable[[], bool] | None = None
+    runtime: Runtime, loaded: LoadedPrompt, make_room: Callable[[int], bool] | None = None
 ) -> Slot:
     """Insert a prompt that is about to serve, and check that it answers the probe as when it was tuned.
 
     Args:
         runtime: That is to serve it.
         loaded: The prompt.
-        make_room: Called while there is no room: lets go of something, or says False if nothing can go.
+        make_room: Called with the bytes that are lacking, while there is no room: lets go of something, or
+            says False if not enough can go. Not called for a prompt that never fits.
 
     Raises:
         ArtifactError: It belongs to another backbone, cannot be served, or gives other scores.
+        PromptTooLargeError: It is larger than all the room there is.
         SlotsFullError: There is no room for it.
     """
     _check_backbone(runtime.backbone, loaded)
@@ -198,12 +200,14 @@ def _check_backbone(backbone: Backbone, loaded: LoadedPrompt) -> None:
         )
 
 
-def _insert(runtime: Runtime, baked: BakedPrompt, make_room: Callable[[], bool] | None) -> Slot:
+def _insert(runtime: Runtime, baked: BakedPrompt, make_room: Callable[[int], bool] | None) -> Slot:
     while True:
         try:
             return runtime.insert(baked)
-        except SlotsFullError:
-            if make_room is None or not make_room():
+        except PromptTooLargeError:
+            raise
+        except SlotsFullError as error:
+            if make_room is None or not make_room(error.lacking_bytes):
                 raise
 
 

@@ -9,6 +9,7 @@
     ├── TuningError      tuning that went wrong, such as a loss that is not finite
     ├── PackError        a step of several tasks that failed; nobody knows whose fault it was
     └── SlotsFullError   no room for another prompt in a runtime
+        └── PromptTooLargeError   and there never will be: it is larger than all the room there is
 
 Every one of them survives pickling, because Ray carries them between processes.
 """
@@ -23,6 +24,7 @@ __all__ = [
     "DataError",
     "ImageError",
     "PackError",
+    "PromptTooLargeError",
     "ShipError",
     "SlotsFullError",
     "TuningError",
@@ -107,4 +109,17 @@ class PackError(ShipError):
 
 
 class SlotsFullError(ShipError):
-    """A prompt does not fit into what is free of the slot pool."""
+    """A prompt does not fit into what is free of the slot pool.
+
+    Args:
+        problems: What does not fit, and where.
+        lacking_bytes: That would have to be free besides.
+    """
+
+    def __init__(self, problems: str | Iterable[str], lacking_bytes: int = 1) -> None:
+        super().__init__(problems)
+        self.lacking_bytes = lacking_bytes
+
+
+class PromptTooLargeError(SlotsFullError):
+    """A prompt is larger than the whole slot pool: letting go of others does not help."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ship.baking import BakedPrompt
-from ship.errors import SlotsFullError
+from ship.errors import PromptTooLargeError, SlotsFullError
 
 __all__ = ["PADDING_ROW", "Slot", "SlotPool"]
 
@@ -101,6 +101,7 @@ class SlotPool:
         """Write a baked prompt into free rows.
 
         Raises:
+            PromptTooLargeError: The whole pool is smaller.
             SlotsFullError: There is no room; nothing was written.
         """
         keys_values_LP2HE = torch.stack([baked.keys_LHPE, baked.values_LHPE]).permute(1, 3, 0, 2, 4)
@@ -142,13 +143,23 @@ class SlotPool:
         return rows
 
     def _take(self, num_rows: int) -> Tensor:
+        num_usable = self.rows_XD.shape[0] - 1
+        if num_rows > num_usable:
+            lacking_bytes = (num_rows - num_usable) * self._row_bytes
+            raise PromptTooLargeError(
+                f"the prompt needs {num_rows * self._row_bytes} bytes, and the whole slot pool has "
+                f"{num_usable * self._row_bytes}; give the runtime more capacity_bytes, or tune the task "
+                "with fewer prompt tokens",
+                lacking_bytes,
+            )
         with self._lock:
             num_free = self._count_free() + self.rows_XD.shape[0] - self._next
             if num_rows > num_free:
                 raise SlotsFullError(
                     f"the prompt needs {num_rows * self._row_bytes} bytes of the slot pool, "
                     f"{num_free * self._row_bytes} of {self.capacity_bytes} are free; drop prompts that are "
-                    "not in use, or give the runtime more capacity_bytes"
+                    "not in use, or give the runtime more capacity_bytes",
+                    lacking_bytes=(num_rows - num_free) * self._row_bytes,
                 )
             taken: list[Tensor] = []
             while num_rows and self._free:

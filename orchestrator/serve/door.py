@@ -53,7 +53,8 @@ class Wanted:
     Attributes:
         task: A valid name, which need not exist.
         version: None for whichever is served.
-        key: Requests with one key get the same of two versions while a canary runs; None for no such promise.
+        key: Requests with one key get the same of two versions while a canary runs; those without one do so
+            if they are about the same image.
     """
 
     task: str

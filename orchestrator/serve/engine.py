@@ -12,6 +12,7 @@ import torch
 
 from orchestrator.serve.answering import Row, answer_rows
 from orchestrator.serve.batcher import Batcher, LateError, QueueFullError
+from orchestrator.serve.canary import key_of_image
 from orchestrator.serve.disk_cache import with_disk_cache
 from orchestrator.serve.engine_api import (
     Answer,
@@ -29,6 +30,7 @@ from orchestrator.serve.loader import PromptLoader
 from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.process_log import open_process_log
 from orchestrator.serve.residency import Residency, ServedTask
+from orchestrator.serve.standing import describe_served
 from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone
@@ -84,7 +86,8 @@ class EngineReplica:
             max_wait_s=options.batch_wait_s,
         )
         self._follower.start()
-        # A replica gets requests once this returns: one that is restarted under load must know its tasks.
+        # A replica gets requests once this returns: one that is restarted under load must know its tasks, but
+        # need not have their prompts: one that is asked for is loaded before all others.
         if not self._follower.wait_synced(options.first_sync_timeout_s):
             _log.warning("not ready after %.0f s: %s", options.first_sync_timeout_s, self._follower.problem)
 
@@ -96,7 +99,7 @@ class EngineReplica:
 
     async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
         """See ``engine_api.Engine``."""
-        served = await self._find(ask, patience_s)
+        served = await self._find(ask, image, patience_s)
         return (
             served
             if isinstance(served, Refusal)
@@ -113,10 +116,17 @@ class EngineReplica:
 
     async def readiness(self) -> Readiness:
         """See ``engine_api.Engine``."""
-        num_served, num_problems = self._residency.num_served, self._residency.num_problems
-        is_ready = self._follower.is_synced
-        detail = f"{num_served} tasks are served" if is_ready else self._not_ready()
-        return Readiness(ready=is_ready, detail=detail, num_served=num_served, num_problems=num_problems)
+        residency, is_ready = self._residency, self._follower.is_synced
+        return Readiness(
+            ready=is_ready,
+            detail=describe_served(residency.num_served, residency.catalog_age_s)
+            if is_ready
+            else self._not_ready(),
+            num_served=residency.num_served,
+            num_problems=residency.num_problems,
+            num_loading=residency.num_loading,
+            catalog_age_s=residency.catalog_age_s,
+        )
 
     async def stats(self) -> ResidencyStats:
         """See ``engine_api.Engine``."""
@@ -129,7 +139,7 @@ class EngineReplica:
 
     async def _predict_one(self, image_3HW: Image, ask: Ask, patience_s: float) -> Answer | Refusal:
         start_s = time.monotonic()
-        served = await self._find(ask, patience_s)
+        served = await self._find(ask, image_3HW, patience_s)
         if isinstance(served, Refusal):
             return served
         row = Row(image_3HW=image_3HW, served=served)
@@ -144,9 +154,11 @@ class EngineReplica:
             return timed.reply
         return replace(timed.reply, queue_s=timed.queue_s, forward_s=timed.pass_s)
 
-    async def _find(self, ask: Ask, patience_s: float) -> ServedTask | Refusal:
+    async def _find(self, ask: Ask, image_3HW: Image, patience_s: float) -> ServedTask | Refusal:
         if not self._follower.is_synced:
             return Refusal(reason="not_ready", detail=self._not_ready())
+        if ask.key is None and self._residency.has_canary(ask.task):
+            ask = replace(ask, key=key_of_image(image_3HW))
         return await self._residency.find(ask, patience_s)
 
     async def _answer_rows(self, rows: list[Row]) -> list[Answer | Refusal]:

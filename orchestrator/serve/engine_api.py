@@ -46,14 +46,17 @@ class Ask:
     Attributes:
         task: A valid name, which need not exist.
         version: None for whichever is served.
-        key: Asks with one key get the same of two versions while a canary runs; None for no such promise.
+        key: Asks with one key get the same of two versions while a canary runs; so do those about one image
+            without a key.
         image: Index of the image, among those that come with it.
+        is_background: Nobody waits for the answer: no prompt is waited for, and no champion gives way to it.
     """
 
     task: str
     version: int | None = None
     key: str | None = None
     image: int = 0
+    is_background: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,16 +203,20 @@ class Readiness:
     """Whether an engine can answer.
 
     Attributes:
-        ready: It has gone through a catalog once.
+        ready: It knows a catalog. What is asked for before its prompt is loaded waits for that alone.
         detail: What it waits for, or what it serves.
-        num_served: Tasks that it answers for.
+        num_served: Tasks that have their champion in memory.
         num_problems: Tasks whose wanted version could not be loaded.
+        num_loading: Prompts that are being loaded.
+        catalog_age_s: Since the catalog was last seen to be current; None before the first.
     """
 
     ready: bool
     detail: str
     num_served: int = 0
     num_problems: int = 0
+    num_loading: int = 0
+    catalog_age_s: float | None = None
 
 
 class Engine(Protocol):

@@ -1,7 +1,7 @@
 """Follows the catalog: one small object, looked at each second, acted on when its ETag changes.
 
-The first catalog is loaded whole before anything is answered. After that it is taken over at once and loaded
-beside the looks, so that many new prompts don't hold up what is promoted next.
+It is taken over at once and loaded beside the looks, so that many new prompts hold up neither what is
+promoted next nor who asks for one of them.
 """
 
 import threading
@@ -43,11 +43,11 @@ class CatalogFollower(Watch):
 
     @property
     def is_synced(self) -> bool:
-        """Whether a catalog was gone through once."""
+        """Whether a catalog was taken over once."""
         return self._synced.is_set()
 
     def wait_synced(self, timeout_s: float) -> bool:
-        """Wait until a catalog was gone through once; False if that took too long."""
+        """Wait until a catalog was taken over once; False if that took too long."""
         return self._synced.wait(timeout_s)
 
     def _look(self) -> str | None:
@@ -57,11 +57,13 @@ class CatalogFollower(Watch):
             return f"the catalog cannot be read: {error}"
         if found is None:
             return "there is no catalog in the store yet"
-        catalog, etag = found
-        if etag == self._etag:
-            self._residency.refresh()
-        else:
-            self._residency.apply(catalog, wait=not self.is_synced)
-            self._etag = etag
+        self._follow(*found)
         self._synced.set()
         return None
+
+    def _follow(self, catalog: Catalog, etag: str) -> None:
+        if etag == self._etag:
+            self._residency.refresh()
+            return
+        self._residency.apply(catalog)
+        self._etag = etag

@@ -31,7 +31,7 @@ class PromptLoader:
         self._source = source
         self._runtime = runtime
 
-    def __call__(self, ref: PromptRef, make_room: Callable[[], bool]) -> ServedTask:
+    def __call__(self, ref: PromptRef, make_room: Callable[[int], bool]) -> ServedTask:
         """Load a version.
 
         Args:
@@ -41,6 +41,7 @@ class PromptLoader:
         Raises:
             ArtifactError: It is damaged, or belongs to another task or another backbone.
             StoreError: It cannot be fetched.
+            PromptTooLargeError: It is larger than all the room there is.
             SlotsFullError: There is no room for it.
         """
         loaded = unpack(self._source.fetch(ref.digest), ref.digest)

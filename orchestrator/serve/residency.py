@@ -5,8 +5,9 @@ and keeps it, so a swap can never mix the labels of one version with the weights
 object lives until its last request is done.
 
 All champions are in memory while there is room. When there is not, a prompt that somebody asks for takes the
-place of the ones used longest ago. What a champion answers for stays until its successor is ready, and for
-good if that fails.
+place of the ones used longest ago; one that is loaded in advance takes only that of spare ones, which are no
+champion, canary or shadow. What a champion answers for stays until its successor is ready, and for good if
+that fails.
 
 It knows neither the store nor the backbone: a loader does.
 """
@@ -14,33 +15,31 @@ It knows neither the store nor the backbone: a loader does.
 import asyncio
 import logging
 import math
-import random
 import threading
 import time
 import uuid
-import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from orchestrator.serve.canary import choose_version
 from orchestrator.serve.champions import Champions
-from orchestrator.serve.engine_api import Ask, CanaryState, Refusal, ResidencyStats, TaskState
-from orchestrator.serve.loads import Failure, Load, Loads, is_over
+from orchestrator.serve.engine_api import Ask, Refusal, ResidencyStats, TaskState
+from orchestrator.serve.in_advance import InAdvance
+from orchestrator.serve.load_queue import Failure, Load, Precedence
+from orchestrator.serve.loads import Loads
 from orchestrator.serve.prompt_memory import PromptMemory
 from orchestrator.serve.served import Key, PromptRef, ServedTask
+from orchestrator.serve.slot_release import wait_until_released
+from orchestrator.serve.standing import describe_task
 from orchestrator.store.catalog import Catalog, CatalogEntry
-from ship.errors import ArtifactError, SlotsFullError
-from ship.slots import Slot
+from ship.errors import ArtifactError, PromptTooLargeError, SlotsFullError
 
 __all__ = ["LoadPrompt", "PromptRef", "Residency", "ServedTask"]
 
 _log = logging.getLogger(__name__)
-# A forward pass takes less; what still holds a slot then is stuck, and another one goes.
-_RELEASE_WAIT_S = 2.0
-_RELEASE_LOOK_S = 0.002
 
-LoadPrompt = Callable[[PromptRef, Callable[[], bool]], ServedTask]
+LoadPrompt = Callable[[PromptRef, Callable[[int], bool]], ServedTask]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +55,14 @@ class Residency:
     """The prompts in memory, kept as the catalog wants them. Threads may share it.
 
     Args:
-        load: Makes a served task of a version; calls what it is given to make room. Whatever it raises is
-            kept as that version's problem.
-        num_loaders: Loads at a time that somebody waits for, and as many in advance.
+        load: Makes a served task of a version; calls what it is given to make room for so many bytes.
+            Whatever it raises is kept as that version's problem.
+        num_loaders: Loads at a time that somebody waits for, as many of promoted versions, and as many in
+            advance.
         pinned: Patterns of tasks whose champions stay in memory.
         load_wait_s: How long a request waits at most for its prompt to be loaded.
         retry_s: Until a failed load is tried again.
         clock: Seconds that only go up.
-        draw: From 0 to 1; decides for requests without a key while a canary runs.
     """
 
     def __init__(
@@ -75,20 +74,22 @@ class Residency:
         load_wait_s: float = 10.0,
         retry_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
-        draw: Callable[[], float] = random.random,
     ) -> None:
         self._load = load
         # Its counts begin at zero, so a residency that takes its place must not go by its name.
         self._name = uuid.uuid4().hex[:8]
         self._load_wait_s, self._retry_s = load_wait_s, retry_s
-        self._clock, self._draw = clock, draw
+        self._clock = clock
         self._applying = threading.Lock()
         # Of all that follows; never held while something is loaded.
         self._lock = threading.Lock()
         self._champions = Champions(pinned)
         self._memory = PromptMemory()
-        self._loads = Loads(self._run, num_loaders)
-        self._is_full = False
+        self._loads = Loads(self._run, num_loaders, clock)
+        self._in_advance = InAdvance(self._champions, self._memory, self._loads)
+        # Tasks with a champion in memory; those whose wanted version could not be loaded.
+        self._served: set[str] = set()
+        self._failed: set[str] = set()
         self._confirmed_at_s: float | None = None
         self._num_loads = self._num_failures = self._num_evictions = self._num_swaps = 0
 
@@ -96,14 +97,15 @@ class Residency:
         """The version that answers, or why none does. Waits only for a load of the task that is asked.
 
         Args:
-            ask: Without a version the champion answers, or a canary for its share of keys.
+            ask: Without a version the champion answers, or a canary for its share of keys. One in the
+                background gets what is in memory.
             patience_s: How long to wait at most, if that is less than ``load_wait_s``.
         """
-        loop, draw = asyncio.get_running_loop(), self._draw()
+        loop = asyncio.get_running_loop()
         deadline_s = loop.time() + min(patience_s, self._load_wait_s)
         while True:
             with self._lock:
-                found = self._look(ask, draw)
+                found = self._look(ask)
             if not isinstance(found, _Pending):
                 return found
             ended = await _wait(found.load.future, deadline_s - loop.time())
@@ -113,11 +115,6 @@ class Residency:
             if isinstance(outcome, ServedTask):
                 return outcome.named(found.version, found.shadow_version)
             # It failed, which the next look knows, or was in advance and found no room: now it is urgent.
-
-    def get(self, task: str) -> ServedTask | None:
-        """The champion that is in memory at this moment."""
-        with self._lock:
-            return self._champion_in_memory(task)
 
     def state(self, task: str) -> TaskState | None:
         """How a task of the catalog stands; None if it is not in the catalog."""
@@ -134,20 +131,32 @@ class Residency:
     @property
     def num_served(self) -> int:
         """Tasks with a champion in memory."""
-        with self._lock:
-            return sum(self._champion_in_memory(task) is not None for task in self._champions)
+        return len(self._served)
 
     @property
     def num_problems(self) -> int:
         """Tasks whose wanted version could not be loaded."""
-        with self._lock:
-            wanted = (self._champions.wanted(task).key for task in self._champions)
-            return sum(self._loads.failure(key) is not None for key in wanted)
+        return len(self._failed)
+
+    @property
+    def num_loading(self) -> int:
+        """Prompts that are being loaded."""
+        return len(self._loads)
+
+    @property
+    def catalog_age_s(self) -> float | None:
+        """Since the catalog was last seen to be current; None before the first."""
+        confirmed_at_s = self._confirmed_at_s
+        return None if confirmed_at_s is None else self._clock() - confirmed_at_s
+
+    def has_canary(self, task: str) -> bool:
+        """Whether the key of who asks decides which of two versions answers."""
+        entry = self._champions.entry(task)
+        return entry is not None and entry.canary is not None
 
     def stats(self) -> ResidencyStats:
         """Counts since the start, and how things stand."""
         with self._lock:
-            confirmed_at_s = self._confirmed_at_s
             return ResidencyStats(
                 replica=self._name,
                 num_loads=self._num_loads,
@@ -157,96 +166,81 @@ class Residency:
                 num_catalog_tasks=len(self._champions),
                 num_resident=len(self._memory),
                 resident_bytes=self._memory.num_bytes,
-                catalog_age_s=None if confirmed_at_s is None else self._clock() - confirmed_at_s,
+                catalog_age_s=self.catalog_age_s,
             )
 
-    def apply(self, catalog: Catalog, *, wait: bool = True) -> None:
-        """Bring memory in line with the catalog. One call at a time.
+    def apply(self, catalog: Catalog, *, age_s: float = 0.0) -> None:
+        """Bring memory in line with the catalog. One call at a time; returns once the loads have begun.
 
         What is served goes on until the moment its successor is ready, and stays if that fails. Tasks that
         left the catalog are dropped.
 
         Args:
             catalog: What is wanted from now on.
-            wait: Return only when every load is over.
+            age_s: Since it was last seen to be current.
         """
         with self._applying:
-            with self._lock:
-                self._take_over(catalog)
-            # Not the loads: they would keep what they loaded alive.
-            ends: list[threading.Event] = []
-            for task in sorted(catalog.entries):
+            changed = self._champions.changed(catalog.entries)
+            for task in changed:
                 # Let go in between: requests go on.
                 with self._lock:
-                    ends += [load.ended for load in self._load_in_advance(task)]
-        if wait:
-            for ended in ends:
-                ended.wait()
+                    self._take_over(task, catalog.entries.get(task))
+            with self._lock:
+                self._confirmed_at_s = self._clock() - age_s
+            self._load_in_advance(changed)
 
     def refresh(self) -> None:
-        """The catalog is still as it was applied: what failed is tried again, if it is time."""
+        """The catalog is still as it was applied: what failed or found no room is tried again in its time."""
         with self._lock:
             self._confirmed_at_s = self._clock()
-            for task in {task for task, _ in self._loads.due(self._clock())}:
-                self._load_in_advance(task)
+            due = {task for task, _ in self._loads.due()}
+        self._load_in_advance(due)
 
-    def _take_over(self, catalog: Catalog) -> None:
-        self._confirmed_at_s = self._clock()
-        num_held = len(self._memory)
-        self._champions.take(catalog.entries)
-        for task in catalog.entries:
-            self._crown(task)
-        self._memory.keep(self._champions.is_named)
-        self._is_full &= len(self._memory) == num_held
-        self._loads.forget(self._champions.is_named)
+    def wait_loaded(self, timeout_s: float) -> bool:
+        """Wait until every load that is under way now is over; False if that takes too long."""
+        with self._lock:
+            # Not the loads: they would keep what they loaded alive.
+            ends = self._loads.ends()
+        deadline_s = time.monotonic() + min(timeout_s, threading.TIMEOUT_MAX)
+        return all(ended.wait(max(0.0, deadline_s - time.monotonic())) for ended in ends)
 
-    def _load_in_advance(self, task: str) -> list[Load]:
-        """Start loads of what may be asked of a task and is not there."""
-        entry, current = self._champions.entry(task), self._champions.current(task)
+    def _take_over(self, task: str, entry: CatalogEntry | None) -> None:
+        unwanted = self._champions.take(task, entry)
         if entry is None:
-            return []
-        # What nobody asked for yet must not push out what is in use.
-        is_swap = current is not None and current.key in self._memory
-        wanted = [(entry.version, is_swap or self._champions.is_pinned(task))]
-        beside = (None if entry.canary is None else entry.canary.version, entry.shadow)
-        wanted += [(version, False) for version in beside if version is not None]
-        started = []
-        for version, may_evict in wanted:
-            ref = PromptRef(task=task, version=version, digest=entry.versions[version])
-            is_due = ref.key not in self._memory and self._failure(ref.key) is None
-            if is_due and (may_evict or not self._is_full):
-                started.append(self._loads.begin(ref, is_urgent=False, may_evict=may_evict))
-        return started
+            self._in_advance.forget(task)
+        else:
+            self._crown(task)
+        for key in unwanted:
+            self._drop(key)
+        self._note(task)
 
-    def _look(self, ask: Ask, draw: float) -> ServedTask | Refusal | _Pending:
+    def _load_in_advance(self, tasks: Iterable[str]) -> None:
+        """Start loads of what may be asked of tasks and is not there, champions before all others."""
+        with self._lock:
+            due = self._in_advance.take_due(tasks)
+        for begin in (self._in_advance.begin_champion, self._in_advance.begin_others):
+            for task in due:
+                # Let go in between: requests go on.
+                with self._lock:
+                    begin(task)
+
+    def _look(self, ask: Ask) -> ServedTask | Refusal | _Pending:
         entry = self._champions.entry(ask.task)
         if entry is None:
             return Refusal(reason="unknown_task", detail=f"task {ask.task!r} is not in the catalog")
-        if ask.version is not None:
-            return self._look_for_version(ask.task, entry, ask.version)
-        version = choose_version(ask.task, entry, ask.key, draw)
+        if ask.version is not None or ask.is_background:
+            ref = self._champions.ref(ask.task, ask.version or entry.version)
+            if isinstance(ref, Refusal):
+                return ref
+            return self._glance(ref) if ask.is_background else self._obtain(ref)
+        version = choose_version(ask.task, entry, ask.key)
         if version != entry.version:
-            canary = self._obtain(PromptRef(task=ask.task, version=version, digest=entry.others[version]))
-            if isinstance(canary, ServedTask):
-                return canary
-            # A canary that is not there yet, or will not be, costs nobody an answer.
+            canary = PromptRef(task=ask.task, version=version, digest=entry.others[version])
+            if (served := self._memory.use(canary.key)) is not None:
+                return served.named(version)
+            # One that is not there yet, or will not be, costs nobody an answer.
+            self._in_advance.begin(canary, Precedence.SWAP, may_evict=True)
         return self._look_for_champion(ask.task, entry)
-
-    def _look_for_version(
-        self, task: str, entry: CatalogEntry, version: int
-    ) -> ServedTask | Refusal | _Pending:
-        versions, current = entry.versions, self._champions.current(task)
-        if current is not None:
-            # It answers, so it can be asked for, whatever its aliases are now.
-            versions.setdefault(current.version, current.digest)
-        digest = versions.get(version)
-        if digest is None:
-            had = ", ".join(map(str, sorted(versions)))
-            return Refusal(
-                reason="other_version",
-                detail=f"version {version} of task {task!r} cannot be had; these can: {had}",
-            )
-        return self._obtain(PromptRef(task=task, version=version, digest=digest))
 
     def _look_for_champion(self, task: str, entry: CatalogEntry) -> ServedTask | Refusal | _Pending:
         wanted = self._champions.wanted(task)
@@ -254,8 +248,7 @@ class Residency:
         if (served := self._memory.use(wanted.key)) is not None:
             return served.named(wanted.version, entry.shadow)
         if (served := self._memory.use(current.key)) is not None:
-            if self._failure(wanted.key) is None:
-                self._loads.begin(wanted, is_urgent=False, may_evict=True)
+            self._in_advance.begin(wanted, Precedence.SWAP, may_evict=True)
             return served.named(current.version, entry.shadow)
         found = self._obtain(wanted, entry.shadow)
         if isinstance(found, Refusal) and current.key != wanted.key:
@@ -266,17 +259,24 @@ class Residency:
         """What is in memory, or the load that will bring it there, or why none will."""
         if (served := self._memory.use(ref.key)) is not None:
             return served.named(ref.version, shadow_version)
-        if (failure := self._failure(ref.key)) is not None:
+        if (failure := self._loads.hindrance(ref.key)) is not None:
             return _not_loaded(ref, failure.text)
-        load = self._loads.begin(ref, is_urgent=True, may_evict=True)
+        load = self._loads.begin(ref, Precedence.URGENT, may_evict=True)
         return _Pending(load=load, version=ref.version, shadow_version=shadow_version)
+
+    def _glance(self, ref: PromptRef) -> ServedTask | Refusal:
+        """What is in memory at this moment; else it is loaded if there is room, and nobody waits for it."""
+        if (served := self._memory.peek(ref.key)) is not None:
+            return served.named(ref.version)
+        self._in_advance.begin(ref, Precedence.IN_ADVANCE, may_evict=False)
+        return _not_loaded(ref, "it is not in memory, and is not waited for")
 
     def _run(self, load: Load) -> ServedTask | Failure | None:
         """Load, in a thread. Returns what came of it: an exception that is kept would keep slots alive."""
         try:
-            if self._is_full and not load.may_evict:
+            if self._in_advance.is_full and not load.may_evict:
                 return self._end(load, None)
-            served = self._load(load.ref, lambda: self._make_room(load))
+            served = self._load(load.ref, lambda num_bytes: self._make_room(load, num_bytes))
         # A boundary: whatever is wrong with one task's prompt, the others are served, and so is the old one.
         except Exception as error:
             return self._end(load, error)
@@ -287,19 +287,23 @@ class Residency:
             if self._champions.is_named(load.ref.key):
                 self._memory.add(load.ref.key, served)
                 self._crown(load.ref.task)
+                self._note(load.ref.task)
         load.ended.set()
         return served
 
     def _end(self, load: Load, error: Exception | None) -> Failure | None:
         with self._lock:
-            failure = None
-            if error is None or (isinstance(error, SlotsFullError) and load.found_no_room):
-                # Whoever asks for it makes room.
-                self._is_full = True
-            else:
+            is_named, failure = self._champions.is_named(load.ref.key), None
+            has_no_room = isinstance(error, SlotsFullError) and load.found_no_room
+            if error is not None and not has_no_room:
                 failure = self._as_failure(error)
                 self._num_failures += 1
-            self._loads.end(load, failure)
+            elif is_named:
+                # Whoever asks for it makes room.
+                self._in_advance.is_full |= has_no_room
+                self._in_advance.leave_out(load.ref.task)
+            self._loads.end(load, failure if is_named else None)
+            self._note(load.ref.task)
         load.ended.set()
         if failure is not None:
             _log.warning(
@@ -308,23 +312,30 @@ class Residency:
         return failure
 
     def _as_failure(self, error: Exception) -> Failure:
-        is_final = isinstance(error, ArtifactError)
+        is_final = isinstance(error, ArtifactError | PromptTooLargeError)
         return Failure(
             text=str(error) or type(error).__name__,
             retry_at_s=None if is_final else self._clock() + self._retry_s,
         )
 
-    def _make_room(self, load: Load) -> bool:
-        """Let go of the prompt that was used longest ago; False if there is none, or none is to go."""
+    def _make_room(self, load: Load, num_bytes: int) -> bool:
+        """Let go of the prompt that is next to go; False if all that may go would not be enough."""
         with self._lock:
-            if not load.may_evict:
-                load.found_no_room = True
+            key = self._memory.find_room(
+                num_bytes,
+                lambda key: load.may_evict and self._champions.may_go(key, load.ref),
+                spare_first=not self._champions.is_spare(load.ref.key),
+            )
+            if key is None:
+                load.found_no_room = not load.may_evict
                 return False
-            slot = self._memory.evict(lambda key: self._champions.may_go(key, load.ref))
-            self._num_evictions += slot is not None
-        if slot is None:
-            return False
-        _wait_until_released(slot)
+            if not self._champions.is_spare(key):
+                self._in_advance.is_full = True
+                self._in_advance.leave_out(key[0])
+            slot = self._memory.release(key)
+            self._num_evictions += 1
+            self._note(key[0])
+        wait_until_released(slot)
         return True
 
     def _crown(self, task: str) -> None:
@@ -333,13 +344,25 @@ class Residency:
             return
         if (before := self._champions.crown(task)) is not None:
             self._num_swaps += 1
+            # It has become spare at the least.
+            self._in_advance.is_full = False
             if not self._champions.is_named(before.key):
-                self._memory.drop(before.key)
+                self._drop(before.key)
 
-    def _failure(self, key: Key) -> Failure | None:
-        """Why a prompt cannot be had now."""
-        failure = self._loads.failure(key)
-        return None if failure is None or is_over(failure, self._clock()) else failure
+    def _drop(self, key: Key) -> None:
+        self._loads.forget(key)
+        if self._memory.drop(key):
+            self._in_advance.is_full = False
+
+    def _note(self, task: str) -> None:
+        """Something of a task has changed: which of its prompts are spare, and whether it counts."""
+        for key in self._champions.prompts(task):
+            self._memory.set_spare(key, self._champions.is_spare(key))
+        entry, current = self._champions.entry(task), self._champions.current(task)
+        is_served = current is not None and current.key in self._memory
+        has_failed = entry is not None and self._loads.failure((task, entry.digest)) is not None
+        for tasks, belongs in ((self._served, is_served), (self._failed, has_failed)):
+            (tasks.add if belongs else tasks.discard)(task)
 
     def _champion_in_memory(self, task: str) -> ServedTask | None:
         current = self._champions.current(task)
@@ -350,32 +373,7 @@ class Residency:
         wanted = self._champions.entry(task)
         if wanted is None:
             return None
-        served, canary = self._champion_in_memory(task), wanted.canary
-        return TaskState(
-            task=task,
-            version=served.version if served else None,
-            digest=served.digest if served else None,
-            labels=served.labels if served else (),
-            wanted_version=wanted.version,
-            wanted_digest=wanted.digest,
-            problem=self._problem(task, wanted),
-            canary=None if canary is None else CanaryState(version=canary.version, share=canary.share),
-            shadow_version=wanted.shadow,
-            others=tuple(sorted(wanted.others)),
-        )
-
-    def _problem(self, task: str, wanted: CatalogEntry) -> str | None:
-        """What is wrong with the version that is wanted, or else with its canary or shadow."""
-        if (failure := self._loads.failure((task, wanted.digest))) is not None:
-            return failure.text
-        canary = None if wanted.canary is None else wanted.canary.version
-        beside = {"canary": canary, "shadow": wanted.shadow}
-        for role, version in beside.items():
-            if version is None:
-                continue
-            if (failure := self._loads.failure((task, wanted.others[version]))) is not None:
-                return f"{role} version {version}: {failure.text}"
-        return None
+        return describe_task(task, wanted, self._champion_in_memory(task), self._loads.failure)
 
 
 def _not_loaded(ref: PromptRef, cause: str) -> Refusal:
@@ -389,10 +387,3 @@ async def _wait(future: "Future[ServedTask | Failure | None]", timeout_s: float)
     if not future.done() and timeout_s > 0.0:
         await asyncio.wait({asyncio.wrap_future(future)}, timeout=timeout_s)
     return future.done()
-
-
-def _wait_until_released(slot: "weakref.ref[Slot]") -> None:
-    """Wait until the requests that were answered from a slot are done with it."""
-    deadline_s = time.monotonic() + _RELEASE_WAIT_S
-    while slot() is not None and time.monotonic() < deadline_s:
-        time.sleep(_RELEASE_LOOK_S)

@@ -236,11 +236,13 @@ _READINESS = {
     "detail": "1 tasks are served",
     "num_served": 1,
     "num_problems": 0,
+    "num_loading": 0,
+    "catalog_age_s": 0.4,
 }
 _READY = {
     "operationId": "readyz",
     "security": [],
-    "summary": "Whether requests can be answered: a catalog was loaded once.",
+    "summary": "Whether requests can be answered: a catalog was read once.",
     "tags": ["health"],
     "parameters": parameters(),
     "responses": {

@@ -240,6 +240,11 @@ def _tasks() -> dict[str, Any]:
         "detail": {"type": "string"},
         "num_served": {"type": "integer"},
         "num_problems": {"type": "integer"},
+        "num_loading": {"type": "integer", "description": "Prompts that are being loaded."},
+        "catalog_age_s": {
+            "type": ["number", "null"],
+            "description": "Seconds since it was last seen to be current: many if the store is down.",
+        },
     }
     return {
         "Backbone": backbone,

@@ -33,7 +33,7 @@ class HealthRoutes:
         return JSONResponse({"status": "ok"})
 
     async def readyz(self) -> Response:
-        """Whether requests can be answered: a catalog was loaded once."""
+        """Whether requests can be answered: a catalog was read once."""
         readiness = await self._front.ask(self._front.engine.readiness())
         if not readiness.ready:
             raise self._front.unavailable("not-ready", "Not ready yet", readiness.detail)

@@ -15,7 +15,7 @@ from ship.artifact import FILES, digest_of, insert_verified, load, save, unpack
 from ship.backbone import Backbone
 from ship.config import TuneConfig
 from ship.data import TaskData
-from ship.errors import ArtifactError
+from ship.errors import ArtifactError, PromptTooLargeError
 from ship.publishing import make_artifact
 from ship.runtime import Runtime
 from ship.tuning import tune
@@ -169,6 +169,26 @@ def test_a_prompt_that_answers_the_probe_otherwise_is_refused(files: Files, back
     swapped = with_tensors(files, lambda t: t.update({"head.bias": t["head.bias"] + 1.0}))
     with pytest.raises(ArtifactError, match="scores for the probe image are off"):
         insert_verified(Runtime(backbone), unpack(swapped))
+
+
+def test_room_is_made_for_what_can_fit_and_for_nothing_else(files: Files, backbone: Backbone) -> None:
+    num_bytes = insert_verified(Runtime(backbone), unpack(files)).num_bytes
+    padding_bytes = 4 * backbone.info.width
+    runtime = Runtime(backbone, capacity_bytes=num_bytes + padding_bytes)
+    held = [insert_verified(runtime, unpack(files))]
+    lacking: list[int] = []
+
+    def make_room(lacking_bytes: int) -> bool:
+        lacking.append(lacking_bytes)
+        has_gone = bool(held)
+        held.clear()
+        return has_gone
+
+    held.append(insert_verified(runtime, unpack(files), make_room))
+    assert lacking == [num_bytes]
+    with pytest.raises(PromptTooLargeError):
+        insert_verified(Runtime(backbone, capacity_bytes=num_bytes), unpack(files), make_room)
+    assert (len(lacking), len(held)) == (1, 1)
 
 
 def test_a_folder_that_is_no_artifact_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Rows of a mixed batch equal rows served alone, and both equal the plain forward pass."""
 
 import gc
+import pickle
 import shutil
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from ship.artifact import probe_image
 from ship.backbone import Backbone
 from ship.baking import bake
 from ship.config import TuneConfig
-from ship.errors import ConfigError, SlotsFullError
+from ship.errors import ConfigError, PromptTooLargeError, SlotsFullError
 from ship.model import forward
 from ship.prompts import Prompt
 from ship.runtime import Runtime
@@ -227,6 +228,24 @@ def test_a_full_pool_refuses_and_says_what_is_free(backbone: Backbone, images: T
     assert runtime.infer(images[:1], [held])[0].shape == (3,)
     del held
     runtime.insert(prompt)
+
+
+def test_a_prompt_that_never_fits_is_told_apart_from_a_full_pool(backbone: Backbone) -> None:
+    prompt = PROMPTS["three levels"]
+    num_bytes = Runtime(backbone, capacity_bytes=1 << 20).insert(prompt).num_bytes
+    runtime = Runtime(backbone, capacity_bytes=num_bytes)
+    with pytest.raises(
+        PromptTooLargeError, match=f"needs {num_bytes} bytes, and the whole slot pool has"
+    ) as told:
+        runtime.insert(prompt)
+    assert pickle.loads(pickle.dumps(told.value)).lacking_bytes == 128, "the padding's row"
+    runtime = Runtime(backbone, capacity_bytes=num_bytes + 128 + 256)
+    held = runtime.insert(prompt)
+    with pytest.raises(SlotsFullError) as full:
+        runtime.insert(prompt)
+    assert not isinstance(full.value, PromptTooLargeError)
+    assert full.value.lacking_bytes == num_bytes - 256
+    del held
 
 
 def test_ten_thousand_swaps_take_no_more_memory(backbone: Backbone, images: Tensor) -> None:

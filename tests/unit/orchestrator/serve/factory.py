@@ -201,7 +201,9 @@ class FakeEngine:
 
     async def readiness(self) -> Readiness:
         self._raise()
-        return Readiness(ready=self.refusal is None, detail="1 tasks are served", num_served=1)
+        return Readiness(
+            ready=self.refusal is None, detail="1 tasks are served", num_served=1, catalog_age_s=0.5
+        )
 
     def _raise(self) -> None:
         if self.error is not None:

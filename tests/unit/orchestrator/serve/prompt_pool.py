@@ -13,7 +13,7 @@ import torch
 from orchestrator.serve.engine_api import Ask, Refusal
 from orchestrator.serve.residency import PromptRef, Residency, ServedTask
 from orchestrator.store.catalog import Catalog, CatalogEntry
-from ship.errors import SlotsFullError
+from ship.errors import PromptTooLargeError, SlotsFullError
 from ship.slots import Slot
 
 # What must happen at some time. Nothing waits for as long when it works.
@@ -29,9 +29,12 @@ class Pool:
         self._lock = threading.RLock()
 
     def insert(self, num_bytes: int) -> Slot:
+        if num_bytes > self.capacity_bytes:
+            raise PromptTooLargeError(f"{num_bytes} bytes do not fit into {self.capacity_bytes}")
         with self._lock:
             if self.used_bytes + num_bytes > self.capacity_bytes:
-                raise SlotsFullError(f"{num_bytes} bytes do not fit beside {self.used_bytes}")
+                lacking_bytes = self.used_bytes + num_bytes - self.capacity_bytes
+                raise SlotsFullError(f"{num_bytes} bytes do not fit beside {self.used_bytes}", lacking_bytes)
             self.used_bytes += num_bytes
         slot = Slot(
             keys_values_LP2=EMPTY,
@@ -65,7 +68,7 @@ class Loader:
     gates: dict[str, threading.Event] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self, ref: PromptRef, make_room: Callable[[], bool]) -> ServedTask:
+    def __call__(self, ref: PromptRef, make_room: Callable[[int], bool]) -> ServedTask:
         with self.lock:
             self.started[ref.digest] += 1
         if (gate := self.gates.get(ref.task)) is not None:
@@ -79,12 +82,14 @@ class Loader:
             task=ref.task, version=ref.version, digest=ref.digest, labels=(ref.digest,), slot=slot
         )
 
-    def _insert(self, num_bytes: int, make_room: Callable[[], bool]) -> Slot:
+    def _insert(self, num_bytes: int, make_room: Callable[[int], bool]) -> Slot:
         while True:
             try:
                 return self.pool.insert(num_bytes)
-            except SlotsFullError:
-                if not make_room():
+            except PromptTooLargeError:
+                raise
+            except SlotsFullError as error:
+                if not make_room(error.lacking_bytes):
                     raise
 
 
@@ -94,6 +99,12 @@ def catalog(**versions: int) -> Catalog:
 
 def entry(task: str, version: int, **more: object) -> CatalogEntry:
     return CatalogEntry(version=version, digest=f"{task}-{version}", **more)
+
+
+def apply(residency: Residency, wanted: Catalog) -> None:
+    """Bring memory in line with a catalog, and wait for what that loads."""
+    residency.apply(wanted)
+    assert residency.wait_loaded(PATIENCE_S)
 
 
 def find(residency: Residency, task: str, **asked: object) -> ServedTask | Refusal:

@@ -29,12 +29,10 @@ class Residency:
     """Counts what it is asked to apply."""
 
     applied: list[Catalog] = field(default_factory=list)
-    waited: list[bool] = field(default_factory=list)
     num_refreshed: int = 0
 
-    def apply(self, catalog: Catalog, *, wait: bool) -> None:
+    def apply(self, catalog: Catalog) -> None:
         self.applied.append(catalog)
-        self.waited.append(wait)
 
     def refresh(self) -> None:
         self.num_refreshed += 1
@@ -53,13 +51,6 @@ def test_a_catalog_is_applied_once_for_each_etag(parts):
     assert len(residency.applied) == 3
     assert residency.num_refreshed == 2
     assert follower.is_synced
-
-
-def test_only_the_first_catalog_is_waited_for(parts):
-    follower, source, residency = parts
-    for source.etag in ("1", "2", "3"):
-        follower.step()
-    assert residency.waited == [True, False, False]
 
 
 def test_it_is_not_synced_before_there_is_a_catalog(parts):

@@ -21,6 +21,7 @@ from ship.errors import ArtifactError
 from ship.runtime import Runtime
 from tests.factories import write_backbone
 from tests.unit.orchestrator.serve.factory import draw_png, make_artifact, make_labels, make_served
+from tests.unit.orchestrator.serve.prompt_pool import apply
 
 
 def load(loader: PromptLoader, task: str, version: int, digest: str) -> ServedTask:
@@ -99,7 +100,7 @@ def test_more_tasks_than_a_real_pool_holds_are_all_answered(
     one_bytes = expected["bolts"].slot.num_bytes
     small = Runtime(backbone, capacity_bytes=int(2.5 * one_bytes))
     residency = Residency(PromptLoader(store, small))
-    residency.apply(Catalog(entries=entries))
+    apply(residency, Catalog(entries=entries))
     assert residency.stats().num_resident == 2
     image_1CHW = torch.randint(0, 256, (1, 3, *backbone.image_size), dtype=torch.uint8)
     for task in ("caps", "bolts", "gears", "nuts", "bolts", "caps"):

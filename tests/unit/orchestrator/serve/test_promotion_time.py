@@ -7,6 +7,7 @@ has its effect when it ends: what happens in between is seen by the next one.
 import heapq
 import itertools
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from orchestrator.serve.follower import CatalogFollower
 from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.poller import POLL_S, reconcile
 from orchestrator.serve.residency import PromptRef, Residency, ServedTask
-from orchestrator.store.catalog import Catalog
+from orchestrator.store.catalog import Catalog, CatalogEntry
 from orchestrator.store.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.versions import ModelView
 from ship.runtime import Runtime
 from ship.slots import Slot
 from tests.unit.orchestrator.serve.factory import make_served
+from tests.unit.orchestrator.serve.prompt_pool import PATIENCE_S, apply, find
 
 LIMIT_S = 5.0
 # The most that is allowed for: a look at MLflow with the write of the catalog, a look at the catalog, a load.
@@ -80,15 +82,15 @@ class Replica:
 
     @property
     def version(self) -> int | None:
-        served = self.residency.get("bolts")
-        return None if served is None else served.version
+        state = self.residency.state("bolts")
+        return None if state is None else state.version
 
     def follow(self, seen: Seen) -> None:
         self.follower._source = seen
         self.follower.step()
         if seen.found_catalog is not None:
             # Once more, to wait for what the step began to load.
-            self.residency.apply(seen.found_catalog[0])
+            apply(self.residency, seen.found_catalog[0])
 
 
 def load(ref: PromptRef, slot: Slot) -> ServedTask:
@@ -193,15 +195,15 @@ def test_longer_intervals_would_not_do(tmp_path: Path, slot: Slot):
     assert late
 
 
-def test_a_replica_is_not_ready_before_its_first_catalog_is_loaded(slot: Slot):
+def test_a_replica_is_ready_once_it_knows_a_catalog(slot: Slot):
     source = Source()
-    seen: list[bool] = []
+    gate = threading.Event()
 
-    def load_and_look(ref: PromptRef, make_room: Callable[[], bool]) -> ServedTask:
-        seen.append(follower.is_synced)
+    def wait_and_load(ref: PromptRef, make_room: Callable[[int], bool]) -> ServedTask:
+        assert ref.task == "zips" or gate.wait(PATIENCE_S)
         return load(ref, slot)
 
-    residency = Residency(load_and_look)
+    residency = Residency(wait_and_load)
     follower = CatalogFollower(source, residency)
     follower.step()
     assert not follower.is_synced
@@ -209,21 +211,14 @@ def test_a_replica_is_not_ready_before_its_first_catalog_is_loaded(slot: Slot):
     follower.step()
     assert not follower.is_synced
     source.error = None
-    source.found = (Catalog(entries={}), "1")
-    registry = Registry()
-
-    class Store:
-        """Takes what the poller writes."""
-
-        def read_catalog(self) -> None:
-            return None
-
-        def write_catalog(self, catalog: Catalog, if_match: str | None) -> str:
-            source.found = (catalog, "2")
-            return "2"
-
-    reconcile(registry, Store())
-    follower.step()
-    assert seen == [False], "it was loaded first"
-    assert follower.is_synced
-    assert residency.get("bolts").version == 1
+    tasks = {f"t-{number}": CatalogEntry(version=1, digest="d") for number in range(100)}
+    source.found = (Catalog(entries={**tasks, "zips": CatalogEntry(version=1, digest="d")}), "1")
+    threading.Thread(target=follower.step, daemon=True).start()
+    try:
+        assert follower.wait_synced(PATIENCE_S)
+        assert (residency.num_served, residency.num_loading) == (0, 101)
+        assert find(residency, "zips").version == 1, "who asks waits for that load alone"
+    finally:
+        gate.set()
+    assert residency.wait_loaded(PATIENCE_S)
+    assert (residency.num_served, residency.num_loading) == (101, 0)

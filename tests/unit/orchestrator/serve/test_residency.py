@@ -17,6 +17,7 @@ from ship.errors import ArtifactError
 from ship.runtime import Runtime
 from ship.slots import Slot
 from tests.unit.orchestrator.serve.factory import make_served
+from tests.unit.orchestrator.serve.prompt_pool import apply
 
 
 def catalog(**versions: int) -> Catalog:
@@ -39,7 +40,7 @@ class Loader:
     loads: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self, ref: PromptRef, make_room: Callable[[], bool]) -> ServedTask:
+    def __call__(self, ref: PromptRef, make_room: Callable[[int], bool]) -> ServedTask:
         with self.lock:
             self.loads[ref.digest] += 1
         if error := self.errors.get(ref.digest):
@@ -84,34 +85,33 @@ def find(residency: Residency, task: str, **asked: object) -> ServedTask | Refus
 
 
 def test_the_catalog_is_served(residency: Residency):
-    residency.apply(catalog(bolts=1, nuts=4))
-    assert residency.get("bolts").version == 1
-    assert residency.get("nuts").version == 4
-    assert residency.get("gears") is None
+    apply(residency, catalog(bolts=1, nuts=4))
+    assert residency.state("bolts").version == 1
+    assert residency.state("nuts").version == 4
+    assert residency.state("gears") is None
     assert [state.task for state in residency.states()] == ["bolts", "nuts"]
     assert (residency.num_served, residency.num_problems) == (2, 0)
 
 
 def test_only_what_changed_is_loaded(residency: Residency, load: Loader):
-    residency.apply(catalog(bolts=1, nuts=1))
-    residency.apply(catalog(bolts=1, nuts=2))
+    apply(residency, catalog(bolts=1, nuts=1))
+    apply(residency, catalog(bolts=1, nuts=2))
     assert load.loads == {"bolts-1": 1, "nuts-1": 1, "nuts-2": 1}
-    assert residency.get("nuts").digest == "nuts-2"
+    assert residency.state("nuts").digest == "nuts-2"
 
 
 def test_the_same_digest_under_another_version_is_not_loaded_again(residency: Residency, load: Loader):
-    residency.apply(catalog(bolts=1))
-    residency.apply(Catalog(entries={"bolts": CatalogEntry(version=7, digest="bolts-1")}))
-    assert residency.get("bolts").version == 7
+    apply(residency, catalog(bolts=1))
+    apply(residency, Catalog(entries={"bolts": CatalogEntry(version=7, digest="bolts-1")}))
+    assert residency.state("bolts").version == 7
     assert residency.stats().num_swaps == 0
     assert load.loads == {"bolts-1": 1}
 
 
 def test_tasks_that_left_the_catalog_are_dropped(residency: Residency, load: Loader):
     load.errors["gears-1"] = StoreError("down")
-    residency.apply(catalog(bolts=1, nuts=1, gears=1))
-    residency.apply(catalog(nuts=1))
-    assert residency.get("bolts") is None
+    apply(residency, catalog(bolts=1, nuts=1, gears=1))
+    apply(residency, catalog(nuts=1))
     assert residency.state("bolts") is None
     assert (residency.num_served, residency.num_problems) == (1, 0)
 
@@ -120,19 +120,19 @@ def test_tasks_that_left_the_catalog_are_dropped(residency: Residency, load: Loa
 def test_a_failed_load_keeps_the_old_version_and_says_so(
     residency: Residency, load: Loader, error: Exception
 ):
-    residency.apply(catalog(bolts=1, nuts=1))
+    apply(residency, catalog(bolts=1, nuts=1))
     load.errors["bolts-2"] = error
-    residency.apply(catalog(bolts=2, nuts=2))
-    assert residency.get("bolts").version == 1
-    assert residency.get("nuts").version == 2
+    apply(residency, catalog(bolts=2, nuts=2))
+    assert residency.state("bolts").version == 1
+    assert residency.state("nuts").version == 2
     state = residency.state("bolts")
     assert (state.version, state.wanted_version, state.problem) == (1, 2, "changed")
 
 
 def test_what_answers_can_be_asked_for_by_its_number(residency: Residency, load: Loader):
-    residency.apply(catalog(bolts=1))
+    apply(residency, catalog(bolts=1))
     load.errors["bolts-2"] = ArtifactError("changed")
-    residency.apply(catalog(bolts=2))
+    apply(residency, catalog(bolts=2))
     assert find(residency, "bolts", version=1) == find(residency, "bolts")
     assert find(residency, "bolts", version=1).version == 1
     assert "these can: 1, 2" in find(residency, "bolts", version=3).detail
@@ -140,8 +140,7 @@ def test_what_answers_can_be_asked_for_by_its_number(residency: Residency, load:
 
 def test_a_failed_first_load_leaves_a_task_that_is_known_but_not_served(residency: Residency, load: Loader):
     load.errors["bolts-1"] = ArtifactError("wrong backbone")
-    residency.apply(catalog(bolts=1))
-    assert residency.get("bolts") is None
+    apply(residency, catalog(bolts=1))
     state = residency.state("bolts")
     assert (state.version, state.digest, state.labels, state.problem) == (None, None, (), "wrong backbone")
 
@@ -150,7 +149,7 @@ def test_what_the_store_failed_to_give_is_tried_again_after_a_while(
     residency: Residency, load: Loader, clock: Clock
 ):
     load.errors["bolts-1"] = StoreError("down")
-    residency.apply(catalog(bolts=1))
+    apply(residency, catalog(bolts=1))
     residency.refresh()
     clock.now_s += 9.0
     residency.refresh()
@@ -166,7 +165,7 @@ def test_what_the_store_failed_to_give_is_tried_again_after_a_while(
 
 def test_a_request_tries_again_what_failed_a_while_ago(residency: Residency, load: Loader, clock: Clock):
     load.errors["bolts-1"] = StoreError("down")
-    residency.apply(catalog(bolts=1))
+    apply(residency, catalog(bolts=1))
     load.errors.clear()
     clock.now_s += 10.0
     assert find(residency, "bolts").version == 1
@@ -175,20 +174,20 @@ def test_a_request_tries_again_what_failed_a_while_ago(residency: Residency, loa
 def test_a_bad_artifact_is_not_tried_again(residency: Residency, load: Loader, clock: Clock):
     load.errors["bolts-1"] = ArtifactError("changed")
     for _ in range(3):
-        residency.apply(catalog(bolts=1))
+        apply(residency, catalog(bolts=1))
         clock.now_s += 1000.0
         residency.refresh()
         assert "changed" in find(residency, "bolts").detail
     assert load.loads == {"bolts-1": 1}
-    residency.apply(catalog(bolts=2))
-    assert residency.get("bolts").version == 2
+    apply(residency, catalog(bolts=2))
+    assert residency.state("bolts").version == 2
 
 
 def test_going_back_to_what_is_served_settles_the_problem(residency: Residency, load: Loader):
-    residency.apply(catalog(bolts=1))
+    apply(residency, catalog(bolts=1))
     load.errors["bolts-2"] = ArtifactError("changed")
-    residency.apply(catalog(bolts=2))
-    residency.apply(catalog(bolts=1))
+    apply(residency, catalog(bolts=2))
+    apply(residency, catalog(bolts=1))
     assert residency.state("bolts").problem is None
     assert load.loads["bolts-1"] == 1
 
@@ -205,14 +204,14 @@ def test_many_threads_that_want_the_same_catalog_load_each_digest_once(residency
 
 
 def test_whoever_reads_during_swaps_gets_one_version_whole(residency: Residency):
-    residency.apply(catalog(bolts=1))
+    apply(residency, catalog(bolts=1))
     done = threading.Event()
     mixed: list[ServedTask] = []
     seen: set[int] = set()
 
-    def read() -> None:
+    async def ask() -> None:
         while not done.is_set():
-            served = residency.get("bolts")
+            served = await residency.find(Ask(task="bolts"))
             seen.add(served.version)
             # Let others run: a reader that never lets go would make every swap wait for a time slice.
             time.sleep(0)
@@ -220,11 +219,11 @@ def test_whoever_reads_during_swaps_gets_one_version_whole(residency: Residency)
             if (served.labels, served.digest) != ((expected,), expected):
                 mixed.append(served)
 
-    readers = [threading.Thread(target=read) for _ in range(2)]
+    readers = [threading.Thread(target=lambda: asyncio.run(ask())) for _ in range(2)]
     for reader in readers:
         reader.start()
     for version in range(2, 100):
-        residency.apply(catalog(bolts=version))
+        apply(residency, catalog(bolts=version))
     done.set()
     for reader in readers:
         reader.join()
@@ -233,9 +232,9 @@ def test_whoever_reads_during_swaps_gets_one_version_whole(residency: Residency)
 
 
 def test_a_request_that_took_the_old_version_keeps_it(residency: Residency):
-    residency.apply(catalog(bolts=1))
-    taken = residency.get("bolts")
-    residency.apply(catalog(bolts=2))
+    apply(residency, catalog(bolts=1))
+    taken = find(residency, "bolts")
+    apply(residency, catalog(bolts=2))
     assert (taken.version, taken.labels, taken.digest) == (1, ("bolts-1",), "bolts-1")
 
 
@@ -257,7 +256,7 @@ def rollout(canary: Canary | None = None, shadow: int | None = None, version: in
 
 
 def test_any_version_of_the_catalog_can_be_asked_for(residency: Residency, load: Loader):
-    residency.apply(rollout())
+    apply(residency, rollout())
     assert load.loads == {"bolts-1": 1}, "the others are loaded when somebody asks"
     for version in (3, 1, 4, 3):
         served = find(residency, "bolts", version=version)
@@ -269,7 +268,7 @@ def test_any_version_of_the_catalog_can_be_asked_for(residency: Residency, load:
 
 
 def test_a_version_that_cannot_be_loaded_is_refused_with_the_cause(residency: Residency, load: Loader):
-    residency.apply(rollout())
+    apply(residency, rollout())
     load.errors["bolts-2"] = ArtifactError("its scores are off")
     for _ in range(3):
         refusal = find(residency, "bolts", version=2)
@@ -280,14 +279,14 @@ def test_a_version_that_cannot_be_loaded_is_refused_with_the_cause(residency: Re
 
 
 def test_a_task_that_is_not_in_the_catalog_costs_nothing(residency: Residency, load: Loader):
-    residency.apply(catalog(bolts=1))
+    apply(residency, catalog(bolts=1))
     assert find(residency, "gears").reason == "unknown_task"
     assert find(residency, "gears", version=1).reason == "unknown_task"
     assert load.loads == {"bolts-1": 1}
 
 
 def test_a_canary_answers_for_its_share_and_is_named(residency: Residency, load: Loader):
-    residency.apply(rollout(Canary(version=3, share=0.25)))
+    apply(residency, rollout(Canary(version=3, share=0.25)))
     assert load.loads == {"bolts-1": 1, "bolts-3": 1}
     found = find_for_keys(residency, 400)
     assert all(served.digest == digest("bolts", served.version) for served in found)
@@ -298,16 +297,9 @@ def test_a_canary_answers_for_its_share_and_is_named(residency: Residency, load:
     assert residency.state("bolts").version == 1
 
 
-def test_without_a_key_the_draw_decides_who_answers(load: Loader):
-    draws = iter([0.1, 0.3, 0.2, 0.9])
-    residency = Residency(load, draw=lambda: next(draws))
-    residency.apply(rollout(Canary(version=3, share=0.25)))
-    assert [find(residency, "bolts").version for _ in range(4)] == [3, 1, 3, 1]
-
-
 def test_a_canary_that_cannot_be_loaded_costs_nobody_an_answer(residency: Residency, load: Loader):
     load.errors["bolts-3"] = ArtifactError("changed")
-    residency.apply(rollout(Canary(version=3, share=0.99)))
+    apply(residency, rollout(Canary(version=3, share=0.99)))
     assert {served.version for served in find_for_keys(residency, 50)} == {1}
     assert residency.state("bolts").problem == "canary version 3: changed"
     assert residency.num_problems == 0
@@ -317,18 +309,18 @@ def test_a_canary_that_cannot_be_loaded_costs_nobody_an_answer(residency: Reside
 def test_a_promotion_does_not_load_what_is_in_memory(
     residency: Residency, load: Loader, beside: dict[str, object]
 ):
-    residency.apply(rollout(**beside))
-    residency.apply(rollout(version=3))
+    apply(residency, rollout(**beside))
+    apply(residency, rollout(version=3))
     assert find(residency, "bolts").version == 3
     assert load.loads == {"bolts-1": 1, "bolts-3": 1}
-    residency.apply(rollout(version=1))
+    apply(residency, rollout(version=1))
     assert find(residency, "bolts").version == 1
     assert load.loads == {"bolts-1": 1, "bolts-3": 1}, "what can be asked for stays in memory"
     assert residency.stats().num_swaps == 2
 
 
 def test_only_the_champions_own_answers_have_a_shadow(residency: Residency):
-    residency.apply(rollout(Canary(version=3, share=0.5), shadow=4))
+    apply(residency, rollout(Canary(version=3, share=0.5), shadow=4))
     found = find_for_keys(residency, 40)
     assert {(served.version, served.shadow_version) for served in found} == {(1, 4), (3, None)}
     assert find(residency, "bolts", version=1).shadow_version is None
@@ -336,9 +328,23 @@ def test_only_the_champions_own_answers_have_a_shadow(residency: Residency):
     assert residency.state("bolts").shadow_version == 4
 
 
+@pytest.mark.parametrize("between", [catalog(), catalog(bolts=2)])
+def test_what_failed_is_tried_anew_when_it_is_wanted_again(
+    residency: Residency, load: Loader, between: Catalog
+):
+    load.errors["bolts-1"] = ArtifactError("changed")
+    apply(residency, catalog(bolts=1))
+    assert residency.num_problems == 1
+    apply(residency, between)
+    assert residency.num_problems == 0
+    del load.errors["bolts-1"]
+    apply(residency, catalog(bolts=1))
+    assert find(residency, "bolts").version == 1
+
+
 def test_one_prompt_under_two_tasks_is_two(residency: Residency, load: Loader):
     entries = {task: CatalogEntry(version=1, digest="same") for task in ("bolts", "nuts")}
-    residency.apply(Catalog(entries=entries))
+    apply(residency, Catalog(entries=entries))
     assert [find(residency, task).task for task in entries] == ["bolts", "nuts"]
     assert load.loads == {"same": 2}
 
@@ -346,11 +352,11 @@ def test_one_prompt_under_two_tasks_is_two(residency: Residency, load: Loader):
 def test_what_happens_is_counted(residency: Residency, load: Loader, clock: Clock):
     assert residency.stats().catalog_age_s is None
     load.errors["nuts-1"] = StoreError("down")
-    residency.apply(catalog(bolts=1, nuts=1))
+    apply(residency, catalog(bolts=1, nuts=1))
     clock.now_s += 5.0
     assert residency.stats().catalog_age_s == 5.0
     residency.refresh()
-    residency.apply(catalog(bolts=2, nuts=1))
+    apply(residency, catalog(bolts=2, nuts=1))
     clock.now_s += 2.0
     stats = residency.stats()
     assert (stats.num_loads, stats.num_load_failures, stats.num_swaps, stats.num_evictions) == (2, 1, 1, 0)

@@ -8,11 +8,21 @@ import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.serve import residency as residency_module
+from orchestrator.serve import slot_release
 from orchestrator.serve.engine_api import Ask, Refusal
 from orchestrator.serve.residency import ServedTask
 from orchestrator.store.catalog import Canary, Catalog
 from ship.errors import ArtifactError
-from tests.unit.orchestrator.serve.prompt_pool import PATIENCE_S, catalog, entry, find, held, in_memory, make
+from tests.unit.orchestrator.serve.prompt_pool import (
+    PATIENCE_S,
+    apply,
+    catalog,
+    entry,
+    find,
+    held,
+    in_memory,
+    make,
+)
 
 if TYPE_CHECKING:
     import weakref
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
 
 def test_what_does_not_fit_is_loaded_when_somebody_asks():
     residency, load = make(2)
-    residency.apply(catalog(a=1, b=1, c=1, d=1))
+    apply(residency, catalog(a=1, b=1, c=1, d=1))
     assert in_memory(residency) == {"a", "b"}
     assert residency.num_problems == 0, "they are there for the asking"
     assert residency.stats().num_evictions == 0, "nothing goes for what nobody asked for"
@@ -36,20 +46,19 @@ def test_what_does_not_fit_is_loaded_when_somebody_asks():
 
 def test_a_full_memory_is_found_out_once_and_filled_when_tasks_leave():
     residency, load = make(2)
-    residency.apply(catalog(a=1, b=1, c=1, d=1, e=1))
+    apply(residency, catalog(a=1, b=1, c=1, d=1, e=1))
     assert load.started == {"a-1": 1, "b-1": 1, "c-1": 1}
-    residency.apply(catalog(a=1, b=1, c=1, d=1, e=2))
+    apply(residency, catalog(a=1, b=1, c=1, d=1, e=2))
     assert sum(load.started.values()) == 3
-    residency.apply(catalog(d=1, e=2))
+    apply(residency, catalog(d=1, e=2))
     assert in_memory(residency) == {"d", "e"}
 
 
 def test_what_was_used_last_stays():
     residency, _ = make(3)
-    residency.apply(catalog(a=1, b=1, c=1, d=1))
+    apply(residency, catalog(a=1, b=1, c=1, d=1))
     find(residency, "a")
     residency.state("b")
-    residency.get("b")
     find(residency, "d")
     assert in_memory(residency) == {"a", "c", "d"}, "to look at how a task stands is no use of it"
 
@@ -61,11 +70,11 @@ def test_pinned_champions_never_go_and_others_of_their_task_do():
         "a": entry("a", 1),
         "b": entry("b", 1),
     }
-    residency.apply(Catalog(entries=entries))
+    apply(residency, Catalog(entries=entries))
     find(residency, "line-1", version=2)
     for task in ("a", "b", "a", "b"):
         assert find(residency, task).version == 1
-    assert residency.get("line-1").version == 1
+    assert residency.state("line-1").version == 1
     assert load.loads["line-1-1"] == 1
     assert load.loads["line-1-2"] == 1
     assert in_memory(residency) == {"line-1", "a", "b"}
@@ -73,8 +82,8 @@ def test_pinned_champions_never_go_and_others_of_their_task_do():
 
 def test_a_pinned_champion_that_comes_later_makes_room():
     residency, _ = make(1, pinned=("line-*",))
-    residency.apply(catalog(a=1))
-    residency.apply(catalog(**{"a": 1, "line-1": 1}))
+    apply(residency, catalog(a=1))
+    apply(residency, catalog(**{"a": 1, "line-1": 1}))
     assert in_memory(residency) == {"line-1"}
     refusal = find(residency, "a")
     assert (refusal.reason, "do not fit" in refusal.detail) == ("not_loaded", True)
@@ -82,10 +91,10 @@ def test_a_pinned_champion_that_comes_later_makes_room():
 
 def test_a_swap_lets_others_go_but_not_the_version_that_answers():
     residency, load = make(2)
-    residency.apply(catalog(a=1, b=1))
+    apply(residency, catalog(a=1, b=1))
     find(residency, "b")
-    residency.apply(catalog(a=2, b=1))
-    assert residency.get("a").version == 2
+    apply(residency, catalog(a=2, b=1))
+    assert residency.state("a").version == 2
     assert load.pool.used_bytes == 1
     assert find(residency, "b").version == 1
     assert residency.stats().num_swaps == 1
@@ -93,8 +102,8 @@ def test_a_swap_lets_others_go_but_not_the_version_that_answers():
 
 def test_a_swap_without_room_for_both_keeps_the_old_version_and_says_so():
     residency, load = make(1)
-    residency.apply(catalog(a=1))
-    residency.apply(catalog(a=2))
+    apply(residency, catalog(a=1))
+    apply(residency, catalog(a=2))
     assert find(residency, "a").version == 1
     assert "do not fit" in residency.state("a").problem
     assert load.loads == {"a-1": 1}
@@ -102,43 +111,43 @@ def test_a_swap_without_room_for_both_keeps_the_old_version_and_says_so():
 
 def test_an_old_version_that_gave_way_comes_back_while_its_successor_is_bad():
     residency, load = make(1)
-    residency.apply(catalog(a=1, b=1))
+    apply(residency, catalog(a=1, b=1))
     load.errors["a-2"] = ArtifactError("changed")
-    residency.apply(catalog(a=2, b=1))
+    apply(residency, catalog(a=2, b=1))
     assert find(residency, "b").version == 1
-    assert residency.get("a") is None
+    assert residency.state("a").version is None
     assert find(residency, "a").version == 1
     assert residency.state("a").problem == "changed"
 
 
 def test_an_old_version_that_comes_back_by_its_number_does_not_stay_champion():
     residency, load = make(2)
-    residency.apply(catalog(a=1, b=1, c=1))
+    apply(residency, catalog(a=1, b=1, c=1))
     for task in ("b", "c"):
         find(residency, task)
     promoted = entry("a", 2, others={1: "a-1"})
-    residency.apply(Catalog(entries={**catalog(b=1, c=1).entries, "a": promoted}))
+    apply(residency, Catalog(entries={**catalog(b=1, c=1).entries, "a": promoted}))
     assert load.loads["a-2"] == 0, "nobody asked for it, and there is no room"
     assert find(residency, "a", version=1).version == 1
     assert find(residency, "a").version == 1
-    residency.apply(Catalog(entries={**catalog(b=1, c=1).entries, "a": promoted}))
+    apply(residency, Catalog(entries={**catalog(b=1, c=1).entries, "a": promoted}))
     assert find(residency, "a").version == 2
 
 
 def test_a_prompt_in_use_lives_until_its_request_is_done(monkeypatch: pytest.MonkeyPatch):
     residency, load = make(1)
-    residency.apply(catalog(a=1, b=1))
+    apply(residency, catalog(a=1, b=1))
     taken = [find(residency, "a")]
     waiting = threading.Event()
-    wait = residency_module._wait_until_released
+    wait = slot_release.wait_until_released
 
     def note_and_wait(slot: "weakref.ref[Slot]") -> None:
         assert slot() is not None
         waiting.set()
         wait(slot)
 
-    monkeypatch.setattr(residency_module, "_wait_until_released", note_and_wait)
-    monkeypatch.setattr(residency_module, "_RELEASE_WAIT_S", PATIENCE_S)
+    monkeypatch.setattr(residency_module, "wait_until_released", note_and_wait)
+    monkeypatch.setattr(slot_release, "RELEASE_WAIT_S", PATIENCE_S)
 
     async def ask() -> ServedTask | Refusal:
         found = asyncio.create_task(residency.find(Ask(task="b")))
@@ -154,7 +163,7 @@ def test_a_prompt_in_use_lives_until_its_request_is_done(monkeypatch: pytest.Mon
 
 def test_a_load_holds_up_only_its_own_task():
     residency, load = make(2)
-    residency.apply(catalog(a=1, b=1, c=1))
+    apply(residency, catalog(a=1, b=1, c=1))
 
     async def ask() -> list[ServedTask | Refusal]:
         with held(load, "c") as gate:
@@ -173,7 +182,7 @@ def test_a_load_holds_up_only_its_own_task():
 def test_who_waits_is_not_behind_what_is_loaded_in_advance():
     residency, load = make(10)
     with held(load, "a"):
-        residency.apply(catalog(a=1, b=1, c=1), wait=False)
+        residency.apply(catalog(a=1, b=1, c=1))
         assert find(residency, "c").digest == "c-1"
         assert load.started["b-1"] == 0, "its turn comes after a"
     assert find(residency, "b").digest == "b-1"
@@ -182,9 +191,9 @@ def test_who_waits_is_not_behind_what_is_loaded_in_advance():
 
 def test_who_asks_for_what_is_loaded_in_advance_gets_room_for_it():
     residency, load = make(1)
-    residency.apply(catalog(a=1))
+    apply(residency, catalog(a=1))
     with held(load, "b") as gate:
-        residency.apply(catalog(a=1, b=1), wait=False)
+        residency.apply(catalog(a=1, b=1))
         while not load.started["b-1"]:
             pass
 
@@ -203,7 +212,7 @@ def test_patience_ends_before_the_load_and_the_load_goes_on(limit: str):
     residency, load = make(10, load_wait_s=0.02 if limit == "load_wait_s" else PATIENCE_S)
     patience_s = 0.02 if limit == "patience_s" else PATIENCE_S
     with held(load, "a"):
-        residency.apply(catalog(a=1), wait=False)
+        residency.apply(catalog(a=1))
         refusal = asyncio.run(residency.find(Ask(task="a"), patience_s))
         assert (refusal.reason, "still being loaded" in refusal.detail) == ("not_loaded", True)
     assert find(residency, "a").version == 1
@@ -215,7 +224,7 @@ def test_a_request_that_is_cancelled_leaves_the_load_to_others():
 
     async def ask() -> ServedTask | Refusal:
         with held(load, "a") as gate:
-            residency.apply(catalog(a=1), wait=False)
+            residency.apply(catalog(a=1))
             first, second = (asyncio.create_task(residency.find(Ask(task="a"))) for _ in range(2))
             await asyncio.sleep(0.01)
             first.cancel()
@@ -233,7 +242,7 @@ def test_everybody_who_waits_for_a_load_that_fails_is_told_why():
 
     async def ask() -> list[ServedTask | Refusal]:
         with held(load, "a") as gate:
-            residency.apply(catalog(a=1), wait=False)
+            residency.apply(catalog(a=1))
             found = [asyncio.create_task(residency.find(Ask(task="a"))) for _ in range(5)]
             await asyncio.sleep(0.01)
             gate.set()
@@ -246,10 +255,10 @@ def test_everybody_who_waits_for_a_load_that_fails_is_told_why():
 def test_a_task_that_left_the_catalog_while_it_was_loaded_is_not_kept():
     residency, load = make(10)
     with held(load, "a"):
-        residency.apply(catalog(a=1), wait=False)
+        residency.apply(catalog(a=1))
         while not load.started["a-1"]:
             pass
-        residency.apply(catalog(b=1), wait=False)
+        residency.apply(catalog(b=1))
     assert find(residency, "b").version == 1
     # The load of a has one thread with b's, and was before it.
     assert load.loads["a-1"] == 1

@@ -13,7 +13,7 @@ from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Ask
 from orchestrator.serve.residency import PromptRef, Residency, ServedTask
 from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
-from tests.unit.orchestrator.serve.prompt_pool import PATIENCE_S, Loader, Pool, entry, find
+from tests.unit.orchestrator.serve.prompt_pool import PATIENCE_S, Loader, Pool, apply, entry, find
 
 NUM_TASKS, NUM_VERSIONS, CAPACITY, NUM_STEPS = 8, 4, 24, 250
 
@@ -24,14 +24,12 @@ class Walk:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.load = Loader(Pool(CAPACITY), num_bytes=lambda ref: 1 + ref.version)
-        # Without a key the champion answers.
         self.residency = Residency(
             self._checked_load,
             3,
             pinned=("t-0",),
             load_wait_s=PATIENCE_S,
             retry_s=0.01,
-            draw=lambda: 0.99,
         )
         self.wanted: dict[str, CatalogEntry] = {}
         self.under_way: Counter[tuple[str, str]] = Counter()
@@ -39,7 +37,7 @@ class Walk:
         self.was_down = False
         self.answered = 0
 
-    def _checked_load(self, ref: PromptRef, make_room: Callable[[], bool]) -> ServedTask:
+    def _checked_load(self, ref: PromptRef, make_room: Callable[[int], bool]) -> ServedTask:
         with self.load.lock:
             self.under_way[ref.key] += 1
             is_down = sum(self.load.loads.values()) % 11 == 10 and not self.was_down
@@ -68,7 +66,7 @@ class Walk:
             digests = {version: f"{task}-{version}" for version in others}
             self.wanted[task] = entry(task, champion, others=digests, canary=canary, shadow=shadow)
         catalog = Catalog(entries=dict(self.wanted))
-        self.residency.apply(catalog, wait=self.random.random() < 0.2)
+        (apply if self.random.random() < 0.2 else Residency.apply)(self.residency, catalog)
 
     async def ask(self, seed: int) -> None:
         """Ask one task again and again."""
@@ -103,6 +101,8 @@ class Walk:
         for task, wanted in self.wanted.items():
             # The store may be down once more, and the version before answers while it is.
             assert any(self.is_answered_by(task, wanted.version) for _ in range(100))
+        states = self.residency.states()
+        assert self.residency.num_served == sum(state.version is not None for state in states)
         stats = self.residency.stats()
         assert stats.num_loads == sum(self.load.loads.values())
 
@@ -130,7 +130,7 @@ def test_whatever_happens_at_once_no_answer_is_mixed_and_nothing_is_loaded_twice
             await promoting
 
     asyncio.run(ask())
-    walk.residency.apply(Catalog(entries=dict(walk.wanted)))
+    apply(walk.residency, Catalog(entries=dict(walk.wanted)))
     assert not walk.doubled
     assert walk.answered > NUM_STEPS
     assert walk.residency.stats().num_evictions > 0

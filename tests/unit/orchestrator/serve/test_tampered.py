@@ -31,6 +31,7 @@ from ship.backbone import Backbone, load_backbone
 from ship.runtime import Runtime
 from tests.factories import write_backbone
 from tests.unit.orchestrator.serve.factory import make_artifact, make_labels
+from tests.unit.orchestrator.serve.prompt_pool import apply
 
 Files = dict[str, bytes]
 NUM_CLASSES = 3
@@ -65,7 +66,7 @@ class Plant:
         return digest
 
     def serve(self, version: int, digest: str) -> None:
-        self.residency.apply(Catalog(entries={"bolts": CatalogEntry(version=version, digest=digest)}))
+        apply(self.residency, Catalog(entries={"bolts": CatalogEntry(version=version, digest=digest)}))
 
     def assert_serves(self, version: int, digest: str, seed: int) -> None:
         """Check that the version answers, with its own labels."""

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from orchestrator.serve import engine
 from orchestrator.serve.app import make_app
 from orchestrator.serve.engine import EngineReplica
 from orchestrator.serve.options import EngineOptions
-from orchestrator.store.catalog import Catalog, CatalogEntry
+from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
 from orchestrator.store.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone
@@ -23,6 +24,7 @@ from ship.explain import explain
 from ship.images import decode_image
 from ship.runtime import Runtime
 from tests.unit.orchestrator.serve.factory import draw_png, make_artifact, make_labels, make_prompt
+from tests.unit.orchestrator.serve.prompt_pool import PATIENCE_S
 
 FIRST, SECOND = draw_png(1), draw_png(2)
 # Batches of other sizes sum in another order.
@@ -132,5 +134,34 @@ def test_an_explanation_is_that_of_the_prompt_that_answers(
         assert other.status_code == 404
         unknown = await client.post("/v1/explain", content=FIRST, headers={**headers, "Ship-Task": "caps"})
         assert unknown.json()["type"].endswith("task-unknown")
+
+    converse(replica, backbone, talk)
+
+
+def test_one_image_gets_one_version_while_a_canary_runs(
+    replica: EngineReplica, backbone: Backbone, tmp_path: Path
+) -> None:
+    store = PromptStore(LocalObjects(tmp_path))
+    catalog, etag = store.read_catalog()
+    second = store.publish("bolts", "3" * 64, make_artifact(backbone, "bolts", seed=3)).digest
+    bolts = replace(catalog.entries["bolts"], others={2: second}, canary=Canary(version=2, share=0.5))
+    store.write_catalog(Catalog(entries={**catalog.entries, "bolts": bolts}), if_match=etag)
+    replica._follower.step()
+    assert replica._residency.wait_loaded(PATIENCE_S)
+
+    async def talk(client: httpx.AsyncClient) -> None:
+        images = [draw_png(seed) for seed in range(20)]
+        versions = [
+            [(await predict(client, "bolts", image))["version"] for _ in range(3)] for image in images
+        ]
+        assert all(len(set(found)) == 1 for found in versions)
+        assert {found[0] for found in versions} == {1, 2}, "all alike by chance: two in a million"
+        named = [
+            await client.post(
+                "/v1/predict", content=image, headers={"Ship-Task": "bolts", "Ship-Key": "line-7"}
+            )
+            for image in images
+        ]
+        assert len({reply.json()["version"] for reply in named}) == 1, "a key that is given decides"
 
     converse(replica, backbone, talk)
