@@ -13,7 +13,7 @@ from orchestrator.serve.decoding import Decoder
 from orchestrator.serve.drain import Drain, DrainGate
 from orchestrator.serve.engine_api import Engine
 from orchestrator.serve.front import Front
-from orchestrator.serve.metrics import CountRequests
+from orchestrator.serve.metrics import CountRequests, Metrics
 from orchestrator.serve.openapi.document import make_document
 from orchestrator.serve.options import Limits
 from orchestrator.serve.paths import BATCH_PATH
@@ -49,13 +49,14 @@ def make_app(
         tokens: Of those who may ask; None lets anybody.
         names_responses: See ``AccessLog``.
     """
-    limits = limits or Limits()
+    limits, metrics = limits or Limits(), Metrics()
     front = Front(
         engine=engine,
         backbone=backbone,
         limits=limits,
         decoder=Decoder(backbone, limits),
-        shadows=Shadows(engine),
+        shadows=Shadows(engine, metrics.observe_comparison),
+        metrics=metrics,
     )
     # Pages of documentation would load their scripts from a foreign host, and the document is our own. A
     # redirect would repeat what a client says its host is.

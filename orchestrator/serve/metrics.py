@@ -49,14 +49,20 @@ class Metrics:
             buckets=_COUNT_BUCKETS,
             registry=self._registry,
         )
-
         self._answers = Counter(
             "ship_answers",
             "Answered rows by task, of tasks that are asked often; the others as other",
             ["task"],
             registry=self._registry,
         )
-        self._task_labels = TaskLabels()
+        self._compared, self._agreed = (
+            Counter(name, f"{meaning}, by task as answers are", ["task"], registry=self._registry)
+            for name, meaning in (
+                ("ship_shadow_compared", "Answers of champions that a shadow was asked for too"),
+                ("ship_shadow_agreed", "Of these, where the shadow had the same label"),
+            )
+        )
+        self._task_labels, self._shadow_labels = TaskLabels(), TaskLabels()
         self._residency = ResidencyMetrics()
         self._registry.register(self._residency)
 
@@ -71,6 +77,12 @@ class Metrics:
         self._stages.labels("forward").observe(answer.forward_s)
         self._batch_rows.observe(answer.batch_rows)
         self._batch_tasks.observe(answer.batch_tasks)
+
+    def observe_comparison(self, answer: Answer, shadow: Answer) -> None:
+        """Note what a champion and its shadow said of one image."""
+        label = self._shadow_labels.label(answer.task)
+        self._compared.labels(label).inc()
+        self._agreed.labels(label).inc(shadow.probabilities[0][0] == answer.probabilities[0][0])
 
     def observe_stages(self, stages_s: Mapping[str, float]) -> None:
         """Note how long the stages of a request took, in seconds."""

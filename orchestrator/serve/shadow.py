@@ -57,6 +57,7 @@ class Shadows:
 
     Args:
         engine: That answers.
+        on_compared: Told the champion's answer and the shadow's of each image that both answered.
         max_under_way: Comparisons at a time; others are left out.
         clock: Seconds that only go up.
     """
@@ -64,10 +65,12 @@ class Shadows:
     def __init__(
         self,
         engine: Engine,
+        on_compared: Callable[[Answer, Answer], None] = lambda answer, shadow: None,
         max_under_way: int = MAX_UNDER_WAY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
+        self._on_compared = on_compared
         self._max_under_way = max_under_way
         self._clock = clock
         self._rests_until_s = 0.0
@@ -88,21 +91,22 @@ class Shadows:
         comparison.add_done_callback(self._under_way.discard)
 
     def describe(self, task: str, shadow_version: int | None) -> dict[str, Any] | None:
-        """How the shadow of a task compares, as plain values; None if it has none."""
+        """How the shadow of a task compares, and with which champion; None if it has none."""
         if shadow_version is None:
             return None
         tally = self._tallies.get(task)
-        if tally is None or tally.shadow_version != shadow_version:
-            return {"version": shadow_version, "compared": 0, "agreed": 0, "mean_difference": None}
+        if tally is not None and tally.shadow_version != shadow_version:
+            tally = None
         return {
             "version": shadow_version,
-            "compared": tally.num_compared,
-            "agreed": tally.num_agreed,
-            "mean_difference": tally.sum_differences / tally.num_compared,
+            "champion": tally and tally.version,
+            "compared": tally.num_compared if tally else 0,
+            "agreed": tally.num_agreed if tally else 0,
+            "mean_difference": tally.sum_differences / tally.num_compared if tally else None,
         }
 
     async def _compare(self, answer: Answer, shadow_version: int, image_3HW: Image) -> None:
-        ask = Ask(task=answer.task, version=shadow_version)
+        ask = Ask(task=answer.task, version=shadow_version, is_background=True)
         try:
             [reply] = await self._engine.predict([image_3HW], [ask], PATIENCE_S)
         except (EngineBusyError, EngineUnavailableError):
@@ -114,6 +118,7 @@ class Shadows:
             return
         if isinstance(reply, Answer):
             self._tallies[answer.task] = self._tally(answer, shadow_version).count(answer, reply)
+            self._on_compared(answer, reply)
         elif reply.reason in ("busy", "late"):
             self._rests_until_s = self._clock() + REST_S
 

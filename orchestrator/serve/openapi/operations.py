@@ -26,7 +26,7 @@ _STATE = {
     "canary": {"version": 4, "share": 0.05},
     "others": [4, 5],
 }
-_SHADOW = {"version": 5, "compared": 0, "agreed": 0, "mean_difference": None}
+_SHADOW = {"version": 5, "champion": None, "compared": 0, "agreed": 0, "mean_difference": None}
 _IMAGE_TYPES = (
     "image/jpeg",
     "image/png",

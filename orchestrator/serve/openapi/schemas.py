@@ -212,6 +212,7 @@ def _shadow() -> dict[str, Any]:
         "description": "A version that is asked beside it, and how the two compare in this process.",
         "properties": {
             "version": _VERSION,
+            "champion": {**_MAYBE_VERSION, "description": "That it was compared with, if it was."},
             "compared": {"type": "integer"},
             "agreed": {"type": "integer"},
             "mean_difference": {
@@ -219,7 +220,7 @@ def _shadow() -> dict[str, Any]:
                 "description": "Of the probability of the champion's label, absolute.",
             },
         },
-        "required": ["version", "compared", "agreed", "mean_difference"],
+        "required": ["version", "champion", "compared", "agreed", "mean_difference"],
         "additionalProperties": False,
     }
 

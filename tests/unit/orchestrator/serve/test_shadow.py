@@ -102,10 +102,10 @@ def test_answers_are_compared_by_label_and_probability():
     assert found["mean_difference"] == pytest.approx((0.2499 + 0.0 + 0.5) / 3)
 
 
-def test_the_shadow_is_asked_by_its_number_without_a_key():
+def test_the_shadow_is_asked_by_its_number_without_a_key_and_nobody_waits():
     engine = Engine()
     compare((answer(), answer(3)), engine=engine)
-    assert engine.asks == [Ask(task="bolts", version=3)]
+    assert engine.asks == [Ask(task="bolts", version=3, is_background=True)]
 
 
 def test_a_label_that_the_shadow_does_not_know_has_no_probability_there():
@@ -115,8 +115,11 @@ def test_a_label_that_the_shadow_does_not_know_has_no_probability_there():
 
 
 def test_counts_begin_anew_when_either_version_changes():
-    shadows = compare((answer(1), answer(3)), (answer(2), answer(3)))
-    assert shadows.describe("bolts", 3)["compared"] == 1
+    shadows = compare((answer(1), answer(3)), (answer(1), answer(3)))
+    assert shadows.describe("bolts", 3)["champion"] == 1
+    shadows = compare((answer(1), answer(3)), (answer(1), answer(3)), (answer(2), answer(3)))
+    found = shadows.describe("bolts", 3)
+    assert (found["champion"], found["compared"]) == (2, 1)
     shadows = compare((answer(1), answer(3)), (answer(1, shadow_version=4), answer(4)))
     assert shadows.describe("bolts", 4)["compared"] == 1
     assert shadows.describe("bolts", 3)["compared"] == 0
@@ -129,6 +132,7 @@ def test_a_task_without_a_shadow_is_not_compared():
     assert shadows.describe("bolts", None) is None
     assert shadows.describe("bolts", 3) == {
         "version": 3,
+        "champion": None,
         "compared": 0,
         "agreed": 0,
         "mean_difference": None,
@@ -235,7 +239,42 @@ def test_the_endpoint_replies_before_the_shadow_does_and_tells_how_they_compare(
 
     before, after = asyncio.run(run())
     assert before["shadow"]["compared"] == 0
-    assert after["shadow"] == {"version": 3, "compared": 1, "agreed": 0, "mean_difference": 0.5}
+    assert after["shadow"] == {
+        "version": 3,
+        "champion": 2,
+        "compared": 1,
+        "agreed": 0,
+        "mean_difference": 0.5,
+    }
     assert "shadow_version" not in after
     for body in (before, after):
         check_schema(body, {"$ref": "#/components/schemas/Task"})
+
+
+def test_comparisons_are_counted_by_task(backbone: Backbone):
+    """The first nine of a task are among the others, as those of tasks that are asked seldom are."""
+
+    async def run() -> list[str]:
+        engine = Engine()
+        transport = httpx.ASGITransport(make_app(engine, backbone.info))
+        async with httpx.AsyncClient(transport=transport, base_url="http://ship") as client:
+            for number in range(12):
+                engine.replies = [answer(bad=0.75), answer(3, bad=0.75 if number % 2 else 0.25)]
+                reply = await client.post(
+                    "/v1/predict",
+                    content=draw_png(),
+                    headers={"Ship-Task": "bolts", "Content-Type": "image/png"},
+                )
+                assert reply.status_code == 200
+                while engine.replies:
+                    await asyncio.sleep(0.001)
+            return (await client.get("/metrics")).text.splitlines()
+
+    lines = asyncio.run(run())
+    for line in (
+        'ship_shadow_compared_total{task="bolts"} 3.0',
+        'ship_shadow_compared_total{task="other"} 9.0',
+        'ship_shadow_agreed_total{task="bolts"} 2.0',
+        'ship_shadow_agreed_total{task="other"} 4.0',
+    ):
+        assert line in lines
