@@ -25,9 +25,11 @@ class Settings:
         store: URL or path of the store of prompts (``SHIP_STORE``, default ``<home>/store``).
         tracking_uri: MLflow's (``MLFLOW_TRACKING_URI``, default sqlite in ``<home>/mlflow.db``).
         ray_address: Cluster to join (``RAY_ADDRESS``); None starts a local Ray.
-        cache: Folder of decoded data on each node (``SHIP_CACHE``, default ``~/.cache/ship``); a leading
-            ``~`` is for each node to expand.
-        cache_bytes: The most that it may hold (``SHIP_CACHE_GB``, default 4); 0 keeps nothing.
+        cache: Folder on each node of decoded data and, below it, of prompts and the last catalog that an
+            endpoint served (``SHIP_CACHE``, default ``~/.cache/ship``); a leading ``~`` is for each node to
+            expand.
+        cache_bytes: The most that decoded data may take there, and the most that prompts may take besides
+            (``SHIP_CACHE_GB``, default 4 for each); 0 keeps nothing.
     """
 
     home: Path

@@ -2,17 +2,18 @@
 
 import logging
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
 import httpx
 import ray
 
-from orchestrator.errors import ObjectConflict, RegistryError, ServeError
+from orchestrator.errors import ObjectConflict, RegistryError, ServeError, StoreError
 from orchestrator.serve.address import check_port_is_free, choose_port, client_url, is_loopback
 from orchestrator.serve.deployments import APPLICATIONS, Plan, close_ingress, deploy, served_tasks
 from orchestrator.serve.engine_api import TaskState
+from orchestrator.serve.kept_catalog import open_kept_catalog
 from orchestrator.serve.options import EngineOptions, Limits
 from orchestrator.serve.poller import reconcile
 from orchestrator.serve.session import ray_session, serve_session
@@ -25,8 +26,9 @@ from ship.backbone import Backbone
 __all__ = ["Endpoint", "start"]
 
 _LISTED_PROBLEMS = 20
-# For the engines to come up with all prompts loaded.
+# For the engines to come up with a catalog.
 _READY_TIMEOUT_S = 180.0
+_FIRST_LOADS_S = 10.0
 _log = logging.getLogger(__name__)
 
 
@@ -116,6 +118,7 @@ def start(
             weights,
         )
         _wait_until_ready(url, is_own=is_own)
+        _wait_until_loaded(url)
         _report_problems(served_tasks(), url)
         stack.callback(close_ingress)
         return Endpoint(url, stack.pop_all())
@@ -145,8 +148,19 @@ def publish_first_catalog(settings: Settings) -> None:
 
     Raises:
         ServeError: MLflow cannot be read, and there is no earlier catalog to serve.
-        StoreError: The store cannot be reached.
+        StoreError: The store cannot be reached, and this machine has kept no catalog of it.
     """
+    try:
+        _publish_catalog(settings)
+    except StoreError as error:
+        options = EngineOptions(cache=settings.cache, cache_bytes=settings.cache_bytes)
+        kept = open_kept_catalog(settings.store, options)
+        if kept is None or kept.read() is None:
+            raise
+        _log.warning("%s; serving the last catalog that this machine has kept until it is back", error)
+
+
+def _publish_catalog(settings: Settings) -> None:
     store = PromptStore(open_objects(settings.store))
     try:
         reconcile(Registry(settings.tracking_uri), store)
@@ -175,6 +189,18 @@ def _wait_until_ready(url: str, *, is_own: bool) -> None:
         time.sleep(0.1)
     hint = "" if is_own else "; the cluster runs Ray Serve already, which listens where it was told to"
     raise ServeError(f"{url}/readyz: not ready after {_READY_TIMEOUT_S:.0f} s: {problem[:500]}{hint}")
+
+
+def _wait_until_loaded(url: str) -> None:
+    """Give the first loads a while, so that what is wrong with prompts is told at the start."""
+    deadline_s = time.monotonic() + _FIRST_LOADS_S
+    while time.monotonic() < deadline_s:
+        # Requests are answered already, so nothing that goes wrong here stops anything.
+        with suppress(httpx.HTTPError, ValueError):
+            reply = httpx.get(f"{url}/readyz", timeout=_FIRST_LOADS_S, trust_env=False)
+            if reply.status_code == 200 and reply.json()["num_loading"] == 0:
+                return
+        time.sleep(0.1)
 
 
 def _report_problems(tasks: list[TaskState], url: str) -> None:

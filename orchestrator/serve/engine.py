@@ -26,6 +26,7 @@ from orchestrator.serve.engine_api import (
 )
 from orchestrator.serve.explaining import Explainer
 from orchestrator.serve.follower import CatalogFollower
+from orchestrator.serve.kept_catalog import open_kept_catalog
 from orchestrator.serve.loader import PromptLoader
 from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.process_log import open_process_log
@@ -77,7 +78,8 @@ class EngineReplica:
             load_wait_s=options.load_wait_s,
             retry_s=options.retry_s,
         )
-        self._follower = CatalogFollower(store, self._residency, poll_s=options.poll_s)
+        kept = open_kept_catalog(store_url, options)
+        self._follower = CatalogFollower(store, self._residency, kept, poll_s=options.poll_s)
         self._explainer = Explainer(self._runtime)
         self._batcher: Batcher[Row, Answer | Refusal] = Batcher(
             self._answer_rows,

@@ -49,14 +49,15 @@ class EngineOptions:
         max_waiting: Rows that wait in one replica; more are refused (429), those of the task that has most.
         poll_s: Between two looks at the catalog.
         retry_s: Until a prompt that could not be fetched is tried again.
-        first_sync_timeout_s: How long a new replica stays out of service to load the catalog.
+        first_sync_timeout_s: How long a new replica stays out of service until it has read a catalog.
         num_loaders: Prompts that are loaded at a time.
         slot_bytes: Device memory for prompts; on a CPU it is taken as prompts come. When it is full, a prompt
             that is asked for takes the place of the ones used longest ago.
         pinned: Patterns of tasks whose champions never give way.
         load_wait_s: How long a request waits at most for its prompt to be loaded.
-        cache: Folder of prompts on this machine, see ``Settings.cache``; None keeps none.
-        cache_bytes: The most that it may hold; 0 keeps none.
+        cache: Folder of prompts and of the last catalog on this machine, see ``Settings.cache``; None keeps
+            none.
+        cache_bytes: The most that the prompts may take; 0 keeps neither.
     """
 
     max_batch_rows: int = 32
