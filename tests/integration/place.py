@@ -12,7 +12,13 @@ from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.recorder import Recorder
 from orchestrator.store.registry import Registry
+from orchestrator.store.versions import VersionInfo
 from tests.unit.orchestrator.store.factory import tune
+
+
+def champions(registry: Registry) -> dict[str, VersionInfo]:
+    """Of all tasks that have one."""
+    return {found.task: found.champion for found in registry.tasks() if found.champion is not None}
 
 
 class Place:

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.store.objects import open_objects
 from tests.console import run_ship
-from tests.integration.place import Place
+from tests.integration.place import Place, champions
 from tests.unit.orchestrator.store.factory import digest_of, make_artifact, make_key
 
 DAYS_S = 3 * 86400
@@ -79,7 +79,7 @@ def test_gc_removes_what_nobody_needs_and_says_how_much(
     assert said["num_bytes"] == swept.orphan_bytes + len(b"state")
     assert {one["kind"] for one in said["garbage"]} == {"artifact", "snapshot"}
     assert not any(swept.orphan in path or "/snapshots/" in path for path in swept.files())
-    digest = swept.place.registry.champions()["bolts"].digest
+    digest = champions(swept.place.registry)["bolts"].digest
     assert digest_of(swept.place.store.fetch(digest)) == digest
     assert swept.run() == 0
     assert "0 objects, 0 bytes removed" in capsys.readouterr().out
@@ -100,7 +100,7 @@ def test_a_registered_version_keeps_its_artifact_without_a_publication(swept: Sw
 
     assert swept.run() == 0
 
-    digest = swept.place.registry.champions()["bolts"].digest
+    digest = champions(swept.place.registry)["bolts"].digest
     assert digest_of(swept.place.store.fetch(digest)) == digest
 
 

@@ -23,6 +23,7 @@ from orchestrator.store.recorder import Recorder
 from orchestrator.store.registry import Registry
 from tests.factories import write_backbone, write_stripes
 from tests.integration.local_services import LocalService
+from tests.integration.place import champions
 from tests.integration.plant import SHIP, Plant
 from tests.unit.orchestrator.store.factory import digest_of, make_artifact, make_key, tune
 
@@ -180,7 +181,7 @@ def test_versions_and_aliases_on_postgres(tracking_uri: str, objects: ObjectStor
     assert champion.source == store.uri(champion.digest or "")
     assert registry.promote("valves").to_version == 2
     assert registry.rollback("valves").to_version == 1
-    assert registry.champions()["valves"].version == 1
+    assert champions(registry)["valves"].version == 1
     with pytest.raises(RegistryError, match="no version 7; it has: 2, 1"):
         registry.promote("valves", 7)
     client = MlflowClient(tracking_uri, tracking_uri)
@@ -198,14 +199,14 @@ def test_what_was_recorded_while_tracking_was_down_is_replayed(
         recorder.handle(tune(store, "pipes", make_key("pipes")))
         waiting = recorder.summary()
     assert waiting.num_records > 0
-    assert "pipes" not in registry.champions()
+    assert "pipes" not in champions(registry)
 
     with Recorder(registry, store, tmp_path / "spool") as successor:
         replayed = successor.replay()
 
     assert replayed.num_records == 0
     digest = store.published("pipes", make_key("pipes")).digest
-    assert registry.champions()["pipes"].digest == digest
+    assert champions(registry)["pipes"].digest == digest
 
 
 @pytest.mark.timeout(TUNE_LIMIT_S + 60)
@@ -233,9 +234,9 @@ def test_tuning_with_both_publishes_records_and_leaves_no_garbage(
     store, registry = PromptStore(objects), Registry(tracking_uri)
     published = store.all_published()
     assert {task for task, _ in published} == {"line-a", "line-b"}
-    champions = registry.champions()
+    crowned = champions(registry)
     for (task, _), publication in published.items():
-        assert champions[task].digest == publication.digest
+        assert crowned[task].digest == publication.digest
         assert registry.version(task, 1).source == publication.uri
     assert list(objects.list("snapshots/")) == []
     assert list((plant.home / "spool").glob("*.jsonl")) == []

@@ -13,7 +13,7 @@ from orchestrator.errors import RegistryError
 from orchestrator.store.recorder import MAX_WRITING_S, NEWS_EVERY_S
 from orchestrator.store.registry import Registry, RegistryDown
 from orchestrator.store.spool import REJECTED
-from tests.integration.place import Place, curves
+from tests.integration.place import Place, champions, curves
 from tests.unit.orchestrator.store.factory import TIME_S, make_event, make_key, tune
 
 # SQLAlchemy 2.1 tells MLflow 3.17 of an option that it will drop.
@@ -153,7 +153,7 @@ def test_many_tasks_are_recorded_in_one_go_and_one_bad_one_stops_nobody(place: P
 
     recorder.handle([*bad, *gone, *good])
 
-    assert set(place.registry.champions()) == {"good"}
+    assert set(champions(place.registry)) == {"good"}
     assert recorder.summary().num_records == len(gone)
     assert "task bad" in (place.folder / "spool" / REJECTED).read_text()
 
@@ -231,11 +231,11 @@ def test_the_driver_is_not_kept_from_its_run_by_much_that_is_to_be_written(place
     recorder = place.recorder(monotonic=lambda: next(clock))
 
     recorder.handle(events)
-    assert 0 < len(place.registry.champions()) < 4
+    assert 0 < len(champions(place.registry)) < 4
     assert list((place.folder / "spool").glob("*.jsonl"))
     recorder.handle([])
 
-    assert len(place.registry.champions()) == 4
+    assert len(champions(place.registry)) == 4
     assert recorder.summary().num_records == 0
 
 
@@ -282,7 +282,7 @@ def test_what_nobody_recorded_is_recorded_from_the_artifact(place: Place) -> Non
     healed = place.state()
     place.recorder().reconcile(published, specs)
 
-    assert set(place.registry.champions()) == {"bolts", "nuts"}
+    assert set(champions(place.registry)) == {"bolts", "nuts"}
     assert [[step for step, _, _ in found["loss"]] for _, _, found in healed["runs"]] == [[1, 2, 3]] * 2
     assert {info["status"] for info, _, _ in healed["runs"]} == {"FINISHED"}
     assert place.state() == healed
