@@ -1,5 +1,8 @@
 """The endpoint on a real Ray Serve, MLflow and store: one start for all of these, in this order."""
 
+import base64
+import json
+import math
 import os
 import signal
 import threading
@@ -14,6 +17,8 @@ import httpx
 import pytest
 import torch
 
+from orchestrator.client import Client, EndpointError, Prediction
+from orchestrator.client_questions import Question
 from orchestrator.settings import Settings
 from orchestrator.store.objects import open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -53,6 +58,7 @@ class Plant:
     store: PromptStore
     registry: Registry
     token: str
+    request_log: Path
     endpoint: Endpoint | None = None
     artifacts: dict[tuple[str, int], dict[str, bytes]] = field(default_factory=dict)
 
@@ -106,12 +112,13 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
         store=store,
         token=make_token(store, "plant", Scope(predict=("*",), metrics=True)),
         registry=Registry(settings.tracking_uri),
+        request_log=folder / "requests.jsonl",
     )
     for seed, task in enumerate(NUM_CLASSES):
         plant.registry.set_champion(task, plant.register(task, seed))
     foreign = plant.register("foreign", 50, write_and_load(folder / "other", seed=1))
     plant.registry.set_champion("foreign", foreign)
-    limits = Limits(max_body_bytes=MAX_BODY_BYTES)
+    limits = Limits(max_body_bytes=MAX_BODY_BYTES, request_log=str(plant.request_log))
     with start(settings, backbone=plant.backbone, port=0, limits=limits) as plant.endpoint:
         yield plant
 
@@ -170,6 +177,68 @@ def test_a_form_is_answered_as_a_raw_body(plant: Plant):
     with plant.client() as client:
         form = client.post("/v1/predict", files={"image": png}, headers={"Ship-Task": "nuts"})
         assert plant.check(form, "nuts", png) == 1
+
+
+def test_a_batch_of_any_tasks_is_answered_item_by_item(plant: Plant):
+    pictures = [draw_png(seed) for seed in range(3)]
+    questions = [Question(task=task, image=png) for png in pictures for task in (*NUM_CLASSES, "sprockets")]
+    with Client(plant.endpoint.url, plant.token) as client:
+        answers = client.predict_batch(questions)
+    for question, answer in zip(questions, answers, strict=True):
+        if question.task == "sprockets":
+            assert isinstance(answer, EndpointError)
+            assert (answer.status, answer.kind) == (404, "unknown-task")
+        else:
+            assert isinstance(answer, Prediction)
+            expected = plant.expected(question.task, 1, question.image)
+            assert (answer.version, answer.probabilities) == (1, pytest.approx(expected, abs=1e-5))
+
+
+def test_where_a_task_looks_is_drawn_and_told_in_numbers(plant: Plant):
+    with Client(plant.endpoint.url, plant.token) as client:
+        found = client.attention("nuts", draw_png())
+        picture = client.explain("nuts", draw_png())
+    assert (found.task, found.version) == ("nuts", 1)
+    patches = [share for row in found.attention for share in row]
+    assert math.fsum(patches) == pytest.approx(1.0, abs=1e-4)
+    assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_the_open_inference_protocol_gives_the_same_answers(plant: Plant):
+    png = draw_png(2)
+    image = {
+        "name": "image",
+        "datatype": "BYTES",
+        "shape": [1],
+        "data": [base64.b64encode(png).decode()],
+    }
+    with plant.client() as client:
+        assert client.get("/v2/health/ready").status_code == 200
+        metadata = client.get("/v2/models/gears").json()
+        reply = client.post("/v2/models/gears/infer", json={"inputs": [image]})
+    assert (metadata["name"], metadata["versions"]) == ("gears", ["1"])
+    assert reply.status_code == 200, reply.text
+    outputs = {output["name"]: output["data"] for output in reply.json()["outputs"]}
+    expected = plant.expected("gears", 1, png)
+    assert sorted(outputs["probabilities"]) == pytest.approx(sorted(expected.values()), abs=1e-5)
+    assert outputs["label"] == [max(expected, key=expected.__getitem__)]
+
+
+def test_each_request_has_a_line_in_the_log_by_the_id_of_its_reply(plant: Plant):
+    with plant.client() as client:
+        given = client.post(
+            "/v1/predict", content=draw_png(), headers={"Ship-Task": "bolts", "X-Request-ID": "r-7"}
+        )
+        made = ask(client, "sprockets", draw_png())
+    assert given.headers["x-request-id"] == "r-7"
+    text = plant.request_log.read_text()
+    lines = {line["request_id"]: line for line in map(json.loads, text.splitlines())}
+    answered, refused = lines["r-7"], lines[made.headers["x-request-id"]]
+    assert (answered["status"], answered["task"], answered["version"]) == (200, "bolts", 1)
+    assert (answered["token"], answered["route"]) == ("plant", "/v1/predict")
+    assert list(answered["stages_s"]) == ["read", "decode", "engine"]
+    assert (refused["status"], refused["version"]) == (404, None)
+    assert plant.token not in text
 
 
 def test_images_of_different_tasks_are_answered_in_one_batch(plant: Plant):
