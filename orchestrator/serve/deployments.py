@@ -27,8 +27,10 @@ _ASK_S = 30.0
 _DRAIN_LOOK_S = 0.2
 _log = logging.getLogger(__name__)
 # Ray's own limits stand above ours, so that it is ours that refuse: with a reason, when to come again, and
-# fairly among tasks. What is between is for requests that are being refused, and for probes.
-_HEADROOM = 1024
+# fairly among tasks. What is between is for requests that are being refused, and for probes. At the door it is
+# little, and as many may wait for it: more than that come faster than they can be refused, and whoever waits
+# in Ray's proxy has memory there and is refused late. Ray's 503 costs less.
+_DOOR_HEADROOM, _ENGINE_HEADROOM = 128, 1024
 # Ray Serve's line for every call in every replica costs a twentieth of an engine's time and says no more than
 # our own request log, which is there for whoever wants one.
 _LOGGING = {"enable_access_log": False}
@@ -131,8 +133,8 @@ def _engine(plan: Plan) -> Any:
     return serve.deployment(
         name="Engine",
         num_replicas=plan.num_replicas,
-        max_ongoing_requests=plan.limits.max_inside + _HEADROOM,
-        max_queued_requests=plan.limits.max_inside + _HEADROOM,
+        max_ongoing_requests=plan.limits.max_inside + _ENGINE_HEADROOM,
+        max_queued_requests=plan.limits.max_inside + _ENGINE_HEADROOM,
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
         ray_actor_options={"num_cpus": plan.reserved_cpus, "num_gpus": plan.reserved_gpus},
@@ -143,8 +145,8 @@ def _engine(plan: Plan) -> Any:
 def _ingress(plan: Plan) -> Any:
     return serve.deployment(
         name="Ingress",
-        max_ongoing_requests=plan.limits.max_inside + _HEADROOM,
-        max_queued_requests=plan.limits.max_inside + _HEADROOM,
+        max_ongoing_requests=plan.limits.max_inside + _DOOR_HEADROOM,
+        max_queued_requests=_DOOR_HEADROOM,
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
         # Reserves nothing: it waits more than it works, and two cores must do for everything.

@@ -3,7 +3,8 @@
 - ``mix``: many tasks by Zipf's law against one task, the same endpoint, interleaved. *Throughput* by clients
   that ask one thing after another; *p99* in an open loop at half of that.
 - ``engine``: throughput over HTTP against the bare runtime in this process on as many threads, at the rows of
-  a full batch; and beside it a Ray Serve app that only reads the body and says ``ok``.
+  a full batch; beside it a Ray Serve app that only reads the body and says ``ok``, and the batch endpoint at
+  32 images a request.
 - ``swap``: promotions in MLflow under an open loop, each reply's labels, version and digest being compared.
 - ``kill``: ``kill -9`` of one of two engines under an open loop whose clients ask again for up to 10 s.
 - ``overload``: five times what the endpoint can do, in an open loop, its answers against a closed loop's.
@@ -16,14 +17,14 @@ own would do.
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from signal import SIGKILL
 from typing import Any
 
 from tests.benchmarks.harness import Case, Ratio, Report
-from tests.benchmarks.serve_load import Load, Request, closed_loop, open_loop, zipf
+from tests.benchmarks.serve_load import Load, Request, batches, closed_loop, open_loop, zipf
 from tests.benchmarks.serve_plant import ServePlant, open_plant, replica_pids, wait_for_replicas
 from tests.benchmarks.serve_rig import (
     Background,
@@ -48,6 +49,8 @@ LEGEND = {
 GOAL_MIX, GOAL_MIX_P99, GOAL_ENGINE, GOAL_OVERLOAD, GOAL_SOAK = 0.95, 1 / 1.5, 0.9, 0.9, 1 / 1.05
 # Of what the endpoint can do: the load under which something is done to it.
 _SHARE = 0.5
+# Of the batch endpoint: images of a request, and requests at a time.
+_BATCH_IMAGES, _BATCH_CLIENTS = 32, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +135,22 @@ def measure_engine(report: Report, sizes: ServeSizes) -> None:
             bare = BareRuntime(plant)
             _warm_up(plant, sizes)
             bare.rate(sizes.round_s / 3)
-            rates: dict[str, list[float]] = {"http": [], "bare": [], "nothing": []}
-            load = Load()
+            rates: dict[str, list[float]] = {"http": [], "batch": [], "bare": [], "nothing": []}
+            pictures, load = make_pictures(_BATCH_IMAGES), Load()
             for _ in range(sizes.rounds):
                 requests = zipf(plant.tasks, make_pictures())
                 load = _closed(plant, requests, sizes, sizes.round_s)
                 rates["http"].append(load.rate)
+                batched = closed_loop(
+                    plant.url,
+                    batches(plant.tasks, pictures),
+                    num_clients=_BATCH_CLIENTS,
+                    duration_s=sizes.round_s,
+                    check=_is_answered,
+                )
+                assert batched.seconds, (batched.statuses, batched.refusals)
+                assert not batched.mixed, batched.mixed[0]
+                rates["batch"].append(batched.rate * _BATCH_IMAGES)
                 rates["bare"].append(bare.rate(sizes.round_s))
                 nothing = closed_loop(
                     nothing_url, requests, num_clients=sizes.num_clients, duration_s=sizes.round_s / 2
@@ -151,11 +164,16 @@ def measure_engine(report: Report, sizes: ServeSizes) -> None:
             {"clients": sizes.num_clients},
             [
                 _ratio("http", "bare", rates["http"], rates["bare"], goal),
+                _ratio("batch", "bare", rates["batch"], rates["bare"], None),
                 _ratio("http", "nothing", rates["http"], rates["nothing"], None),
             ],
-            {row: f"{statistics.median(values):.1f} a second" for row, values in rates.items()}
+            {row: f"{statistics.median(values):.1f} images a second" for row, values in rates.items()}
             | {"http, last round": load.facts()},
         )
+
+
+def _is_answered(reply: Mapping[str, Any], _: Mapping[str, str]) -> bool:
+    return not any("error" in item for item in reply["items"])
 
 
 def measure_swap(report: Report, sizes: ServeSizes) -> None:

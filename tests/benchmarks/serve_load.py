@@ -15,8 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+import httpx
 
-__all__ = ["Load", "Request", "closed_loop", "open_loop", "zipf"]
+from orchestrator.client_questions import Question, batch_form
+
+__all__ = ["Load", "Request", "batches", "closed_loop", "open_loop", "zipf"]
 
 _LONGEST_S = 60.0
 # As the client of ``orchestrator.client`` does: what may pass is asked again.
@@ -29,12 +32,16 @@ class Request:
     """What is sent.
 
     Attributes:
-        task: That is asked.
-        content: An image file.
+        task: That is asked; None if the content says so.
+        content: An image file, or a form.
+        path: Where it is sent.
+        content_type: Of the content.
     """
 
-    task: str
+    task: str | None
     content: bytes
+    path: str = "/v1/predict"
+    content_type: str = "image/jpeg"
 
 
 @dataclass
@@ -107,6 +114,22 @@ def zipf(tasks: Sequence[str], contents: Sequence[bytes], seed: int = 0) -> Iter
     while True:
         for task in chance.choices(tasks, cum_weights=weights, k=1000):
             yield Request(task=task, content=contents[chance.randrange(len(contents))])
+
+
+def batches(tasks: Sequence[str], contents: Sequence[bytes]) -> Iterator[Request]:
+    """Batch requests without end, each about all images, one task after the other."""
+    questions = [
+        Question(task=tasks[number % len(tasks)], image=content) for number, content in enumerate(contents)
+    ]
+    form = httpx.Request("POST", "http://unused", files=batch_form(questions))
+    yield from itertools.repeat(
+        Request(
+            task=None,
+            content=form.read(),
+            path="/v1/predict:batch",
+            content_type=form.headers["Content-Type"],
+        )
+    )
 
 
 def open_loop(
@@ -186,11 +209,13 @@ async def _ask(
     check: Check | None,
     patience_s: float,
 ) -> None:
-    headers = {"Ship-Task": request.task, "Content-Type": "image/jpeg"}
+    headers = {"Content-Type": request.content_type}
+    if request.task is not None:
+        headers["Ship-Task"] = request.task
     while True:
         status, body = 0, b""
         try:
-            async with session.post(f"{url}/v1/predict", data=request.content, headers=headers) as reply:
+            async with session.post(f"{url}{request.path}", data=request.content, headers=headers) as reply:
                 status, body, found = reply.status, await reply.read(), reply.headers
         except (aiohttp.ClientError, TimeoutError):
             status = 0

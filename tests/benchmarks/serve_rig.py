@@ -149,6 +149,6 @@ def memory_bytes() -> int:
     return sum(resident_bytes(replica_pids(part)) for part in _PROCESSES)
 
 
-def make_pictures() -> list[bytes]:
+def make_pictures(number: int = 8) -> list[bytes]:
     """Files such as a camera makes."""
-    return [draw_jpeg(seed) for seed in range(8)]
+    return [draw_jpeg(seed) for seed in range(number)]
