@@ -47,11 +47,20 @@ class BatchWait:
     @property
     def fixed_s(self) -> float:
         """Of a pass, however few rows it has: by least squares; 0 while all passes were alike."""
+        return self._line()[0]
+
+    def expected_s(self, num_rows: int) -> float:
+        """How long a pass of so many rows takes, as far as is known; 0 before the first."""
+        fixed_s, per_row_s = self._line()
+        return fixed_s + num_rows * per_row_s
+
+    def _line(self) -> tuple[float, float]:
+        """Seconds of a pass, and of each of its rows."""
         spread = self._weight * self._rows2 - self._rows * self._rows
         if spread <= 1e-6 * self._weight * self._rows2:
-            return 0.0
-        per_row_s = (self._weight * self._product - self._rows * self._seconds) / spread
-        return max(0.0, (self._seconds - max(0.0, per_row_s) * self._rows) / self._weight)
+            return 0.0, self._seconds / self._rows if self._rows else 0.0
+        per_row_s = max(0.0, (self._weight * self._product - self._rows * self._seconds) / spread)
+        return max(0.0, (self._seconds - per_row_s * self._rows) / self._weight), per_row_s
 
     def pause_s(self, now_s: float, began_s: float) -> float:
         """How long to wait for the next row from now on; 0 to go.

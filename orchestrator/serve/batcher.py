@@ -87,7 +87,7 @@ class Batcher(Generic[Row, Reply]):
         Args:
             task: Whose turn the row takes.
             row: To be answered.
-            patience_s: Until the answer must have begun.
+            patience_s: Until the answer must be there.
 
         Raises:
             QueueFullError: There was no room, or others had more right to it.
@@ -141,16 +141,23 @@ class Batcher(Generic[Row, Reply]):
                 return
 
     def _take(self) -> list[_Waiting[Row, Reply]]:
+        """The next batch. What would come too late for who asks is not begun: it costs others their turn."""
         batch: list[_Waiting[Row, Reply]] = []
+        late: list[_Waiting[Row, Reply]] = []
         now_s = self._clock()
+        end_s = now_s + self._wait.expected_s(min(len(self._queue), self._max_rows))
         while len(self._queue) and len(batch) < self._max_rows:
             waiting = self._queue.take()
-            if waiting.reply.done():
-                continue
-            if waiting.deadline_s < now_s:
-                waiting.reply.set_exception(LateError())
-                continue
-            batch.append(waiting)
+            if not waiting.reply.done():
+                (late if waiting.deadline_s < end_s else batch).append(waiting)
+        if late and not batch:
+            # Passes may have become faster, which nobody would learn without one.
+            likeliest = max(late, key=lambda waiting: waiting.deadline_s)
+            if likeliest.deadline_s >= now_s:
+                late.remove(likeliest)
+                batch.append(likeliest)
+        for waiting in late:
+            waiting.reply.set_exception(LateError())
         return batch
 
     async def _answer_batch(self, batch: list[_Waiting[Row, Reply]]) -> None:

@@ -27,8 +27,8 @@ _ASK_S = 30.0
 _DRAIN_LOOK_S = 0.2
 _log = logging.getLogger(__name__)
 # Ray's own limits stand above ours, so that it is ours that refuse: with a reason, when to come again, and
-# fairly among tasks. What is between is for requests that are being refused, and for probes. At the door it is
-# little, and as many may wait for it: more than that come faster than they can be refused, and whoever waits
+# fairly among tasks. What is between is for requests that are being refused, and for probes. At the door it
+# is little, and as many may wait for it: more than that come faster than they can be refused, and who waits
 # in Ray's proxy has memory there and is refused late. Ray's 503 costs less.
 _DOOR_HEADROOM, _ENGINE_HEADROOM = 128, 1024
 # Ray Serve's line for every call in every replica costs a twentieth of an engine's time and says no more than

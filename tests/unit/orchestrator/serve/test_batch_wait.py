@@ -20,6 +20,14 @@ def test_the_fixed_part_of_a_pass_is_found():
     assert seen(0.001, fixed_s=0.0).fixed_s == pytest.approx(0.0, abs=1e-6)
 
 
+def test_how_long_a_pass_will_take_is_told_by_its_rows():
+    assert seen(0.001, fixed_s=0.007, per_row_s=0.002).expected_s(16) == pytest.approx(0.039, rel=1e-3)
+    wait = BatchWait(0.010)
+    assert wait.expected_s(16) == 0.0
+    wait.note_pass(4, 0.2)
+    assert wait.expected_s(8) == pytest.approx(0.4)
+
+
 def test_nothing_is_known_at_first_and_nobody_waits():
     wait = BatchWait(0.010)
     assert wait.pause_s(0.0, 0.0) == 0.0

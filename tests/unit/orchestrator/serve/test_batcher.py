@@ -107,6 +107,34 @@ def test_a_row_whose_time_is_up_is_told_so_and_takes_no_place():
     play(scene)
 
 
+def test_what_would_come_too_late_is_not_begun_unless_nothing_else_waits():
+    async def scene() -> None:
+        now_s = 0.0
+        passes: list[list[str]] = []
+
+        async def answer(rows: list[str]) -> list[str]:
+            nonlocal now_s
+            passes.append(rows)
+            await asyncio.sleep(0)
+            now_s += 4.0 * len(rows)
+            return rows
+
+        batcher: Batcher[str, str] = Batcher(
+            answer, max_rows=4, max_waiting=8, max_wait_s=0.0, clock=lambda: now_s
+        )
+        assert await ask(batcher, "a1") == "a1"
+        hasty, patient = await asyncio.gather(
+            ask(batcher, "b1", patience_s=7.0), ask(batcher, "c1", patience_s=20.0), return_exceptions=True
+        )
+        assert isinstance(hasty, LateError)
+        assert patient == "c1"
+        # A pass alone is the only way to learn that passes are faster now.
+        assert await ask(batcher, "d1", patience_s=1.0) == "d1"
+        assert passes == [["a1"], ["c1"], ["d1"]]
+
+    play(scene)
+
+
 def test_who_hangs_up_is_not_answered():
     async def scene() -> None:
         engine = Engine(is_open=False)
