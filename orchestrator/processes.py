@@ -1,10 +1,14 @@
 """Processes that somebody started for us, found by a word in their command line, and their end."""
 
+import logging
+from collections.abc import Callable
 from contextlib import suppress
 
 import psutil
 
-__all__ = ["end_processes", "find_processes"]
+__all__ = ["end_processes", "find_processes", "start_in_two_tries"]
+
+_log = logging.getLogger(__name__)
 
 
 def find_processes(mark: str) -> list[psutil.Process]:
@@ -25,3 +29,18 @@ def end_processes(processes: list[psutil.Process], patience_s: float = 10.0) -> 
         with suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(alive, timeout=patience_s)
+
+
+def start_in_two_tries(start: Callable[[], object], mark: str) -> None:
+    """Start processes, and once more if that fails: now and then Ray waits for one of its own that has died.
+
+    Args:
+        start: Raises if it fails.
+        mark: Word in the command line of what it starts; what is left of a failure is ended.
+    """
+    try:
+        start()
+    except Exception as error:
+        _log.warning("%s; trying once more", error)
+        end_processes(find_processes(mark))
+        start()

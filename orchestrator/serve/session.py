@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray import serve
 from ray.serve import context as serve_context
 
 from orchestrator.errors import ServeError
-from orchestrator.processes import end_processes, find_processes
+from orchestrator.processes import end_processes, find_processes, start_in_two_tries
 from orchestrator.serve.signals import deferred_signals
 
 __all__ = ["Session", "ray_session", "serve_session"]
@@ -110,31 +111,36 @@ def serve_session(
 
 
 def _connect(address: str | None, folder: str, num_bytes: int) -> None:
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is not None:
-            ray.init(address=address, **quiet)
+            _init(address=address)
         else:
             # Broken off half-way, it would leave processes that nobody knows of.
             with deferred_signals():
-                ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    object_store_memory=_OBJECT_STORE_BYTES + 2 * num_bytes,
-                    _temp_dir=folder,
-                    **quiet,
+                start_in_two_tries(
+                    lambda: _init(
+                        address="local",
+                        include_dashboard=False,
+                        object_store_memory=_OBJECT_STORE_BYTES + 2 * num_bytes,
+                        _temp_dir=folder,
+                    ),
+                    folder,
                 )
-    except (KeyboardInterrupt, SystemExit):
-        # The latter is what Ray's own handler makes of SIGTERM, from the middle of `ray.init` on.
-        ray.shutdown()
-        raise
     # Ray raises whatever came up (RuntimeError, ConnectionError, ValueError, its own): one answer for all.
     except Exception as error:
-        ray.shutdown()
         where = (
             f"RAY_ADDRESS={address}: this Ray cannot be joined" if address else "Ray cannot be started here"
         )
         raise ServeError(f"{where}: {error}; start it, or unset RAY_ADDRESS to have one started") from error
+
+
+def _init(**options: Any) -> None:
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", **options)
+    # SystemExit is what Ray's own handler makes of SIGTERM, from the middle of `ray.init` on.
+    except BaseException:
+        ray.shutdown()
+        raise
 
 
 def _describe(*, is_own: bool) -> Session:

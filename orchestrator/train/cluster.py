@@ -15,7 +15,7 @@ from pathlib import Path
 import ray
 
 from orchestrator.errors import ExecutionError
-from orchestrator.processes import end_processes, find_processes
+from orchestrator.processes import end_processes, find_processes, start_in_two_tries
 from orchestrator.settings import Settings
 
 __all__ = ["Session", "ray_session"]
@@ -115,18 +115,25 @@ def _started(logs: Path, num_workers: int | None) -> Iterator[Session]:
 
 def _start(folder: Path, num_workers: int | None) -> None:
     available = len(os.sched_getaffinity(0))
+
+    def start() -> None:
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_workers if num_workers is not None and num_workers > available else None,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="WARNING",
+                _temp_dir=str(folder),
+            )
+        except Exception:
+            ray.shutdown()
+            raise
+
     try:
-        ray.init(
-            address="local",
-            num_cpus=num_workers if num_workers is not None and num_workers > available else None,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="WARNING",
-            _temp_dir=str(folder),
-        )
+        start_in_two_tries(start, str(folder))
     # As above: any of several exceptions.
     except Exception as error:
-        ray.shutdown()
         raise ExecutionError(f"Ray could not be started here: {error}") from error
 
 

@@ -125,7 +125,9 @@ def open_plant(
     """A plant whose endpoint answers, by default on a folder of its own; everything ends with the block."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ship-serve-")))
-        settings = settings or Settings.from_env({}, home=str(folder / "home"))
+        # Prompts are the same each time, and a machine's own cache would have them already.
+        environment = {"SHIP_CACHE": str(folder / "cache")}
+        settings = settings or Settings.from_env(environment, home=str(folder / "home"))
         plant = ServePlant(name=name, backbone=find_backbone(name, torch.device("cpu")), settings=settings)
         plant.add_tasks(num_tasks)
         plant.endpoint = stack.enter_context(

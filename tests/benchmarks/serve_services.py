@@ -73,7 +73,10 @@ def running_services(folder: Path) -> Iterator[Services]:
     with mock.patch.dict(os.environ, environment):
         services = Services(
             Settings.from_env(
-                {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{tracking_port}"},
+                {
+                    "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{tracking_port}",
+                    "SHIP_CACHE": str(folder / "cache"),
+                },
                 home=str(folder / "home"),
                 store=f"s3://{_BUCKET}",
             ),
