@@ -16,8 +16,7 @@ import pytest
 
 from orchestrator.errors import RegistryError
 from orchestrator.store.registry import Registry, RegistryDown
-from orchestrator.store.versions import Champion
-from tests.integration.place import Place
+from tests.integration.place import Place, champions
 from tests.unit.orchestrator.store.factory import make_key, tune
 
 # SQLAlchemy 2.1 tells MLflow 3.17 of an option that it will drop.
@@ -80,7 +79,7 @@ def test_a_server_records_a_store_on_local_disk(
     # A server takes no path of its client's disk as a source.
     assert champion.source == f"runs:/{champion.run_id}/prompt"
     assert champion.tags["ship.uri"] == place.store.uri(champion.digest)
-    assert registry.champions() == {"bolts": Champion(version=1, digest=champion.digest)}
+    assert champions(registry) == {"bolts": champion}
     assert registry.promote("bolts").to_version == 2
     assert registry.rollback("bolts").to_version == 1
     with pytest.raises(RegistryError, match="no version 7; it has: 2, 1"):
