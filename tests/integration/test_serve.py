@@ -231,8 +231,13 @@ def test_each_request_has_a_line_in_the_log_by_the_id_of_its_reply(plant: Plant)
         )
         made = ask(client, "sprockets", draw_png())
     assert given.headers["x-request-id"] == "r-7"
-    text = plant.request_log.read_text()
-    lines = {line["request_id"]: line for line in map(json.loads, text.splitlines())}
+    # Written when the request is over, which is a moment after its reply is there.
+    wanted, lines, text = {"r-7", made.headers["x-request-id"]}, {}, ""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not wanted <= lines.keys():
+        assert time.monotonic() < deadline_s, text
+        text = plant.request_log.read_text()
+        lines = {line["request_id"]: line for line in map(json.loads, text.splitlines())}
     answered, refused = lines["r-7"], lines[made.headers["x-request-id"]]
     assert (answered["status"], answered["task"], answered["version"]) == (200, "bolts", 1)
     assert answered["route"] == "/v1/predict"
