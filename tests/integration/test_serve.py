@@ -30,6 +30,7 @@ from ship.backbone import Backbone, load_backbone
 from ship.images import decode_image
 from ship.runtime import Runtime
 from tests.factories import write_backbone
+from tests.integration.plant import descendants
 from tests.unit.orchestrator.serve.factory import draw_png, make_artifact
 
 with warnings.catch_warnings():
@@ -142,26 +143,6 @@ def num_rows(client: httpx.Client, max_tasks: str) -> float:
     name = f'ship_batch_tasks_bucket{{le="{max_tasks}"}} '
     page = client.get("/metrics").text.splitlines()
     return sum(float(line.removeprefix(name)) for line in page if line.startswith(name))
-
-
-def descendants() -> dict[int, str]:
-    """Process id to command line of all that this process has started."""
-    parents, names = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (folder / "stat").read_text()
-            names[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        state, parent = stat.rpartition(")")[2].split()[:2]
-        if state != "Z":
-            parents[int(folder.name)] = int(parent)
-    found: dict[int, str] = {}
-    wave = {os.getpid()}
-    while wave:
-        wave = {pid for pid, parent in parents.items() if parent in wave}
-        found |= {pid: names[pid] for pid in wave}
-    return found
 
 
 def test_every_task_answers_as_the_runtime_does(plant: Plant):
@@ -368,7 +349,7 @@ def wait_for_status(client: httpx.Client, status: int) -> None:
 
 
 def test_an_engine_that_is_killed_costs_no_request(plant: Plant):
-    (engine,) = [pid for pid, name in descendants().items() if "ServeReplica:ship:Engine" in name]
+    (engine,) = [pid for pid, name in descendants(os.getpid()) if "ServeReplica:ship:Engine" in name]
     png = draw_png(4)
     num_before = 0
     killed = threading.Event()
@@ -395,10 +376,10 @@ def test_an_engine_that_is_killed_costs_no_request(plant: Plant):
 
 
 def test_nothing_is_left_when_it_stops(plant: Plant):
-    assert any("ServeReplica:ship:Engine" in name for name in descendants().values())
+    assert any("ServeReplica:ship:Engine" in name for _, name in descendants(os.getpid()))
     plant.endpoint.stop()
     deadline_s = time.monotonic() + PATIENCE_S
-    while left := {pid: name for pid, name in descendants().items() if "ray" in name}:
+    while left := {pid: name for pid, name in descendants(os.getpid()) if "ray" in name}:
         assert time.monotonic() < deadline_s, left
         time.sleep(0.1)
     with pytest.raises(httpx.ConnectError):

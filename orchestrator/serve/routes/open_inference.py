@@ -5,7 +5,6 @@ offered. Canaries: all images of a request are answered by one version.
 """
 
 import asyncio
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version as version_of
@@ -15,6 +14,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from orchestrator.serve.access_log import note
+from orchestrator.serve.canary import key_of_image
 from orchestrator.serve.door import (
     KEY_HEADER,
     RAW_TYPES,
@@ -103,7 +103,8 @@ class OpenInferenceRoutes:
         _check_version_header(request)
         _check_content_type(request)
         key = request.headers.get(KEY_HEADER)
-        key = uuid.uuid4().hex if key is None else check_key(key, f"header {KEY_HEADER}")
+        if key is not None:
+            check_key(key, f"header {KEY_HEADER}")
         async with clock.in_time():
             body = await front.read(request, front.limits.max_body_bytes)
             asked = await asyncio.to_thread(
@@ -116,6 +117,8 @@ class OpenInferenceRoutes:
             clock.end_stage("read")
             images = list(asked.pixels) or await self._decode(asked.files)
             clock.end_stage("decode")
+            # One version answers all images of a request: the one that the first would have alone.
+            key = key_of_image(images[0]) if key is None else key
             asks = [Ask(task=task, version=number, key=key, image=place) for place in range(len(images))]
             replies = await front.ask(front.engine.predict(images, asks, clock.remaining_s))
         clock.end_stage("engine")

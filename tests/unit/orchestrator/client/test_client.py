@@ -92,8 +92,9 @@ def test_what_is_no_url_is_refused_before_anything_is_asked(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://[::1]:8000", "HTTPS://Serve.plant/ship/", "http://müller.plant"])
-def test_what_is_a_url_is_taken(url: str) -> None:
-    Client(url).close()
+def test_what_is_a_url_is_taken_without_a_slash_at_its_end(url: str) -> None:
+    with Client(url) as client:
+        assert client.url == url.rstrip("/")
 
 
 def test_a_key_goes_along(client: Client, engine: FakeEngine) -> None:

@@ -8,10 +8,12 @@ import httpx
 import numpy as np
 import pytest
 
+from orchestrator.serve.canary import key_of_image
 from orchestrator.serve.engine_api import Answer, EngineBusyError, Refusal
 from ship.backbone import Backbone
 from ship.images import decode_image
 from tests.unit.orchestrator.serve.caller import PNG, Caller
+from tests.unit.orchestrator.serve.factory import draw_png
 
 INFER = "/v2/models/bolts/infer"
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
@@ -136,11 +138,12 @@ def test_the_answer_names_what_answered_and_repeats_the_id(call: Caller) -> None
     assert [(ask.version, ask.key) for ask in call.engine.asks] == [(2, "k"), (2, "k")]
 
 
-def test_images_of_one_request_have_one_key(call: Caller) -> None:
-    for _ in range(2):
-        call("POST", INFER, json=encoded(PNG, PNG))
-    first, same, second, _ = (ask.key for ask in call.engine.asks)
-    assert first == same != second
+def test_images_of_one_request_have_one_key_which_is_that_of_the_first(call: Caller) -> None:
+    for body in (encoded(PNG, draw_png(1)), encoded(PNG), encoded(draw_png(1), PNG)):
+        outputs(call("POST", INFER, json=body))
+    first, second, alone, *others = (ask.key for ask in call.engine.asks)
+    assert first == second == alone == key_of_image(call.engine.asked[0][0])
+    assert others[0] == others[1] != first
 
 
 def test_a_version_is_named_by_the_path_alone(call: Caller) -> None:
