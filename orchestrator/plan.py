@@ -154,8 +154,12 @@ def make_plan(
     over_budget: list[RefusedTask] = []
     pool = ThreadPoolExecutor(_NUM_THREADS)
     try:
-        summaries = pool.map(_describe, manifest.tasks)
-        for number, (entry, summary) in enumerate(zip(manifest.tasks, summaries, strict=True), start=1):
+        # Threads are for what answers over a network: at many small local files they wait for each other.
+        asked = [
+            pool.submit(_describe, entry) if "://" in entry.source.path else None for entry in manifest.tasks
+        ]
+        for number, (entry, answer) in enumerate(zip(manifest.tasks, asked, strict=True), start=1):
+            summary = _describe(entry) if answer is None else answer.result()
             if isinstance(summary, DataError):
                 broken.append(_refuse(entry, *summary.problems))
             else:

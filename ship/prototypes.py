@@ -5,7 +5,6 @@ Attribute prompts mix them, so they belong to the artifact: without them a promp
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -26,6 +25,9 @@ def find_prototypes(features_ND: Tensor, num_prototypes: int, seed: int) -> Tens
     points_ND = np.unique(features_ND.double().numpy(), axis=0)
     if len(points_ND) <= num_prototypes:
         return torch.from_numpy(points_ND).float()
+    # Takes seconds to import, and only a process that tunes needs it.
+    from sklearn.cluster import KMeans
+
     # One thread: sums in a fixed order, so that a seed repeats bit for bit.
     with threadpool_limits(limits=1):
         means = KMeans(n_clusters=num_prototypes, n_init=1, random_state=seed).fit(points_ND)

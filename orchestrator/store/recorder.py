@@ -133,12 +133,11 @@ class Recorder:
         return self.summary()
 
     def replay(self) -> Backlog:
-        """Take over what dead commands left, and begin to write it; returns what still waits."""
+        """Take over what dead commands left, to be written with what comes; returns what waits."""
         try:
             self._add(self._spool.take_leftovers())
         except OSError as error:
             _logger.warning("records of earlier commands in %s cannot be read: %s", self._spool.folder, error)
-        self._write_waiting(self._waiting, MAX_WRITING_S)
         return self.summary()
 
     def reconcile(

@@ -38,9 +38,12 @@ class Spool:
 
     def append(self, events: Iterable[Event]) -> None:
         """Add events at the end; they are on disk when this returns."""
+        self._append(event.to_json() for event in events)
+
+    def _append(self, lines: Iterable[str]) -> None:
         self._open()
         with self._path.open("ab") as file:
-            _write(file, events)
+            _write(file, lines)
 
     def replace(self, events: Sequence[Event]) -> None:
         """Keep these events only."""
@@ -50,7 +53,7 @@ class Spool:
         self._open()
         temporary = self._path.with_suffix(".tmp")
         with temporary.open("wb") as file:
-            _write(file, events)
+            _write(file, (event.to_json() for event in events))
         os.replace(temporary, self._path)
 
     def take_leftovers(self) -> list[Event]:
@@ -61,10 +64,10 @@ class Spool:
                 continue
             with _claimed(path) as is_mine:
                 if is_mine:
-                    events = self._read(path)
-                    self.append(events)
+                    found = self._read(path)
+                    self._append(found)
                     path.unlink(missing_ok=True)
-                    taken += events
+                    taken += found.values()
         return taken
 
     def set_aside(self, lines: Iterable[str], cause: str) -> Path:
@@ -92,15 +95,17 @@ class Spool:
             self._lock = _lock_path(self._path).open("ab")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
-    def _read(self, path: Path) -> list[Event]:
+    def _read(self, path: Path) -> dict[str, Event]:
+        """Line to event."""
         try:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
-            return []
-        events, unreadable = [], []
+            return {}
+        events: dict[str, Event] = {}
+        unreadable = []
         for line in lines:
             try:
-                events.append(Event.from_json(line))
+                events[line] = Event.from_json(line)
             except (ValueError, TypeError):
                 unreadable.append(line)
         if unreadable:
@@ -110,8 +115,8 @@ class Spool:
         return events
 
 
-def _write(file: IO[bytes], events: Iterable[Event]) -> None:
-    file.writelines(f"{event.to_json()}\n".encode() for event in events)
+def _write(file: IO[bytes], lines: Iterable[str]) -> None:
+    file.writelines(f"{line}\n".encode() for line in lines)
     file.flush()
     os.fsync(file.fileno())
 

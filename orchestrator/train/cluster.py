@@ -24,10 +24,12 @@ __all__ = ["Session", "ray_session"]
 MAX_TEMP_DIR_CHARS = 40
 
 # Ray Train takes these from the driver's environment only. Two seconds between looks at the workers are
-# long where a whole run takes minutes.
+# long where a whole run takes minutes. Its watcher tells workers that call `report()` of a machine that is to
+# be taken away; ours save snapshots anyway, and its process would take a core's seconds while they start.
 _TRAIN_DEFAULTS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from orchestrator.errors import StoreError, StoreFull
 from ship.errors import PackError, ShipError
-from ship.memory import is_out_of_memory
 
 __all__ = ["Failure", "failure_of"]
 
@@ -38,6 +37,9 @@ def failure_of(error: Exception) -> Failure:
     somebody has to make room, and meanwhile nothing of another attempt would be kept. Memory, stores and
     files may be better next time. What we do not know is tried again too, with its traceback kept.
     """
+    # Brings torch, which the ledger's process, that knows failures too, does without.
+    from ship.memory import is_out_of_memory
+
     if isinstance(error, StoreError):
         return Failure(cause=f"the store: {error}", is_retryable=not isinstance(error, StoreFull))
     if isinstance(error, PackError):

@@ -102,17 +102,22 @@ class Job:
         registry = Registry(self.settings.tracking_uri, self.settings.artifact_location)
         recorder = Recorder(registry, store, self.settings.spool)
         specs = [task.spec for task in self.plan.tasks]
-        parameters = {spec.name: _parameters(spec) for spec in specs}
+        spec_of = {spec.name: spec for spec in specs}
         warnings: dict[str, tuple[str, ...]] = {}
         runs: list[TuningRun] = []
         # Unless the run comes to its end, nobody waits for its records: the spool keeps them.
         farewell_s = MAX_FAREWELL_S
+        has_begun = False
 
         def handle(events: Sequence[Event]) -> None:
+            nonlocal has_begun
             folder.log(events)
             warnings.update(_warnings(events))
             runs.extend(_runs(events))
-            recorder.handle(_with_parameters(events, parameters))
+            has_begun = has_begun or bool(events)
+            # Before work has begun, workers that start beside the driver need its cores more than records do.
+            if has_begun:
+                recorder.handle(_with_parameters(events, spec_of))
 
         def show(snapshot: Snapshot) -> None:
             folder.show(snapshot)
@@ -256,10 +261,10 @@ def _warnings(events: Sequence[Event]) -> dict[str, tuple[str, ...]]:
     return {task: warnings for task, warnings in found.items() if warnings}
 
 
-def _with_parameters(events: Sequence[Event], parameters: Mapping[str, Mapping[str, str]]) -> list[Event]:
+def _with_parameters(events: Sequence[Event], spec_of: Mapping[str, TaskSpec]) -> list[Event]:
     """Tell the record of a task that is taken up what it is tuned with, in case it fails."""
     return [
-        replace(event, data={**event.data, "params": parameters[event.task]})
+        replace(event, data={**event.data, "params": _parameters(spec_of[event.task])})
         if event.kind == "leased"
         else event
         for event in events

@@ -226,12 +226,15 @@ class Ledger:
         self._expire()
         return self._log.read(since)
 
-    def snapshot(self, since: int = 0) -> Snapshot:
+    def snapshot(self, since: int | None = None) -> Snapshot:
         """How tasks stand now: all of them, or those to which something happened from a position on."""
         self._expire()
-        changed = (status for name, status in self._status.items() if self._changed.get(name, -1) >= since)
         return Snapshot(
-            tasks=tuple(changed if since else self._status.values()),
+            tasks=tuple(
+                status
+                for name, status in self._status.items()
+                if since is None or self._changed.get(name, -1) >= since
+            ),
             workers=dict(self._seats),
             evicted=frozenset(self._evicted),
             starts_in_vain=self._starts_in_vain,

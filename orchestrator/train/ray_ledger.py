@@ -64,12 +64,12 @@ class LedgerActor:
             return _BLANK
         return self._incarnation, getattr(self._ledger, method)(*args)
 
-    def poll(self, since: int) -> Any:
-        """``read``, and a ``snapshot`` of the same moment, of the tasks to which something happened."""
+    def poll(self, since: int | None) -> Any:
+        """``read``, and a ``snapshot`` of the same moment: of all tasks, or those that changed ``since``."""
         self._called_s = time.monotonic()
         if self._ledger is None:
             return _BLANK
-        events, following = self._ledger.read(since)
+        events, following = self._ledger.read(since or 0)
         return events, following, self._ledger.snapshot(since)
 
     def _watch(self, orphaned_after_s: float) -> None:
@@ -159,7 +159,8 @@ class RayLedger:
 
     def __init__(self, run: str, specs: Sequence["TaskSpec"], policy: LedgerPolicy) -> None:
         self._specs, self._policy = specs, policy
-        self._since = 0
+        # Position up to which `_latest` is known; None for not at all.
+        self._since: int | None = None
         self._num_loads = 0
         self._latest: Snapshot | None = None
         node = ray.get_runtime_context().get_node_id()
@@ -176,7 +177,8 @@ class RayLedger:
             )
             .remote()
         )
-        self._load()
+        # Not waited for: whatever is called next comes after it.
+        self._send_load()
 
     def poll(self) -> tuple[Sequence[Event], Snapshot]:
         """Events since the last poll, which are thereby taken, and how all tasks stand."""
@@ -187,10 +189,10 @@ class RayLedger:
                 answer = _BLANK
             if not isinstance(answer, str):
                 events, following, changed = answer
-                self._latest = _merge(self._latest if self._since else None, changed)
+                self._latest = _merge(None if self._since is None else self._latest, changed)
                 self._since = following
                 return events, self._latest
-            self._since = 0
+            self._since = None
             self._load()
 
     def cancel(self, tasks: Sequence[str]) -> list[str]:
@@ -214,13 +216,18 @@ class RayLedger:
         return list(changed)
 
     def _load(self) -> None:
-        _ask(lambda: self._actor.load.remote(self._specs, self._policy, self._latest, self._num_loads))
+        _ask(self._send_load)
+
+    def _send_load(self) -> Any:
         self._num_loads += 1
+        return self._actor.load.remote(self._specs, self._policy, self._latest, self._num_loads - 1)
 
 
 def _merge(before: Snapshot | None, changed: Snapshot) -> Snapshot:
     """All tasks, from all of them before and those that have changed since."""
     if before is None:
         return changed
+    if not changed.tasks:
+        return replace(changed, tasks=before.tasks)
     tasks = {status.task: status for status in (*before.tasks, *changed.tasks)}
     return replace(changed, tasks=tuple(tasks.values()))

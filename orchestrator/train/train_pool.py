@@ -6,6 +6,7 @@ therefore never called: workers talk to the ledger alone.
 
 from pathlib import Path
 
+import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
@@ -45,7 +46,8 @@ def _make_trainer(config: SeatConfig, size: PoolSize, folder: Path) -> TorchTrai
         resources["GPU"] = 1
     return TorchTrainer(
         _work,
-        train_loop_config={"config": config},
+        # A reference: the controller, which hands it on, would import all that a worker needs to read it.
+        train_loop_config={"config": [ray.put(config)]},
         # No tensor ever goes from worker to worker, and gloo needs no device to say so.
         torch_config=TorchConfig(backend="gloo"),
         scaling_config=ray.train.ScalingConfig(
@@ -67,7 +69,8 @@ def _make_trainer(config: SeatConfig, size: PoolSize, folder: Path) -> TorchTrai
     )
 
 
-def _work(shared: dict[str, SeatConfig]) -> None:
+def _work(shared: dict[str, "list[ray.ObjectRef[SeatConfig]]"]) -> None:
     """What Ray Train runs on each worker."""
     context = ray.train.get_context()
-    work(shared["config"], context.get_world_rank(), context.get_world_size(), str(get_device()))
+    config = ray.get(shared["config"][0])
+    work(config, context.get_world_rank(), context.get_world_size(), str(get_device()))

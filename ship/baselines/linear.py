@@ -4,14 +4,15 @@ Shapes: N images, D width, C classes.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 __all__ = ["LinearProbe", "fit_linear_probe"]
 
@@ -49,6 +50,9 @@ def fit_linear_probe(features_ND: Tensor, labels_N: Tensor, seed: int = 0) -> Li
         labels_N: 0..C-1, each present.
         seed: Of the folds.
     """
+    # Takes seconds to import, and only a process that tunes needs it; below too.
+    from sklearn.preprocessing import StandardScaler
+
     x_ND, y_N = features_ND.double().numpy(), labels_N.numpy()
     scaler = StandardScaler().fit(x_ND)
     x_ND = scaler.transform(x_ND)
@@ -68,7 +72,9 @@ def fit_linear_probe(features_ND: Tensor, labels_N: Tensor, seed: int = 0) -> Li
     )
 
 
-def _fit(x_ND: np.ndarray, y_N: np.ndarray, strength: float) -> LogisticRegression:
+def _fit(x_ND: np.ndarray, y_N: np.ndarray, strength: float) -> "LogisticRegression":
+    from sklearn.linear_model import LogisticRegression
+
     return LogisticRegression(C=strength, max_iter=2000, tol=1e-5).fit(x_ND, y_N)
 
 
@@ -76,6 +82,8 @@ def _choose_strength(x_ND: np.ndarray, y_N: np.ndarray, seed: int) -> float:
     num_folds = min(_NUM_FOLDS, int(np.bincount(y_N).min()))
     if num_folds < 2:
         return 0.1
+    from sklearn.model_selection import StratifiedKFold
+
     folds = StratifiedKFold(n_splits=num_folds, shuffle=True, random_state=seed)
     losses = dict.fromkeys(_STRENGTHS, 0.0)
     for train, held_out in folds.split(x_ND, y_N):

@@ -2,16 +2,24 @@
 
 Life of a data set: ``DataSource`` (settings) -> ``list_items`` (paths, classes, splits; reads no image) ->
 ``describe_data`` (fingerprint; decodes no image) -> ``load_task_data`` (tensors).
+
+What decodes images brings torch, and is imported when it is first asked for: a process that only hands tasks
+on needs no more than their settings.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from ship.data.fingerprint import DataSummary, describe_data, fingerprint_data
 from ship.data.folder import find_folders, path_exists, read_small_file
-from ship.data.inspection import ImageFacts, Inspection, find_near_duplicates, inspect_data
 from ship.data.items import Item, Listing
 from ship.data.listing import list_items
-from ship.data.loading import load_task_data
 from ship.data.source import DataSource
-from ship.data.task_data import Split, TaskData
+
+if TYPE_CHECKING:
+    from ship.data.inspection import ImageFacts, Inspection, find_near_duplicates, inspect_data
+    from ship.data.loading import load_task_data
+    from ship.data.task_data import Split, TaskData
 
 __all__ = [
     "DataSource",
@@ -32,3 +40,21 @@ __all__ = [
     "path_exists",
     "read_small_file",
 ]
+
+_WITH_TORCH = {
+    "ImageFacts": "inspection",
+    "Inspection": "inspection",
+    "Split": "task_data",
+    "TaskData": "task_data",
+    "find_near_duplicates": "inspection",
+    "inspect_data": "inspection",
+    "load_task_data": "loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WITH_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_WITH_TORCH[name]}"), name)
+    globals()[name] = value
+    return value

@@ -17,16 +17,18 @@ def walk_local(top: str) -> tuple[list[str], list[str]]:
     """
     folders: list[str] = []
     files: list[str] = []
-    ancestors: dict[str, frozenset[str]] = {}
+    ancestors: dict[str, frozenset[tuple[int, int]]] = {}
+    start = os.path.join(top, "")
     for parent, child_folders, child_files in os.walk(top, followlinks=True, onerror=_raise):
-        real = os.path.realpath(parent)
+        status = os.stat(parent)
+        itself = (status.st_dev, status.st_ino)
         above = ancestors.get(os.path.dirname(parent), frozenset())
-        if real in above:
+        if itself in above:
             # A link back to a folder that we are in would never end.
             child_folders.clear()
             continue
-        ancestors[parent] = above | {real}
-        prefix = "" if parent == top else os.path.relpath(parent, top).replace(os.sep, "/") + "/"
+        ancestors[parent] = above | {itself}
+        prefix = "" if parent == top else os.path.join(parent, "").removeprefix(start).replace(os.sep, "/")
         child_folders[:] = [name for name in child_folders if not name.startswith(".")]
         folders += [prefix + name for name in child_folders]
         files += [prefix + name for name in child_files]

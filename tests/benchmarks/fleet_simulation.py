@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 from orchestrator.store.local import LocalObjects
@@ -29,16 +30,15 @@ class UnlistedObjects(LocalObjects):
 
 
 class SimulatedTuning:
-    """Publishes one artifact under every task's name and key."""
+    """Publishes one artifact under every task's name and key; the first task waits until it is tuned."""
 
-    def __init__(self, store: PromptStore, files: Mapping[str, bytes]) -> None:
-        self._store, self._files = store, files
-        self._card = json.loads(files[CARD])
+    def __init__(self, backbone: Backbone, store: PromptStore) -> None:
+        self._backbone, self._store = backbone, store
 
     def __call__(self, spec: TaskSpec, hooks: Hooks) -> Outcome:
         for report in json.loads(self._files["record.json"])["history"]:
             hooks.epoch({**report, "lr": report["learning_rate"]})
-        card = {**self._card, "task": spec.name, "task_key": spec.key}
+        card = {**json.loads(self._files[CARD]), "task": spec.name, "task_key": spec.key}
         files = {
             **self._files,
             CARD: json.dumps({**card, "data_fingerprint": spec.data_fingerprint}).encode(),
@@ -51,11 +51,16 @@ class SimulatedTuning:
             created=publication.created,
         )
 
+    @cached_property
+    def _files(self) -> Mapping[str, bytes]:
+        data = make_data(self._backbone, 8, seed=0, num_classes=2)
+        num_attribute = min(10, self._backbone.info.num_tokens)
+        config = TuneConfig(epochs=2, num_attribute=num_attribute, start="published")
+        tuned = tune(self._backbone, data, config)
+        return make_artifact("simulated", "0" * 64, self._backbone, data, tuned)
+
 
 def make_simulated_runner(context: WorkerContext) -> TaskRunner:
-    """Tunes once, in two epochs, for something to publish."""
+    """Takes the place of ``task_runner.make_task_runner``."""
     backbone = Backbone.from_arrays(context.header, context.arrays, device=context.device)
-    data = make_data(backbone, 8, seed=0, num_classes=2)
-    config = TuneConfig(epochs=2, num_attribute=min(10, backbone.info.num_tokens), start="published")
-    files = make_artifact("simulated", "0" * 64, backbone, data, tune(backbone, data, config))
-    return SimulatedTuning(PromptStore(UnlistedObjects(Path(context.store_url))), files)
+    return SimulatedTuning(backbone, PromptStore(UnlistedObjects(Path(context.store_url))))

@@ -202,8 +202,10 @@ def test_what_was_recorded_while_tracking_was_down_is_replayed(
     assert "pipes" not in champions(registry)
 
     with Recorder(registry, store, tmp_path / "spool") as successor:
-        replayed = successor.replay()
+        taken_over = successor.replay()
+        replayed = successor.drain()
 
+    assert taken_over.num_records == waiting.num_records
     assert replayed.num_records == 0
     digest = store.published("pipes", make_key("pipes")).digest
     assert champions(registry)["pipes"].digest == digest

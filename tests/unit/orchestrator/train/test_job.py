@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -74,6 +74,8 @@ class FakePool:
         **options: Any,
     ) -> RunSummary:
         self.asked, self.settings = [spec.name for spec in specs], pool
+        # Nothing has happened while the workers start.
+        on_events(())
         for spec in specs:
             metrics = {"num_train": spec.num_images, "epochs": spec.config.epochs, "tuning_s": self.tuning_s}
             data = {"digest": "0" * 64, "metrics": metrics}
@@ -90,14 +92,16 @@ class FakePool:
 class FakeRecorder:
     """Takes everything and records nothing."""
 
+    handled: ClassVar[list[int]] = []
+
     def __init__(self, *parts: object) -> None:
-        pass
+        self.handled.clear()
 
     def replay(self) -> None:
         pass
 
-    def handle(self, events: object) -> None:
-        pass
+    def handle(self, events: Sequence[Event]) -> None:
+        self.handled.append(len(events))
 
     def reconcile(self, published: object, specs: object) -> None:
         pass
@@ -349,3 +353,8 @@ def test_the_sound_tasks_run_and_every_other_is_reported(plant: Path, pool: Fake
         "empty": f"{plant}/empty",
         "t2": "corrupt",
     }
+
+
+def test_old_records_wait_until_work_has_begun(plant: Path, pool: FakePool) -> None:
+    prepare(plant, rows(2)).run()
+    assert FakeRecorder.handled == [1, 1], "and nothing is asked of it before the first event"

@@ -370,7 +370,8 @@ def test_failed_and_cancelled_tasks_are_taken_up_again_on_request(clock: Clock) 
 def test_a_look_from_a_position_on_shows_what_happened_since(clock: Clock) -> None:
     ledger = make_ledger(clock, "a", "b", "c")
     _, position = ledger.read(0)
-    assert len(ledger.snapshot(position).tasks) == 3, "at the start all of them"
+    assert len(ledger.snapshot().tasks) == 3
+    assert ledger.snapshot(position).tasks == (), "nothing has happened yet"
     take(ledger, "w1")
     _, position = ledger.read(position)
     assert ledger.snapshot(position).tasks == ()
