@@ -54,6 +54,11 @@ class BatchWait:
         fixed_s, per_row_s = self._line()
         return fixed_s + num_rows * per_row_s
 
+    def rows_within(self, seconds: float) -> int | None:
+        """Rows of a pass that takes so long, one at least; None while there is nothing to tell it from."""
+        fixed_s, per_row_s = self._line()
+        return max(1, int((seconds - fixed_s) / per_row_s)) if per_row_s else None
+
     def _line(self) -> tuple[float, float]:
         """Seconds of a pass, and of each of its rows."""
         spread = self._weight * self._rows2 - self._rows * self._rows

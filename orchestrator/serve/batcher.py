@@ -60,6 +60,9 @@ class Batcher(Generic[Row, Reply]):
         answer: Answers a batch, a reply a row. If it raises, every row of the batch gets the error.
         max_rows: Of a batch.
         max_waiting: Rows that may wait. One more pushes out the newest row of the task that has most.
+        max_pass_s: A batch has fewer rows where so many would take longer: whoever comes meanwhile waits for
+            it, and whoever has gone meanwhile is answered in vain.
+        max_queue_s: Fewer rows may wait where so many would wait longer.
         max_wait_s: The most that the first row of a batch waits for others, while nothing else is under way.
         clock: Seconds that only go up.
     """
@@ -71,13 +74,17 @@ class Batcher(Generic[Row, Reply]):
         max_rows: int,
         max_waiting: int,
         max_wait_s: float,
+        max_pass_s: float,
+        max_queue_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._answer = answer
-        self._max_rows = max_rows
+        self._max_rows, self._max_pass_s = max_rows, max_pass_s
+        self._max_waiting, self._max_queue_s = max_waiting, max_queue_s
         self._queue: FairQueue[_Waiting[Row, Reply]] = FairQueue(max_waiting)
         self._wait = BatchWait(max_wait_s)
         self._clock = clock
+        self._is_warm = False
         self._arrived = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
 
@@ -99,6 +106,7 @@ class Batcher(Generic[Row, Reply]):
         reply: asyncio.Future[Timed[Reply]] = asyncio.get_running_loop().create_future()
         waiting = _Waiting(row, now_s, now_s + patience_s, reply)
         self._wait.note_arrival(now_s)
+        self._queue.max_items = self._room()
         left = self._queue.put(task, waiting)
         if left is not None and not left.reply.done():
             left.reply.set_exception(QueueFullError())
@@ -115,6 +123,19 @@ class Batcher(Generic[Row, Reply]):
         if self._queue.remove(task, waiting) and not waiting.reply.done():
             waiting.reply.set_exception(LateError())
 
+    def _num_rows(self) -> int:
+        """Of the next batch, at most."""
+        fitting = self._wait.rows_within(self._max_pass_s)
+        return self._max_rows if fitting is None else min(self._max_rows, fitting)
+
+    def _room(self) -> int:
+        """Rows that may wait."""
+        num_rows = self._num_rows()
+        pass_s = self._wait.expected_s(num_rows)
+        if not pass_s:
+            return self._max_waiting
+        return min(self._max_waiting, max(num_rows, int(self._max_queue_s / pass_s * num_rows)))
+
     async def _run(self) -> None:
         while True:
             await self._gather()
@@ -125,7 +146,8 @@ class Batcher(Generic[Row, Reply]):
     async def _gather(self) -> None:
         """Wait until there is a batch, and for as long as it is worth the while."""
         began_s: float | None = None
-        while len(self._queue) < self._max_rows:
+        num_rows = self._num_rows()
+        while len(self._queue) < num_rows:
             self._arrived.clear()
             pause_s = None
             if len(self._queue):
@@ -144,9 +166,10 @@ class Batcher(Generic[Row, Reply]):
         """The next batch. What would come too late for who asks is not begun: it costs others their turn."""
         batch: list[_Waiting[Row, Reply]] = []
         late: list[_Waiting[Row, Reply]] = []
+        num_rows = min(len(self._queue), self._num_rows())
         now_s = self._clock()
-        end_s = now_s + self._wait.expected_s(min(len(self._queue), self._max_rows))
-        while len(self._queue) and len(batch) < self._max_rows:
+        end_s = now_s + self._wait.expected_s(num_rows)
+        while len(self._queue) and len(batch) < num_rows:
             waiting = self._queue.take()
             if not waiting.reply.done():
                 (late if waiting.deadline_s < end_s else batch).append(waiting)
@@ -172,7 +195,10 @@ class Batcher(Generic[Row, Reply]):
                     waiting.reply.set_exception(error)
             return
         pass_s = self._clock() - start_s
-        self._wait.note_pass(len(batch), pass_s)
+        # The first one warms up what later ones find ready.
+        if self._is_warm:
+            self._wait.note_pass(len(batch), pass_s)
+        self._is_warm = True
         for waiting, reply in pairs:
             if not waiting.reply.done():
                 queue_s = start_s - waiting.arrived_s

@@ -86,6 +86,8 @@ class EngineReplica:
             max_rows=options.max_batch_rows,
             max_waiting=options.max_waiting,
             max_wait_s=options.batch_wait_s,
+            max_pass_s=options.max_pass_s,
+            max_queue_s=options.max_queue_s,
         )
         self._follower.start()
         # A replica gets requests once this returns: one that is restarted under load must know its tasks, but

@@ -14,12 +14,12 @@ class FairQueue(Generic[Item]):
 
     An item is itself and no other, as its hash says, and waits once.
 
-    Args:
-        max_items: That may wait, all tasks together.
+    Attributes:
+        max_items: That may wait, all tasks together; may be changed at any time.
     """
 
     def __init__(self, max_items: int) -> None:
-        self._max_items = max_items
+        self.max_items = max_items
         self._num_items = 0
         # The task whose turn is next comes first; none is empty. Its items, the oldest first: a deque would
         # be searched for what is to leave, and would print what it has not found.
@@ -36,7 +36,7 @@ class FairQueue(Generic[Item]):
         have more (or two tasks would push each other out without end).
         """
         left = None
-        if self._num_items >= self._max_items:
+        if self._num_items >= self.max_items:
             longest = max(self._lines, key=lambda name: len(self._lines[name]), default=task)
             if len(self._lines.get(longest, ())) < len(self._lines.get(task, ())) + 2:
                 return item

@@ -47,6 +47,8 @@ class EngineOptions:
         max_batch_rows: Rows of one forward pass.
         batch_wait_s: The most that a batch waits for more rows; how long it does, is found out.
         max_waiting: Rows that wait in one replica; more are refused (429), those of the task that has most.
+        max_pass_s: Of a forward pass: on a slow device it has fewer rows.
+        max_queue_s: How long a row waits, about: on a slow device fewer may.
         poll_s: Between two looks at the catalog.
         retry_s: Until a prompt that could not be fetched is tried again.
         first_sync_timeout_s: How long a new replica stays out of service until it has read a catalog.
@@ -63,6 +65,8 @@ class EngineOptions:
     max_batch_rows: int = 32
     batch_wait_s: float = 0.005
     max_waiting: int = 256
+    max_pass_s: float = 3.0
+    max_queue_s: float = 20.0
     poll_s: float = 1.0
     retry_s: float = 10.0
     first_sync_timeout_s: float = 60.0

@@ -8,6 +8,8 @@
 - ``swap``: promotions in MLflow under an open loop, each reply's labels, version and digest being compared.
 - ``kill``: ``kill -9`` of one of two engines under an open loop whose clients ask again for up to 10 s.
 - ``overload``: five times what the endpoint can do, in an open loop, its answers against a closed loop's.
+- ``outage``: store and MLflow frozen, twice as long as other loads take, under an open loop on what is in memory;
+  a version that is not is asked for every few seconds.
 - ``soak``: load and promotions for long, and the memory of all of the endpoint's processes.
 
 The clients share the cores with the endpoint, so everything over HTTP is told for less than a machine of its
@@ -25,6 +27,7 @@ from typing import Any
 
 from tests.benchmarks.harness import Case, Ratio, Report
 from tests.benchmarks.serve_load import Load, Request, batches, closed_loop, open_loop, zipf
+from tests.benchmarks.serve_outage import live_through_outage
 from tests.benchmarks.serve_plant import ServePlant, open_plant, replica_pids, wait_for_replicas
 from tests.benchmarks.serve_rig import (
     Background,
@@ -44,6 +47,7 @@ LEGEND = {
     "swap": "promotions under load: requests that failed, and replies that were mixed",
     "kill": "an engine killed under load: requests that failed, and seconds until there are two again",
     "overload": "five times as much as can be done: what is answered, and what memory it takes",
+    "outage": "neither store nor MLflow for a while: what is in memory, and what is not",
     "soak": "load and promotions for long: growth of memory",
 }
 GOAL_MIX, GOAL_MIX_P99, GOAL_ENGINE, GOAL_OVERLOAD, GOAL_SOAK = 0.95, 1 / 1.5, 0.9, 0.9, 1 / 1.05
@@ -247,6 +251,18 @@ def measure_overload(report: Report, sizes: ServeSizes) -> None:
     )
 
 
+def measure_outage(report: Report, sizes: ServeSizes) -> None:
+    """See ``outage`` above."""
+    rate, load, facts = live_through_outage(
+        sizes.backbone,
+        min(sizes.num_tasks, 20),
+        lambda plant: _SHARE * _warm_up(plant, sizes).rate,
+        2.0 * sizes.long_s,
+    )
+    settings = {"open loop, a second": round(rate, 1), "seconds": 2.0 * sizes.long_s}
+    _add(report, sizes, "outage", settings, [], {**load.facts(), "failed": load.num_failed, **facts})
+
+
 def measure_soak(report: Report, sizes: ServeSizes) -> None:
     """See ``soak`` above. The first tenth is not counted: memory settles first."""
     with open_plant(sizes.backbone, min(sizes.num_tasks, 20)) as plant:
@@ -282,6 +298,7 @@ PARTS: dict[str, Callable[[Report, ServeSizes], None]] = {
     "swap": measure_swap,
     "kill": measure_kill,
     "overload": measure_overload,
+    "outage": measure_outage,
     "soak": measure_soak,
 }
 

@@ -28,6 +28,13 @@ def test_how_long_a_pass_will_take_is_told_by_its_rows():
     assert wait.expected_s(8) == pytest.approx(0.4)
 
 
+def test_how_many_rows_a_pass_of_some_seconds_has():
+    wait = seen(0.001, fixed_s=0.007, per_row_s=0.002)
+    assert wait.rows_within(0.040) == 16
+    assert wait.rows_within(0.001) == 1, "a row alone is never refused"
+    assert BatchWait(0.010).rows_within(1.0) is None
+
+
 def test_nothing_is_known_at_first_and_nobody_waits():
     wait = BatchWait(0.010)
     assert wait.pause_s(0.0, 0.0) == 0.0

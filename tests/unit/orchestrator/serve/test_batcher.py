@@ -8,6 +8,10 @@ import pytest
 from orchestrator.serve.batcher import Batcher, LateError, QueueFullError
 
 
+# No device is too slow.
+UNBOUND = {"max_pass_s": 3600.0, "max_queue_s": 3600.0}
+
+
 class Engine:
     """Answers a row with itself, one batch at a time, when it is let; keeps what came together."""
 
@@ -31,7 +35,7 @@ def play(scene: Callable[[], Awaitable[None]]) -> None:
 
 
 def make(engine: Engine, *, max_rows: int = 4, max_waiting: int = 8) -> Batcher[str, str]:
-    return Batcher(engine, max_rows=max_rows, max_waiting=max_waiting, max_wait_s=0.0)
+    return Batcher(engine, max_rows=max_rows, max_waiting=max_waiting, max_wait_s=0.0, **UNBOUND)
 
 
 async def ask(batcher: Batcher[str, str], row: str, patience_s: float = 20.0) -> str:
@@ -120,9 +124,11 @@ def test_what_would_come_too_late_is_not_begun_unless_nothing_else_waits():
             return rows
 
         batcher: Batcher[str, str] = Batcher(
-            answer, max_rows=4, max_waiting=8, max_wait_s=0.0, clock=lambda: now_s
+            answer, max_rows=4, max_waiting=8, max_wait_s=0.0, clock=lambda: now_s, **UNBOUND
         )
+        # The first pass warms up, and tells nothing of those to come.
         assert await ask(batcher, "a1") == "a1"
+        assert await ask(batcher, "a2") == "a2"
         hasty, patient = await asyncio.gather(
             ask(batcher, "b1", patience_s=7.0), ask(batcher, "c1", patience_s=20.0), return_exceptions=True
         )
@@ -130,7 +136,7 @@ def test_what_would_come_too_late_is_not_begun_unless_nothing_else_waits():
         assert patient == "c1"
         # A pass alone is the only way to learn that passes are faster now.
         assert await ask(batcher, "d1", patience_s=1.0) == "d1"
-        assert passes == [["a1"], ["c1"], ["d1"]]
+        assert passes == [["a1"], ["a2"], ["c1"], ["d1"]]
 
     play(scene)
 
@@ -171,7 +177,9 @@ def test_a_wrong_number_of_replies_is_an_error_and_no_end():
         async def answer(rows: list[str]) -> Sequence[str]:
             return replies.pop(0)
 
-        batcher: Batcher[str, str] = Batcher(answer, max_rows=4, max_waiting=4, max_wait_s=0.0)
+        batcher: Batcher[str, str] = Batcher(
+            answer, max_rows=4, max_waiting=4, max_wait_s=0.0, **UNBOUND
+        )
         with pytest.raises(ValueError, match="zip"):
             await ask(batcher, "a1")
         assert await ask(batcher, "a2") == "A2"
@@ -184,7 +192,7 @@ def test_a_batch_waits_for_rows_that_are_on_their_way():
         engine = Engine()
         now_s = 0.0
         batcher: Batcher[str, str] = Batcher(
-            engine, max_rows=4, max_waiting=8, max_wait_s=10.0, clock=lambda: now_s
+            engine, max_rows=4, max_waiting=8, max_wait_s=10.0, clock=lambda: now_s, **UNBOUND
         )
         # Rows come each 0.1 s, and a pass takes 1 s whatever it has: seen by the clock, which stands still.
         for number in range(50):
@@ -199,5 +207,37 @@ def test_a_batch_waits_for_rows_that_are_on_their_way():
         (late,) = await start(batcher, "b2")
         assert await asyncio.gather(early, late) == ["B1", "B2"]
         assert engine.batches[1] == ["b1", "b2"]
+
+    play(scene)
+
+
+def test_on_a_slow_device_a_pass_has_fewer_rows_and_fewer_wait():
+    async def scene() -> None:
+        engine = Engine(is_open=False)
+        batcher: Batcher[str, str] = Batcher(
+            engine, max_rows=4, max_waiting=100, max_wait_s=0.0, max_pass_s=1.0, max_queue_s=2.5
+        )
+        for num_rows in (1, 2, 4):
+            batcher._wait.note_pass(num_rows, 0.1 + 0.4 * num_rows)
+        replies = await start(batcher, "x1")
+        # Two rows take 0.9 s, and 2.5 s are 5 rows.
+        replies += await start(batcher, *(f"a{number}" for number in range(6)), "b1")
+        engine.open.set()
+        found = await asyncio.gather(*replies, return_exceptions=True)
+        assert engine.batches[0] == ["x1"]
+        assert max(len(batch) for batch in engine.batches) == 2
+        assert sum(isinstance(reply, QueueFullError) for reply in found) == 2
+
+    play(scene)
+
+
+def test_a_device_that_is_slower_than_any_limit_still_answers():
+    async def scene() -> None:
+        batcher: Batcher[str, str] = Batcher(
+            Engine(), max_rows=4, max_waiting=100, max_wait_s=0.0, max_pass_s=0.1, max_queue_s=0.1
+        )
+        for num_rows in (1, 2, 4):
+            batcher._wait.note_pass(num_rows, 9.0 * num_rows)
+        assert await ask(batcher, "a1") == "A1"
 
     play(scene)

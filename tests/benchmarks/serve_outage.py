@@ -1,0 +1,114 @@
+"""The endpoint while neither store nor tracking server answers: what is in memory, what is not, and afterwards."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+
+from orchestrator.store.registry import Registry
+from tests.benchmarks.serve_load import Load, open_loop, zipf
+from tests.benchmarks.serve_plant import ServePlant, open_plant
+from tests.benchmarks.serve_rig import make_pictures
+from tests.benchmarks.serve_services import running_services
+
+__all__ = ["live_through_outage"]
+
+# Between two questions about what is not in memory.
+_EVERY_S = 5.0
+_PATIENCE_S = 120.0
+
+
+def live_through_outage(
+    backbone: str, num_tasks: int, find_rate: Callable[[ServePlant], float], duration_s: float
+) -> tuple[float, Load, dict[str, Any]]:
+    """Freeze S3 and MLflow for so long, under an open loop on what is in memory.
+
+    Args:
+        backbone: That serves.
+        num_tasks: That are served, two at least.
+        find_rate: Requests a second for a warm endpoint.
+        duration_s: Of the outage.
+
+    Returns:
+        The rate, the load, and what became of a version that was in nobody's memory.
+    """
+    with (
+        TemporaryDirectory(prefix="ship-outage-") as folder,
+        running_services(Path(folder)) as services,
+        open_plant(backbone, num_tasks, settings=services.settings) as plant,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        rate = find_rate(plant)
+        registry = Registry(plant.settings.tracking_uri)
+        task, promoted = plant.tasks[:2]
+        version = plant.add_version(registry, task, seed=900)
+        registry.set_challenger(task, version)
+        successor = plant.add_version(registry, promoted, seed=901)
+        _seconds_until(lambda: version in _state(plant, task)["others"])
+        with services.down():
+            serving = pool.submit(
+                open_loop,
+                plant.url,
+                zipf(plant.tasks, make_pictures()),
+                rate=rate,
+                duration_s=duration_s,
+                check=plant.is_whole,
+            )
+            refusals = _ask_meanwhile(plant, task, version, serving)
+            load = serving.result()
+        back_s = _seconds_until(lambda: _ask(plant, task, version).status_code == 200)
+        registry.set_champion(promoted, successor)
+        promoted_s = _seconds_until(lambda: _ask(plant, promoted).headers["Ship-Version"] == str(successor))
+        return (
+            rate,
+            load,
+            {
+                "asked meanwhile for what is not in memory": refusals,
+                "seconds until that is served, afterwards": round(back_s, 1),
+                "seconds until a promotion arrives, afterwards": round(promoted_s, 1),
+            },
+        )
+
+
+def _ask_meanwhile(plant: ServePlant, task: str, version: int, serving: Future[Load]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    while not serving.done():
+        reply = _ask(plant, task, version)
+        retry_after = reply.headers.get("Retry-After")
+        found[f"{reply.status_code}, {'no' if retry_after is None else 'with'} Retry-After"] += 1
+        time.sleep(_EVERY_S)
+    return dict(found)
+
+
+def _ask(plant: ServePlant, task: str, version: int | None = None) -> httpx.Response:
+    headers = {"Ship-Task": task, "Content-Type": "image/jpeg"}
+    if version is not None:
+        headers["Ship-Version"] = str(version)
+    return httpx.post(
+        f"{plant.url}/v1/predict",
+        content=make_pictures(1)[0],
+        headers=headers,
+        timeout=_PATIENCE_S,
+        trust_env=False,
+    )
+
+
+def _state(plant: ServePlant, task: str) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(
+        f"{plant.url}/v1/tasks/{task}", trust_env=False, timeout=_PATIENCE_S
+    ).json()
+    return found
+
+
+def _seconds_until(look: Callable[[], bool]) -> float:
+    start_s = time.monotonic()
+    while not look():
+        if time.monotonic() - start_s > _PATIENCE_S:
+            raise TimeoutError(f"it did not come about in {_PATIENCE_S:g} s")
+        time.sleep(0.2)
+    return time.monotonic() - start_s
