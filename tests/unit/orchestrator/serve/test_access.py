@@ -103,6 +103,14 @@ def test_only_a_flag_turns_access_control_off(
     assert [options["auth"] for options in asked] == [auth]
 
 
+def test_the_ingress_of_a_cluster_is_not_for_us_to_choose(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray.plant:6379")
+    assert run_ship(monkeypatch, "serve", "--haproxy") == 1
+    assert "RAY_SERVE_ENABLE_HA_PROXY=1 where that Ray is started" in capsys.readouterr().err
+
+
 def test_ship_serve_without_a_token_says_what_to_do(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -7,7 +7,6 @@ import pytest
 
 from orchestrator.serve.batcher import Batcher, LateError, QueueFullError
 
-
 # No device is too slow.
 UNBOUND = {"max_pass_s": 3600.0, "max_queue_s": 3600.0}
 
@@ -177,9 +176,7 @@ def test_a_wrong_number_of_replies_is_an_error_and_no_end():
         async def answer(rows: list[str]) -> Sequence[str]:
             return replies.pop(0)
 
-        batcher: Batcher[str, str] = Batcher(
-            answer, max_rows=4, max_waiting=4, max_wait_s=0.0, **UNBOUND
-        )
+        batcher: Batcher[str, str] = Batcher(answer, max_rows=4, max_waiting=4, max_wait_s=0.0, **UNBOUND)
         with pytest.raises(ValueError, match="zip"):
             await ask(batcher, "a1")
         assert await ask(batcher, "a2") == "A2"

@@ -1,0 +1,49 @@
+"""Ray Serve's ingress in C: HAProxy, which ``ray[serve]`` brings along, in place of its proxy in Python.
+
+Ray reads whether to use it from the environment when it is imported, and in each process of its own.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.errors import ServeError
+from orchestrator.serve.address import choose_port
+
+__all__ = ["haproxy_ingress"]
+
+_SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
+
+
+@contextmanager
+def haproxy_ingress(address: str | None) -> Iterator[None]:
+    """Have a Ray that is started in the block use it. To be entered before Ray Serve is imported.
+
+    Its files and the two ports on which it tells about itself, without a token and on every interface, are
+    this endpoint's own, so that several run side by side.
+
+    Args:
+        address: Of a cluster to be joined, which was started with an environment of its own.
+
+    Raises:
+        ServeError: There is a cluster to be joined.
+    """
+    if address is not None:
+        raise ServeError(
+            f"--haproxy: the Ray at RAY_ADDRESS={address} has its ingress already; set {_SWITCH}=1 where "
+            "that Ray is started, or unset RAY_ADDRESS to have one started"
+        )
+    with tempfile.TemporaryDirectory(prefix="ship-haproxy-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        os.environ |= {
+            _SWITCH: "1",
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(choose_port("0.0.0.0")),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(choose_port("0.0.0.0")),
+        }
+        yield
