@@ -19,10 +19,10 @@ _SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
 
 @contextmanager
 def haproxy_ingress(address: str | None) -> Iterator[None]:
-    """Have a Ray that is started in the block use it. To be entered before Ray Serve is imported.
+    """Have the Ray that this process starts use it. To be entered before Ray Serve is imported.
 
-    Its files and the two ports on which it tells about itself, without a token and on every interface, are
-    this endpoint's own, so that several run side by side.
+    Its files, and the two ports on which it tells about itself, without a token and on every interface, are
+    this process's own, so that several run side by side; what the environment says already stays.
 
     Args:
         address: Of a cluster to be joined, which was started with an environment of its own.
@@ -37,8 +37,8 @@ def haproxy_ingress(address: str | None) -> Iterator[None]:
         )
     with tempfile.TemporaryDirectory(prefix="ship-haproxy-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        os.environ |= {
-            _SWITCH: "1",
+        os.environ[_SWITCH] = "1"
+        chosen = {
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
@@ -46,4 +46,5 @@ def haproxy_ingress(address: str | None) -> Iterator[None]:
             "RAY_SERVE_HAPROXY_STATS_PORT": str(choose_port("0.0.0.0")),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(choose_port("0.0.0.0")),
         }
+        os.environ |= {name: value for name, value in chosen.items() if name not in os.environ}
         yield
