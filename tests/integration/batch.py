@@ -124,6 +124,10 @@ class Batch:
         found = self._view.snapshot()
         return [] if found is None else [status for status in found[0].tasks if status.state == "leased"]
 
+    def just_begun(self) -> list[TaskStatus]:
+        """Those of them that will be at work for a while."""
+        return [status for status in self.at_work() if status.epoch < EPOCHS / 3]
+
     def half_done(self) -> list[TaskStatus]:
         """Those of them that have a snapshot, and epochs to lose."""
         return [status for status in self.at_work() if WRITTEN < status.epoch < EPOCHS - 1]

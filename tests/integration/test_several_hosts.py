@@ -115,8 +115,9 @@ def hosts_of(log: list[Event]) -> set[str]:
     return {place_of(event.data["worker"])[0] for event in log if event.kind == "leased"}
 
 
-def hosts_at_work(batch: Batch) -> set[str]:
-    return {place_of(status.worker or "")[0] for status in batch.at_work()}
+def hosts_just_begun(batch: Batch) -> set[str]:
+    """Where a task will be at work for a while: what is about to end may have ended when its node does."""
+    return {place_of(status.worker or "")[0] for status in batch.just_begun()}
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
@@ -126,7 +127,7 @@ def test_a_worker_is_killed_a_node_comes_and_another_goes(
     cluster.start_tracking()
     cluster.set_nodes(2)
     first, newcomer = set(cluster.nodes), cluster.spare
-    batch = make_batch(7)
+    batch = make_batch(9)
 
     run = batch.start("--workers", "3", "--executor", executor)
     batch.wait_until("a task is half done", run, batch.half_done)
@@ -137,7 +138,7 @@ def test_a_worker_is_killed_a_node_comes_and_another_goes(
     if executor == "actors":
         # Ray Train lets the new node in at the next start of its workers.
         batch.wait_until("the new node works", run, lambda: newcomer in hosts_of(batch.log()))
-    lost = batch.wait_until("a task is at work", run, lambda: first & hosts_at_work(batch)).pop()
+    lost = batch.wait_until("a task has just begun", run, lambda: first & hosts_just_begun(batch)).pop()
     cluster.lose_node(lost)
     printed = batch.finish(run)
 
