@@ -50,10 +50,12 @@ def make_app(
         names_responses: See ``AccessLog``.
     """
     limits, metrics = limits or Limits(), Metrics()
+    admission = Admission(limits)
     front = Front(
         engine=engine,
         backbone=backbone,
         limits=limits,
+        admission=admission,
         decoder=Decoder(backbone, limits),
         shadows=Shadows(engine, metrics.observe_comparison),
         metrics=metrics,
@@ -64,7 +66,7 @@ def make_app(
     _add_routes(app, front)
     # From the innermost to the outermost: whatever answers is counted, named and logged.
     app.add_middleware(CatchUnexpected)
-    app.add_middleware(AdmissionGate, admission=Admission(front.limits), limits=front.limits)
+    app.add_middleware(AdmissionGate, admission=admission, limits=limits)
     # Strangers take no places from those who may ask.
     app.add_middleware(RequireToken, known=tokens)
     app.add_middleware(DrainGate, drain=drain or Drain())

@@ -18,8 +18,21 @@ Row = TypeVar("Row")
 Reply = TypeVar("Reply")
 
 
+# Of the time until all that waits has had its turn, and of the patience of whoever is turned away: so long
+# his task may stay away, and no turn is wasted.
+_PART_AWAY = 0.25
+
+
 class QueueFullError(Exception):
-    """As many rows wait as may wait, and the row's task has its share of them."""
+    """As many rows wait as may wait, and the row's task has its share of them.
+
+    Args:
+        wait_s: Until the task need not ask again; 0 if that is not known.
+    """
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(wait_s)
+        self.wait_s = wait_s
 
 
 class LateError(Exception):
@@ -109,7 +122,7 @@ class Batcher(Generic[Row, Reply]):
         self._queue.max_items = self._room()
         left = self._queue.put(task, waiting)
         if left is not None and not left.reply.done():
-            left.reply.set_exception(QueueFullError())
+            left.reply.set_exception(QueueFullError(self._time_away_s(left)))
         self._arrived.set()
         timer = asyncio.get_running_loop().call_later(patience_s, self._give_up, task, waiting)
         try:
@@ -135,6 +148,15 @@ class Batcher(Generic[Row, Reply]):
         if not pass_s:
             return self._max_waiting
         return min(self._max_waiting, max(num_rows, int(self._max_queue_s / pass_s * num_rows)))
+
+    def _time_away_s(self, left: _Waiting[Row, Reply]) -> float:
+        """How long the task of a row that had to leave may stay away. The queue does not run dry meanwhile.
+
+        Rows that wait have about as much patience as this one: some may give up before their turn.
+        """
+        num_rows = self._num_rows()
+        drain_s = len(self._queue) / num_rows * self._wait.expected_s(num_rows)
+        return _PART_AWAY * min(drain_s, left.deadline_s - left.arrived_s)
 
     async def _run(self) -> None:
         while True:

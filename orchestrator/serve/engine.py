@@ -150,8 +150,9 @@ class EngineReplica:
         left_s = patience_s - (time.monotonic() - start_s)
         try:
             timed = await self._batcher.submit(ask.task, row, left_s)
-        except QueueFullError:
-            return Refusal(reason="busy", detail=f"too many requests wait, task {ask.task!r} has its share")
+        except QueueFullError as error:
+            detail = f"too many requests wait, task {ask.task!r} has its share"
+            return Refusal(reason="busy", detail=detail, wait_s=error.wait_s)
         except LateError:
             return Refusal(reason="late", detail=f"no turn came within {patience_s:g} s")
         if isinstance(timed.reply, Refusal):

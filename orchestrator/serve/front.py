@@ -1,6 +1,7 @@
 """What all routes share: the way from a request to the engine, and the wording of what comes back."""
 
-from collections.abc import Awaitable, Mapping
+import math
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -8,6 +9,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from orchestrator.serve.access_log import note
+from orchestrator.serve.admission import Admission
 from orchestrator.serve.auth import principal_of
 from orchestrator.serve.decoding import Decoder
 from orchestrator.serve.door import (
@@ -20,6 +22,7 @@ from orchestrator.serve.door import (
 )
 from orchestrator.serve.engine_api import (
     Answer,
+    Ask,
     Engine,
     EngineBusyError,
     EngineUnavailableError,
@@ -49,6 +52,7 @@ class Front:
         engine: That answers.
         backbone: That the engine runs; says how images are resized.
         limits: What the door lets in.
+        admission: Who is let in.
         decoder: Of image files, for all routes.
         shadows: What is compared with a champion's answers.
         metrics: Where it is counted.
@@ -57,6 +61,7 @@ class Front:
     engine: Engine
     backbone: BackboneInfo
     limits: Limits
+    admission: Admission
     decoder: Decoder
     shadows: Shadows
     metrics: Metrics = field(default_factory=Metrics)
@@ -106,6 +111,20 @@ class Front:
         except ImageError as error:
             raise image_problem(error) from error
 
+    async def predict(
+        self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
+    ) -> list[Answer | Refusal]:
+        """What the engine replies. Tasks that it has no room for are turned away at the door for a while.
+
+        Raises:
+            Problem: See ``ask``.
+        """
+        replies = await self.ask(self.engine.predict(images, asks, patience_s))
+        for ask, reply in zip(asks, replies, strict=True):
+            if isinstance(reply, Refusal) and reply.wait_s:
+                self.admission.keep_out(ask.task, reply.wait_s)
+        return replies
+
     async def ask(self, reply: Awaitable[_Reply]) -> _Reply:
         """What the engine replies.
 
@@ -150,7 +169,8 @@ class Front:
             case "not_ready":
                 return self.unavailable("not-ready", "Not ready yet", refusal.detail)
             case "busy":
-                return Problem(429, "busy", "Too many requests", refusal.detail, self._retry_after())
+                waited = self._retry_after(refusal.wait_s)
+                return Problem(429, "busy", "Too many requests", refusal.detail, waited)
             case "late":
                 return Problem(504, "late", "Not in time", refusal.detail)
             case "failed":
@@ -160,8 +180,8 @@ class Front:
         """503, with when to ask again."""
         return Problem(503, kind, title, detail, self._retry_after())
 
-    def _retry_after(self) -> Mapping[str, str]:
-        return {"Retry-After": str(self.limits.retry_after_s)}
+    def _retry_after(self, wait_s: float = 0.0) -> Mapping[str, str]:
+        return {"Retry-After": str(max(self.limits.retry_after_s, math.ceil(wait_s)))}
 
 
 def answer_body(answer: Answer) -> dict[str, Any]:

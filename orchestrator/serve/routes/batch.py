@@ -98,9 +98,7 @@ class BatchRoute:
                 asks.append(Ask(task=item.task, version=item.version, key=item.key, image=place))
         answers: list[Answer | Refusal] = []
         if asks:
-            answers = await self._front.ask(
-                self._front.engine.predict(list(decoded.values()), asks, patience_s)
-            )
+            answers = await self._front.predict(list(decoded.values()), asks, patience_s)
         following = iter(answers)
         return [next(following) if reply is None else reply for reply in replies]
 

@@ -120,7 +120,7 @@ class OpenInferenceRoutes:
             # One version answers all images of a request: the one that the first would have alone.
             key = key_of_image(images[0]) if key is None else key
             asks = [Ask(task=task, version=number, key=key, image=place) for place in range(len(images))]
-            replies = await front.ask(front.engine.predict(images, asks, clock.remaining_s))
+            replies = await front.predict(images, asks, clock.remaining_s)
         clock.end_stage("engine")
         answers = self._all_answers(replies)
         front.metrics.observe_stages(clock.stages_s)

@@ -27,7 +27,7 @@ class PredictRoute:
         clock = self._front.clock(request)
         async with clock.in_time():
             ask, image_3HW = await read_question(self._front, request, clock)
-            [reply] = await self._front.ask(self._front.engine.predict([image_3HW], [ask], clock.remaining_s))
+            [reply] = await self._front.predict([image_3HW], [ask], clock.remaining_s)
         clock.end_stage("engine")
         if isinstance(reply, Refusal):
             raise self._front.refusal_problem(reply)

@@ -20,7 +20,7 @@ def enter(admission: Admission, task: str, times: int) -> int:
 
 def test_one_task_alone_may_have_half_of_the_places(admission: Admission):
     assert enter(admission, "bolts", 10) == 5
-    assert "share" in admission.enter("bolts", 1)
+    assert "share" in admission.enter("bolts", 1).detail
 
 
 def test_floods_leave_room_for_whoever_comes_next(admission: Admission):
@@ -28,7 +28,7 @@ def test_floods_leave_room_for_whoever_comes_next(admission: Admission):
     assert enter(admission, "nuts", 100) == 3
     assert enter(admission, "gears", 100) == 1
     assert admission.enter("caps", 1) is None
-    assert "room" in admission.enter("pins", 1)
+    assert "room" in admission.enter("pins", 1).detail
     assert admission.num_inside == 10
 
 
@@ -44,7 +44,7 @@ def test_who_left_no_longer_counts(admission: Admission):
 
 def test_whoever_fills_the_bytes_gets_half_of_them_too(admission: Admission):
     assert [admission.enter("bolts", 100) is None for _ in range(10)] == [True] * 5 + [False] * 5
-    assert "share" in admission.enter("bolts", 100)
+    assert "share" in admission.enter("bolts", 100).detail
     assert admission.enter("nuts", 100) is None
     for _ in range(5):
         admission.leave("bolts", 100)
@@ -66,7 +66,23 @@ def test_nobody_takes_the_places_of_a_task_that_he_may_not_ask():
 
 def test_bytes_are_bounded_too_but_one_request_gets_through(admission: Admission):
     assert admission.enter("bolts", 5000) is None
-    assert "room" in admission.enter("nuts", 1)
+    assert "room" in admission.enter("nuts", 1).detail
     admission.leave("bolts", 5000)
     assert admission.enter("nuts", 999) is None
-    assert "room" in admission.enter("nuts", 2)
+    assert "room" in admission.enter("nuts", 2).detail
+
+
+def test_a_task_that_there_is_no_room_for_is_kept_out_for_a_while_and_no_other():
+    now_s = 100.0
+    admission = Admission(Limits(), clock=lambda: now_s)
+    admission.keep_out("bolts", 4.0)
+    admission.keep_out("nuts", 1.0)
+    now_s = 102.0
+    busy = admission.enter("task 'bolts'", 1)
+    assert (busy.wait_s, "share" in busy.detail) == (2.0, True)
+    assert admission.enter("task 'nuts'", 1) is None
+    assert admission.enter("task 'gears'", 1) is None
+    now_s = 104.0
+    assert admission.enter("task 'bolts'", 1) is None
+    admission.keep_out("caps", 1.0)
+    assert list(admission._kept_out) == ["task 'caps'"], "of the others nothing is kept"

@@ -83,6 +83,18 @@ def test_refusals_of_the_engine(call: Caller, reason: str, status: int, kind: st
     assert ("retry-after" in reply.headers) == (status in (429, 503))
 
 
+def test_a_task_that_the_engine_has_no_room_for_is_refused_before_its_images_are_read(call: Caller):
+    call.engine.refusal = Refusal(reason="busy", detail="full", wait_s=60.0)
+    assert call.predict().headers["retry-after"] == "60"
+    call.engine.refusal = None
+    for reply in (call.predict(b"no image"), call("POST", "/v2/models/bolts/infer", json={})):
+        assert reply.status_code == 429, reply.text
+        assert 50 < int(reply.headers["retry-after"]) <= 60
+    assert len(call.engine.asked) == 1
+    assert call.predict(**{"Ship-Task": "nuts"}).status_code == 404, "another task is asked"
+    assert call("GET", "/v1/tasks/bolts").status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/tasks", "/v1/tasks/bolts", "/readyz"])
 def test_an_engine_that_cannot_be_asked(call: Caller, path: str):
     request = {"content": PNG, "headers": TO_BOLTS} if path == "/v1/predict" else {}

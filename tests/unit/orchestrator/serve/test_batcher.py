@@ -95,6 +95,34 @@ def test_a_full_queue_turns_away_the_flood_and_nobody_else():
     play(scene)
 
 
+@pytest.mark.parametrize(
+    ("row_s", "patience_s", "expected_s"),
+    [
+        pytest.param(None, 1000.0, 0.0, id="nothing is known of passes"),
+        pytest.param(10.0, 1000.0, 20.0, id="a quarter of what eight rows take"),
+        pytest.param(10.0, 20.0, 5.0, id="a quarter of its patience"),
+    ],
+)
+def test_who_is_turned_away_is_told_how_long_to_stay_away(
+    row_s: float | None, patience_s: float, expected_s: float
+):
+    async def scene() -> None:
+        engine = Engine(is_open=False)
+        batcher = make(engine, max_waiting=8)
+        if row_s is not None:
+            for num_rows in (1, 4):
+                batcher._wait.note_pass(num_rows, row_s * num_rows)
+        replies = await start(batcher, "x1")
+        replies += await start(batcher, *(f"a{number}" for number in range(8)))
+        with pytest.raises(QueueFullError) as refused:
+            await ask(batcher, "a8", patience_s)
+        assert refused.value.wait_s == pytest.approx(expected_s)
+        engine.open.set()
+        await asyncio.gather(*replies, return_exceptions=True)
+
+    play(scene)
+
+
 def test_a_row_whose_time_is_up_is_told_so_and_takes_no_place():
     async def scene() -> None:
         engine = Engine(is_open=False)
