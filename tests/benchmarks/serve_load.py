@@ -175,9 +175,15 @@ def open_loop(
 
 
 def closed_loop(
-    url: str, requests: Iterator[Request], *, num_clients: int, duration_s: float, check: Check | None = None
+    url: str,
+    requests: Iterator[Request],
+    *,
+    num_clients: int,
+    duration_s: float,
+    check: Check | None = None,
+    patience_s: float = 0.0,
 ) -> Load:
-    """Clients that each send a request once the one before is answered."""
+    """Clients that each send a request once the one before is answered; arguments as of ``open_loop``."""
 
     async def run() -> Load:
         load = Load()
@@ -185,7 +191,7 @@ def closed_loop(
 
         async def client(session: aiohttp.ClientSession) -> None:
             while (now_s := time.perf_counter()) < start_s + duration_s:
-                await _ask(session, url, next(requests), load, now_s, check, 0.0)
+                await _ask(session, url, next(requests), load, now_s, check, patience_s)
 
         async with _session() as session:
             await asyncio.gather(*(client(session) for _ in range(num_clients)))
