@@ -4,7 +4,6 @@ Beyond that it is 429 with Retry-After, at the price of reading the headers. A t
 had no room for is kept out likewise, for as long as it is told. It knows no Ray and no engine.
 """
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ class Busy:
 
     Attributes:
         detail: For the client.
-        wait_s: Until it is known to be of use to ask again; 0 if that is not known.
+        wait_s: Seconds for which asking again is in vain; 0 if that is not known.
     """
 
     detail: str
@@ -60,7 +59,7 @@ class Admission:
         self.num_bytes = 0
 
     def keep_out(self, task: str, seconds: float) -> None:
-        """Let nobody in who asks for a task, for so long: he would be read, decoded and then refused."""
+        """Turn away requests for a task for so long: they would be read and decoded only to be refused."""
         now_s = self._clock()
         self._kept_out = {account: end_s for account, end_s in self._kept_out.items() if end_s > now_s}
         self._kept_out[_account_of(task)] = now_s + seconds
@@ -118,9 +117,9 @@ class AdmissionGate:
         num_bytes = _expected_bytes(headers, cap)
         busy = self._admission.enter(account, num_bytes)
         if busy is not None:
-            retry_after_s = max(self._limits.retry_after_s, math.ceil(busy.wait_s))
-            detail = f"{busy.detail}; try again after {retry_after_s} s"
-            problem = Problem(429, "busy", "Too many requests", detail, {"Retry-After": str(retry_after_s)})
+            retry_after = self._limits.retry_after(busy.wait_s)
+            detail = f"{busy.detail}; try again after {retry_after['Retry-After']} s"
+            problem = Problem(429, "busy", "Too many requests", detail, retry_after)
             reply = respond(scope["path"], problem)
             await reply(scope, receive, send)
             return

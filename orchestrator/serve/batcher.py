@@ -18,8 +18,8 @@ Row = TypeVar("Row")
 Reply = TypeVar("Reply")
 
 
-# Of the time until all that waits has had its turn, and of the patience of whoever is turned away: so long
-# his task may stay away, and no turn is wasted.
+# A task that is turned away stays away for this part of the time until all that waits has had its turn, and
+# of the patience of the row that was turned away: no turn is wasted.
 _PART_AWAY = 0.25
 
 
@@ -27,7 +27,7 @@ class QueueFullError(Exception):
     """As many rows wait as may wait, and the row's task has its share of them.
 
     Args:
-        wait_s: Until the task need not ask again; 0 if that is not known.
+        wait_s: Seconds for which asking again is in vain; 0 if that is not known.
     """
 
     def __init__(self, wait_s: float) -> None:

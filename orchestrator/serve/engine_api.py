@@ -96,7 +96,7 @@ class Refusal:
             ``not_ready`` (no catalog was read yet), ``busy`` (too many wait, or too many of its task),
             ``late`` (its time was up before its turn) or ``failed`` (the forward pass went wrong for it).
         detail: For the client.
-        wait_s: With ``busy``, until the task need not be asked about again; 0 if that is not known.
+        wait_s: With ``busy``, seconds for which asking the task again is in vain; 0 if that is not known.
     """
 
     reason: RefusalReason

@@ -1,7 +1,6 @@
 """What all routes share: the way from a request to the engine, and the wording of what comes back."""
 
-import math
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -134,9 +133,11 @@ class Front:
         try:
             return await reply
         except EngineBusyError as error:
-            raise Problem(429, "busy", "Too many requests", str(error), self._retry_after()) from error
+            raise Problem(429, "busy", "Too many requests", str(error), self.limits.retry_after()) from error
         except EngineUnavailableError as error:
-            raise Problem(503, "unavailable", "No engine answers", str(error), self._retry_after()) from error
+            raise Problem(
+                503, "unavailable", "No engine answers", str(error), self.limits.retry_after()
+            ) from error
 
     def headers(self, found: Answer | Explanation | None = None) -> dict[str, str]:
         """Of a reply: what answered."""
@@ -169,8 +170,8 @@ class Front:
             case "not_ready":
                 return self.unavailable("not-ready", "Not ready yet", refusal.detail)
             case "busy":
-                waited = self._retry_after(refusal.wait_s)
-                return Problem(429, "busy", "Too many requests", refusal.detail, waited)
+                retry_after = self.limits.retry_after(refusal.wait_s)
+                return Problem(429, "busy", "Too many requests", refusal.detail, retry_after)
             case "late":
                 return Problem(504, "late", "Not in time", refusal.detail)
             case "failed":
@@ -178,10 +179,7 @@ class Front:
 
     def unavailable(self, kind: str, title: str, detail: str) -> Problem:
         """503, with when to ask again."""
-        return Problem(503, kind, title, detail, self._retry_after())
-
-    def _retry_after(self, wait_s: float = 0.0) -> Mapping[str, str]:
-        return {"Retry-After": str(max(self.limits.retry_after_s, math.ceil(wait_s)))}
+        return Problem(503, kind, title, detail, self.limits.retry_after())
 
 
 def answer_body(answer: Answer) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """How the endpoint is set up: limits at the door, and how the engine batches."""
 
+import math
 from dataclasses import dataclass
 
 from ship.images import ALLOWED_FORMATS, MAX_PIXELS
@@ -22,7 +23,7 @@ class Limits:
             one task alone gets half of the places.
         max_inside_bytes: Of their bodies, all together.
         timeout_s: How long a request may take, reading and a second try included. Clients may ask for less.
-        retry_after_s: What a client is told that was turned away for lack of capacity.
+        retry_after_s: What a client is told at least that was turned away for lack of capacity.
         request_log: File that gets a JSON line for each request; None for none.
     """
 
@@ -37,6 +38,10 @@ class Limits:
     timeout_s: float = 30.0
     retry_after_s: int = 1
     request_log: str | None = None
+
+    def retry_after(self, wait_s: float = 0.0) -> dict[str, str]:
+        """The header for a client that was turned away: whole seconds, and no fewer than ``wait_s``."""
+        return {"Retry-After": str(max(self.retry_after_s, math.ceil(wait_s)))}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from orchestrator.serve.options import EngineOptions
 from orchestrator.store.registry import Registry
 from tests.benchmarks.serve_load import Load, open_loop, zipf
 from tests.benchmarks.serve_plant import ServePlant, open_plant
@@ -24,7 +25,11 @@ _PATIENCE_S = 120.0
 
 
 def live_through_outage(
-    backbone: str, num_tasks: int, find_rate: Callable[[ServePlant], float], duration_s: float
+    backbone: str,
+    num_tasks: int,
+    find_rate: Callable[[ServePlant], float],
+    duration_s: float,
+    options: EngineOptions | None = None,
 ) -> tuple[float, Load, dict[str, Any]]:
     """Freeze S3 and MLflow for so long, under an open loop on what is in memory.
 
@@ -33,14 +38,18 @@ def live_through_outage(
         num_tasks: That are served, two at least.
         find_rate: Requests a second for a warm endpoint.
         duration_s: Of the outage.
+        options: Of the engines.
 
     Returns:
         The rate, the load, and what became of a version that was in nobody's memory.
+
+    Raises:
+        TimeoutError: That version, or a promotion, is not served afterwards.
     """
     with (
         TemporaryDirectory(prefix="ship-outage-") as folder,
         running_services(Path(folder)) as services,
-        open_plant(backbone, num_tasks, settings=services.settings) as plant,
+        open_plant(backbone, num_tasks, options=options, settings=services.settings) as plant,
         ThreadPoolExecutor(1) as pool,
     ):
         rate = find_rate(plant)
@@ -79,8 +88,8 @@ def _ask_meanwhile(plant: ServePlant, task: str, version: int, serving: Future[L
     found: Counter[str] = Counter()
     while not serving.done():
         reply = _ask(plant, task, version)
-        retry_after = reply.headers.get("Retry-After")
-        found[f"{reply.status_code}, {'no' if retry_after is None else 'with'} Retry-After"] += 1
+        kind = "" if reply.status_code == 200 else reply.json()["type"].rpartition(":")[2]
+        found[f"{reply.status_code} {kind}, Retry-After {reply.headers.get('Retry-After')}"] += 1
         time.sleep(_EVERY_S)
     return dict(found)
 
