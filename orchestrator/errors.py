@@ -9,7 +9,7 @@ ShipError
     │   └── ObjectConflict   a conditional write lost against another writer
     ├── RegistryError        MLflow: names, versions, aliases
     ├── ExecutionError       the worker pool
-    └── ServeError           the endpoint; what it answers a client, see ``orchestrator.client``
+    └── ServeError           the endpoint; what it answers a client, see ``orchestrator.client.client``
 """
 
 from ship.errors import ShipError

@@ -1,7 +1,7 @@
 """The frozen vision transformer that all tasks share.
 
 Owns which timm models are supported, how they are found and loaded, and their fingerprint. Knows nothing of
-prompts: ``ship.model`` runs timm's own blocks with them.
+prompts: ``ship.method.model`` runs timm's own blocks with them.
 
 Shapes: B batch, N tokens (class and register tokens included), D width.
 """

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from orchestrator.cli import main
+from orchestrator.cli.main import main
 
 __all__ = ["run_ship"]
 

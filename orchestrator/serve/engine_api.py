@@ -106,7 +106,7 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What a task's prompt makes the network attend to, see ``ship.explain``.
+    """What a task's prompt makes the network attend to, see ``ship.runtime.explain``.
 
     Attributes:
         task: That was asked.

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from orchestrator.errors import ObjectConflict, RegistryError, StoreError
+from orchestrator.registry.registry import Registry
+from orchestrator.registry.rollout import make_entry
+from orchestrator.registry.versions import ModelView
 from orchestrator.serve.process_log import open_process_log
 from orchestrator.serve.watch import Watch
 from orchestrator.store.catalog import Catalog
-from orchestrator.store.objects import open_objects
+from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.registry import Registry
-from orchestrator.store.rollout import make_entry
-from orchestrator.store.versions import ModelView
 
 __all__ = ["CatalogPoller", "CatalogStore", "ModelSource", "reconcile"]
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from orchestrator.errors import RegistryError
 from orchestrator.store.garbage import Garbage, Listing, References, find_garbage
-from orchestrator.store.objects import ObjectStore
+from orchestrator.store.objects.open import ObjectStore
 from orchestrator.store.prompt_store import PromptStore
 
 __all__ = ["Collector", "DigestSource"]

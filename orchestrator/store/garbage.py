@@ -12,7 +12,7 @@ from typing import Literal
 from orchestrator.names import is_task_name
 from orchestrator.store.artifact_files import CARD
 from orchestrator.store.catalog import is_digest
-from orchestrator.store.object_store import ListedObject
+from orchestrator.store.objects.protocol import ListedObject
 
 __all__ = ["Garbage", "GarbageKind", "Listing", "References", "find_garbage"]
 

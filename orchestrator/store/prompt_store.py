@@ -32,7 +32,7 @@ from orchestrator.store.artifact_files import (
     read_stamps,
 )
 from orchestrator.store.catalog import Catalog, is_digest
-from orchestrator.store.objects import ObjectStore
+from orchestrator.store.objects.open import ObjectStore
 from orchestrator.store.publication import Publication, check_task_key, make_marker, read_marker
 from orchestrator.store.tokens import Tokens
 

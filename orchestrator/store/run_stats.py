@@ -13,9 +13,9 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
-from orchestrator.estimates import TuningRun
+from orchestrator.planning.estimates import TuningRun
 from orchestrator.store.catalog import is_digest
-from orchestrator.store.object_store import ObjectStore, StoredObject
+from orchestrator.store.objects.protocol import ObjectStore, StoredObject
 
 __all__ = ["RunStats"]
 

@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING
 
 import ray
 
+from orchestrator.cluster.interruption import catch_interruption
+from orchestrator.cluster.session import ray_session
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
-from orchestrator.pool_settings import PoolSettings
+from orchestrator.manifest.pool_settings import PoolSettings
 from orchestrator.settings import Settings
-from orchestrator.train.actor_pool import ActorPool
-from orchestrator.train.cluster import ray_session
-from orchestrator.train.grants import LedgerPolicy
-from orchestrator.train.interruption import catch_interruption
-from orchestrator.train.pool import Pool
-from orchestrator.train.ray_ledger import RayLedger
+from orchestrator.train.ledger.actor import RayLedger
+from orchestrator.train.ledger.grants import LedgerPolicy
+from orchestrator.train.ledger.status import Snapshot, TaskStatus
+from orchestrator.train.pool.actors import ActorPool
+from orchestrator.train.pool.base import Pool
+from orchestrator.train.pool.ray_train import TrainPool
+from orchestrator.train.pool.seat import SeatConfig
+from orchestrator.train.pool.size import choose_size
 from orchestrator.train.run_folder import RunRequest
-from orchestrator.train.seat import SeatConfig
-from orchestrator.train.size import choose_size
-from orchestrator.train.status import Snapshot, TaskStatus
-from orchestrator.train.task_runner import make_task_runner
-from orchestrator.train.train_pool import TrainPool
-from orchestrator.train.worker import RunnerFactory
+from orchestrator.train.worker.loop import RunnerFactory
+from orchestrator.train.worker.task_runner import make_task_runner
 
 if TYPE_CHECKING:
     import threading
 
-    from orchestrator.plan import TaskSpec
+    from orchestrator.planning.plan import TaskSpec
     from ship.backbone import Backbone
 
 __all__ = ["Requests", "RunSummary", "name_run", "run_tasks"]

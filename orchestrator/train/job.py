@@ -10,23 +10,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator.errors import ManifestError, StoreError
-from orchestrator.estimates import TuningRun, learn_speed
 from orchestrator.events import Event
-from orchestrator.manifest import Manifest, RefusedTask
-from orchestrator.plan import DEFAULT_MAX_TASKS, Plan, TaskSpec, find_sure_fan_out, make_plan
-from orchestrator.selection import Request
+from orchestrator.manifest.load import Manifest, RefusedTask
+from orchestrator.manifest.request import Request
+from orchestrator.planning.estimates import TuningRun, learn_speed
+from orchestrator.planning.plan import DEFAULT_MAX_TASKS, Plan, TaskSpec, find_sure_fan_out, make_plan
+from orchestrator.registry.recorder import MAX_FAREWELL_S, Backlog, Recorder
+from orchestrator.registry.registry import Registry
 from orchestrator.settings import Settings
-from orchestrator.store.objects import open_objects
+from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.recorder import MAX_FAREWELL_S, Backlog, Recorder
-from orchestrator.store.registry import Registry
 from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import RunSummary, name_run, run_tasks
+from orchestrator.train.ledger.status import Snapshot
 from orchestrator.train.run_folder import RunFolder, hold_run
-from orchestrator.train.status import Snapshot
 from ship.backbone import Backbone, load_backbone
 from ship.findings import find_warnings
-from ship.search_config import AXES
+from ship.settings.search_config import AXES
 
 __all__ = ["Job", "JobReport", "prepare_job"]
 

@@ -26,7 +26,7 @@ from typing import IO, Any, Literal
 
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
-from orchestrator.train.status import Snapshot, TaskStatus
+from orchestrator.train.ledger.status import Snapshot, TaskStatus
 
 __all__ = ["About", "RunFolder", "RunRequest", "RunView", "hold_run"]
 

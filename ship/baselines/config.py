@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ship.checks import Check, check_settings, number, one_of, whole
+from ship.settings.checks import Check, check_settings, number, one_of, whole
 
 __all__ = ["METHODS", "BaselineConfig"]
 

@@ -15,10 +15,10 @@ from ship.baselines.adapters import Adapter, make_adapter
 from ship.baselines.config import BaselineConfig
 from ship.data import Split, TaskData
 from ship.errors import TuningError
-from ship.evaluation import Evaluation, evaluate_logits
-from ship.precision import compute_dtype
-from ship.preparation import Features, extract_features, fit_probe
-from ship.schedule import count_epochs, learning_rate_at, order_epoch
+from ship.evaluation.accuracy import Evaluation, evaluate_logits
+from ship.tuning.precision import compute_dtype
+from ship.tuning.preparation import Features, extract_features, fit_probe
+from ship.tuning.schedule import count_epochs, learning_rate_at, order_epoch
 
 __all__ = ["BaselineResult", "fit_baseline"]
 

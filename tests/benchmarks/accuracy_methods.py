@@ -9,13 +9,13 @@ from typing import Any, Literal
 from ship.backbone import Backbone
 from ship.baselines.config import BaselineConfig
 from ship.baselines.fitting import fit_baseline
-from ship.config import TuneConfig
 from ship.data import TaskData
-from ship.evaluation import evaluate_logits
-from ship.preparation import extract_features, fit_probe
-from ship.presets import PRESETS, Preset, choose_settings
-from ship.search import search
-from ship.tuning import PackTask, tune_pack
+from ship.evaluation.accuracy import evaluate_logits
+from ship.settings.config import TuneConfig
+from ship.settings.presets import PRESETS, Preset, choose_settings
+from ship.tuning.preparation import extract_features, fit_probe
+from ship.tuning.search import search
+from ship.tuning.tune import PackTask, tune_pack
 
 __all__ = ["ABLATIONS", "ALL", "METHODS", "PRESET_ROWS", "Effort", "Fit", "Precision", "fit_all"]
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
+from ship.artifact.making import make_artifact
 from ship.backbone import load_backbone
 from ship.data import load_task_data
-from ship.publishing import make_artifact
-from ship.tuning import tune
+from ship.tuning.tune import tune
 from tests.benchmarks.fleet_tasks import read_fleet
 
 __all__ = ["measure_alone"]

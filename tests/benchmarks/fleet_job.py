@@ -22,16 +22,16 @@ import psutil
 import ray
 from rich.console import Console
 
-from orchestrator.plan_report import print_plan
-from orchestrator.pool_settings import PoolSettings
-from orchestrator.selection import Request
+from orchestrator.cli.plan_report import print_plan
+from orchestrator.cli.progress import ProgressView
+from orchestrator.manifest.pool_settings import PoolSettings
+from orchestrator.manifest.request import Request
 from orchestrator.settings import Executor
-from orchestrator.store.objects import ObjectStore, open_objects
+from orchestrator.store.objects.open import ObjectStore, open_objects
 from orchestrator.train import job as job_module
 from orchestrator.train.executor import run_tasks
 from orchestrator.train.job import Job, prepare_job
-from orchestrator.train.progress import ProgressView
-from orchestrator.train.status import Snapshot
+from orchestrator.train.ledger.status import Snapshot
 from tests.benchmarks.fleet_simulation import make_simulated_runner
 from tests.benchmarks.fleet_tasks import MANIFEST, fleet_settings
 

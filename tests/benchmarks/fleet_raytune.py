@@ -17,10 +17,10 @@ import ray
 import torch
 from ray import tune
 
-import ship.tuning
+import ship.tuning.tune
+from ship.artifact.making import make_artifact
 from ship.backbone import load_backbone
 from ship.data import load_task_data
-from ship.publishing import make_artifact
 from tests.benchmarks.fleet_job import RESULT
 from tests.benchmarks.fleet_tasks import read_fleet
 
@@ -35,7 +35,7 @@ def tune_one(trial: dict[str, Any]) -> None:
     backbone = load_backbone(trial["backbone"])
     data = load_task_data(entry.source, image_size=backbone.image_size, interpolation=backbone.interpolation)
     loaded_s = time.time()
-    result = ship.tuning.tune(backbone, data, entry.config)
+    result = ship.tuning.tune.tune(backbone, data, entry.config)
     target = Path(trial["target"], entry.name)
     target.mkdir(parents=True)
     for name, content in make_artifact(entry.name, "0" * 64, backbone, data, result).items():

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
-from orchestrator.store.local import LocalObjects
+from orchestrator.planning.spec import TaskSpec
+from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.task_spec import TaskSpec
-from orchestrator.train.worker import Hooks, Outcome, TaskRunner, WorkerContext
+from orchestrator.train.worker.loop import Hooks, Outcome, TaskRunner, WorkerContext
+from ship.artifact.making import make_artifact
 from ship.backbone import Backbone
-from ship.config import TuneConfig
-from ship.publishing import make_artifact
-from ship.tuning import tune
+from ship.settings.config import TuneConfig
+from ship.tuning.tune import tune
 from tests.benchmarks.synthetic import make_data
 
 __all__ = ["make_simulated_runner"]

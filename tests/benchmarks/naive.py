@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ship.backbone import Backbone
-from ship.prompts import Prompt
+from ship.method.prompts import Prompt
 
 __all__ = ["naive_forward", "naive_loss"]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import torch
 
-from ship.baking import bake
-from ship.runtime import Runtime
+from ship.runtime.baking import bake
+from ship.runtime.runtime import Runtime
 from tests.benchmarks.harness import Report, compare
 from tests.benchmarks.synthetic import default_k, find_backbone, make_images, make_prompt
 

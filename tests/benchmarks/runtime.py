@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ship.backbone import Backbone
-from ship.config import TuneConfig
-from ship.precision import compute_dtype
-from ship.prompts import Prompt
-from ship.runtime import Runtime
+from ship.method.prompts import Prompt
+from ship.runtime.runtime import Runtime
+from ship.settings.config import TuneConfig
+from ship.tuning.precision import compute_dtype
 from tests.benchmarks.harness import Report, compare
 from tests.benchmarks.lora import LoraTasks
 from tests.benchmarks.naive import naive_forward

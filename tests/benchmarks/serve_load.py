@@ -17,12 +17,12 @@ from typing import Any
 import aiohttp
 import httpx
 
-from orchestrator.client_questions import Question, batch_form
+from orchestrator.client.questions import Question, batch_form
 
 __all__ = ["Load", "Request", "batches", "closed_loop", "open_loop", "zipf"]
 
 _LONGEST_S = 60.0
-# As the client of ``orchestrator.client`` does: what may pass is asked again.
+# As the client of ``orchestrator.client.client`` does: what may pass is asked again.
 _PASSING = frozenset({429, 502, 503, 504})
 _PAUSE_S = 0.1
 

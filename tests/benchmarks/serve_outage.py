@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
+from orchestrator.registry.registry import Registry
 from orchestrator.serve.options import EngineOptions
-from orchestrator.store.registry import Registry
 from tests.benchmarks.serve_load import Load, open_loop, zipf
 from tests.benchmarks.serve_plant import ServePlant, open_plant
 from tests.benchmarks.serve_rig import make_pictures

@@ -18,14 +18,14 @@ import torch
 from PIL import Image
 from ray import serve
 
-from orchestrator.serve.endpoint import Endpoint, start
+from orchestrator.registry.registry import Registry
+from orchestrator.serve.launch.endpoint import Endpoint, start
 from orchestrator.serve.options import EngineOptions, Limits
 from orchestrator.settings import Settings
-from orchestrator.store.objects import open_objects
+from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.registry import Registry
+from ship.artifact.card import PromptCard
 from ship.backbone import Backbone
-from ship.card import PromptCard
 from tests.benchmarks.synthetic import default_k, find_backbone, make_prompt
 from tests.unit.orchestrator.serve.factory import make_artifact
 

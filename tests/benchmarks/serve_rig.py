@@ -11,9 +11,9 @@ import torch
 from ray import serve
 from starlette.requests import Request
 
-from orchestrator.store.registry import Registry
+from orchestrator.registry.registry import Registry
 from ship.images import decode_image
-from ship.runtime import Runtime
+from ship.runtime.runtime import Runtime
 from tests.benchmarks.serve_plant import ServePlant, draw_jpeg, replica_pids, resident_bytes
 from tests.benchmarks.synthetic import default_k, make_prompt
 

@@ -8,9 +8,9 @@ import fsspec
 import torch
 from safetensors.torch import save
 
-from ship.config import TuneConfig
-from ship.publishing import make_artifact
-from ship.tuning import tune
+from ship.artifact.making import make_artifact
+from ship.settings.config import TuneConfig
+from ship.tuning.tune import tune
 from tests.benchmarks.harness import Report, compare
 from tests.benchmarks.synthetic import default_k, find_backbone, make_data
 
@@ -33,7 +33,7 @@ def run(report: Report, *, names: list[str], url: str | None, rounds: int) -> No
 
 
 def _run(report: Report, name: str, url: str, rounds: int) -> None:
-    from orchestrator.store.objects import open_objects
+    from orchestrator.store.objects.open import open_objects
     from orchestrator.store.prompt_store import PromptStore
     from orchestrator.store.publication import Publication
 

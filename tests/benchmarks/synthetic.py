@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ship.backbone import Backbone, load_backbone
-from ship.config import TuneConfig
 from ship.data import Split, TaskData
-from ship.prompts import Prompt
+from ship.method.prompts import Prompt
+from ship.settings.config import TuneConfig
 from tests.factories import write_backbone
 
 __all__ = ["VIT_B", "default_k", "find_backbone", "make_data", "make_images", "make_prompt"]

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 
 from ship.backbone import Backbone
-from ship.config import TuneConfig
-from ship.member import PackTask
-from ship.pack import Pack
-from ship.precision import compute_dtype
-from ship.tuning import tune
+from ship.settings.config import TuneConfig
+from ship.tuning.member import PackTask
+from ship.tuning.pack import Pack
+from ship.tuning.precision import compute_dtype
+from ship.tuning.tune import tune
 from tests.benchmarks.harness import Case, Report, compare, peak_bytes
 from tests.benchmarks.lora import LoraTasks
 from tests.benchmarks.naive import naive_loss

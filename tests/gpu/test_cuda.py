@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from ship.backbone import Backbone
-from ship.config import TuneConfig
 from ship.errors import ShipError
-from ship.member import PackTask
-from ship.memory import free_bytes, is_out_of_memory
-from ship.model import forward
-from ship.pack import Pack
-from ship.precision import compute_dtype
-from ship.runtime import Runtime
-from ship.tuning import TuneResult, tune, tune_pack
+from ship.method.model import forward
+from ship.runtime.runtime import Runtime
+from ship.settings.config import TuneConfig
+from ship.tuning.member import PackTask
+from ship.tuning.memory import free_bytes, is_out_of_memory
+from ship.tuning.pack import Pack
+from ship.tuning.precision import compute_dtype
+from ship.tuning.tune import TuneResult, tune, tune_pack
 from tests.benchmarks.synthetic import make_data, make_images, make_prompt
 from tests.unit.ship.conftest import make_backbone
 

@@ -10,12 +10,12 @@ from mlflow import MlflowClient
 
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
-from orchestrator.store.objects import open_objects
+from orchestrator.registry.registry import Registry
+from orchestrator.registry.runs import KEY_TAG, TASK_TAG
+from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.registry import Registry
-from orchestrator.store.runs import KEY_TAG, TASK_TAG
+from orchestrator.train.ledger.status import TaskStatus
 from orchestrator.train.run_folder import RunView
-from orchestrator.train.status import TaskStatus
 from tests.factories import write_backbone, write_stripes
 from tests.integration.plant import Plant
 

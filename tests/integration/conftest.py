@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store.mlflow_session import MlflowSession
-from orchestrator.store.registry import Registry
+from orchestrator.registry.registry import Registry
+from orchestrator.registry.session import MlflowSession
 from tests.integration.place import Place
 
 

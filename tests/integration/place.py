@@ -8,11 +8,11 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from orchestrator.store.objects import open_objects
+from orchestrator.registry.recorder import Recorder
+from orchestrator.registry.registry import Registry
+from orchestrator.registry.versions import VersionInfo
+from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.recorder import Recorder
-from orchestrator.store.registry import Registry
-from orchestrator.store.versions import VersionInfo
 from tests.unit.orchestrator.store.factory import tune
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store.objects import open_objects
+from orchestrator.store.objects.open import open_objects
 from tests.console import run_ship
 from tests.integration.place import Place, champions
 from tests.unit.orchestrator.store.factory import digest_of, make_artifact, make_key

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from orchestrator.errors import RegistryError
-from orchestrator.store.registry import Registry, RegistryDown
+from orchestrator.registry.registry import Registry, RegistryDown
 from tests.integration.place import Place, champions
 from tests.unit.orchestrator.store.factory import make_key, tune
 

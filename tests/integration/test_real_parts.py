@@ -15,12 +15,12 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, RegistryError, StoreError
+from orchestrator.registry.recorder import Recorder
+from orchestrator.registry.registry import Registry
 from orchestrator.store.catalog import Catalog, CatalogEntry
 from orchestrator.store.collector import Collector
-from orchestrator.store.objects import ObjectStore, open_objects
+from orchestrator.store.objects.open import ObjectStore, open_objects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.recorder import Recorder
-from orchestrator.store.registry import Registry
 from tests.factories import write_backbone, write_stripes
 from tests.integration.local_services import LocalService
 from tests.integration.place import champions

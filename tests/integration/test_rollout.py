@@ -6,11 +6,11 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.errors import RegistryError
+from orchestrator.registry.registry import Registry
+from orchestrator.registry.rollout import Rollouts
+from orchestrator.registry.versions import Rollout
 from orchestrator.serve.poller import reconcile
 from orchestrator.store.catalog import Canary, CatalogEntry
-from orchestrator.store.registry import Registry
-from orchestrator.store.rollout import Rollouts
-from orchestrator.store.versions import Rollout
 from tests.console import run_ship as run
 from tests.integration.place import Place
 from tests.unit.orchestrator.store.factory import make_key

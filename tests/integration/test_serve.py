@@ -17,18 +17,18 @@ import httpx
 import pytest
 import torch
 
-from orchestrator.client import Client, EndpointError, Prediction
-from orchestrator.client_questions import Question
+from orchestrator.client.client import Client, EndpointError, Prediction
+from orchestrator.client.questions import Question
+from orchestrator.registry.registry import Registry
 from orchestrator.settings import Settings
-from orchestrator.store.objects import open_objects
+from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.registry import Registry
 from orchestrator.store.token_changes import change_tokens, create_token, revoke_token, rotate_token
 from orchestrator.store.tokens import Scope
-from ship.artifact import unpack
+from ship.artifact.files import unpack
 from ship.backbone import Backbone, load_backbone
 from ship.images import decode_image
-from ship.runtime import Runtime
+from ship.runtime.runtime import Runtime
 from tests.factories import write_backbone
 from tests.integration.plant import descendants
 from tests.unit.orchestrator.serve.factory import draw_png, make_artifact
@@ -36,7 +36,7 @@ from tests.unit.orchestrator.serve.factory import draw_png, make_artifact
 with warnings.catch_warnings():
     # Ray Serve's own pydantic models are written in a way that pydantic 2.14 deprecates.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from orchestrator.serve.endpoint import Endpoint, start
+    from orchestrator.serve.launch.endpoint import Endpoint, start
     from orchestrator.serve.options import Limits
 
 # SQLAlchemy 2.1 tells MLflow 3.17 of an option that it will drop.

@@ -10,9 +10,9 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.errors import RegistryError
-from orchestrator.store.recorder import MAX_WRITING_S, NEWS_EVERY_S
-from orchestrator.store.registry import Registry, RegistryDown
-from orchestrator.store.spool import REJECTED
+from orchestrator.registry.recorder import MAX_WRITING_S, NEWS_EVERY_S
+from orchestrator.registry.registry import Registry, RegistryDown
+from orchestrator.registry.spool import REJECTED
 from tests.integration.place import Place, champions, curves
 from tests.unit.orchestrator.store.factory import TIME_S, make_event, make_key, tune
 

@@ -19,16 +19,16 @@ import pytest
 import ray
 from ray.util import list_named_actors
 
-from orchestrator.pool_settings import PoolSettings
-from orchestrator.processes import end_processes
+from orchestrator.cluster.processes import end_processes
+from orchestrator.manifest.pool_settings import PoolSettings
+from orchestrator.manifest.terms import Terms
 from orchestrator.settings import EXECUTORS, Executor, Settings
-from orchestrator.terms import Terms
 from orchestrator.train.executor import run_tasks
-from orchestrator.train.grants import LedgerPolicy
-from orchestrator.train.ray_ledger import ACTOR_NAME
-from orchestrator.train.worker import Hooks, Outcome, WorkerContext
-from ship.config import TuneConfig
+from orchestrator.train.ledger.actor import ACTOR_NAME
+from orchestrator.train.ledger.grants import LedgerPolicy
+from orchestrator.train.worker.loop import Hooks, Outcome, WorkerContext
 from ship.errors import DataError
+from ship.settings.config import TuneConfig
 
 # Ray Train imports Ray Data, which warns of its own settings.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ship.backbone import Backbone, BackboneInfo
-from ship.config import TuneConfig
 from ship.data import Split, TaskData
+from ship.settings.config import TuneConfig
 from ship.vit import VisionTransformer
 
 DEPTH, WIDTH, HEADS, PIXELS = 4, 32, 2, 32

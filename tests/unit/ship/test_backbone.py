@@ -6,10 +6,10 @@ import torch
 from safetensors.torch import save_file
 
 from ship.backbone import Backbone, load_backbone
-from ship.config import TuneConfig
 from ship.errors import BackboneError
-from ship.model import forward
-from ship.prompts import Prompt
+from ship.method.model import forward
+from ship.method.prompts import Prompt
+from ship.settings.config import TuneConfig
 from ship.vit import timm
 from tests.factories import write_backbone
 

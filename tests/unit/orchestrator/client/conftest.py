@@ -2,8 +2,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.client import Client
-from orchestrator.serve.app import make_app
+from orchestrator.client.client import Client
+from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.options import Limits
 from orchestrator.store.token_changes import create_token
 from orchestrator.store.tokens import Scope, Tokens

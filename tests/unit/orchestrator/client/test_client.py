@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI, Response
 
-from orchestrator.client import Client, EndpointError, Prediction, Question
+from orchestrator.client.client import Client, EndpointError, Prediction, Question
 from orchestrator.serve.engine_api import EngineBusyError, Refusal
 from tests.unit.orchestrator.client.endpoint import BACKBONE, PNG, Endpoint
 from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
@@ -258,6 +258,6 @@ def test_an_explanation_in_a_picture_and_in_numbers(client: Client, engine: Fake
 
 
 def test_it_loads_nothing_heavy() -> None:
-    code = "import sys, orchestrator.client; print({'torch', 'ray', 'mlflow'} & set(sys.modules))"
+    code = "import sys, orchestrator.client.client; print({'torch', 'ray', 'mlflow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

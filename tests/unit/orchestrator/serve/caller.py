@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from orchestrator.serve.app import make_app
+from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.options import Limits
 from ship.backbone import Backbone
 from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png

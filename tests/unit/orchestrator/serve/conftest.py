@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from ship.backbone import Backbone, load_backbone
-from ship.runtime import Runtime
+from ship.runtime.runtime import Runtime
 from tests.factories import write_backbone
 
 with warnings.catch_warnings():

@@ -20,14 +20,14 @@ from orchestrator.serve.engine_api import (
     ResidencyStats,
     TaskState,
 )
-from orchestrator.serve.residency import ServedTask
-from ship.artifact import CARD, README, RECORD, TENSORS, describe_files, digest_of, pack, run_probe
+from orchestrator.serve.residency.residency import ServedTask
+from ship.artifact.card import PromptCard
+from ship.artifact.files import CARD, README, RECORD, TENSORS, describe_files, digest_of, pack, run_probe
 from ship.backbone import Backbone
-from ship.baking import bake
-from ship.card import PromptCard
-from ship.config import TuneConfig
-from ship.prompts import Prompt
-from ship.runtime import Runtime
+from ship.method.prompts import Prompt
+from ship.runtime.baking import bake
+from ship.runtime.runtime import Runtime
+from ship.settings.config import TuneConfig
 
 
 def make_prompt(backbone: Backbone, num_classes: int, seed: int) -> Prompt:

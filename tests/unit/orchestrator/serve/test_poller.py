@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ObjectConflict, RegistryError
+from orchestrator.registry.versions import ModelView
 from orchestrator.serve.poller import reconcile
 from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
-from orchestrator.store.local import LocalObjects
+from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.versions import ModelView
 
 A, B = "a" * 64, "b" * 64
 

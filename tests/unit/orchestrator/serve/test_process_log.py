@@ -28,11 +28,11 @@ def test_warnings_of_ours_are_found_in_the_file_once(tmp_path: Path):
     file = tmp_path / "home" / "serve.log"
     for _ in range(2):
         open_process_log(str(file))
-    logging.getLogger("orchestrator.serve.residency").warning("task %s cannot be served", "bolts")
-    logging.getLogger("orchestrator.serve.residency").info("all is well")
+    logging.getLogger("orchestrator.serve.residency.residency").warning("task %s cannot be served", "bolts")
+    logging.getLogger("orchestrator.serve.residency.residency").info("all is well")
     logging.getLogger("ray.serve").warning("of no use")
     [line] = file.read_text().splitlines()
-    assert "WARNING orchestrator.serve.residency[" in line
+    assert "WARNING orchestrator.serve.residency.residency[" in line
     assert line.endswith("task bolts cannot be served")
 
 

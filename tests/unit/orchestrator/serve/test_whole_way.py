@@ -12,19 +12,19 @@ import httpx
 import numpy as np
 import pytest
 
-from orchestrator.serve import engine
-from orchestrator.serve.app import make_app
-from orchestrator.serve.engine import EngineReplica
+from orchestrator.serve.engine import deployment as engine
+from orchestrator.serve.engine.deployment import EngineReplica
+from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.options import EngineOptions
 from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
-from orchestrator.store.local import LocalObjects
+from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone
-from ship.explain import explain
 from ship.images import decode_image
-from ship.runtime import Runtime
+from ship.runtime.explain import explain
+from ship.runtime.runtime import Runtime
 from tests.unit.orchestrator.serve.factory import draw_png, make_artifact, make_labels, make_prompt
-from tests.unit.orchestrator.serve.prompt_pool import PATIENCE_S
+from tests.unit.orchestrator.serve.residency.prompt_pool import PATIENCE_S
 
 FIRST, SECOND = draw_png(1), draw_png(2)
 # Batches of other sizes sum in another order.

@@ -8,8 +8,8 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-from orchestrator.store.objects import ObjectStore, open_objects
-from orchestrator.store.s3 import S3Objects
+from orchestrator.store.objects.open import ObjectStore, open_objects
+from orchestrator.store.objects.s3 import S3Objects
 
 BUCKET = "prompts"
 

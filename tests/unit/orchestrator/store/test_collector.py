@@ -8,9 +8,9 @@ import pytest
 from orchestrator.errors import RegistryError, StoreError
 from orchestrator.store.catalog import Catalog, CatalogEntry
 from orchestrator.store.collector import Collector
-from orchestrator.store.local import LocalObjects
-from orchestrator.store.object_store import ListedObject
-from orchestrator.store.objects import ObjectStore
+from orchestrator.store.objects.local import LocalObjects
+from orchestrator.store.objects.open import ObjectStore
+from orchestrator.store.objects.protocol import ListedObject
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.token_changes import create_token
 from orchestrator.store.tokens import Scope, Tokens

@@ -1,5 +1,5 @@
 from orchestrator.store.garbage import Garbage, Listing, References, find_garbage
-from orchestrator.store.object_store import ListedObject
+from orchestrator.store.objects.protocol import ListedObject
 from tests.unit.orchestrator.store.factory import make_key
 
 OLD_S, LIMIT_S, YOUNG_S = 100.0, 200.0, 300.0

@@ -7,8 +7,8 @@ import pytest
 
 from orchestrator.errors import ManifestError, ObjectConflict, ObjectMissing, StoreError
 from orchestrator.store.catalog import Catalog, CatalogEntry
-from orchestrator.store.local import LocalObjects
-from orchestrator.store.objects import ObjectStore, open_objects
+from orchestrator.store.objects.local import LocalObjects
+from orchestrator.store.objects.open import ObjectStore, open_objects
 from orchestrator.store.prompt_store import PromptStore
 from tests.unit.orchestrator.store.factory import digest_of, make_artifact, make_key
 

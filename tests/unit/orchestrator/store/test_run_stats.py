@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StoreError
-from orchestrator.estimates import TuningRun
-from orchestrator.store.local import LocalObjects
-from orchestrator.store.objects import ObjectStore
+from orchestrator.planning.estimates import TuningRun
+from orchestrator.store.objects.local import LocalObjects
+from orchestrator.store.objects.open import ObjectStore
 from orchestrator.store.run_stats import MAX_BYTES, MAX_RUNS, RunStats
 from tests.unit.orchestrator.store.factory import make_key
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from orchestrator.terms import Terms
-from orchestrator.train.grants import Lease, LedgerPolicy
-from orchestrator.train.ledger import Ledger
-from orchestrator.train.status import TaskStatus
-from orchestrator.train.worker import TaskRunner, run_worker
-from ship.config import TuneConfig
+from orchestrator.manifest.terms import Terms
+from orchestrator.train.ledger.grants import Lease, LedgerPolicy
+from orchestrator.train.ledger.ledger import Ledger
+from orchestrator.train.ledger.status import TaskStatus
+from orchestrator.train.worker.loop import TaskRunner, run_worker
+from ship.settings.config import TuneConfig
 
 
 @dataclass(frozen=True)

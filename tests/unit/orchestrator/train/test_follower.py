@@ -11,11 +11,10 @@ from orchestrator.errors import ExecutionError
 from orchestrator.settings import Settings
 from orchestrator.train import executor
 from orchestrator.train.executor import Follower, run_tasks
-from orchestrator.train.grants import Lease, LedgerPolicy
-from orchestrator.train.ledger import Ledger
+from orchestrator.train.ledger.grants import Lease, LedgerPolicy
+from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.run_folder import RunRequest
-
-from .fakes import Clock, Spec
+from tests.unit.orchestrator.train.fakes import Clock, Spec
 
 
 @pytest.fixture(autouse=True)

@@ -12,28 +12,27 @@ import pytest
 
 from orchestrator.errors import ExecutionError, ManifestError, StoreError
 from orchestrator.events import Event
-from orchestrator.plan import TaskSpec, find_sure_fan_out
-from orchestrator.pool_settings import PoolSettings
-from orchestrator.selection import Request, Selection
+from orchestrator.manifest.pool_settings import PoolSettings
+from orchestrator.manifest.request import Request, Selection
+from orchestrator.planning.plan import TaskSpec, find_sure_fan_out
+from orchestrator.registry.recorder import Backlog
 from orchestrator.settings import Settings
-from orchestrator.store.local import LocalObjects
-from orchestrator.store.object_store import StoredObject
-from orchestrator.store.objects import open_objects
+from orchestrator.store.objects.local import LocalObjects
+from orchestrator.store.objects.open import open_objects
+from orchestrator.store.objects.protocol import StoredObject
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.recorder import Backlog
 from orchestrator.store.run_stats import RunStats
 from orchestrator.train import job as job_module
 from orchestrator.train.executor import RunSummary
-from orchestrator.train.grants import LedgerPolicy
 from orchestrator.train.job import Job, prepare_job
-from orchestrator.train.ledger import Ledger
-from orchestrator.train.status import TaskStatus
-from orchestrator.train.task_runner import TuneTask
+from orchestrator.train.ledger.grants import LedgerPolicy
+from orchestrator.train.ledger.ledger import Ledger
+from orchestrator.train.ledger.status import TaskStatus
+from orchestrator.train.worker.task_runner import TuneTask
 from ship.backbone import Backbone
-from ship.tuner import Tuner
+from ship.tuning.tuner import Tuner
 from tests.factories import write_backbone, write_stripes
-
-from .fakes import work
+from tests.unit.orchestrator.train.fakes import work
 
 
 class CountedObjects(LocalObjects):

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import cli
+from orchestrator.cli.main import cli
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
 from orchestrator.train import run_folder
-from orchestrator.train.grants import LedgerPolicy
-from orchestrator.train.ledger import Ledger
+from orchestrator.train.ledger.grants import LedgerPolicy
+from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.run_folder import RunRequest, RunView, hold_run
-
-from .fakes import Clock, Spec, epoch
+from tests.unit.orchestrator.train.fakes import Clock, Spec, epoch
 
 
 def make_ledger(*names: str) -> Ledger:

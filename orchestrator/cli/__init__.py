@@ -1,0 +1,1 @@
+"""The console command ``ship``: parses, calls, prints. Decides nothing."""

@@ -1,0 +1,44 @@
+"""Where commands print, with which settings they work, and the statuses that they end with."""
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.registry.registry import Registry
+
+__all__ = ["EXIT_BAD_INPUT", "EXIT_FAILED", "EXIT_INTERRUPTED", "Output"]
+
+PIPE_COLUMNS = 200
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class Output:
+    """Where a command prints, and with which settings it works."""
+
+    def __init__(self, home: str | None, store: str | None) -> None:
+        self.home, self.store = home, store
+        # Rich cuts tables to 80 columns where there is no terminal: in a file or a pipe nothing is too wide.
+        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
+        self.out, self.err = Console(highlight=False, width=width), Console(stderr=True, highlight=False)
+
+    def settings(self, manifest_store: str | None = None) -> Settings:
+        """Flags win over the manifest, and the manifest over the environment."""
+        return Settings.from_env(os.environ, home=self.home, store=self.store or manifest_store)
+
+    def registry(self) -> "Registry":
+        """The registry that the settings name."""
+        from orchestrator.registry.registry import Registry
+
+        settings = self.settings()
+        return Registry(settings.tracking_uri, settings.artifact_location)
+
+    def print_json(self, value: object) -> None:
+        """One JSON document on standard output."""
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,150 @@
+"""How a plan is shown: a table for people, plain values for scripts."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from orchestrator.manifest.model import RefusedTask
+    from orchestrator.planning.plan import Plan, PlannedTask
+    from orchestrator.planning.spec import TaskSpec
+
+__all__ = ["plan_json", "print_plan", "print_refused"]
+
+MAX_WARNINGS = 20
+_SECONDS_AN_HOUR = 3600.0
+_NUMBERS = ("images", "epochs", "device-hours", "cost", "prompt KB (about)")
+
+
+def print_plan(console: Console, plan: "Plan", price_per_hour: float | None = None) -> None:
+    """What will be done, task by task and in all; then who is refused and why, and what to think of."""
+    _print_tasks(console, plan, price_per_hour)
+    console.print(_totals(plan, price_per_hour), markup=False, soft_wrap=True)
+    console.print(_basis(plan), markup=False, soft_wrap=True)
+    print_refused(console, plan.refused)
+    for warning in plan.warnings[:MAX_WARNINGS]:
+        console.print(warning, style="yellow", markup=False, soft_wrap=True)
+    if len(plan.warnings) > MAX_WARNINGS:
+        console.print(f"... and {len(plan.warnings) - MAX_WARNINGS} more (--json has all)", style="yellow")
+
+
+def print_refused(console: Console, refused: "tuple[RefusedTask, ...]") -> None:
+    """Every task that is refused, with every reason."""
+    for task in refused:
+        for reason in task.reasons:
+            console.print(f"refused {task.name}: {reason}", style="red", markup=False, soft_wrap=True)
+
+
+def plan_json(plan: "Plan", price_per_hour: float | None = None) -> dict[str, Any]:
+    """The plan as plain values."""
+    return {
+        "backbone": {"name": plan.backbone, "fingerprint": plan.backbone_fingerprint},
+        "num_to_tune": len(plan.to_tune),
+        "num_to_reuse": len(plan.to_reuse),
+        "num_to_refuse": len(plan.refused),
+        "estimates": "unknown" if plan.speed is None else "learned",
+        "speed": None if plan.speed is None else asdict(plan.speed),
+        "estimate_s": plan.estimate_s,
+        "estimate_bytes": plan.estimate_bytes,
+        "device_hours": plan.device_hours,
+        "price_per_hour": price_per_hour,
+        "cost": _cost(plan.estimate_s, price_per_hour),
+        "warnings": list(plan.warnings),
+        "tasks": [
+            *(_task_json(task, price_per_hour) for task in plan.tasks),
+            *({**asdict(task), "action": "refuse"} for task in plan.refused),
+        ],
+    }
+
+
+def _print_tasks(console: Console, plan: "Plan", price_per_hour: float | None) -> None:
+    """A line a task. Not a table of rich's, which takes a millisecond a line: there may be ten thousand."""
+    cost = [] if price_per_hour is None else ["cost"]
+    head = ["task", "action", "images", "epochs", "search", "device-hours", *cost, "prompt KB (about)", "key"]
+    rows = [
+        [
+            task.spec.name,
+            task.action,
+            str(task.spec.num_images),
+            str(task.spec.config.epochs),
+            _candidates(task.spec),
+            _number(_hours(task.estimate_s), 3),
+            *(_number(_cost(task.estimate_s, price_per_hour), 2) for _ in cost),
+            f"{task.estimate_bytes / 1024:.0f}",
+            task.spec.key[:12],
+        ]
+        for task in plan.tasks
+    ]
+    refused = [[task.name, "refuse", *("" for _ in head[2:])] for task in plan.refused]
+    widths = [max(map(len, column)) for column in zip(head, *rows, *refused, strict=True)]
+    console.out(_line(head, widths, head), style="bold", highlight=False)
+    console.out("-" * (sum(widths) + 2 * len(widths) - 2), highlight=False)
+    for lines, style in ((rows, None), (refused, "red")):
+        if lines:
+            text = "\n".join(_line(cells, widths, head) for cells in lines)
+            console.out(text, style=style, highlight=False)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], head: Sequence[str]) -> str:
+    padded = [
+        cell.rjust(width) if column in _NUMBERS else cell.ljust(width)
+        for cell, width, column in zip(cells, widths, head, strict=True)
+    ]
+    return "  ".join(padded).rstrip()
+
+
+def _totals(plan: "Plan", price_per_hour: float | None) -> str:
+    refused = f", {len(plan.refused)} refused" if plan.refused else ""
+    counts = f"{len(plan.to_tune)} to tune, {len(plan.to_reuse)} in the store already{refused}"
+    hours = f"{_number(plan.device_hours, 3)} device-hours"
+    cost = "" if price_per_hour is None else f", cost {_number(_cost(plan.estimate_s, price_per_hour), 2)}"
+    return f"{counts}; {hours}{cost}, {plan.estimate_bytes / 2**20:.1f} MB to store"
+
+
+def _basis(plan: "Plan") -> str:
+    if plan.speed is None:
+        return "Time is unknown: the store knows of no tuning on this backbone yet; it learns from each."
+    return (
+        f"Time is learned from {plan.speed.num_runs} past tunings on this backbone: "
+        f"{plan.speed.images_per_s:.0f} training images a second on one device."
+    )
+
+
+def _task_json(task: "PlannedTask", price_per_hour: float | None) -> dict[str, Any]:
+    values = asdict(task)
+    spec = values.pop("spec")
+    terms = spec.pop("terms")
+    return {
+        **spec,
+        "priority": terms["priority"],
+        "deadline": _time(terms["deadline_s"]),
+        "budget_s": terms["budget_s"],
+        **values,
+        "reasons": [],
+        "device_hours": _hours(task.estimate_s),
+        "cost": _cost(task.estimate_s, price_per_hour),
+    }
+
+
+def _candidates(spec: "TaskSpec") -> str:
+    return "-" if spec.search is None else f"{len(spec.search.candidates(spec.config))} candidates"
+
+
+def _hours(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds / _SECONDS_AN_HOUR
+
+
+def _cost(seconds: float | None, price_per_hour: float | None) -> float | None:
+    hours = _hours(seconds)
+    return None if hours is None or price_per_hour is None else hours * price_per_hour
+
+
+def _number(value: float | None, num_digits: int) -> str:
+    return "unknown" if value is None else f"{value:.{num_digits}f}"
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else f"{datetime.fromtimestamp(seconds, tz=UTC):%Y-%m-%dT%H:%M:%SZ}"

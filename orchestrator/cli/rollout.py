@@ -1,0 +1,134 @@
+"""Commands that try a version on real requests before it is promoted: parse, call, print."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.output import Output
+
+if TYPE_CHECKING:
+    from orchestrator.registry.rollout import Rollouts
+    from orchestrator.registry.versions import Rollout
+
+__all__ = ["COMMANDS"]
+
+_VERSION = click.IntRange(min=1)
+
+
+@click.command()
+@click.argument("task")
+@click.argument("version", type=_VERSION, required=False)
+@click.argument("share", metavar="SHARE%", required=False)
+@click.option("--stop", is_flag=True, help="Let the champion answer all requests again.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def canary(
+    output: Output, task: str, version: int | None, share: str | None, stop: bool, as_json: bool
+) -> None:
+    """Let VERSION of TASK answer SHARE% of its requests; the champion answers the others.
+
+    Requests with one key in their header Ship-Key get the same of the two for as long as it runs, and keep it
+    when the share rises. A share of 0% ends it, as --stop does; `ship promote TASK VERSION` gives it all
+    requests, and ends it too.
+
+    \b
+    Examples:
+      ship canary bottle-caps 4 5%
+      ship canary bottle-caps 4 25% --json
+      ship canary bottle-caps --stop
+    """
+    if stop and (version, share) != (None, None):
+        raise click.UsageError("--stop ends whichever canary there is: leave out VERSION and SHARE%")
+    if not stop and (version is None or share is None):
+        raise click.UsageError(f"name a version and a share, as in `ship canary {task} 4 5%`, or --stop")
+    part = _read_share(share, f"ship promote {task} {version}") if share is not None else 0.0
+    rollouts = _rollouts(output)
+    if version is None or part == 0.0:
+        _print_stopped(output, task, "canary", rollouts.stop_canary(task, version), as_json)
+        return
+    started = rollouts.start_canary(task, version, part)
+    if as_json:
+        output.print_json(_rollout_json(task, started))
+    else:
+        _print(output, f"{task}: version {version} answers {100 * part:.4g}% of the requests now.")
+
+
+@click.command()
+@click.argument("task")
+@click.argument("version", type=_VERSION, required=False)
+@click.option("--stop", is_flag=True, help="Ask the champion alone again.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def shadow(output: Output, task: str, version: int | None, stop: bool, as_json: bool) -> None:
+    """Ask VERSION of TASK what its champion is asked, and compare; its answers go to nobody.
+
+    The endpoint tells at /v1/tasks/TASK how often the two agreed. It leaves comparisons out while it is busy.
+
+    \b
+    Examples:
+      ship shadow bottle-caps 4
+      ship shadow bottle-caps --stop --json
+    """
+    if stop == (version is not None):
+        raise click.UsageError(f"name a version, as in `ship shadow {task} 4`, or --stop")
+    rollouts = _rollouts(output)
+    if version is None:
+        _print_stopped(output, task, "shadow", rollouts.stop_shadow(task), as_json)
+        return
+    started = rollouts.start_shadow(task, version)
+    if as_json:
+        output.print_json(_rollout_json(task, started))
+    else:
+        _print(output, f"{task}: version {version} is asked beside the champion now, and answers nobody.")
+
+
+COMMANDS = (canary, shadow)
+
+
+def _rollouts(output: Output) -> "Rollouts":
+    from orchestrator.registry.rollout import Rollouts
+
+    return Rollouts(output.registry())
+
+
+def _read_share(text: str, promote: str) -> float:
+    number = text.removesuffix("%")
+    try:
+        percent = float(number) if text.endswith("%") and number.isascii() else math.nan
+    except ValueError:
+        percent = math.nan
+    if percent == 100.0:
+        raise click.BadParameter(
+            f"100% is no canary; `{promote}` gives a version all requests", param_hint="SHARE%"
+        )
+    if not 0.0 <= percent < 100.0:
+        raise click.BadParameter(
+            f"{text!r}: expected a percentage from 0% to below 100%, such as 5%", param_hint="SHARE%"
+        )
+    return percent / 100.0
+
+
+def _print_stopped(output: Output, task: str, role: str, before: "Rollout", as_json: bool) -> None:
+    """Say what has ended; ``before`` is what was tried until now."""
+    from dataclasses import replace
+
+    if as_json:
+        output.print_json(_rollout_json(task, replace(before, **{role: None})))
+        return
+    ended = before.shadow if role == "shadow" else before.canary and before.canary.version
+    what = f"version {ended} is no {role} any more" if ended else f"there was no {role}"
+    _print(output, f"{task}: {what}; the champion answers all requests.")
+
+
+def _rollout_json(task: str, rollout: "Rollout") -> dict[str, Any]:
+    canary = rollout.canary
+    return {
+        "task": task,
+        "canary": None if canary is None else {"version": canary.version, "share": canary.share},
+        "shadow": rollout.shadow,
+    }
+
+
+def _print(output: Output, text: str) -> None:
+    output.out.print(text, markup=False, soft_wrap=True)

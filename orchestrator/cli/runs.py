@@ -1,0 +1,167 @@
+"""Commands that watch and steer a run from another terminal: parse, call, print."""
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.output import EXIT_FAILED, Output
+from orchestrator.errors import ExecutionError
+from orchestrator.names import check_task_name
+
+if TYPE_CHECKING:
+    from orchestrator.train.run_folder import RunView
+
+__all__ = ["COMMANDS"]
+
+WATCH_EVERY_S = 1.0
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="Until the run ends.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def status(output: Output, watch: bool, as_json: bool) -> None:
+    """Show how the tasks of the run in this home stand, or stood when it ended.
+
+    \b
+    Examples:
+      ship status
+      ship status --watch
+      ship status --json | jq -r '.tasks[] | select(.state == "failed") | .task'
+    """
+    from orchestrator.cli.progress import ProgressView
+
+    view = _view(output)
+    if as_json:
+        output.print_json(_status_json(view))
+        return
+    about = view.about()
+    where = f"process {about.pid} on {about.host}"
+    state = f"at work, {where}" if view.is_at_work else "over"
+    output.out.print(f"{about.run}, {about.manifest}: {state}", markup=False, soft_wrap=True)
+    shown = ProgressView(output.out)
+    try:
+        while True:
+            goes_on = watch and view.is_at_work
+            if (found := view.snapshot()) is not None:
+                shown.update(found[0])
+            if not goes_on:
+                break
+            time.sleep(WATCH_EVERY_S)
+    finally:
+        shown.close()
+
+
+@click.command()
+@click.argument("task", required=False)
+@click.option("--follow", "-f", is_flag=True, help="Until the run ends.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one event a line.")
+@click.pass_obj
+def logs(output: Output, task: str | None, follow: bool, as_json: bool) -> None:
+    """Print what happened to TASK, or to all tasks, in the run of this home; of failures the whole cause.
+
+    \b
+    Examples:
+      ship logs bottle-caps
+      ship logs --follow
+    """
+    from orchestrator.cli.tables import event_line
+
+    if task is not None:
+        check_task_name(task)
+    view = _view(output)
+    view.about()
+    for event in view.events(task, follow=follow):
+        click.echo(event.to_json() if as_json else event_line(event))
+
+
+@click.command()
+@click.argument("tasks", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def cancel(output: Output, tasks: tuple[str, ...], as_json: bool) -> None:
+    """Leave TASKS of the run in this home; without TASKS end the run in good order, as Ctrl-C does.
+
+    What is published stays. `ship retry TASK`, or `ship tune` again, takes a task up where it was left.
+
+    \b
+    Examples:
+      ship cancel bottle-caps
+      ship cancel
+    """
+    from orchestrator.train.run_folder import RunRequest
+
+    view = _view(output)
+    _check_known(view, tasks)
+    changed = view.ask(RunRequest(kind="cancel" if tasks else "stop", tasks=tasks))
+    if as_json:
+        output.print_json({"stopped": not tasks, "cancelled": list(changed)})
+    elif tasks:
+        output.out.print(f"cancelled: {', '.join(changed) or 'none, all of them have ended'}", markup=False)
+    else:
+        output.out.print("The run ends; `ship tune` with its manifest goes on from there.")
+
+
+@click.command()
+@click.argument("tasks", nargs=-1)
+@click.option("--failed", is_flag=True, help="All that failed or were cancelled.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def retry(output: Output, tasks: tuple[str, ...], failed: bool, as_json: bool) -> None:
+    """Take up failed or cancelled TASKS again while the run in this home is still at work.
+
+    Once it is over, `ship tune` with the same manifest takes up whatever is not published.
+
+    \b
+    Examples:
+      ship retry bottle-caps
+      ship retry --failed
+    """
+    from orchestrator.train.run_folder import RunRequest
+
+    if failed == bool(tasks):
+        raise click.UsageError("name TASKS, or say --failed")
+    view = _view(output)
+    _check_known(view, tasks)
+    changed = view.ask(RunRequest(kind="retry", tasks=tasks))
+    if as_json:
+        output.print_json({"taken_up": list(changed)})
+    else:
+        output.out.print(f"taken up again: {', '.join(changed) or 'none'}", markup=False)
+    if not changed:
+        sys.exit(EXIT_FAILED)
+
+
+COMMANDS = (status, logs, cancel, retry)
+
+
+def _view(output: Output) -> "RunView":
+    from orchestrator.train.run_folder import RunView
+
+    return RunView(output.settings().home)
+
+
+def _check_known(view: "RunView", tasks: tuple[str, ...]) -> None:
+    for task in tasks:
+        check_task_name(task)
+    found = view.snapshot()
+    if tasks and found is None and view.is_at_work:
+        raise ExecutionError("the run has no tasks under way yet; try again in a moment")
+    known = {status.task for status in found[0].tasks} if found is not None else set()
+    if unknown := [task for task in tasks if task not in known]:
+        raise ExecutionError(f"no such task in the run: {', '.join(unknown)}; `ship status` lists them")
+
+
+def _status_json(view: "RunView") -> dict[str, object]:
+    from dataclasses import asdict
+
+    about, found = view.about(), view.snapshot()
+    return {
+        **asdict(about),
+        "is_at_work": view.is_at_work,
+        "time_s": found[1] if found else None,
+        "counts": dict(found[0].counts()) if found else {},
+        "tasks": [asdict(status) for status in found[0].tasks] if found else [],
+    }

@@ -1,0 +1,206 @@
+"""How plans, reports and the registry are shown: tables for people, plain values for scripts."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ship.findings import find_warnings
+
+if TYPE_CHECKING:
+    from orchestrator.events import Event
+    from orchestrator.planning.check import TaskCheck
+    from orchestrator.registry.versions import Promotion, Rollout, TaskInfo, VersionInfo
+    from orchestrator.train.job import JobReport
+
+__all__ = [
+    "event_line",
+    "print_checks",
+    "print_report",
+    "promotion_json",
+    "report_json",
+    "task_json",
+    "tasks_table",
+    "version_json",
+    "versions_table",
+]
+
+
+def print_checks(console: Console, found: Sequence["TaskCheck"]) -> None:
+    """What is wrong with each task's data; failures in red, warnings in yellow."""
+    for check in found:
+        size = (
+            f"{check.num_train} training images of {check.num_classes} classes, {check.num_held_out} held out"
+        )
+        console.print(f"{check.task}: {size}", markup=False, soft_wrap=True)
+        for finding in check.findings:
+            word, style = ("FAILED", "red") if finding.failed else ("warning", "yellow")
+            console.print(
+                f"  {word} {finding.kind}: {finding.message}", style=style, markup=False, soft_wrap=True
+            )
+            for example in finding.examples:
+                console.print(f"    {example}", markup=False, soft_wrap=True)
+    num_failed = sum(check.has_failed for check in found)
+    num_warned = sum(bool(check.findings) and not check.has_failed for check in found)
+    console.print(f"{len(found)} tasks: {num_failed} failed, {num_warned} with warnings.")
+
+
+def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
+    """What was done, and what failed with its cause."""
+    summary = report.summary
+    if not summary.tasks and not report.refused:
+        console.print(f"Nothing to do: all {num_tasks} tasks are in the store already.")
+        return
+    refused = f", {len(report.refused)} refused" if report.refused else ""
+    console.print(
+        f"{len(summary.done)} tuned, {len(report.reused)} in the store already, "
+        f"{len(summary.failed)} failed, "
+        + (f"{len(summary.cancelled)} cancelled, " if summary.cancelled else "")
+        + f"{len(summary.unfinished)} unfinished{refused}."
+    )
+    for task, warnings in report.warnings.items():
+        for warning in warnings:
+            console.print(f"{task}: {warning}", style="yellow", markup=False, soft_wrap=True)
+    for task, cause in summary.failed.items():
+        console.print(f"{task}: {cause}", style="red", markup=False, soft_wrap=True)
+    if summary.unfinished:
+        console.print("Interrupted; the same command goes on from here.", style="yellow")
+
+
+def report_json(report: "JobReport") -> dict[str, Any]:
+    """The report as plain values."""
+    return {
+        "tuned": list(report.summary.done),
+        "reused": list(report.reused),
+        "failed": report.summary.failed,
+        "cancelled": list(report.summary.cancelled),
+        "refused": {task.name: list(task.reasons) for task in report.refused},
+        "unfinished": list(report.summary.unfinished),
+        "records_waiting": report.backlog.num_records,
+        "warnings": {task: list(warnings) for task, warnings in report.warnings.items()},
+    }
+
+
+def event_line(event: "Event") -> str:
+    """What happened, on one line; below it the details of a failure."""
+    line = f"{_time(event.time_s)}  {event.task}  attempt {event.attempt}  {_told(event)}"
+    detail = str(event.data.get("detail") or "").rstrip()
+    return f"{line}\n{textwrap.indent(detail, '    ')}" if detail else line
+
+
+def _told(event: "Event") -> str:
+    data = event.data
+    match event.kind:
+        case "leased":
+            return f"taken up by {data.get('worker', '?')}"
+        case "epoch":
+            return f"epoch {data['epoch']}/{data['num_epochs']}, loss {data['loss']:.4f}"
+        case "published":
+            return f"published as {str(data.get('digest', '?'))[:12]}"
+        case "failed":
+            return f"failed: {data.get('cause', '?')}"
+        case "retried":
+            return f"to be tried again: {data.get('cause', '?')}"
+        case "cancelled":
+            return "cancelled"
+
+
+def tasks_table(infos: Sequence["TaskInfo"]) -> Table:
+    """All tasks at a glance."""
+    table = _table(
+        "task", "champion", "accuracy", "linear probe", "challenger", "canary", "shadow", "latest", "updated"
+    )
+    for info in infos:
+        metrics = info.champion.metrics if info.champion else {}
+        table.add_row(
+            escape(info.task),
+            _version(info.champion.version if info.champion else None),
+            _share(metrics.get("accuracy")),
+            _share(metrics.get("probe_accuracy")),
+            _version(info.challenger.version if info.challenger else None),
+            _canary(info.rollout),
+            _version(info.rollout.shadow),
+            _version(info.latest),
+            _time(info.updated_s),
+        )
+    return table
+
+
+def versions_table(infos: Sequence["VersionInfo"]) -> Table:
+    """All versions of one task."""
+    table = _table("version", "alias", "accuracy", "linear probe", "levels", "digest", "made")
+    for info in infos:
+        table.add_row(
+            _version(info.version),
+            ", ".join(info.aliases),
+            _share(info.metrics.get("accuracy")),
+            _share(info.metrics.get("probe_accuracy")),
+            f"{info.metrics.get('num_levels', 0):.0f}",
+            (info.digest or "?")[:12],
+            _time(info.created_s),
+        )
+    return table
+
+
+def task_json(info: "TaskInfo") -> dict[str, Any]:
+    """One task as plain values."""
+    return {
+        "task": info.task,
+        "champion": version_json(info.champion) if info.champion else None,
+        "challenger": version_json(info.challenger) if info.challenger else None,
+        "canary": asdict(info.rollout.canary) if info.rollout.canary else None,
+        "shadow": info.rollout.shadow,
+        "previous": info.previous,
+        "latest": info.latest,
+        "updated": _time(info.updated_s),
+    }
+
+
+def version_json(info: "VersionInfo") -> dict[str, Any]:
+    """One version as plain values."""
+    return {
+        "version": info.version,
+        "aliases": list(info.aliases),
+        "digest": info.digest,
+        "source": info.source,
+        "metrics": dict(info.metrics),
+        "gate": info.gate_reason,
+        "warnings": find_warnings(info.metrics),
+        "created": _time(info.created_s),
+        "run_id": info.run_id,
+    }
+
+
+def promotion_json(promotion: "Promotion") -> dict[str, Any]:
+    """One alias move as plain values."""
+    return {"task": promotion.task, "from": promotion.from_version, "to": promotion.to_version}
+
+
+def _table(*columns: str) -> Table:
+    table = Table(show_edge=False, header_style="bold")
+    for column in columns:
+        is_number = column in ("accuracy", "linear probe", "levels")
+        table.add_column(column, justify="right" if is_number else "left")
+    return table
+
+
+def _version(version: int | None) -> str:
+    return "-" if version is None else f"v{version}"
+
+
+def _canary(rollout: "Rollout") -> str:
+    canary = rollout.canary
+    return "-" if canary is None else f"v{canary.version}, {100 * canary.share:.4g}%"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _time(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, tz=UTC):%Y-%m-%dT%H:%M:%SZ}"

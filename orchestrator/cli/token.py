@@ -1,0 +1,214 @@
+"""The commands for tokens, by which endpoints know who asks: parse, call, print."""
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from rich.table import Table
+
+from orchestrator.cli.output import Output
+from orchestrator.durations import describe_seconds, parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from orchestrator.store.token_changes import NewToken
+    from orchestrator.store.tokens import Secret, Token, Tokens
+
+__all__ = ["token"]
+
+_Result = TypeVar("_Result")
+
+
+@click.group()
+def token() -> None:
+    """Make, list, renew and take away the tokens by which endpoints know who asks.
+
+    They are kept in the store, as hashes: every endpoint on it follows within seconds, without a restart.
+
+    \b
+    Examples:
+      ship token create line-1 --predict 'line-1-*' --expires 90d
+      ship token ls
+      ship token rotate line-1 --grace 1h
+      ship token revoke line-1
+    """
+
+
+@token.command()
+@click.argument("name")
+@click.option(
+    "--predict", multiple=True, metavar="PATTERN", help="Tasks that may be asked: a name, '*'; repeatable."
+)
+@click.option("--metrics", is_flag=True, help="May read /metrics.")
+@click.option("--admin", is_flag=True, help="May do everything.")
+@click.option("--expires", metavar="DURATION", help="Until when: 12h, 90d, 52w from now [never].")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def create(
+    output: Output,
+    name: str,
+    predict: tuple[str, ...],
+    metrics: bool,
+    admin: bool,
+    expires: str | None,
+    as_json: bool,
+) -> None:
+    """Make a token called NAME and print it: this is the only time that it can be seen.
+
+    \b
+    Examples:
+      ship token create line-1 --predict 'line-1-*' --expires 90d
+      export SHIP_TOKEN=$(ship token create me --predict '*')
+      ship token create prometheus --metrics
+      ship token create ops --admin --json | jq -r .token
+    """
+    from orchestrator.store.token_changes import create_token
+    from orchestrator.store.tokens import Scope
+
+    lifetime_s = None if expires is None else _duration(expires, "--expires")
+    scope = Scope(predict=predict, metrics=metrics, admin=admin)
+    made = _change(
+        output, lambda tokens: create_token(tokens, name, scope, now_s=time.time(), lifetime_s=lifetime_s)
+    )
+    _print_new(output, made, as_json)
+
+
+@token.command(name="ls")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def list_tokens(output: Output, as_json: bool) -> None:
+    """List all tokens: what each is good for, and until when.
+
+    \b
+    Examples:
+      ship token ls
+      ship token ls --json | jq -r '.[] | select(.admin) | .name'
+    """
+    from orchestrator.store.objects.open import open_objects
+    from orchestrator.store.prompt_store import PromptStore
+
+    found = PromptStore(open_objects(output.settings().store)).read_tokens()
+    tokens = {} if found is None else dict(sorted(found[0].by_name.items()))
+    now_s = time.time()
+    if as_json:
+        output.print_json([_token_json(name, one, now_s) for name, one in tokens.items()])
+    elif tokens:
+        output.out.print(_table(tokens, now_s))
+    else:
+        output.out.print("There is no token yet: `ship token create NAME --predict '*'` makes one.")
+
+
+@token.command()
+@click.argument("name")
+@click.option(
+    "--grace", default="0", show_default=True, metavar="DURATION", help="For which the old one goes on: 1h."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def rotate(output: Output, name: str, grace: str, as_json: bool) -> None:
+    """Give token NAME a new secret and print it; what it is good for stays.
+
+    It lives as long as the old one was made for, from now on. The old one ends at once, unless --grace gives
+    those who use it time to change.
+
+    \b
+    Examples:
+      ship token rotate line-1
+      ship token rotate line-1 --grace 1h
+    """
+    from orchestrator.store.token_changes import rotate_token
+
+    grace_s = 0.0 if grace.strip("smhdw") == "0" else _duration(grace, "--grace")
+    made = _change(output, lambda tokens: rotate_token(tokens, name, now_s=time.time(), grace_s=grace_s))
+    _print_new(output, made, as_json)
+    if len(made.token.secrets) > 1:
+        output.err.print(f"The old one goes on for {describe_seconds(grace_s)} at most.")
+
+
+@token.command()
+@click.argument("name")
+@click.pass_obj
+def revoke(output: Output, name: str) -> None:
+    """Take token NAME away, with all its secrets.
+
+    \b
+    Example:
+      ship token revoke line-1
+    """
+    from orchestrator.store.token_changes import revoke_token
+
+    taken = _change(output, lambda tokens: revoke_token(tokens, name))
+    ids = ", ".join(secret.token_id for secret in taken.secrets)
+    output.out.print(f"{name} ({ids}) is revoked; endpoints follow within seconds.", soft_wrap=True)
+
+
+def _change(output: Output, change: "Callable[[Tokens], tuple[Tokens, _Result]]") -> _Result:
+    from orchestrator.store.objects.open import open_objects
+    from orchestrator.store.prompt_store import PromptStore
+    from orchestrator.store.token_changes import change_tokens
+
+    return change_tokens(PromptStore(open_objects(output.settings().store)), change)
+
+
+def _duration(text: str, flag: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: {error}", param_hint=flag) from None
+
+
+def _print_new(output: Output, made: "NewToken", as_json: bool) -> None:
+    """The token alone on standard output, for ``$(...)``; what to do with it beside."""
+    newest = made.token.secrets[0]
+    if as_json:
+        output.print_json(
+            {"name": made.name, "token": made.text, **_scope_json(made.token), **_secret_json(newest)}
+        )
+    else:
+        click.echo(made.text)
+    until = "" if newest.expires_s is None else f", good until {_time(newest.expires_s)}"
+    output.err.print(
+        f"This is {made.name} ({newest.token_id}){until}. It is shown this once, and kept as a hash only. "
+        "Clients read it from SHIP_TOKEN, or send it as `Authorization: Bearer ship_...`.",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _table(tokens: "Mapping[str, Token]", now_s: float) -> Table:
+    table = Table(show_edge=False, header_style="bold")
+    for column in ("name", "id", "may ask", "may also", "created", "expires"):
+        table.add_column(column)
+    for name, one in tokens.items():
+        also = [word for word in ("metrics", "admin") if getattr(one.scope, word)]
+        for secret in one.secrets:
+            table.add_row(
+                name,
+                secret.token_id,
+                ", ".join(one.scope.predict).replace("[", r"\["),
+                ", ".join(also),
+                _time(secret.created_s),
+                "never" if secret.expires_s is None else _time(secret.expires_s),
+                style=None if secret.is_live(now_s) else "red",
+            )
+    return table
+
+
+def _token_json(name: str, one: "Token", now_s: float) -> dict[str, Any]:
+    secrets = [{**_secret_json(secret), "is_live": secret.is_live(now_s)} for secret in one.secrets]
+    return {"name": name, **_scope_json(one), "secrets": secrets}
+
+
+def _scope_json(one: "Token") -> dict[str, Any]:
+    return {"predict": list(one.scope.predict), "metrics": one.scope.metrics, "admin": one.scope.admin}
+
+
+def _secret_json(secret: "Secret") -> dict[str, Any]:
+    expires = None if secret.expires_s is None else _time(secret.expires_s)
+    return {"id": secret.token_id, "created": _time(secret.created_s), "expires": expires}
+
+
+def _time(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, tz=UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,1 @@
+"""The HTTP client of the endpoint. Loads without torch, Ray or MLflow."""

@@ -1,0 +1,390 @@
+"""Asks an endpoint of ``ship serve``, from any program; loads neither torch nor Ray nor MLflow.
+
+    from orchestrator.client.client import Client
+
+    with Client("http://127.0.0.1:8000") as client:  # and the token in SHIP_TOKEN
+        print(client.predict("bottle-caps", "cap.png").label)
+
+Asking changes nothing, so what may pass (a replica that died, a full queue, a task still loading) is asked
+again for a while.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_before_delay
+from tenacity.wait import wait_random_exponential
+
+from orchestrator.client.questions import (
+    Attention,
+    ImageSource,
+    Question,
+    batch_form,
+    check_key,
+    check_url,
+    content_of,
+)
+from orchestrator.client.token import advice_for, make_bearer, without_token
+from orchestrator.errors import ServeError
+from orchestrator.names import is_task_name
+
+__all__ = ["Attention", "Client", "EndpointError", "Prediction", "Question", "ServedTask"]
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+_PASSING_STATUSES = frozenset({429, 502, 503, 504})
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+_Value = TypeVar("_Value")
+_TYPE_PREFIX = "urn:ship:problem:"
+# What comes of reading a reply that is no JSON, too deep, of other types, or without what it should have.
+_NOT_OURS = (ValueError, RecursionError, OverflowError, TypeError, KeyError)
+
+
+class EndpointError(ServeError):
+    """The endpoint refused a request, or could not be reached.
+
+    Attributes:
+        status: Of HTTP; None if there was no answer.
+        kind: Short name of the problem, such as ``task-unknown``; None if there is none.
+        retry_after_s: When to ask again, if the endpoint says so.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        status: int | None = None,
+        kind: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(problem)
+        self.status, self.kind, self.retry_after_s = status, kind, retry_after_s
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        """Keep everything when pickled."""
+        return type(self), (str(self), self.status, self.kind, self.retry_after_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a task says of an image.
+
+    Attributes:
+        task: That was asked.
+        version: Of the prompt that answered.
+        digest: Of the prompt that answered.
+        label: The likeliest.
+        probabilities: By label, the likeliest first; they sum to 1.
+        backbone: Fingerprint of the backbone.
+    """
+
+    task: str
+    version: int
+    digest: str
+    label: str
+    probabilities: Mapping[str, float]
+    backbone: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedTask:
+    """How a task stands at the endpoint.
+
+    Attributes:
+        task: Its name.
+        version: That is served; None if none is.
+        digest: That is served; None if none is.
+        wanted_version: That the registry names: another one while it is loaded, or after it was refused.
+        wanted_digest: That the registry names.
+        problem: Why the wanted version is not served, if it was tried.
+        labels: That it tells apart; empty in a list of all tasks.
+    """
+
+    task: str
+    version: int | None
+    digest: str | None
+    wanted_version: int
+    wanted_digest: str
+    problem: str | None
+    labels: tuple[str, ...] = ()
+
+
+class Client:
+    """A connection to an endpoint; threads may share it.
+
+    Args:
+        url: Of the endpoint.
+        token: That says who asks; None for the one in SHIP_TOKEN, if there is one, and "" for none.
+        timeout_s: Of one try.
+        patience_s: No try starts later than this after the first.
+
+    Raises:
+        EndpointError: It is no URL of HTTP that anything can be asked at, or the token cannot be one.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        token: str | None = None,
+        *,
+        timeout_s: float = 30.0,
+        patience_s: float = 30.0,
+    ) -> None:
+        self._patience_s = patience_s
+        try:
+            self.url = check_url(url, DEFAULT_URL).rstrip("/")
+            auth = make_bearer(token, self.url)
+        except ValueError as error:
+            raise EndpointError(str(error)) from None
+        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, auth=auth, follow_redirects=False)
+
+    def __enter__(self) -> Self:
+        """Nothing is asked yet."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def predict(
+        self, task: str, image: ImageSource, *, version: int | None = None, key: str | None = None
+    ) -> Prediction:
+        """Ask a task about an image.
+
+        Args:
+            task: Its name.
+            image: The content of an image file (JPEG, PNG, WebP, BMP or TIFF), or its path.
+            version: That must answer; None for whichever is served.
+            key: Requests with one key are answered by one of two versions while a canary runs.
+
+        Raises:
+            EndpointError: It was refused, or nobody answered in time.
+            OSError: The file cannot be read.
+        """
+        reply = self._ask("POST", "/v1/predict", **_question(task, image, version, key))
+        return _read(reply, lambda body: _read_prediction(body, reply))
+
+    def predict_batch(self, questions: Sequence[Question]) -> list[Prediction | EndpointError]:
+        """Ask any tasks about any images, all at once. What is refused stops no other question.
+
+        Args:
+            questions: At least one, and no more than the endpoint takes at a time (256, about 64 images).
+
+        Returns:
+            For each question its answer, or why there is none.
+
+        Raises:
+            EndpointError: All of it was refused, or nobody answered in time.
+            OSError: A file cannot be read.
+        """
+        for question in questions:
+            _check_task(question.task)
+        reply = self._ask("POST", "/v1/predict:batch", files=batch_form(questions))
+        answers = _read(reply, lambda body: [_read_item(item, reply) for item in body["items"]])
+        if len(answers) != len(questions):
+            raise EndpointError(f"{reply.url} gave {len(answers)} answers to {len(questions)} questions")
+        return answers
+
+    def explain(
+        self, task: str, image: ImageSource, *, version: int | None = None, key: str | None = None
+    ) -> bytes:
+        """Where a task makes the network look, drawn beside where it looks without: a PNG.
+
+        Args:
+            task: Its name.
+            image: As for ``predict``.
+            version: As for ``predict``.
+            key: As for ``predict``.
+
+        Raises:
+            EndpointError: It was refused, or nobody answered in time.
+            OSError: The file cannot be read.
+        """
+        reply = self._ask("POST", "/v1/explain", **_question(task, image, version, key, "image/png"))
+        if reply.headers.get("Content-Type") != "image/png":
+            raise _foreign(reply)
+        return reply.content
+
+    def attention(
+        self, task: str, image: ImageSource, *, version: int | None = None, key: str | None = None
+    ) -> Attention:
+        """The same in numbers; see ``explain``."""
+        question = _question(task, image, version, key, "application/json")
+        return _read(self._ask("POST", "/v1/explain", **question), Attention.from_body)
+
+    def tasks(self) -> list[ServedTask]:
+        """All tasks, by name.
+
+        Raises:
+            EndpointError: Nobody answered in time.
+        """
+        reply = self._ask("GET", "/v1/tasks")
+        return _read(reply, lambda body: [_read_task(task) for task in body["tasks"]])
+
+    def task(self, name: str) -> ServedTask:
+        """One task, with its labels.
+
+        Raises:
+            EndpointError: There is none of that name, or nobody answered in time.
+        """
+        reply = self._ask("GET", f"/v1/tasks/{_check_task(name)}")
+        return _read(reply, _read_task)
+
+    def is_ready(self) -> bool:
+        """Whether it answers for its tasks by now; asked once."""
+        try:
+            return self._http.get("/readyz").status_code == httpx.codes.OK
+        except httpx.RequestError:
+            return False
+
+    def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
+        started_s = time.monotonic()
+
+        def ask_once() -> httpx.Response:
+            try:
+                reply = self._http.request(method, path, **request)
+            except httpx.RequestError as error:
+                said = str(error) or type(error).__name__
+                raise EndpointError(
+                    f"{self.url} does not answer: {said}; is `ship serve` running?"
+                ) from error
+            if reply.is_error:
+                raise _refusal(reply)
+            return reply
+
+        tries = Retrying(
+            retry=retry_if_exception(_may_pass),
+            stop=stop_before_delay(self._patience_s),
+            wait=_pause,
+        )
+        try:
+            return tries(ask_once)
+        except RetryError as error:
+            last = error.last_attempt
+            problem = last.exception()
+            assert isinstance(problem, EndpointError), "nothing else is tried again"
+            if last.attempt_number > 1:
+                taken_s = time.monotonic() - started_s
+                said = f"{problem} (asked {last.attempt_number} times in {taken_s:.1f} s)"
+                problem = EndpointError(said, problem.status, problem.kind, problem.retry_after_s)
+            raise problem from error
+
+
+def _check_task(task: str) -> str:
+    if not is_task_name(task):
+        raise EndpointError(
+            f"{task[:80]!r} is no task name: expected 1 to 63 characters of a-z, 0-9, '.', '_' and '-', "
+            "starting with a letter or digit"
+        )
+    return task
+
+
+def _question(
+    task: str, image: ImageSource, version: int | None, key: str | None, accept: str | None = None
+) -> dict[str, Any]:
+    """Headers and body of a request about one image."""
+    headers = {"Ship-Task": _check_task(task), "Content-Type": "application/octet-stream"}
+    if version is not None:
+        headers["Ship-Version"] = str(version)
+    if key is not None:
+        try:
+            headers["Ship-Key"] = check_key(key)
+        except ValueError as error:
+            raise EndpointError(str(error)) from None
+    if accept is not None:
+        headers["Accept"] = accept
+    return {"content": content_of(image), "headers": headers}
+
+
+def _read_prediction(body: Mapping[str, Any], reply: httpx.Response) -> Prediction:
+    shares = _mapping(body["probabilities"])
+    return Prediction(
+        **{name: body[name] for name in ("task", "version", "digest", "label")},
+        probabilities={label: float(share) for label, share in shares.items()},
+        backbone=reply.headers["Ship-Backbone"],
+    )
+
+
+def _read_item(item: Any, reply: httpx.Response) -> Prediction | EndpointError:
+    item = _mapping(item)
+    if "error" not in item:
+        return _read_prediction(item, reply)
+    problem = item["error"]
+    said = without_token(f"{problem['title']}: {problem['detail']}", reply)
+    return EndpointError(said, int(problem["status"]), _kind(str(problem["type"])))
+
+
+def _read_task(value: Any) -> ServedTask:
+    # A newer endpoint may say more.
+    said = _mapping(value)
+    known = {field.name: said[field.name] for field in fields(ServedTask) if field.name in said}
+    return ServedTask(**{**known, "labels": tuple(said.get("labels", ()))})
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object of JSON, found {type(value).__name__}")
+    return value
+
+
+def _read(reply: httpx.Response, read: Callable[[Any], _Value]) -> _Value:
+    """What the body says."""
+    try:
+        return read(_mapping(reply.json()))
+    except _NOT_OURS as error:
+        raise _foreign(reply) from error
+
+
+def _foreign(reply: httpx.Response) -> EndpointError:
+    return EndpointError(f"{reply.url} answered what no endpoint of ship answers: {_said(reply)!r}")
+
+
+def _refusal(reply: httpx.Response) -> EndpointError:
+    """The problem document as an error; or what there is in its place."""
+    try:
+        document = _mapping(reply.json())
+    except _NOT_OURS:
+        document = {}
+    type_ = str(document.get("type", ""))
+    title = document.get("title") or reply.reason_phrase
+    detail = document.get("detail") or _said(reply)
+    text = f"{title}: {detail}" if detail else str(title)
+    return EndpointError(
+        without_token(text, reply) + advice_for(reply),
+        reply.status_code,
+        _kind(type_),
+        _seconds(reply.headers.get("Retry-After")),
+    )
+
+
+def _kind(type_: str) -> str | None:
+    return type_.removeprefix(_TYPE_PREFIX) if type_.startswith(_TYPE_PREFIX) else None
+
+
+def _said(reply: httpx.Response) -> str:
+    """The beginning of a reply."""
+    return without_token(reply.text, reply)[:200]
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text is not None and text.isascii() and text.isdigit() else None
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, EndpointError) and (error.status is None or error.status in _PASSING_STATUSES)
+
+
+def _pause(state: RetryCallState) -> float:
+    """As long as the endpoint says; else longer each time, drawn so that many clients spread out."""
+    drawn = wait_random_exponential(multiplier=_FIRST_PAUSE_S, max=_LONGEST_PAUSE_S)(state)
+    error = state.outcome.exception() if state.outcome is not None else None
+    told_s = error.retry_after_s if isinstance(error, EndpointError) else None
+    return drawn + (told_s or 0.0)

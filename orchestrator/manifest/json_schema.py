@@ -1,0 +1,108 @@
+"""The JSON Schema of a manifest, for editors: what the models say, and every setting by name.
+
+It tells of keys, types and choices while one types. Whether paths exist, names are free and values are in
+range, ``orchestrator.manifest.load`` says.
+"""
+
+import inspect
+import re
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from orchestrator.durations import DURATION_PATTERN
+from orchestrator.manifest.check_gates import CheckGates
+from orchestrator.manifest.schema import FolderModel, ManifestModel
+from orchestrator.names import TASK_NAME_PATTERN
+from ship.data import DataSource
+from ship.settings.config import TuneConfig
+from ship.settings.search_config import SearchConfig
+
+__all__ = ["manifest_json_schema"]
+
+_Schema = dict[str, Any]
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+# What the models leave to later checks, by key: a key means the same wherever it stands.
+_REFINED: dict[str, _Schema] = {
+    "name": {"type": "string", "pattern": f"^{TASK_NAME_PATTERN}$"},
+    "data": {"anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/Data"}]},
+    "tags": {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}},
+    "config": {"$ref": "#/$defs/Settings"},
+    "defaults": {"$ref": "#/$defs/Defaults"},
+    "search": {"anyOf": [{"const": False}, {"$ref": "#/$defs/Search"}]},
+    "checks": {"$ref": "#/$defs/Checks"},
+    "priority": {"type": "integer"},
+    "deadline": {"type": "string", "format": "date-time"},
+    "budget": {"type": "string", "minLength": 2, "pattern": DURATION_PATTERN},
+    "tasks_from": {
+        "anyOf": [
+            {"$ref": "#/$defs/Folder"},
+            {"type": "array", "items": {"$ref": "#/$defs/Folder"}},
+        ]
+    },
+}
+
+
+def manifest_json_schema() -> _Schema:
+    """The schema as plain values, in a fixed order."""
+    schema = ManifestModel.model_json_schema()
+    task = _refine(schema.pop("$defs")["TaskModel"])
+    settings = _settings_schema(TuneConfig)
+    # For comparisons in ship/ alone: the manifest's reader refuses the other one.
+    settings["properties"]["attention"] |= {"enum": ["decoupled"]}
+    beside = {name: task["properties"][name] for name in ("tags", "priority", "deadline", "budget")}
+    definitions = {
+        "Checks": _settings_schema(CheckGates),
+        "Data": {**_settings_schema(DataSource), "required": ["path"]},
+        "Defaults": {**settings, "properties": {**beside, **settings["properties"]}},
+        "Folder": {"anyOf": [{"type": "string", "minLength": 1}, _refine(FolderModel.model_json_schema())]},
+        "Search": _settings_schema(SearchConfig),
+        "Settings": settings,
+        "Task": task,
+    }
+    refined = _refine(schema)
+    refined["properties"]["tasks"]["items"] = {"$ref": "#/$defs/Task"}
+    return {"$schema": _DIALECT, "title": "SHIP manifest", **_tidy({**refined, "$defs": definitions})}
+
+
+def _refine(model: _Schema) -> _Schema:
+    """A model's schema with what ``_REFINED`` knows of its keys."""
+    properties = {
+        name: {"description": values["description"], **_REFINED[name]} if name in _REFINED else values
+        for name, values in model["properties"].items()
+    }
+    return {**model, "properties": properties}
+
+
+def _settings_schema(settings: type) -> _Schema:
+    """Of a dataclass of settings; the texts are those of its docstring."""
+    schema = TypeAdapter(settings).json_schema()
+    texts = _attribute_texts(settings)
+    properties = {
+        name: {"description": texts.get(name, name), **values}
+        for name, values in schema["properties"].items()
+    }
+    description = (inspect.getdoc(settings) or "").partition("\n")[0]
+    return {
+        "description": description,
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+    }
+
+
+def _attribute_texts(documented: type) -> dict[str, str]:
+    """The section ``Attributes`` of a docstring, by name."""
+    section = (inspect.getdoc(documented) or "").partition("Attributes:\n")[2]
+    found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()).replace("``", "`") for name, text in found}
+
+
+def _tidy(value: Any) -> Any:
+    """Without pydantic's titles, which repeat the names."""
+    if isinstance(value, list):
+        return [_tidy(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _tidy(item) for key, item in value.items() if key != "title" or not isinstance(item, str)}

@@ -1,0 +1,115 @@
+"""The manifest: which tasks to tune over which backbone. Read whole, and refused whole, with every problem.
+
+It knows what a manifest may say, not what is in the data; ``orchestrator.planning.plan`` looks there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.errors import ManifestError
+from orchestrator.manifest.check_gates import CheckGates
+from orchestrator.manifest.model import RefusedTask, TaskEntry
+from orchestrator.manifest.paths import PathResolver
+from orchestrator.manifest.pool_settings import PoolSettings
+from orchestrator.manifest.problems import MANIFEST, Problems
+from orchestrator.manifest.schema import MANIFEST_KEYS, describe_value, find_schema_problems
+from orchestrator.manifest.settings import read_defaults, read_gates, without_none
+from orchestrator.manifest.tasks import TaskReader
+from orchestrator.manifest.yaml_document import YamlDocument, parse_yaml
+from ship.data import read_small_file
+from ship.errors import DataError
+
+__all__ = ["Manifest", "RefusedTask", "TaskEntry", "load_manifest"]
+
+MAX_MANIFEST_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a manifest says.
+
+    Attributes:
+        backbone: ``bundled``, a timm name, or the path of a checkpoint.
+        store: URL or path of the store of prompts; None leaves it to the settings.
+        tasks: At least one, in the order of the file, then those of ``tasks_from`` by name.
+        gates: What the data must not exceed; see ``orchestrator.planning.check``.
+        pool: How its workers are made up.
+        max_tasks: More than that are not tuned at once; None leaves it to whoever runs them.
+        refused: Tasks whose entries have problems, if the manifest was read in spite of them.
+    """
+
+    backbone: str
+    store: str | None
+    tasks: tuple[TaskEntry, ...]
+    gates: CheckGates = field(default_factory=CheckGates)
+    pool: PoolSettings = field(default_factory=PoolSettings)
+    max_tasks: int | None = None
+    refused: tuple[RefusedTask, ...] = ()
+
+
+def load_manifest(path: str, *, keep_going: bool = False) -> Manifest:
+    """Read and check a manifest.
+
+    Args:
+        path: Of the YAML file, local or any fsspec URL; relative paths in it start from its folder.
+        keep_going: Refuse single tasks for the problems of their entries. Problems of the manifest as such,
+            and a manifest without one sound task, are errors all the same.
+
+    Raises:
+        ManifestError: Lists every problem with its place and line.
+    """
+    document = _read_document(path)
+    problems, resolver = Problems(document), PathResolver.of(path)
+    value = _without_empty(document.value)
+    for place, problem in find_schema_problems(value):
+        problems.note(place, problem)
+    tasks = TaskReader(problems, resolver, read_defaults(problems, value))
+    tasks.read(value)
+    if not value.get("tasks") and not value.get("tasks_from"):
+        problems.note((), "no tasks; list them under tasks, or name their folders by tasks_from")
+    fewest, most = value.get("min_workers"), value.get("workers")
+    if isinstance(fewest, int) and isinstance(most, int) and fewest > most >= 1:
+        problems.note(("min_workers",), f"expected at most the {most} of workers, got {fewest}")
+    store = value.get("store")
+    manifest = Manifest(
+        backbone=resolver.backbone(str(value.get("backbone", "bundled"))),
+        store=resolver.resolve(store) if isinstance(store, str) else None,
+        tasks=tasks.sound(),
+        gates=read_gates(problems, value.get("checks")),
+        pool=PoolSettings(
+            min_workers=value.get("min_workers"),
+            max_workers=value.get("workers"),
+            executor=value.get("executor"),
+            max_fused=value.get("pack"),
+        ),
+        max_tasks=value.get("max_tasks"),
+        refused=tasks.refused(),
+    )
+    can_go_on = keep_going and manifest.tasks and MANIFEST not in problems.by_owner()
+    if problems.all() and not can_go_on:
+        raise ManifestError(problems.all())
+    return manifest
+
+
+def _read_document(path: str) -> YamlDocument:
+    try:
+        document = parse_yaml(read_small_file(path, max_bytes=MAX_MANIFEST_BYTES))
+    except DataError as error:
+        raise ManifestError(error.problems) from error
+    except ManifestError as error:
+        raise ManifestError([f"{path}: {problem}" for problem in error.problems]) from error
+    if not isinstance(document.value, dict):
+        raise ManifestError(
+            f"{path}: expected a mapping with {', '.join(MANIFEST_KEYS)}, "
+            f"found {describe_value(document.value)}"
+        )
+    return document
+
+
+def _without_empty(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest, and each of its tasks, without keys that have no value."""
+    value = without_none(manifest)
+    if isinstance(value.get("tasks"), list):
+        value["tasks"] = [without_none(task) if isinstance(task, dict) else task for task in value["tasks"]]
+    return value

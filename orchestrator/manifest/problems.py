@@ -1,0 +1,83 @@
+"""What is wrong with a manifest: every problem with its place and line, and with the tasks that it spoils."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.manifest.schema import describe_unknown_key
+from orchestrator.manifest.yaml_document import Place, YamlDocument
+
+__all__ = ["MANIFEST", "Problems"]
+
+# Who a problem belongs to that is no single task's.
+MANIFEST: Place = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Problem:
+    line: int
+    message: str
+    owners: tuple[Place, ...]
+
+
+class Problems:
+    """Collects problems, so that one run finds all.
+
+    A problem belongs to the task entry that its place is in. ``MANIFEST`` owns those of no single task.
+
+    Args:
+        document: That the places are in.
+    """
+
+    def __init__(self, document: YamlDocument) -> None:
+        self._document = document
+        self._noted: list[_Problem] = []
+
+    def note(self, place: Place, problem: str, owners: Iterable[Place] | None = None) -> None:
+        """Note what is wrong at a place; ``owners`` where they do not follow from it."""
+        chosen = (_owner_of(place),) if owners is None else tuple(owners)
+        message = f"{self.describe(place)}: {problem}"
+        self._noted.append(_Problem(line=self._document.line(place), message=message, owners=chosen))
+
+    def note_fields(self, place: Place, values: Mapping[str, Any], problems: Iterable[str]) -> set[str]:
+        """Note problems that start with the field they are about; returns those fields."""
+        wrong = set()
+        for problem in problems:
+            name, _, rest = problem.partition(": ")
+            if name in values:
+                wrong.add(name)
+                self.note((*place, name), rest)
+            else:
+                self.note(place, problem)
+        return wrong
+
+    def known_only(self, place: Place, values: Mapping[str, Any], known: list[str]) -> dict[str, Any]:
+        """``values`` without the keys that are none of ``known``, which are noted."""
+        for name in values:
+            if name not in known:
+                self.note((*place, name), describe_unknown_key(name, known))
+        return {name: value for name, value in values.items() if name in known}
+
+    def describe(self, place: Place) -> str:
+        """A place for a message, with its line."""
+        return self._document.describe(place)
+
+    def all(self) -> list[str]:
+        """What was found so far, by line."""
+        return [problem.message for problem in self._in_order()]
+
+    def by_owner(self) -> dict[Place, list[str]]:
+        """What was found so far, by line, of ``MANIFEST`` and of each task entry."""
+        found: dict[Place, list[str]] = defaultdict(list)
+        for problem in self._in_order():
+            for owner in problem.owners:
+                found[owner].append(problem.message)
+        return dict(found)
+
+    def _in_order(self) -> list[_Problem]:
+        return sorted(self._noted, key=lambda problem: problem.line)
+
+
+def _owner_of(place: Place) -> Place:
+    return place[:2] if place[:1] == ("tasks",) and len(place) > 1 else MANIFEST

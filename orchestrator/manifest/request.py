@@ -1,0 +1,135 @@
+"""Which of a manifest's tasks a command is about, as its flags say."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+
+from orchestrator.errors import ManifestError
+from orchestrator.manifest.load import Manifest, RefusedTask, TaskEntry, load_manifest
+from orchestrator.manifest.pool_settings import PoolSettings
+
+__all__ = ["Request", "Selection"]
+
+_NUM_SUGGESTIONS = 3
+_WILDCARDS = frozenset("*?[")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What the flags ``--only`` and ``--tag`` say.
+
+    Attributes:
+        only: Names, or patterns with ``*``, ``?`` and ``[...]``; one must match. None means all tasks.
+        tags: All must match.
+    """
+
+    only: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_flags(cls, only: Sequence[str], tags: Sequence[str]) -> "Selection":
+        """From names and from ``KEY=VALUE``.
+
+        Raises:
+            ManifestError: Lists every tag that is not of that form.
+        """
+        pairs = [tag.partition("=") for tag in tags]
+        if wrong := [tag for tag, (key, sign, _) in zip(tags, pairs, strict=True) if not key or not sign]:
+            raise ManifestError([f"--tag {tag}: expected KEY=VALUE, such as site=ulm" for tag in wrong])
+        return cls(only=tuple(only), tags={key: value for key, _, value in pairs})
+
+    def apply(self, manifest: Manifest) -> Manifest:
+        """The manifest with the tasks that are meant, sound and refused ones.
+
+        Raises:
+            ManifestError: A name or pattern matches no task, or no task has all the tags.
+        """
+        known: list[TaskEntry | RefusedTask] = [*manifest.tasks, *manifest.refused]
+        names = {task.name for task in known}
+        if problems := self._find_unknown(names):
+            raise ManifestError(problems)
+        named = self._named(names)
+
+        def is_meant(task: TaskEntry | RefusedTask) -> bool:
+            return task.name in named and self.tags.items() <= task.tags.items()
+
+        chosen = replace(
+            manifest,
+            tasks=tuple(task for task in manifest.tasks if is_meant(task)),
+            refused=tuple(task for task in manifest.refused if is_meant(task)),
+        )
+        if not chosen.tasks and not chosen.refused:
+            who = "no task named by --only" if self.only else "no task"
+            tags = " and ".join(f"{key}={value}" for key, value in self.tags.items())
+            raise ManifestError(f"{who} has the tags {tags}{_describe_tags(known, self.tags)}")
+        return chosen
+
+    def _named(self, names: set[str]) -> set[str]:
+        """Those of ``names`` that ``only`` means. Thousands of plain names are one look-up each."""
+        patterns = [name for name in self.only if not _WILDCARDS.isdisjoint(name)]
+        matching = {name for name in names for pattern in patterns if fnmatchcase(name, pattern)}
+        return names if not self.only else matching | (names & set(self.only))
+
+    def _find_unknown(self, names: set[str]) -> list[str]:
+        problems = []
+        for name in self.only:
+            if _WILDCARDS.isdisjoint(name):
+                if name not in names:
+                    problems.append(f"--only {name}: the manifest has no such task{_suggest(name, names)}")
+            elif not any(fnmatchcase(known, name) for known in names):
+                problems.append(f"--only {name}: matches none of the manifest's {len(names)} tasks")
+        return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asks of a manifest.
+
+    Attributes:
+        selection: Which of its tasks.
+        keep_going: Whether the sound tasks go on where others have problems.
+        max_tasks: Guard against tuning more than was meant; None takes the manifest's, else 1000.
+        pool: How workers are to be made up; what it does not say is the manifest's.
+        refused: Task to why it is not to be tuned, for reasons that the manifest does not know.
+    """
+
+    selection: Selection = field(default_factory=Selection)
+    keep_going: bool = False
+    max_tasks: int | None = None
+    pool: PoolSettings = field(default_factory=PoolSettings)
+    refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def load(self, path: str) -> Manifest:
+        """The manifest with the tasks that are meant.
+
+        Raises:
+            ManifestError: Lists every problem of the manifest, or of what is asked for.
+        """
+        manifest = self.selection.apply(load_manifest(path, keep_going=self.keep_going))
+        late = [
+            RefusedTask(name=task.name, reasons=self.refused[task.name], tags=task.tags)
+            for task in manifest.tasks
+            if task.name in self.refused
+        ]
+        return replace(
+            manifest,
+            tasks=tuple(task for task in manifest.tasks if task.name not in self.refused),
+            refused=(*manifest.refused, *late),
+            pool=self.pool.over(manifest.pool),
+        )
+
+
+def _suggest(name: str, names: set[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(names), n=_NUM_SUGGESTIONS)
+    return f"; did you mean {', '.join(map(repr, close))}?" if close else f"; it has {len(names)} others"
+
+
+def _describe_tags(known: Sequence[TaskEntry | RefusedTask], tags: Mapping[str, str]) -> str:
+    """What the manifest has instead, of the keys that were asked for."""
+    parts = []
+    for key in tags:
+        values = sorted({task.tags[key] for task in known if key in task.tags})
+        shown = ", ".join(values[:10]) + (", ..." if len(values) > 10 else "")
+        parts.append(f"{key} is one of {shown}" if values else f"no task has a tag {key!r}")
+    return f"; {'; '.join(parts)}"

@@ -1,0 +1,159 @@
+"""The shape of a manifest: keys, and types that its values may have; problems are told in words of ours.
+
+Values that mean more than their type says (names, paths, settings) are checked in
+``orchestrator.manifest.load``.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from orchestrator.manifest.yaml_document import Place
+from orchestrator.settings import Executor
+from ship.settings.presets import Preset
+
+__all__ = [
+    "MANIFEST_KEYS",
+    "FolderModel",
+    "ManifestModel",
+    "TaskModel",
+    "describe_unknown_key",
+    "describe_value",
+    "find_folder_problems",
+    "find_schema_problems",
+    "find_tag_problem",
+]
+
+_EXPECTED = {
+    "string_type": "text",
+    "string_too_short": "text",
+    "int_type": "a whole number",
+    "dict_type": "a mapping",
+    "list_type": "a list",
+    "model_type": "a mapping",
+}
+# What MLflow takes as the key of a tag.
+_TAG_KEY = re.compile(r"[\w .:/-]{1,250}")
+_MAX_TAG_CHARS = 1000
+_RESERVED_TAGS = ("mlflow.", "ship.")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _CommonModel(_Model):
+    tags: dict[str, Any] = Field({}, description="For people and --tag: site, line, family")
+    config: dict[str, Any] = Field({}, description="Settings, over those of defaults")
+    preset: Preset | None = Field(None, description="Chooses settings by the size of the data")
+    search: Any = Field(None, description="Values to choose among by setting; false searches nothing")
+    priority: Any = Field(None, description="Higher goes first; 0 where none is given")
+    deadline: Any = Field(None, description="When it is to be published: ISO 8601 with a zone")
+    budget: Any = Field(None, description="Device time that it may take by the plan's estimate: 30m, 2h")
+
+
+class TaskModel(_CommonModel):
+    """One task."""
+
+    name: str = Field(description="a-z 0-9 . _ -, at most 63 characters")
+    data: Any = Field(description="A folder, file or URL, or a mapping with a path and how to split it")
+
+
+class FolderModel(_CommonModel):
+    """Tasks found in folders, and what holds for all of them."""
+
+    path: str = Field(min_length=1, description="A glob of folders, or a folder of them; a path or any URL")
+
+
+class ManifestModel(_Model):
+    """Which tasks to tune over which backbone."""
+
+    version: Literal[1] = Field(1, description="Of this form")
+    backbone: str = Field(
+        "bundled", min_length=1, description="bundled, a timm name, a folder, or NAME:FILE.safetensors"
+    )
+    store: str | None = Field(None, min_length=1, description="Of prompts: a path, s3://... or any URL")
+    workers: int | None = Field(None, ge=1, description="Processes that tune at once, at most")
+    min_workers: int | None = Field(None, ge=1, description="Wait until there is room for so many")
+    pack: int | None = Field(None, ge=1, description="Tasks that a worker tunes side by side, at most")
+    executor: Executor | None = Field(None, description="What carries the workers: Ray Train or plain actors")
+    max_tasks: int | None = Field(None, ge=1, description="ship tune refuses to tune more than that at once")
+    defaults: dict[str, Any] = Field({}, description="Settings, tags and terms of every task")
+    preset: Preset | None = Field(None, description="Of every task that names none")
+    search: Any = Field(None, description="Of every task that says nothing of it")
+    checks: dict[str, Any] = Field({}, description="Limits of ship check")
+    tasks: list[TaskModel] = Field([], description="The tasks, one by one")
+    tasks_from: Any = Field(None, description="A glob of folders, a mapping with one, or a list of these")
+
+
+MANIFEST_KEYS = tuple(ManifestModel.model_fields)
+
+
+def find_schema_problems(value: dict[str, Any]) -> list[tuple[Place, str]]:
+    """Places of a manifest where keys or types are wrong, and what is wrong there."""
+    return _find_problems(ManifestModel, value)
+
+
+def find_folder_problems(value: object) -> list[tuple[Place, str]]:
+    """Likewise of one mapping under ``tasks_from``; places are relative to it."""
+    return _find_problems(FolderModel, value)
+
+
+def _find_problems(model: type[BaseModel], value: object) -> list[tuple[Place, str]]:
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        return [(detail["loc"], _message(detail, model)) for detail in error.errors()]
+    return []
+
+
+def find_tag_problem(key: str, value: object) -> str | None:
+    """What is wrong with a tag, if anything is."""
+    if not _TAG_KEY.fullmatch(key) or key.startswith(_RESERVED_TAGS):
+        return (
+            "expected a tag name of 1 to 250 letters, digits, spaces and _ - . : /, "
+            f"which does not start with {' or '.join(_RESERVED_TAGS)}"
+        )
+    if not isinstance(value, (str, int, float)) or len(str(value)) > _MAX_TAG_CHARS:
+        return f"expected text of at most {_MAX_TAG_CHARS} characters, got {describe_value(value)}"
+    return None
+
+
+def describe_unknown_key(name: str, known: Iterable[str]) -> str:
+    """The message for a key that is none of ``known``."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return (
+        f"unknown key; did you mean {close[0]!r}?" if close else f"unknown key; known are {', '.join(known)}"
+    )
+
+
+def describe_value(value: object) -> str:
+    """A value for a message: short, and collections by their kind."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, (dict, list)):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    kind, got = detail["type"], describe_value(detail["input"])
+    if kind == "extra_forbidden":
+        owner = TaskModel if detail["loc"][0] == "tasks" else model
+        return describe_unknown_key(str(detail["loc"][-1]), owner.model_fields)
+    if kind == "missing":
+        return "missing"
+    if kind in _EXPECTED:
+        hint = "; put it in quotes" if kind == "string_type" and not isinstance(detail["input"], list) else ""
+        return f"expected {_EXPECTED[kind]}, got {got}{hint}"
+    if kind == "greater_than_equal":
+        return f"expected {detail['ctx']['ge']} or more, got {got}"
+    if kind == "literal_error":
+        return f"expected {detail['ctx']['expected']}, got {got}"
+    return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {got}"

@@ -1,0 +1,184 @@
+"""Settings as a manifest gives them: of tuning, of a search, of checks, tags and terms.
+
+Each reader returns what is right and notes the rest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from orchestrator.manifest.check_gates import CheckGates
+from orchestrator.manifest.problems import Problems
+from orchestrator.manifest.schema import describe_value, find_tag_problem
+from orchestrator.manifest.terms import TERMS, Terms
+from orchestrator.manifest.yaml_document import Place
+from ship.errors import ConfigError
+from ship.settings.config import TuneConfig
+from ship.settings.presets import PRESETS, Preset
+from ship.settings.search_config import SearchConfig
+
+__all__ = ["Defaults", "as_dict", "read_defaults", "read_gates", "read_task_settings", "without_none"]
+
+# Keys of ``defaults`` that are no settings of tuning.
+_OTHER_DEFAULTS = ("tags", *TERMS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """What holds for every task that says nothing else.
+
+    Attributes:
+        settings: Of ``TuneConfig``, those that are given.
+        tags: Under those of a task.
+        terms: Likewise.
+        preset: Likewise.
+        search: Likewise.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    terms: Terms = field(default_factory=Terms)
+    preset: Preset | None = None
+    search: SearchConfig | None = None
+
+
+def read_defaults(problems: Problems, manifest: Mapping[str, Any]) -> Defaults:
+    """``defaults``, ``preset`` and ``search`` of a manifest."""
+    place: Place = ("defaults",)
+    values = without_none(as_dict(manifest.get("defaults")))
+    settings = {name: value for name, value in values.items() if name not in _OTHER_DEFAULTS}
+    preset = manifest.get("preset")
+    if "tags" in values and not isinstance(values["tags"], dict):
+        problems.note((*place, "tags"), f"expected a mapping, got {describe_value(values['tags'])}")
+    return Defaults(
+        settings=_read_settings(problems, place, settings, known_beside=_OTHER_DEFAULTS),
+        tags=_read_tags(problems, (*place, "tags"), values.get("tags")),
+        terms=_read_terms(problems, place, values, Terms()),
+        preset=preset if preset in PRESETS else None,
+        search=_read_search(problems, ("search",), manifest.get("search")),
+    )
+
+
+def read_task_settings(
+    problems: Problems, place: Place, values: Mapping[str, Any], defaults: Defaults
+) -> dict[str, Any] | None:
+    """All of a ``TaskEntry`` but its name and data; None if its settings do not make a ``TuneConfig``.
+
+    Args:
+        problems: Takes what is wrong.
+        place: Of ``values``.
+        values: A task, or a folder of tasks; keys without a value are as good as none.
+        defaults: Of the manifest.
+    """
+    config = _read_config(problems, (*place, "config"), values.get("config"), defaults)
+    tags = {**defaults.tags, **_read_tags(problems, (*place, "tags"), values.get("tags"))}
+    terms = _read_terms(problems, place, values, defaults.terms)
+    preset = values.get("preset", defaults.preset)
+    search = (
+        _read_search(problems, (*place, "search"), values["search"])
+        if "search" in values
+        else defaults.search
+    )
+    pinned = frozenset({**defaults.settings, **as_dict(values.get("config"))})
+    return (
+        None
+        if config is None
+        else {
+            "config": config,
+            "tags": tags,
+            "terms": terms,
+            "preset": preset if preset in PRESETS else None,
+            "search": search,
+            "pinned": pinned if preset is not None else frozenset(),
+        }
+    )
+
+
+def read_gates(problems: Problems, value: object) -> CheckGates:
+    """``checks`` of a manifest."""
+    place: Place = ("checks",)
+    if not isinstance(value, dict):
+        return CheckGates()
+    known = problems.known_only(place, without_none(value), [field.name for field in fields(CheckGates)])
+    try:
+        return CheckGates(**known)
+    except ConfigError as error:
+        problems.note_fields(place, known, error.problems)
+        return CheckGates()
+
+
+def as_dict(value: object) -> dict[str, Any]:
+    """``value`` if it is a mapping, else an empty one; the schema has noted that."""
+    return value if isinstance(value, dict) else {}
+
+
+def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A key without a value says as much as no key."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _read_settings(
+    problems: Problems, place: Place, values: Mapping[str, Any], known_beside: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Settings of ``TuneConfig`` that are right on their own."""
+    names = [field.name for field in fields(TuneConfig)]
+    known = problems.known_only(place, values, [*names, *known_beside])
+    try:
+        TuneConfig(**known)
+    except ConfigError as error:
+        wrong = problems.note_fields(place, known, error.problems)
+        return {name: value for name, value in known.items() if name not in wrong}
+    if known.get("attention") == "joint":
+        problems.note((*place, "attention"), "`joint` is for comparisons in ship/: it cannot be served")
+    return known
+
+
+def _read_config(problems: Problems, place: Place, values: object, defaults: Defaults) -> TuneConfig | None:
+    own = _read_settings(problems, place, as_dict(values))
+    try:
+        return TuneConfig(**{**defaults.settings, **own})
+    except ConfigError as error:
+        # Each is right on its own, but not both together.
+        problems.note_fields(place, own, error.problems)
+        return None
+
+
+def _read_search(problems: Problems, place: Place, value: object) -> SearchConfig | None:
+    if value is None:
+        return None
+    if value is False:
+        return SearchConfig()
+    if not isinstance(value, dict):
+        problems.note(place, f"expected lists of values by setting, or false, got {describe_value(value)}")
+        return None
+    known = problems.known_only(place, value, [field.name for field in fields(SearchConfig)])
+    lists: dict[str, Any] = {
+        name: tuple(entry) if isinstance(entry, list) else entry for name, entry in known.items()
+    }
+    try:
+        return SearchConfig(**lists)
+    except (ConfigError, TypeError) as error:
+        found = error.problems if isinstance(error, ConfigError) else (str(error),)
+        problems.note_fields(place, known, found)
+        return None
+
+
+def _read_tags(problems: Problems, place: Place, tags: object) -> dict[str, str]:
+    if not isinstance(tags, dict):
+        return {}
+    for key, value in tags.items():
+        if problem := find_tag_problem(key, value):
+            problems.note((*place, key), problem)
+    return {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in tags.items()}
+
+
+def _read_terms(problems: Problems, place: Place, values: Mapping[str, Any], defaults: Terms) -> Terms:
+    given: dict[str, Any] = {}
+    for name, (attribute, parse) in TERMS.items():
+        if values.get(name) is None:
+            continue
+        try:
+            given[attribute] = parse(values[name])
+        except ValueError as error:
+            problems.note((*place, name), f"{error}, got {describe_value(values[name])}")
+    return replace(defaults, **given)

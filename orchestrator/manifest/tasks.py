@@ -1,0 +1,173 @@
+"""The tasks of a manifest: those that it lists, then those that it finds in folders."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from typing import Any
+
+from orchestrator.errors import ManifestError
+from orchestrator.manifest.model import RefusedTask, TaskEntry
+from orchestrator.manifest.paths import PathResolver
+from orchestrator.manifest.problems import MANIFEST, Problems
+from orchestrator.manifest.schema import describe_value, find_folder_problems
+from orchestrator.manifest.settings import Defaults, read_task_settings, without_none
+from orchestrator.manifest.yaml_document import Place
+from orchestrator.names import check_task_name
+from ship.data import DataSource, find_folders, path_exists
+from ship.errors import ConfigError, DataError
+
+__all__ = ["TaskReader"]
+
+_NUM_THREADS = 8
+
+
+class TaskReader:
+    """Reads the tasks that it can, and notes the problems of the others.
+
+    Args:
+        problems: Takes what is wrong.
+        resolver: Makes paths absolute.
+        defaults: Of the manifest.
+    """
+
+    def __init__(self, problems: Problems, resolver: PathResolver, defaults: Defaults) -> None:
+        self._problems = problems
+        self._resolver = resolver
+        self._defaults = defaults
+        # By the place of an entry, and below that of `tasks_from` by folder. Names and paths are kept apart
+        # from entries: a task with a wrong setting has its name and path checked all the same.
+        self._entries: dict[Place, TaskEntry] = {}
+        self._names: dict[Place, tuple[Place, str]] = {}
+        self._tags: dict[Place, Mapping[str, str]] = {}
+        self._paths: list[tuple[Place, str]] = []
+
+    def read(self, manifest: Mapping[str, Any]) -> None:
+        """Read ``tasks`` and ``tasks_from``."""
+        tasks = manifest.get("tasks")
+        for index, task in enumerate(tasks if isinstance(tasks, list) else ()):
+            if isinstance(task, dict):
+                self._read_listed(("tasks", index), task)
+        for place, folder in self._folders(manifest.get("tasks_from")):
+            self._read_found(place, folder)
+        self._check_names()
+        self._check_paths()
+
+    def sound(self) -> tuple[TaskEntry, ...]:
+        """The tasks without a problem."""
+        spoiled = self._problems.by_owner()
+        return tuple(entry for owner, entry in self._entries.items() if owner not in spoiled)
+
+    def refused(self) -> tuple[RefusedTask, ...]:
+        """The tasks with one, in order of lines."""
+        return tuple(
+            RefusedTask(
+                name=self._names[owner][1] if owner in self._names else self._problems.describe(owner),
+                reasons=tuple(reasons),
+                tags=self._tags.get(owner, {}),
+            )
+            for owner, reasons in self._problems.by_owner().items()
+            if owner != MANIFEST
+        )
+
+    def _read_listed(self, place: Place, task: Mapping[str, Any]) -> None:
+        name = self._read_name(place, (*place, "name"), task.get("name"))
+        source = self._read_source((*place, "data"), task["data"]) if "data" in task else None
+        settings = read_task_settings(self._problems, place, task, self._defaults)
+        self._tags[place] = settings["tags"] if settings else self._defaults.tags
+        if name is not None and source is not None and settings is not None:
+            self._entries[place] = TaskEntry(name=name, source=source, **settings)
+
+    def _folders(self, value: object) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+        """What ``tasks_from`` says, as mappings."""
+        if value is None:
+            return
+        for index, folder in enumerate(value if isinstance(value, list) else [value]):
+            place: Place = ("tasks_from", index) if isinstance(value, list) else ("tasks_from",)
+            mapping = without_none(folder) if isinstance(folder, dict) else {"path": folder}
+            if not isinstance(folder, (str, dict)):
+                self._problems.note(
+                    place, f"expected a path, or a mapping with a path, got {describe_value(folder)}"
+                )
+                continue
+            wrong = find_folder_problems(mapping)
+            for inner, problem in wrong:
+                self._problems.note((*place, *inner), problem)
+            if not any(inner[:1] == ("path",) for inner, _ in wrong):
+                yield place, mapping
+
+    def _read_found(self, place: Place, folder: Mapping[str, Any]) -> None:
+        settings = read_task_settings(self._problems, place, folder, self._defaults)
+        pattern = self._resolver.resolve(folder["path"])
+        try:
+            paths = find_folders(pattern)
+        except DataError as error:
+            self._problems.note(place, str(error))
+            return
+        if not paths:
+            self._problems.note(place, f"no folder matches {pattern}")
+        for path in paths:
+            owner: Place = (*place, path)
+            name = self._read_name(owner, place, path.rpartition("/")[2])
+            if settings is not None:
+                self._tags[owner] = settings["tags"]
+                if name is not None:
+                    self._entries[owner] = TaskEntry(name=name, source=DataSource(path=path), **settings)
+
+    def _read_name(self, owner: Place, place: Place, name: object) -> str | None:
+        if not isinstance(name, str):
+            return None
+        try:
+            check_task_name(name)
+        except ManifestError as error:
+            self._problems.note(place, str(error), owners=[owner])
+            return None
+        self._names[owner] = (place, name)
+        return name
+
+    def _read_source(self, place: Place, value: object) -> DataSource | None:
+        if isinstance(value, str):
+            value = {"path": value}
+        if not isinstance(value, dict):
+            self._problems.note(
+                place, f"expected a path, or a mapping with a path, got {describe_value(value)}"
+            )
+            return None
+        known = self._problems.known_only(
+            place, without_none(value), [field.name for field in fields(DataSource)]
+        )
+        resolved = {
+            name: self._resolver.resolve(entry)
+            if name in ("path", "image_root") and isinstance(entry, str) and entry.strip()
+            else entry
+            for name, entry in known.items()
+        }
+        path = resolved.get("path")
+        if isinstance(path, str) and path.strip():
+            self._paths.append((place, path))
+        try:
+            return DataSource.from_dict(resolved)
+        except ConfigError as error:
+            self._problems.note_fields(place, known, error.problems)
+            return None
+
+    def _check_names(self) -> None:
+        """Of two tasks of one name it cannot be told which is meant: the problem is of both."""
+        first: dict[str, Place] = {}
+        for owner, (place, name) in self._names.items():
+            earlier = first.setdefault(name, owner)
+            if earlier != owner:
+                taken = self._problems.describe(self._names[earlier][0])
+                self._problems.note(place, f"{name!r} is already taken by {taken}", owners=[earlier, owner])
+
+    def _check_paths(self) -> None:
+        def check(path: str) -> str | None:
+            try:
+                return None if path_exists(path) else f"no such file or folder: {path}"
+            except DataError as error:
+                return str(error)
+
+        with ThreadPoolExecutor(_NUM_THREADS) as pool:
+            found = list(pool.map(check, [path for _, path in self._paths]))
+        for (place, _), problem in zip(self._paths, found, strict=True):
+            if problem is not None:
+                self._problems.note(place, problem)

@@ -1,0 +1,281 @@
+"""``ship check``: is the data of each task worth tuning on?
+
+Every image is read once. What is found is a warning, or a failure where it exceeds a gate; nothing is written
+and nothing is tuned.
+"""
+
+import difflib
+import re
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.manifest.check_gates import CheckGates
+from orchestrator.manifest.load import Manifest, TaskEntry
+from ship.data import ImageFacts, Inspection, find_near_duplicates, inspect_data
+from ship.errors import DataError
+from ship.evaluation.accuracy import wilson_interval
+
+__all__ = ["Finding", "TaskCheck", "check_task", "check_tasks", "find_label_typos"]
+
+_DARK, _BRIGHT, _FLAT = 0.06, 0.97, 0.01
+# Of the median of the task's images: a lens out of focus takes nine tenths of the fine detail.
+_BLURRED = 0.1
+_ODD_PROPORTION = 1.25
+_IMBALANCED = 10.0
+_FEW_A_CLASS = 5
+_FEW_HELD_OUT = 30
+_LIKE = 0.9
+_NUM_EXAMPLES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One kind of thing that is wrong with a task's data.
+
+    Attributes:
+        kind: Name of the gate it belongs to, or ``layout``.
+        failed: Whether it exceeds its gate.
+        message: What was found.
+        examples: Up to five images or labels.
+    """
+
+    kind: str
+    failed: bool
+    message: str
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskCheck:
+    """What was found about one task.
+
+    Attributes:
+        task: Task name.
+        num_train: Training images.
+        num_held_out: Images that the result is measured on.
+        num_classes: C.
+        findings: Failures first.
+    """
+
+    task: str
+    num_train: int
+    num_held_out: int
+    num_classes: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a gate was exceeded."""
+        return any(finding.failed for finding in self.findings)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Each gate that was exceeded, and by what."""
+        return tuple(f"{finding.kind}: {finding.message}" for finding in self.findings if finding.failed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**asdict(self), "failed": self.has_failed}
+
+
+def check_tasks(
+    manifest: Manifest, on_progress: Callable[[str, int, int], None] | None = None
+) -> list[TaskCheck]:
+    """Check every task of a manifest, in its order.
+
+    Args:
+        manifest: With the gates.
+        on_progress: Called in this thread with a task's name, and its images done and in all.
+    """
+    return [check_task(entry, manifest.gates, on_progress) for entry in manifest.tasks]
+
+
+def check_task(
+    entry: TaskEntry, gates: CheckGates, on_progress: Callable[[str, int, int], None] | None = None
+) -> TaskCheck:
+    """Check one task. Data that cannot even be listed is a failure, not an error."""
+
+    def report(done: int, total: int) -> None:
+        if on_progress is not None:
+            on_progress(entry.name, done, total)
+
+    try:
+        found = inspect_data(entry.source, on_progress=report)
+    except DataError as error:
+        failures = tuple(Finding(kind="layout", failed=True, message=problem) for problem in error.problems)
+        return TaskCheck(task=entry.name, num_train=0, num_held_out=0, num_classes=0, findings=failures)
+    findings = [
+        *_find_unreadable(found, gates),
+        *_find_copies(found, gates),
+        *_find_bad_pictures(found, gates),
+        *_find_shortages(found, gates),
+    ]
+    sizes = found.listing.num_of_split
+    return TaskCheck(
+        task=entry.name,
+        num_train=sizes["train"],
+        num_held_out=sizes["test"] or sizes["val"],
+        num_classes=len(found.listing.labels),
+        findings=tuple(sorted(findings, key=lambda finding: not finding.failed)),
+    )
+
+
+def find_label_typos(labels: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of labels that seem to be one: apart by case, separators or a letter, but not by a number."""
+    names = sorted(labels)
+    pairs = []
+    for index, first in enumerate(names):
+        for second in names[index + 1 :]:
+            if re.findall(r"\d+", first) != re.findall(r"\d+", second):
+                continue
+            plain, other = (re.sub(r"[\W_]+", "", name.casefold()) for name in (first, second))
+            if plain == other or (
+                min(len(plain), len(other)) >= 5
+                and difflib.SequenceMatcher(None, plain, other, autojunk=False).ratio() >= _LIKE
+            ):
+                pairs.append((first, second))
+    return pairs
+
+
+def _find_unreadable(found: Inspection, gates: CheckGates) -> list[Finding]:
+    reasons = [f"{path}: {reason}" for path, reason in found.unreadable.items()]
+    return _share_finding("corrupt", reasons, len(found.listing.items), gates, "cannot be read")
+
+
+def _find_copies(found: Inspection, gates: CheckGates) -> list[Finding]:
+    """Copies within and across splits, under one class and under two."""
+    groups: dict[str, list[ImageFacts]] = defaultdict(list)
+    for image in found.images:
+        groups[image.digest].append(image)
+    leaked, contradictory, repeated = [], [], []
+    for group in groups.values():
+        trained = [image for image in group if image.item.split == "train"]
+        held_out = [image for image in group if image.item.split != "train"]
+        if trained:
+            leaked += [f"{image.item.path} = {trained[0].item.path}" for image in held_out]
+        if len({image.item.label for image in group}) > 1:
+            contradictory += [f"{image.item.path} ({image.item.label})" for image in group]
+        for split in (trained, held_out):
+            repeated += [f"{image.item.path} = {split[0].item.path}" for image in split[1:]]
+    near = {}
+    for first, second in ((found.images[a], found.images[b]) for a, b in find_near_duplicates(found.images)):
+        if (first.item.split == "train") != (second.item.split == "train"):
+            tested, trained_on = (second, first) if first.item.split == "train" else (first, second)
+            near[tested.item.path] = f"{tested.item.path} ~ {trained_on.item.path}"
+    num_all = len(found.images)
+    num_held_out = sum(image.item.split != "train" for image in found.images)
+    return [
+        *_share_finding("leaked", leaked, num_held_out, gates, "held out and trained on, pixel for pixel"),
+        *_share_finding("contradictory", contradictory, num_all, gates, "under two classes"),
+        *_share_finding("duplicates", repeated, num_all, gates, "copies of another in the same split"),
+        *_share_finding(
+            "near_duplicates", list(near.values()), num_held_out, gates, "held out, and nearly trained on"
+        ),
+    ]
+
+
+def _find_bad_pictures(found: Inspection, gates: CheckGates) -> list[Finding]:
+    images = found.images
+    if not images:
+        return []
+    flat = [image for image in images if image.contrast < _FLAT]
+    dark = [image for image in images if image.brightness < _DARK or image.brightness > _BRIGHT]
+    typical_sharpness = statistics.median(image.sharpness for image in images)
+    blurred = [
+        image
+        for image in images
+        if image.contrast >= _FLAT and image.sharpness < _BLURRED * typical_sharpness
+    ]
+    typical_proportion = statistics.median(image.size[0] / image.size[1] for image in images)
+    odd = [image for image in images if _is_odd(image.size, typical_proportion)]
+    return [
+        *_share_finding("dark", _paths(dark), len(images), gates, "almost black or almost white"),
+        *_share_finding("flat", _paths(flat), len(images), gates, "one even tone"),
+        *_share_finding("blurred", _paths(blurred), len(images), gates, "far less sharp than the others"),
+        *_share_finding(
+            "odd_sized",
+            [f"{image.item.path} ({image.size[0]} x {image.size[1]})" for image in odd],
+            len(images),
+            gates,
+            f"of other proportions than the usual {typical_proportion:.2f}; they will be squashed",
+        ),
+    ]
+
+
+def _find_shortages(found: Inspection, gates: CheckGates) -> list[Finding]:
+    listing = found.listing
+    counts = Counter(item.label for item in listing.items if item.split == "train")
+    smallest, largest = min(counts.values()), max(counts.values())
+    sizes = listing.num_of_split
+    num_held_out = sizes["test"] or sizes["val"]
+    findings = []
+    rare = tuple(f"{label} ({n})" for label, n in sorted(counts.items(), key=lambda pair: pair[1]))
+    if smallest < max(_FEW_A_CLASS, gates.images_a_class):
+        findings.append(
+            Finding(
+                kind="images_a_class",
+                failed=smallest < gates.images_a_class,
+                message=f"the smallest class has {smallest} training images",
+                examples=rare[:_NUM_EXAMPLES],
+            )
+        )
+    ratio = largest / smallest
+    if ratio > min(_IMBALANCED, gates.imbalance):
+        findings.append(
+            Finding(
+                kind="imbalance",
+                failed=ratio > gates.imbalance,
+                message=f"the largest class has {ratio:.1f} times the training images of the smallest",
+                examples=rare[:_NUM_EXAMPLES],
+            )
+        )
+    if num_held_out < max(_FEW_HELD_OUT, gates.held_out):
+        low, high = wilson_interval(round(0.9 * num_held_out), num_held_out)
+        findings.append(
+            Finding(
+                kind="held_out",
+                failed=num_held_out < gates.held_out,
+                message=f"{num_held_out} images to measure on: an accuracy of 0.9 could be anything from "
+                f"{low:.2f} to {high:.2f}",
+            )
+        )
+    typos = find_label_typos(listing.labels)
+    if typos:
+        findings.append(
+            Finding(
+                kind="label_typos",
+                failed=len(typos) > gates.label_typos,
+                message="classes that may be one, spelt in two ways",
+                examples=tuple(f"{first!r} and {second!r}" for first, second in typos[:_NUM_EXAMPLES]),
+            )
+        )
+    return findings
+
+
+def _is_odd(size: tuple[int, int], typical_proportion: float) -> bool:
+    proportion = size[0] / size[1] / typical_proportion
+    return not 1 / _ODD_PROPORTION <= proportion <= _ODD_PROPORTION
+
+
+def _paths(images: Sequence[ImageFacts]) -> list[str]:
+    return [image.item.path for image in images]
+
+
+def _share_finding(
+    kind: str, found: Sequence[str], num_all: int, gates: CheckGates, what: str
+) -> list[Finding]:
+    if not found:
+        return []
+    limit = getattr(gates, kind)
+    message = f"{len(found)} of {num_all} images: {what}"
+    return [
+        Finding(
+            kind=kind,
+            failed=len(found) > limit * num_all,
+            message=message,
+            examples=tuple(found[:_NUM_EXAMPLES]),
+        )
+    ]

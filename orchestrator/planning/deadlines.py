@@ -1,0 +1,67 @@
+"""Which tasks will be late: handed out in the ledger's order, each as long as it is expected to take."""
+
+import heapq
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from orchestrator.durations import describe_seconds
+
+if TYPE_CHECKING:
+    from orchestrator.planning.plan import PlannedTask
+
+__all__ = ["find_late"]
+
+
+def find_late(tasks: Sequence["PlannedTask"], *, num_workers: int | None, now_s: float) -> list[str]:
+    """Warnings for tasks whose deadline cannot be met.
+
+    Args:
+        tasks: To be tuned.
+        num_workers: That tune at once. None if that is not known yet: only a task that would be late if it
+            started now is told of, which is certain however many there are.
+        now_s: Seconds since the epoch.
+    """
+    due = [task for task in tasks if task.spec.terms.deadline_s is not None]
+    if not due:
+        return []
+    passed = [task for task in due if _left_s(task, now_s) <= 0.0]
+    warnings = [
+        f"task {task.spec.name}: its deadline passed {describe_seconds(-_left_s(task, now_s))} ago"
+        for task in passed
+    ]
+    if any(task.estimate_s is None for task in tasks):
+        unchecked = len(due) - len(passed)
+        advice = "nothing is known of the speed yet; it is once a first task is tuned"
+        return (
+            [*warnings, f"deadlines of {unchecked} tasks are not checked: {advice}"]
+            if unchecked
+            else warnings
+        )
+    ends_s = _ends_alone(tasks) if num_workers is None else _ends_in_turn(tasks, num_workers)
+    who = "if it began now" if num_workers is None else f"by {num_workers} workers"
+    return warnings + [
+        f"task {task.spec.name}: its deadline is in {describe_seconds(_left_s(task, now_s))}, but {who} it "
+        f"is expected in {describe_seconds(end_s)}; raise its priority, give more workers, or tune less long"
+        for task, end_s in ends_s
+        if task.spec.terms.deadline_s is not None and 0.0 < _left_s(task, now_s) < end_s
+    ]
+
+
+def _left_s(task: "PlannedTask", now_s: float) -> float:
+    assert task.spec.terms.deadline_s is not None, "only tasks with a deadline are asked about"
+    return task.spec.terms.deadline_s - now_s
+
+
+def _ends_alone(tasks: Sequence["PlannedTask"]) -> Iterable[tuple["PlannedTask", float]]:
+    return [(task, task.estimate_s or 0.0) for task in tasks]
+
+
+def _ends_in_turn(tasks: Sequence["PlannedTask"], num_workers: int) -> Iterable[tuple["PlannedTask", float]]:
+    """When each task ends, in seconds from now, if whoever is free takes the next."""
+    free_s = [0.0] * min(num_workers, len(tasks))
+    for task in sorted(
+        tasks, key=lambda task: (*task.spec.terms.order, -(task.estimate_s or 0.0), task.spec.name)
+    ):
+        end_s = heapq.heappop(free_s) + (task.estimate_s or 0.0)
+        heapq.heappush(free_s, end_s)
+        yield task, end_s

@@ -1,0 +1,110 @@
+"""What tuning a task will take: time by what past runs took, storage by the shapes of its tensors.
+
+Nothing is made up: without a past run on the same backbone, time is not known.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ship.data import DataSummary
+from ship.settings.config import TuneConfig
+from ship.settings.search_config import SearchConfig, num_full_tunings
+from ship.tuning.schedule import count_epochs
+
+__all__ = ["BackboneShape", "Speed", "TuningRun", "count_passes", "learn_speed", "prompt_bytes"]
+
+_BYTES_A_NUMBER = 4
+# The nine published matrices give 6 to 12 levels on 12 layers; the true number is known after tuning.
+_LEVELS_A_LAYER = 2 / 3
+
+
+class BackboneShape(Protocol):
+    """What the plan must know of a backbone; ``ship.backbone.BackboneInfo`` is one."""
+
+    @property
+    def name(self) -> str:
+        """As the user named it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits."""
+
+    @property
+    def depth(self) -> int:
+        """L, number of blocks."""
+
+    @property
+    def width(self) -> int:
+        """D, of a token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningRun:
+    """What one finished tuning took.
+
+    Attributes:
+        task_key: 64 hex digits.
+        num_passes: Training images times epochs.
+        tuning_s: Seconds of one device, without a search.
+        time_s: When it was published, seconds since the epoch.
+    """
+
+    task_key: str
+    num_passes: int
+    tuning_s: float
+    time_s: float
+
+    @classmethod
+    def from_metrics(cls, task_key: str, metrics: Mapping[str, Any], time_s: float) -> "TuningRun | None":
+        """From an artifact's metrics; None if they do not tell."""
+        try:
+            num_passes = int(metrics["num_train"]) * int(metrics["epochs"])
+            tuning_s = float(metrics["tuning_s"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
+        if num_passes <= 0 or not 0.0 < tuning_s < math.inf:
+            return None
+        return cls(task_key=task_key, num_passes=num_passes, tuning_s=tuning_s, time_s=time_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How fast one worker tunes on a backbone.
+
+    Attributes:
+        images_per_s: Training images that it goes through in a second, all passes counted.
+        num_runs: Tunings that this was learned from.
+    """
+
+    images_per_s: float
+    num_runs: int
+
+
+def learn_speed(runs: Iterable[TuningRun]) -> Speed | None:
+    """The median speed of past runs, which one that stood still does not move; None without any."""
+    speeds = [run.num_passes / run.tuning_s for run in runs]
+    return Speed(images_per_s=statistics.median(speeds), num_runs=len(speeds)) if speeds else None
+
+
+def count_passes(config: TuneConfig, search: SearchConfig | None, summary: DataSummary) -> float:
+    """Training images that tuning will go through, the search included."""
+    has_val = summary.num_val > 0 and summary.num_test > 0
+    num_tunings = num_full_tunings(search, summary.num_train, has_val=has_val)
+    return summary.num_train * count_epochs(config, summary.num_train) * num_tunings
+
+
+def prompt_bytes(config: TuneConfig, backbone: BackboneShape, num_classes: int, num_train: int) -> int:
+    """Size of a prompt's tensors in float32: independent, shared, attribute, prototypes, head, gates."""
+    num_levels = max(1, round(backbone.depth * _LEVELS_A_LAYER))
+    num_groups = min(config.num_attribute_groups, num_levels - 1)
+    num_tokens = (
+        num_levels * config.num_independent
+        + config.num_shared
+        + num_groups * config.num_attribute
+        + min(config.num_prototypes, num_train)
+        + num_classes
+    )
+    return _BYTES_A_NUMBER * (num_tokens * backbone.width + num_classes + backbone.depth)

@@ -1,0 +1,275 @@
+"""The plan: what a manifest asks for, what of it is published already, and what the rest will take.
+
+It reads data only to fingerprint it, and writes nothing.
+"""
+
+from collections.abc import Callable, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from orchestrator.durations import describe_seconds
+from orchestrator.errors import ManifestError
+from orchestrator.manifest.load import Manifest, RefusedTask, TaskEntry
+from orchestrator.planning.deadlines import find_late
+from orchestrator.planning.estimates import BackboneShape, Speed, count_passes, prompt_bytes
+from orchestrator.planning.spec import TaskSpec, task_key
+from ship.data import DataSummary, describe_data
+from ship.errors import DataError
+from ship.settings.presets import choose_settings
+
+__all__ = [
+    "DEFAULT_MAX_TASKS",
+    "Plan",
+    "PlannedTask",
+    "TaskSpec",
+    "find_sure_fan_out",
+    "make_plan",
+    "task_key",
+]
+
+# More than that at once is asked for by mistake more often than not: a glob a level too high.
+DEFAULT_MAX_TASKS = 1000
+_NUM_THREADS = 4
+_SECONDS_AN_HOUR = 3600.0
+
+# Listing a store tells keys at once; digests cost one read each.
+Published = Mapping[tuple[str, str], str] | Set[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTask:
+    """One task, and what is to be done.
+
+    Attributes:
+        spec: The task.
+        action: ``tune``, or ``reuse`` if its prompt is in the store already.
+        digest: Of the published artifact, if there is one and the caller knew its digest.
+        num_classes: C.
+        num_held_out: Images to measure the result on.
+        estimate_s: Seconds on one worker, 0 for ``reuse``; None if the speed is not known.
+        estimate_bytes: Storage of the prompt's tensors, 0 for ``reuse``; takes the number of levels for two
+            thirds of the layers.
+    """
+
+    spec: TaskSpec
+    action: Literal["tune", "reuse"]
+    digest: str | None
+    num_classes: int
+    num_held_out: int
+    estimate_s: float | None
+    estimate_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What running a manifest would do.
+
+    Attributes:
+        backbone: Its name.
+        backbone_fingerprint: 64 hex digits.
+        tasks: To tune or to reuse, in the manifest's order.
+        refused: Tasks that will not be tuned: over their budget, or with problems.
+        speed: What the estimates of time rest on; None if nothing is known of it.
+        warnings: What to think of before it runs.
+    """
+
+    backbone: str
+    backbone_fingerprint: str
+    tasks: tuple[PlannedTask, ...]
+    refused: tuple[RefusedTask, ...] = ()
+    speed: Speed | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def to_tune(self) -> tuple[PlannedTask, ...]:
+        """The tasks that are not published yet."""
+        return tuple(task for task in self.tasks if task.action == "tune")
+
+    @property
+    def to_reuse(self) -> tuple[PlannedTask, ...]:
+        """The tasks that are published already."""
+        return tuple(task for task in self.tasks if task.action == "reuse")
+
+    @property
+    def estimate_s(self) -> float | None:
+        """Seconds on one worker for all that is to be tuned; None if the speed is not known."""
+        seconds = [task.estimate_s for task in self.to_tune]
+        known = [second for second in seconds if second is not None]
+        return sum(known) if len(known) == len(seconds) else None
+
+    @property
+    def estimate_bytes(self) -> int:
+        """Storage for all that is to be tuned."""
+        return sum(task.estimate_bytes for task in self.tasks)
+
+    @property
+    def device_hours(self) -> float | None:
+        """Hours of one device for all that is to be tuned; None if the speed is not known."""
+        return None if self.estimate_s is None else self.estimate_s / _SECONDS_AN_HOUR
+
+    def find_fan_out(self, max_tasks: int) -> str | None:
+        """What is to be said if more than ``max_tasks`` would be tuned: it may be more than was meant."""
+        return _describe_fan_out(len(self.to_tune), max_tasks)
+
+
+def find_sure_fan_out(manifest: Manifest, published: Published, max_tasks: int) -> str | None:
+    """Likewise before any data is read, as far as it is certain by then.
+
+    A task that nothing is published of is to be tuned whatever its data; with a budget it may be refused yet.
+    """
+    names = {name for name, _ in published}
+    sure = [task for task in manifest.tasks if task.name not in names and task.terms.budget_s is None]
+    return _describe_fan_out(len(sure), max_tasks)
+
+
+def make_plan(
+    manifest: Manifest,
+    *,
+    backbone: BackboneShape,
+    published: Published,
+    speed: Speed | None = None,
+    keep_going: bool = False,
+    num_workers: int | None = None,
+    now_s: float | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Plan:
+    """Fingerprint every task's data and compare with what is published.
+
+    Args:
+        manifest: What is asked for.
+        backbone: The one that the manifest names.
+        published: Task name and task key of each published artifact; as a mapping, with its digest.
+        speed: Of one worker on this backbone, if known.
+        keep_going: Refuse single tasks for the problems of their data.
+        num_workers: That will tune at once, if known; for deadlines.
+        now_s: Seconds since the epoch; None looks at no deadlines.
+        on_progress: Called in this thread with tasks done and tasks in all.
+
+    Raises:
+        ManifestError: Lists every problem of every task's data.
+    """
+    planned: list[PlannedTask] = []
+    broken: list[RefusedTask] = []
+    over_budget: list[RefusedTask] = []
+    pool = ThreadPoolExecutor(_NUM_THREADS)
+    try:
+        # Threads are for what answers over a network: at many small local files they wait for each other.
+        asked = [
+            pool.submit(_describe, entry) if "://" in entry.source.path else None for entry in manifest.tasks
+        ]
+        for number, (entry, answer) in enumerate(zip(manifest.tasks, asked, strict=True), start=1):
+            summary = _describe(entry) if answer is None else answer.result()
+            if isinstance(summary, DataError):
+                broken.append(_refuse(entry, *summary.problems))
+            else:
+                task = _plan_task(entry, summary, backbone, published, speed)
+                reason = _over_budget(task)
+                if reason is None:
+                    planned.append(task)
+                else:
+                    over_budget.append(_refuse(entry, reason))
+            if on_progress is not None:
+                on_progress(number, len(manifest.tasks))
+    finally:
+        # After an error or an interrupt, what has not begun is not worth waiting for.
+        pool.shutdown(cancel_futures=True)
+    if broken and not keep_going:
+        raise ManifestError([f"task {task.name}: {reason}" for task in broken for reason in task.reasons])
+    plan = Plan(
+        backbone=backbone.name,
+        backbone_fingerprint=backbone.fingerprint,
+        tasks=tuple(planned),
+        refused=(*manifest.refused, *broken, *over_budget),
+        speed=speed,
+    )
+    return replace(plan, warnings=tuple(_find_warnings(plan, num_workers, now_s)))
+
+
+def _describe_fan_out(num_tasks: int, max_tasks: int) -> str | None:
+    if num_tasks <= max_tasks:
+        return None
+    return (
+        f"{num_tasks} tasks would be tuned, the limit is {max_tasks}. If all are meant, give --max-tasks "
+        f"{num_tasks} or write `max_tasks: {num_tasks}` into the manifest; else choose by --only or --tag"
+    )
+
+
+def _describe(entry: TaskEntry) -> DataSummary | DataError:
+    try:
+        return describe_data(entry.source)
+    except DataError as error:
+        return error
+
+
+def _refuse(entry: TaskEntry, *reasons: str) -> RefusedTask:
+    return RefusedTask(name=entry.name, reasons=reasons, tags=entry.tags)
+
+
+def _over_budget(task: PlannedTask) -> str | None:
+    budget_s = task.spec.terms.budget_s
+    if budget_s is None or task.estimate_s is None or task.estimate_s <= budget_s:
+        return None
+    return (
+        f"over its budget: tuning takes about {describe_seconds(task.estimate_s)} of one device, the budget "
+        f"is {describe_seconds(budget_s)}; raise it, or lower `epochs`, the preset or the search"
+    )
+
+
+def _find_warnings(plan: Plan, num_workers: int | None, now_s: float | None) -> list[str]:
+    warnings = [] if now_s is None else find_late(plan.to_tune, num_workers=num_workers, now_s=now_s)
+    unchecked = [
+        task for task in plan.to_tune if task.spec.terms.budget_s is not None and task.estimate_s is None
+    ]
+    if unchecked:
+        warnings.append(
+            f"budgets of {len(unchecked)} tasks are not checked: nothing is known of the speed yet; it is "
+            "once a first task is tuned"
+        )
+    return warnings
+
+
+def _plan_task(
+    entry: TaskEntry,
+    summary: DataSummary,
+    backbone: BackboneShape,
+    published: Published,
+    speed: Speed | None,
+) -> PlannedTask:
+    num_classes = len(summary.labels)
+    config, search = choose_settings(
+        entry.config,
+        preset=entry.preset,
+        search=entry.search,
+        pinned=entry.pinned,
+        num_train=summary.num_train,
+        num_classes=num_classes,
+    )
+    key = task_key(summary.fingerprint, config, backbone.fingerprint, search=search)
+    is_published = (entry.name, key) in published
+    digest = published[entry.name, key] if is_published and isinstance(published, Mapping) else None
+    seconds: float | None = 0.0
+    num_bytes = 0
+    if not is_published:
+        passes = count_passes(config, search, summary)
+        seconds = passes / speed.images_per_s if speed is not None else None
+        num_bytes = prompt_bytes(config, backbone, num_classes, summary.num_train)
+    return PlannedTask(
+        spec=TaskSpec(
+            name=entry.name,
+            key=key,
+            source=entry.source,
+            config=config,
+            search=search,
+            tags=entry.tags,
+            terms=entry.terms,
+            data_fingerprint=summary.fingerprint,
+            num_images=summary.num_train,
+        ),
+        action="reuse" if is_published else "tune",
+        digest=digest,
+        num_classes=num_classes,
+        num_held_out=summary.num_test or summary.num_val,
+        estimate_s=seconds,
+        estimate_bytes=num_bytes,
+    )

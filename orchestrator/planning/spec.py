@@ -1,0 +1,60 @@
+"""All that a worker needs to know to tune a task, and the key that says what the result follows from."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.manifest.terms import Terms
+from ship.data import DataSource
+from ship.settings.config import METHOD_VERSION, TuneConfig
+from ship.settings.search_config import SearchConfig
+
+__all__ = ["TaskSpec", "task_key"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """All that a worker needs to know to tune a task.
+
+    Attributes:
+        name: Task name.
+        key: 64 hex digits; the same key means the same prompt.
+        source: Its data.
+        config: Its settings, before a search.
+        search: What to search first, if anything.
+        tags: For people to find it by.
+        terms: Priority, deadline and budget; no part of the key.
+        data_fingerprint: Of the data as it was when planned.
+        num_images: Training images.
+    """
+
+    name: str
+    key: str
+    source: DataSource
+    config: TuneConfig
+    search: SearchConfig | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    terms: Terms = field(default_factory=Terms)
+    data_fingerprint: str
+    num_images: int
+
+
+def task_key(
+    data_fingerprint: str,
+    config: TuneConfig,
+    backbone_fingerprint: str,
+    method_version: str = METHOD_VERSION,
+    search: SearchConfig | None = None,
+) -> str:
+    """What a prompt follows from, in 64 hex digits: the same key would give the same prompt again."""
+    values: dict[str, Any] = {
+        "data": data_fingerprint,
+        "config": config.to_dict(),
+        "backbone": backbone_fingerprint,
+        "method": method_version,
+    }
+    if search is not None:
+        values["search"] = search.to_dict()
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Names, versions, aliases and runs of prompts in MLflow, and the gate before promotion."""

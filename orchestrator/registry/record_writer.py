@@ -1,0 +1,236 @@
+"""Writes what happened to one task into MLflow: its run, then its version, then the gate's decision.
+
+Writing the same events again changes nothing: the run is found by its key, epochs and parameters that it has
+are left out, a digest is registered once, and a version goes through the gate once, so that an alias which a
+person has moved since then stays where it is.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator.errors import StoreError
+from orchestrator.events import Event
+from orchestrator.registry.figures import draw_figures
+from orchestrator.registry.gate import decide
+from orchestrator.registry.registry import Registry
+from orchestrator.registry.runs import Point, RunLog, TaskRun
+from orchestrator.registry.versions import DATA_TAG, GATE_REASON_TAG, GATE_TAG
+from orchestrator.store.artifact_files import CARD
+from orchestrator.store.prompt_store import PromptStore
+
+__all__ = ["RecordWriter"]
+
+_logger = logging.getLogger(__name__)
+RECORD = "record.json"
+# Of the artifact's files in a run.
+FOLDER = "prompt"
+_STATUS = {"failed": "FAILED", "cancelled": "KILLED"}
+_CURVES = {
+    "loss": "loss",
+    "matching_loss": "matching_loss",
+    "train_accuracy": "train_accuracy",
+    "val_accuracy": "val_accuracy",
+    "val_loss": "val_loss",
+    "lr": "learning_rate",
+    "learning_rate": "learning_rate",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Artifact:
+    """What MLflow is to know of an artifact."""
+
+    digest: str
+    files: Mapping[str, bytes]
+    card: Mapping[str, Any]
+    record: Mapping[str, Any]
+
+
+class RecordWriter:
+    """Writes events of one task at a time.
+
+    Args:
+        registry: Where versions are registered; runs go to the same MLflow.
+        store: Where artifacts are read from.
+    """
+
+    def __init__(self, registry: Registry, store: PromptStore) -> None:
+        self._registry = registry
+        self._runs = RunLog(registry.session)
+        self._store = store
+        self._open_runs: dict[tuple[str, str], TaskRun] = {}
+
+    def write(self, task: str, key: str, events: Sequence[Event]) -> None:
+        """Write events of one task key, in their order.
+
+        Raises:
+            RegistryDown: MLflow cannot be reached; write them again later, all of them.
+            RegistryError: MLflow refuses them.
+            StoreError: The artifact cannot be read.
+        """
+        if all(event.attempt == 0 for event in events):
+            # Cancelled before anybody took it up: there is nothing to make a run of.
+            return
+        try:
+            self._write(task, key, events)
+        except BaseException:
+            # How much of it got through is not known: read the run again before the next try.
+            self._open_runs.pop((task, key), None)
+            raise
+
+    def _write(self, task: str, key: str, events: Sequence[Event]) -> None:
+        published = next((event for event in events if event.kind == "published"), None)
+        artifact = self._read(str(published.data["digest"])) if published else None
+        run = self._open(task, key, events, artifact)
+        if run.status != "FINISHED":
+            self._log(run, events, artifact)
+        if published is not None and artifact is not None:
+            self._finish(task, run, published, artifact)
+            del self._open_runs[task, key]
+        elif run.status != "FINISHED":
+            self._set_status(run, events[-1])
+
+    def _read(self, digest: str) -> _Artifact:
+        files = self._store.fetch(digest)
+        try:
+            card, record = json.loads(files[CARD]), json.loads(files[RECORD])
+        except (KeyError, ValueError) as error:
+            raise StoreError(f"{self._store.uri(digest)}: cannot be recorded: {error!r}") from error
+        return _Artifact(digest=digest, files=files, card=card, record=record)
+
+    def _open(self, task: str, key: str, events: Sequence[Event], artifact: _Artifact | None) -> TaskRun:
+        if (task, key) not in self._open_runs:
+            started_s = events[0].time_s
+            if artifact is not None and artifact.record["history"]:
+                started_s = min(started_s, artifact.record["history"][0]["time_s"])
+            self._open_runs[task, key] = self._runs.open(task, key, started_s)
+        return self._open_runs[task, key]
+
+    def _log(self, run: TaskRun, events: Sequence[Event], artifact: _Artifact | None) -> None:
+        epochs = [{**event.data, "time_s": event.time_s} for event in events if event.kind == "epoch"]
+        params: dict[str, str] = {}
+        tags: dict[str, str] = {}
+        for event in events:
+            params |= {name: str(value) for name, value in event.data.get("params", {}).items()}
+            tags |= _tags_of(event)
+        points: list[Point] = []
+        if artifact is not None:
+            # Nobody may have been reading while it was tuned: the artifact has all epochs.
+            epochs += artifact.record["history"]
+            params = {name: str(value) for name, value in artifact.card["config"].items()} | params
+            points = _final_points(artifact.card["metrics"], artifact.record["time_s"])
+        self._runs.log(run, _curve_points(epochs, run.steps) + points, params, tags)
+
+    def _set_status(self, run: TaskRun, last: Event) -> None:
+        status = _STATUS.get(last.kind, "RUNNING")
+        if run.status != status:
+            self._runs.set_status(run, status, last.time_s)
+
+    def _finish(self, task: str, run: TaskRun, event: Event, artifact: _Artifact) -> None:
+        if run.status != "FINISHED":
+            files = {f"{FOLDER}/{name}": content for name, content in artifact.files.items()}
+            self._runs.log_files(run, files | _figures(task, artifact.record))
+        self._register(task, run, artifact)
+        # Last of all: a run that is finished has nothing left to be written.
+        if run.status != "FINISHED":
+            self._runs.set_status(run, "FINISHED", event.time_s)
+
+    def _register(self, task: str, run: TaskRun, artifact: _Artifact) -> None:
+        """Register the version, and let it pass the gate, once."""
+        standing, card = self._registry.standing(task), artifact.card
+        champion = standing.champion if standing is not None else None
+        decision = decide(
+            card["metrics"],
+            champion.metrics if champion else None,
+            same_data=champion is None or champion.data_fingerprint == card["data_fingerprint"],
+        )
+        found = self._registry.register(
+            task,
+            digest=artifact.digest,
+            source=self._source(run, artifact.digest),
+            run_id=run.run_id,
+            metrics=card["metrics"],
+            tags={
+                "ship.uri": self._store.uri(artifact.digest),
+                "ship.task_key": card["task_key"],
+                "ship.backbone": card["backbone"]["name"],
+                "ship.backbone_fingerprint": card["backbone"]["fingerprint"],
+                DATA_TAG: card["data_fingerprint"],
+                GATE_REASON_TAG: decision.reason,
+            },
+            is_new=standing is None,
+        )
+        if GATE_TAG in found.tags:
+            return
+        if champion is not None and champion.version == found.version:
+            # An earlier try died between the alias and the tag.
+            decision = replace(decision, promote=True, reason="It was made champion before this was noted.")
+        else:
+            self._registry.admit(task, found.version, decision.alias, standing)
+        _logger.info("%s version %d is @%s: %s", task, found.version, decision.alias, decision.reason)
+        reason = {} if found.gate_reason == decision.reason else {GATE_REASON_TAG: decision.reason}
+        # The tag that says "done" comes last.
+        self._registry.tag_version(task, found.version, {**reason, GATE_TAG: decision.alias})
+
+    def _source(self, run: TaskRun, digest: str) -> str:
+        """The artifact's URI; or, as a server takes no local path of its client's, the copy in its run."""
+        uri = self._store.uri(digest)
+        if self._registry.session.is_server and uri.startswith("file:"):
+            return f"runs:/{run.run_id}/{FOLDER}"
+        return uri
+
+
+def _tags_of(event: Event) -> dict[str, str]:
+    """What a run's tags say of an event."""
+    if event.kind == "leased":
+        tags = {"ship.attempt": str(event.attempt), "ship.worker": str(event.data.get("worker", ""))}
+        return tags | {str(name): str(value) for name, value in event.data.get("tags", {}).items()}
+    if event.kind == "published":
+        return {"ship.digest": str(event.data["digest"])}
+    if event.kind in ("failed", "retried"):
+        prefix = "ship" if event.kind == "failed" else "ship.retry"
+        named = {
+            f"{prefix}.{name}": str(event.data[name]) for name in ("cause", "detail") if event.data.get(name)
+        }
+        return named if event.kind == "failed" else {**named, "ship.retries": str(event.attempt)}
+    return {}
+
+
+def _curve_points(epochs: Sequence[Mapping[str, Any]], known: set[int]) -> list[Point]:
+    """Points of all curves, each epoch once."""
+    points: list[Point] = []
+    seen = set(known)
+    for epoch in epochs:
+        step = int(epoch["epoch"])
+        if step not in seen:
+            seen.add(step)
+            points += [
+                Point(name=curve, value=float(epoch[name]), step=step, time_s=epoch["time_s"])
+                for name, curve in _CURVES.items()
+                if _is_finite(epoch.get(name))
+            ]
+    return points
+
+
+def _final_points(metrics: Mapping[str, Any], time_s: float) -> list[Point]:
+    return [
+        Point(name=name, value=float(value), step=0, time_s=time_s)
+        for name, value in metrics.items()
+        if _is_finite(value)
+    ]
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _figures(task: str, record: Mapping[str, Any]) -> dict[str, bytes]:
+    try:
+        return draw_figures(record)
+    except (KeyError, ValueError, TypeError) as error:
+        _logger.warning("no figures for task %s: its record.json cannot be drawn: %r", task, error)
+        return {}

@@ -1,0 +1,162 @@
+"""MLflow runs, one for each task key: found again by their tags, never made twice, timed by what happened."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.registry.session import MlflowSession, RegistryDown
+
+__all__ = ["Point", "RunLog", "TaskRun"]
+
+MAX_METRICS_A_CALL = 800
+MAX_OTHERS_A_CALL = 100
+KEY_TAG, TASK_TAG = "ship.key", "ship.task"
+# Every epoch has one: tells which epochs a run has already.
+STEP_METRIC = "loss"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One value of one metric."""
+
+    name: str
+    value: float
+    step: int
+    time_s: float
+
+
+@dataclass(kw_only=True)
+class TaskRun:
+    """A run, and what is known to be in it.
+
+    Attributes:
+        run_id: MLflow's.
+        files_uri: Where MLflow keeps its files.
+        status: MLflow's: ``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``.
+        steps: Epochs that it has.
+        params: Names of parameters that it has; they can be written once.
+    """
+
+    run_id: str
+    files_uri: str
+    status: str
+    steps: set[int] = field(default_factory=set)
+    params: set[str] = field(default_factory=set)
+
+
+class RunLog:
+    """Writes runs of the experiment ``ship``.
+
+    Every method raises ``RegistryDown`` when MLflow cannot be reached, ``RegistryError`` when it refuses.
+
+    Args:
+        session: The connection.
+    """
+
+    def __init__(self, session: MlflowSession) -> None:
+        self._session = session
+
+    def open(self, task: str, key: str, started_s: float) -> TaskRun:
+        """The run of a task key; made now, if there is none.
+
+        Args:
+            task: Name of the task.
+            key: Task key.
+            started_s: When the tuning began, seconds since the epoch.
+        """
+        experiment, client = self._session.experiment_id, self._session.client
+        with self._session.errors(f"open the run of task {task!r}"):
+            found = client.search_runs(
+                [experiment], f"tags.`{KEY_TAG}` = '{key}' and tags.`{TASK_TAG}` = '{task}'", max_results=1
+            )
+            if not found:
+                tags = {KEY_TAG: key, TASK_TAG: task}
+                made = client.create_run(
+                    experiment, start_time=_milliseconds(started_s), tags=tags, run_name=task
+                )
+                return TaskRun(
+                    run_id=made.info.run_id, files_uri=made.info.artifact_uri, status=made.info.status
+                )
+            run = found[0]
+            steps: set[int] = set()
+            if STEP_METRIC in run.data.metrics:
+                history = client.get_metric_history(run.info.run_id, STEP_METRIC)
+                steps = {point.step for point in history}
+        return TaskRun(
+            run_id=run.info.run_id,
+            files_uri=run.info.artifact_uri,
+            status=run.info.status,
+            steps=steps,
+            params=set(run.data.params),
+        )
+
+    def log(
+        self, run: TaskRun, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]
+    ) -> None:
+        """Add values; parameters that the run has stay as they are. One call for up to 800 points."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        new = [Param(name, value) for name, value in params.items() if name not in run.params]
+        metrics = [Metric(p.name, p.value, _milliseconds(p.time_s), p.step) for p in points]
+        marks = [RunTag(name, value) for name, value in tags.items()]
+        with self._session.errors("log to a run"):
+            for batch in _calls(metrics, new, marks):
+                self._session.client.log_batch(run.run_id, **batch)
+        run.params.update(params)
+        run.steps.update(point.step for point in points if point.name == STEP_METRIC)
+
+    def log_files(self, run: TaskRun, files: Mapping[str, bytes]) -> None:
+        """Add files, path to content, in place of earlier ones.
+
+        Raises:
+            RegistryDown: They cannot be written where MLflow keeps them.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with tempfile.TemporaryDirectory(prefix="ship-run-") as folder:
+            for name, content in files.items():
+                path = Path(folder, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            try:
+                # Not `client.log_artifacts`, which reads all of the run again to learn where its files are.
+                place = get_artifact_repository(run.files_uri, tracking_uri=self._session.tracking_uri)
+                place.log_artifacts(folder)
+            # A boundary: files go to whatever storage MLflow has, whose client raises errors of its own.
+            except Exception as error:
+                raise RegistryDown(
+                    f"MLflow at {self._session.where} did not take the files of a run: "
+                    f"{type(error).__name__}; check its artifact storage and the credentials for it"
+                ) from None
+
+    def set_status(self, run: TaskRun, status: str, time_s: float) -> None:
+        """Set ``RUNNING``, or an end: ``FINISHED``, ``FAILED`` or ``KILLED``."""
+        with self._session.errors("set the status of a run"):
+            if status == "RUNNING":
+                self._session.client.update_run(run.run_id, status=status)
+            else:
+                self._session.client.set_terminated(run.run_id, status, _milliseconds(time_s))
+        run.status = status
+
+
+def _calls(
+    metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[Any]
+) -> Iterator[dict[str, Sequence[Any]]]:
+    """As few calls as MLflow's limits allow: usually one."""
+    # 1000 values a call in all, 100 of them parameters or tags.
+    num_calls = max(
+        -(-len(metrics) // MAX_METRICS_A_CALL), -(-max(len(params), len(tags)) // MAX_OTHERS_A_CALL)
+    )
+    for i in range(num_calls):
+        others = slice(i * MAX_OTHERS_A_CALL, (i + 1) * MAX_OTHERS_A_CALL)
+        yield {
+            "metrics": metrics[i * MAX_METRICS_A_CALL : (i + 1) * MAX_METRICS_A_CALL],
+            "params": params[others],
+            "tags": tags[others],
+        }
+
+
+def _milliseconds(time_s: float) -> int:
+    return round(time_s * 1000)

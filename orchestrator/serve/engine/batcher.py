@@ -1,0 +1,227 @@
+"""Rows of any tasks, gathered into forward passes: fairly, in time, and never more than there is room for.
+
+It knows neither Ray nor torch: whoever makes it says how a batch is answered.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from orchestrator.serve.engine.batch_wait import BatchWait
+from orchestrator.serve.engine.fair_queue import FairQueue
+
+__all__ = ["Batcher", "LateError", "QueueFullError", "Timed"]
+
+Row = TypeVar("Row")
+Reply = TypeVar("Reply")
+
+
+# A task that is turned away stays away for this part of the time until all that waits has had its turn, and
+# of the patience of the row that was turned away: no turn is wasted.
+_PART_AWAY = 0.25
+
+
+class QueueFullError(Exception):
+    """As many rows wait as may wait, and the row's task has its share of them.
+
+    Args:
+        wait_s: Seconds for which asking again is in vain; 0 if that is not known.
+    """
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(wait_s)
+        self.wait_s = wait_s
+
+
+class LateError(Exception):
+    """The row's time was up before its turn came."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed(Generic[Reply]):
+    """A reply, and what it took.
+
+    Attributes:
+        reply: To the row.
+        queue_s: Until the row's batch began.
+        pass_s: For the batch.
+    """
+
+    reply: Reply
+    queue_s: float
+    pass_s: float
+
+
+@dataclass(eq=False)
+class _Waiting(Generic[Row, Reply]):
+    """A row in the queue, and the promise of its reply."""
+
+    row: Row
+    arrived_s: float
+    deadline_s: float
+    reply: asyncio.Future[Timed[Reply]]
+
+
+class Batcher(Generic[Row, Reply]):
+    """One queue of rows and the task that answers them, batch by batch. Of one event loop.
+
+    The next batch is gathered while one is under way.
+
+    Args:
+        answer: Answers a batch, a reply a row. If it raises, every row of the batch gets the error.
+        max_rows: Of a batch.
+        max_waiting: Rows that may wait. One more pushes out the newest row of the task that has most.
+        max_pass_s: A batch has fewer rows where so many would take longer: whoever comes meanwhile waits for
+            it, and whoever has gone meanwhile is answered in vain.
+        max_queue_s: Fewer rows may wait where so many would wait longer.
+        max_wait_s: The most that the first row of a batch waits for others, while nothing else is under way.
+        clock: Seconds that only go up.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[list[Row]], Awaitable[Sequence[Reply]]],
+        *,
+        max_rows: int,
+        max_waiting: int,
+        max_wait_s: float,
+        max_pass_s: float,
+        max_queue_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._answer = answer
+        self._max_rows, self._max_pass_s = max_rows, max_pass_s
+        self._max_waiting, self._max_queue_s = max_waiting, max_queue_s
+        self._queue: FairQueue[_Waiting[Row, Reply]] = FairQueue(max_waiting)
+        self._wait = BatchWait(max_wait_s)
+        self._clock = clock
+        self._is_warm = False
+        self._arrived = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+
+    async def submit(self, task: str, row: Row, patience_s: float) -> Timed[Reply]:
+        """The reply to a row.
+
+        Args:
+            task: Whose turn the row takes.
+            row: To be answered.
+            patience_s: Until the answer must be there.
+
+        Raises:
+            QueueFullError: There was no room, or others had more right to it.
+            LateError: The row had no turn in time.
+        """
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._run())
+        now_s = self._clock()
+        reply: asyncio.Future[Timed[Reply]] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(row, now_s, now_s + patience_s, reply)
+        self._wait.note_arrival(now_s)
+        self._queue.max_items = self._room()
+        left = self._queue.put(task, waiting)
+        if left is not None and not left.reply.done():
+            left.reply.set_exception(QueueFullError(self._time_away_s(left)))
+        self._arrived.set()
+        timer = asyncio.get_running_loop().call_later(patience_s, self._give_up, task, waiting)
+        try:
+            return await reply
+        finally:
+            timer.cancel()
+            # Whoever asked may have hung up.
+            self._queue.remove(task, waiting)
+
+    def _give_up(self, task: str, waiting: _Waiting[Row, Reply]) -> None:
+        if self._queue.remove(task, waiting) and not waiting.reply.done():
+            waiting.reply.set_exception(LateError())
+
+    def _num_rows(self) -> int:
+        """Of the next batch, at most."""
+        fitting = self._wait.rows_within(self._max_pass_s)
+        return self._max_rows if fitting is None else min(self._max_rows, fitting)
+
+    def _room(self) -> int:
+        """Rows that may wait."""
+        num_rows = self._num_rows()
+        pass_s = self._wait.expected_s(num_rows)
+        if not pass_s:
+            return self._max_waiting
+        return min(self._max_waiting, max(num_rows, int(self._max_queue_s / pass_s * num_rows)))
+
+    def _time_away_s(self, left: _Waiting[Row, Reply]) -> float:
+        """How long the task of a row that had to leave may stay away. The queue does not run dry meanwhile.
+
+        Rows that wait have about as much patience as this one: some may give up before their turn.
+        """
+        num_rows = self._num_rows()
+        drain_s = len(self._queue) / num_rows * self._wait.expected_s(num_rows)
+        return _PART_AWAY * min(drain_s, left.deadline_s - left.arrived_s)
+
+    async def _run(self) -> None:
+        while True:
+            await self._gather()
+            batch = self._take()
+            if batch:
+                await self._answer_batch(batch)
+
+    async def _gather(self) -> None:
+        """Wait until there is a batch, and for as long as it is worth the while."""
+        began_s: float | None = None
+        num_rows = self._num_rows()
+        while len(self._queue) < num_rows:
+            self._arrived.clear()
+            pause_s = None
+            if len(self._queue):
+                now_s = self._clock()
+                began_s = now_s if began_s is None else began_s
+                pause_s = self._wait.pause_s(now_s, began_s)
+                if pause_s == 0.0:
+                    return
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._arrived.wait()
+            except TimeoutError:
+                return
+
+    def _take(self) -> list[_Waiting[Row, Reply]]:
+        """The next batch. What would come too late for who asks is not begun: it costs others their turn."""
+        batch: list[_Waiting[Row, Reply]] = []
+        late: list[_Waiting[Row, Reply]] = []
+        num_rows = min(len(self._queue), self._num_rows())
+        now_s = self._clock()
+        end_s = now_s + self._wait.expected_s(num_rows)
+        while len(self._queue) and len(batch) < num_rows:
+            waiting = self._queue.take()
+            if not waiting.reply.done():
+                (late if waiting.deadline_s < end_s else batch).append(waiting)
+        if late and not batch:
+            # Passes may have become faster, which nobody would learn without one.
+            likeliest = max(late, key=lambda waiting: waiting.deadline_s)
+            if likeliest.deadline_s >= now_s:
+                late.remove(likeliest)
+                batch.append(likeliest)
+        for waiting in late:
+            waiting.reply.set_exception(LateError())
+        return batch
+
+    async def _answer_batch(self, batch: list[_Waiting[Row, Reply]]) -> None:
+        start_s = self._clock()
+        try:
+            replies = await self._answer([waiting.row for waiting in batch])
+            pairs = list(zip(batch, replies, strict=True))
+        # A boundary: this task must outlive whatever a forward pass raises, or nobody is answered again.
+        except Exception as error:
+            for waiting in batch:
+                if not waiting.reply.done():
+                    waiting.reply.set_exception(error)
+            return
+        pass_s = self._clock() - start_s
+        # The first one warms up what later ones find ready.
+        if self._is_warm:
+            self._wait.note_pass(len(batch), pass_s)
+        self._is_warm = True
+        for waiting, reply in pairs:
+            if not waiting.reply.done():
+                queue_s = start_s - waiting.arrived_s
+                waiting.reply.set_result(Timed(reply=reply, queue_s=queue_s, pass_s=pass_s))

@@ -1,0 +1,175 @@
+"""One engine replica: the backbone, all prompts, and a queue that batches rows of whatever tasks arrive."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+import torch
+
+from orchestrator.serve.canary import key_of_image
+from orchestrator.serve.engine.batcher import Batcher, LateError, QueueFullError
+from orchestrator.serve.engine.explain import Explainer
+from orchestrator.serve.engine.forward import Row, answer_rows
+from orchestrator.serve.engine_api import (
+    Answer,
+    Ask,
+    Explanation,
+    Image,
+    Readiness,
+    Refusal,
+    ResidencyStats,
+    TaskState,
+)
+from orchestrator.serve.options import EngineOptions
+from orchestrator.serve.process_log import open_process_log
+from orchestrator.serve.residency.disk_cache import with_disk_cache
+from orchestrator.serve.residency.follower import CatalogFollower
+from orchestrator.serve.residency.kept_catalog import open_kept_catalog
+from orchestrator.serve.residency.loader import PromptLoader
+from orchestrator.serve.residency.residency import Residency, ServedTask
+from orchestrator.serve.residency.state import describe_served
+from orchestrator.store.objects.open import open_objects
+from orchestrator.store.prompt_store import PromptStore
+from ship.backbone import Backbone
+from ship.runtime.runtime import Runtime
+
+__all__ = ["EngineReplica"]
+
+_log = logging.getLogger(__name__)
+
+
+class EngineReplica:
+    """The deployment's class; ``deployments`` wraps it. Never talks to MLflow: it follows the catalog.
+
+    Args:
+        header: Of the backbone, see ``Backbone.to_arrays``.
+        weights: Reference to the backbone's arrays in Ray's object store, in a list that keeps Ray from
+            resolving it. Replicas of one machine share that memory.
+        store_url: Of the store of prompts.
+        num_threads: For torch.
+        options: How to batch and how often to look.
+        log: File for what goes wrong; None leaves it to Ray.
+    """
+
+    def __init__(
+        self,
+        header: Mapping[str, Any],
+        weights: Sequence[Any],
+        store_url: str,
+        num_threads: int,
+        options: EngineOptions,
+        log: str | None = None,
+    ) -> None:
+        if log is not None:
+            open_process_log(log)
+        torch.set_num_threads(num_threads)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        backbone = Backbone.from_arrays(header, ray.get(weights[0]), device)
+        self._runtime = Runtime(backbone, capacity_bytes=options.slot_bytes)
+        store = PromptStore(open_objects(store_url))
+        self._residency = Residency(
+            PromptLoader(with_disk_cache(store, options), self._runtime),
+            options.num_loaders,
+            pinned=options.pinned,
+            load_wait_s=options.load_wait_s,
+            retry_s=options.retry_s,
+        )
+        kept = open_kept_catalog(store_url, options)
+        self._follower = CatalogFollower(store, self._residency, kept, poll_s=options.poll_s)
+        self._explainer = Explainer(self._runtime)
+        self._batcher: Batcher[Row, Answer | Refusal] = Batcher(
+            self._answer_rows,
+            max_rows=options.max_batch_rows,
+            max_waiting=options.max_waiting,
+            max_wait_s=options.batch_wait_s,
+            max_pass_s=options.max_pass_s,
+            max_queue_s=options.max_queue_s,
+        )
+        self._follower.start()
+        # A replica gets requests once this returns: one that is restarted under load must know its tasks, but
+        # need not have their prompts: one that is asked for is loaded before all others.
+        if not self._follower.wait_synced(options.first_sync_timeout_s):
+            _log.warning("not ready after %.0f s: %s", options.first_sync_timeout_s, self._follower.problem)
+
+    async def predict(
+        self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
+    ) -> list[Answer | Refusal]:
+        """See ``engine_api.Engine``."""
+        return await asyncio.gather(*(self._predict_one(images[ask.image], ask, patience_s) for ask in asks))
+
+    async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
+        """See ``engine_api.Engine``."""
+        served = await self._find(ask, image, patience_s)
+        return (
+            served
+            if isinstance(served, Refusal)
+            else await self._explainer.explain(image, served, patience_s)
+        )
+
+    async def tasks(self) -> list[TaskState]:
+        """See ``engine_api.Engine``."""
+        return self._residency.states()
+
+    async def task(self, name: str) -> TaskState | None:
+        """See ``engine_api.Engine``."""
+        return self._residency.state(name)
+
+    async def readiness(self) -> Readiness:
+        """See ``engine_api.Engine``."""
+        residency, is_ready = self._residency, self._follower.is_synced
+        return Readiness(
+            ready=is_ready,
+            detail=describe_served(residency.num_served, residency.catalog_age_s)
+            if is_ready
+            else self._not_ready(),
+            num_served=residency.num_served,
+            num_problems=residency.num_problems,
+            num_loading=residency.num_loading,
+            catalog_age_s=residency.catalog_age_s,
+        )
+
+    async def stats(self) -> ResidencyStats:
+        """See ``engine_api.Engine``."""
+        return self._residency.stats()
+
+    def check_health(self) -> None:
+        """Called by Ray Serve, which replaces a replica that raises."""
+        if not self._follower.is_alive:
+            raise RuntimeError("the thread that follows the catalog is dead")
+
+    async def _predict_one(self, image_3HW: Image, ask: Ask, patience_s: float) -> Answer | Refusal:
+        start_s = time.monotonic()
+        served = await self._find(ask, image_3HW, patience_s)
+        if isinstance(served, Refusal):
+            return served
+        row = Row(image_3HW=image_3HW, served=served)
+        left_s = patience_s - (time.monotonic() - start_s)
+        try:
+            timed = await self._batcher.submit(ask.task, row, left_s)
+        except QueueFullError as error:
+            detail = f"too many requests wait, task {ask.task!r} has its share"
+            return Refusal(reason="busy", detail=detail, wait_s=error.wait_s)
+        except LateError:
+            return Refusal(reason="late", detail=f"no turn came within {patience_s:g} s")
+        if isinstance(timed.reply, Refusal):
+            return timed.reply
+        return replace(timed.reply, queue_s=timed.queue_s, forward_s=timed.pass_s)
+
+    async def _find(self, ask: Ask, image_3HW: Image, patience_s: float) -> ServedTask | Refusal:
+        if not self._follower.is_synced:
+            return Refusal(reason="not_ready", detail=self._not_ready())
+        if ask.key is None and self._residency.has_canary(ask.task):
+            ask = replace(ask, key=key_of_image(image_3HW))
+        return await self._residency.find(ask, patience_s)
+
+    async def _answer_rows(self, rows: list[Row]) -> list[Answer | Refusal]:
+        # In a thread, so that this loop goes on taking requests for the next batch.
+        return await asyncio.to_thread(answer_rows, self._runtime, rows)
+
+    def _not_ready(self) -> str:
+        # The cause is in the log: probes ask without a token, and it names the store.
+        return "the catalog is being loaded" if self._follower.problem is None else "there is no catalog yet"

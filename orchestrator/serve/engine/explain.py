@@ -1,0 +1,68 @@
+"""Explanations of one replica: one at a time and few in line, so that they cannot starve predictions.
+
+Knows nothing of Ray or HTTP.
+"""
+
+import asyncio
+import logging
+
+import torch
+
+from orchestrator.serve.engine_api import Explanation, Image, Refusal
+from orchestrator.serve.residency.residency import ServedTask
+from ship.runtime.explain import explain
+from ship.runtime.runtime import Runtime
+
+__all__ = ["Explainer"]
+
+# Each takes as long as two predictions of one row.
+_MOST_WAITING = 8
+_log = logging.getLogger(__name__)
+
+
+class Explainer:
+    """Of one event loop; the work is done in a thread.
+
+    Args:
+        runtime: That holds the slots; predictions go on in it meanwhile.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._turn = asyncio.Lock()
+        self._num_waiting = 0
+
+    async def explain(self, image_3HW: Image, served: ServedTask, patience_s: float) -> Explanation | Refusal:
+        """Explain one image; refuse if too many wait, or if its turn does not come in time."""
+        if self._num_waiting >= _MOST_WAITING:
+            return Refusal(reason="busy", detail=f"{self._num_waiting} explanations wait for their turn")
+        self._num_waiting += 1
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._turn.acquire()
+        except TimeoutError:
+            return Refusal(reason="late", detail=f"no turn to be explained within {patience_s:g} s")
+        finally:
+            self._num_waiting -= 1
+        work = asyncio.ensure_future(asyncio.to_thread(self._run, image_3HW, served))
+        # A caller that gives up does not end the thread: the turn is over when it is.
+        work.add_done_callback(lambda _: self._turn.release())
+        return await asyncio.shield(work)
+
+    def _run(self, image_3HW: Image, served: ServedTask) -> Explanation | Refusal:
+        try:
+            maps = explain(self._runtime, torch.from_numpy(image_3HW.copy()), served.slot)
+        # A boundary: whatever goes wrong in the pass is told as a refusal, as it is of predictions.
+        except Exception as error:
+            _log.exception("the attention of task %s could not be measured", served.task)
+            return Refusal(reason="failed", detail=f"the forward pass failed ({type(error).__name__})")
+        return Explanation(
+            task=served.task,
+            version=served.version,
+            digest=served.digest,
+            prompted_YX=maps.prompted_YX.numpy(),
+            bare_YX=maps.bare_YX.numpy(),
+            entropy=maps.entropy,
+            bare_entropy=maps.bare_entropy,
+            distance=maps.distance,
+        )

@@ -1,0 +1,76 @@
+"""Answers rows of any mixture of tasks in one forward pass. Knows nothing of Ray or HTTP.
+
+Shapes: B rows, U images, H,W the backbone's input size, C classes (ragged).
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from orchestrator.serve.engine_api import Answer, Image, Refusal
+from orchestrator.serve.residency.served import ServedTask
+from ship.runtime.runtime import Runtime
+
+__all__ = ["Row", "answer_rows"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One image and the version that answers for it, whatever is promoted meanwhile.
+
+    Attributes:
+        image_3HW: uint8, of the backbone's input size.
+        served: Weights, labels, version and digest.
+    """
+
+    image_3HW: Image
+    served: ServedTask
+
+
+def answer_rows(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusal]:
+    """Answer each row; a row that fails fails alone."""
+    try:
+        return _answer_batch(runtime, rows)
+    # A boundary: what one row brings about in the forward pass (any error) must not cost the others theirs.
+    except Exception as error:
+        if len(rows) > 1:
+            _log.warning("a batch of %d rows failed (%s); answering them one by one", len(rows), error)
+            return [answer for row in rows for answer in answer_rows(runtime, [row])]
+        _log.exception("the forward pass failed for task %s", rows[0].served.task)
+        return [Refusal(reason="failed", detail=f"the forward pass failed ({type(error).__name__})")]
+
+
+def _answer_batch(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusal]:
+    # Rows that came with one image share it, and it is embedded once.
+    images = {id(row.image_3HW): row.image_3HW for row in rows}
+    places = {key: place for place, key in enumerate(images)}
+    images_U3HW = torch.from_numpy(np.stack(list(images.values())))
+    image_of_row = [places[id(row.image_3HW)] for row in rows]
+    scores = runtime.infer(images_U3HW, [row.served.slot for row in rows], image_of_row)
+    num_tasks = len({row.served.task for row in rows})
+    return [
+        _answer(row.served, logits_C, len(rows), num_tasks)
+        for row, logits_C in zip(rows, scores, strict=True)
+    ]
+
+
+def _answer(served: ServedTask, logits_C: Tensor, batch_rows: int, batch_tasks: int) -> Answer | Refusal:
+    probabilities = torch.softmax(logits_C.double(), dim=0).tolist()
+    if not all(map(np.isfinite, probabilities)):
+        return Refusal(reason="failed", detail=f"task {served.task!r} gave scores that are no numbers")
+    ranked = sorted(zip(served.labels, probabilities, strict=True), key=lambda pair: -pair[1])
+    return Answer(
+        task=served.task,
+        version=served.version,
+        digest=served.digest,
+        probabilities=tuple(ranked),
+        batch_rows=batch_rows,
+        batch_tasks=batch_tasks,
+        shadow_version=served.shadow_version,
+    )

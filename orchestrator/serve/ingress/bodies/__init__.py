@@ -1,0 +1,1 @@
+"""Request bodies: what is read, bounded and checked before anything is decoded."""

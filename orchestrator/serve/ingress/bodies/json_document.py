@@ -1,0 +1,113 @@
+"""JSON from outside: bounded before it is parsed, and strict.
+
+A few bytes of JSON can become many of Python objects, and nesting becomes recursion: both are counted first.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.serve.ingress.problems import Problem
+
+__all__ = ["check_keys", "json_problem", "parse_json"]
+
+# What stands between quotes has no structure. A string without an end goes to the end: were it none, the
+# search would begin anew at each quote in it.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
+
+
+class _RefusedError(ValueError):
+    """JSON that Python would take, and we do not."""
+
+
+def parse_json(content: bytes, *, max_depth: int, max_values: int, max_large: int) -> Any:
+    """The value that a document holds.
+
+    Args:
+        content: UTF-8. The caller has bounded its length.
+        max_depth: Of arrays and objects in one another.
+        max_values: Commas and brackets, which bound the number of values.
+        max_large: Arrays, objects and strings, keys included: each becomes up to a hundred times its bytes, a
+            number not ten times.
+
+    Raises:
+        Problem: 400, it is no JSON, has a key twice, NaN or Infinity, or is beyond a bound.
+    """
+    _check_bounds(content, max_depth, max_values, max_large)
+    try:
+        return json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise json_problem(f"byte {error.start} is no UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise json_problem(f"{error.msg} at line {error.lineno}, column {error.colno}") from error
+    except _RefusedError as error:
+        raise json_problem(str(error)) from error
+    except (ValueError, RecursionError) as error:
+        # The first: an integer of thousands of digits.
+        raise json_problem("a number is too long, or something is nested too deep") from error
+
+
+def check_keys(value: Any, place: str, *, needed: Sequence[str], known: Sequence[str]) -> Mapping[str, Any]:
+    """An object that has what it needs and nothing unknown.
+
+    Raises:
+        Problem: 400, it is none; names every key that is too many or missing.
+    """
+    if not isinstance(value, dict):
+        raise json_problem(f"{place}: expected an object, found {_kind(value)}")
+    unknown, missing = sorted(value.keys() - set(known)), [key for key in needed if key not in value]
+    found = [f"unknown {_list(unknown)}"] if unknown else []
+    found += [f"missing {_list(missing)}"] if missing else []
+    if found:
+        raise json_problem(f"{place}: {'; '.join(found)}; known are {', '.join(known)}")
+    return value
+
+
+def json_problem(detail: str) -> Problem:
+    """That a document is not what was expected."""
+    return Problem(400, "json-invalid", "Not the JSON that was expected", detail)
+
+
+def _check_bounds(content: bytes, max_depth: int, max_values: int, max_large: int) -> None:
+    # No further than they are allowed: what stands between two of them is an object, too, meanwhile.
+    bare, num_strings = _STRING.subn(b"", content, count=max_large + 1)
+    num_opened = bare.count(b"[") + bare.count(b"{")
+    if num_strings + num_opened > max_large:
+        raise json_problem(f"more than {max_large} arrays, objects and strings")
+    if bare.count(b",") + num_opened > max_values:
+        raise json_problem(f"more than {max_values} values")
+    # Those that close are bounded by those that open, which were counted above.
+    if bare.count(b"]") + bare.count(b"}") > num_opened:
+        raise json_problem("more brackets are closed than are opened")
+    depth = 0
+    for bracket in _BRACKET.finditer(bare):
+        depth += 1 if bracket.group() in b"[{" else -1
+        if depth < 0:
+            raise json_problem("a bracket is closed that was not opened")
+        if depth > max_depth:
+            raise json_problem(f"arrays and objects in one another deeper than {max_depth}")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = sorted({key for key in keys if keys.count(key) > 1}) if len(keys) < 1000 else keys[:1]
+        raise _RefusedError(f"a key stands twice in an object: {_list(twice)}")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise _RefusedError(f"{name} is no JSON")
+
+
+def _list(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name[:40]) for name in names[:10])
+    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "an object", list: "an array", str: "a string", bool: "a truth value", type(None): "null"}
+    return kinds.get(type(value), "a number")

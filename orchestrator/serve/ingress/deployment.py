@@ -1,0 +1,80 @@
+"""The ingress deployment: the HTTP interface of ``app`` in a Ray Serve replica."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+
+from orchestrator.serve.engine_api import TaskState
+from orchestrator.serve.ingress.app import make_app
+from orchestrator.serve.ingress.engine_client import RayEngine
+from orchestrator.serve.ingress.middleware.access_log import open_request_log
+from orchestrator.serve.ingress.middleware.drain import Drain
+from orchestrator.serve.ingress.middleware.token_follower import TokenFollower
+from orchestrator.serve.options import Limits
+from orchestrator.serve.process_log import open_process_log
+from orchestrator.store.objects.open import open_objects
+from orchestrator.store.prompt_store import PromptStore
+from ship.backbone import BackboneInfo
+
+__all__ = ["Ingress"]
+
+_FIRST_TOKENS_S = 10.0
+
+
+class Ingress:
+    """The deployment's class; ``deployments`` wraps it with ``serve.ingress()``.
+
+    Args:
+        engine: Handle of the engine deployment.
+        header: Of the backbone, see ``Backbone.to_arrays``.
+        limits: What the door lets in.
+        tokens_url: Of the store that has the tokens of those who may ask; None lets anybody.
+        log: File for what goes wrong; None leaves it to Ray.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        header: Mapping[str, Any],
+        limits: Limits,
+        tokens_url: str | None,
+        log: str | None = None,
+    ) -> None:
+        if log is not None:
+            open_process_log(log)
+        self._engine = RayEngine(engine, limits.timeout_s)
+        self._backbone = BackboneInfo.from_dict(header)
+        self._limits = limits
+        self._drain = Drain()
+        self._tokens = None if tokens_url is None else _follow(tokens_url)
+
+    async def close(self, timeout_s: float) -> bool:
+        """See ``Drain.close``."""
+        return await self._drain.close(timeout_s)
+
+    async def tasks(self) -> list[TaskState]:
+        """See ``engine_api.Engine``; for whoever started the endpoint, and has no token."""
+        return await self._engine.tasks()
+
+    def check_health(self) -> None:
+        """Called by Ray Serve, which replaces a replica that raises."""
+        if self._tokens is not None and not self._tokens.is_alive:
+            raise RuntimeError("the thread that follows the tokens is dead")
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Ray Serve, once ``__init__`` is done."""
+        if self._limits.request_log is not None:
+            open_request_log(self._limits.request_log)
+        # Ray Serve's proxy puts the request's id into the response itself.
+        return make_app(
+            self._engine, self._backbone, self._limits, self._drain, self._tokens, names_responses=False
+        )
+
+
+def _follow(url: str) -> TokenFollower:
+    follower = TokenFollower(PromptStore(open_objects(url)))
+    follower.start()
+    # A replica gets requests once it is made, and has nothing but 503 for them until it knows the tokens.
+    follower.wait_known(_FIRST_TOKENS_S)
+    return follower

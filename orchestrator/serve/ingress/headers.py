@@ -1,0 +1,274 @@
+"""What is checked of a request before its image is decoded: task, version, key, time, size, content type.
+
+Nothing of it touches a disk: bodies are capped and stay in memory. It knows no Ray and no engine.
+"""
+
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+
+from orchestrator.names import is_task_name
+from orchestrator.serve.ingress.bodies.form import FORM_TYPE, form_problem, read_form
+from orchestrator.serve.ingress.problems import Problem
+from ship.errors import ImageError
+
+__all__ = [
+    "KEY_HEADER",
+    "RAW_TYPES",
+    "TASK_HEADER",
+    "TIMEOUT_HEADER",
+    "VERSION_HEADER",
+    "Wanted",
+    "check_key",
+    "check_task",
+    "check_version",
+    "extract_image",
+    "image_problem",
+    "image_too_large",
+    "media_type",
+    "read_accepted",
+    "read_body",
+    "read_timeout",
+    "read_wanted",
+]
+
+TASK_HEADER, VERSION_HEADER = "Ship-Task", "Ship-Version"
+KEY_HEADER, TIMEOUT_HEADER = "Ship-Key", "Ship-Timeout"
+FORM_PART = "image"
+# The last is what `curl --data-binary` says of any body. The content decides in the end, not its name.
+RAW_TYPES = ("application/octet-stream", "application/x-www-form-urlencoded")
+_FORM_EXPECTED = f"{FORM_TYPE} with exactly one file named {FORM_PART!r}"
+_VERSION = re.compile(r"[0-9]{1,9}", re.ASCII)
+_KEY = re.compile(r"[\x20-\x7e]{1,128}", re.ASCII)
+_NEVER = re.compile(r";\s*q\s*=\s*0(\.0*)?\s*(;|$)")
+_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Whom a request is for.
+
+    Attributes:
+        task: A valid name, which need not exist.
+        version: None for whichever is served.
+        key: Requests with one key get the same of two versions while a canary runs; those without one do so
+            if they are about the same image.
+    """
+
+    task: str
+    version: int | None
+    key: str | None = None
+
+
+def read_wanted(headers: Headers) -> Wanted:
+    """The task, version and key that the headers name.
+
+    Raises:
+        Problem: 400, the task is missing, ambiguous or no task name, the version is no number, or the key no
+            key. No task can have an invalid name, but 404 would tell the client to look for it.
+    """
+    tasks = set(headers.getlist(TASK_HEADER))
+    if len(tasks) != 1:
+        found = f"found {len(tasks)} different ones" if tasks else "there is none"
+        raise Problem(
+            400,
+            "task-missing",
+            "No task was named",
+            f"expected one header {TASK_HEADER} that names the task, {found}; GET /v1/tasks lists all tasks",
+        )
+    version, key = _single(headers, VERSION_HEADER), _single(headers, KEY_HEADER)
+    return Wanted(
+        task=check_task(tasks.pop()),
+        version=None if version is None else check_version(version, f"header {VERSION_HEADER}"),
+        key=None if key is None else check_key(key, f"header {KEY_HEADER}"),
+    )
+
+
+def read_timeout(headers: Headers, longest_s: float) -> float:
+    """How long the request may take, in seconds: what the client says, no longer than ``longest_s``.
+
+    Raises:
+        Problem: 400, it is no number of seconds above 0.
+    """
+    text = _single(headers, TIMEOUT_HEADER)
+    if text is None:
+        return longest_s
+    if not _SECONDS.fullmatch(text) or float(text) <= 0:
+        raise Problem(
+            400,
+            "timeout-invalid",
+            "Not a time",
+            f"header {TIMEOUT_HEADER}: expected seconds above 0 such as 0.5, found {text[:40]!r}",
+        )
+    return min(float(text), longest_s)
+
+
+def check_version(text: str, place: str) -> int:
+    """The version that a text names.
+
+    Raises:
+        Problem: 400, it is no whole number.
+    """
+    if not _VERSION.fullmatch(text):
+        raise Problem(
+            400,
+            "version-invalid",
+            "Not a version",
+            f"{place}: expected a whole number such as 3, found {text[:40]!r}",
+        )
+    return int(text)
+
+
+def check_key(key: str, place: str) -> str:
+    """Return ``key`` unchanged.
+
+    Raises:
+        Problem: 400, it is not 1 to 128 printable characters of ASCII.
+    """
+    if not _KEY.fullmatch(key):
+        raise Problem(
+            400,
+            "key-invalid",
+            "Not a key",
+            f"{place}: expected 1 to 128 printable characters of ASCII, found {len(key)} characters "
+            f"{key[:40]!r}",
+        )
+    return key
+
+
+def check_task(task: str) -> str:
+    """Return ``task`` unchanged.
+
+    Raises:
+        Problem: 400, it is no task name.
+    """
+    if not is_task_name(task):
+        raise Problem(
+            400,
+            "task-invalid",
+            "Not a task name",
+            f"{task[:80]!r}: expected 1 to 63 characters of a-z, 0-9, '.', '_' and '-', starting with a "
+            "letter or digit; GET /v1/tasks lists all tasks",
+        )
+    return task
+
+
+async def read_body(headers: Headers, chunks: AsyncIterator[bytes], max_bytes: int) -> bytes:
+    """The request's body.
+
+    Raises:
+        Problem: 413, it is too large: by its Content-Length before anything is read, else as soon as more
+            has come in; 400, it is empty or Content-Length is no number.
+    """
+    declared = headers.get("content-length")
+    if declared is not None and not (declared.isascii() and declared.isdigit()):
+        raise Problem(400, "length-invalid", "Not a length", "Content-Length: expected a number of bytes")
+    if declared is not None and int(declared[:20]) > max_bytes:
+        raise _too_large(max_bytes)
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
+    if not body:
+        raise Problem(400, "body-empty", "Nothing was sent", "the body is empty; expected an image or JSON")
+    return bytes(body)
+
+
+def media_type(headers: Headers) -> str:
+    """Content-Type in small letters, without parameters; raw bytes if nothing is said."""
+    return headers.get("content-type", RAW_TYPES[0]).partition(";")[0].strip().lower()
+
+
+def extract_image(headers: Headers, body: bytes) -> bytes:
+    """The image file in a body: the body itself, or the one part of a form.
+
+    Raises:
+        Problem: 415, the content type is neither an image nor a form; 400, the form is not one file
+            named ``image``.
+    """
+    kind = media_type(headers)
+    if kind == FORM_TYPE:
+        return _extract_from_form(headers["content-type"], body)
+    if kind.startswith("image/") or kind in RAW_TYPES:
+        return body
+    raise Problem(
+        415,
+        "content-type-unsupported",
+        "Unsupported content type",
+        f"Content-Type {kind[:80]!r}: expected image/*, application/octet-stream or {_FORM_EXPECTED}",
+    )
+
+
+def read_accepted(headers: Headers, offered: Sequence[str]) -> str:
+    """Which of several media types the client wants; the first for one that does not care.
+
+    Raises:
+        Problem: 406, none of them.
+    """
+    said = [one.strip().lower() for text in headers.getlist("accept") for one in text.split(",")]
+    # A weight of zero says never; other weights are not looked at, the order is.
+    wanted = {one.partition(";")[0].strip(): not _NEVER.search(one) for one in said if one}
+    accepted = [form for form in offered if _is_accepted(form, wanted)]
+    for form in (*wanted, *accepted):
+        if form in accepted:
+            return form
+    raise Problem(406, "not-acceptable", "Not to be had that way", f"expected Accept: {' or '.join(offered)}")
+
+
+def image_problem(error: ImageError) -> Problem:
+    """How a refused image is answered: 415 for a format not taken, 422 if broken, 413 for too many pixels."""
+    status, title = {
+        "unsupported": (415, "Not an image of a supported format"),
+        "corrupt": (422, "The image is broken"),
+        "too_large": (413, "The image has too many pixels"),
+    }[error.kind]
+    return Problem(status, f"image-{error.kind.replace('_', '-')}", title, str(error))
+
+
+def image_too_large(max_bytes: int) -> Problem:
+    """One image of several is larger than one may be."""
+    return Problem(
+        413,
+        "image-file-too-large",
+        "The image file is too large",
+        f"expected at most {max_bytes} bytes an image; send a smaller or more compressed one",
+    )
+
+
+def _single(headers: Headers, name: str) -> str | None:
+    """A header that may stand once; repeated alike, it is one."""
+    values = set(headers.getlist(name))
+    if len(values) > 1:
+        raise Problem(
+            400, "header-ambiguous", "A header contradicts itself", f"found {len(values)} different {name}"
+        )
+    return values.pop() if values else None
+
+
+def _is_accepted(form: str, wanted: Mapping[str, bool]) -> bool:
+    """What names a form most exactly says whether it is wanted, so that all but one can be had."""
+    for named in (form, f"{form.partition('/')[0]}/*", "*/*"):
+        if named in wanted:
+            return wanted[named]
+    return not wanted
+
+
+def _extract_from_form(content_type: str, body: bytes) -> bytes:
+    parts = read_form(content_type, body, max_parts=1, expected=_FORM_EXPECTED)
+    if not (parts and parts[0].name == FORM_PART and parts[0].is_file):
+        names = ", ".join(repr(part.name) for part in parts)
+        kind = "a field that is no file" if parts and parts[0].name == FORM_PART else names or "no parts"
+        raise form_problem(_FORM_EXPECTED, f"found {kind}")
+    return bytes(parts[0].content)
+
+
+def _too_large(max_bytes: int) -> Problem:
+    return Problem(
+        413,
+        "body-too-large",
+        "The request is too large",
+        f"expected at most {max_bytes} bytes; send smaller or more compressed images, or fewer at a time",
+    )

@@ -1,0 +1,1 @@
+"""What every request passes: authentication, admission, drain, access log, metrics."""

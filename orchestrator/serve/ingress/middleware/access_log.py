@@ -1,0 +1,122 @@
+"""One JSON line for each request, for whoever has to find out later what was asked, and an id to find it by.
+
+What a line says is what routes noted of the request: never an image, a token, or a path of no route.
+"""
+
+import asyncio
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from orchestrator.serve.ingress.paths import CLIENT_CLOSED_REQUEST, template_of
+from orchestrator.serve.process_log import append_to
+
+__all__ = ["LOGGER", "REQUEST_ID_HEADER", "AccessLog", "note", "open_request_log"]
+
+LOGGER = "ship.access"
+REQUEST_ID_HEADER = "X-Request-ID"
+_NOTES = "ship.notes"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
+_MAX_ID_CHARS = 128
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_DIGEST_CHARS = 12
+
+
+def note(request: Request, **facts: Any) -> None:
+    """Keep facts of a request for its line: ``token`` (its id), ``task``, ``digest``, ``stages_s``, ..."""
+    request.scope.setdefault(_NOTES, {}).update(facts)
+
+
+def open_request_log(file: str) -> None:
+    """Have the lines of this process appended to a file, which may be moved away while they are.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    append_to(file, LOGGER, "%(message)s", logging.INFO)
+
+
+class AccessLog:
+    """ASGI middleware: names each request, and logs it at level INFO.
+
+    The id is that of the header X-Request-ID if it is 1 to 128 letters, digits and ``._:/+=@-``; else it is
+    made. The response has it in the same header.
+
+    Args:
+        app: Inside.
+        names_responses: Put the id into the response; False behind a proxy that does.
+    """
+
+    def __init__(self, app: ASGIApp, *, names_responses: bool = True) -> None:
+        self._app = app
+        self._names_responses = names_responses
+        self._logger = logging.getLogger(LOGGER)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and log it when it is answered."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        notes: dict[str, Any] = scope.setdefault(_NOTES, {})
+        request_id = _request_id(scope, is_named=not self._names_responses)
+        started_s = time.perf_counter()
+        # An error that nobody words ends as 500, further out.
+        status = 500
+
+        async def name_response(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if self._names_responses:
+                    MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, name_response)
+        except asyncio.CancelledError:
+            # The client hung up, which is no failure of ours; nginx has this number for it.
+            status = CLIENT_CLOSED_REQUEST
+            raise
+        finally:
+            if self._logger.isEnabledFor(logging.INFO):
+                seconds = time.perf_counter() - started_s
+                self._logger.info(json.dumps(_line(scope, notes, request_id, status, seconds)))
+
+
+def _line(
+    scope: Scope, notes: Mapping[str, Any], request_id: str, status: int, seconds: float
+) -> dict[str, Any]:
+    digest = notes.get("digest")
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "request_id": request_id,
+        "method": scope["method"] if scope["method"] in _METHODS else "other",
+        "route": template_of(scope["path"]),
+        "status": status,
+        "token": notes.get("token"),
+        "task": notes.get("task"),
+        "version": notes.get("version"),
+        "digest": digest[:_DIGEST_CHARS] if digest else None,
+        "items": notes.get("items"),
+        "bytes_in": notes.get("bytes_in", 0),
+        "seconds": round(seconds, 6),
+        "stages_s": {stage: round(took_s, 6) for stage, took_s in notes.get("stages_s", {}).items()},
+    }
+
+
+def _request_id(scope: Scope, *, is_named: bool) -> str:
+    found = [value for name, value in scope["headers"] if name == REQUEST_ID_HEADER.lower().encode()]
+    text = found[0].decode("latin-1") if found else ""
+    if is_named and text:
+        # The response has it as it is, whatever it is; JSON escapes it.
+        return text[:_MAX_ID_CHARS]
+    return text if len(found) == 1 and _REQUEST_ID.fullmatch(text) else uuid.uuid4().hex

@@ -1,0 +1,216 @@
+"""Who asks, and what he may: the check of ``Authorization: Bearer`` before anything of a body is read.
+
+Which task a request is for is known to the route alone (a batch names tasks in its body), so that the route
+asks ``principal_of(request)``. It knows no Ray and no store.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from orchestrator.serve.ingress.middleware.access_log import note
+from orchestrator.serve.ingress.problems import Problem, respond
+from orchestrator.store.tokens import Scope as TokenScope
+from orchestrator.store.tokens import Tokens, parse_token
+
+__all__ = ["ANYBODY", "KnownTokens", "Principal", "RequireToken", "principal_in", "principal_of"]
+
+_PRINCIPAL = "ship.principal"
+# For probes, which have no token. Whether requests can be answered says nothing of any task.
+_OPEN = frozenset({"/healthz", "/v2/health/live"})
+_OPEN_ONCE_READY = frozenset({"/readyz", "/v2/health/ready"})
+_RETRY_AFTER_S = 2
+_LOG_EVERY_S = 1.0
+_log = logging.getLogger(__name__)
+
+
+class KnownTokens(Protocol):
+    """What is known of tokens, such as a ``TokenFollower``."""
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """None if none were read yet."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Principal:
+    """Who asks.
+
+    Attributes:
+        name: Of the token.
+        scope: What it is good for.
+    """
+
+    name: str
+    scope: TokenScope
+
+    def may_predict(self, task: str) -> bool:
+        """Whether the task may be asked, or looked at."""
+        return self.scope.may_predict(task)
+
+    def check_may_predict(self, task: str) -> None:
+        """Return if the task may be asked, or looked at; whether there is such a task makes no difference.
+
+        Raises:
+            Problem: 403.
+        """
+        if not self.may_predict(task):
+            patterns = ", ".join(self.scope.predict) or "none"
+            raise _not_allowed(f"token {self.name!r} may not ask task {task!r}; its tasks: {patterns}")
+
+    def check_may_read_metrics(self) -> None:
+        """Return if ``/metrics`` may be read.
+
+        Raises:
+            Problem: 403.
+        """
+        if not self.scope.may_read_metrics():
+            raise _not_allowed(f"token {self.name!r} may not read /metrics: that takes --metrics or --admin")
+
+
+# Who asks where there is no access control.
+ANYBODY = Principal(name="anybody", scope=TokenScope(admin=True))
+
+
+def principal_of(request: Request) -> Principal:
+    """Who asks; there is always somebody once ``RequireToken`` has let a request in."""
+    return principal_in(request.scope)
+
+
+def principal_in(scope: Scope) -> Principal:
+    """The same for middleware inside ``RequireToken``."""
+    principal: Principal = scope[_PRINCIPAL]
+    return principal
+
+
+class RequireToken:
+    """ASGI middleware that turns away who has no valid token.
+
+    Args:
+        app: What is behind.
+        known: The tokens; None lets anybody in.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self, app: ASGIApp, known: KnownTokens | None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._app = app
+        self._known = known
+        self._clock = clock
+        self._refusals = _RefusalLog()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request in, or turn it away."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] != "http":
+            # There are no other routes. If there ever are, somebody has to think about them here.
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            try:
+                self._admit(scope)
+            except Problem as problem:
+                await respond(scope["path"], problem)(scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
+
+    def _admit(self, scope: Scope) -> None:
+        path = scope["path"]
+        if self._known is None:
+            scope[_PRINCIPAL] = ANYBODY
+        elif path not in _OPEN:
+            tokens = self._known.tokens
+            if tokens is None:
+                raise _not_ready()
+            if path not in _OPEN_ONCE_READY:
+                scope[_PRINCIPAL] = self._identify(scope, tokens)
+
+    def _identify(self, scope: Scope, tokens: Tokens) -> Principal:
+        values = [value for name, value in scope["headers"] if name == b"authorization"]
+        if not values:
+            raise _missing()
+        sent = _read_bearer(values[0]) if len(values) == 1 else None
+        if sent is None:
+            raise _invalid("the header is not one `Bearer ship_...` as `ship token create` printed it")
+        token_id, secret = sent
+        found = tokens.find(token_id)
+        if found is None or not found[2].is_made_of(secret):
+            self._refusals.add(token_id, "is not known" if found is None else "came with a wrong secret")
+            raise _invalid("the token is not valid, or not any more")
+        name, token, kept = found
+        if not kept.is_live(self._clock()):
+            self._refusals.add(token_id, f"({name}) has expired")
+            raise _invalid("the token is not valid, or not any more")
+        note(Request(scope), token=token_id)
+        return Principal(name=name, scope=token.scope)
+
+
+class _RefusalLog:
+    """Says whose tokens were refused: at most a line a second, however many requests somebody sends."""
+
+    def __init__(self) -> None:
+        self._last_s = -_LOG_EVERY_S
+        self._num_untold = 0
+
+    def add(self, token_id: str, why: str) -> None:
+        now_s = time.monotonic()
+        if now_s - self._last_s < _LOG_EVERY_S:
+            self._num_untold += 1
+            return
+        untold = f" ({self._num_untold} more refusals since the last such line)" if self._num_untold else ""
+        _log.warning("refused: token %s %s%s", token_id, why, untold)
+        self._last_s, self._num_untold = now_s, 0
+
+
+def _read_bearer(value: bytes) -> tuple[str, str] | None:
+    """Id and secret; every byte is some letter of latin-1, so that nothing a client sends makes this fail."""
+    scheme, _, text = value.decode("latin-1").partition(" ")
+    return parse_token(text.strip(" ")) if scheme.lower() == "bearer" else None
+
+
+def _missing() -> Problem:
+    return Problem(
+        401,
+        "token-missing",
+        "A token is needed",
+        "expected a header `Authorization: Bearer ship_...`; whoever runs this endpoint makes a token with "
+        "`ship token create`",
+        {"WWW-Authenticate": "Bearer"},
+    )
+
+
+def _invalid(found: str) -> Problem:
+    return Problem(
+        401,
+        "token-invalid",
+        "The token is not valid",
+        f"{found}; whoever runs this endpoint makes one with `ship token create` or `ship token rotate`",
+        {"WWW-Authenticate": 'Bearer error="invalid_token"'},
+    )
+
+
+def _not_allowed(detail: str) -> Problem:
+    return Problem(
+        403,
+        "not-allowed",
+        "The token does not allow this",
+        f"{detail}; use another token",
+        {"WWW-Authenticate": 'Bearer error="insufficient_scope"'},
+    )
+
+
+def _not_ready() -> Problem:
+    return Problem(
+        503,
+        "not-ready",
+        "Not ready yet",
+        "the tokens have not been read yet",
+        {"Retry-After": str(_RETRY_AFTER_S)},
+    )

@@ -1,0 +1,56 @@
+"""The end of an endpoint without a lost request: new ones are turned away, those under way finish."""
+
+import asyncio
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from orchestrator.serve.ingress.problems import Problem, respond
+
+__all__ = ["Drain", "DrainGate"]
+
+_LOOK_S = 0.02
+# Proxies in front try another endpoint right away; a client waits for the next one to come up.
+_RETRY_AFTER_S = 5
+
+
+class Drain:
+    """Whether an ingress is closing, and how many requests are inside. Of one event loop."""
+
+    def __init__(self) -> None:
+        self.is_closing = False
+        self.num_inside = 0
+
+    async def close(self, timeout_s: float) -> bool:
+        """Turn new requests away and wait for the others; False if some took longer than that."""
+        self.is_closing = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.num_inside:
+                    await asyncio.sleep(_LOOK_S)
+        except TimeoutError:
+            return False
+        return True
+
+
+class DrainGate:
+    """ASGI middleware that counts who is inside, and answers 503 once the ingress is closing."""
+
+    def __init__(self, app: ASGIApp, drain: Drain) -> None:
+        self._app = app
+        self._drain = drain
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request in, or turn it away."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif self._drain.is_closing:
+            headers = {"Retry-After": str(_RETRY_AFTER_S), "Connection": "close"}
+            problem = Problem(503, "closing", "Shutting down", "this endpoint is shutting down", headers)
+            refusal = respond(scope["path"], problem)
+            await refusal(scope, receive, send)
+        else:
+            self._drain.num_inside += 1
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._drain.num_inside -= 1

@@ -1,0 +1,164 @@
+"""What Ray Serve is asked to run: the ingress with its engines, and the poller, each with its share."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+
+from orchestrator.errors import ServeError
+from orchestrator.serve.engine.deployment import EngineReplica
+from orchestrator.serve.engine_api import TaskState
+from orchestrator.serve.ingress.deployment import Ingress
+from orchestrator.serve.launch.ray_serve import Session
+from orchestrator.serve.options import EngineOptions, Limits
+from orchestrator.serve.poller import CatalogPoller
+from orchestrator.settings import Settings
+
+__all__ = ["APPLICATIONS", "Plan", "close_ingress", "deploy", "served_tasks"]
+
+APPLICATIONS = ("ship", "ship-poller")
+# Requests under way are given this long when a replica has to go.
+DRAIN_S = 20.0
+_ASK_S = 30.0
+_DRAIN_LOOK_S = 0.2
+_log = logging.getLogger(__name__)
+# Ray's own limits stand above ours, so that it is ours that refuse: with a reason, when to come again, and
+# fairly among tasks. What is between is for requests that are being refused, and for probes. At the door it
+# is little, and as many may wait for it: more than that come faster than they can be refused, and who waits
+# in Ray's proxy has memory there and is refused late. Ray's 503 costs less.
+_DOOR_HEADROOM, _ENGINE_HEADROOM = 128, 1024
+# Ray Serve's line for every call in every replica costs a twentieth of an engine's time and says no more than
+# our own request log, which is there for whoever wants one.
+_LOGGING = {"enable_access_log": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much of what.
+
+    Attributes:
+        session: What the cluster has.
+        num_replicas: Engines.
+        num_cpus_per_replica: Threads of each engine, and CPUs reserved for it; None shares a Ray of our own
+            evenly, and takes one CPU of a cluster that others use too.
+        options: Of the engines.
+        limits: At the door.
+        auth: Whether a token is needed to ask.
+    """
+
+    session: Session
+    num_replicas: int
+    num_cpus_per_replica: int | None
+    options: EngineOptions
+    limits: Limits
+    auth: bool
+
+    @property
+    def reserved_cpus(self) -> float:
+        """Of each engine."""
+        if self.num_cpus_per_replica is not None:
+            return self.num_cpus_per_replica
+        return self.session.num_cpus / self.num_replicas if self.session.is_own else 1.0
+
+    @property
+    def reserved_gpus(self) -> float:
+        """Of each engine: one if there are enough, else a share."""
+        return min(1.0, self.session.num_gpus / self.num_replicas)
+
+    @property
+    def num_threads(self) -> int:
+        """Of each engine."""
+        return max(1, int(self.reserved_cpus))
+
+
+def deploy(plan: Plan, settings: Settings, header: Mapping[str, Any], weights: Sequence[Any]) -> None:
+    """Deploy everything and wait until it runs.
+
+    Args:
+        plan: How much of what.
+        settings: Where store and registry are.
+        header: Of the backbone, see ``Backbone.to_arrays``.
+        weights: Reference to its arrays in Ray's object store, in a list.
+
+    Raises:
+        ServeError: A replica cannot be started; says why.
+    """
+    log = str(settings.serve_log)
+    options = replace(plan.options, cache=settings.cache, cache_bytes=settings.cache_bytes)
+    engine = _engine(plan).bind(header, weights, settings.store, plan.num_threads, options, log)
+    ingress = _ingress(plan).bind(engine, header, plan.limits, settings.store if plan.auth else None, log)
+    poller = _poller().bind(settings.tracking_uri, settings.store, log)
+    targets = [
+        serve.RunTarget(ingress, name=APPLICATIONS[0], route_prefix="/"),
+        serve.RunTarget(poller, name=APPLICATIONS[1], route_prefix=None),
+    ]
+    try:
+        serve.run_many(targets)
+    except (RuntimeError, TimeoutError) as error:
+        found = [app.message for app in serve.status().applications.values() if app.message]
+        raise ServeError(f"the endpoint could not be deployed: {'; '.join(found) or error}") from error
+
+
+def served_tasks() -> list[TaskState]:
+    """What the endpoint serves, and what it cannot.
+
+    Raises:
+        ServeError: It does not say.
+    """
+    try:
+        states: list[TaskState] = (
+            serve.get_app_handle(APPLICATIONS[0]).tasks.remote().result(timeout_s=_ASK_S)
+        )
+    except (RayError, RayServeException, TimeoutError) as error:
+        raise ServeError(f"the endpoint does not say what it serves: {error}") from error
+    return states
+
+
+def close_ingress() -> None:
+    """Turn new requests away and let those under way finish."""
+    try:
+        is_empty = serve.get_app_handle(APPLICATIONS[0]).close.remote(DRAIN_S).result(timeout_s=DRAIN_S + 5.0)
+    except (RayError, RayServeException, TimeoutError) as error:
+        _log.warning("the endpoint ends without draining: %s", error)
+        return
+    if not is_empty:
+        _log.warning("some requests took longer than %.0f s and were broken off", DRAIN_S)
+
+
+def _engine(plan: Plan) -> Any:
+    return serve.deployment(
+        name="Engine",
+        num_replicas=plan.num_replicas,
+        max_ongoing_requests=plan.limits.max_inside + _ENGINE_HEADROOM,
+        max_queued_requests=plan.limits.max_inside + _ENGINE_HEADROOM,
+        graceful_shutdown_timeout_s=DRAIN_S,
+        graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
+        ray_actor_options={"num_cpus": plan.reserved_cpus, "num_gpus": plan.reserved_gpus},
+        logging_config=_LOGGING,
+    )(EngineReplica)
+
+
+def _ingress(plan: Plan) -> Any:
+    return serve.deployment(
+        name="Ingress",
+        max_ongoing_requests=plan.limits.max_inside + _DOOR_HEADROOM,
+        max_queued_requests=_DOOR_HEADROOM,
+        graceful_shutdown_timeout_s=DRAIN_S,
+        graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
+        # Reserves nothing: it waits more than it works, and two cores must do for everything.
+        ray_actor_options={"num_cpus": 0},
+        logging_config=_LOGGING,
+    )(serve.ingress()(Ingress))
+
+
+def _poller() -> Any:
+    return serve.deployment(
+        name="CatalogPoller",
+        num_replicas=1,
+        graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
+        ray_actor_options={"num_cpus": 0},
+    )(CatalogPoller)

@@ -1,0 +1,213 @@
+"""Starts the endpoint, waits until it answers, and stops all that it started."""
+
+import logging
+import time
+from contextlib import ExitStack, suppress
+from types import TracebackType
+from typing import Self
+
+import httpx
+import ray
+
+from orchestrator.errors import ObjectConflict, RegistryError, ServeError, StoreError
+from orchestrator.registry.registry import Registry
+from orchestrator.serve.engine_api import TaskState
+from orchestrator.serve.launch.address import check_port_is_free, choose_port, client_url, is_loopback
+from orchestrator.serve.launch.deployments import APPLICATIONS, Plan, close_ingress, deploy, served_tasks
+from orchestrator.serve.launch.ray_serve import ray_session, serve_session
+from orchestrator.serve.options import EngineOptions, Limits
+from orchestrator.serve.poller import reconcile
+from orchestrator.serve.residency.kept_catalog import open_kept_catalog
+from orchestrator.settings import Settings
+from orchestrator.store.objects.open import open_objects
+from orchestrator.store.prompt_store import PromptStore
+from ship.backbone import Backbone
+
+__all__ = ["Endpoint", "start"]
+
+_LISTED_PROBLEMS = 20
+# For the engines to come up with a catalog.
+_READY_TIMEOUT_S = 180.0
+_FIRST_LOADS_S = 10.0
+_log = logging.getLogger(__name__)
+
+
+class Endpoint:
+    """An endpoint that answers. A context manager, or to be stopped by hand.
+
+    Attributes:
+        url: For clients on this machine.
+    """
+
+    def __init__(self, url: str, stack: ExitStack) -> None:
+        self.url = url
+        self._stack = stack
+
+    def stop(self) -> None:
+        """Let requests under way finish, and end all that was started; a second call does nothing."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        """Nothing to do: it was started."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+
+def start(
+    settings: Settings,
+    *,
+    backbone: Backbone,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    num_replicas: int = 1,
+    num_cpus_per_replica: int | None = None,
+    options: EngineOptions | None = None,
+    limits: Limits | None = None,
+    auth: bool = True,
+) -> Endpoint:
+    """Start the endpoint and wait until it answers.
+
+    Args:
+        settings: Where store, registry and Ray are.
+        backbone: That serves. Tasks that were tuned on another one are reported, and not served.
+        host: Where to listen; loopback unless somebody wants otherwise, for nothing is encrypted.
+        port: Where to listen; 0 for any that is free.
+        num_replicas: Engines.
+        num_cpus_per_replica: Threads of each engine, and CPUs reserved for it; None shares a Ray of our own
+            evenly, and takes one CPU of a cluster that others use too.
+        options: Of the engines.
+        limits: At the door.
+        auth: Whether a token of the store is needed to ask, see ``token_changes``.
+
+    Raises:
+        ServeError: The port is taken, there is no token, Ray cannot be had, or the endpoint did not come
+            up. Whatever was started by then is stopped.
+        StoreError: The store cannot be reached.
+    """
+    is_joining = settings.ray_address is not None or ray.is_initialized()
+    port = choose_port(host) if port == 0 else port
+    if not is_joining:
+        check_port_is_free(host, port)
+    check_access(PromptStore(open_objects(settings.store)), host, auth=auth)
+    publish_first_catalog(settings)
+    header, arrays = backbone.to_arrays()
+    url = client_url(host, port)
+    with ExitStack() as stack:
+        num_bytes = sum(array.nbytes for array in arrays.values())
+        session = stack.enter_context(ray_session(settings.ray_address, num_bytes))
+        is_own = stack.enter_context(serve_session(session, host, port, APPLICATIONS))
+        # The driver owns the weights, and lives as long as the endpoint.
+        weights = [ray.put(arrays)]
+        stack.callback(weights.clear)
+        deploy(
+            Plan(
+                session=session,
+                num_replicas=num_replicas,
+                num_cpus_per_replica=num_cpus_per_replica,
+                options=options or EngineOptions(),
+                limits=limits or Limits(),
+                auth=auth,
+            ),
+            settings,
+            header,
+            weights,
+        )
+        _wait_until_ready(url, is_own=is_own)
+        _wait_until_loaded(url)
+        _report_problems(served_tasks(), url)
+        stack.callback(close_ingress)
+        return Endpoint(url, stack.pop_all())
+
+
+def check_access(store: PromptStore, host: str, *, auth: bool) -> None:
+    """Refuse to start an endpoint that nobody may ask, and warn of one that everybody may.
+
+    Raises:
+        ServeError: A token is needed, and there is none.
+        StoreError: The tokens cannot be read.
+    """
+    if not auth:
+        if not is_loopback(host):
+            _log.warning("no access control: whoever reaches %s may ask every task", host or "this machine")
+        return
+    found = store.read_tokens()
+    if found is None or not found[0].has_live(time.time()):
+        raise ServeError(
+            f"nobody could ask this endpoint: {store.url} has no valid token; make one with "
+            "`ship token create NAME --predict '*'`, or let everybody ask with --no-auth"
+        )
+
+
+def publish_first_catalog(settings: Settings) -> None:
+    """Bring the catalog up to date, so that the endpoint starts with today's champions, not last week's.
+
+    Raises:
+        ServeError: MLflow cannot be read, and there is no earlier catalog to serve.
+        StoreError: The store cannot be reached, and this machine has kept no catalog of it.
+    """
+    try:
+        _publish_catalog(settings)
+    except StoreError as error:
+        options = EngineOptions(cache=settings.cache, cache_bytes=settings.cache_bytes)
+        kept = open_kept_catalog(settings.store, options)
+        if kept is None or kept.read() is None:
+            raise
+        _log.warning("%s; serving the last catalog that this machine has kept until it is back", error)
+
+
+def _publish_catalog(settings: Settings) -> None:
+    store = PromptStore(open_objects(settings.store))
+    try:
+        reconcile(Registry(settings.tracking_uri), store)
+    except ObjectConflict:
+        # Another endpoint on the same store wrote it this very moment.
+        return
+    except RegistryError as error:
+        if store.read_catalog() is None:
+            raise ServeError(
+                f"{error}; there is no earlier catalog in {store.url} to serve either"
+            ) from error
+        _log.warning("%s; serving the champions of the last catalog until it is back", error)
+
+
+def _wait_until_ready(url: str, *, is_own: bool) -> None:
+    deadline_s = time.monotonic() + _READY_TIMEOUT_S
+    problem = "no answer yet"
+    while time.monotonic() < deadline_s:
+        try:
+            reply = httpx.get(f"{url}/readyz", timeout=10.0, trust_env=False)
+            if reply.status_code == 200:
+                return
+            problem = reply.json()["detail"] if "json" in reply.headers["content-type"] else reply.text
+        except httpx.HTTPError as error:
+            problem = str(error)
+        time.sleep(0.1)
+    hint = "" if is_own else "; the cluster runs Ray Serve already, which listens where it was told to"
+    raise ServeError(f"{url}/readyz: not ready after {_READY_TIMEOUT_S:.0f} s: {problem[:500]}{hint}")
+
+
+def _wait_until_loaded(url: str) -> None:
+    """Give the first loads a while, so that what is wrong with prompts is told at the start."""
+    deadline_s = time.monotonic() + _FIRST_LOADS_S
+    while time.monotonic() < deadline_s:
+        # Requests are answered already, so nothing that goes wrong here stops anything.
+        with suppress(httpx.HTTPError, ValueError):
+            reply = httpx.get(f"{url}/readyz", timeout=_FIRST_LOADS_S, trust_env=False)
+            if reply.status_code == 200 and reply.json()["num_loading"] == 0:
+                return
+        time.sleep(0.1)
+
+
+def _report_problems(tasks: list[TaskState], url: str) -> None:
+    if not tasks:
+        _log.warning("no task has a champion yet; what is tuned and promoted from now on will be served")
+    refused = [task for task in tasks if task.problem]
+    for task in refused[:_LISTED_PROBLEMS]:
+        _log.warning("task %s, version %d is not served: %s", task.task, task.wanted_version, task.problem)
+    if len(refused) > _LISTED_PROBLEMS:
+        _log.warning("%d more tasks are not served; see %s/v1/tasks", len(refused) - _LISTED_PROBLEMS, url)

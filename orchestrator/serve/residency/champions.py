@@ -1,0 +1,113 @@
+"""What the catalog wants of each task, and which champion answers until that is in memory.
+
+Its caller holds a lock. It knows names and digests only, and nothing of what is in memory.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+
+from orchestrator.serve.engine_api import Refusal
+from orchestrator.serve.residency.served import Key, PromptRef
+from orchestrator.store.catalog import CatalogEntry
+
+__all__ = ["Champions"]
+
+
+class Champions:
+    """The wanted versions, and the current champions: behind the catalog while theirs is loaded, or fails.
+
+    Args:
+        pinned: Patterns of tasks whose champions stay in memory.
+    """
+
+    def __init__(self, pinned: Iterable[str]) -> None:
+        self._pinned = tuple(pinned)
+        self._wanted: dict[str, CatalogEntry] = {}
+        self._current: dict[str, PromptRef] = {}
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._wanted))
+
+    def changed(self, entries: Mapping[str, CatalogEntry]) -> list[str]:
+        """Tasks, by name, of which something else is wanted than until now. Reads only: it needs no lock."""
+        gone = [task for task in self._wanted if task not in entries]
+        return sorted(gone + [task for task, entry in entries.items() if self._wanted.get(task) != entry])
+
+    def take(self, task: str, entry: CatalogEntry | None) -> set[Key]:
+        """Want this of a task from now on, or nothing; returns its prompts that nobody wants any more."""
+        before = self.prompts(task)
+        if entry is None:
+            self._wanted.pop(task, None)
+            self._current.pop(task, None)
+        else:
+            self._wanted[task] = entry
+        return before - self.prompts(task)
+
+    def entry(self, task: str) -> CatalogEntry | None:
+        """What the catalog says of a task; None if it is not there."""
+        return self._wanted.get(task)
+
+    def wanted(self, task: str) -> PromptRef:
+        """The champion that a task of the catalog ought to have."""
+        entry = self._wanted[task]
+        return PromptRef(task=task, version=entry.version, digest=entry.digest)
+
+    def current(self, task: str) -> PromptRef | None:
+        """The champion that answers, or did before it gave way to others; None before the first."""
+        return self._current.get(task)
+
+    def ref(self, task: str, version: int) -> PromptRef | Refusal:
+        """A version of a task of the catalog, if it can be had."""
+        versions, current = self._wanted[task].versions, self._current.get(task)
+        if current is not None:
+            # It answers, so it can be asked for, whatever its aliases are now.
+            versions.setdefault(current.version, current.digest)
+        if (digest := versions.get(version)) is None:
+            had = ", ".join(map(str, sorted(versions)))
+            detail = f"version {version} of task {task!r} cannot be had; these can: {had}"
+            return Refusal(reason="other_version", detail=detail)
+        return PromptRef(task=task, version=version, digest=digest)
+
+    def crown(self, task: str) -> PromptRef | None:
+        """Let the wanted champion answer; returns the one before it, if that is another prompt."""
+        wanted, before = self.wanted(task), self._current.get(task)
+        self._current[task] = wanted
+        return None if before is None or before.key == wanted.key else before
+
+    def prompts(self, task: str) -> set[Key]:
+        """What the catalog has of a task, and what answers until the version that it wants is there."""
+        entry, current = self._wanted.get(task), self._current.get(task)
+        if entry is None:
+            return set()
+        named = {(task, digest) for digest in entry.versions.values()}
+        return named if current is None else named | {current.key}
+
+    def is_named(self, key: Key) -> bool:
+        """Whether a prompt is one of these."""
+        return key in self.prompts(key[0])
+
+    def is_spare(self, key: Key) -> bool:
+        """Whether a prompt is no champion, canary or shadow: it answers whoever asks for it by number."""
+        task, digest = key
+        entry, current = self._wanted.get(task), self._current.get(task)
+        if current is not None and current.digest == digest:
+            return False
+        if entry is None:
+            return True
+        wanted = [entry.version, entry.shadow, None if entry.canary is None else entry.canary.version]
+        return digest not in {entry.versions[version] for version in wanted if version is not None}
+
+    def is_pinned(self, task: str) -> bool:
+        """Whether a task's champion stays in memory."""
+        return any(fnmatchcase(task, pattern) for pattern in self._pinned)
+
+    def may_go(self, key: Key, loading: PromptRef) -> bool:
+        """Whether a prompt may give way to one that is being loaded."""
+        task, current = key[0], self._current.get(key[0])
+        if current is None or current.key != key:
+            return True
+        # What answers for a task is not given up for a successor that may fail.
+        return task != loading.task and not self.is_pinned(task)

@@ -1,0 +1,78 @@
+"""What is loaded before anybody asks for it, for as long as there is room. Its caller holds a lock."""
+
+from collections.abc import Iterable
+
+from orchestrator.serve.residency.champions import Champions
+from orchestrator.serve.residency.load_queue import Precedence
+from orchestrator.serve.residency.loads import Loads
+from orchestrator.serve.residency.prompt_memory import PromptMemory
+from orchestrator.serve.residency.served import PromptRef
+
+__all__ = ["InAdvance"]
+
+
+class InAdvance:
+    """Begins loads that nobody waits for, and remembers which ones it left out.
+
+    Args:
+        champions: What is wanted.
+        memory: What is there.
+        loads: What is under way, and what failed.
+
+    Attributes:
+        is_full: Whether such loads find no room.
+    """
+
+    def __init__(self, champions: Champions, memory: PromptMemory, loads: Loads) -> None:
+        self._champions = champions
+        self._memory = memory
+        self._loads = loads
+        self._left_out: set[str] = set()
+        self.is_full = False
+
+    def leave_out(self, task: str) -> None:
+        """Something of a task is not there, and is looked after when there is room again."""
+        self._left_out.add(task)
+
+    def forget(self, task: str) -> None:
+        """A task is not wanted any more."""
+        self._left_out.discard(task)
+
+    def take_due(self, tasks: Iterable[str]) -> list[str]:
+        """These tasks and those that were left out, if there may be room for them now; by name."""
+        wanted = set(tasks)
+        if not self.is_full:
+            wanted |= self._left_out
+            self._left_out.clear()
+        return sorted(wanted)
+
+    def begin_champion(self, task: str) -> None:
+        """Load the champion that is wanted of a task, if it is not there."""
+        if self._champions.entry(task) is None:
+            return
+        current = self._champions.current(task)
+        is_swap = current is not None and current.key in self._memory
+        self.begin(
+            self._champions.wanted(task),
+            Precedence.SWAP if is_swap else Precedence.IN_ADVANCE,
+            may_evict=is_swap or self._champions.is_pinned(task),
+        )
+
+    def begin_others(self, task: str) -> None:
+        """Load canary and shadow of a task, if they are not there."""
+        entry = self._champions.entry(task)
+        if entry is None:
+            return
+        for version in (None if entry.canary is None else entry.canary.version, entry.shadow):
+            if version is not None:
+                ref = PromptRef(task=task, version=version, digest=entry.versions[version])
+                self.begin(ref, Precedence.IN_ADVANCE, may_evict=False)
+
+    def begin(self, ref: PromptRef, precedence: Precedence, *, may_evict: bool) -> None:
+        """Load a prompt, if it is not there, did not just fail, and may find room."""
+        if ref.key in self._memory or self._loads.hindrance(ref.key) is not None:
+            return
+        if self.is_full and not may_evict:
+            self.leave_out(ref.task)
+        else:
+            self._loads.begin(ref, precedence, may_evict=may_evict)

@@ -1,0 +1,389 @@
+"""Which prompts are in memory, and how new ones take the place of old ones.
+
+A served task is one immutable object: weights, labels, version and digest together. A request takes it once
+and keeps it, so a swap can never mix the labels of one version with the weights of another, and the old
+object lives until its last request is done.
+
+All champions are in memory while there is room. When there is not, a prompt that somebody asks for takes the
+place of the ones used longest ago; one that is loaded in advance takes only that of spare ones, which are no
+champion, canary or shadow. What a champion answers for stays until its successor is ready, and for good if
+that fails.
+
+It knows neither the store nor the backbone: a loader does.
+"""
+
+import asyncio
+import logging
+import math
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from orchestrator.serve.canary import choose_version
+from orchestrator.serve.engine_api import Ask, Refusal, ResidencyStats, TaskState
+from orchestrator.serve.residency.champions import Champions
+from orchestrator.serve.residency.load_queue import Failure, Load, Precedence
+from orchestrator.serve.residency.loads import Loads
+from orchestrator.serve.residency.prefetch import InAdvance
+from orchestrator.serve.residency.prompt_memory import PromptMemory
+from orchestrator.serve.residency.served import Key, PromptRef, ServedTask
+from orchestrator.serve.residency.slot_release import wait_until_released
+from orchestrator.serve.residency.state import describe_task
+from orchestrator.store.catalog import Catalog, CatalogEntry
+from ship.errors import ArtifactError, PromptTooLargeError, SlotsFullError
+
+__all__ = ["LoadPrompt", "PromptRef", "Residency", "ServedTask"]
+
+_log = logging.getLogger(__name__)
+
+LoadPrompt = Callable[[PromptRef, Callable[[int], bool]], ServedTask]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pending:
+    """A load to wait for, and what its prompt is to be called."""
+
+    load: Load
+    version: int
+    shadow_version: int | None
+
+
+class Residency:
+    """The prompts in memory, kept as the catalog wants them. Threads may share it.
+
+    Args:
+        load: Makes a served task of a version; calls what it is given to make room for so many bytes.
+            Whatever it raises is kept as that version's problem.
+        num_loaders: Loads at a time that somebody waits for, as many of promoted versions, and as many in
+            advance.
+        pinned: Patterns of tasks whose champions stay in memory.
+        load_wait_s: How long a request waits at most for its prompt to be loaded.
+        retry_s: Until a failed load is tried again.
+        clock: Seconds that only go up.
+    """
+
+    def __init__(
+        self,
+        load: LoadPrompt,
+        num_loaders: int = 4,
+        *,
+        pinned: Iterable[str] = (),
+        load_wait_s: float = 10.0,
+        retry_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._load = load
+        # Its counts begin at zero, so a residency that takes its place must not go by its name.
+        self._name = uuid.uuid4().hex[:8]
+        self._load_wait_s, self._retry_s = load_wait_s, retry_s
+        self._clock = clock
+        self._applying = threading.Lock()
+        # Of all that follows; never held while something is loaded.
+        self._lock = threading.Lock()
+        self._champions = Champions(pinned)
+        self._memory = PromptMemory()
+        self._loads = Loads(self._run, num_loaders, clock)
+        self._in_advance = InAdvance(self._champions, self._memory, self._loads)
+        # Tasks with a champion in memory; those whose wanted version could not be loaded.
+        self._served: set[str] = set()
+        self._failed: set[str] = set()
+        self._confirmed_at_s: float | None = None
+        self._num_loads = self._num_failures = self._num_evictions = self._num_swaps = 0
+
+    async def find(self, ask: Ask, patience_s: float = math.inf) -> ServedTask | Refusal:
+        """The version that answers, or why none does. Waits only for a load of the task that is asked.
+
+        Args:
+            ask: Without a version the champion answers, or a canary for its share of keys. One in the
+                background gets what is in memory.
+            patience_s: How long to wait at most, if that is less than ``load_wait_s``.
+        """
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + min(patience_s, self._load_wait_s)
+        while True:
+            with self._lock:
+                found = self._look(ask)
+            if not isinstance(found, _Pending):
+                return found
+            ended = await _wait(found.load.future, deadline_s - loop.time())
+            if not ended:
+                return _not_loaded(found.load.ref, "it is still being loaded; try again shortly")
+            outcome = found.load.future.result()
+            if isinstance(outcome, ServedTask):
+                return outcome.named(found.version, found.shadow_version)
+            # It failed, which the next look knows, or was in advance and found no room: now it is urgent.
+
+    def state(self, task: str) -> TaskState | None:
+        """How a task of the catalog stands; None if it is not in the catalog."""
+        with self._lock:
+            return self._state(task)
+
+    def states(self) -> list[TaskState]:
+        """How all tasks of the catalog stand, by name."""
+        with self._lock:
+            tasks = sorted(self._champions)
+        found = (self.state(task) for task in tasks)
+        return [state for state in found if state is not None]
+
+    @property
+    def num_served(self) -> int:
+        """Tasks with a champion in memory."""
+        return len(self._served)
+
+    @property
+    def num_problems(self) -> int:
+        """Tasks whose wanted version could not be loaded."""
+        return len(self._failed)
+
+    @property
+    def num_loading(self) -> int:
+        """Prompts that are being loaded."""
+        return len(self._loads)
+
+    @property
+    def catalog_age_s(self) -> float | None:
+        """Since the catalog was last seen to be current; None before the first."""
+        confirmed_at_s = self._confirmed_at_s
+        return None if confirmed_at_s is None else self._clock() - confirmed_at_s
+
+    def has_canary(self, task: str) -> bool:
+        """Whether the key of who asks decides which of two versions answers."""
+        entry = self._champions.entry(task)
+        return entry is not None and entry.canary is not None
+
+    def stats(self) -> ResidencyStats:
+        """Counts since the start, and how things stand."""
+        with self._lock:
+            return ResidencyStats(
+                replica=self._name,
+                num_loads=self._num_loads,
+                num_load_failures=self._num_failures,
+                num_evictions=self._num_evictions,
+                num_swaps=self._num_swaps,
+                num_catalog_tasks=len(self._champions),
+                num_resident=len(self._memory),
+                resident_bytes=self._memory.num_bytes,
+                catalog_age_s=self.catalog_age_s,
+            )
+
+    def apply(self, catalog: Catalog, *, age_s: float = 0.0) -> None:
+        """Bring memory in line with the catalog. One call at a time; returns once the loads have begun.
+
+        What is served goes on until the moment its successor is ready, and stays if that fails. Tasks that
+        left the catalog are dropped.
+
+        Args:
+            catalog: What is wanted from now on.
+            age_s: Since it was last seen to be current.
+        """
+        with self._applying:
+            changed = self._champions.changed(catalog.entries)
+            for task in changed:
+                # Let go in between: requests go on.
+                with self._lock:
+                    self._take_over(task, catalog.entries.get(task))
+            with self._lock:
+                self._confirmed_at_s = self._clock() - age_s
+            self._load_in_advance(changed)
+
+    def refresh(self) -> None:
+        """The catalog is still as it was applied: what failed or found no room is tried again in its time."""
+        with self._lock:
+            self._confirmed_at_s = self._clock()
+            due = {task for task, _ in self._loads.due()}
+        self._load_in_advance(due)
+
+    def wait_loaded(self, timeout_s: float) -> bool:
+        """Wait until every load that is under way now is over; False if that takes too long."""
+        with self._lock:
+            # Not the loads: they would keep what they loaded alive.
+            ends = self._loads.ends()
+        deadline_s = time.monotonic() + min(timeout_s, threading.TIMEOUT_MAX)
+        return all(ended.wait(max(0.0, deadline_s - time.monotonic())) for ended in ends)
+
+    def _take_over(self, task: str, entry: CatalogEntry | None) -> None:
+        unwanted = self._champions.take(task, entry)
+        if entry is None:
+            self._in_advance.forget(task)
+        else:
+            self._crown(task)
+        for key in unwanted:
+            self._drop(key)
+        self._note(task)
+
+    def _load_in_advance(self, tasks: Iterable[str]) -> None:
+        """Start loads of what may be asked of tasks and is not there, champions before all others."""
+        with self._lock:
+            due = self._in_advance.take_due(tasks)
+        for begin in (self._in_advance.begin_champion, self._in_advance.begin_others):
+            for task in due:
+                # Let go in between: requests go on.
+                with self._lock:
+                    begin(task)
+
+    def _look(self, ask: Ask) -> ServedTask | Refusal | _Pending:
+        entry = self._champions.entry(ask.task)
+        if entry is None:
+            return Refusal(reason="unknown_task", detail=f"task {ask.task!r} is not in the catalog")
+        if ask.version is not None or ask.is_background:
+            ref = self._champions.ref(ask.task, ask.version or entry.version)
+            if isinstance(ref, Refusal):
+                return ref
+            return self._glance(ref) if ask.is_background else self._obtain(ref)
+        version = choose_version(ask.task, entry, ask.key)
+        if version != entry.version:
+            canary = PromptRef(task=ask.task, version=version, digest=entry.others[version])
+            if (served := self._memory.use(canary.key)) is not None:
+                return served.named(version)
+            # One that is not there yet, or will not be, costs nobody an answer.
+            self._in_advance.begin(canary, Precedence.SWAP, may_evict=True)
+        return self._look_for_champion(ask.task, entry)
+
+    def _look_for_champion(self, task: str, entry: CatalogEntry) -> ServedTask | Refusal | _Pending:
+        wanted = self._champions.wanted(task)
+        current = self._champions.current(task) or wanted
+        if (served := self._memory.use(wanted.key)) is not None:
+            return served.named(wanted.version, entry.shadow)
+        if (served := self._memory.use(current.key)) is not None:
+            self._in_advance.begin(wanted, Precedence.SWAP, may_evict=True)
+            return served.named(current.version, entry.shadow)
+        found = self._obtain(wanted, entry.shadow)
+        if isinstance(found, Refusal) and current.key != wanted.key:
+            return self._obtain(current, entry.shadow)
+        return found
+
+    def _obtain(self, ref: PromptRef, shadow_version: int | None = None) -> ServedTask | Refusal | _Pending:
+        """What is in memory, or the load that will bring it there, or why none will."""
+        if (served := self._memory.use(ref.key)) is not None:
+            return served.named(ref.version, shadow_version)
+        if (failure := self._loads.hindrance(ref.key)) is not None:
+            return _not_loaded(ref, failure.text)
+        load = self._loads.begin(ref, Precedence.URGENT, may_evict=True)
+        return _Pending(load=load, version=ref.version, shadow_version=shadow_version)
+
+    def _glance(self, ref: PromptRef) -> ServedTask | Refusal:
+        """What is in memory at this moment; else it is loaded if there is room, and nobody waits for it."""
+        if (served := self._memory.peek(ref.key)) is not None:
+            return served.named(ref.version)
+        self._in_advance.begin(ref, Precedence.IN_ADVANCE, may_evict=False)
+        return _not_loaded(ref, "it is not in memory, and is not waited for")
+
+    def _run(self, load: Load) -> ServedTask | Failure | None:
+        """Load, in a thread. Returns what came of it: an exception that is kept would keep slots alive."""
+        try:
+            if self._in_advance.is_full and not load.may_evict:
+                return self._end(load, None)
+            served = self._load(load.ref, lambda num_bytes: self._make_room(load, num_bytes))
+        # A boundary: whatever is wrong with one task's prompt, the others are served, and so is the old one.
+        except Exception as error:
+            return self._end(load, error)
+        with self._lock:
+            self._loads.end(load)
+            self._num_loads += 1
+            # It may have left the catalog meanwhile: then only those who wait for it get it.
+            if self._champions.is_named(load.ref.key):
+                self._memory.add(load.ref.key, served)
+                self._crown(load.ref.task)
+                self._note(load.ref.task)
+        load.ended.set()
+        return served
+
+    def _end(self, load: Load, error: Exception | None) -> Failure | None:
+        with self._lock:
+            is_named, failure = self._champions.is_named(load.ref.key), None
+            has_no_room = isinstance(error, SlotsFullError) and load.found_no_room
+            if error is not None and not has_no_room:
+                failure = self._as_failure(error)
+                self._num_failures += 1
+            elif is_named:
+                # Whoever asks for it makes room.
+                self._in_advance.is_full |= has_no_room
+                self._in_advance.leave_out(load.ref.task)
+            self._loads.end(load, failure if is_named else None)
+            self._note(load.ref.task)
+        load.ended.set()
+        if failure is not None:
+            _log.warning(
+                "task %s, version %d cannot be served: %s", load.ref.task, load.ref.version, failure.text
+            )
+        return failure
+
+    def _as_failure(self, error: Exception) -> Failure:
+        is_final = isinstance(error, ArtifactError | PromptTooLargeError)
+        return Failure(
+            text=str(error) or type(error).__name__,
+            retry_at_s=None if is_final else self._clock() + self._retry_s,
+        )
+
+    def _make_room(self, load: Load, num_bytes: int) -> bool:
+        """Let go of the prompt that is next to go; False if all that may go would not be enough."""
+        with self._lock:
+            key = self._memory.find_room(
+                num_bytes,
+                lambda key: load.may_evict and self._champions.may_go(key, load.ref),
+                spare_first=not self._champions.is_spare(load.ref.key),
+            )
+            if key is None:
+                load.found_no_room = not load.may_evict
+                return False
+            if not self._champions.is_spare(key):
+                self._in_advance.is_full = True
+                self._in_advance.leave_out(key[0])
+            slot = self._memory.release(key)
+            self._num_evictions += 1
+            self._note(key[0])
+        wait_until_released(slot)
+        return True
+
+    def _crown(self, task: str) -> None:
+        """Let the wanted champion answer, if it is in memory; the one before stays if it can be asked for."""
+        if self._champions.wanted(task).key not in self._memory:
+            return
+        if (before := self._champions.crown(task)) is not None:
+            self._num_swaps += 1
+            # It has become spare at the least.
+            self._in_advance.is_full = False
+            if not self._champions.is_named(before.key):
+                self._drop(before.key)
+
+    def _drop(self, key: Key) -> None:
+        self._loads.forget(key)
+        if self._memory.drop(key):
+            self._in_advance.is_full = False
+
+    def _note(self, task: str) -> None:
+        """Something of a task has changed: which of its prompts are spare, and whether it counts."""
+        for key in self._champions.prompts(task):
+            self._memory.set_spare(key, self._champions.is_spare(key))
+        entry, current = self._champions.entry(task), self._champions.current(task)
+        is_served = current is not None and current.key in self._memory
+        has_failed = entry is not None and self._loads.failure((task, entry.digest)) is not None
+        for tasks, belongs in ((self._served, is_served), (self._failed, has_failed)):
+            (tasks.add if belongs else tasks.discard)(task)
+
+    def _champion_in_memory(self, task: str) -> ServedTask | None:
+        current = self._champions.current(task)
+        served = None if current is None else self._memory.peek(current.key)
+        return None if current is None or served is None else served.named(current.version)
+
+    def _state(self, task: str) -> TaskState | None:
+        wanted = self._champions.entry(task)
+        if wanted is None:
+            return None
+        return describe_task(task, wanted, self._champion_in_memory(task), self._loads.failure)
+
+
+def _not_loaded(ref: PromptRef, cause: str) -> Refusal:
+    return Refusal(
+        reason="not_loaded", detail=f"version {ref.version} of task {ref.task!r} is not served: {cause}"
+    )
+
+
+async def _wait(future: "Future[ServedTask | Failure | None]", timeout_s: float) -> bool:
+    """Wait for a load, which goes on whoever gives up waiting; whether it is over."""
+    if not future.done() and timeout_s > 0.0:
+        await asyncio.wait({asyncio.wrap_future(future)}, timeout=timeout_s)
+    return future.done()

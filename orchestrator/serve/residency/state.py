@@ -1,0 +1,61 @@
+"""How the tasks of the catalog stand: what answers, what ought to, and what is in the way."""
+
+from collections.abc import Callable
+
+from orchestrator.serve.engine_api import CanaryState, TaskState
+from orchestrator.serve.residency.load_queue import Failure
+from orchestrator.serve.residency.served import Key, ServedTask
+from orchestrator.store.catalog import CatalogEntry
+
+__all__ = ["describe_served", "describe_task"]
+
+# An engine looks each second.
+_OLD_S = 30.0
+
+
+def describe_served(num_served: int, catalog_age_s: float | None) -> str:
+    """What is served, and whether that may be behind what was promoted."""
+    detail = f"{num_served} tasks are served"
+    if catalog_age_s is None or catalog_age_s < _OLD_S:
+        return detail
+    return f"{detail}, by a catalog that is {catalog_age_s:.0f} s old: it cannot be read now"
+
+
+def describe_task(
+    task: str, wanted: CatalogEntry, served: ServedTask | None, failure: Callable[[Key], Failure | None]
+) -> TaskState:
+    """The state of a task.
+
+    Args:
+        task: Its name.
+        wanted: What the catalog says of it.
+        served: Its champion that is in memory, if one is.
+        failure: How the last load of a prompt failed, if it did.
+    """
+    canary = wanted.canary
+    return TaskState(
+        task=task,
+        version=served.version if served else None,
+        digest=served.digest if served else None,
+        labels=served.labels if served else (),
+        wanted_version=wanted.version,
+        wanted_digest=wanted.digest,
+        problem=_find_problem(task, wanted, failure),
+        canary=None if canary is None else CanaryState(version=canary.version, share=canary.share),
+        shadow_version=wanted.shadow,
+        others=tuple(sorted(wanted.others)),
+    )
+
+
+def _find_problem(task: str, wanted: CatalogEntry, failure: Callable[[Key], Failure | None]) -> str | None:
+    """What is wrong with the version that is wanted, or else with its canary or shadow."""
+    if (failed := failure((task, wanted.digest))) is not None:
+        return failed.text
+    canary = None if wanted.canary is None else wanted.canary.version
+    beside = {"canary": canary, "shadow": wanted.shadow}
+    for role, version in beside.items():
+        if version is None:
+            continue
+        if (failed := failure((task, wanted.others[version]))) is not None:
+            return f"{role} version {version}: {failed.text}"
+    return None

@@ -1,0 +1,242 @@
+"""Objects on any file system that fsspec has a driver for, such as ``gs://`` and ``memory://``.
+
+Where a put is one request, it is atomic, and a new object is made exclusively by the driver
+(``mode="create"``). Any other driver may write in place: there an object is written under a temporary name,
+read back, and renamed. That is atomic where the driver renames (sftp, smb, hdfs), but two writers of one new
+name may both succeed.
+
+fsspec has no guarded overwrite: ``if_match`` is checked and then written, so that two writers at the same
+moment may both succeed. Let one process write the catalog of such a store.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from itertools import count
+from typing import TypeVar
+
+import fsspec
+
+from orchestrator.errors import ObjectMissing, StoreError
+from orchestrator.store.objects.patience import GaveUp, Patience
+from orchestrator.store.objects.protocol import (
+    ListedObject,
+    StoredObject,
+    check_key,
+    check_prefix,
+    conflict,
+    is_key,
+    is_temporary,
+    temporary_key,
+    too_large,
+    without_secrets,
+)
+
+__all__ = ["FsspecObjects"]
+
+Result = TypeVar("Result")
+_ATOMIC_PROTOCOLS = {"abfs", "abfss", "adl", "az", "gcs", "gs", "memory", "oci", "oss", "r2", "s3", "s3a"}
+_TRANSIENT_STATUSES = {429, 500, 502, 503, 504}
+# Where clients of HTTP keep the status: gcsfs, aiohttp, requests and Azure's.
+_STATUS_NAMES = ("code", "status", "status_code")
+
+
+class FsspecObjects:
+    """An ``ObjectStore`` on a file system of fsspec.
+
+    Args:
+        url: Whatever fsspec takes.
+        patience: How long an error that may pass is tried again.
+
+    Raises:
+        StoreError: fsspec does not know the protocol, or its driver is not installed.
+    """
+
+    def __init__(self, url: str, *, patience: Patience | None = None) -> None:
+        self._url = without_secrets(url).rstrip("/")
+        self._patience = patience or Patience()
+        with self._errors("open", ""):
+            self._fs, root = fsspec.url_to_fs(url)
+        self._root: str = root.rstrip("/")
+        protocols = self._fs.protocol
+        names = {protocols} if isinstance(protocols, str) else set(protocols)
+        self._is_atomic = not names.isdisjoint(_ATOMIC_PROTOCOLS)
+
+    @property
+    def url(self) -> str:
+        """URL of the root, without credentials."""
+        return self._url
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
+        """Read an object."""
+        path = self._path(key)
+
+        def read() -> StoredObject:
+            if max_bytes is not None and (size := self._fs.info(path)["size"]) > max_bytes:
+                raise too_large(self._url, key, size, max_bytes)
+            data: bytes = self._fs.cat_file(path)
+            return StoredObject(data=data, etag=_etag(data))
+
+        return self._run("read", key, read)
+
+    def get_unless(self, key: str, etag: str, *, max_bytes: int | None = None) -> StoredObject | None:
+        """Read an object, unless it has that etag, which only its content tells."""
+        stored = self.get(key, max_bytes=max_bytes)
+        return None if stored.etag == etag else stored
+
+    def exists(self, key: str) -> bool:
+        """Whether the object is there."""
+        path = self._path(key)
+        return self._run("look up", key, lambda: bool(self._fs.isfile(path)))
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Write an object that must not exist yet."""
+        path, tries = self._path(key), count(1)
+
+        def write() -> bool:
+            is_first = next(tries) == 1
+            try:
+                self._write(key, path, data, is_new=True)
+            except FileExistsError:
+                # A try whose answer was lost may have made it.
+                return not is_first and self._etag_now(path) == _etag(data)
+            return True
+
+        return self._run("write", key, write)
+
+    def put(self, key: str, data: bytes, *, if_match: str | None = None) -> str:
+        """Write or overwrite an object."""
+        path = self._path(key)
+
+        def write() -> str:
+            # The very content that is to be written is there after a try whose answer was lost.
+            if if_match is not None and self._etag_now(path) not in (if_match, _etag(data)):
+                raise conflict(self.url, key)
+            self._write(key, path, data, is_new=False)
+            return _etag(data)
+
+        return self._run("write", key, write)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Keys under ``prefix``, in order."""
+        check_prefix(prefix)
+        yield from sorted(key for key in self._find(prefix) if is_key(key))
+
+    def scan(self, prefix: str) -> Iterator[ListedObject]:
+        """Objects under ``prefix``, in order, with size and time."""
+        return self._look_up(self.list(prefix))
+
+    def leftovers(self) -> Iterator[ListedObject]:
+        """Temporary objects."""
+        return self._look_up(sorted(key for key in self._find("") if is_temporary(key)))
+
+    def drop_leftover(self, key: str) -> None:
+        """Remove a temporary object, if it is there."""
+        if not is_temporary(key):
+            raise StoreError(f"{self._url}: {key[:120]!r} is not a temporary object of ours; it stays")
+        with suppress(ObjectMissing):
+            self._run("delete", key, lambda: self._fs.rm_file(f"{self._root}/{key}"))
+
+    def delete(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        path = self._path(key)
+        with suppress(ObjectMissing):
+            self._run("delete", key, lambda: self._fs.rm_file(path))
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{check_key(key)}"
+
+    def _write(self, key: str, path: str, data: bytes, *, is_new: bool) -> None:
+        # Object stores have no folders; those file systems that do want them made.
+        self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        if self._is_atomic:
+            self._fs.pipe_file(path, data, mode="create" if is_new else "overwrite")
+            return
+        temporary = f"{self._root}/{temporary_key(key)}"
+        try:
+            self._fs.pipe_file(temporary, data)
+            if self._etag_now(temporary) != _etag(data):
+                raise StoreError(f"{self._url}/{key}: does not read back as it was written; check the server")
+            if is_new and self._fs.exists(path):
+                raise FileExistsError(path)
+            self._fs.mv(temporary, path)
+        except BaseException:
+            # What cannot be removed now is a leftover that `ship gc` finds.
+            with suppress(Exception):
+                self._fs.rm_file(temporary)
+            raise
+
+    def _etag_now(self, path: str) -> str | None:
+        try:
+            return _etag(self._fs.cat_file(path))
+        except FileNotFoundError:
+            return None
+
+    def _find(self, prefix: str) -> Iterable[str]:
+        """Paths of all files that start with ``prefix``, whatever they are."""
+        start = f"{self._root}/{prefix.rpartition('/')[0]}".rstrip("/")
+
+        def find() -> Iterable[str]:
+            # Other machines write too: a listing from a cache would miss what they published.
+            self._fs.invalidate_cache()
+            try:
+                return tuple(self._fs.find(start))
+            except FileNotFoundError:
+                return ()
+
+        keys = (path.removeprefix(self._root).lstrip("/") for path in self._run("list", prefix, find))
+        return (key for key in keys if key.startswith(prefix))
+
+    def _look_up(self, keys: Iterable[str]) -> Iterator[ListedObject]:
+        for key in keys:
+            path = f"{self._root}/{key}"
+
+            def look(path: str = path, key: str = key) -> ListedObject:
+                size, modified = self._fs.info(path)["size"], self._fs.modified(path)
+                return ListedObject(key=key, num_bytes=size, modified_s=_seconds(modified))
+
+            try:
+                found = self._run("look up", key, look)
+            except ObjectMissing:
+                continue
+            yield found
+
+    def _run(self, doing: str, key: str, action: Callable[[], Result]) -> Result:
+        with self._errors(doing, key):
+            return self._patience.run(action, _is_transient)
+
+    @contextmanager
+    def _errors(self, doing: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise ObjectMissing(f"{self._url}/{key}: no such object") from error
+        except StoreError:
+            raise
+        except GaveUp as end:
+            raise StoreError(
+                f"cannot {doing} {self._url}/{key}: {type(end.error).__name__}: {end}; check the network and "
+                "the server"
+            ) from end
+        # A boundary: each driver raises what its own client raises, and they have no class in common.
+        except Exception as error:
+            raise StoreError(
+                f"cannot {doing} {self._url}/{key}: {type(error).__name__}: {error}; check the URL, its "
+                "credentials, and that fsspec's driver for it is installed"
+            ) from error
+
+
+def _etag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _seconds(modified: datetime) -> float:
+    return (modified if modified.tzinfo else modified.replace(tzinfo=UTC)).timestamp()
+
+
+def _is_transient(error: BaseException) -> bool:
+    """Drivers have no class of errors in common, but connections, time-outs and states of HTTP look alike."""
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return True
+    return any(getattr(error, name, None) in _TRANSIENT_STATUSES for name in _STATUS_NAMES)

@@ -1,0 +1,199 @@
+"""Objects as files under one folder.
+
+A write goes to a hidden temporary name in the object's own folder, is synced, and then gets its name: with a
+hard link where the name must be new (exclusive in the kernel, also over NFS), with a rename where it may be
+replaced. What a killed writer leaves starts with a dot, which no key does.
+
+Errors of a disk do not pass by themselves, and those of NFS are tried again by the kernel: nothing is here.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.errors import ObjectMissing, StoreError, StoreFull
+from orchestrator.store.objects.protocol import (
+    ListedObject,
+    StoredObject,
+    advice_for,
+    check_key,
+    check_prefix,
+    conflict,
+    is_full,
+    is_key,
+    is_temporary,
+    temporary_key,
+    too_large,
+)
+
+__all__ = ["LocalObjects"]
+
+
+class LocalObjects:
+    """An ``ObjectStore`` in a folder, safe for many processes at once.
+
+    Args:
+        root: The folder; made by the first write.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.expanduser().resolve()
+
+    @property
+    def url(self) -> str:
+        """``file://`` URL of the folder."""
+        return self._root.as_uri()
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
+        """Read a file."""
+        path = self._path(key)
+        with self._errors("read", key):
+            try:
+                size = path.stat().st_size
+                if max_bytes is not None and size > max_bytes:
+                    raise too_large(self.url, key, size, max_bytes)
+                data = path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                raise ObjectMissing(f"{self.url}/{key}: no such object") from None
+        return StoredObject(data=data, etag=_etag(data))
+
+    def get_unless(self, key: str, etag: str, *, max_bytes: int | None = None) -> StoredObject | None:
+        """Read an object, unless it has that etag, which only its content tells."""
+        stored = self.get(key, max_bytes=max_bytes)
+        return None if stored.etag == etag else stored
+
+    def exists(self, key: str) -> bool:
+        """Whether the file is there."""
+        path = self._path(key)
+        with self._errors("look up", key):
+            return path.is_file()
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Write a file that must not exist yet."""
+        path = self._path(key)
+        with self._errors("write", key), self._temporary(key, data) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            _sync_folder(path.parent)
+        return True
+
+    def put(self, key: str, data: bytes, *, if_match: str | None = None) -> str:
+        """Write or replace a file."""
+        path = self._path(key)
+        with self._errors("write", key), self._temporary(key, data) as temporary, _locked(path.parent):
+            if if_match is not None and self._etag_now(path) != if_match:
+                raise conflict(self.url, key)
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        return _etag(data)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Keys under ``prefix``, in order."""
+        check_prefix(prefix)
+        yield from (key for key in self._walk(prefix) if is_key(key))
+
+    def scan(self, prefix: str) -> Iterator[ListedObject]:
+        """Files under ``prefix``, in order, with size and time."""
+        check_prefix(prefix)
+        yield from self._stat(key for key in self._walk(prefix) if is_key(key))
+
+    def leftovers(self) -> Iterator[ListedObject]:
+        """Temporary files."""
+        yield from self._stat(key for key in self._walk("") if is_temporary(key))
+
+    def drop_leftover(self, key: str) -> None:
+        """Remove a temporary file, if it is there."""
+        if not is_temporary(key):
+            raise StoreError(f"{self.url}: {key[:120]!r} is not a temporary file of ours; it stays")
+        with self._errors("delete", key):
+            (self._root / key).unlink(missing_ok=True)
+
+    def delete(self, key: str) -> None:
+        """Remove a file, if it is there."""
+        path = self._path(key)
+        with self._errors("delete", key):
+            path.unlink(missing_ok=True)
+
+    def _walk(self, prefix: str) -> Sequence[str]:
+        """Paths of all files that start with ``prefix``, in order, whatever they are."""
+        start = self._root / prefix.rpartition("/")[0]
+        found: list[str] = []
+        with self._errors("list", prefix):
+            for folder, folders, names in os.walk(start, onerror=_raise_unless_gone):
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                base = Path(folder).relative_to(self._root)
+                found += [(base / name).as_posix() for name in names]
+        return sorted(key for key in found if key.startswith(prefix))
+
+    def _stat(self, keys: Iterable[str]) -> Iterator[ListedObject]:
+        for key in keys:
+            with self._errors("look up", key):
+                try:
+                    found = (self._root / key).stat()
+                except FileNotFoundError:
+                    continue
+            yield ListedObject(key=key, num_bytes=found.st_size, modified_s=found.st_mtime)
+
+    def _path(self, key: str) -> Path:
+        return self._root / check_key(key)
+
+    def _etag_now(self, path: Path) -> str | None:
+        try:
+            return _etag(path.read_bytes())
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def _temporary(self, key: str, data: bytes) -> Iterator[Path]:
+        """A synced file with ``data`` beside that of ``key``, gone at the end unless it was renamed."""
+        temporary = self._root / temporary_key(key)
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _errors(self, doing: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            kind = StoreFull if is_full(error) else StoreError
+            raise kind(
+                f"cannot {doing} {self.url}/{key}: {error.strerror or error}; {advice_for(error)}"
+            ) from error
+
+
+def _etag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock. The lock file stays: removing it would let two writers lock two files."""
+    with (folder / ".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name in ``folder`` outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise error

@@ -1,0 +1,71 @@
+"""What a ledger answers a worker that asks for work, and how a ledger is told to behave."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.planning.plan import TaskSpec
+
+__all__ = ["Ended", "Grant", "Lease", "LedgerPolicy", "Wait"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """A worker's time-limited claim on a task.
+
+    Attributes:
+        spec: The task.
+        attempt: Fencing token, from 1, higher at each lease of this task: only the holder of the latest
+            one is listened to.
+        lease_s: Seconds without a heartbeat after which the ledger gives the task to somebody else.
+    """
+
+    spec: "TaskSpec"
+    attempt: int
+    lease_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """Nothing to lease now, but tasks may come back: ask again.
+
+    Attributes:
+        seconds: When.
+    """
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """No task will ever be leased to this worker again."""
+
+
+Grant = Lease | Wait | Ended
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerPolicy:
+    """How patient a ledger is.
+
+    Attributes:
+        lease_s: Seconds that a lease lives after its last heartbeat.
+        max_attempts: Failures of one task (an exception that may pass, or a worker that died of it)
+            until it is given up.
+        max_losses: Leases of one task lost in a row, without an epoch of progress in between and through
+            no known fault of the task (worker restarted, heartbeat missing), until it is given up.
+        backoff_s: Seconds before a failed task is tried again; doubles at each failure.
+        max_backoff_s: The most of that.
+        wait_s: Seconds after which an idle worker asks again.
+    """
+
+    lease_s: float = 60.0
+    max_attempts: int = 3
+    max_losses: int = 5
+    backoff_s: float = 2.0
+    max_backoff_s: float = 60.0
+    wait_s: float = 0.5
+
+    def backoff_after(self, failures: int) -> float:
+        """Seconds to wait after that many failures (from 1)."""
+        return float(min(self.backoff_s * 2.0 ** (failures - 1), self.max_backoff_s))

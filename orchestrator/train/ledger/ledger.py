@@ -1,0 +1,390 @@
+"""The ledger: which task is whose, decided by rules alone.
+
+Owns the states of tasks (pending -> leased -> done, failed or cancelled), leases, fencing and retries.
+Knows neither Ray nor a clock of its own, and does no input or output: it is stepped by its callers.
+
+Two budgets keep a bad task from going round for ever without punishing its neighbours. Ray Train restarts
+all workers when one dies, so most lost leases are nobody's fault:
+
+- a *failure* is laid at the task's door: it raised something that may pass, or the worker that died was
+  working on it. ``max_attempts`` of them end it;
+- a *loss* has no known culprit: the pool was restarted around it, its node died, or heartbeats stopped.
+  Only ``max_losses`` in a row without one epoch of progress end the task.
+
+A worker may hold several leases, whose tasks it tunes as one pack. If it then dies, or a step of the pack
+fails, nobody knows through whom: each has a loss, and is a *suspect* from then on, which is leased only to a
+worker that holds nothing else. What happens to it alone is its own fault.
+
+Neither is the fencing token (``attempt``), which just counts leases.
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.events import Event, EventKind
+from orchestrator.train.ledger.event_log import EventLog
+from orchestrator.train.ledger.grants import Ended, Grant, Lease, LedgerPolicy, Wait
+from orchestrator.train.ledger.status import Snapshot, TaskState, TaskStatus
+from orchestrator.train.ledger.waiting import WaitingTasks
+
+if TYPE_CHECKING:
+    from orchestrator.planning.plan import TaskSpec
+    from orchestrator.train.ledger.failures import Failure
+
+__all__ = ["Ledger"]
+
+# Of one task by one lost ledger, after the driver's last look at it.
+_MAX_UNSEEN_LEASES = 100
+
+_ENDS: dict[EventKind, TaskState] = {"published": "done", "failed": "failed", "cancelled": "cancelled"}
+
+
+class Ledger:
+    """Hands out tasks, by priority, then deadline, then longest first, and keeps account of them.
+
+    Args:
+        specs: The tasks; names must differ.
+        policy: Time-outs and budgets.
+        clock: Seconds since the epoch.
+        earlier: What a lost ledger last said of these tasks: this one takes over from there, leases included.
+        num_lost: How many ledgers of these tasks were lost before this one.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence["TaskSpec"],
+        policy: LedgerPolicy,
+        clock: Callable[[], float],
+        earlier: Snapshot | None = None,
+        num_lost: int = 0,
+    ) -> None:
+        self._specs = {spec.name: spec for spec in specs}
+        if len(self._specs) != len(specs):
+            raise ValueError("two tasks of one ledger have the same name")
+        self._policy = policy
+        self._clock = clock
+        self._status = {spec.name: TaskStatus(task=spec.name, key=spec.key) for spec in specs}
+        self._waiting = WaitingTasks(sorted(self._specs, key=lambda name: _order(self._specs[name])))
+        # Position in the log of what happened to a task last.
+        self._changed: dict[str, int] = {}
+        self._expires_s: dict[str, float] = {}
+        self._fewest_attempt: dict[str, int] = {}
+        self._seats: dict[int, str] = {}
+        self._num_seats = 1
+        self._evicted: set[str] = set()
+        self._log = EventLog()
+        self._starts_in_vain = 0
+        self._last_crash: str | None = None
+        self._is_closed = False
+        if earlier is not None:
+            self._take_over(earlier, num_lost)
+        for status in self._status.values():
+            if status.state == "pending":
+                self._waiting.put(status.task, status.not_before_s)
+
+    # What workers call.
+
+    def join(self, worker: str, seat: int, num_seats: int) -> None:
+        """``worker`` takes one of the pool's ``num_seats`` seats; whoever sat there, or beyond, is gone."""
+        if worker in self._evicted:
+            return
+        if seat == 0:
+            self._starts_in_vain += 1
+        self._num_seats = num_seats
+        for taken, holder in list(self._seats.items()):
+            if holder != worker and (taken == seat or taken >= num_seats):
+                self._evict(taken, "its worker was restarted along with the pool")
+        self._seats[seat] = worker
+
+    def lease(self, worker: str, held: Collection[str] = ()) -> Grant:
+        """Work for ``worker``, that still works on the tasks ``held``; any other of its it has given up.
+
+        A worker gets another one beside those only while enough wait for the others. It is let go only once
+        the driver has closed the ledger: until the driver has read of the last completion, a lost ledger
+        takes that along, and somebody has to be there to find it in the store.
+        """
+        self._expire()
+        for name in self._held_by(worker):
+            if name in held:
+                continue
+            if self._is_closed:
+                self._release(replace(self._status[name], cause="the run was stopped"))
+            else:
+                self._lose(name, "its worker gave it up")
+        if self._is_closed or worker in self._evicted:
+            return Ended()
+        now_s = self._clock()
+        task = self._waiting.first(now_s)
+        if task is None or (held and not self._may_join(task, held)):
+            return Wait(seconds=self._policy.wait_s)
+        self._waiting.remove(task)
+        return self._grant(self._status[task], worker, now_s)
+
+    def heartbeat(self, worker: str, task: str, attempt: int, epoch: Mapping[str, Any] | None = None) -> bool:
+        """Prolong a lease, and report the epoch that just ended, if any.
+
+        Returns:
+            Whether the lease is still the caller's; if not, it should drop the task.
+        """
+        status = self._live(worker, task, attempt)
+        if status is None or self._is_closed:
+            return False
+        self._expires_s[task] = self._clock() + self._policy.lease_s
+        if epoch is not None:
+            self._status[task] = _after_epoch(status, epoch, self._clock())
+            self._record("epoch", self._status[task], dict(epoch))
+        return True
+
+    def complete(self, worker: str, task: str, attempt: int, data: Mapping[str, Any]) -> bool:
+        """The task is published. Said twice, it counts once. Returns False if the lease was lost."""
+        status = self._status[task]
+        if status.state == "done" and (status.worker, status.attempt) == (worker, attempt):
+            return True
+        live = self._live(worker, task, attempt)
+        if live is None:
+            return False
+        self._end(live, "published", dict(data))
+        return True
+
+    def fail(self, worker: str, task: str, attempt: int, failure: "Failure") -> bool:
+        """This attempt failed. Returns False if the lease was lost."""
+        status = self._live(worker, task, attempt)
+        if status is None:
+            return False
+        if failure.is_shared and not status.is_suspect:
+            self._suspect(task, failure.cause)
+        elif failure.is_retryable:
+            self._charge(status, failure.cause, failure.detail)
+        else:
+            self._end(status, "failed", {"cause": failure.cause, "detail": failure.detail})
+        return True
+
+    # What the driver and the pool's controller call.
+
+    def crashed(self, seat: int, cause: str, with_node: bool = False) -> None:
+        """The worker on ``seat`` died: what it worked on is charged with it, unless its whole node died."""
+        self._last_crash = cause
+        worker = self._seats.pop(seat, None)
+        if worker is None:
+            return
+        self._evicted.add(worker)
+        held = self._held_by(worker)
+        for name in held:
+            if with_node:
+                self._lose(name, f"its worker died: {cause}")
+            elif len(held) == 1:
+                self._charge(self._status[name], f"its worker died: {cause}", "")
+            else:
+                others = f"{len(held) - 1} other task{'s' if len(held) > 2 else ''}"
+                self._suspect(name, f"its worker died, with {others}: {cause}")
+
+    def cancel(self, tasks: Iterable[str]) -> list[str]:
+        """Work no more on these tasks; whoever does is told at the next heartbeat.
+
+        Returns:
+            Those of them that had not ended.
+        """
+        self._expire()
+        found = [name for name in tasks if not self._status[name].has_ended]
+        for name in found:
+            self._end(self._status[name], "cancelled", {})
+        return found
+
+    def retry(self, tasks: Iterable[str]) -> list[str]:
+        """Take up tasks that failed or were cancelled, as if it were for the first time.
+
+        Returns:
+            Those of them that were. None once the ledger is closed: the workers leave.
+        """
+        if self._is_closed:
+            return []
+        found = [name for name in tasks if self._status[name].state in ("failed", "cancelled")]
+        for name in found:
+            status = replace(
+                self._status[name],
+                state="pending",
+                failures=0,
+                losses=0,
+                is_suspect=False,
+                ended_s=None,
+                not_before_s=0.0,
+                cause="taken up again on request",
+            )
+            self._status[name] = status
+            self._waiting.put(name, status.not_before_s)
+            self._record("retried", status, {"cause": status.cause})
+        return found
+
+    def close(self) -> None:
+        """Lease nothing more and refuse heartbeats, so that workers drop their tasks and end."""
+        self._is_closed = True
+
+    def read(self, since: int) -> tuple[Sequence[Event], int]:
+        """Events from position ``since`` on, which acknowledges those before it; and the next position."""
+        self._expire()
+        return self._log.read(since)
+
+    def snapshot(self, since: int | None = None) -> Snapshot:
+        """How tasks stand now: all of them, or those to which something happened from a position on."""
+        self._expire()
+        return Snapshot(
+            tasks=tuple(
+                status
+                for name, status in self._status.items()
+                if since is None or self._changed.get(name, -1) >= since
+            ),
+            workers=dict(self._seats),
+            evicted=frozenset(self._evicted),
+            starts_in_vain=self._starts_in_vain,
+            last_crash=self._last_crash,
+        )
+
+    # Transitions.
+
+    def _grant(self, status: TaskStatus, worker: str, now_s: float) -> Lease:
+        leased = replace(
+            status,
+            state="leased",
+            worker=worker,
+            attempt=max(status.attempt + 1, self._fewest_attempt.get(status.task, 0)),
+            epoch=0,
+            started_s=now_s,
+            first_epoch=0,
+            first_epoch_s=None,
+        )
+        self._status[status.task] = leased
+        self._expires_s[status.task] = now_s + self._policy.lease_s
+        self._starts_in_vain = 0
+        self._record("leased", leased, {"worker": worker})
+        return Lease(spec=self._specs[status.task], attempt=leased.attempt, lease_s=self._policy.lease_s)
+
+    def _charge(self, status: TaskStatus, cause: str, detail: str) -> None:
+        """Count a failure of the task, and try again later or give up."""
+        failures = status.failures + 1
+        if failures >= self._policy.max_attempts:
+            counted = replace(status, failures=failures)
+            self._end(counted, "failed", {"cause": f"{cause} (failed {failures} times)", "detail": detail})
+            return
+        self._release(
+            replace(
+                status,
+                failures=failures,
+                not_before_s=self._clock() + self._policy.backoff_after(failures),
+                cause=cause,
+            )
+        )
+
+    def _lose(self, name: str, cause: str) -> None:
+        """Take a lease back without blaming the task."""
+        status = self._status[name]
+        losses = status.losses + 1
+        if losses >= self._policy.max_losses:
+            why = f"{cause} (lost {losses} times in a row without an epoch of progress)"
+            self._end(replace(status, losses=losses), "failed", {"cause": why, "detail": ""})
+            return
+        self._release(replace(status, losses=losses, cause=cause))
+
+    def _suspect(self, name: str, cause: str) -> None:
+        """Take a lease back; the task is tuned alone from now on."""
+        self._status[name] = replace(self._status[name], is_suspect=True)
+        self._lose(name, cause)
+
+    def _release(self, status: TaskStatus) -> None:
+        self._status[status.task] = replace(status, state="pending")
+        self._waiting.put(status.task, status.not_before_s)
+        self._expires_s.pop(status.task)
+        self._record("retried", status, {"cause": status.cause})
+
+    def _end(self, status: TaskStatus, kind: EventKind, data: dict[str, Any]) -> None:
+        state = _ENDS[kind]
+        self._status[status.task] = replace(
+            status, state=state, cause=data.get("cause"), ended_s=self._clock()
+        )
+        self._waiting.remove(status.task)
+        self._expires_s.pop(status.task, None)
+        self._record(kind, status, data)
+
+    def _expire(self) -> None:
+        now_s = self._clock()
+        for name in [name for name, expires_s in self._expires_s.items() if expires_s <= now_s]:
+            self._lose(name, f"no heartbeat from its worker for {self._policy.lease_s:g} s")
+
+    def _evict(self, seat: int, cause: str) -> None:
+        worker = self._seats.pop(seat)
+        self._evicted.add(worker)
+        for name in self._held_by(worker):
+            self._lose(name, cause)
+
+    def _take_over(self, earlier: Snapshot, num_lost: int) -> None:
+        now_s = self._clock()
+        for status in earlier.tasks:
+            self._status[status.task] = status
+            # Leases that a lost ledger gave after `earlier` was taken are unknown here: skip their tokens, so
+            # that none is ever given twice.
+            self._fewest_attempt[status.task] = status.attempt + 1 + num_lost * _MAX_UNSEEN_LEASES
+            if status.state == "leased":
+                self._expires_s[status.task] = now_s + self._policy.lease_s
+        self._seats = dict(earlier.workers)
+        self._evicted = set(earlier.evicted)
+        self._starts_in_vain = earlier.starts_in_vain
+        self._last_crash = earlier.last_crash
+
+    # Questions.
+
+    def _live(self, worker: str, task: str, attempt: int) -> TaskStatus | None:
+        """The task's status if this lease is its living one."""
+        self._expire()
+        status = self._status[task]
+        is_live = status.state == "leased" and (status.worker, status.attempt) == (worker, attempt)
+        return status if is_live else None
+
+    def _may_join(self, task: str, held: Collection[str]) -> bool:
+        """Whether a worker that holds some tasks may have this one too."""
+        is_alone = any(self._status[name].is_suspect for name in (task, *held))
+        # Towards the end a worker must not sit on what another could do now.
+        return not is_alone and len(held) < math.ceil(len(self._waiting) / self._num_seats)
+
+    def _held_by(self, worker: str) -> Sequence[str]:
+        return [name for name in self._expires_s if self._status[name].worker == worker]
+
+    def _record(self, kind: EventKind, status: TaskStatus, data: dict[str, Any]) -> None:
+        self._changed[status.task] = self._log.append(
+            Event(
+                kind=kind,
+                task=status.task,
+                key=status.key,
+                attempt=status.attempt,
+                time_s=self._clock(),
+                data=data,
+            )
+        )
+
+
+def _order(spec: "TaskSpec") -> tuple[float, float, int, str]:
+    """What is urgent goes first; else the longest, for one that starts last would be waited for."""
+    priority, deadline = spec.terms.order
+    return priority, deadline, -_work(spec), spec.name
+
+
+def _work(spec: "TaskSpec") -> int:
+    """Images that tuning will see: what the time of a task is proportional to."""
+    config = spec.config
+    num_tunings = 1 if spec.search is None else 1 + spec.search.num_rounds
+    return num_tunings * max(spec.num_images * config.epochs, config.min_steps * config.batch_size)
+
+
+def _after_epoch(status: TaskStatus, epoch: Mapping[str, Any], now_s: float) -> TaskStatus:
+    number = int(epoch["epoch"])
+    accuracy = epoch.get("val_accuracy")
+    return replace(
+        status,
+        epoch=number,
+        num_epochs=int(epoch["num_epochs"]),
+        accuracy=epoch.get("train_accuracy") if accuracy is None else accuracy,
+        best_epoch=max(number, status.best_epoch),
+        losses=0 if number > status.best_epoch else status.losses,
+        first_epoch=status.first_epoch or number,
+        first_epoch_s=status.first_epoch_s or now_s,
+    )

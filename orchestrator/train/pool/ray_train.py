@@ -1,0 +1,76 @@
+"""The pool of workers: one elastic Ray Train run whose training function is the worker loop.
+
+Ray Train brings placement, devices, restarts and elasticity. Its ``report()`` waits for all workers and is
+therefore never called: workers talk to the ledger alone.
+"""
+
+from pathlib import Path
+
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from orchestrator.train.pool.base import Pool
+from orchestrator.train.pool.crashes import CrashReport
+from orchestrator.train.pool.seat import SeatConfig, work
+from orchestrator.train.pool.size import PoolSize
+
+__all__ = ["TrainPool"]
+
+# A resize restarts every worker: not worth it more often.
+RESIZE_INTERVAL_S = 600.0
+# Starts of the pool that fail before a worker runs, such as a node without the code.
+MAX_START_FAILURES = 10
+
+
+class TrainPool(Pool):
+    """A run of Ray Train, whose ``fit()`` blocks until all workers have returned.
+
+    Args:
+        config: For every worker.
+        size: How many, and what each has.
+        folder: Where Ray Train may write.
+    """
+
+    def __init__(self, config: SeatConfig, size: PoolSize, folder: Path) -> None:
+        super().__init__()
+        self._trainer = _make_trainer(config, size, folder)
+
+    def _look_after(self) -> None:
+        self._trainer.fit()
+
+
+def _make_trainer(config: SeatConfig, size: PoolSize, folder: Path) -> TorchTrainer:
+    resources: dict[str, float] = {"CPU": size.cpus_per_worker}
+    if size.use_gpu:
+        resources["GPU"] = 1
+    return TorchTrainer(
+        _work,
+        # A reference: the controller, which hands it on, would import all that a worker needs to read it.
+        train_loop_config={"config": [ray.put(config)]},
+        # No tensor ever goes from worker to worker, and gloo needs no device to say so.
+        torch_config=TorchConfig(backend="gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=(size.min_workers, size.num_workers),
+            use_gpu=size.use_gpu,
+            resources_per_worker=resources,
+            elastic_resize_monitor_interval_s=RESIZE_INTERVAL_S,
+        ),
+        run_config=ray.train.RunConfig(
+            name=config.run,
+            storage_path=str(folder.resolve()),
+            # The ledger's budgets bound restarts: each is charged to a task, or counted as in vain.
+            failure_config=ray.train.FailureConfig(
+                max_failures=-1, controller_failure_limit=MAX_START_FAILURES
+            ),
+            callbacks=[CrashReport(config.run)],
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+        ),
+    )
+
+
+def _work(shared: dict[str, "list[ray.ObjectRef[SeatConfig]]"]) -> None:
+    """What Ray Train runs on each worker."""
+    context = ray.train.get_context()
+    config = ray.get(shared["config"][0])
+    work(config, context.get_world_rank(), context.get_world_size(), str(get_device()))

@@ -1,0 +1,62 @@
+"""How large a pool is."""
+
+import logging
+import math
+from dataclasses import dataclass
+
+from orchestrator.cluster.session import Session
+from orchestrator.manifest.pool_settings import PoolSettings
+
+__all__ = ["PoolSize", "choose_size"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSize:
+    """How large a pool is.
+
+    Attributes:
+        num_workers: At most; it starts with fewer where the cluster has no room for all.
+        min_workers: Work does not begin with less.
+        cpus_per_worker: Also the number of threads that torch uses there.
+        use_gpu: Whether each worker has a GPU of its own.
+        num_sharers: Workers on one machine.
+    """
+
+    num_workers: int
+    min_workers: int
+    cpus_per_worker: int
+    use_gpu: bool
+    num_sharers: int
+
+
+def choose_size(session: Session, num_tasks: int, pool: PoolSettings) -> PoolSize:
+    """One worker a GPU, or a CPU where there are no GPUs; never more than tasks.
+
+    Args:
+        session: What the cluster has.
+        num_tasks: To be tuned.
+        pool: The user's wishes.
+    """
+    use_gpu = session.num_gpus > 0
+    room = session.num_gpus if use_gpu else session.num_cpus
+    wanted = max(room, pool.min_workers or 1) if pool.max_workers is None else pool.max_workers
+    chosen = max(1, min(num_tasks, wanted))
+    fewest = min(chosen, pool.min_workers or 1)
+    if fewest > room:
+        logger.warning(
+            "work begins when the cluster has room for %d workers; now it has %s for %d",
+            fewest,
+            "GPUs" if use_gpu else "CPUs",
+            room,
+        )
+    # On several nodes an even share of the whole may fit on none of them.
+    cpus = session.num_cpus // chosen if session.num_nodes == 1 else 1
+    return PoolSize(
+        num_workers=chosen,
+        min_workers=fewest,
+        cpus_per_worker=max(1, cpus),
+        use_gpu=use_gpu,
+        num_sharers=math.ceil(chosen / session.num_nodes),
+    )

@@ -1,0 +1,125 @@
+"""Decoded data sets on a node's own disk: what a retry, a resumption or other settings need again.
+
+Reading and decoding a thousand camera pictures takes longer than tuning on them. A file is named by all that
+its content follows from, so it is never stale; it is written whole or not at all, and read by several workers
+at once. Files that were used least recently make room for new ones.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from orchestrator.bounded_folder import BoundedFolder
+from ship.data import Split, TaskData
+
+__all__ = ["DataCache"]
+
+logger = logging.getLogger(__name__)
+
+# Part of every file's name: raise it when the same settings would decode to other pixels.
+FORMAT_VERSION = "1"
+_SPLITS = ("train", "val", "test")
+
+
+class DataCache:
+    """A folder of decoded data sets, no larger than its limit.
+
+    What goes wrong with it costs time and nothing else: data is then read from its source.
+
+    Args:
+        folder: Of this node, for this user; made when it is first written to.
+        limit_bytes: Of all files together; 0 keeps none.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self._files = BoundedFolder(folder, limit_bytes)
+
+    def load(
+        self, fingerprint: str, image_size: tuple[int, int], interpolation: str, read: Callable[[], TaskData]
+    ) -> TaskData:
+        """The data set of this fingerprint, from the cache or from its source.
+
+        Args:
+            fingerprint: What the data is expected to be; other data is never kept under it.
+            image_size: Height and width that images are decoded to.
+            interpolation: How they are resized.
+            read: Reads it from its source.
+
+        Raises:
+            DataError: As ``read`` does.
+        """
+        name = _file_name(fingerprint, image_size, interpolation)
+        is_in_use = self._files.limit_bytes > 0
+        if is_in_use and (found := _read(self._files.path(name))) is not None:
+            self._files.note_use(name)
+            return found
+        data = read()
+        if is_in_use and data.fingerprint == fingerprint:
+            self._keep(name, data)
+        return data
+
+    def _keep(self, name: str, data: TaskData) -> None:
+        tensors, about = _to_tensors(data)
+        num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        try:
+            self._files.keep(
+                name,
+                num_bytes,
+                lambda path: save_file(tensors, path, metadata={"about": json.dumps(about)}),
+            )
+        except (OSError, SafetensorError) as error:
+            logger.warning("decoded data is not kept at %s: %s", self._files.path(name), error)
+
+
+def _read(path: Path) -> TaskData | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads(file.metadata()["about"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        data = _from_tensors(tensors, about)
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        logger.warning("%s: not a data set (%s); it is read from its source again", path, error)
+        path.unlink(missing_ok=True)
+        return None
+    return data
+
+
+def _file_name(fingerprint: str, image_size: tuple[int, int], interpolation: str) -> str:
+    identity = json.dumps([FORMAT_VERSION, fingerprint, list(image_size), interpolation])
+    return f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
+
+
+def _to_tensors(data: TaskData) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    tensors: dict[str, torch.Tensor] = {}
+    paths: dict[str, list[str]] = {}
+    for name in _SPLITS:
+        split: Split | None = getattr(data, name)
+        if split is not None:
+            tensors |= {f"{name}.images": split.images_B3HW, f"{name}.labels": split.labels_B}
+            paths[name] = list(split.paths)
+    return tensors, {"labels": list(data.labels), "fingerprint": data.fingerprint, "paths": paths}
+
+
+def _from_tensors(tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> TaskData:
+    splits = {
+        name: Split(
+            images_B3HW=tensors[f"{name}.images"], labels_B=tensors[f"{name}.labels"], paths=tuple(paths)
+        )
+        for name, paths in about["paths"].items()
+    }
+    return TaskData(
+        labels=tuple(about["labels"]),
+        train=splits["train"],
+        val=splits.get("val"),
+        test=splits.get("test"),
+        fingerprint=about["fingerprint"],
+    )

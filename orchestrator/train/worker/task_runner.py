@@ -1,0 +1,189 @@
+"""Runs one task for real: data, tuning from the last snapshot, artifact, store.
+
+A task is done when its key is published in the store, whatever any ledger says: that is looked up first.
+"""
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import StoreError, StoreFull
+from orchestrator.store.objects.open import open_objects
+from orchestrator.store.prompt_store import PromptStore
+from orchestrator.train.worker.data_cache import DataCache
+from orchestrator.train.worker.loop import Hooks, Outcome, TaskRunner, WorkerContext
+from orchestrator.train.worker.snapshot_writer import SnapshotWriter
+from ship.artifact.card import PromptCard
+from ship.artifact.making import make_artifact
+from ship.backbone import Backbone
+from ship.data import load_task_data
+from ship.errors import ArtifactError, DataError
+from ship.tuning.search import Trial, search
+from ship.tuning.state import TuningState
+from ship.tuning.tune import EpochReport, PackTask
+from ship.tuning.tuner import Tuner
+
+if TYPE_CHECKING:
+    from orchestrator.planning.plan import TaskSpec
+    from orchestrator.store.publication import Publication
+    from ship.data import TaskData
+    from ship.settings.config import TuneConfig
+    from ship.tuning.tune import TuneResult
+
+__all__ = ["TuneTask", "make_task_runner"]
+
+logger = logging.getLogger(__name__)
+
+CARD_FILE = "prompt.json"
+
+
+def make_task_runner(context: WorkerContext) -> TaskRunner:
+    """The runner of a worker: built once, used for all its tasks."""
+    backbone = Backbone.from_arrays(context.header, context.arrays, device=context.device)
+    tuner = Tuner(backbone, max_fused=context.max_fused, memory_bytes=context.memory_bytes)
+    cache = DataCache(context.cache, context.cache_bytes)
+    return TuneTask(tuner, PromptStore(open_objects(context.store_url)), cache)
+
+
+class TuneTask:
+    """Tunes and publishes tasks on one backbone; threads may call it at the same time.
+
+    Args:
+        tuner: Of the device that they share.
+        store: Where artifacts and snapshots go.
+        cache: Of decoded data, if any.
+    """
+
+    def __init__(self, tuner: Tuner, store: PromptStore, cache: DataCache | None = None) -> None:
+        self._tuner, self._backbone = tuner, tuner.backbone
+        self._store = store
+        self._cache = cache
+
+    def __call__(self, spec: "TaskSpec", hooks: Hooks) -> Outcome:
+        """Publish ``spec``, unless somebody has.
+
+        Raises:
+            LeaseLost: Somebody else has the task by now.
+            ShipError: The task failed.
+        """
+        if (earlier := self._store.published(spec.name, spec.key)) is not None:
+            return self._outcome(spec, earlier)
+        data = self._load(spec)
+        result, trials = self._tune(spec, data, hooks)
+        files = self._tuner.run(
+            lambda: make_artifact(spec.name, spec.key, self._backbone, data, result, trials)
+        )
+        hooks.check()
+        return self._outcome(spec, self._store.publish(spec.name, spec.key, files))
+
+    def _outcome(self, spec: "TaskSpec", publication: "Publication") -> Outcome:
+        """What counts is the artifact that was published first, be it this worker's or another's."""
+        self._store.drop_snapshot(spec.name, spec.key)
+        card = PromptCard.from_json(self._store.fetch(publication.digest)[CARD_FILE])
+        return Outcome(
+            digest=publication.digest,
+            uri=publication.uri,
+            metrics=card.metrics,
+            created=publication.created,
+        )
+
+    def _load(self, spec: "TaskSpec") -> "TaskData":
+        size, interpolation = self._backbone.image_size, self._backbone.interpolation
+        read = partial(load_task_data, spec.source, image_size=size, interpolation=interpolation)
+        data = (
+            read()
+            if self._cache is None
+            else self._cache.load(spec.data_fingerprint, size, interpolation, read)
+        )
+        if data.fingerprint != spec.data_fingerprint:
+            raise DataError(
+                f"{spec.source.path}: the data changed after the tasks were planned (fingerprint "
+                f"{data.fingerprint[:12]}, planned {spec.data_fingerprint[:12]}); run the command again"
+            )
+        return data
+
+    def _tune(
+        self, spec: "TaskSpec", data: "TaskData", hooks: Hooks
+    ) -> tuple["TuneResult", tuple[Trial, ...]]:
+        """Go on from the last snapshot; from the start if there is none, or none that can be used.
+
+        A snapshot is of the settings that a search found, which is then not made again.
+        """
+        snapshot = self._store.load_snapshot(spec.name, spec.key)
+        if snapshot is not None:
+            try:
+                config = _config_of(spec, snapshot)
+                return self._tune_from(spec, config, data, hooks, snapshot), ()
+            except ArtifactError as error:
+                logger.warning("task %s: %s", spec.name, error)
+                self._store.drop_snapshot(spec.name, spec.key)
+        if spec.search is None:
+            return self._tune_from(spec, spec.config, data, hooks, None), ()
+        found = search(
+            self._backbone,
+            data,
+            spec.config,
+            spec.search,
+            on_epoch=hooks.check,
+            tune_all=partial(self._tuner.tune, on_joined=hooks.started),
+        )
+        return self._tune_from(spec, found.config, data, hooks, None), found.trials
+
+    def _tune_from(
+        self,
+        spec: "TaskSpec",
+        config: "TuneConfig",
+        data: "TaskData",
+        hooks: Hooks,
+        snapshot: bytes | None,
+    ) -> "TuneResult":
+        def save(content: bytes) -> None:
+            # A slow write before this one leaves time to lose the lease to one with snapshots of his own.
+            hooks.check()
+            try:
+                self._store.save_snapshot(spec.name, spec.key, content)
+            except StoreFull:
+                # There will be no room for the artifact either: say so before all epochs are spent.
+                raise
+            except StoreError as error:
+                # It only saves time if this worker dies; publishing will say if the store is really down.
+                logger.warning("task %s: snapshot not saved: %s", spec.name, error)
+
+        def put(content: bytes) -> None:
+            hooks.check()
+            writer.put(content)
+
+        with SnapshotWriter(save) as writer:
+            task = PackTask(
+                data=data,
+                config=config,
+                on_epoch=lambda report: hooks.epoch(_event_data(report)),
+                resume=snapshot,
+                on_snapshot=put,
+            )
+            [outcome] = self._tuner.tune([task], on_joined=hooks.started)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+
+def _config_of(spec: "TaskSpec", snapshot: bytes) -> "TuneConfig":
+    if spec.search is None:
+        return spec.config
+    config = TuningState.config_of(snapshot)
+    if config not in spec.search.candidates(spec.config):
+        raise ArtifactError("snapshot: its settings are none of those that are searched; start over")
+    return config
+
+
+def _event_data(report: EpochReport) -> dict[str, Any]:
+    return {
+        "epoch": report.epoch,
+        "num_epochs": report.num_epochs,
+        "loss": report.loss,
+        "matching_loss": report.matching_loss,
+        "train_accuracy": report.train_accuracy,
+        "val_accuracy": report.val_accuracy,
+        "val_loss": report.val_loss,
+        "lr": report.learning_rate,
+    }

@@ -1,0 +1,186 @@
+"""``prompt.json``: all that must be known of a prompt beside its tensors, read strictly."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from typing import Any, Self
+
+from ship.errors import ArtifactError, ConfigError
+from ship.settings.config import METHOD_VERSION, TuneConfig
+
+__all__ = ["SCHEMA_VERSION", "PromptCard", "parse_json"]
+
+SCHEMA_VERSION = 1
+_MAX_LABELS = 100_000
+_LARGEST_NUMBER = 1e30
+_HEX_64 = re.compile(r"[0-9a-f]{64}")
+_BACKBONE_KEYS = {"name", "fingerprint", "image_size", "interpolation", "mean", "std"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptCard:
+    """What ``prompt.json`` says.
+
+    Attributes:
+        task: Name of the task.
+        task_key: sha256 over data, settings, backbone and method version.
+        backbone: Name, fingerprint and preprocessing of the backbone that it belongs to.
+        config: Settings of the tuning.
+        level_starts: First layer of each level.
+        labels: Class names, in the order of the scores.
+        metrics: Held-out accuracy with its interval, the linear probe's, counts, seconds.
+        data_fingerprint: Of the images and labels.
+        probe: Scores that the prompt must give for a drawn image, checked before it serves.
+        files: Name to sha256 and size in bytes of every other file of the artifact.
+        schema: Of this file.
+        method: Version of the method that made the tensors.
+    """
+
+    task: str
+    task_key: str
+    backbone: dict[str, Any]
+    config: TuneConfig
+    level_starts: tuple[int, ...]
+    labels: tuple[str, ...]
+    metrics: dict[str, float]
+    data_fingerprint: str
+    probe: dict[str, Any]
+    files: dict[str, dict[str, Any]]
+    schema: int = SCHEMA_VERSION
+    method: str = METHOD_VERSION
+
+    def to_json(self) -> bytes:
+        """The file's content."""
+        return (json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Self:
+        """Read the file; anything unexpected is refused.
+
+        Raises:
+            ArtifactError: Lists all problems.
+        """
+        values = parse_json(content, "prompt.json")
+        known = {field.name for field in fields(cls)}
+        problems = [f"prompt.json: unknown key {key!r}" for key in sorted(set(values) - known)]
+        problems += [f"prompt.json: missing key {key!r}" for key in sorted(known - set(values))]
+        if not problems:
+            problems = _find_problems(values)
+        if problems:
+            raise ArtifactError(problems)
+        try:
+            config = TuneConfig.from_dict(values["config"])
+        except (ConfigError, TypeError) as error:
+            raise ArtifactError(f"prompt.json: config: {error}") from error
+        return cls(
+            **{
+                **values,
+                "config": config,
+                "level_starts": tuple(values["level_starts"]),
+                "labels": tuple(values["labels"]),
+            }
+        )
+
+
+def parse_json(content: bytes, name: str) -> dict[str, Any]:
+    """A JSON object without duplicate keys, NaN or infinity.
+
+    Raises:
+        ArtifactError: It is something else.
+    """
+    try:
+        values = json.loads(content, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{name}: not the JSON that was expected: {error}") from error
+    if not isinstance(values, dict):
+        raise ArtifactError(f"{name}: expected a JSON object, found {type(values).__name__}")
+    return values
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a key stands twice")
+    return values
+
+
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
+def _find_problems(values: Mapping[str, Any]) -> list[str]:
+    checks = {
+        f"schema: expected {SCHEMA_VERSION}": values["schema"] == SCHEMA_VERSION,
+        f"method: expected {METHOD_VERSION!r}": values["method"] == METHOD_VERSION,
+        "task: expected a name": isinstance(values["task"], str) and 0 < len(values["task"]) <= 63,
+        "task_key: expected 64 hex digits": _is_digest(values["task_key"]),
+        "data_fingerprint: expected 64 hex digits": _is_digest(values["data_fingerprint"]),
+        f"backbone: expected exactly {', '.join(sorted(_BACKBONE_KEYS))}": _is_backbone(values["backbone"]),
+        "level_starts: expected rising layer numbers from 0": _are_level_starts(values["level_starts"]),
+        "labels: expected distinct names": _are_labels(values["labels"]),
+        "metrics: expected names and numbers": _are_numbers(values["metrics"]),
+        "probe: expected `image` and `logits`, a number for each label": _is_probe(values),
+        "files: expected sha256 and bytes for each file": _are_files(values["files"]),
+    }
+    names = {text: text.split(":")[0] for text in checks}
+    return [
+        f"prompt.json: {text}, found {str(values[names[text]])[:100]!r}"
+        for text, good in checks.items()
+        if not good
+    ]
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and _HEX_64.fullmatch(value) is not None
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    """Also not infinite, which `7e777` reads as, and of a size that float32 holds."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER
+
+
+def _is_backbone(value: object) -> bool:
+    return isinstance(value, dict) and set(value) == _BACKBONE_KEYS and _is_digest(value["fingerprint"])
+
+
+def _are_level_starts(value: object) -> bool:
+    if not isinstance(value, list) or not value or not all(_is_int(layer) for layer in value):
+        return False
+    return value[0] == 0 and all(a < b for a, b in pairwise(value))
+
+
+def _are_labels(value: object) -> bool:
+    if not isinstance(value, list) or not 1 <= len(value) <= _MAX_LABELS:
+        return False
+    return all(isinstance(label, str) and label for label in value) and len(set(value)) == len(value)
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, dict) and all(_is_number(number) for number in value.values())
+
+
+def _is_probe(values: Mapping[str, Any]) -> bool:
+    probe = values["probe"]
+    if not isinstance(probe, dict) or set(probe) != {"image", "logits"}:
+        return False
+    if not isinstance(probe["logits"], list) or not isinstance(values["labels"], list):
+        return False
+    return len(probe["logits"]) == len(values["labels"]) and all(_is_number(x) for x in probe["logits"])
+
+
+def _are_files(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(entry, dict)
+        and set(entry) == {"sha256", "bytes"}
+        and _is_digest(entry["sha256"])
+        and _is_int(entry["bytes"])
+        for entry in value.values()
+    )

@@ -1,0 +1,290 @@
+"""A prompt as files: safetensors and JSON, stamped with digests. No pickle, ever.
+
+    prompt.safetensors   the tensors
+    prompt.json          the card (``ship.artifact.card``); names the sha256 of every other file
+    record.json          history, affinity, confusion matrix: for people and the registry
+    README.md            the same for a reader
+
+The sha256 of ``prompt.json`` is the digest of the whole artifact. Whoever reads one trusts nothing: sizes are
+checked before contents are parsed, and tensors against the shapes that the card implies.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from ship.artifact.card import PromptCard, parse_json
+from ship.backbone import Backbone
+from ship.errors import ArtifactError, ConfigError, PromptTooLargeError, SlotsFullError
+from ship.method.prompts import Prompt
+from ship.runtime.baking import BakedPrompt, bake
+from ship.runtime.runtime import Runtime
+from ship.runtime.slots import Slot
+
+__all__ = [
+    "FILES",
+    "LoadedPrompt",
+    "digest_of",
+    "insert_verified",
+    "load",
+    "pack",
+    "probe_image",
+    "run_probe",
+    "save",
+    "unpack",
+]
+
+TENSORS, CARD, RECORD, README = "prompt.safetensors", "prompt.json", "record.json", "README.md"
+FILES = (TENSORS, CARD, RECORD, README)
+_MAX_BYTES = {TENSORS: 1 << 30, CARD: 16 << 20, RECORD: 64 << 20, README: 1 << 20}
+# Seven names need under a kilobyte; a header of megabytes is an attack on its parser.
+_MAX_TENSOR_HEADER_BYTES = 64 << 10
+# Another processor adds in another order, and a runtime may be of half precision. A wrong prompt is off by
+# whole units.
+_PROBE_TOLERANCE = {torch.float32: 2e-3, torch.float16: 3e-2, torch.bfloat16: 2e-1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedPrompt:
+    """An artifact that was read and found sound.
+
+    Attributes:
+        prompt: The tensors.
+        card: What ``prompt.json`` says.
+        digest: sha256 of ``prompt.json``.
+    """
+
+    prompt: Prompt
+    card: PromptCard
+    digest: str
+
+
+def digest_of(files: Mapping[str, bytes]) -> str:
+    """The artifact's digest: sha256 of its card, which names the digests of its other files."""
+    return hashlib.sha256(files[CARD]).hexdigest()
+
+
+def describe_files(files: Mapping[str, bytes]) -> dict[str, dict[str, object]]:
+    """What the card says of the other files."""
+    return {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        for name, content in sorted(files.items())
+    }
+
+
+def pack(prompt: Prompt) -> bytes:
+    """The content of ``prompt.safetensors``."""
+    return save_tensors(
+        {key: value.detach().cpu().contiguous() for key, value in prompt.state_dict().items()}
+    )
+
+
+def unpack(files: Mapping[str, bytes], digest: str | None = None) -> LoadedPrompt:
+    """Read an artifact's files.
+
+    Args:
+        files: Name to content, exactly ``FILES``.
+        digest: What the artifact's digest has to be, if that is known.
+
+    Raises:
+        ArtifactError: A file, key, shape, type, number or digest is not what it has to be.
+    """
+    _check_files(files)
+    found = digest_of(files)
+    if digest is not None and found != digest:
+        raise ArtifactError(f"prompt.json: expected sha256 {digest}, found {found}; it was changed")
+    card = PromptCard.from_json(files[CARD])
+    described = describe_files({name: files[name] for name in FILES if name != CARD})
+    if changed := [name for name in described if card.files.get(name) != described[name]]:
+        raise ArtifactError([f"{name}: size or sha256 is not the card's; it was changed" for name in changed])
+    tensors = _read_tensors(files[TENSORS])
+    return LoadedPrompt(prompt=_restore(card, tensors), card=card, digest=found)
+
+
+def save(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -> str:
+    """Write an artifact into a folder, the card last; returns its digest."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in sorted(files, key=lambda name: name == CARD):
+        temporary = target / f".{name}.{os.getpid()}"
+        temporary.write_bytes(files[name])
+        temporary.replace(target / name)
+    return digest_of(files)
+
+
+def load(folder: str | os.PathLike[str]) -> LoadedPrompt:
+    """Read an artifact from a folder.
+
+    Raises:
+        ArtifactError: See ``unpack``.
+    """
+    source = Path(folder)
+    try:
+        sizes = {name: (source / name).stat().st_size for name in FILES}
+        if large := [name for name, size in sizes.items() if size > _MAX_BYTES[name]]:
+            raise ArtifactError([f"{source / name}: larger than {_MAX_BYTES[name]} bytes" for name in large])
+        return unpack({name: (source / name).read_bytes() for name in FILES})
+    except OSError as error:
+        raise ArtifactError(f"{source}: not an artifact: {error}") from error
+
+
+def probe_image(size: tuple[int, int]) -> Tensor:
+    """An image that every machine draws alike, uint8 ``1,3,H,W``: the fixed input of the stored probe."""
+    y_H1, x_1W = torch.arange(size[0]).view(-1, 1), torch.arange(size[1]).view(1, -1)
+    planes = [(7 * x_1W + 13 * y_H1 + (x_1W * y_H1) % 251 + 29 * channel) % 256 for channel in range(3)]
+    return torch.stack(planes).to(torch.uint8).unsqueeze(0)
+
+
+def run_probe(backbone: Backbone, baked: BakedPrompt) -> list[float]:
+    """The scores that a baked prompt gives for the probe image, in float32."""
+    padding_bytes = 4 * backbone.info.width
+    runtime = Runtime(backbone, capacity_bytes=baked.num_bytes + padding_bytes)
+    return _ask_probe(runtime, runtime.insert(baked))
+
+
+def insert_verified(
+    runtime: Runtime, loaded: LoadedPrompt, make_room: Callable[[int], bool] | None = None
+) -> Slot:
+    """Insert a prompt that is about to serve, and check that it answers the probe as when it was tuned.
+
+    Args:
+        runtime: That is to serve it.
+        loaded: The prompt.
+        make_room: Called with the bytes that are lacking, while there is no room: lets go of something, or
+            says False if not enough can go. Not called for a prompt that never fits.
+
+    Raises:
+        ArtifactError: It belongs to another backbone, cannot be served, or gives other scores.
+        PromptTooLargeError: It is larger than all the room there is.
+        SlotsFullError: There is no room for it.
+    """
+    _check_backbone(runtime.backbone, loaded)
+    try:
+        baked = bake(runtime.backbone, loaded.prompt)
+    except ConfigError as error:
+        raise ArtifactError(f"prompt of task {loaded.card.task!r}: {error}") from error
+    slot = _insert(runtime, baked, make_room)
+    found, wanted = torch.tensor(_ask_probe(runtime, slot)), torch.tensor(loaded.card.probe["logits"])
+    difference = float((found - wanted).abs().max())
+    if not difference <= _PROBE_TOLERANCE[runtime.dtype] * (1.0 + float(wanted.abs().max())):
+        raise ArtifactError(
+            f"prompt of task {loaded.card.task!r}: its scores for the probe image are off by "
+            f"{difference:.3g}; it would not answer as it did when it was tuned"
+        )
+    return slot
+
+
+def _check_backbone(backbone: Backbone, loaded: LoadedPrompt) -> None:
+    expected, prompt = loaded.card.backbone["fingerprint"], loaded.prompt
+    if expected != backbone.fingerprint:
+        raise ArtifactError(
+            f"prompt of task {loaded.card.task!r} belongs to backbone {loaded.card.backbone['name']!r} "
+            f"({expected[:12]}), not to {backbone.name!r} ({backbone.fingerprint[:12]}); load that backbone, "
+            "or tune the task on this one"
+        )
+    # Nothing in the files ties these to the fingerprint.
+    found = (prompt.depth, prompt.prototypes.shape[1])
+    if found != (backbone.info.depth, backbone.info.width):
+        raise ArtifactError(
+            f"prompt of task {loaded.card.task!r}: expected {backbone.info.depth} layers of width "
+            f"{backbone.info.width}, as its backbone has, found {found[0]} of width {found[1]}; "
+            "it was changed"
+        )
+
+
+def _insert(runtime: Runtime, baked: BakedPrompt, make_room: Callable[[int], bool] | None) -> Slot:
+    while True:
+        try:
+            return runtime.insert(baked)
+        except PromptTooLargeError:
+            raise
+        except SlotsFullError as error:
+            if make_room is None or not make_room(error.lacking_bytes):
+                raise
+
+
+def _ask_probe(runtime: Runtime, slot: Slot) -> list[float]:
+    scores: list[float] = runtime.infer(probe_image(runtime.backbone.image_size), [slot])[0].tolist()
+    return scores
+
+
+def _check_files(files: Mapping[str, bytes]) -> None:
+    problems = [f"{name}: unknown file in an artifact" for name in sorted(set(files) - set(FILES))]
+    problems += [f"{name}: missing from the artifact" for name in sorted(set(FILES) - set(files))]
+    problems += [
+        f"{name}: {len(files[name])} bytes, expected at most {_MAX_BYTES[name]}"
+        for name in FILES
+        if len(files.get(name, b"")) > _MAX_BYTES[name]
+    ]
+    if problems:
+        raise ArtifactError(problems)
+
+
+def _read_tensors(content: bytes) -> dict[str, Tensor]:
+    """Read safetensors, its header first by ourselves: the library takes duplicate keys and any size."""
+    size = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or size > min(_MAX_TENSOR_HEADER_BYTES, len(content) - 8):
+        raise ArtifactError(
+            f"{TENSORS}: its header claims {size} bytes, expected at most {_MAX_TENSOR_HEADER_BYTES} "
+            "and less than the file"
+        )
+    parse_json(content[8 : 8 + size], f"{TENSORS} header")
+    try:
+        tensors: dict[str, Tensor] = load_tensors(content)
+    except SafetensorError as error:
+        raise ArtifactError(f"{TENSORS}: {error}") from error
+    return tensors
+
+
+def _restore(card: PromptCard, tensors: Mapping[str, Tensor]) -> Prompt:
+    prompt = _expected_prompt(card, tensors)
+    wanted = prompt.state_dict()
+    problems = [f"{TENSORS}: unknown tensor {key!r}" for key in sorted(set(tensors) - set(wanted))]
+    problems += [f"{TENSORS}: missing tensor {key!r}" for key in sorted(set(wanted) - set(tensors))]
+    for key in sorted(set(wanted) & set(tensors)):
+        found, expected = tensors[key], wanted[key]
+        if found.dtype != expected.dtype or found.shape != expected.shape:
+            problems.append(
+                f"{TENSORS}: {key}: expected {expected.dtype} {tuple(expected.shape)}, found {found.dtype} "
+                f"{tuple(found.shape)}"
+            )
+        elif not bool(found.isfinite().all()):
+            problems.append(f"{TENSORS}: {key}: holds NaN or infinity")
+    if problems:
+        raise ArtifactError(problems)
+    # Copies: what was read shares the file's memory.
+    prompt.load_state_dict({key: tensor.clone() for key, tensor in tensors.items()}, assign=True)
+    return prompt.requires_grad_(False)
+
+
+def _expected_prompt(card: PromptCard, tensors: Mapping[str, Tensor]) -> Prompt:
+    """A prompt of the shapes that the card implies, without memory; width, depth and R are the tensors' own.
+
+    A few lines of JSON can imply terabytes.
+    """
+    prototypes, gate = tensors.get("prototypes"), tensors.get("gate")
+    if prototypes is None or gate is None or prototypes.ndim != 2 or gate.ndim != 1:
+        raise ArtifactError(f"{TENSORS}: expected tensors prototypes (R,D) and gate (L)")
+    if not 1 <= prototypes.shape[0] <= card.config.num_prototypes:
+        raise ArtifactError(
+            f"{TENSORS}: prototypes: expected 1 to {card.config.num_prototypes}, found {prototypes.shape[0]}"
+        )
+    try:
+        with torch.device("meta"):
+            return Prompt(
+                card.config,
+                level_starts=card.level_starts,
+                depth=gate.numel(),
+                prototypes_RD=prototypes.float(),
+                num_classes=len(card.labels),
+            )
+    except ConfigError as error:
+        raise ArtifactError(f"prompt.json: {error}") from error

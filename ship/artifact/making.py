@@ -1,0 +1,142 @@
+"""Turns the result of a tuning into an artifact's files."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ship.artifact.card import PromptCard
+from ship.artifact.files import CARD as CARD_FILE
+from ship.artifact.files import README, RECORD, TENSORS, describe_files, pack, run_probe
+from ship.backbone import Backbone
+from ship.data import TaskData
+from ship.evaluation.attention_change import AttentionChange, measure_attention
+from ship.findings import find_warnings
+from ship.runtime.baking import bake
+from ship.tuning.search import Trial
+from ship.tuning.tune import TuneResult
+
+__all__ = ["make_artifact"]
+
+
+def make_artifact(
+    task: str,
+    task_key: str,
+    backbone: Backbone,
+    data: TaskData,
+    result: TuneResult,
+    trials: Sequence[Trial] = (),
+) -> dict[str, bytes]:
+    """All files of an artifact, name to content.
+
+    Args:
+        task: Name of the task.
+        task_key: sha256 over data, settings, backbone and method version.
+        backbone: That it was tuned on.
+        data: That it was tuned with.
+        result: What tuning found.
+        trials: What was tried before to find its settings.
+    """
+    attention = measure_attention(backbone, result.prompt, data.held_out.images_B3HW)
+    metrics = _metrics(data, result, attention)
+    files = {
+        TENSORS: pack(result.prompt),
+        RECORD: json.dumps(_record(data, result, attention, trials)).encode(),
+        README: _readme(task, backbone, data, result, metrics).encode(),
+    }
+    card = PromptCard(
+        task=task,
+        task_key=task_key,
+        backbone={
+            "name": backbone.name,
+            "fingerprint": backbone.fingerprint,
+            "image_size": list(backbone.image_size),
+            "interpolation": backbone.interpolation,
+            "mean": list(backbone.info.mean),
+            "std": list(backbone.info.std),
+        },
+        config=result.prompt.config,
+        level_starts=result.prompt.level_starts,
+        labels=data.labels,
+        metrics=metrics,
+        data_fingerprint=data.fingerprint,
+        probe={"image": "lattice-1", "logits": run_probe(backbone, bake(backbone, result.prompt))},
+        files=describe_files(files),
+    )
+    return {**files, CARD_FILE: card.to_json()}
+
+
+def _metrics(data: TaskData, result: TuneResult, attention: AttentionChange) -> dict[str, float]:
+    recalls = [recall for recall in result.evaluation.recalls if recall is not None]
+    return {
+        "accuracy": result.evaluation.accuracy,
+        "accuracy_low": result.evaluation.low,
+        "accuracy_high": result.evaluation.high,
+        "probe_accuracy": result.preparation.probe_accuracy,
+        "min_recall": min(recalls, default=0.0),
+        "calibration_error": round(result.evaluation.calibration_error, 6),
+        "attention_distance": round(attention.distance, 6),
+        "attention_entropy": round(attention.entropy, 6),
+        "attention_entropy_bare": round(attention.bare_entropy, 6),
+        "num_train": len(data.train.labels_B),
+        "num_test": len(data.held_out.labels_B),
+        "num_params": result.prompt.num_trained(),
+        "num_levels": result.prompt.num_levels,
+        "epochs": len(result.history),
+        "tuning_s": round(result.tuning_s, 3),
+    }
+
+
+def _record(
+    data: TaskData, result: TuneResult, attention: AttentionChange, trials: Sequence[Trial]
+) -> dict[str, Any]:
+    return {
+        "search": [_without_infinity(asdict(trial)) for trial in trials],
+        "history": [asdict(report) for report in result.history],
+        "affinity": result.preparation.affinity,
+        "threshold": result.preparation.threshold,
+        "level_starts": list(result.prompt.level_starts),
+        "gate": result.prompt.gate.tolist(),
+        "confusion": result.evaluation.confusion_CC,
+        "labels": list(data.labels),
+        "recall": result.evaluation.recalls,
+        "attention": asdict(attention),
+        "time_s": result.history[-1].time_s,
+    }
+
+
+def _without_infinity(trial: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows none: a trial that failed has no loss."""
+    return {**trial, "val_loss": trial["val_loss"] if math.isfinite(trial["val_loss"]) else None}
+
+
+def _readme(
+    task: str, backbone: Backbone, data: TaskData, result: TuneResult, metrics: Mapping[str, float]
+) -> str:
+    config = result.prompt.config
+    warnings = "".join(f"\n**Warning:** {warning}.\n" for warning in find_warnings(metrics))
+    labels = ", ".join(data.labels[:20]) + (", ..." if len(data.labels) > 20 else "")
+    return f"""# {task}
+
+A SHIP prompt for the frozen backbone `{backbone.name}` (`{backbone.fingerprint[:12]}`).
+
+| | |
+| --- | --- |
+| classes | {len(data.labels)}: {labels} |
+| held-out accuracy | {metrics["accuracy"]:.4f} (95% interval {metrics["accuracy_low"]:.4f} to \
+{metrics["accuracy_high"]:.4f}, {metrics["num_test"]:.0f} images) |
+| linear probe, same images | {metrics["probe_accuracy"]:.4f} |
+| lowest recall of a class | {metrics["min_recall"]:.4f} |
+| calibration error | {metrics["calibration_error"]:.4f} |
+| attention of CLS that the prompt moves | {metrics["attention_distance"]:.4f} (entropy \
+{metrics["attention_entropy"]:.4f}, bare {metrics["attention_entropy_bare"]:.4f}) |
+| training images | {metrics["num_train"]:.0f} |
+| trained parameters | {metrics["num_params"]:.0f} |
+| levels start at layers | {", ".join(map(str, result.prompt.level_starts))} \
+(threshold {result.preparation.threshold:.4f}) |
+| settings | K={config.num_independent}, start {config.start}, learning rate {config.learning_rate:g}, \
+{metrics["epochs"]:.0f} epochs, seed {config.seed} |
+{warnings}
+`prompt.json` names every file's sha256; load it with `ship.artifact.files.load`.
+"""

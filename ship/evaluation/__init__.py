@@ -1,0 +1,1 @@
+"""Accuracy, calibration and attention of a tuned prompt on held-out images."""

@@ -1,0 +1,1 @@
+"""The method: hierarchy, prompts, decoupled attention, losses (arXiv:2412.16956)."""

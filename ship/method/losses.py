@@ -1,0 +1,48 @@
+"""What tuning minimises: cross-entropy plus the prompt matching loss (paper: section 3.4)."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ship.method.prompts import Prompt
+
+__all__ = ["matching_loss", "total_loss"]
+
+
+def matching_loss(prompts_BPD: Tensor, tokens_BJD: Tensor) -> Tensor:
+    """How far the prompts end from what CLS looks at.
+
+    For each prompt token out of the last block: one minus its highest cosine with any of the image tokens
+    that CLS attends to most there; mean over prompts and samples. Zero without prompts.
+
+    Args:
+        prompts_BPD: Prompt tokens out of the last block, before the final norm.
+        tokens_BJD: The chosen image tokens out of the last block.
+    """
+    if prompts_BPD.shape[1] == 0:
+        return prompts_BPD.new_zeros(())
+    cosine_BPJ = F.normalize(prompts_BPD, dim=-1) @ F.normalize(tokens_BJD, dim=-1).transpose(1, 2)
+    return 1.0 - cosine_BPJ.amax(dim=-1).mean()
+
+
+def total_loss(
+    logits_BC: Tensor, labels_B: Tensor, matching: Tensor, prompt: Prompt, head_start_CD: Tensor
+) -> Tensor:
+    """Cross-entropy + weight * matching; with the gated start also a price on leaving that start.
+
+    AdamW moves a weight at full rate however faint its gradient is. The penalties on open gates and on the
+    head's distance from the linear probe give the gradient of near-zero training error something to lose
+    against, so that a task that the probe already answers stays as it is.
+
+    Args:
+        logits_BC: Class scores.
+        labels_B: 0..C-1.
+        matching: The matching loss.
+        prompt: Gives settings, gates and head.
+        head_start_CD: The head's weight before the first step.
+    """
+    config = prompt.config
+    loss = F.cross_entropy(logits_BC, labels_B) + config.matching_weight * matching
+    if prompt.is_gated:
+        loss = loss + config.gate_penalty * prompt.gate.square().sum()
+        loss = loss + config.head_penalty * (prompt.head.weight - head_start_CD).square().sum()
+    return loss

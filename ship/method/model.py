@@ -1,0 +1,128 @@
+"""The forward pass with prompts (paper: section 3; method.md, section 3), for one task or a pack of them.
+
+A pack is several tasks in one pass over the same backbone: the frozen modules run once for the image tokens
+of all tasks, and only what depends on a task's own prompt is done task by task. A sample's output does not
+depend on what else is in the pack, up to the rounding of batched arithmetic.
+
+Shapes: B samples of all tasks, b samples of one task, L layers, N image tokens, D width, H heads, E head
+width, P prompt tokens (static and attribute), J image tokens that the last block is run for, C classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ship.backbone import Backbone
+from ship.method.attention import (
+    attend_unfused_if_faster,
+    cls_attention_logits,
+    finish_block,
+    merge_heads,
+    project_qkv,
+)
+from ship.method.last_block import run_last_block
+from ship.method.prompts import Prompt
+from ship.method.streams import PromptStreams, TaskKeysValues
+from ship.vit import Block
+
+__all__ = ["Output", "forward", "forward_pack"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What one forward pass yields for one task.
+
+    Attributes:
+        logits_BC: Class scores, in the dtype of the prompt.
+        matching: The prompt matching loss, a scalar; None unless asked for.
+        cls_LBD: The class token after each block, before the final norm.
+    """
+
+    logits_BC: Tensor
+    matching: Tensor | None
+    cls_LBD: Tensor
+
+
+def forward(
+    backbone: Backbone, prompt: Prompt, images_BCHW: Tensor, *, with_matching: bool = False
+) -> Output:
+    """Run the backbone with a prompt.
+
+    Args:
+        backbone: The frozen network.
+        prompt: On the same device.
+        images_BCHW: Normalised images.
+        with_matching: Also carry the prompts through the last block, for the matching loss.
+    """
+    return forward_pack(backbone, [prompt], images_BCHW, [len(images_BCHW)], with_matching=with_matching)[0]
+
+
+def forward_pack(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    images_BCHW: Tensor,
+    sizes: Sequence[int],
+    *,
+    with_matching: bool = False,
+) -> list[Output]:
+    """Run the backbone once for the images of several tasks, each with its own prompt.
+
+    Args:
+        backbone: The frozen network. Its dtype is that of all activations.
+        prompts: One a task, on the same device, float32 or more.
+        images_BCHW: Normalised images of all tasks, task by task.
+        sizes: How many of them each task has.
+        with_matching: Also carry the prompts through the last block, for the matching loss.
+
+    Returns:
+        One output a task.
+    """
+    z_BND = backbone.embed(images_BCHW)
+    streams = PromptStreams(prompts, sizes, z_BND.dtype)
+    logits_BN: Tensor | None = None
+    cls_per_layer = []
+    *blocks, last_block = backbone.blocks
+    for layer, block in enumerate(blocks):
+        streams.enter(layer, z_BND, logits_BN)
+        with_logits = streams.any_attribute_enters(layer + 1)
+        z_BND, logits_BN = _image_block(block, z_BND, streams.keys_values(block), sizes, with_logits)
+        streams.leave(block, layer)
+        cls_per_layer.append(z_BND[:, 0].split(list(sizes)))
+    streams.enter(len(blocks), z_BND, logits_BN)
+    last = run_last_block(last_block, z_BND, streams, prompts, sizes, with_matching=with_matching)
+    outputs = []
+    for task, (prompt, (cls_bD, matching)) in enumerate(zip(prompts, last, strict=True)):
+        features_bD = backbone.norm(cls_bD).to(prompt.head.weight.dtype)
+        cls_LbD = torch.stack([*(per_task[task] for per_task in cls_per_layer), cls_bD])
+        outputs.append(Output(logits_BC=prompt.head(features_bD), matching=matching, cls_LBD=cls_LbD))
+    return outputs
+
+
+def _mix_in(
+    image_BHNE: Tensor,
+    q_BHNE: Tensor,
+    k_BHNE: Tensor,
+    prompts: Sequence[TaskKeysValues],
+    sizes: Sequence[int],
+) -> Tensor:
+    """Every task's image tokens with its own prompts, ``B,N,D``."""
+    pieces = zip(*(x_BHNE.split(list(sizes)) for x_BHNE in (image_BHNE, q_BHNE, k_BHNE)), strict=True)
+    mixed = [merge_heads(found.mix_into(*piece)) for found, piece in zip(prompts, pieces, strict=True)]
+    return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
+
+
+def _image_block(
+    block: Block,
+    z_BND: Tensor,
+    prompts: Sequence[TaskKeysValues],
+    sizes: Sequence[int],
+    with_logits: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """One block for the image tokens; also the CLS attention logits ``B,N`` if asked for."""
+    q_BHNE, k_BHNE, v_BHNE = project_qkv(block, block.norm1(z_BND))
+    image_BHNE = attend_unfused_if_faster(q_BHNE, k_BHNE, v_BHNE)
+    attended_BND = _mix_in(image_BHNE, q_BHNE, k_BHNE, prompts, sizes)
+    logits_BN = cls_attention_logits(q_BHNE, k_BHNE).detach() if with_logits else None
+    return finish_block(block, z_BND, attended_BND), logits_BN

@@ -1,0 +1,1 @@
+"""Serves baked prompts: one forward pass for rows of any tasks."""

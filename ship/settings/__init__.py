@@ -1,0 +1,1 @@
+"""Settings of tuning, search and presets, checked as a whole. Loads without torch."""

@@ -1,0 +1,96 @@
+"""Settings by how much time a task is worth, fitted to how many images it has.
+
+A preset sets what the user has not: how long to tune, and which settings to search. ``ship bench accuracy
+--presets`` shows what each costs and gains.
+"""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ship.settings.config import TuneConfig
+from ship.settings.search_config import AXES, SearchConfig
+
+__all__ = ["PRESETS", "Preset", "choose_settings"]
+
+Preset = Literal["quick", "balanced", "best"]
+PRESETS: tuple[Preset, ...] = ("quick", "balanced", "best")
+
+# Images a class under which a prompt of many tokens learns its training images by heart.
+_FEW_A_CLASS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Effort:
+    """How much a preset spends.
+
+    Attributes:
+        num_steps: Of the optimizer, where the data is small.
+        min_epochs: Where it is large.
+        search: What to try.
+    """
+
+    num_steps: int
+    min_epochs: int
+    search: SearchConfig | None
+
+
+_EFFORTS: dict[Preset, _Effort] = {
+    "quick": _Effort(num_steps=60, min_epochs=4, search=None),
+    "balanced": _Effort(
+        num_steps=200,
+        min_epochs=10,
+        search=SearchConfig(learning_rate=(0.005, 0.02), num_independent=(5, 20)),
+    ),
+    "best": _Effort(
+        num_steps=400,
+        min_epochs=20,
+        search=SearchConfig(
+            learning_rate=(0.002, 0.005, 0.01, 0.02, 0.05),
+            weight_decay=(1e-3, 1e-2),
+            num_independent=(5, 10, 20),
+            threshold=("auto", 0.98),
+            num_candidates=16,
+        ),
+    ),
+}
+
+
+def choose_settings(
+    config: TuneConfig,
+    *,
+    preset: Preset | None,
+    search: SearchConfig | None,
+    pinned: Collection[str],
+    num_train: int,
+    num_classes: int,
+) -> tuple[TuneConfig, SearchConfig | None]:
+    """What a task is tuned with.
+
+    Args:
+        config: The user's settings over the defaults.
+        preset: None leaves the settings as they are.
+        search: The user's; one without values turns a preset's off.
+        pinned: Names of settings that the user has set: a preset neither changes nor searches them.
+        num_train: Training images.
+        num_classes: C.
+
+    Returns:
+        The settings, and what is to be searched, if anything.
+    """
+    if preset is not None:
+        effort = _EFFORTS[preset]
+        fitted = _fit(config, effort, num_train, num_classes)
+        config = replace(config, **{name: value for name, value in fitted.items() if name not in pinned})
+        if search is None and effort.search is not None:
+            fixed: dict[str, Any] = {axis: () for axis in AXES if axis in pinned}
+            search = replace(effort.search, **fixed)
+    return config, search if search is not None and len(search.candidates(config)) > 1 else None
+
+
+def _fit(config: TuneConfig, effort: _Effort, num_train: int, num_classes: int) -> dict[str, Any]:
+    steps_an_epoch = math.ceil(num_train / config.batch_size)
+    epochs = max(effort.min_epochs, math.ceil(effort.num_steps / steps_an_epoch))
+    is_few = num_train < _FEW_A_CLASS * num_classes
+    return {"epochs": epochs, "num_independent": 5 if is_few else 10}

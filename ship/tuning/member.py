@@ -1,0 +1,247 @@
+"""One task of a pack: its data, prompt, optimizer, place in the schedule, and what it reports.
+
+Nothing in here knows of other tasks: what happens to one of them happens to it alone.
+
+Shapes: B images of a batch.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ship.backbone import Backbone
+from ship.data import TaskData
+from ship.errors import TuningError
+from ship.evaluation.accuracy import Evaluation, evaluate_logits, predict_logits
+from ship.method.losses import total_loss
+from ship.method.model import Output
+from ship.method.prompts import Prompt
+from ship.settings.config import TuneConfig
+from ship.tuning.memory import step_bytes
+from ship.tuning.precision import compute_dtype
+from ship.tuning.preparation import Features, Preparation, prepare
+from ship.tuning.schedule import count_epochs, has_stalled, learning_rate_at, order_epoch
+from ship.tuning.state import EpochReport, TuningState
+
+__all__ = ["Batch", "DeviceImages", "Member", "PackTask", "TuneResult"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PackTask:
+    """One task to tune.
+
+    Attributes:
+        data: Images and labels.
+        config: Settings.
+        on_epoch: Called after each epoch; an exception in it ends this task.
+        resume: A snapshot of the same data, settings and backbone to go on from.
+        on_snapshot: Called with a snapshot every ``snapshot_every`` epochs; likewise.
+        snapshot_every: In epochs.
+    """
+
+    data: TaskData
+    config: TuneConfig
+    on_epoch: Callable[[EpochReport], None] | None = None
+    resume: bytes | None = None
+    on_snapshot: Callable[[bytes], None] | None = None
+    snapshot_every: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneResult:
+    """What tuning found.
+
+    Attributes:
+        prompt: Of the last epoch. Epochs are never selected by held-out accuracy.
+        preparation: Affinity, threshold and the linear probe's accuracy.
+        history: One report an epoch.
+        evaluation: On the held-out images.
+        tuning_s: Seconds spent, including those before a resumption; of a pack's seconds, this task's share.
+    """
+
+    prompt: Prompt
+    preparation: Preparation
+    history: list[EpochReport]
+    evaluation: Evaluation
+    tuning_s: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DeviceImages:
+    """Training images on the backbone's device, as uint8: candidates of one task share them."""
+
+    images_B3HW: Tensor
+    labels_B: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """The images of one step of one task, on the device."""
+
+    images_B3HW: Tensor
+    labels_B: Tensor
+
+
+class Member:
+    """A tuning under way.
+
+    Args:
+        backbone: The frozen network, in float32; results are measured with it.
+        task: What to tune.
+        images: The task's training images.
+        features: Of the bare backbone; None where a snapshot is resumed.
+
+    Raises:
+        ConfigError: The settings do not fit the backbone or the data.
+        ArtifactError: The snapshot is damaged or of another tuning.
+    """
+
+    def __init__(
+        self, backbone: Backbone, task: PackTask, images: DeviceImages, features: Features | None
+    ) -> None:
+        self.task, self._backbone, self._images = task, backbone, images
+        self.dtype = compute_dtype(task.config, backbone.device)
+        self.step_bytes = step_bytes(backbone.info, task.config, len(images.labels_B), self.dtype)
+        self._identity = {
+            "config": task.config.to_dict(),
+            "data": task.data.fingerprint,
+            "backbone": backbone.fingerprint,
+        }
+        if task.resume is not None:
+            self._state = TuningState.from_bytes(task.resume, self._identity, backbone.device)
+        else:
+            assert features is not None, "a start needs them"
+            self._state = TuningState.start(*prepare(backbone, task.data, task.config, features))
+        self._num_epochs = count_epochs(task.config, len(images.labels_B))
+        self._batches: tuple[Tensor, ...] = ()
+        self._sums: list[Tensor] = []
+        self._batch: Batch | None = None
+
+    @property
+    def prompt(self) -> Prompt:
+        """As it is now."""
+        return self._state.prompt
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no epoch is left, or the validation loss has stalled."""
+        history = self._state.history
+        return len(history) >= self._num_epochs or has_stalled(history, self.task.config.patience)
+
+    @property
+    def batch_size(self) -> int:
+        """Images a step, at most."""
+        return min(self.task.config.batch_size, len(self._images.labels_B))
+
+    def spend(self, seconds: float) -> None:
+        """Charge time to this task."""
+        self._state.spent_s += seconds
+
+    def batch(self) -> Batch:
+        """The images of the step that comes next; the same ones until ``apply``."""
+        if self._batch is None:
+            if not self._batches:
+                self._batches = self._order(epoch=len(self._state.history) + 1)
+            chosen_B = self._batches[len(self._sums)]
+            self._batch = Batch(
+                images_B3HW=self._images.images_B3HW[chosen_B], labels_B=self._images.labels_B[chosen_B]
+            )
+        return self._batch
+
+    def loss(self, output: Output) -> Tensor:
+        """What this step minimises. Forgets the gradients of an earlier one."""
+        self._state.optimizer.zero_grad(set_to_none=True)
+        assert output.matching is not None, "asked for"
+        return total_loss(
+            output.logits_BC, self.batch().labels_B, output.matching, self.prompt, self._state.head_start_CD
+        )
+
+    @torch.no_grad()
+    def apply(self, output: Output, loss: Tensor) -> None:
+        """Take the step whose gradients have arrived."""
+        labels_B = self.batch().labels_B
+        correct = (output.logits_BC.argmax(dim=1) == labels_B).sum()
+        assert output.matching is not None, "asked for"
+        means = torch.stack([loss.detach(), output.matching.detach()]).double() * len(labels_B)
+        # They stay on the device until the epoch ends: to look at them is to wait for it.
+        self._sums.append(torch.cat([means, correct.double().unsqueeze(0)]))
+        progress = len(self._state.history) + len(self._sums) / len(self._batches)
+        for group in self._state.optimizer.param_groups:
+            rate = learning_rate_at(self.task.config, progress, self._num_epochs)
+            group["lr"] = group["rate_scale"] * rate
+        self._state.optimizer.step()
+        self._batch = None
+
+    def end_epoch_if_due(self) -> None:
+        """After an epoch's last step: report, and keep a snapshot.
+
+        Raises:
+            TuningError: The loss was not finite.
+            Exception: Whatever a callback raises.
+        """
+        if not self._batches or len(self._sums) < len(self._batches):
+            return
+        report = self._report()
+        self._batches, self._sums = (), []
+        self._state.history.append(report)
+        task = self.task
+        if task.on_snapshot and report.epoch % task.snapshot_every == 0 and report.epoch < self._num_epochs:
+            task.on_snapshot(self._state.to_bytes(self._identity))
+        if task.on_epoch:
+            task.on_epoch(report)
+
+    def result(self) -> TuneResult:
+        """What was found, measured on the held-out images."""
+        clock_s = time.monotonic()
+        held_out = self.task.data.held_out
+        logits_BC = predict_logits(self._backbone, self.prompt, held_out.images_B3HW)
+        return TuneResult(
+            prompt=self.prompt,
+            preparation=self._state.preparation,
+            history=self._state.history,
+            evaluation=evaluate_logits(logits_BC, held_out.labels_B),
+            tuning_s=self._state.spent_s + time.monotonic() - clock_s,
+        )
+
+    def _order(self, epoch: int) -> tuple[Tensor, ...]:
+        """The batches of an epoch, on the device."""
+        labels_B, config = self._images.labels_B, self.task.config
+        batches = order_epoch(config.seed, epoch, len(labels_B), config.batch_size)
+        return tuple(chosen_B.to(labels_B.device) for chosen_B in batches)
+
+    def _report(self) -> EpochReport:
+        sums = torch.stack(self._sums).cpu()
+        epoch = len(self._state.history) + 1
+        if not bool(sums.isfinite().all()):
+            config = self.task.config
+            step = int((~sums.isfinite().all(dim=1)).nonzero()[0]) + 1
+            raise TuningError(
+                f"the loss is not finite in epoch {epoch}, step {step}; lower learning_rate "
+                f"({config.learning_rate:g}) or matching_weight ({config.matching_weight:g})"
+            )
+        loss, matching, correct = (sums.sum(dim=0) / len(self._images.labels_B)).tolist()
+        val_accuracy, val_loss = self._validate()
+        return EpochReport(
+            epoch=epoch,
+            num_epochs=self._num_epochs,
+            loss=loss,
+            matching_loss=matching,
+            train_accuracy=correct,
+            val_accuracy=val_accuracy,
+            val_loss=val_loss,
+            learning_rate=self._state.optimizer.param_groups[0]["lr"],
+            time_s=time.time(),
+        )
+
+    def _validate(self) -> tuple[float | None, float | None]:
+        val = self.task.data.val
+        if val is None:
+            return None, None
+        logits_BC = predict_logits(self._backbone, self.prompt, val.images_B3HW)
+        return evaluate_logits(logits_BC, val.labels_B).accuracy, float(
+            F.cross_entropy(logits_BC, val.labels_B)
+        )

@@ -1,0 +1,188 @@
+"""A tuning under way, and its snapshot: bytes from which another process goes on.
+
+A snapshot is one safetensors file: tensors, and JSON in its metadata. Nothing in it is executed when read.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ship.errors import ArtifactError, ConfigError
+from ship.method.prompts import Prompt
+from ship.settings.config import TuneConfig
+from ship.tuning.preparation import Preparation
+
+__all__ = ["EpochReport", "TuningState"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReport:
+    """One epoch of tuning.
+
+    Attributes:
+        epoch: From 1.
+        num_epochs: In all, with the floor of ``min_steps``.
+        loss: Mean over the epoch's images, matching loss included.
+        matching_loss: Its matching part, before its weight.
+        train_accuracy: Running, over the epoch's images as they were seen.
+        val_accuracy: On the validation split; None without one.
+        val_loss: Cross-entropy on the validation split; None without one.
+        learning_rate: At the epoch's last step.
+        time_s: Seconds since the epoch, by this machine's clock.
+    """
+
+    epoch: int
+    num_epochs: int
+    loss: float
+    matching_loss: float
+    train_accuracy: float
+    val_accuracy: float | None
+    val_loss: float | None
+    learning_rate: float
+    time_s: float
+
+
+@dataclass(kw_only=True)
+class TuningState:
+    """All that changes while a task is tuned.
+
+    Attributes:
+        prompt: As it is now.
+        preparation: What it started from.
+        optimizer: AdamW over the prompt's trained parameters.
+        head_start_CD: The head's weight before the first step.
+        history: Epochs that are done.
+        spent_s: Seconds spent on them.
+    """
+
+    prompt: Prompt
+    preparation: Preparation
+    optimizer: torch.optim.AdamW
+    head_start_CD: Tensor
+    history: list[EpochReport] = field(default_factory=list)
+    spent_s: float = 0.0
+
+    @classmethod
+    def start(cls, prompt: Prompt, preparation: Preparation) -> "TuningState":
+        """The state before the first step."""
+        return cls(
+            prompt=prompt,
+            preparation=preparation,
+            optimizer=_make_optimizer(prompt),
+            head_start_CD=prompt.head.weight.detach().clone(),
+        )
+
+    def to_bytes(self, identity: Mapping[str, Any]) -> bytes:
+        """A snapshot.
+
+        Args:
+            identity: JSON values that whoever resumes must present again: data, settings, backbone.
+        """
+        tensors = {f"prompt.{key}": value for key, value in self.prompt.state_dict().items()}
+        tensors["head_start"] = self.head_start_CD
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
+        header = {
+            "identity": identity,
+            "level_starts": self.prompt.level_starts,
+            "preparation": asdict(self.preparation),
+            "history": [asdict(report) for report in self.history],
+            "spent_s": self.spent_s,
+        }
+        copied = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+        return save(copied, metadata={"ship": json.dumps(header)})
+
+    @staticmethod
+    def config_of(content: bytes) -> TuneConfig:
+        """The settings of the tuning that a snapshot is of.
+
+        Raises:
+            ArtifactError: The snapshot is damaged.
+        """
+        try:
+            return TuneConfig.from_dict(_read_header(content)["identity"]["config"])
+        except (SafetensorError, KeyError, TypeError, ValueError, ConfigError) as error:
+            raise ArtifactError(f"snapshot: it is damaged ({error}); start over") from error
+
+    @classmethod
+    def from_bytes(cls, content: bytes, identity: Mapping[str, Any], device: torch.device) -> "TuningState":
+        """Undo ``to_bytes``.
+
+        Raises:
+            ArtifactError: The snapshot is damaged, or of another tuning.
+        """
+        try:
+            header = _read_header(content)
+            tensors = load(content)
+            if header["identity"] != json.loads(json.dumps(identity)):
+                raise ArtifactError(
+                    "snapshot: it belongs to a tuning of other data, settings or backbone; start over"
+                )
+            state = cls.start(
+                _restore_prompt(header, tensors, identity, device), Preparation(**header["preparation"])
+            )
+            _restore_moments(state.optimizer, tensors)
+            state.head_start_CD = tensors["head_start"].to(device)
+            state.history = [EpochReport(**values) for values in header["history"]]
+            state.spent_s = float(header["spent_s"])
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ArtifactError(f"snapshot: it is damaged ({error}); start over") from error
+        return state
+
+
+def _make_optimizer(prompt: Prompt) -> torch.optim.AdamW:
+    """AdamW in two groups; ``rate_scale`` is for whoever sets the schedule.
+
+    AdamW moves a number by about the learning rate a step, whatever its gradient is. A gate has to come from
+    zero to some tenths while a prompt token adjusts by hundredths.
+    """
+    config = prompt.config
+    trained = {name: weight for name, weight in prompt.named_parameters() if weight.requires_grad}
+    gates = [weight for name, weight in trained.items() if name == "gate"]
+    others = [weight for name, weight in trained.items() if name != "gate"]
+    groups = [{"params": others, "rate_scale": 1.0}]
+    if gates:
+        groups.append({"params": gates, "rate_scale": config.gate_rate_scale})
+    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def _read_header(content: bytes) -> dict[str, Any]:
+    size = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + size])["__metadata__"]
+    header: dict[str, Any] = json.loads(metadata["ship"])
+    return header
+
+
+def _restore_prompt(
+    header: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    identity: Mapping[str, Any],
+    device: torch.device,
+) -> Prompt:
+    state = {
+        key.removeprefix("prompt."): value for key, value in tensors.items() if key.startswith("prompt.")
+    }
+    prompt = Prompt(
+        TuneConfig.from_dict(identity["config"]),
+        level_starts=header["level_starts"],
+        depth=state["gate"].numel(),
+        prototypes_RD=state["prototypes"],
+        num_classes=state["head.bias"].numel(),
+    )
+    prompt.load_state_dict(state)
+    return prompt.to(device)
+
+
+def _restore_moments(optimizer: torch.optim.AdamW, tensors: Mapping[str, Tensor]) -> None:
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".")
+            moments.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})

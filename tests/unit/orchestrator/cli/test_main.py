@@ -1,0 +1,207 @@
+"""What the console command says and which status it ends with; what the commands do is tested elsewhere."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli.main import cli
+from orchestrator.planning.estimates import Speed
+from orchestrator.train.executor import RunSummary
+from tests.console import run_ship as run
+from tests.factories import write_backbone, write_stripes
+
+
+@pytest.fixture
+def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("SHIP_HOME", "SHIP_STORE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    write_backbone(tmp_path / "backbone")
+    write_stripes(tmp_path / "lines" / "a")
+    (tmp_path / "manifest.yaml").write_text(
+        "backbone: ./backbone\ntasks:\n- {name: a, data: lines/a, config: {epochs: 3, num_independent: 4}}\n"
+    )
+    return tmp_path
+
+
+def test_plan_says_what_would_be_done_and_writes_nothing(
+    plant: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(plant.rglob("*"))
+    assert run(monkeypatch, "plan", "manifest.yaml", "--json") == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert [(task["name"], task["action"], task["num_images"]) for task in planned["tasks"]] == [
+        ("a", "tune", 24)
+    ]
+    assert run(monkeypatch, "plan", "manifest.yaml") == 0
+    assert "1 to tune, 0 in the store already" in capsys.readouterr().out
+    assert sorted(plant.rglob("*")) == before
+
+
+@pytest.fixture
+def broken(plant: Path) -> Path:
+    """Two sound tasks of two sites, one whose data is gone and one without images."""
+    (plant / "empty").mkdir()
+    (plant / "manifest.yaml").write_text(
+        "backbone: ./backbone\ndefaults: {epochs: 3}\ntasks:\n"
+        "- {name: a, data: lines/a, tags: {site: ulm}}\n- {name: b, data: lines/a, tags: {site: jena}}\n"
+        "- {name: gone, data: nowhere}\n- {name: empty, data: empty}\n"
+    )
+    return plant
+
+
+def test_plan_refuses_broken_tasks_alone_if_asked(
+    broken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "plan", "manifest.yaml") == 2
+    assert "nowhere" in capsys.readouterr().err
+
+    assert run(monkeypatch, "plan", "manifest.yaml", "--keep-going", "--json") == 1
+    planned = json.loads(capsys.readouterr().out)
+    assert {task["name"]: task["action"] for task in planned["tasks"]} == {
+        "a": "tune",
+        "b": "tune",
+        "gone": "refuse",
+        "empty": "refuse",
+    }
+    assert run(monkeypatch, "plan", "manifest.yaml", "--keep-going", "--price", "2.5") == 1
+    printed = capsys.readouterr().out
+    assert "2 to tune, 0 in the store already, 2 refused; unknown device-hours, cost unknown" in printed
+    assert "refused gone: tasks[2].data (line 6): no such file or folder" in printed
+    assert run(monkeypatch, "plan", "manifest.yaml", "--keep-going", "--only", "[ab]", "--json") == 0
+
+
+def test_plan_of_some_tasks(
+    broken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--keep-going", "--tag", "site=ulm", "--json")
+    assert run(monkeypatch, "plan", "manifest.yaml", *flags) == 0
+    assert [task["name"] for task in json.loads(capsys.readouterr().out)["tasks"]] == ["a"]
+
+    assert run(monkeypatch, "plan", "manifest.yaml", "--keep-going", "--only", "emty") == 2
+    assert "did you mean 'empty'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["plan", "tune"])
+def test_more_tasks_than_allowed_end_with_status_2_and_nothing_is_written(
+    broken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    before = sorted(broken.rglob("*"))
+    flags = ("--only", "[ab]", "--keep-going", "--max-tasks", "1")
+    assert run(monkeypatch, command, "manifest.yaml", *flags) == 2
+    assert "2 tasks would be tuned, the limit is 1" in capsys.readouterr().err
+    assert sorted(broken.rglob("*")) == before
+
+
+def test_tune_with_tasks_over_budget_only_ends_with_status_1(
+    plant: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "orchestrator.train.job.learn_speed", lambda runs: Speed(images_per_s=1.0, num_runs=9)
+    )
+    text = (plant / "manifest.yaml").read_text()
+    (plant / "manifest.yaml").write_text(f"{text}defaults: {{budget: 10s}}\n")
+
+    assert run(monkeypatch, "tune", "manifest.yaml", "--json") == 1
+    printed = capsys.readouterr()
+    assert "refused a: over its budget: tuning takes about 72 s" in printed.err
+    report = json.loads(printed.out)
+    assert (report["tuned"], list(report["refused"])) == ([], ["a"])
+
+
+def test_what_libraries_print_is_not_in_the_json(
+    plant: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_tasks(*_: object, **__: object) -> RunSummary:
+        print("(raylet) a worker died")
+        return RunSummary(tasks=())
+
+    monkeypatch.setattr("orchestrator.train.job.run_tasks", run_tasks)
+    assert run(monkeypatch, "tune", "manifest.yaml", "--json") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["tuned"] == []
+    assert "(raylet) a worker died" in printed.err
+
+
+def test_check_looks_at_the_tasks_that_are_meant(
+    plant: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "tasks:\n- {name: a, data: lines/a}\n- {name: b, data: lines/a}\n"
+    (plant / "manifest.yaml").write_text(f"backbone: ./backbone\n{rows}")
+    assert run(monkeypatch, "check", "manifest.yaml", "--only", "b", "--json") == 0
+    assert [found["task"] for found in json.loads(capsys.readouterr().out)] == ["b"]
+
+
+def test_check_and_keep_going_refuse_what_fails_the_check(
+    plant: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = next((plant / "lines" / "a" / "train" / "direction-0").iterdir())
+    picture.write_bytes(picture.read_bytes()[:60])
+
+    assert run(monkeypatch, "tune", "manifest.yaml", "--check", "--keep-going", "--json") == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["refused"] == {"a": ["corrupt: 1 of 36 images: cannot be read"]}
+    assert run(monkeypatch, "tune", "manifest.yaml", "--check") == 1
+    assert not (plant / ".ship" / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--wrong"], "No such option"),
+        (["tune"], "Missing argument"),
+        (["tune", "m.yaml", "--workers", "0"], "workers"),
+        (["tune", "manifest.yaml", "--max-tasks", "0"], "max-tasks"),
+        (["tune", "manifest.yaml", "--only", "b"], "--only b: the manifest has no such task"),
+        (["tune", "manifest.yaml", "--tag", "ulm"], "--tag ulm: expected KEY=VALUE"),
+        (["tune", "m.yaml", "--workers", "2", "--min-workers", "3"], "--min-workers 3 is more than"),
+        (["check", "manifest.yaml", "--only", "b"], "--only b: the manifest has no such task"),
+        (["plan", "manifest.yaml", "--price", "-1"], "price"),
+        (["launch"], "No such command"),
+        (["promote", "a", "zero"], "zero"),
+        (["canary", "a", "3", "100%"], "`ship promote a 3` gives a version all requests"),
+        (["canary", "a", "3", "5"], "'5': expected a percentage"),
+        (["canary", "a", "3", "101%"], "expected a percentage from 0% to below 100%"),
+        (["canary", "a", "3", "nan%"], "expected a percentage"),
+        (["canary", "a", "3"], "`ship canary a 4 5%`, or --stop"),
+        (["canary", "a", "3", "5%", "--stop"], "leave out VERSION"),
+        (["canary", "a", "zero", "5%"], "zero"),
+        (["shadow", "a"], "`ship shadow a 4`, or --stop"),
+        (["shadow", "a", "3", "--stop"], "--stop"),
+        (["plan", "nowhere.yaml"], "nowhere.yaml"),
+        (["show", "../a"], "task name '../a'"),
+        (["serve", "--port", "99999"], "99999"),
+    ],
+)
+def test_bad_input_ends_with_status_2_and_one_clear_error(
+    plant: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    assert run(monkeypatch, *arguments) == 2
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert "Traceback" not in printed
+    assert not (plant / ".ship").exists()
+
+
+@pytest.mark.parametrize("command", sorted(cli.commands))
+def test_every_command_has_help_with_examples(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert run(monkeypatch, command, "--help") == 0
+    printed = capsys.readouterr().out
+    assert "Example" in printed
+    assert f"ship {command}" in printed or "ship --store" in printed
+
+
+def test_help_loads_no_heavy_package() -> None:
+    heavy = ("torch", "ray", "mlflow")
+    code = f"import sys, orchestrator.cli.main; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

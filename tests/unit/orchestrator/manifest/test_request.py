@@ -1,0 +1,81 @@
+import pytest
+
+from orchestrator.errors import ManifestError
+from orchestrator.manifest.load import Manifest, RefusedTask, TaskEntry
+from orchestrator.manifest.request import Selection
+from ship.data import DataSource
+from ship.settings.config import TuneConfig
+
+
+def entry(name: str, **tags: str) -> TaskEntry:
+    return TaskEntry(name=name, source=DataSource(path=name), config=TuneConfig(), tags=tags)
+
+
+MANIFEST = Manifest(
+    backbone="bundled",
+    store=None,
+    tasks=(
+        entry("weld-1", site="ulm", line="1"),
+        entry("weld-2", site="ulm", line="2"),
+        entry("caps", site="jena", line="1"),
+    ),
+    refused=(RefusedTask(name="weld-3", reasons=("no data",), tags={"site": "ulm"}),),
+)
+
+
+def names(only: tuple[str, ...] = (), tags: tuple[str, ...] = ()) -> list[str]:
+    chosen = Selection.from_flags(only, tags).apply(MANIFEST)
+    return [task.name for task in (*chosen.tasks, *chosen.refused)]
+
+
+@pytest.mark.parametrize(
+    ("only", "tags", "expected"),
+    [
+        ((), (), ["weld-1", "weld-2", "caps", "weld-3"]),
+        (("caps",), (), ["caps"]),
+        (("weld-[12]", "caps"), (), ["weld-1", "weld-2", "caps"]),
+        (("weld-*",), ("site=ulm",), ["weld-1", "weld-2", "weld-3"]),
+        ((), ("site=ulm", "line=2"), ["weld-2"]),
+    ],
+)
+def test_what_is_meant(only: tuple[str, ...], tags: tuple[str, ...], expected: list[str]) -> None:
+    assert names(only, tags) == expected
+
+
+@pytest.mark.parametrize(
+    ("only", "tags", "problems"),
+    [
+        (
+            ("weld", "pump", "x*", "caps"),
+            (),
+            (
+                "--only weld: the manifest has no such task; did you mean 'weld-3', 'weld-2', 'weld-1'?",
+                "--only pump: the manifest has no such task; it has 4 others",
+                "--only x*: matches none of the manifest's 4 tasks",
+            ),
+        ),
+        ((), ("site=bonn",), ("no task has the tags site=bonn; site is one of jena, ulm",)),
+        (
+            ("caps",),
+            ("site=ulm", "sit=ulm"),
+            (
+                "no task named by --only has the tags site=ulm and sit=ulm; site is one of jena, ulm; no "
+                "task has a tag 'sit'",
+            ),
+        ),
+        (
+            (),
+            ("site", "=ulm"),
+            (
+                "--tag site: expected KEY=VALUE, such as site=ulm",
+                "--tag =ulm: expected KEY=VALUE, such as site=ulm",
+            ),
+        ),
+    ],
+)
+def test_what_means_nothing_is_an_error(
+    only: tuple[str, ...], tags: tuple[str, ...], problems: tuple[str, ...]
+) -> None:
+    with pytest.raises(ManifestError) as caught:
+        names(only, tags)
+    assert caught.value.problems == problems

@@ -1,0 +1,338 @@
+import io
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from orchestrator.cli.plan_report import plan_json, print_plan
+from orchestrator.errors import ManifestError
+from orchestrator.manifest.load import Manifest, TaskEntry
+from orchestrator.manifest.model import RefusedTask
+from orchestrator.manifest.terms import Terms
+from orchestrator.planning.estimates import Speed
+from orchestrator.planning.plan import Plan, make_plan, task_key
+from ship.data import DataSource, fingerprint_data
+from ship.settings.config import TuneConfig
+
+
+@dataclass(frozen=True)
+class FakeBackbone:
+    name: str = "fake"
+    fingerprint: str = "f" * 64
+    depth: int = 12
+    width: int = 16
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    """Two tasks of two classes with ten images each."""
+    entries = []
+    for name in ("caps", "bolts"):
+        for label in ("ok", "bad"):
+            (tmp_path / name / label).mkdir(parents=True)
+            for number in range(10):
+                gray = np.full((4, 4), number * 20 + len(name), np.uint8)
+                Image.fromarray(gray).save(tmp_path / name / label / f"{number}.png")
+        source = DataSource(path=str(tmp_path / name))
+        config = TuneConfig(epochs=10, batch_size=8, num_independent=5, num_prototypes=12)
+        entries.append(TaskEntry(name=name, source=source, config=config, tags={"site": "ulm"}))
+    return Manifest(backbone="fake", store=None, tasks=tuple(entries))
+
+
+def plan(manifest: Manifest, **options: object) -> Plan:
+    return make_plan(manifest, **{"backbone": FakeBackbone(), "published": {}, **options})
+
+
+def test_all_is_to_be_tuned_at_first(manifest: Manifest) -> None:
+    tasks = plan(manifest).to_tune
+
+    assert [task.spec.name for task in tasks] == ["caps", "bolts"]
+    spec = tasks[0].spec
+    assert spec.data_fingerprint == fingerprint_data(manifest.tasks[0].source)
+    assert spec.key == task_key(spec.data_fingerprint, spec.config, "f" * 64)
+    assert spec.num_images == 16
+    assert spec.tags == {"site": "ulm"}
+    assert (tasks[0].num_classes, tasks[0].num_held_out) == (2, 4)
+    assert pickle.loads(pickle.dumps(spec)) == spec
+
+
+def test_what_is_published_is_reused(manifest: Manifest) -> None:
+    first = plan(manifest).tasks[0].spec
+
+    again = plan(
+        manifest, published={("caps", first.key): "d" * 64}, speed=Speed(images_per_s=10.0, num_runs=1)
+    )
+    assert [(task.spec.name, task.action, task.digest) for task in again.tasks] == [
+        ("caps", "reuse", "d" * 64),
+        ("bolts", "tune", None),
+    ]
+    assert (again.to_reuse[0].estimate_s, again.to_reuse[0].estimate_bytes) == (0.0, 0)
+    assert again.estimate_bytes == again.to_tune[0].estimate_bytes
+
+
+def test_published_keys_are_enough(manifest: Manifest) -> None:
+    first = plan(manifest).tasks[0].spec
+
+    again = plan(manifest, published={("caps", first.key)})
+    assert [(task.action, task.digest) for task in again.tasks] == [("reuse", None), ("tune", None)]
+
+
+def test_another_tasks_key_is_not_reused(manifest: Manifest) -> None:
+    first = plan(manifest).tasks[0].spec
+
+    assert len(plan(manifest, published={("other", first.key): "d" * 64}).to_tune) == 2
+
+
+def test_nothing_left_to_do(manifest: Manifest) -> None:
+    published = {(task.spec.name, task.spec.key): "d" * 64 for task in plan(manifest).tasks}
+
+    done = plan(manifest, published=published)
+    assert done.to_tune == ()
+    assert (done.estimate_s, done.estimate_bytes) == (0, 0)
+
+
+def change_data(task: TaskEntry) -> TaskEntry:
+    Image.new("L", (4, 4), 255).save(Path(task.source.path) / "ok" / "0.png")
+    return task
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_data,
+        lambda task: replace(task, config=replace(task.config, seed=1)),
+        lambda task: replace(task, source=replace(task.source, split_seed=1)),
+    ],
+    ids=["data", "config", "split"],
+)
+def test_key_follows_data_config_and_split(
+    manifest: Manifest, change: Callable[[TaskEntry], TaskEntry]
+) -> None:
+    before = plan(manifest).tasks
+    after = plan(replace(manifest, tasks=(change(manifest.tasks[0]), manifest.tasks[1]))).tasks
+
+    assert after[0].spec.key != before[0].spec.key
+    assert after[1].spec.key == before[1].spec.key
+
+
+def test_key_follows_backbone_and_method() -> None:
+    keys = {
+        task_key("a", TuneConfig(), "b"),
+        task_key("x", TuneConfig(), "b"),
+        task_key("a", TuneConfig(epochs=3), "b"),
+        task_key("a", TuneConfig(), "x"),
+        task_key("a", TuneConfig(), "b", method_version="x"),
+    }
+
+    assert len(keys) == 5
+    assert all(len(key) == 64 for key in keys)
+
+
+def test_key_does_not_follow_the_order_of_settings() -> None:
+    config = TuneConfig.from_dict(dict(reversed(TuneConfig().to_dict().items())))
+
+    assert task_key("a" * 64, config, "b" * 64) == task_key("a" * 64, TuneConfig(), "b" * 64)
+
+
+def test_tags_do_not_change_the_key(manifest: Manifest) -> None:
+    retagged = replace(manifest, tasks=(replace(manifest.tasks[0], tags={}), manifest.tasks[1]))
+
+    assert plan(retagged).tasks[0].spec.key == plan(manifest).tasks[0].spec.key
+
+
+def test_estimates_follow_from_shapes_and_speed(manifest: Manifest) -> None:
+    task = plan(manifest, speed=Speed(images_per_s=40.0, num_runs=1)).tasks[0]
+
+    # 8 levels of 5, 10 shared, 2 groups of 10 attributes, 12 prototypes and 2 classes of width 16, 2 biases
+    # and 12 gates.
+    assert task.estimate_bytes == 4 * ((40 + 10 + 20 + 12 + 2) * 16 + 2 + 12)
+    assert task.estimate_s == 16 * 10 / 40.0
+    assert plan(manifest, speed=Speed(images_per_s=40.0, num_runs=1)).estimate_s == 8.0
+
+
+def test_min_steps_count_in_the_estimate(manifest: Manifest) -> None:
+    entry = replace(manifest.tasks[0], config=replace(manifest.tasks[0].config, min_steps=100))
+
+    # 16 images are 2 steps an epoch: 50 epochs.
+    assert (
+        plan(replace(manifest, tasks=(entry,)), speed=Speed(images_per_s=40.0, num_runs=1)).estimate_s
+        == 16 * 50 / 40.0
+    )
+
+
+def test_time_is_unknown_without_a_speed(manifest: Manifest) -> None:
+    assert plan(manifest).tasks[0].estimate_s is None
+    assert plan(manifest).estimate_s is None
+
+
+def test_every_tasks_data_problems_are_listed(manifest: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "caps" / "empty").mkdir()
+    missing = TaskEntry(name="gone", source=DataSource(path=str(tmp_path / "gone.csv")), config=TuneConfig())
+
+    with pytest.raises(ManifestError) as caught:
+        plan(replace(manifest, tasks=(*manifest.tasks, missing)))
+    assert caught.value.problems == (
+        f"task caps: {tmp_path}/caps/empty: class 'empty' has no image",
+        f"task gone: {tmp_path}/gone.csv: no such file or folder",
+    )
+
+
+def test_a_preset_fits_settings_to_the_data(manifest: Manifest) -> None:
+    entry = replace(manifest.tasks[0], preset="balanced", pinned=frozenset({"batch_size", "learning_rate"}))
+    [bare] = plan(
+        replace(manifest, tasks=manifest.tasks[:1]), speed=Speed(images_per_s=100.0, num_runs=1)
+    ).tasks
+    [task] = plan(replace(manifest, tasks=(entry,)), speed=Speed(images_per_s=100.0, num_runs=1)).tasks
+
+    # 16 images in batches of 8, for 200 steps; eight images a class are few.
+    assert (task.spec.config.epochs, task.spec.config.num_independent) == (100, 5)
+    assert task.spec.search is not None
+    assert task.spec.search.learning_rate == ()
+    assert task.spec.search.num_independent == (5, 20)
+    assert task.spec.key != task_key(task.spec.data_fingerprint, task.spec.config, "f" * 64)
+    assert bare.estimate_s is not None
+    assert task.estimate_s is not None
+    # One round of three folds, and the tuning itself.
+    assert task.estimate_s == pytest.approx(4 * 16 * 100 / 100.0)
+
+
+def with_terms(manifest: Manifest, **terms: Terms) -> Manifest:
+    """The manifest with terms by task name."""
+    tasks = tuple(replace(task, terms=terms.get(task.name, task.terms)) for task in manifest.tasks)
+    return replace(manifest, tasks=tasks)
+
+
+def test_terms_are_carried_and_do_not_change_the_key(manifest: Manifest) -> None:
+    terms = Terms(priority=3, deadline_s=5.0, budget_s=100.0)
+    spec = plan(with_terms(manifest, caps=terms)).tasks[0].spec
+
+    assert spec.terms == terms
+    assert spec.key == plan(manifest).tasks[0].spec.key
+    assert pickle.loads(pickle.dumps(spec)) == spec
+
+
+def test_a_task_over_its_budget_is_refused_alone(manifest: Manifest) -> None:
+    # 16 images, 10 epochs, 1 image a second: 160 s.
+    speed = Speed(images_per_s=1.0, num_runs=1)
+    asked = with_terms(manifest, caps=Terms(budget_s=159.0), bolts=Terms(budget_s=160.0))
+
+    made = plan(asked, speed=speed)
+    assert [task.spec.name for task in made.tasks] == ["bolts"]
+    (refused,) = made.refused
+    assert (refused.name, refused.tags) == ("caps", {"site": "ulm"})
+    assert refused.reasons[0].startswith(
+        "over its budget: tuning takes about 160 s of one device, the budget is 159 s"
+    )
+
+
+def test_a_budget_that_nothing_is_known_about_is_not_checked_and_said_so(manifest: Manifest) -> None:
+    made = plan(with_terms(manifest, caps=Terms(budget_s=1.0)))
+
+    assert (len(made.to_tune), made.refused) == (2, ())
+    assert made.warnings == (
+        "budgets of 1 tasks are not checked: nothing is known of the speed yet; it is once a first task is "
+        "tuned",
+    )
+
+
+def test_what_is_published_costs_nothing_whatever_its_budget(manifest: Manifest) -> None:
+    asked = with_terms(manifest, caps=Terms(budget_s=1.0))
+    key = plan(asked).tasks[0].spec.key
+
+    made = plan(asked, published={("caps", key)}, speed=Speed(images_per_s=0.1, num_runs=1))
+    assert [task.spec.name for task in made.to_reuse] == ["caps"]
+    assert made.refused == ()
+
+
+def test_broken_data_is_refused_alone_if_asked(manifest: Manifest, tmp_path: Path) -> None:
+    missing = TaskEntry(name="gone", source=DataSource(path=str(tmp_path / "gone.csv")), config=TuneConfig())
+    earlier = RefusedTask(name="worse", reasons=("unknown key",))
+    asked = replace(manifest, tasks=(*manifest.tasks, missing), refused=(earlier,))
+
+    made = plan(asked, keep_going=True)
+    assert [task.spec.name for task in made.tasks] == ["caps", "bolts"]
+    assert made.refused == (
+        earlier,
+        RefusedTask(name="gone", reasons=(f"{tmp_path}/gone.csv: no such file or folder",)),
+    )
+
+
+def test_more_than_was_meant(manifest: Manifest) -> None:
+    made = plan(manifest)
+
+    assert made.find_fan_out(2) is None
+    problem = made.find_fan_out(1)
+    assert problem is not None
+    assert problem.startswith("2 tasks would be tuned, the limit is 1. If all are meant, give --max-tasks 2")
+    published = {(task.spec.name, task.spec.key) for task in made.tasks}
+    assert plan(manifest, published=published).find_fan_out(1) is None
+
+
+def test_json(manifest: Manifest) -> None:
+    values = json.loads(json.dumps(plan_json(plan(manifest))))
+
+    assert values["backbone"] == {"name": "fake", "fingerprint": "f" * 64}
+    assert (values["num_to_tune"], values["num_to_reuse"], values["estimate_s"]) == (2, 0, None)
+    task = values["tasks"][0]
+    assert (task["name"], task["action"], task["num_images"]) == ("caps", "tune", 16)
+    assert task["config"]["epochs"] == 10
+    assert len(task["key"]) == 64
+    assert (values["estimates"], values["speed"], values["device_hours"]) == ("unknown", None, None)
+    assert (values["cost"], task["cost"], task["device_hours"]) == (None, None, None)
+
+
+def test_json_with_a_price_and_a_refused_task(manifest: Manifest) -> None:
+    terms = Terms(priority=2, deadline_s=1_796_014_800.0, budget_s=7200.0)
+    asked = with_terms(manifest, caps=terms, bolts=Terms(budget_s=1.0))
+    # 160 passes: one hour.
+    made = plan(asked, speed=Speed(images_per_s=160 / 3600, num_runs=5))
+    values = json.loads(json.dumps(plan_json(made, 2.5)))
+
+    assert (values["estimates"], values["speed"]["num_runs"], values["device_hours"]) == ("learned", 5, 1.0)
+    assert (values["price_per_hour"], values["cost"], values["num_to_refuse"]) == (2.5, 2.5, 1)
+    caps, bolts = values["tasks"]
+    assert (caps["action"], caps["device_hours"], caps["cost"], caps["reasons"]) == ("tune", 1.0, 2.5, [])
+    assert (caps["priority"], caps["deadline"], caps["budget_s"]) == (2, "2026-11-30T05:00:00Z", 7200.0)
+    assert (bolts["name"], bolts["action"], bolts["tags"]) == ("bolts", "refuse", {"site": "ulm"})
+    assert "over its budget" in bolts["reasons"][0]
+
+
+def printed(made: Plan, price: float | None = None) -> list[str]:
+    out = io.StringIO()
+    print_plan(Console(file=out, width=200), made, price)
+    return out.getvalue().splitlines()
+
+
+def test_a_plan_without_a_past_says_that_time_is_unknown(manifest: Manifest) -> None:
+    lines = printed(plan(manifest), 2.5)
+
+    assert lines[0].split("│")[0].split()[:1] == ["task"]
+    assert "unknown" in lines[2]
+    assert lines[-2].startswith(
+        "2 to tune, 0 in the store already; unknown device-hours, cost unknown, 0.0 MB"
+    )
+    assert lines[-1].startswith("Time is unknown")
+
+
+def test_a_plan_with_a_past_says_what_it_rests_on(manifest: Manifest) -> None:
+    asked = with_terms(manifest, bolts=Terms(budget_s=1.0))
+    lines = printed(plan(asked, speed=Speed(images_per_s=160 / 3600, num_runs=5)), 2.5)
+
+    assert "1.000" in lines[2]
+    assert "refuse" in lines[3]
+    assert lines[4].startswith("1 to tune, 0 in the store already, 1 refused; 1.000 device-hours, cost 2.50")
+    assert lines[5].startswith("Time is learned from 5 past tunings on this backbone: 0 training images")
+    assert lines[6].startswith("refused bolts: over its budget")
+
+
+def test_progress(manifest: Manifest) -> None:
+    calls: list[tuple[int, int]] = []
+
+    plan(manifest, on_progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 2), (2, 2)]

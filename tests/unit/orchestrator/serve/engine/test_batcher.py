@@ -1,0 +1,268 @@
+"""Rows of any tasks end in batches: in turn, in time, within the bounds, each with its own reply."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from orchestrator.serve.engine.batcher import Batcher, LateError, QueueFullError
+
+# No device is too slow.
+UNBOUND = {"max_pass_s": 3600.0, "max_queue_s": 3600.0}
+
+
+class Engine:
+    """Answers a row with itself, one batch at a time, when it is let; keeps what came together."""
+
+    def __init__(self, *, is_open: bool = True) -> None:
+        self.batches: list[list[str]] = []
+        self.open = asyncio.Event()
+        self.error: Exception | None = None
+        if is_open:
+            self.open.set()
+
+    async def __call__(self, rows: list[str]) -> Sequence[str]:
+        self.batches.append(rows)
+        await self.open.wait()
+        if self.error is not None:
+            raise self.error
+        return [row.upper() for row in rows]
+
+
+def play(scene: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(scene(), 30.0))
+
+
+def make(engine: Engine, *, max_rows: int = 4, max_waiting: int = 8) -> Batcher[str, str]:
+    return Batcher(engine, max_rows=max_rows, max_waiting=max_waiting, max_wait_s=0.0, **UNBOUND)
+
+
+async def ask(batcher: Batcher[str, str], row: str, patience_s: float = 20.0) -> str:
+    """Ask for a row that is named after its task, as in ``a1``."""
+    return (await batcher.submit(row[0], row, patience_s)).reply
+
+
+async def start(batcher: Batcher[str, str], *rows: str) -> list[asyncio.Task[str]]:
+    tasks = [asyncio.create_task(ask(batcher, row)) for row in rows]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return tasks
+
+
+def test_each_row_gets_its_own_reply():
+    async def scene() -> None:
+        batcher = make(Engine())
+        assert await asyncio.gather(*(ask(batcher, row) for row in ("a1", "b1", "a2"))) == [
+            "A1",
+            "B1",
+            "A2",
+        ]
+
+    play(scene)
+
+
+def test_what_comes_during_a_pass_goes_together_and_in_turn():
+    async def scene() -> None:
+        engine = Engine(is_open=False)
+        batcher = make(engine)
+        replies = await start(batcher, "a1")
+        replies += await start(batcher, "a2", "a3", "a4", "a5", "b1")
+        assert len(batcher._queue) == 5
+        engine.open.set()
+        await asyncio.gather(*replies)
+        assert engine.batches == [["a1"], ["a2", "b1", "a3", "a4"], ["a5"]]
+
+    play(scene)
+
+
+def test_a_full_queue_turns_away_the_flood_and_nobody_else():
+    async def scene() -> None:
+        engine = Engine(is_open=False)
+        batcher = make(engine, max_waiting=3)
+        replies = await start(batcher, "x1")
+        replies += await start(batcher, "a1", "a2", "a3", "a4", "b1")
+        engine.open.set()
+        found = await asyncio.gather(*replies, return_exceptions=True)
+        assert [reply if isinstance(reply, str) else type(reply) for reply in found] == [
+            "X1",
+            "A1",
+            "A2",
+            QueueFullError,
+            QueueFullError,
+            "B1",
+        ]
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    ("row_s", "patience_s", "expected_s"),
+    [
+        pytest.param(None, 1000.0, 0.0, id="nothing is known of passes"),
+        pytest.param(10.0, 1000.0, 20.0, id="a quarter of what eight rows take"),
+        pytest.param(10.0, 20.0, 5.0, id="a quarter of its patience"),
+    ],
+)
+def test_who_is_turned_away_is_told_how_long_to_stay_away(
+    row_s: float | None, patience_s: float, expected_s: float
+):
+    async def scene() -> None:
+        engine = Engine(is_open=False)
+        batcher = make(engine, max_waiting=8)
+        if row_s is not None:
+            for num_rows in (1, 4):
+                batcher._wait.note_pass(num_rows, row_s * num_rows)
+        replies = await start(batcher, "x1")
+        replies += await start(batcher, *(f"a{number}" for number in range(8)))
+        with pytest.raises(QueueFullError) as refused:
+            await ask(batcher, "a8", patience_s)
+        assert refused.value.wait_s == pytest.approx(expected_s)
+        engine.open.set()
+        await asyncio.gather(*replies, return_exceptions=True)
+
+    play(scene)
+
+
+def test_a_row_whose_time_is_up_is_told_so_and_takes_no_place():
+    async def scene() -> None:
+        engine = Engine(is_open=False)
+        batcher = make(engine)
+        (first,) = await start(batcher, "a1")
+        with pytest.raises(LateError):
+            await ask(batcher, "a2", patience_s=0.01)
+        assert len(batcher._queue) == 0
+        engine.open.set()
+        assert await first == "A1"
+        assert engine.batches == [["a1"]]
+
+    play(scene)
+
+
+def test_what_would_come_too_late_is_not_begun_unless_nothing_else_waits():
+    async def scene() -> None:
+        now_s = 0.0
+        passes: list[list[str]] = []
+
+        async def answer(rows: list[str]) -> list[str]:
+            nonlocal now_s
+            passes.append(rows)
+            await asyncio.sleep(0)
+            now_s += 4.0 * len(rows)
+            return rows
+
+        batcher: Batcher[str, str] = Batcher(
+            answer, max_rows=4, max_waiting=8, max_wait_s=0.0, clock=lambda: now_s, **UNBOUND
+        )
+        # The first pass warms up, and tells nothing of those to come.
+        assert await ask(batcher, "a1") == "a1"
+        assert await ask(batcher, "a2") == "a2"
+        hasty, patient = await asyncio.gather(
+            ask(batcher, "b1", patience_s=7.0), ask(batcher, "c1", patience_s=20.0), return_exceptions=True
+        )
+        assert isinstance(hasty, LateError)
+        assert patient == "c1"
+        # A pass alone is the only way to learn that passes are faster now.
+        assert await ask(batcher, "d1", patience_s=1.0) == "d1"
+        assert passes == [["a1"], ["a2"], ["c1"], ["d1"]]
+
+    play(scene)
+
+
+def test_who_hangs_up_is_not_answered():
+    async def scene() -> None:
+        engine = Engine(is_open=False)
+        batcher = make(engine)
+        first, second, third = await start(batcher, "a1", "a2", "a3")
+        # All three came before the first pass began; ask for more behind it.
+        fourth, fifth = await start(batcher, "a4", "a5")
+        fourth.cancel()
+        await asyncio.gather(fourth, return_exceptions=True)
+        engine.open.set()
+        assert await asyncio.gather(first, second, third, fifth) == ["A1", "A2", "A3", "A5"]
+        assert engine.batches == [["a1", "a2", "a3"], ["a5"]]
+
+    play(scene)
+
+
+def test_a_batch_that_fails_fails_alone():
+    async def scene() -> None:
+        engine = Engine()
+        batcher = make(engine)
+        engine.error = ZeroDivisionError()
+        with pytest.raises(ZeroDivisionError):
+            await ask(batcher, "a1")
+        engine.error = None
+        assert await ask(batcher, "a2") == "A2"
+
+    play(scene)
+
+
+def test_a_wrong_number_of_replies_is_an_error_and_no_end():
+    async def scene() -> None:
+        replies: list[list[str]] = [[], ["A2"]]
+
+        async def answer(rows: list[str]) -> Sequence[str]:
+            return replies.pop(0)
+
+        batcher: Batcher[str, str] = Batcher(answer, max_rows=4, max_waiting=4, max_wait_s=0.0, **UNBOUND)
+        with pytest.raises(ValueError, match="zip"):
+            await ask(batcher, "a1")
+        assert await ask(batcher, "a2") == "A2"
+
+    play(scene)
+
+
+def test_a_batch_waits_for_rows_that_are_on_their_way():
+    async def scene() -> None:
+        engine = Engine()
+        now_s = 0.0
+        batcher: Batcher[str, str] = Batcher(
+            engine, max_rows=4, max_waiting=8, max_wait_s=10.0, clock=lambda: now_s, **UNBOUND
+        )
+        # Rows come each 0.1 s, and a pass takes 1 s whatever it has: seen by the clock, which stands still.
+        for number in range(50):
+            batcher._wait.note_arrival(number * 0.1)
+        for num_rows in (1, 2, 3) * 5:
+            batcher._wait.note_pass(num_rows, 1.0)
+        now_s = 4.95
+        first, second, third, fourth = await start(batcher, "a1", "a2", "a3", "a4")
+        assert await asyncio.gather(first, second, third, fourth) == ["A1", "A2", "A3", "A4"]
+        (early,) = await start(batcher, "b1")
+        assert engine.batches == [["a1", "a2", "a3", "a4"]]
+        (late,) = await start(batcher, "b2")
+        assert await asyncio.gather(early, late) == ["B1", "B2"]
+        assert engine.batches[1] == ["b1", "b2"]
+
+    play(scene)
+
+
+def test_on_a_slow_device_a_pass_has_fewer_rows_and_fewer_wait():
+    async def scene() -> None:
+        engine = Engine(is_open=False)
+        batcher: Batcher[str, str] = Batcher(
+            engine, max_rows=4, max_waiting=100, max_wait_s=0.0, max_pass_s=1.0, max_queue_s=2.5
+        )
+        for num_rows in (1, 2, 4):
+            batcher._wait.note_pass(num_rows, 0.1 + 0.4 * num_rows)
+        replies = await start(batcher, "x1")
+        # Two rows take 0.9 s, and 2.5 s are 5 rows.
+        replies += await start(batcher, *(f"a{number}" for number in range(6)), "b1")
+        engine.open.set()
+        found = await asyncio.gather(*replies, return_exceptions=True)
+        assert engine.batches[0] == ["x1"]
+        assert max(len(batch) for batch in engine.batches) == 2
+        assert sum(isinstance(reply, QueueFullError) for reply in found) == 2
+
+    play(scene)
+
+
+def test_a_device_that_is_slower_than_any_limit_still_answers():
+    async def scene() -> None:
+        batcher: Batcher[str, str] = Batcher(
+            Engine(), max_rows=4, max_waiting=100, max_wait_s=0.0, max_pass_s=0.1, max_queue_s=0.1
+        )
+        for num_rows in (1, 2, 4):
+            batcher._wait.note_pass(num_rows, 9.0 * num_rows)
+        assert await ask(batcher, "a1") == "A1"
+
+    play(scene)

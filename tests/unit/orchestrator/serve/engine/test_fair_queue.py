@@ -1,0 +1,94 @@
+"""Tasks take turns; a full queue costs whoever has most."""
+
+import pytest
+
+from orchestrator.serve.engine.fair_queue import FairQueue
+
+
+def fill(queue: FairQueue[str], *items: str) -> list[str | None]:
+    """Put items that are named after their task, as in ``a1``."""
+    return [queue.put(item[0], item) for item in items]
+
+
+def drain(queue: FairQueue[str]) -> list[str]:
+    return [queue.take() for _ in range(len(queue))]
+
+
+def test_within_a_task_it_is_first_come_first_served():
+    queue: FairQueue[str] = FairQueue(10)
+    fill(queue, "a1", "a2", "a3")
+    assert drain(queue) == ["a1", "a2", "a3"]
+
+
+def test_a_flood_holds_up_nobody_else():
+    queue: FairQueue[str] = FairQueue(10)
+    fill(queue, "a1", "a2", "a3", "a4", "b1", "c1", "b2")
+    assert drain(queue) == ["a1", "b1", "c1", "a2", "b2", "a3", "a4"]
+
+
+def test_whose_turn_it_is_outlasts_newcomers():
+    queue: FairQueue[str] = FairQueue(10)
+    fill(queue, "a1", "a2", "b1", "b2")
+    assert queue.take() == "a1"
+    fill(queue, "c1", "a3")
+    assert drain(queue) == ["b1", "a2", "c1", "b2", "a3"]
+
+
+def test_a_full_queue_refuses_the_task_that_has_most():
+    queue: FairQueue[str] = FairQueue(3)
+    assert fill(queue, "a1", "a2", "a3", "a4") == [None, None, None, "a4"]
+
+
+def test_a_full_queue_takes_a_newcomer_in_place_of_the_newest_of_the_task_that_has_most():
+    queue: FairQueue[str] = FairQueue(3)
+    fill(queue, "a1", "a2", "a3")
+    assert fill(queue, "b1") == ["a3"]
+    # Now two and one: were b2 to push out a2, a4 would push out b2.
+    assert fill(queue, "b2", "a4") == ["b2", "a4"]
+    assert drain(queue) == ["a1", "b1", "a2"]
+
+
+def test_as_many_tasks_as_places_keep_one_each():
+    queue: FairQueue[str] = FairQueue(2)
+    fill(queue, "a1", "b1")
+    assert fill(queue, "c1") == ["c1"]
+
+
+def test_what_is_removed_no_longer_counts():
+    queue: FairQueue[str] = FairQueue(3)
+    fill(queue, "a1", "b1")
+    assert queue.remove("a", "a1")
+    assert not queue.remove("a", "a1")
+    assert not queue.remove("z", "z1")
+    assert len(queue) == 1
+    assert queue.take() == "b1"
+    with pytest.raises(KeyError):
+        drain(queue), queue.take()
+
+
+class Picture:
+    """Millions of numbers, in place of which this fails."""
+
+    def __repr__(self) -> str:
+        raise AssertionError("printed")
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("compared")
+
+    __hash__ = object.__hash__
+
+
+def test_nothing_is_printed_or_compared_to_find_that_it_has_left() -> None:
+    queue: FairQueue[Picture] = FairQueue(3)
+    first, second, third = Picture(), Picture(), Picture()
+    for item in (first, second, third):
+        queue.put("a", item)
+    assert queue.take() is first
+    assert not queue.remove("a", first)
+    assert queue.remove("a", third)
+    assert queue.take() is second
+
+
+def test_a_queue_without_room_refuses_everybody():
+    queue: FairQueue[str] = FairQueue(0)
+    assert fill(queue, "a1") == ["a1"]

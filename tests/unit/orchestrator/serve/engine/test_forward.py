@@ -1,0 +1,97 @@
+"""Rows of a mixed batch are answered as alone, with their own labels, and fail alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from orchestrator.serve.engine.forward import Row, answer_rows
+from orchestrator.serve.engine_api import Answer, Image, Refusal
+from orchestrator.serve.residency.residency import ServedTask
+from ship.backbone import Backbone
+from ship.runtime.runtime import Runtime
+from ship.runtime.slots import Slot
+from tests.unit.orchestrator.serve.factory import make_served
+
+
+def draw(backbone: Backbone, seed: int) -> Image:
+    return np.random.default_rng(seed).integers(0, 256, (3, *backbone.image_size), dtype=np.uint8)
+
+
+@pytest.fixture
+def rows(backbone: Backbone, runtime: Runtime) -> list[Row]:
+    served = [
+        make_served(runtime, task, version, num_classes, seed=version)
+        for task, version, num_classes in (("bolts", 1, 2), ("nuts", 2, 5), ("bolts", 3, 2))
+    ]
+    return [Row(image_3HW=draw(backbone, seed), served=task) for seed, task in enumerate(served)]
+
+
+class Picky:
+    """A runtime that fails for one prompt, and gives NaN for another."""
+
+    def __init__(self, runtime: Runtime, fails_for: ServedTask, broken: ServedTask) -> None:
+        self.runtime = runtime
+        self.fails_for, self.broken = fails_for.slot, broken.slot
+
+    def infer(self, images_U3HW: Tensor, slots: Sequence[Slot], image_of_row: Sequence[int]) -> list[Tensor]:
+        if any(slot is self.fails_for for slot in slots):
+            raise RuntimeError("out of memory")
+        found = self.runtime.infer(images_U3HW, slots, image_of_row)
+        return [
+            logits_C * float("nan") if slot is self.broken else logits_C
+            for logits_C, slot in zip(found, slots, strict=True)
+        ]
+
+
+def test_rows_of_a_mixed_batch_are_answered_as_alone(runtime: Runtime, rows: list[Row]):
+    together = answer_rows(runtime, rows)
+    for row, answer in zip(rows, together, strict=True):
+        logits_C = runtime.infer(torch.from_numpy(row.image_3HW)[None], [row.served.slot])[0]
+        expected = dict(zip(row.served.labels, torch.softmax(logits_C.double(), 0).tolist(), strict=True))
+        # float32 sums in another order.
+        assert dict(answer.probabilities) == pytest.approx(expected, abs=1e-5)
+        assert (answer.task, answer.version) == (row.served.task, row.served.version)
+        assert answer.digest == row.served.digest
+        assert (answer.batch_rows, answer.batch_tasks) == (3, 2)
+
+
+def test_probabilities_fall_and_sum_to_one(runtime: Runtime, rows: list[Row]):
+    for answer in answer_rows(runtime, rows):
+        values = [value for _, value in answer.probabilities]
+        assert values == sorted(values, reverse=True)
+        assert sum(values) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_rows_that_share_an_image_are_answered_alike_and_it_is_embedded_once(
+    runtime: Runtime, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+):
+    embedded = []
+    embed = runtime._network.embed
+    monkeypatch.setattr(runtime._network, "embed", lambda x: embedded.append(len(x)) or embed(x))
+    image_3HW = rows[0].image_3HW
+    alone = [answer_rows(runtime, [Row(image_3HW=image_3HW, served=row.served)])[0] for row in rows]
+    shared = answer_rows(runtime, [Row(image_3HW=image_3HW, served=row.served) for row in rows])
+    assert embedded == [1, 1, 1, 1]
+    for together, one in zip(shared, alone, strict=True):
+        assert dict(together.probabilities) == pytest.approx(dict(one.probabilities), abs=1e-5)
+
+
+def test_a_row_that_fails_fails_alone(runtime: Runtime, rows: list[Row]):
+    picky = Picky(runtime, fails_for=rows[1].served, broken=rows[2].served)
+    first, second, third = answer_rows(picky, rows)
+    assert isinstance(first, Answer)
+    assert isinstance(second, Refusal)
+    assert second.reason == "failed"
+    assert "out of memory" not in second.detail
+    assert isinstance(third, Refusal)
+    assert "no numbers" in third.detail
+
+
+def test_an_image_of_another_size_fails_alone(runtime: Runtime, rows: list[Row]):
+    odd = Row(image_3HW=np.zeros((3, 7, 7), dtype=np.uint8), served=rows[0].served)
+    good, bad = answer_rows(runtime, [rows[0], odd])
+    assert isinstance(good, Answer)
+    assert isinstance(bad, Refusal)

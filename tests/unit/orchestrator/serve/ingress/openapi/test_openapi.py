@@ -1,0 +1,323 @@
+"""The OpenAPI document: valid, complete, and every example as the application really answers."""
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from orchestrator.serve.engine_api import EngineBusyError, EngineUnavailableError, Refusal
+from orchestrator.serve.ingress.app import make_app
+from orchestrator.serve.ingress.openapi.document import make_document
+from orchestrator.serve.ingress.openapi.problems import KINDS
+from orchestrator.serve.ingress.paths import PATHS
+from orchestrator.store.tokens import Scope as TokenScope
+from ship.backbone import Backbone
+from tests.unit.orchestrator.serve.caller import PNG, TO_BOLTS, Caller
+from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
+from tests.unit.orchestrator.serve.ingress.middleware.test_auth import Known
+from tests.unit.ship.conftest import make_backbone
+
+DOCUMENT = make_document()
+OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
+ITEMS = [{"image": "cap", "task": "bolts", "version": 2, "key": "line 7"}, {"image": "cap", "task": "nuts"}]
+INFER = {
+    "id": "request 7",
+    "inputs": [
+        {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(PNG).decode()]}
+    ],
+}
+
+
+@pytest.fixture
+def call(backbone: Backbone) -> Caller:
+    return Caller(backbone)
+
+
+class Sent:
+    """A request that would be answered, until it is spoiled."""
+
+    def __init__(self, path: str, method: str) -> None:
+        self.template = path
+        self.method, self.path = method, path.format(task="bolts", version="2")
+        self.headers: dict[str, Any] = {}
+        self.content: bytes | None = None
+        self.known = Known()
+        if method == "post":
+            self.headers, self.content = self._body(PNG)
+
+    def with_image(self, content: bytes) -> None:
+        self.headers, self.content = self._body(content)
+
+    def with_json(self, value: Any) -> None:
+        if "batch" in self.path:
+            self.headers, self.content = _form(PNG, value)
+        else:
+            self.content = json.dumps(value).encode()
+
+    def _body(self, image: bytes) -> tuple[dict[str, Any], bytes]:
+        if self.path.startswith("/v2"):
+            body = {**INFER, "inputs": [{**INFER["inputs"][0], "data": [base64.b64encode(image).decode()]}]}
+            return {"Content-Type": "application/json"}, json.dumps(body).encode()
+        if "batch" in self.path:
+            return _form(image, {"items": ITEMS})
+        return {**TO_BOLTS, "Accept": "application/json"}, image
+
+    def send(self, call: Caller) -> httpx.Response:
+        if self.known.tokens is not None:
+            call.app = make_app(call.engine, make_backbone().info, tokens=self.known)
+        return call(self.method.upper(), self.path, content=self.content, headers=self.headers)
+
+
+def _form(image: bytes, document: Any) -> tuple[dict[str, Any], bytes]:
+    parts = [
+        ("request", (None, json.dumps(document), "application/json")),
+        ("cap", ("cap.png", image, "image/png")),
+    ]
+    request = httpx.Request("POST", "http://ship", files=parts)
+    return {"Content-Type": request.headers["content-type"]}, request.read()
+
+
+def _header(name: str, value: str) -> Callable[[Sent, FakeEngine], None]:
+    return lambda sent, _: sent.headers.update({name: value})
+
+
+def _task_missing(sent: Sent, _: FakeEngine) -> None:
+    sent.headers.pop("Ship-Task", None)
+    if "batch" in sent.path:
+        request = httpx.Request("POST", "http://ship", files={"cap": ("cap.png", PNG)})
+        sent.headers, sent.content = {"Content-Type": request.headers["content-type"]}, request.read()
+
+
+def _task_invalid(sent: Sent, _: FakeEngine) -> None:
+    if "Ship-Task" in sent.headers:
+        sent.headers["Ship-Task"] = "../bolts"
+    sent.path = sent.path.replace("/bolts", "/Bolts")
+
+
+def _version_invalid(sent: Sent, _: FakeEngine) -> None:
+    _task_missing_of_batch(sent)
+    sent.headers["Ship-Version"] = "new"
+    sent.path = sent.path.replace("/2", "/new")
+
+
+def _key_invalid(sent: Sent, _: FakeEngine) -> None:
+    _task_missing_of_batch(sent)
+    sent.headers["Ship-Key"] = ""
+
+
+def _ambiguous(sent: Sent, _: FakeEngine) -> None:
+    sent.headers = [*sent.headers.items(), ("Ship-Timeout", "1"), ("Ship-Timeout", "2")]
+
+
+def _task_missing_of_batch(sent: Sent) -> None:
+    """Headers of a batch count where images come alone."""
+    if "batch" in sent.path:
+        _task_missing(sent, FakeEngine())
+        sent.headers["Ship-Task"] = "bolts"
+
+
+def _content(content: bytes) -> Callable[[Sent, FakeEngine], None]:
+    return lambda sent, _: setattr(sent, "content", content)
+
+
+def _image(content: bytes) -> Callable[[Sent, FakeEngine], None]:
+    return lambda sent, _: sent.with_image(content)
+
+
+def _refuse(reason: str, detail: str) -> Callable[[Sent, FakeEngine], None]:
+    return lambda _, engine: setattr(engine, "refusal", Refusal(reason=reason, detail=detail))
+
+
+def _raise(error: Exception) -> Callable[[Sent, FakeEngine], None]:
+    return lambda _, engine: setattr(engine, "error", error)
+
+
+def _unknown(sent: Sent, engine: FakeEngine) -> None:
+    sent.path = sent.path.replace("/bolts", "/nuts")
+    if "Ship-Task" in sent.headers:
+        sent.headers["Ship-Task"] = "nuts"
+        if sent.path == "/v1/explain":
+            engine.refusal = Refusal(reason="unknown_task", detail="task 'nuts' is not in the catalog")
+
+
+def _other_version(sent: Sent, engine: FakeEngine) -> None:
+    sent.path = sent.path.replace("/versions/2", "/versions/7")
+    detail = "version 7 of task 'bolts' is not served; version 2 is"
+    engine.refusal = Refusal(reason="other_version", detail=detail)
+
+
+def _not_loaded(sent: Sent, engine: FakeEngine) -> None:
+    engine.refusal = Refusal(reason="not_loaded", detail="it is being loaded")
+    if sent.path.endswith("/ready"):
+        engine.state = replace(engine.state, version=None, canary=None, others=())
+        sent.path = sent.path.replace("/versions/2", "")
+
+
+def _late(sent: Sent, engine: FakeEngine) -> None:
+    engine.takes_s = 60.0
+    sent.headers["Ship-Timeout"] = "0.3"
+
+
+def _not_json(sent: Sent, _: FakeEngine) -> None:
+    sent.with_json({"items": [{**ITEMS[0], "threshold": 1}]})
+
+
+def _too_much(sent: Sent, _: FakeEngine) -> None:
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [5], "data": ["x"] * 5}
+    sent.with_json({"items": ITEMS * 5} if "batch" in sent.path else {"inputs": [tensor]})
+
+
+SPOILED: dict[str, Callable[[Sent, FakeEngine], None]] = {
+    "task-missing": _task_missing,
+    "task-invalid": _task_invalid,
+    "version-invalid": _version_invalid,
+    "key-invalid": _key_invalid,
+    "version-in-path": _header("Ship-Version", "3"),
+    "timeout-invalid": _header("Ship-Timeout", "soon"),
+    "header-ambiguous": _ambiguous,
+    "body-empty": _content(b""),
+    "form-invalid": _header("Content-Type", "multipart/form-data"),
+    "json-invalid": _not_json,
+    "binary-tensors": _header("Inference-Header-Content-Length", "7"),
+    "task-unknown": _unknown,
+    "version-not-served": _other_version,
+    "not-acceptable": _header("Accept", "text/html"),
+    "body-too-large": _content(bytes(300_001)),
+    "image-too-large": _image(draw_png(size=(41, 30))),
+    "batch-too-large": _too_much,
+    "content-type-unsupported": _header("Content-Type", "text/plain"),
+    "image-unsupported": _image(b"<svg/>"),
+    "image-corrupt": _image(PNG[:200]),
+    "busy": _raise(EngineBusyError("full")),
+    "failed": _refuse("failed", "the forward pass failed (RuntimeError)"),
+    "not-ready": _refuse("not_ready", "the catalog is being loaded"),
+    "task-not-loaded": _not_loaded,
+    "unavailable": _raise(EngineUnavailableError("dead")),
+    "late": _late,
+}
+
+
+def _with_token(scope: TokenScope | None, text: str | None = None) -> Callable[[Sent, FakeEngine], None]:
+    def spoil(sent: Sent, _: FakeEngine) -> None:
+        made = sent.known.make("line-1", scope or TokenScope(admin=True))
+        if scope is not None or text is not None:
+            sent.headers["Authorization"] = f"Bearer {text or made}"
+
+    return spoil
+
+
+SPOILED |= {
+    "token-missing": _with_token(None),
+    "token-invalid": _with_token(None, "ship_0000"),
+    "not-allowed": _with_token(TokenScope(predict=("line-1-*",))),
+}
+
+
+def _problems() -> list[tuple[str, str, str]]:
+    found = []
+    for path, method in OPERATIONS:
+        for status, response in DOCUMENT["paths"][path][method]["responses"].items():
+            if status != "200":
+                [content] = response["content"].values()
+                found += [(path, method, kind) for kind in content.get("examples", {})]
+    return found
+
+
+def check_schema(value: Any, schema: dict[str, Any]) -> None:
+    Draft202012Validator({**schema, "components": DOCUMENT["components"]}).validate(value)
+
+
+def shape_of(value: Any) -> Any:
+    """Keys and types; numbers are numbers."""
+    if isinstance(value, dict):
+        return {key: shape_of(found) for key, found in value.items()}
+    if isinstance(value, list):
+        return [shape_of(found) for found in value]
+    return "number" if type(value) in (int, float) else type(value).__name__
+
+
+def test_it_is_valid_and_served(call: Caller) -> None:
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+    reply = call("GET", "/openapi.json")
+    assert reply.json() == DOCUMENT
+
+
+def test_it_has_every_route_and_no_other(call: Caller) -> None:
+    found = {(route.path, method.lower()) for route in call.app.routes for method in route.methods - {"HEAD"}}
+    assert found == set(OPERATIONS)
+    assert {path for path, _ in OPERATIONS} == set(PATHS), "each is counted and logged under its name"
+
+
+def test_every_component_is_used() -> None:
+    text = json.dumps(DOCUMENT)
+    for kind in ("schemas", "parameters"):
+        for name in DOCUMENT["components"][kind]:
+            assert f'"#/components/{kind}/{name}"' in text, name
+    assert set(KINDS) == {kind for _, _, kind in _problems()}
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_answers_are_as_described(call: Caller, path: str, method: str) -> None:
+    reply = Sent(path, method).send(call)
+    assert reply.status_code == 200, reply.text
+    described = DOCUMENT["paths"][path][method]["responses"]["200"]
+    media_type = reply.headers["content-type"].partition(";")[0]
+    content = described["content"][media_type]
+    assert set(map(str.lower, described["headers"])) <= set(reply.headers)
+    if media_type != "application/json":
+        return
+    check_schema(reply.json(), content["schema"])
+    for example in content.get("examples", {}).values():
+        check_schema(example["value"], content["schema"])
+        assert shape_of(example["value"]) == shape_of(reply.json())
+
+
+def test_an_explanation_is_a_picture_if_that_is_wanted(call: Caller) -> None:
+    sent = Sent("/v1/explain", "post")
+    sent.headers["Accept"] = "image/png"
+    assert (
+        sent.send(call).headers["content-type"]
+        in (DOCUMENT["paths"]["/v1/explain"]["post"]["responses"]["200"]["content"])
+    )
+
+
+@pytest.mark.parametrize(("path", "method", "kind"), _problems())
+def test_problems_are_as_described(call: Caller, path: str, method: str, kind: str) -> None:
+    sent = Sent(path, method)
+    SPOILED[kind](sent, call.engine)
+    reply = sent.send(call)
+    status = KINDS[kind][0]
+    assert reply.status_code == status, reply.text
+    described = DOCUMENT["paths"][path][method]["responses"][str(status)]
+    [(media_type, content)] = described["content"].items()
+    assert reply.headers["content-type"] == media_type
+    example = content["examples"][kind]["value"]
+    for value in (reply.json(), example):
+        check_schema(value, content["schema"])
+    if media_type == "application/json":
+        assert reply.json()["error"].partition(":")[0] == example["error"].partition(":")[0]
+    else:
+        assert {**reply.json(), "detail": example["detail"]} == example
+    assert set(map(str.lower, described.get("headers", {}))) <= set(reply.headers)
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_it_says_who_needs_no_token(call: Caller, path: str, method: str) -> None:
+    sent = Sent(path, method)
+    sent.known.make("line-1", TokenScope(admin=True))
+    is_open = sent.send(call).status_code == 200
+    assert is_open == (DOCUMENT["paths"][path][method].get("security") == [])
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_examples_of_requests_are_as_described(path: str, method: str) -> None:
+    body = DOCUMENT["paths"][path][method].get("requestBody", {"content": {}})
+    for content in body["content"].values():
+        for example in content.get("examples", {}).values():
+            check_schema(example["value"], content["schema"])

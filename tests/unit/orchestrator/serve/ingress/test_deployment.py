@@ -1,0 +1,99 @@
+"""The ingress deployment's class without Ray: whom it lets in follows the tokens of the store."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from orchestrator.serve.ingress.deployment import Ingress
+from orchestrator.serve.options import Limits
+from orchestrator.store.objects.open import open_objects
+from orchestrator.store.prompt_store import PromptStore
+from orchestrator.store.token_changes import change_tokens, create_token, revoke_token
+from orchestrator.store.tokens import Scope
+from ship.backbone import Backbone
+from tests.unit.orchestrator.serve.factory import FakeEngine
+
+
+@dataclass
+class Handle:
+    """Of a deployment, as Ray Serve gives it: ``handle.method.remote(...)``."""
+
+    engine: FakeEngine
+
+    def __getattr__(self, name: str) -> Any:
+        return Remote(getattr(self.engine, name))
+
+
+@dataclass
+class Remote:
+    """A method of a deployment."""
+
+    method: Any
+
+    def remote(self, *args: Any) -> Any:
+        return self.method(*args)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PromptStore:
+    return PromptStore(open_objects(str(tmp_path)))
+
+
+@pytest.fixture
+def ingress(backbone: Backbone, tmp_path: Path, store: PromptStore) -> Iterator[Ingress]:
+    # An ingress waits a while for the first tokens.
+    change_tokens(store, lambda tokens: create_token(tokens, "ops", Scope(admin=True), now_s=0.0))
+    ingress = Ingress(Handle(FakeEngine()), backbone.to_arrays()[0], Limits(), str(tmp_path))
+    yield ingress
+    assert ingress._tokens is not None
+    ingress._tokens.stop()
+
+
+def get(ingress: Ingress, path: str, token: str | None = None) -> int:
+    """Status."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+
+    async def send() -> int:
+        transport = httpx.ASGITransport(ingress.__serve_build_asgi_app__())
+        async with httpx.AsyncClient(transport=transport, base_url="http://ship") as client:
+            return (await client.get(path, headers=headers)).status_code
+
+    return asyncio.run(send())
+
+
+def test_tokens_of_the_store_count_from_the_next_look_on(ingress: Ingress, store: PromptStore) -> None:
+    scope = Scope(predict=("bolts",))
+    text = change_tokens(store, lambda tokens: create_token(tokens, "plc", scope, now_s=0.0)).text
+    assert ingress._tokens is not None
+    ingress._tokens.step()
+    assert get(ingress, "/v1/tasks/bolts") == 401
+    assert get(ingress, "/v1/tasks/bolts", text) == 200
+    change_tokens(store, lambda tokens: revoke_token(tokens, "plc"))
+    ingress._tokens.step()
+    assert get(ingress, "/v1/tasks/bolts", text) == 401
+
+
+def test_whoever_started_it_needs_no_token_to_see_what_is_served(ingress: Ingress) -> None:
+    [state] = asyncio.run(ingress.tasks())
+    assert (state.task, state.version) == ("bolts", 2)
+
+
+def test_it_is_healthy_as_long_as_it_follows_the_tokens(ingress: Ingress) -> None:
+    ingress.check_health()
+    assert ingress._tokens is not None
+    ingress._tokens.stop()
+    # Joining ends with the test's time limit, not before the thread does.
+    ingress._tokens._thread.join()
+    with pytest.raises(RuntimeError, match="follows the tokens is dead"):
+        ingress.check_health()
+
+
+def test_without_access_control_nothing_is_followed(backbone: Backbone) -> None:
+    ingress = Ingress(Handle(FakeEngine()), backbone.to_arrays()[0], Limits(), None)
+    ingress.check_health()
+    assert get(ingress, "/v1/tasks/bolts") == 200

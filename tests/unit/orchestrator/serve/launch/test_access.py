@@ -1,0 +1,130 @@
+"""An endpoint that nobody may ask does not start; one that everybody may is warned of."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import ServeError, StoreError
+from orchestrator.serve.launch import endpoint
+from orchestrator.serve.launch.address import choose_port, is_loopback
+from orchestrator.serve.launch.endpoint import check_access, start
+from orchestrator.settings import Settings
+from orchestrator.store.objects.open import open_objects
+from orchestrator.store.prompt_store import PromptStore
+from orchestrator.store.token_changes import change_tokens, create_token, revoke_token
+from orchestrator.store.tokens import Scope
+from ship.backbone import Backbone
+from tests.console import run_ship
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PromptStore:
+    return PromptStore(open_objects(str(tmp_path)))
+
+
+def make(store: PromptStore, name: str, lifetime_s: float | None = None) -> None:
+    scope = Scope(predict=("*",))
+    change_tokens(
+        store, lambda tokens: create_token(tokens, name, scope, now_s=1000.0, lifetime_s=lifetime_s)
+    )
+
+
+def test_a_token_must_be_there(store: PromptStore) -> None:
+    with pytest.raises(ServeError, match=r"ship token create NAME --predict '\*'.* --no-auth"):
+        check_access(store, "127.0.0.1", auth=True)
+    make(store, "old", lifetime_s=1.0)
+    with pytest.raises(ServeError, match="no valid token"):
+        check_access(store, "127.0.0.1", auth=True)
+    make(store, "plc")
+    check_access(store, "127.0.0.1", auth=True)
+    change_tokens(store, lambda tokens: revoke_token(tokens, "plc"))
+    with pytest.raises(ServeError, match="no valid token"):
+        check_access(store, "127.0.0.1", auth=True)
+
+
+def test_damaged_tokens_are_told_before_anything_starts(store: PromptStore, tmp_path: Path) -> None:
+    open_objects(str(tmp_path)).put("tokens.json", b"{}")
+    with pytest.raises(StoreError, match="tokens: expected exactly the keys"):
+        check_access(store, "127.0.0.1", auth=True)
+    check_access(store, "127.0.0.1", auth=False)
+
+
+@pytest.mark.parametrize(("host", "num_warnings"), [("127.0.0.1", 0), ("0.0.0.0", 1), ("", 1)])
+def test_no_access_control_is_warned_of_beyond_loopback(
+    store: PromptStore, caplog: pytest.LogCaptureFixture, host: str, num_warnings: int
+) -> None:
+    check_access(store, host, auth=False)
+    assert len(caplog.records) == num_warnings
+    assert all("no access control" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("", False),
+        ("10.0.0.7", False),
+        ("plant.example", False),
+    ],
+)
+def test_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+def test_a_start_without_a_token_ends_before_ray_or_the_registry_is_touched(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def touch(*_: object) -> None:
+        raise AssertionError("nothing may be started")
+
+    for name in ("publish_first_catalog", "ray_session"):
+        monkeypatch.setattr(endpoint, name, touch)
+    settings = Settings.from_env({}, home=str(tmp_path))
+    with pytest.raises(ServeError, match="ship token create"):
+        start(settings, backbone=backbone, port=0)
+    with pytest.raises(AssertionError, match="nothing may be started"):
+        start(settings, backbone=backbone, port=0, auth=False)
+
+
+@pytest.mark.parametrize(("flags", "auth"), [([], True), (["--no-auth"], False)])
+def test_only_a_flag_turns_access_control_off(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], auth: bool
+) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(
+        "orchestrator.serve.launch.run.serve_forever", lambda settings, **options: asked.append(options)
+    )
+    assert run_ship(monkeypatch, "serve", *flags) == 0
+    assert [options["auth"] for options in asked] == [auth]
+
+
+def test_the_ingress_of_a_cluster_is_not_for_us_to_choose(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray.plant:6379")
+    assert run_ship(monkeypatch, "serve", "--haproxy") == 1
+    assert "RAY_SERVE_ENABLE_HA_PROXY=1 where that Ray is started" in capsys.readouterr().err
+
+
+def test_where_there_is_no_haproxy_it_is_said_before_anything_is_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("orchestrator.serve.launch.haproxy._is_installed", lambda: False)
+    assert run_ship(monkeypatch, "serve", "--haproxy") == 1
+    assert "there is no HAProxy on this machine" in capsys.readouterr().err
+
+
+def test_ship_serve_without_a_token_says_what_to_do(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("orchestrator.serve.launch.run.load_backbone", lambda spec: backbone)
+    port = str(choose_port("127.0.0.1"))
+    assert run_ship(monkeypatch, "--home", str(tmp_path), "serve", "--port", port) == 1
+    printed = capsys.readouterr().err
+    assert "ship token create NAME --predict '*'" in printed
+    assert "--no-auth" in printed

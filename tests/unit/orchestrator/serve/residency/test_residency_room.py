@@ -1,0 +1,266 @@
+"""A catalog larger than memory: what is asked for comes in, what is in use stays, and nobody else waits."""
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orchestrator.errors import StoreError
+from orchestrator.serve.engine_api import Ask, Refusal
+from orchestrator.serve.residency import residency as residency_module
+from orchestrator.serve.residency import slot_release
+from orchestrator.serve.residency.residency import ServedTask
+from orchestrator.store.catalog import Canary, Catalog
+from ship.errors import ArtifactError
+from tests.unit.orchestrator.serve.residency.prompt_pool import (
+    PATIENCE_S,
+    apply,
+    catalog,
+    entry,
+    find,
+    held,
+    in_memory,
+    make,
+)
+
+if TYPE_CHECKING:
+    import weakref
+
+    from ship.runtime.slots import Slot
+
+
+def test_what_does_not_fit_is_loaded_when_somebody_asks():
+    residency, load = make(2)
+    apply(residency, catalog(a=1, b=1, c=1, d=1))
+    assert in_memory(residency) == {"a", "b"}
+    assert residency.num_problems == 0, "they are there for the asking"
+    assert residency.stats().num_evictions == 0, "nothing goes for what nobody asked for"
+    assert find(residency, "c").digest == "c-1"
+    assert in_memory(residency) == {"b", "c"}
+    assert find(residency, "a").digest == "a-1"
+    assert in_memory(residency) == {"a", "c"}
+    assert residency.stats().num_evictions == 2
+    assert load.pool.used_bytes == residency.stats().resident_bytes == 2
+
+
+def test_a_full_memory_is_found_out_once_and_filled_when_tasks_leave():
+    residency, load = make(2)
+    apply(residency, catalog(a=1, b=1, c=1, d=1, e=1))
+    assert load.started == {"a-1": 1, "b-1": 1, "c-1": 1}
+    apply(residency, catalog(a=1, b=1, c=1, d=1, e=2))
+    assert sum(load.started.values()) == 3
+    apply(residency, catalog(d=1, e=2))
+    assert in_memory(residency) == {"d", "e"}
+
+
+def test_what_was_used_last_stays():
+    residency, _ = make(3)
+    apply(residency, catalog(a=1, b=1, c=1, d=1))
+    find(residency, "a")
+    residency.state("b")
+    find(residency, "d")
+    assert in_memory(residency) == {"a", "c", "d"}, "to look at how a task stands is no use of it"
+
+
+def test_pinned_champions_never_go_and_others_of_their_task_do():
+    residency, load = make(3, pinned=("line-*",))
+    entries = {
+        "line-1": entry("line-1", 1, others={2: "line-1-2"}, canary=Canary(version=2, share=0.5)),
+        "a": entry("a", 1),
+        "b": entry("b", 1),
+    }
+    apply(residency, Catalog(entries=entries))
+    find(residency, "line-1", version=2)
+    for task in ("a", "b", "a", "b"):
+        assert find(residency, task).version == 1
+    assert residency.state("line-1").version == 1
+    assert load.loads["line-1-1"] == 1
+    assert load.loads["line-1-2"] == 1
+    assert in_memory(residency) == {"line-1", "a", "b"}
+
+
+def test_a_pinned_champion_that_comes_later_makes_room():
+    residency, _ = make(1, pinned=("line-*",))
+    apply(residency, catalog(a=1))
+    apply(residency, catalog(**{"a": 1, "line-1": 1}))
+    assert in_memory(residency) == {"line-1"}
+    refusal = find(residency, "a")
+    assert (refusal.reason, "do not fit" in refusal.detail) == ("not_loaded", True)
+
+
+def test_a_swap_lets_others_go_but_not_the_version_that_answers():
+    residency, load = make(2)
+    apply(residency, catalog(a=1, b=1))
+    find(residency, "b")
+    apply(residency, catalog(a=2, b=1))
+    assert residency.state("a").version == 2
+    assert load.pool.used_bytes == 1
+    assert find(residency, "b").version == 1
+    assert residency.stats().num_swaps == 1
+
+
+def test_a_swap_without_room_for_both_keeps_the_old_version_and_says_so():
+    residency, load = make(1)
+    apply(residency, catalog(a=1))
+    apply(residency, catalog(a=2))
+    assert find(residency, "a").version == 1
+    assert "do not fit" in residency.state("a").problem
+    assert load.loads == {"a-1": 1}
+
+
+def test_an_old_version_that_gave_way_comes_back_while_its_successor_is_bad():
+    residency, load = make(1)
+    apply(residency, catalog(a=1, b=1))
+    load.errors["a-2"] = ArtifactError("changed")
+    apply(residency, catalog(a=2, b=1))
+    assert find(residency, "b").version == 1
+    assert residency.state("a").version is None
+    assert find(residency, "a").version == 1
+    assert residency.state("a").problem == "changed"
+
+
+def test_an_old_version_that_comes_back_by_its_number_does_not_stay_champion():
+    residency, load = make(2)
+    apply(residency, catalog(a=1, b=1, c=1))
+    for task in ("b", "c"):
+        find(residency, task)
+    promoted = entry("a", 2, others={1: "a-1"})
+    apply(residency, Catalog(entries={**catalog(b=1, c=1).entries, "a": promoted}))
+    assert load.loads["a-2"] == 0, "nobody asked for it, and there is no room"
+    assert find(residency, "a", version=1).version == 1
+    assert find(residency, "a").version == 1
+    apply(residency, Catalog(entries={**catalog(b=1, c=1).entries, "a": promoted}))
+    assert find(residency, "a").version == 2
+
+
+def test_a_prompt_in_use_lives_until_its_request_is_done(monkeypatch: pytest.MonkeyPatch):
+    residency, load = make(1)
+    apply(residency, catalog(a=1, b=1))
+    taken = [find(residency, "a")]
+    waiting = threading.Event()
+    wait = slot_release.wait_until_released
+
+    def note_and_wait(slot: "weakref.ref[Slot]") -> None:
+        assert slot() is not None
+        waiting.set()
+        wait(slot)
+
+    monkeypatch.setattr(residency_module, "wait_until_released", note_and_wait)
+    monkeypatch.setattr(slot_release, "RELEASE_WAIT_S", PATIENCE_S)
+
+    async def ask() -> ServedTask | Refusal:
+        found = asyncio.create_task(residency.find(Ask(task="b")))
+        assert await asyncio.to_thread(waiting.wait, PATIENCE_S)
+        assert not found.done()
+        assert taken[0].labels == ("a-1",)
+        assert load.pool.used_bytes == 1
+        taken.clear()
+        return await found
+
+    assert asyncio.run(ask()).digest == "b-1"
+
+
+def test_a_load_holds_up_only_its_own_task():
+    residency, load = make(2)
+    apply(residency, catalog(a=1, b=1, c=1))
+
+    async def ask() -> list[ServedTask | Refusal]:
+        with held(load, "c") as gate:
+            cold = [asyncio.create_task(residency.find(Ask(task="c"))) for _ in range(20)]
+            await asyncio.sleep(0)
+            for task in ("a", "b", "a"):
+                assert (await residency.find(Ask(task=task))).task == task
+            assert not any(found.done() for found in cold)
+            gate.set()
+            return await asyncio.gather(*cold)
+
+    assert {found.digest for found in asyncio.run(ask())} == {"c-1"}
+    assert load.loads["c-1"] == 1, "one load, however many ask"
+
+
+def test_who_waits_is_not_behind_what_is_loaded_in_advance():
+    residency, load = make(10)
+    with held(load, "a"):
+        residency.apply(catalog(a=1, b=1, c=1))
+        assert find(residency, "c").digest == "c-1"
+        assert load.started["b-1"] == 0, "its turn comes after a"
+    assert find(residency, "b").digest == "b-1"
+    assert load.started == {"a-1": 1, "b-1": 1, "c-1": 1}
+
+
+def test_who_asks_for_what_is_loaded_in_advance_gets_room_for_it():
+    residency, load = make(1)
+    apply(residency, catalog(a=1))
+    with held(load, "b") as gate:
+        residency.apply(catalog(a=1, b=1))
+        while not load.started["b-1"]:
+            pass
+
+        async def ask() -> ServedTask | Refusal:
+            found = asyncio.create_task(residency.find(Ask(task="b")))
+            await asyncio.sleep(0)
+            gate.set()
+            return await found
+
+        assert asyncio.run(ask()).digest == "b-1"
+    assert load.started["b-1"] == 1
+
+
+@pytest.mark.parametrize("limit", ["load_wait_s", "patience_s"])
+def test_patience_ends_before_the_load_and_the_load_goes_on(limit: str):
+    residency, load = make(10, load_wait_s=0.02 if limit == "load_wait_s" else PATIENCE_S)
+    patience_s = 0.02 if limit == "patience_s" else PATIENCE_S
+    with held(load, "a"):
+        residency.apply(catalog(a=1))
+        refusal = asyncio.run(residency.find(Ask(task="a"), patience_s))
+        assert (refusal.reason, "still being loaded" in refusal.detail) == ("not_loaded", True)
+    assert find(residency, "a").version == 1
+    assert load.started == {"a-1": 1}
+
+
+def test_a_request_that_is_cancelled_leaves_the_load_to_others():
+    residency, load = make(10)
+
+    async def ask() -> ServedTask | Refusal:
+        with held(load, "a") as gate:
+            residency.apply(catalog(a=1))
+            first, second = (asyncio.create_task(residency.find(Ask(task="a"))) for _ in range(2))
+            await asyncio.sleep(0.01)
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            gate.set()
+            return await second
+
+    assert asyncio.run(ask()).version == 1
+    assert load.started == {"a-1": 1}
+
+
+def test_everybody_who_waits_for_a_load_that_fails_is_told_why():
+    residency, load = make(10)
+    load.errors["a-1"] = StoreError("no route to host")
+
+    async def ask() -> list[ServedTask | Refusal]:
+        with held(load, "a") as gate:
+            residency.apply(catalog(a=1))
+            found = [asyncio.create_task(residency.find(Ask(task="a"))) for _ in range(5)]
+            await asyncio.sleep(0.01)
+            gate.set()
+            return await asyncio.gather(*found)
+
+    assert all("no route to host" in refusal.detail for refusal in asyncio.run(ask()))
+    assert load.started == {"a-1": 1}
+
+
+def test_a_task_that_left_the_catalog_while_it_was_loaded_is_not_kept():
+    residency, load = make(10)
+    with held(load, "a"):
+        residency.apply(catalog(a=1))
+        while not load.started["a-1"]:
+            pass
+        residency.apply(catalog(b=1))
+    assert find(residency, "b").version == 1
+    # The load of a has one thread with b's, and was before it.
+    assert load.loads["a-1"] == 1
+    assert residency.stats().num_resident == 1
+    assert load.pool.used_bytes == 1

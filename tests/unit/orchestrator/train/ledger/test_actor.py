@@ -1,0 +1,88 @@
+"""The driver's end of the ledger's actor, with Ray replaced by plain calls; the actor itself needs a Ray."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestrator.train.ledger import actor as ray_ledger
+from orchestrator.train.ledger.actor import RayLedger
+from orchestrator.train.ledger.grants import LedgerPolicy
+from orchestrator.train.ledger.ledger import Ledger
+from tests.unit.orchestrator.train.fakes import Clock, Spec
+
+
+class Actor:
+    """Answers as ``LedgerActor`` does, and keeps what it was asked and what it said."""
+
+    def __init__(self) -> None:
+        self.ledger: Ledger | None = None
+        self.asked: list[int | None] = []
+        self.num_sent: list[int] = []
+        self.load, self.poll = (SimpleNamespace(remote=call) for call in (self._load, self._poll))
+
+    def _load(self, specs: Any, policy: Any, earlier: Any, num_lost: int) -> Callable[[], None]:
+        self.ledger = Ledger(specs, policy, Clock(), earlier, num_lost)
+        return lambda: None
+
+    def _poll(self, since: int | None) -> Callable[[], Any]:
+        self.asked.append(since)
+        if self.ledger is None:
+            return lambda: ray_ledger._BLANK
+        events, following = self.ledger.read(since or 0)
+        snapshot = self.ledger.snapshot(since)
+        self.num_sent.append(len(snapshot.tasks))
+        return lambda: (events, following, snapshot)
+
+
+@pytest.fixture
+def actor(monkeypatch: pytest.MonkeyPatch) -> Actor:
+    actor = Actor()
+    made = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: actor))
+    ray = SimpleNamespace(
+        get=lambda answer: answer(),
+        remote=lambda _: made,
+        get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "0" * 56),
+    )
+    monkeypatch.setattr(ray_ledger, "ray", ray)
+    return actor
+
+
+def test_while_nothing_happens_no_task_is_told_of_twice(actor: Actor) -> None:
+    driver = RayLedger("run", [Spec(name) for name in "abc"], LedgerPolicy())
+
+    seen = [driver.poll() for _ in range(3)]
+    assert actor.ledger is not None
+    actor.ledger.lease("w")
+    events, last = driver.poll()
+
+    assert actor.num_sent == [3, 0, 0, 1]
+    assert all(not events and snapshot.counts() == {"pending": 3} for events, snapshot in seen)
+    assert [event.kind for event in events] == ["leased"]
+    assert last.counts() == {"pending": 2, "leased": 1}
+
+
+def test_a_ledger_that_was_lost_is_filled_with_what_was_seen_last(actor: Actor) -> None:
+    driver = RayLedger("run", [Spec(name) for name in "abc"], LedgerPolicy())
+    assert actor.ledger is not None
+    actor.ledger.lease("w")
+    driver.poll()
+    actor.ledger = None
+
+    _, snapshot = driver.poll()
+
+    assert snapshot.counts() == {"pending": 2, "leased": 1}
+    assert actor.asked[-1] is None, "all tasks are asked for again"
+
+
+def test_the_processes_of_ledger_and_controller_do_without_torch() -> None:
+    code = (
+        "import sys, orchestrator.train.ledger.actor, orchestrator.train.pool.crashes;"
+        "import orchestrator.planning.spec;"
+        "print([m for m in ('torch', 'timm', 'sklearn', 'mlflow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]", "they would take seconds longer to start, and 300 MiB more"

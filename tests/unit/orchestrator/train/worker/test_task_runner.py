@@ -1,0 +1,250 @@
+"""The real runner on a tiny backbone, drawn pictures and a store in a folder."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from orchestrator.errors import StoreError, StoreFull
+from orchestrator.planning.plan import TaskSpec
+from orchestrator.store.objects.open import open_objects
+from orchestrator.store.prompt_store import PromptStore
+from orchestrator.train.worker.data_cache import DataCache
+from orchestrator.train.worker.loop import LeaseLost
+from orchestrator.train.worker.task_runner import TuneTask
+from ship.backbone import Backbone
+from ship.data import DataSource, fingerprint_data
+from ship.errors import DataError
+from ship.settings.config import TuneConfig
+from ship.settings.search_config import SearchConfig
+from ship.tuning.tuner import Tuner
+from tests.unit.ship.conftest import make_backbone
+
+NUM_EPOCHS = 12
+KEY = f"{1:064x}"
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return make_backbone()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> DataSource:
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    for label, level in (("dark", 60), ("light", 190)):
+        (folder / label).mkdir()
+        for number in range(10):
+            pixels = (random.normal(level, 20, (32, 32, 3))).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{number}.png")
+    return DataSource(path=str(folder))
+
+
+@pytest.fixture
+def spec(source: DataSource) -> TaskSpec:
+    config = TuneConfig(epochs=NUM_EPOCHS, num_independent=2, num_shared=2, num_attribute=2, top_k=4)
+    return TaskSpec(
+        name="shade",
+        key=KEY,
+        source=source,
+        config=config,
+        data_fingerprint=fingerprint_data(source),
+        num_images=16,
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PromptStore:
+    return PromptStore(open_objects(str(tmp_path / "store")))
+
+
+class Hooks:
+    """Notes the epochs; does something at one of them, or when it is asked about the lease."""
+
+    def __init__(
+        self, at_epoch: Mapping[int, Exception] | None = None, on_check: Callable[[], None] = lambda: None
+    ) -> None:
+        self.at_epoch = at_epoch or {}
+        self.on_check = on_check
+        self.reports: list[Mapping[str, Any]] = []
+        self.num_started = 0
+
+    def epoch(self, report: Mapping[str, Any]) -> None:
+        self.reports.append(report)
+        if report["epoch"] in self.at_epoch:
+            raise self.at_epoch[report["epoch"]]
+
+    def started(self) -> None:
+        self.num_started += 1
+
+    def check(self) -> None:
+        self.on_check()
+
+    @property
+    def epochs(self) -> list[int]:
+        return [report["epoch"] for report in self.reports]
+
+
+def test_publishes_once_and_then_finds_it_published(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec
+) -> None:
+    run, hooks = TuneTask(Tuner(backbone), store), Hooks()
+    outcome = run(spec, hooks)
+    assert hooks.epochs == list(range(1, NUM_EPOCHS + 1))
+    assert hooks.num_started == 1
+    assert set(hooks.reports[0]) == {
+        *("epoch", "num_epochs", "loss", "matching_loss", "train_accuracy", "val_accuracy", "val_loss", "lr")
+    }
+    assert json.dumps(hooks.reports[0])
+    assert outcome.created
+    assert outcome.metrics["epochs"] == NUM_EPOCHS
+    publication = store.published("shade", KEY)
+    assert publication is not None
+    assert (publication.digest, publication.uri) == (outcome.digest, outcome.uri)
+    assert store.load_snapshot("shade", KEY) is None
+
+    again = Hooks()
+    repeated = run(spec, again)
+    assert again.epochs == []
+    assert not repeated.created
+    assert (repeated.digest, repeated.metrics) == (outcome.digest, outcome.metrics)
+
+
+def test_goes_on_from_the_snapshot_of_a_worker_that_died(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec
+) -> None:
+    with pytest.raises(LeaseLost):
+        TuneTask(Tuner(backbone), store)(spec, Hooks({11: LeaseLost()}))
+    assert store.load_snapshot("shade", KEY) is not None
+    hooks = Hooks()
+    outcome = TuneTask(Tuner(backbone), store)(spec, hooks)
+    assert hooks.epochs == [11, 12]
+    assert outcome.metrics["epochs"] == NUM_EPOCHS
+    assert store.load_snapshot("shade", KEY) is None
+
+
+def test_starts_over_from_a_snapshot_that_is_of_no_use(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec
+) -> None:
+    store.save_snapshot("shade", KEY, b"not a snapshot")
+    hooks = Hooks()
+    TuneTask(Tuner(backbone), store)(spec, hooks)
+    assert hooks.epochs[0] == 1
+    assert store.load_snapshot("shade", KEY) is None
+
+
+def test_a_lease_lost_before_publishing_publishes_nothing(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec
+) -> None:
+    def lose_at_the_end() -> None:
+        if len(hooks.reports) == NUM_EPOCHS:
+            raise LeaseLost
+
+    hooks = Hooks(on_check=lose_at_the_end)
+    with pytest.raises(LeaseLost):
+        TuneTask(Tuner(backbone), store)(spec, hooks)
+    assert store.published("shade", KEY) is None
+
+
+def test_a_snapshot_that_waited_until_the_lease_was_lost_is_not_written(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[bytes] = []
+    monkeypatch.setattr(store, "save_snapshot", lambda task, key, data: saved.append(data))
+
+    def lose_meanwhile() -> None:
+        if threading.current_thread().name.startswith("ship-snapshot"):
+            raise LeaseLost("shade")
+
+    with pytest.raises(LeaseLost):
+        TuneTask(Tuner(backbone), store)(spec, Hooks(on_check=lose_meanwhile))
+    assert saved == []
+
+
+def test_snapshots_that_cannot_be_written_do_not_stop_the_tuning(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(task: str, key: str, data: bytes) -> None:
+        raise StoreError("read-only")
+
+    monkeypatch.setattr(store, "save_snapshot", refuse)
+    assert TuneTask(Tuner(backbone), store)(spec, Hooks()).created
+
+
+def test_a_store_that_has_no_room_for_a_snapshot_ends_the_tuning(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(task: str, key: str, data: bytes) -> None:
+        raise StoreFull("quota reached")
+
+    monkeypatch.setattr(store, "save_snapshot", refuse)
+    with pytest.raises(StoreFull):
+        TuneTask(Tuner(backbone), store)(spec, Hooks())
+    assert store.published("shade", KEY) is None
+
+
+def test_a_search_comes_first_and_is_not_made_again_after_a_snapshot(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ship.tuning.search._MIN_STEPS", 4)
+    search = SearchConfig(learning_rate=(0.001, 0.02))
+    spec = replace(spec, search=search)
+    num_checks: list[int] = []
+    first = Hooks(at_epoch={11: LeaseLost()}, on_check=lambda: num_checks.append(1))
+    with pytest.raises(LeaseLost):
+        TuneTask(Tuner(backbone), store)(spec, first)
+    # Two candidates, three folds, half of the epochs each; then one snapshot of the tuning, which is
+    # put and written.
+    assert len(num_checks) == 2 * 3 * NUM_EPOCHS // 2 + 2
+
+    again = Hooks()
+    outcome = TuneTask(Tuner(backbone), store)(spec, again)
+
+    assert again.epochs == [11, 12]
+    card = json.loads(store.fetch(outcome.digest)["prompt.json"])
+    assert card["config"]["learning_rate"] in search.learning_rate
+    assert card["config"]["epochs"] == NUM_EPOCHS
+
+
+def test_the_record_says_what_was_tried(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ship.tuning.search._MIN_STEPS", 4)
+    spec = replace(spec, search=SearchConfig(num_independent=(1, 3)))
+    outcome = TuneTask(Tuner(backbone), store)(spec, Hooks())
+
+    trials = json.loads(store.fetch(outcome.digest)["record.json"])["search"]
+    assert [trial["settings"] for trial in trials] == [{"num_independent": 1}, {"num_independent": 3}]
+    best = min(trials, key=lambda trial: trial["val_loss"])
+    card = json.loads(store.fetch(outcome.digest)["prompt.json"])
+    assert card["config"]["num_independent"] == best["settings"]["num_independent"]
+
+
+def test_data_that_changed_after_the_plan_is_refused(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec
+) -> None:
+    other = TaskSpec(**{**vars(spec), "data_fingerprint": "0" * 64})
+    with pytest.raises(DataError, match="changed after the tasks were planned"):
+        TuneTask(Tuner(backbone), store)(other, Hooks())
+
+
+def test_a_second_task_of_the_same_data_does_not_read_it_again(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(spec.source.path, copy)
+    source = DataSource(path=str(copy))
+    spec = replace(spec, source=source, data_fingerprint=fingerprint_data(source))
+    cache = DataCache(tmp_path / "cache", 1 << 30)
+    TuneTask(Tuner(backbone), store, cache)(spec, Hooks())
+    shutil.rmtree(copy)
+    other = replace(spec, name="again", key=f"{2:064x}")
+    assert TuneTask(Tuner(backbone), store, cache)(other, Hooks()).created

@@ -1,0 +1,196 @@
+"""An artifact comes back as it was saved, and anything else is refused with what and why."""
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from ship.artifact.files import FILES, digest_of, insert_verified, load, save, unpack
+from ship.artifact.making import make_artifact
+from ship.backbone import Backbone
+from ship.data import TaskData
+from ship.errors import ArtifactError, PromptTooLargeError
+from ship.runtime.runtime import Runtime
+from ship.settings.config import TuneConfig
+from ship.tuning.tune import tune
+from tests.unit.ship.conftest import make_backbone
+
+Files = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def files(backbone: Backbone, data: TaskData) -> Files:
+    config = TuneConfig(
+        epochs=2, num_independent=3, num_shared=2, num_attribute=4, num_prototypes=8, threshold=0.9
+    )
+    result = tune(backbone, data, config)
+    return make_artifact("bottle-caps", "a" * 64, backbone, data, result)
+
+
+def restamp(files: Files, **changed: bytes) -> Files:
+    """Files whose card names the changed content's digests: what an attacker with the format would write."""
+    files = {**files, **{name.replace("__", "."): content for name, content in changed.items()}}
+    card = json.loads(files["prompt.json"])
+    card["files"] = {
+        name: {"sha256": hashlib.sha256(files[name]).hexdigest(), "bytes": len(files[name])}
+        for name in FILES
+        if name != "prompt.json"
+    }
+    return {**files, "prompt.json": json.dumps(card).encode()}
+
+
+def with_card(files: Files, change: Callable[[dict], None]) -> Files:
+    card = json.loads(files["prompt.json"])
+    change(card)
+    return {**files, "prompt.json": json.dumps(card).encode()}
+
+
+def with_tensors(files: Files, change: Callable[[dict], None]) -> Files:
+    tensors = load_tensors(files["prompt.safetensors"])
+    change(tensors)
+    return restamp(files, prompt__safetensors=save_tensors(tensors))
+
+
+def test_what_is_loaded_answers_as_what_was_tuned(
+    files: Files, backbone: Backbone, data: TaskData, tmp_path: Path
+) -> None:
+    digest = save(tmp_path / "artifact", files)
+    loaded = load(tmp_path / "artifact")
+    assert loaded.digest == digest == digest_of(files)
+    assert loaded.card.labels == data.labels
+    assert {path.name for path in (tmp_path / "artifact").iterdir()} == set(FILES)
+    runtime = Runtime(backbone)
+    slot = insert_verified(runtime, loaded)
+    logits = torch.stack(runtime.infer(data.test.images_B3HW, [slot] * len(data.test.labels_B)))
+    accuracy = float((logits.argmax(1) == data.test.labels_B).double().mean())
+    assert accuracy == pytest.approx(loaded.card.metrics["accuracy"])
+
+
+def test_the_card_records_what_people_ask_for(files: Files) -> None:
+    card, record = json.loads(files["prompt.json"]), json.loads(files["record.json"])
+    assert {"accuracy", "accuracy_low", "accuracy_high", "probe_accuracy", "num_train"} <= set(
+        card["metrics"]
+    )
+    assert len(record["history"]) == 2
+    assert torch.tensor(record["affinity"]).shape == (4, 4)
+    assert torch.tensor(record["confusion"]).sum() == 18
+    assert "bottle-caps" in files["README.md"].decode()
+
+
+TWICE = b'{"gate":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"gate":{}}'
+
+
+def write_nan(tensors: dict) -> None:
+    tensors["shared"][0, 0] = float("nan")
+
+
+HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
+    "bit flip": (
+        lambda f: {**f, "prompt.safetensors": f["prompt.safetensors"][:-1] + b"\x55"},
+        "it was changed",
+    ),
+    "truncated": (lambda f: restamp(f, prompt__safetensors=f["prompt.safetensors"][:-9]), "safetensors"),
+    "trailing bytes": (
+        lambda f: restamp(f, prompt__safetensors=f["prompt.safetensors"] + b"x"),
+        "safetensors",
+    ),
+    "empty": (lambda f: restamp(f, prompt__safetensors=b""), "header claims"),
+    "pickle renamed": (
+        lambda f: restamp(f, prompt__safetensors=b"\x80\x04\x95" + b"." * 50),
+        "header claims",
+    ),
+    "300,000-entry header": (
+        lambda f: restamp(f, prompt__safetensors=struct.pack("<Q", 20_000_000) + b" " * 20_000_000),
+        "header claims",
+    ),
+    "duplicate tensor": (
+        lambda f: restamp(
+            f,
+            prompt__safetensors=struct.pack("<Q", len(TWICE)) + TWICE,
+        ),
+        "stands twice",
+    ),
+    "NaN": (lambda f: with_tensors(f, write_nan), "NaN or infinity"),
+    "extra tensor": (lambda f: with_tensors(f, lambda t: t.update(x=torch.zeros(1))), "unknown tensor 'x'"),
+    "missing tensor": (lambda f: with_tensors(f, lambda t: t.pop("shared")), "missing tensor 'shared'"),
+    "no prototypes": (lambda f: with_tensors(f, lambda t: t.pop("prototypes")), "prototypes"),
+    "wrong shape": (
+        lambda f: with_tensors(f, lambda t: t.update(shared=torch.zeros(3, 32))),
+        "shared: expected",
+    ),
+    "wrong type": (
+        lambda f: with_tensors(f, lambda t: t.update(shared=t["shared"].half())),
+        "expected torch.float32",
+    ),
+    "unknown key": (lambda f: with_card(f, lambda c: c.update(extra=1)), "unknown key 'extra'"),
+    "missing key": (lambda f: with_card(f, lambda c: c.pop("labels")), "missing key 'labels'"),
+    "newer schema": (lambda f: with_card(f, lambda c: c.update(schema=2)), "schema: expected 1"),
+    "other method": (lambda f: with_card(f, lambda c: c.update(method="vpt")), "method: expected"),
+    "labels twice": (lambda f: with_card(f, lambda c: c.update(labels=["a", "a", "b"])), "labels: expected"),
+    "labels no list": (lambda f: with_card(f, lambda c: c.update(labels=3)), "labels: expected"),
+    "unknown setting": (lambda f: with_card(f, lambda c: c["config"].update(foo=1)), "unknown setting"),
+    "levels out of range": (lambda f: with_card(f, lambda c: c.update(level_starts=[0, 9])), "level_starts"),
+    "levels no numbers": (lambda f: with_card(f, lambda c: c.update(level_starts=["0"])), "level_starts"),
+    "NaN in JSON": (
+        lambda f: {**f, "prompt.json": f["prompt.json"].replace(b'"accuracy":', b'"x": NaN, "accuracy":')},
+        "NaN is no number",
+    ),
+    "deep JSON": (lambda f: {**f, "prompt.json": b"[" * 100_000}, "prompt.json"),
+    "no JSON": (lambda f: {**f, "prompt.json": b"\xff\xfe"}, "prompt.json"),
+    "extra file": (lambda f: {**f, "run.py": b""}, "run.py: unknown file"),
+    "missing file": (lambda f: {k: v for k, v in f.items() if k != "record.json"}, "record.json: missing"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_not_sound_is_refused(files: Files, name: str) -> None:
+    tamper, what = HOSTILE[name]
+    with pytest.raises(ArtifactError, match=what):
+        unpack(tamper(files))
+
+
+def test_another_digest_than_the_expected_one_is_refused(files: Files) -> None:
+    with pytest.raises(ArtifactError, match="expected sha256 bbbb"):
+        unpack(files, digest="b" * 64)
+
+
+def test_a_prompt_of_another_backbone_is_refused(files: Files) -> None:
+    with pytest.raises(ArtifactError, match="belongs to backbone 'tiny'"):
+        insert_verified(Runtime(make_backbone(seed=1)), unpack(files))
+
+
+def test_a_prompt_that_answers_the_probe_otherwise_is_refused(files: Files, backbone: Backbone) -> None:
+    swapped = with_tensors(files, lambda t: t.update({"head.bias": t["head.bias"] + 1.0}))
+    with pytest.raises(ArtifactError, match="scores for the probe image are off"):
+        insert_verified(Runtime(backbone), unpack(swapped))
+
+
+def test_room_is_made_for_what_can_fit_and_for_nothing_else(files: Files, backbone: Backbone) -> None:
+    num_bytes = insert_verified(Runtime(backbone), unpack(files)).num_bytes
+    padding_bytes = 4 * backbone.info.width
+    runtime = Runtime(backbone, capacity_bytes=num_bytes + padding_bytes)
+    held = [insert_verified(runtime, unpack(files))]
+    lacking: list[int] = []
+
+    def make_room(lacking_bytes: int) -> bool:
+        lacking.append(lacking_bytes)
+        has_gone = bool(held)
+        held.clear()
+        return has_gone
+
+    held.append(insert_verified(runtime, unpack(files), make_room))
+    assert lacking == [num_bytes]
+    with pytest.raises(PromptTooLargeError):
+        insert_verified(Runtime(backbone, capacity_bytes=num_bytes), unpack(files), make_room)
+    assert (len(lacking), len(held)) == (1, 1)
+
+
+def test_a_folder_that_is_no_artifact_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="not an artifact"):
+        load(tmp_path)

@@ -1,0 +1,303 @@
+"""Rows of a mixed batch equal rows served alone, and both equal the plain forward pass."""
+
+import gc
+import pickle
+import shutil
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from ship.artifact.files import probe_image
+from ship.backbone import Backbone
+from ship.errors import ConfigError, PromptTooLargeError, SlotsFullError
+from ship.method.model import forward
+from ship.method.prompts import Prompt
+from ship.runtime.baking import bake
+from ship.runtime.runtime import Runtime
+from ship.runtime.slots import Slot
+from ship.settings.config import TuneConfig
+
+# Padded and batched matrix products add in another order.
+TOLERANCE = 1e-5
+
+
+def make_prompt(seed: int, level_starts: list[int], num_classes: int, **settings: object) -> Prompt:
+    generator = torch.Generator().manual_seed(seed)
+    config = TuneConfig(**{"num_independent": 3, "num_shared": 2, "num_attribute": 4, **settings})
+    prototypes = torch.randn(7, 32, generator=generator)
+    prompt = Prompt(
+        config, level_starts=level_starts, depth=4, prototypes_RD=prototypes, num_classes=num_classes
+    )
+    prompt.initialise(generator)
+    with torch.no_grad():
+        prompt.gate.copy_(torch.rand(4, generator=generator) * 0.5)
+        # Xavier over these small shapes is faint; a prompt that hardly acts would prove little.
+        for tensor in (prompt.independent, prompt.shared, prompt.attribute):
+            tensor.copy_(torch.randn(tensor.shape, generator=generator))
+    return prompt.requires_grad_(False)
+
+
+PROMPTS = {
+    "three levels": make_prompt(1, [0, 1, 3], 3),
+    "every layer a level": make_prompt(2, [0, 1, 2, 3], 5, num_independent=6),
+    "two levels": make_prompt(3, [0, 2], 2),
+    "one level": make_prompt(4, [0], 4),
+    "no independent": make_prompt(5, [0, 1, 2], 3, num_independent=0),
+    "attribute only": make_prompt(6, [0, 2, 3], 3, num_independent=0, num_shared=0),
+    "no prompt tokens": make_prompt(7, [0, 2], 6, num_independent=0, num_shared=0, num_attribute=0),
+    "other attribute count": make_prompt(8, [0, 1, 3], 2, num_attribute=9, num_shared=0),
+}
+
+
+@pytest.fixture(scope="module")
+def runtime(backbone: Backbone) -> Runtime:
+    return Runtime(backbone, capacity_bytes=4 << 20)
+
+
+@pytest.fixture(scope="module")
+def slots(runtime: Runtime) -> dict[str, Slot]:
+    return {name: runtime.insert(prompt) for name, prompt in PROMPTS.items()}
+
+
+def plain(backbone: Backbone, prompt: Prompt, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return forward(backbone, prompt, backbone.normalise(images)).logits_BC
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_baked_answers_equal_the_plain_forward_pass(
+    backbone: Backbone, runtime: Runtime, slots: dict[str, Slot], images: Tensor, name: str
+) -> None:
+    found = runtime.infer(images, [slots[name]] * len(images))
+    expected = plain(backbone, PROMPTS[name], images)
+    torch.testing.assert_close(torch.stack(found), expected, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_prompts_change_the_answers(backbone: Backbone, images: Tensor) -> None:
+    prompt = PROMPTS["three levels"]
+    with torch.no_grad():
+        bare = prompt.head(backbone.vit(backbone.normalise(images)))
+    assert float((plain(backbone, prompt, images) - bare).abs().max()) > 0.05
+
+
+def test_rows_of_a_mixed_batch_equal_rows_served_alone(
+    runtime: Runtime, slots: dict[str, Slot], images: Tensor
+) -> None:
+    names = list(PROMPTS) * 2
+    rows = images[torch.arange(len(names)) % len(images)]
+    mixed = runtime.infer(rows, [slots[name] for name in names])
+    for row, name in enumerate(names):
+        alone = runtime.infer(rows[row : row + 1], [slots[name]])[0]
+        torch.testing.assert_close(mixed[row], alone, atol=TOLERANCE, rtol=TOLERANCE)
+        assert mixed[row].shape == (PROMPTS[name].num_classes,)
+
+
+def test_empty_and_unequal_batches(runtime: Runtime) -> None:
+    image = probe_image(runtime.backbone.image_size)
+    assert runtime.infer(image[:0], []) == []
+    with pytest.raises(ValueError, match="a slot for each of 1 images"):
+        runtime.infer(image, [])
+
+
+@pytest.mark.parametrize("compile_mode", [None, "default"])
+def test_rows_may_share_images(
+    backbone: Backbone, images: Tensor, compile_mode: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    runtime = Runtime(backbone, capacity_bytes=4 << 20, compile_mode=compile_mode)
+    first, second = (runtime.insert(PROMPTS[name]) for name in ("three levels", "two levels"))
+    slots, image_of_row = [first, second, first, second, first], [1, 1, 0, 0, 0]
+    expected = runtime.infer(images[torch.tensor(image_of_row)], slots)
+    for found, wanted in zip(runtime.infer(images[:2], slots, image_of_row), expected, strict=True):
+        torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=0)
+    with pytest.raises(ValueError, match="among 2 images"):
+        runtime.infer(images[:2], [first], [2])
+
+
+@pytest.mark.parametrize("level_starts", [[1, 2], [0, 2, 2], [0, 4], [0, 3, 1]])
+def test_level_starts_that_cannot_be_are_refused(level_starts: list[int]) -> None:
+    with pytest.raises(ConfigError, match="rising layer numbers"):
+        make_prompt(0, level_starts, 2)
+
+
+def test_attribute_groups_belong_to_the_last_levels_after_layer_0() -> None:
+    groups = {name: PROMPTS[name].attribute.shape[0] for name in PROMPTS}
+    assert groups["every layer a level"] == 2
+    assert groups["two levels"] == 1
+    assert groups["one level"] == 0
+    entering = [PROMPTS["every layer a level"].attribute_group_at(layer) for layer in range(4)]
+    assert entering == [None, None, 0, 1]
+
+
+def test_a_lower_precision_stays_near_float32(backbone: Backbone, images: Tensor) -> None:
+    names = [name for name in PROMPTS for _ in images]
+    rows = images.repeat(len(PROMPTS), 1, 1, 1)
+    expected = torch.cat([plain(backbone, PROMPTS[name], images).flatten() for name in PROMPTS])
+    # Eight and eleven bits of mantissa through four blocks; scores are of size one.
+    for dtype, tolerance in ((torch.bfloat16, 0.1), (torch.float16, 0.02)):
+        runtime = Runtime(backbone, dtype=dtype, capacity_bytes=4 << 20)
+        slots = {name: runtime.insert(prompt) for name, prompt in PROMPTS.items()}
+        found = torch.cat(runtime.infer(rows, [slots[name] for name in names]))
+        assert float((found - expected).abs().max()) < tolerance, dtype
+
+
+class CountingBackend:
+    """A compiler that changes nothing, and counts what it is given."""
+
+    def __init__(self) -> None:
+        self.num_graphs = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+        self.num_graphs += 1
+        return graph.forward
+
+
+def make_compiled_runtime(backbone: Backbone, monkeypatch: pytest.MonkeyPatch, backend: object) -> Runtime:
+    compile_as_usual = torch.compile
+
+    def with_backend(function: object, *, mode: str, **options: object) -> object:
+        return compile_as_usual(function, backend=backend, **options)
+
+    monkeypatch.setattr(torch, "compile", with_backend)
+    return Runtime(backbone, capacity_bytes=4 << 20, compile_mode="default")
+
+
+def test_compiled_blocks_answer_as_eager_ones_and_are_few(
+    backbone: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = CountingBackend()
+    runtime = make_compiled_runtime(backbone, monkeypatch, backend)
+    slots = {name: runtime.insert(prompt) for name, prompt in PROMPTS.items()}
+    names = list(PROMPTS)
+
+    def check(first: int) -> None:
+        for num_rows in (1, 2, 3, 5):
+            chosen = [names[(first + row) % len(names)] for row in range(num_rows)]
+            found = runtime.infer(images[:num_rows], [slots[name] for name in chosen])
+            assert len(found) == num_rows
+            for row, name in enumerate(chosen):
+                expected = plain(backbone, PROMPTS[name], images[row : row + 1])[0]
+                torch.testing.assert_close(found[row], expected, atol=TOLERANCE, rtol=TOLERANCE)
+
+    for first in (0, 3, 5):
+        check(first)
+    num_graphs = backend.num_graphs
+    # Four batch sizes (1, 2, 4, 8), by what a layer has: attribute tokens of three counts or none, no prompt
+    # at all, CLS logits or not, the last block.
+    assert 0 < num_graphs <= 4 * 5 * 3
+    for first in (0, 3, 5):
+        check(first)
+    assert backend.num_graphs == num_graphs, "shapes that were met are not compiled again"
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
+@pytest.mark.filterwarnings("ignore")  # of torch's own compiler, about itself
+def test_the_real_compiler_answers_the_same(backbone: Backbone, images: Tensor) -> None:
+    runtime = Runtime(backbone, capacity_bytes=4 << 20, compile_mode="default")
+    slot = runtime.insert(PROMPTS["two levels"])
+    runtime.warm_up(slot, max_rows=1)
+    found = runtime.infer(images[:1], [slot])
+    torch.testing.assert_close(
+        found[0], plain(backbone, PROMPTS["two levels"], images[:1])[0], atol=TOLERANCE, rtol=TOLERANCE
+    )
+
+
+def test_rows_return_to_the_pool_when_a_slot_is_let_go(backbone: Backbone) -> None:
+    runtime = Runtime(backbone, capacity_bytes=4 << 20)
+    held = runtime.insert(PROMPTS["three levels"])
+    assert runtime.used_bytes == held.num_bytes
+    other = runtime.insert(PROMPTS["one level"])
+    assert runtime.used_bytes == held.num_bytes + other.num_bytes
+    del other
+    assert runtime.used_bytes == held.num_bytes
+    del held
+    assert runtime.used_bytes == 0
+
+
+def test_a_full_pool_refuses_and_says_what_is_free(backbone: Backbone, images: Tensor) -> None:
+    prompt = PROMPTS["three levels"]
+    num_bytes = Runtime(backbone, capacity_bytes=1 << 20).insert(prompt).num_bytes
+    # One row of 32 floats is the padding.
+    runtime = Runtime(backbone, capacity_bytes=num_bytes + 128)
+    held = runtime.insert(prompt)
+    with pytest.raises(SlotsFullError, match=f"needs {num_bytes} bytes of the slot pool, 0 of"):
+        runtime.insert(prompt)
+    assert runtime.infer(images[:1], [held])[0].shape == (3,)
+    del held
+    runtime.insert(prompt)
+
+
+def test_a_prompt_that_never_fits_is_told_apart_from_a_full_pool(backbone: Backbone) -> None:
+    prompt = PROMPTS["three levels"]
+    num_bytes = Runtime(backbone, capacity_bytes=1 << 20).insert(prompt).num_bytes
+    runtime = Runtime(backbone, capacity_bytes=num_bytes)
+    with pytest.raises(
+        PromptTooLargeError, match=f"needs {num_bytes} bytes, and the whole slot pool has"
+    ) as told:
+        runtime.insert(prompt)
+    assert pickle.loads(pickle.dumps(told.value)).lacking_bytes == 128, "the padding's row"
+    runtime = Runtime(backbone, capacity_bytes=num_bytes + 128 + 256)
+    held = runtime.insert(prompt)
+    with pytest.raises(SlotsFullError) as full:
+        runtime.insert(prompt)
+    assert not isinstance(full.value, PromptTooLargeError)
+    assert full.value.lacking_bytes == num_bytes - 256
+    del held
+
+
+def test_ten_thousand_swaps_take_no_more_memory(backbone: Backbone, images: Tensor) -> None:
+    baked = [bake(backbone, PROMPTS[name]) for name in ("three levels", "every layer a level", "one level")]
+    most = max(Runtime(backbone, capacity_bytes=1 << 20).insert(prompt).num_bytes for prompt in baked)
+    runtime = Runtime(backbone, capacity_bytes=4 * most)
+    expected = [runtime.infer(images[:1], [runtime.insert(prompt)])[0] for prompt in baked]
+    served = runtime.insert(baked[0])
+    for swap in range(10_000):
+        # The old one is held until its successor stands, as in serving.
+        served = runtime.insert(baked[swap % 3])
+        assert runtime.used_bytes == served.num_bytes
+        if swap % 1000 == 0:
+            torch.testing.assert_close(runtime.infer(images[:1], [served])[0], expected[swap % 3])
+
+
+def test_swaps_under_load_never_disturb_another_row(backbone: Backbone, images: Tensor) -> None:
+    """Rows of a steady task, and of one that is swapped all the time: always one whole version."""
+    runtime = Runtime(backbone, capacity_bytes=1 << 20)
+    steady, versions = (
+        PROMPTS["three levels"],
+        [PROMPTS["every layer a level"], PROMPTS["other attribute count"]],
+    )
+    expected = [plain(backbone, prompt, images[:1])[0] for prompt in (steady, *versions)]
+    held, current = [runtime.insert(steady)], [runtime.insert(versions[0])]
+    stop, wrong, num_answers = threading.Event(), [], [0]
+
+    def ask() -> None:
+        while not stop.is_set():
+            first, second = runtime.infer(images[[0, 0]], [held[0], current[0]])
+            # A mixture of two versions would be near neither.
+            is_whole = any(
+                second.shape == logits.shape
+                and torch.allclose(second, logits, atol=TOLERANCE, rtol=TOLERANCE)
+                for logits in expected[1:]
+            )
+            if not is_whole or not torch.allclose(first, expected[0], atol=TOLERANCE, rtol=TOLERANCE):
+                wrong.append((first, second))
+            num_answers[0] += 1
+
+    askers = [threading.Thread(target=ask) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    num_swaps = 0
+    while num_swaps < 300 or num_answers[0] < 60:
+        num_swaps += 1
+        current[0] = runtime.insert(versions[num_swaps % 2])
+    stop.set()
+    for asker in askers:
+        asker.join()
+    assert not wrong
+    held.clear()
+    current.clear()
+    gc.collect()
+    assert runtime.used_bytes == 0

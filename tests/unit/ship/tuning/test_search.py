@@ -1,0 +1,203 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ship.backbone import Backbone
+from ship.data import TaskData
+from ship.errors import ConfigError, TuningError
+from ship.settings.config import TuneConfig
+from ship.settings.presets import PRESETS, choose_settings
+from ship.settings.search_config import SearchConfig, num_full_tunings
+from ship.tuning.search import make_folds, search
+from tests.unit.ship.conftest import make_data
+
+
+@pytest.fixture(autouse=True)
+def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ship.tuning.search._MIN_STEPS", 4)
+
+
+def with_test_labels_turned(data: TaskData) -> TaskData:
+    """The same data, but for the truth about its test images."""
+    assert data.test is not None
+    labels_B = (data.test.labels_B + 1) % len(data.labels)
+    return replace(data, test=replace(data.test, labels_B=labels_B))
+
+
+def test_all_values_are_combined() -> None:
+    config = TuneConfig(epochs=7)
+    candidates = SearchConfig(learning_rate=(0.01, 0.02), threshold=("auto", 0.95)).candidates(config)
+
+    assert [(each.learning_rate, each.threshold) for each in candidates] == [
+        (0.01, "auto"),
+        (0.01, 0.95),
+        (0.02, "auto"),
+        (0.02, 0.95),
+    ]
+    assert {each.epochs for each in candidates} == {7}
+    assert SearchConfig().candidates(config) == [config]
+
+
+def test_too_many_combinations_are_drawn_from_by_the_seed() -> None:
+    wide = SearchConfig(learning_rate=(0.01, 0.02, 0.05), num_independent=(1, 2, 3, 4), num_candidates=5)
+
+    drawn = [wide.candidates(TuneConfig(seed=seed)) for seed in (0, 0, 1)]
+
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len({(each.learning_rate, each.num_independent) for each in drawn[0]}) == 5
+    assert wide.num_rounds == 3
+
+
+def test_wrong_values_are_all_named() -> None:
+    with pytest.raises(ConfigError) as caught:
+        SearchConfig(learning_rate=(0.0, 0.1), num_independent=(5, -1))
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "learning_rate",
+        "num_independent",
+    ]
+    with pytest.raises(ConfigError, match="weight_decay: expected a list of different values"):
+        SearchConfig(weight_decay=(0.1, 0.1))
+
+
+def test_the_tasks_own_validation_images_are_used() -> None:
+    data = make_data(num_val=6)
+    [fold] = make_folds(data, seed=0)
+
+    assert (fold.train, fold.val, fold.test) == (data.train, data.val, None)
+
+
+@pytest.mark.parametrize(("num_train", "num_folds", "num_val"), [(24, 3, 8), (300, 1, 60)])
+def test_else_training_images_are_held_out(num_train: int, num_folds: int, num_val: int) -> None:
+    data = make_data(num_train=num_train)
+    # With validation images alone, they are what the result is measured on: not to be looked at.
+    measured_on = replace(data, val=data.test, test=None)
+    folds = make_folds(measured_on, seed=0)
+
+    assert len(folds) == num_folds
+    assert len({fold.fingerprint for fold in folds} | {data.fingerprint}) == num_folds + 1
+    validated: list[str] = []
+    for fold in folds:
+        assert fold.val is not None
+        assert fold.test is None
+        assert len(fold.val) == num_val
+        assert set(fold.train.paths) | set(fold.val.paths) == set(data.train.paths)
+        assert not set(fold.train.paths) & set(fold.val.paths)
+        assert set(fold.val.labels_B.tolist()) == {0, 1, 2}
+        row = data.train.paths.index(fold.val.paths[3])
+        assert torch.equal(fold.val.images_B3HW[3], data.train.images_B3HW[row])
+        assert fold.val.labels_B[3] == data.train.labels_B[row]
+        validated += fold.val.paths
+    assert len(set(validated)) == len(validated)
+
+
+def test_the_only_image_of_a_class_is_always_trained_on(
+    backbone: Backbone, quick: Callable[..., TuneConfig]
+) -> None:
+    data = make_data(num_train=3)
+    assert make_folds(data, seed=0) == []
+    assert search(backbone, data, quick(), SearchConfig(learning_rate=(0.01, 0.02))).trials == ()
+
+    four = make_data(num_train=4)
+    for fold in make_folds(four, seed=0):
+        assert {1, 2} <= set(fold.train.labels_B.tolist())
+
+
+def test_the_better_half_goes_on_with_twice_the_epochs(
+    backbone: Backbone, quick: Callable[..., TuneConfig]
+) -> None:
+    grid = SearchConfig(learning_rate=(1e-5, 0.003, 0.01, 0.03))
+    config = quick(epochs=16, batch_size=8, start="published")
+    found = search(backbone, make_data(num_val=12), config, grid)
+
+    first, second = ([trial for trial in found.trials if trial.round == number] for number in (1, 2))
+    assert [trial.settings["learning_rate"] for trial in first] == list(grid.learning_rate)
+    assert [trial.epochs for trial in first] == [4] * 4
+    assert [trial.epochs for trial in second] == [8] * 2
+    kept = sorted(first, key=lambda trial: trial.val_loss)[:2]
+    assert {trial.settings["learning_rate"] for trial in second} == {
+        trial.settings["learning_rate"] for trial in kept
+    }
+    best = min(second, key=lambda trial: trial.val_loss)
+    assert found.config == replace(config, learning_rate=best.settings["learning_rate"])
+    assert found.config.learning_rate > 1e-5, "a rate at which nothing is learned"
+
+
+def test_the_truth_about_test_images_plays_no_part(
+    backbone: Backbone, quick: Callable[..., TuneConfig]
+) -> None:
+    data, grid = make_data(), SearchConfig(learning_rate=(0.003, 0.03))
+
+    found, turned = (search(backbone, each, quick(), grid) for each in (data, with_test_labels_turned(data)))
+
+    assert found == turned
+
+
+def test_a_candidate_that_fails_loses(backbone: Backbone, quick: Callable[..., TuneConfig]) -> None:
+    # More attribute groups than levels cannot be; more prompt tokens than a backbone lends neither.
+    grid = SearchConfig(threshold=(0.9, -1.0))
+    config = quick(matching_weight=0.5, num_attribute_groups=1)
+    found = search(backbone, make_data(num_val=6), config, grid)
+
+    assert len(found.trials) == 2
+    assert found.config.threshold in grid.threshold
+
+
+def test_where_all_fail_the_reason_is_told(backbone: Backbone, quick: Callable[..., TuneConfig]) -> None:
+    config = quick(matching_weight=1e38, learning_rate=10.0)
+    with pytest.raises((TuningError, ConfigError)):
+        search(backbone, make_data(num_val=6), config, SearchConfig(num_independent=(1, 2)))
+
+
+def test_a_caller_that_gives_up_is_heard_at_once(
+    backbone: Backbone, quick: Callable[..., TuneConfig]
+) -> None:
+    calls = []
+
+    def give_up() -> None:
+        calls.append(1)
+        raise InterruptedError("lease lost")
+
+    with pytest.raises(InterruptedError, match="lease lost"):
+        search(backbone, make_data(), quick(), SearchConfig(num_independent=(1, 2)), on_epoch=give_up)
+    assert len(calls) == 1
+
+
+def test_what_a_search_costs() -> None:
+    four = SearchConfig(learning_rate=(0.01, 0.02), num_independent=(5, 20))
+
+    assert num_full_tunings(None, 50, has_val=False) == 1.0
+    assert num_full_tunings(four, 50, has_val=True) == 3.0
+    assert num_full_tunings(four, 1000, has_val=False) == 3.0
+    assert num_full_tunings(four, 50, has_val=False) == 7.0
+
+
+@pytest.mark.parametrize("num_a_class", [5, 20, 100, 1000])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_spends_steps_by_the_size_of_the_data(preset: str, num_a_class: int) -> None:
+    chosen, found = choose_settings(
+        TuneConfig(), preset=preset, search=None, pinned=(), num_train=4 * num_a_class, num_classes=4
+    )
+
+    num_steps = chosen.epochs * -(-4 * num_a_class // chosen.batch_size)
+    fewest = {"quick": 60, "balanced": 200, "best": 400}[preset]
+    assert fewest <= num_steps <= max(1.2 * fewest, 20 * 63)
+    assert chosen.num_independent == (5 if num_a_class < 20 else 10)
+    assert (found is None) == (preset == "quick")
+
+
+def test_what_the_user_says_stays() -> None:
+    config = TuneConfig(epochs=3, learning_rate=0.001)
+    own = SearchConfig(weight_decay=(0.0, 0.1))
+    sizes = {"num_train": 40, "num_classes": 2}
+
+    chosen, found = choose_settings(
+        config, preset="best", search=None, pinned={"epochs", "learning_rate"}, **sizes
+    )
+    assert (chosen.epochs, chosen.learning_rate) == (3, 0.001)
+    assert found is not None
+    assert found.learning_rate == ()
+    assert choose_settings(config, preset="best", search=own, pinned=(), **sizes)[1] == own
+    assert choose_settings(config, preset="best", search=SearchConfig(), pinned=(), **sizes)[1] is None
+    assert choose_settings(config, preset=None, search=own, pinned=(), **sizes) == (config, own)
