@@ -8,6 +8,7 @@ ShipError
     │   ├── ObjectMissing    no object of that key
     │   └── ObjectConflict   a conditional write lost against another writer
     ├── RegistryError        MLflow: names, versions, aliases
+    ├── ClusterError         the Ray session
     ├── ExecutionError       the worker pool
     └── ServeError           the endpoint; what it answers a client, see ``orchestrator.client.client``
 """
@@ -15,6 +16,7 @@ ShipError
 from ship.errors import ShipError
 
 __all__ = [
+    "ClusterError",
     "ExecutionError",
     "ManifestError",
     "ObjectConflict",
@@ -53,6 +55,10 @@ class ObjectConflict(StoreError):  # noqa: N818 - reads as a fact
 
 class RegistryError(OrchestratorError):
     """MLflow cannot be reached, or knows no such task, version or alias."""
+
+
+class ClusterError(OrchestratorError):
+    """Ray could not be joined or started."""
 
 
 class ExecutionError(OrchestratorError):

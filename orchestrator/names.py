@@ -4,7 +4,9 @@ import re
 
 from orchestrator.errors import ManifestError
 
-__all__ = ["MODEL_PREFIX", "TASK_NAME_PATTERN", "check_task_name", "is_task_name", "model_name"]
+__all__ = ["MODEL_PREFIX", "TASK_NAME_PATTERN", "check_task_name", "is_digest", "is_task_name", "model_name"]
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 MODEL_PREFIX = "ship."
 TASK_NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,62}"
@@ -33,3 +35,8 @@ def check_task_name(name: str) -> str:
 def model_name(task: str) -> str:
     """The name of the task's registered model in MLflow."""
     return MODEL_PREFIX + check_task_name(task)
+
+
+def is_digest(value: object) -> bool:
+    """Whether ``value`` is a sha256 in lower-case hex."""
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None

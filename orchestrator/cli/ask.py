@@ -12,10 +12,10 @@ from rich.table import Table
 from orchestrator.cli.options import endpoint_options
 from orchestrator.cli.output import EXIT_FAILED, Output
 
-__all__ = ["predict"]
+__all__ = ["COMMANDS"]
 
-# Somebody waits at a terminal.
-PATIENCE_S = 5.0
+# A person waits at a terminal; the endpoint makes one explanation at a time.
+_PREDICT_PATIENCE_S, _EXPLAIN_PATIENCE_S = 5.0, 10.0
 
 
 @click.command()
@@ -48,7 +48,7 @@ def predict(
     from orchestrator.client.client import Client, EndpointError
 
     answers: list[dict[str, Any]] = []
-    with Client(url, patience_s=PATIENCE_S) as client:
+    with Client(url, patience_s=_PREDICT_PATIENCE_S) as client:
         for image in images:
             try:
                 found = client.predict(task, Path(image), version=version)
@@ -83,3 +83,48 @@ def _table(answers: list[dict[str, Any]], top: int) -> Table:
             escape(answer["image"]), escape(answer["label"]), escape(shares), str(answer["version"])
         )
     return table
+
+
+@click.command()
+@click.argument("task")
+@click.argument("image", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "-o", "--out", "file", type=click.Path(dir_okay=False), help="PNG to write [the image's name, -TASK.png]."
+)
+@endpoint_options
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the numbers as JSON; write a picture only for -o."
+)
+@click.pass_obj
+def explain(
+    output: Output, task: str, image: str, file: str | None, url: str, version: int | None, as_json: bool
+) -> None:
+    """Draw where TASK makes the network look in IMAGE, beside where it looks without the task.
+
+    \b
+    Examples:
+      ship explain bottle-caps cap.png -o heat.png
+      ship explain bottle-caps cap.png --json | jq .distance
+    """
+    from orchestrator.client.client import Client
+
+    with Client(url, patience_s=_EXPLAIN_PATIENCE_S) as client:
+        if as_json:
+            found = client.attention(task, image, version=version)
+            output.print_json(asdict(found))
+            # A reply has one form. The picture is of the version that the numbers are of, whatever a canary
+            # or a promotion would choose for another request.
+            version = found.version
+        if file is not None or not as_json:
+            picture = client.explain(task, image, version=version)
+            path = Path(file) if file is not None else _beside(Path(image), task)
+            path.write_bytes(picture)
+            # Standard output is the JSON document's alone.
+            (output.err if as_json else output.out).print(f"{path}", markup=False)
+
+
+def _beside(image: Path, task: str) -> Path:
+    return image.with_name(f"{image.stem}-{task}.png")
+
+
+COMMANDS = (predict, explain)

@@ -1,5 +1,15 @@
 """The command that removes from the store what nobody needs: parses, calls, prints."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from orchestrator.durations import format_duration
+
+if TYPE_CHECKING:
+    from orchestrator.store.garbage import Garbage
+
 import time
 
 import click
@@ -7,7 +17,9 @@ import click
 from orchestrator.cli.output import Output
 from orchestrator.durations import parse_duration
 
-__all__ = ["gc"]
+__all__ = ["garbage_json", "gc", "print_garbage"]
+
+_UNITS = ("bytes", "KB", "MB", "GB", "TB")
 
 # A publication under way may take this long from its first object to its last.
 MIN_GC_AGE_S = 3600
@@ -37,7 +49,7 @@ def gc(output: Output, dry_run: bool, age: str, as_json: bool) -> None:
       ship gc --dry-run
       ship --store s3://models/ship gc --older-than 2w --json | jq .num_bytes
     """
-    from orchestrator.cli.gc_report import garbage_json, print_garbage
+    pass
     from orchestrator.store.collector import Collector
     from orchestrator.store.objects.open import open_objects
 
@@ -63,3 +75,57 @@ def _gc_age(text: str) -> float:
             param_hint="--older-than",
         )
     return age_s
+
+
+def print_garbage(
+    console: Console, found: Sequence["Garbage"], gone: Sequence["Garbage"], *, dry_run: bool, now_s: float
+) -> None:
+    """What went, or would go; one line each if nothing was removed yet."""
+    if dry_run:
+        for one in found:
+            age = format_duration(now_s - one.modified_s)
+            line = f"{one.kind} {one.name}: {_size(one.num_bytes)}, {age} old: {one.reason}"
+            console.print(line, markup=False, soft_wrap=True)
+    shown = found if dry_run else gone
+    done = "would be removed" if dry_run else "removed"
+    console.print(f"{_num_objects(shown)} objects, {_size(_num_bytes(shown))} {done}.")
+    if not dry_run and len(gone) < len(found):
+        console.print(f"{len(found) - len(gone)} were written again meanwhile and stay.")
+
+
+def garbage_json(
+    found: Sequence["Garbage"], gone: Sequence["Garbage"], *, dry_run: bool, now_s: float
+) -> dict[str, Any]:
+    """What went, or would go, as plain values."""
+    shown = found if dry_run else gone
+    return {
+        "dry_run": dry_run,
+        "num_objects": _num_objects(shown),
+        "num_bytes": _num_bytes(shown),
+        "garbage": [
+            {
+                "kind": one.kind,
+                "name": one.name,
+                "num_objects": len(one.keys),
+                "num_bytes": one.num_bytes,
+                "age_s": round(now_s - one.modified_s),
+                "reason": one.reason,
+            }
+            for one in shown
+        ],
+    }
+
+
+def _num_objects(garbage: Sequence["Garbage"]) -> int:
+    return sum(len(one.keys) for one in garbage)
+
+
+def _num_bytes(garbage: Sequence["Garbage"]) -> int:
+    return sum(one.num_bytes for one in garbage)
+
+
+def _size(num_bytes: int) -> str:
+    size, unit = float(num_bytes), 0
+    while size >= 1000 and unit < len(_UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    return f"{num_bytes} bytes" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"

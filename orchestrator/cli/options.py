@@ -81,7 +81,7 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         executor: Executor | None,
         **options: Any,
     ) -> None:
-        from orchestrator.manifest.pool_settings import PoolSettings
+        from orchestrator.manifest.model import PoolSettings
         from orchestrator.manifest.request import Request
 
         if workers is not None and min_workers is not None and min_workers > workers:

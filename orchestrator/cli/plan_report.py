@@ -9,8 +9,8 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from orchestrator.manifest.model import RefusedTask
-    from orchestrator.planning.plan import Plan, PlannedTask
-    from orchestrator.planning.spec import TaskSpec
+    from orchestrator.planning.plan import Plan
+    from orchestrator.planning.spec import PlannedTask, TaskSpec
 
 __all__ = ["plan_json", "print_plan", "print_refused"]
 

@@ -80,7 +80,7 @@ def serve(
     settings = output.settings()
     with haproxy_ingress(settings.ray_address) if haproxy else contextlib.nullcontext():
         # Ray Serve, which is imported here, reads the environment of the line above.
-        from orchestrator.serve.launch.run import serve_forever
+        from orchestrator.serve.launch.endpoint import serve_forever
         from orchestrator.serve.options import EngineOptions, Limits
         from orchestrator.settings import BYTES_A_GB
 

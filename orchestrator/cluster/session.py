@@ -1,6 +1,9 @@
-"""A Ray to run on: the one at ``RAY_ADDRESS``, the one this process has joined, or one of our own.
+"""The Ray session of a run or an endpoint.
 
-A Ray of our own lives in a folder of its own and is gone, with all of its processes, when the block ends.
+It is the cluster at ``RAY_ADDRESS``, the one that this process has joined, or a Ray of our own.
+
+A Ray of our own lives in a folder of its own and is gone, with all of its processes, when the block ends. A
+cluster that was joined is left as it was found.
 """
 
 import logging
@@ -11,26 +14,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 
 from orchestrator.cluster.processes import end_processes, find_processes, start_in_two_tries
-from orchestrator.errors import ExecutionError
-from orchestrator.settings import Settings
+from orchestrator.cluster.signals import deferred_signals
+from orchestrator.errors import ClusterError
 
 __all__ = ["Session", "ray_session"]
 
 # A socket's path holds at most 107 bytes, and Ray adds about 62 to its folder's.
-MAX_TEMP_DIR_CHARS = 40
-
-# Ray Train takes these from the driver's environment only. Two seconds between looks at the workers are
-# long where a whole run takes minutes. Its watcher tells workers that call `report()` of a machine that is to
-# be taken away; ours save snapshots anyway, and its process would take a core's seconds while they start.
-_TRAIN_DEFAULTS = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-}
+_MAX_TEMP_DIR_CHARS = 40
+# Loggers that repeat at length what a user of a local Ray can do nothing about.
+_VERBOSE_LOGGERS = ("ray._private.authentication", "ray.serve")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -38,67 +36,75 @@ class Session:
     """A connection to Ray.
 
     Attributes:
-        num_cpus: Of the whole cluster.
-        num_gpus: Of the whole cluster.
-        num_nodes: That are alive.
-        keep_logs: Set it to have the logs of our own Ray kept in ``<home>/logs``.
+        is_own: Whether this Ray was started for the block alone.
+        num_cpus: CPUs of the whole cluster.
+        num_gpus: GPUs of the whole cluster.
+        num_nodes: Nodes that are alive.
+        keep_logs: Set it to have the logs of our own Ray copied to ``logs`` at the end.
     """
 
+    is_own: bool
     num_cpus: int
     num_gpus: int
-    num_nodes: int
+    num_nodes: int = 1
     keep_logs: bool = False
 
 
 @contextmanager
-def ray_session(settings: Settings, run: str, num_workers: int | None) -> Iterator[Session]:
+def ray_session(
+    address: str | None,
+    *,
+    min_cpus: int | None = None,
+    object_store_bytes: int | None = None,
+    logs: Path | None = None,
+) -> Iterator[Session]:
     """Join or start a Ray for the block.
 
     Args:
-        settings: Where to find it, and where logs go.
-        run: Name of the run, under which logs are kept.
-        num_workers: A Ray of our own offers at least as many CPUs, if given.
+        address: Address of a cluster; None for the one that this process has joined, else a Ray of our own.
+        min_cpus: A Ray of our own offers at least as many CPUs, also where the machine has fewer.
+        object_store_bytes: Size of the object store of a Ray of our own; None leaves it to Ray.
+        logs: Folder for the logs of our own Ray, kept if the block raises or sets ``keep_logs``.
 
     Raises:
-        ExecutionError: Ray cannot be joined or started.
+        ClusterError: Ray cannot be joined or started.
     """
     if ray.is_initialized():
-        yield _describe()
+        yield _describe(is_own=False)
         return
-    for name, value in _TRAIN_DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    # It warns of its own default.
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    if settings.ray_address is not None:
-        with _joined(settings.ray_address) as session:
+    for name in _VERBOSE_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if address is not None:
+        with _joined(address) as session:
             yield session
     else:
-        with _started(settings.home / "logs" / run, num_workers) as session:
+        options = {"num_cpus": _num_cpus(min_cpus), "object_store_memory": object_store_bytes}
+        with _started(options, logs) as session:
             yield session
 
 
 @contextmanager
 def _joined(address: str) -> Iterator[Session]:
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="WARNING")
-    # Ray raises whatever came up (RuntimeError, ConnectionError, ValueError, its own): one answer for all.
+        _init(address=address)
+    # Ray raises RuntimeError, ConnectionError, ValueError or its own: one answer for all.
     except Exception as error:
-        raise ExecutionError(
-            f"RAY_ADDRESS={address}: cannot join this Ray ({error}); start it, or unset RAY_ADDRESS to "
+        raise ClusterError(
+            f"RAY_ADDRESS={address}: this Ray cannot be joined: {error}; start it, or unset RAY_ADDRESS to "
             "have one started here"
         ) from error
     try:
-        yield _describe()
+        yield _describe(is_own=False)
     finally:
         ray.shutdown()
 
 
 @contextmanager
-def _started(logs: Path, num_workers: int | None) -> Iterator[Session]:
+def _started(options: dict[str, Any], logs: Path | None) -> Iterator[Session]:
     folder = Path(tempfile.mkdtemp(prefix="ship-ray-", dir=_short_temp_dir()))
     try:
-        _start(folder, num_workers)
-        session = _describe()
+        _start(folder, options)
+        session = _describe(is_own=True)
         try:
             yield session
         except BaseException:
@@ -109,39 +115,43 @@ def _started(logs: Path, num_workers: int | None) -> Iterator[Session]:
             ray.shutdown()
             # Ray does not wait for its workers.
             end_processes(started)
-            if session.keep_logs:
+            if session.keep_logs and logs is not None:
                 _copy_logs(folder, logs)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(folder: Path, num_workers: int | None) -> None:
-    available = len(os.sched_getaffinity(0))
-
+def _start(folder: Path, options: dict[str, Any]) -> None:
     def start() -> None:
-        try:
-            ray.init(
-                address="local",
-                num_cpus=num_workers if num_workers is not None and num_workers > available else None,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="WARNING",
-                _temp_dir=str(folder),
-            )
-        except Exception:
-            ray.shutdown()
-            raise
+        _init(address="local", include_dashboard=False, _temp_dir=str(folder), **options)
 
     try:
-        start_in_two_tries(start, str(folder))
+        # A start that a signal breaks off half-way would leave processes behind.
+        with deferred_signals():
+            start_in_two_tries(start, str(folder))
     # As above: any of several exceptions.
     except Exception as error:
-        raise ExecutionError(f"Ray could not be started here: {error}") from error
+        raise ClusterError(f"Ray could not be started here: {error}") from error
 
 
-def _describe() -> Session:
+def _init(**options: Any) -> None:
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", **options)
+    # Ray's own handler turns SIGTERM into SystemExit, from the middle of `ray.init` on.
+    except BaseException:
+        ray.shutdown()
+        raise
+
+
+def _num_cpus(min_cpus: int | None) -> int | None:
+    available = len(os.sched_getaffinity(0))
+    return min_cpus if min_cpus is not None and min_cpus > available else None
+
+
+def _describe(*, is_own: bool) -> Session:
     resources = ray.cluster_resources()
     return Session(
+        is_own=is_own,
         num_cpus=int(resources.get("CPU", 0)),
         num_gpus=int(resources.get("GPU", 0)),
         num_nodes=sum(1 for node in ray.nodes() if node["Alive"]),
@@ -150,12 +160,12 @@ def _describe() -> Session:
 
 def _short_temp_dir() -> str:
     usual = tempfile.gettempdir()
-    return usual if len(usual) <= MAX_TEMP_DIR_CHARS - len("/ship-ray-12345678") else "/tmp"
+    return usual if len(usual) <= _MAX_TEMP_DIR_CHARS - len("/ship-ray-12345678") else "/tmp"
 
 
 def _copy_logs(folder: Path, logs: Path) -> None:
-    """Keep what Ray logged. Best effort: it is of use only to somebody who looks for a cause."""
+    """Keep Ray's logs for a later look at a cause; best effort."""
     try:
         shutil.copytree(folder / "session_latest" / "logs", logs, dirs_exist_ok=True, symlinks=True)
     except (OSError, shutil.Error):
-        logging.getLogger(__name__).warning("Ray's logs could not be copied to %s", logs)
+        _log.warning("Ray's logs could not be copied to %s", logs)

@@ -1,4 +1,4 @@
-"""What SIGINT and SIGTERM do to an endpoint: one of them ends it, in order, and only once.
+"""What SIGINT and SIGTERM do: the first ends a run or an endpoint cleanly, and only once.
 
 Signals reach the main thread only; elsewhere these blocks change nothing.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["deferred_signals", "interrupting_signals"]
+__all__ = ["catch_interruption", "deferred_signals", "interrupting_signals"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -52,3 +52,27 @@ def deferred_signals() -> Iterator[None]:
             signal.signal(number, handler)
         if held:
             signal.raise_signal(held[0])
+
+
+@contextmanager
+def catch_interruption() -> Iterator[threading.Event]:
+    """An event that is set at the first signal; the second raises ``KeyboardInterrupt``.
+
+    Outside the main thread no signal arrives, and the event is never set.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

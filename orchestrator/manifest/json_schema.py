@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from orchestrator.durations import DURATION_PATTERN
-from orchestrator.manifest.check_gates import CheckGates
+from orchestrator.manifest.model import CheckGates
 from orchestrator.manifest.schema import FolderModel, ManifestModel
 from orchestrator.names import TASK_NAME_PATTERN
 from ship.data import DataSource

@@ -4,48 +4,22 @@ It knows what a manifest may say, not what is in the data; ``orchestrator.planni
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.errors import ManifestError
-from orchestrator.manifest.check_gates import CheckGates
-from orchestrator.manifest.model import RefusedTask, TaskEntry
+from orchestrator.manifest.model import Manifest, PoolSettings, RefusedTask, TaskEntry
 from orchestrator.manifest.paths import PathResolver
-from orchestrator.manifest.pool_settings import PoolSettings
-from orchestrator.manifest.problems import MANIFEST, Problems
-from orchestrator.manifest.schema import MANIFEST_KEYS, describe_value, find_schema_problems
+from orchestrator.manifest.problems import MANIFEST, Problems, describe_value
+from orchestrator.manifest.schema import MANIFEST_KEYS, find_schema_problems
 from orchestrator.manifest.settings import read_defaults, read_gates, without_none
 from orchestrator.manifest.tasks import TaskReader
 from orchestrator.manifest.yaml_document import YamlDocument, parse_yaml
 from ship.data import read_small_file
 from ship.errors import DataError
 
-__all__ = ["Manifest", "RefusedTask", "TaskEntry", "load_manifest"]
+__all__ = ["RefusedTask", "TaskEntry", "load_manifest"]
 
 MAX_MANIFEST_BYTES = 8 * 2**20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What a manifest says.
-
-    Attributes:
-        backbone: ``bundled``, a timm name, or the path of a checkpoint.
-        store: URL or path of the store of prompts; None leaves it to the settings.
-        tasks: At least one, in the order of the file, then those of ``tasks_from`` by name.
-        gates: What the data must not exceed; see ``orchestrator.planning.check``.
-        pool: How its workers are made up.
-        max_tasks: More than that are not tuned at once; None leaves it to whoever runs them.
-        refused: Tasks whose entries have problems, if the manifest was read in spite of them.
-    """
-
-    backbone: str
-    store: str | None
-    tasks: tuple[TaskEntry, ...]
-    gates: CheckGates = field(default_factory=CheckGates)
-    pool: PoolSettings = field(default_factory=PoolSettings)
-    max_tasks: int | None = None
-    refused: tuple[RefusedTask, ...] = ()
 
 
 def load_manifest(path: str, *, keep_going: bool = False) -> Manifest:

@@ -1,15 +1,70 @@
 """A task as the manifest asks for it, and one that it asks for in vain."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Self
 
-from orchestrator.manifest.terms import Terms
+from orchestrator.durations import parse_duration
+from orchestrator.settings import Executor
 from ship.data import DataSource
+from ship.settings.checks import check_settings, number, whole
 from ship.settings.config import TuneConfig
 from ship.settings.presets import Preset
 from ship.settings.search_config import SearchConfig
 
-__all__ = ["RefusedTask", "TaskEntry"]
+__all__ = [
+    "TERMS",
+    "CheckGates",
+    "Manifest",
+    "PoolSettings",
+    "RefusedTask",
+    "TaskEntry",
+    "Terms",
+    "parse_deadline",
+]
+
+
+_MAX_PRIORITY = 1_000_000
+
+
+_share = number("from 0 to 1", lambda v: 0.0 <= v <= 1.0)
+_CHECKS = {
+    "corrupt": _share,
+    "leaked": _share,
+    "contradictory": _share,
+    "duplicates": _share,
+    "near_duplicates": _share,
+    "dark": _share,
+    "flat": _share,
+    "blurred": _share,
+    "odd_sized": _share,
+    "imbalance": number("from 1", lambda v: v >= 1.0),
+    "images_a_class": whole(0),
+    "held_out": whole(0),
+    "label_typos": whole(0),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How a task is to be treated.
+
+    Attributes:
+        priority: Higher goes first.
+        deadline_s: When it is to be published, seconds since the epoch; earlier goes first.
+        budget_s: Seconds of one device that tuning it may take, by the plan's estimate.
+    """
+
+    priority: int = 0
+    deadline_s: float | None = None
+    budget_s: float | None = None
+
+    @property
+    def order(self) -> tuple[float, float]:
+        """Sorts tasks: what goes first is least."""
+        return -self.priority, math.inf if self.deadline_s is None else self.deadline_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +105,131 @@ class RefusedTask:
     name: str
     reasons: tuple[str, ...]
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckGates:
+    """Shares are of a task's images. What is over a limit fails ``ship check``; the rest is a warning.
+
+    Attributes:
+        corrupt: Share of images that cannot be read.
+        leaked: Share of held-out images whose very pixels are also trained on.
+        contradictory: Share of images whose very pixels stand under two classes.
+        duplicates: Share of images whose very pixels came before, within a split.
+        near_duplicates: Share of held-out images that are nearly one that is trained on.
+        dark: Share that is almost black, or almost white.
+        flat: Share that shows next to nothing: one even tone.
+        blurred: Share with far less fine detail than the task's others.
+        odd_sized: Share whose sides differ in proportion from the task's others.
+        imbalance: Training images of the largest class for one of the smallest.
+        images_a_class: Fewest training images of a class.
+        held_out: Fewest images to measure the result on.
+        label_typos: Pairs of classes that look like one, spelt in two ways.
+    """
+
+    corrupt: float = 0.0
+    leaked: float = 0.0
+    contradictory: float = 0.0
+    duplicates: float = 1.0
+    near_duplicates: float = 1.0
+    dark: float = 1.0
+    flat: float = 1.0
+    blurred: float = 1.0
+    odd_sized: float = 1.0
+    imbalance: float = 1e9
+    images_a_class: int = 1
+    held_out: int = 1
+    label_typos: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        """Check every limit.
+
+        Raises:
+            ConfigError: Lists all that are out of range.
+        """
+        check_settings(self, _CHECKS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSettings:
+    """How a pool of workers is made up. None leaves a value to others.
+
+    Attributes:
+        min_workers: Work begins only when there is room for so many; else 1.
+        max_workers: As many as there is room for, up to this; else one a GPU, or one a CPU.
+        executor: What carries them; else Ray Train.
+        max_fused: Tasks that each tunes side by side, at most; else as many as fit and pay.
+    """
+
+    min_workers: int | None = None
+    max_workers: int | None = None
+    executor: Executor | None = None
+    max_fused: int | None = None
+
+    def over(self, other: Self) -> Self:
+        """These values, and the other's where there are none."""
+        chosen = {
+            field.name: getattr(other if getattr(self, field.name) is None else self, field.name)
+            for field in fields(self)
+        }
+        if self.max_workers is not None and self.min_workers is None:
+            # Who asks for fewer workers than the manifest's minimum means it.
+            chosen["min_workers"] = min(self.max_workers, other.min_workers or 1)
+        return type(self)(**chosen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a manifest says.
+
+    Attributes:
+        backbone: ``bundled``, a timm name, or the path of a checkpoint.
+        store: URL or path of the store of prompts; None leaves it to the settings.
+        tasks: At least one, in the order of the file, then those of ``tasks_from`` by name.
+        gates: What the data must not exceed; see ``orchestrator.planning.check``.
+        pool: How its workers are made up.
+        max_tasks: More than that are not tuned at once; None leaves it to whoever runs them.
+        refused: Tasks whose entries have problems, if the manifest was read in spite of them.
+    """
+
+    backbone: str
+    store: str | None
+    tasks: tuple[TaskEntry, ...]
+    gates: CheckGates = field(default_factory=CheckGates)
+    pool: PoolSettings = field(default_factory=PoolSettings)
+    max_tasks: int | None = None
+    refused: tuple[RefusedTask, ...] = ()
+
+
+def parse_deadline(value: object) -> float:
+    """Seconds since the epoch.
+
+    Args:
+        value: ISO 8601 with a zone, as text or as YAML's date-time.
+
+    Raises:
+        ValueError: It is anything else; says what is expected.
+    """
+    moment = value
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value.strip())
+        except ValueError:
+            moment = None
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise ValueError("expected a date-time with a zone such as 2026-11-30T06:00:00+01:00")
+    return moment.timestamp()
+
+
+def _parse_priority(value: object) -> int:
+    if type(value) is not int or abs(value) > _MAX_PRIORITY:
+        raise ValueError(f"expected a whole number of at most {_MAX_PRIORITY}")
+    return value
+
+
+# Key in a manifest -> field of ``Terms`` and how it is read.
+TERMS: dict[str, tuple[str, Callable[[object], Any]]] = {
+    "priority": ("priority", _parse_priority),
+    "deadline": ("deadline_s", parse_deadline),
+    "budget": ("budget_s", parse_duration),
+}

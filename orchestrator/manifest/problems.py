@@ -1,14 +1,15 @@
 """What is wrong with a manifest: every problem with its place and line, and with the tasks that it spoils."""
 
+import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.manifest.schema import describe_unknown_key
 from orchestrator.manifest.yaml_document import Place, YamlDocument
 
-__all__ = ["MANIFEST", "Problems"]
+__all__ = ["MANIFEST", "Problems", "describe_unknown_key", "describe_value"]
+
 
 # Who a problem belongs to that is no single task's.
 MANIFEST: Place = ()
@@ -81,3 +82,22 @@ class Problems:
 
 def _owner_of(place: Place) -> Place:
     return place[:2] if place[:1] == ("tasks",) and len(place) > 1 else MANIFEST
+
+
+def describe_unknown_key(name: str, known: Iterable[str]) -> str:
+    """The message for a key that is none of ``known``."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return (
+        f"unknown key; did you mean {close[0]!r}?" if close else f"unknown key; known are {', '.join(known)}"
+    )
+
+
+def describe_value(value: object) -> str:
+    """A value for a message: short, and collections by their kind."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, (dict, list)):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

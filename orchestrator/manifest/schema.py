@@ -4,14 +4,13 @@ Values that mean more than their type says (names, paths, settings) are checked 
 ``orchestrator.manifest.load``.
 """
 
-import difflib
 import re
-from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from orchestrator.manifest.problems import describe_unknown_key, describe_value
 from orchestrator.manifest.yaml_document import Place
 from orchestrator.settings import Executor
 from ship.settings.presets import Preset
@@ -21,8 +20,6 @@ __all__ = [
     "FolderModel",
     "ManifestModel",
     "TaskModel",
-    "describe_unknown_key",
-    "describe_value",
     "find_folder_problems",
     "find_schema_problems",
     "find_tag_problem",
@@ -121,25 +118,6 @@ def find_tag_problem(key: str, value: object) -> str | None:
     if not isinstance(value, (str, int, float)) or len(str(value)) > _MAX_TAG_CHARS:
         return f"expected text of at most {_MAX_TAG_CHARS} characters, got {describe_value(value)}"
     return None
-
-
-def describe_unknown_key(name: str, known: Iterable[str]) -> str:
-    """The message for a key that is none of ``known``."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return (
-        f"unknown key; did you mean {close[0]!r}?" if close else f"unknown key; known are {', '.join(known)}"
-    )
-
-
-def describe_value(value: object) -> str:
-    """A value for a message: short, and collections by their kind."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, (dict, list)):
-        return "a mapping" if isinstance(value, dict) else "a list"
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:

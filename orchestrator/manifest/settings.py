@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from orchestrator.manifest.check_gates import CheckGates
-from orchestrator.manifest.problems import Problems
-from orchestrator.manifest.schema import describe_value, find_tag_problem
-from orchestrator.manifest.terms import TERMS, Terms
+from orchestrator.manifest.model import TERMS, CheckGates, Terms
+from orchestrator.manifest.problems import Problems, describe_value
+from orchestrator.manifest.schema import find_tag_problem
 from orchestrator.manifest.yaml_document import Place
 from ship.errors import ConfigError
 from ship.settings.config import TuneConfig

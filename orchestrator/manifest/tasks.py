@@ -8,8 +8,8 @@ from typing import Any
 from orchestrator.errors import ManifestError
 from orchestrator.manifest.model import RefusedTask, TaskEntry
 from orchestrator.manifest.paths import PathResolver
-from orchestrator.manifest.problems import MANIFEST, Problems
-from orchestrator.manifest.schema import describe_value, find_folder_problems
+from orchestrator.manifest.problems import MANIFEST, Problems, describe_value
+from orchestrator.manifest.schema import find_folder_problems
 from orchestrator.manifest.settings import Defaults, read_task_settings, without_none
 from orchestrator.manifest.yaml_document import Place
 from orchestrator.names import check_task_name

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from orchestrator.durations import describe_seconds
 
 if TYPE_CHECKING:
-    from orchestrator.planning.plan import PlannedTask
+    from orchestrator.planning.spec import PlannedTask
 
 __all__ = ["find_late"]
 

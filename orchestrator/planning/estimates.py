@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ship.data import DataSummary
-from ship.settings.config import TuneConfig
+from ship.settings.config import TuneConfig, count_epochs
 from ship.settings.search_config import SearchConfig, num_full_tunings
-from ship.tuning.schedule import count_epochs
 
 __all__ = ["BackboneShape", "Speed", "TuningRun", "count_passes", "learn_speed", "prompt_bytes"]
 

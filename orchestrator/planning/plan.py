@@ -6,27 +6,19 @@ It reads data only to fingerprint it, and writes nothing.
 from collections.abc import Callable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from orchestrator.durations import describe_seconds
 from orchestrator.errors import ManifestError
-from orchestrator.manifest.load import Manifest, RefusedTask, TaskEntry
+from orchestrator.manifest.load import RefusedTask, TaskEntry
+from orchestrator.manifest.model import Manifest
 from orchestrator.planning.deadlines import find_late
 from orchestrator.planning.estimates import BackboneShape, Speed, count_passes, prompt_bytes
-from orchestrator.planning.spec import TaskSpec, task_key
+from orchestrator.planning.spec import PlannedTask, TaskSpec, task_key
 from ship.data import DataSummary, describe_data
 from ship.errors import DataError
 from ship.settings.presets import choose_settings
 
-__all__ = [
-    "DEFAULT_MAX_TASKS",
-    "Plan",
-    "PlannedTask",
-    "TaskSpec",
-    "find_sure_fan_out",
-    "make_plan",
-    "task_key",
-]
+__all__ = ["DEFAULT_MAX_TASKS", "Plan", "TaskSpec", "find_sure_fan_out", "make_plan", "task_key"]
 
 # More than that at once is asked for by mistake more often than not: a glob a level too high.
 DEFAULT_MAX_TASKS = 1000
@@ -35,30 +27,6 @@ _SECONDS_AN_HOUR = 3600.0
 
 # Listing a store tells keys at once; digests cost one read each.
 Published = Mapping[tuple[str, str], str] | Set[tuple[str, str]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedTask:
-    """One task, and what is to be done.
-
-    Attributes:
-        spec: The task.
-        action: ``tune``, or ``reuse`` if its prompt is in the store already.
-        digest: Of the published artifact, if there is one and the caller knew its digest.
-        num_classes: C.
-        num_held_out: Images to measure the result on.
-        estimate_s: Seconds on one worker, 0 for ``reuse``; None if the speed is not known.
-        estimate_bytes: Storage of the prompt's tensors, 0 for ``reuse``; takes the number of levels for two
-            thirds of the layers.
-    """
-
-    spec: TaskSpec
-    action: Literal["tune", "reuse"]
-    digest: str | None
-    num_classes: int
-    num_held_out: int
-    estimate_s: float | None
-    estimate_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)

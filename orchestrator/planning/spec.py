@@ -4,14 +4,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from orchestrator.manifest.terms import Terms
+from orchestrator.manifest.model import Terms
 from ship.data import DataSource
 from ship.settings.config import METHOD_VERSION, TuneConfig
 from ship.settings.search_config import SearchConfig
 
-__all__ = ["TaskSpec", "task_key"]
+__all__ = ["PlannedTask", "TaskSpec", "task_key"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +58,27 @@ def task_key(
     if search is not None:
         values["search"] = search.to_dict()
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTask:
+    """One task, and what is to be done.
+
+    Attributes:
+        spec: The task.
+        action: ``tune``, or ``reuse`` if its prompt is in the store already.
+        digest: Of the published artifact, if there is one and the caller knew its digest.
+        num_classes: C.
+        num_held_out: Images to measure the result on.
+        estimate_s: Seconds on one worker, 0 for ``reuse``; None if the speed is not known.
+        estimate_bytes: Storage of the prompt's tensors, 0 for ``reuse``; takes the number of levels for two
+            thirds of the layers.
+    """
+
+    spec: TaskSpec
+    action: Literal["tune", "reuse"]
+    digest: str | None
+    num_classes: int
+    num_held_out: int
+    estimate_s: float | None
+    estimate_bytes: int

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.store.catalog import Canary, is_digest
+from orchestrator.names import is_digest
+from orchestrator.store.catalog import Canary
 
 __all__ = [
     "CANARY",

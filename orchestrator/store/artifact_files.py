@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.errors import StoreError
-from orchestrator.store.catalog import is_digest
+from orchestrator.names import is_digest
 
 __all__ = ["CARD", "MAX_FILES", "MAX_FILE_BYTES", "FileStamp", "check_content", "check_files", "read_stamps"]
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from orchestrator.errors import StoreError
-from orchestrator.names import is_task_name
+from orchestrator.names import is_digest, is_task_name
 
-__all__ = ["Canary", "Catalog", "CatalogEntry", "is_digest"]
+__all__ = ["Canary", "Catalog", "CatalogEntry"]
 
 SCHEMA_VERSION = 3
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 _ENTRY = {"version", "digest", "others", "canary", "shadow"}
 # By schema, of the catalog and of its entries. The first knew the champion alone; until the second there was
@@ -121,11 +120,6 @@ class Catalog:
             raise StoreError([f"catalog: {problem}" for problem in problems])
         entries = {task: CatalogEntry.from_values(entry) for task, entry in values["tasks"].items()}
         return cls(entries=entries)
-
-
-def is_digest(value: object) -> bool:
-    """Whether ``value`` is a sha256 in lower-case hex."""
-    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 def _find_problems(values: Any) -> list[str]:

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.names import is_task_name
+from orchestrator.names import is_digest, is_task_name
 from orchestrator.store.artifact_files import CARD
-from orchestrator.store.catalog import is_digest
 from orchestrator.store.objects.protocol import ListedObject
 
 __all__ = ["Garbage", "GarbageKind", "Listing", "References", "find_garbage"]

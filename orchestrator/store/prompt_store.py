@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
-from orchestrator.names import check_task_name, is_task_name
+from orchestrator.names import check_task_name, is_digest, is_task_name
 from orchestrator.store.artifact_files import (
     CARD,
     MAX_FILE_BYTES,
@@ -31,7 +31,7 @@ from orchestrator.store.artifact_files import (
     check_files,
     read_stamps,
 )
-from orchestrator.store.catalog import Catalog, is_digest
+from orchestrator.store.catalog import Catalog
 from orchestrator.store.objects.open import ObjectStore
 from orchestrator.store.publication import Publication, check_task_key, make_marker, read_marker
 from orchestrator.store.tokens import Tokens

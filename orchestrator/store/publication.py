@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import StoreError
-from orchestrator.names import check_task_name, is_task_name
-from orchestrator.store.catalog import is_digest
+from orchestrator.names import check_task_name, is_digest, is_task_name
 
 __all__ = ["Publication", "check_task_key", "make_marker", "read_marker"]
 

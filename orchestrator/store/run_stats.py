@@ -13,8 +13,8 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
+from orchestrator.names import is_digest
 from orchestrator.planning.estimates import TuningRun
-from orchestrator.store.catalog import is_digest
 from orchestrator.store.objects.protocol import ObjectStore, StoredObject
 
 __all__ = ["RunStats"]

@@ -16,8 +16,7 @@ from functools import cached_property
 from typing import Any, Self
 
 from orchestrator.errors import StoreError
-from orchestrator.names import is_task_name
-from orchestrator.store.catalog import is_digest
+from orchestrator.names import is_digest, is_task_name
 
 __all__ = [
     "MAX_SECRETS",

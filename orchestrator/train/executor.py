@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import ray
 
-from orchestrator.cluster.interruption import catch_interruption
 from orchestrator.cluster.session import ray_session
+from orchestrator.cluster.signals import catch_interruption
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
-from orchestrator.manifest.pool_settings import PoolSettings
+from orchestrator.manifest.model import PoolSettings
 from orchestrator.settings import Settings
 from orchestrator.train.ledger.actor import RayLedger
 from orchestrator.train.ledger.grants import LedgerPolicy
 from orchestrator.train.ledger.status import Snapshot, TaskStatus
 from orchestrator.train.pool.actors import ActorPool
 from orchestrator.train.pool.base import Pool
-from orchestrator.train.pool.ray_train import TrainPool
+from orchestrator.train.pool.ray_train import TrainPool, set_train_defaults
 from orchestrator.train.pool.seat import SeatConfig
 from orchestrator.train.pool.size import choose_size
 from orchestrator.train.run_folder import RunRequest
@@ -110,14 +110,20 @@ def run_tasks(
         policy: Time-outs and budgets of the ledger.
 
     Raises:
-        ExecutionError: Ray cannot be used, or the pool died for good. What was published stays.
+        ClusterError: Ray cannot be joined or started.
+        ExecutionError: The pool died for good. What was published stays.
     """
     if not specs:
         return RunSummary(tasks=())
     run, pool = run or name_run(), pool or PoolSettings()
     folder = settings.home / "train"
+    set_train_defaults()
     with (
-        ray_session(settings, run, pool.max_workers or pool.min_workers) as session,
+        ray_session(
+            settings.ray_address,
+            min_cpus=pool.max_workers or pool.min_workers,
+            logs=settings.home / "logs" / run,
+        ) as session,
         catch_interruption() as interruption,
     ):
         ledger = RayLedger(run, specs, policy or LedgerPolicy())

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.errors import ManifestError, StoreError
 from orchestrator.events import Event
-from orchestrator.manifest.load import Manifest, RefusedTask
+from orchestrator.manifest.load import RefusedTask
+from orchestrator.manifest.model import Manifest
 from orchestrator.manifest.request import Request
 from orchestrator.planning.estimates import TuningRun, learn_speed
 from orchestrator.planning.plan import DEFAULT_MAX_TASKS, Plan, TaskSpec, find_sure_fan_out, make_plan

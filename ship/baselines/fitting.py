@@ -16,9 +16,10 @@ from ship.baselines.config import BaselineConfig
 from ship.data import Split, TaskData
 from ship.errors import TuningError
 from ship.evaluation.accuracy import Evaluation, evaluate_logits
+from ship.settings.config import count_epochs
 from ship.tuning.precision import compute_dtype
 from ship.tuning.preparation import Features, extract_features, fit_probe
-from ship.tuning.schedule import count_epochs, learning_rate_at, order_epoch
+from ship.tuning.schedule import learning_rate_at, order_epoch
 
 __all__ = ["BaselineResult", "fit_baseline"]
 

@@ -4,14 +4,16 @@ Names and defaults follow the paper (arXiv:2412.16956, section 3 and its experim
 gated start, ``min_steps`` and the cap on warm-up, which are ours.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 from ship.errors import ConfigError
 from ship.settings.checks import Check, check_settings, number, one_of, whole
 
-__all__ = ["METHOD_VERSION", "TuneConfig"]
+__all__ = ["METHOD_VERSION", "Schedule", "TuneConfig", "count_epochs"]
+
 
 # Part of every task key: raise it when the same settings would yield other weights.
 METHOD_VERSION = "ship-1"
@@ -139,3 +141,33 @@ class TuneConfig:
                 [f"{name}: unknown setting; known are {', '.join(sorted(known))}" for name in unknown]
             )
         return cls(**values)
+
+
+class Schedule(Protocol):
+    """The settings of a schedule: SHIP's and every baseline's."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The optimizer's, at the top."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training images."""
+
+    @property
+    def warmup_epochs(self) -> int:
+        """Epochs of linear warm-up, at most."""
+
+    @property
+    def min_steps(self) -> int:
+        """Floor on optimizer steps."""
+
+    @property
+    def batch_size(self) -> int:
+        """Training images a step."""
+
+
+def count_epochs(config: Schedule, num_images: int) -> int:
+    """``epochs``, or as many as ``min_steps`` asks for where that is more."""
+    steps_per_epoch = math.ceil(num_images / config.batch_size)
+    return max(config.epochs, math.ceil(config.min_steps / steps_per_epoch))

@@ -20,11 +20,11 @@ from ship.evaluation.accuracy import Evaluation, evaluate_logits, predict_logits
 from ship.method.losses import total_loss
 from ship.method.model import Output
 from ship.method.prompts import Prompt
-from ship.settings.config import TuneConfig
+from ship.settings.config import TuneConfig, count_epochs
 from ship.tuning.memory import step_bytes
 from ship.tuning.precision import compute_dtype
 from ship.tuning.preparation import Features, Preparation, prepare
-from ship.tuning.schedule import count_epochs, has_stalled, learning_rate_at, order_epoch
+from ship.tuning.schedule import has_stalled, learning_rate_at, order_epoch
 from ship.tuning.state import EpochReport, TuningState
 
 __all__ = ["Batch", "DeviceImages", "Member", "PackTask", "TuneResult"]

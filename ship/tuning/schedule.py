@@ -2,47 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ship.settings.config import Schedule
 from ship.tuning.state import EpochReport
 
-__all__ = ["Schedule", "count_epochs", "has_stalled", "learning_rate_at", "order_epoch"]
+__all__ = ["has_stalled", "learning_rate_at", "order_epoch"]
 
 # Warm-up takes at most this share of all epochs: ten of ten would leave nothing to tune at full rate.
 _MAX_WARMUP_SHARE = 0.1
-
-
-class Schedule(Protocol):
-    """The settings of a schedule: SHIP's and every baseline's."""
-
-    @property
-    def learning_rate(self) -> float:
-        """The optimizer's, at the top."""
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the training images."""
-
-    @property
-    def warmup_epochs(self) -> int:
-        """Epochs of linear warm-up, at most."""
-
-    @property
-    def min_steps(self) -> int:
-        """Floor on optimizer steps."""
-
-    @property
-    def batch_size(self) -> int:
-        """Training images a step."""
-
-
-def count_epochs(config: Schedule, num_images: int) -> int:
-    """``epochs``, or as many as ``min_steps`` asks for where that is more."""
-    steps_per_epoch = math.ceil(num_images / config.batch_size)
-    return max(config.epochs, math.ceil(config.min_steps / steps_per_epoch))
 
 
 def learning_rate_at(config: Schedule, progress: float, num_epochs: int) -> float:

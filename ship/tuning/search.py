@@ -21,10 +21,9 @@ from torch import Generator, Tensor
 from ship.backbone import Backbone
 from ship.data import Split, TaskData
 from ship.errors import ShipError, TuningError
-from ship.settings.config import TuneConfig
+from ship.settings.config import TuneConfig, count_epochs
 from ship.settings.search_config import AXES, MIN_IMAGES_TO_HOLD_OUT, NUM_FOLDS, SearchConfig
 from ship.tuning.member import PackTask, TuneResult
-from ship.tuning.schedule import count_epochs
 from ship.tuning.tune import tune_pack
 
 __all__ = ["SearchResult", "Trial", "make_folds", "search"]

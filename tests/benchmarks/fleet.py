@@ -5,9 +5,10 @@ Every run is a process of its own with a store, an MLflow and a Ray of its own, 
 - ``overhead``: tiny tasks on two workers. *Orchestration a task* is what the whole run takes beyond what
   ``ship.tuning.tune.tune`` and ``ship.artifact.making.make_artifact`` take for each task in as many plain
   processes of one thread side by side, without Ray, store or tracking (``fleet_alone``). It counts the start
-  of Ray and of the workers, data, publishing, recording, the end, and what the driver takes from the workers by being busy
-  beside them. It is told in seconds of the clock (on two workers, two tasks pass at once), in worker's
-  seconds (twice that), and in processor's seconds of all processes, which other work changes less.
+  of Ray and of the workers, data, publishing, recording, the end, and what the driver takes from
+  the workers by being busy beside them. It is told in seconds of the clock (on two workers, two
+  tasks pass at once), in worker's seconds (twice that), and in processor's seconds of all processes, which
+  other work changes less.
 - ``plan``: from the manifest to a printed plan, nothing being published.
 - ``resume``: a run with simulated tunings is interrupted half-way, as by Ctrl-C, and started again; after a
   twentieth more it is interrupted again. *Resumed* is when the first task of the second half is taken up.

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from orchestrator.cli.plan_report import print_plan
 from orchestrator.cli.progress import ProgressView
-from orchestrator.manifest.pool_settings import PoolSettings
+from orchestrator.manifest.model import PoolSettings
 from orchestrator.manifest.request import Request
 from orchestrator.settings import Executor
 from orchestrator.store.objects.open import ObjectStore, open_objects

@@ -11,7 +11,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from orchestrator.manifest.load import Manifest, load_manifest
+from orchestrator.manifest.load import load_manifest
+from orchestrator.manifest.model import Manifest
 from orchestrator.settings import Settings
 from tests.factories import write_backbone
 

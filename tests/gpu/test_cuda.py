@@ -17,7 +17,7 @@ from ship.tuning.pack import Pack
 from ship.tuning.precision import compute_dtype
 from ship.tuning.tune import TuneResult, tune, tune_pack
 from tests.benchmarks.synthetic import make_data, make_images, make_prompt
-from tests.unit.ship.conftest import make_backbone
+from tests.unit.ship.factory import make_backbone
 
 pytestmark = [
     pytest.mark.gpu,

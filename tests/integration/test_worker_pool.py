@@ -20,8 +20,7 @@ import ray
 from ray.util import list_named_actors
 
 from orchestrator.cluster.processes import end_processes
-from orchestrator.manifest.pool_settings import PoolSettings
-from orchestrator.manifest.terms import Terms
+from orchestrator.manifest.model import PoolSettings, Terms
 from orchestrator.settings import EXECUTORS, Executor, Settings
 from orchestrator.train.executor import run_tasks
 from orchestrator.train.ledger.actor import ACTOR_NAME

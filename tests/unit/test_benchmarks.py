@@ -18,7 +18,7 @@ from tests.benchmarks.lora import LoraTasks
 from tests.benchmarks.naive import naive_forward
 from tests.benchmarks.runtime import make_rows
 from tests.benchmarks.synthetic import find_backbone, make_images, make_prompt
-from tests.unit.ship.method.test_golden import FORWARD, TOLERANCE, Case, relative_error
+from tests.unit.ship.method.golden import FORWARD, TOLERANCE, Case, relative_error
 
 CPU = torch.device("cpu")
 

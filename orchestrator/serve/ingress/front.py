@@ -17,15 +17,9 @@ from orchestrator.serve.engine_api import (
     Image,
     Refusal,
 )
+from orchestrator.serve.ingress.bodies.image import image_problem, read_body
 from orchestrator.serve.ingress.decoding import Decoder
-from orchestrator.serve.ingress.headers import (
-    TASK_HEADER,
-    VERSION_HEADER,
-    check_task,
-    image_problem,
-    read_body,
-    read_timeout,
-)
+from orchestrator.serve.ingress.headers import TASK_HEADER, VERSION_HEADER, check_task, read_timeout
 from orchestrator.serve.ingress.middleware.access_log import note
 from orchestrator.serve.ingress.middleware.admission import Admission
 from orchestrator.serve.ingress.middleware.auth import principal_of

@@ -4,15 +4,13 @@ Nothing of it touches a disk: bodies are capped and stay in memory. It knows no 
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 
 from orchestrator.names import is_task_name
-from orchestrator.serve.ingress.bodies.form import FORM_TYPE, form_problem, read_form
 from orchestrator.serve.ingress.problems import Problem
-from ship.errors import ImageError
 
 __all__ = [
     "KEY_HEADER",
@@ -24,22 +22,16 @@ __all__ = [
     "check_key",
     "check_task",
     "check_version",
-    "extract_image",
-    "image_problem",
-    "image_too_large",
     "media_type",
     "read_accepted",
-    "read_body",
     "read_timeout",
     "read_wanted",
 ]
 
 TASK_HEADER, VERSION_HEADER = "Ship-Task", "Ship-Version"
 KEY_HEADER, TIMEOUT_HEADER = "Ship-Key", "Ship-Timeout"
-FORM_PART = "image"
 # The last is what `curl --data-binary` says of any body. The content decides in the end, not its name.
 RAW_TYPES = ("application/octet-stream", "application/x-www-form-urlencoded")
-_FORM_EXPECTED = f"{FORM_TYPE} with exactly one file named {FORM_PART!r}"
 _VERSION = re.compile(r"[0-9]{1,9}", re.ASCII)
 _KEY = re.compile(r"[\x20-\x7e]{1,128}", re.ASCII)
 _NEVER = re.compile(r";\s*q\s*=\s*0(\.0*)?\s*(;|$)")
@@ -155,51 +147,9 @@ def check_task(task: str) -> str:
     return task
 
 
-async def read_body(headers: Headers, chunks: AsyncIterator[bytes], max_bytes: int) -> bytes:
-    """The request's body.
-
-    Raises:
-        Problem: 413, it is too large: by its Content-Length before anything is read, else as soon as more
-            has come in; 400, it is empty or Content-Length is no number.
-    """
-    declared = headers.get("content-length")
-    if declared is not None and not (declared.isascii() and declared.isdigit()):
-        raise Problem(400, "length-invalid", "Not a length", "Content-Length: expected a number of bytes")
-    if declared is not None and int(declared[:20]) > max_bytes:
-        raise _too_large(max_bytes)
-    body = bytearray()
-    async for chunk in chunks:
-        body += chunk
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-    if not body:
-        raise Problem(400, "body-empty", "Nothing was sent", "the body is empty; expected an image or JSON")
-    return bytes(body)
-
-
 def media_type(headers: Headers) -> str:
     """Content-Type in small letters, without parameters; raw bytes if nothing is said."""
     return headers.get("content-type", RAW_TYPES[0]).partition(";")[0].strip().lower()
-
-
-def extract_image(headers: Headers, body: bytes) -> bytes:
-    """The image file in a body: the body itself, or the one part of a form.
-
-    Raises:
-        Problem: 415, the content type is neither an image nor a form; 400, the form is not one file
-            named ``image``.
-    """
-    kind = media_type(headers)
-    if kind == FORM_TYPE:
-        return _extract_from_form(headers["content-type"], body)
-    if kind.startswith("image/") or kind in RAW_TYPES:
-        return body
-    raise Problem(
-        415,
-        "content-type-unsupported",
-        "Unsupported content type",
-        f"Content-Type {kind[:80]!r}: expected image/*, application/octet-stream or {_FORM_EXPECTED}",
-    )
 
 
 def read_accepted(headers: Headers, offered: Sequence[str]) -> str:
@@ -218,26 +168,6 @@ def read_accepted(headers: Headers, offered: Sequence[str]) -> str:
     raise Problem(406, "not-acceptable", "Not to be had that way", f"expected Accept: {' or '.join(offered)}")
 
 
-def image_problem(error: ImageError) -> Problem:
-    """How a refused image is answered: 415 for a format not taken, 422 if broken, 413 for too many pixels."""
-    status, title = {
-        "unsupported": (415, "Not an image of a supported format"),
-        "corrupt": (422, "The image is broken"),
-        "too_large": (413, "The image has too many pixels"),
-    }[error.kind]
-    return Problem(status, f"image-{error.kind.replace('_', '-')}", title, str(error))
-
-
-def image_too_large(max_bytes: int) -> Problem:
-    """One image of several is larger than one may be."""
-    return Problem(
-        413,
-        "image-file-too-large",
-        "The image file is too large",
-        f"expected at most {max_bytes} bytes an image; send a smaller or more compressed one",
-    )
-
-
 def _single(headers: Headers, name: str) -> str | None:
     """A header that may stand once; repeated alike, it is one."""
     values = set(headers.getlist(name))
@@ -254,21 +184,3 @@ def _is_accepted(form: str, wanted: Mapping[str, bool]) -> bool:
         if named in wanted:
             return wanted[named]
     return not wanted
-
-
-def _extract_from_form(content_type: str, body: bytes) -> bytes:
-    parts = read_form(content_type, body, max_parts=1, expected=_FORM_EXPECTED)
-    if not (parts and parts[0].name == FORM_PART and parts[0].is_file):
-        names = ", ".join(repr(part.name) for part in parts)
-        kind = "a field that is no file" if parts and parts[0].name == FORM_PART else names or "no parts"
-        raise form_problem(_FORM_EXPECTED, f"found {kind}")
-    return bytes(parts[0].content)
-
-
-def _too_large(max_bytes: int) -> Problem:
-    return Problem(
-        413,
-        "body-too-large",
-        "The request is too large",
-        f"expected at most {max_bytes} bytes; send smaller or more compressed images, or fewer at a time",
-    )

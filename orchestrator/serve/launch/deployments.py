@@ -9,11 +9,11 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
+from orchestrator.cluster.session import Session
 from orchestrator.errors import ServeError
 from orchestrator.serve.engine.deployment import EngineReplica
 from orchestrator.serve.engine_api import TaskState
 from orchestrator.serve.ingress.deployment import Ingress
-from orchestrator.serve.launch.ray_serve import Session
 from orchestrator.serve.options import EngineOptions, Limits
 from orchestrator.serve.poller import CatalogPoller
 from orchestrator.settings import Settings

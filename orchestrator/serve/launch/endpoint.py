@@ -1,7 +1,9 @@
 """Starts the endpoint, waits until it answers, and stops all that it started."""
 
 import logging
+import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
@@ -9,26 +11,31 @@ from typing import Self
 import httpx
 import ray
 
+from orchestrator.cluster.session import ray_session
+from orchestrator.cluster.signals import interrupting_signals
 from orchestrator.errors import ObjectConflict, RegistryError, ServeError, StoreError
 from orchestrator.registry.registry import Registry
 from orchestrator.serve.engine_api import TaskState
 from orchestrator.serve.launch.address import check_port_is_free, choose_port, client_url, is_loopback
 from orchestrator.serve.launch.deployments import APPLICATIONS, Plan, close_ingress, deploy, served_tasks
-from orchestrator.serve.launch.ray_serve import ray_session, serve_session
+from orchestrator.serve.launch.ray_serve import serve_session
 from orchestrator.serve.options import EngineOptions, Limits
 from orchestrator.serve.poller import reconcile
 from orchestrator.serve.residency.kept_catalog import open_kept_catalog
 from orchestrator.settings import Settings
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from ship.backbone import Backbone
+from ship.backbone import BUNDLED, Backbone, load_backbone
 
-__all__ = ["Endpoint", "start"]
+__all__ = ["Endpoint", "serve_forever", "start"]
+
 
 _LISTED_PROBLEMS = 20
 # For the engines to come up with a catalog.
 _READY_TIMEOUT_S = 180.0
 _FIRST_LOADS_S = 10.0
+# Prompts and images in flight, beside the backbone. Ray's own default is 30% of the machine's memory.
+_OBJECT_STORE_BYTES = 512 << 20
 _log = logging.getLogger(__name__)
 
 
@@ -85,8 +92,9 @@ def start(
         auth: Whether a token of the store is needed to ask, see ``token_changes``.
 
     Raises:
-        ServeError: The port is taken, there is no token, Ray cannot be had, or the endpoint did not come
-            up. Whatever was started by then is stopped.
+        ClusterError: Ray cannot be joined or started.
+        ServeError: The port is taken, there is no token, or the endpoint did not come up. All that
+            was started by then is stopped.
         StoreError: The store cannot be reached.
     """
     is_joining = settings.ray_address is not None or ray.is_initialized()
@@ -98,8 +106,8 @@ def start(
     header, arrays = backbone.to_arrays()
     url = client_url(host, port)
     with ExitStack() as stack:
-        num_bytes = sum(array.nbytes for array in arrays.values())
-        session = stack.enter_context(ray_session(settings.ray_address, num_bytes))
+        num_bytes = _OBJECT_STORE_BYTES + 2 * sum(array.nbytes for array in arrays.values())
+        session = stack.enter_context(ray_session(settings.ray_address, object_store_bytes=num_bytes))
         is_own = stack.enter_context(serve_session(session, host, port, APPLICATIONS))
         # The driver owns the weights, and lives as long as the endpoint.
         weights = [ray.put(arrays)]
@@ -211,3 +219,56 @@ def _report_problems(tasks: list[TaskState], url: str) -> None:
         _log.warning("task %s, version %d is not served: %s", task.task, task.wanted_version, task.problem)
     if len(refused) > _LISTED_PROBLEMS:
         _log.warning("%d more tasks are not served; see %s/v1/tasks", len(refused) - _LISTED_PROBLEMS, url)
+
+
+def serve_forever(
+    settings: Settings,
+    *,
+    backbone_spec: str = BUNDLED,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    num_replicas: int = 1,
+    limits: Limits | None = None,
+    options: EngineOptions | None = None,
+    auth: bool = True,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; then drain, stop all that was started, and return.
+
+    To be called from the main thread, which is the one that gets signals.
+
+    Args:
+        settings: Where store, registry and Ray are.
+        backbone_spec: See ``ship.backbone.load_backbone``.
+        host: Where to listen.
+        port: Where to listen; 0 for any that is free.
+        num_replicas: Engines.
+        limits: At the door.
+        options: Of the engines.
+        auth: Whether a token is needed to ask.
+        on_ready: Called with the URL once requests are answered.
+
+    Raises:
+        ServeError: The endpoint could not be started.
+        BackboneError: The backbone cannot be loaded.
+        StoreError: The store cannot be reached.
+    """
+    with interrupting_signals():
+        try:
+            backbone = load_backbone(backbone_spec)
+            with start(
+                settings,
+                backbone=backbone,
+                host=host,
+                port=port,
+                num_replicas=num_replicas,
+                limits=limits,
+                options=options,
+                auth=auth,
+            ) as endpoint:
+                if on_ready is not None:
+                    on_ready(endpoint.url)
+                threading.Event().wait()
+        except (KeyboardInterrupt, SystemExit):
+            # The latter is how Ray words SIGTERM while it starts.
+            return

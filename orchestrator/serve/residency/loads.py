@@ -1,12 +1,123 @@
 """Loads under way and loads that failed: one a prompt, however many ask. Its caller holds a lock."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import IntEnum
 
-from orchestrator.serve.residency.load_queue import Failure, Load, LoadQueue, Precedence
 from orchestrator.serve.residency.served import Key, PromptRef, ServedTask
 
-__all__ = ["Loads"]
+__all__ = ["Failure", "Load", "LoadQueue", "Loads", "Precedence"]
+
+
+class Precedence(IntEnum):
+    """Who comes first: what somebody waits for, what takes over from a champion that answers, all else."""
+
+    URGENT = 0
+    SWAP = 1
+    IN_ADVANCE = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a prompt is not in memory.
+
+    Attributes:
+        text: The cause.
+        retry_at_s: When it may be tried again; None for never: an artifact's bytes do not change.
+    """
+
+    text: str
+    retry_at_s: float | None
+
+
+def _make_future() -> "Future[ServedTask | Failure | None]":
+    future: Future[ServedTask | Failure | None] = Future()
+    # One of many who wait for it may be cancelled; it is not.
+    future.set_running_or_notify_cancel()
+    return future
+
+
+@dataclass(kw_only=True, eq=False)
+class Load:
+    """One prompt that is being loaded.
+
+    Attributes:
+        ref: Which one.
+        precedence: Before which others.
+        may_evict: Whether champions of other tasks may go to make room for it.
+        future: What came of it; None if there was no room and nothing was to go.
+        found_no_room: It asked for room while nothing was to go.
+        ended: Set when it is over, however it ended.
+    """
+
+    ref: PromptRef
+    precedence: Precedence
+    may_evict: bool
+    found_no_room: bool = False
+    future: Future[ServedTask | Failure | None] = field(default_factory=_make_future)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class LoadQueue:
+    """The queue and its threads.
+
+    Args:
+        run: Loads; called in a thread.
+        num_places: Loads of each kind at a time.
+    """
+
+    def __init__(self, run: Callable[[Load], ServedTask | Failure | None], num_places: int) -> None:
+        self._run = run
+        self._num_places = num_places
+        self._lock = threading.Lock()
+        # In the order in which they came.
+        self._waiting: dict[Precedence, dict[Load, None]] = {precedence: {} for precedence in Precedence}
+        self._num_running: Counter[Precedence] = Counter()
+        self._threads = ThreadPoolExecutor(len(Precedence) * num_places, "ship-load")
+
+    def put(self, load: Load) -> None:
+        """Load something when its turn comes."""
+        with self._lock:
+            self._waiting[load.precedence][load] = None
+        self._threads.submit(self._work)
+
+    def raise_to(self, load: Load, precedence: Precedence) -> None:
+        """Let a load be of a kind that matters more; one that has begun keeps its place."""
+        with self._lock:
+            is_waiting = load in self._waiting[load.precedence]
+            self._waiting[load.precedence].pop(load, None)
+            load.precedence = precedence
+            if is_waiting:
+                self._waiting[precedence][load] = None
+        self._threads.submit(self._work)
+
+    def _work(self) -> None:
+        """Load whatever may begin. There are as many threads as places, and a call for each load."""
+        taken = self._take()
+        while taken is not None:
+            load, precedence = taken
+            try:
+                load.future.set_result(self._run(load))
+            # Whoever waits for it must not wait for ever.
+            except BaseException as error:
+                load.future.set_exception(error)
+            taken = self._take(precedence)
+
+    def _take(self, ended: Precedence | None = None) -> tuple[Load, Precedence] | None:
+        """The next load that has a place; gives back the place of one that has ended in the same step."""
+        with self._lock:
+            if ended is not None:
+                self._num_running[ended] -= 1
+            for precedence, waiting in self._waiting.items():
+                if waiting and self._num_running[precedence] < self._num_places:
+                    load = next(iter(waiting))
+                    del waiting[load]
+                    self._num_running[precedence] += 1
+                    return load, precedence
+            return None
 
 
 class Loads:

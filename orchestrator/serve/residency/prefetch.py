@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 
 from orchestrator.serve.residency.champions import Champions
-from orchestrator.serve.residency.load_queue import Precedence
-from orchestrator.serve.residency.loads import Loads
+from orchestrator.serve.residency.loads import Loads, Precedence
 from orchestrator.serve.residency.prompt_memory import PromptMemory
 from orchestrator.serve.residency.served import PromptRef
 

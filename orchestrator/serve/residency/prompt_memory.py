@@ -2,13 +2,18 @@
 
 import heapq
 import itertools
+import time
 import weakref
 from collections.abc import Callable, Iterable
 
 from orchestrator.serve.residency.served import Key, ServedTask
 from ship.runtime.slots import Slot
 
-__all__ = ["PromptMemory"]
+__all__ = ["PromptMemory", "wait_until_released"]
+
+# A forward pass takes less; what still holds a slot then is stuck, and another one goes.
+RELEASE_WAIT_S = 2.0
+_RELEASE_LOOK_S = 0.002
 
 
 class PromptMemory:
@@ -102,3 +107,10 @@ class PromptMemory:
         self._held[is_spare][key] = served
         self._is_spare[key] = is_spare
         self._last_use[key] = next(self._uses)
+
+
+def wait_until_released(slot: "weakref.ref[Slot]") -> None:
+    """Wait until the requests that were answered from a slot are done with it, but not for ever."""
+    deadline_s = time.monotonic() + RELEASE_WAIT_S
+    while slot() is not None and time.monotonic() < deadline_s:
+        time.sleep(_RELEASE_LOOK_S)

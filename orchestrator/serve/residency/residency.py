@@ -25,12 +25,10 @@ from dataclasses import dataclass
 from orchestrator.serve.canary import choose_version
 from orchestrator.serve.engine_api import Ask, Refusal, ResidencyStats, TaskState
 from orchestrator.serve.residency.champions import Champions
-from orchestrator.serve.residency.load_queue import Failure, Load, Precedence
-from orchestrator.serve.residency.loads import Loads
+from orchestrator.serve.residency.loads import Failure, Load, Loads, Precedence
 from orchestrator.serve.residency.prefetch import InAdvance
-from orchestrator.serve.residency.prompt_memory import PromptMemory
+from orchestrator.serve.residency.prompt_memory import PromptMemory, wait_until_released
 from orchestrator.serve.residency.served import Key, PromptRef, ServedTask
-from orchestrator.serve.residency.slot_release import wait_until_released
 from orchestrator.serve.residency.state import describe_task
 from orchestrator.store.catalog import Catalog, CatalogEntry
 from ship.errors import ArtifactError, PromptTooLargeError, SlotsFullError

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from orchestrator.serve.engine_api import CanaryState, TaskState
-from orchestrator.serve.residency.load_queue import Failure
+from orchestrator.serve.residency.loads import Failure
 from orchestrator.serve.residency.served import Key, ServedTask
 from orchestrator.store.catalog import CatalogEntry
 

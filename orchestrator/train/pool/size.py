@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 
 from orchestrator.cluster.session import Session
-from orchestrator.manifest.pool_settings import PoolSettings
+from orchestrator.manifest.model import PoolSettings
 
 __all__ = ["PoolSize", "choose_size"]
 

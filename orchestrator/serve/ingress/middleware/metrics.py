@@ -5,17 +5,37 @@ what each said last. Only some tasks are labels: there may be thousands.
 """
 
 import asyncio
-from collections.abc import Mapping
+import collections
+import time
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.serve.engine_api import Answer, ResidencyStats
-from orchestrator.serve.ingress.middleware.residency_metrics import ResidencyMetrics
-from orchestrator.serve.ingress.middleware.task_labels import TaskLabels
 from orchestrator.serve.ingress.paths import CLIENT_CLOSED_REQUEST, template_of
 
-__all__ = ["CONTENT_TYPE", "CountRequests", "Metrics"]
+__all__ = ["CONTENT_TYPE", "OTHERS", "CountRequests", "Metrics", "ResidencyMetrics", "TaskLabels"]
+
+OTHERS = "other"
+
+# An engine that nobody reached for so long is gone, or was given another name by a restart.
+_KEPT_S = 300.0
+_AGE = "catalog_age_s"
+_COUNTERS = {
+    "ship_prompt_loads": ("Prompts loaded", "num_loads"),
+    "ship_prompt_load_failures": ("Loads of prompts that failed", "num_load_failures"),
+    "ship_prompt_evictions": ("Prompts that gave way to others", "num_evictions"),
+    "ship_swaps": ("Champions that another prompt took the place of", "num_swaps"),
+}
+_GAUGES = {
+    "ship_catalog_tasks": ("Tasks of the catalog", "num_catalog_tasks"),
+    "ship_resident_prompts": ("Prompts in memory", "num_resident"),
+    "ship_resident_bytes": ("Device memory that prompts take", "resident_bytes"),
+    "ship_catalog_age_seconds": ("Since the catalog was last seen to be current", _AGE),
+}
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _COUNT_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
@@ -127,3 +147,64 @@ class CountRequests:
             raise
         finally:
             self._metrics.count_request(scope["path"], status)
+
+
+class ResidencyMetrics(Collector):
+    """A collector of ``prometheus_client``.
+
+    Args:
+        clock: Seconds that only go up.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said: dict[str, tuple[float, ResidencyStats]] = {}
+
+    def note(self, stats: ResidencyStats) -> None:
+        """Keep what an engine said."""
+        self._said[stats.replica] = self._clock(), stats
+
+    def collect(self) -> Iterator[Metric]:
+        """Called when the page is made."""
+        now_s = self._clock()
+        self._said = {name: said for name, said in self._said.items() if now_s - said[0] < _KEPT_S}
+        for families, make in ((_COUNTERS, CounterMetricFamily), (_GAUGES, GaugeMetricFamily)):
+            for name, (meaning, attribute) in families.items():
+                family = make(name, meaning, labels=["engine"])
+                for engine, (said_at_s, stats) in sorted(self._said.items()):
+                    value = getattr(stats, attribute)
+                    # Before the first catalog there is no age of it.
+                    if value is not None:
+                        # An age goes on while an engine says nothing.
+                        since_s = now_s - said_at_s if attribute == _AGE else 0.0
+                        family.add_metric([engine], value + since_s)
+                yield family
+
+
+class TaskLabels:
+    """Label values that are few, and that a task keeps once it has one: so no count ever goes down.
+
+    Args:
+        max_labels: Tasks with a label of their own.
+        min_asked: Times that a task is asked before it gets one, so that who is asked often comes first.
+    """
+
+    def __init__(self, max_labels: int = 50, min_asked: int = 10) -> None:
+        self._max_labels, self._min_asked = max_labels, min_asked
+        self._labels: set[str] = set()
+        self._asked: collections.Counter[str] = collections.Counter()
+
+    def label(self, task: str) -> str:
+        """The label of a task that is asked once more."""
+        if task in self._labels:
+            return task
+        if len(self._labels) >= self._max_labels:
+            return OTHERS
+        self._asked[task] += 1
+        if self._asked[task] < self._min_asked:
+            return OTHERS
+        del self._asked[task]
+        self._labels.add(task)
+        if len(self._labels) == self._max_labels:
+            self._asked.clear()
+        return task

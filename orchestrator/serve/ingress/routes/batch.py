@@ -12,8 +12,8 @@ from fastapi.responses import JSONResponse
 
 from orchestrator.serve.engine_api import Answer, Ask, Image, Refusal
 from orchestrator.serve.ingress.bodies.batch_request import BatchItem, BatchRequest, read_batch
+from orchestrator.serve.ingress.bodies.image import image_too_large
 from orchestrator.serve.ingress.front import Front, answer_body
-from orchestrator.serve.ingress.headers import image_too_large
 from orchestrator.serve.ingress.middleware.access_log import note
 from orchestrator.serve.ingress.problems import Problem
 

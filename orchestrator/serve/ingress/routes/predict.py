@@ -4,8 +4,9 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from orchestrator.serve.engine_api import Answer, Ask, Image, Refusal
+from orchestrator.serve.ingress.bodies.image import extract_image
 from orchestrator.serve.ingress.front import Front, answer_body
-from orchestrator.serve.ingress.headers import extract_image, read_wanted
+from orchestrator.serve.ingress.headers import read_wanted
 from orchestrator.serve.ingress.middleware.access_log import note
 from orchestrator.serve.ingress.request_clock import RequestClock
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from orchestrator.store.tokens import Tokens
 from tests.unit.orchestrator.serve.factory import draw_png
-from tests.unit.ship.conftest import make_backbone
+from tests.unit.ship.factory import make_backbone
 
 PNG = draw_png()
 BACKBONE = make_backbone().info

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from orchestrator.cluster.interruption import catch_interruption
+from orchestrator.cluster.signals import catch_interruption
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,7 +1,8 @@
 import pytest
 
 from orchestrator.errors import ManifestError
-from orchestrator.manifest.load import Manifest, RefusedTask, TaskEntry
+from orchestrator.manifest.load import RefusedTask, TaskEntry
+from orchestrator.manifest.model import Manifest
 from orchestrator.manifest.request import Selection
 from ship.data import DataSource
 from ship.settings.config import TuneConfig

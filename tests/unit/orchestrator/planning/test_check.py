@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from orchestrator.cli.main import main
-from orchestrator.manifest.check_gates import CheckGates
 from orchestrator.manifest.load import TaskEntry
+from orchestrator.manifest.model import CheckGates
 from orchestrator.planning.check import TaskCheck, check_task, find_label_typos
 from ship.data import DataSource
 from ship.settings.config import TuneConfig

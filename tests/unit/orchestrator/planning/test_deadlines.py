@@ -2,9 +2,10 @@ import math
 
 import pytest
 
-from orchestrator.manifest.terms import Terms
+from orchestrator.manifest.model import Terms
 from orchestrator.planning.deadlines import find_late
-from orchestrator.planning.plan import PlannedTask, TaskSpec
+from orchestrator.planning.plan import TaskSpec
+from orchestrator.planning.spec import PlannedTask
 from ship.data import DataSource
 from ship.settings.config import TuneConfig
 

@@ -12,9 +12,8 @@ from rich.console import Console
 
 from orchestrator.cli.plan_report import plan_json, print_plan
 from orchestrator.errors import ManifestError
-from orchestrator.manifest.load import Manifest, TaskEntry
-from orchestrator.manifest.model import RefusedTask
-from orchestrator.manifest.terms import Terms
+from orchestrator.manifest.load import TaskEntry
+from orchestrator.manifest.model import Manifest, RefusedTask, Terms
 from orchestrator.planning.estimates import Speed
 from orchestrator.planning.plan import Plan, make_plan, task_key
 from ship.data import DataSource, fingerprint_data

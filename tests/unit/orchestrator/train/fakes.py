@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from orchestrator.manifest.terms import Terms
+from orchestrator.manifest.model import Terms
 from orchestrator.train.ledger.grants import Lease, LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.ledger.status import TaskStatus

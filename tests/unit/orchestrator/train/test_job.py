@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.errors import ExecutionError, ManifestError, StoreError
 from orchestrator.events import Event
-from orchestrator.manifest.pool_settings import PoolSettings
+from orchestrator.manifest.model import PoolSettings
 from orchestrator.manifest.request import Request, Selection
 from orchestrator.planning.plan import TaskSpec, find_sure_fan_out
 from orchestrator.registry.recorder import Backlog

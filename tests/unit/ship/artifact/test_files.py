@@ -19,7 +19,7 @@ from ship.errors import ArtifactError, PromptTooLargeError
 from ship.runtime.runtime import Runtime
 from ship.settings.config import TuneConfig
 from ship.tuning.tune import tune
-from tests.unit.ship.conftest import make_backbone
+from tests.unit.ship.factory import make_backbone
 
 Files = dict[str, bytes]
 

@@ -15,7 +15,7 @@ from ship.data import TaskData
 from ship.errors import ConfigError, TuningError
 from ship.tuning.preparation import extract_features, fit_probe
 from ship.tuning.schedule import order_epoch
-from tests.unit.ship.conftest import DEPTH, WIDTH, make_data
+from tests.unit.ship.factory import DEPTH, WIDTH, make_data
 
 QUICK: dict[str, Any] = {"epochs": 6, "batch_size": 8, "num_tokens": 3, "rank": 2, "precision": "float32"}
 

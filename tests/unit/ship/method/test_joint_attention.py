@@ -14,7 +14,7 @@ from ship.method.prompts import Prompt
 from ship.runtime.baking import bake
 from ship.settings.config import TuneConfig
 from ship.tuning.tune import tune
-from tests.unit.ship.conftest import DEPTH, WIDTH
+from tests.unit.ship.factory import DEPTH, WIDTH
 
 Quick = Callable[..., TuneConfig]
 

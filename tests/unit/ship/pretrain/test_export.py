@@ -9,7 +9,7 @@ from ship.pretrain.probe import ProbeResult, format_table
 from ship.pretrain.probe_tasks import TASKS
 from ship.pretrain.train import Trainer
 from ship.vit import timm
-from tests.unit.ship.pretrain.test_train import TINY
+from tests.unit.ship.pretrain.tiny import TINY
 
 RESULT = ProbeResult(
     task="stripes", num_train=7, num_test=9, linear=0.875, linear_untrained=0.5, knn=0.75, knn_untrained=0.25

@@ -6,20 +6,9 @@ import torch
 from safetensors.torch import save_file
 
 from ship.errors import ConfigError
-from ship.pretrain.config import Architecture, TrainConfig
+from ship.pretrain.config import TrainConfig
 from ship.pretrain.train import Trainer
-
-TINY = TrainConfig(
-    num_steps=6,
-    num_warmup=1,
-    batch_size=16,
-    learning_rate=3e-3,
-    pool_size=32,
-    num_uses=1,
-    num_calibration=64,
-    num_axes=16,
-    architecture=Architecture(img_size=32, embed_dim=32, depth=2, num_heads=2),
-)
+from tests.unit.ship.pretrain.tiny import TINY
 
 
 def _weights(trainer: Trainer) -> dict[str, torch.Tensor]:

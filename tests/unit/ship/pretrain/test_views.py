@@ -8,7 +8,7 @@ from torch import Generator
 from ship.pretrain.batches import BatchSource
 from ship.pretrain.train import Trainer
 from ship.pretrain.views import agreement_loss, draw_views
-from tests.unit.ship.pretrain.test_train import TINY
+from tests.unit.ship.pretrain.tiny import TINY
 
 CPU = torch.device("cpu")
 

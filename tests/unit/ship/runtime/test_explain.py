@@ -9,7 +9,7 @@ from ship.evaluation.attention_change import attention_with_and_without
 from ship.runtime.explain import explain
 from ship.runtime.runtime import Runtime
 from tests.unit.orchestrator.serve.factory import make_prompt
-from tests.unit.ship.conftest import make_backbone
+from tests.unit.ship.factory import make_backbone
 
 # Another order of the same float32 sums.
 CLOSE = {"atol": 1e-6, "rtol": 1e-4}

@@ -11,7 +11,7 @@ from ship.settings.config import TuneConfig
 from ship.settings.presets import PRESETS, choose_settings
 from ship.settings.search_config import SearchConfig, num_full_tunings
 from ship.tuning.search import make_folds, search
-from tests.unit.ship.conftest import make_data
+from tests.unit.ship.factory import make_data
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,8 @@ from ship.tuning.member import TuneResult
 from ship.tuning.pack import Pack
 from ship.tuning.tune import PackTask, tune
 from ship.tuning.tuner import Tuner
-from tests.unit.ship.conftest import make_data
-
-from .test_pack import assert_same, make_tasks
+from tests.unit.ship.factory import make_data
+from tests.unit.ship.tuning.packs import assert_same, make_tasks
 
 Quick = Callable[..., TuneConfig]
 PATIENCE_S = 60

@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 from orchestrator.serve.ingress.app import make_app
 from tests.unit.orchestrator.serve.caller import LIMITS
 from tests.unit.orchestrator.serve.factory import FakeEngine
-from tests.unit.ship.conftest import make_backbone
+from tests.unit.ship.factory import make_backbone
 
 load_all_checks()
 schemathesis.serializer.alias(["image/bmp", "image/tiff"], "application/octet-stream")

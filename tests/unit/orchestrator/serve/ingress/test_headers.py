@@ -7,7 +7,8 @@ import httpx
 import pytest
 from starlette.datastructures import Headers
 
-from orchestrator.serve.ingress.headers import extract_image, image_problem, read_body, read_wanted
+from orchestrator.serve.ingress.bodies.image import extract_image, image_problem, read_body
+from orchestrator.serve.ingress.headers import read_wanted
 from orchestrator.serve.ingress.problems import Problem
 from orchestrator.serve.options import Limits
 from ship.errors import ImageError

@@ -21,7 +21,7 @@ from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.shadow import REST_S, Shadows
 from ship.backbone import Backbone
 from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
-from tests.unit.orchestrator.serve.ingress.openapi.test_openapi import check_schema
+from tests.unit.orchestrator.serve.ingress.openapi.schema import check_schema
 
 IMAGE = np.zeros((3, 4, 4), dtype=np.uint8)
 

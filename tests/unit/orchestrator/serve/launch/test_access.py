@@ -97,7 +97,7 @@ def test_only_a_flag_turns_access_control_off(
 ) -> None:
     asked: list[dict[str, object]] = []
     monkeypatch.setattr(
-        "orchestrator.serve.launch.run.serve_forever", lambda settings, **options: asked.append(options)
+        "orchestrator.serve.launch.endpoint.serve_forever", lambda settings, **options: asked.append(options)
     )
     assert run_ship(monkeypatch, "serve", *flags) == 0
     assert [options["auth"] for options in asked] == [auth]
@@ -122,7 +122,7 @@ def test_where_there_is_no_haproxy_it_is_said_before_anything_is_started(
 def test_ship_serve_without_a_token_says_what_to_do(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("orchestrator.serve.launch.run.load_backbone", lambda spec: backbone)
+    monkeypatch.setattr("orchestrator.serve.launch.endpoint.load_backbone", lambda spec: backbone)
     port = str(choose_port("127.0.0.1"))
     assert run_ship(monkeypatch, "--home", str(tmp_path), "serve", "--port", port) == 1
     printed = capsys.readouterr().err

@@ -2,8 +2,8 @@
 
 import pytest
 
+from orchestrator.cluster.session import Session
 from orchestrator.serve.launch.deployments import Plan
-from orchestrator.serve.launch.ray_serve import Session
 from orchestrator.serve.options import EngineOptions, Limits
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.serve.residency.champions import Champions
-from orchestrator.serve.residency.load_queue import Load, LoadQueue, Precedence
+from orchestrator.serve.residency.loads import Load, LoadQueue, Precedence
 from orchestrator.serve.residency.served import PromptRef
 from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
 from tests.unit.orchestrator.serve.residency.prompt_pool import (

@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Ask, Refusal
+from orchestrator.serve.residency import prompt_memory
 from orchestrator.serve.residency import residency as residency_module
-from orchestrator.serve.residency import slot_release
 from orchestrator.serve.residency.residency import ServedTask
 from orchestrator.store.catalog import Canary, Catalog
 from ship.errors import ArtifactError
@@ -139,7 +139,7 @@ def test_a_prompt_in_use_lives_until_its_request_is_done(monkeypatch: pytest.Mon
     apply(residency, catalog(a=1, b=1))
     taken = [find(residency, "a")]
     waiting = threading.Event()
-    wait = slot_release.wait_until_released
+    wait = prompt_memory.wait_until_released
 
     def note_and_wait(slot: "weakref.ref[Slot]") -> None:
         assert slot() is not None
@@ -147,7 +147,7 @@ def test_a_prompt_in_use_lives_until_its_request_is_done(monkeypatch: pytest.Mon
         wait(slot)
 
     monkeypatch.setattr(residency_module, "wait_until_released", note_and_wait)
-    monkeypatch.setattr(slot_release, "RELEASE_WAIT_S", PATIENCE_S)
+    monkeypatch.setattr(prompt_memory, "RELEASE_WAIT_S", PATIENCE_S)
 
     async def ask() -> ServedTask | Refusal:
         found = asyncio.create_task(residency.find(Ask(task="b")))

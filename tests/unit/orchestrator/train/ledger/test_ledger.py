@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.manifest.terms import Terms
+from orchestrator.manifest.model import Terms
 from orchestrator.train.ledger.failures import Failure
 from orchestrator.train.ledger.grants import Ended, LedgerPolicy, Wait
 from orchestrator.train.ledger.ledger import Ledger

@@ -1,7 +1,7 @@
 import pytest
 
 from orchestrator.cluster.session import Session
-from orchestrator.manifest.pool_settings import PoolSettings
+from orchestrator.manifest.model import PoolSettings
 from orchestrator.train.pool.crashes import cause_of, is_node_death
 from orchestrator.train.pool.size import PoolSize, choose_size
 
@@ -33,7 +33,7 @@ def size(
     ],
 )
 def test_choose_size(cpus, gpus, nodes, tasks, wish, expected) -> None:
-    session = Session(num_cpus=cpus, num_gpus=gpus, num_nodes=nodes)
+    session = Session(is_own=True, num_cpus=cpus, num_gpus=gpus, num_nodes=nodes)
     assert choose_size(session, tasks, PoolSettings(max_workers=wish)) == expected
 
 
@@ -47,11 +47,11 @@ def test_choose_size(cpus, gpus, nodes, tasks, wish, expected) -> None:
     ],
 )
 def test_a_minimum_of_workers(tasks: int, wish: PoolSettings, expected: PoolSize) -> None:
-    assert choose_size(Session(num_cpus=2, num_gpus=0, num_nodes=1), tasks, wish) == expected
+    assert choose_size(Session(is_own=True, num_cpus=2, num_gpus=0, num_nodes=1), tasks, wish) == expected
 
 
 def test_a_minimum_that_is_not_there_yet_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    session = Session(num_cpus=2, num_gpus=0, num_nodes=1)
+    session = Session(is_own=True, num_cpus=2, num_gpus=0, num_nodes=1)
     choose_size(session, 9, PoolSettings(min_workers=2))
     assert not caplog.records
     choose_size(session, 9, PoolSettings(min_workers=3, max_workers=8))

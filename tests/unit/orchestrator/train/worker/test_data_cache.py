@@ -8,7 +8,7 @@ import torch
 from orchestrator.train.worker.data_cache import DataCache
 from ship.data import Split, TaskData
 from ship.errors import DataError
-from tests.unit.ship.conftest import make_data
+from tests.unit.ship.factory import make_data
 
 LARGE = 1 << 30
 

@@ -81,7 +81,7 @@ def test_what_is_not_an_error_of_ours_fails_the_task_with_its_traceback(clock: C
     event = ledger.read(0)[0][-1]
     assert event.kind == "failed"
     assert event.data["cause"] == "ZeroDivisionError: steps per epoch (failed 2 times)"
-    assert "test_worker_loop.py" in event.data["detail"]
+    assert "test_loop.py" in event.data["detail"]
 
 
 def test_a_lost_lease_is_dropped_without_a_word(clock: Clock) -> None:

@@ -25,7 +25,7 @@ from ship.errors import DataError
 from ship.settings.config import TuneConfig
 from ship.settings.search_config import SearchConfig
 from ship.tuning.tuner import Tuner
-from tests.unit.ship.conftest import make_backbone
+from tests.unit.ship.factory import make_backbone
 
 NUM_EPOCHS = 12
 KEY = f"{1:064x}"

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -14,31 +13,17 @@ from starlette.types import Message, Receive, Scope, Send
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.middleware.access_log import LOGGER
 from orchestrator.serve.ingress.middleware.auth import RequireToken
-from orchestrator.store.token_changes import create_token, revoke_token, rotate_token
+from orchestrator.store.token_changes import revoke_token, rotate_token
 from orchestrator.store.tokens import Scope as TokenScope
 from orchestrator.store.tokens import Tokens
 from ship.backbone import Backbone
 from tests.unit.orchestrator.serve.caller import LIMITS, PNG, TO_BOLTS, Caller, assert_problem
 from tests.unit.orchestrator.serve.factory import FakeEngine
+from tests.unit.orchestrator.serve.ingress.known_tokens import Known
 
 BOLTS = TokenScope(predict=("bolt*",))
 NUTS = TokenScope(predict=("nuts", "gear-*"))
 OPEN = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
-
-
-@dataclass
-class Known:
-    """Tokens that are known, and the texts of those that were made."""
-
-    tokens: Tokens | None = None
-    texts: dict[str, str] = field(default_factory=dict)
-
-    def make(self, name: str, scope: TokenScope, lifetime_s: float | None = None, now_s: float = 0.0) -> str:
-        self.tokens, made = create_token(
-            self.tokens or Tokens(), name, scope, now_s=now_s, lifetime_s=lifetime_s
-        )
-        self.texts[name] = made.text
-        return made.text
 
 
 class Guarded(Caller):

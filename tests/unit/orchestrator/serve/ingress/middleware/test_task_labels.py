@@ -5,8 +5,7 @@ from collections import Counter
 from prometheus_client import CollectorRegistry, generate_latest
 
 from orchestrator.serve.engine_api import ResidencyStats
-from orchestrator.serve.ingress.middleware.residency_metrics import ResidencyMetrics
-from orchestrator.serve.ingress.middleware.task_labels import TaskLabels
+from orchestrator.serve.ingress.middleware.metrics import ResidencyMetrics, TaskLabels
 
 
 def test_who_is_asked_often_gets_a_label_and_keeps_it():

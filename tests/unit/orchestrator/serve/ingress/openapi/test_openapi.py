@@ -8,22 +8,20 @@ from typing import Any
 
 import httpx
 import pytest
-from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from orchestrator.serve.engine_api import EngineBusyError, EngineUnavailableError, Refusal
 from orchestrator.serve.ingress.app import make_app
-from orchestrator.serve.ingress.openapi.document import make_document
 from orchestrator.serve.ingress.openapi.problems import KINDS
 from orchestrator.serve.ingress.paths import PATHS
 from orchestrator.store.tokens import Scope as TokenScope
 from ship.backbone import Backbone
 from tests.unit.orchestrator.serve.caller import PNG, TO_BOLTS, Caller
 from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
-from tests.unit.orchestrator.serve.ingress.middleware.test_auth import Known
-from tests.unit.ship.conftest import make_backbone
+from tests.unit.orchestrator.serve.ingress.known_tokens import Known
+from tests.unit.orchestrator.serve.ingress.openapi.schema import DOCUMENT, check_schema
+from tests.unit.ship.factory import make_backbone
 
-DOCUMENT = make_document()
 OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
 ITEMS = [{"image": "cap", "task": "bolts", "version": 2, "key": "line 7"}, {"image": "cap", "task": "nuts"}]
 INFER = {
@@ -227,10 +225,6 @@ def _problems() -> list[tuple[str, str, str]]:
                 [content] = response["content"].values()
                 found += [(path, method, kind) for kind in content.get("examples", {})]
     return found
-
-
-def check_schema(value: Any, schema: dict[str, Any]) -> None:
-    Draft202012Validator({**schema, "components": DOCUMENT["components"]}).validate(value)
 
 
 def shape_of(value: Any) -> Any:

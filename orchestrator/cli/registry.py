@@ -1,6 +1,7 @@
-"""Commands that try a version on real requests before it is promoted: parse, call, print."""
+"""Commands on the registry: ls, show, promote, rollback, canary, shadow."""
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,9 +12,86 @@ if TYPE_CHECKING:
     from orchestrator.registry.rollout import Rollouts
     from orchestrator.registry.versions import Rollout
 
+
+from orchestrator.cli import tables
+from ship.findings import find_warnings
+
 __all__ = ["COMMANDS"]
 
 _VERSION = click.IntRange(min=1)
+
+
+@click.command(name="ls")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def list_tasks(output: Output, as_json: bool) -> None:
+    """List all tasks of the registry: what serves, how well, since when.
+
+    \b
+    Examples:
+      ship ls
+      ship ls --json | jq -r '.[] | select(.champion == null) | .task'
+    """
+    infos = output.registry().tasks()
+    if as_json:
+        output.print_json([tables.task_json(info) for info in infos])
+    elif infos:
+        output.out.print(tables.tasks_table(infos))
+    else:
+        output.out.print("No task is registered yet: `ship tune MANIFEST` registers what it tunes.")
+
+
+@click.command()
+@click.argument("task")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def show(output: Output, task: str, as_json: bool) -> None:
+    """Show the versions of TASK, newest first, and why each was promoted or not.
+
+    \b
+    Examples:
+      ship show bottle-caps
+      ship show bottle-caps --json | jq '.versions[0].metrics.accuracy'
+    """
+    versions = output.registry().versions(task)
+    if as_json:
+        output.print_json({"task": task, "versions": [tables.version_json(info) for info in versions]})
+    else:
+        output.out.print(tables.versions_table(versions))
+        for info in versions:
+            output.out.print(f"v{info.version}: {info.gate_reason}", markup=False, soft_wrap=True)
+            for warning in find_warnings(info.metrics):
+                output.out.print(f"v{info.version}: {warning}", style="yellow", markup=False, soft_wrap=True)
+
+
+@click.command()
+@click.argument("task")
+@click.argument("version", type=click.IntRange(min=1), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def promote(output: Output, task: str, version: int | None, as_json: bool) -> None:
+    """Serve VERSION of TASK from now on; without VERSION its challenger.
+
+    \b
+    Examples:
+      ship promote bottle-caps
+      ship promote bottle-caps 3
+    """
+    _print_promotion(output, output.registry().promote(task, version), as_json)
+
+
+@click.command()
+@click.argument("task")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def rollback(output: Output, task: str, as_json: bool) -> None:
+    """Serve the champion before today's again. A second rollback undoes the first.
+
+    \b
+    Example:
+      ship rollback bottle-caps
+    """
+    _print_promotion(output, output.registry().rollback(task), as_json)
 
 
 @click.command()
@@ -83,9 +161,6 @@ def shadow(output: Output, task: str, version: int | None, stop: bool, as_json: 
         _print(output, f"{task}: version {version} is asked beside the champion now, and answers nobody.")
 
 
-COMMANDS = (canary, shadow)
-
-
 def _rollouts(output: Output) -> "Rollouts":
     from orchestrator.registry.rollout import Rollouts
 
@@ -111,7 +186,6 @@ def _read_share(text: str, promote: str) -> float:
 
 def _print_stopped(output: Output, task: str, role: str, before: "Rollout", as_json: bool) -> None:
     """Say what has ended; ``before`` is what was tried until now."""
-    from dataclasses import replace
 
     if as_json:
         output.print_json(_rollout_json(task, replace(before, **{role: None})))
@@ -132,3 +206,14 @@ def _rollout_json(task: str, rollout: "Rollout") -> dict[str, Any]:
 
 def _print(output: Output, text: str) -> None:
     output.out.print(text, markup=False, soft_wrap=True)
+
+
+def _print_promotion(output: Output, promotion: Any, as_json: bool) -> None:
+    if as_json:
+        output.print_json(tables.promotion_json(promotion))
+    else:
+        before = f"version {promotion.from_version}" if promotion.from_version else "nothing"
+        output.out.print(f"{promotion.task}: version {promotion.to_version} serves now, {before} did before.")
+
+
+COMMANDS = (list_tasks, show, promote, rollback, canary, shadow)

@@ -1,0 +1,176 @@
+"""Commands on a manifest: plan, check, tune, schema."""
+
+import contextlib
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli import tables
+from orchestrator.cli.options import request_options, selection_options
+from orchestrator.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output
+
+if TYPE_CHECKING:
+    from orchestrator.manifest.request import Request, Selection
+    from orchestrator.planning.check import TaskCheck
+    from orchestrator.train.job import Job
+
+__all__ = ["COMMANDS"]
+
+
+@click.command()
+@click.argument("manifest", type=click.Path())
+@request_options
+@click.option("--price", type=click.FloatRange(min=0), metavar="PER_HOUR", help="Of one device; shows cost.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def plan(output: Output, manifest: str, request: "Request", price: float | None, as_json: bool) -> None:
+    """Check MANIFEST and show what `ship tune` would do. Writes nothing.
+
+    Each task is to be tuned, reused from the store, or refused with the reason. Hours of one device are
+    learned from past tunings in the store on the same backbone, and unknown before the first. The exit status
+    is 1 if tasks are refused, and 2 if --max-tasks is given and more would be tuned.
+
+    \b
+    Examples:
+      ship plan lines.yaml --price 2.50
+      ship plan lines.yaml --tag site=ulm --only 'weld-*' --max-tasks 50
+      ship plan lines.yaml --keep-going
+      ship plan lines.yaml --json | jq '.tasks[] | select(.action == "tune") | .name'
+    """
+    from orchestrator.cli.plan_report import plan_json, print_plan
+
+    job = _prepare(output, manifest, request)
+    if as_json:
+        output.print_json(plan_json(job.plan, price))
+    else:
+        print_plan(output.out, job.plan, price)
+    if request.max_tasks is not None:
+        job.check_fan_out()
+    if job.plan.refused:
+        sys.exit(EXIT_FAILED)
+
+
+@click.command()
+@click.argument("manifest", type=click.Path())
+@selection_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def check(output: Output, manifest: str, selection: "Selection", as_json: bool) -> None:
+    """Look at every image of MANIFEST's tasks before anything is spent on them. Writes nothing.
+
+    Finds images that cannot be read, are dark, flat, blurred or of odd proportions; copies across splits and
+    classes; classes that are too small, out of balance, or spelt in two ways. What exceeds a limit under
+    `checks:` in the manifest fails, and the exit status is 1; the rest is a warning.
+
+    \b
+    Examples:
+      ship check lines.yaml
+      ship check lines.yaml --tag site=ulm --only 'weld-*'
+      ship check lines.yaml --json | jq -r '.[] | select(.failed) | .task'
+    """
+    from orchestrator.manifest.request import Request
+
+    found = _check(output, manifest, Request(selection=selection))
+    if as_json:
+        output.print_json([result.to_dict() for result in found])
+    else:
+        tables.print_checks(output.out, found)
+    if any(result.has_failed for result in found):
+        sys.exit(EXIT_FAILED)
+
+
+@click.command()
+@click.argument("manifest", type=click.Path())
+@request_options
+@click.option("--check", "check_first", is_flag=True, help="First `ship check`; tune nothing if it fails.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON at the end; progress goes to stderr.")
+@click.pass_obj
+def tune(output: Output, manifest: str, request: "Request", check_first: bool, as_json: bool) -> None:
+    """Tune every task of MANIFEST that is not in the store yet.
+
+    Ctrl-C stops in good order; the same command goes on from there. A task that fails, or that the plan
+    refuses, is reported and stops no other; the exit status is then 1. Problems of the manifest or of the
+    data stop all before anything starts, unless --keep-going refuses their tasks alone.
+
+    \b
+    Examples:
+      ship tune lines.yaml --check
+      ship tune lines.yaml --only bottle-caps --only 'weld-*'
+      ship tune lines.yaml --tag site=ulm --tag line=3 --max-tasks 50
+      ship tune lines.yaml --keep-going
+      ship --store s3://models/ship tune lines.yaml --workers 8
+      RAY_ADDRESS=ray-head:6379 ship tune lines.yaml
+    """
+    from orchestrator.cli.plan_report import print_refused
+    from orchestrator.cli.progress import ProgressView
+
+    if check_first:
+        found = _check(output, manifest, request)
+        failed = {check.task: check.failures for check in found if check.has_failed}
+        if failed:
+            tables.print_checks(output.err, found)
+        if failed and not request.keep_going:
+            sys.exit(EXIT_FAILED)
+        request = replace(request, refused=failed)
+    job = _prepare(output, manifest, request, will_run=True)
+    job.check_fan_out()
+    print_refused(output.err, job.plan.refused)
+    view = ProgressView(output.err if as_json else output.out)
+    try:
+        # What libraries print, such as Ray of a dead worker, must not end in the JSON.
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            report = job.run(on_progress=view.update)
+    finally:
+        view.close()
+    if as_json:
+        output.print_json(tables.report_json(report))
+    else:
+        tables.print_report(output.out, report, num_tasks=len(job.plan.tasks))
+    if report.backlog.num_records:
+        output.err.print(str(report.backlog), style="yellow")
+    if report.summary.is_interrupted:
+        sys.exit(EXIT_INTERRUPTED)
+    if report.summary.failed or report.summary.cancelled or report.refused:
+        sys.exit(EXIT_FAILED)
+
+
+@click.command()
+@click.pass_obj
+def schema(output: Output) -> None:
+    """Print the JSON Schema of a manifest, by which an editor completes and checks while one types.
+
+    A manifest names it in its first line: `# yaml-language-server: $schema=manifest.schema.json`.
+
+    \b
+    Example:
+      ship schema > manifest.schema.json
+    """
+    from orchestrator.manifest.json_schema import manifest_json_schema
+
+    output.print_json(manifest_json_schema())
+
+
+def _check(output: Output, manifest: str, request: "Request") -> "list[TaskCheck]":
+    from orchestrator.planning.check import check_tasks
+
+    with output.err.status("checking the manifest") as status:
+        return check_tasks(
+            request.load(manifest),
+            lambda task, done, total: status.update(f"{task}: {done} of {total} images"),
+        )
+
+
+def _prepare(output: Output, manifest: str, request: "Request", *, will_run: bool = False) -> "Job":
+    from orchestrator.train.job import prepare_job
+
+    with output.err.status("checking the manifest and its data") as status:
+
+        def show_progress(done: int, total: int) -> None:
+            status.update(f"checking data: {done} of {total} tasks")
+
+        return prepare_job(manifest, output.settings, show_progress, request, will_run=will_run)
+
+
+COMMANDS = (plan, check, tune, schema)
