@@ -5,16 +5,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format clean s3 mlflow
+.PHONY: demo test test-slow check format clean s3 mlflow
 
 # The main job on real pictures: tune, register, serve, ask. KEEP=1 leaves the endpoint up.
 demo: $(STAMP)
 	$(BIN)/python -m examples.product_lines $(if $(KEEP),--keep)
 
-# Unit tests side by side, a core each; the others have Ray, S3 and an endpoint to themselves, one after another.
+# Unit tests, then integration tests; the last lines say what came of both. ARGS= is handed on to pytest.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --numprocesses auto --maxprocesses 8
-	$(BIN)/python -m pytest tests/integration
+	@$(BIN)/python -m tests $(ARGS)
+
+# Tests that take minutes each: several hosts, floods, outages.
+test-slow: $(STAMP)
+	@$(BIN)/python -m tests --slow $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -38,7 +41,8 @@ clean:
 
 # One pip call: torch and torchvision must be chosen together, or the resolver brings a second torch.
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(0 if ok else "Python 3.11 to 3.13 is needed, found %d.%d; try make PYTHON=python3.12 ..." % sys.version_info[:2])'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt 'torch==2.13.0' torchvision -e '.[dev]'
-	touch $(STAMP)
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(0 if ok else "Python 3.11 to 3.13 is needed, found %d.%d; try make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): a few minutes, and about 3 GB"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt 'torch==2.13.0' torchvision -e '.[dev]'
+	@touch $(STAMP)
