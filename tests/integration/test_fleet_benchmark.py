@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.benchmarks.__main__ import main
+
+pytestmark = pytest.mark.slow
 
 
 def measure(tmp_path: Path, part: str, num_tasks: int) -> dict[str, Any]:

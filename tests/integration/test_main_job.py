@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.console import run_ship
 from tests.integration.plant import Plant, descendants, make_plant, wait_until_gone
 
 
@@ -193,14 +194,19 @@ def test_with_haproxy_as_ingress_the_same_is_served(
     ],
 )
 def test_bad_input_lists_every_problem_and_writes_nothing(
-    plant: Plant, tmp_path: Path, text: str, problems: list[str]
+    plant: Plant,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    problems: list[str],
 ) -> None:
     manifest = plant.folder / "bad-manifest.yaml"
     manifest.write_text(text)
     home = tmp_path / "home"
-    done = plant.ship("--home", str(home), "tune", str(manifest))
-    assert done.returncode == 2, done.stdout + done.stderr
+    assert run_ship(monkeypatch, "--home", str(home), "tune", str(manifest)) == 2
+    printed = capsys.readouterr().err
     for problem in problems:
-        assert problem in done.stderr
-    assert "Traceback" not in done.stderr
+        assert problem in printed
+    assert "Traceback" not in printed
     assert not home.exists()

@@ -20,6 +20,7 @@ from tests.benchmarks.serve_rig import promotions, read_counters
 # SQLAlchemy 2.1 tells MLflow 3.17 of an option that it will drop; Ray Serve's own pydantic models are written
 # in a way that pydantic 2.14 deprecates.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
 ]

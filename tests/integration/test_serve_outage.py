@@ -6,6 +6,7 @@ from orchestrator.serve.options import EngineOptions
 from tests.benchmarks.serve_outage import live_through_outage
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
 ]

@@ -21,7 +21,7 @@ from tests.integration.hosts import skip_without_namespaces
 from tests.integration.plant import Plant
 
 # Generous: a run that hangs fails by a limit of its own, with what it printed.
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 OUTAGE_S = 60.0
 # Of a driver that is killed, Ray Train keeps the resources reserved for three minutes.
