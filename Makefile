@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow check format clean s3 mlflow
+.PHONY: install demo test test-slow check format clean s3 mlflow
+
+install: $(STAMP)
 
 # The main job on real pictures: tune, register, serve, ask. KEEP=1 leaves the endpoint up.
 demo: $(STAMP)
