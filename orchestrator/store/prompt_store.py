@@ -15,6 +15,7 @@ Whatever changes is written on the condition that nobody else has changed it sin
 and the tokens by the etag that their writer passes on, a snapshot by the etag that this store remembers.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,7 @@ from orchestrator.store.tokens import Tokens
 
 __all__ = ["PromptStore"]
 
+_logger = logging.getLogger(__name__)
 MAX_MARKER_BYTES = 4096
 MAX_CATALOG_BYTES = 64 << 20
 MAX_TOKENS_BYTES = 1 << 20
@@ -97,9 +99,15 @@ class PromptStore:
             # A sweep that listed the store before the marker was there may have taken files of an earlier,
             # unpublished artifact with this digest. From here on none will.
             self._write_artifact(digest, files, only_missing=True)
-        # It is published now. A snapshot left behind costs a little space and is no reason to fail.
-        with suppress(StoreError):
+        # It is published now: a snapshot that is left behind is no reason to fail.
+        try:
             self.drop_snapshot(task, task_key)
+        except StoreError as error:
+            _logger.warning(
+                "task %s is published, but its snapshot is left behind (`ship gc` removes it): %s",
+                task,
+                error,
+            )
         return self._publication(key, standing, created=standing == marker)
 
     def published(self, task: str, task_key: str) -> Publication | None:

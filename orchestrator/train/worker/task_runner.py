@@ -4,6 +4,7 @@ A task is done when its key is published in the store, whatever any ledger says:
 """
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from orchestrator.train.worker.data_cache import DataCache
 from orchestrator.train.worker.loop import Hooks, Outcome, TaskRunner, WorkerContext
 from orchestrator.train.worker.snapshot_writer import SnapshotWriter
 from ship.artifact.card import PromptCard
+from ship.artifact.files import CARD
 from ship.artifact.making import make_artifact
 from ship.backbone import Backbone
 from ship.data import load_task_data
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["TuneTask", "make_task_runner"]
 
 logger = logging.getLogger(__name__)
-
-CARD_FILE = "prompt.json"
 
 
 def make_task_runner(context: WorkerContext) -> TaskRunner:
@@ -67,25 +67,16 @@ class TuneTask:
             ShipError: The task failed.
         """
         if (earlier := self._store.published(spec.name, spec.key)) is not None:
-            return self._outcome(spec, earlier)
+            return _outcome(earlier, self._store.fetch(earlier.digest))
         data = self._load(spec)
         result, trials = self._tune(spec, data, hooks)
         files = self._tuner.run(
             lambda: make_artifact(spec.name, spec.key, self._backbone, data, result, trials)
         )
         hooks.check()
-        return self._outcome(spec, self._store.publish(spec.name, spec.key, files))
-
-    def _outcome(self, spec: "TaskSpec", publication: "Publication") -> Outcome:
-        """What counts is the artifact that was published first, be it this worker's or another's."""
-        self._store.drop_snapshot(spec.name, spec.key)
-        card = PromptCard.from_json(self._store.fetch(publication.digest)[CARD_FILE])
-        return Outcome(
-            digest=publication.digest,
-            uri=publication.uri,
-            metrics=card.metrics,
-            created=publication.created,
-        )
+        publication = self._store.publish(spec.name, spec.key, files)
+        # If another worker has published in the meantime, its artifact counts.
+        return _outcome(publication, files if publication.created else self._store.fetch(publication.digest))
 
     def _load(self, spec: "TaskSpec") -> "TaskData":
         size, interpolation = self._backbone.image_size, self._backbone.interpolation
@@ -165,6 +156,15 @@ class TuneTask:
             if isinstance(outcome, Exception):
                 raise outcome
             return outcome
+
+
+def _outcome(publication: "Publication", files: Mapping[str, bytes]) -> Outcome:
+    return Outcome(
+        digest=publication.digest,
+        uri=publication.uri,
+        metrics=PromptCard.from_json(files[CARD]).metrics,
+        created=publication.created,
+    )
 
 
 def _config_of(spec: "TaskSpec", snapshot: bytes) -> "TuneConfig":

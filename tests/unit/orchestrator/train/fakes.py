@@ -1,9 +1,12 @@
-"""Stand-ins for tasks and clocks."""
+"""Stand-ins for tasks, clocks and stores."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from orchestrator.manifest.model import Terms
+from orchestrator.store.objects.protocol import ObjectStore
 from orchestrator.train.ledger.grants import Lease, LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.ledger.status import TaskStatus
@@ -24,6 +27,19 @@ class Spec:
     @property
     def key(self) -> str:
         return f"{self.name:0>64}"
+
+
+class CountedObjects:
+    """A store of objects that counts its requests by their kind."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self.objects = objects
+        self.url = objects.url
+        self.requests: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        self.requests[name] += 1
+        return getattr(self.objects, name)
 
 
 class Clock:

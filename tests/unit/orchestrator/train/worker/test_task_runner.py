@@ -14,10 +14,11 @@ from PIL import Image
 
 from orchestrator.errors import StoreError, StoreFull
 from orchestrator.planning.plan import TaskSpec
+from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.train.worker.data_cache import DataCache
-from orchestrator.train.worker.loop import LeaseLost
+from orchestrator.train.worker.loop import LeaseLost, Outcome
 from orchestrator.train.worker.task_runner import TuneTask
 from ship.backbone import Backbone
 from ship.data import DataSource, fingerprint_data
@@ -25,6 +26,7 @@ from ship.errors import DataError
 from ship.settings.config import TuneConfig
 from ship.settings.search_config import SearchConfig
 from ship.tuning.tuner import Tuner
+from tests.unit.orchestrator.train.fakes import CountedObjects
 from tests.unit.ship.factory import make_backbone
 
 NUM_EPOCHS = 12
@@ -118,6 +120,51 @@ def test_publishes_once_and_then_finds_it_published(
     assert (repeated.digest, repeated.metrics) == (outcome.digest, outcome.metrics)
 
 
+def test_a_task_costs_eighteen_requests_of_the_store(
+    backbone: Backbone, tmp_path: Path, spec: TaskSpec
+) -> None:
+    objects = CountedObjects(LocalObjects(tmp_path / "store"))
+    store = PromptStore(objects)
+    TuneTask(Tuner(backbone), store)(replace(spec, config=replace(spec.config, epochs=3)), Hooks())
+    assert objects.requests == {
+        # Is it published (asked twice), is there a snapshot; four files and the marker read back.
+        "get": 2 + 1 + 4 + 1,
+        "put_new": 4 + 1,
+        # Did garbage collection take a file meanwhile?
+        "exists": 4,
+        "delete": 1,
+    }
+
+
+def test_a_published_task_is_done_whatever_happens_to_its_snapshot(
+    backbone: Backbone, tmp_path: Path, spec: TaskSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    class KeepsSnapshots(LocalObjects):
+        def delete(self, key: str) -> None:
+            raise StoreError(f"{key}: no answer")
+
+    store = PromptStore(KeepsSnapshots(tmp_path / "store"))
+    run = TuneTask(Tuner(backbone), store)
+    assert run(spec, Hooks()).created
+    assert store.load_snapshot("shade", KEY) is not None
+    assert "snapshots/shade" in caplog.text
+    assert not run(spec, Hooks()).created, "nor when another worker takes it up again"
+
+
+def test_of_two_workers_the_later_reports_what_the_first_published(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec
+) -> None:
+    def publish_meanwhile() -> None:
+        if len(hooks.reports) == NUM_EPOCHS and store.published("shade", KEY) is None:
+            other = replace(spec, config=replace(spec.config, seed=1))
+            earlier.append(TuneTask(Tuner(backbone), store)(other, Hooks()))
+
+    earlier: list[Outcome] = []
+    hooks = Hooks(on_check=publish_meanwhile)
+    outcome = TuneTask(Tuner(backbone), store)(spec, hooks)
+    assert outcome == replace(earlier[0], created=False)
+
+
 def test_goes_on_from_the_snapshot_of_a_worker_that_died(
     backbone: Backbone, store: PromptStore, spec: TaskSpec
 ) -> None:
@@ -155,48 +202,55 @@ def test_a_lease_lost_before_publishing_publishes_nothing(
 
 
 def test_a_snapshot_that_waited_until_the_lease_was_lost_is_not_written(
-    backbone: Backbone, store: PromptStore, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, store: PromptStore, spec: TaskSpec
 ) -> None:
-    saved: list[bytes] = []
-    monkeypatch.setattr(store, "save_snapshot", lambda task, key, data: saved.append(data))
-
     def lose_meanwhile() -> None:
         if threading.current_thread().name.startswith("ship-snapshot"):
             raise LeaseLost("shade")
 
     with pytest.raises(LeaseLost):
         TuneTask(Tuner(backbone), store)(spec, Hooks(on_check=lose_meanwhile))
-    assert saved == []
+    assert store.load_snapshot("shade", KEY) is None
+
+
+class NoSnapshots(LocalObjects):
+    """A store that takes everything but snapshots."""
+
+    def __init__(self, root: Path, error: StoreError) -> None:
+        super().__init__(root)
+        self.error = error
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        if key.startswith("snapshots/"):
+            raise self.error
+        return super().put_new(key, data)
 
 
 def test_snapshots_that_cannot_be_written_do_not_stop_the_tuning(
-    backbone: Backbone, store: PromptStore, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, tmp_path: Path, spec: TaskSpec
 ) -> None:
-    def refuse(task: str, key: str, data: bytes) -> None:
-        raise StoreError("read-only")
-
-    monkeypatch.setattr(store, "save_snapshot", refuse)
+    store = PromptStore(NoSnapshots(tmp_path, StoreError("read-only")))
     assert TuneTask(Tuner(backbone), store)(spec, Hooks()).created
 
 
 def test_a_store_that_has_no_room_for_a_snapshot_ends_the_tuning(
-    backbone: Backbone, store: PromptStore, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, tmp_path: Path, spec: TaskSpec
 ) -> None:
-    def refuse(task: str, key: str, data: bytes) -> None:
-        raise StoreFull("quota reached")
-
-    monkeypatch.setattr(store, "save_snapshot", refuse)
+    store = PromptStore(NoSnapshots(tmp_path, StoreFull("quota reached")))
     with pytest.raises(StoreFull):
         TuneTask(Tuner(backbone), store)(spec, Hooks())
     assert store.published("shade", KEY) is None
 
 
+def searching(spec: TaskSpec, **axes: Any) -> TaskSpec:
+    """The task with a search, in batches so small that half of its epochs are steps enough for a round."""
+    return replace(spec, config=replace(spec.config, batch_size=3), search=SearchConfig(**axes))
+
+
 def test_a_search_comes_first_and_is_not_made_again_after_a_snapshot(
-    backbone: Backbone, store: PromptStore, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, store: PromptStore, spec: TaskSpec
 ) -> None:
-    monkeypatch.setattr("ship.tuning.search._MIN_STEPS", 4)
-    search = SearchConfig(learning_rate=(0.001, 0.02))
-    spec = replace(spec, search=search)
+    spec = searching(spec, learning_rate=(0.001, 0.02))
     num_checks: list[int] = []
     first = Hooks(at_epoch={11: LeaseLost()}, on_check=lambda: num_checks.append(1))
     with pytest.raises(LeaseLost):
@@ -210,15 +264,12 @@ def test_a_search_comes_first_and_is_not_made_again_after_a_snapshot(
 
     assert again.epochs == [11, 12]
     card = json.loads(store.fetch(outcome.digest)["prompt.json"])
-    assert card["config"]["learning_rate"] in search.learning_rate
+    assert card["config"]["learning_rate"] in (0.001, 0.02)
     assert card["config"]["epochs"] == NUM_EPOCHS
 
 
-def test_the_record_says_what_was_tried(
-    backbone: Backbone, store: PromptStore, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ship.tuning.search._MIN_STEPS", 4)
-    spec = replace(spec, search=SearchConfig(num_independent=(1, 3)))
+def test_the_record_says_what_was_tried(backbone: Backbone, store: PromptStore, spec: TaskSpec) -> None:
+    spec = searching(spec, num_independent=(1, 3))
     outcome = TuneTask(Tuner(backbone), store)(spec, Hooks())
 
     trials = json.loads(store.fetch(outcome.digest)["record.json"])["search"]
