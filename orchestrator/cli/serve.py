@@ -81,21 +81,22 @@ def serve(
     with haproxy_ingress(settings.ray_address) if haproxy else contextlib.nullcontext():
         # Ray Serve, which is imported here, reads the environment of the line above.
         from orchestrator.serve.launch.endpoint import serve_forever
-        from orchestrator.serve.options import EngineOptions, Limits
+        from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
         from orchestrator.settings import BYTES_A_GB
 
-        serve_forever(
-            settings,
-            backbone_spec=backbone,
+        # Another process writes it, with a working folder of its own.
+        request_log = None if log_requests is None else os.path.abspath(log_requests)
+        options = ServeOptions(
             host=host,
             port=port,
-            num_replicas=replicas,
-            # Another process writes it, with a working folder of its own.
-            limits=Limits(
-                timeout_s=timeout,
-                request_log=None if log_requests is None else os.path.abspath(log_requests),
-            ),
-            options=EngineOptions(slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned),
             auth=not no_auth,
+            num_replicas=replicas,
+            engine=EngineOptions(slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned),
+            limits=Limits(timeout_s=timeout, request_log=request_log),
+        )
+        serve_forever(
+            settings,
+            backbone,
+            options,
             on_ready=lambda url: output.out.print(f"Serving at {url} (Ctrl-C ends it)"),
         )

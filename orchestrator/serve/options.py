@@ -1,11 +1,11 @@
-"""How the endpoint is set up: limits at the door, and how the engine batches."""
+"""Options of an endpoint: where it listens, its engines, and the limits on requests."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ship.images import ALLOWED_FORMATS, MAX_PIXELS
 
-__all__ = ["EngineOptions", "Limits"]
+__all__ = ["EngineOptions", "Limits", "ServeOptions"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,3 +81,27 @@ class EngineOptions:
     load_wait_s: float = 10.0
     cache: str | None = None
     cache_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """Options of an endpoint.
+
+    Attributes:
+        host: Address to listen on; loopback by default, because nothing is encrypted.
+        port: TCP port to listen on; 0 for any free one.
+        auth: Whether a request needs a token, see ``token_changes``.
+        num_replicas: Number of engines.
+        num_cpus_per_replica: CPUs reserved for each engine, and its threads. None shares a Ray of our own
+            evenly, and takes one CPU of a cluster that others use too.
+        engine: Options of each engine.
+        limits: Limits on requests.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    auth: bool = True
+    num_replicas: int = 1
+    num_cpus_per_replica: int | None = None
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    limits: Limits = field(default_factory=Limits)

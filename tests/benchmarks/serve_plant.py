@@ -20,7 +20,7 @@ from ray import serve
 
 from orchestrator.registry.registry import Registry
 from orchestrator.serve.launch.endpoint import Endpoint, start
-from orchestrator.serve.options import EngineOptions, Limits
+from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
 from orchestrator.settings import Settings
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -130,19 +130,16 @@ def open_plant(
         settings = settings or Settings.from_env(environment, home=str(folder / "home"))
         plant = ServePlant(name=name, backbone=find_backbone(name, torch.device("cpu")), settings=settings)
         plant.add_tasks(num_tasks)
-        plant.endpoint = stack.enter_context(
-            start(
-                settings,
-                backbone=plant.backbone,
-                port=0,
-                num_replicas=num_replicas,
-                num_cpus_per_replica=_threads(num_replicas),
-                options=options,
-                limits=limits,
-                # On loopback, and not what is measured: the check of a token takes microseconds.
-                auth=False,
-            )
+        serve_options = ServeOptions(
+            port=0,
+            # On loopback, and not what is measured: the check of a token takes microseconds.
+            auth=False,
+            num_replicas=num_replicas,
+            num_cpus_per_replica=_threads(num_replicas),
+            engine=options or EngineOptions(),
+            limits=limits or Limits(),
         )
+        plant.endpoint = stack.enter_context(start(settings, plant.backbone, serve_options))
         yield plant
 
 

@@ -37,7 +37,7 @@ with warnings.catch_warnings():
     # Ray Serve's own pydantic models are written in a way that pydantic 2.14 deprecates.
     warnings.simplefilter("ignore", DeprecationWarning)
     from orchestrator.serve.launch.endpoint import Endpoint, start
-    from orchestrator.serve.options import Limits
+    from orchestrator.serve.options import Limits, ServeOptions
 
 # SQLAlchemy 2.1 tells MLflow 3.17 of an option that it will drop.
 pytestmark = pytest.mark.filterwarnings(
@@ -120,7 +120,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     foreign = plant.register("foreign", 50, write_and_load(folder / "other", seed=1))
     plant.registry.set_champion("foreign", foreign)
     limits = Limits(max_body_bytes=MAX_BODY_BYTES, request_log=str(plant.request_log))
-    with start(settings, backbone=plant.backbone, port=0, limits=limits) as plant.endpoint:
+    with start(settings, plant.backbone, ServeOptions(port=0, limits=limits)) as plant.endpoint:
         yield plant
 
 

@@ -4,7 +4,9 @@ It knows neither Ray nor torch: whoever makes it says how a batch is answered.
 """
 
 import asyncio
+import logging
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -17,6 +19,7 @@ __all__ = ["Batcher", "LateError", "QueueFullError", "Timed"]
 Row = TypeVar("Row")
 Reply = TypeVar("Reply")
 
+_log = logging.getLogger(__name__)
 
 # A task that is turned away stays away for this part of the time until all that waits has had its turn, and
 # of the patience of the row that was turned away: no turn is wasted.
@@ -115,22 +118,29 @@ class Batcher(Generic[Row, Reply]):
         """
         if self._pump is None:
             self._pump = asyncio.create_task(self._run())
+        waiting = self._put(task, row, patience_s)
+        timer = asyncio.get_running_loop().call_later(patience_s, self._give_up, task, waiting)
+        try:
+            return await waiting.reply
+        finally:
+            timer.cancel()
+            # The client may have hung up.
+            self._queue.remove(task, waiting)
+            # An error refers to this frame. If the frame referred back to it, a refused row, and the slot of
+            # its prompt, would stay in memory until the garbage collector finds the circle.
+            del waiting
+
+    def _put(self, task: str, row: Row, patience_s: float) -> _Waiting[Row, Reply]:
+        """Queue a row; refuses the row that has to leave for it, which may be the row itself."""
         now_s = self._clock()
-        reply: asyncio.Future[Timed[Reply]] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(row, now_s, now_s + patience_s, reply)
+        waiting: _Waiting[Row, Reply] = _Waiting(row, now_s, now_s + patience_s, asyncio.Future())
         self._wait.note_arrival(now_s)
         self._queue.max_items = self._room()
         left = self._queue.put(task, waiting)
         if left is not None and not left.reply.done():
             left.reply.set_exception(QueueFullError(self._time_away_s(left)))
         self._arrived.set()
-        timer = asyncio.get_running_loop().call_later(patience_s, self._give_up, task, waiting)
-        try:
-            return await reply
-        finally:
-            timer.cancel()
-            # Whoever asked may have hung up.
-            self._queue.remove(task, waiting)
+        return waiting
 
     def _give_up(self, task: str, waiting: _Waiting[Row, Reply]) -> None:
         if self._queue.remove(task, waiting) and not waiting.reply.done():
@@ -161,9 +171,8 @@ class Batcher(Generic[Row, Reply]):
     async def _run(self) -> None:
         while True:
             await self._gather()
-            batch = self._take()
-            if batch:
-                await self._answer_batch(batch)
+            # Not kept in a variable: it would hold the prompts of the last batch until the next one comes.
+            await self._answer_batch(self._take())
 
     async def _gather(self) -> None:
         """Wait until there is a batch, and for as long as it is worth the while."""
@@ -206,15 +215,19 @@ class Batcher(Generic[Row, Reply]):
         return batch
 
     async def _answer_batch(self, batch: list[_Waiting[Row, Reply]]) -> None:
+        if not batch:
+            return
         start_s = self._clock()
         try:
             replies = await self._answer([waiting.row for waiting in batch])
             pairs = list(zip(batch, replies, strict=True))
-        # A boundary: this task must outlive whatever a forward pass raises, or nobody is answered again.
+        # A boundary: this task must outlive whatever a forward pass raises, or no row is answered again.
         except Exception as error:
+            # As text: the frames of the error refer to the rows; see `submit`.
+            _log.error("a batch of %d rows failed\n%s", len(batch), traceback.format_exc())
             for waiting in batch:
                 if not waiting.reply.done():
-                    waiting.reply.set_exception(error)
+                    waiting.reply.set_exception(error.with_traceback(None))
             return
         pass_s = self._clock() - start_s
         # The first one warms up what later ones find ready.

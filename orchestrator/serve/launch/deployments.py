@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from ray import serve
 from ray.exceptions import RayError
@@ -14,11 +14,11 @@ from orchestrator.errors import ServeError
 from orchestrator.serve.engine.deployment import EngineReplica
 from orchestrator.serve.engine_api import TaskState
 from orchestrator.serve.ingress.deployment import Ingress
-from orchestrator.serve.options import EngineOptions, Limits
+from orchestrator.serve.options import Limits, ServeOptions
 from orchestrator.serve.poller import CatalogPoller
 from orchestrator.settings import Settings
 
-__all__ = ["APPLICATIONS", "Plan", "close_ingress", "deploy", "served_tasks"]
+__all__ = ["APPLICATIONS", "EngineShare", "close_ingress", "deploy", "served_tasks"]
 
 APPLICATIONS = ("ship", "ship-poller")
 # Requests under way are given this long when a replica has to go.
@@ -37,60 +37,57 @@ _LOGGING = {"enable_access_log": False}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How much of what.
+class EngineShare:
+    """Resources of the cluster that each engine gets.
 
     Attributes:
-        session: What the cluster has.
-        num_replicas: Engines.
-        num_cpus_per_replica: Threads of each engine, and CPUs reserved for it; None shares a Ray of our own
-            evenly, and takes one CPU of a cluster that others use too.
-        options: Of the engines.
-        limits: At the door.
-        auth: Whether a token is needed to ask.
+        cpus: CPUs reserved for it.
+        gpus: GPUs reserved for it: one if there are enough, else a part of one.
     """
 
-    session: Session
-    num_replicas: int
-    num_cpus_per_replica: int | None
-    options: EngineOptions
-    limits: Limits
-    auth: bool
+    cpus: float
+    gpus: float
 
-    @property
-    def reserved_cpus(self) -> float:
-        """Of each engine."""
-        if self.num_cpus_per_replica is not None:
-            return self.num_cpus_per_replica
-        return self.session.num_cpus / self.num_replicas if self.session.is_own else 1.0
-
-    @property
-    def reserved_gpus(self) -> float:
-        """Of each engine: one if there are enough, else a share."""
-        return min(1.0, self.session.num_gpus / self.num_replicas)
+    @classmethod
+    def of(cls, session: Session, options: ServeOptions) -> Self:
+        """The share of each engine, as the options want it."""
+        cpus: float = 1.0
+        if options.num_cpus_per_replica is not None:
+            cpus = options.num_cpus_per_replica
+        elif session.is_own:
+            cpus = session.num_cpus / options.num_replicas
+        return cls(cpus=cpus, gpus=min(1.0, session.num_gpus / options.num_replicas))
 
     @property
     def num_threads(self) -> int:
-        """Of each engine."""
-        return max(1, int(self.reserved_cpus))
+        """Threads of its torch."""
+        return max(1, int(self.cpus))
 
 
-def deploy(plan: Plan, settings: Settings, header: Mapping[str, Any], weights: Sequence[Any]) -> None:
+def deploy(
+    session: Session,
+    settings: Settings,
+    options: ServeOptions,
+    header: Mapping[str, Any],
+    weights: Sequence[Any],
+) -> None:
     """Deploy everything and wait until it runs.
 
     Args:
-        plan: How much of what.
+        session: The Ray to deploy on.
         settings: Where store and registry are.
-        header: Of the backbone, see ``Backbone.to_arrays``.
+        options: Options of the endpoint.
+        header: The backbone's header, see ``Backbone.to_arrays``.
         weights: Reference to its arrays in Ray's object store, in a list.
 
     Raises:
         ServeError: A replica cannot be started; says why.
     """
-    log = str(settings.serve_log)
-    options = replace(plan.options, cache=settings.cache, cache_bytes=settings.cache_bytes)
-    engine = _engine(plan).bind(header, weights, settings.store, plan.num_threads, options, log)
-    ingress = _ingress(plan).bind(engine, header, plan.limits, settings.store if plan.auth else None, log)
+    log, share = str(settings.serve_log), EngineShare.of(session, options)
+    token_store = settings.store if options.auth else None
+    own = replace(options.engine, cache=settings.cache, cache_bytes=settings.cache_bytes)
+    engine = _engine(options, share).bind(header, weights, settings.store, share.num_threads, own, log)
+    ingress = _ingress(options.limits).bind(engine, header, options.limits, token_store, log)
     poller = _poller().bind(settings.tracking_uri, settings.store, log)
     targets = [
         serve.RunTarget(ingress, name=APPLICATIONS[0], route_prefix="/"),
@@ -129,23 +126,24 @@ def close_ingress() -> None:
         _log.warning("some requests took longer than %.0f s and were broken off", DRAIN_S)
 
 
-def _engine(plan: Plan) -> Any:
+def _engine(options: ServeOptions, share: EngineShare) -> Any:
+    most = options.limits.max_inside + _ENGINE_HEADROOM
     return serve.deployment(
         name="Engine",
-        num_replicas=plan.num_replicas,
-        max_ongoing_requests=plan.limits.max_inside + _ENGINE_HEADROOM,
-        max_queued_requests=plan.limits.max_inside + _ENGINE_HEADROOM,
+        num_replicas=options.num_replicas,
+        max_ongoing_requests=most,
+        max_queued_requests=most,
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
-        ray_actor_options={"num_cpus": plan.reserved_cpus, "num_gpus": plan.reserved_gpus},
+        ray_actor_options={"num_cpus": share.cpus, "num_gpus": share.gpus},
         logging_config=_LOGGING,
     )(EngineReplica)
 
 
-def _ingress(plan: Plan) -> Any:
+def _ingress(limits: Limits) -> Any:
     return serve.deployment(
         name="Ingress",
-        max_ongoing_requests=plan.limits.max_inside + _DOOR_HEADROOM,
+        max_ongoing_requests=limits.max_inside + _DOOR_HEADROOM,
         max_queued_requests=_DOOR_HEADROOM,
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,

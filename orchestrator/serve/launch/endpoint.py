@@ -17,15 +17,15 @@ from orchestrator.errors import ObjectConflict, RegistryError, ServeError, Store
 from orchestrator.registry.registry import Registry
 from orchestrator.serve.engine_api import TaskState
 from orchestrator.serve.launch.address import check_port_is_free, choose_port, client_url, is_loopback
-from orchestrator.serve.launch.deployments import APPLICATIONS, Plan, close_ingress, deploy, served_tasks
+from orchestrator.serve.launch.deployments import APPLICATIONS, close_ingress, deploy, served_tasks
 from orchestrator.serve.launch.ray_serve import serve_session
-from orchestrator.serve.options import EngineOptions, Limits
+from orchestrator.serve.options import EngineOptions, ServeOptions
 from orchestrator.serve.poller import reconcile
 from orchestrator.serve.residency.kept_catalog import open_kept_catalog
 from orchestrator.settings import Settings
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from ship.backbone import BUNDLED, Backbone, load_backbone
+from ship.backbone import Backbone, load_backbone
 
 __all__ = ["Endpoint", "serve_forever", "start"]
 
@@ -65,31 +65,13 @@ class Endpoint:
         self.stop()
 
 
-def start(
-    settings: Settings,
-    *,
-    backbone: Backbone,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    num_replicas: int = 1,
-    num_cpus_per_replica: int | None = None,
-    options: EngineOptions | None = None,
-    limits: Limits | None = None,
-    auth: bool = True,
-) -> Endpoint:
+def start(settings: Settings, backbone: Backbone, options: ServeOptions) -> Endpoint:
     """Start the endpoint and wait until it answers.
 
     Args:
         settings: Where store, registry and Ray are.
-        backbone: That serves. Tasks that were tuned on another one are reported, and not served.
-        host: Where to listen; loopback unless somebody wants otherwise, for nothing is encrypted.
-        port: Where to listen; 0 for any that is free.
-        num_replicas: Engines.
-        num_cpus_per_replica: Threads of each engine, and CPUs reserved for it; None shares a Ray of our own
-            evenly, and takes one CPU of a cluster that others use too.
-        options: Of the engines.
-        limits: At the door.
-        auth: Whether a token of the store is needed to ask, see ``token_changes``.
+        backbone: The backbone that serves. Tasks tuned on another one are reported, and not served.
+        options: Options of the endpoint.
 
     Raises:
         ClusterError: Ray cannot be joined or started.
@@ -97,11 +79,10 @@ def start(
             was started by then is stopped.
         StoreError: The store cannot be reached.
     """
-    is_joining = settings.ray_address is not None or ray.is_initialized()
-    port = choose_port(host) if port == 0 else port
-    if not is_joining:
+    host, port = options.host, options.port or choose_port(options.host)
+    if settings.ray_address is None and not ray.is_initialized():
         check_port_is_free(host, port)
-    check_access(PromptStore(open_objects(settings.store)), host, auth=auth)
+    check_access(PromptStore(open_objects(settings.store)), host, auth=options.auth)
     publish_first_catalog(settings)
     header, arrays = backbone.to_arrays()
     url = client_url(host, port)
@@ -112,19 +93,7 @@ def start(
         # The driver owns the weights, and lives as long as the endpoint.
         weights = [ray.put(arrays)]
         stack.callback(weights.clear)
-        deploy(
-            Plan(
-                session=session,
-                num_replicas=num_replicas,
-                num_cpus_per_replica=num_cpus_per_replica,
-                options=options or EngineOptions(),
-                limits=limits or Limits(),
-                auth=auth,
-            ),
-            settings,
-            header,
-            weights,
-        )
+        deploy(session, settings, options, header, weights)
         _wait_until_ready(url, is_own=is_own)
         _wait_until_loaded(url)
         _report_problems(served_tasks(), url)
@@ -222,16 +191,7 @@ def _report_problems(tasks: list[TaskState], url: str) -> None:
 
 
 def serve_forever(
-    settings: Settings,
-    *,
-    backbone_spec: str = BUNDLED,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    num_replicas: int = 1,
-    limits: Limits | None = None,
-    options: EngineOptions | None = None,
-    auth: bool = True,
-    on_ready: Callable[[str], None] | None = None,
+    settings: Settings, backbone_spec: str, options: ServeOptions, on_ready: Callable[[str], None]
 ) -> None:
     """Serve until SIGINT or SIGTERM; then drain, stop all that was started, and return.
 
@@ -240,12 +200,7 @@ def serve_forever(
     Args:
         settings: Where store, registry and Ray are.
         backbone_spec: See ``ship.backbone.load_backbone``.
-        host: Where to listen.
-        port: Where to listen; 0 for any that is free.
-        num_replicas: Engines.
-        limits: At the door.
-        options: Of the engines.
-        auth: Whether a token is needed to ask.
+        options: Options of the endpoint.
         on_ready: Called with the URL once requests are answered.
 
     Raises:
@@ -255,19 +210,8 @@ def serve_forever(
     """
     with interrupting_signals():
         try:
-            backbone = load_backbone(backbone_spec)
-            with start(
-                settings,
-                backbone=backbone,
-                host=host,
-                port=port,
-                num_replicas=num_replicas,
-                limits=limits,
-                options=options,
-                auth=auth,
-            ) as endpoint:
-                if on_ready is not None:
-                    on_ready(endpoint.url)
+            with start(settings, load_backbone(backbone_spec), options) as endpoint:
+                on_ready(endpoint.url)
                 threading.Event().wait()
         except (KeyboardInterrupt, SystemExit):
             # The latter is how Ray words SIGTERM while it starts.

@@ -1,6 +1,8 @@
 """Loads under way and loads that failed: one a prompt, however many ask. Its caller holds a lock."""
 
+import logging
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +12,8 @@ from enum import IntEnum
 from orchestrator.serve.residency.served import Key, PromptRef, ServedTask
 
 __all__ = ["Failure", "Load", "LoadQueue", "Loads", "Precedence"]
+
+_log = logging.getLogger(__name__)
 
 
 class Precedence(IntEnum):
@@ -101,9 +105,12 @@ class LoadQueue:
             load, precedence = taken
             try:
                 load.future.set_result(self._run(load))
-            # Whoever waits for it must not wait for ever.
+            # A request that waits for it must not wait for ever.
             except BaseException as error:
-                load.future.set_exception(error)
+                trace = traceback.format_exc()
+                _log.error("task %s, version %d was not loaded\n%s", load.ref.task, load.ref.version, trace)
+                # Without its frames: they refer to the load, and perhaps to a slot.
+                load.future.set_exception(error.with_traceback(None))
             taken = self._take(precedence)
 
     def _take(self, ended: Precedence | None = None) -> tuple[Load, Precedence] | None:

@@ -270,44 +270,40 @@ class Residency:
         return _not_loaded(ref, "it is not in memory, and is not waited for")
 
     def _run(self, load: Load) -> ServedTask | Failure | None:
-        """Load, in a thread. Returns what came of it: an exception that is kept would keep slots alive."""
-        try:
-            if self._in_advance.is_full and not load.may_evict:
-                return self._end(load, None)
-            served = self._load(load.ref, lambda num_bytes: self._make_room(load, num_bytes))
-        # A boundary: whatever is wrong with one task's prompt, the others are served, and so is the old one.
-        except Exception as error:
-            return self._end(load, error)
+        """Load, in a thread; returns what came of it, see ``Load.future``."""
+        outcome = self._attempt(load)
         with self._lock:
-            self._loads.end(load)
-            self._num_loads += 1
-            # It may have left the catalog meanwhile: then only those who wait for it get it.
-            if self._champions.is_named(load.ref.key):
-                self._memory.add(load.ref.key, served)
-                self._crown(load.ref.task)
-                self._note(load.ref.task)
-        load.ended.set()
-        return served
-
-    def _end(self, load: Load, error: Exception | None) -> Failure | None:
-        with self._lock:
-            is_named, failure = self._champions.is_named(load.ref.key), None
-            has_no_room = isinstance(error, SlotsFullError) and load.found_no_room
-            if error is not None and not has_no_room:
-                failure = self._as_failure(error)
+            # It may have left the catalog meanwhile: then only the requests that wait for it get it.
+            is_named = self._champions.is_named(load.ref.key)
+            self._loads.end(load, outcome if isinstance(outcome, Failure) and is_named else None)
+            if isinstance(outcome, ServedTask):
+                self._num_loads += 1
+                if is_named:
+                    self._memory.add(load.ref.key, outcome)
+                    self._crown(load.ref.task)
+            elif isinstance(outcome, Failure):
                 self._num_failures += 1
             elif is_named:
-                # Whoever asks for it makes room.
-                self._in_advance.is_full |= has_no_room
+                # A request for it makes room.
+                self._in_advance.is_full |= load.found_no_room
                 self._in_advance.leave_out(load.ref.task)
-            self._loads.end(load, failure if is_named else None)
             self._note(load.ref.task)
+        if isinstance(outcome, Failure):
+            ref, cause = load.ref, outcome.text
+            _log.warning("task %s, version %d cannot be served: %s", ref.task, ref.version, cause)
         load.ended.set()
-        if failure is not None:
-            _log.warning(
-                "task %s, version %d cannot be served: %s", load.ref.task, load.ref.version, failure.text
-            )
-        return failure
+        return outcome
+
+    def _attempt(self, load: Load) -> ServedTask | Failure | None:
+        """The same; on return an error is gone, and with its frames the slot of a refused prompt."""
+        if self._in_advance.is_full and not load.may_evict:
+            return None
+        try:
+            return self._load(load.ref, lambda num_bytes: self._make_room(load, num_bytes))
+        # A boundary: whatever is wrong with one task's prompt, the others are served, and so is the old one.
+        except Exception as error:
+            has_no_room = isinstance(error, SlotsFullError) and load.found_no_room
+            return None if has_no_room else self._as_failure(error)
 
     def _as_failure(self, error: Exception) -> Failure:
         is_final = isinstance(error, ArtifactError | PromptTooLargeError)

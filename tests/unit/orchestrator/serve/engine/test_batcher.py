@@ -1,6 +1,8 @@
 """Rows of any tasks end in batches: in turn, in time, within the bounds, each with its own reply."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -266,3 +268,54 @@ def test_a_device_that_is_slower_than_any_limit_still_answers():
         assert await ask(batcher, "a1") == "A1"
 
     play(scene)
+
+
+class Held:
+    """A row that says when it has left memory."""
+
+
+@pytest.mark.parametrize("end", ["answered", "failed", "full", "late", "hung up"])
+def test_a_row_leaves_memory_with_its_reply(end: str):
+    """Its prompt has a slot on the device, which the next prompt may be waiting for."""
+
+    async def scene() -> None:
+        go_on = asyncio.Event()
+
+        async def answer(rows: list[Held]) -> list[str]:
+            await go_on.wait()
+            if end == "failed":
+                raise ZeroDivisionError
+            return ["a reply"] * len(rows)
+
+        batcher: Batcher[Held, str] = Batcher(answer, max_rows=1, max_waiting=1, max_wait_s=0.0, **UNBOUND)
+        rows: list[weakref.ref[Held]] = []
+
+        async def ask(patience_s: float = 20.0) -> str:
+            row = Held()
+            rows.append(weakref.ref(row))
+            try:
+                return (await batcher.submit("a", row, patience_s)).reply
+            except (QueueFullError, LateError, ZeroDivisionError) as error:
+                return type(error).__name__
+
+        asks = [asyncio.create_task(ask())]
+        if end in ("full", "late", "hung up"):
+            await asyncio.sleep(0.01)
+            asks.append(asyncio.create_task(ask(0.01 if end == "late" else 20.0)))
+            await asyncio.sleep(0)
+        if end == "full":
+            assert await ask() == "QueueFullError"
+        if end == "late":
+            assert await asks[1] == "LateError"
+        if end == "hung up":
+            asks.pop().cancel()
+        go_on.set()
+        await asyncio.gather(*asks)
+        await asyncio.sleep(0)
+        assert [row() for row in rows] == [None] * len(rows)
+
+    gc.disable()
+    try:
+        play(scene)
+    finally:
+        gc.enable()

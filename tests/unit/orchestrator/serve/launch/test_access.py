@@ -8,6 +8,7 @@ from orchestrator.errors import ServeError, StoreError
 from orchestrator.serve.launch import endpoint
 from orchestrator.serve.launch.address import choose_port, is_loopback
 from orchestrator.serve.launch.endpoint import check_access, start
+from orchestrator.serve.options import ServeOptions
 from orchestrator.settings import Settings
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -86,21 +87,21 @@ def test_a_start_without_a_token_ends_before_ray_or_the_registry_is_touched(
         monkeypatch.setattr(endpoint, name, touch)
     settings = Settings.from_env({}, home=str(tmp_path))
     with pytest.raises(ServeError, match="ship token create"):
-        start(settings, backbone=backbone, port=0)
+        start(settings, backbone, ServeOptions(port=0))
     with pytest.raises(AssertionError, match="nothing may be started"):
-        start(settings, backbone=backbone, port=0, auth=False)
+        start(settings, backbone, ServeOptions(port=0, auth=False))
 
 
 @pytest.mark.parametrize(("flags", "auth"), [([], True), (["--no-auth"], False)])
 def test_only_a_flag_turns_access_control_off(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], auth: bool
 ) -> None:
-    asked: list[dict[str, object]] = []
+    asked: list[ServeOptions] = []
     monkeypatch.setattr(
-        "orchestrator.serve.launch.endpoint.serve_forever", lambda settings, **options: asked.append(options)
+        endpoint, "serve_forever", lambda settings, spec, options, on_ready: asked.append(options)
     )
     assert run_ship(monkeypatch, "serve", *flags) == 0
-    assert [options["auth"] for options in asked] == [auth]
+    assert [options.auth for options in asked] == [auth]
 
 
 def test_the_ingress_of_a_cluster_is_not_for_us_to_choose(

@@ -1,6 +1,8 @@
 """A catalog larger than memory: what is asked for comes in, what is in use stays, and nobody else waits."""
 
 import asyncio
+import gc
+import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -10,11 +12,12 @@ from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Ask, Refusal
 from orchestrator.serve.residency import prompt_memory
 from orchestrator.serve.residency import residency as residency_module
-from orchestrator.serve.residency.residency import ServedTask
+from orchestrator.serve.residency.residency import PromptRef, Residency, ServedTask
 from orchestrator.store.catalog import Canary, Catalog
 from ship.errors import ArtifactError
 from tests.unit.orchestrator.serve.residency.prompt_pool import (
     PATIENCE_S,
+    Pool,
     apply,
     catalog,
     entry,
@@ -264,3 +267,29 @@ def test_a_task_that_left_the_catalog_while_it_was_loaded_is_not_kept():
     assert load.loads["a-1"] == 1
     assert residency.stats().num_resident == 1
     assert load.pool.used_bytes == 1
+
+
+def test_a_refused_prompt_has_given_its_room_back_when_its_load_is_over():
+    pool, used_bytes = Pool(1), []
+
+    def load(ref: PromptRef, make_room: object) -> ServedTask:
+        slot = pool.insert(1)
+        raise ArtifactError(f"prompt of {slot.num_bytes} bytes: it was changed")
+
+    class Report(logging.Handler):
+        """The warning is the last that a load does, in its own thread."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            used_bytes.append(pool.used_bytes)
+
+    report, log = Report(), logging.getLogger("orchestrator.serve.residency.residency")
+    log.addHandler(report)
+    gc.disable()
+    try:
+        residency = Residency(load)
+        apply(residency, catalog(a=1))
+    finally:
+        gc.enable()
+        log.removeHandler(report)
+    assert "it was changed" in residency.state("a").problem
+    assert used_bytes == [0]
