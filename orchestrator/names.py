@@ -4,13 +4,20 @@ import re
 
 from orchestrator.errors import ManifestError
 
-__all__ = ["MODEL_PREFIX", "TASK_NAME_PATTERN", "check_task_name", "is_digest", "is_task_name", "model_name"]
-
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+__all__ = [
+    "DIGEST_PATTERN",
+    "MODEL_PREFIX",
+    "TASK_NAME_PATTERN",
+    "check_task_name",
+    "is_digest",
+    "is_task_name",
+    "model_name",
+]
 
 MODEL_PREFIX = "ship."
-TASK_NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,62}"
-_TASK_NAME = re.compile(TASK_NAME_PATTERN)
+# Neither has an anchor.
+TASK_NAME_PATTERN, DIGEST_PATTERN = r"[a-z0-9][a-z0-9._-]{0,62}", r"[0-9a-f]{64}"
+_TASK_NAME, _DIGEST = re.compile(TASK_NAME_PATTERN), re.compile(DIGEST_PATTERN)
 
 
 def is_task_name(name: str) -> bool:

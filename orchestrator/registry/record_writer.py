@@ -19,13 +19,12 @@ from orchestrator.registry.gate import decide
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.runs import Point, RunLog, TaskRun
 from orchestrator.registry.versions import DATA_TAG, GATE_REASON_TAG, GATE_TAG
-from orchestrator.store.artifact_files import CARD
 from orchestrator.store.prompt_store import PromptStore
+from ship.artifact.card import CARD, RECORD
 
 __all__ = ["RecordWriter"]
 
 _logger = logging.getLogger(__name__)
-RECORD = "record.json"
 # Of the artifact's files in a run.
 FOLDER = "prompt"
 _STATUS = {"failed": "FAILED", "cancelled": "KILLED"}

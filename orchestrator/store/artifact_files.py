@@ -1,32 +1,45 @@
 """The files of an artifact, as far as a store cares: ``prompt.json`` names size and sha256 of all others.
 
-The sha256 of ``prompt.json`` is the digest of the artifact. What is inside is none of a store's business, so
-that reading one needs no torch.
+The sha256 of ``prompt.json`` is the digest of the artifact. The store reads nothing else of it, and needs no
+torch.
 """
 
 import hashlib
-import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Annotated, Self
+
+from pydantic import Field, StringConstraints, model_validator
 
 from orchestrator.errors import StoreError
-from orchestrator.names import is_digest
+from orchestrator.store.document import Digest, Document
+from ship.artifact.card import CARD
 
-__all__ = ["CARD", "MAX_FILES", "MAX_FILE_BYTES", "FileStamp", "check_content", "check_files", "read_stamps"]
+__all__ = ["MAX_FILES", "MAX_FILE_BYTES", "FileStamp", "check_content", "check_files", "read_stamps"]
 
-CARD = "prompt.json"
 MAX_FILE_BYTES = 64 << 20
 MAX_FILES = 16
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileStamp:
-    """What a card says of one file."""
+class FileStamp(Document):
+    """Size and digest of one file."""
 
-    sha256: str
-    num_bytes: int
+    sha256: Digest
+    num_bytes: int = Field(alias="bytes", ge=0, le=MAX_FILE_BYTES)
+
+    def describes(self, data: bytes) -> bool:
+        """Whether a file's content has this size and this digest."""
+        return len(data) == self.num_bytes and _sha256(data) == self.sha256
+
+
+class _Card(Document, extra="ignore"):
+    files: dict[_FileName, FileStamp] = Field(max_length=MAX_FILES)
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        if CARD in self.files:
+            raise ValueError(f"files: expected no {CARD}, which cannot name its own digest")
+        return self
 
 
 def check_files(files: Mapping[str, bytes]) -> str:
@@ -40,23 +53,20 @@ def check_files(files: Mapping[str, bytes]) -> str:
     if len(files[CARD]) > MAX_FILE_BYTES:
         raise StoreError(f"artifact: {CARD}: {len(files[CARD])} bytes, expected at most {MAX_FILE_BYTES}")
     wanted = read_stamps(files[CARD], "artifact")
-    found = {
-        name: FileStamp(sha256=_sha256(data), num_bytes=len(data))
-        for name, data in files.items()
-        if name != CARD
-    }
-    if wrong := sorted(name for name in wanted.keys() | found if wanted.get(name) != found.get(name)):
+    others = {name: data for name, data in files.items() if name != CARD}
+    right = {name for name, data in others.items() if name in wanted and wanted[name].describes(data)}
+    if wrong := sorted((wanted.keys() | others) - right):
         raise StoreError([f"artifact: {name}: is not the file that {CARD} describes" for name in wrong])
     return _sha256(files[CARD])
 
 
 def check_content(data: bytes, stamp: FileStamp, where: str) -> None:
-    """Compare what was read with what it has to be.
+    """Compare a file's content with its stamp.
 
     Raises:
-        StoreError: It is something else.
+        StoreError: They differ.
     """
-    if len(data) != stamp.num_bytes or _sha256(data) != stamp.sha256:
+    if not stamp.describes(data):
         raise StoreError(
             f"{where}: expected {stamp.num_bytes} bytes with sha256 {stamp.sha256}, found {len(data)} with "
             f"{_sha256(data)}; it was damaged or changed. Restore it from a copy, or delete the artifact's "
@@ -65,38 +75,12 @@ def check_content(data: bytes, stamp: FileStamp, where: str) -> None:
 
 
 def read_stamps(card: bytes, where: str) -> dict[str, FileStamp]:
-    """What a card says of the other files, by name.
+    """Stamps of the other files in a card, by file name.
 
     Raises:
         StoreError: The card is not JSON, or describes files that no artifact can have.
     """
-    try:
-        described = json.loads(card)["files"]
-        stamps = {
-            name: FileStamp(sha256=entry["sha256"], num_bytes=entry["bytes"])
-            for name, entry in described.items()
-        }
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(
-            f"{where}/{CARD}: expected JSON with `files`, name to sha256 and bytes: {error!r}"
-        ) from error
-    problems = [
-        f"{where}/{CARD}: files: {str(name)[:80]!r}: expected a plain name, a sha256 and at most "
-        f"{MAX_FILE_BYTES} bytes, found {str(stamp)[:160]}"
-        for name, stamp in stamps.items()
-        if not _is_sound(name, stamp)
-    ]
-    if len(stamps) > MAX_FILES:
-        problems.append(f"{where}/{CARD}: files: {len(stamps)}, expected at most {MAX_FILES}")
-    if problems:
-        raise StoreError(problems)
-    return stamps
-
-
-def _is_sound(name: str, stamp: FileStamp) -> bool:
-    if not _NAME.fullmatch(name) or name == CARD or not is_digest(stamp.sha256):
-        return False
-    return type(stamp.num_bytes) is int and 0 <= stamp.num_bytes <= MAX_FILE_BYTES
+    return _Card.read(card, f"{where}/{CARD}", "delete the artifact's folder and tune the task again").files
 
 
 def _sha256(data: bytes) -> str:

@@ -4,25 +4,28 @@ The same content always gives the same bytes, so the ETag changes only when some
 """
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Annotated, Any, NotRequired, Self
 
-from orchestrator.errors import StoreError
-from orchestrator.names import is_digest, is_task_name
+from pydantic import Field, StringConstraints, model_validator, with_config
+from typing_extensions import TypedDict
+
+from orchestrator.store.document import STRICT, Digest, Document, TaskName
 
 __all__ = ["Canary", "Catalog", "CatalogEntry"]
 
 SCHEMA_VERSION = 3
-_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+Version = Annotated[int, Field(ge=1)]
+VersionKey = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
+_ADVICE = "update this program, or delete the catalog, and it is written anew"
 _ENTRY = {"version", "digest", "others", "canary", "shadow"}
 # By schema, of the catalog and of its entries. The first knew the champion alone; until the second there was
 # room for a fingerprint that nobody wrote.
 _KEYS = {
-    1: {"schema", "backbone_fingerprint", "tasks"},
-    2: {"schema", "backbone_fingerprint", "tasks"},
-    SCHEMA_VERSION: {"schema", "tasks"},
+    1: {"schema_", "backbone_fingerprint", "tasks"},
+    2: {"schema_", "backbone_fingerprint", "tasks"},
+    SCHEMA_VERSION: {"schema_", "tasks"},
 }
 _ENTRY_KEYS = {1: {"version", "digest"}, 2: _ENTRY, SCHEMA_VERSION: _ENTRY}
 
@@ -74,18 +77,6 @@ class CatalogEntry:
             "shadow": self.shadow,
         }
 
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> Self:
-        """The reverse, of values that were checked; those of schema 1 have a champion alone."""
-        canary = values.get("canary")
-        return cls(
-            version=values["version"],
-            digest=values["digest"],
-            others={int(version): digest for version, digest in values.get("others", {}).items()},
-            canary=None if canary is None else Canary(**canary),
-            shadow=values.get("shadow"),
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class Catalog:
@@ -112,69 +103,61 @@ class Catalog:
         Raises:
             StoreError: Lists all problems.
         """
-        try:
-            values = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise StoreError(f"catalog: not JSON: {error}; delete it, and it is written anew") from error
-        if problems := _find_problems(values):
-            raise StoreError([f"catalog: {problem}" for problem in problems])
-        entries = {task: CatalogEntry.from_values(entry) for task, entry in values["tasks"].items()}
-        return cls(entries=entries)
+        document = _Document.read(content, "catalog", _ADVICE)
+        return cls(entries={task: _make_entry(values) for task, values in document.tasks.items()})
 
 
-def _find_problems(values: Any) -> list[str]:
-    if not isinstance(values, dict) or "schema" not in values:
-        return ["expected an object with a schema; delete it, and it is written anew"]
-    schema = values["schema"]
-    if type(schema) is not int or schema not in _KEYS:
-        known = ", ".join(map(str, _KEYS))
-        return [f"schema: expected one of {known}, found {str(schema)[:80]!r}; update this program"]
-    if set(values) != _KEYS[schema]:
-        keys = ", ".join(sorted(_KEYS[schema]))
-        return [f"expected exactly the keys {keys}; delete it, and it is written anew"]
-    tasks = values["tasks"]
-    if not isinstance(tasks, dict):
-        return [f"tasks: expected an object, found {type(tasks).__name__}"]
-    problems = []
-    for task, entry in tasks.items():
-        if not is_task_name(task):
-            problems.append(f"tasks: {task[:80]!r}: expected a task name")
-        elif wrong := _find_entry_problem(entry, _ENTRY_KEYS[schema]):
-            problems.append(f"tasks: {task!r}: expected {wrong}, found {str(entry)[:160]}")
-    return problems
+# Of each of thousands of tasks: a dictionary takes half as long as a model.
+@with_config(STRICT)
+class _Canary(TypedDict):
+    version: Version
+    share: Annotated[float, Field(gt=0, lt=1)]
 
 
-def _find_entry_problem(entry: object, keys: set[str]) -> str | None:
-    """What the entry ought to have been, if it is not."""
-    if not isinstance(entry, dict) or set(entry) != keys:
-        return f"exactly the keys {', '.join(sorted(keys))}"
-    if not (_is_version(entry["version"]) and is_digest(entry["digest"])):
-        return "a version from 1 and a digest"
-    others = entry.get("others", {})
-    if not (
-        isinstance(others, dict) and all(_is_other(*other, entry["version"]) for other in others.items())
-    ):
-        return "others: other versions and their digests"
-    if entry.get("canary") is not None and not _is_canary(entry["canary"], others):
-        return "canary: one of the others and a share above 0 and below 1"
-    shadow = entry.get("shadow")
-    if shadow is not None and not (_is_version(shadow) and str(shadow) in others):
-        return "shadow: one of the others"
+@with_config(STRICT)
+class _Entry(TypedDict):
+    version: Version
+    digest: Digest
+    others: NotRequired[dict[VersionKey, Digest]]
+    canary: NotRequired[_Canary | None]
+    shadow: NotRequired[Version | None]
+
+
+class _Document(Document):
+    schema_: int = Field(alias="schema", ge=1, le=SCHEMA_VERSION)
+    backbone_fingerprint: Any = None
+    tasks: dict[TaskName, _Entry]
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> Self:
+        if self.model_fields_set != _KEYS[self.schema_]:
+            raise ValueError(f"expected the keys of schema {self.schema_}")
+        keys = _ENTRY_KEYS[self.schema_]
+        found = {task: _find_problem(entry, keys) for task, entry in self.tasks.items()}
+        if wrong := [f"tasks/{task}: {problem}" for task, problem in found.items() if problem]:
+            raise ValueError("; ".join(wrong))
+        return self
+
+
+def _find_problem(entry: _Entry, keys: Set[str]) -> str | None:
+    if entry.keys() != keys:
+        return f"expected exactly the keys {', '.join(sorted(keys))}"
+    others, canary, shadow = entry.get("others", {}), entry.get("canary"), entry.get("shadow")
+    if str(entry["version"]) in others:
+        return "others: expected versions beside the champion"
+    if canary is not None and str(canary["version"]) not in others:
+        return "canary: expected one of the others"
+    if shadow is not None and str(shadow) not in others:
+        return "shadow: expected one of the others"
     return None
 
 
-def _is_version(value: object) -> bool:
-    return type(value) is int and value >= 1
-
-
-def _is_other(version: str, digest: object, champion: int) -> bool:
-    return _VERSION.fullmatch(version) is not None and int(version) != champion and is_digest(digest)
-
-
-def _is_canary(value: object, others: Mapping[str, object]) -> bool:
-    if not isinstance(value, dict) or set(value) != {"version", "share"}:
-        return False
-    share = value["share"]
-    if not (_is_version(value["version"]) and str(value["version"]) in others):
-        return False
-    return type(share) in (int, float) and 0.0 < share < 1.0
+def _make_entry(values: _Entry) -> CatalogEntry:
+    canary = values.get("canary")
+    return CatalogEntry(
+        version=values["version"],
+        digest=values["digest"],
+        others={int(version): digest for version, digest in values.get("others", {}).items()},
+        canary=None if canary is None else Canary(**canary),
+        shadow=values.get("shadow"),
+    )

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.names import is_digest, is_task_name
-from orchestrator.store.artifact_files import CARD
 from orchestrator.store.objects.protocol import ListedObject
+from ship.artifact.card import CARD
 
 __all__ = ["Garbage", "GarbageKind", "Listing", "References", "find_garbage"]
 

@@ -25,7 +25,6 @@ from typing import Any, TypeVar
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
 from orchestrator.names import check_task_name, is_digest, is_task_name
 from orchestrator.store.artifact_files import (
-    CARD,
     MAX_FILE_BYTES,
     FileStamp,
     check_content,
@@ -34,8 +33,9 @@ from orchestrator.store.artifact_files import (
 )
 from orchestrator.store.catalog import Catalog
 from orchestrator.store.objects.open import ObjectStore
-from orchestrator.store.publication import Publication, check_task_key, make_marker, read_marker
+from orchestrator.store.publication import Marker, Publication, check_task_key, make_marker
 from orchestrator.store.tokens import Tokens
+from ship.artifact.card import CARD
 
 __all__ = ["PromptStore"]
 
@@ -151,7 +151,7 @@ class PromptStore:
         """
         folder = f"artifacts/{_check_digest(digest)}"
         card = self._objects.get(f"{folder}/{CARD}", max_bytes=MAX_FILE_BYTES).data
-        check_content(card, FileStamp(sha256=digest, num_bytes=len(card)), f"{self.uri(digest)}/{CARD}")
+        check_content(card, FileStamp(sha256=digest, bytes=len(card)), f"{self.uri(digest)}/{CARD}")
         files = {CARD: card}
         for name, stamp in read_stamps(card, self.uri(digest)).items():
             files[name] = self._objects.get(f"{folder}/{name}", max_bytes=stamp.num_bytes).data
@@ -297,18 +297,18 @@ class PromptStore:
         return stored == data
 
     def _publication(self, key: str, marker: bytes, *, created: bool = False) -> Publication:
-        values = read_marker(marker, f"{self.url}/{key}")
-        if _marker_key(values["task"], values["task_key"]) != key:
+        where = f"{self.url}/{key}"
+        found = Marker.read(marker, f"{where}: not a publication", "delete it and tune the task again")
+        if _marker_key(found.task, found.task_key) != key:
             raise StoreError(
-                f"{self.url}/{key}: it is the publication of task {values['task']!r}; delete it, and tune "
-                "the task again"
+                f"{where}: it is the publication of task {found.task!r}; delete it, and tune the task again"
             )
         return Publication(
-            task=values["task"],
-            task_key=values["task_key"],
-            digest=values["digest"],
-            uri=self.uri(values["digest"]),
-            time_s=float(values["time_s"]),
+            task=found.task,
+            task_key=found.task_key,
+            digest=found.digest,
+            uri=self.uri(found.digest),
+            time_s=found.time_s,
             created=created,
         )
 

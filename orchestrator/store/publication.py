@@ -4,15 +4,24 @@ import json
 import re
 import uuid
 from dataclasses import dataclass
-from typing import Any
 
 from orchestrator.errors import StoreError
-from orchestrator.names import check_task_name, is_digest, is_task_name
+from orchestrator.names import check_task_name
+from orchestrator.store.document import Digest, Document, TaskName
 
-__all__ = ["Publication", "check_task_key", "make_marker", "read_marker"]
+__all__ = ["Marker", "Publication", "check_task_key", "make_marker"]
 
-_KEYS = {"task", "task_key", "digest", "time_s", "writer"}
 _TASK_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+
+
+class Marker(Document):
+    """The content of a marker."""
+
+    task: TaskName
+    task_key: str
+    digest: Digest
+    time_s: float
+    writer: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,30 +70,3 @@ def make_marker(task: str, task_key: str, digest: str, time_s: float) -> bytes:
         "writer": uuid.uuid4().hex,
     }
     return (json.dumps(values, sort_keys=True) + "\n").encode()
-
-
-def read_marker(content: bytes, where: str) -> dict[str, Any]:
-    """The values of a marker.
-
-    Args:
-        content: Of the object.
-        where: URL of the object, for the error.
-
-    Raises:
-        StoreError: It is not a marker.
-    """
-    try:
-        values = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise _bad_marker(where, str(error)) from error
-    if not isinstance(values, dict) or set(values) != _KEYS:
-        raise _bad_marker(where, f"expected exactly the keys {', '.join(sorted(_KEYS))}")
-    if not is_digest(values["digest"]) or not isinstance(values["time_s"], (int, float)):
-        raise _bad_marker(where, "expected a sha256 as digest and a number as time_s")
-    if not isinstance(values["task"], str) or not is_task_name(values["task"]):
-        raise _bad_marker(where, "expected a task name")
-    return values
-
-
-def _bad_marker(where: str, problem: str) -> StoreError:
-    return StoreError(f"{where}: not a publication: {problem}; delete it and tune the task again")

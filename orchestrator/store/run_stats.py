@@ -7,14 +7,15 @@ run ends. It is a hint and never the truth: a damaged or lost object costs an es
 """
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+
+from pydantic import Field
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
 from orchestrator.names import is_digest
 from orchestrator.planning.estimates import TuningRun
+from orchestrator.store.document import Digest, Document
 from orchestrator.store.objects.protocol import ObjectStore, StoredObject
 
 __all__ = ["RunStats"]
@@ -23,7 +24,19 @@ SCHEMA_VERSION = 1
 MAX_RUNS = 256
 MAX_BYTES = 1 << 20
 _MAX_TRIES = 8
-_KEYS = {"task_key", "num_passes", "tuning_s", "time_s"}
+_ADVICE = "delete it, and it is written anew, or update this program"
+
+
+class _Run(Document):
+    task_key: Digest
+    num_passes: int = Field(gt=0)
+    tuning_s: float = Field(gt=0, allow_inf_nan=False)
+    time_s: float = Field(allow_inf_nan=False)
+
+
+class _Record(Document):
+    schema_: int = Field(alias="schema", ge=SCHEMA_VERSION, le=SCHEMA_VERSION)
+    runs: list[_Run]
 
 
 class RunStats:
@@ -84,17 +97,8 @@ class RunStats:
         return True
 
     def _parse(self, backbone_fingerprint: str, stored: StoredObject) -> tuple[TuningRun, ...]:
-        where = self._url(backbone_fingerprint)
-        try:
-            values = json.loads(stored.data)
-        except (ValueError, RecursionError) as error:
-            raise StoreError(f"{where}: not JSON: {error}; delete it, and it is written anew") from error
-        if not isinstance(values, dict) or values.get("schema") != SCHEMA_VERSION:
-            raise StoreError(f"{where}: expected schema {SCHEMA_VERSION}; delete it, or update this program")
-        runs = values.get("runs")
-        if not isinstance(runs, list) or not all(_is_run(run) for run in runs):
-            raise StoreError(f"{where}: not a record of tunings; delete it, and it is written anew")
-        return tuple(TuningRun(**run) for run in runs[-MAX_RUNS:])
+        record = _Record.read(stored.data, self._url(backbone_fingerprint), _ADVICE)
+        return tuple(TuningRun(**dict(run)) for run in record.runs[-MAX_RUNS:])
 
     def _url(self, backbone_fingerprint: str) -> str:
         return f"{self._objects.url}/{_key(backbone_fingerprint)}"
@@ -114,16 +118,3 @@ def _merge(earlier: Iterable[TuningRun], added: Iterable[TuningRun]) -> tuple[Tu
 def _to_json(runs: Iterable[TuningRun]) -> bytes:
     values = {"schema": SCHEMA_VERSION, "runs": [asdict(run) for run in runs]}
     return (json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n").encode()
-
-
-def _is_run(run: Any) -> bool:
-    if not isinstance(run, dict) or set(run) != _KEYS or not is_digest(run["task_key"]):
-        return False
-    return (
-        type(run["num_passes"]) is int
-        and run["num_passes"] > 0
-        and all(
-            type(run[name]) in (int, float) and math.isfinite(run[name]) for name in ("tuning_s", "time_s")
-        )
-        and run["tuning_s"] > 0
-    )

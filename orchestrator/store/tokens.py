@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from orchestrator.errors import StoreError
-from orchestrator.names import is_digest, is_task_name
+from pydantic import Field, StringConstraints, model_validator
+
+from orchestrator.store.document import Digest, Document, TaskName
 
 __all__ = [
     "MAX_SECRETS",
@@ -36,16 +37,9 @@ MAX_TIME_S = 253_402_300_799
 # Of one token that is rotated again and again within its grace.
 MAX_SECRETS = 8
 _TOKEN = re.compile(r"ship_([0-9a-f]{12})_([0-9a-f]{64})")
-_ID = re.compile(r"[0-9a-f]{12}")
 # What fnmatch understands, and nothing that no task name has.
 _PATTERN = re.compile(r"[a-z0-9._*?\[\]!-]{1,100}")
-_DOCUMENT_KEYS = {"schema", "tokens"}
-_TOKEN_KEYS = {"predict", "metrics", "admin", "secrets"}
-_SECRET_KEYS = {"id", "sha256", "created_s", "expires_s"}
-_EXPECTED = (
-    "expected a name like a task's, with predict (a list of patterns), metrics and admin (true or false), at "
-    f"least one of them granted, and 1 to {MAX_SECRETS} secrets (id, sha256, created_s, expires_s)"
-)
+_ADVICE = "restore tokens.json, or make the token anew, or update this program"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,15 +149,8 @@ class Tokens:
         Raises:
             StoreError: Lists all problems.
         """
-        try:
-            values = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise StoreError(
-                f"tokens: not JSON: {error}; restore it, or delete it and make new ones"
-            ) from error
-        if problems := _find_problems(values):
-            raise StoreError([f"tokens: {problem}" for problem in problems])
-        return cls(by_name={name: _read_token(token) for name, token in values["tokens"].items()})
+        tokens = _Document.read(content, "tokens", _ADVICE).tokens
+        return cls(by_name={name: token.to_token() for name, token in tokens.items()})
 
 
 def parse_token(text: str) -> tuple[str, str] | None:
@@ -203,66 +190,51 @@ def _write_token(token: Token) -> dict[str, Any]:
     }
 
 
-def _read_token(values: Mapping[str, Any]) -> Token:
-    scope = Scope(predict=tuple(values["predict"]), metrics=values["metrics"], admin=values["admin"])
-    secrets = tuple(
-        Secret(
-            token_id=secret["id"],
-            sha256=secret["sha256"],
-            created_s=secret["created_s"],
-            expires_s=secret["expires_s"],
+_Pattern = Annotated[str, StringConstraints(pattern=f"^{_PATTERN.pattern}$")]
+_Time = Annotated[float, Field(ge=0, le=MAX_TIME_S)]
+
+
+class _Secret(Document):
+    id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12}$")]
+    sha256: Digest
+    created_s: _Time
+    expires_s: _Time | None
+
+
+class _Token(Document):
+    predict: list[_Pattern]
+    metrics: bool
+    admin: bool
+    secrets: list[_Secret] = Field(min_length=1, max_length=MAX_SECRETS)
+
+    @model_validator(mode="after")
+    def _check_scope(self) -> Self:
+        if not (self.predict or self.metrics or self.admin):
+            raise ValueError("expected predict, metrics or admin to be granted")
+        return self
+
+    def to_token(self) -> Token:
+        return Token(
+            scope=Scope(predict=tuple(self.predict), metrics=self.metrics, admin=self.admin),
+            secrets=tuple(
+                Secret(
+                    token_id=secret.id,
+                    sha256=secret.sha256,
+                    created_s=secret.created_s,
+                    expires_s=secret.expires_s,
+                )
+                for secret in self.secrets
+            ),
         )
-        for secret in values["secrets"]
-    )
-    return Token(scope=scope, secrets=secrets)
 
 
-def _find_problems(values: Any) -> list[str]:
-    if not isinstance(values, dict) or set(values) != _DOCUMENT_KEYS:
-        return [f"expected exactly the keys {', '.join(sorted(_DOCUMENT_KEYS))}"]
-    if values["schema"] != SCHEMA_VERSION:
-        return [f"schema: expected {SCHEMA_VERSION}, found {str(values['schema'])[:40]}; update this program"]
-    if not isinstance(values["tokens"], dict):
-        return [f"tokens: expected an object, found {type(values['tokens']).__name__}"]
-    # Says which, never what: nothing of an entry should end in a log.
-    bad = [name for name, token in values["tokens"].items() if not (is_task_name(name) and _is_token(token))]
-    if bad:
-        return [f"{name[:80]!r}: {_EXPECTED}; make it anew" for name in bad]
-    ids = Counter(secret["id"] for token in values["tokens"].values() for secret in token["secrets"])
-    return [f"id {token_id}: {count} secrets have it" for token_id, count in ids.items() if count > 1]
+class _Document(Document):
+    schema_: int = Field(alias="schema", ge=SCHEMA_VERSION, le=SCHEMA_VERSION)
+    tokens: dict[TaskName, _Token]
 
-
-def _is_token(value: object) -> bool:
-    if not isinstance(value, dict) or set(value) != _TOKEN_KEYS:
-        return False
-    predict, metrics, admin, secrets = (value[key] for key in ("predict", "metrics", "admin", "secrets"))
-    is_scope = (
-        isinstance(predict, list)
-        and all(is_pattern(pattern) for pattern in predict)
-        and type(metrics) is type(admin) is bool
-        and bool(predict or metrics or admin)
-    )
-    return (
-        is_scope
-        and isinstance(secrets, list)
-        and 1 <= len(secrets) <= MAX_SECRETS
-        and all(_is_secret(secret) for secret in secrets)
-    )
-
-
-def _is_secret(value: object) -> bool:
-    if not isinstance(value, dict) or set(value) != _SECRET_KEYS:
-        return False
-    return (
-        isinstance(value["id"], str)
-        and _ID.fullmatch(value["id"]) is not None
-        and is_digest(value["sha256"])
-        and _is_time(value["created_s"])
-        and (value["expires_s"] is None or _is_time(value["expires_s"]))
-    )
-
-
-def _is_time(value: object) -> bool:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    return 0 <= value <= MAX_TIME_S
+    @model_validator(mode="after")
+    def _check_ids(self) -> Self:
+        ids = Counter(secret.id for token in self.tokens.values() for secret in token.secrets)
+        if shared := [token_id for token_id, count in ids.items() if count > 1]:
+            raise ValueError(f"expected ids of their own, found secrets that share {', '.join(shared)}")
+        return self

@@ -10,8 +10,10 @@ from typing import Any, Self
 from ship.errors import ArtifactError, ConfigError
 from ship.settings.config import METHOD_VERSION, TuneConfig
 
-__all__ = ["SCHEMA_VERSION", "PromptCard", "parse_json"]
+__all__ = ["CARD", "README", "RECORD", "SCHEMA_VERSION", "TENSORS", "PromptCard", "parse_json"]
 
+# The names of an artifact's files.
+TENSORS, CARD, RECORD, README = "prompt.safetensors", "prompt.json", "record.json", "README.md"
 SCHEMA_VERSION = 1
 _MAX_LABELS = 100_000
 _LARGEST_NUMBER = 1e30

@@ -21,7 +21,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from ship.artifact.card import PromptCard, parse_json
+from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, parse_json
 from ship.backbone import Backbone
 from ship.errors import ArtifactError, ConfigError, PromptTooLargeError, SlotsFullError
 from ship.method.prompts import Prompt
@@ -42,7 +42,6 @@ __all__ = [
     "unpack",
 ]
 
-TENSORS, CARD, RECORD, README = "prompt.safetensors", "prompt.json", "record.json", "README.md"
 FILES = (TENSORS, CARD, RECORD, README)
 _MAX_BYTES = {TENSORS: 1 << 30, CARD: 16 << 20, RECORD: 64 << 20, README: 1 << 20}
 # Seven names need under a kilobyte; a header of megabytes is an attack on its parser.

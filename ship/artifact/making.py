@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ship.artifact.card import PromptCard
-from ship.artifact.files import CARD as CARD_FILE
-from ship.artifact.files import README, RECORD, TENSORS, describe_files, pack, run_probe
+from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard
+from ship.artifact.files import describe_files, pack, run_probe
 from ship.backbone import Backbone
 from ship.data import TaskData
 from ship.evaluation.attention_change import AttentionChange, measure_attention
@@ -64,7 +63,7 @@ def make_artifact(
         probe={"image": "lattice-1", "logits": run_probe(backbone, bake(backbone, result.prompt))},
         files=describe_files(files),
     )
-    return {**files, CARD_FILE: card.to_json()}
+    return {**files, CARD: card.to_json()}
 
 
 def _metrics(data: TaskData, result: TuneResult, attention: AttentionChange) -> dict[str, float]:

@@ -79,8 +79,8 @@ def test_mlflow_shows_the_run(plant: Plant, killed_run: tuple[int, str, list[int
     assert {Path(name).name for name in files} >= {
         "prompt.safetensors",
         "prompt.json",
-        "affinity.png",
-        "confusion.png",
+        "affinity.svg",
+        "confusion.svg",
     }
     assert runs["line-bad"].info.status == "FAILED"
 

@@ -48,8 +48,8 @@ def test_a_life_from_tuning_to_champion(place: Place) -> None:
         for file in client.list_artifacts(champion.run_id, folder)
     }
     assert files == {
-        "figures/affinity.png",
-        "figures/confusion.png",
+        "figures/affinity.svg",
+        "figures/confusion.svg",
         "prompt/README.md",
         "prompt/prompt.json",
         "prompt/prompt.safetensors",

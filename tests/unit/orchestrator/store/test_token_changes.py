@@ -277,7 +277,7 @@ def test_who_always_loses_is_told() -> None:
 def test_a_damaged_file_is_told_and_stays(tmp_path: Path) -> None:
     objects = open_objects(str(tmp_path))
     objects.put("tokens.json", b"{")
-    with pytest.raises(StoreError, match="tokens: not JSON"):
+    with pytest.raises(StoreError, match="tokens: Invalid JSON"):
         change_tokens(PromptStore(objects), lambda tokens: create_token(tokens, "plc", LINE_1, now_s=0.0))
     assert isinstance(found := objects.get("tokens.json"), StoredObject)
     assert found.data == b"{"

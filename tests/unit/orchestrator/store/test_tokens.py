@@ -123,25 +123,27 @@ def test_patterns_that_could_take_long_do_not() -> None:
 )
 def test_an_entry_that_is_not_as_it_should_be_is_refused_by_name_alone(change: dict[str, object]) -> None:
     assert "plc" in Tokens.from_json(document(plc=TOKEN)).by_name
-    with pytest.raises(StoreError, match="'plc'") as caught:
+    with pytest.raises(StoreError, match="tokens/plc") as caught:
         Tokens.from_json(document(plc=TOKEN | change, ok=TOKEN))
     assert SECRET["sha256"] not in str(caught.value)
-    assert "'ok'" not in str(caught.value)
+    assert "tokens/ok" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "not JSON"),
-        (b"\xff", "not JSON"),
-        (b"[" * 100_000, "not JSON"),
-        (b"[]", "exactly the keys"),
-        (b'{"schema":1}', "exactly the keys"),
-        (b'{"schema":2,"tokens":{}}', "schema: expected 1"),
-        (b'{"schema":1,"tokens":[]}', "expected an object"),
+        (b"", "Invalid JSON"),
+        (b"\xff", "Invalid JSON"),
+        (b"[" * 100_000, "Invalid JSON"),
+        (b"[]", "should be an object"),
+        (b'{"schema":1}', "'tokens': Field required"),
+        (b'{"schema":2,"tokens":{}}', "'schema': Input should be less than or equal to 1"),
+        (b'{"schema":1,"tokens":[]}', "'tokens': Input should be an object"),
+        (b'{"schema":true,"tokens":{}}', "'schema'"),
+        (b'{"schema":1,"tokens":{},"more":1}', "'more'"),
         (document(**{"../x": TOKEN}), "../x"),
-        (document(a=TOKEN, b=TOKEN), "2 secrets have it"),
-        (document(a=None), "'a'"),
+        (document(a=TOKEN, b=TOKEN), f"found secrets that share {SECRET['id']}"),
+        (document(a=None), "'tokens/a'"),
     ],
 )
 def test_what_is_no_list_of_tokens_is_refused(content: bytes, problem: str) -> None:
