@@ -53,7 +53,8 @@ class PromptCard:
 
     def to_json(self) -> bytes:
         """The file's content."""
-        return (json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        values = {**asdict(self), "config": self.config.to_dict()}
+        return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:

@@ -167,11 +167,7 @@ def insert_verified(
         SlotsFullError: There is no room for it.
     """
     _check_backbone(runtime.backbone, loaded)
-    try:
-        baked = bake(runtime.backbone, loaded.prompt)
-    except ConfigError as error:
-        raise ArtifactError(f"prompt of task {loaded.card.task!r}: {error}") from error
-    slot = _insert(runtime, baked, make_room)
+    slot = _insert(runtime, bake(runtime.backbone, loaded.prompt), make_room)
     found, wanted = torch.tensor(_ask_probe(runtime, slot)), torch.tensor(loaded.card.probe["logits"])
     difference = float((found - wanted).abs().max())
     if not difference <= _PROBE_TOLERANCE[runtime.dtype] * (1.0 + float(wanted.abs().max())):

@@ -108,7 +108,7 @@ def _queries(block: Block, parts_bJD: Sequence[Tensor]) -> list[Tensor]:
 def _attend_as_image(q_bHJE: Tensor, k_bHNE: Tensor, v_bHNE: Tensor, prompts: TaskKeysValues) -> Tensor:
     """Attention to image and prompts, ``b,J,D``."""
     image_bHJE = attend_unfused_if_faster(q_bHJE, k_bHNE, v_bHNE)
-    return merge_heads(prompts.mix_into(image_bHJE, q_bHJE, k_bHNE))
+    return merge_heads(prompts.mix_into(image_bHJE, q_bHJE))
 
 
 def _attend_as_prompts(q_bHPE: Tensor, k_bHNE: Tensor, v_bHNE: Tensor, prompts: TaskKeysValues) -> Tensor:

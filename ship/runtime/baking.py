@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ship.backbone import Backbone
-from ship.errors import ConfigError
 from ship.method.attention import finish_block, project_qkv
 from ship.method.prompts import Prompt
 
@@ -62,13 +61,7 @@ class BakedPrompt:
 
 @torch.no_grad()
 def bake(backbone: Backbone, prompt: Prompt) -> BakedPrompt:
-    """Run the static prompt tokens through the backbone once and keep their keys and values.
-
-    Raises:
-        ConfigError: The prompt shares a softmax with the image (``attention: joint``).
-    """
-    if prompt.is_joint:
-        raise ConfigError("attention: a prompt tuned with `joint` is for comparisons; it cannot be served")
+    """Run the static prompt tokens through the backbone once and keep their keys and values."""
     static_PD: Tensor | None = None
     keys, values = [], []
     attribute_at: dict[int, Tensor | None] = {}

@@ -77,7 +77,6 @@ ABLATIONS: dict[str, list[dict[str, Any]]] = {
     "ship, no shared": [{**settings, "num_shared": 0} for settings in _SHIP],
     "ship, no attribute": [{**settings, "num_attribute": 0} for settings in _SHIP],
     "ship, no matching": [{**settings, "matching_weight": 0.0} for settings in _SHIP],
-    "ship, joint softmax": [{**settings, "attention": "joint"} for settings in _SHIP],
     "vpt-deep, cold head": [{**settings, "head_start": "zero"} for settings in _VPT],
 }
 
