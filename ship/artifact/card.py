@@ -25,7 +25,7 @@ class PromptCard:
 
     Attributes:
         task: Name of the task.
-        task_key: sha256 over data, settings, backbone and method version.
+        task_key: sha256 over data, settings, backbone and method version; None where no manifest planned it.
         backbone: Name, fingerprint and preprocessing of the backbone that it belongs to.
         config: Settings of the tuning.
         level_starts: First layer of each level.
@@ -39,7 +39,7 @@ class PromptCard:
     """
 
     task: str
-    task_key: str
+    task_key: str | None
     backbone: dict[str, Any]
     config: TuneConfig
     level_starts: tuple[int, ...]
@@ -116,7 +116,8 @@ def _find_problems(values: Mapping[str, Any]) -> list[str]:
         f"schema: expected {SCHEMA_VERSION}": values["schema"] == SCHEMA_VERSION,
         f"method: expected {METHOD_VERSION!r}": values["method"] == METHOD_VERSION,
         "task: expected a name": isinstance(values["task"], str) and 0 < len(values["task"]) <= 63,
-        "task_key: expected 64 hex digits": _is_digest(values["task_key"]),
+        "task_key: expected 64 hex digits or null": values["task_key"] is None
+        or _is_digest(values["task_key"]),
         "data_fingerprint: expected 64 hex digits": _is_digest(values["data_fingerprint"]),
         f"backbone: expected exactly {', '.join(sorted(_BACKBONE_KEYS))}": _is_backbone(values["backbone"]),
         "level_starts: expected rising layer numbers from 0": _are_level_starts(values["level_starts"]),

@@ -14,8 +14,8 @@ from ship.evaluation.accuracy import evaluate_logits
 from ship.settings.config import TuneConfig
 from ship.settings.presets import PRESETS, Preset, choose_settings
 from ship.tuning.preparation import extract_features, fit_probe
+from ship.tuning.run import PackTask, tune_pack
 from ship.tuning.search import search
-from ship.tuning.tune import PackTask, tune_pack
 
 __all__ = ["ABLATIONS", "ALL", "METHODS", "PRESET_ROWS", "Effort", "Fit", "Precision", "fit_all"]
 

@@ -15,7 +15,7 @@ from ship.tuning.member import PackTask
 from ship.tuning.memory import free_bytes, is_out_of_memory
 from ship.tuning.pack import Pack
 from ship.tuning.precision import compute_dtype
-from ship.tuning.tune import TuneResult, tune, tune_pack
+from ship.tuning.run import TuneResult, tune, tune_pack
 from tests.benchmarks.synthetic import make_data, make_images, make_prompt
 from tests.unit.ship.factory import make_backbone
 
