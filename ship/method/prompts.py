@@ -75,6 +75,13 @@ class Prompt(nn.Module):
         self.head.weight.uniform_(-bound, bound, generator=generator)
         self.head.bias.uniform_(-bound, bound, generator=generator)
 
+    def __repr__(self) -> str:
+        """Sizes."""
+        return (
+            f"Prompt({self.num_levels} levels of {self.independent.shape[1]} tokens, "
+            f"{self.num_classes} classes, {self.num_trained()} tuned weights)"
+        )
+
     @property
     def is_gated(self) -> bool:
         """Whether gates are learned, from zero."""

@@ -60,6 +60,13 @@ class Runtime:
             width=backbone.info.width, dtype=dtype, device=backbone.device, capacity_bytes=capacity_bytes
         )
 
+    def __repr__(self) -> str:
+        """Backbone and memory."""
+        return (
+            f"Runtime({self.backbone.name!r}, {str(self.dtype).removeprefix('torch.')}, "
+            f"{self.used_bytes} of {self.capacity_bytes} bytes of slots used)"
+        )
+
     @property
     def dtype(self) -> torch.dtype:
         """Of activations and slots."""
