@@ -7,16 +7,17 @@ from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any, Self
 
+from ship.backbone import BackboneInfo
 from ship.errors import ArtifactError, ConfigError
 from ship.settings.config import METHOD_VERSION, TuneConfig
 
-__all__ = ["SCHEMA_VERSION", "PromptCard", "parse_json"]
+__all__ = ["SCHEMA_VERSION", "PromptCard", "backbone_entry", "parse_json"]
 
 SCHEMA_VERSION = 1
 _MAX_LABELS = 100_000
 _LARGEST_NUMBER = 1e30
 _HEX_64 = re.compile(r"[0-9a-f]{64}")
-_BACKBONE_KEYS = {"name", "fingerprint", "image_size", "interpolation", "mean", "std"}
+_BACKBONE_KEYS = ("name", "fingerprint", "image_size", "interpolation", "mean", "std")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,11 @@ class PromptCard:
         )
 
 
+def backbone_entry(info: BackboneInfo) -> dict[str, Any]:
+    """The card's part about the backbone."""
+    return {name: getattr(info, name) for name in _BACKBONE_KEYS}
+
+
 def parse_json(content: bytes, name: str) -> dict[str, Any]:
     """A JSON object without duplicate keys, NaN or infinity.
 
@@ -150,7 +156,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_backbone(value: object) -> bool:
-    return isinstance(value, dict) and set(value) == _BACKBONE_KEYS and _is_digest(value["fingerprint"])
+    return isinstance(value, dict) and set(value) == set(_BACKBONE_KEYS) and _is_digest(value["fingerprint"])
 
 
 def _are_level_starts(value: object) -> bool:

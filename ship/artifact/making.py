@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ship.artifact.card import PromptCard
+from ship.artifact.card import PromptCard, backbone_entry
 from ship.artifact.files import CARD as CARD_FILE
 from ship.artifact.files import README, RECORD, TENSORS, describe_files, prompt_to_bytes, run_probe
 from ship.backbone import Backbone
@@ -49,14 +49,7 @@ def make_artifact(
     card = PromptCard(
         task=task,
         task_key=task_key,
-        backbone={
-            "name": backbone.name,
-            "fingerprint": backbone.fingerprint,
-            "image_size": list(backbone.image_size),
-            "interpolation": backbone.interpolation,
-            "mean": list(backbone.info.mean),
-            "std": list(backbone.info.std),
-        },
+        backbone=backbone_entry(backbone.info),
         config=result.prompt.config,
         level_starts=result.prompt.level_starts,
         labels=data.labels,

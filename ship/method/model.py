@@ -1,4 +1,4 @@
-"""The forward pass with prompts (paper: section 3; method.md, section 3), for one task or a pack of them.
+"""The forward pass with prompts, for one task or a pack of them (paper: 3; docs/method.md, section 3).
 
 A pack is several tasks in one pass over the same backbone: the frozen modules run once for the image tokens
 of all tasks, and only what depends on a task's own prompt is done task by task. A sample's output does not

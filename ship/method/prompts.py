@@ -1,4 +1,4 @@
-"""One task's prompt: the parameters that tuning finds (paper: section 3; method.md, section 1).
+"""One task's prompt: the parameters that tuning finds (paper: section 3; docs/method.md, section 1).
 
 Shapes: L layers, D width, M levels, K independent and S shared prompts, G groups of A attribute prompts,
 R prototypes, C classes.

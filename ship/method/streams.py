@@ -4,7 +4,7 @@ Static tokens (independent and shared) never see an image before the last layer,
 network once a step, not once a sample; attribute tokens are made from each image's own tokens. The frozen
 modules run once for the prompt tokens of all tasks; only what differs between tasks is done task by task.
 What nothing reads is not computed: neither a shared token's way out of a block, for the next layer has a
-fresh one, nor any token's out of the last layer of its level (method.md, sections 3 and 4).
+fresh one, nor any token's out of the last layer of its level (docs/method.md, sections 3 and 4).
 
 Shapes: B samples of all tasks, b samples of one task, N image tokens, D width, H heads, E head width,
 P static prompt tokens, K carried ones, A attribute tokens, X prompt tokens of all tasks, flat.

@@ -1,4 +1,4 @@
-"""Bakes a prompt: what does not depend on an image is computed once ever (method.md, section 4).
+"""Bakes a prompt: what does not depend on an image is computed once ever (docs/method.md, section 4).
 
 Independent and shared tokens see no image before the last layer, so their keys and values at every layer are
 a function of the task alone. Attribute tokens depend on the image; their learned parts are kept.

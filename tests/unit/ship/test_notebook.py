@@ -14,18 +14,9 @@ from ship.artifact import load as load_artifact
 from ship.backbone import Backbone
 from ship.errors import ArtifactError, BackboneError, ConfigError, DataError, ImageError, ShipError
 from ship.runtime import Runtime
-from tests.unit.ship.factory import draw_stripes, make_backbone, make_data
+from tests.unit.ship.factory import QUICK, draw_stripes, make_backbone, make_data
 
-SETTINGS = {
-    "epochs": 6,
-    "batch_size": 8,
-    "num_independent": 3,
-    "num_shared": 2,
-    "num_attribute": 4,
-    "num_prototypes": 8,
-    "top_k": 4,
-    "threshold": 0.9,
-}
+SETTINGS = {**QUICK, "epochs": 6}
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from orchestrator.serve.engine_api import (
     TaskState,
 )
 from orchestrator.serve.residency.residency import ServedTask
-from ship.artifact.card import PromptCard
+from ship.artifact.card import PromptCard, backbone_entry
 from ship.artifact.files import (
     CARD,
     README,
@@ -70,14 +70,7 @@ def make_artifact(
     card = PromptCard(
         task=task,
         task_key=f"{seed:064x}",
-        backbone={
-            "name": backbone.name,
-            "fingerprint": backbone.fingerprint,
-            "image_size": list(backbone.image_size),
-            "interpolation": backbone.interpolation,
-            "mean": list(backbone.info.mean),
-            "std": list(backbone.info.std),
-        },
+        backbone=backbone_entry(backbone.info),
         config=prompt.config,
         level_starts=prompt.level_starts,
         labels=make_labels(task, prompt.num_classes, seed),
