@@ -93,6 +93,14 @@ class Backbone:
         self._mean_C11 = torch.tensor(info.mean, device=device).view(3, 1, 1)
         self._std_C11 = torch.tensor(info.std, device=device).view(3, 1, 1)
 
+    def __repr__(self) -> str:
+        """Name, size and place."""
+        info = self.info
+        return (
+            f"Backbone({info.name!r}, {info.num_params / 1e6:.1f}M weights, {info.depth} layers of width "
+            f"{info.width}, {info.image_size[0]} x {info.image_size[1]} pixels, {self.device})"
+        )
+
     @property
     def name(self) -> str:
         """As the user named it, without a path."""

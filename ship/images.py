@@ -5,9 +5,11 @@ nothing of files, data sets or normalisation; the backbone normalises.
 """
 
 import io
+import os
 import threading
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +18,18 @@ from torch import Tensor
 
 from ship.errors import ConfigError, ImageError
 
-__all__ = ["ALLOWED_FORMATS", "INTERPOLATIONS", "MAX_PIXELS", "decode_image", "read_size"]
+__all__ = [
+    "ALLOWED_FORMATS",
+    "INTERPOLATIONS",
+    "MAX_PIXELS",
+    "ImageLike",
+    "decode_image",
+    "read_image",
+    "read_size",
+]
+
+# A path, the bytes of an image file, a PIL image, or an array ``H,W`` or ``H,W,C``.
+ImageLike = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
@@ -68,16 +81,87 @@ def decode_image(
         ImageError: The image is refused; ``kind`` says which way.
         ConfigError: ``interpolation`` is unknown.
     """
+    format_ = _sniff(content, formats)
+
+    def open_rgb() -> Image.Image:
+        with Image.open(io.BytesIO(content), formats=[format_]) as image:
+            return _load_rgb(image, max_pixels)
+
+    return _resize(open_rgb, size, interpolation, max_pixels, f"{format_} file")
+
+
+def read_image(image: ImageLike, *, size: tuple[int, int], interpolation: str = "bicubic") -> Tensor:
+    """An image in any of the forms that a notebook has, by the same steps as ``decode_image``.
+
+    Args:
+        image: A path, the bytes of a file, a PIL image, or an array: ``H,W`` or ``H,W,C``, uint8 in 0..255,
+            floats in 0..1; gray ones may be uint16.
+        size: Height and width of the result in pixels.
+        interpolation: Name in ``INTERPOLATIONS``.
+
+    Returns:
+        uint8, ``3,H,W``, RGB.
+
+    Raises:
+        ImageError: The image is refused; ``kind`` says which way.
+        ConfigError: ``interpolation`` is unknown.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        try:
+            image = Path(image).read_bytes()
+        except OSError as error:
+            raise ImageError(f"the file cannot be read: {error}", "unsupported") from error
+    if isinstance(image, bytes):
+        return decode_image(image, size=size, interpolation=interpolation)
+    if isinstance(image, np.ndarray):
+        image = _from_array(image)
+    if not isinstance(image, Image.Image):
+        raise ImageError(
+            f"expected a path, bytes, a PIL image or a numpy array, found {type(image).__name__}",
+            "unsupported",
+        )
+    loaded = image
+    return _resize(lambda: _load_rgb(loaded, MAX_PIXELS), size, interpolation, MAX_PIXELS, "image")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    is_gray = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
+    is_color = array.ndim == 3 and array.shape[2] in (3, 4)
+    is_known = array.dtype == np.uint8 or array.dtype.kind == "f" or (is_gray and array.dtype == np.uint16)
+    if not (is_gray or is_color) or not array.size or not is_known:
+        raise ImageError(
+            "expected an array of shape H,W, H,W,3 or H,W,4, uint8 or floats from 0 to 1 (gray also uint16), "
+            f"found {array.dtype} of shape {array.shape}",
+            "unsupported",
+        )
+    if is_gray:
+        array = array.reshape(array.shape[:2])
+        return Image.fromarray(array.astype(np.float32) if array.dtype.kind == "f" else array)
+    if array.dtype.kind == "f":
+        if not (array.min() >= 0.0 and array.max() <= 1.0):
+            raise ImageError(
+                f"floats from {array.min():g} to {array.max():g}: expected 0 to 1; divide by 255",
+                "unsupported",
+            )
+        array = (array * 255.0 + 0.5).astype(np.uint8)
+    return Image.fromarray(array)
+
+
+def _resize(
+    open_rgb: Callable[[], Image.Image],
+    size: tuple[int, int],
+    interpolation: str,
+    max_pixels: int,
+    what: str,
+) -> Tensor:
     if interpolation not in INTERPOLATIONS:
         raise ConfigError(
             f"interpolation: expected one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}"
         )
-    format_ = _sniff(content, formats)
     height, width = size
     with _QUIET_PILLOW:
         try:
-            rgb = _decode_rgb(content, format_, max_pixels)
-            pixels = np.array(rgb.resize((width, height), INTERPOLATIONS[interpolation]))
+            pixels = np.array(open_rgb().resize((width, height), INTERPOLATIONS[interpolation]))
         except ImageError:
             raise
         except Image.DecompressionBombError as error:
@@ -87,7 +171,7 @@ def decode_image(
         # A boundary: Pillow's plugins let out whatever a hostile or broken file makes them raise (OSError,
         # SyntaxError, ValueError, struct.error, IndexError, ...).
         except Exception as error:
-            raise ImageError(f"broken {format_} file: {_reason(error)}", "corrupt") from error
+            raise ImageError(f"broken {what}: {_reason(error)}", "corrupt") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
@@ -130,19 +214,18 @@ def _sniff(content: bytes, formats: Collection[str]) -> str:
     return found
 
 
-def _decode_rgb(content: bytes, format_: str, max_pixels: int) -> Image.Image:
-    with Image.open(io.BytesIO(content), formats=[format_]) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise ImageError(
-                f"{width} x {height} = {width * height} pixels, more than the {max_pixels} that are allowed",
-                "too_large",
-            )
-        image.load()
-        # After loading: TIFF turns itself by its tag and drops it, PNG may carry EXIF after its pixels.
-        transpose = _transpose_of(image)
-        rgb = _to_rgb(image)
-        return rgb if transpose is None else rgb.transpose(transpose)
+def _load_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{width} x {height} = {width * height} pixels, more than the {max_pixels} that are allowed",
+            "too_large",
+        )
+    image.load()
+    # After loading: TIFF turns itself by its tag and drops it, PNG may carry EXIF after its pixels.
+    transpose = _transpose_of(image)
+    rgb = _to_rgb(image)
+    return rgb if transpose is None else rgb.transpose(transpose)
 
 
 def _transpose_of(image: Image.Image) -> Image.Transpose | None:

@@ -49,8 +49,6 @@ def manifest_json_schema() -> _Schema:
     schema = ManifestModel.model_json_schema()
     task = _refine(schema.pop("$defs")["TaskModel"])
     settings = _settings_schema(TuneConfig)
-    # For comparisons in ship/ alone: the manifest's reader refuses the other one.
-    settings["properties"]["attention"] |= {"enum": ["decoupled"]}
     beside = {name: task["properties"][name] for name in ("tags", "priority", "deadline", "budget")}
     definitions = {
         "Checks": _settings_schema(CheckGates),

@@ -127,8 +127,6 @@ def _read_settings(
     except ConfigError as error:
         wrong = problems.note_fields(place, known, error.problems)
         return {name: value for name, value in known.items() if name not in wrong}
-    if known.get("attention") == "joint":
-        problems.note((*place, "attention"), "`joint` is for comparisons in ship/: it cannot be served")
     return known
 
 

@@ -7,10 +7,20 @@ from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any, Self
 
+from ship.backbone import BackboneInfo
 from ship.errors import ArtifactError, ConfigError
 from ship.settings.config import METHOD_VERSION, TuneConfig
 
-__all__ = ["CARD", "README", "RECORD", "SCHEMA_VERSION", "TENSORS", "PromptCard", "parse_json"]
+__all__ = [
+    "CARD",
+    "README",
+    "RECORD",
+    "SCHEMA_VERSION",
+    "TENSORS",
+    "PromptCard",
+    "backbone_entry",
+    "parse_json",
+]
 
 # The names of an artifact's files.
 TENSORS, CARD, RECORD, README = "prompt.safetensors", "prompt.json", "record.json", "README.md"
@@ -18,7 +28,7 @@ SCHEMA_VERSION = 1
 _MAX_LABELS = 100_000
 _LARGEST_NUMBER = 1e30
 _HEX_64 = re.compile(r"[0-9a-f]{64}")
-_BACKBONE_KEYS = {"name", "fingerprint", "image_size", "interpolation", "mean", "std"}
+_BACKBONE_KEYS = ("name", "fingerprint", "image_size", "interpolation", "mean", "std")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +37,7 @@ class PromptCard:
 
     Attributes:
         task: Name of the task.
-        task_key: sha256 over data, settings, backbone and method version.
+        task_key: sha256 over data, settings, backbone and method version; None where no manifest planned it.
         backbone: Name, fingerprint and preprocessing of the backbone that it belongs to.
         config: Settings of the tuning.
         level_starts: First layer of each level.
@@ -41,7 +51,7 @@ class PromptCard:
     """
 
     task: str
-    task_key: str
+    task_key: str | None
     backbone: dict[str, Any]
     config: TuneConfig
     level_starts: tuple[int, ...]
@@ -55,7 +65,8 @@ class PromptCard:
 
     def to_json(self) -> bytes:
         """The file's content."""
-        return (json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        values = {**asdict(self), "config": self.config.to_dict()}
+        return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
@@ -84,6 +95,11 @@ class PromptCard:
                 "labels": tuple(values["labels"]),
             }
         )
+
+
+def backbone_entry(info: BackboneInfo) -> dict[str, Any]:
+    """The card's part about the backbone."""
+    return {name: getattr(info, name) for name in _BACKBONE_KEYS}
 
 
 def parse_json(content: bytes, name: str) -> dict[str, Any]:
@@ -117,7 +133,8 @@ def _find_problems(values: Mapping[str, Any]) -> list[str]:
         f"schema: expected {SCHEMA_VERSION}": values["schema"] == SCHEMA_VERSION,
         f"method: expected {METHOD_VERSION!r}": values["method"] == METHOD_VERSION,
         "task: expected a name": isinstance(values["task"], str) and 0 < len(values["task"]) <= 63,
-        "task_key: expected 64 hex digits": _is_digest(values["task_key"]),
+        "task_key: expected 64 hex digits or null": values["task_key"] is None
+        or _is_digest(values["task_key"]),
         "data_fingerprint: expected 64 hex digits": _is_digest(values["data_fingerprint"]),
         f"backbone: expected exactly {', '.join(sorted(_BACKBONE_KEYS))}": _is_backbone(values["backbone"]),
         "level_starts: expected rising layer numbers from 0": _are_level_starts(values["level_starts"]),
@@ -150,7 +167,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_backbone(value: object) -> bool:
-    return isinstance(value, dict) and set(value) == _BACKBONE_KEYS and _is_digest(value["fingerprint"])
+    return isinstance(value, dict) and set(value) == set(_BACKBONE_KEYS) and _is_digest(value["fingerprint"])
 
 
 def _are_level_starts(value: object) -> bool:

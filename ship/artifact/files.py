@@ -35,11 +35,11 @@ __all__ = [
     "digest_of",
     "insert_verified",
     "load",
-    "pack",
+    "load_files",
     "probe_image",
+    "prompt_to_bytes",
     "run_probe",
     "save",
-    "unpack",
 ]
 
 FILES = (TENSORS, CARD, RECORD, README)
@@ -79,14 +79,14 @@ def describe_files(files: Mapping[str, bytes]) -> dict[str, dict[str, object]]:
     }
 
 
-def pack(prompt: Prompt) -> bytes:
+def prompt_to_bytes(prompt: Prompt) -> bytes:
     """The content of ``prompt.safetensors``."""
     return save_tensors(
         {key: value.detach().cpu().contiguous() for key, value in prompt.state_dict().items()}
     )
 
 
-def unpack(files: Mapping[str, bytes], digest: str | None = None) -> LoadedPrompt:
+def load_files(files: Mapping[str, bytes], digest: str | None = None) -> LoadedPrompt:
     """Read an artifact's files.
 
     Args:
@@ -123,14 +123,14 @@ def load(folder: str | os.PathLike[str]) -> LoadedPrompt:
     """Read an artifact from a folder.
 
     Raises:
-        ArtifactError: See ``unpack``.
+        ArtifactError: See ``load_files``.
     """
     source = Path(folder)
     try:
         sizes = {name: (source / name).stat().st_size for name in FILES}
         if large := [name for name, size in sizes.items() if size > _MAX_BYTES[name]]:
             raise ArtifactError([f"{source / name}: larger than {_MAX_BYTES[name]} bytes" for name in large])
-        return unpack({name: (source / name).read_bytes() for name in FILES})
+        return load_files({name: (source / name).read_bytes() for name in FILES})
     except OSError as error:
         raise ArtifactError(f"{source}: not an artifact: {error}") from error
 
@@ -166,11 +166,7 @@ def insert_verified(
         SlotsFullError: There is no room for it.
     """
     _check_backbone(runtime.backbone, loaded)
-    try:
-        baked = bake(runtime.backbone, loaded.prompt)
-    except ConfigError as error:
-        raise ArtifactError(f"prompt of task {loaded.card.task!r}: {error}") from error
-    slot = _insert(runtime, baked, make_room)
+    slot = _insert(runtime, bake(runtime.backbone, loaded.prompt), make_room)
     found, wanted = torch.tensor(_ask_probe(runtime, slot)), torch.tensor(loaded.card.probe["logits"])
     difference = float((found - wanted).abs().max())
     if not difference <= _PROBE_TOLERANCE[runtime.dtype] * (1.0 + float(wanted.abs().max())):

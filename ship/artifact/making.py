@@ -6,55 +6,49 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard
-from ship.artifact.files import describe_files, pack, run_probe
+from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, backbone_entry
+from ship.artifact.files import describe_files, prompt_to_bytes, run_probe
 from ship.backbone import Backbone
 from ship.data import TaskData
 from ship.evaluation.attention_change import AttentionChange, measure_attention
 from ship.findings import find_warnings
 from ship.runtime.baking import bake
+from ship.tuning.run import TuneResult
 from ship.tuning.search import Trial
-from ship.tuning.tune import TuneResult
 
 __all__ = ["make_artifact"]
 
 
 def make_artifact(
     task: str,
-    task_key: str,
     backbone: Backbone,
     data: TaskData,
     result: TuneResult,
     trials: Sequence[Trial] = (),
+    *,
+    task_key: str | None = None,
 ) -> dict[str, bytes]:
     """All files of an artifact, name to content.
 
     Args:
         task: Name of the task.
-        task_key: sha256 over data, settings, backbone and method version.
         backbone: That it was tuned on.
         data: That it was tuned with.
         result: What tuning found.
         trials: What was tried before to find its settings.
+        task_key: sha256 over data, settings, backbone and method version, of a task that a manifest planned.
     """
     attention = measure_attention(backbone, result.prompt, data.held_out.images_B3HW)
     metrics = _metrics(data, result, attention)
     files = {
-        TENSORS: pack(result.prompt),
+        TENSORS: prompt_to_bytes(result.prompt),
         RECORD: json.dumps(_record(data, result, attention, trials)).encode(),
         README: _readme(task, backbone, data, result, metrics).encode(),
     }
     card = PromptCard(
         task=task,
         task_key=task_key,
-        backbone={
-            "name": backbone.name,
-            "fingerprint": backbone.fingerprint,
-            "image_size": list(backbone.image_size),
-            "interpolation": backbone.interpolation,
-            "mean": list(backbone.info.mean),
-            "std": list(backbone.info.std),
-        },
+        backbone=backbone_entry(backbone.info),
         config=result.prompt.config,
         level_starts=result.prompt.level_starts,
         labels=data.labels,
@@ -137,5 +131,5 @@ A SHIP prompt for the frozen backbone `{backbone.name}` (`{backbone.fingerprint[
 | settings | K={config.num_independent}, start {config.start}, learning rate {config.learning_rate:g}, \
 {metrics["epochs"]:.0f} epochs, seed {config.seed} |
 {warnings}
-`prompt.json` names every file's sha256; load it with `ship.artifact.files.load`.
+`prompt.json` names every file's sha256; load it with `ship.load`.
 """

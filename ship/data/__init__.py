@@ -7,14 +7,14 @@ What decodes images brings torch, and is imported when it is first asked for: a 
 on needs no more than their settings.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ship.data.fingerprint import DataSummary, describe_data, fingerprint_data
 from ship.data.folder import find_folders, path_exists, read_small_file
 from ship.data.items import Item, Listing
 from ship.data.listing import list_items
 from ship.data.source import DataSource
+from ship.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ship.data.inspection import ImageFacts, Inspection, find_near_duplicates, inspect_data
@@ -41,20 +41,15 @@ __all__ = [
     "read_small_file",
 ]
 
-_WITH_TORCH = {
-    "ImageFacts": "inspection",
-    "Inspection": "inspection",
-    "Split": "task_data",
-    "TaskData": "task_data",
-    "find_near_duplicates": "inspection",
-    "inspect_data": "inspection",
-    "load_task_data": "loading",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WITH_TORCH:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_WITH_TORCH[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "ImageFacts": "inspection",
+        "Inspection": "inspection",
+        "Split": "task_data",
+        "TaskData": "task_data",
+        "find_near_duplicates": "inspection",
+        "inspect_data": "inspection",
+        "load_task_data": "loading",
+    },
+)

@@ -30,6 +30,11 @@ class Split:
         """Number of images."""
         return len(self.paths)
 
+    def __repr__(self) -> str:
+        """Counts."""
+        height, width = self.images_B3HW.shape[2:]
+        return f"Split({len(self)} images of {height} x {width} pixels)"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaskData:
@@ -57,6 +62,12 @@ class TaskData:
         """
         if self.test is None and self.val is None:
             raise DataError("no images held out: expected a test or a validation split")
+
+    def __repr__(self) -> str:
+        """Counts."""
+        numbers = [("train", self.train), ("val", self.val), ("test", self.test)]
+        counts = ", ".join(f"{len(split)} {name}" for name, split in numbers if split is not None)
+        return f"TaskData({len(self.labels)} classes, {counts})"
 
     @property
     def held_out(self) -> Split:

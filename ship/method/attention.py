@@ -20,7 +20,6 @@ __all__ = [
     "finish_block",
     "finish_block_lean",
     "gather_tokens",
-    "joint_share",
     "merge_heads",
     "mix_in_prompts",
     "project_keys_values",
@@ -86,21 +85,6 @@ def attend_unfused_if_faster(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Non
 def mix_in_prompts(image_BHNE: Tensor, prompt_BHNE: Tensor, gate: Tensor) -> Tensor:
     """Decoupled attention: ``(1 - gate) * image + gate * prompt``, two separate softmaxes."""
     return torch.lerp(image_BHNE, prompt_BHNE, gate.to(image_BHNE.dtype))
-
-
-def joint_share(q_BHNE: Tensor, image_BHXE: Tensor, prompt_BHPE: Tensor) -> Tensor:
-    """The gate that makes one softmax over image and prompt keys of the two: ``B,H,N,1``.
-
-    A softmax over all keys is the mixture of the softmaxes over its parts, weighted by their sums of
-    exponentials.
-    """
-    dtype = torch.promote_types(q_BHNE.dtype, torch.float32)
-    q_BHNE = q_BHNE.to(dtype) * q_BHNE.shape[-1] ** -0.5
-    image_BHN1, prompt_BHN1 = (
-        (q_BHNE @ k_BHXE.to(dtype).transpose(-2, -1)).logsumexp(-1, keepdim=True)
-        for k_BHXE in (image_BHXE, prompt_BHPE)
-    )
-    return torch.sigmoid(prompt_BHN1 - image_BHN1)
 
 
 def merge_heads(x_BHNE: Tensor) -> Tensor:

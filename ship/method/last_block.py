@@ -1,5 +1,5 @@
 """The last block, run only for what somebody reads: CLS for the head, and for the matching loss the image
-tokens that CLS attends to most and the prompt tokens (paper: section 3.4; method.md, sections 3 and 4).
+tokens that CLS attends to most and the prompt tokens (paper: section 3.4; docs/method.md, sections 3 and 4).
 
 Only here do prompt tokens attend, to everything. Their queries too are made once a task, not once a sample.
 
@@ -108,7 +108,7 @@ def _queries(block: Block, parts_bJD: Sequence[Tensor]) -> list[Tensor]:
 def _attend_as_image(q_bHJE: Tensor, k_bHNE: Tensor, v_bHNE: Tensor, prompts: TaskKeysValues) -> Tensor:
     """Attention to image and prompts, ``b,J,D``."""
     image_bHJE = attend_unfused_if_faster(q_bHJE, k_bHNE, v_bHNE)
-    return merge_heads(prompts.mix_into(image_bHJE, q_bHJE, k_bHNE))
+    return merge_heads(prompts.mix_into(image_bHJE, q_bHJE))
 
 
 def _attend_as_prompts(q_bHPE: Tensor, k_bHNE: Tensor, v_bHNE: Tensor, prompts: TaskKeysValues) -> Tensor:

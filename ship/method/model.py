@@ -1,4 +1,4 @@
-"""The forward pass with prompts (paper: section 3; method.md, section 3), for one task or a pack of them.
+"""The forward pass with prompts, for one task or a pack of them (paper: 3; docs/method.md, section 3).
 
 A pack is several tasks in one pass over the same backbone: the frozen modules run once for the image tokens
 of all tasks, and only what depends on a task's own prompt is done task by task. A sample's output does not
@@ -103,13 +103,12 @@ def forward_pack(
 def _mix_in(
     image_BHNE: Tensor,
     q_BHNE: Tensor,
-    k_BHNE: Tensor,
     prompts: Sequence[TaskKeysValues],
     sizes: Sequence[int],
 ) -> Tensor:
     """Every task's image tokens with its own prompts, ``B,N,D``."""
-    pieces = zip(*(x_BHNE.split(list(sizes)) for x_BHNE in (image_BHNE, q_BHNE, k_BHNE)), strict=True)
-    mixed = [merge_heads(found.mix_into(*piece)) for found, piece in zip(prompts, pieces, strict=True)]
+    pieces = zip(prompts, image_BHNE.split(list(sizes)), q_BHNE.split(list(sizes)), strict=True)
+    mixed = [merge_heads(found.mix_into(image_bHNE, q_bHNE)) for found, image_bHNE, q_bHNE in pieces]
     return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
 
 
@@ -123,6 +122,6 @@ def _image_block(
     """One block for the image tokens; also the CLS attention logits ``B,N`` if asked for."""
     q_BHNE, k_BHNE, v_BHNE = project_qkv(block, block.norm1(z_BND))
     image_BHNE = attend_unfused_if_faster(q_BHNE, k_BHNE, v_BHNE)
-    attended_BND = _mix_in(image_BHNE, q_BHNE, k_BHNE, prompts, sizes)
+    attended_BND = _mix_in(image_BHNE, q_BHNE, prompts, sizes)
     logits_BN = cls_attention_logits(q_BHNE, k_BHNE).detach() if with_logits else None
     return finish_block(block, z_BND, attended_BND), logits_BN

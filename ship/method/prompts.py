@@ -1,4 +1,4 @@
-"""One task's prompt: the parameters that tuning finds (paper: section 3; method.md, section 1).
+"""One task's prompt: the parameters that tuning finds (paper: section 3; docs/method.md, section 1).
 
 Shapes: L layers, D width, M levels, K independent and S shared prompts, G groups of A attribute prompts,
 R prototypes, C classes.
@@ -24,7 +24,7 @@ class Prompt(nn.Module):
         shared: ``S,D``; enters fresh at every layer.
         attribute: ``G,A,D``; group g belongs to one of the last G levels.
         gate: ``L``; the share of the prompts' softmax in each layer's attention. Learned from zero with
-            ``start: gated``, a constant with ``start: published``, unread with ``attention: joint``.
+            ``start: gated``, a constant with ``start: published``.
         head: Linear, on the final norm of the class token.
         prototypes: ``R,D``.
         level_starts: First layer of each level.
@@ -55,8 +55,7 @@ class Prompt(nn.Module):
         self.shared = nn.Parameter(torch.zeros(config.num_shared, width))
         self.attribute = nn.Parameter(torch.zeros(num_groups, config.num_attribute, width))
         start = 0.0 if self.is_gated else config.attention_scale
-        is_learned = self.is_gated and not self.is_joint
-        self.gate = nn.Parameter(torch.full((depth,), start), requires_grad=is_learned)
+        self.gate = nn.Parameter(torch.full((depth,), start), requires_grad=self.is_gated)
         self.head = nn.Linear(width, num_classes)
         self.register_buffer("prototypes", prototypes_RD.clone())
 
@@ -76,15 +75,17 @@ class Prompt(nn.Module):
         self.head.weight.uniform_(-bound, bound, generator=generator)
         self.head.bias.uniform_(-bound, bound, generator=generator)
 
+    def __repr__(self) -> str:
+        """Sizes."""
+        return (
+            f"Prompt({self.num_levels} levels of {self.independent.shape[1]} tokens, "
+            f"{self.num_classes} classes, {self.num_trained()} tuned weights)"
+        )
+
     @property
     def is_gated(self) -> bool:
         """Whether gates are learned, from zero."""
         return self.config.start == "gated"
-
-    @property
-    def is_joint(self) -> bool:
-        """Whether images attend to image and prompt tokens in one softmax, without gates."""
-        return self.config.attention == "joint"
 
     @property
     def num_levels(self) -> int:

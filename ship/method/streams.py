@@ -4,7 +4,7 @@ Static tokens (independent and shared) never see an image before the last layer,
 network once a step, not once a sample; attribute tokens are made from each image's own tokens. The frozen
 modules run once for the prompt tokens of all tasks; only what differs between tasks is done task by task.
 What nothing reads is not computed: neither a shared token's way out of a block, for the next layer has a
-fresh one, nor any token's out of the last layer of its level (method.md, sections 3 and 4).
+fresh one, nor any token's out of the last layer of its level (docs/method.md, sections 3 and 4).
 
 Shapes: B samples of all tasks, b samples of one task, N image tokens, D width, H heads, E head width,
 P static prompt tokens, K carried ones, A attribute tokens, X prompt tokens of all tasks, flat.
@@ -21,7 +21,6 @@ from ship.method.attention import (
     attend_unfused_if_faster,
     finish_block,
     gather_tokens,
-    joint_share,
     mix_in_prompts,
     project_keys_values,
     project_queries,
@@ -40,13 +39,13 @@ class TaskKeysValues:
         keys_HPE: Of the static tokens.
         values_HPE: Likewise.
         attribute: Keys and values ``b,H,A,E`` of the attribute tokens, if any.
-        gate: Share of the prompts' softmax; None where one softmax goes over image and prompts.
+        gate: Share of the prompts' softmax.
     """
 
     keys_HPE: Tensor
     values_HPE: Tensor
     attribute: tuple[Tensor, Tensor] | None
-    gate: Tensor | None
+    gate: Tensor
 
     @property
     def num_tokens(self) -> int:
@@ -73,20 +72,16 @@ class TaskKeysValues:
         attended_bHNE: Tensor = attended_HXE.unflatten(1, (num_samples, num_tokens)).transpose(0, 1)
         return attended_bHNE
 
-    def mix_into(self, image_bHNE: Tensor, q_bHNE: Tensor, k_bHXE: Tensor) -> Tensor:
+    def mix_into(self, image_bHNE: Tensor, q_bHNE: Tensor) -> Tensor:
         """What image tokens see of image and prompts: ``b,H,N,E``.
 
         Args:
             image_bHNE: What they see of the image alone.
             q_bHNE: Their queries.
-            k_bHXE: The image's keys.
         """
         if not self.num_tokens:
             return image_bHNE
-        share = self.gate
-        if share is None:
-            share = joint_share(q_bHNE, k_bHXE, self.of_each_sample(len(q_bHNE))[0])
-        return mix_in_prompts(image_bHNE, self.attend(q_bHNE), share)
+        return mix_in_prompts(image_bHNE, self.attend(q_bHNE), self.gate)
 
 
 class PromptStreams:
@@ -141,7 +136,7 @@ class PromptStreams:
                 keys_HPE=keys_HPE,
                 values_HPE=values_HPE,
                 attribute=None if k_bHAE is None or v_bHAE is None else (k_bHAE, v_bHAE),
-                gate=None if prompt.is_joint else prompt.gate[self._layer],
+                gate=prompt.gate[self._layer],
             )
             for prompt, (keys_HPE, k_bHAE), (values_HPE, v_bHAE) in found
         ]

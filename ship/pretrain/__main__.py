@@ -68,18 +68,12 @@ def _train_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of weights, images and masks (default: 0)")
     parser.add_argument("--width", type=int, default=128, help="of the ViT, in heads of 32 (default: 128)")
     parser.add_argument("--batch", type=int, default=64, help="images a step, a power of 2 (default: 64)")
-    parser.add_argument(
-        "--view-weight",
-        type=float,
-        default=TrainConfig.view_weight,
-        help="of the agreement of two views; 0 trains without them (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--content-weight",
-        type=float,
-        default=TrainConfig.content_weight,
-        help="of the labels of what was drawn; 0 trains without them (default: %(default)s)",
-    )
+    for flag, default, what in (
+        ("--view-weight", TrainConfig.view_weight, "the agreement of two views"),
+        ("--content-weight", TrainConfig.content_weight, "the labels of the drawn contents"),
+    ):
+        text = f"weight of {what}; 0 trains without them (default: %(default)s)"
+        parser.add_argument(flag, type=float, default=default, help=text)
     parser.add_argument("--device", default="cpu", help="draw and train there (default: cpu)")
     parser.add_argument(
         "--threads", type=int, default=2, help="1 is thriftiest on a shared machine (default: 2)"
@@ -102,49 +96,57 @@ def _probe_parser() -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace) -> int:
     from ship.errors import ConfigError
-    from ship.pretrain.budget import fit_to_budget
-    from ship.pretrain.config import Architecture, TrainConfig
     from ship.pretrain.export import export_backbone
     from ship.pretrain.train import Trainer
 
+    _check(options)
     device = _parse_device(options.device)
-    if options.minutes <= 0 or options.threads < 1 or (options.steps is not None and options.steps < 1):
-        raise ConfigError("--minutes, --threads and --steps must be positive")
-    for flag, weight in (
-        ("--view-weight", options.view_weight),
-        ("--content-weight", options.content_weight),
-    ):
-        if not 0.0 <= weight <= 100.0:
-            raise ConfigError(f"{flag}: expected a number from 0 to 100, got {weight}")
-    if options.width < 32 or options.width % 32:
-        raise ConfigError(f"--width: expected a multiple of 32, got {options.width}")
-    if options.batch not in (16, 32, 64, 128, 256, 512, 1024):
-        raise ConfigError(f"--batch: expected a power of 2 from 16 to 1024, got {options.batch}")
     checkpoint = options.out / "checkpoint.safetensors"
     if options.resume:
         trainer = Trainer.resume(checkpoint, options.steps, device)
     elif checkpoint.exists():
         raise ConfigError(f"{checkpoint} exists: pass --resume to go on with it, or remove it to start anew")
     else:
-        # Timed even where --steps is given: precision is chosen by it, too.
-        architecture = Architecture(embed_dim=options.width, num_heads=options.width // 32)
-        config = TrainConfig(
-            num_steps=1,
-            seed=options.seed,
-            batch_size=options.batch,
-            view_weight=options.view_weight,
-            content_weight=options.content_weight,
-            architecture=architecture,
-        )
-        num_cores = 2 if device.type == "cpu" else 1
-        config = fit_to_budget(config, options.minutes * 60 * num_cores, device)
-        config = config if options.steps is None else config.with_steps(options.steps)
-        trainer = Trainer(config, device)
+        trainer = _start(options, device)
     print(f"{trainer.config.num_steps} steps, {trainer.config.images_seen:,} images", flush=True)
     _run(trainer, checkpoint)
     export_backbone(trainer, options.out)
     checkpoint.unlink()
     return _probe(_probe_parser().parse_args(["--backbone", str(options.out), "--write"]))
+
+
+def _check(options: argparse.Namespace) -> None:
+    from ship.errors import ConfigError
+
+    if options.minutes <= 0 or options.threads < 1 or (options.steps is not None and options.steps < 1):
+        raise ConfigError("--minutes, --threads and --steps must be positive")
+    weights = {"--view-weight": options.view_weight, "--content-weight": options.content_weight}
+    for flag, weight in weights.items():
+        if not 0.0 <= weight <= 100.0:
+            raise ConfigError(f"{flag}: expected a number from 0 to 100, got {weight}")
+    if options.width < 32 or options.width % 32:
+        raise ConfigError(f"--width: expected a multiple of 32, got {options.width}")
+    if options.batch not in (16, 32, 64, 128, 256, 512, 1024):
+        raise ConfigError(f"--batch: expected a power of 2 from 16 to 1024, got {options.batch}")
+
+
+def _start(options: argparse.Namespace, device: "torch.device") -> "Trainer":
+    from ship.pretrain.budget import fit_to_budget
+    from ship.pretrain.config import Architecture, TrainConfig
+    from ship.pretrain.train import Trainer
+
+    config = TrainConfig(
+        num_steps=1,
+        seed=options.seed,
+        batch_size=options.batch,
+        view_weight=options.view_weight,
+        content_weight=options.content_weight,
+        architecture=Architecture(embed_dim=options.width, num_heads=options.width // 32),
+    )
+    # Timed even where --steps is given: precision is chosen by it, too.
+    num_cores = 2 if device.type == "cpu" else 1
+    config = fit_to_budget(config, options.minutes * 60 * num_cores, device)
+    return Trainer(config if options.steps is None else config.with_steps(options.steps), device)
 
 
 def _parse_device(name: str) -> "torch.device":

@@ -1,4 +1,4 @@
-"""Bakes a prompt: what does not depend on an image is computed once ever (method.md, section 4).
+"""Bakes a prompt: what does not depend on an image is computed once ever (docs/method.md, section 4).
 
 Independent and shared tokens see no image before the last layer, so their keys and values at every layer are
 a function of the task alone. Attribute tokens depend on the image; their learned parts are kept.
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ship.backbone import Backbone
-from ship.errors import ConfigError
 from ship.method.attention import finish_block, project_qkv
 from ship.method.prompts import Prompt
 
@@ -62,13 +61,7 @@ class BakedPrompt:
 
 @torch.no_grad()
 def bake(backbone: Backbone, prompt: Prompt) -> BakedPrompt:
-    """Run the static prompt tokens through the backbone once and keep their keys and values.
-
-    Raises:
-        ConfigError: The prompt shares a softmax with the image (``attention: joint``).
-    """
-    if prompt.is_joint:
-        raise ConfigError("attention: a prompt tuned with `joint` is for comparisons; it cannot be served")
+    """Run the static prompt tokens through the backbone once and keep their keys and values."""
     static_PD: Tensor | None = None
     keys, values = [], []
     attribute_at: dict[int, Tensor | None] = {}

@@ -20,8 +20,6 @@ from ship.vit import Block
 
 __all__ = ["LayerPrompts", "Rows"]
 
-_STATIC_TOKENS = 16
-
 
 @dataclass(frozen=True, kw_only=True)
 class LayerPrompts:
@@ -63,20 +61,13 @@ class Rows:
         slots: One a row.
         pool: Where they are.
         dtype: Of the activations.
-        is_static: Keep shapes the same from batch to batch: pad prompts to a multiple of 16 tokens, and mask
-            them always.
     """
 
-    def __init__(
-        self, slots: Sequence[Slot], pool: SlotPool, dtype: torch.dtype, *, is_static: bool = False
-    ) -> None:
+    def __init__(self, slots: Sequence[Slot], pool: SlotPool, dtype: torch.dtype) -> None:
         self._slots, self._pool = slots, pool
         self._device = pool.rows_XD.device
         self._most = [max(numbers) for numbers in zip(*(slot.num_attribute for slot in slots), strict=True)]
-        self._is_static = is_static
         self._num_static = max(slot.keys_values_LP2.shape[1] for slot in slots)
-        if is_static:
-            self._num_static = -(-self._num_static // _STATIC_TOKENS) * _STATIC_TOKENS
         self._index_LBP2 = _tables(slots, self._num_static, max(self._most)).to(self._device)
         gate_LB = torch.stack([slot.gate_L for slot in slots], dim=1).to(self._device, dtype)
         self._gate_LB111 = gate_LB[..., None, None, None]
@@ -162,7 +153,7 @@ class Rows:
         return torch.lerp(learned_IAD, cosine_IAR.softmax(dim=-1) @ prototypes_IRD, mix_I11)
 
     def _is_ragged(self, layer: int) -> bool:
-        return self._is_static or any(
+        return any(
             slot.num_attribute[layer] < self._most[layer] or slot.keys_values_LP2.shape[1] < self._num_static
             for slot in self._slots
         )

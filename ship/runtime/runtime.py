@@ -8,9 +8,7 @@ beside it, up to the rounding of batched arithmetic.
 Shapes: B rows, U images, N image tokens, D width, C classes (ragged).
 """
 
-import inspect
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -31,17 +29,11 @@ from ship.method.prompts import Prompt
 from ship.runtime.baking import BakedPrompt, bake
 from ship.runtime.rows import LayerPrompts, Rows
 from ship.runtime.slots import Slot, SlotPool, pad_rows
-
-if TYPE_CHECKING:
-    from ship.vit import Block
+from ship.vit import Block
 
 __all__ = ["Runtime"]
 
 DEFAULT_CAPACITY_BYTES = 1 << 30
-# A batch size has up to eight: with attribute tokens or without, with CLS logits or without, the last block.
-_MAX_COMPILED = 256
-
-_RunBlock = Callable[..., tuple[Tensor, Tensor | None]]
 
 
 class Runtime:
@@ -52,11 +44,6 @@ class Runtime:
         dtype: Of activations, weights and slots: float32, bfloat16 or float16. Prompts are baked in float32,
             and the head's sums are float32 too.
         capacity_bytes: Of the slot pool, which is allocated once.
-        compile_mode: None runs eagerly. Else the blocks go through ``torch.compile`` in this mode
-            (``default``; ``reduce-overhead`` for CUDA graphs), with static shapes: batches are padded to the
-            next power of two, prompts to the next multiple of 16 tokens. The first batch of each shape then
-            takes seconds; ``warm_up`` takes them beforehand. It needs what ``torch.compile`` needs, a C++
-            compiler or Triton.
     """
 
     def __init__(
@@ -65,15 +52,19 @@ class Runtime:
         *,
         dtype: torch.dtype = torch.float32,
         capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
-        compile_mode: str | None = None,
     ) -> None:
         self.backbone = backbone
-        self._is_static = compile_mode is not None
-        self._run_block = _compile(compile_mode) if compile_mode is not None else _run_block
         self._dtype = dtype
         self._network = backbone.cast(dtype)
         self._pool = SlotPool(
             width=backbone.info.width, dtype=dtype, device=backbone.device, capacity_bytes=capacity_bytes
+        )
+
+    def __repr__(self) -> str:
+        """Backbone and memory."""
+        return (
+            f"Runtime({self.backbone.name!r}, {str(self.dtype).removeprefix('torch.')}, "
+            f"{self.used_bytes} of {self.capacity_bytes} bytes of slots used)"
         )
 
     @property
@@ -125,20 +116,10 @@ class Runtime:
             raise ValueError(f"expected places among {num_images} images, got {list(image_of_row)}")
         if not slots:
             return []
-        if self._is_static:
-            # At the next power of two, with the first row over and over.
-            num_more = (1 << (num_rows - 1).bit_length()) - num_rows
-            slots = [*slots, *[slots[0]] * num_more]
-            image_of_row = [*image_of_row, *[image_of_row[0]] * num_more]
-        return self._infer(images_UCHW, slots, image_of_row)[:num_rows]
-
-    def warm_up(self, slot: Slot, max_rows: int) -> None:
-        """Compile for batches of up to ``max_rows`` rows with prompts like this one."""
-        images_1CHW = torch.zeros(1, 3, *self.backbone.image_size, dtype=torch.uint8)
-        num_rows = 1
-        while num_rows < 2 * max_rows:
-            self.infer(images_1CHW.expand(num_rows, -1, -1, -1), [slot] * num_rows)
-            num_rows *= 2
+        z_BND, prompts = self._enter_last(images_UCHW, slots, image_of_row)
+        last_block = self._network.blocks[-1]
+        z_BND, _ = _run_block(last_block, z_BND, prompts, is_last=True, with_logits=False)
+        return self._heads(self._network.norm(z_BND[:, 0]), slots)
 
     @torch.no_grad()
     def cls_attention(self, images_BCHW: Tensor, slots: Sequence[Slot]) -> Tensor:
@@ -166,12 +147,6 @@ class Runtime:
         last_block = self._network.blocks[-1]
         return cls_attention_shares(last_block, last_block.norm1(z_BND)).cpu()
 
-    def _infer(self, images_UCHW: Tensor, slots: Sequence[Slot], image_of_row: Sequence[int]) -> list[Tensor]:
-        z_BND, prompts = self._enter_last(images_UCHW, slots, image_of_row)
-        last_block = self._network.blocks[-1]
-        z_BND, _ = self._run_block(last_block, z_BND, prompts, is_last=True, with_logits=False)
-        return self._heads(self._network.norm(z_BND[:, 0]), slots)
-
     def _enter_last(
         self, images_UCHW: Tensor, slots: Sequence[Slot], image_of_row: Sequence[int]
     ) -> tuple[Tensor, LayerPrompts | None]:
@@ -180,14 +155,14 @@ class Runtime:
         z_BND = network.embed(network.normalise(images_UCHW))
         if list(image_of_row) != list(range(z_BND.shape[0])):
             z_BND = z_BND[torch.tensor(image_of_row, device=z_BND.device)]
-        rows = Rows(slots, self._pool, self._dtype, is_static=self._is_static)
+        rows = Rows(slots, self._pool, self._dtype)
         logits_BN: Tensor | None = None
         *blocks, last_block = network.blocks
         for layer, block in enumerate(blocks):
             rows.enter(layer, z_BND, logits_BN)
             prompts = rows.keys_values(block, layer)
             with_logits = rows.any_enters(layer + 1)
-            z_BND, logits_BN = self._run_block(block, z_BND, prompts, is_last=False, with_logits=with_logits)
+            z_BND, logits_BN = _run_block(block, z_BND, prompts, is_last=False, with_logits=with_logits)
             rows.leave(block, layer)
         rows.enter(len(blocks), z_BND, logits_BN)
         return z_BND, rows.keys_values(last_block, len(blocks))
@@ -202,17 +177,8 @@ class Runtime:
         return [scores_C[: slot.num_classes] for scores_C, slot in zip(scores_BC, slots, strict=True)]
 
 
-def _compile(mode: str) -> _RunBlock:
-    """One function for all blocks: their weights are inputs, so that blocks of one shape share a kernel."""
-    options: dict[str, Any] = {"dynamic": False, "mode": mode}
-    if "recompile_limit" in inspect.signature(torch.compile).parameters:
-        options["recompile_limit"] = _MAX_COMPILED
-    compiled: _RunBlock = torch.compile(_run_block, **options)
-    return compiled
-
-
 def _run_block(
-    block: "Block", z_BND: Tensor, prompts: LayerPrompts | None, *, is_last: bool, with_logits: bool
+    block: Block, z_BND: Tensor, prompts: LayerPrompts | None, *, is_last: bool, with_logits: bool
 ) -> tuple[Tensor, Tensor | None]:
     """One block for all image tokens, or in the last layer for CLS alone; also the CLS attention logits."""
     y_BND = block.norm1(z_BND)

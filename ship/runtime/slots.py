@@ -59,6 +59,13 @@ class Slot:
     attribute_mix: float
     num_bytes: int
 
+    def __repr__(self) -> str:
+        """Sizes."""
+        return (
+            f"Slot({self.keys_values_LP2.shape[1]} static prompt tokens, {self.num_classes} classes, "
+            f"{self.num_bytes} bytes)"
+        )
+
     @property
     def num_classes(self) -> int:
         """C."""

@@ -17,6 +17,8 @@ __all__ = ["METHOD_VERSION", "Schedule", "TuneConfig", "count_epochs"]
 
 # Part of every task key: raise it when the same settings would yield other weights.
 METHOD_VERSION = "ship-1"
+# Settings that are no more; with the one value that is left they stay in task keys, snapshots and cards.
+_FORMER_SETTINGS = {"attention": "decoupled"}
 
 _affinity = number("from -1 to 1", lambda v: -1.0 <= v <= 1.0)
 
@@ -32,7 +34,6 @@ _CHECKS: dict[str, Check] = {
         f"`auto` or {_affinity[1]} (published: 0.93 to 0.98)",
     ),
     "start": one_of("gated", "published"),
-    "attention": one_of("decoupled", "joint"),
     "attention_scale": number("from 0 to below 1", lambda v: 0.0 <= v < 1.0),
     "attribute_mix": number("from 0 to 1", lambda v: 0.0 <= v <= 1.0),
     "matching_weight": number("from 0", lambda v: v >= 0.0),
@@ -66,9 +67,7 @@ class TuneConfig:
         threshold: Affinity under which a new level starts, or ``auto`` (see ``hierarchy.auto_threshold``).
         start: ``published`` mixes prompts in with a constant ``attention_scale`` from the first step on;
             ``gated`` learns one gate a layer, from zero, and starts the head from the linear probe.
-        attention: ``decoupled`` as published; ``joint`` lets images attend to image and prompt tokens in one
-            softmax, as VPT does. For comparisons: it has no gates, and cannot be baked or served.
-        attention_scale: Weight of the prompts' softmax in decoupled attention (``published`` only).
+        attention_scale: Weight of the prompts' softmax (``published`` only).
         attribute_mix: Weight of the prototype mixture in an attribute token.
         matching_weight: Weight of the prompt matching loss.
         learning_rate: AdamW's, at the top of the schedule. The default was measured with the gated start; the
@@ -98,7 +97,6 @@ class TuneConfig:
     top_k: int = 10
     threshold: float | Literal["auto"] = "auto"
     start: Literal["gated", "published"] = "gated"
-    attention: Literal["decoupled", "joint"] = "decoupled"
     attention_scale: float = 0.1
     attribute_mix: float = 0.1
     matching_weight: float = 0.5
@@ -125,8 +123,8 @@ class TuneConfig:
         check_settings(self, _CHECKS)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain values, in a fixed order."""
-        return asdict(self)
+        """The settings as plain values. Task keys are made of them: a new setting changes every key."""
+        return {**asdict(self), **_FORMER_SETTINGS}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -135,6 +133,12 @@ class TuneConfig:
         Raises:
             ConfigError: A name is unknown or a value is out of range.
         """
+        if values.get("attention", "decoupled") != "decoupled":
+            raise ConfigError(
+                f"attention: expected `decoupled`, got {values['attention']!r}: it cannot be served; "
+                "tune the task again without this setting"
+            )
+        values = {name: value for name, value in values.items() if name not in _FORMER_SETTINGS}
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ConfigError(

@@ -69,6 +69,14 @@ class TuneResult:
     evaluation: Evaluation
     tuning_s: float
 
+    def __repr__(self) -> str:
+        """Accuracy and effort."""
+        found = self.evaluation
+        return (
+            f"TuneResult(accuracy {found.accuracy:.4f} ({found.low:.4f} to {found.high:.4f}), linear probe "
+            f"{self.preparation.probe_accuracy:.4f}, {len(self.history)} epochs, {self.tuning_s:.1f} s)"
+        )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DeviceImages:

@@ -1,4 +1,4 @@
-"""When a tuning ends, and how fast it learns until then (paper: experiments; method.md, section 5)."""
+"""When a tuning ends, and how fast it learns until then (paper: experiments; docs/method.md, section 5)."""
 
 import math
 from collections.abc import Sequence

@@ -24,7 +24,7 @@ from ship.errors import ShipError, TuningError
 from ship.settings.config import TuneConfig, count_epochs
 from ship.settings.search_config import AXES, MIN_IMAGES_TO_HOLD_OUT, NUM_FOLDS, SearchConfig
 from ship.tuning.member import PackTask, TuneResult
-from ship.tuning.tune import tune_pack
+from ship.tuning.run import tune_pack
 
 __all__ = ["SearchResult", "Trial", "make_folds", "search"]
 

@@ -60,7 +60,7 @@ class Tuner:
     def tune(
         self, tasks: Sequence[PackTask], *, on_joined: Callable[[], None] = lambda: None
     ) -> list[Outcome]:
-        """Tune some tasks, beside those of other callers; see ``ship.tuning.tune.tune_pack``.
+        """Tune some tasks, beside those of other callers; see ``ship.tuning.run.tune_pack``.
 
         Args:
             tasks: What to tune; those that share one ``data`` stand side by side.

@@ -47,15 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = options.backbone or (["tiny"] if options.quick else ["bundled", VIT_B])
     if options.name == "runtime":
         batches = options.batch or ([1, 3] if options.quick else [1, 8, 32, 64])
-        with_compiled = options.compile or device.type == "cuda"
-        runtime.run(
-            report,
-            names=names,
-            batches=batches,
-            rounds=rounds,
-            device=device,
-            with_compiled=with_compiled,
-        )
+        runtime.run(report, names=names, batches=batches, rounds=rounds, device=device)
     elif options.name == "residency":
         numbers = [1, 20] if options.quick else [1, 100, 1_000, 10_000]
         residency.run(report, name=names[0], numbers=numbers, rounds=rounds, device=device)
@@ -178,7 +170,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="of torch [all cores]")
     parser.add_argument("--store", help="store: a URL such as s3://bucket/bench [a temporary folder]")
     parser.add_argument("--long", action="store_true", help="tuning: a whole task of 1,000 images")
-    parser.add_argument("--compile", action="store_true", help="runtime: compiled rows too [on CUDA]")
     parser.add_argument("--task", action="append", help="accuracy: again for more [all]")
     parser.add_argument("--method", action="append", help="accuracy: again for more [all but ablations]")
     parser.add_argument("--ablation", action="store_true", help="accuracy: also SHIP with parts taken away")

@@ -14,8 +14,8 @@ from ship.evaluation.accuracy import evaluate_logits
 from ship.settings.config import TuneConfig
 from ship.settings.presets import PRESETS, Preset, choose_settings
 from ship.tuning.preparation import extract_features, fit_probe
+from ship.tuning.run import PackTask, tune_pack
 from ship.tuning.search import search
-from ship.tuning.tune import PackTask, tune_pack
 
 __all__ = ["ABLATIONS", "ALL", "METHODS", "PRESET_ROWS", "Effort", "Fit", "Precision", "fit_all"]
 
@@ -77,7 +77,6 @@ ABLATIONS: dict[str, list[dict[str, Any]]] = {
     "ship, no shared": [{**settings, "num_shared": 0} for settings in _SHIP],
     "ship, no attribute": [{**settings, "num_attribute": 0} for settings in _SHIP],
     "ship, no matching": [{**settings, "matching_weight": 0.0} for settings in _SHIP],
-    "ship, joint softmax": [{**settings, "attention": "joint"} for settings in _SHIP],
     "vpt-deep, cold head": [{**settings, "head_start": "zero"} for settings in _VPT],
 }
 

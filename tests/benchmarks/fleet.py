@@ -3,7 +3,7 @@
 Every run is a process of its own with a store, an MLflow and a Ray of its own, in a temporary folder. Parts:
 
 - ``overhead``: tiny tasks on two workers. *Orchestration a task* is what the whole run takes beyond what
-  ``ship.tuning.tune.tune`` and ``ship.artifact.making.make_artifact`` take for each task in as many plain
+  ``ship.tuning.run.tune`` and ``ship.artifact.making.make_artifact`` take for each task in as many plain
   processes of one thread side by side, without Ray, store or tracking (``fleet_alone``). It counts the start
   of Ray and of the workers, data, publishing, recording, the end, and what the driver takes from
   the workers by being busy beside them. It is told in seconds of the clock (on two workers, two

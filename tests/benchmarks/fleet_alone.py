@@ -19,7 +19,7 @@ import torch
 from ship.artifact.making import make_artifact
 from ship.backbone import load_backbone
 from ship.data import load_task_data
-from ship.tuning.tune import tune
+from ship.tuning.run import tune
 from tests.benchmarks.fleet_tasks import read_fleet
 
 __all__ = ["measure_alone"]
@@ -60,7 +60,7 @@ def main(folder: Path, settings: Mapping[str, Any]) -> None:
         )
         began_s, cpu_began_s = time.perf_counter(), time.process_time()
         result = tune(backbone, data, replace(entry.config, **settings))
-        make_artifact(entry.name, "0" * 64, backbone, data, result)
+        make_artifact(entry.name, backbone, data, result)
         clock_s.append(time.perf_counter() - began_s)
         cpu_s.append(time.process_time() - cpu_began_s)
     print(json.dumps([statistics.median(clock_s[1:]), statistics.median(cpu_s[1:])]))

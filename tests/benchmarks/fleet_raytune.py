@@ -17,7 +17,7 @@ import ray
 import torch
 from ray import tune
 
-import ship.tuning.tune
+import ship.tuning
 from ship.artifact.making import make_artifact
 from ship.backbone import load_backbone
 from ship.data import load_task_data
@@ -35,10 +35,10 @@ def tune_one(trial: dict[str, Any]) -> None:
     backbone = load_backbone(trial["backbone"])
     data = load_task_data(entry.source, image_size=backbone.image_size, interpolation=backbone.interpolation)
     loaded_s = time.time()
-    result = ship.tuning.tune.tune(backbone, data, entry.config)
+    result = ship.tuning.tune(backbone, data, entry.config)
     target = Path(trial["target"], entry.name)
     target.mkdir(parents=True)
-    for name, content in make_artifact(entry.name, "0" * 64, backbone, data, result).items():
+    for name, content in make_artifact(entry.name, backbone, data, result).items():
         (target / name).write_bytes(content)
     tune.report(
         {

@@ -12,7 +12,7 @@ from orchestrator.train.worker.loop import Hooks, Outcome, TaskRunner, WorkerCon
 from ship.artifact.making import make_artifact
 from ship.backbone import Backbone
 from ship.settings.config import TuneConfig
-from ship.tuning.tune import tune
+from ship.tuning.run import tune
 from tests.benchmarks.synthetic import make_data
 
 __all__ = ["make_simulated_runner"]
@@ -57,7 +57,7 @@ class SimulatedTuning:
         num_attribute = min(10, self._backbone.info.num_tokens)
         config = TuneConfig(epochs=2, num_attribute=num_attribute, start="published")
         tuned = tune(self._backbone, data, config)
-        return make_artifact("simulated", "0" * 64, self._backbone, data, tuned)
+        return make_artifact("simulated", self._backbone, data, tuned)
 
 
 def make_simulated_runner(context: WorkerContext) -> TaskRunner:

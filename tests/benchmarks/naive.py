@@ -1,7 +1,7 @@
 """SHIP as one would write it from the paper: prompt tokens go through every block, for every sample.
 
-The yardstick, kept free of every shortcut (method.md, section 3). Shapes: B samples, N image tokens, P prompt
-tokens, D width, H heads, E head width.
+The yardstick, kept free of every shortcut (docs/method.md, section 3). Shapes: B samples, N image tokens,
+P prompt tokens, D width, H heads, E head width.
 """
 
 import torch

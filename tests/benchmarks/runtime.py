@@ -27,9 +27,6 @@ LEGEND = {
     "d mixed": "ours, every row of another task",
     "e lora": "PEFT LoRA, rank 8 on qkv, every row another adapter (adapter_names)",
     "f swapped": "SHIP as in b, one row at a time, the task's state dict loaded before each",
-    "a compiled": "as a, through torch.compile",
-    "d compiled": "as d, blocks through torch.compile",
-    "d graphs": "as d, blocks through torch.compile in the mode that captures CUDA graphs",
 }
 NUM_CLASSES = 10
 # Goals hold for what they were set for: backbone, batch size.
@@ -50,7 +47,6 @@ def run(
     batches: list[int],
     rounds: int,
     device: torch.device,
-    with_compiled: bool = False,
 ) -> None:
     """Measure every backbone at every batch size, in float32 and, where the device can, bfloat16."""
     dtypes = dict.fromkeys([torch.float32, compute_dtype(TuneConfig(), device)])
@@ -59,14 +55,10 @@ def run(
         for dtype in dtypes:
             for batch in batches:
                 rows = make_rows(backbone, dtype, batch, default_k(name), report)
-                if with_compiled:
-                    rows |= make_compiled_rows(backbone, dtype, batch, default_k(name))
                 pairs = [
                     ("d mixed", other, _goal(name, other, batch, dtype))
                     for other in ("a bare", "b naive", "c one task", "e lora", "f swapped")
                 ]
-                pairs += [(row, "a bare", None) for row in ("a compiled", "d compiled", "d graphs")]
-                pairs.append(("d compiled", "a compiled", None))
                 with torch.inference_mode():
                     case = compare(
                         rows,
@@ -119,29 +111,6 @@ def make_rows(
         report.skipped.append(f"e lora: {error}")
     else:
         rows["e lora"] = lambda: lora.infer(images, list(range(batch)))
-    return rows
-
-
-def make_compiled_rows(
-    backbone: Backbone, dtype: torch.dtype, batch: int, num_independent: int
-) -> dict[str, Callable[[], list[Tensor] | Tensor]]:
-    """The bare backbone and ours through ``torch.compile``; on CUDA also with graphs."""
-    cast, images = backbone.cast(dtype), make_images(backbone, batch)
-    prompts = [make_prompt(backbone, seed, num_independent) for seed in range(batch)]
-    compiled_vit = torch.compile(cast.vit, dynamic=False)
-    head = torch.nn.Linear(backbone.info.width, NUM_CLASSES, device=backbone.device, dtype=dtype)
-
-    def ours(mode: str) -> Callable[[], list[Tensor] | Tensor]:
-        runtime = Runtime(backbone, dtype=dtype, capacity_bytes=_capacity(prompts), compile_mode=mode)
-        slots = [runtime.insert(prompt) for prompt in prompts]
-        return lambda: runtime.infer(images, slots)
-
-    rows = {
-        "a compiled": lambda: head(compiled_vit(cast.normalise(images).to(dtype))).cpu(),
-        "d compiled": ours("default"),
-    }
-    if backbone.device.type == "cuda":
-        rows["d graphs"] = ours("reduce-overhead")
     return rows
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from ship.artifact.making import make_artifact
 from ship.settings.config import TuneConfig
-from ship.tuning.tune import tune
+from ship.tuning.run import tune
 from tests.benchmarks.harness import Report, compare
 from tests.benchmarks.synthetic import default_k, find_backbone, make_data
 
@@ -46,7 +46,7 @@ def _run(report: Report, name: str, url: str, rounds: int) -> None:
     result = tune(backbone, data, config)
     # Another task each time: what is there already would not be written again.
     artifacts = {
-        number: make_artifact(f"bench-{number}", f"{number:064x}", backbone, data, result)
+        number: make_artifact(f"bench-{number}", backbone, data, result, task_key=f"{number:064x}")
         for number in range(rounds + 2)
     }
     checkpoint = save({key: value.contiguous() for key, value in backbone.vit.state_dict().items()})

@@ -17,7 +17,7 @@ from ship.settings.config import TuneConfig
 from ship.tuning.member import PackTask
 from ship.tuning.pack import Pack
 from ship.tuning.precision import compute_dtype
-from ship.tuning.tune import tune
+from ship.tuning.run import tune
 from tests.benchmarks.harness import Case, Report, compare, peak_bytes
 from tests.benchmarks.lora import LoraTasks
 from tests.benchmarks.naive import naive_loss

@@ -25,7 +25,7 @@ from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.token_changes import change_tokens, create_token, revoke_token, rotate_token
 from orchestrator.store.tokens import Scope
-from ship.artifact.files import unpack
+from ship.artifact.files import load_files
 from ship.backbone import Backbone, load_backbone
 from ship.images import decode_image
 from ship.runtime.runtime import Runtime
@@ -79,7 +79,7 @@ class Plant:
 
     def expected(self, task: str, version: int, png: bytes) -> dict[str, float]:
         """Label to probability, by the runtime in this process."""
-        loaded = unpack(self.artifacts[task, version])
+        loaded = load_files(self.artifacts[task, version])
         size, interpolation = self.backbone.image_size, self.backbone.interpolation
         image_3HW = decode_image(png, size=size, interpolation=interpolation)
         runtime = Runtime(self.backbone)
@@ -97,7 +97,7 @@ class Plant:
         assert answer["label"] == next(iter(answer["probabilities"]))
         assert headers["ship-task"] == answer["task"] == task
         assert headers["ship-version"] == str(version)
-        assert headers["ship-digest"] == answer["digest"] == unpack(self.artifacts[task, version]).digest
+        assert headers["ship-digest"] == answer["digest"] == load_files(self.artifacts[task, version]).digest
         assert headers["ship-backbone"] == self.backbone.fingerprint
         return version
 

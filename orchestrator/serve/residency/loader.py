@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from orchestrator.serve.residency.served import PromptRef, ServedTask
-from ship.artifact.files import insert_verified, unpack
+from ship.artifact.files import insert_verified, load_files
 from ship.errors import ArtifactError
 from ship.runtime.runtime import Runtime
 
@@ -44,7 +44,7 @@ class PromptLoader:
             PromptTooLargeError: It is larger than all the room there is.
             SlotsFullError: There is no room for it.
         """
-        loaded = unpack(self._source.fetch(ref.digest), ref.digest)
+        loaded = load_files(self._source.fetch(ref.digest), ref.digest)
         if loaded.card.task != ref.task:
             raise ArtifactError(
                 f"artifact {ref.digest[:12]} is the prompt of task {loaded.card.task!r}, but version "

@@ -14,15 +14,14 @@ from orchestrator.store.prompt_store import PromptStore
 from orchestrator.train.worker.data_cache import DataCache
 from orchestrator.train.worker.loop import Hooks, Outcome, TaskRunner, WorkerContext
 from orchestrator.train.worker.snapshot_writer import SnapshotWriter
-from ship.artifact.card import PromptCard
-from ship.artifact.files import CARD
+from ship.artifact.card import CARD, PromptCard
 from ship.artifact.making import make_artifact
 from ship.backbone import Backbone
 from ship.data import load_task_data
 from ship.errors import ArtifactError, DataError
+from ship.tuning.run import EpochReport, PackTask
 from ship.tuning.search import Trial, search
 from ship.tuning.state import TuningState
-from ship.tuning.tune import EpochReport, PackTask
 from ship.tuning.tuner import Tuner
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from orchestrator.store.publication import Publication
     from ship.data import TaskData
     from ship.settings.config import TuneConfig
-    from ship.tuning.tune import TuneResult
+    from ship.tuning.run import TuneResult
 
 __all__ = ["TuneTask", "make_task_runner"]
 
@@ -71,7 +70,7 @@ class TuneTask:
         data = self._load(spec)
         result, trials = self._tune(spec, data, hooks)
         files = self._tuner.run(
-            lambda: make_artifact(spec.name, spec.key, self._backbone, data, result, trials)
+            lambda: make_artifact(spec.name, self._backbone, data, result, trials, task_key=spec.key)
         )
         hooks.check()
         publication = self._store.publish(spec.name, spec.key, files)

@@ -8,7 +8,7 @@ from torch import Tensor
 from ship.backbone import Backbone
 from ship.data import TaskData
 from ship.settings.config import TuneConfig
-from tests.unit.ship.factory import draw_stripes, make_backbone, make_data
+from tests.unit.ship.factory import QUICK, draw_stripes, make_backbone, make_data
 
 
 @pytest.fixture(scope="session")
@@ -26,19 +26,7 @@ def quick() -> Callable[..., TuneConfig]:
     """Settings that tune in a second."""
 
     def make(**settings: object) -> TuneConfig:
-        return TuneConfig(
-            **{
-                "epochs": 4,
-                "batch_size": 8,
-                "num_independent": 3,
-                "num_shared": 2,
-                "num_attribute": 4,
-                "num_prototypes": 8,
-                "top_k": 4,
-                "threshold": 0.9,
-                **settings,
-            }
-        )
+        return TuneConfig(**{**QUICK, **settings})
 
     return make
 

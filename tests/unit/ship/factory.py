@@ -6,9 +6,21 @@ from ship.backbone import Backbone, BackboneInfo
 from ship.data import Split, TaskData
 from ship.vit import VisionTransformer
 
-__all__ = ["DEPTH", "HEADS", "PIXELS", "WIDTH", "draw_stripes", "make_backbone", "make_data"]
+__all__ = ["DEPTH", "HEADS", "PIXELS", "QUICK", "WIDTH", "draw_stripes", "make_backbone", "make_data"]
 
 DEPTH, WIDTH, HEADS, PIXELS = 4, 32, 2, 32
+
+# Settings that tune in a second.
+QUICK = {
+    "epochs": 4,
+    "batch_size": 8,
+    "num_independent": 3,
+    "num_shared": 2,
+    "num_attribute": 4,
+    "num_prototypes": 8,
+    "top_k": 4,
+    "threshold": 0.9,
+}
 
 
 def make_backbone(seed: int = 0, depth: int = DEPTH, **args: object) -> Backbone:

@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 from PIL import Image, ImageOps, PngImagePlugin
 
 from ship.errors import ConfigError, ImageError
-from ship.images import decode_image
+from ship.images import decode_image, read_image
 
 SIZE = (8, 12)  # height, width
 
@@ -279,3 +280,47 @@ def test_kind_survives_pickling() -> None:
     with pytest.raises(ImageError) as caught:
         decode_image(b"hello", size=SIZE)
     assert pickle.loads(pickle.dumps(caught.value)).kind == "unsupported"
+
+
+def test_every_form_of_an_image_gives_the_same_pixels(tmp_path: Path) -> None:
+    image = gradient()
+    content, pixels = encode(image, "PNG"), np.asarray(image)
+    (tmp_path / "a.png").write_bytes(content)
+    with_alpha = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+    forms = [content, tmp_path / "a.png", str(tmp_path / "a.png"), image, pixels, pixels / 255.0, with_alpha]
+    for form in forms:
+        assert torch.equal(read_image(form, size=SIZE), expected(image)), type(form)
+
+
+def test_an_opened_image_is_turned_as_its_file_is() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encode(gradient(), "JPEG", exif=exif, quality=95)
+    opened = Image.open(io.BytesIO(content))
+    assert torch.equal(read_image(opened, size=SIZE), decode_image(content, size=SIZE))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_gray_arrays_span_their_own_range(dtype: type) -> None:
+    top = {np.uint8: 255, np.uint16: 65535, np.float32: 1.0}[dtype]
+    for array in (np.full((4, 5), top, dtype), np.full((4, 5, 1), top, dtype)):
+        assert bool((read_image(array, size=SIZE) == 255).all())
+
+
+@pytest.mark.parametrize(
+    ("image", "problem"),
+    [
+        (3, "expected a path, bytes, a PIL image or a numpy array, found int"),
+        ("nothing.png", "the file cannot be read"),
+        (b"GIF89a", "expected JPEG, PNG"),
+        (np.zeros((3, 8, 8), np.uint8), "expected an array of shape H,W, H,W,3 or H,W,4"),
+        (np.zeros((0, 8, 3), np.uint8), "expected an array of shape"),
+        (np.zeros((8, 8, 3), np.int64), "found int64 of shape"),
+        (np.full((8, 8, 3), 255.0), "floats from 255 to 255: expected 0 to 1"),
+        (np.full((8, 8, 3), np.nan), "floats from nan to nan"),
+        (Image.new("RGB", (10_000, 6_000)), "more than the 50000000 that are allowed"),
+    ],
+)
+def test_what_is_no_image_is_named(image: object, problem: str) -> None:
+    with pytest.raises(ImageError, match=problem):
+        read_image(image, size=SIZE)

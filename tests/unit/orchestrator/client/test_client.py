@@ -2,8 +2,6 @@
 
 import json
 import pickle
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -255,9 +253,3 @@ def test_an_explanation_in_a_picture_and_in_numbers(client: Client, engine: Fake
     engine.refusal = Refusal(reason="unknown_task", detail="task 'bolts' is not in the catalog")
     with pytest.raises(EndpointError, match="not in the catalog"):
         client.explain("bolts", PNG)
-
-
-def test_it_loads_nothing_heavy() -> None:
-    code = "import sys, orchestrator.client.client; print({'torch', 'ray', 'mlflow'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"

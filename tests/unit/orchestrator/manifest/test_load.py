@@ -229,7 +229,7 @@ tasks_from: ./none/*
         ),
         (
             "tasks: [{name: a, data: data/caps, config: {attention: joint}}]",
-            "tasks[0].config.attention (line 1): `joint` is for comparisons in ship/: it cannot be served",
+            "tasks[0].config.attention (line 1): unknown key; did you mean 'attention_scale'?",
         ),
         (
             "tasks: [{name: yes, data: data/caps}]",

@@ -18,6 +18,7 @@ from orchestrator.planning.estimates import Speed
 from orchestrator.planning.plan import Plan, make_plan, task_key
 from ship.data import DataSource, fingerprint_data
 from ship.settings.config import TuneConfig
+from ship.settings.search_config import SearchConfig
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,20 @@ def test_key_follows_backbone_and_method() -> None:
 
     assert len(keys) == 5
     assert all(len(key) == 64 for key in keys)
+
+
+def test_keys_are_those_of_the_first_release() -> None:
+    """Another key would tune every task of every store again."""
+    search = SearchConfig(learning_rate=(0.01, 0.02), threshold=("auto", 0.98))
+    config = TuneConfig(num_independent=5, threshold=0.95, epochs=7, start="published", seed=3)
+
+    plain, searched = (
+        task_key("a" * 64, TuneConfig(), "b" * 64),
+        task_key("a" * 64, config, "b" * 64, search=search),
+    )
+
+    assert plain == "2cd9394fd9a051d6c823bba3447bd9867d306edab30f0c45d88f1c130b3944de"
+    assert searched == "3edc3e3c964042c863fd204abce22484424715f47857d3700e2ae9698814ae39"
 
 
 def test_key_does_not_follow_the_order_of_settings() -> None:

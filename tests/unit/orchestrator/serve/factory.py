@@ -21,8 +21,17 @@ from orchestrator.serve.engine_api import (
     TaskState,
 )
 from orchestrator.serve.residency.residency import ServedTask
-from ship.artifact.card import PromptCard
-from ship.artifact.files import CARD, README, RECORD, TENSORS, describe_files, digest_of, pack, run_probe
+from ship.artifact.card import PromptCard, backbone_entry
+from ship.artifact.files import (
+    CARD,
+    README,
+    RECORD,
+    TENSORS,
+    describe_files,
+    digest_of,
+    prompt_to_bytes,
+    run_probe,
+)
 from ship.backbone import Backbone
 from ship.method.prompts import Prompt
 from ship.runtime.baking import bake
@@ -57,18 +66,11 @@ def make_artifact(
 ) -> dict[str, bytes]:
     """All files of an artifact that passes every check; of a small prompt unless one is given."""
     prompt = prompt or make_prompt(backbone, num_classes, seed)
-    files = {TENSORS: pack(prompt), RECORD: b"{}", README: f"# {task}\n".encode()}
+    files = {TENSORS: prompt_to_bytes(prompt), RECORD: b"{}", README: f"# {task}\n".encode()}
     card = PromptCard(
         task=task,
         task_key=f"{seed:064x}",
-        backbone={
-            "name": backbone.name,
-            "fingerprint": backbone.fingerprint,
-            "image_size": list(backbone.image_size),
-            "interpolation": backbone.interpolation,
-            "mean": list(backbone.info.mean),
-            "std": list(backbone.info.std),
-        },
+        backbone=backbone_entry(backbone.info),
         config=prompt.config,
         level_starts=prompt.level_starts,
         labels=make_labels(task, prompt.num_classes, seed),

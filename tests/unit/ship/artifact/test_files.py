@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from ship.artifact.files import FILES, digest_of, insert_verified, load, save, unpack
+from ship.artifact.files import FILES, digest_of, insert_verified, load, load_files, save
 from ship.artifact.making import make_artifact
 from ship.backbone import Backbone
 from ship.data import TaskData
 from ship.errors import ArtifactError, PromptTooLargeError
 from ship.runtime.runtime import Runtime
 from ship.settings.config import TuneConfig
-from ship.tuning.tune import tune
+from ship.tuning.run import tune
 from tests.unit.ship.factory import make_backbone
 
 Files = dict[str, bytes]
@@ -30,7 +30,7 @@ def files(backbone: Backbone, data: TaskData) -> Files:
         epochs=2, num_independent=3, num_shared=2, num_attribute=4, num_prototypes=8, threshold=0.9
     )
     result = tune(backbone, data, config)
-    return make_artifact("bottle-caps", "a" * 64, backbone, data, result)
+    return make_artifact("bottle-caps", backbone, data, result, task_key="a" * 64)
 
 
 def restamp(files: Files, **changed: bytes) -> Files:
@@ -152,30 +152,30 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
 def test_what_is_not_sound_is_refused(files: Files, name: str) -> None:
     tamper, what = HOSTILE[name]
     with pytest.raises(ArtifactError, match=what):
-        unpack(tamper(files))
+        load_files(tamper(files))
 
 
 def test_another_digest_than_the_expected_one_is_refused(files: Files) -> None:
     with pytest.raises(ArtifactError, match="expected sha256 bbbb"):
-        unpack(files, digest="b" * 64)
+        load_files(files, digest="b" * 64)
 
 
 def test_a_prompt_of_another_backbone_is_refused(files: Files) -> None:
     with pytest.raises(ArtifactError, match="belongs to backbone 'tiny'"):
-        insert_verified(Runtime(make_backbone(seed=1)), unpack(files))
+        insert_verified(Runtime(make_backbone(seed=1)), load_files(files))
 
 
 def test_a_prompt_that_answers_the_probe_otherwise_is_refused(files: Files, backbone: Backbone) -> None:
     swapped = with_tensors(files, lambda t: t.update({"head.bias": t["head.bias"] + 1.0}))
     with pytest.raises(ArtifactError, match="scores for the probe image are off"):
-        insert_verified(Runtime(backbone), unpack(swapped))
+        insert_verified(Runtime(backbone), load_files(swapped))
 
 
 def test_room_is_made_for_what_can_fit_and_for_nothing_else(files: Files, backbone: Backbone) -> None:
-    num_bytes = insert_verified(Runtime(backbone), unpack(files)).num_bytes
+    num_bytes = insert_verified(Runtime(backbone), load_files(files)).num_bytes
     padding_bytes = 4 * backbone.info.width
     runtime = Runtime(backbone, capacity_bytes=num_bytes + padding_bytes)
-    held = [insert_verified(runtime, unpack(files))]
+    held = [insert_verified(runtime, load_files(files))]
     lacking: list[int] = []
 
     def make_room(lacking_bytes: int) -> bool:
@@ -184,10 +184,10 @@ def test_room_is_made_for_what_can_fit_and_for_nothing_else(files: Files, backbo
         held.clear()
         return has_gone
 
-    held.append(insert_verified(runtime, unpack(files), make_room))
+    held.append(insert_verified(runtime, load_files(files), make_room))
     assert lacking == [num_bytes]
     with pytest.raises(PromptTooLargeError):
-        insert_verified(Runtime(backbone, capacity_bytes=num_bytes), unpack(files), make_room)
+        insert_verified(Runtime(backbone, capacity_bytes=num_bytes), load_files(files), make_room)
     assert (len(lacking), len(held)) == (1, 1)
 
 

@@ -12,7 +12,7 @@ from ship.evaluation.attention_change import measure_attention
 from ship.findings import find_warnings
 from ship.method.prompts import Prompt
 from ship.settings.config import TuneConfig
-from ship.tuning.tune import tune
+from ship.tuning.run import tune
 
 
 @pytest.fixture

@@ -124,6 +124,14 @@ def test_settings_come_back_and_unknown_ones_are_refused() -> None:
         TuneConfig.from_dict({"epoch": 7})
 
 
+def test_a_setting_of_an_earlier_version_is_read_with_the_value_that_is_left() -> None:
+    values = TuneConfig(epochs=7).to_dict()
+    assert values["attention"] == "decoupled", "task keys, snapshots and cards have it"
+    assert TuneConfig.from_dict(values) == TuneConfig(epochs=7)
+    with pytest.raises(ConfigError, match="attention: expected `decoupled`, got 'joint'"):
+        TuneConfig.from_dict({**values, "attention": "joint"})
+
+
 def test_errors_survive_pickling_with_all_they_know() -> None:
     several = pickle.loads(pickle.dumps(ConfigError(["a", "b"])))
     assert several.problems == ("a", "b")

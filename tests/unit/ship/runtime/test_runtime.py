@@ -2,9 +2,7 @@
 
 import gc
 import pickle
-import shutil
 import threading
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -102,12 +100,8 @@ def test_empty_and_unequal_batches(runtime: Runtime) -> None:
         runtime.infer(image, [])
 
 
-@pytest.mark.parametrize("compile_mode", [None, "default"])
-def test_rows_may_share_images(
-    backbone: Backbone, images: Tensor, compile_mode: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    runtime = Runtime(backbone, capacity_bytes=4 << 20, compile_mode=compile_mode)
+def test_rows_may_share_images(backbone: Backbone, images: Tensor) -> None:
+    runtime = Runtime(backbone, capacity_bytes=4 << 20)
     first, second = (runtime.insert(PROMPTS[name]) for name in ("three levels", "two levels"))
     slots, image_of_row = [first, second, first, second, first], [1, 1, 0, 0, 0]
     expected = runtime.infer(images[torch.tensor(image_of_row)], slots)
@@ -142,67 +136,6 @@ def test_a_lower_precision_stays_near_float32(backbone: Backbone, images: Tensor
         slots = {name: runtime.insert(prompt) for name, prompt in PROMPTS.items()}
         found = torch.cat(runtime.infer(rows, [slots[name] for name in names]))
         assert float((found - expected).abs().max()) < tolerance, dtype
-
-
-class CountingBackend:
-    """A compiler that changes nothing, and counts what it is given."""
-
-    def __init__(self) -> None:
-        self.num_graphs = 0
-
-    def __call__(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
-        self.num_graphs += 1
-        return graph.forward
-
-
-def make_compiled_runtime(backbone: Backbone, monkeypatch: pytest.MonkeyPatch, backend: object) -> Runtime:
-    compile_as_usual = torch.compile
-
-    def with_backend(function: object, *, mode: str, **options: object) -> object:
-        return compile_as_usual(function, backend=backend, **options)
-
-    monkeypatch.setattr(torch, "compile", with_backend)
-    return Runtime(backbone, capacity_bytes=4 << 20, compile_mode="default")
-
-
-def test_compiled_blocks_answer_as_eager_ones_and_are_few(
-    backbone: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backend = CountingBackend()
-    runtime = make_compiled_runtime(backbone, monkeypatch, backend)
-    slots = {name: runtime.insert(prompt) for name, prompt in PROMPTS.items()}
-    names = list(PROMPTS)
-
-    def check(first: int) -> None:
-        for num_rows in (1, 2, 3, 5):
-            chosen = [names[(first + row) % len(names)] for row in range(num_rows)]
-            found = runtime.infer(images[:num_rows], [slots[name] for name in chosen])
-            assert len(found) == num_rows
-            for row, name in enumerate(chosen):
-                expected = plain(backbone, PROMPTS[name], images[row : row + 1])[0]
-                torch.testing.assert_close(found[row], expected, atol=TOLERANCE, rtol=TOLERANCE)
-
-    for first in (0, 3, 5):
-        check(first)
-    num_graphs = backend.num_graphs
-    # Four batch sizes (1, 2, 4, 8), by what a layer has: attribute tokens of three counts or none, no prompt
-    # at all, CLS logits or not, the last block.
-    assert 0 < num_graphs <= 4 * 5 * 3
-    for first in (0, 3, 5):
-        check(first)
-    assert backend.num_graphs == num_graphs, "shapes that were met are not compiled again"
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
-@pytest.mark.filterwarnings("ignore")  # of torch's own compiler, about itself
-def test_the_real_compiler_answers_the_same(backbone: Backbone, images: Tensor) -> None:
-    runtime = Runtime(backbone, capacity_bytes=4 << 20, compile_mode="default")
-    slot = runtime.insert(PROMPTS["two levels"])
-    runtime.warm_up(slot, max_rows=1)
-    found = runtime.infer(images[:1], [slot])
-    torch.testing.assert_close(
-        found[0], plain(backbone, PROMPTS["two levels"], images[:1])[0], atol=TOLERANCE, rtol=TOLERANCE
-    )
 
 
 def test_rows_return_to_the_pool_when_a_slot_is_let_go(backbone: Backbone) -> None:

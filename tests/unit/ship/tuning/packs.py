@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ship.settings.config import TuneConfig
-from ship.tuning.tune import PackTask, TuneResult
+from ship.tuning.run import PackTask, TuneResult
 from tests.unit.ship.factory import make_data
 
 __all__ = ["WEIGHT_TOLERANCE", "Quick", "assert_same", "make_tasks"]

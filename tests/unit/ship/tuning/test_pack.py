@@ -14,9 +14,9 @@ from ship.tuning import pack as pack_module
 from ship.tuning.memory import free_bytes, is_out_of_memory, step_bytes
 from ship.tuning.pack import Pack
 from ship.tuning.precision import compute_dtype
+from ship.tuning.run import PackTask, TuneResult, tune, tune_pack
 from ship.tuning.schedule import has_stalled
 from ship.tuning.state import EpochReport
-from ship.tuning.tune import PackTask, TuneResult, tune, tune_pack
 from tests.unit.ship.factory import DEPTH, WIDTH, make_backbone, make_data
 from tests.unit.ship.tuning.packs import Quick, assert_same, make_tasks
 

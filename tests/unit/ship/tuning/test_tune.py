@@ -8,8 +8,8 @@ from ship.backbone import Backbone
 from ship.data import TaskData
 from ship.errors import ArtifactError, ConfigError, TuningError
 from ship.settings.config import TuneConfig, count_epochs
+from ship.tuning.run import EpochReport, TuneResult, tune
 from ship.tuning.schedule import learning_rate_at
-from ship.tuning.tune import EpochReport, TuneResult, tune
 from tests.unit.ship.factory import make_backbone, make_data
 
 Quick = Callable[..., TuneConfig]

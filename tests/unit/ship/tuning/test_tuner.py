@@ -11,7 +11,7 @@ from ship.errors import PackError
 from ship.settings.config import TuneConfig
 from ship.tuning.member import TuneResult
 from ship.tuning.pack import Pack
-from ship.tuning.tune import PackTask, tune
+from ship.tuning.run import PackTask, tune
 from ship.tuning.tuner import Tuner
 from tests.unit.ship.factory import make_data
 from tests.unit.ship.tuning.packs import assert_same, make_tasks

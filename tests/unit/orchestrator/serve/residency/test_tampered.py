@@ -25,7 +25,8 @@ from orchestrator.serve.residency.residency import Residency
 from orchestrator.store.catalog import Catalog, CatalogEntry
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
-from ship.artifact.files import CARD, README, RECORD, TENSORS, describe_files, digest_of
+from ship.artifact.card import CARD, README, RECORD, TENSORS
+from ship.artifact.files import describe_files, digest_of
 from ship.backbone import Backbone, load_backbone
 from ship.runtime.runtime import Runtime
 from tests.factories import write_backbone

@@ -1,4 +1,4 @@
-"""Tunes prompts on the frozen backbone (paper: section 3.4; method.md, section 5): one task, or many at once.
+"""Tuning of one task, or of many at once, on the frozen backbone (paper: 3.4; docs/method.md, section 5).
 
 The order of images depends on seed and epoch alone, and nothing else is drawn after the start: a run that is
 resumed from a snapshot ends bit for bit where an uninterrupted one does (alone, on a CPU).

@@ -1,0 +1,267 @@
+"""The face of the library for notebooks: tune a task, save it, load it, ask it.
+
+Shapes: B images, C classes.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ship import artifact, tuning
+from ship.artifact.files import insert_verified
+from ship.backbone import BUNDLED, Backbone, load_backbone
+from ship.data import DataSource, TaskData, load_task_data
+from ship.errors import BackboneError, DataError, ImageError, ShipError
+from ship.images import ImageLike, read_image
+from ship.method.prompts import Prompt
+from ship.runtime import Runtime
+from ship.runtime.slots import Slot
+from ship.settings.config import TuneConfig, count_epochs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Model", "Prediction", "TunedTask", "load", "tune"]
+
+_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The answer about one image.
+
+    Attributes:
+        label: The likeliest class.
+        probability: Of that class.
+        probabilities: Of every class by label, the likeliest first; they sum to 1.
+    """
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+    def __repr__(self) -> str:
+        """Label and probability."""
+        return f"Prediction({self.label!r}, {self.probability:.4f})"
+
+
+class Model:
+    """A tuned prompt on its backbone, ready to answer.
+
+    Args:
+        runtime: That holds the prompt.
+        slot: The prompt.
+        labels: Class names, in the order of the scores.
+    """
+
+    def __init__(self, runtime: Runtime, slot: Slot, labels: tuple[str, ...]) -> None:
+        self.labels, self._runtime, self._slot = labels, runtime, slot
+
+    def __repr__(self) -> str:
+        """Classes and backbone."""
+        return f"Model({len(self.labels)} classes, on {self.backbone!r})"
+
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen network; further models may share it."""
+        return self._runtime.backbone
+
+    def predict(self, images: ImageLike | Iterable[ImageLike]) -> list[Prediction]:
+        """Classify images: one, or several of any kind in one call.
+
+        Args:
+            images: Paths, bytes of image files, PIL images, or arrays as ``ship.images.read_image`` takes
+                them. They are prepared as in tuning and in serving.
+
+        Raises:
+            ImageError: There is no image, or some cannot be read; lists all of these.
+        """
+        found = self._read(images)
+        scores = [
+            logits_C
+            for images_BCHW in found.split(_BATCH)
+            for logits_C in self._runtime.infer(images_BCHW, [self._slot] * len(images_BCHW))
+        ]
+        return [self._answer(logits_C) for logits_C in scores]
+
+    def _read(self, images: ImageLike | Iterable[ImageLike]) -> Tensor:
+        size, interpolation = self.backbone.image_size, self.backbone.interpolation
+        tensors, problems = [], []
+        for number, image in enumerate(_listed(images)):
+            try:
+                tensors.append(read_image(image, size=size, interpolation=interpolation))
+            except ImageError as error:
+                problems.append(f"image {number}: {error}")
+        if problems or not tensors:
+            raise ImageError(problems or "no image was given: expected at least one", "unsupported")
+        return torch.stack(tensors)
+
+    def _answer(self, logits_C: Tensor) -> Prediction:
+        shares = torch.softmax(logits_C.double(), dim=0).tolist()
+        ranked = dict(sorted(zip(self.labels, shares, strict=True), key=lambda pair: -pair[1]))
+        label, probability = next(iter(ranked.items()))
+        return Prediction(label=label, probability=probability, probabilities=ranked)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TunedTask:
+    """A task that was tuned.
+
+    Attributes:
+        backbone: The frozen network.
+        data: Images and labels.
+        result: Prompt, history, and the evaluation on the held-out images.
+    """
+
+    backbone: Backbone
+    data: TaskData
+    result: tuning.TuneResult
+
+    def __repr__(self) -> str:
+        """Data and result."""
+        return f"TunedTask({self.data!r}, {self.result!r})"
+
+    def model(self) -> Model:
+        """The tuned prompt, ready to answer."""
+        runtime = _small_runtime(self.backbone, self.result.prompt)
+        return Model(runtime, runtime.insert(self.result.prompt), self.data.labels)
+
+    def save(self, folder: str | os.PathLike[str]) -> str:
+        """Write the artifact into a folder, whose name is the task's; returns the artifact's digest.
+
+        Raises:
+            ArtifactError: The folder's name cannot be a task's.
+        """
+        files = artifact.make_artifact(Path(folder).resolve().name, self.backbone, self.data, self.result)
+        artifact.load_files(files)
+        return artifact.save(folder, files)
+
+    def plot(self) -> "Figure":
+        """A figure of affinity and levels, learning curve and confusion matrix.
+
+        Raises:
+            ShipError: matplotlib is not installed.
+        """
+        try:
+            from ship.plot import plot_tuning
+        except ModuleNotFoundError as error:
+            raise ShipError("plot() needs matplotlib: pip install 'ship-prompts[plot]'") from error
+        return plot_tuning(self.result, self.data.labels)
+
+
+def tune(
+    data: str | os.PathLike[str] | DataSource | TaskData,
+    backbone: str | Backbone = BUNDLED,
+    *,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> TunedTask:
+    """Tune one task.
+
+    Args:
+        data: A folder or file of images, where its images lie and how they are split, or the images.
+        backbone: As ``ship.backbone.load_backbone`` takes it, or one that is loaded.
+        device: Where to load the backbone; None for a GPU if there is one.
+        progress: Whether to show progress bars.
+        **settings: Of ``ship.settings.config.TuneConfig``, such as ``epochs``.
+
+    Raises:
+        ConfigError: A setting is unknown, out of range, or does not fit the backbone or the data.
+        BackboneError: The backbone is unknown, cannot be read, or is not supported.
+        DataError: The data cannot be used; lists every problem.
+        TuningError: The loss is not finite.
+    """
+    config = TuneConfig.from_dict(settings)
+    network = _find_backbone(backbone, device)
+    loaded = _load_data(data, network, progress)
+    num_epochs = count_epochs(config, len(loaded.train))
+    with tqdm(total=num_epochs, desc="tuning", unit="epoch", disable=not progress) as bar:
+
+        def show(report: tuning.EpochReport) -> None:
+            bar.set_postfix(loss=f"{report.loss:.3f}", accuracy=f"{report.train_accuracy:.3f}")
+            bar.update()
+
+        result = tuning.tune(network, loaded, config, on_epoch=show)
+    return TunedTask(backbone=network, data=loaded, result=result)
+
+
+def load(
+    folder: str | os.PathLike[str],
+    backbone: str | Backbone | None = None,
+    *,
+    device: str | torch.device | None = None,
+) -> Model:
+    """Load an artifact, and check that it answers as when it was tuned.
+
+    Args:
+        folder: Where it was saved.
+        backbone: The one it was tuned on; None for the one that the artifact names.
+        device: Where to load the backbone; None for a GPU if there is one.
+
+    Raises:
+        ArtifactError: It is damaged, or belongs to another backbone.
+        BackboneError: The backbone is unknown or cannot be read.
+    """
+    loaded = artifact.load(folder)
+    named = loaded.card.backbone["name"]
+    try:
+        network = _find_backbone(named if backbone is None else backbone, device)
+    except BackboneError as error:
+        if backbone is not None:
+            raise
+        raise BackboneError(
+            f"{error}\nthe artifact names its backbone {named!r}; pass it as `backbone`"
+        ) from error
+    runtime = _small_runtime(network, loaded.prompt)
+    return Model(runtime, insert_verified(runtime, loaded), loaded.card.labels)
+
+
+def _listed(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
+    if isinstance(images, np.ndarray):
+        return images if images.ndim == 4 else [images]
+    return [images] if isinstance(images, (str, bytes, os.PathLike, Image.Image)) else images
+
+
+def _find_backbone(backbone: str | Backbone, device: str | torch.device | None) -> Backbone:
+    if isinstance(backbone, Backbone):
+        return backbone
+    return load_backbone(backbone, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _load_data(
+    data: str | os.PathLike[str] | DataSource | TaskData, backbone: Backbone, progress: bool
+) -> TaskData:
+    if isinstance(data, TaskData):
+        if (found := data.train.images_B3HW.shape[2:]) != backbone.image_size:
+            raise DataError(
+                f"images of {tuple(found)} pixels: backbone {backbone.name!r} expects {backbone.image_size}"
+            )
+        return data
+    source = data if isinstance(data, DataSource) else DataSource(path=os.fspath(data))
+    with tqdm(desc="loading", unit="image", disable=not progress) as bar:
+
+        def show(num_done: int, num_all: int) -> None:
+            bar.total = num_all
+            bar.update(num_done - bar.n)
+
+        return load_task_data(
+            source, image_size=backbone.image_size, interpolation=backbone.interpolation, on_progress=show
+        )
+
+
+def _small_runtime(backbone: Backbone, prompt: Prompt) -> Runtime:
+    """A runtime with room for one prompt, and for the padding's row."""
+    num_static = prompt.independent.shape[1] + prompt.shared.shape[0]
+    width = prompt.prototypes.shape[1]
+    num_values = sum(value.numel() for value in prompt.state_dict().values())
+    num_values += (2 * prompt.depth * num_static + 1) * width
+    return Runtime(backbone, capacity_bytes=4 * num_values)
