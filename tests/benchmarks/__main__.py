@@ -70,10 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_accuracy(options: argparse.Namespace) -> None:
     """Imported here: the tasks need scikit-image, which a machine for timings may lack."""
-    from tests.benchmarks import accuracy
-    from tests.benchmarks.accuracy_methods import ABLATIONS, ALL, METHODS, PRESET_ROWS
-    from tests.benchmarks.accuracy_picture import draw_accuracies
-    from tests.benchmarks.accuracy_tasks import TASKS, find_vtab
+    from tests.benchmarks.accuracy import comparison
+    from tests.benchmarks.accuracy.methods import ABLATIONS, ALL, METHODS, PRESET_ROWS
+    from tests.benchmarks.accuracy.picture import draw_accuracies
+    from tests.benchmarks.accuracy.tasks import TASKS, find_vtab
 
     vtab = find_vtab(options.vtab) if options.vtab else {}
     tasks = options.task or (["faces"] if options.quick else [*TASKS, *vtab])
@@ -87,7 +87,7 @@ def run_accuracy(options: argparse.Namespace) -> None:
         if unknown := sorted(set(chosen) - set(known)):
             sys.exit(f"error: {kind} {', '.join(unknown)}: expected one of {', '.join(known)}")
     [name] = options.backbone or (["tiny"] if options.quick else ["bundled"])
-    protocol = accuracy.Protocol(
+    protocol = comparison.Protocol(
         backbone=name,
         device=options.device,
         seeds=options.seeds or (1 if options.quick else 3),
@@ -97,17 +97,17 @@ def run_accuracy(options: argparse.Namespace) -> None:
         vtab=vtab,
     )
     file = Path(options.json) if options.json not in (None, "-") else None
-    found = accuracy.run(protocol, tasks=tasks, methods=methods, jobs=options.jobs, file=file)
+    found = comparison.run(protocol, tasks=tasks, methods=methods, jobs=options.jobs, file=file)
     if options.picture:
         draw_accuracies(found["rows"], options.picture)
-    print(accuracy.render(found["rows"]), file=sys.stderr)
+    print(comparison.render(found["rows"]), file=sys.stderr)
     if options.json == "-":
         print(json.dumps(found, indent=1))
 
 
 def run_fleet(options: argparse.Namespace) -> None:
     """Imported here: it needs Ray and MLflow, which a machine for timings may lack."""
-    from tests.benchmarks import fleet
+    from tests.benchmarks.fleet import parts as fleet
 
     parts = options.part or list(fleet.PARTS)
     if unknown := sorted(set(parts) - set(fleet.PARTS)):
@@ -124,7 +124,7 @@ def run_fleet(options: argparse.Namespace) -> None:
 
 def run_serve(options: argparse.Namespace) -> None:
     """Imported here: it needs Ray and MLflow, which a machine for timings may lack."""
-    from tests.benchmarks import serve
+    from tests.benchmarks.serve import parts as serve
 
     parts = options.part or list(serve.PARTS)
     if unknown := sorted(set(parts) - set(serve.PARTS)):

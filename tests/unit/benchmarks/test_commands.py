@@ -11,8 +11,8 @@ from orchestrator.cli.main import cli
 from orchestrator.errors import OrchestratorError
 from orchestrator.events import Event
 from tests.benchmarks.__main__ import main
-from tests.benchmarks.fleet_account import growth_kb, make_account
-from tests.benchmarks.fleet_watch import Sample
+from tests.benchmarks.fleet.account import growth_kb, make_account
+from tests.benchmarks.fleet.watch import Sample
 from tests.benchmarks.harness import Report, compare, peak_bytes
 from tests.benchmarks.lora import LoraTasks
 from tests.benchmarks.naive import naive_forward

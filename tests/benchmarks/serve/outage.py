@@ -12,10 +12,10 @@ import httpx
 
 from orchestrator.registry.registry import Registry
 from orchestrator.serve.options import EngineOptions
-from tests.benchmarks.serve_load import Load, open_loop, zipf
-from tests.benchmarks.serve_plant import ServePlant, open_plant
-from tests.benchmarks.serve_rig import make_pictures
-from tests.benchmarks.serve_services import running_services
+from tests.benchmarks.serve.load import Load, open_loop, zipf
+from tests.benchmarks.serve.plant import ServePlant, open_plant
+from tests.benchmarks.serve.rig import make_pictures
+from tests.benchmarks.serve.services import running_services
 
 __all__ = ["live_through_outage"]
 

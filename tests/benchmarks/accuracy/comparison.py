@@ -22,8 +22,8 @@ import torch
 from scipy import stats
 
 from ship.backbone import Backbone, load_backbone
-from tests.benchmarks.accuracy_methods import ALL, Effort, Fit, Precision, fit_all
-from tests.benchmarks.accuracy_tasks import SURFACES, Problem, make_problem
+from tests.benchmarks.accuracy.methods import ALL, Effort, Fit, Precision, fit_all
+from tests.benchmarks.accuracy.tasks import SURFACES, Problem, make_problem
 from tests.benchmarks.harness import describe_machine, peak_bytes
 from tests.benchmarks.synthetic import find_backbone
 

@@ -24,12 +24,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.fleet_account import growth_kb, read_account, read_events
-from tests.benchmarks.fleet_alone import measure_alone
-from tests.benchmarks.fleet_job import JobOptions
-from tests.benchmarks.fleet_pool import LargeBackbone, measure_failures, measure_memory
-from tests.benchmarks.fleet_tasks import Fleet, write_fleet
-from tests.benchmarks.fleet_watch import Watched, run_fleet_job, watch
+from tests.benchmarks.fleet.account import growth_kb, read_account, read_events
+from tests.benchmarks.fleet.alone import measure_alone
+from tests.benchmarks.fleet.job import JobOptions
+from tests.benchmarks.fleet.pool import LargeBackbone, measure_failures, measure_memory
+from tests.benchmarks.fleet.tasks import Fleet, write_fleet
+from tests.benchmarks.fleet.watch import Watched, run_fleet_job, watch
 from tests.benchmarks.harness import Case, Ratio, Report
 
 __all__ = ["LEGEND", "PARTS", "FleetSizes", "run"]
@@ -329,7 +329,7 @@ def _run_sound(folder: Path, num_tasks: int, options: JobOptions) -> Watched:
 
 def _run_raytune(folder: Path, *, reuse_actors: bool) -> Watched:
     options = {"num_workers": NUM_WORKERS, "reuse_actors": reuse_actors}
-    return watch("tests.benchmarks.fleet_raytune", folder, options, with_shared=True)
+    return watch("tests.benchmarks.fleet.raytune_job", folder, options, with_shared=True)
 
 
 def _steady_s(folder: Path, watched: Watched) -> float:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.benchmarks import accuracy
 from tests.benchmarks.__main__ import main
-from tests.benchmarks.accuracy_methods import ABLATIONS, METHODS, Effort, Fit
-from tests.benchmarks.accuracy_tasks import TASKS, draw_sprite, find_vtab, make_problem
+from tests.benchmarks.accuracy import comparison
+from tests.benchmarks.accuracy.methods import ABLATIONS, METHODS, Effort, Fit
+from tests.benchmarks.accuracy.tasks import TASKS, draw_sprite, find_vtab, make_problem
 from tests.benchmarks.synthetic import find_backbone
 
 BACKBONE = find_backbone("tiny", torch.device("cpu"))
@@ -64,12 +64,12 @@ def test_settings_are_chosen_by_validation_and_seeds_only_repeat(monkeypatch: py
         accuracies = [0.1, 0.2, 0.7, 0.7][: len(candidates)]
         return [Fit(accuracy=a, val_loss=float(i), num_trained=5) for i, a in enumerate(accuracies)]
 
-    monkeypatch.setattr(accuracy, "fit_all", fit_all)
+    monkeypatch.setattr(comparison, "fit_all", fit_all)
     problems = [make_problem("faces", seed, BACKBONE, {}) for seed in range(2)]
-    protocol = accuracy.Protocol(
+    protocol = comparison.Protocol(
         backbone="tiny", device="cpu", seeds=2, num_steps=7, batch_size=3, precision="bfloat16", vtab={}
     )
-    row = accuracy.measure(BACKBONE, problems, "lora", protocol)
+    row = comparison.measure(BACKBONE, problems, "lora", protocol)
     assert row["settings"] == METHODS["lora"][2]
     assert seen == [
         (True, 4, Effort(seed=0, num_steps=4, batch_size=3, precision="bfloat16")),
@@ -104,16 +104,16 @@ def test_presets_are_measured_beside_the_probe(capsys: pytest.CaptureFixture[str
 
 def test_intervals_and_ranks() -> None:
     # t(2; 0.975) = 4.303
-    assert accuracy.interval([0.8, 0.9, 1.0]) == pytest.approx(4.303 * 0.1 / math.sqrt(3), rel=1e-3)
-    assert math.isnan(accuracy.interval([0.5]))
+    assert comparison.interval([0.8, 0.9, 1.0]) == pytest.approx(4.303 * 0.1 / math.sqrt(3), rel=1e-3)
+    assert math.isnan(comparison.interval([0.5]))
     rows = [
         {"task": task, "method": method, "accuracies": [value]}
         for task, values in {"a": (0.9, 0.8, 0.7), "b": (0.5, 0.5, 0.6)}.items()
         for method, value in zip("xyz", values, strict=True)
     ]
-    assert accuracy.mean_ranks(rows) == {"x": 1.75, "y": 2.25, "z": 2.0}
+    assert comparison.mean_ranks(rows) == {"x": 1.75, "y": 2.25, "z": 2.0}
     unfinished = [*rows, {"task": "c", "method": "x", "accuracies": [1.0]}]
-    assert accuracy.mean_ranks(unfinished) == accuracy.mean_ranks(rows)
+    assert comparison.mean_ranks(unfinished) == comparison.mean_ranks(rows)
 
 
 def test_the_table_has_means_ranks_and_how_much_was_trained() -> None:
@@ -126,7 +126,7 @@ def test_the_table_has_means_ranks_and_how_much_was_trained() -> None:
             ("faces", "y", [0.8, 0.8], 5),
         )
     ]
-    words = {line[:22].strip(): line[22:].split() for line in accuracy.render(rows).splitlines()}
+    words = {line[:22].strip(): line[22:].split() for line in comparison.render(rows).splitlines()}
     assert words["mean"] == ["0.717", "0.800"]
     assert words["mean of surfaces"] == ["0.600", "-"]
     assert words["mean rank"] == ["1.00", "2.00"]

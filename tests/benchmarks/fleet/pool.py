@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.settings import EXECUTORS
-from tests.benchmarks.fleet_account import read_account, read_events
-from tests.benchmarks.fleet_job import JobOptions
-from tests.benchmarks.fleet_tasks import Fleet, write_fleet
-from tests.benchmarks.fleet_watch import run_fleet_job
+from tests.benchmarks.fleet.account import read_account, read_events
+from tests.benchmarks.fleet.job import JobOptions
+from tests.benchmarks.fleet.tasks import Fleet, write_fleet
+from tests.benchmarks.fleet.watch import run_fleet_job
 from tests.benchmarks.harness import Case, Report
 from tests.factories import write_backbone
 

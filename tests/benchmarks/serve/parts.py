@@ -28,10 +28,10 @@ from signal import SIGKILL
 from typing import Any
 
 from tests.benchmarks.harness import Case, Ratio, Report
-from tests.benchmarks.serve_load import Load, Request, batches, closed_loop, open_loop, zipf
-from tests.benchmarks.serve_outage import live_through_outage
-from tests.benchmarks.serve_plant import ServePlant, open_plant, replica_pids, wait_for_replicas
-from tests.benchmarks.serve_rig import (
+from tests.benchmarks.serve.load import Load, Request, batches, closed_loop, open_loop, zipf
+from tests.benchmarks.serve.outage import live_through_outage
+from tests.benchmarks.serve.plant import ServePlant, open_plant, replica_pids, wait_for_replicas
+from tests.benchmarks.serve.rig import (
     Background,
     BareRuntime,
     deploy_nothing,
