@@ -5,11 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format clean s3 mlflow
+.PHONY: demo bench test check format clean s3 mlflow
 
 # The main job on real pictures: tune, register, serve, ask. KEEP=1 leaves the endpoint up.
 demo: $(STAMP)
 	$(BIN)/python -m examples.product_lines $(if $(KEEP),--keep)
+
+# Measurements beside what people would use instead: make bench ARGS="runtime --batch 8".
+bench: $(STAMP)
+	$(BIN)/python -m tests.benchmarks $(or $(ARGS),--help)
 
 # Unit tests side by side, a core each; the others have Ray, S3 and an endpoint to themselves, one after another.
 test: $(STAMP)

@@ -1,6 +1,6 @@
 """Two engines under load on a real Ray Serve: swapped, killed and flooded, without a lost or mixed answer.
 
-What it takes in time is measured by ``ship bench serve``; here are facts.
+What it takes in time is measured by ``python -m tests.benchmarks serve``; here are facts.
 """
 
 import os

@@ -1,24 +1,20 @@
-"""The pool of workers by itself: what each more takes of a node's memory, and what a worker's death costs.
+"""Memory of a node: the same tasks on one, two and four workers, with a large backbone.
 
-- ``memory``: the same tasks on one, two and four workers of one node, with a backbone that is large beside
-  everything else of a worker. Memory is PSS: a page that processes share counts once.
-- ``failures``: the same tasks under each executor, undisturbed, and with a worker killed every few seconds.
+Memory is PSS: a page that processes share counts once.
 """
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.settings import EXECUTORS
-from tests.benchmarks.fleet.account import read_account, read_events
 from tests.benchmarks.fleet.job import JobOptions
 from tests.benchmarks.fleet.tasks import Fleet, write_fleet
 from tests.benchmarks.fleet.watch import run_fleet_job
 from tests.benchmarks.harness import Case, Report
 from tests.factories import write_backbone
 
-__all__ = ["LargeBackbone", "measure_failures", "measure_memory"]
+__all__ = ["LargeBackbone", "measure_memory"]
 
 MIB = 2**20
 
@@ -72,39 +68,3 @@ def measure_memory(report: Report, backbone: LargeBackbone, counts: tuple[int, .
     few, many = (facts[f"{count} workers, MiB"]["all processes"] for count in (counts[0], counts[-1]))
     facts["each more worker, MiB"] = round((many - few) / (counts[-1] - counts[0]))
     report.add(Case(settings={"part": "memory"}, rounds=1, seconds=seconds, ratios=[], facts=facts))
-
-
-def measure_failures(report: Report, fleet: Fleet, *, num_kills: int, kill_every_s: float) -> None:
-    """Seconds and leases of a run, undisturbed and with workers killed, by executor."""
-    seconds: dict[str, float] = {}
-    facts: dict[str, Any] = {}
-    for executor in EXECUTORS:
-        quiet = JobOptions(executor=executor, pack=1)
-        for row, options in {
-            f"{executor}, undisturbed": quiet,
-            f"{executor}, with deaths": replace(quiet, num_kills=num_kills, kill_every_s=kill_every_s),
-        }.items():
-            with tempfile.TemporaryDirectory(prefix="ship-fleet-") as name:
-                folder = Path(name)
-                write_fleet(folder, fleet)
-                result = run_fleet_job(folder, options).result
-                assert result["num_done"] == fleet.num_tasks, result
-                account = read_account(
-                    folder, result["run_began_s"], result["run_ended_s"], quiet.num_workers
-                )
-                leases = [event for event in read_events(folder) if event.kind == "leased"]
-            seconds[row] = account.work_s
-            facts[row] = {"workers killed": result["num_killed"], "leases": len(leases)}
-    for executor in EXECUTORS:
-        lost_s = seconds[f"{executor}, with deaths"] - seconds[f"{executor}, undisturbed"]
-        num_killed = facts[f"{executor}, with deaths"]["workers killed"]
-        facts[f"{executor}: a death costs, s"] = round(lost_s / max(1, num_killed), 1)
-    report.add(
-        Case(
-            settings={"part": "failures", "tasks": fleet.num_tasks, "workers": JobOptions().num_workers},
-            rounds=1,
-            seconds=seconds,
-            ratios=[],
-            facts=facts,
-        )
-    )
