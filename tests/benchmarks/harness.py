@@ -140,8 +140,7 @@ def compare(
     names = list(rows)
     taken: dict[str, list[float]] = {name: [] for name in names}
     for number in range(-1, rounds):
-        start = number % len(names)
-        for name in names[start:] + names[:start]:
+        for name in names[number % len(names) :] + names[: number % len(names)]:
             start_s = clock()
             rows[name]()
             if device.type == "cuda":

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["fleet"]
 
+Command = Callable[..., None]
+
 # Seconds that tuning one of the long tasks takes on one core.
 LONG_S = 10.0
 
@@ -32,16 +34,18 @@ def fleet() -> None:
     """
 
 
-def tasks_option(usual: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """An option for the number of tasks."""
-    return click.option("--tasks", type=click.IntRange(2), help=f"Number of tasks [{usual:,}].")
+def fleet_options(usual: int) -> Callable[[Command], Command]:
+    """Options of a part with ``usual`` tasks."""
+
+    def add(command: Command) -> Command:
+        tasks_option = click.option("--tasks", type=click.IntRange(2), help=f"Number of tasks [{usual:,}].")
+        return tasks_option(backbone_option(quick_option(json_option(command))))
+
+    return add
 
 
 @fleet.command()
-@tasks_option(500)
-@backbone_option
-@quick_option
-@json_option
+@fleet_options(500)
 def overhead(tasks: int | None, backbone: str | None, quick: bool, target: str | None) -> None:
     """Orchestration of tiny tasks on two workers, by where the time goes."""
     from tests.benchmarks.fleet.overhead import measure_overhead
@@ -52,10 +56,7 @@ def overhead(tasks: int | None, backbone: str | None, quick: bool, target: str |
 
 
 @fleet.command()
-@tasks_option(10_000)
-@backbone_option
-@quick_option
-@json_option
+@fleet_options(10_000)
 def plan(tasks: int | None, backbone: str | None, quick: bool, target: str | None) -> None:
     """A plan of many tasks, from the manifest to the printed table."""
     from tests.benchmarks.fleet.planning import measure_plan
@@ -65,10 +66,7 @@ def plan(tasks: int | None, backbone: str | None, quick: bool, target: str | Non
 
 
 @fleet.command()
-@tasks_option(10_000)
-@backbone_option
-@quick_option
-@json_option
+@fleet_options(10_000)
 def resume(tasks: int | None, backbone: str | None, quick: bool, target: str | None) -> None:
     """Half of many simulated tasks, then the same command again."""
     from tests.benchmarks.fleet.resume import measure_resume
@@ -78,10 +76,7 @@ def resume(tasks: int | None, backbone: str | None, quick: bool, target: str | N
 
 
 @fleet.command()
-@tasks_option(12)
-@backbone_option
-@quick_option
-@json_option
+@fleet_options(12)
 def speedup(tasks: int | None, backbone: str | None, quick: bool, target: str | None) -> None:
     """The same tasks on one worker of one thread, on one of two threads, and on two."""
     from tests.benchmarks.fleet.speedup import measure_speedup
@@ -91,10 +86,7 @@ def speedup(tasks: int | None, backbone: str | None, quick: bool, target: str | 
 
 
 @fleet.command()
-@tasks_option(12)
-@backbone_option
-@quick_option
-@json_option
+@fleet_options(12)
 def raytune(tasks: int | None, backbone: str | None, quick: bool, target: str | None) -> None:
     """Ray Tune with a trial a task beside the main job: twice as many tiny tasks, then long ones."""
     from tests.benchmarks.fleet.raytune import measure_raytune
@@ -118,11 +110,8 @@ def memory(quick: bool, target: str | None) -> None:
 
 
 @fleet.command()
-@tasks_option(12)
+@fleet_options(12)
 @click.option("--kills", type=click.IntRange(1), help="Workers that are killed [3].")
-@backbone_option
-@quick_option
-@json_option
 def failures(
     tasks: int | None, kills: int | None, backbone: str | None, quick: bool, target: str | None
 ) -> None:
