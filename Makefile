@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow check format clean s3 mlflow
+.PHONY: install demo bench test test-slow check format clean s3 mlflow
 
 install: $(STAMP)
 
 # The main job on real pictures: tune, register, serve, ask. KEEP=1 leaves the endpoint up.
 demo: $(STAMP)
 	$(BIN)/python -m examples.product_lines $(if $(KEEP),--keep)
+
+# Measurements beside what people would use instead: make bench ARGS="runtime --batch 8".
+bench: $(STAMP)
+	$(BIN)/python -m tests.benchmarks $(or $(ARGS),--help)
 
 # Unit tests, then integration tests; the last lines say what came of both. ARGS= is handed on to pytest.
 test: $(STAMP)

@@ -6,9 +6,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import httpx
+from orchestrator.client.client import Client
 
 __all__ = ["Endpoint", "ask"]
 
@@ -33,47 +33,42 @@ class Endpoint:
                 self._command, env=self._environment, stdout=log, stderr=subprocess.STDOUT
             )
         deadline_s = time.monotonic() + READY_S
-        while not self._is_ready():
-            if self._process.poll() is not None or time.monotonic() > deadline_s:
-                self._stop()
-                sys.exit(f"the endpoint did not come up:\n{self._log.read_text()[-2000:]}")
-            time.sleep(0.25)
+        with Client(self.url, "") as client:
+            while not client.is_ready():
+                if self._process.poll() is not None or time.monotonic() > deadline_s:
+                    self._stop()
+                    sys.exit(f"the endpoint did not start:\n{self._log.read_text()[-2000:]}")
+                time.sleep(0.25)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop()
 
     def wait(self) -> None:
-        """Until Ctrl-C, or until the endpoint ends."""
+        """Wait until Ctrl-C, or until the endpoint ends."""
         try:
             self._process.wait()
         except KeyboardInterrupt:
             return
 
     def _stop(self) -> None:
-        # Not SIGINT: whoever is started in the background of a script has inherited that it is ignored.
+        # Not SIGINT: a process that a script started in the background has inherited that it is ignored.
         self._process.terminate()
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
 
-    def _is_ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/readyz").status_code == 200
-        except httpx.TransportError:
-            return False
-
 
 def free_port() -> int:
-    """A TCP port that nobody listens on now."""
+    """A free TCP port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def ask(url: str, token: str, data: Path, tasks: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """Ask for held-out pictures of all tasks in mixed order; answers by task, with the truth beside them."""
+def ask(url: str, token: str, data: Path, tasks: list[str]) -> dict[str, list[tuple[str, str]]]:
+    """Ask for held-out pictures of all tasks in mixed order; pairs of answer and true label by task."""
     chooser = random.Random(0)
     questions = [
         (task, picture)
@@ -81,14 +76,11 @@ def ask(url: str, token: str, data: Path, tasks: list[str]) -> dict[str, list[di
         for picture in chooser.sample(sorted((data / task / "test").glob("*/*.png")), QUESTIONS_PER_TASK)
     ]
     chooser.shuffle(questions)
-    answers: dict[str, list[dict[str, Any]]] = {}
-    who = {"Authorization": f"Bearer {token}"}
-    with httpx.Client(base_url=url, headers=who, timeout=30) as client:
+    answers: dict[str, list[tuple[str, str]]] = {}
+    with Client(url, token) as client:
         for task, picture in questions:
-            headers = {"Ship-Task": task, "Content-Type": "image/png"}
-            reply = client.post("/v1/predict", content=picture.read_bytes(), headers=headers)
-            reply.raise_for_status()
-            if reply.headers["Ship-Task"] != task:
-                sys.exit(f"asked for {task}, answered for {reply.headers['Ship-Task']}")
-            answers.setdefault(task, []).append({**reply.json(), "truth": picture.parent.name})
+            answer = client.predict(task, picture)
+            if answer.task != task:
+                sys.exit(f"{url} answered for task {answer.task!r}, expected {task!r}")
+            answers.setdefault(task, []).append((answer.label, picture.parent.name))
     return answers

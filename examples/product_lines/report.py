@@ -16,7 +16,7 @@ COLUMNS = ("task", "images", "levels", "linear probe", "SHIP", "prompt KB", "ver
 
 
 def print_results(
-    console: Console, listed: list[dict[str, Any]], answers: dict[str, list[dict[str, Any]]]
+    console: Console, listed: list[dict[str, Any]], answers: dict[str, list[tuple[str, str]]]
 ) -> None:
     """A row a task, then sizes and means."""
     table = Table(show_edge=False, header_style="bold")
@@ -38,7 +38,7 @@ def print_results(
             f"{metrics['accuracy']:.3f}",
             f"{measured[-1][2]:.0f}",
             f"v{version['version']}",
-            ", ".join(describe(answer) for answer in answers[row["task"]])
+            ", ".join(describe(*answer) for answer in answers[row["task"]])
             if row["champion"]
             else f"not served: {version['gate']}",
         )
@@ -75,7 +75,6 @@ def prompt_bytes(source: str) -> int:
     return (folder / "prompt.safetensors").stat().st_size
 
 
-def describe(answer: dict[str, Any]) -> str:
-    """The label that was said, and the true one where it differs."""
-    said, truth = answer["label"], answer["truth"]
-    return said if said == truth else f"{said} ({truth})"
+def describe(label: str, truth: str) -> str:
+    """The label of an answer, and the true one where it differs."""
+    return label if label == truth else f"{label} ({truth})"

@@ -45,22 +45,6 @@ def cli(context: click.Context, home: str | None, store: str | None) -> None:
     context.obj = Output(home, store)
 
 
-@cli.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def bench(arguments: tuple[str, ...]) -> None:
-    """Measure speed beside what people would use instead; needs a source checkout.
-
-    
-    Examples:
-      ship bench runtime --backbone bundled --batch 8
-      ship bench tuning --json tuning.json
-      ship bench --help
-    """
-    from orchestrator.cli.bench import run_benchmark
-
-    run_benchmark(arguments)
-
-
 for command in (
     *manifest.COMMANDS,
     *runs.COMMANDS,

@@ -1,7 +1,7 @@
 """Settings by how much time a task is worth, fitted to how many images it has.
 
-A preset sets what the user has not: how long to tune, and which settings to search. ``ship bench accuracy
---presets`` shows what each costs and gains.
+A preset sets what the user has not: how long to tune, and which settings to search. ``python -m
+tests.benchmarks accuracy --presets`` shows what each costs and gains.
 """
 
 import math

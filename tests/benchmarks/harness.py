@@ -12,14 +12,24 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
-__all__ = ["Case", "Ratio", "Report", "compare", "describe_machine", "peak_bytes"]
+__all__ = [
+    "Case",
+    "Ratio",
+    "Report",
+    "compare",
+    "describe_machine",
+    "open_report",
+    "paired_ratio",
+    "peak_bytes",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +103,17 @@ class Report:
             Path(target).write_text(text + "\n")
 
 
+@contextlib.contextmanager
+def open_report(benchmark: str, legend: dict[str, str], target: str | None) -> Iterator[Report]:
+    """A report for the block, written to ``target`` at its end; see ``Report.write``."""
+    report = Report(benchmark=benchmark, legend=legend)
+    print(f"{benchmark}: " + ", ".join(f"{k} {v}" for k, v in report.machine.items()), file=sys.stderr)
+    yield report
+    for reason in dict.fromkeys(report.skipped):
+        print(f"skipped {reason}", file=sys.stderr)
+    report.write(target)
+
+
 def compare(
     rows: Mapping[str, Callable[[], object]],
     pairs: Sequence[tuple[str, str, float | None]],
@@ -101,7 +122,8 @@ def compare(
     rounds: int,
     device: torch.device,
     facts: dict[str, Any] | None = None,
-    work: Mapping[str, float] | None = None,
+    work: Mapping[str, float] = MappingProxyType({}),
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Case:
     """Run all rows once a round, each round beginning with another one.
 
@@ -113,27 +135,32 @@ def compare(
         device: Waited for at the end of each call.
         facts: For the report.
         work: Units that one call of a row does, where rows differ; 1 unless given. Speeds are per unit.
+        clock: Seconds from an arbitrary start.
     """
-    names, done = list(rows), {name: (work or {}).get(name, 1.0) for name in rows}
+    names = list(rows)
     taken: dict[str, list[float]] = {name: [] for name in names}
     for number in range(-1, rounds):
-        start = number % len(names)
-        for name in names[start:] + names[:start]:
-            clock_s = time.perf_counter()
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            start_s = clock()
             rows[name]()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             if number >= 0:
-                taken[name].append((time.perf_counter() - clock_s) / done[name])
+                taken[name].append((clock() - start_s) / work.get(name, 1.0))
     ratios = [
-        _ratio(of, against, goal, taken) for of, against, goal in pairs if of in rows and against in rows
+        paired_ratio(of, against, taken[against], taken[of], goal)
+        for of, against, goal in pairs
+        if of in rows and against in rows
     ]
     seconds = {name: statistics.median(values) for name, values in taken.items()}
     return Case(settings=settings, rounds=rounds, seconds=seconds, ratios=ratios, facts=facts or {})
 
 
-def _ratio(of: str, against: str, goal: float | None, taken: dict[str, list[float]]) -> Ratio:
-    paired = [theirs / ours for ours, theirs in zip(taken[of], taken[against], strict=True)]
+def paired_ratio(
+    of: str, against: str, above: Sequence[float], below: Sequence[float], goal: float | None = None
+) -> Ratio:
+    """A ratio from values that were measured in the same rounds, ``above`` divided by ``below``."""
+    paired = [over / under for over, under in zip(above, below, strict=True)]
     low, _, high = statistics.quantiles(paired, n=4, method="inclusive") if len(paired) > 1 else paired * 3
     return Ratio(of=of, against=against, speed=statistics.median(paired), low=low, high=high, goal=goal)
 

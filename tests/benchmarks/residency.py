@@ -41,33 +41,18 @@ def run(report: Report, *, name: str, numbers: list[int], rounds: int, device: t
         place = draw.randrange(len(slots))
         slots[place] = runtime.insert(baked[draw.randrange(NUM_BAKED)])
 
-    rows: dict[str, Callable[[], object]] = {f"of {number}": mixed(number) for number in numbers}
-    report.add(
-        compare(
-            rows,
-            [(row, f"of {numbers[0]}", None) for row in rows if row != f"of {numbers[0]}"],
-            settings={"backbone": name, "batch": BATCH},
-            rounds=rounds,
-            device=device,
-            facts={
-                "bytes a task": runtime.used_bytes // len(slots),
-                "resident bytes": runtime.used_bytes,
-                "tasks": len(slots),
-            },
-        )
-    )
+    rows = {f"of {number}": mixed(number) for number in numbers}
+    pairs = [(row, f"of {numbers[0]}", None) for row in list(rows)[1:]]
+    settings = {"backbone": name, "batch": BATCH}
+    used = runtime.used_bytes
+    facts = {"bytes a task": used // len(slots), "resident bytes": used, "tasks": len(slots)}
+    report.add(compare(rows, pairs, settings=settings, rounds=rounds, device=device, facts=facts))
     small = {
         "forward": lambda: runtime.infer(images[:1], slots[:1]),
         "bake": lambda: bake(backbone, prompts[0]),
         "insert": lambda: runtime.insert(baked[0]),
         "swap": swap,
     }
-    report.add(
-        compare(
-            small,
-            [(row, "forward", None) for row in ("bake", "insert", "swap")],
-            settings={"backbone": name, "tasks": len(slots)},
-            rounds=rounds,
-            device=device,
-        )
-    )
+    pairs = [(row, "forward", None) for row in ("bake", "insert", "swap")]
+    settings = {"backbone": name, "tasks": len(slots)}
+    report.add(compare(small, pairs, settings=settings, rounds=rounds, device=device))

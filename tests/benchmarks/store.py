@@ -1,8 +1,8 @@
 """Publishing and fetching a task's prompt, beside a checkpoint of the whole backbone, in the same store."""
 
 import hashlib
-import itertools
 import tempfile
+from typing import TYPE_CHECKING
 
 import fsspec
 import torch
@@ -13,6 +13,12 @@ from ship.settings.config import TuneConfig
 from ship.tuning.run import tune
 from tests.benchmarks.harness import Report, compare
 from tests.benchmarks.synthetic import default_k, find_backbone, make_data
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.store.publication import Publication
+    from ship.backbone import Backbone
 
 __all__ = ["LEGEND", "run"]
 
@@ -35,27 +41,16 @@ def run(report: Report, *, names: list[str], url: str | None, rounds: int) -> No
 def _run(report: Report, name: str, url: str, rounds: int) -> None:
     from orchestrator.store.objects.open import open_objects
     from orchestrator.store.prompt_store import PromptStore
-    from orchestrator.store.publication import Publication
 
     backbone = find_backbone(name, torch.device("cpu"))
-    data = make_data(backbone, 20, seed=0)
-    num_attribute = min(10, backbone.info.num_tokens)
-    config = TuneConfig(
-        num_independent=default_k(name), num_attribute=num_attribute, epochs=1, warmup_epochs=0, batch_size=2
-    )
-    result = tune(backbone, data, config)
-    # Another task each time: what is there already would not be written again.
-    artifacts = {
-        number: make_artifact(f"bench-{number}", backbone, data, result, task_key=f"{number:064x}")
-        for number in range(rounds + 2)
-    }
+    artifacts = _make_artifacts(backbone, name, rounds + 2)
     checkpoint = save({key: value.contiguous() for key, value in backbone.vit.state_dict().items()})
     store = PromptStore(open_objects(url))
     system, root = fsspec.url_to_fs(url)
-    numbers = itertools.count()
+    numbers = iter(range(len(artifacts)))
     digest = hashlib.sha256(checkpoint).hexdigest()
 
-    def publish() -> Publication:
+    def publish() -> "Publication":
         number = next(numbers)
         return store.publish(f"bench-{number}", f"{number:064x}", artifacts[number])
 
@@ -68,21 +63,29 @@ def _run(report: Report, name: str, url: str, rounds: int) -> None:
         system.pipe_file(f"{root}/checkpoint.safetensors", checkpoint)
         read_checkpoint()
 
-    report.add(
-        compare(
-            {
-                "write checkpoint": write_checkpoint,
-                "publish": publish,
-                "read checkpoint": read_checkpoint,
-                "fetch": lambda: store.fetch(published.digest),
-            },
-            [("publish", "write checkpoint", None), ("fetch", "read checkpoint", None)],
-            settings={"backbone": name, "store": "folder" if "://" not in url else url.split("://")[0]},
-            rounds=rounds,
-            device=torch.device("cpu"),
-            facts={
-                "prompt bytes": sum(len(content) for content in artifacts[0].values()),
-                "checkpoint bytes": len(checkpoint),
-            },
-        )
+    rows = {
+        "write checkpoint": write_checkpoint,
+        "publish": publish,
+        "read checkpoint": read_checkpoint,
+        "fetch": lambda: store.fetch(published.digest),
+    }
+    pairs = [("publish", "write checkpoint", None), ("fetch", "read checkpoint", None)]
+    settings = {"backbone": name, "store": "folder" if "://" not in url else url.split("://")[0]}
+    prompt_bytes = sum(len(content) for content in artifacts[0].values())
+    facts = {"prompt bytes": prompt_bytes, "checkpoint bytes": len(checkpoint)}
+    cpu = torch.device("cpu")
+    report.add(compare(rows, pairs, settings=settings, rounds=rounds, device=cpu, facts=facts))
+
+
+def _make_artifacts(backbone: "Backbone", name: str, number: int) -> "list[Mapping[str, bytes]]":
+    """Artifacts of as many tasks: one that is published already would not be written again."""
+    data = make_data(backbone, 20, seed=0)
+    config = TuneConfig(
+        num_independent=default_k(name),
+        num_attribute=min(10, backbone.info.num_tokens),
+        epochs=1,
+        warmup_epochs=0,
+        batch_size=2,
     )
+    result = tune(backbone, data, config)
+    return [make_artifact(f"bench-{n}", backbone, data, result, task_key=f"{n:064x}") for n in range(number)]

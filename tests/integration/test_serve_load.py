@@ -1,6 +1,6 @@
 """Two engines under load on a real Ray Serve: swapped, killed and flooded, without a lost or mixed answer.
 
-What it takes in time is measured by ``ship bench serve``; here are facts.
+What it takes in time is measured by ``python -m tests.benchmarks serve``; here are facts.
 """
 
 import os
@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from orchestrator.serve.options import EngineOptions, Limits
-from tests.benchmarks.serve_load import Request, closed_loop, open_loop, zipf
-from tests.benchmarks.serve_plant import ServePlant, draw_jpeg, open_plant, replica_pids, wait_for_replicas
-from tests.benchmarks.serve_rig import promotions, read_counters
+from tests.benchmarks.serve.load import Request, closed_loop, open_loop, zipf
+from tests.benchmarks.serve.plant import ServePlant, draw_jpeg, open_plant, replica_pids, wait_for_replicas
+from tests.benchmarks.serve.rig import promotions, read_counters
 
 # SQLAlchemy 2.1 tells MLflow 3.17 of an option that it will drop; Ray Serve's own pydantic models are written
 # in a way that pydantic 2.14 deprecates.

@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.serve.options import EngineOptions
-from tests.benchmarks.serve_outage import live_through_outage
+from tests.benchmarks.serve.outage import live_through_outage
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,6 +1,6 @@
 """What people do today: Ray Tune, one trial a task, each with its own copy of the backbone.
 
-``python -m tests.benchmarks.fleet_raytune FOLDER OPTIONS`` tunes the fleet in the folder by the same
+``python -m tests.benchmarks.fleet.raytune_job FOLDER OPTIONS`` tunes the fleet in the folder by the same
 function, settings and data as we do, one CPU a trial. A trial leaves its artifact in a folder and reports its
 metrics. It has no store, registry, gate or tracking to keep.
 """
@@ -21,8 +21,8 @@ import ship.tuning
 from ship.artifact.making import make_artifact
 from ship.backbone import load_backbone
 from ship.data import load_task_data
-from tests.benchmarks.fleet_job import RESULT
-from tests.benchmarks.fleet_tasks import read_fleet
+from tests.benchmarks.fleet.job import RESULT
+from tests.benchmarks.fleet.tasks import read_fleet
 
 __all__: list[str] = []
 
@@ -35,7 +35,7 @@ def tune_one(trial: dict[str, Any]) -> None:
     backbone = load_backbone(trial["backbone"])
     data = load_task_data(entry.source, image_size=backbone.image_size, interpolation=backbone.interpolation)
     loaded_s = time.time()
-    result = ship.tuning.tune(backbone, data, entry.config)
+    result = ship.tuning.run(backbone, data, entry.config)
     target = Path(trial["target"], entry.name)
     target.mkdir(parents=True)
     for name, content in make_artifact(entry.name, backbone, data, result).items():

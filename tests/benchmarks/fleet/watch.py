@@ -14,11 +14,11 @@ from typing import Any
 
 import psutil
 
-from tests.benchmarks.fleet_job import RESULT, JobOptions
+from tests.benchmarks.fleet.job import RESULT, JobOptions
 
 __all__ = ["Sample", "Watched", "run_fleet_job", "watch"]
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EVERY_S = 2.0
 MAX_S = 6 * 3600.0
 _KB = 1024
@@ -63,7 +63,7 @@ class Watched:
 
 def run_fleet_job(folder: Path, options: JobOptions, *, with_shared: bool = False) -> Watched:
     """Run a fleet that was written to the folder."""
-    return watch("tests.benchmarks.fleet_job", folder, asdict(options), with_shared=with_shared)
+    return watch("tests.benchmarks.fleet.job", folder, asdict(options), with_shared=with_shared)
 
 
 def watch(module: str, folder: Path, options: dict[str, Any], *, with_shared: bool = False) -> Watched:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
@@ -21,11 +21,11 @@ from examples.product_lines.pictures import DEFECTS, draw_surface
 from ship.backbone import Backbone
 from ship.data import DataSource, Split, TaskData, load_task_data
 from ship.images import INTERPOLATIONS
+from tests.benchmarks.accuracy.sprites import draw_sprite
 
-__all__ = ["SURFACES", "TASKS", "Problem", "draw_sprite", "find_vtab", "make_problem"]
+__all__ = ["SURFACES", "TASKS", "Problem", "find_vtab", "make_problem", "sprites"]
 
 VAL_SHARE = 0.2
-_PIXELS = 64
 _NUM_CLASSES = 16
 # Inspected for defects: what all of this is for.
 SURFACES = ("brick", "grass", "gravel")
@@ -111,7 +111,7 @@ def surface(name: str) -> Callable[[int], Pictures]:
     return draw
 
 
-def sprites(factor: str) -> Callable[[int], Pictures]:
+def sprites(factor: str, number: int = 1000) -> Callable[[int], Pictures]:
     """One white shape on black, by the factors of dSprites; 16 classes, as in VTAB-1k.
 
     Shape (3), scale (6, from 0.5 to 1), orientation (40 over a turn), x and y (32 each) are drawn at random;
@@ -119,7 +119,7 @@ def sprites(factor: str) -> Callable[[int], Pictures]:
     """
     sizes = {"shape": 3, "scale": 6, "orientation": 40, "x": 32, "y": 32}
 
-    def draw_split(seed: int, number: int) -> tuple[list[Image.Image], list[str]]:
+    def draw_split(seed: int) -> tuple[list[Image.Image], list[str]]:
         rng = np.random.default_rng(seed)
         images, labels = [], []
         for _ in range(number):
@@ -129,36 +129,11 @@ def sprites(factor: str) -> Callable[[int], Pictures]:
         return images, labels
 
     def draw(seed: int) -> Pictures:
-        train, train_labels = draw_split(seed, 1000)
-        test, test_labels = draw_split(1_000_000, 1000)
+        train, train_labels = draw_split(seed)
+        test, test_labels = draw_split(1_000_000)
         return Pictures(train=train, train_labels=train_labels, test=test, test_labels=test_labels)
 
     return draw
-
-
-def draw_sprite(*, shape: int, scale: int, orientation: int, x: int, y: int) -> Image.Image:
-    """A square, an ellipse or a heart, 64x64 pixels; arguments are places in the factors' ranges."""
-    t = np.linspace(0, 2 * np.pi, 120, endpoint=False)
-    outline_P2 = (
-        np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * 0.8,
-        np.stack([1.1 * np.cos(t), 0.7 * np.sin(t)], axis=1),
-        np.stack(
-            [
-                np.sin(t) ** 3,
-                -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)) / 16,
-            ],
-            axis=1,
-        ),
-    )[shape]
-    # Four times as large, then shrunk: smooth edges show a turn of nine degrees.
-    zoom, turn = 4, 2 * np.pi * orientation / 40
-    rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    radius = 9.0 * (0.5 + 0.1 * scale)
-    centre = np.array([_PIXELS / 4 + _PIXELS / 2 * place / 31 for place in (x, y)])
-    points = (outline_P2 @ rotation * radius + centre) * zoom
-    canvas = Image.new("L", (_PIXELS * zoom, _PIXELS * zoom))
-    ImageDraw.Draw(canvas).polygon([(float(px), float(py)) for px, py in points], fill=255)
-    return canvas.resize((_PIXELS, _PIXELS), Image.Resampling.BOX)
 
 
 def _parity(digit: int) -> str:

@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from tests.benchmarks.accuracy import interval, mean_ranks
+from tests.benchmarks.accuracy.table import interval, mean_ranks
 
 __all__ = ["draw_accuracies"]
 

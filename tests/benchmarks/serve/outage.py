@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,10 +12,10 @@ import httpx
 
 from orchestrator.registry.registry import Registry
 from orchestrator.serve.options import EngineOptions
-from tests.benchmarks.serve_load import Load, open_loop, zipf
-from tests.benchmarks.serve_plant import ServePlant, open_plant
-from tests.benchmarks.serve_rig import make_pictures
-from tests.benchmarks.serve_services import running_services
+from tests.benchmarks.serve.load import Load, open_loop, zipf
+from tests.benchmarks.serve.plant import ServePlant, open_plant
+from tests.benchmarks.serve.rig import make_pictures
+from tests.benchmarks.serve.services import Services, running_services
 
 __all__ = ["live_through_outage"]
 
@@ -31,17 +31,17 @@ def live_through_outage(
     duration_s: float,
     options: EngineOptions | None = None,
 ) -> tuple[float, Load, dict[str, Any]]:
-    """Freeze S3 and MLflow for so long, under an open loop on what is in memory.
+    """Freeze S3 and MLflow under an open loop on what is in memory.
 
     Args:
-        backbone: That serves.
-        num_tasks: That are served, two at least.
-        find_rate: Requests a second for a warm endpoint.
-        duration_s: Of the outage.
-        options: Of the engines.
+        backbone: Backbone of the endpoint.
+        num_tasks: Tasks that are served, at least two.
+        find_rate: Chooses the requests a second for a warm endpoint.
+        duration_s: Seconds of the outage.
+        options: Options of the engines.
 
     Returns:
-        The rate, the load, and what became of a version that was in nobody's memory.
+        The rate, the load, and facts about a version that was not in memory.
 
     Raises:
         TimeoutError: That version, or a promotion, is not served afterwards.
@@ -53,35 +53,37 @@ def live_through_outage(
         ThreadPoolExecutor(1) as pool,
     ):
         rate = find_rate(plant)
-        registry = Registry(plant.settings.tracking_uri)
-        task, promoted = plant.tasks[:2]
-        version = plant.add_version(registry, task, seed=900)
-        registry.set_challenger(task, version)
-        successor = plant.add_version(registry, promoted, seed=901)
-        _seconds_until(lambda: version in _state(plant, task)["others"])
-        with services.down():
-            serving = pool.submit(
-                open_loop,
-                plant.url,
-                zipf(plant.tasks, make_pictures()),
-                rate=rate,
-                duration_s=duration_s,
-                check=plant.is_whole,
-            )
-            refusals = _ask_meanwhile(plant, task, version, serving)
-            load = serving.result()
-        back_s = _seconds_until(lambda: _ask(plant, task, version).status_code == 200)
-        registry.set_champion(promoted, successor)
-        promoted_s = _seconds_until(lambda: _ask(plant, promoted).headers["Ship-Version"] == str(successor))
-        return (
-            rate,
-            load,
-            {
-                "asked meanwhile for what is not in memory": refusals,
-                "seconds until that is served, afterwards": round(back_s, 1),
-                "seconds until a promotion arrives, afterwards": round(promoted_s, 1),
-            },
-        )
+        load, facts = _freeze(plant, services, pool, rate, duration_s)
+    return rate, load, facts
+
+
+def _freeze(
+    plant: ServePlant, services: Services, pool: Executor, rate: float, duration_s: float
+) -> tuple[Load, dict[str, Any]]:
+    registry = Registry(plant.settings.tracking_uri)
+    task, promoted = plant.tasks[:2]
+    version = plant.add_version(registry, task, seed=900)
+    registry.set_challenger(task, version)
+    successor = plant.add_version(registry, promoted, seed=901)
+    _seconds_until(lambda: version in _state(plant, task)["others"])
+    with services.down():
+        serving = pool.submit(_ask_open, plant, rate, duration_s)
+        refusals = _ask_meanwhile(plant, task, version, serving)
+        load = serving.result()
+    back_s = _seconds_until(lambda: _ask(plant, task, version).status_code == 200)
+    registry.set_champion(promoted, successor)
+    promoted_s = _seconds_until(lambda: _ask(plant, promoted).headers["Ship-Version"] == str(successor))
+    facts = {
+        "asked meanwhile for what is not in memory": refusals,
+        "seconds until that is served, afterwards": round(back_s, 1),
+        "seconds until a promotion arrives, afterwards": round(promoted_s, 1),
+    }
+    return load, facts
+
+
+def _ask_open(plant: ServePlant, rate: float, duration_s: float) -> Load:
+    requests = zipf(plant.tasks, make_pictures())
+    return open_loop(plant.url, requests, rate=rate, duration_s=duration_s, check=plant.is_whole)
 
 
 def _ask_meanwhile(plant: ServePlant, task: str, version: int, serving: Future[Load]) -> dict[str, int]:

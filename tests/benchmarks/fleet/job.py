@@ -1,6 +1,6 @@
 """The main job in a process of its own, as ``ship tune`` runs it, with a clock beside its phases.
 
-``python -m tests.benchmarks.fleet_job FOLDER OPTIONS``: the fleet is in the folder, and so is the result.
+``python -m tests.benchmarks.fleet.job FOLDER OPTIONS``: the fleet is in the folder, and so is the result.
 """
 
 import json
@@ -32,8 +32,8 @@ from orchestrator.train import job as job_module
 from orchestrator.train.executor import run_tasks
 from orchestrator.train.job import Job, prepare_job
 from orchestrator.train.ledger.status import Snapshot
-from tests.benchmarks.fleet_simulation import make_simulated_runner
-from tests.benchmarks.fleet_tasks import MANIFEST, fleet_settings
+from tests.benchmarks.fleet.simulation import make_simulated_runner
+from tests.benchmarks.fleet.tasks import MANIFEST, fleet_settings
 
 __all__ = ["RESULT", "JobOptions"]
 

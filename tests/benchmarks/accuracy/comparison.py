@@ -11,25 +11,26 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from scipy import stats
 
 from ship.backbone import Backbone, load_backbone
-from tests.benchmarks.accuracy_methods import ALL, Effort, Fit, Precision, fit_all
-from tests.benchmarks.accuracy_tasks import SURFACES, Problem, make_problem
+from ship.data import TaskData
+from tests.benchmarks.accuracy.methods import ALL, Effort, Fit, Precision, fit_all
+from tests.benchmarks.accuracy.table import describe
+from tests.benchmarks.accuracy.tasks import Problem, make_problem
 from tests.benchmarks.harness import describe_machine, peak_bytes
 from tests.benchmarks.synthetic import find_backbone
 
-__all__ = ["Protocol", "interval", "mean_ranks", "measure", "render", "run"]
+__all__ = ["Protocol", "measure", "run"]
 
 Pair = tuple[str, str]
+Fitter = Callable[[Backbone, TaskData, str, Sequence[dict[str, Any]], Effort], list[Fit]]
 SEARCH_SHARE = 0.5
 
 
@@ -152,7 +153,11 @@ def _write(file: Path, text: str) -> None:
 
 
 def measure(
-    backbone: Backbone, problems: Sequence[Problem], method: str, protocol: Protocol
+    backbone: Backbone,
+    problems: Sequence[Problem],
+    method: str,
+    protocol: Protocol,
+    fit_all: Fitter = fit_all,
 ) -> dict[str, Any]:
     """One row: the settings that validation chose, and the test accuracy of each seed."""
     candidates = ALL[method]
@@ -181,58 +186,3 @@ def measure(
         "search_s": round(search_s, 2),
         "fit_s": round((time.monotonic() - clock_s) / len(problems), 2),
     }
-
-
-def interval(values: Sequence[float]) -> float:
-    """Half of the 95% interval of a mean, by Student's t; nan for a single value."""
-    if len(values) < 2:
-        return math.nan
-    spread = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return float(stats.t.ppf(0.975, len(values) - 1)) * spread
-
-
-def mean_ranks(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Each method's rank by mean accuracy, 1 for the best, averaged over the tasks that all methods did."""
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    means = {(row["task"], row["method"]): float(np.mean(row["accuracies"])) for row in rows}
-    tasks = [
-        task
-        for task in dict.fromkeys(row["task"] for row in rows)
-        if all((task, method) in means for method in methods)
-    ]
-    if not tasks:
-        return {}
-    # Accuracies that differ by less than rounding share a rank.
-    table = np.array([[-round(means[task, method], 9) for method in methods] for task in tasks])
-    ranks = stats.rankdata(table, axis=1).mean(axis=0)
-    return {method: float(rank) for method, rank in zip(methods, ranks, strict=True)}
-
-
-def describe(accuracies: Sequence[float]) -> str:
-    """Mean and half of its interval."""
-    return f"{float(np.mean(accuracies)):.3f} +- {interval(accuracies):.3f}"
-
-
-def render(rows: Sequence[dict[str, Any]]) -> str:
-    """A table: tasks down, methods across, means below."""
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    cells = {(row["task"], row["method"]): row["accuracies"] for row in rows}
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
-    lines = ["  ".join([f"{'task':22}", *(f"{method:>16}" for method in methods)])]
-    for task in tasks:
-        shown = [describe(cells[task, m]) if (task, m) in cells else "-" for m in methods]
-        lines.append("  ".join([f"{task:22}", *(f"{cell:>16}" for cell in shown)]))
-    for name, members in {
-        "mean": tasks,
-        "mean of surfaces": [task for task in tasks if task in SURFACES],
-    }.items():
-        if members:
-            known = [[np.mean(cells[task, m]) for task in members if (task, m) in cells] for m in methods]
-            means = [f"{np.mean(values):.3f}" if values else "-" for values in known]
-            lines.append("  ".join([f"{name:22}", *(f"{cell:>16}" for cell in means)]))
-    ranks = mean_ranks(rows)
-    shown = [f"{ranks[m]:.2f}" if m in ranks else "-" for m in methods]
-    lines.append("  ".join([f"{'mean rank':22}", *(f"{cell:>16}" for cell in shown)]))
-    trained = [np.median([row["num_trained"] for row in rows if row["method"] == m]) for m in methods]
-    lines.append("  ".join([f"{'trained, median':22}", *(f"{number:>16,.0f}" for number in trained)]))
-    return "\n".join(lines)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from orchestrator.registry.registry import Registry
 from ship.images import decode_image
 from ship.runtime.runtime import Runtime
-from tests.benchmarks.serve_plant import ServePlant, draw_jpeg, replica_pids, resident_bytes
+from tests.benchmarks.serve.plant import ServePlant, draw_jpeg, replica_pids, resident_bytes
 from tests.benchmarks.synthetic import default_k, make_prompt
 
 __all__ = [

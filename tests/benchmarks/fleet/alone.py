@@ -1,6 +1,6 @@
 """What the tasks of a fleet take where nobody orchestrates them: the library's calls in plain processes.
 
-``python -m tests.benchmarks.fleet_alone FOLDER SETTINGS`` prints clock's and processor's seconds of a task.
+``python -m tests.benchmarks.fleet.alone FOLDER SETTINGS`` prints clock's and processor's seconds of a task.
 """
 
 import json
@@ -20,11 +20,11 @@ from ship.artifact.making import make_artifact
 from ship.backbone import load_backbone
 from ship.data import load_task_data
 from ship.tuning.run import tune
-from tests.benchmarks.fleet_tasks import read_fleet
+from tests.benchmarks.fleet.tasks import read_fleet
 
 __all__ = ["measure_alone"]
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # The first of them warms up.
 NUM_TASKS = 16
 
@@ -39,7 +39,7 @@ def measure_alone(
         num_processes: Of one thread each, side by side: they share caches and memory, as workers do.
         settings: In place of the fleet's own.
     """
-    command = [sys.executable, "-m", "tests.benchmarks.fleet_alone", str(folder), json.dumps(settings or {})]
+    command = [sys.executable, "-m", "tests.benchmarks.fleet.alone", str(folder), json.dumps(settings or {})]
     children = [
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(num_processes)
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.events import Event
-from tests.benchmarks.fleet_watch import Sample
+from tests.benchmarks.fleet.watch import Sample
 
 __all__ = ["Account", "growth_kb", "make_account", "read_account", "read_events"]
 

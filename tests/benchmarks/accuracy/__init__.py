@@ -1,0 +1,1 @@
+"""Accuracy of SHIP beside other ways of tuning, on small tasks."""

@@ -1,0 +1,1 @@
+"""Cost and scaling of tuning many tasks with the orchestrator."""

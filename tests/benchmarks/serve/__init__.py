@@ -1,0 +1,1 @@
+"""Throughput, latency and resilience of the endpoint under load."""
