@@ -89,7 +89,7 @@ class Front:
             body = await read_body(request.headers, request.stream(), max_bytes)
         except ClientDisconnect as error:
             # Nobody will read it; it keeps a hung-up client from being logged as a failure of ours.
-            raise Problem(400, "hung-up", "The client hung up", "the body ended early") from error
+            raise Problem("hung-up", "the body ended early") from error
         note(request, bytes_in=len(body))
         return body
 
@@ -127,11 +127,9 @@ class Front:
         try:
             return await reply
         except EngineBusyError as error:
-            raise Problem(429, "busy", "Too many requests", str(error), self.limits.retry_after()) from error
+            raise self.unavailable("busy", str(error)) from error
         except EngineUnavailableError as error:
-            raise Problem(
-                503, "unavailable", "No engine answers", str(error), self.limits.retry_after()
-            ) from error
+            raise self.unavailable("unavailable", str(error)) from error
 
     def headers(self, found: Answer | Explanation | None = None) -> dict[str, str]:
         """Of a reply: what answered."""
@@ -158,22 +156,19 @@ class Front:
             case "unknown_task":
                 return unknown_task(refusal.detail)
             case "other_version":
-                return Problem(404, "version-not-served", "That version is not served", refusal.detail)
+                return Problem("version-not-served", refusal.detail)
             case "not_loaded":
-                return self.unavailable("task-not-loaded", "The task is not served now", refusal.detail)
+                return self.unavailable("task-not-loaded", refusal.detail)
             case "not_ready":
-                return self.unavailable("not-ready", "Not ready yet", refusal.detail)
+                return self.unavailable("not-ready", refusal.detail)
             case "busy":
-                retry_after = self.limits.retry_after(refusal.wait_s)
-                return Problem(429, "busy", "Too many requests", refusal.detail, retry_after)
-            case "late":
-                return Problem(504, "late", "Not in time", refusal.detail)
-            case "failed":
-                return Problem(500, "failed", "The task failed to answer", refusal.detail)
+                return self.unavailable("busy", refusal.detail, refusal.wait_s)
+            case "late" | "failed":
+                return Problem(refusal.reason, refusal.detail)
 
-    def unavailable(self, kind: str, title: str, detail: str) -> Problem:
-        """503, with when to ask again."""
-        return Problem(503, kind, title, detail, self.limits.retry_after())
+    def unavailable(self, kind: str, detail: str, wait_s: float = 0.0) -> Problem:
+        """A problem with a header Retry-After of at least ``wait_s``."""
+        return Problem(kind, detail, self.limits.retry_after(wait_s))
 
 
 def answer_body(answer: Answer) -> dict[str, Any]:
@@ -189,4 +184,4 @@ def answer_body(answer: Answer) -> dict[str, Any]:
 
 def unknown_task(detail: str) -> Problem:
     """404, with where to look."""
-    return Problem(404, "task-unknown", "Unknown task", f"{detail}; GET /v1/tasks lists all tasks")
+    return Problem("task-unknown", f"{detail}; GET /v1/tasks lists all tasks")

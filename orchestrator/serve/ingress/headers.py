@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 
-from orchestrator.names import is_task_name
+from orchestrator.errors import ManifestError
+from orchestrator.names import check_task_name
 from orchestrator.serve.ingress.problems import Problem
 
 __all__ = [
@@ -65,9 +66,7 @@ def read_wanted(headers: Headers) -> Wanted:
     if len(tasks) != 1:
         found = f"found {len(tasks)} different ones" if tasks else "there is none"
         raise Problem(
-            400,
             "task-missing",
-            "No task was named",
             f"expected one header {TASK_HEADER} that names the task, {found}; GET /v1/tasks lists all tasks",
         )
     version, key = _single(headers, VERSION_HEADER), _single(headers, KEY_HEADER)
@@ -89,9 +88,7 @@ def read_timeout(headers: Headers, longest_s: float) -> float:
         return longest_s
     if not _SECONDS.fullmatch(text) or float(text) <= 0:
         raise Problem(
-            400,
             "timeout-invalid",
-            "Not a time",
             f"header {TIMEOUT_HEADER}: expected seconds above 0 such as 0.5, found {text[:40]!r}",
         )
     return min(float(text), longest_s)
@@ -105,9 +102,7 @@ def check_version(text: str, place: str) -> int:
     """
     if not _VERSION.fullmatch(text):
         raise Problem(
-            400,
             "version-invalid",
-            "Not a version",
             f"{place}: expected a whole number such as 3, found {text[:40]!r}",
         )
     return int(text)
@@ -121,9 +116,7 @@ def check_key(key: str, place: str) -> str:
     """
     if not _KEY.fullmatch(key):
         raise Problem(
-            400,
             "key-invalid",
-            "Not a key",
             f"{place}: expected 1 to 128 printable characters of ASCII, found {len(key)} characters "
             f"{key[:40]!r}",
         )
@@ -136,15 +129,10 @@ def check_task(task: str) -> str:
     Raises:
         Problem: 400, it is no task name.
     """
-    if not is_task_name(task):
-        raise Problem(
-            400,
-            "task-invalid",
-            "Not a task name",
-            f"{task[:80]!r}: expected 1 to 63 characters of a-z, 0-9, '.', '_' and '-', starting with a "
-            "letter or digit; GET /v1/tasks lists all tasks",
-        )
-    return task
+    try:
+        return check_task_name(task)
+    except ManifestError as error:
+        raise Problem("task-invalid", f"{error}; GET /v1/tasks lists all tasks") from error
 
 
 def media_type(headers: Headers) -> str:
@@ -165,7 +153,7 @@ def read_accepted(headers: Headers, offered: Sequence[str]) -> str:
     for form in (*wanted, *accepted):
         if form in accepted:
             return form
-    raise Problem(406, "not-acceptable", "Not to be had that way", f"expected Accept: {' or '.join(offered)}")
+    raise Problem("not-acceptable", f"expected Accept: {' or '.join(offered)}")
 
 
 def _single(headers: Headers, name: str) -> str | None:
@@ -173,7 +161,7 @@ def _single(headers: Headers, name: str) -> str | None:
     values = set(headers.getlist(name))
     if len(values) > 1:
         raise Problem(
-            400, "header-ambiguous", "A header contradicts itself", f"found {len(values)} different {name}"
+            "header-ambiguous", f"header {name}: expected one value, found {len(values)} different ones"
         )
     return values.pop() if values else None
 

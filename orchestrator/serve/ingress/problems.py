@@ -13,6 +13,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from orchestrator.serve.ingress.problem_kinds import KINDS
+
 __all__ = [
     "MEDIA_TYPE",
     "CatchUnexpected",
@@ -31,20 +33,15 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
     """A request that is refused.
 
     Args:
-        status: HTTP status.
-        kind: Short name for programs, the end of the document's ``type``.
-        title: The same for people; alike for all problems of a kind.
+        kind: Key of ``KINDS``, which has status and title; the end of the document's ``type``.
         detail: What was found, what was expected, what to do.
         headers: Further headers of the response.
     """
 
-    def __init__(
-        self, status: int, kind: str, title: str, detail: str, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, kind: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
-        self.status = status
         self.kind = kind
-        self.title = title
+        self.status = KINDS[kind].status
         self.detail = detail
         self.headers = dict(headers or {})
 
@@ -52,7 +49,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
         """As RFC 9457 has it."""
         return {
             "type": _TYPE_PREFIX + self.kind,
-            "title": self.title,
+            "title": KINDS[self.kind].title,
             "status": self.status,
             "detail": self.detail,
         }

@@ -56,9 +56,7 @@ class RequestClock:
         """That time was up."""
         spent = ", ".join(f"{stage} {seconds:.3f} s" for stage, seconds in self.stages_s.items())
         return Problem(
-            504,
             "late",
-            "Not in time",
             f"no answer within {self._timeout_s:g} s (done by then: {spent or 'nothing'}); allow more time "
             "in header Ship-Timeout, or try again",
         )

@@ -79,9 +79,7 @@ def read_batch(headers: Headers, body: bytes, limits: Limits) -> BatchRequest:
     kind = media_type(headers)
     if kind != FORM_TYPE:
         raise Problem(
-            415,
             "content-type-unsupported",
-            "Unsupported content type",
             f"Content-Type {kind[:80]!r}: expected {_EXPECTED}",
         )
     parts = read_form(
@@ -119,7 +117,7 @@ def _images(parts: Sequence[Part], limits: Limits) -> dict[str, bytes]:
 
 def _too_many_images(limits: Limits) -> Problem:
     found = f"expected at most {limits.max_batch_images} images; send more requests"
-    return Problem(413, "batch-too-large", "Too much at a time", found)
+    return Problem("batch-too-large", found)
 
 
 def _one_item_an_image(headers: Headers, images: Mapping[str, bytes]) -> tuple[BatchItem, ...]:
@@ -143,9 +141,7 @@ def _read_items(content: bytes, limits: Limits) -> tuple[BatchItem, ...]:
         raise json_problem(f"{REQUEST_PART}.items: expected an array of at least one item")
     if len(rows) > most:
         raise Problem(
-            413,
             "batch-too-large",
-            "Too much at a time",
             f"{len(rows)} items: expected at most {most}; send more requests",
         )
     return tuple(_read_item(row, f"{REQUEST_PART}.items[{number}]") for number, row in enumerate(rows))

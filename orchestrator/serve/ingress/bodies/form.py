@@ -76,9 +76,7 @@ def read_form(
 
 def form_problem(expected: str, found: str) -> Problem:
     """That a form is not what was expected."""
-    return Problem(
-        400, "form-invalid", "Not the form that was expected", f"expected {expected}; {found[:300]}"
-    )
+    return Problem("form-invalid", f"expected {expected}; {found[:300]}")
 
 
 class _Collector:

@@ -24,7 +24,7 @@ async def read_body(headers: Headers, chunks: AsyncIterator[bytes], max_bytes: i
     """
     declared = headers.get("content-length")
     if declared is not None and not (declared.isascii() and declared.isdigit()):
-        raise Problem(400, "length-invalid", "Not a length", "Content-Length: expected a number of bytes")
+        raise Problem("length-invalid", "header Content-Length: expected a number of bytes")
     if declared is not None and int(declared[:20]) > max_bytes:
         raise _too_large(max_bytes)
     body = bytearray()
@@ -33,7 +33,7 @@ async def read_body(headers: Headers, chunks: AsyncIterator[bytes], max_bytes: i
         if len(body) > max_bytes:
             raise _too_large(max_bytes)
     if not body:
-        raise Problem(400, "body-empty", "Nothing was sent", "the body is empty; expected an image or JSON")
+        raise Problem("body-empty", "the body is empty; expected an image or JSON")
     return bytes(body)
 
 
@@ -50,29 +50,20 @@ def extract_image(headers: Headers, body: bytes) -> bytes:
     if kind.startswith("image/") or kind in RAW_TYPES:
         return body
     raise Problem(
-        415,
         "content-type-unsupported",
-        "Unsupported content type",
         f"Content-Type {kind[:80]!r}: expected image/*, application/octet-stream or {_FORM_EXPECTED}",
     )
 
 
 def image_problem(error: ImageError) -> Problem:
     """How a refused image is answered: 415 for a format not taken, 422 if broken, 413 for too many pixels."""
-    status, title = {
-        "unsupported": (415, "Not an image of a supported format"),
-        "corrupt": (422, "The image is broken"),
-        "too_large": (413, "The image has too many pixels"),
-    }[error.kind]
-    return Problem(status, f"image-{error.kind.replace('_', '-')}", title, str(error))
+    return Problem(f"image-{error.kind.replace('_', '-')}", str(error))
 
 
 def image_too_large(max_bytes: int) -> Problem:
     """One image of several is larger than one may be."""
     return Problem(
-        413,
         "image-file-too-large",
-        "The image file is too large",
         f"expected at most {max_bytes} bytes an image; send a smaller or more compressed one",
     )
 
@@ -88,8 +79,6 @@ def _extract_from_form(content_type: str, body: bytes) -> bytes:
 
 def _too_large(max_bytes: int) -> Problem:
     return Problem(
-        413,
         "body-too-large",
-        "The request is too large",
         f"expected at most {max_bytes} bytes; send smaller or more compressed images, or fewer at a time",
     )

@@ -67,7 +67,7 @@ def check_keys(value: Any, place: str, *, needed: Sequence[str], known: Sequence
 
 def json_problem(detail: str) -> Problem:
     """That a document is not what was expected."""
-    return Problem(400, "json-invalid", "Not the JSON that was expected", detail)
+    return Problem("json-invalid", detail)
 
 
 def _check_bounds(content: bytes, max_depth: int, max_values: int, max_large: int) -> None:

@@ -162,4 +162,4 @@ def _read_file(text: Any, place: str) -> bytes:
 def _check_number(num_images: int, max_images: int) -> None:
     if num_images > max_images:
         found = f"{num_images} images: expected at most {max_images}"
-        raise Problem(413, "batch-too-large", "Too much at a time", found)
+        raise Problem("batch-too-large", found)

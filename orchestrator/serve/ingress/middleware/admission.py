@@ -119,7 +119,7 @@ class AdmissionGate:
         if busy is not None:
             retry_after = self._limits.retry_after(busy.wait_s)
             detail = f"{busy.detail}; try again after {retry_after['Retry-After']} s"
-            problem = Problem(429, "busy", "Too many requests", detail, retry_after)
+            problem = Problem("busy", detail, retry_after)
             reply = respond(scope["path"], problem)
             await reply(scope, receive, send)
             return

@@ -177,9 +177,7 @@ def _read_bearer(value: bytes) -> tuple[str, str] | None:
 
 def _missing() -> Problem:
     return Problem(
-        401,
         "token-missing",
-        "A token is needed",
         "expected a header `Authorization: Bearer ship_...`; whoever runs this endpoint makes a token with "
         "`ship token create`",
         {"WWW-Authenticate": "Bearer"},
@@ -188,9 +186,7 @@ def _missing() -> Problem:
 
 def _invalid(found: str) -> Problem:
     return Problem(
-        401,
         "token-invalid",
-        "The token is not valid",
         f"{found}; whoever runs this endpoint makes one with `ship token create` or `ship token rotate`",
         {"WWW-Authenticate": 'Bearer error="invalid_token"'},
     )
@@ -198,9 +194,7 @@ def _invalid(found: str) -> Problem:
 
 def _not_allowed(detail: str) -> Problem:
     return Problem(
-        403,
         "not-allowed",
-        "The token does not allow this",
         f"{detail}; use another token",
         {"WWW-Authenticate": 'Bearer error="insufficient_scope"'},
     )
@@ -208,9 +202,7 @@ def _not_allowed(detail: str) -> Problem:
 
 def _not_ready() -> Problem:
     return Problem(
-        503,
         "not-ready",
-        "Not ready yet",
         "the tokens have not been read yet",
         {"Retry-After": str(_RETRY_AFTER_S)},
     )

@@ -45,7 +45,7 @@ class DrainGate:
             await self._app(scope, receive, send)
         elif self._drain.is_closing:
             headers = {"Retry-After": str(_RETRY_AFTER_S), "Connection": "close"}
-            problem = Problem(503, "closing", "Shutting down", "this endpoint is shutting down", headers)
+            problem = Problem("closing", "this endpoint is shutting down", headers)
             refusal = respond(scope["path"], problem)
             await refusal(scope, receive, send)
         else:

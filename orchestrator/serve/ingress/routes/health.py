@@ -36,7 +36,7 @@ class HealthRoutes:
         """Whether requests can be answered: a catalog was read once."""
         readiness = await self._front.ask(self._front.engine.readiness())
         if not readiness.ready:
-            raise self._front.unavailable("not-ready", "Not ready yet", readiness.detail)
+            raise self._front.unavailable("not-ready", readiness.detail)
         return JSONResponse({"status": "ready", **asdict(readiness)})
 
     async def show_metrics(self, request: Request) -> Response:

@@ -58,7 +58,7 @@ class OpenInferenceRoutes:
         """Whether requests can be answered: a catalog was loaded once."""
         readiness = await self._front.ask(self._front.engine.readiness())
         if not readiness.ready:
-            raise self._front.unavailable("not-ready", "Not ready yet", readiness.detail)
+            raise self._front.unavailable("not-ready", readiness.detail)
         return JSONResponse({"ready": True})
 
     async def model(self, request: Request, task: str) -> Response:
@@ -90,9 +90,7 @@ class OpenInferenceRoutes:
         """Whether a task is answered for."""
         state = await self._state(request, task)
         if _version_of(request) is None and not _answering(replace(state, others=())):
-            raise self._front.unavailable(
-                "task-not-loaded", "The task is not served now", state.problem or "it is being loaded"
-            )
+            raise self._front.unavailable("task-not-loaded", state.problem or "it is being loaded")
         return JSONResponse({"name": task, "ready": True}, headers=self._front.headers())
 
     async def infer(self, request: Request, task: str) -> Response:
@@ -141,7 +139,7 @@ class OpenInferenceRoutes:
         if number is not None and number not in answering:
             others = ", ".join(map(str, answering)) or "none"
             detail = f"version {number} of task {task!r} is not served; of its versions, these are: {others}"
-            raise Problem(404, "version-not-served", "That version is not served", detail)
+            raise Problem("version-not-served", detail)
         return state
 
     async def _decode(self, files: Sequence[bytes]) -> list[Image]:
@@ -158,7 +156,7 @@ class OpenInferenceRoutes:
             answers.append(reply)
         if len({answer.digest for answer in answers}) > 1:
             detail = "the task's version changed while its images were being answered; ask again"
-            raise self._front.unavailable("version-changed", "The version changed", detail)
+            raise self._front.unavailable("version-changed", detail)
         return answers
 
 
@@ -180,24 +178,18 @@ def _check_version_header(request: Request) -> None:
     if any(text != _version_of(request) for text in request.headers.getlist(VERSION_HEADER)):
         path = "/v2/models/TASK/versions/VERSION/infer"
         raise Problem(
-            400,
             "version-in-path",
-            "The path names the version",
             f"header {VERSION_HEADER}: expected none; ask {path} for the version that must answer",
         )
 
 
 def _check_content_type(request: Request) -> None:
     if request.headers.get(_BINARY_HEADER) is not None:
-        raise Problem(
-            400, "binary-tensors", "No binary tensors", f"header {_BINARY_HEADER}: send tensors as JSON"
-        )
+        raise Problem("binary-tensors", f"header {_BINARY_HEADER}: send tensors as JSON")
     kind = media_type(request.headers)
     if kind != "application/json" and kind not in RAW_TYPES:
         raise Problem(
-            415,
             "content-type-unsupported",
-            "Unsupported content type",
             f"Content-Type {kind[:80]!r}: expected application/json",
         )
 

@@ -36,10 +36,10 @@ def test_ship_predict(
     first, second = answers(capsys)
     assert (first["image"], first["label"], first["version"]) == (good, "bad", 2)
     assert second["image"] == bad
-    assert "The image is broken" in second["error"]
+    assert "Corrupt image" in second["error"]
 
     assert run_ship(monkeypatch, "predict", "bolts", bad) == 1
-    assert "The image is broken" in capsys.readouterr().out
+    assert "Corrupt image" in capsys.readouterr().out
 
 
 def test_ship_predict_with_a_token(

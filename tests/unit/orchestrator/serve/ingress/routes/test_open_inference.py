@@ -94,7 +94,7 @@ def test_versions_that_answer(call: Caller) -> None:
 @pytest.mark.parametrize("path", ["/v2/models/{}", "/v2/models/{}/ready"])
 def test_models_that_are_none(call: Caller, path: str) -> None:
     assert "not in the catalog" in assert_error(call("GET", path.format("nuts")), 404)
-    assert "Not a task name" in assert_error(call("GET", path.format("Bolts")), 400)
+    assert "Invalid task name" in assert_error(call("GET", path.format("Bolts")), 400)
     assert "these are: 2, 4, 5" in assert_error(call("GET", path.format("bolts/versions/3")), 404)
     assert "whole number" in assert_error(call("GET", path.format("bolts/versions/latest")), 400)
     assert_error(call("GET", path.format("bolts") + "/more"), 404)
@@ -150,7 +150,7 @@ def test_a_version_is_named_by_the_path_alone(call: Caller) -> None:
     of_version = "/v2/models/bolts/versions/2/infer"
     for path, version in ((INFER, "2"), (of_version, "3"), (of_version, "")):
         reply = call("POST", path, json=encoded(PNG), headers={"Ship-Version": version})
-        assert "The path names the version" in assert_error(reply, 400)
+        assert "Version belongs in the path" in assert_error(reply, 400)
     assert not call.engine.asked
     outputs(call("POST", of_version, json=encoded(PNG), headers={"Ship-Version": "2"}))
     assert [ask.version for ask in call.engine.asks] == [2]
@@ -244,7 +244,7 @@ def test_refusals_keep_their_status(call: Caller) -> None:
     assert "secret" not in assert_error(call("POST", INFER, json=encoded(PNG)), 500)
     call.engine.error, call.engine.takes_s = None, 60.0
     reply = call("POST", INFER, json=encoded(PNG), headers={"Ship-Timeout": "0.3"})
-    assert "Not in time" in assert_error(reply, 504)
+    assert "Timeout" in assert_error(reply, 504)
 
 
 def test_what_is_not_offered_is_said(call: Caller) -> None:
