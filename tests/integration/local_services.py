@@ -15,6 +15,7 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parents[2] / "deploy" / "local"
 # What every message about a missing package ends with.
 INSTALL_HINT = "deploy/local/install"
+PATIENCE_S = 300.0
 
 
 class LocalService:
@@ -77,8 +78,8 @@ class LocalService:
     def end(self) -> list[psutil.Process]:
         """End the script; returns processes that it started and that outlive it by a while."""
         self.tell_to_end()
-        self.process.communicate(timeout=90)
-        _, alive = psutil.wait_procs(self._started, timeout=15)
+        self.process.communicate(timeout=PATIENCE_S)
+        _, alive = psutil.wait_procs(self._started, timeout=PATIENCE_S)
         for process in alive:
             process.kill()
         if self._is_temporary:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.console import run_ship
-from tests.integration.plant import Plant, descendants, make_plant, wait_until_gone
+from tests.integration.plant import PATIENCE_S, Plant, descendants, make_plant, wait_until_gone
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +109,12 @@ def endpoint(plant: Plant, *flags: str, token: str = "") -> Iterator[httpx.Clien
             assert is_haproxy == ("--haproxy" in flags)
             headers = {"Authorization": f"Bearer {token}"} if token else {}
             url = f"http://127.0.0.1:{port}"
-            with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
+            with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE_S) as client:
                 yield client
         finally:
             # Not SIGINT: whoever is started in the background of a script has inherited that it is ignored.
             process.terminate()
-            process.communicate(timeout=60)
+            process.communicate(timeout=PATIENCE_S)
     assert wait_until_gone(family) == []
 
 
@@ -156,13 +156,13 @@ def test_what_was_tuned_is_served_and_a_promotion_is_picked_up(
         done = plant.ship("tune", str(plant.write_manifest(["line-a"], epochs=5, seed=1)))
         assert done.returncode == 0, done.stdout + done.stderr
         assert plant.ship("promote", "line-a", "2").returncode == 0
-        deadline_s = time.monotonic() + 30
+        deadline_s = time.monotonic() + PATIENCE_S
         while (version := ask("line-a", pictures["line-a"][0]).headers["Ship-Version"]) != "2":
             assert time.monotonic() < deadline_s, f"still version {version}"
             time.sleep(0.2)
         assert plant.ship("rollback", "line-a").returncode == 0
         while ask("line-a", pictures["line-a"][0]).headers["Ship-Version"] != "1":
-            assert time.monotonic() < deadline_s + 30
+            assert time.monotonic() < deadline_s + PATIENCE_S
             time.sleep(0.2)
 
 

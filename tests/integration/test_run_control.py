@@ -5,16 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.plant import Plant, descendants, make_plant, wait_until_gone
+from tests.integration.plant import PATIENCE_S, Plant, descendants, make_plant, wait_until_gone
 
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
     return make_plant(tmp_path_factory.mktemp("control"))
-
-
-# The status that others see is renewed every second or two, behind what the run prints.
-PATIENCE_S = 30.0
 
 
 def states(plant: Plant) -> dict[str, str]:
@@ -24,6 +20,7 @@ def states(plant: Plant) -> dict[str, str]:
 
 
 def wait_for_lease(plant: Plant) -> None:
+    """The status that others see is renewed every second or two, behind what the run prints."""
     deadline_s = time.monotonic() + PATIENCE_S
     while "leased" not in (found := states(plant)).values():
         assert time.monotonic() < deadline_s, found
@@ -50,7 +47,7 @@ def test_a_run_is_watched_steered_and_ended_from_another_terminal(plant: Plant) 
         assert (unknown.returncode, "no such task in the run: line-z" in unknown.stderr) == (1, True)
 
         assert plant.ship_json("cancel") == {"stopped": True, "cancelled": []}
-        printed, _ = process.communicate(timeout=60)
+        printed, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, printed
     assert "Interrupted; the same command goes on from here." in printed
     assert wait_until_gone(family) == []
