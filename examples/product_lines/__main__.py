@@ -1,7 +1,7 @@
-"""``make demo``: the whole main job, by the same commands that a user types.
+"""``make demo``: the whole main job, with the commands that a user types.
 
 Draws the pictures, tunes all tasks with two workers, serves every task from one backbone, asks over HTTP in
-mixed order, and prints what came of it. Everything is kept in one folder, ``demo-run/``.
+mixed order, and prints a report. Everything is kept in one folder, ``demo-run/``.
 """
 
 import argparse
@@ -27,7 +27,7 @@ TOKEN_NAME = "demo"
 def main() -> None:
     """Run the demo; the exit status is 0 only if every task was tuned and every champion answered."""
     args = parse_arguments()
-    # Where there is no terminal rich would cut the table to 80 columns.
+    # Without a terminal rich would cut the table to 80 columns.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     started_s = time.monotonic()
     folder = args.folder.resolve()
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def make_token(environment: dict[str, str]) -> str:
-    """A token for all tasks; a new one each time that the demo runs."""
+    """A token for all tasks, new in each run of the demo."""
     listed = json.loads(subprocess.check_output([SHIP, "token", "ls", "--json"], env=environment))
     is_there = any(row["name"] == TOKEN_NAME for row in listed)
     command = ["rotate", TOKEN_NAME] if is_there else ["create", TOKEN_NAME, "--predict", "*"]

@@ -1,4 +1,4 @@
-"""``ship serve`` as a process of its own, and questions to it over HTTP."""
+"""``ship serve`` as a subprocess, and requests to it through the client."""
 
 import random
 import socket
@@ -18,7 +18,7 @@ STOP_S = 60
 
 
 class Endpoint:
-    """The endpoint, up for as long as the block lasts."""
+    """A running endpoint for the block."""
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
         port = free_port()

@@ -1,4 +1,4 @@
-"""The demo's last page: what was found, how good it is, how small, and what was answered."""
+"""Final report of the demo: accuracies, sizes and answers."""
 
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ COLUMNS = ("task", "images", "levels", "linear probe", "SHIP", "prompt KB", "ver
 def print_results(
     console: Console, listed: list[dict[str, Any]], answers: dict[str, list[tuple[str, str]]]
 ) -> None:
-    """A row a task, then sizes and means."""
+    """Print a row for each task, then sizes and means."""
     table = Table(show_edge=False, header_style="bold")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in ("task", "version", "answers") else "right")
     measured = []
     for row in listed:
-        # Where the gate refused the first version there is no champion: shown, counted, not served.
+        # A task whose first version the gate refused has no champion: it is shown, but not served.
         version = row["champion"] or row["challenger"]
         metrics = version["metrics"]
         measured.append(
@@ -54,7 +54,7 @@ def print_results(
 
 
 def print_invitation(console: Console, url: str, folder: Path, task: str, token_name: str) -> None:
-    """How to go on from here."""
+    """Print commands to try at the running endpoint."""
     picture = next((folder / "data" / task / "test").glob("*/*.png"))
     console.rule("The endpoint stays up until Ctrl-C")
     console.print(

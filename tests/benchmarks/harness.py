@@ -1,6 +1,6 @@
-"""Compares in one process, interleaved, by medians of paired ratios, because machines are noisy.
+"""Interleaved comparisons in one process, by medians of paired ratios, because machines are noisy.
 
-Knows nothing of what is measured.
+Knows nothing of SHIP.
 """
 
 import contextlib
@@ -34,15 +34,15 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """How many times as fast one row is as another: median of paired ratios, and their quartiles.
+    """Speed of one row relative to another: median of paired ratios, and their quartiles.
 
     Attributes:
         of: The row.
-        against: The other one.
+        against: The other row.
         speed: Median.
         low: Lower quartile.
         high: Upper quartile.
-        goal: What was set out for, if anything.
+        goal: Ratio to reach, if one was set.
     """
 
     of: str
@@ -58,11 +58,11 @@ class Case:
     """Rows that were measured side by side.
 
     Attributes:
-        settings: What they had in common.
-        rounds: Times that each was run, after one to warm up.
-        seconds: Median of a call of each row. Of use only beside the others.
-        ratios: The findings.
-        facts: Other numbers, such as bytes.
+        settings: Settings that all rows share.
+        rounds: Rounds after a warm-up.
+        seconds: Median of a call of each row; comparable only within the case.
+        ratios: Ratios of rows.
+        facts: Other figures, such as bytes.
     """
 
     settings: dict[str, Any]
@@ -74,13 +74,14 @@ class Case:
 
 @dataclass(kw_only=True)
 class Report:
-    """What one benchmark found.
+    """Results of one benchmark.
 
     Attributes:
-        benchmark: Its name.
-        legend: What each row is.
-        cases: In the order of measuring.
-        skipped: What was not measured, and why.
+        benchmark: Name of the benchmark.
+        legend: Meaning of each row.
+        machine: Hardware and versions.
+        cases: Cases in the order of measuring.
+        skipped: Rows that were not measured, with the reason.
     """
 
     benchmark: str
@@ -90,7 +91,7 @@ class Report:
     skipped: list[str] = field(default_factory=list)
 
     def add(self, case: Case) -> None:
-        """Keep a case, and print it at once to standard error: a long run shows what it has."""
+        """Keep a case, and print it at once to standard error: a long run shows its results so far."""
         self.cases.append(case)
         print(render(case), file=sys.stderr, flush=True)
 
@@ -128,13 +129,13 @@ def compare(
     """Run all rows once a round, each round beginning with another one.
 
     Args:
-        rows: Name to what is timed.
-        pairs: Row, other row, goal for how many times as fast it is.
-        settings: For the report.
-        rounds: After one to warm up.
-        device: Waited for at the end of each call.
-        facts: For the report.
-        work: Units that one call of a row does, where rows differ; 1 unless given. Speeds are per unit.
+        rows: Timed calls by name.
+        pairs: Row, other row, and the goal for their ratio.
+        settings: Settings for the report.
+        rounds: Rounds after a warm-up.
+        device: Device that is synchronized after each call.
+        facts: Facts for the report.
+        work: Units of work of one call by row, 1 unless given. Ratios are per unit.
         clock: Seconds from an arbitrary start.
     """
     names = list(rows)
@@ -182,7 +183,7 @@ def render(case: Case) -> str:
 
 
 def describe_machine(device: str = "cpu") -> dict[str, Any]:
-    """What the numbers depend on."""
+    """Hardware and versions that the figures depend on."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return {
         "cpu": capabilities.get("cpu_name", platform.processor()),
@@ -196,10 +197,10 @@ def describe_machine(device: str = "cpu") -> dict[str, Any]:
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
-    """Memory that a call takes beyond what is held before it; None where the system does not tell.
+    """Peak memory of a call beyond the memory held before it; None where the system does not report it.
 
-    On a CPU it is the process's high-water mark. The C library's allocator is first made to give back what
-    earlier calls have freed, or this one would live on that for nothing.
+    On a CPU it is the process's high-water mark. The C library's allocator first returns freed memory to the
+    system: a call that reused it would seem to take nothing.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -16,9 +16,9 @@ class LoraTasks(nn.Module):
     """Adapters of rank 8 on every block's queries, keys and values, and a head for each task.
 
     Args:
-        backbone: Copied, for PEFT writes into the model.
-        num_tasks: Adapters, and heads.
-        num_classes: Of every head.
+        backbone: Backbone; copied, for PEFT modifies the model.
+        num_tasks: Number of adapters and heads.
+        num_classes: Number of classes of every head.
 
     Raises:
         ImportError: PEFT is not installed.
@@ -39,18 +39,18 @@ class LoraTasks(nn.Module):
         self.heads_TCD = nn.Parameter(torch.randn(num_tasks, num_classes, width, device=device) * 0.02)
 
     def infer(self, images_BCHW: Tensor, tasks: list[int]) -> Tensor:
-        """Each row by its own adapter and head: ``B,C``."""
+        """Scores ``B,C``, each row by the adapter and head of its task."""
         images_BCHW = self.backbone.normalise(images_BCHW).to(self.backbone.dtype)
         features_BD = self.model(images_BCHW, adapter_names=[self.names[task] for task in tasks])
         heads_BCD = self.heads_TCD[torch.tensor(tasks, device=features_BD.device)]
         return (heads_BCD @ features_BD.float().unsqueeze(-1)).squeeze(-1).cpu()
 
     def train_first(self) -> list[nn.Parameter]:
-        """Make the first task's adapter the one that is trained; what an optimizer takes."""
+        """Activate the first task's adapter for training; returns the parameters to train."""
         self.model.set_adapter(self.names[0])
         return [*(weight for weight in self.model.parameters() if weight.requires_grad), self.heads_TCD]
 
     def loss(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
-        """Cross-entropy of the first task."""
+        """Cross-entropy of the first task's adapter."""
         features_BD = self.model(self.backbone.normalise(images_BCHW).to(self.backbone.dtype))
         return nn.functional.cross_entropy(features_BD.float() @ self.heads_TCD[0].T, labels_B)

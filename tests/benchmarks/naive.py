@@ -1,7 +1,7 @@
-"""SHIP as one would write it from the paper: prompt tokens go through every block, for every sample.
+"""SHIP written plainly from the paper: prompt tokens pass through every block, for every sample.
 
-The yardstick, kept free of every shortcut (docs/method.md, section 3). Shapes: B samples, N image tokens,
-P prompt tokens, D width, H heads, E head width.
+The baseline of the speed benchmarks, without any shortcut (docs/method.md, section 3). Shapes: B samples, N
+image tokens, P prompt tokens, D width, H heads, E head width.
 """
 
 import torch
@@ -52,7 +52,7 @@ def naive_loss(backbone: Backbone, prompt: Prompt, images_BCHW: Tensor, labels_B
 
 
 def _enter(prompt: Prompt, layer: int, z: Tensor, p: Tensor | None, logits: Tensor | None) -> Tensor:
-    """The prompt tokens of every sample as they enter a layer: independent, attribute, shared."""
+    """Prompt tokens of every sample at the entry of a layer: independent, attribute, shared."""
     batch, num_shared = len(z), prompt.shared.shape[0]
     shared = prompt.shared.expand(batch, -1, -1)
     level = prompt.level_starting_at(layer)

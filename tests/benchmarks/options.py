@@ -1,18 +1,22 @@
 """Options that several benchmarks share."""
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 __all__ = [
+    "Command",
     "backbone_option",
     "backbones_option",
     "device_option",
     "json_option",
     "quick_option",
     "rounds_option",
-    "threads_option",
+    "speed_options",
 ]
+
+Command = Callable[..., None]
 
 
 def _set_threads(_: click.Context, __: click.Parameter, number: int | None) -> None:
@@ -45,10 +49,15 @@ rounds_option = click.option("--rounds", type=click.IntRange(1), help="Times tha
 device_option = click.option(
     "--device", default="cpu", show_default=True, callback=_as_device, help="Device, such as cuda."
 )
-threads_option = click.option(
+_threads_option = click.option(
     "--threads",
     type=click.IntRange(1),
     expose_value=False,
     callback=_set_threads,
     help="Threads of torch [all cores].",
 )
+
+
+def speed_options(command: Command) -> Command:
+    """Options of a benchmark of speed in this process."""
+    return rounds_option(device_option(_threads_option(quick_option(json_option(command)))))

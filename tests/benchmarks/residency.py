@@ -1,4 +1,4 @@
-"""Thousands of tasks in one runtime: bytes, time to bake, insert and swap, throughput beside them."""
+"""Thousands of tasks in one runtime: bytes, time to bake, insert and swap, throughput."""
 
 import random
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""Answering: the bare backbone, SHIP as one would write it, ours, LoRA, and swapping state dicts.
+"""Speed of inference: the bare backbone, SHIP written plainly, ours, LoRA, and swapped state dicts.
 
-Every row gets the same uint8 images and ends with scores on the CPU.
+Every row takes the same uint8 images and returns scores on the CPU.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ LEGEND = {
     "f swapped": "SHIP as in b, one row at a time, the task's state dict loaded before each",
 }
 NUM_CLASSES = 10
-# Goals hold for what they were set for: backbone, batch size.
+# By backbone and row: goal, and the only batch size for which it was set.
 _GOALS = {
     (VIT_B, "a bare"): (1.0, None),
     (VIT_B, "b naive"): (1.35, None),
@@ -79,7 +79,7 @@ def run(
 def make_rows(
     backbone: Backbone, dtype: torch.dtype, batch: int, num_independent: int, report: Report
 ) -> dict[str, Callable[[], list[Tensor] | Tensor]]:
-    """What is timed; LoRA only where PEFT is installed."""
+    """Timed calls by row; LoRA only where PEFT is installed."""
     cast = backbone.cast(dtype)
     images = make_images(backbone, batch)
     prompts = [make_prompt(backbone, seed, num_independent) for seed in range(batch)]

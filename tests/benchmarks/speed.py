@@ -7,11 +7,10 @@ import click
 from tests.benchmarks.options import (
     backbone_option,
     backbones_option,
-    device_option,
     json_option,
     quick_option,
     rounds_option,
-    threads_option,
+    speed_options,
 )
 
 if TYPE_CHECKING:
@@ -30,11 +29,7 @@ __all__ = ["COMMANDS"]
     help="Rows of a batch; repeat for more [1 8 32 64].",
 )
 @click.option("--compile", "with_compiled", is_flag=True, help="Measure compiled rows as well [on CUDA].")
-@rounds_option
-@device_option
-@threads_option
-@quick_option
-@json_option
+@speed_options
 def runtime(
     backbones: tuple[str, ...],
     batches: tuple[int, ...],
@@ -67,11 +62,7 @@ def runtime(
 
 @click.command()
 @backbone_option
-@rounds_option
-@device_option
-@threads_option
-@quick_option
-@json_option
+@speed_options
 def residency(
     backbone: str | None, rounds: int | None, device: "torch.device", quick: bool, target: str | None
 ) -> None:
@@ -98,11 +89,7 @@ def residency(
 @backbones_option
 @click.option("--batch-size", type=click.IntRange(1), help="Images of a step of one task [64].")
 @click.option("--long", "is_long", is_flag=True, help="Tune a whole task of 1,000 images instead of steps.")
-@rounds_option
-@device_option
-@threads_option
-@quick_option
-@json_option
+@speed_options
 def tuning(
     backbones: tuple[str, ...],
     batch_size: int | None,

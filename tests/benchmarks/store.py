@@ -1,4 +1,4 @@
-"""Publishing and fetching a task's prompt, beside a checkpoint of the whole backbone, in the same store."""
+"""Publication and fetching of a prompt beside a checkpoint of the whole backbone, in the same store."""
 
 import hashlib
 import tempfile
@@ -31,10 +31,10 @@ LEGEND = {
 
 
 def run(report: Report, *, names: list[str], url: str | None, rounds: int) -> None:
-    """Measure in the store at ``url``, or in a folder that is gone afterwards."""
+    """Measure in the store at ``url``, or in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="ship-bench-") as folder:
         for name in names:
-            # A store of its own: what is published already would not be published again.
+            # A store for each: a prompt that is published already is not published again.
             _run(report, name, f"{url or folder}/{name}", rounds)
 
 
@@ -78,7 +78,7 @@ def _run(report: Report, name: str, url: str, rounds: int) -> None:
 
 
 def _make_artifacts(backbone: "Backbone", name: str, number: int) -> "list[Mapping[str, bytes]]":
-    """Artifacts of as many tasks: one that is published already would not be written again."""
+    """Artifacts of as many tasks: an artifact that is published already is not written again."""
     data = make_data(backbone, 20, seed=0)
     config = TuneConfig(
         num_independent=default_k(name),

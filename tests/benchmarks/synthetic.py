@@ -1,4 +1,4 @@
-"""Backbones, prompts and data sets to measure with. Values are random: speed does not depend on them."""
+"""Backbones, prompts and data sets with random values, on which speed does not depend."""
 
 import json
 import tempfile
@@ -21,7 +21,7 @@ NUM_PROTOTYPES = 200
 
 
 def find_backbone(name: str, device: torch.device) -> Backbone:
-    """``tiny``, or whatever ``load_backbone`` knows, with random weights where they are not at hand."""
+    """``tiny``, or a backbone of ``load_backbone`` with random weights where trained ones are not local."""
     if name == "tiny":
         with tempfile.TemporaryDirectory() as folder:
             write_backbone(Path(folder) / "tiny")
@@ -30,14 +30,14 @@ def find_backbone(name: str, device: torch.device) -> Backbone:
 
 
 def default_k(name: str) -> int:
-    """Independent prompt tokens a level: 50 is in the middle of what was published for a ViT-B."""
+    """Independent prompt tokens a level: 50 is in the middle of the published range for a ViT-B."""
     return 50 if name == VIT_B else 10
 
 
 def make_prompt(
     backbone: Backbone, seed: int, num_independent: int, num_classes: int | None = None, **settings: object
 ) -> Prompt:
-    """A prompt with the levels of a published task, random values, and 2 to 20 classes unless given."""
+    """A prompt with the levels of a published task and random values; 2 to 20 classes unless given."""
     generator = torch.Generator().manual_seed(seed)
     depth, width = backbone.info.depth, backbone.info.width
     num_attribute = min(10, backbone.info.num_tokens)
@@ -55,7 +55,7 @@ def make_prompt(
 
 
 def make_images(backbone: Backbone, num_images: int, seed: int = 0) -> Tensor:
-    """Noise, uint8."""
+    """Images of noise, uint8."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(
         0, 256, (num_images, 3, *backbone.image_size), generator=generator, dtype=torch.uint8

@@ -1,7 +1,7 @@
-"""Tuning: a step as one would write it, ours alone and in packs, and LoRA's; peak memory of each.
+"""Speed and peak memory of a tuning step: SHIP written plainly, ours alone and in packs, and LoRA.
 
-Speeds are per image: a pack of 8 does the work of eight steps. Evaluation and preparation are left out,
-except with ``--long``.
+Ratios are per image: a pack of 8 does the work of eight steps. Evaluation and preparation count only with
+``--long``.
 """
 
 import subprocess
@@ -50,7 +50,7 @@ def run(
     device: torch.device,
     with_memory: bool = True,
 ) -> None:
-    """Measure steps of every backbone; memory in a process of its own for each row."""
+    """Measure steps of every backbone; memory in a separate process for each row."""
     halves = [""] + [" bf16"] * (compute_dtype(TuneConfig(), device) == torch.bfloat16)
     for name in names:
         rows, work = {}, {}
@@ -97,7 +97,7 @@ def run_long(report: Report, *, name: str, device: torch.device) -> None:
 
 
 def make_step(row: str, backbone: Backbone, name: str, batch: int) -> Callable[[], object]:
-    """What is timed: one optimizer step of one row.
+    """One optimizer step of a row, to be timed.
 
     Raises:
         ImportError: PEFT is not installed.
@@ -118,7 +118,7 @@ def make_step(row: str, backbone: Backbone, name: str, batch: int) -> Callable[[
         max_hierarchy_images=64,
     )
     size = _pack_size(row)
-    # They may share images: steps take as long, and there is one look at them.
+    # Shared images: steps take as long, and the images are prepared once.
     data = make_data(backbone, max(32, batch), seed=0)
     tasks = [PackTask(data=data, config=replace(config, seed=seed)) for seed in range(size)]
     pack = Pack(backbone, tasks, memory_bytes=1 << 50)
@@ -177,7 +177,7 @@ def _peak_mib(row: str, name: str, batch: int, device: torch.device) -> int | No
 
 
 def main(row: str, name: str, batch: int, device: str) -> None:
-    """Print the peak memory of two steps; the first one makes the optimizer's state."""
+    """Print the peak memory of two steps; the first one allocates the optimizer's state."""
     step = make_step(row, find_backbone(name, torch.device(device)), name, batch)
 
     def twice() -> None:

@@ -1,4 +1,4 @@
-"""What only a GPU can show. ``python -m pytest tests/gpu`` on a machine that has one; skipped elsewhere."""
+"""Behaviour on a GPU: ``python -m pytest tests/gpu``; skipped on a machine without CUDA."""
 
 import threading
 

@@ -1,8 +1,8 @@
-"""How well SHIP answers beside what people would tune instead, with the same pictures, candidates and steps.
+"""Test accuracy of SHIP and of other methods with the same pictures, candidates and steps.
 
 For each task and method: settings by accuracy on a fifth of the first seed's training pictures (ties by
-loss) after half of the steps, then all training pictures, once a seed, and the test after the last step.
-Nothing is chosen by test. A run that is stopped goes on from its file.
+loss) after half of the steps, then training on all of them, once a seed, and the test after the last step.
+The test chooses nothing. An interrupted run resumes from its file.
 """
 
 import json
@@ -36,16 +36,16 @@ SEARCH_SHARE = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What every method is given.
+    """Conditions that all methods share.
 
     Attributes:
         backbone: Name, as in a manifest, or ``tiny``.
-        device: Of torch.
+        device: Device of torch.
         seeds: Training runs of the chosen settings, 0 to ``seeds - 1``.
-        num_steps: Optimizer steps of each.
+        num_steps: Optimizer steps of each run.
         batch_size: Training pictures a step.
-        precision: Of the training, see ``TuneConfig``. Not ``auto``: rows of one table may come from several
-            machines.
+        precision: Precision of training, see ``TuneConfig``. Not ``auto``: rows of one table may come from
+            several machines.
         vtab: Folders of VTAB-1k tasks by name.
     """
 
@@ -58,14 +58,14 @@ class Protocol:
     vtab: dict[str, Path]
 
     def load_backbone(self) -> Backbone:
-        """With its trained weights, for accuracies of random ones say nothing."""
+        """The backbone with its trained weights: accuracies of random weights say nothing."""
         device = torch.device(self.device)
         return (
             find_backbone("tiny", device) if self.backbone == "tiny" else load_backbone(self.backbone, device)
         )
 
     def describe(self, backbone: Backbone) -> dict[str, Any]:
-        """What has to be equal for rows to stand in one table."""
+        """Conditions that must be equal for all rows of one table."""
         return {
             "backbone": backbone.fingerprint,
             "seeds": self.seeds,
@@ -75,7 +75,7 @@ class Protocol:
         }
 
     def effort(self, seed: int, share: float = 1.0) -> Effort:
-        """Of one training, or of a share of it."""
+        """Budget of one training run, or of a share of it."""
         return Effort(
             seed=seed,
             num_steps=math.ceil(self.num_steps * share),
@@ -90,14 +90,14 @@ def run(
     """Fill the table.
 
     Args:
-        protocol: For all rows.
-        tasks: Names.
-        methods: Of ``ALL``.
-        jobs: Processes; more than one have one thread each.
-        file: Rows that it has already are kept; it is rewritten after each new one.
+        protocol: Conditions of all rows.
+        tasks: Names of tasks.
+        methods: Names of ``ALL``.
+        jobs: Number of processes; several have one thread each.
+        file: JSON file whose rows are kept; it is rewritten after each new row.
 
     Raises:
-        ValueError: The file is of another protocol.
+        ValueError: The file has another protocol.
     """
     wanted = protocol.describe(protocol.load_backbone())
     found: dict[str, Any] = {"protocol": wanted, "machine": describe_machine(), "rows": []}
@@ -120,12 +120,12 @@ def run(
 
 
 def _measure_all(protocol: Protocol, pairs: Sequence[Pair], jobs: int) -> Iterator[dict[str, Any]]:
-    """Rows, each as it is done."""
+    """Rows in the order of completion."""
     if jobs == 1:
         for pair in pairs:
             yield _measure_pair(protocol, pair)
         return
-    # A fork would share this process's thread pools, which then wait for threads that it does not have.
+    # A forked process would wait for threads of a pool that it has not inherited.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
@@ -146,7 +146,7 @@ def _measure_pair(protocol: Protocol, pair: Pair) -> dict[str, Any]:
 
 
 def _write(file: Path, text: str) -> None:
-    """Whole or not at all: hours of work are in it."""
+    """Write the file atomically: it holds hours of work."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     temporary.write_text(text)
     temporary.replace(file)
@@ -159,7 +159,7 @@ def measure(
     protocol: Protocol,
     fit_all: Fitter = fit_all,
 ) -> dict[str, Any]:
-    """One row: the settings that validation chose, and the test accuracy of each seed."""
+    """A row: the settings that validation chose, and the test accuracy of each seed."""
     candidates = ALL[method]
     clock_s, best = time.monotonic(), 0
     if len(candidates) > 1:

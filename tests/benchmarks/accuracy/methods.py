@@ -1,4 +1,4 @@
-"""What the accuracy benchmark compares: all methods with as many candidates, steps and pictures."""
+"""Methods of the accuracy benchmark, all with as many candidates, steps and pictures."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -24,13 +24,13 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """What one training may take.
+    """Budget of one training run.
 
     Attributes:
-        seed: Of initial values and order.
-        num_steps: Of the optimizer; a preset knows its own.
+        seed: Seed of initial values and order.
+        num_steps: Optimizer steps; a preset has its own.
         batch_size: Training pictures a step.
-        precision: Of activations and frozen weights.
+        precision: Precision of activations and frozen weights.
     """
 
     seed: int
@@ -41,10 +41,10 @@ class Effort:
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """How one candidate did on the data's held-out split.
+    """Result of one candidate on the data's held-out split.
 
     Attributes:
-        accuracy: On it.
+        accuracy: Accuracy on it.
         val_loss: Cross-entropy on the validation split; infinite without one.
         num_trained: Numbers that were trained.
     """
@@ -81,7 +81,7 @@ ABLATIONS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-# They search by themselves, on folds or a part of the training pictures.
+# Presets search by themselves, on folds or a part of the training pictures.
 PRESET_ROWS: dict[str, list[dict[str, Any]]] = {
     f"preset {preset}": [{"preset": preset}] for preset in PRESETS
 }
@@ -95,14 +95,14 @@ def fit_all(
     candidates: Sequence[dict[str, Any]],
     effort: Effort,
 ) -> list[Fit]:
-    """Train every candidate of a method; what failed has accuracy 0.
+    """Train every candidate of a method.
 
     Args:
-        backbone: Shared by all.
-        data: Trained on, and measured on its held-out split.
+        backbone: Backbone of all candidates.
+        data: Training split, and the held-out split to evaluate on.
         method: A name of ``ALL``.
-        candidates: Settings.
-        effort: For each candidate.
+        candidates: Settings of each candidate.
+        effort: Budget of each candidate.
     """
     if method in PRESET_ROWS:
         return [_fit_preset(backbone, data, each["preset"], effort) for each in candidates]
@@ -161,7 +161,7 @@ def _fit_baselines(backbone: Backbone, data: TaskData, configs: Sequence[Baselin
 
 
 def _fit_ship(backbone: Backbone, data: TaskData, configs: Sequence[TuneConfig]) -> list[Fit]:
-    # A bare network of few tokens cannot lend ten of them.
+    # A tiny network has fewer tokens than the default number of attribute tokens.
     limit = backbone.info.num_tokens
     configs = [replace(config, num_attribute=min(config.num_attribute, limit)) for config in configs]
     outcomes = tune_pack(backbone, [PackTask(data=data, config=config) for config in configs])

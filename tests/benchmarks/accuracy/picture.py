@@ -1,4 +1,4 @@
-"""The accuracy benchmark as a picture: every task's accuracies with their intervals, and the mean ranks.
+"""Picture of the accuracy benchmark: every task's accuracies with their intervals, and the mean ranks.
 
 matplotlib's object interface only: pyplot keeps global state.
 """
@@ -17,11 +17,11 @@ __all__ = ["draw_accuracies"]
 
 
 def draw_accuracies(rows: Sequence[dict[str, Any]], file: Path) -> None:
-    """Draw rows of ``accuracy.run``; the name's ending says in which format.
+    """Draw rows of ``comparison.run``; the suffix of the file chooses the format.
 
     Args:
-        rows: Of any tasks and methods.
-        file: Where to.
+        rows: Rows of any tasks and methods.
+        file: File to write.
     """
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))

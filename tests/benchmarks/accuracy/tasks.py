@@ -1,8 +1,7 @@
-"""The tasks of the accuracy benchmark: small, real or drawn, none of them downloaded.
+"""Tasks of the accuracy benchmark: small, real or drawn, without a download.
 
-A task's test pictures are the same for every seed and are never among those that are trained on; a seed
-draws the training pictures, at most 1,000. Whoever chooses settings is given ``search`` data, which has no
-test split at all.
+A task's test pictures are the same for every seed and are never training pictures; a seed draws the training
+pictures, at most 1,000. Settings are chosen on ``search`` data, which has no test split.
 
 Shapes: H and W pixels.
 """
@@ -27,7 +26,7 @@ __all__ = ["SURFACES", "TASKS", "Problem", "find_vtab", "make_problem", "sprites
 
 VAL_SHARE = 0.2
 _NUM_CLASSES = 16
-# Inspected for defects: what all of this is for.
+# Surfaces that are inspected for defects.
 SURFACES = ("brick", "grass", "gravel")
 
 
@@ -46,7 +45,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """Images with their labels, of any size, grey or RGB."""
+    """Images of any size, grey or RGB, with their labels."""
 
     train: list[Image.Image]
     train_labels: list[str]
@@ -156,7 +155,7 @@ def find_vtab(folder: Path) -> dict[str, Path]:
     """The VTAB-1k tasks in a folder, by name.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: The folder has none.
     """
     found = {f"vtab-{path.parent.name}": path.parent for path in sorted(folder.glob("*/test.txt"))}
     if not found:
@@ -167,7 +166,7 @@ def find_vtab(folder: Path) -> dict[str, Path]:
 
 
 def make_problem(name: str, seed: int, backbone: Backbone, vtab: dict[str, Path]) -> Problem:
-    """A task's pictures in the backbone's size."""
+    """Splits of a task in the backbone's image size."""
     if name in vtab:
         parts = [
             load_task_data(
@@ -198,7 +197,7 @@ def make_problem(name: str, seed: int, backbone: Backbone, vtab: dict[str, Path]
 
 
 def _divide(labels_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Four fifths and one fifth of every class."""
+    """Indices of four fifths and of one fifth of every class."""
     folds = StratifiedKFold(n_splits=round(1 / VAL_SHARE), shuffle=True, random_state=0)
     return next(iter(folds.split(labels_B, labels_B)))
 

@@ -1,4 +1,4 @@
-"""Where a run's time went, told from its events; and whether memory grew with its tasks."""
+"""Account of a run's time from its events, and of its memory's growth with the number of tasks."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -13,17 +13,17 @@ __all__ = ["Account", "growth_kb", "make_account", "read_account", "read_events"
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """A run, phase by phase. A worker's second is one second of one of ``num_workers`` workers.
+    """Phases of a run. A worker's second is one second of one of ``num_workers`` workers.
 
     Attributes:
-        num_tasks: That were published.
-        num_workers: Of the pool.
-        start_up_s: From the start of the run to the first lease.
-        work_s: From there to the last publication.
-        tail_s: From there until the run returned: what was not recorded yet, and the end of the pool.
-        tuning_s: Of it, what the artifacts call ``tuning_s``: preparation, evaluation and, of the steps of a
-            pack, each task's share.
-        published_s: When each task was published, seconds since the epoch, in order.
+        num_tasks: Number of published tasks.
+        num_workers: Number of workers.
+        start_up_s: Seconds from the start of the run to the first lease.
+        work_s: Seconds from there to the last publication.
+        tail_s: Seconds from there until the run returned: last records, and the end of the pool.
+        tuning_s: Sum of the artifacts' ``tuning_s``: preparation, evaluation and each task's share of the
+            steps of a pack.
+        published_s: Publication times in order, seconds since the epoch.
     """
 
     num_tasks: int
@@ -36,11 +36,11 @@ class Account:
 
     @property
     def run_s(self) -> float:
-        """The whole run."""
+        """Seconds of the whole run."""
         return self.start_up_s + self.work_s + self.tail_s
 
     def breakdown(self) -> dict[str, float]:
-        """Worker's seconds a task, by where they went."""
+        """Worker's seconds a task by phase."""
         shares = {
             "start-up": self.start_up_s * self.num_workers,
             "tuning": self.tuning_s,
@@ -51,12 +51,12 @@ class Account:
 
 
 def read_account(folder: Path, began_s: float, ended_s: float, num_workers: int) -> Account:
-    """The account of the run whose home is in ``folder``."""
+    """Account of the run whose home is in ``folder``."""
     return make_account(read_events(folder), began_s, ended_s, num_workers)
 
 
 def make_account(events: Iterable[Event], began_s: float, ended_s: float, num_workers: int) -> Account:
-    """The account of a run."""
+    """Account of a run."""
     published: list[float] = []
     first_s, tuning_s = ended_s, 0.0
     for event in events:
@@ -78,15 +78,15 @@ def make_account(events: Iterable[Event], began_s: float, ended_s: float, num_wo
 
 
 def read_events(folder: Path) -> list[Event]:
-    """What happened in the run whose home is in ``folder``."""
+    """Events of the run whose home is in ``folder``, without epochs."""
     lines = (folder / "home" / "run" / "events.jsonl").read_text().splitlines()
     return [Event.from_json(line) for line in lines if json.loads(line)["kind"] != "epoch"]
 
 
 def growth_kb(samples: Sequence[Sample], published_s: Sequence[float], kind: str) -> tuple[float, float]:
-    """Kilobytes that a kind of process held when a tenth of the tasks was published, and at the last one.
+    """Kilobytes of a kind of process when a tenth of the tasks was published, and at the last publication.
 
-    By then whatever is loaded once has been loaded.
+    After a tenth of the tasks everything that is loaded once has been loaded.
     """
     if not published_s:
         return 0.0, 0.0

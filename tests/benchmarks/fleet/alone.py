@@ -1,4 +1,4 @@
-"""What the tasks of a fleet take where nobody orchestrates them: the library's calls in plain processes.
+"""Cost of tasks without orchestration: the library's calls in plain processes.
 
 ``python -m tests.benchmarks.fleet.alone FOLDER SETTINGS`` prints clock's and processor's seconds of a task.
 """
@@ -25,19 +25,19 @@ from tests.benchmarks.fleet.tasks import read_fleet
 __all__ = ["measure_alone"]
 
 ROOT = Path(__file__).parents[3]
-# The first of them warms up.
+# The first one warms up.
 NUM_TASKS = 16
 
 
 def measure_alone(
     folder: Path, *, num_processes: int = 1, settings: Mapping[str, Any] | None = None
 ) -> tuple[float, float]:
-    """Clock's and processor's seconds of a task: medians of each process, and their mean.
+    """Clock's and processor's seconds of a task: the mean of each process's median.
 
     Args:
-        folder: The fleet's.
-        num_processes: Of one thread each, side by side: they share caches and memory, as workers do.
-        settings: In place of the fleet's own.
+        folder: Folder of the fleet.
+        num_processes: Processes of one thread each, side by side: like workers, they share caches and memory.
+        settings: Settings that replace the fleet's.
     """
     command = [sys.executable, "-m", "tests.benchmarks.fleet.alone", str(folder), json.dumps(settings or {})]
     children = [
@@ -49,7 +49,7 @@ def measure_alone(
 
 
 def main(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Take tasks one after another, the first ones again if there are few."""
+    """Tune tasks one after another, the first ones again if there are few."""
     torch.set_num_threads(1)
     manifest = read_fleet(folder)
     backbone = load_backbone(manifest.backbone)

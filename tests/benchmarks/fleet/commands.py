@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tests.benchmarks.options import backbone_option, json_option, quick_option
+from tests.benchmarks.options import Command, backbone_option, json_option, quick_option
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from tests.benchmarks.harness import Report
 
 __all__ = ["fleet"]
-
-Command = Callable[..., None]
 
 # Seconds that tuning one of the long tasks takes on one core.
 LONG_S = 10.0

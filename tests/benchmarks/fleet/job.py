@@ -1,6 +1,7 @@
-"""The main job in a process of its own, as ``ship tune`` runs it, with a clock beside its phases.
+"""The main job in a subprocess, as ``ship tune`` runs it, with the times of its phases.
 
-``python -m tests.benchmarks.fleet.job FOLDER OPTIONS``: the fleet is in the folder, and so is the result.
+``python -m tests.benchmarks.fleet.job FOLDER OPTIONS`` runs the fleet in the folder and leaves a result
+there.
 """
 
 import json
@@ -43,18 +44,18 @@ OUTPUT = "output.txt"
 
 @dataclass(frozen=True, kw_only=True)
 class JobOptions:
-    """How a fleet is run.
+    """Options of a run.
 
     Attributes:
-        num_workers: Of the pool.
-        num_cpus: That Ray is told of; None for all there are.
-        is_simulated: Whether prepared artifacts are published in place of tuned ones.
-        plan_only: Whether nothing is run.
-        stop_after: Tasks after which it is interrupted, as by Ctrl-C.
-        executor: What carries the workers.
-        pack: Tasks that a worker tunes side by side, at most; None for as many as fit and pay.
-        num_kills: Workers to be killed.
-        kill_every_s: After that long each.
+        num_workers: Number of workers.
+        num_cpus: CPUs of Ray; None for all of the machine.
+        is_simulated: Publish prepared artifacts in place of tuned ones.
+        plan_only: Plan without running.
+        stop_after: Number of tasks after which the run is interrupted, as by Ctrl-C.
+        executor: Executor of the workers.
+        pack: Maximum number of tasks in a pack; None for as many as fit and pay.
+        num_kills: Number of workers to kill.
+        kill_every_s: Seconds between two kills.
     """
 
     num_workers: int = 2
@@ -69,7 +70,7 @@ class JobOptions:
 
 
 class Killer:
-    """Kills a worker every few seconds, as long as one is in the middle of a task."""
+    """Kills a worker every few seconds while one is tuning a task."""
 
     def __init__(self, options: JobOptions) -> None:
         self._options = options
@@ -77,7 +78,7 @@ class Killer:
         self.num_killed = 0
 
     def look(self, snapshot: Snapshot) -> None:
-        """Kill one if it is time."""
+        """Kill a worker if it is time."""
         workers = [task.worker for task in snapshot.tasks if task.state == "leased" and task.epoch]
         if not workers or self.num_killed >= self._options.num_kills:
             return
@@ -90,7 +91,7 @@ class Killer:
 
 
 class CountedObjects:
-    """A store that counts what it is asked."""
+    """A store that counts its requests."""
 
     def __init__(self, objects: ObjectStore, calls: Counter[str]) -> None:
         self._objects, self._calls = objects, calls
@@ -101,7 +102,7 @@ class CountedObjects:
 
 
 def main(folder: Path, options: JobOptions) -> None:
-    """Plan and run, and leave what it took in ``result.json``."""
+    """Plan and run, and write times and counts to ``result.json``."""
     began_s, calls = time.time(), Counter[str]()
     result: dict[str, Any] = {"imports_s": began_s - psutil.Process().create_time()}
     job_module.open_objects = lambda url: CountedObjects(open_objects(url), calls)
@@ -125,7 +126,7 @@ def main(folder: Path, options: JobOptions) -> None:
             result["print_s"] = time.time() - began_s
         else:
             _run(job, console, options, result)
-    # Threads of this process, not the workers'.
+    # Time of this process, without the workers.
     result |= {"calls": dict(calls), "cpu_s": round(time.process_time(), 2)}
     (folder / RESULT).write_text(json.dumps(result))
 
@@ -153,7 +154,7 @@ def _run(job: Job, console: Console, options: JobOptions, result: dict[str, Any]
 
 @contextmanager
 def _ray_of(num_cpus: int) -> Iterator[None]:
-    """A Ray that knows of fewer CPUs than there are: a worker then has as many threads."""
+    """A Ray with ``num_cpus`` CPUs, and so as many threads a worker."""
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="ship-ray-", ignore_cleanup_errors=True) as folder:
         ray.init(

@@ -21,7 +21,7 @@ MIB = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class LargeBackbone:
-    """A backbone of random weights, of ViT-B's size unless a test wants less."""
+    """A backbone of random weights, by default of ViT-B's size."""
 
     width: int = 768
     depth: int = 12
@@ -30,11 +30,11 @@ class LargeBackbone:
 
     @classmethod
     def quick(cls) -> "LargeBackbone":
-        """A small one, to see whether it runs."""
+        """A small backbone that shows whether the benchmark runs."""
         return cls(width=32, depth=2, heads=2, pixels=32)
 
     def write(self, folder: Path) -> int:
-        """Write it in timm's layout; returns the bytes of its weights in float32."""
+        """Write it in timm's layout; returns the size of its float32 weights in bytes."""
         vit = write_backbone(
             folder,
             img_size=self.pixels,

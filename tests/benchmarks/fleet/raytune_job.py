@@ -1,8 +1,8 @@
-"""What people do today: Ray Tune, one trial a task, each with its own copy of the backbone.
+"""Ray Tune with a trial a task, each with its own copy of the backbone.
 
-``python -m tests.benchmarks.fleet.raytune_job FOLDER OPTIONS`` tunes the fleet in the folder by the same
-function, settings and data as we do, one CPU a trial. A trial leaves its artifact in a folder and reports its
-metrics. It has no store, registry, gate or tracking to keep.
+``python -m tests.benchmarks.fleet.raytune_job FOLDER OPTIONS`` tunes the fleet in the folder with the
+function, settings and data of the main job, one CPU a trial. A trial writes its artifact to a folder and
+reports its metrics. There is no store, registry, gate or tracking.
 """
 
 import json
@@ -28,7 +28,7 @@ __all__: list[str] = []
 
 
 def tune_one(trial: dict[str, Any]) -> None:
-    """A trial: all of one task."""
+    """Tune one task as a trial."""
     began_s = time.time()
     torch.set_num_threads(1)
     entry = trial["task"]
@@ -52,7 +52,7 @@ def tune_one(trial: dict[str, Any]) -> None:
 
 
 def main(folder: Path, options: dict[str, Any]) -> None:
-    """Run all trials, and leave what they report in ``result.json``."""
+    """Run all trials, and write their metrics to ``result.json``."""
     manifest = read_fleet(folder)
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="ship-ray-", ignore_cleanup_errors=True) as temporary:

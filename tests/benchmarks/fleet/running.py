@@ -1,4 +1,4 @@
-"""Runs of a fleet that are measured, and what the benchmarks have in common."""
+"""Runs of a fleet, and constants of its benchmarks."""
 
 from pathlib import Path
 
@@ -38,5 +38,5 @@ def account_of(folder: Path, watched: Watched, num_workers: int = NUM_WORKERS) -
 
 
 def verdict(is_met: bool) -> str:
-    """How a goal is reported."""
+    """Report of a goal."""
     return "met" if is_met else "missed"

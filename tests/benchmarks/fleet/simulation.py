@@ -1,4 +1,4 @@
-"""A worker that publishes prepared artifacts in place of tuned ones, into a store that it may not list."""
+"""A task runner that publishes prepared artifacts in place of tuned ones, to a store that forbids listing."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ CARD = "prompt.json"
 
 
 class UnlistedObjects(LocalObjects):
-    """Refuses to be listed: each listing by a worker would be one a task."""
+    """A store that refuses to be listed: a listing by a worker would be one for every task."""
 
     def list(self, prefix: str) -> None:
         raise AssertionError(f"a worker lists the store: {prefix!r}")
@@ -30,7 +30,7 @@ class UnlistedObjects(LocalObjects):
 
 
 class SimulatedTuning:
-    """Publishes one artifact under every task's name and key; the first task waits until it is tuned."""
+    """Publishes one artifact under every task's name and key; the first task tunes it."""
 
     def __init__(self, backbone: Backbone, store: PromptStore) -> None:
         self._backbone, self._store = backbone, store

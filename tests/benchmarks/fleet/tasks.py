@@ -1,6 +1,6 @@
-"""Fleets to run: tasks of drawn noise, each in a folder of its own, under one manifest.
+"""Fleets: tasks of random images, each in its own folder, with one manifest.
 
-Knows nothing of what is measured. Task n of a fleet is the same wherever and by whomever it is tuned.
+Knows nothing of measurements. Task n of a fleet is the same in every run.
 """
 
 from dataclasses import dataclass
@@ -25,16 +25,16 @@ CLASSES = ("good", "bad")
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """What tasks a fleet has.
+    """Description of a fleet.
 
     Attributes:
-        num_tasks: How many.
+        num_tasks: Number of tasks.
         num_train: Training images a class.
         num_test: Held-out images a class.
-        side: Of an image, pixels.
-        backbone: ``tiny``, or what a manifest takes.
-        settings: Of all tasks, as in ``defaults``.
-        is_listed: Whether the manifest lists the tasks, rather than finding their folders.
+        side: Width and height of an image in pixels.
+        backbone: ``tiny``, or a backbone as in a manifest.
+        settings: Settings of all tasks, as in ``defaults``.
+        is_listed: The manifest lists the tasks in place of a pattern of folders.
     """
 
     num_tasks: int
@@ -68,12 +68,12 @@ def write_fleet(folder: Path, fleet: Fleet) -> Path:
 
 
 def read_fleet(folder: Path) -> Manifest:
-    """The manifest that was written there."""
+    """The manifest in ``folder``."""
     return load_manifest(str(folder / MANIFEST))
 
 
 def fleet_settings(folder: Path, store: str | None = None) -> Settings:
-    """Everything in the folder, whatever the environment says."""
+    """Settings that keep everything in the folder, whatever the environment says."""
     return Settings.from_env({"SHIP_CACHE": str(folder / "cache")}, home=str(folder / "home"), store=store)
 
 
@@ -86,7 +86,7 @@ def _write_images(folder: Path, fleet: Fleet, number: int) -> None:
             shape = (num_images, fleet.side, fleet.side, 3)
             pixels_BHWC = generator.integers(0, 128, shape, dtype=np.uint8) + np.uint8(64 * label)
             for index, pixels_HWC in enumerate(pixels_BHWC):
-                # Speed is all that matters: nothing is compressed.
+                # Uncompressed, which is fastest.
                 Image.fromarray(pixels_HWC).save(target / f"{index}.bmp")
 
 

@@ -1,4 +1,4 @@
-"""Runs a command in a process of its own and watches the memory of it and of all that it starts."""
+"""Runs a command in a subprocess and samples the memory of its process tree."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ _KB = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Memory at one moment.
+    """A sample of memory.
 
     Attributes:
         time_s: Seconds since the epoch.
@@ -40,13 +40,13 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """What a command did.
+    """A command that ended.
 
     Attributes:
-        wall_s: From its start to its end.
-        result: What it left in ``result.json``.
-        samples: Of memory.
-        cpu_s: Processor's seconds by kind of process, as far as they were seen.
+        wall_s: Seconds from its start to its end.
+        result: Content of ``result.json``.
+        samples: Samples of memory.
+        cpu_s: Processor's seconds by kind of process, up to the last sample.
     """
 
     wall_s: float
@@ -55,14 +55,14 @@ class Watched:
     cpu_s: Mapping[str, float]
 
     def peak_mib(self, *kinds: str) -> int:
-        """The most that these kinds held together."""
+        """Peak memory of these kinds together."""
         return round(
             max((sum(sample.kb.get(kind, 0) for kind in kinds) for sample in self.samples), default=0) / 1024
         )
 
 
 def run_fleet_job(folder: Path, options: JobOptions, *, with_shared: bool = False) -> Watched:
-    """Run a fleet that was written to the folder."""
+    """Run the fleet in the folder."""
     return watch("tests.benchmarks.fleet.job", folder, asdict(options), with_shared=with_shared)
 
 
@@ -70,11 +70,11 @@ def watch(module: str, folder: Path, options: dict[str, Any], *, with_shared: bo
     """Run ``python -m MODULE FOLDER OPTIONS`` to its end.
 
     Args:
-        module: Of this repository.
-        folder: Where it works and leaves its result.
-        options: For it, as JSON.
-        with_shared: Whether pages that processes share count once, shared out among them (PSS); else each
-            process's resident pages count (RSS), which takes less time to tell.
+        module: Module of this repository.
+        folder: Working folder, in which it leaves its result.
+        options: Options of the module, passed as JSON.
+        with_shared: Count a shared page once, divided among its processes (PSS); otherwise count each
+            process's resident pages (RSS), which is faster to read.
     """
     command = [sys.executable, "-m", module, str(folder), json.dumps(options)]
     (folder / RESULT).unlink(missing_ok=True)
@@ -131,7 +131,7 @@ def _held_bytes(process: psutil.Process, with_shared: bool) -> int:
 
 
 def _kind(process: psutil.Process) -> str:
-    """A process of Ray's is named for what it does."""
+    """Kind of a process by its title."""
     line = " ".join(process.cmdline())
     if line.startswith("ray::LedgerActor"):
         return "ledger"

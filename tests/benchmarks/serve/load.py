@@ -1,7 +1,7 @@
-"""Load on an endpoint: an open loop, whose requests come when they come, or clients one after another.
+"""Load generators: an open loop with random arrivals, and a closed loop of clients.
 
-In an open loop a request's time counts from when it was due, not from when it could be sent: an endpoint that
-stalls does not slow down those that measure it (no coordinated omission).
+In an open loop the latency of a request counts from when it was due, not from when it could be sent: an
+endpoint that stalls does not slow down its measurement (no coordinated omission).
 """
 
 import asyncio
@@ -22,20 +22,20 @@ from orchestrator.client.questions import Question, batch_form
 __all__ = ["Load", "Request", "batches", "closed_loop", "open_loop", "zipf"]
 
 _LONGEST_S = 60.0
-# As the client of ``orchestrator.client.client`` does: what may pass is asked again.
-_PASSING = frozenset({429, 502, 503, 504})
+# Transient statuses, which ``orchestrator.client.client`` retries as well.
+_TRANSIENT = frozenset({429, 502, 503, 504})
 _PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is sent.
+    """A request of a load.
 
     Attributes:
-        task: That is asked; None if the content says so.
+        task: Task in the header; None for a form that names tasks.
         content: An image file, or a form.
-        path: Where it is sent.
-        content_type: Of the content.
+        path: Path below the URL.
+        content_type: Media type of the content.
     """
 
     task: str | None
@@ -46,18 +46,18 @@ class Request:
 
 @dataclass
 class Load:
-    """What came of it.
+    """Outcome of a load.
 
     Attributes:
-        seconds: Of each request that was answered with 200, in order of their ends.
-        ends_s: When each of them ended, from the first request on.
-        statuses: Of all; 0 for a connection that broke.
+        seconds: Latency of each request that was answered with 200, in order of completion.
+        ends_s: Completion time of each of them, from the first request on.
+        statuses: Number of requests by status; 0 for a broken connection.
         refusals: The first body with each status but 200.
-        mixed: Replies whose parts do not belong together.
-        start_s: When the first was sent, by ``time.perf_counter``.
-        took_s: From the first request to the last reply.
-        num_retries: Requests that were sent once more.
-        late_s: By how much the generator itself was behind, at worst.
+        mixed: Replies that are inconsistent.
+        start_s: Time of the first request, by ``time.perf_counter``.
+        took_s: Seconds from the first request to the last reply.
+        num_retries: Requests that were sent again.
+        late_s: Largest delay of the generator itself.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -76,21 +76,21 @@ class Load:
         return len(self.seconds) / self.took_s
 
     def num_answered_within(self, duration_s: float) -> int:
-        """Answers that came while requests were still being sent for so long."""
+        """Answers within so many seconds of the first request."""
         return sum(end_s <= duration_s for end_s in self.ends_s)
 
     @property
     def num_failed(self) -> int:
-        """Requests that ended in anything but an answer."""
+        """Requests with another outcome than status 200."""
         return sum(self.statuses.values()) - self.statuses[200]
 
     def percentile_s(self, share: float) -> float:
-        """The time within which that share of the answers came."""
+        """Latency quantile."""
         ranked = sorted(self.seconds)
         return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
 
     def facts(self) -> dict[str, Any]:
-        """For a report."""
+        """Figures for a report."""
         found: dict[str, Any] = {
             "answers a second": round(self.rate, 1),
             "statuses": {str(status): number for status, number in sorted(self.statuses.items())},
@@ -108,7 +108,7 @@ Check = Callable[[Mapping[str, Any], Mapping[str, str]], bool]
 
 
 def zipf(tasks: Sequence[str], contents: Sequence[bytes], seed: int = 0) -> Iterator[Request]:
-    """Requests without end, the task of rank r with a weight of 1/r."""
+    """Endless requests, the task of rank r with a weight of 1/r."""
     chance = random.Random(seed)
     weights = list(itertools.accumulate(1.0 / rank for rank in range(1, len(tasks) + 1)))
     while True:
@@ -117,7 +117,7 @@ def zipf(tasks: Sequence[str], contents: Sequence[bytes], seed: int = 0) -> Iter
 
 
 def batches(tasks: Sequence[str], contents: Sequence[bytes]) -> Iterator[Request]:
-    """Batch requests without end, each about all images, one task after the other."""
+    """Endless batch requests, each about all images, one task after the other."""
     questions = [
         Question(task=tasks[number % len(tasks)], image=content) for number, content in enumerate(contents)
     ]
@@ -142,16 +142,16 @@ def open_loop(
     patience_s: float = 0.0,
     seed: int = 0,
 ) -> Load:
-    """Send requests at random moments, ``rate`` a second on average (Poisson), whatever comes back.
+    """Send requests at random moments, ``rate`` a second on average (Poisson arrivals).
 
     Args:
-        url: Of the endpoint.
-        requests: To be sent.
-        rate: A second.
-        duration_s: Of sending; replies are waited for.
-        check: Whether a reply's parts belong together.
-        patience_s: For how long a request that may pass is sent again; its time goes on counting.
-        seed: Of the moments.
+        url: URL of the endpoint.
+        requests: Requests, as many as needed are taken.
+        rate: Requests a second.
+        duration_s: Seconds of sending; outstanding replies are awaited.
+        check: Tells a consistent reply from a mixed one.
+        patience_s: Seconds during which a transient error is retried; the latency includes them.
+        seed: Seed of the arrival times.
     """
 
     async def run() -> Load:
@@ -183,7 +183,7 @@ def closed_loop(
     check: Check | None = None,
     patience_s: float = 0.0,
 ) -> Load:
-    """Clients that each send a request once the one before is answered; arguments as of ``open_loop``."""
+    """Clients that each send a request once the previous one is answered; see ``open_loop``."""
 
     async def run() -> Load:
         load = Load()
@@ -225,8 +225,8 @@ async def _ask(
                 status, body, found = reply.status, await reply.read(), reply.headers
         except (aiohttp.ClientError, TimeoutError):
             status = 0
-        may_pass = status == 0 or status in _PASSING
-        if not may_pass or time.perf_counter() - due_s >= patience_s:
+        is_transient = status == 0 or status in _TRANSIENT
+        if not is_transient or time.perf_counter() - due_s >= patience_s:
             break
         load.num_retries += 1
         await asyncio.sleep(_PAUSE_S)
@@ -242,7 +242,7 @@ async def _ask(
 
 
 def _is_whole(check: Check, answer: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
-    """A reply in which something is missing is not whole either."""
+    """An incomplete reply is inconsistent as well."""
     try:
         return check(answer, headers)
     except (KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""The endpoint while neither store nor MLflow answers: what is in memory, what is not, and afterwards."""
+"""An outage of store and MLflow: requests for resident and for other versions, and the recovery."""
 
 import time
 from collections import Counter
@@ -19,7 +19,7 @@ from tests.benchmarks.serve.services import Services, running_services
 
 __all__ = ["live_through_outage"]
 
-# Between two questions about what is not in memory.
+# Between two requests for a version that is not in memory.
 _EVERY_S = 5.0
 _PATIENCE_S = 120.0
 
@@ -120,6 +120,6 @@ def _seconds_until(look: Callable[[], bool]) -> float:
     start_s = time.monotonic()
     while not look():
         if time.monotonic() - start_s > _PATIENCE_S:
-            raise TimeoutError(f"it did not come about in {_PATIENCE_S:g} s")
+            raise TimeoutError(f"the endpoint did not recover within {_PATIENCE_S:g} s")
         time.sleep(0.2)
     return time.monotonic() - start_s

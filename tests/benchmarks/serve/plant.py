@@ -1,6 +1,6 @@
-"""An endpoint to measure: a store and a registry of its own in a temporary folder, with random prompts.
+"""An endpoint to measure, with random prompts and a store and a registry in a temporary folder.
 
-It keeps which labels and digest belong to each version, so that a mixed reply shows.
+It knows the labels and the digest of each version, and so detects a mixed reply.
 """
 
 import io
@@ -43,14 +43,14 @@ ENGINE = "ServeReplica:ship:Engine"
 
 @dataclass
 class ServePlant:
-    """What is served, and how to change it.
+    """An endpoint with its store and registry.
 
     Attributes:
-        name: Of the backbone, for ``find_backbone``.
-        backbone: That serves.
-        settings: Where store and registry are.
-        tasks: Their names.
-        endpoint: Once it is started.
+        name: Name of the backbone, for ``find_backbone``.
+        backbone: Backbone of the endpoint.
+        settings: Locations of store and registry.
+        tasks: Names of the tasks.
+        endpoint: The running endpoint; None before its start.
     """
 
     name: str
@@ -62,12 +62,12 @@ class ServePlant:
 
     @property
     def store(self) -> PromptStore:
-        """Of prompts."""
+        """The store of prompts."""
         return PromptStore(open_objects(self.settings.store))
 
     @property
     def url(self) -> str:
-        """Of the endpoint."""
+        """URL of the endpoint."""
         assert self.endpoint is not None
         return self.endpoint.url
 
@@ -101,7 +101,7 @@ class ServePlant:
         return found.version
 
     def is_whole(self, reply: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
-        """Whether labels, version and digest of a reply belong together, in the body and in the headers."""
+        """Consistency of labels, version and digest of a reply, in the body and in the headers."""
         digest, labels = self._versions.get((reply["task"], reply["version"]), ("", frozenset()))
         return (
             reply["digest"] == digest
@@ -122,17 +122,17 @@ def open_plant(
     limits: Limits | None = None,
     settings: Settings | None = None,
 ) -> Iterator[ServePlant]:
-    """A plant whose endpoint answers, by default on a folder of its own; everything ends with the block."""
+    """A running endpoint for the block, by default on a temporary folder."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ship-serve-")))
-        # Prompts are the same each time, and a machine's own cache would have them already.
+        # Prompts are the same each time: the machine's own cache would have them already.
         environment = {"SHIP_CACHE": str(folder / "cache")}
         settings = settings or Settings.from_env(environment, home=str(folder / "home"))
         plant = ServePlant(name=name, backbone=find_backbone(name, torch.device("cpu")), settings=settings)
         plant.add_tasks(num_tasks)
         serve_options = ServeOptions(
             port=0,
-            # On loopback, and not what is measured: the check of a token takes microseconds.
+            # On loopback; the check of a token takes microseconds and is not measured.
             auth=False,
             num_replicas=num_replicas,
             num_cpus_per_replica=_threads(num_replicas),
@@ -159,7 +159,7 @@ def _threads(num_replicas: int) -> int:
 
 
 def replica_pids(part: str = ENGINE) -> list[int]:
-    """Processes of this Ray by what Ray calls them, such as ``ServeReplica:ship:Engine``."""
+    """Process ids by the title that Ray gives a process, such as ``ServeReplica:ship:Engine``."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -173,7 +173,7 @@ def replica_pids(part: str = ENGINE) -> list[int]:
 
 
 def resident_bytes(pids: list[int]) -> int:
-    """Of all these processes, a page that is shared counting once for each."""
+    """Resident memory of the processes; a shared page counts once for each of them."""
     total = 0
     for pid in pids:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -186,11 +186,11 @@ def wait_for_replicas(num_replicas: int, timeout_s: float, gone: int, deployment
     """Seconds until that many replicas answer and ``gone`` is none of them.
 
     Raises:
-        TimeoutError: They do not.
+        TimeoutError: There are fewer after ``timeout_s``.
     """
     start_s = time.monotonic()
     while time.monotonic() - start_s < timeout_s:
-        # A process is there before its replica knows its tasks, and Serve learns late of one that is not.
+        # A process exists before its replica knows its tasks, and Serve learns late of a dead one.
         states = serve.status().applications["ship"].deployments[deployment].replica_states
         pids = replica_pids(f"ServeReplica:ship:{deployment}")
         if gone not in pids and len(pids) >= num_replicas and states.get("RUNNING", 0) >= num_replicas:

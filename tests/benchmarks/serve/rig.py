@@ -1,4 +1,4 @@
-"""What stands beside the load: the bare runtime, an app that does nothing, promotions, memory."""
+"""Companions of a load: the bare runtime, an app that does nothing, promotions, memory."""
 
 import itertools
 import threading
@@ -34,7 +34,7 @@ _PROCESSES = (
     "ProxyActor",
 )
 _NUM_PROMOTED, _NUM_VERSIONS = 10, 4
-# Enough that each of two engines is asked, as good as certainly.
+# Enough to reach each of two engines with near certainty.
 _NUM_LOOKS = 12
 
 
@@ -73,7 +73,7 @@ class _Nothing:
 
 
 def deploy_nothing(plant: ServePlant) -> str:
-    """Beside the endpoint, on the same proxy; its URL, to which ``/v1/predict`` may be added."""
+    """Deploy the app on the endpoint's proxy; returns its URL, to which ``/v1/predict`` may be added."""
     serve.run(_Nothing.bind(), name="nothing", route_prefix="/nothing")
     return f"{plant.url}/nothing"
 
@@ -110,7 +110,7 @@ class Background:
 
 
 def promotions(plant: ServePlant, num_promotions: int, duration_s: float) -> Background:
-    """Promotions in MLflow at regular times, each of a version that is in nobody's memory.
+    """Promotions in MLflow at regular times, each of a version that is in no engine's memory.
 
     Each of ten tasks goes round four versions: champion and previous one are in memory, the next one is not.
     """
@@ -133,7 +133,7 @@ def promotions(plant: ServePlant, num_promotions: int, duration_s: float) -> Bac
 
 
 def read_counters(plant: ServePlant) -> dict[str, float]:
-    """Loads and swaps of all engines, once every one of them was reached."""
+    """Loads and swaps of all engines, after enough requests to reach every one of them."""
     for _ in range(_NUM_LOOKS):
         page = httpx.get(f"{plant.url}/metrics", trust_env=False, timeout=30.0).text
     found = dict.fromkeys(("ship_prompt_loads_total", "ship_swaps_total"), 0.0)
@@ -145,10 +145,10 @@ def read_counters(plant: ServePlant) -> dict[str, float]:
 
 
 def memory_bytes() -> int:
-    """Of the endpoint's processes: engines, ingress, poller and proxy."""
+    """Resident memory of the endpoint's processes: engines, ingress, poller and proxy."""
     return sum(resident_bytes(replica_pids(part)) for part in _PROCESSES)
 
 
 def make_pictures(number: int = 8) -> list[bytes]:
-    """Files such as a camera makes."""
+    """JPEG files such as a camera makes."""
     return [draw_jpeg(seed) for seed in range(number)]

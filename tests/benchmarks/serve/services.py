@@ -1,7 +1,7 @@
-"""A store over S3 and a tracking server that can be frozen: connections to them hang, as in a cut network.
+"""An S3 store and a tracking server that can be frozen: connections to them hang, as in a cut network.
 
-S3 is moto's, which keeps everything in memory: for an outage it does as well as any. What a real S3 and a
-real database do, ``tests/integration/test_real_parts.py`` looks at.
+S3 is moto's, which keeps everything in memory. ``tests/integration/test_real_parts.py`` tests a real S3 and a
+real database.
 """
 
 import os
@@ -33,11 +33,11 @@ _CREDENTIALS = {
 
 
 class Services:
-    """The two of them.
+    """The store and the tracking server.
 
     Args:
-        settings: That name them.
-        processes: Theirs.
+        settings: Settings that name both.
+        processes: Processes of both.
     """
 
     def __init__(self, settings: Settings, processes: list[subprocess.Popen[bytes]]) -> None:
@@ -46,7 +46,7 @@ class Services:
 
     @contextmanager
     def down(self) -> Iterator[None]:
-        """Neither answers for the block; connections to them hang."""
+        """Freeze both for the block; connections to them hang."""
         self._signal(signal.SIGSTOP)
         try:
             yield
@@ -61,13 +61,13 @@ class Services:
 
     def _signal(self, number: signal.Signals) -> None:
         for process in self._processes:
-            # The tracking server has workers of its own.
+            # The tracking server has worker processes.
             os.killpg(process.pid, number)
 
 
 @contextmanager
 def running_services(folder: Path) -> Iterator[Services]:
-    """Both, empty, for the block; this process' environment names the S3, so that processes of it find it."""
+    """Both services, empty, for the block; this process's environment names the S3 for child processes."""
     store_port, tracking_port = _free_port(), _free_port()
     environment = {**_CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{store_port}"}
     with mock.patch.dict(os.environ, environment):

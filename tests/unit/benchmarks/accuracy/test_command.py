@@ -38,14 +38,14 @@ def test_a_file_of_another_protocol_is_refused(file: Path) -> None:
         measure(file, "--method", "linear", "--seeds", "2")
 
 
-def test_more_processes_find_the_same_and_draw_a_picture(file: Path, tmp_path: Path) -> None:
+def test_another_process_finds_the_same_and_a_picture_is_drawn(file: Path, tmp_path: Path) -> None:
+    """One row is kept: each process takes seconds to import torch."""
+    found = json.loads(file.read_text())
     other, picture = tmp_path / "other.json", tmp_path / "other.svg"
+    other.write_text(json.dumps({**found, "rows": found["rows"][:1]}))
     measure(other, "--method", "linear", "--method", "ship", "--jobs", "2", "--picture", str(picture))
-    one, two = (
-        {row["method"]: row["accuracies"] for row in json.loads(each.read_text())["rows"]}
-        for each in (file, other)
-    )
-    assert one == two
+    again = json.loads(other.read_text())["rows"]
+    assert [row["accuracies"] for row in again] == [row["accuracies"] for row in found["rows"]]
     text = picture.read_text()
     assert all(word in text for word in ("<svg", "faces", "linear", "ship", "mean rank"))
 

@@ -1,4 +1,4 @@
-"""Where the time of a run went, and how memory grew."""
+"""Accounts of a run's time and of its memory's growth."""
 
 from orchestrator.events import Event
 from tests.benchmarks.fleet.account import growth_kb, make_account
