@@ -112,8 +112,9 @@ def _started(options: dict[str, Any], logs: Path | None) -> Iterator[Session]:
             raise
         finally:
             started = find_processes(str(folder))
-            ray.shutdown()
-            # Ray does not wait for its workers.
+            # By itself Ray leaves a process that takes longer than a second to end unreaped.
+            ray.shutdown(wait_for_processes=True)
+            # Of those that Ray's own processes have started, such as workers, it waits for none.
             end_processes(started)
             if session.keep_logs and logs is not None:
                 _copy_logs(folder, logs)
@@ -139,7 +140,7 @@ def _init(**options: Any) -> None:
         ray.init(log_to_driver=False, logging_level="ERROR", **options)
     # Ray's own handler turns SIGTERM into SystemExit, from the middle of `ray.init` on.
     except BaseException:
-        ray.shutdown()
+        ray.shutdown(wait_for_processes=True)
         raise
 
 
