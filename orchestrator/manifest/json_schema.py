@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from orchestrator.durations import DURATION_PATTERN
-from orchestrator.manifest.model import CheckGates
+from orchestrator.manifest.model import DataLimits
 from orchestrator.manifest.schema import FolderModel, ManifestModel
 from orchestrator.names import TASK_NAME_PATTERN
 from ship.data import DataSource
@@ -53,7 +53,7 @@ def manifest_json_schema() -> _Schema:
     settings["properties"]["attention"] |= {"enum": ["decoupled"]}
     beside = {name: task["properties"][name] for name in ("tags", "priority", "deadline", "budget")}
     definitions = {
-        "Checks": _settings_schema(CheckGates),
+        "Checks": _settings_schema(DataLimits),
         "Data": {**_settings_schema(DataSource), "required": ["path"]},
         "Defaults": {**settings, "properties": {**beside, **settings["properties"]}},
         "Folder": {"anyOf": [{"type": "string", "minLength": 1}, _refine(FolderModel.model_json_schema())]},

@@ -11,7 +11,7 @@ from orchestrator.manifest.model import Manifest, PoolSettings, RefusedTask, Tas
 from orchestrator.manifest.paths import PathResolver
 from orchestrator.manifest.problems import MANIFEST, Problems, describe_value
 from orchestrator.manifest.schema import MANIFEST_KEYS, find_schema_problems
-from orchestrator.manifest.settings import read_defaults, read_gates, without_none
+from orchestrator.manifest.settings import read_defaults, read_limits, without_none
 from orchestrator.manifest.tasks import TaskReader
 from orchestrator.manifest.yaml_document import YamlDocument, parse_yaml
 from ship.data import read_small_file
@@ -40,17 +40,13 @@ def load_manifest(path: str, *, keep_going: bool = False) -> Manifest:
         problems.note(place, problem)
     tasks = TaskReader(problems, resolver, read_defaults(problems, value))
     tasks.read(value)
-    if not value.get("tasks") and not value.get("tasks_from"):
-        problems.note((), "no tasks; list them under tasks, or name their folders by tasks_from")
-    fewest, most = value.get("min_workers"), value.get("workers")
-    if isinstance(fewest, int) and isinstance(most, int) and fewest > most >= 1:
-        problems.note(("min_workers",), f"expected at most the {most} of workers, got {fewest}")
+    _check_together(problems, value)
     store = value.get("store")
     manifest = Manifest(
         backbone=resolver.backbone(str(value.get("backbone", "bundled"))),
         store=resolver.resolve(store) if isinstance(store, str) else None,
         tasks=tasks.sound(),
-        gates=read_gates(problems, value.get("checks")),
+        limits=read_limits(problems, value.get("checks")),
         pool=PoolSettings(
             min_workers=value.get("min_workers"),
             max_workers=value.get("workers"),
@@ -79,6 +75,14 @@ def _read_document(path: str) -> YamlDocument:
             f"found {describe_value(document.value)}"
         )
     return document
+
+
+def _check_together(problems: Problems, value: Mapping[str, Any]) -> None:
+    if not value.get("tasks") and not value.get("tasks_from"):
+        problems.note((), "no tasks; list them under tasks, or name their folders by tasks_from")
+    fewest, most = value.get("min_workers"), value.get("workers")
+    if isinstance(fewest, int) and isinstance(most, int) and fewest > most >= 1:
+        problems.note(("min_workers",), f"expected at most the {most} of workers, got {fewest}")
 
 
 def _without_empty(manifest: Mapping[str, Any]) -> dict[str, Any]:

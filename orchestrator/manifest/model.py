@@ -16,7 +16,7 @@ from ship.settings.search_config import SearchConfig
 
 __all__ = [
     "TERMS",
-    "CheckGates",
+    "DataLimits",
     "Manifest",
     "PoolSettings",
     "RefusedTask",
@@ -108,7 +108,7 @@ class RefusedTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckGates:
+class DataLimits:
     """Shares are of a task's images. What is over a limit fails ``ship check``; the rest is a warning.
 
     Attributes:
@@ -186,7 +186,7 @@ class Manifest:
         backbone: ``bundled``, a timm name, or the path of a checkpoint.
         store: URL or path of the store of prompts; None leaves it to the settings.
         tasks: At least one, in the order of the file, then those of ``tasks_from`` by name.
-        gates: What the data must not exceed; see ``orchestrator.planning.check``.
+        limits: What the data must not exceed; see ``orchestrator.planning.check``.
         pool: How its workers are made up.
         max_tasks: More than that are not tuned at once; None leaves it to whoever runs them.
         refused: Tasks whose entries have problems, if the manifest was read in spite of them.
@@ -195,7 +195,7 @@ class Manifest:
     backbone: str
     store: str | None
     tasks: tuple[TaskEntry, ...]
-    gates: CheckGates = field(default_factory=CheckGates)
+    limits: DataLimits = field(default_factory=DataLimits)
     pool: PoolSettings = field(default_factory=PoolSettings)
     max_tasks: int | None = None
     refused: tuple[RefusedTask, ...] = ()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from orchestrator.manifest.model import TERMS, CheckGates, Terms
+from orchestrator.manifest.model import TERMS, DataLimits, Terms
 from orchestrator.manifest.problems import Problems, describe_value
 from orchestrator.manifest.schema import find_tag_problem
 from orchestrator.manifest.yaml_document import Place
@@ -16,7 +16,7 @@ from ship.settings.config import TuneConfig
 from ship.settings.presets import PRESETS, Preset
 from ship.settings.search_config import SearchConfig
 
-__all__ = ["Defaults", "as_dict", "read_defaults", "read_gates", "read_task_settings", "without_none"]
+__all__ = ["Defaults", "as_dict", "read_defaults", "read_limits", "read_task_settings", "without_none"]
 
 # Keys of ``defaults`` that are no settings of tuning.
 _OTHER_DEFAULTS = ("tags", *TERMS)
@@ -93,17 +93,17 @@ def read_task_settings(
     )
 
 
-def read_gates(problems: Problems, value: object) -> CheckGates:
+def read_limits(problems: Problems, value: object) -> DataLimits:
     """``checks`` of a manifest."""
     place: Place = ("checks",)
     if not isinstance(value, dict):
-        return CheckGates()
-    known = problems.known_only(place, without_none(value), [field.name for field in fields(CheckGates)])
+        return DataLimits()
+    known = problems.known_only(place, without_none(value), [field.name for field in fields(DataLimits)])
     try:
-        return CheckGates(**known)
+        return DataLimits(**known)
     except ConfigError as error:
         problems.note_fields(place, known, error.problems)
-        return CheckGates()
+        return DataLimits()
 
 
 def as_dict(value: object) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from orchestrator.cli.main import main
 from orchestrator.manifest.load import TaskEntry
-from orchestrator.manifest.model import CheckGates
+from orchestrator.manifest.model import DataLimits
 from orchestrator.planning.check import TaskCheck, check_task, find_label_typos
 from ship.data import DataSource
 from ship.settings.config import TuneConfig
@@ -41,9 +41,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def check(folder: Path, **gates: float) -> TaskCheck:
+def check(folder: Path, **limits: float) -> TaskCheck:
     entry = TaskEntry(name="parts", source=DataSource(path=str(folder)), config=TuneConfig())
-    return check_task(entry, CheckGates(**gates))
+    return check_task(entry, DataLimits(**limits))
 
 
 def test_sound_data_is_left_alone(folder: Path) -> None:
@@ -142,7 +142,7 @@ def test_each_fault_is_found(
 
 
 @pytest.mark.parametrize(
-    ("spoil", "gate", "allowed", "exceeded"),
+    ("spoil", "limit", "allowed", "exceeded"),
     [
         (spoil_corrupt, "corrupt", 1 / 54, 0.018),
         (spoil_leaked, "leaked", 1 / 30, 0.03),
@@ -157,12 +157,12 @@ def test_each_fault_is_found(
     ],
 )
 def test_a_gate_says_how_much_is_too_much(
-    folder: Path, spoil: Callable[[Path], None], gate: str, allowed: float, exceeded: float
+    folder: Path, spoil: Callable[[Path], None], limit: str, allowed: float, exceeded: float
 ) -> None:
     spoil(folder)
 
-    assert not check(folder, **{gate: allowed}).has_failed
-    assert check(folder, **{gate: exceeded}).has_failed
+    assert not check(folder, **{limit: allowed}).has_failed
+    assert check(folder, **{limit: exceeded}).has_failed
 
 
 def test_data_without_a_layout_fails(tmp_path: Path) -> None:
