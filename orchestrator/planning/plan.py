@@ -3,7 +3,7 @@
 It reads data only to fingerprint it, and writes nothing.
 """
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -24,9 +24,6 @@ __all__ = ["DEFAULT_MAX_TASKS", "Plan", "TaskSpec", "find_sure_fan_out", "make_p
 DEFAULT_MAX_TASKS = 1000
 _NUM_THREADS = 4
 _SECONDS_AN_HOUR = 3600.0
-
-# Listing a store tells keys at once; digests cost one read each.
-Published = Mapping[tuple[str, str], str] | Set[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +78,7 @@ class Plan:
         return _describe_fan_out(len(self.to_tune), max_tasks)
 
 
-def find_sure_fan_out(manifest: Manifest, published: Published, max_tasks: int) -> str | None:
+def find_sure_fan_out(manifest: Manifest, published: Set[tuple[str, str]], max_tasks: int) -> str | None:
     """Likewise before any data is read, as far as it is certain by then.
 
     A task that nothing is published of is to be tuned whatever its data; with a budget it may be refused yet.
@@ -95,22 +92,20 @@ def make_plan(
     manifest: Manifest,
     *,
     backbone: BackboneShape,
-    published: Published,
+    published: Set[tuple[str, str]],
     speed: Speed | None = None,
     keep_going: bool = False,
-    num_workers: int | None = None,
     now_s: float | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Plan:
     """Fingerprint every task's data and compare with what is published.
 
     Args:
         manifest: What is asked for.
-        backbone: The one that the manifest names.
-        published: Task name and task key of each published artifact; as a mapping, with its digest.
-        speed: Of one worker on this backbone, if known.
+        backbone: The backbone that the manifest names.
+        published: Task name and task key of each published artifact.
+        speed: Speed of one worker on this backbone, if known.
         keep_going: Refuse single tasks for the problems of their data.
-        num_workers: That will tune at once, if known; for deadlines.
         now_s: Seconds since the epoch; None looks at no deadlines.
         on_progress: Called in this thread with tasks done and tasks in all.
 
@@ -119,39 +114,37 @@ def make_plan(
     """
     planned: list[PlannedTask] = []
     broken: list[RefusedTask] = []
-    over_budget: list[RefusedTask] = []
-    pool = ThreadPoolExecutor(_NUM_THREADS)
-    try:
-        # Threads are for what answers over a network: at many small local files they wait for each other.
-        asked = [
-            pool.submit(_describe, entry) if "://" in entry.source.path else None for entry in manifest.tasks
-        ]
-        for number, (entry, answer) in enumerate(zip(manifest.tasks, asked, strict=True), start=1):
-            summary = _describe(entry) if answer is None else answer.result()
-            if isinstance(summary, DataError):
-                broken.append(_refuse(entry, *summary.problems))
-            else:
-                task = _plan_task(entry, summary, backbone, published, speed)
-                reason = _over_budget(task)
-                if reason is None:
-                    planned.append(task)
-                else:
-                    over_budget.append(_refuse(entry, reason))
-            if on_progress is not None:
-                on_progress(number, len(manifest.tasks))
-    finally:
-        # After an error or an interrupt, what has not begun is not worth waiting for.
-        pool.shutdown(cancel_futures=True)
+    for number, (entry, summary) in enumerate(_describe_all(manifest.tasks), start=1):
+        if isinstance(summary, DataError):
+            broken.append(RefusedTask(name=entry.name, reasons=summary.problems, tags=entry.tags))
+        else:
+            planned.append(_plan_task(entry, summary, backbone, published, speed))
+        on_progress(number, len(manifest.tasks))
     if broken and not keep_going:
         raise ManifestError([f"task {task.name}: {reason}" for task in broken for reason in task.reasons])
+    refused = [task for task in map(_refuse_over_budget, planned) if task is not None]
+    over_budget = {task.name for task in refused}
     plan = Plan(
         backbone=backbone.name,
         backbone_fingerprint=backbone.fingerprint,
-        tasks=tuple(planned),
-        refused=(*manifest.refused, *broken, *over_budget),
+        tasks=tuple(task for task in planned if task.spec.name not in over_budget),
+        refused=(*manifest.refused, *broken, *refused),
         speed=speed,
     )
-    return replace(plan, warnings=tuple(_find_warnings(plan, num_workers, now_s)))
+    return replace(plan, warnings=tuple(_find_warnings(plan, manifest.pool.max_workers, now_s)))
+
+
+def _describe_all(tasks: Sequence[TaskEntry]) -> Iterator[tuple[TaskEntry, DataSummary | DataError]]:
+    """Each task with its data, in order."""
+    pool = ThreadPoolExecutor(_NUM_THREADS)
+    try:
+        # Threads are for what answers over a network: at many small local files they wait for each other.
+        asked = [pool.submit(_describe, entry) if "://" in entry.source.path else None for entry in tasks]
+        for entry, answer in zip(tasks, asked, strict=True):
+            yield entry, _describe(entry) if answer is None else answer.result()
+    finally:
+        # After an error or an interrupt, what has not begun is not worth waiting for.
+        pool.shutdown(cancel_futures=True)
 
 
 def _describe_fan_out(num_tasks: int, max_tasks: int) -> str | None:
@@ -170,18 +163,15 @@ def _describe(entry: TaskEntry) -> DataSummary | DataError:
         return error
 
 
-def _refuse(entry: TaskEntry, *reasons: str) -> RefusedTask:
-    return RefusedTask(name=entry.name, reasons=reasons, tags=entry.tags)
-
-
-def _over_budget(task: PlannedTask) -> str | None:
-    budget_s = task.spec.terms.budget_s
+def _refuse_over_budget(task: PlannedTask) -> RefusedTask | None:
+    spec, budget_s = task.spec, task.spec.terms.budget_s
     if budget_s is None or task.estimate_s is None or task.estimate_s <= budget_s:
         return None
-    return (
+    reason = (
         f"over its budget: tuning takes about {describe_seconds(task.estimate_s)} of one device, the budget "
         f"is {describe_seconds(budget_s)}; raise it, or lower `epochs`, the preset or the search"
     )
+    return RefusedTask(name=spec.name, reasons=(reason,), tags=spec.tags)
 
 
 def _find_warnings(plan: Plan, num_workers: int | None, now_s: float | None) -> list[str]:
@@ -201,42 +191,38 @@ def _plan_task(
     entry: TaskEntry,
     summary: DataSummary,
     backbone: BackboneShape,
-    published: Published,
+    published: Set[tuple[str, str]],
     speed: Speed | None,
 ) -> PlannedTask:
-    num_classes = len(summary.labels)
     config, search = choose_settings(
         entry.config,
         preset=entry.preset,
         search=entry.search,
         pinned=entry.pinned,
         num_train=summary.num_train,
-        num_classes=num_classes,
+        num_classes=len(summary.labels),
     )
-    key = task_key(summary.fingerprint, config, backbone.fingerprint, search=search)
-    is_published = (entry.name, key) in published
-    digest = published[entry.name, key] if is_published and isinstance(published, Mapping) else None
+    spec = TaskSpec(
+        name=entry.name,
+        key=task_key(summary.fingerprint, config, backbone.fingerprint, search=search),
+        source=entry.source,
+        config=config,
+        search=search,
+        tags=entry.tags,
+        terms=entry.terms,
+        data_fingerprint=summary.fingerprint,
+        num_images=summary.num_train,
+    )
+    is_published = (spec.name, spec.key) in published
     seconds: float | None = 0.0
     num_bytes = 0
     if not is_published:
-        passes = count_passes(config, search, summary)
-        seconds = passes / speed.images_per_s if speed is not None else None
-        num_bytes = prompt_bytes(config, backbone, num_classes, summary.num_train)
+        seconds = count_passes(config, search, summary) / speed.images_per_s if speed is not None else None
+        num_bytes = prompt_bytes(config, backbone, len(summary.labels), summary.num_train)
     return PlannedTask(
-        spec=TaskSpec(
-            name=entry.name,
-            key=key,
-            source=entry.source,
-            config=config,
-            search=search,
-            tags=entry.tags,
-            terms=entry.terms,
-            data_fingerprint=summary.fingerprint,
-            num_images=summary.num_train,
-        ),
+        spec=spec,
         action="reuse" if is_published else "tune",
-        digest=digest,
-        num_classes=num_classes,
+        num_classes=len(summary.labels),
         num_held_out=summary.num_test or summary.num_val,
         estimate_s=seconds,
         estimate_bytes=num_bytes,

@@ -67,7 +67,6 @@ class PlannedTask:
     Attributes:
         spec: The task.
         action: ``tune``, or ``reuse`` if its prompt is in the store already.
-        digest: Of the published artifact, if there is one and the caller knew its digest.
         num_classes: C.
         num_held_out: Images to measure the result on.
         estimate_s: Seconds on one worker, 0 for ``reuse``; None if the speed is not known.
@@ -77,7 +76,6 @@ class PlannedTask:
 
     spec: TaskSpec
     action: Literal["tune", "reuse"]
-    digest: str | None
     num_classes: int
     num_held_out: int
     estimate_s: float | None

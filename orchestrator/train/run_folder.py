@@ -26,7 +26,7 @@ from typing import IO, Any, Literal
 
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
-from orchestrator.train.ledger.status import Snapshot, TaskStatus
+from orchestrator.train.ledger.status import RunStatus, TaskStatus
 
 __all__ = ["About", "RunFolder", "RunRequest", "RunView", "hold_run"]
 
@@ -82,7 +82,7 @@ class RunFolder:
     def __init__(self, folder: Path, about: About) -> None:
         self._folder = folder
         self._next_status_s = 0.0
-        self._latest: Snapshot | None = None
+        self._latest: RunStatus | None = None
         shutil.rmtree(folder / "requests", ignore_errors=True)
         (folder / "requests").mkdir(parents=True)
         (folder / "status.json").unlink(missing_ok=True)
@@ -102,20 +102,20 @@ class RunFolder:
             self._events.writelines(f"{event.to_json()}\n" for event in events if _is_worth_a_line(event))
             self._events.flush()
 
-    def show(self, snapshot: Snapshot) -> None:
+    def show(self, run_status: RunStatus) -> None:
         """Renew the status, unless that was done a moment ago."""
-        self._latest = snapshot
+        self._latest = run_status
         start_s = time.monotonic()
         if start_s >= self._next_status_s:
-            self._write_status(snapshot)
+            self._write_status(run_status)
             end_s = time.monotonic()
             self._next_status_s = end_s + max(STATUS_EVERY_S, (end_s - start_s) / STATUS_SHARE)
 
-    def _write_status(self, snapshot: Snapshot) -> None:
+    def _write_status(self, run_status: RunStatus) -> None:
         with suppress(OSError):
             # Not `asdict`, which copies each value of ten thousand tasks.
-            tasks = [vars(status) for status in snapshot.tasks]
-            _write(self._folder / "status.json", {"time_s": time.time(), **vars(snapshot), "tasks": tasks})
+            tasks = [vars(status) for status in run_status.tasks]
+            _write(self._folder / "status.json", {"time_s": time.time(), **vars(run_status), "tasks": tasks})
 
     def requests(self) -> Iterator[tuple[RunRequest, Callable[[Sequence[str]], None]]]:
         """What was asked since the last look, oldest first, each with the function that answers it."""
@@ -165,7 +165,7 @@ class RunView:
                 "with --home"
             ) from error
 
-    def snapshot(self) -> tuple[Snapshot, float] | None:
+    def status(self) -> tuple[RunStatus, float] | None:
         """How its tasks stand, and when that was; None before it has said anything."""
         try:
             said = json.loads((self._folder / "status.json").read_text(encoding="utf-8"))
@@ -175,7 +175,7 @@ class RunView:
         said["tasks"] = tuple(TaskStatus(**status) for status in said["tasks"])
         said["workers"] = {int(seat): worker for seat, worker in said["workers"].items()}
         said["evicted"] = frozenset(said["evicted"])
-        return Snapshot(**said), time_s
+        return RunStatus(**said), time_s
 
     def events(self, task: str | None = None, *, follow: bool = False) -> Iterator[Event]:
         """What happened so far, and with ``follow`` what happens until the run ends."""

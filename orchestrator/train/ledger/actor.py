@@ -21,7 +21,7 @@ from orchestrator.events import Event
 from orchestrator.train.ledger.failures import Failure
 from orchestrator.train.ledger.grants import Grant, LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
-from orchestrator.train.ledger.status import Snapshot
+from orchestrator.train.ledger.status import RunStatus
 
 if TYPE_CHECKING:
     from orchestrator.planning.plan import TaskSpec
@@ -51,7 +51,7 @@ class LedgerActor:
         threading.Thread(target=self._watch, args=(orphaned_after_s,), daemon=True).start()
 
     def load(
-        self, specs: Sequence["TaskSpec"], policy: LedgerPolicy, earlier: Snapshot | None, num_lost: int
+        self, specs: Sequence["TaskSpec"], policy: LedgerPolicy, earlier: RunStatus | None, num_lost: int
     ) -> None:
         """Fill a blank ledger; one that is filled stays as it is."""
         if self._ledger is None:
@@ -65,12 +65,12 @@ class LedgerActor:
         return self._incarnation, getattr(self._ledger, method)(*args)
 
     def poll(self, since: int | None) -> Any:
-        """``read``, and a ``snapshot`` of the same moment: of all tasks, or those that changed ``since``."""
+        """``read``, and a ``status`` of the same moment: of all tasks, or those that changed ``since``."""
         self._called_s = time.monotonic()
         if self._ledger is None:
             return _BLANK
         events, following = self._ledger.read(since or 0)
-        return events, following, self._ledger.snapshot(since)
+        return events, following, self._ledger.status(since)
 
     def _watch(self, orphaned_after_s: float) -> None:
         me = ray.get_runtime_context().current_actor
@@ -162,7 +162,7 @@ class RayLedger:
         # Position up to which `_latest` is known; None for not at all.
         self._since: int | None = None
         self._num_loads = 0
-        self._latest: Snapshot | None = None
+        self._latest: RunStatus | None = None
         node = ray.get_runtime_context().get_node_id()
         self._actor = (
             ray.remote(LedgerActor)
@@ -180,7 +180,7 @@ class RayLedger:
         # Not waited for: whatever is called next comes after it.
         self._send_load()
 
-    def poll(self) -> tuple[Sequence[Event], Snapshot]:
+    def poll(self) -> tuple[Sequence[Event], RunStatus]:
         """Events since the last poll, which are thereby taken, and how all tasks stand."""
         while True:
             try:
@@ -223,7 +223,7 @@ class RayLedger:
         return self._actor.load.remote(self._specs, self._policy, self._latest, self._num_loads - 1)
 
 
-def _merge(before: Snapshot | None, changed: Snapshot) -> Snapshot:
+def _merge(before: RunStatus | None, changed: RunStatus) -> RunStatus:
     """All tasks, from all of them before and those that have changed since."""
     if before is None:
         return changed

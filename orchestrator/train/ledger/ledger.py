@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.events import Event, EventKind
 from orchestrator.train.ledger.event_log import EventLog
 from orchestrator.train.ledger.grants import Ended, Grant, Lease, LedgerPolicy, Wait
-from orchestrator.train.ledger.status import Snapshot, TaskState, TaskStatus
+from orchestrator.train.ledger.status import RunStatus, TaskState, TaskStatus
 from orchestrator.train.ledger.waiting import WaitingTasks
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Ledger:
         specs: Sequence["TaskSpec"],
         policy: LedgerPolicy,
         clock: Callable[[], float],
-        earlier: Snapshot | None = None,
+        earlier: RunStatus | None = None,
         num_lost: int = 0,
     ) -> None:
         self._specs = {spec.name: spec for spec in specs}
@@ -226,10 +226,10 @@ class Ledger:
         self._expire()
         return self._log.read(since)
 
-    def snapshot(self, since: int | None = None) -> Snapshot:
+    def status(self, since: int | None = None) -> RunStatus:
         """How tasks stand now: all of them, or those to which something happened from a position on."""
         self._expire()
-        return Snapshot(
+        return RunStatus(
             tasks=tuple(
                 status
                 for name, status in self._status.items()
@@ -317,7 +317,7 @@ class Ledger:
         for name in self._held_by(worker):
             self._lose(name, cause)
 
-    def _take_over(self, earlier: Snapshot, num_lost: int) -> None:
+    def _take_over(self, earlier: RunStatus, num_lost: int) -> None:
         now_s = self._clock()
         for status in earlier.tasks:
             self._status[status.task] = status

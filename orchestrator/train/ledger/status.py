@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Snapshot", "TaskState", "TaskStatus"]
+__all__ = ["RunStatus", "TaskState", "TaskStatus"]
 
 TaskState = Literal["pending", "leased", "done", "failed", "cancelled"]
 
@@ -62,7 +62,7 @@ class TaskStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Snapshot:
+class RunStatus:
     """All tasks at one moment.
 
     Attributes:

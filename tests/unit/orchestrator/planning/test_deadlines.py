@@ -26,7 +26,6 @@ def make(name: str, estimate_s: float | None, due_in_s: float = math.inf, priori
     return PlannedTask(
         spec=spec,
         action="tune",
-        digest=None,
         num_classes=2,
         num_held_out=5,
         estimate_s=estimate_s,

@@ -34,17 +34,17 @@ def test_another_terminal_sees_all_that_the_run_knows(tmp_path: Path) -> None:
     with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
         view = RunView(tmp_path)
         assert view.is_at_work
-        assert view.snapshot() is None
-        folder.show(ledger.snapshot())
-        found = view.snapshot()
+        assert view.status() is None
+        folder.show(ledger.status())
+        found = view.status()
         assert found is not None
-        assert found[0] == ledger.snapshot()
+        assert found[0] == ledger.status()
         ledger.complete("worker-0@host:1", "caps", 1, {})
-        folder.show(ledger.snapshot())
-        assert view.snapshot()[0].counts()["done"] == 0, "not renewed more than once a second"
+        folder.show(ledger.status())
+        assert view.status()[0].counts()["done"] == 0, "not renewed more than once a second"
         assert view.about().manifest == "lines.yaml"
     assert not view.is_at_work
-    assert view.snapshot()[0].counts()["done"] == 1, "the last state stays"
+    assert view.status()[0].counts()["done"] == 1, "the last state stays"
 
 
 def test_one_run_a_home(tmp_path: Path) -> None:
@@ -88,14 +88,14 @@ def test_a_full_disk_costs_lines_and_not_the_run(tmp_path: Path, monkeypatch: py
 
     with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
         monkeypatch.setattr(run_folder, "_write", fail)
-        folder.show(make_ledger("caps").snapshot())
+        folder.show(make_ledger("caps").status())
         (tmp_path / "run" / "requests" / "1.ask").write_text(
             json.dumps({"kind": "cancel", "tasks": ["caps"]})
         )
         [(request, answer)] = folder.requests()
         answer(["caps"])
     assert request == RunRequest(kind="cancel", tasks=("caps",))
-    assert RunView(tmp_path).snapshot() is None
+    assert RunView(tmp_path).status() is None
     with (
         pytest.raises(ExecutionError, match=r"cannot be written to .*No space left"),
         hold_run(tmp_path, "tune-2", "lines.yaml"),
@@ -140,7 +140,7 @@ def test_commands_say_how_a_run_ended(tmp_path: Path, capsys: pytest.CaptureFixt
         folder.log(
             [event("failed", cause="a.png is corrupt", detail="Traceback\n  line 1"), event("cancelled")]
         )
-        folder.show(ledger.snapshot())
+        folder.show(ledger.status())
     home = ["--home", str(tmp_path)]
     cli([*home, "status"], standalone_mode=False)
     printed = capsys.readouterr().out

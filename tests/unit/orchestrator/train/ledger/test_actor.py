@@ -33,9 +33,9 @@ class Actor:
         if self.ledger is None:
             return lambda: ray_ledger._BLANK
         events, following = self.ledger.read(since or 0)
-        snapshot = self.ledger.snapshot(since)
-        self.num_sent.append(len(snapshot.tasks))
-        return lambda: (events, following, snapshot)
+        run_status = self.ledger.status(since)
+        self.num_sent.append(len(run_status.tasks))
+        return lambda: (events, following, run_status)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_while_nothing_happens_no_task_is_told_of_twice(actor: Actor) -> None:
     events, last = driver.poll()
 
     assert actor.num_sent == [3, 0, 0, 1]
-    assert all(not events and snapshot.counts() == {"pending": 3} for events, snapshot in seen)
+    assert all(not events and run_status.counts() == {"pending": 3} for events, run_status in seen)
     assert [event.kind for event in events] == ["leased"]
     assert last.counts() == {"pending": 2, "leased": 1}
 
@@ -72,9 +72,9 @@ def test_a_ledger_that_was_lost_is_filled_with_what_was_seen_last(actor: Actor) 
     driver.poll()
     actor.ledger = None
 
-    _, snapshot = driver.poll()
+    _, run_status = driver.poll()
 
-    assert snapshot.counts() == {"pending": 2, "leased": 1}
+    assert run_status.counts() == {"pending": 2, "leased": 1}
     assert actor.asked[-1] is None, "all tasks are asked for again"
 
 

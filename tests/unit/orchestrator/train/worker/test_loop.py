@@ -25,7 +25,7 @@ def make_ledger(clock: Clock, *names: str, **policy: float) -> Ledger:
 
 
 def states(ledger: Ledger) -> dict[str, str]:
-    return {status.task: status.state for status in ledger.snapshot().tasks}
+    return {status.task: status.state for status in ledger.status().tasks}
 
 
 def publish(spec: Spec, hooks: Hooks) -> Outcome:
@@ -55,7 +55,7 @@ def test_a_failing_task_stops_nobody(clock: Clock) -> None:
     ledger = make_ledger(clock, "bad", "good")
     assert work(ledger, run) == 1
     assert states(ledger) == {"bad": "failed", "good": "done"}
-    assert ledger.snapshot().tasks[0].cause == "a.png: not an image"
+    assert ledger.status().tasks[0].cause == "a.png: not an image"
 
 
 def test_waits_out_the_pause_of_a_task_that_may_do_better(clock: Clock) -> None:
@@ -124,7 +124,7 @@ def test_a_poisoned_worker_reports_the_task_and_ends(clock: Clock) -> None:
     ledger = make_ledger(clock, "a")
     with pytest.raises(ExecutionError, match="device is unusable"):
         work(ledger, run)
-    assert ledger.snapshot().tasks[0].failures == 1
+    assert ledger.status().tasks[0].failures == 1
 
 
 def test_a_ledger_out_of_reach_ends_the_worker_and_fails_no_task(clock: Clock) -> None:
@@ -134,7 +134,7 @@ def test_a_ledger_out_of_reach_ends_the_worker_and_fails_no_task(clock: Clock) -
     ledger = make_ledger(clock, "a")
     with pytest.raises(ExecutionError):
         work(ledger, run)
-    assert ledger.snapshot().tasks[0].failures == 0
+    assert ledger.status().tasks[0].failures == 0
 
 
 def test_a_task_that_has_started_makes_way_for_the_next(clock: Clock) -> None:
