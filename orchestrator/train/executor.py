@@ -16,7 +16,7 @@ from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
 from orchestrator.manifest.model import PoolSettings
 from orchestrator.settings import Settings
-from orchestrator.train.ledger.actor import RayLedger
+from orchestrator.train.ledger.actor import RayLedger, start_actor
 from orchestrator.train.ledger.grants import LedgerPolicy
 from orchestrator.train.ledger.status import RunStatus, TaskStatus
 from orchestrator.train.pool.actors import ActorPool
@@ -143,7 +143,7 @@ def run_tasks(
         ray_session(settings.ray_address, min_cpus=min_cpus, logs=logs) as session,
         catch_interruption() as interruption,
     ):
-        ledger = RayLedger(options.run, specs, options.policy)
+        ledger = RayLedger(start_actor(options.run), specs, options.policy)
         try:
             workers = _make_pool(session, len(specs), backbone, settings, options)
             workers.start()

@@ -26,14 +26,12 @@ from orchestrator.train.ledger.status import RunStatus
 if TYPE_CHECKING:
     from orchestrator.planning.plan import TaskSpec
 
-__all__ = ["LedgerActor", "RayLedger", "RayLedgerClient"]
+__all__ = ["LedgerActor", "RayLedger", "RayLedgerClient", "start_actor"]
 
 ACTOR_NAME = "ledger"
 RETRY_S = 0.5
 PATIENCE_S = 120.0
 ORPHANED_AFTER_S = 900.0
-
-_BLANK = "blank: not loaded yet"
 
 
 class LedgerActor:
@@ -52,23 +50,24 @@ class LedgerActor:
 
     def load(
         self, specs: Sequence["TaskSpec"], policy: LedgerPolicy, earlier: RunStatus | None, num_lost: int
-    ) -> None:
-        """Fill a blank ledger; one that is filled stays as it is."""
+    ) -> bool:
+        """Fill a blank ledger; one that is filled stays as it is. Always True."""
         if self._ledger is None:
             self._ledger = Ledger(specs, policy, time.time, earlier, num_lost)
+        return True
 
-    def call(self, method: str, *args: Any) -> Any:
-        """Call a method of the ledger, if there is one; tells which incarnation of this actor answers."""
+    def call(self, method: str, *args: Any) -> tuple[str, Any] | None:
+        """Call a method of the ledger: this actor's incarnation and the answer; None while it is blank."""
         self._called_s = time.monotonic()
         if self._ledger is None:
-            return _BLANK
+            return None
         return self._incarnation, getattr(self._ledger, method)(*args)
 
-    def poll(self, since: int | None) -> Any:
-        """``read``, and a ``status`` of the same moment: of all tasks, or those that changed ``since``."""
+    def poll(self, since: int | None) -> tuple[Sequence[Event], int, RunStatus] | None:
+        """``read`` and ``status`` of one moment, of the tasks that changed ``since``; None while blank."""
         self._called_s = time.monotonic()
         if self._ledger is None:
-            return _BLANK
+            return None
         events, following = self._ledger.read(since or 0)
         return events, following, self._ledger.status(since)
 
@@ -79,17 +78,17 @@ class LedgerActor:
         ray.kill(me, no_restart=True)
 
 
-def _ask(send: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
+def _ask(send: Callable[[], Any], get: Callable[[Any], Any] = ray.get, patience_s: float = PATIENCE_S) -> Any:
     """The actor's answer, waiting while it is being restarted or is blank."""
     deadline_s = time.monotonic() + patience_s
     while True:
         try:
-            answer = ray.get(send())
+            answer = get(send())
         except RayActorError as error:
-            answer, problem = _BLANK, str(error)
+            answer, problem = None, str(error)
         else:
-            problem = "it was restarted and nobody filled it"
-        if not (isinstance(answer, str) and answer == _BLANK):
+            problem = "it was restarted and not loaded again"
+        if answer is not None:
             return answer
         if time.monotonic() > deadline_s:
             raise ExecutionError(f"the ledger did not answer for {patience_s:g} s: {problem}")
@@ -148,35 +147,45 @@ class RayLedgerClient:
         self._incarnation, _ = _ask(lambda: self._actor.call.remote("join", *seat))
 
 
+def start_actor(run: str) -> Any:
+    """Start the blank ledger of a run beside its driver, for a worker's node may go at any time."""
+    node = ray.get_runtime_context().get_node_id()
+    return (
+        ray.remote(LedgerActor)
+        .options(
+            name=ACTOR_NAME,
+            namespace=run,
+            lifetime="detached",
+            num_cpus=0,
+            max_restarts=-1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        )
+        .remote()
+    )
+
+
 class RayLedger:
-    """The driver's end: starts the actor, polls it, and fills it again after a restart.
+    """The driver's end: loads the actor, polls it, and loads it again after a restart.
 
     Args:
-        run: Name of the run.
-        specs: Its tasks.
+        actor: Handle of the blank ``LedgerActor``.
+        specs: Tasks of the run.
         policy: Time-outs and budgets.
+        get: Gets what a call of the actor answers.
     """
 
-    def __init__(self, run: str, specs: Sequence["TaskSpec"], policy: LedgerPolicy) -> None:
-        self._specs, self._policy = specs, policy
+    def __init__(
+        self,
+        actor: Any,
+        specs: Sequence["TaskSpec"],
+        policy: LedgerPolicy,
+        get: Callable[[Any], Any] = ray.get,
+    ) -> None:
+        self._actor, self._specs, self._policy, self._get = actor, specs, policy, get
         # Position up to which `_latest` is known; None for not at all.
         self._since: int | None = None
         self._num_loads = 0
         self._latest: RunStatus | None = None
-        node = ray.get_runtime_context().get_node_id()
-        self._actor = (
-            ray.remote(LedgerActor)
-            .options(
-                name=ACTOR_NAME,
-                namespace=run,
-                lifetime="detached",
-                num_cpus=0,
-                max_restarts=-1,
-                # Beside the driver: a worker's node may go at any time.
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-            )
-            .remote()
-        )
         # Not waited for: whatever is called next comes after it.
         self._send_load()
 
@@ -184,39 +193,36 @@ class RayLedger:
         """Events since the last poll, which are thereby taken, and how all tasks stand."""
         while True:
             try:
-                answer = ray.get(self._actor.poll.remote(self._since))
+                answer = self._get(self._actor.poll.remote(self._since))
             except RayActorError:
-                answer = _BLANK
-            if not isinstance(answer, str):
+                answer = None
+            if answer is not None:
                 events, following, changed = answer
                 self._latest = _merge(None if self._since is None else self._latest, changed)
                 self._since = following
                 return events, self._latest
             self._since = None
-            self._load()
+            _ask(self._send_load, self._get)
 
     def cancel(self, tasks: Sequence[str]) -> list[str]:
         """See ``Ledger.cancel``."""
-        return self._change("cancel", tasks)
+        return list(self._call("cancel", tasks))
 
     def retry(self, tasks: Sequence[str]) -> list[str]:
         """See ``Ledger.retry``."""
-        return self._change("retry", tasks)
+        return list(self._call("retry", tasks))
 
     def close(self) -> None:
         """Have all workers drop their tasks and end."""
-        _ask(lambda: self._actor.call.remote("close"))
+        self._call("close")
 
     def end(self) -> None:
         """End the actor."""
         ray.kill(self._actor, no_restart=True)
 
-    def _change(self, method: str, tasks: Sequence[str]) -> list[str]:
-        _, changed = _ask(lambda: self._actor.call.remote(method, list(tasks)))
-        return list(changed)
-
-    def _load(self) -> None:
-        _ask(self._send_load)
+    def _call(self, method: str, *args: Any) -> Any:
+        _, answer = _ask(lambda: self._actor.call.remote(method, *args), self._get)
+        return answer
 
     def _send_load(self) -> Any:
         self._num_loads += 1

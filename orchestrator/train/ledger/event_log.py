@@ -18,10 +18,11 @@ class EventLog:
 
     Args:
         max_events: When this many wait for the reader, the oldest ``epoch`` events are dropped.
+        max_read: Events of one read.
     """
 
-    def __init__(self, max_events: int = MAX_EVENTS) -> None:
-        self._max_events = max_events
+    def __init__(self, max_events: int = MAX_EVENTS, max_read: int = MAX_READ) -> None:
+        self._max_events, self._max_read = max_events, max_read
         self._waiting: list[tuple[int, Event]] = []
         self._next = 0
 
@@ -45,7 +46,7 @@ class EventLog:
         given again, so a reader that dies half-way loses nothing.
         """
         self._waiting = [item for item in self._waiting if item[0] >= since]
-        page = self._waiting[:MAX_READ]
+        page = self._waiting[: self._max_read]
         if len(page) == len(self._waiting):
             return [event for _, event in page], self._next
         return [event for _, event in page], page[-1][0] + 1

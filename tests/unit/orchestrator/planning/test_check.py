@@ -1,7 +1,6 @@
 """Drawn data with one fault each; what is found, and that sound data is left alone."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from orchestrator.cli.main import main
 from orchestrator.manifest.load import TaskEntry
 from orchestrator.manifest.model import DataLimits
 from orchestrator.planning.check import TaskCheck, check_task, find_label_typos
 from ship.data import DataSource
 from ship.settings.config import TuneConfig
+from tests.console import run_ship as run
 
 NUM_TRAIN, NUM_TEST = 12, 30
 
@@ -156,7 +155,7 @@ def test_each_fault_is_found(
         (spoil_labels, "label_typos", 1, 0),
     ],
 )
-def test_a_gate_says_how_much_is_too_much(
+def test_a_limit_says_how_much_is_too_much(
     folder: Path, spoil: Callable[[Path], None], limit: str, allowed: float, exceeded: float
 ) -> None:
     spoil(folder)
@@ -187,16 +186,7 @@ def test_labels_that_may_be_one(labels: list[str], pairs: list[tuple[str, str]])
     assert find_label_typos(labels) == pairs
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["ship", *arguments])
-    try:
-        main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
-
-
-def test_the_command_fails_only_by_the_manifests_gates(
+def test_the_command_fails_only_by_the_manifests_limits(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil_dark(folder)

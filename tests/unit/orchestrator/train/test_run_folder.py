@@ -1,9 +1,12 @@
 """What a run tells other terminals and is asked by them, with a driver that is stepped by the test."""
 
 import json
+import resource
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,6 @@ import pytest
 from orchestrator.cli.main import cli
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
-from orchestrator.train import run_folder
 from orchestrator.train.ledger.grants import LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.run_folder import RunRequest, RunView, hold_run
@@ -82,22 +84,36 @@ def test_the_log_has_every_event_but_few_epochs(tmp_path: Path) -> None:
     assert [found.kind for found in RunView(tmp_path).events()][-1] == "cancelled"
 
 
-def test_a_full_disk_costs_lines_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process may grow."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
+
+def test_a_full_disk_costs_lines_and_not_the_run(tmp_path: Path) -> None:
+    ledger = make_ledger("caps")
     with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
-        monkeypatch.setattr(run_folder, "_write", fail)
-        folder.show(make_ledger("caps").status())
         (tmp_path / "run" / "requests" / "1.ask").write_text(
             json.dumps({"kind": "cancel", "tasks": ["caps"]})
         )
-        [(request, answer)] = folder.requests()
-        answer(["caps"])
+        with full_disk():
+            folder.show(ledger.status())
+            folder.log([event("leased", worker="w")])
+            [(request, answer)] = folder.requests()
+            answer(["caps"])
+            assert RunView(tmp_path).status() is None
     assert request == RunRequest(kind="cancel", tasks=("caps",))
-    assert RunView(tmp_path).status() is None
+    found = RunView(tmp_path).status()
+    assert found is not None
+    assert found[0] == ledger.status(), "the last status is written once there is room"
     with (
-        pytest.raises(ExecutionError, match=r"cannot be written to .*No space left"),
+        full_disk(),
+        pytest.raises(ExecutionError, match=r"cannot be written to .*File too large"),
         hold_run(tmp_path, "tune-2", "lines.yaml"),
     ):
         pass

@@ -243,5 +243,6 @@ def test_a_heartbeat_that_cannot_reach_the_ledger_counts_as_lost() -> None:
         raise ExecutionError("no answer")
 
     with Heartbeat(beat, 0.01) as pulse:
-        pulse._thread.join(30)
+        for thread in heartbeats():
+            thread.join(30)
         assert pulse.is_lost
