@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.errors import ManifestError
-from orchestrator.manifest.model import Manifest, PoolSettings, RefusedTask, TaskEntry
+from orchestrator.manifest.model import Manifest, PoolSettings
 from orchestrator.manifest.paths import PathResolver
 from orchestrator.manifest.problems import MANIFEST, Problems, describe_value
 from orchestrator.manifest.schema import MANIFEST_KEYS, find_schema_problems
@@ -17,7 +17,7 @@ from orchestrator.manifest.yaml_document import YamlDocument, parse_yaml
 from ship.data import read_small_file
 from ship.errors import DataError
 
-__all__ = ["RefusedTask", "TaskEntry", "load_manifest"]
+__all__ = ["load_manifest"]
 
 MAX_MANIFEST_BYTES = 8 * 2**20
 

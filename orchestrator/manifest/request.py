@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from orchestrator.errors import ManifestError
-from orchestrator.manifest.load import RefusedTask, TaskEntry, load_manifest
-from orchestrator.manifest.model import Manifest, PoolSettings
+from orchestrator.manifest.load import load_manifest
+from orchestrator.manifest.model import Manifest, PoolSettings, RefusedTask, TaskEntry
 
 __all__ = ["Request", "Selection"]
 

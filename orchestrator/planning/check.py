@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.manifest.load import TaskEntry
-from orchestrator.manifest.model import DataLimits, Manifest
+from orchestrator.manifest.model import DataLimits, Manifest, TaskEntry
 from ship.data import ImageFacts, Inspection, find_near_duplicates, inspect_data
 from ship.errors import DataError
 from ship.evaluation.accuracy import wilson_interval

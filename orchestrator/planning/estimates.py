@@ -7,37 +7,20 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ship.data import DataSummary
 from ship.settings.config import TuneConfig, count_epochs
 from ship.settings.search_config import SearchConfig, num_full_tunings
 
-__all__ = ["BackboneShape", "Speed", "TuningRun", "count_passes", "learn_speed", "prompt_bytes"]
+if TYPE_CHECKING:
+    from ship.backbone import BackboneInfo
+
+__all__ = ["Speed", "TuningRun", "count_passes", "learn_speed", "prompt_bytes"]
 
 _BYTES_A_NUMBER = 4
 # The nine published matrices give 6 to 12 levels on 12 layers; the true number is known after tuning.
 _LEVELS_A_LAYER = 2 / 3
-
-
-class BackboneShape(Protocol):
-    """What the plan must know of a backbone; ``ship.backbone.BackboneInfo`` is one."""
-
-    @property
-    def name(self) -> str:
-        """As the user named it."""
-
-    @property
-    def fingerprint(self) -> str:
-        """64 hex digits."""
-
-    @property
-    def depth(self) -> int:
-        """L, number of blocks."""
-
-    @property
-    def width(self) -> int:
-        """D, of a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +78,7 @@ def count_passes(config: TuneConfig, search: SearchConfig | None, summary: DataS
     return summary.num_train * count_epochs(config, summary.num_train) * num_tunings
 
 
-def prompt_bytes(config: TuneConfig, backbone: BackboneShape, num_classes: int, num_train: int) -> int:
+def prompt_bytes(config: TuneConfig, backbone: "BackboneInfo", num_classes: int, num_train: int) -> int:
     """Size of a prompt's tensors in float32: independent, shared, attribute, prototypes, head, gates."""
     num_levels = max(1, round(backbone.depth * _LEVELS_A_LAYER))
     num_groups = min(config.num_attribute_groups, num_levels - 1)

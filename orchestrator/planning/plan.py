@@ -6,19 +6,22 @@ It reads data only to fingerprint it, and writes nothing.
 from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from orchestrator.durations import describe_seconds
 from orchestrator.errors import ManifestError
-from orchestrator.manifest.load import RefusedTask, TaskEntry
-from orchestrator.manifest.model import Manifest
+from orchestrator.manifest.model import Manifest, RefusedTask, TaskEntry
 from orchestrator.planning.deadlines import find_late
-from orchestrator.planning.estimates import BackboneShape, Speed, count_passes, prompt_bytes
+from orchestrator.planning.estimates import Speed, count_passes, prompt_bytes
 from orchestrator.planning.spec import PlannedTask, TaskSpec, task_key
 from ship.data import DataSummary, describe_data
 from ship.errors import DataError
 from ship.settings.presets import choose_settings
 
-__all__ = ["DEFAULT_MAX_TASKS", "Plan", "TaskSpec", "find_sure_fan_out", "make_plan", "task_key"]
+if TYPE_CHECKING:
+    from ship.backbone import BackboneInfo
+
+__all__ = ["DEFAULT_MAX_TASKS", "Plan", "find_sure_fan_out", "make_plan"]
 
 # More than that at once is asked for by mistake more often than not: a glob a level too high.
 DEFAULT_MAX_TASKS = 1000
@@ -91,7 +94,7 @@ def find_sure_fan_out(manifest: Manifest, published: Set[tuple[str, str]], max_t
 def make_plan(
     manifest: Manifest,
     *,
-    backbone: BackboneShape,
+    backbone: "BackboneInfo",
     published: Set[tuple[str, str]],
     speed: Speed | None = None,
     keep_going: bool = False,
@@ -190,7 +193,7 @@ def _find_warnings(plan: Plan, num_workers: int | None, now_s: float | None) -> 
 def _plan_task(
     entry: TaskEntry,
     summary: DataSummary,
-    backbone: BackboneShape,
+    backbone: "BackboneInfo",
     published: Set[tuple[str, str]],
     speed: Speed | None,
 ) -> PlannedTask:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import threading
 
     from orchestrator.cluster.session import Session
-    from orchestrator.planning.plan import TaskSpec
+    from orchestrator.planning.spec import TaskSpec
     from ship.backbone import Backbone
 
 __all__ = ["Callbacks", "Follower", "RunOptions", "RunSummary", "name_run", "run_tasks"]

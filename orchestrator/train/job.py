@@ -12,11 +12,11 @@ from typing import Self
 
 from orchestrator.errors import ManifestError, StoreError
 from orchestrator.events import Event
-from orchestrator.manifest.load import RefusedTask
-from orchestrator.manifest.model import Manifest
+from orchestrator.manifest.model import Manifest, RefusedTask
 from orchestrator.manifest.request import Request
 from orchestrator.planning.estimates import TuningRun, learn_speed
-from orchestrator.planning.plan import DEFAULT_MAX_TASKS, Plan, TaskSpec, find_sure_fan_out, make_plan
+from orchestrator.planning.plan import DEFAULT_MAX_TASKS, Plan, find_sure_fan_out, make_plan
+from orchestrator.planning.spec import TaskSpec
 from orchestrator.registry.recorder import MAX_FAREWELL_S, Backlog, Recorder
 from orchestrator.registry.registry import Registry
 from orchestrator.settings import Settings

@@ -25,7 +25,7 @@ from orchestrator.settings import EXECUTORS, Executor, Settings
 from orchestrator.train.executor import Callbacks, RunOptions, run_tasks
 from orchestrator.train.ledger.actor import ACTOR_NAME
 from orchestrator.train.ledger.grants import LedgerPolicy
-from orchestrator.train.worker.loop import Hooks, Outcome, WorkerContext
+from orchestrator.train.worker.loop import Hooks, PublishedTask, WorkerContext
 from ship.errors import DataError
 from ship.settings.config import TuneConfig
 
@@ -62,7 +62,7 @@ class FakeRunner:
 
     folder: Path
 
-    def __call__(self, spec: Spec, hooks: Hooks) -> Outcome:
+    def __call__(self, spec: Spec, hooks: Hooks) -> PublishedTask:
         if spec.name.startswith("pair-"):
             self._meet(spec.name, hooks)
         if spec.name == "corrupt":
@@ -78,15 +78,15 @@ class FakeRunner:
         hooks.check()
         return self._publish(spec)
 
-    def _publish(self, spec: Spec) -> Outcome:
+    def _publish(self, spec: Spec) -> PublishedTask:
         """The first writer wins, as in the store."""
         marker = self.folder / f"{spec.name}.json"
         try:
             with marker.open("x") as file:
                 json.dump({"pid": os.getpid()}, file)
         except FileExistsError:
-            return Outcome(digest=spec.key, uri=str(marker), created=False)
-        return Outcome(digest=spec.key, uri=str(marker))
+            return PublishedTask(digest=spec.key, uri=str(marker), created=False)
+        return PublishedTask(digest=spec.key, uri=str(marker))
 
     def _meet(self, name: str, hooks: Hooks) -> None:
         """Two tasks of one worker at a time; the first pair brings it down."""

@@ -24,7 +24,7 @@ from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.ledger.status import RunStatus
 
 if TYPE_CHECKING:
-    from orchestrator.planning.plan import TaskSpec
+    from orchestrator.planning.spec import TaskSpec
 
 __all__ = ["LedgerActor", "RayLedger", "RayLedgerClient", "start_actor"]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestrator.planning.plan import TaskSpec
+    from orchestrator.planning.spec import TaskSpec
 
 __all__ = ["Ended", "Grant", "Lease", "LedgerPolicy", "Wait"]
 

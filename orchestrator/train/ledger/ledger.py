@@ -30,7 +30,7 @@ from orchestrator.train.ledger.status import RunStatus, TaskState, TaskStatus
 from orchestrator.train.ledger.waiting import WaitingTasks
 
 if TYPE_CHECKING:
-    from orchestrator.planning.plan import TaskSpec
+    from orchestrator.planning.spec import TaskSpec
     from orchestrator.train.ledger.failures import Failure
 
 __all__ = ["Ledger"]

@@ -22,13 +22,13 @@ from orchestrator.train.worker.heartbeat import Heartbeat
 if TYPE_CHECKING:
     import numpy as np
 
-    from orchestrator.planning.plan import TaskSpec
+    from orchestrator.planning.spec import TaskSpec
 
 __all__ = [
     "Hooks",
     "LeaseLost",
     "LedgerClient",
-    "Outcome",
+    "PublishedTask",
     "RunnerFactory",
     "TaskRunner",
     "WorkerContext",
@@ -60,8 +60,8 @@ class LedgerClient(Protocol):
         ...
 
 
-class LeaseLost(Exception):  # noqa: N818 - reads as a fact; not an error of anybody's
-    """The task is somebody else's by now: drop it without a word."""
+class LeaseLost(Exception):  # noqa: N818 - reads as a fact
+    """The lease now belongs to another worker: the task is dropped without a report."""
 
 
 class Hooks(Protocol):
@@ -81,7 +81,7 @@ class Hooks(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class PublishedTask:
     """A task that is published.
 
     Attributes:
@@ -97,7 +97,7 @@ class Outcome:
     created: bool = True
 
 
-TaskRunner = Callable[["TaskSpec", Hooks], Outcome]
+TaskRunner = Callable[["TaskSpec", Hooks], PublishedTask]
 
 
 @dataclass(frozen=True, kw_only=True)

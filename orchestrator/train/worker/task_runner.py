@@ -12,7 +12,7 @@ from orchestrator.errors import StoreError, StoreFull
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.train.worker.data_cache import DataCache
-from orchestrator.train.worker.loop import Hooks, Outcome, TaskRunner, WorkerContext
+from orchestrator.train.worker.loop import Hooks, PublishedTask, TaskRunner, WorkerContext
 from orchestrator.train.worker.snapshot_writer import SnapshotWriter
 from ship.artifact.card import PromptCard
 from ship.artifact.files import CARD
@@ -26,7 +26,7 @@ from ship.tuning.tune import EpochReport, PackTask
 from ship.tuning.tuner import Tuner
 
 if TYPE_CHECKING:
-    from orchestrator.planning.plan import TaskSpec
+    from orchestrator.planning.spec import TaskSpec
     from orchestrator.store.publication import Publication
     from ship.data import TaskData
     from ship.settings.config import TuneConfig
@@ -59,7 +59,7 @@ class TuneTask:
         self._store = store
         self._cache = cache
 
-    def __call__(self, spec: "TaskSpec", hooks: Hooks) -> Outcome:
+    def __call__(self, spec: "TaskSpec", hooks: Hooks) -> PublishedTask:
         """Publish ``spec``, unless somebody has.
 
         Raises:
@@ -158,8 +158,8 @@ class TuneTask:
             return outcome
 
 
-def _outcome(publication: "Publication", files: Mapping[str, bytes]) -> Outcome:
-    return Outcome(
+def _outcome(publication: "Publication", files: Mapping[str, bytes]) -> PublishedTask:
+    return PublishedTask(
         digest=publication.digest,
         uri=publication.uri,
         metrics=PromptCard.from_json(files[CARD]).metrics,

@@ -5,8 +5,8 @@ import fsspec
 import pytest
 
 from orchestrator.errors import ManifestError
-from orchestrator.manifest.load import MAX_MANIFEST_BYTES, TaskEntry, load_manifest
-from orchestrator.manifest.model import Manifest, PoolSettings
+from orchestrator.manifest.load import MAX_MANIFEST_BYTES, load_manifest
+from orchestrator.manifest.model import Manifest, PoolSettings, TaskEntry
 from ship.data import DataSource
 from ship.settings.config import TuneConfig
 from ship.settings.search_config import SearchConfig

@@ -1,8 +1,7 @@
 import pytest
 
 from orchestrator.errors import ManifestError
-from orchestrator.manifest.load import RefusedTask, TaskEntry
-from orchestrator.manifest.model import Manifest
+from orchestrator.manifest.model import Manifest, RefusedTask, TaskEntry
 from orchestrator.manifest.request import Selection
 from ship.data import DataSource
 from ship.settings.config import TuneConfig

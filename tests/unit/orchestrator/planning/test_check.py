@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from orchestrator.manifest.load import TaskEntry
-from orchestrator.manifest.model import DataLimits
+from orchestrator.manifest.model import DataLimits, TaskEntry
 from orchestrator.planning.check import TaskCheck, check_task, find_label_typos
 from ship.data import DataSource
 from ship.settings.config import TuneConfig

@@ -4,8 +4,7 @@ import pytest
 
 from orchestrator.manifest.model import Terms
 from orchestrator.planning.deadlines import find_late
-from orchestrator.planning.plan import TaskSpec
-from orchestrator.planning.spec import PlannedTask
+from orchestrator.planning.spec import PlannedTask, TaskSpec
 from ship.data import DataSource
 from ship.settings.config import TuneConfig
 

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from orchestrator.cli.plan_report import plan_json, print_plan
 from orchestrator.errors import ManifestError
-from orchestrator.manifest.load import TaskEntry
-from orchestrator.manifest.model import Manifest, RefusedTask, Terms
+from orchestrator.manifest.model import Manifest, RefusedTask, TaskEntry, Terms
 from orchestrator.planning.estimates import Speed
-from orchestrator.planning.plan import Plan, make_plan, task_key
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.planning.spec import task_key
 from ship.data import DataSource, fingerprint_data
 from ship.settings.config import TuneConfig
 

@@ -13,7 +13,8 @@ from orchestrator.errors import ExecutionError, ManifestError, StoreError
 from orchestrator.events import Event
 from orchestrator.manifest.model import PoolSettings
 from orchestrator.manifest.request import Request, Selection
-from orchestrator.planning.plan import TaskSpec, find_sure_fan_out
+from orchestrator.planning.plan import find_sure_fan_out
+from orchestrator.planning.spec import TaskSpec
 from orchestrator.registry.recorder import Backlog
 from orchestrator.settings import Settings
 from orchestrator.store.objects.local import LocalObjects
