@@ -1,6 +1,6 @@
-"""What SIGINT and SIGTERM do: the first ends a run or an endpoint cleanly, and only once.
+"""Handling of SIGINT and SIGTERM: the first ends a run or an endpoint cleanly.
 
-Signals reach the main thread only; elsewhere these blocks change nothing.
+Signals reach the main thread only; in other threads these blocks change nothing.
 """
 
 import signal
@@ -19,9 +19,9 @@ _Handler = Callable[[int, FrameType | None], None]
 
 @contextmanager
 def interrupting_signals() -> Iterator[None]:
-    """Have the first signal raise ``KeyboardInterrupt`` in the block, and ignore all that follow.
+    """The first signal raises ``KeyboardInterrupt`` in the block; later ones are ignored.
 
-    A second one would break into the clean-up and leave processes behind.
+    A second one would interrupt the clean-up and leave processes behind.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -35,7 +35,7 @@ def interrupting_signals() -> Iterator[None]:
 
 @contextmanager
 def deferred_signals() -> Iterator[None]:
-    """Hold signals back until the block is done, also if it puts handlers of its own in place."""
+    """Signals wait until the end of the block, even if the block installs handlers of its own."""
     held: list[int] = []
     try:
         with _handled_by(lambda number, _: held.append(number)):

@@ -1,4 +1,4 @@
-"""Runs a batch of tasks from the driver's side: starts pool and ledger, follows them, ends in good order."""
+"""The driver of a run: starts ledger and pool, follows them, and ends both cleanly."""
 
 import secrets
 import shutil
@@ -45,12 +45,11 @@ MAX_STARTS_IN_VAIN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """How a run ended.
+    """Result of a run.
 
     Attributes:
-        tasks: Every task's last state.
-        is_interrupted: Whether it was stopped by a signal; tasks that are pending or leased can be taken
-            up by running the same again.
+        tasks: Last status of every task.
+        is_interrupted: Whether a signal or a request stopped it; the same command resumes unfinished tasks.
     """
 
     tasks: tuple[TaskStatus, ...]
@@ -58,17 +57,17 @@ class RunSummary:
 
     @property
     def done(self) -> tuple[str, ...]:
-        """Names of tasks that are published."""
+        """Names of published tasks."""
         return tuple(status.task for status in self.tasks if status.state == "done")
 
     @property
     def failed(self) -> dict[str, str]:
-        """Task to cause."""
+        """Cause of failure by task."""
         return {status.task: str(status.cause) for status in self.tasks if status.state == "failed"}
 
     @property
     def cancelled(self) -> tuple[str, ...]:
-        """Names of tasks that somebody asked to leave."""
+        """Names of tasks that were cancelled on request."""
         return tuple(status.task for status in self.tasks if status.state == "cancelled")
 
     @property
@@ -78,13 +77,13 @@ class RunSummary:
 
 
 def name_run() -> str:
-    """A name that no other run has."""
+    """A unique name for a run."""
     return f"tune-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Callbacks:
-    """What the driver calls about twice a second, in its own thread.
+    """Functions that the driver calls about twice a second, in its own thread.
 
     Attributes:
         on_events: Gets each event once, in order; none if there are none. An exception ends the run.
@@ -99,12 +98,12 @@ class Callbacks:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a run works.
+    """Name, pool and policies of a run.
 
     Attributes:
-        run: Its name.
-        pool: How workers are made up; by default one a GPU, or a CPU where there are none.
-        policy: Time-outs and budgets of the ledger.
+        run: Name of the run.
+        pool: Size and executor of the pool; by default a worker for each GPU, else for each CPU.
+        policy: Lease time and retry budgets of the ledger.
         make_runner: Builds each worker's task runner; importable on every node.
     """
 
@@ -127,12 +126,12 @@ def run_tasks(
         specs: The tasks.
         backbone: The backbone that they share.
         settings: The store, the Ray cluster and the folder for local files.
-        options: The run's name and how it works.
-        callbacks: What hears of the run.
+        options: Name, pool and policies of the run.
+        callbacks: Listeners and requests.
 
     Raises:
         ClusterError: Ray cannot be joined or started.
-        ExecutionError: The pool died for good. What was published stays.
+        ExecutionError: The pool cannot go on. Published tasks stay published.
     """
     if not specs:
         return RunSummary(tasks=())
@@ -180,20 +179,20 @@ def _train_folder(settings: Settings) -> Path:
 
 
 class Follower:
-    """Passes on what the ledger says until nothing more will happen."""
+    """The driver's loop: polls the ledger, passes events on and grants requests until the run has ended."""
 
     def __init__(self, ledger: RayLedger, pool: Pool, callbacks: Callbacks, poll_s: float = POLL_S) -> None:
         self._ledger, self._pool, self._callbacks, self._poll_s = ledger, pool, callbacks, poll_s
 
     def follow(self, interruption: "threading.Event") -> RunSummary:
-        """Until all tasks have ended, or the first signal."""
+        """Follow the run until all tasks have ended, or the first signal."""
         try:
             while not self._poll_once(interruption) and not interruption.wait(self._poll_s):
                 pass
         finally:
             self._ledger.close()
             self._pool.wait(DRAIN_S)
-        # What workers completed while they were told to stop.
+        # Workers may complete tasks while they are told to stop.
         last = self._poll_to_end()
         return RunSummary(tasks=last.tasks, is_interrupted=interruption.is_set() and not last.all_ended)
 
@@ -217,14 +216,14 @@ class Follower:
                 answer(self._ledger.cancel(tasks) if request.kind == "cancel" else self._ledger.retry(tasks))
 
     def _poll(self) -> RunStatus:
-        """Pass on what has happened, as far as it is told at once, and how all tasks stand."""
+        """Pass on one page of events and the status of all tasks."""
         events, run_status = self._ledger.poll()
         self._callbacks.on_events(events)
         self._callbacks.on_progress(run_status)
         return run_status
 
     def _poll_to_end(self) -> RunStatus:
-        """Pass on all events there are, then the state that they led to."""
+        """Pass on all events, then the status that they led to."""
         while True:
             events, run_status = self._ledger.poll()
             self._callbacks.on_events(events)
@@ -233,10 +232,10 @@ class Follower:
                 return run_status
 
     def _check(self, run_status: RunStatus, was_running: bool) -> None:
-        """Raise if the pool will get no further."""
+        """Raise if the pool cannot finish the run."""
         counts = run_status.counts()
         left = counts["pending"] + counts["leased"]
-        advice = "what is published stays: run the same command again to go on"
+        advice = "published tasks stay published; run the same command to resume"
         if not was_running:
             raise ExecutionError(
                 f"the worker pool ended with {left} of {len(run_status.tasks)} tasks left: "
@@ -250,5 +249,5 @@ class Follower:
 
 
 def _absolute(store_url: str) -> str:
-    """Workers run in folders of their own, so a relative path would lead each somewhere else."""
+    """The store as an absolute path, for workers run in folders of their own; a URL stays as it is."""
     return store_url if "://" in store_url else str(Path(store_url).expanduser().resolve())

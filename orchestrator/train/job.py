@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
-    """What a job works with.
+    """Services that a job depends on.
 
     Attributes:
         store: Store of prompts.
@@ -53,7 +53,7 @@ class Services:
 
     @classmethod
     def open(cls, settings: Settings, objects: ObjectStore | None = None) -> Self:
-        """The services that the settings name. Nothing is written, and MLflow is not asked anything yet."""
+        """Open the services that the settings name, without a write or a request to MLflow."""
         objects = objects or open_objects(settings.store)
         store = PromptStore(objects)
         registry = Registry(settings.tracking_uri, settings.artifact_location)
@@ -67,14 +67,14 @@ class Services:
 
 @dataclass(frozen=True, kw_only=True)
 class JobReport:
-    """How a job ended.
+    """Result of a job.
 
     Attributes:
-        reused: Tasks that were published already.
-        summary: Of those that were tuned.
+        reused: Tasks that were published before.
+        summary: Result of the tunings.
         backlog: Records that MLflow has not taken yet.
-        warnings: Task to what its owner should hear of the prompt that was tuned, for those that have any.
-        refused: Tasks that were not tuned, and why.
+        warnings: Warnings about tuned prompts, by task.
+        refused: Tasks that were not tuned, with the reasons.
     """
 
     reused: tuple[str, ...]
@@ -86,16 +86,16 @@ class JobReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A manifest that was found sound, and what is to be done about it.
+    """A valid manifest with its plan, ready to run.
 
     Attributes:
-        manifest: As checked, with the tasks that are asked for.
-        plan: What will be tuned and what is done already.
-        settings: With the manifest's store.
-        backbone: Loaded.
-        request: What was asked for.
-        path: Of the manifest.
-        services: What it works with.
+        manifest: The manifest, with the requested tasks only.
+        plan: Tasks to tune, to reuse and to refuse.
+        settings: Settings, with the manifest's store.
+        backbone: The loaded backbone.
+        request: The user's choices.
+        path: Path of the manifest.
+        services: Services that it depends on.
     """
 
     manifest: Manifest
@@ -107,7 +107,7 @@ class Job:
     services: Services
 
     def check_fan_out(self) -> None:
-        """Guard against starting more than was meant.
+        """Check that no more tasks would be tuned than allowed.
 
         Raises:
             ManifestError: More tasks would be tuned than the request, the manifest or the default allows.
@@ -115,15 +115,15 @@ class Job:
         _refuse_fan_out(self.plan.find_fan_out(_max_tasks(self.request, self.manifest)))
 
     def run(self, *, on_progress: Callable[[RunStatus], None] = lambda status: None) -> JobReport:
-        """Tune what is missing, and record all that is published.
+        """Tune the missing tasks, and record all published ones.
 
         Args:
-            on_progress: Gets the state of all tasks about twice a second.
+            on_progress: Gets the status of all tasks about twice a second.
 
         Raises:
-            ManifestError: They are more than was meant; nothing was written.
-            ExecutionError: Another run is at work in this home, or the worker pool died for good. What was
-                published stays.
+            ManifestError: More tasks would be tuned than allowed; nothing was written.
+            ExecutionError: Another run holds this home, or the worker pool cannot go on. Published tasks stay
+                published.
         """
         self.check_fan_out()
         run = name_run()
@@ -164,7 +164,7 @@ class Job:
         )
 
     def _reconcile(self) -> None:
-        """Record what a lost driver or a lost spool left unrecorded; without such a loss it is one look."""
+        """Record published tasks that a lost driver or a lost spool left unrecorded."""
         specs = [task.spec for task in self.plan.tasks]
         try:
             published = self.services.store.find_published([(spec.name, spec.key) for spec in specs])
@@ -172,23 +172,24 @@ class Job:
         except StoreError as error:
             # The run is over, and its report is still due.
             logger.warning(
-                "the next run will look for what is not recorded, as the store does not answer: %s", error
+                "publications were not compared with MLflow, as the store failed: %s; the next run does it",
+                error,
             )
 
     def _remember(self, runs: Sequence[TuningRun]) -> None:
         try:
             self.services.stats.add(self.plan.backbone_fingerprint, runs)
         except StoreError as error:
-            # Later estimates are the poorer for it; what was tuned is not.
-            logger.warning("what tuning took was not recorded: %s", error)
+            # It costs the accuracy of later estimates only.
+            logger.warning("durations of tunings were not recorded: %s", error)
 
 
 class _EventHandler:
-    """Passes the events of a run on to its log and to MLflow, and keeps what the report needs.
+    """Passes the events of a run on to its log and to MLflow, and collects the report's warnings.
 
     Attributes:
-        warnings: Task to the warnings about its prompt.
-        runs: What each tuning took.
+        warnings: Warnings about prompts, by task.
+        runs: Duration of each tuning.
     """
 
     def __init__(self, folder: RunFolder, recorder: Recorder, specs: Sequence[TaskSpec]) -> None:
@@ -216,7 +217,7 @@ class _EventHandler:
             self.runs.append(run)
 
     def _with_parameters(self, event: Event) -> Event:
-        """Add its settings to the event of a task that is taken up, for the record of one that fails."""
+        """Add its settings to the event of a leased task: the record of a failed one shows them."""
         if event.kind != "leased":
             return event
         return replace(event, data={**event.data, "params": _parameters(self._spec_of[event.task])})
@@ -237,12 +238,12 @@ def prepare_job(
 
     Args:
         manifest_path: Path of the manifest.
-        make_settings: Gives the settings for the store that the manifest names, if any.
-        on_progress: Gets the number of tasks whose data was looked at, and of all.
-        request: What is asked of the manifest; by default all of it.
-        will_run: Whether it is to be run: what is certainly more than was meant is then refused before data
-            is read, which can take long.
-        open_services: Opens what the job works with.
+        make_settings: Makes the settings for the store that the manifest names, if any.
+        on_progress: Gets the number of tasks whose data was checked, and of all tasks.
+        request: Choice of tasks and limits; by default all tasks.
+        will_run: Whether the job is to be run: too many tasks are then refused before data is read, where
+            that is certain.
+        open_services: Opens the services that the job depends on.
 
     Raises:
         ManifestError: Lists every problem of the manifest, of the data, or of what is asked for.
@@ -302,15 +303,15 @@ def _refuse_fan_out(problem: str | None) -> None:
 
 
 def _recall(stats: RunStats, backbone_fingerprint: str) -> tuple[Sequence[TuningRun], Sequence[str]]:
-    """Past tunings; and, if the record is of no use, a warning that says so."""
+    """Past tunings; and a warning if their record cannot be read."""
     try:
         return stats.read(backbone_fingerprint), ()
     except StoreError as error:
-        return (), (f"past tunings cannot be read: {error}",)
+        return (), (f"past tunings cannot be read, so nothing is estimated: {error}",)
 
 
 def _parameters(spec: TaskSpec) -> dict[str, str]:
-    # What is searched is known once the task is done; a parameter of a run cannot be changed.
+    # Searched settings are known once the task is done; a parameter of an MLflow run cannot be changed.
     searched = [axis for axis in AXES if spec.search is not None and getattr(spec.search, axis)]
     settings = {name: str(value) for name, value in spec.config.to_dict().items() if name not in searched}
     return {**settings, "data": spec.source.path}

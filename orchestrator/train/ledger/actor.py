@@ -1,8 +1,8 @@
-"""Makes a ledger reachable for a pool: an actor around it, and the callers' ends.
+"""The ledger as a Ray actor, with the clients of driver and workers.
 
-Whether a call got through is all that is decided here; what it means is the ledger's business. The actor may
-be restarted by Ray at any time and is then blank: the driver, which polls it anyway, loads it again with what
-it last saw, and workers wait until it has. What was lost in between is found again in the store.
+This module decides only whether a call got through; its meaning is the ledger's. Ray may restart the actor at
+any time, and it is then blank: the driver, which polls it anyway, loads it again with the status that it saw
+last, and workers wait until it has. Completions that were lost in between are found in the store.
 """
 
 import threading
@@ -38,8 +38,8 @@ class LedgerActor:
     """A ledger in a process of its own. Calls come one at a time, so it needs no lock.
 
     Args:
-        orphaned_after_s: Being detached, it outlives a driver that was killed; when nobody has called for
-            this long, it ends itself.
+        orphaned_after_s: Seconds without a call after which it ends itself: being detached, it outlives a
+            driver that was killed.
     """
 
     def __init__(self, orphaned_after_s: float = ORPHANED_AFTER_S) -> None:
@@ -51,7 +51,7 @@ class LedgerActor:
     def load(
         self, specs: Sequence["TaskSpec"], policy: LedgerPolicy, earlier: RunStatus | None, num_lost: int
     ) -> bool:
-        """Fill a blank ledger; one that is filled stays as it is. Always True."""
+        """Load a blank ledger; a loaded one stays as it is. Always True."""
         if self._ledger is None:
             self._ledger = Ledger(specs, policy, time.time, earlier, num_lost)
         return True
@@ -79,7 +79,7 @@ class LedgerActor:
 
 
 def _ask(send: Callable[[], Any], get: Callable[[Any], Any] = ray.get, patience_s: float = PATIENCE_S) -> Any:
-    """The actor's answer, waiting while it is being restarted or is blank."""
+    """The actor's answer; waits while it is restarted or blank."""
     deadline_s = time.monotonic() + patience_s
     while True:
         try:
@@ -91,12 +91,14 @@ def _ask(send: Callable[[], Any], get: Callable[[Any], Any] = ray.get, patience_
         if answer is not None:
             return answer
         if time.monotonic() > deadline_s:
-            raise ExecutionError(f"the ledger did not answer for {patience_s:g} s: {problem}")
+            raise ExecutionError(
+                f"the ledger did not answer for {patience_s:g} s: {problem}; run the same command to resume"
+            )
         time.sleep(RETRY_S)
 
 
 class RayLedgerClient:
-    """The end of a worker, or of the pool's controller.
+    """The ledger's client in a worker or in the pool's controller.
 
     Args:
         run: Name of the run, which is the actor's namespace.
@@ -111,7 +113,7 @@ class RayLedgerClient:
         self._incarnation: str | None = None
 
     def join(self, worker: str, seat: int, num_seats: int) -> None:
-        """See ``Ledger.join``. Done again whenever the actor turns out to have been restarted."""
+        """See ``Ledger.join``. Repeated whenever the actor has been restarted."""
         self._seat = (worker, seat, num_seats)
         self._join(self._seat)
 
@@ -139,7 +141,7 @@ class RayLedgerClient:
     def _call(self, method: str, *args: Any) -> Any:
         incarnation, answer = _ask(lambda: self._actor.call.remote(method, *args))
         if self._seat is not None and incarnation != self._incarnation:
-            # The driver may have filled it from before we sat down.
+            # The driver may have loaded it with a status from before this worker joined.
             self._join(self._seat)
         return answer
 
@@ -148,7 +150,7 @@ class RayLedgerClient:
 
 
 def start_actor(run: str) -> Any:
-    """Start the blank ledger of a run beside its driver, for a worker's node may go at any time."""
+    """Start the blank ledger of a run on the driver's node; a worker's node may go at any time."""
     node = ray.get_runtime_context().get_node_id()
     return (
         ray.remote(LedgerActor)
@@ -165,13 +167,13 @@ def start_actor(run: str) -> Any:
 
 
 class RayLedger:
-    """The driver's end: loads the actor, polls it, and loads it again after a restart.
+    """The ledger's client in the driver: loads the actor, polls it, and loads it again after a restart.
 
     Args:
         actor: Handle of the blank ``LedgerActor``.
         specs: Tasks of the run.
         policy: Time-outs and budgets.
-        get: Gets what a call of the actor answers.
+        get: Gets the answer to a call of the actor.
     """
 
     def __init__(
@@ -182,15 +184,15 @@ class RayLedger:
         get: Callable[[Any], Any] = ray.get,
     ) -> None:
         self._actor, self._specs, self._policy, self._get = actor, specs, policy, get
-        # Position up to which `_latest` is known; None for not at all.
+        # Position in the log of events up to which `_latest` is known; None for none.
         self._since: int | None = None
         self._num_loads = 0
         self._latest: RunStatus | None = None
-        # Not waited for: whatever is called next comes after it.
+        # Not waited for: the actor takes calls in their order.
         self._send_load()
 
     def poll(self) -> tuple[Sequence[Event], RunStatus]:
-        """Events since the last poll, which are thereby taken, and how all tasks stand."""
+        """Events since the last poll, which are thereby acknowledged, and the status of all tasks."""
         while True:
             try:
                 answer = self._get(self._actor.poll.remote(self._since))
@@ -230,7 +232,7 @@ class RayLedger:
 
 
 def _merge(before: RunStatus | None, changed: RunStatus) -> RunStatus:
-    """All tasks, from all of them before and those that have changed since."""
+    """The status of all tasks, from their status before and those that have changed since."""
     if before is None:
         return changed
     if not changed.tasks:

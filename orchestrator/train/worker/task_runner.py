@@ -1,6 +1,6 @@
-"""Runs one task for real: data, tuning from the last snapshot, artifact, store.
+"""The task runner: loads a task's data, tunes it from its last snapshot, and publishes the artifact.
 
-A task is done when its key is published in the store, whatever any ledger says: that is looked up first.
+A task is done when its key is published in the store, whatever the ledger's state: the store is asked first.
 """
 
 import logging
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 def make_task_runner(context: WorkerContext) -> TaskRunner:
-    """The runner of a worker: built once, used for all its tasks."""
+    """Build the runner of a worker, for all of its tasks."""
     backbone = Backbone.from_arrays(context.header, context.arrays, device=context.device)
     tuner = Tuner(backbone, max_fused=context.max_fused, memory_bytes=context.memory_bytes)
     cache = DataCache(context.cache, context.cache_bytes)
@@ -46,12 +46,12 @@ def make_task_runner(context: WorkerContext) -> TaskRunner:
 
 
 class TuneTask:
-    """Tunes and publishes tasks on one backbone; threads may call it at the same time.
+    """Tunes and publishes tasks on one backbone; thread-safe.
 
     Args:
-        tuner: Of the device that they share.
-        store: Where artifacts and snapshots go.
-        cache: Of decoded data, if any.
+        tuner: Tuner of the device.
+        store: Store of artifacts and snapshots.
+        cache: Cache of decoded data, if any.
     """
 
     def __init__(self, tuner: Tuner, store: PromptStore, cache: DataCache | None = None) -> None:
@@ -60,10 +60,10 @@ class TuneTask:
         self._cache = cache
 
     def __call__(self, spec: "TaskSpec", hooks: Hooks) -> PublishedTask:
-        """Publish ``spec``, unless somebody has.
+        """Tune and publish a task, unless it is published already.
 
         Raises:
-            LeaseLost: Somebody else has the task by now.
+            LeaseLost: Another worker has the task by now.
             ShipError: The task failed.
         """
         if (earlier := self._store.published(spec.name, spec.key)) is not None:
@@ -96,9 +96,9 @@ class TuneTask:
     def _tune(
         self, spec: "TaskSpec", data: "TaskData", hooks: Hooks
     ) -> tuple["TuneResult", tuple[Trial, ...]]:
-        """Go on from the last snapshot; from the start if there is none, or none that can be used.
+        """Tune from the last snapshot; from the start if there is none that can be used.
 
-        A snapshot is of the settings that a search found, which is then not made again.
+        A snapshot has the settings that a search found, so that the search is not repeated.
         """
         snapshot = self._store.load_snapshot(spec.name, spec.key)
         if snapshot is not None:
@@ -129,15 +129,15 @@ class TuneTask:
         snapshot: bytes | None,
     ) -> "TuneResult":
         def save(content: bytes) -> None:
-            # A slow write before this one leaves time to lose the lease to one with snapshots of his own.
+            # During a slow write the lease may be lost to a worker with snapshots of its own.
             hooks.check()
             try:
                 self._store.save_snapshot(spec.name, spec.key, content)
             except StoreFull:
-                # There will be no room for the artifact either: say so before all epochs are spent.
+                # There is no room for the artifact either: fail before the other epochs are tuned.
                 raise
             except StoreError as error:
-                # It only saves time if this worker dies; publishing will say if the store is really down.
+                # A snapshot only saves time if this worker dies; publishing fails if the store is down.
                 logger.warning("task %s: snapshot not saved: %s", spec.name, error)
 
         def put(content: bytes) -> None:
@@ -172,7 +172,7 @@ def _config_of(spec: "TaskSpec", snapshot: bytes) -> "TuneConfig":
         return spec.config
     config = TuningState.config_of(snapshot)
     if config not in spec.search.candidates(spec.config):
-        raise ArtifactError("snapshot: its settings are none of those that are searched; start over")
+        raise ArtifactError("snapshot: its settings are not among those of the search; the task starts over")
     return config
 
 

@@ -35,9 +35,13 @@ def test_a_deferred_signal_arrives_when_the_block_is_done():
 
 
 def test_a_deferred_signal_also_arrives_when_the_block_fails():
-    with interrupting_signals(), pytest.raises(KeyboardInterrupt), deferred_signals():
-        signal.raise_signal(signal.SIGINT)
-        raise RuntimeError("broken off")
+    def fail() -> None:
+        with deferred_signals():
+            signal.raise_signal(signal.SIGINT)
+            raise RuntimeError("broken off")
+
+    with interrupting_signals(), pytest.raises(KeyboardInterrupt):
+        fail()
 
 
 def test_handlers_that_the_block_puts_in_place_are_taken_away():

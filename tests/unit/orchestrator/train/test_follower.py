@@ -158,7 +158,7 @@ def test_an_interruption_after_the_last_task_is_none() -> None:
 
 def test_a_pool_that_ends_early_is_an_error_with_its_cause() -> None:
     scene = Scene("a", "b")
-    with pytest.raises(ExecutionError, match=r"1 of 2 tasks left: no room; .*run the same command again"):
+    with pytest.raises(ExecutionError, match=r"1 of 2 tasks left: no room; .*run the same command to resume"):
         scene.follow(ScriptedPool(scene.complete_one, error=RuntimeError("no room")))
     assert [event.kind for event in scene.events] == ["leased", "published"]
 

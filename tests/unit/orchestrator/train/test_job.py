@@ -225,7 +225,7 @@ def test_a_damaged_record_costs_estimates_and_nothing_else(plant: Plant) -> None
 
     job = plant.prepare(rows(1))
     assert job.plan.speed is None
-    assert job.plan.warnings[0].startswith("past tunings cannot be read: ")
+    assert job.plan.warnings[0].startswith("past tunings cannot be read, so nothing is estimated: ")
     assert job.run().summary.done == ("t0",)
     assert plant.prepare(rows(1)).plan.speed is not None
 
@@ -239,7 +239,7 @@ def test_a_store_that_takes_no_record_costs_the_record_and_nothing_else(
 
     plant.objects = TakesNothing(plant.home / "store")
     assert plant.prepare(rows(1)).run().summary.done == ("t0",)
-    assert "what tuning took was not recorded: stats/" in caplog.text
+    assert "durations of tunings were not recorded: stats/" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_another_terminal_sees_all_that_the_run_knows(tmp_path: Path) -> None:
 def test_one_run_a_home(tmp_path: Path) -> None:
     with (
         hold_run(tmp_path, "tune-1", "lines.yaml"),
-        pytest.raises(ExecutionError, match=r"another `ship tune` is at work .*lines.yaml, process \d+"),
+        pytest.raises(ExecutionError, match=r"another `ship tune` runs in .*lines.yaml, process \d+"),
         hold_run(tmp_path, "tune-2", "lines.yaml"),
     ):
         pass
@@ -141,9 +141,9 @@ def test_a_request_is_answered_once_and_rubbish_is_dropped(tmp_path: Path) -> No
 
 
 def test_nobody_answers_where_no_run_is_at_work(tmp_path: Path) -> None:
-    with pytest.raises(ExecutionError, match="no run is known in"):
+    with pytest.raises(ExecutionError, match="no run in"):
         RunView(tmp_path).about()
-    with pytest.raises(ExecutionError, match="no `ship tune` is at work in"):
+    with pytest.raises(ExecutionError, match="no `ship tune` runs in"):
         RunView(tmp_path).ask(RunRequest(kind="stop"))
     with hold_run(tmp_path, "tune-1", "lines.yaml"), pytest.raises(ExecutionError, match="did not answer"):
         RunView(tmp_path).ask(RunRequest(kind="stop"), patience_s=0.2)
