@@ -131,7 +131,8 @@ def _start(folder: Path, options: dict[str, Any]) -> None:
     # As above: any of several exceptions.
     except Exception as error:
         raise ClusterError(
-            f"a local Ray could not be started: {error}; its logs are under /tmp/ray"
+            f"a local Ray could not be started: {error}; free memory and try again, or set RAY_ADDRESS to "
+            "join a cluster"
         ) from error
 
 

@@ -1,7 +1,6 @@
-"""The JSON Schema of a manifest, for editors: what the models say, and every setting by name.
+"""The JSON Schema of a manifest for editors, from the models and the settings.
 
-It tells of keys, types and choices while one types. Whether paths exist, names are free and values are in
-range, ``orchestrator.manifest.load`` says.
+It covers keys, types and choices; ``orchestrator.manifest.load`` checks paths, names and ranges.
 """
 
 import inspect
@@ -23,7 +22,7 @@ __all__ = ["manifest_json_schema"]
 _Schema = dict[str, Any]
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-# What the models leave to later checks, by key: a key means the same wherever it stands.
+# Schemas of values that the models leave to later checks, by key; a key means the same everywhere.
 _REFINED: dict[str, _Schema] = {
     "name": {"type": "string", "pattern": f"^{TASK_NAME_PATTERN}$"},
     "data": {"anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/Data"}]},
@@ -67,7 +66,7 @@ def manifest_json_schema() -> _Schema:
 
 
 def _refine(model: _Schema) -> _Schema:
-    """A model's schema with what ``_REFINED`` knows of its keys."""
+    """A model's schema with the refined schemas of its keys."""
     properties = {
         name: {"description": values["description"], **_REFINED[name]} if name in _REFINED else values
         for name, values in model["properties"].items()
@@ -76,7 +75,7 @@ def _refine(model: _Schema) -> _Schema:
 
 
 def _settings_schema(settings: type) -> _Schema:
-    """Of a dataclass of settings; the texts are those of its docstring."""
+    """Schema of a dataclass of settings, with the descriptions of its docstring."""
     schema = TypeAdapter(settings).json_schema()
     texts = _attribute_texts(settings)
     properties = {

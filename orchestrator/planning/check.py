@@ -1,7 +1,6 @@
-"""``ship check``: is the data of each task worth tuning on?
+"""Quality checks of the tasks' data (``ship check``).
 
-Every image is read once. What is found is a warning, or a failure where it exceeds a limit; nothing is
-written and nothing is tuned.
+Every image is read once. A finding is a warning, or a failure if it exceeds its limit. Nothing is written.
 """
 
 import difflib
@@ -20,7 +19,7 @@ from ship.evaluation.accuracy import wilson_interval
 __all__ = ["Finding", "TaskCheck", "check_task", "check_tasks", "find_label_typos"]
 
 _DARK, _BRIGHT, _FLAT = 0.06, 0.97, 0.01
-# Of the median of the task's images: a lens out of focus takes nine tenths of the fine detail.
+# Share of the median sharpness of the task's images: a lens out of focus takes nine tenths of the detail.
 _BLURRED = 0.1
 _ODD_PROPORTION = 1.25
 _IMBALANCED = 10.0
@@ -32,12 +31,12 @@ _NUM_EXAMPLES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One kind of thing that is wrong with a task's data.
+    """One kind of fault of a task's data.
 
     Attributes:
-        kind: Name of the limit it belongs to, or ``layout``.
+        kind: Name of its limit, or ``layout``.
         failed: Whether it exceeds its limit.
-        message: What was found.
+        message: Description with numbers.
         examples: Up to five images or labels.
     """
 
@@ -49,14 +48,14 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskCheck:
-    """What was found about one task.
+    """Result of checking one task.
 
     Attributes:
         task: Task name.
         num_train: Training images.
         num_held_out: Images that the result is measured on.
         num_classes: C.
-        findings: Failures first.
+        findings: Findings, failures first.
     """
 
     task: str
@@ -72,7 +71,7 @@ class TaskCheck:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Each limit that was exceeded, and by what."""
+        """Kind and message of each failure."""
         return tuple(f"{finding.kind}: {finding.message}" for finding in self.findings if finding.failed)
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def check_tasks(
     """Check every task of a manifest, in its order.
 
     Args:
-        manifest: With the limits.
+        manifest: Tasks and limits.
         on_progress: Called in this thread with a task's name, and its images done and in all.
     """
     return [check_task(entry, manifest.limits, on_progress) for entry in manifest.tasks]
@@ -95,7 +94,7 @@ def check_tasks(
 def check_task(
     entry: TaskEntry, limits: DataLimits, on_progress: Callable[[str, int, int], None] | None = None
 ) -> TaskCheck:
-    """Check one task. Data that cannot even be listed is a failure, not an error."""
+    """Check one task. Data that cannot be listed is a failure, not an error."""
 
     def report(done: int, total: int) -> None:
         if on_progress is not None:
@@ -124,7 +123,7 @@ def check_task(
 
 
 def find_label_typos(labels: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of labels that seem to be one: apart by case, separators or a letter, but not by a number."""
+    """Pairs of labels that differ by case, separators or a letter only, and not by a number."""
     names = sorted(labels)
     pairs = []
     for index, first in enumerate(names):
@@ -146,7 +145,7 @@ def _find_unreadable(found: Inspection, limits: DataLimits) -> list[Finding]:
 
 
 def _find_copies(found: Inspection, limits: DataLimits) -> list[Finding]:
-    """Copies within and across splits, under one class and under two."""
+    """Copies within and across splits, in one class and in two."""
     groups: dict[str, list[ImageFacts]] = defaultdict(list)
     for image in found.images:
         groups[image.digest].append(image)
@@ -169,8 +168,8 @@ def _find_copies(found: Inspection, limits: DataLimits) -> list[Finding]:
     num_held_out = sum(image.item.split != "train" for image in found.images)
     return [
         *_share_finding("leaked", leaked, num_held_out, limits, "held out and trained on, pixel for pixel"),
-        *_share_finding("contradictory", contradictory, num_all, limits, "under two classes"),
-        *_share_finding("duplicates", repeated, num_all, limits, "copies of another in the same split"),
+        *_share_finding("contradictory", contradictory, num_all, limits, "in two classes"),
+        *_share_finding("duplicates", repeated, num_all, limits, "copies of another image in the same split"),
         *_share_finding(
             "near_duplicates", list(near.values()), num_held_out, limits, "held out, and nearly trained on"
         ),
@@ -200,7 +199,7 @@ def _find_bad_pictures(found: Inspection, limits: DataLimits) -> list[Finding]:
             [f"{image.item.path} ({image.size[0]} x {image.size[1]})" for image in odd],
             len(images),
             limits,
-            f"of other proportions than the usual {typical_proportion:.2f}; they will be squashed",
+            f"with proportions unlike the usual {typical_proportion:.2f}; they will be squashed",
         ),
     ]
 

@@ -1,6 +1,6 @@
-"""What tuning a task will take: time by what past runs took, storage by the shapes of its tensors.
+"""Estimates of a tuning: time from past runs, storage from the shapes of the prompt's tensors.
 
-Nothing is made up: without a past run on the same backbone, time is not known.
+Without a past run on the same backbone, the time is unknown.
 """
 
 import math
@@ -25,13 +25,13 @@ _LEVELS_A_LAYER = 2 / 3
 
 @dataclass(frozen=True, kw_only=True)
 class TuningRun:
-    """What one finished tuning took.
+    """Duration of one finished tuning.
 
     Attributes:
         task_key: 64 hex digits.
         num_passes: Training images times epochs.
         tuning_s: Seconds of one device, without a search.
-        time_s: When it was published, seconds since the epoch.
+        time_s: Time of its publication, seconds since the epoch.
     """
 
     task_key: str
@@ -41,7 +41,7 @@ class TuningRun:
 
     @classmethod
     def from_metrics(cls, task_key: str, metrics: Mapping[str, Any], time_s: float) -> "TuningRun | None":
-        """From an artifact's metrics; None if they do not tell."""
+        """A run from an artifact's metrics; None if they lack a value."""
         try:
             num_passes = int(metrics["num_train"]) * int(metrics["epochs"])
             tuning_s = float(metrics["tuning_s"])
@@ -54,11 +54,11 @@ class TuningRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """How fast one worker tunes on a backbone.
+    """Tuning speed of one worker on a backbone.
 
     Attributes:
-        images_per_s: Training images that it goes through in a second, all passes counted.
-        num_runs: Tunings that this was learned from.
+        images_per_s: Training images a second, counting all passes.
+        num_runs: Tunings that it was learned from.
     """
 
     images_per_s: float
@@ -66,7 +66,7 @@ class Speed:
 
 
 def learn_speed(runs: Iterable[TuningRun]) -> Speed | None:
-    """The median speed of past runs, which one that stood still does not move; None without any."""
+    """The median speed of past runs, robust to one that stalled; None without any."""
     speeds = [run.num_passes / run.tuning_s for run in runs]
     return Speed(images_per_s=statistics.median(speeds), num_runs=len(speeds)) if speeds else None
 

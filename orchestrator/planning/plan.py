@@ -1,4 +1,4 @@
-"""The plan: what a manifest asks for, what of it is published already, and what the rest will take.
+"""The plan: which tasks of a manifest to tune, reuse and refuse, with estimates.
 
 It reads data only to fingerprint it, and writes nothing.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_MAX_TASKS", "Plan", "find_sure_fan_out", "make_plan"]
 
-# More than that at once is asked for by mistake more often than not: a glob a level too high.
+# More tasks than that are more often than not a mistake, such as a glob a level too high.
 DEFAULT_MAX_TASKS = 1000
 _NUM_THREADS = 4
 _SECONDS_AN_HOUR = 3600.0
@@ -31,15 +31,15 @@ _SECONDS_AN_HOUR = 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What running a manifest would do.
+    """Tasks to tune, to reuse and to refuse.
 
     Attributes:
-        backbone: Its name.
+        backbone: Name of the backbone.
         backbone_fingerprint: 64 hex digits.
-        tasks: To tune or to reuse, in the manifest's order.
+        tasks: Tasks to tune or reuse, in the manifest's order.
         refused: Tasks that will not be tuned: over their budget, or with problems.
-        speed: What the estimates of time rest on; None if nothing is known of it.
-        warnings: What to think of before it runs.
+        speed: Speed behind the estimates of time; None if it is unknown.
+        warnings: Warnings for the user.
     """
 
     backbone: str
@@ -51,40 +51,40 @@ class Plan:
 
     @property
     def to_tune(self) -> tuple[PlannedTask, ...]:
-        """The tasks that are not published yet."""
+        """Tasks that are not published yet."""
         return tuple(task for task in self.tasks if task.action == "tune")
 
     @property
     def to_reuse(self) -> tuple[PlannedTask, ...]:
-        """The tasks that are published already."""
+        """Tasks that are published already."""
         return tuple(task for task in self.tasks if task.action == "reuse")
 
     @property
     def estimate_s(self) -> float | None:
-        """Seconds on one worker for all that is to be tuned; None if the speed is not known."""
+        """Seconds on one worker for all tasks to tune; None if the speed is unknown."""
         seconds = [task.estimate_s for task in self.to_tune]
         known = [second for second in seconds if second is not None]
         return sum(known) if len(known) == len(seconds) else None
 
     @property
     def estimate_bytes(self) -> int:
-        """Storage for all that is to be tuned."""
+        """Storage for all tasks to tune."""
         return sum(task.estimate_bytes for task in self.tasks)
 
     @property
     def device_hours(self) -> float | None:
-        """Hours of one device for all that is to be tuned; None if the speed is not known."""
+        """Hours of one device for all tasks to tune; None if the speed is unknown."""
         return None if self.estimate_s is None else self.estimate_s / _SECONDS_AN_HOUR
 
     def find_fan_out(self, max_tasks: int) -> str | None:
-        """What is to be said if more than ``max_tasks`` would be tuned: it may be more than was meant."""
+        """A message if more than ``max_tasks`` would be tuned, else None."""
         return _describe_fan_out(len(self.to_tune), max_tasks)
 
 
 def find_sure_fan_out(manifest: Manifest, published: Set[tuple[str, str]], max_tasks: int) -> str | None:
-    """Likewise before any data is read, as far as it is certain by then.
+    """A message if more than ``max_tasks`` are certain to be tuned, before any data is read; else None.
 
-    A task that nothing is published of is to be tuned whatever its data; with a budget it may be refused yet.
+    A task without a publication is tuned whatever its data, unless it has a budget.
     """
     names = {name for name, _ in published}
     sure = [task for task in manifest.tasks if task.name not in names and task.terms.budget_s is None]
@@ -104,12 +104,12 @@ def make_plan(
     """Fingerprint every task's data and compare with what is published.
 
     Args:
-        manifest: What is asked for.
+        manifest: Tasks, limits and the size of the pool.
         backbone: The backbone that the manifest names.
         published: Task name and task key of each published artifact.
         speed: Speed of one worker on this backbone, if known.
         keep_going: Refuse single tasks for the problems of their data.
-        now_s: Seconds since the epoch; None looks at no deadlines.
+        now_s: Seconds since the epoch; None checks no deadlines.
         on_progress: Called in this thread with tasks done and tasks in all.
 
     Raises:
@@ -141,12 +141,12 @@ def _describe_all(tasks: Sequence[TaskEntry]) -> Iterator[tuple[TaskEntry, DataS
     """Each task with its data, in order."""
     pool = ThreadPoolExecutor(_NUM_THREADS)
     try:
-        # Threads are for what answers over a network: at many small local files they wait for each other.
+        # Threads are for data behind a network: with many small local files they wait for each other.
         asked = [pool.submit(_describe, entry) if "://" in entry.source.path else None for entry in tasks]
         for entry, answer in zip(tasks, asked, strict=True):
             yield entry, _describe(entry) if answer is None else answer.result()
     finally:
-        # After an error or an interrupt, what has not begun is not worth waiting for.
+        # After an error or an interrupt, tasks that wait for a thread are dropped.
         pool.shutdown(cancel_futures=True)
 
 
@@ -154,8 +154,8 @@ def _describe_fan_out(num_tasks: int, max_tasks: int) -> str | None:
     if num_tasks <= max_tasks:
         return None
     return (
-        f"{num_tasks} tasks would be tuned, the limit is {max_tasks}. If all are meant, give --max-tasks "
-        f"{num_tasks} or write `max_tasks: {num_tasks}` into the manifest; else choose by --only or --tag"
+        f"{num_tasks} tasks would be tuned, the limit is {max_tasks}; to tune them all, give --max-tasks "
+        f"{num_tasks} or write `max_tasks: {num_tasks}` into the manifest; to tune fewer, use --only or --tag"
     )
 
 
@@ -184,8 +184,8 @@ def _find_warnings(plan: Plan, num_workers: int | None, now_s: float | None) -> 
     ]
     if unchecked:
         warnings.append(
-            f"budgets of {len(unchecked)} tasks are not checked: nothing is known of the speed yet; it is "
-            "once a first task is tuned"
+            f"budgets of {len(unchecked)} tasks are not checked: the speed is not known before a first task "
+            "is tuned"
         )
     return warnings
 

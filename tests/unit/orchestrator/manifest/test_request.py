@@ -59,7 +59,7 @@ def test_what_is_meant(only: tuple[str, ...], tags: tuple[str, ...], expected: l
             ("caps",),
             ("site=ulm", "sit=ulm"),
             (
-                "no task named by --only has the tags site=ulm and sit=ulm; site is one of jena, ulm; no "
+                "no task selected by --only has the tags site=ulm and sit=ulm; site is one of jena, ulm; no "
                 "task has a tag 'sit'",
             ),
         ),

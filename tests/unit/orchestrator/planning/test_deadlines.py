@@ -51,8 +51,8 @@ def test_without_a_number_of_workers_only_the_certain_is_told() -> None:
 
     (warning,) = find_late(tasks, num_workers=None, now_s=NOW_S)
     assert warning == (
-        "task c: its deadline is in 99 s, but if it began now it is expected in 100 s; raise its priority, "
-        "give more workers, or tune less long"
+        "task c: its deadline is in 99 s, but if it started now it is expected in 100 s; raise its priority, "
+        "add workers, or tune fewer epochs"
     )
 
 
@@ -62,7 +62,7 @@ def test_a_deadline_in_the_past_is_told_whatever_the_estimate() -> None:
     )
 
     assert passed == "task a: its deadline passed 60 s ago"
-    assert unchecked.startswith("deadlines of 1 tasks are not checked: nothing is known of the speed yet")
+    assert unchecked.startswith("deadlines of 1 tasks are not checked: the speed is not known")
 
 
 @pytest.mark.parametrize("num_workers", [None, 1])

@@ -223,8 +223,7 @@ def test_a_budget_that_nothing_is_known_about_is_not_checked_and_said_so(manifes
 
     assert (len(made.to_tune), made.refused) == (2, ())
     assert made.warnings == (
-        "budgets of 1 tasks are not checked: nothing is known of the speed yet; it is once a first task is "
-        "tuned",
+        "budgets of 1 tasks are not checked: the speed is not known before a first task is tuned",
     )
 
 
@@ -256,7 +255,7 @@ def test_more_than_was_meant(manifest: Manifest) -> None:
     assert made.find_fan_out(2) is None
     problem = made.find_fan_out(1)
     assert problem is not None
-    assert problem.startswith("2 tasks would be tuned, the limit is 1. If all are meant, give --max-tasks 2")
+    assert problem.startswith("2 tasks would be tuned, the limit is 1; to tune them all, give --max-tasks 2")
     published = {(task.spec.name, task.spec.key) for task in made.tasks}
     assert plan(manifest, published=published).find_fan_out(1) is None
 
