@@ -115,26 +115,37 @@ def make_plan(
     Raises:
         ManifestError: Lists every problem of every task's data.
     """
-    planned: list[PlannedTask] = []
-    broken: list[RefusedTask] = []
-    for number, (entry, summary) in enumerate(_describe_all(manifest.tasks), start=1):
-        if isinstance(summary, DataError):
-            broken.append(RefusedTask(name=entry.name, reasons=summary.problems, tags=entry.tags))
-        else:
-            planned.append(_plan_task(entry, summary, backbone, published, speed))
-        on_progress(number, len(manifest.tasks))
+    planned, broken = _plan_all(manifest.tasks, backbone, published, speed, on_progress)
     if broken and not keep_going:
         raise ManifestError([f"task {task.name}: {reason}" for task in broken for reason in task.reasons])
-    refused = [task for task in map(_refuse_over_budget, planned) if task is not None]
-    over_budget = {task.name for task in refused}
+    over_budget = {task.name: task for task in map(_refuse_over_budget, planned) if task is not None}
     plan = Plan(
         backbone=backbone.name,
         backbone_fingerprint=backbone.fingerprint,
         tasks=tuple(task for task in planned if task.spec.name not in over_budget),
-        refused=(*manifest.refused, *broken, *refused),
+        refused=(*manifest.refused, *broken, *over_budget.values()),
         speed=speed,
     )
     return replace(plan, warnings=tuple(_find_warnings(plan, manifest.pool.max_workers, now_s)))
+
+
+def _plan_all(
+    tasks: Sequence[TaskEntry],
+    backbone: "BackboneInfo",
+    published: Set[tuple[str, str]],
+    speed: Speed | None,
+    on_progress: Callable[[int, int], None],
+) -> tuple[list[PlannedTask], list[RefusedTask]]:
+    """Tasks with their estimates, and those whose data has problems."""
+    planned: list[PlannedTask] = []
+    broken: list[RefusedTask] = []
+    for number, (entry, summary) in enumerate(_describe_all(tasks), start=1):
+        if isinstance(summary, DataError):
+            broken.append(RefusedTask(name=entry.name, reasons=summary.problems, tags=entry.tags))
+        else:
+            planned.append(_plan_task(entry, summary, backbone, published, speed))
+        on_progress(number, len(tasks))
+    return planned, broken
 
 
 def _describe_all(tasks: Sequence[TaskEntry]) -> Iterator[tuple[TaskEntry, DataSummary | DataError]]:

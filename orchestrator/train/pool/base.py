@@ -26,10 +26,9 @@ class Pool(ABC):
         """Start the pool without waiting for it."""
         self._thread.start()
 
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for all workers to return; False if they have not by then."""
+    def wait(self, timeout_s: float) -> None:
+        """Wait for all workers to return, but no longer than that."""
         self._thread.join(timeout_s)
-        return not self._thread.is_alive()
 
     @abstractmethod
     def _look_after(self) -> None:

@@ -3,12 +3,12 @@
 Each task runs in a thread of its own. Once it has joined the pack that the worker tunes, and reports that it
 has started, the worker leases the next: so the data of one task is loaded while others are tuned.
 
-Knows the ledger's interface and a function that runs a task; neither Ray nor torch.
+Knows the ledger's client and a function that runs a task; imports neither Ray nor torch.
 """
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.errors import ExecutionError
 from orchestrator.train.ledger.failures import Failure, failure_of
-from orchestrator.train.ledger.grants import Ended, Grant, Lease
+from orchestrator.train.ledger.grants import Ended, Lease
 from orchestrator.train.worker.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     import numpy as np
 
     from orchestrator.planning.spec import TaskSpec
+    from orchestrator.train.ledger.actor import RayLedgerClient
 
 __all__ = [
     "Hooks",
     "LeaseLost",
-    "LedgerClient",
     "PublishedTask",
     "RunnerFactory",
     "TaskRunner",
@@ -38,26 +38,6 @@ __all__ = [
 BEATS_PER_LEASE = 4
 # Each has a thread; far more than a device has memory for.
 MAX_HELD = 256
-
-
-class LedgerClient(Protocol):
-    """The ledger's interface for workers; see ``ledger.Ledger`` for the meaning of each call."""
-
-    def lease(self, worker: str, held: Collection[str] = ()) -> Grant:
-        """Lease a task to a worker, beside the tasks that it holds."""
-        ...
-
-    def heartbeat(self, worker: str, task: str, attempt: int, epoch: Mapping[str, Any] | None = None) -> bool:
-        """Prolong a lease; False if it is lost."""
-        ...
-
-    def complete(self, worker: str, task: str, attempt: int, data: Mapping[str, Any]) -> bool:
-        """Report a published task; False if the lease is lost."""
-        ...
-
-    def fail(self, worker: str, task: str, attempt: int, failure: Failure) -> bool:
-        """Report a failed attempt; False if the lease is lost."""
-        ...
 
 
 class LeaseLost(Exception):  # noqa: N818 - reads as a fact
@@ -129,7 +109,7 @@ RunnerFactory = Callable[[WorkerContext], TaskRunner]
 
 
 def run_worker(
-    ledger: LedgerClient,
+    ledger: "RayLedgerClient",
     run_task: TaskRunner,
     *,
     worker: str,
@@ -157,7 +137,7 @@ class _Worker:
     """Holds leases, and asks for another when it has room."""
 
     def __init__(
-        self, ledger: LedgerClient, run_task: TaskRunner, name: str, sleep: Callable[[float], None]
+        self, ledger: "RayLedgerClient", run_task: TaskRunner, name: str, sleep: Callable[[float], None]
     ) -> None:
         self._ledger, self._run_task, self._name, self._sleep = ledger, run_task, name, sleep
         self._running: dict[Future[bool], _Holder] = {}
@@ -211,7 +191,7 @@ class _Holder:
     """
 
     def __init__(
-        self, ledger: LedgerClient, worker: str, lease: Lease, on_started: Callable[[], None]
+        self, ledger: "RayLedgerClient", worker: str, lease: Lease, on_started: Callable[[], None]
     ) -> None:
         self._ledger = ledger
         self._worker = worker

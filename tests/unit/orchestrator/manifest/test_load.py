@@ -239,7 +239,10 @@ tasks_from: ./none/*
         ("defaults: [1]", "defaults (line 1): expected a mapping, got a list"),
         ("workers: 1.5", "workers (line 1): expected a whole number, got 1.5"),
         ("version: '1'", "version (line 1): expected 1, got '1'"),
-        ("tasks: []", "manifest: no tasks; list at least one under tasks, or name folders of tasks under tasks_from"),
+        (
+            "tasks: []",
+            "manifest: no tasks; list at least one under tasks, or name folders of tasks under tasks_from",
+        ),
         ("tasks: [{name: a}]", "tasks[0].data (line 1): missing"),
         (
             "tasks: [{name: a, data: {format: csv}}]",
