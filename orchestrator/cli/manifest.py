@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.planning.check import TaskCheck
     from orchestrator.train.job import Job
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "run_job"]
 
 
 @click.command()
@@ -90,7 +90,7 @@ def check(output: Output, manifest: str, selection: "Selection", as_json: bool) 
 def tune(output: Output, manifest: str, request: "Request", check_first: bool, as_json: bool) -> None:
     """Tune every task of MANIFEST that is not in the store yet.
 
-    Ctrl-C stops in good order; the same command goes on from there. A task that fails, or that the plan
+    Ctrl-C stops cleanly; run the same command to resume. A task that fails, or that the plan
     refuses, is reported and stops no other; the exit status is then 1. Problems of the manifest or of the
     data stop all before anything starts, unless --keep-going refuses their tasks alone.
 
@@ -104,7 +104,6 @@ def tune(output: Output, manifest: str, request: "Request", check_first: bool, a
       RAY_ADDRESS=ray-head:6379 ship tune lines.yaml
     """
     from orchestrator.cli.plan_report import print_refused
-    from orchestrator.cli.progress import ProgressView
 
     if check_first:
         found = _check(output, manifest, request)
@@ -117,6 +116,29 @@ def tune(output: Output, manifest: str, request: "Request", check_first: bool, a
     job = _prepare(output, manifest, request, will_run=True)
     job.check_fan_out()
     print_refused(output.err, job.plan.refused)
+    run_job(output, job, as_json=as_json)
+
+
+@click.command()
+@click.pass_obj
+def schema(output: Output) -> None:
+    """Print the JSON Schema of a manifest, by which an editor completes and checks while one types.
+
+    A manifest names it in its first line: `# yaml-language-server: $schema=manifest.schema.json`.
+
+    \b
+    Example:
+      ship schema > manifest.schema.json
+    """
+    from orchestrator.manifest.json_schema import manifest_json_schema
+
+    output.print_json(manifest_json_schema())
+
+
+def run_job(output: Output, job: "Job", *, as_json: bool) -> None:
+    """Run a job, print its report, and exit with its status."""
+    from orchestrator.cli.progress import ProgressView
+
     view = ProgressView(output.err if as_json else output.out)
     try:
         # What libraries print, such as Ray of a dead worker, must not end in the JSON.
@@ -134,22 +156,6 @@ def tune(output: Output, manifest: str, request: "Request", check_first: bool, a
         sys.exit(EXIT_INTERRUPTED)
     if report.summary.failed or report.summary.cancelled or report.refused:
         sys.exit(EXIT_FAILED)
-
-
-@click.command()
-@click.pass_obj
-def schema(output: Output) -> None:
-    """Print the JSON Schema of a manifest, by which an editor completes and checks while one types.
-
-    A manifest names it in its first line: `# yaml-language-server: $schema=manifest.schema.json`.
-
-    \b
-    Example:
-      ship schema > manifest.schema.json
-    """
-    from orchestrator.manifest.json_schema import manifest_json_schema
-
-    output.print_json(manifest_json_schema())
 
 
 def _check(output: Output, manifest: str, request: "Request") -> "list[TaskCheck]":

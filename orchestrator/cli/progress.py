@@ -1,6 +1,6 @@
 """Shows a run while it goes on: a live table on a terminal, one line per news elsewhere.
 
-A view of snapshots, nothing more: it decides nothing and keeps only what it has already said.
+A view of the run's status, nothing more: it decides nothing and keeps only what it has already said.
 """
 
 import time
@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.train.ledger.status import Snapshot, TaskState, TaskStatus
+from orchestrator.train.ledger.status import RunStatus, TaskState, TaskStatus
 
 __all__ = ["ProgressView", "eta_s"]
 
@@ -37,7 +37,7 @@ _WORDS = {
 
 
 class ProgressView:
-    """Prints what changed since the last snapshot.
+    """Prints what changed since the last status.
 
     Args:
         console: Where to.
@@ -50,15 +50,15 @@ class ProgressView:
         self._live: Live | None = None
         self._said: dict[str, tuple[str, int, int]] = {}
 
-    def update(self, snapshot: Snapshot) -> None:
-        """Show ``snapshot``."""
+    def update(self, run_status: RunStatus) -> None:
+        """Show the status of a run."""
         if not self._console.is_terminal:
-            self._print_news(snapshot)
+            self._print_news(run_status)
             return
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
-        self._live.update(self._table(snapshot), refresh=True)
+        self._live.update(self._table(run_status), refresh=True)
 
     def close(self) -> None:
         """Leave the last state standing, and give the terminal back."""
@@ -66,18 +66,18 @@ class ProgressView:
             self._live.stop()
             self._live = None
 
-    def _table(self, snapshot: Snapshot) -> Table:
-        table = Table(caption=_summary(snapshot), caption_justify="left")
+    def _table(self, run_status: RunStatus) -> Table:
+        table = Table(caption=_summary(run_status), caption_justify="left")
         table.add_column("task", no_wrap=True)
         table.add_column("state")
         for name in ("epoch", "accuracy", "ETA"):
             table.add_column(name, justify="right")
         table.add_column("worker")
         table.add_column("note", overflow="ellipsis", no_wrap=True)
-        shown = self._fit(snapshot.tasks)
+        shown = self._fit(run_status.tasks)
         for status in shown:
             table.add_row(*self._cells(status))
-        if hidden := len(snapshot.tasks) - len(shown):
+        if hidden := len(run_status.tasks) - len(shown):
             table.add_row(Text(f"... {hidden} more", style="dim"))
         return table
 
@@ -98,8 +98,8 @@ class ProgressView:
         yield Text(_short(status.worker) if status.state == "leased" else "")
         yield Text(_note(status), style="red" if status.state == "failed" else "dim")
 
-    def _print_news(self, snapshot: Snapshot) -> None:
-        for status in snapshot.tasks:
+    def _print_news(self, run_status: RunStatus) -> None:
+        for status in run_status.tasks:
             step = int(status.epoch / status.num_epochs / LINE_EVERY_SHARE) if status.num_epochs else 0
             now = (status.state, status.attempt, step if status.state == "leased" else 0)
             if self._said.get(status.task, ("pending", 0, 0)) != now:
@@ -158,7 +158,7 @@ def _note(status: TaskStatus, max_chars: int | None = MAX_NOTE_CHARS) -> str:
     return words if max_chars is None or len(words) <= max_chars else words[: max_chars - 3] + "..."
 
 
-def _summary(snapshot: Snapshot) -> str:
-    counts = snapshot.counts()
+def _summary(run_status: RunStatus) -> str:
+    counts = run_status.counts()
     said = ", ".join(f"{counts[state]} {word}" for state, word in _COUNTED.items() if counts[state])
-    return said if snapshot.workers else f"{said}; the workers are being started"
+    return said if run_status.workers else f"{said}; the workers are being started"

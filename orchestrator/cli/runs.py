@@ -45,7 +45,7 @@ def status(output: Output, watch: bool, as_json: bool) -> None:
     try:
         while True:
             goes_on = watch and view.is_at_work
-            if (found := view.snapshot()) is not None:
+            if (found := view.status()) is not None:
                 shown.update(found[0])
             if not goes_on:
                 break
@@ -146,7 +146,7 @@ def _view(output: Output) -> "RunView":
 def _check_known(view: "RunView", tasks: tuple[str, ...]) -> None:
     for task in tasks:
         check_task_name(task)
-    found = view.snapshot()
+    found = view.status()
     if tasks and found is None and view.is_at_work:
         raise ExecutionError("the run has no tasks under way yet; try again in a moment")
     known = {status.task for status in found[0].tasks} if found is not None else set()
@@ -157,7 +157,7 @@ def _check_known(view: "RunView", tasks: tuple[str, ...]) -> None:
 def _status_json(view: "RunView") -> dict[str, object]:
     from dataclasses import asdict
 
-    about, found = view.about(), view.snapshot()
+    about, found = view.about(), view.status()
     return {
         **asdict(about),
         "is_at_work": view.is_at_work,

@@ -1,1 +1,1 @@
-"""One Ray session for tuning and for serving, its processes, and what signals do to it."""
+"""The Ray session of a run or an endpoint, its processes, and the handling of signals."""

@@ -1,4 +1,4 @@
-"""Processes that somebody started for us, found by a word in their command line, and their end."""
+"""Child processes that Ray started for us: finding them by their command line, and ending them."""
 
 import logging
 from collections.abc import Callable
@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 
 def find_processes(mark: str) -> list[psutil.Process]:
-    """Children of this process with ``mark`` in their command line, and all that descends from them."""
+    """Children of this process with ``mark`` in their command line, and all their descendants."""
     found: list[psutil.Process] = []
     for child in psutil.Process().children():
         # It may end at any time.
@@ -32,11 +32,11 @@ def end_processes(processes: list[psutil.Process], patience_s: float = 10.0) -> 
 
 
 def start_in_two_tries(start: Callable[[], object], mark: str) -> None:
-    """Start processes, and once more if that fails: now and then Ray waits for one of its own that has died.
+    """Start processes, with a second try: now and then Ray waits for a process of its own that has died.
 
     Args:
-        start: Raises if it fails.
-        mark: Word in the command line of what it starts; what is left of a failure is ended.
+        start: Starts the processes, or raises.
+        mark: Word in their command lines, by which those of a failed start are ended.
     """
     try:
         start()

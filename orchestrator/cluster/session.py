@@ -1,9 +1,7 @@
 """The Ray session of a run or an endpoint.
 
-It is the cluster at ``RAY_ADDRESS``, the one that this process has joined, or a Ray of our own.
-
-A Ray of our own lives in a folder of its own and is gone, with all of its processes, when the block ends. A
-cluster that was joined is left as it was found.
+It is the cluster at ``RAY_ADDRESS``, the one that this process has joined, or a local Ray that is started for
+the session. A local Ray has a folder of its own and ends, with all of its processes, at the end of the block.
 """
 
 import logging
@@ -26,7 +24,7 @@ __all__ = ["Session", "ray_session"]
 
 # A socket's path holds at most 107 bytes, and Ray adds about 62 to its folder's.
 _MAX_TEMP_DIR_CHARS = 40
-# Loggers that repeat at length what a user of a local Ray can do nothing about.
+# Loggers whose warnings a user of a local Ray can do nothing about.
 _VERBOSE_LOGGERS = ("ray._private.authentication", "ray.serve")
 _log = logging.getLogger(__name__)
 
@@ -36,11 +34,11 @@ class Session:
     """A connection to Ray.
 
     Attributes:
-        is_own: Whether this Ray was started for the block alone.
+        is_own: Whether this Ray was started for the session.
         num_cpus: CPUs of the whole cluster.
         num_gpus: GPUs of the whole cluster.
         num_nodes: Nodes that are alive.
-        keep_logs: Set it to have the logs of our own Ray copied to ``logs`` at the end.
+        keep_logs: To be set if the logs of a local Ray shall be copied to ``logs`` at the end.
     """
 
     is_own: bool
@@ -61,10 +59,10 @@ def ray_session(
     """Join or start a Ray for the block.
 
     Args:
-        address: Address of a cluster; None for the one that this process has joined, else a Ray of our own.
-        min_cpus: A Ray of our own offers at least as many CPUs, also where the machine has fewer.
-        object_store_bytes: Size of the object store of a Ray of our own; None leaves it to Ray.
-        logs: Folder for the logs of our own Ray, kept if the block raises or sets ``keep_logs``.
+        address: Address of a cluster; None for the one that this process has joined, else a local Ray.
+        min_cpus: Fewest CPUs that a local Ray offers, even if the machine has fewer.
+        object_store_bytes: Size of a local Ray's object store; None for Ray's default.
+        logs: Folder for a local Ray's logs, kept if the block raises or sets ``keep_logs``.
 
     Raises:
         ClusterError: Ray cannot be joined or started.
@@ -90,8 +88,8 @@ def _joined(address: str) -> Iterator[Session]:
     # Ray raises RuntimeError, ConnectionError, ValueError or its own: one answer for all.
     except Exception as error:
         raise ClusterError(
-            f"RAY_ADDRESS={address}: this Ray cannot be joined: {error}; start it, or unset RAY_ADDRESS to "
-            "have one started here"
+            f"RAY_ADDRESS={address}: this Ray cluster cannot be joined: {error}; start it, or unset "
+            "RAY_ADDRESS to start a local Ray"
         ) from error
     try:
         yield _describe(is_own=False)
@@ -112,8 +110,9 @@ def _started(options: dict[str, Any], logs: Path | None) -> Iterator[Session]:
             raise
         finally:
             started = find_processes(str(folder))
-            ray.shutdown()
-            # Ray does not wait for its workers.
+            # By itself Ray leaves a process that takes longer than a second to end unreaped.
+            ray.shutdown(wait_for_processes=True)
+            # Of those that Ray's own processes have started, such as workers, it waits for none.
             end_processes(started)
             if session.keep_logs and logs is not None:
                 _copy_logs(folder, logs)
@@ -126,12 +125,15 @@ def _start(folder: Path, options: dict[str, Any]) -> None:
         _init(address="local", include_dashboard=False, _temp_dir=str(folder), **options)
 
     try:
-        # A start that a signal breaks off half-way would leave processes behind.
+        # A start that a signal interrupts would leave processes behind.
         with deferred_signals():
             start_in_two_tries(start, str(folder))
     # As above: any of several exceptions.
     except Exception as error:
-        raise ClusterError(f"Ray could not be started here: {error}") from error
+        raise ClusterError(
+            f"a local Ray could not be started: {error}; free memory and try again, or set RAY_ADDRESS to "
+            "join a cluster"
+        ) from error
 
 
 def _init(**options: Any) -> None:
@@ -139,7 +141,7 @@ def _init(**options: Any) -> None:
         ray.init(log_to_driver=False, logging_level="ERROR", **options)
     # Ray's own handler turns SIGTERM into SystemExit, from the middle of `ray.init` on.
     except BaseException:
-        ray.shutdown()
+        ray.shutdown(wait_for_processes=True)
         raise
 
 
@@ -164,7 +166,7 @@ def _short_temp_dir() -> str:
 
 
 def _copy_logs(folder: Path, logs: Path) -> None:
-    """Keep Ray's logs for a later look at a cause; best effort."""
+    """Keep Ray's logs for the diagnosis of a failure; best effort."""
     try:
         shutil.copytree(folder / "session_latest" / "logs", logs, dirs_exist_ok=True, symlinks=True)
     except (OSError, shutil.Error):

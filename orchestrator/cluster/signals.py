@@ -1,11 +1,11 @@
-"""What SIGINT and SIGTERM do: the first ends a run or an endpoint cleanly, and only once.
+"""Handling of SIGINT and SIGTERM: the first ends a run or an endpoint cleanly.
 
-Signals reach the main thread only; elsewhere these blocks change nothing.
+Signals reach the main thread only; in other threads these blocks change nothing.
 """
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -14,11 +14,14 @@ __all__ = ["catch_interruption", "deferred_signals", "interrupting_signals"]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+_Handler = Callable[[int, FrameType | None], None]
+
+
 @contextmanager
 def interrupting_signals() -> Iterator[None]:
-    """Have the first signal raise ``KeyboardInterrupt`` in the block, and ignore all that follow.
+    """The first signal raises ``KeyboardInterrupt`` in the block; later ones are ignored.
 
-    A second one would break into the clean-up and leave processes behind.
+    A second one would interrupt the clean-up and leave processes behind.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -26,53 +29,45 @@ def interrupting_signals() -> Iterator[None]:
             signal.signal(ignored, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
+    with _handled_by(interrupt):
         yield
-        return
-    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
 def deferred_signals() -> Iterator[None]:
-    """Hold signals back until the block is done, also if it puts handlers of its own in place."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Signals wait until the end of the block, even if the block installs handlers of its own."""
     held: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: held.append(number)) for number in _SIGNALS}
     try:
-        yield
+        with _handled_by(lambda number, _: held.append(number)):
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         if held:
             signal.raise_signal(held[0])
 
 
 @contextmanager
 def catch_interruption() -> Iterator[threading.Event]:
-    """An event that is set at the first signal; the second raises ``KeyboardInterrupt``.
-
-    Outside the main thread no signal arrives, and the event is never set.
-    """
+    """An event that is set at the first signal; the second raises ``KeyboardInterrupt``."""
     event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()
 
-    before = {number: signal.signal(number, handle) for number in _SIGNALS}
-    try:
+    with _handled_by(handle):
         yield event
+
+
+@contextmanager
+def _handled_by(handler: _Handler) -> Iterator[None]:
+    """Handle both signals for the block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

@@ -1,7 +1,6 @@
-"""The JSON Schema of a manifest, for editors: what the models say, and every setting by name.
+"""The JSON Schema of a manifest for editors, from the models and the settings.
 
-It tells of keys, types and choices while one types. Whether paths exist, names are free and values are in
-range, ``orchestrator.manifest.load`` says.
+It covers keys, types and choices; ``orchestrator.manifest.load`` checks paths, names and ranges.
 """
 
 import inspect
@@ -11,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from orchestrator.durations import DURATION_PATTERN
-from orchestrator.manifest.model import CheckGates
+from orchestrator.manifest.model import DataLimits
 from orchestrator.manifest.schema import FolderModel, ManifestModel
 from orchestrator.names import TASK_NAME_PATTERN
 from ship.data import DataSource
@@ -23,7 +22,7 @@ __all__ = ["manifest_json_schema"]
 _Schema = dict[str, Any]
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-# What the models leave to later checks, by key: a key means the same wherever it stands.
+# Schemas of values that the models leave to later checks, by key; a key means the same everywhere.
 _REFINED: dict[str, _Schema] = {
     "name": {"type": "string", "pattern": f"^{TASK_NAME_PATTERN}$"},
     "data": {"anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/Data"}]},
@@ -51,7 +50,7 @@ def manifest_json_schema() -> _Schema:
     settings = _settings_schema(TuneConfig)
     beside = {name: task["properties"][name] for name in ("tags", "priority", "deadline", "budget")}
     definitions = {
-        "Checks": _settings_schema(CheckGates),
+        "Checks": _settings_schema(DataLimits),
         "Data": {**_settings_schema(DataSource), "required": ["path"]},
         "Defaults": {**settings, "properties": {**beside, **settings["properties"]}},
         "Folder": {"anyOf": [{"type": "string", "minLength": 1}, _refine(FolderModel.model_json_schema())]},
@@ -65,7 +64,7 @@ def manifest_json_schema() -> _Schema:
 
 
 def _refine(model: _Schema) -> _Schema:
-    """A model's schema with what ``_REFINED`` knows of its keys."""
+    """A model's schema with the refined schemas of its keys."""
     properties = {
         name: {"description": values["description"], **_REFINED[name]} if name in _REFINED else values
         for name, values in model["properties"].items()
@@ -74,7 +73,7 @@ def _refine(model: _Schema) -> _Schema:
 
 
 def _settings_schema(settings: type) -> _Schema:
-    """Of a dataclass of settings; the texts are those of its docstring."""
+    """Schema of a dataclass of settings, with the descriptions of its docstring."""
     schema = TypeAdapter(settings).json_schema()
     texts = _attribute_texts(settings)
     properties = {

@@ -1,23 +1,23 @@
-"""The manifest: which tasks to tune over which backbone. Read whole, and refused whole, with every problem.
+"""The manifest's loader: reads it whole, and refuses it with the list of all problems.
 
-It knows what a manifest may say, not what is in the data; ``orchestrator.planning.plan`` looks there.
+It knows a manifest's syntax and not the data, which ``orchestrator.planning.plan`` reads.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.errors import ManifestError
-from orchestrator.manifest.model import Manifest, PoolSettings, RefusedTask, TaskEntry
+from orchestrator.manifest.model import Manifest, PoolSettings
 from orchestrator.manifest.paths import PathResolver
 from orchestrator.manifest.problems import MANIFEST, Problems, describe_value
 from orchestrator.manifest.schema import MANIFEST_KEYS, find_schema_problems
-from orchestrator.manifest.settings import read_defaults, read_gates, without_none
+from orchestrator.manifest.settings import read_defaults, read_limits, without_none
 from orchestrator.manifest.tasks import TaskReader
 from orchestrator.manifest.yaml_document import YamlDocument, parse_yaml
 from ship.data import read_small_file
 from ship.errors import DataError
 
-__all__ = ["RefusedTask", "TaskEntry", "load_manifest"]
+__all__ = ["load_manifest"]
 
 MAX_MANIFEST_BYTES = 8 * 2**20
 
@@ -26,9 +26,9 @@ def load_manifest(path: str, *, keep_going: bool = False) -> Manifest:
     """Read and check a manifest.
 
     Args:
-        path: Of the YAML file, local or any fsspec URL; relative paths in it start from its folder.
-        keep_going: Refuse single tasks for the problems of their entries. Problems of the manifest as such,
-            and a manifest without one sound task, are errors all the same.
+        path: Path of the YAML file, local or any fsspec URL; relative paths in it start from its folder.
+        keep_going: Refuse single tasks for the problems of their entries. Problems of the manifest itself,
+            and a manifest without a valid task, remain errors.
 
     Raises:
         ManifestError: Lists every problem with its place and line.
@@ -40,17 +40,13 @@ def load_manifest(path: str, *, keep_going: bool = False) -> Manifest:
         problems.note(place, problem)
     tasks = TaskReader(problems, resolver, read_defaults(problems, value))
     tasks.read(value)
-    if not value.get("tasks") and not value.get("tasks_from"):
-        problems.note((), "no tasks; list them under tasks, or name their folders by tasks_from")
-    fewest, most = value.get("min_workers"), value.get("workers")
-    if isinstance(fewest, int) and isinstance(most, int) and fewest > most >= 1:
-        problems.note(("min_workers",), f"expected at most the {most} of workers, got {fewest}")
+    _check_together(problems, value)
     store = value.get("store")
     manifest = Manifest(
         backbone=resolver.backbone(str(value.get("backbone", "bundled"))),
         store=resolver.resolve(store) if isinstance(store, str) else None,
         tasks=tasks.sound(),
-        gates=read_gates(problems, value.get("checks")),
+        limits=read_limits(problems, value.get("checks")),
         pool=PoolSettings(
             min_workers=value.get("min_workers"),
             max_workers=value.get("workers"),
@@ -81,8 +77,19 @@ def _read_document(path: str) -> YamlDocument:
     return document
 
 
+def _check_together(problems: Problems, value: Mapping[str, Any]) -> None:
+    if not value.get("tasks") and not value.get("tasks_from"):
+        problems.note(
+            (),
+            "no tasks; list at least one under tasks, or name folders of tasks under tasks_from",
+        )
+    fewest, most = value.get("min_workers"), value.get("workers")
+    if isinstance(fewest, int) and isinstance(most, int) and fewest > most >= 1:
+        problems.note(("min_workers",), f"expected at most {most}, the value of workers, got {fewest}")
+
+
 def _without_empty(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest, and each of its tasks, without keys that have no value."""
+    """The manifest and each of its tasks without their empty keys."""
     value = without_none(manifest)
     if isinstance(value.get("tasks"), list):
         value["tasks"] = [without_none(task) if isinstance(task, dict) else task for task in value["tasks"]]

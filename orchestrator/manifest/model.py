@@ -1,4 +1,4 @@
-"""A task as the manifest asks for it, and one that it asks for in vain."""
+"""A manifest's values: its tasks, refused tasks, limits on data and the pool."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from ship.settings.search_config import SearchConfig
 
 __all__ = [
     "TERMS",
-    "CheckGates",
+    "DataLimits",
     "Manifest",
     "PoolSettings",
     "RefusedTask",
@@ -49,12 +49,12 @@ _CHECKS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """How a task is to be treated.
+    """Priority, deadline and budget of a task.
 
     Attributes:
         priority: Higher goes first.
-        deadline_s: When it is to be published, seconds since the epoch; earlier goes first.
-        budget_s: Seconds of one device that tuning it may take, by the plan's estimate.
+        deadline_s: Time by which it is to be published, seconds since the epoch; earlier goes first.
+        budget_s: Limit on the seconds of one device that the plan estimates for it.
     """
 
     priority: int = 0
@@ -63,7 +63,7 @@ class Terms:
 
     @property
     def order(self) -> tuple[float, float]:
-        """Sorts tasks: what goes first is least."""
+        """Sort key; the first task has the least."""
         return -self.priority, math.inf if self.deadline_s is None else self.deadline_s
 
 
@@ -72,13 +72,13 @@ class TaskEntry:
     """One task of a manifest.
 
     Attributes:
-        name: A task name.
-        source: Its data; the path is absolute or a URL.
+        name: Task name.
+        source: Source of its data; the path is absolute or a URL.
         config: The defaults with the task's own settings over them.
-        tags: For people to find it by.
-        preset: Chooses settings once the size of the data is known; None leaves ``config`` as it is.
-        search: What to search; None leaves it to the preset.
-        pinned: Names of settings that the manifest gives, which no preset may change.
+        tags: Tags for users to find it by.
+        preset: Preset that chooses settings by the size of the data; None leaves ``config`` as it is.
+        search: Settings to search; None leaves it to the preset.
+        pinned: Names of settings in the manifest, which no preset may change.
         terms: Priority, deadline and budget.
     """
 
@@ -97,9 +97,9 @@ class RefusedTask:
     """A task that will not be tuned.
 
     Attributes:
-        name: Its name, or the place of its entry if that has no name that could be read.
-        reasons: Why; at least one.
-        tags: As far as they could be read.
+        name: Task name, or the place of its entry if the name is missing or wrong.
+        reasons: Problems of the task; at least one.
+        tags: Tags, as far as they could be read.
     """
 
     name: str
@@ -108,13 +108,13 @@ class RefusedTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckGates:
-    """Shares are of a task's images. What is over a limit fails ``ship check``; the rest is a warning.
+class DataLimits:
+    """Limits on a task's data. What exceeds one fails ``ship check``; the rest is a warning.
 
     Attributes:
         corrupt: Share of images that cannot be read.
         leaked: Share of held-out images whose very pixels are also trained on.
-        contradictory: Share of images whose very pixels stand under two classes.
+        contradictory: Share of images whose very pixels are in two classes.
         duplicates: Share of images whose very pixels came before, within a split.
         near_duplicates: Share of held-out images that are nearly one that is trained on.
         dark: Share that is almost black, or almost white.
@@ -152,13 +152,13 @@ class CheckGates:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSettings:
-    """How a pool of workers is made up. None leaves a value to others.
+    """Size and executor of a pool of workers; None stands for the default.
 
     Attributes:
-        min_workers: Work begins only when there is room for so many; else 1.
-        max_workers: As many as there is room for, up to this; else one a GPU, or one a CPU.
-        executor: What carries them; else Ray Train.
-        max_fused: Tasks that each tunes side by side, at most; else as many as fit and pay.
+        min_workers: Fewest workers with which work begins; default 1.
+        max_workers: Most workers; default one for each GPU, else for each CPU.
+        executor: Executor of the workers; default Ray Train.
+        max_fused: Most tasks that a worker tunes side by side; default as many as fit and pay.
     """
 
     min_workers: int | None = None
@@ -167,35 +167,35 @@ class PoolSettings:
     max_fused: int | None = None
 
     def over(self, other: Self) -> Self:
-        """These values, and the other's where there are none."""
+        """These values, and the other's where one is None."""
         chosen = {
             field.name: getattr(other if getattr(self, field.name) is None else self, field.name)
             for field in fields(self)
         }
         if self.max_workers is not None and self.min_workers is None:
-            # Who asks for fewer workers than the manifest's minimum means it.
+            # A flag below the manifest's minimum lowers the minimum.
             chosen["min_workers"] = min(self.max_workers, other.min_workers or 1)
         return type(self)(**chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a manifest says.
+    """A manifest as read and checked.
 
     Attributes:
         backbone: ``bundled``, a timm name, or the path of a checkpoint.
         store: URL or path of the store of prompts; None leaves it to the settings.
-        tasks: At least one, in the order of the file, then those of ``tasks_from`` by name.
-        gates: What the data must not exceed; see ``orchestrator.planning.check``.
-        pool: How its workers are made up.
-        max_tasks: More than that are not tuned at once; None leaves it to whoever runs them.
-        refused: Tasks whose entries have problems, if the manifest was read in spite of them.
+        tasks: Valid tasks in the order of the file, then those of ``tasks_from`` by name.
+        limits: Limits on data; see ``orchestrator.planning.check``.
+        pool: Size and executor of the pool.
+        max_tasks: Most tasks that are tuned in one run; None stands for the default.
+        refused: Tasks whose entries have problems, if the manifest was read with ``keep_going``.
     """
 
     backbone: str
     store: str | None
     tasks: tuple[TaskEntry, ...]
-    gates: CheckGates = field(default_factory=CheckGates)
+    limits: DataLimits = field(default_factory=DataLimits)
     pool: PoolSettings = field(default_factory=PoolSettings)
     max_tasks: int | None = None
     refused: tuple[RefusedTask, ...] = ()
@@ -208,7 +208,7 @@ def parse_deadline(value: object) -> float:
         value: ISO 8601 with a zone, as text or as YAML's date-time.
 
     Raises:
-        ValueError: It is anything else; says what is expected.
+        ValueError: The value is anything else; the message says what is expected.
     """
     moment = value
     if isinstance(value, str):
@@ -227,7 +227,7 @@ def _parse_priority(value: object) -> int:
     return value
 
 
-# Key in a manifest -> field of ``Terms`` and how it is read.
+# Key in a manifest -> field of ``Terms`` and its parser.
 TERMS: dict[str, tuple[str, Callable[[object], Any]]] = {
     "priority": ("priority", _parse_priority),
     "deadline": ("deadline_s", parse_deadline),

@@ -1,4 +1,4 @@
-"""Paths as seen from the folder that a manifest lies in."""
+"""Resolution of a manifest's paths, which are relative to its folder."""
 
 import os
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class PathResolver:
 
     @classmethod
     def of(cls, manifest_path: str) -> Self:
-        """For the paths in this manifest."""
+        """The resolver of a manifest's paths."""
         is_remote = "://" in manifest_path
         folder = (
             manifest_path.rpartition("/")[0] if is_remote else os.path.dirname(os.path.abspath(manifest_path))
@@ -36,5 +36,5 @@ class PathResolver:
         return os.path.normpath(os.path.join(self.base, expanded))
 
     def backbone(self, spec: str) -> str:
-        """A backbone; timm's names have no slash, but for those with a scheme (`hf-hub:owner/name`)."""
+        """A backbone's path or timm name; names have no slash, except with a scheme (`hf-hub:owner/name`)."""
         return self.resolve(spec) if "/" in spec and ":" not in spec else spec

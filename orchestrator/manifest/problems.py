@@ -1,4 +1,4 @@
-"""What is wrong with a manifest: every problem with its place and line, and with the tasks that it spoils."""
+"""Problems of a manifest, with their places, lines and the tasks that they belong to."""
 
 import difflib
 from collections import defaultdict
@@ -11,7 +11,7 @@ from orchestrator.manifest.yaml_document import Place, YamlDocument
 __all__ = ["MANIFEST", "Problems", "describe_unknown_key", "describe_value"]
 
 
-# Who a problem belongs to that is no single task's.
+# Owner of problems that belong to no single task.
 MANIFEST: Place = ()
 
 
@@ -23,12 +23,12 @@ class _Problem:
 
 
 class Problems:
-    """Collects problems, so that one run finds all.
+    """Collector of problems, so that one run finds all.
 
-    A problem belongs to the task entry that its place is in. ``MANIFEST`` owns those of no single task.
+    A problem belongs to the task entry that its place is in; ``MANIFEST`` owns those of no single task.
 
     Args:
-        document: That the places are in.
+        document: The document of the places.
     """
 
     def __init__(self, document: YamlDocument) -> None:
@@ -36,13 +36,13 @@ class Problems:
         self._noted: list[_Problem] = []
 
     def note(self, place: Place, problem: str, owners: Iterable[Place] | None = None) -> None:
-        """Note what is wrong at a place; ``owners`` where they do not follow from it."""
+        """Note a problem at a place; ``owners`` where they do not follow from the place."""
         chosen = (_owner_of(place),) if owners is None else tuple(owners)
         message = f"{self.describe(place)}: {problem}"
         self._noted.append(_Problem(line=self._document.line(place), message=message, owners=chosen))
 
     def note_fields(self, place: Place, values: Mapping[str, Any], problems: Iterable[str]) -> set[str]:
-        """Note problems that start with the field they are about; returns those fields."""
+        """Note problems that start with the name of a field; returns those names."""
         wrong = set()
         for problem in problems:
             name, _, rest = problem.partition(": ")
@@ -54,7 +54,7 @@ class Problems:
         return wrong
 
     def known_only(self, place: Place, values: Mapping[str, Any], known: list[str]) -> dict[str, Any]:
-        """``values`` without the keys that are none of ``known``, which are noted."""
+        """``values`` without unknown keys, which are noted."""
         for name in values:
             if name not in known:
                 self.note((*place, name), describe_unknown_key(name, known))
@@ -65,11 +65,11 @@ class Problems:
         return self._document.describe(place)
 
     def all(self) -> list[str]:
-        """What was found so far, by line."""
+        """Messages of all problems, by line."""
         return [problem.message for problem in self._in_order()]
 
     def by_owner(self) -> dict[Place, list[str]]:
-        """What was found so far, by line, of ``MANIFEST`` and of each task entry."""
+        """Messages of ``MANIFEST`` and of each task entry, by line."""
         found: dict[Place, list[str]] = defaultdict(list)
         for problem in self._in_order():
             for owner in problem.owners:
@@ -85,7 +85,7 @@ def _owner_of(place: Place) -> Place:
 
 
 def describe_unknown_key(name: str, known: Iterable[str]) -> str:
-    """The message for a key that is none of ``known``."""
+    """The message for an unknown key."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     return (

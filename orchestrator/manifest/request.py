@@ -1,4 +1,4 @@
-"""Which of a manifest's tasks a command is about, as its flags say."""
+"""A command's choices for a manifest: selection of tasks, limits and the pool."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from orchestrator.errors import ManifestError
-from orchestrator.manifest.load import RefusedTask, TaskEntry, load_manifest
-from orchestrator.manifest.model import Manifest, PoolSettings
+from orchestrator.manifest.load import load_manifest
+from orchestrator.manifest.model import Manifest, PoolSettings, RefusedTask, TaskEntry
 
 __all__ = ["Request", "Selection"]
 
@@ -17,11 +17,11 @@ _WILDCARDS = frozenset("*?[")
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What the flags ``--only`` and ``--tag`` say.
+    """Selection of tasks by the flags ``--only`` and ``--tag``.
 
     Attributes:
-        only: Names, or patterns with ``*``, ``?`` and ``[...]``; one must match. None means all tasks.
-        tags: All must match.
+        only: Names, or patterns with ``*``, ``?`` and ``[...]``; one must match. Empty for all tasks.
+        tags: Tags that must all match.
     """
 
     only: tuple[str, ...] = ()
@@ -29,10 +29,10 @@ class Selection:
 
     @classmethod
     def from_flags(cls, only: Sequence[str], tags: Sequence[str]) -> "Selection":
-        """From names and from ``KEY=VALUE``.
+        """A selection from names and ``KEY=VALUE`` pairs.
 
         Raises:
-            ManifestError: Lists every tag that is not of that form.
+            ManifestError: Lists every tag that is not such a pair.
         """
         pairs = [tag.partition("=") for tag in tags]
         if wrong := [tag for tag, (key, sign, _) in zip(tags, pairs, strict=True) if not key or not sign]:
@@ -40,7 +40,7 @@ class Selection:
         return cls(only=tuple(only), tags={key: value for key, _, value in pairs})
 
     def apply(self, manifest: Manifest) -> Manifest:
-        """The manifest with the tasks that are meant, sound and refused ones.
+        """The manifest with the selected tasks only, valid and refused ones.
 
         Raises:
             ManifestError: A name or pattern matches no task, or no task has all the tags.
@@ -51,22 +51,22 @@ class Selection:
             raise ManifestError(problems)
         named = self._named(names)
 
-        def is_meant(task: TaskEntry | RefusedTask) -> bool:
+        def is_selected(task: TaskEntry | RefusedTask) -> bool:
             return task.name in named and self.tags.items() <= task.tags.items()
 
         chosen = replace(
             manifest,
-            tasks=tuple(task for task in manifest.tasks if is_meant(task)),
-            refused=tuple(task for task in manifest.refused if is_meant(task)),
+            tasks=tuple(task for task in manifest.tasks if is_selected(task)),
+            refused=tuple(task for task in manifest.refused if is_selected(task)),
         )
         if not chosen.tasks and not chosen.refused:
-            who = "no task named by --only" if self.only else "no task"
+            subject = "no task selected by --only" if self.only else "no task"
             tags = " and ".join(f"{key}={value}" for key, value in self.tags.items())
-            raise ManifestError(f"{who} has the tags {tags}{_describe_tags(known, self.tags)}")
+            raise ManifestError(f"{subject} has the tags {tags}{_describe_tags(known, self.tags)}")
         return chosen
 
     def _named(self, names: set[str]) -> set[str]:
-        """Those of ``names`` that ``only`` means. Thousands of plain names are one look-up each."""
+        """The names that ``only`` selects. Thousands of plain names cost one look-up each."""
         patterns = [name for name in self.only if not _WILDCARDS.isdisjoint(name)]
         matching = {name for name in names for pattern in patterns if fnmatchcase(name, pattern)}
         return names if not self.only else matching | (names & set(self.only))
@@ -84,14 +84,14 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a user asks of a manifest.
+    """A user's choices for a manifest.
 
     Attributes:
-        selection: Which of its tasks.
-        keep_going: Whether the sound tasks go on where others have problems.
-        max_tasks: Guard against tuning more than was meant; None takes the manifest's, else 1000.
-        pool: How workers are to be made up; what it does not say is the manifest's.
-        refused: Task to why it is not to be tuned, for reasons that the manifest does not know.
+        selection: Selection of tasks.
+        keep_going: Whether valid tasks run although others have problems.
+        max_tasks: Most tasks to tune in one run; None takes the manifest's, else 1000.
+        pool: Size and executor of the pool; a None takes the manifest's value.
+        refused: Reasons, by task, not to tune it that do not come from the manifest.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -101,10 +101,10 @@ class Request:
     refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def load(self, path: str) -> Manifest:
-        """The manifest with the tasks that are meant.
+        """The manifest with the selected tasks.
 
         Raises:
-            ManifestError: Lists every problem of the manifest, or of what is asked for.
+            ManifestError: Lists every problem of the manifest or of the selection.
         """
         manifest = self.selection.apply(load_manifest(path, keep_going=self.keep_going))
         late = [
@@ -126,7 +126,7 @@ def _suggest(name: str, names: set[str]) -> str:
 
 
 def _describe_tags(known: Sequence[TaskEntry | RefusedTask], tags: Mapping[str, str]) -> str:
-    """What the manifest has instead, of the keys that were asked for."""
+    """The values that the manifest has for the selected keys."""
     parts = []
     for key in tags:
         values = sorted({task.tags[key] for task in known if key in task.tags})

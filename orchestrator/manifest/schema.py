@@ -1,7 +1,6 @@
-"""The shape of a manifest: keys, and types that its values may have; problems are told in words of ours.
+"""Schema of a manifest: its keys and the types of their values, with messages of our own.
 
-Values that mean more than their type says (names, paths, settings) are checked in
-``orchestrator.manifest.load``.
+Names, paths and settings are checked further in ``orchestrator.manifest.load``.
 """
 
 import re
@@ -33,7 +32,7 @@ _EXPECTED = {
     "list_type": "a list",
     "model_type": "a mapping",
 }
-# What MLflow takes as the key of a tag.
+# Keys of tags that MLflow accepts.
 _TAG_KEY = re.compile(r"[\w .:/-]{1,250}")
 _MAX_TAG_CHARS = 1000
 _RESERVED_TAGS = ("mlflow.", "ship.")
@@ -61,13 +60,13 @@ class TaskModel(_CommonModel):
 
 
 class FolderModel(_CommonModel):
-    """Tasks found in folders, and what holds for all of them."""
+    """Folders of tasks, and the values of all their tasks."""
 
     path: str = Field(min_length=1, description="A glob of folders, or a folder of them; a path or any URL")
 
 
 class ManifestModel(_Model):
-    """Which tasks to tune over which backbone."""
+    """Tasks to tune on one backbone."""
 
     version: Literal[1] = Field(1, description="Of this form")
     backbone: str = Field(
@@ -91,12 +90,12 @@ MANIFEST_KEYS = tuple(ManifestModel.model_fields)
 
 
 def find_schema_problems(value: dict[str, Any]) -> list[tuple[Place, str]]:
-    """Places of a manifest where keys or types are wrong, and what is wrong there."""
+    """Problems of a manifest's keys and types, with their places."""
     return _find_problems(ManifestModel, value)
 
 
 def find_folder_problems(value: object) -> list[tuple[Place, str]]:
-    """Likewise of one mapping under ``tasks_from``; places are relative to it."""
+    """Problems of one mapping under ``tasks_from``, with places relative to it."""
     return _find_problems(FolderModel, value)
 
 
@@ -109,7 +108,7 @@ def _find_problems(model: type[BaseModel], value: object) -> list[tuple[Place, s
 
 
 def find_tag_problem(key: str, value: object) -> str | None:
-    """What is wrong with a tag, if anything is."""
+    """The problem of a tag, if any."""
     if not _TAG_KEY.fullmatch(key) or key.startswith(_RESERVED_TAGS):
         return (
             "expected a tag name of 1 to 250 letters, digits, spaces and _ - . : /, "

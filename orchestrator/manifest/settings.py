@@ -1,13 +1,13 @@
-"""Settings as a manifest gives them: of tuning, of a search, of checks, tags and terms.
+"""Readers of a manifest's settings: tuning, search, limits on data, tags and terms.
 
-Each reader returns what is right and notes the rest.
+Each returns the valid values and notes the problems of the others.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from orchestrator.manifest.model import TERMS, CheckGates, Terms
+from orchestrator.manifest.model import TERMS, DataLimits, Terms
 from orchestrator.manifest.problems import Problems, describe_value
 from orchestrator.manifest.schema import find_tag_problem
 from orchestrator.manifest.yaml_document import Place
@@ -16,22 +16,22 @@ from ship.settings.config import TuneConfig
 from ship.settings.presets import PRESETS, Preset
 from ship.settings.search_config import SearchConfig
 
-__all__ = ["Defaults", "as_dict", "read_defaults", "read_gates", "read_task_settings", "without_none"]
+__all__ = ["Defaults", "as_dict", "read_defaults", "read_limits", "read_task_settings", "without_none"]
 
-# Keys of ``defaults`` that are no settings of tuning.
+# Keys of ``defaults`` beside the settings of tuning.
 _OTHER_DEFAULTS = ("tags", *TERMS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """What holds for every task that says nothing else.
+    """Defaults of every task, which a task's own values override.
 
     Attributes:
-        settings: Of ``TuneConfig``, those that are given.
-        tags: Under those of a task.
-        terms: Likewise.
-        preset: Likewise.
-        search: Likewise.
+        settings: Settings of ``TuneConfig`` that the manifest gives.
+        tags: Tags.
+        terms: Priority, deadline and budget.
+        preset: Preset, if any.
+        search: Search, if any.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Defaults:
 
 
 def read_defaults(problems: Problems, manifest: Mapping[str, Any]) -> Defaults:
-    """``defaults``, ``preset`` and ``search`` of a manifest."""
+    """Read ``defaults``, ``preset`` and ``search`` of a manifest."""
     place: Place = ("defaults",)
     values = without_none(as_dict(manifest.get("defaults")))
     settings = {name: value for name, value in values.items() if name not in _OTHER_DEFAULTS}
@@ -61,13 +61,13 @@ def read_defaults(problems: Problems, manifest: Mapping[str, Any]) -> Defaults:
 def read_task_settings(
     problems: Problems, place: Place, values: Mapping[str, Any], defaults: Defaults
 ) -> dict[str, Any] | None:
-    """All of a ``TaskEntry`` but its name and data; None if its settings do not make a ``TuneConfig``.
+    """All fields of a ``TaskEntry`` but its name and data; None if its settings make no ``TuneConfig``.
 
     Args:
-        problems: Takes what is wrong.
-        place: Of ``values``.
-        values: A task, or a folder of tasks; keys without a value are as good as none.
-        defaults: Of the manifest.
+        problems: Collects the problems.
+        place: Place of ``values``.
+        values: A task, or a folder of tasks, without empty keys.
+        defaults: Defaults of the manifest.
     """
     config = _read_config(problems, (*place, "config"), values.get("config"), defaults)
     tags = {**defaults.tags, **_read_tags(problems, (*place, "tags"), values.get("tags"))}
@@ -93,33 +93,33 @@ def read_task_settings(
     )
 
 
-def read_gates(problems: Problems, value: object) -> CheckGates:
-    """``checks`` of a manifest."""
+def read_limits(problems: Problems, value: object) -> DataLimits:
+    """Read ``checks`` of a manifest."""
     place: Place = ("checks",)
     if not isinstance(value, dict):
-        return CheckGates()
-    known = problems.known_only(place, without_none(value), [field.name for field in fields(CheckGates)])
+        return DataLimits()
+    known = problems.known_only(place, without_none(value), [field.name for field in fields(DataLimits)])
     try:
-        return CheckGates(**known)
+        return DataLimits(**known)
     except ConfigError as error:
         problems.note_fields(place, known, error.problems)
-        return CheckGates()
+        return DataLimits()
 
 
 def as_dict(value: object) -> dict[str, Any]:
-    """``value`` if it is a mapping, else an empty one; the schema has noted that."""
+    """``value`` if it is a mapping, else an empty one; the schema has noted the problem."""
     return value if isinstance(value, dict) else {}
 
 
 def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A key without a value says as much as no key."""
+    """The mapping without its empty keys."""
     return {key: value for key, value in values.items() if value is not None}
 
 
 def _read_settings(
     problems: Problems, place: Place, values: Mapping[str, Any], known_beside: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Settings of ``TuneConfig`` that are right on their own."""
+    """Settings of ``TuneConfig`` that are valid on their own."""
     names = [field.name for field in fields(TuneConfig)]
     known = problems.known_only(place, values, [*names, *known_beside])
     try:
@@ -135,7 +135,7 @@ def _read_config(problems: Problems, place: Place, values: object, defaults: Def
     try:
         return TuneConfig(**{**defaults.settings, **own})
     except ConfigError as error:
-        # Each is right on its own, but not both together.
+        # Each is valid on its own, but their combination is not.
         problems.note_fields(place, own, error.problems)
         return None
 

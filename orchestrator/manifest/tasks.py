@@ -1,4 +1,4 @@
-"""The tasks of a manifest: those that it lists, then those that it finds in folders."""
+"""Reader of a manifest's tasks: those under ``tasks``, then those in the folders of ``tasks_from``."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,12 +22,12 @@ _NUM_THREADS = 8
 
 
 class TaskReader:
-    """Reads the tasks that it can, and notes the problems of the others.
+    """Reads valid tasks, and notes the problems of the others.
 
     Args:
-        problems: Takes what is wrong.
+        problems: Collects the problems.
         resolver: Makes paths absolute.
-        defaults: Of the manifest.
+        defaults: Defaults of the manifest.
     """
 
     def __init__(self, problems: Problems, resolver: PathResolver, defaults: Defaults) -> None:
@@ -53,12 +53,12 @@ class TaskReader:
         self._check_paths()
 
     def sound(self) -> tuple[TaskEntry, ...]:
-        """The tasks without a problem."""
+        """Tasks without a problem."""
         spoiled = self._problems.by_owner()
         return tuple(entry for owner, entry in self._entries.items() if owner not in spoiled)
 
     def refused(self) -> tuple[RefusedTask, ...]:
-        """The tasks with one, in order of lines."""
+        """Tasks with a problem, in the order of lines."""
         return tuple(
             RefusedTask(
                 name=self._names[owner][1] if owner in self._names else self._problems.describe(owner),
@@ -78,7 +78,7 @@ class TaskReader:
             self._entries[place] = TaskEntry(name=name, source=source, **settings)
 
     def _folders(self, value: object) -> Iterator[tuple[Place, Mapping[str, Any]]]:
-        """What ``tasks_from`` says, as mappings."""
+        """The entries of ``tasks_from`` as mappings."""
         if value is None:
             return
         for index, folder in enumerate(value if isinstance(value, list) else [value]):
@@ -151,7 +151,7 @@ class TaskReader:
             return None
 
     def _check_names(self) -> None:
-        """Of two tasks of one name it cannot be told which is meant: the problem is of both."""
+        """Note a problem of both tasks where two have the same name."""
         first: dict[str, Place] = {}
         for owner, (place, name) in self._names.items():
             earlier = first.setdefault(name, owner)

@@ -1,8 +1,7 @@
-"""YAML from a stranger, read into plain values that remember their lines.
+"""Parser of untrusted YAML into plain values with their lines.
 
-Safe values only (no tags that build objects). Refused: several documents, keys that are not text or come
-twice, deep nesting (libyaml's composer recurses until the process dies), and aliases that multiply ("billion
-laughs").
+Tags that build objects are refused, and so are several documents, keys that are repeated or not text, deep
+nesting (libyaml's composer recurses until the process dies) and aliases that multiply ("billion laughs").
 """
 
 import re
@@ -24,7 +23,7 @@ _MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.CSafeLoader):
-    """Safe values, and numbers such as 1e-3, which YAML 1.1 takes for text."""
+    """Loader of safe values, and of numbers such as 1e-3, which YAML 1.1 reads as text."""
 
 
 _Loader.add_implicit_resolver(
@@ -34,7 +33,7 @@ _Loader.add_implicit_resolver(
 
 @dataclass(frozen=True, kw_only=True)
 class YamlDocument:
-    """What a file says, and where.
+    """Content of a file, with its lines.
 
     Attributes:
         value: Plain values: mappings, lists, text, numbers, booleans, dates, None.
@@ -52,7 +51,7 @@ class YamlDocument:
         return f"{text} (line {self.line(place)})" if place else "manifest"
 
     def line(self, place: Place) -> int:
-        """The line of a place, or of what it would be in; 0 if there is none."""
+        """The line of a place, or of its nearest parent; 0 if there is none."""
         ends = range(len(place), -1, -1)
         return next((self.lines[place[:end]] for end in ends if place[:end] in self.lines), 0)
 
@@ -61,7 +60,7 @@ def parse_yaml(content: bytes) -> YamlDocument:
     """Read one YAML document.
 
     Raises:
-        ManifestError: It is not one, or refused; says at which line.
+        ManifestError: The content is not valid or is refused; the message has the line.
     """
     try:
         _check_size(content)
@@ -72,7 +71,7 @@ def parse_yaml(content: bytes) -> YamlDocument:
         problems = [*_visit(root, (), lines)]
         if problems:
             raise ManifestError(problems)
-        # Constructing from the checked nodes, not from the text again.
+        # Constructed from the checked nodes; the text is not parsed again.
         return YamlDocument(value=_construct(root), lines=lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -82,21 +81,21 @@ def parse_yaml(content: bytes) -> YamlDocument:
     # Aliases in aliases can be deeper than the text.
     except RecursionError as error:
         raise ManifestError("not valid YAML: aliases nested too deep") from error
-    # ValueError: text that looks like a date or a number but is none, such as 2024-13-45.
+    # ValueError: text that looks like a date or a number, such as 2024-13-45.
     except (yaml.YAMLError, ValueError) as error:
         raise ManifestError(f"not valid YAML: {str(error).splitlines()[0]}") from error
 
 
 @dataclass
 class _Open:
-    """A collection that has begun, or the stream as a whole."""
+    """An open collection, or the stream as a whole."""
 
     anchor: str | None = None
     num_values: int = 1
 
 
 def _check_size(content: bytes) -> None:
-    """Walk the events, which costs neither depth nor memory; aliases are expanded in numbers only."""
+    """Check depth and size by the parser's events, with aliases counted and not expanded."""
     size_by_anchor: dict[str, int] = {}
     stack = [_Open()]
     for event in yaml.parse(content, Loader=_Loader):
@@ -112,11 +111,11 @@ def _check_size(content: bytes) -> None:
 
 
 def _close(event: yaml.Event, stack: list[_Open], size_by_anchor: dict[str, int]) -> int:
-    """How many values end with this event."""
+    """Number of values that end with this event."""
     if isinstance(event, yaml.AliasEvent):
         if event.anchor not in size_by_anchor:
             raise ManifestError(
-                f"line {_line(event)}: alias *{event.anchor} stands for nothing, or for what it is in"
+                f"line {_line(event)}: alias *{event.anchor} has no anchor before it, or is inside of it"
             )
         return size_by_anchor[event.anchor]
     if isinstance(event, yaml.CollectionEndEvent):
@@ -135,7 +134,7 @@ def _line(event: yaml.Event | yaml.Node) -> int:
 
 
 def _visit(node: yaml.Node, place: Place, lines: dict[Place, int]) -> Iterator[str]:
-    """Note each value's line; yield what is wrong with keys."""
+    """Note each value's line; yield the problems of keys."""
     lines[place] = _line(node)
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
@@ -150,7 +149,7 @@ def _visit(node: yaml.Node, place: Place, lines: dict[Place, int]) -> Iterator[s
                 yield f"line {line}: expected text as a key, found {_shown(key)}; put it in quotes"
                 continue
             if key.value in first_line:
-                yield f"line {line}: key {key.value!r} is there twice, first in line {first_line[key.value]}"
+                yield f"line {line}: key {key.value!r} is repeated, first in line {first_line[key.value]}"
             first_line.setdefault(key.value, line)
             yield from _visit(child, (*place, key.value), lines)
             lines[(*place, key.value)] = line

@@ -1,1 +1,1 @@
-"""What a run would do: the task specs, the plan, estimates of time and cost, checks of the data."""
+"""The plan of a run: task specs, estimates of time and storage, deadlines and checks of the data."""

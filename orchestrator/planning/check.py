@@ -1,7 +1,6 @@
-"""``ship check``: is the data of each task worth tuning on?
+"""Quality checks of the tasks' data (``ship check``).
 
-Every image is read once. What is found is a warning, or a failure where it exceeds a gate; nothing is written
-and nothing is tuned.
+Every image is read once. A finding is a warning, or a failure if it exceeds its limit. Nothing is written.
 """
 
 import difflib
@@ -12,8 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.manifest.load import TaskEntry
-from orchestrator.manifest.model import CheckGates, Manifest
+from orchestrator.manifest.model import DataLimits, Manifest, TaskEntry
 from ship.data import ImageFacts, Inspection, find_near_duplicates, inspect_data
 from ship.errors import DataError
 from ship.evaluation.accuracy import wilson_interval
@@ -21,7 +19,7 @@ from ship.evaluation.accuracy import wilson_interval
 __all__ = ["Finding", "TaskCheck", "check_task", "check_tasks", "find_label_typos"]
 
 _DARK, _BRIGHT, _FLAT = 0.06, 0.97, 0.01
-# Of the median of the task's images: a lens out of focus takes nine tenths of the fine detail.
+# Share of the median sharpness of the task's images: a lens out of focus takes nine tenths of the detail.
 _BLURRED = 0.1
 _ODD_PROPORTION = 1.25
 _IMBALANCED = 10.0
@@ -33,12 +31,12 @@ _NUM_EXAMPLES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One kind of thing that is wrong with a task's data.
+    """One kind of fault of a task's data.
 
     Attributes:
-        kind: Name of the gate it belongs to, or ``layout``.
-        failed: Whether it exceeds its gate.
-        message: What was found.
+        kind: Name of its limit, or ``layout``.
+        failed: Whether it exceeds its limit.
+        message: Description with numbers.
         examples: Up to five images or labels.
     """
 
@@ -50,14 +48,14 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskCheck:
-    """What was found about one task.
+    """Result of checking one task.
 
     Attributes:
         task: Task name.
         num_train: Training images.
         num_held_out: Images that the result is measured on.
         num_classes: C.
-        findings: Failures first.
+        findings: Findings, failures first.
     """
 
     task: str
@@ -68,12 +66,12 @@ class TaskCheck:
 
     @property
     def has_failed(self) -> bool:
-        """Whether a gate was exceeded."""
+        """Whether a limit was exceeded."""
         return any(finding.failed for finding in self.findings)
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Each gate that was exceeded, and by what."""
+        """Kind and message of each failure."""
         return tuple(f"{finding.kind}: {finding.message}" for finding in self.findings if finding.failed)
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,16 +85,16 @@ def check_tasks(
     """Check every task of a manifest, in its order.
 
     Args:
-        manifest: With the gates.
+        manifest: Tasks and limits.
         on_progress: Called in this thread with a task's name, and its images done and in all.
     """
-    return [check_task(entry, manifest.gates, on_progress) for entry in manifest.tasks]
+    return [check_task(entry, manifest.limits, on_progress) for entry in manifest.tasks]
 
 
 def check_task(
-    entry: TaskEntry, gates: CheckGates, on_progress: Callable[[str, int, int], None] | None = None
+    entry: TaskEntry, limits: DataLimits, on_progress: Callable[[str, int, int], None] | None = None
 ) -> TaskCheck:
-    """Check one task. Data that cannot even be listed is a failure, not an error."""
+    """Check one task. Data that cannot be listed is a failure, not an error."""
 
     def report(done: int, total: int) -> None:
         if on_progress is not None:
@@ -108,23 +106,24 @@ def check_task(
         failures = tuple(Finding(kind="layout", failed=True, message=problem) for problem in error.problems)
         return TaskCheck(task=entry.name, num_train=0, num_held_out=0, num_classes=0, findings=failures)
     findings = [
-        *_find_unreadable(found, gates),
-        *_find_copies(found, gates),
-        *_find_bad_pictures(found, gates),
-        *_find_shortages(found, gates),
+        *_find_unreadable(found, limits),
+        *_find_copies(found, limits),
+        *_find_bad_pictures(found, limits),
+        *_find_shortages(found, limits),
+        *_find_few_held_out(found, limits),
+        *_find_typos(found, limits),
     ]
-    sizes = found.listing.num_of_split
     return TaskCheck(
         task=entry.name,
-        num_train=sizes["train"],
-        num_held_out=sizes["test"] or sizes["val"],
+        num_train=found.listing.num_of_split["train"],
+        num_held_out=_num_held_out(found),
         num_classes=len(found.listing.labels),
         findings=tuple(sorted(findings, key=lambda finding: not finding.failed)),
     )
 
 
 def find_label_typos(labels: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of labels that seem to be one: apart by case, separators or a letter, but not by a number."""
+    """Pairs of labels that differ by case, separators or a letter only, and not by a number."""
     names = sorted(labels)
     pairs = []
     for index, first in enumerate(names):
@@ -140,13 +139,13 @@ def find_label_typos(labels: Iterable[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _find_unreadable(found: Inspection, gates: CheckGates) -> list[Finding]:
+def _find_unreadable(found: Inspection, limits: DataLimits) -> list[Finding]:
     reasons = [f"{path}: {reason}" for path, reason in found.unreadable.items()]
-    return _share_finding("corrupt", reasons, len(found.listing.items), gates, "cannot be read")
+    return _share_finding("corrupt", reasons, len(found.listing.items), limits, "cannot be read")
 
 
-def _find_copies(found: Inspection, gates: CheckGates) -> list[Finding]:
-    """Copies within and across splits, under one class and under two."""
+def _find_copies(found: Inspection, limits: DataLimits) -> list[Finding]:
+    """Copies within and across splits, in one class and in two."""
     groups: dict[str, list[ImageFacts]] = defaultdict(list)
     for image in found.images:
         groups[image.digest].append(image)
@@ -168,16 +167,16 @@ def _find_copies(found: Inspection, gates: CheckGates) -> list[Finding]:
     num_all = len(found.images)
     num_held_out = sum(image.item.split != "train" for image in found.images)
     return [
-        *_share_finding("leaked", leaked, num_held_out, gates, "held out and trained on, pixel for pixel"),
-        *_share_finding("contradictory", contradictory, num_all, gates, "under two classes"),
-        *_share_finding("duplicates", repeated, num_all, gates, "copies of another in the same split"),
+        *_share_finding("leaked", leaked, num_held_out, limits, "held out and trained on, pixel for pixel"),
+        *_share_finding("contradictory", contradictory, num_all, limits, "in two classes"),
+        *_share_finding("duplicates", repeated, num_all, limits, "copies of another image in the same split"),
         *_share_finding(
-            "near_duplicates", list(near.values()), num_held_out, gates, "held out, and nearly trained on"
+            "near_duplicates", list(near.values()), num_held_out, limits, "held out, and nearly trained on"
         ),
     ]
 
 
-def _find_bad_pictures(found: Inspection, gates: CheckGates) -> list[Finding]:
+def _find_bad_pictures(found: Inspection, limits: DataLimits) -> list[Finding]:
     images = found.images
     if not images:
         return []
@@ -192,67 +191,67 @@ def _find_bad_pictures(found: Inspection, gates: CheckGates) -> list[Finding]:
     typical_proportion = statistics.median(image.size[0] / image.size[1] for image in images)
     odd = [image for image in images if _is_odd(image.size, typical_proportion)]
     return [
-        *_share_finding("dark", _paths(dark), len(images), gates, "almost black or almost white"),
-        *_share_finding("flat", _paths(flat), len(images), gates, "one even tone"),
-        *_share_finding("blurred", _paths(blurred), len(images), gates, "far less sharp than the others"),
+        *_share_finding("dark", _paths(dark), len(images), limits, "almost black or almost white"),
+        *_share_finding("flat", _paths(flat), len(images), limits, "one even tone"),
+        *_share_finding("blurred", _paths(blurred), len(images), limits, "far less sharp than the others"),
         *_share_finding(
             "odd_sized",
             [f"{image.item.path} ({image.size[0]} x {image.size[1]})" for image in odd],
             len(images),
-            gates,
-            f"of other proportions than the usual {typical_proportion:.2f}; they will be squashed",
+            limits,
+            f"with proportions unlike the usual {typical_proportion:.2f}; they will be squashed",
         ),
     ]
 
 
-def _find_shortages(found: Inspection, gates: CheckGates) -> list[Finding]:
-    listing = found.listing
-    counts = Counter(item.label for item in listing.items if item.split == "train")
+def _find_shortages(found: Inspection, limits: DataLimits) -> list[Finding]:
+    """Classes that are too small or out of balance."""
+    counts = Counter(item.label for item in found.listing.items if item.split == "train")
     smallest, largest = min(counts.values()), max(counts.values())
-    sizes = listing.num_of_split
-    num_held_out = sizes["test"] or sizes["val"]
-    findings = []
-    rare = tuple(f"{label} ({n})" for label, n in sorted(counts.items(), key=lambda pair: pair[1]))
-    if smallest < max(_FEW_A_CLASS, gates.images_a_class):
-        findings.append(
-            Finding(
-                kind="images_a_class",
-                failed=smallest < gates.images_a_class,
-                message=f"the smallest class has {smallest} training images",
-                examples=rare[:_NUM_EXAMPLES],
-            )
-        )
     ratio = largest / smallest
-    if ratio > min(_IMBALANCED, gates.imbalance):
-        findings.append(
-            Finding(
-                kind="imbalance",
-                failed=ratio > gates.imbalance,
-                message=f"the largest class has {ratio:.1f} times the training images of the smallest",
-                examples=rare[:_NUM_EXAMPLES],
-            )
-        )
-    if num_held_out < max(_FEW_HELD_OUT, gates.held_out):
-        low, high = wilson_interval(round(0.9 * num_held_out), num_held_out)
-        findings.append(
-            Finding(
-                kind="held_out",
-                failed=num_held_out < gates.held_out,
-                message=f"{num_held_out} images to measure on: an accuracy of 0.9 could be anything from "
-                f"{low:.2f} to {high:.2f}",
-            )
-        )
-    typos = find_label_typos(listing.labels)
-    if typos:
-        findings.append(
-            Finding(
-                kind="label_typos",
-                failed=len(typos) > gates.label_typos,
-                message="classes that may be one, spelt in two ways",
-                examples=tuple(f"{first!r} and {second!r}" for first, second in typos[:_NUM_EXAMPLES]),
-            )
-        )
+    rarest = sorted(counts.items(), key=lambda pair: pair[1])[:_NUM_EXAMPLES]
+    examples = tuple(f"{label} ({count})" for label, count in rarest)
+    findings = []
+    if smallest < max(_FEW_A_CLASS, limits.images_a_class):
+        failed = smallest < limits.images_a_class
+        message = f"the smallest class has {smallest} training images"
+        findings.append(Finding(kind="images_a_class", failed=failed, message=message, examples=examples))
+    if ratio > min(_IMBALANCED, limits.imbalance):
+        failed = ratio > limits.imbalance
+        message = f"the largest class has {ratio:.1f} times the training images of the smallest"
+        findings.append(Finding(kind="imbalance", failed=failed, message=message, examples=examples))
     return findings
+
+
+def _find_few_held_out(found: Inspection, limits: DataLimits) -> list[Finding]:
+    num_held_out = _num_held_out(found)
+    if num_held_out >= max(_FEW_HELD_OUT, limits.held_out):
+        return []
+    low, high = wilson_interval(round(0.9 * num_held_out), num_held_out)
+    message = (
+        f"{num_held_out} images to measure on: an accuracy of 0.9 could be anything from {low:.2f} to "
+        f"{high:.2f}"
+    )
+    return [Finding(kind="held_out", failed=num_held_out < limits.held_out, message=message)]
+
+
+def _find_typos(found: Inspection, limits: DataLimits) -> list[Finding]:
+    typos = find_label_typos(found.listing.labels)
+    if not typos:
+        return []
+    return [
+        Finding(
+            kind="label_typos",
+            failed=len(typos) > limits.label_typos,
+            message="classes that may be one, spelt in two ways",
+            examples=tuple(f"{first!r} and {second!r}" for first, second in typos[:_NUM_EXAMPLES]),
+        )
+    ]
+
+
+def _num_held_out(found: Inspection) -> int:
+    sizes = found.listing.num_of_split
+    return sizes["test"] or sizes["val"]
 
 
 def _is_odd(size: tuple[int, int], typical_proportion: float) -> bool:
@@ -265,11 +264,11 @@ def _paths(images: Sequence[ImageFacts]) -> list[str]:
 
 
 def _share_finding(
-    kind: str, found: Sequence[str], num_all: int, gates: CheckGates, what: str
+    kind: str, found: Sequence[str], num_all: int, limits: DataLimits, what: str
 ) -> list[Finding]:
     if not found:
         return []
-    limit = getattr(gates, kind)
+    limit = getattr(limits, kind)
     message = f"{len(found)} of {num_all} images: {what}"
     return [
         Finding(

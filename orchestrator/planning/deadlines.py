@@ -1,4 +1,4 @@
-"""Which tasks will be late: handed out in the ledger's order, each as long as it is expected to take."""
+"""Forecast of late tasks: in the ledger's order, each with its estimated duration."""
 
 import heapq
 from collections.abc import Iterable, Sequence
@@ -13,12 +13,12 @@ __all__ = ["find_late"]
 
 
 def find_late(tasks: Sequence["PlannedTask"], *, num_workers: int | None, now_s: float) -> list[str]:
-    """Warnings for tasks whose deadline cannot be met.
+    """Warnings for tasks that will miss their deadline.
 
     Args:
-        tasks: To be tuned.
-        num_workers: That tune at once. None if that is not known yet: only a task that would be late if it
-            started now is told of, which is certain however many there are.
+        tasks: Tasks to tune.
+        num_workers: Workers of the pool. If it is not known yet, only tasks that would be late if they
+            started now have a warning, for they are late with any number.
         now_s: Seconds since the epoch.
     """
     due = [task for task in tasks if task.spec.terms.deadline_s is not None]
@@ -31,24 +31,24 @@ def find_late(tasks: Sequence["PlannedTask"], *, num_workers: int | None, now_s:
     ]
     if any(task.estimate_s is None for task in tasks):
         unchecked = len(due) - len(passed)
-        advice = "nothing is known of the speed yet; it is once a first task is tuned"
+        advice = "the speed is not known before a first task is tuned"
         return (
             [*warnings, f"deadlines of {unchecked} tasks are not checked: {advice}"]
             if unchecked
             else warnings
         )
     ends_s = _ends_alone(tasks) if num_workers is None else _ends_in_turn(tasks, num_workers)
-    who = "if it began now" if num_workers is None else f"by {num_workers} workers"
+    case = "if it started now" if num_workers is None else f"with {num_workers} workers"
     return warnings + [
-        f"task {task.spec.name}: its deadline is in {describe_seconds(_left_s(task, now_s))}, but {who} it "
-        f"is expected in {describe_seconds(end_s)}; raise its priority, give more workers, or tune less long"
+        f"task {task.spec.name}: its deadline is in {describe_seconds(_left_s(task, now_s))}, but {case} "
+        f"it is expected in {describe_seconds(end_s)}; raise its priority, add workers, or tune fewer epochs"
         for task, end_s in ends_s
         if task.spec.terms.deadline_s is not None and 0.0 < _left_s(task, now_s) < end_s
     ]
 
 
 def _left_s(task: "PlannedTask", now_s: float) -> float:
-    assert task.spec.terms.deadline_s is not None, "only tasks with a deadline are asked about"
+    assert task.spec.terms.deadline_s is not None, "the caller selects tasks with a deadline"
     return task.spec.terms.deadline_s - now_s
 
 
@@ -57,7 +57,7 @@ def _ends_alone(tasks: Sequence["PlannedTask"]) -> Iterable[tuple["PlannedTask",
 
 
 def _ends_in_turn(tasks: Sequence["PlannedTask"], num_workers: int) -> Iterable[tuple["PlannedTask", float]]:
-    """When each task ends, in seconds from now, if whoever is free takes the next."""
+    """End of each task in seconds from now, if each free worker takes the next task."""
     free_s = [0.0] * min(num_workers, len(tasks))
     for task in sorted(
         tasks, key=lambda task: (*task.spec.terms.order, -(task.estimate_s or 0.0), task.spec.name)

@@ -1,54 +1,37 @@
-"""What tuning a task will take: time by what past runs took, storage by the shapes of its tensors.
+"""Estimates of a tuning: time from past runs, storage from the shapes of the prompt's tensors.
 
-Nothing is made up: without a past run on the same backbone, time is not known.
+Without a past run on the same backbone, the time is unknown.
 """
 
 import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ship.data import DataSummary
 from ship.settings.config import TuneConfig, count_epochs
 from ship.settings.search_config import SearchConfig, num_full_tunings
 
-__all__ = ["BackboneShape", "Speed", "TuningRun", "count_passes", "learn_speed", "prompt_bytes"]
+if TYPE_CHECKING:
+    from ship.backbone import BackboneInfo
+
+__all__ = ["Speed", "TuningRun", "count_passes", "learn_speed", "prompt_bytes"]
 
 _BYTES_A_NUMBER = 4
 # The nine published matrices give 6 to 12 levels on 12 layers; the true number is known after tuning.
 _LEVELS_A_LAYER = 2 / 3
 
 
-class BackboneShape(Protocol):
-    """What the plan must know of a backbone; ``ship.backbone.BackboneInfo`` is one."""
-
-    @property
-    def name(self) -> str:
-        """As the user named it."""
-
-    @property
-    def fingerprint(self) -> str:
-        """64 hex digits."""
-
-    @property
-    def depth(self) -> int:
-        """L, number of blocks."""
-
-    @property
-    def width(self) -> int:
-        """D, of a token."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class TuningRun:
-    """What one finished tuning took.
+    """Duration of one finished tuning.
 
     Attributes:
         task_key: 64 hex digits.
         num_passes: Training images times epochs.
         tuning_s: Seconds of one device, without a search.
-        time_s: When it was published, seconds since the epoch.
+        time_s: Time of its publication, seconds since the epoch.
     """
 
     task_key: str
@@ -58,7 +41,7 @@ class TuningRun:
 
     @classmethod
     def from_metrics(cls, task_key: str, metrics: Mapping[str, Any], time_s: float) -> "TuningRun | None":
-        """From an artifact's metrics; None if they do not tell."""
+        """A run from an artifact's metrics; None if they lack a value."""
         try:
             num_passes = int(metrics["num_train"]) * int(metrics["epochs"])
             tuning_s = float(metrics["tuning_s"])
@@ -71,11 +54,11 @@ class TuningRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """How fast one worker tunes on a backbone.
+    """Tuning speed of one worker on a backbone.
 
     Attributes:
-        images_per_s: Training images that it goes through in a second, all passes counted.
-        num_runs: Tunings that this was learned from.
+        images_per_s: Training images a second, counting all passes.
+        num_runs: Tunings that it was learned from.
     """
 
     images_per_s: float
@@ -83,7 +66,7 @@ class Speed:
 
 
 def learn_speed(runs: Iterable[TuningRun]) -> Speed | None:
-    """The median speed of past runs, which one that stood still does not move; None without any."""
+    """The median speed of past runs, robust to one that stalled; None without any."""
     speeds = [run.num_passes / run.tuning_s for run in runs]
     return Speed(images_per_s=statistics.median(speeds), num_runs=len(speeds)) if speeds else None
 
@@ -95,7 +78,7 @@ def count_passes(config: TuneConfig, search: SearchConfig | None, summary: DataS
     return summary.num_train * count_epochs(config, summary.num_train) * num_tunings
 
 
-def prompt_bytes(config: TuneConfig, backbone: BackboneShape, num_classes: int, num_train: int) -> int:
+def prompt_bytes(config: TuneConfig, backbone: "BackboneInfo", num_classes: int, num_train: int) -> int:
     """Size of a prompt's tensors in float32: independent, shared, attribute, prototypes, head, gates."""
     num_levels = max(1, round(backbone.depth * _LEVELS_A_LAYER))
     num_groups = min(config.num_attribute_groups, num_levels - 1)

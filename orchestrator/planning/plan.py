@@ -1,45 +1,45 @@
-"""The plan: what a manifest asks for, what of it is published already, and what the rest will take.
+"""The plan: which tasks of a manifest to tune, reuse and refuse, with estimates.
 
 It reads data only to fingerprint it, and writes nothing.
 """
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from orchestrator.durations import describe_seconds
 from orchestrator.errors import ManifestError
-from orchestrator.manifest.load import RefusedTask, TaskEntry
-from orchestrator.manifest.model import Manifest
+from orchestrator.manifest.model import Manifest, RefusedTask, TaskEntry
 from orchestrator.planning.deadlines import find_late
-from orchestrator.planning.estimates import BackboneShape, Speed, count_passes, prompt_bytes
+from orchestrator.planning.estimates import Speed, count_passes, prompt_bytes
 from orchestrator.planning.spec import PlannedTask, TaskSpec, task_key
 from ship.data import DataSummary, describe_data
 from ship.errors import DataError
 from ship.settings.presets import choose_settings
 
-__all__ = ["DEFAULT_MAX_TASKS", "Plan", "TaskSpec", "find_sure_fan_out", "make_plan", "task_key"]
+if TYPE_CHECKING:
+    from ship.backbone import BackboneInfo
 
-# More than that at once is asked for by mistake more often than not: a glob a level too high.
+__all__ = ["DEFAULT_MAX_TASKS", "Plan", "find_sure_fan_out", "make_plan"]
+
+# More tasks than that are more often than not a mistake, such as a glob a level too high.
 DEFAULT_MAX_TASKS = 1000
 _NUM_THREADS = 4
 _SECONDS_AN_HOUR = 3600.0
 
-# Listing a store tells keys at once; digests cost one read each.
-Published = Mapping[tuple[str, str], str] | Set[tuple[str, str]]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What running a manifest would do.
+    """Tasks to tune, to reuse and to refuse.
 
     Attributes:
-        backbone: Its name.
+        backbone: Name of the backbone.
         backbone_fingerprint: 64 hex digits.
-        tasks: To tune or to reuse, in the manifest's order.
+        tasks: Tasks to tune or reuse, in the manifest's order.
         refused: Tasks that will not be tuned: over their budget, or with problems.
-        speed: What the estimates of time rest on; None if nothing is known of it.
-        warnings: What to think of before it runs.
+        speed: Speed behind the estimates of time; None if it is unknown.
+        warnings: Warnings for the user.
     """
 
     backbone: str
@@ -51,40 +51,40 @@ class Plan:
 
     @property
     def to_tune(self) -> tuple[PlannedTask, ...]:
-        """The tasks that are not published yet."""
+        """Tasks that are not published yet."""
         return tuple(task for task in self.tasks if task.action == "tune")
 
     @property
     def to_reuse(self) -> tuple[PlannedTask, ...]:
-        """The tasks that are published already."""
+        """Tasks that are published already."""
         return tuple(task for task in self.tasks if task.action == "reuse")
 
     @property
     def estimate_s(self) -> float | None:
-        """Seconds on one worker for all that is to be tuned; None if the speed is not known."""
+        """Seconds on one worker for all tasks to tune; None if the speed is unknown."""
         seconds = [task.estimate_s for task in self.to_tune]
         known = [second for second in seconds if second is not None]
         return sum(known) if len(known) == len(seconds) else None
 
     @property
     def estimate_bytes(self) -> int:
-        """Storage for all that is to be tuned."""
+        """Storage for all tasks to tune."""
         return sum(task.estimate_bytes for task in self.tasks)
 
     @property
     def device_hours(self) -> float | None:
-        """Hours of one device for all that is to be tuned; None if the speed is not known."""
+        """Hours of one device for all tasks to tune; None if the speed is unknown."""
         return None if self.estimate_s is None else self.estimate_s / _SECONDS_AN_HOUR
 
     def find_fan_out(self, max_tasks: int) -> str | None:
-        """What is to be said if more than ``max_tasks`` would be tuned: it may be more than was meant."""
+        """A message if more than ``max_tasks`` would be tuned, else None."""
         return _describe_fan_out(len(self.to_tune), max_tasks)
 
 
-def find_sure_fan_out(manifest: Manifest, published: Published, max_tasks: int) -> str | None:
-    """Likewise before any data is read, as far as it is certain by then.
+def find_sure_fan_out(manifest: Manifest, published: Set[tuple[str, str]], max_tasks: int) -> str | None:
+    """A message if more than ``max_tasks`` are certain to be tuned, before any data is read; else None.
 
-    A task that nothing is published of is to be tuned whatever its data; with a budget it may be refused yet.
+    A task without a publication is tuned whatever its data, unless it has a budget.
     """
     names = {name for name, _ in published}
     sure = [task for task in manifest.tasks if task.name not in names and task.terms.budget_s is None]
@@ -94,72 +94,79 @@ def find_sure_fan_out(manifest: Manifest, published: Published, max_tasks: int) 
 def make_plan(
     manifest: Manifest,
     *,
-    backbone: BackboneShape,
-    published: Published,
+    backbone: "BackboneInfo",
+    published: Set[tuple[str, str]],
     speed: Speed | None = None,
     keep_going: bool = False,
-    num_workers: int | None = None,
     now_s: float | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Plan:
     """Fingerprint every task's data and compare with what is published.
 
     Args:
-        manifest: What is asked for.
-        backbone: The one that the manifest names.
-        published: Task name and task key of each published artifact; as a mapping, with its digest.
-        speed: Of one worker on this backbone, if known.
+        manifest: Tasks, limits and the size of the pool.
+        backbone: The backbone that the manifest names.
+        published: Task name and task key of each published artifact.
+        speed: Speed of one worker on this backbone, if known.
         keep_going: Refuse single tasks for the problems of their data.
-        num_workers: That will tune at once, if known; for deadlines.
-        now_s: Seconds since the epoch; None looks at no deadlines.
+        now_s: Seconds since the epoch; None checks no deadlines.
         on_progress: Called in this thread with tasks done and tasks in all.
 
     Raises:
         ManifestError: Lists every problem of every task's data.
     """
-    planned: list[PlannedTask] = []
-    broken: list[RefusedTask] = []
-    over_budget: list[RefusedTask] = []
-    pool = ThreadPoolExecutor(_NUM_THREADS)
-    try:
-        # Threads are for what answers over a network: at many small local files they wait for each other.
-        asked = [
-            pool.submit(_describe, entry) if "://" in entry.source.path else None for entry in manifest.tasks
-        ]
-        for number, (entry, answer) in enumerate(zip(manifest.tasks, asked, strict=True), start=1):
-            summary = _describe(entry) if answer is None else answer.result()
-            if isinstance(summary, DataError):
-                broken.append(_refuse(entry, *summary.problems))
-            else:
-                task = _plan_task(entry, summary, backbone, published, speed)
-                reason = _over_budget(task)
-                if reason is None:
-                    planned.append(task)
-                else:
-                    over_budget.append(_refuse(entry, reason))
-            if on_progress is not None:
-                on_progress(number, len(manifest.tasks))
-    finally:
-        # After an error or an interrupt, what has not begun is not worth waiting for.
-        pool.shutdown(cancel_futures=True)
+    planned, broken = _plan_all(manifest.tasks, backbone, published, speed, on_progress)
     if broken and not keep_going:
         raise ManifestError([f"task {task.name}: {reason}" for task in broken for reason in task.reasons])
+    over_budget = {task.name: task for task in map(_refuse_over_budget, planned) if task is not None}
     plan = Plan(
         backbone=backbone.name,
         backbone_fingerprint=backbone.fingerprint,
-        tasks=tuple(planned),
-        refused=(*manifest.refused, *broken, *over_budget),
+        tasks=tuple(task for task in planned if task.spec.name not in over_budget),
+        refused=(*manifest.refused, *broken, *over_budget.values()),
         speed=speed,
     )
-    return replace(plan, warnings=tuple(_find_warnings(plan, num_workers, now_s)))
+    return replace(plan, warnings=tuple(_find_warnings(plan, manifest.pool.max_workers, now_s)))
+
+
+def _plan_all(
+    tasks: Sequence[TaskEntry],
+    backbone: "BackboneInfo",
+    published: Set[tuple[str, str]],
+    speed: Speed | None,
+    on_progress: Callable[[int, int], None],
+) -> tuple[list[PlannedTask], list[RefusedTask]]:
+    """Tasks with their estimates, and those whose data has problems."""
+    planned: list[PlannedTask] = []
+    broken: list[RefusedTask] = []
+    for number, (entry, summary) in enumerate(_describe_all(tasks), start=1):
+        if isinstance(summary, DataError):
+            broken.append(RefusedTask(name=entry.name, reasons=summary.problems, tags=entry.tags))
+        else:
+            planned.append(_plan_task(entry, summary, backbone, published, speed))
+        on_progress(number, len(tasks))
+    return planned, broken
+
+
+def _describe_all(tasks: Sequence[TaskEntry]) -> Iterator[tuple[TaskEntry, DataSummary | DataError]]:
+    """Each task with its data, in order."""
+    pool = ThreadPoolExecutor(_NUM_THREADS)
+    try:
+        # Threads are for data behind a network: with many small local files they wait for each other.
+        asked = [pool.submit(_describe, entry) if "://" in entry.source.path else None for entry in tasks]
+        for entry, answer in zip(tasks, asked, strict=True):
+            yield entry, _describe(entry) if answer is None else answer.result()
+    finally:
+        # After an error or an interrupt, tasks that wait for a thread are dropped.
+        pool.shutdown(cancel_futures=True)
 
 
 def _describe_fan_out(num_tasks: int, max_tasks: int) -> str | None:
     if num_tasks <= max_tasks:
         return None
     return (
-        f"{num_tasks} tasks would be tuned, the limit is {max_tasks}. If all are meant, give --max-tasks "
-        f"{num_tasks} or write `max_tasks: {num_tasks}` into the manifest; else choose by --only or --tag"
+        f"{num_tasks} tasks would be tuned, the limit is {max_tasks}; to tune them all, give --max-tasks "
+        f"{num_tasks} or write `max_tasks: {num_tasks}` into the manifest; to tune fewer, use --only or --tag"
     )
 
 
@@ -170,18 +177,15 @@ def _describe(entry: TaskEntry) -> DataSummary | DataError:
         return error
 
 
-def _refuse(entry: TaskEntry, *reasons: str) -> RefusedTask:
-    return RefusedTask(name=entry.name, reasons=reasons, tags=entry.tags)
-
-
-def _over_budget(task: PlannedTask) -> str | None:
-    budget_s = task.spec.terms.budget_s
+def _refuse_over_budget(task: PlannedTask) -> RefusedTask | None:
+    spec, budget_s = task.spec, task.spec.terms.budget_s
     if budget_s is None or task.estimate_s is None or task.estimate_s <= budget_s:
         return None
-    return (
+    reason = (
         f"over its budget: tuning takes about {describe_seconds(task.estimate_s)} of one device, the budget "
         f"is {describe_seconds(budget_s)}; raise it, or lower `epochs`, the preset or the search"
     )
+    return RefusedTask(name=spec.name, reasons=(reason,), tags=spec.tags)
 
 
 def _find_warnings(plan: Plan, num_workers: int | None, now_s: float | None) -> list[str]:
@@ -191,8 +195,8 @@ def _find_warnings(plan: Plan, num_workers: int | None, now_s: float | None) -> 
     ]
     if unchecked:
         warnings.append(
-            f"budgets of {len(unchecked)} tasks are not checked: nothing is known of the speed yet; it is "
-            "once a first task is tuned"
+            f"budgets of {len(unchecked)} tasks are not checked: the speed is not known before a first task "
+            "is tuned"
         )
     return warnings
 
@@ -200,43 +204,39 @@ def _find_warnings(plan: Plan, num_workers: int | None, now_s: float | None) -> 
 def _plan_task(
     entry: TaskEntry,
     summary: DataSummary,
-    backbone: BackboneShape,
-    published: Published,
+    backbone: "BackboneInfo",
+    published: Set[tuple[str, str]],
     speed: Speed | None,
 ) -> PlannedTask:
-    num_classes = len(summary.labels)
     config, search = choose_settings(
         entry.config,
         preset=entry.preset,
         search=entry.search,
         pinned=entry.pinned,
         num_train=summary.num_train,
-        num_classes=num_classes,
+        num_classes=len(summary.labels),
     )
-    key = task_key(summary.fingerprint, config, backbone.fingerprint, search=search)
-    is_published = (entry.name, key) in published
-    digest = published[entry.name, key] if is_published and isinstance(published, Mapping) else None
+    spec = TaskSpec(
+        name=entry.name,
+        key=task_key(summary.fingerprint, config, backbone.fingerprint, search=search),
+        source=entry.source,
+        config=config,
+        search=search,
+        tags=entry.tags,
+        terms=entry.terms,
+        data_fingerprint=summary.fingerprint,
+        num_images=summary.num_train,
+    )
+    is_published = (spec.name, spec.key) in published
     seconds: float | None = 0.0
     num_bytes = 0
     if not is_published:
-        passes = count_passes(config, search, summary)
-        seconds = passes / speed.images_per_s if speed is not None else None
-        num_bytes = prompt_bytes(config, backbone, num_classes, summary.num_train)
+        seconds = count_passes(config, search, summary) / speed.images_per_s if speed is not None else None
+        num_bytes = prompt_bytes(config, backbone, len(summary.labels), summary.num_train)
     return PlannedTask(
-        spec=TaskSpec(
-            name=entry.name,
-            key=key,
-            source=entry.source,
-            config=config,
-            search=search,
-            tags=entry.tags,
-            terms=entry.terms,
-            data_fingerprint=summary.fingerprint,
-            num_images=summary.num_train,
-        ),
+        spec=spec,
         action="reuse" if is_published else "tune",
-        digest=digest,
-        num_classes=num_classes,
+        num_classes=len(summary.labels),
         num_held_out=summary.num_test or summary.num_val,
         estimate_s=seconds,
         estimate_bytes=num_bytes,

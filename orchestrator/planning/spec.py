@@ -1,4 +1,4 @@
-"""All that a worker needs to know to tune a task, and the key that says what the result follows from."""
+"""The specification of a task for a worker, and the task key."""
 
 import hashlib
 import json
@@ -16,17 +16,17 @@ __all__ = ["PlannedTask", "TaskSpec", "task_key"]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """All that a worker needs to know to tune a task.
+    """Specification of a task for a worker.
 
     Attributes:
         name: Task name.
         key: 64 hex digits; the same key means the same prompt.
-        source: Its data.
-        config: Its settings, before a search.
-        search: What to search first, if anything.
-        tags: For people to find it by.
+        source: Source of its data.
+        config: Settings, before a search.
+        search: Search to make first, if any.
+        tags: Tags for users to find it by.
         terms: Priority, deadline and budget; no part of the key.
-        data_fingerprint: Of the data as it was when planned.
+        data_fingerprint: Fingerprint of the data when the task was planned.
         num_images: Training images.
     """
 
@@ -48,7 +48,7 @@ def task_key(
     method_version: str = METHOD_VERSION,
     search: SearchConfig | None = None,
 ) -> str:
-    """What a prompt follows from, in 64 hex digits: the same key would give the same prompt again."""
+    """Hash of all inputs of a tuning, in 64 hex digits: the same key means the same prompt."""
     values: dict[str, Any] = {
         "data": data_fingerprint,
         "config": config.to_dict(),
@@ -62,22 +62,20 @@ def task_key(
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedTask:
-    """One task, and what is to be done.
+    """A task of a plan.
 
     Attributes:
         spec: The task.
         action: ``tune``, or ``reuse`` if its prompt is in the store already.
-        digest: Of the published artifact, if there is one and the caller knew its digest.
         num_classes: C.
         num_held_out: Images to measure the result on.
-        estimate_s: Seconds on one worker, 0 for ``reuse``; None if the speed is not known.
-        estimate_bytes: Storage of the prompt's tensors, 0 for ``reuse``; takes the number of levels for two
-            thirds of the layers.
+        estimate_s: Seconds on one worker, 0 for ``reuse``; None if the speed is unknown.
+        estimate_bytes: Storage of the prompt's tensors, 0 for ``reuse``; assumes that levels are two thirds
+            of the layers.
     """
 
     spec: TaskSpec
     action: Literal["tune", "reuse"]
-    digest: str | None
     num_classes: int
     num_held_out: int
     estimate_s: float | None

@@ -1,6 +1,5 @@
-"""Tunes many tasks at once: a ledger hands them out, a pool of Ray Train workers tunes and publishes them.
+"""Tunes many tasks at once: a ledger leases them to a pool of workers, which tune and publish them.
 
-A task's way through these files: ``executor`` starts Ray and the pool, ``pool`` is what Ray Train runs on
-each worker, ``worker`` is the loop over leases, ``task_runner`` tunes one task, ``ledger`` decides who gets
-what (``ray_ledger`` makes it reachable), ``progress`` shows it.
+``job`` goes from a manifest to a report; ``executor`` starts Ray, the ledger and the pool and follows a run;
+``run_folder`` shows the run to other terminals and takes their requests.
 """

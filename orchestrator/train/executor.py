@@ -1,10 +1,10 @@
-"""Runs a batch of tasks from the driver's side: starts pool and ledger, follows them, ends in good order."""
+"""The driver of a run: starts ledger and pool, follows them, and ends both cleanly."""
 
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,9 @@ from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
 from orchestrator.manifest.model import PoolSettings
 from orchestrator.settings import Settings
-from orchestrator.train.ledger.actor import RayLedger
+from orchestrator.train.ledger.actor import RayLedger, start_actor
 from orchestrator.train.ledger.grants import LedgerPolicy
-from orchestrator.train.ledger.status import Snapshot, TaskStatus
+from orchestrator.train.ledger.status import RunStatus, TaskStatus
 from orchestrator.train.pool.actors import ActorPool
 from orchestrator.train.pool.base import Pool
 from orchestrator.train.pool.ray_train import TrainPool, set_train_defaults
@@ -31,12 +31,11 @@ from orchestrator.train.worker.task_runner import make_task_runner
 if TYPE_CHECKING:
     import threading
 
-    from orchestrator.planning.plan import TaskSpec
+    from orchestrator.cluster.session import Session
+    from orchestrator.planning.spec import TaskSpec
     from ship.backbone import Backbone
 
-__all__ = ["Requests", "RunSummary", "name_run", "run_tasks"]
-
-Requests = Callable[[], Iterable[tuple[RunRequest, Callable[[Sequence[str]], None]]]]
+__all__ = ["Callbacks", "Follower", "RunOptions", "RunSummary", "name_run", "run_tasks"]
 
 POLL_S = 0.5
 # Workers drop their tasks at the next epoch or heartbeat; beyond this they are ended with their Ray.
@@ -46,12 +45,11 @@ MAX_STARTS_IN_VAIN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """How a run ended.
+    """Result of a run.
 
     Attributes:
-        tasks: Every task's last state.
-        is_interrupted: Whether it was stopped by a signal; tasks that are pending or leased can be taken
-            up by running the same again.
+        tasks: Last status of every task.
+        is_interrupted: Whether a signal or a request stopped it; the same command resumes unfinished tasks.
     """
 
     tasks: tuple[TaskStatus, ...]
@@ -59,17 +57,17 @@ class RunSummary:
 
     @property
     def done(self) -> tuple[str, ...]:
-        """Names of tasks that are published."""
+        """Names of published tasks."""
         return tuple(status.task for status in self.tasks if status.state == "done")
 
     @property
     def failed(self) -> dict[str, str]:
-        """Task to cause."""
+        """Cause of failure by task."""
         return {status.task: str(status.cause) for status in self.tasks if status.state == "failed"}
 
     @property
     def cancelled(self) -> tuple[str, ...]:
-        """Names of tasks that somebody asked to leave."""
+        """Names of tasks that were cancelled on request."""
         return tuple(status.task for status in self.tasks if status.state == "cancelled")
 
     @property
@@ -78,126 +76,137 @@ class RunSummary:
         return tuple(status.task for status in self.tasks if not status.has_ended)
 
 
+def name_run() -> str:
+    """A unique name for a run."""
+    return f"tune-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """Functions that the driver calls about twice a second, in its own thread.
+
+    Attributes:
+        on_events: Gets each event once, in order; none if there are none. An exception ends the run.
+        on_progress: Gets the status of all tasks.
+        requests: Requests of other terminals, each with a function that takes the tasks which it changed.
+    """
+
+    on_events: Callable[[Sequence[Event]], None] = lambda events: None
+    on_progress: Callable[[RunStatus], None] = lambda status: None
+    requests: Callable[[], Iterable[tuple[RunRequest, Callable[[Sequence[str]], None]]]] = lambda: ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Name, pool and policies of a run.
+
+    Attributes:
+        run: Name of the run.
+        pool: Size and executor of the pool; by default a worker for each GPU, else for each CPU.
+        policy: Lease time and retry budgets of the ledger.
+        make_runner: Builds each worker's task runner; importable on every node.
+    """
+
+    run: str = field(default_factory=name_run)
+    pool: PoolSettings = field(default_factory=PoolSettings)
+    policy: LedgerPolicy = field(default_factory=LedgerPolicy)
+    make_runner: RunnerFactory = make_task_runner
+
+
 def run_tasks(
     specs: Sequence["TaskSpec"],
-    *,
     backbone: "Backbone",
-    store_url: str,
     settings: Settings,
-    pool: PoolSettings | None = None,
-    on_events: Callable[[Sequence[Event]], None] = lambda events: None,
-    on_progress: Callable[[Snapshot], None] = lambda snapshot: None,
-    requests: Requests = lambda: (),
-    run: str | None = None,
-    make_runner: RunnerFactory = make_task_runner,
-    policy: LedgerPolicy | None = None,
+    options: RunOptions,
+    callbacks: Callbacks,
 ) -> RunSummary:
     """Tune and publish ``specs`` on a pool of workers.
 
     Args:
         specs: The tasks.
-        backbone: That they share.
-        store_url: Of the store of prompts; a path may be relative.
-        settings: Which Ray, and where local files go.
-        pool: How workers are made up; by default one a GPU, or a CPU where there are none.
-        on_events: Gets each event once, in order, in this thread, about twice a second; none if there are
-            none. What it raises ends the run.
-        on_progress: Gets a snapshot about twice a second, in this thread.
-        requests: Asked about twice a second what somebody wants of the run; each comes with a function to be
-            told which tasks that changed.
-        run: Its name, if it has one already.
-        make_runner: Builds each worker's task runner.
-        policy: Time-outs and budgets of the ledger.
+        backbone: The backbone that they share.
+        settings: The store, the Ray cluster and the folder for local files.
+        options: Name, pool and policies of the run.
+        callbacks: Listeners and requests.
 
     Raises:
         ClusterError: Ray cannot be joined or started.
-        ExecutionError: The pool died for good. What was published stays.
+        ExecutionError: The pool cannot go on. Published tasks stay published.
     """
     if not specs:
         return RunSummary(tasks=())
-    run, pool = run or name_run(), pool or PoolSettings()
-    folder = settings.home / "train"
     set_train_defaults()
+    min_cpus = options.pool.max_workers or options.pool.min_workers
+    logs = settings.home / "logs" / options.run
     with (
-        ray_session(
-            settings.ray_address,
-            min_cpus=pool.max_workers or pool.min_workers,
-            logs=settings.home / "logs" / run,
-        ) as session,
+        ray_session(settings.ray_address, min_cpus=min_cpus, logs=logs) as session,
         catch_interruption() as interruption,
     ):
-        ledger = RayLedger(run, specs, policy or LedgerPolicy())
+        ledger = RayLedger(start_actor(options.run), specs, options.policy)
         try:
-            size = choose_size(session, len(specs), pool)
-            config = SeatConfig(
-                run=run,
-                backbone=[ray.put(backbone.to_arrays())],
-                store_url=_absolute(store_url),
-                make_runner=make_runner,
-                num_threads=size.cpus_per_worker,
-                max_fused=pool.max_fused,
-                num_sharers=size.num_sharers,
-                cache=settings.cache,
-                cache_bytes=settings.cache_bytes,
-            )
-            workers: Pool = (
-                ActorPool(config, size) if pool.executor == "actors" else TrainPool(config, size, folder)
-            )
+            workers = _make_pool(session, len(specs), backbone, settings, options)
             workers.start()
-            follower = Follower(ledger, workers, on_events, on_progress, requests)
-            summary = follower.follow(interruption)
+            summary = Follower(ledger, workers, callbacks).follow(interruption)
         finally:
             ledger.end()
-            shutil.rmtree(folder / run, ignore_errors=True)
+            shutil.rmtree(_train_folder(settings) / options.run, ignore_errors=True)
         session.keep_logs = bool(summary.failed)
         return summary
 
 
-def name_run() -> str:
-    """A name that no other run has."""
-    return f"tune-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+def _make_pool(
+    session: "Session", num_tasks: int, backbone: "Backbone", settings: Settings, options: RunOptions
+) -> Pool:
+    size = choose_size(session, num_tasks, options.pool)
+    config = SeatConfig(
+        run=options.run,
+        backbone=[ray.put(backbone.to_arrays())],
+        store_url=_absolute(settings.store),
+        make_runner=options.make_runner,
+        num_threads=size.cpus_per_worker,
+        max_fused=options.pool.max_fused,
+        num_sharers=size.num_sharers,
+        cache=settings.cache,
+        cache_bytes=settings.cache_bytes,
+    )
+    if options.pool.executor == "actors":
+        return ActorPool(config, size)
+    return TrainPool(config, size, _train_folder(settings))
+
+
+def _train_folder(settings: Settings) -> Path:
+    return settings.home / "train"
 
 
 class Follower:
-    """Passes on what the ledger says until nothing more will happen."""
+    """The driver's loop: polls the ledger, passes events on and grants requests until the run has ended."""
 
-    def __init__(
-        self,
-        ledger: RayLedger,
-        pool: Pool,
-        on_events: Callable[[Sequence[Event]], None],
-        on_progress: Callable[[Snapshot], None],
-        requests: Requests = lambda: (),
-    ) -> None:
-        self._requests = requests
-        self._ledger = ledger
-        self._pool = pool
-        self._on_events = on_events
-        self._on_progress = on_progress
+    def __init__(self, ledger: RayLedger, pool: Pool, callbacks: Callbacks, poll_s: float = POLL_S) -> None:
+        self._ledger, self._pool, self._callbacks, self._poll_s = ledger, pool, callbacks, poll_s
 
     def follow(self, interruption: "threading.Event") -> RunSummary:
-        """Until all tasks have ended, or the first signal."""
+        """Follow the run until all tasks have ended, or the first signal."""
         try:
-            while not self._poll_once(interruption) and not interruption.wait(POLL_S):
+            while not self._poll_once(interruption) and not interruption.wait(self._poll_s):
                 pass
         finally:
             self._ledger.close()
             self._pool.wait(DRAIN_S)
-        # What workers completed while they were told to stop.
+        # Workers may complete tasks while they are told to stop.
         last = self._poll_to_end()
         return RunSummary(tasks=last.tasks, is_interrupted=interruption.is_set() and not last.all_ended)
 
     def _poll_once(self, interruption: "threading.Event") -> bool:
         """Whether all tasks have ended."""
         was_running = self._pool.is_running
-        snapshot = self._poll()
-        if not snapshot.all_ended:
-            self._check(snapshot, was_running)
-            self._grant_requests([status.task for status in snapshot.tasks], interruption)
-        return snapshot.all_ended
+        run_status = self._poll()
+        if not run_status.all_ended:
+            self._check(run_status, was_running)
+            self._grant_requests([status.task for status in run_status.tasks], interruption)
+        return run_status.all_ended
 
     def _grant_requests(self, known: Sequence[str], interruption: "threading.Event") -> None:
-        for request, answer in self._requests():
+        for request, answer in self._callbacks.requests():
             wanted = set(request.tasks)
             tasks = [task for task in known if not wanted or task in wanted]
             if request.kind == "stop":
@@ -206,39 +215,39 @@ class Follower:
             else:
                 answer(self._ledger.cancel(tasks) if request.kind == "cancel" else self._ledger.retry(tasks))
 
-    def _poll(self) -> Snapshot:
-        """Pass on what has happened, as far as it is told at once, and how all tasks stand."""
-        events, snapshot = self._ledger.poll()
-        self._on_events(events)
-        self._on_progress(snapshot)
-        return snapshot
+    def _poll(self) -> RunStatus:
+        """Pass on one page of events and the status of all tasks."""
+        events, run_status = self._ledger.poll()
+        self._callbacks.on_events(events)
+        self._callbacks.on_progress(run_status)
+        return run_status
 
-    def _poll_to_end(self) -> Snapshot:
-        """Pass on all events there are, then the state that they led to."""
+    def _poll_to_end(self) -> RunStatus:
+        """Pass on all events, then the status that they led to."""
         while True:
-            events, snapshot = self._ledger.poll()
-            self._on_events(events)
+            events, run_status = self._ledger.poll()
+            self._callbacks.on_events(events)
             if not events:
-                self._on_progress(snapshot)
-                return snapshot
+                self._callbacks.on_progress(run_status)
+                return run_status
 
-    def _check(self, snapshot: Snapshot, was_running: bool) -> None:
-        """Raise if the pool will get no further."""
-        counts = snapshot.counts()
+    def _check(self, run_status: RunStatus, was_running: bool) -> None:
+        """Raise if the pool cannot finish the run."""
+        counts = run_status.counts()
         left = counts["pending"] + counts["leased"]
-        advice = "what is published stays: run the same command again to go on"
+        advice = "published tasks stay published; run the same command to resume"
         if not was_running:
             raise ExecutionError(
-                f"the worker pool ended with {left} of {len(snapshot.tasks)} tasks left: "
+                f"the worker pool ended with {left} of {len(run_status.tasks)} tasks left: "
                 f"{self._pool.error or 'no cause given'}; {advice}"
             )
-        if snapshot.starts_in_vain > MAX_STARTS_IN_VAIN:
+        if run_status.starts_in_vain > MAX_STARTS_IN_VAIN:
             raise ExecutionError(
-                f"the worker pool died {snapshot.starts_in_vain} times before it took up work, with {left} "
-                f"tasks left: {snapshot.last_crash or 'no cause given'}; {advice}"
+                f"the worker pool died {run_status.starts_in_vain} times before it took up work, with {left} "
+                f"tasks left: {run_status.last_crash or 'no cause given'}; {advice}"
             )
 
 
 def _absolute(store_url: str) -> str:
-    """Workers run in folders of their own, so a relative path would lead each somewhere else."""
+    """The store as an absolute path, for workers run in folders of their own; a URL stays as it is."""
     return store_url if "://" in store_url else str(Path(store_url).expanduser().resolve())

@@ -8,42 +8,73 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from orchestrator.errors import ManifestError, StoreError
 from orchestrator.events import Event
-from orchestrator.manifest.load import RefusedTask
-from orchestrator.manifest.model import Manifest
+from orchestrator.manifest.model import Manifest, RefusedTask
 from orchestrator.manifest.request import Request
 from orchestrator.planning.estimates import TuningRun, learn_speed
-from orchestrator.planning.plan import DEFAULT_MAX_TASKS, Plan, TaskSpec, find_sure_fan_out, make_plan
+from orchestrator.planning.plan import DEFAULT_MAX_TASKS, Plan, find_sure_fan_out, make_plan
+from orchestrator.planning.spec import TaskSpec
 from orchestrator.registry.recorder import MAX_FAREWELL_S, Backlog, Recorder
 from orchestrator.registry.registry import Registry
 from orchestrator.settings import Settings
-from orchestrator.store.objects.open import open_objects
+from orchestrator.store.objects.open import ObjectStore, open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.run_stats import RunStats
-from orchestrator.train.executor import RunSummary, name_run, run_tasks
-from orchestrator.train.ledger.status import Snapshot
+from orchestrator.train.executor import Callbacks, RunOptions, RunSummary, name_run, run_tasks
+from orchestrator.train.ledger.status import RunStatus
 from orchestrator.train.run_folder import RunFolder, hold_run
 from ship.backbone import Backbone, load_backbone
 from ship.findings import find_warnings
 from ship.settings.search_config import AXES
 
-__all__ = ["Job", "JobReport", "prepare_job"]
+__all__ = ["Job", "JobReport", "Services", "prepare_job"]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobReport:
-    """How a job ended.
+class Services:
+    """Services that a job depends on.
 
     Attributes:
-        reused: Tasks that were published already.
-        summary: Of those that were tuned.
+        store: Store of prompts.
+        stats: Record of past tunings.
+        recorder: Writer of records to MLflow.
+        run_tasks: Tunes tasks; ``executor.run_tasks``.
+    """
+
+    store: PromptStore
+    stats: RunStats
+    recorder: Recorder
+    run_tasks: Callable[[Sequence[TaskSpec], Backbone, Settings, RunOptions, Callbacks], RunSummary]
+
+    @classmethod
+    def open(cls, settings: Settings, objects: ObjectStore | None = None) -> Self:
+        """Open the services that the settings name, without a write or a request to MLflow."""
+        objects = objects or open_objects(settings.store)
+        store = PromptStore(objects)
+        registry = Registry(settings.tracking_uri, settings.artifact_location)
+        return cls(
+            store=store,
+            stats=RunStats(objects),
+            recorder=Recorder(registry, store, settings.spool),
+            run_tasks=run_tasks,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobReport:
+    """Result of a job.
+
+    Attributes:
+        reused: Tasks that were published before.
+        summary: Result of the tunings.
         backlog: Records that MLflow has not taken yet.
-        warnings: Task to what its owner should hear of the prompt that was tuned, for those that have any.
-        refused: Tasks that were not tuned, and why.
+        warnings: Warnings about tuned prompts, by task.
+        refused: Tasks that were not tuned, with the reasons.
     """
 
     reused: tuple[str, ...]
@@ -55,15 +86,16 @@ class JobReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A manifest that was found sound, and what is to be done about it.
+    """A valid manifest with its plan, ready to run.
 
     Attributes:
-        manifest: As checked, with the tasks that are asked for.
-        plan: What will be tuned and what is done already.
-        settings: With the manifest's store.
-        backbone: Loaded.
-        request: What was asked for.
-        path: Of the manifest.
+        manifest: The manifest, with the requested tasks only.
+        plan: Tasks to tune, to reuse and to refuse.
+        settings: Settings, with the manifest's store.
+        backbone: The loaded backbone.
+        request: The user's choices.
+        path: Path of the manifest.
+        services: Services that it depends on.
     """
 
     manifest: Manifest
@@ -72,84 +104,123 @@ class Job:
     backbone: Backbone
     request: Request
     path: str
+    services: Services
 
     def check_fan_out(self) -> None:
-        """Guard against starting more than was meant.
+        """Check that no more tasks would be tuned than allowed.
 
         Raises:
             ManifestError: More tasks would be tuned than the request, the manifest or the default allows.
         """
         _refuse_fan_out(self.plan.find_fan_out(_max_tasks(self.request, self.manifest)))
 
-    def run(self, *, on_progress: Callable[[Snapshot], None] = lambda snapshot: None) -> JobReport:
-        """Tune what is missing, and record all that is published.
+    def run(self, *, on_progress: Callable[[RunStatus], None] = lambda status: None) -> JobReport:
+        """Tune the missing tasks, and record all published ones.
 
         Args:
-            on_progress: Gets the state of all tasks about twice a second.
+            on_progress: Gets the status of all tasks about twice a second.
 
         Raises:
-            ManifestError: They are more than was meant; nothing was written.
-            ExecutionError: Another run is at work in this home, or the worker pool died for good. What was
-                published stays.
+            ManifestError: More tasks would be tuned than allowed; nothing was written.
+            ExecutionError: Another run holds this home, or the worker pool cannot go on. Published tasks stay
+                published.
         """
         self.check_fan_out()
         run = name_run()
         with hold_run(self.settings.home, run, self.path) as folder:
             return self._run(run, folder, on_progress)
 
-    def _run(self, run: str, folder: RunFolder, on_progress: Callable[[Snapshot], None]) -> JobReport:
-        objects = open_objects(self.settings.store)
-        store = PromptStore(objects)
-        registry = Registry(self.settings.tracking_uri, self.settings.artifact_location)
-        recorder = Recorder(registry, store, self.settings.spool)
-        specs = [task.spec for task in self.plan.tasks]
-        spec_of = {spec.name: spec for spec in specs}
-        warnings: dict[str, tuple[str, ...]] = {}
-        runs: list[TuningRun] = []
-        # Unless the run comes to its end, nobody waits for its records: the spool keeps them.
+    def _run(self, run: str, folder: RunFolder, on_progress: Callable[[RunStatus], None]) -> JobReport:
+        recorder = self.services.recorder
+        handler = _EventHandler(folder, recorder, [task.spec for task in self.plan.tasks])
+
+        def show(status: RunStatus) -> None:
+            folder.show(status)
+            on_progress(status)
+
+        # The records of a run that is broken off wait in the spool.
         farewell_s = MAX_FAREWELL_S
-        has_begun = False
-
-        def handle(events: Sequence[Event]) -> None:
-            nonlocal has_begun
-            folder.log(events)
-            warnings.update(_warnings(events))
-            runs.extend(_runs(events))
-            has_begun = has_begun or bool(events)
-            # Before work has begun, workers that start beside the driver need its cores more than records do.
-            if has_begun:
-                recorder.handle(_with_parameters(events, spec_of))
-
-        def show(snapshot: Snapshot) -> None:
-            folder.show(snapshot)
-            on_progress(snapshot)
-
         try:
             recorder.replay()
-            summary = run_tasks(
+            summary = self.services.run_tasks(
                 [task.spec for task in self.plan.to_tune],
-                backbone=self.backbone,
-                store_url=self.settings.store,
-                settings=self.settings,
-                pool=self.manifest.pool,
-                on_events=handle,
-                on_progress=show,
-                requests=folder.requests,
-                run=run,
+                self.backbone,
+                self.settings,
+                RunOptions(run=run, pool=self.manifest.pool),
+                Callbacks(on_events=handler.handle, on_progress=show, requests=folder.requests),
             )
             if not summary.is_interrupted:
                 farewell_s = math.inf
-                _reconcile(recorder, store, specs)
+                self._reconcile()
         finally:
             backlog = recorder.close(farewell_s)
-            _remember(RunStats(objects), self.plan.backbone_fingerprint, runs)
+            self._remember(handler.runs)
         return JobReport(
             reused=tuple(task.spec.name for task in self.plan.to_reuse),
             summary=summary,
             backlog=backlog,
-            warnings=warnings,
+            warnings=handler.warnings,
             refused=self.plan.refused,
         )
+
+    def _reconcile(self) -> None:
+        """Record published tasks that a lost driver or a lost spool left unrecorded."""
+        specs = [task.spec for task in self.plan.tasks]
+        try:
+            published = self.services.store.find_published([(spec.name, spec.key) for spec in specs])
+            self.services.recorder.reconcile(published, specs)
+        except StoreError as error:
+            # The run is over, and its report is still due.
+            logger.warning(
+                "publications were not compared with MLflow, as the store failed: %s; the next run does it",
+                error,
+            )
+
+    def _remember(self, runs: Sequence[TuningRun]) -> None:
+        try:
+            self.services.stats.add(self.plan.backbone_fingerprint, runs)
+        except StoreError as error:
+            # It costs the accuracy of later estimates only.
+            logger.warning("durations of tunings were not recorded: %s", error)
+
+
+class _EventHandler:
+    """Passes the events of a run on to its log and to MLflow, and collects the report's warnings.
+
+    Attributes:
+        warnings: Warnings about prompts, by task.
+        runs: Duration of each tuning.
+    """
+
+    def __init__(self, folder: RunFolder, recorder: Recorder, specs: Sequence[TaskSpec]) -> None:
+        self._folder, self._recorder = folder, recorder
+        self._spec_of = {spec.name: spec for spec in specs}
+        self._has_begun = False
+        self.warnings: dict[str, tuple[str, ...]] = {}
+        self.runs: list[TuningRun] = []
+
+    def handle(self, events: Sequence[Event]) -> None:
+        self._folder.log(events)
+        for event in events:
+            if event.kind == "published":
+                self._note(event)
+        self._has_begun = self._has_begun or bool(events)
+        # Before work has begun, workers that start beside the driver need its cores more than records do.
+        if self._has_begun:
+            self._recorder.handle([self._with_parameters(event) for event in events])
+
+    def _note(self, event: Event) -> None:
+        metrics = event.data.get("metrics", {})
+        if found := find_warnings(metrics):
+            self.warnings[event.task] = tuple(found)
+        if (run := TuningRun.from_metrics(event.key, metrics, event.time_s)) is not None:
+            self.runs.append(run)
+
+    def _with_parameters(self, event: Event) -> Event:
+        """Add its settings to the event of a leased task: the record of a failed one shows them."""
+        if event.kind != "leased":
+            return event
+        return replace(event, data={**event.data, "params": _parameters(self._spec_of[event.task])})
 
 
 def prepare_job(
@@ -159,18 +230,20 @@ def prepare_job(
     request: Request | None = None,
     *,
     will_run: bool = False,
+    open_services: Callable[[Settings], Services] = Services.open,
 ) -> Job:
     """Check the manifest whole and plan it. Nothing is written.
 
     The store is asked for one listing and one object, however many tasks there are.
 
     Args:
-        manifest_path: File.
-        make_settings: Gives the settings for the store that the manifest names, if any.
-        on_progress: Gets the number of tasks whose data was looked at, and of all.
-        request: What is asked of the manifest; by default all of it.
-        will_run: Whether it is to be run: what is certainly more than was meant is then refused before data
-            is read, which can take long.
+        manifest_path: Path of the manifest.
+        make_settings: Makes the settings for the store that the manifest names, if any.
+        on_progress: Gets the number of tasks whose data was checked, and of all tasks.
+        request: Choice of tasks and limits; by default all tasks.
+        will_run: Whether the job is to be run: too many tasks are then refused before data is read, where
+            that is certain.
+        open_services: Opens the services that the job depends on.
 
     Raises:
         ManifestError: Lists every problem of the manifest, of the data, or of what is asked for.
@@ -180,32 +253,44 @@ def prepare_job(
     manifest = request.load(manifest_path)
     settings = make_settings(manifest.store)
     backbone = load_backbone(manifest.backbone)
-    objects = open_objects(settings.store)
-    published = PromptStore(objects).published_keys()
+    services = open_services(settings)
+    return Job(
+        manifest=manifest,
+        plan=_make_plan(manifest, backbone, services, request, will_run, on_progress),
+        settings=settings,
+        backbone=backbone,
+        request=request,
+        path=manifest_path,
+        services=services,
+    )
+
+
+def _make_plan(
+    manifest: Manifest,
+    backbone: Backbone,
+    services: Services,
+    request: Request,
+    will_run: bool,
+    on_progress: Callable[[int, int], None],
+) -> Plan:
+    published = services.store.published_keys()
+    max_tasks = _max_tasks(request, manifest)
     # With keep_going, some tasks may turn out broken and not be tuned.
     if will_run and not request.keep_going:
-        _refuse_fan_out(find_sure_fan_out(manifest, published, _max_tasks(request, manifest)))
-    runs, warnings = _recall(RunStats(objects), backbone.fingerprint)
+        _refuse_fan_out(find_sure_fan_out(manifest, published, max_tasks))
+    runs, warnings = _recall(services.stats, backbone.fingerprint)
     plan = make_plan(
         manifest,
         backbone=backbone.info,
         published=published,
         speed=learn_speed(runs),
         keep_going=request.keep_going,
-        num_workers=manifest.pool.max_workers,
         now_s=time.time(),
         on_progress=on_progress,
     )
-    fan_out = plan.find_fan_out(_max_tasks(request, manifest))
-    plan = replace(plan, warnings=(*warnings, *([fan_out] if fan_out else ()), *plan.warnings))
-    return Job(
-        manifest=manifest,
-        plan=plan,
-        settings=settings,
-        backbone=backbone,
-        request=request,
-        path=manifest_path,
-    )
+    if (fan_out := plan.find_fan_out(max_tasks)) is not None:
+        warnings = (*warnings, fan_out)
+    return replace(plan, warnings=(*warnings, *plan.warnings))
 
 
 def _max_tasks(request: Request, manifest: Manifest) -> int:
@@ -218,62 +303,15 @@ def _refuse_fan_out(problem: str | None) -> None:
 
 
 def _recall(stats: RunStats, backbone_fingerprint: str) -> tuple[Sequence[TuningRun], Sequence[str]]:
-    """Past tunings; and, if the record is of no use, a warning that says so."""
+    """Past tunings; and a warning if their record cannot be read."""
     try:
         return stats.read(backbone_fingerprint), ()
     except StoreError as error:
-        return (), (f"past tunings cannot be read: {error}",)
-
-
-def _reconcile(recorder: Recorder, store: PromptStore, specs: Sequence[TaskSpec]) -> None:
-    """Heal what a lost driver or a lost spool left unrecorded; with nothing to heal it is one look."""
-    try:
-        recorder.reconcile(store.find_published([(spec.name, spec.key) for spec in specs]), specs)
-    except StoreError as error:
-        # The run is over, and how it went has yet to be told.
-        logger.warning(
-            "the next run will look for what is not recorded, as the store does not answer: %s", error
-        )
-
-
-def _remember(stats: RunStats, backbone_fingerprint: str, runs: Sequence[TuningRun]) -> None:
-    try:
-        stats.add(backbone_fingerprint, runs)
-    except StoreError as error:
-        # Later estimates are the poorer for it; what was tuned is not.
-        logger.warning("what tuning took was not recorded: %s", error)
-
-
-def _runs(events: Sequence[Event]) -> list[TuningRun]:
-    found = [
-        TuningRun.from_metrics(event.key, event.data.get("metrics", {}), event.time_s)
-        for event in events
-        if event.kind == "published"
-    ]
-    return [run for run in found if run is not None]
-
-
-def _warnings(events: Sequence[Event]) -> dict[str, tuple[str, ...]]:
-    found = {
-        event.task: tuple(find_warnings(event.data.get("metrics", {})))
-        for event in events
-        if event.kind == "published"
-    }
-    return {task: warnings for task, warnings in found.items() if warnings}
-
-
-def _with_parameters(events: Sequence[Event], spec_of: Mapping[str, TaskSpec]) -> list[Event]:
-    """Tell the record of a task that is taken up what it is tuned with, in case it fails."""
-    return [
-        replace(event, data={**event.data, "params": _parameters(spec_of[event.task])})
-        if event.kind == "leased"
-        else event
-        for event in events
-    ]
+        return (), (f"past tunings cannot be read, so nothing is estimated: {error}",)
 
 
 def _parameters(spec: TaskSpec) -> dict[str, str]:
-    # What is searched is known once the task is done; a parameter of a run cannot be changed.
+    # Searched settings are known once the task is done; a parameter of an MLflow run cannot be changed.
     searched = [axis for axis in AXES if spec.search is not None and getattr(spec.search, axis)]
     settings = {name: str(value) for name, value in spec.config.to_dict().items() if name not in searched}
     return {**settings, "data": spec.source.path}

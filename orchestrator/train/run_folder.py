@@ -1,13 +1,13 @@
-"""What a run tells other terminals, and what they ask of it: files in ``<home>/run``.
+"""Status, events and requests of a run, as files in ``<home>/run`` that other terminals read and write.
 
-One run at a time works in a home, held by a lock that ends with its process. Its files stay after it, until
-the next one. Knows neither Ray nor MLflow::
+One run at a time works in a home, which it locks for as long as its process lives. Its files stay until the
+next run. Knows neither Ray nor MLflow::
 
     run/lock            held while a run is at work
-    run/about.json      which run, by whom, since when
-    run/status.json     all tasks, renewed every second or two
-    run/events.jsonl    what happened, one event a line; of epochs about ten a task
-    run/requests/       one file a request; the run puts its answer beside it
+    run/about.json      name, manifest, host, process and start of the run
+    run/status.json     status of all tasks, renewed every second or two
+    run/events.jsonl    one event a line; about ten epochs a task
+    run/requests/       a file for each request; the run puts its answer beside it
 """
 
 import fcntl
@@ -26,7 +26,7 @@ from typing import IO, Any, Literal
 
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
-from orchestrator.train.ledger.status import Snapshot, TaskStatus
+from orchestrator.train.ledger.status import RunStatus, TaskStatus
 
 __all__ = ["About", "RunFolder", "RunRequest", "RunView", "hold_run"]
 
@@ -41,13 +41,13 @@ _NUM_TRIES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """Which run it is.
+    """Identity of a run.
 
     Attributes:
-        run: Its name.
-        manifest: What it works on.
-        host: Where.
-        pid: Process id of its driver there.
+        run: Name of the run.
+        manifest: Path of the manifest.
+        host: Host of its driver.
+        pid: Process id of its driver.
         started_s: Seconds since the epoch.
     """
 
@@ -60,11 +60,11 @@ class About:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """What somebody asks of a run.
+    """A request of another terminal to a run.
 
     Attributes:
         kind: ``cancel`` or ``retry`` tasks, or ``stop`` the run.
-        tasks: Their names; all that it fits, if empty.
+        tasks: Names of tasks; empty for all that the kind applies to.
     """
 
     kind: RequestKind
@@ -72,53 +72,55 @@ class RunRequest:
 
 
 class RunFolder:
-    """The driver's end.
+    """The driver's end of the run folder.
 
     Args:
-        folder: ``<home>/run``, which this process holds (``hold_run``).
-        about: Of this run.
+        folder: ``<home>/run``, locked by this process (``hold_run``).
+        about: Identity of this run.
     """
 
     def __init__(self, folder: Path, about: About) -> None:
         self._folder = folder
         self._next_status_s = 0.0
-        self._latest: Snapshot | None = None
+        self._latest: RunStatus | None = None
         shutil.rmtree(folder / "requests", ignore_errors=True)
         (folder / "requests").mkdir(parents=True)
         (folder / "status.json").unlink(missing_ok=True)
-        _write(folder / "about.json", asdict(about))
+        _write_json(folder / "about.json", asdict(about))
         self._events = (folder / "events.jsonl").open("w", encoding="utf-8")
 
     def close(self) -> None:
-        """Leave the last state standing."""
+        """Write the last status, and close the log of events."""
         if self._latest is not None:
             self._write_status(self._latest)
         with suppress(OSError):
             self._events.close()
 
     def log(self, events: Sequence[Event]) -> None:
-        """Add events to the log. A full disk costs lines of it, not the run."""
+        """Append events to the log; lines that a full disk does not take are dropped."""
         with suppress(OSError):
             self._events.writelines(f"{event.to_json()}\n" for event in events if _is_worth_a_line(event))
             self._events.flush()
 
-    def show(self, snapshot: Snapshot) -> None:
-        """Renew the status, unless that was done a moment ago."""
-        self._latest = snapshot
+    def show(self, run_status: RunStatus) -> None:
+        """Write the status, unless that was done a moment ago."""
+        self._latest = run_status
         start_s = time.monotonic()
         if start_s >= self._next_status_s:
-            self._write_status(snapshot)
+            self._write_status(run_status)
             end_s = time.monotonic()
             self._next_status_s = end_s + max(STATUS_EVERY_S, (end_s - start_s) / STATUS_SHARE)
 
-    def _write_status(self, snapshot: Snapshot) -> None:
+    def _write_status(self, run_status: RunStatus) -> None:
         with suppress(OSError):
             # Not `asdict`, which copies each value of ten thousand tasks.
-            tasks = [vars(status) for status in snapshot.tasks]
-            _write(self._folder / "status.json", {"time_s": time.time(), **vars(snapshot), "tasks": tasks})
+            tasks = [vars(status) for status in run_status.tasks]
+            _write_json(
+                self._folder / "status.json", {"time_s": time.time(), **vars(run_status), "tasks": tasks}
+            )
 
     def requests(self) -> Iterator[tuple[RunRequest, Callable[[Sequence[str]], None]]]:
-        """What was asked since the last look, oldest first, each with the function that answers it."""
+        """New requests, oldest first, each with the function that answers it."""
         for path in sorted((self._folder / "requests").glob("*.ask")):
             try:
                 request = _read_request(json.loads(path.read_text(encoding="utf-8")))
@@ -130,7 +132,7 @@ class RunFolder:
 
 
 class RunView:
-    """The end of another terminal.
+    """Another terminal's end of the run folder.
 
     Args:
         home: Folder for everything local.
@@ -141,7 +143,7 @@ class RunView:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether a run holds the folder."""
+        """Whether a run holds the lock."""
         try:
             with (self._folder / "lock").open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -152,21 +154,21 @@ class RunView:
         return False
 
     def about(self) -> About:
-        """The run that is at work, or was the last.
+        """Identity of the current or last run.
 
         Raises:
-            ExecutionError: There was none.
+            ExecutionError: There has been no run in this home.
         """
         try:
             return About(**json.loads((self._folder / "about.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise ExecutionError(
-                f"no run is known in {self._home}: start one with `ship tune MANIFEST`, or name its folder "
+                f"no run in {self._home}: start one with `ship tune MANIFEST`, or name the folder of another "
                 "with --home"
             ) from error
 
-    def snapshot(self) -> tuple[Snapshot, float] | None:
-        """How its tasks stand, and when that was; None before it has said anything."""
+    def status(self) -> tuple[RunStatus, float] | None:
+        """Status of its tasks, and when it was written; None before the first."""
         try:
             said = json.loads((self._folder / "status.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -175,10 +177,10 @@ class RunView:
         said["tasks"] = tuple(TaskStatus(**status) for status in said["tasks"])
         said["workers"] = {int(seat): worker for seat, worker in said["workers"].items()}
         said["evicted"] = frozenset(said["evicted"])
-        return Snapshot(**said), time_s
+        return RunStatus(**said), time_s
 
     def events(self, task: str | None = None, *, follow: bool = False) -> Iterator[Event]:
-        """What happened so far, and with ``follow`` what happens until the run ends."""
+        """Events so far, and with ``follow`` those until the run ends."""
         with (self._folder / "events.jsonl").open(encoding="utf-8") as file:
             rest = ""
             while True:
@@ -193,15 +195,17 @@ class RunView:
                 time.sleep(_POLL_S)
 
     def ask(self, request: RunRequest, patience_s: float = 30.0) -> tuple[str, ...]:
-        """Ask something of the run, and wait for its answer: the tasks that this changed.
+        """Send a request to the run, and wait for its answer: the tasks that changed.
 
         Raises:
-            ExecutionError: No run is at work, or it does not answer.
+            ExecutionError: No run holds the folder, or it does not answer.
         """
         if not self.is_at_work:
-            raise ExecutionError(f"no `ship tune` is at work in {self._home}; name its folder with --home")
+            raise ExecutionError(
+                f"no `ship tune` runs in {self._home}; name the folder of its run with --home"
+            )
         place = self._folder / "requests" / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.ask"
-        _write(place, asdict(request))
+        _write_json(place, asdict(request))
         answer, deadline_s = place.with_suffix(".answer"), time.monotonic() + patience_s
         while not answer.exists():
             if time.monotonic() > deadline_s or not self.is_at_work:
@@ -215,10 +219,10 @@ class RunView:
 
 @contextmanager
 def hold_run(home: Path, run: str, manifest: str) -> Iterator[RunFolder]:
-    """Be the one run of a home for the block.
+    """Hold the home's run folder for the block.
 
     Raises:
-        ExecutionError: Another run is at work there.
+        ExecutionError: Another run holds it, or it cannot be written to.
     """
     folder = home / "run"
     folder.mkdir(parents=True, exist_ok=True)
@@ -231,7 +235,7 @@ def hold_run(home: Path, run: str, manifest: str) -> Iterator[RunFolder]:
             held = RunFolder(folder, about)
         except OSError as error:
             raise ExecutionError(
-                f"{folder}: cannot be written to ({error}); free space, or use --home"
+                f"{folder}: cannot be written to ({error}); free some space, or choose a folder with --home"
             ) from error
         try:
             yield held
@@ -240,7 +244,7 @@ def hold_run(home: Path, run: str, manifest: str) -> Iterator[RunFolder]:
 
 
 def _take(lock: IO[bytes], home: Path) -> None:
-    # Somebody who asks whether a run is at work holds the lock for a moment, too.
+    # `RunView.is_at_work` takes the lock for a moment, too.
     for _ in range(_NUM_TRIES):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -250,12 +254,12 @@ def _take(lock: IO[bytes], home: Path) -> None:
             return
     try:
         other = RunView(home).about()
-        who = f"on {other.manifest}, process {other.pid} on {other.host}"
+        run = f"{other.manifest}, process {other.pid} on {other.host}"
     except ExecutionError:
-        who = "just started"
+        run = "just started"
     raise ExecutionError(
-        f"another `ship tune` is at work in {home} ({who}): watch it with `ship status`, end it with "
-        "`ship cancel`, or work in another folder with --home"
+        f"another `ship tune` runs in {home} ({run}): watch it with `ship status`, end it with "
+        "`ship cancel`, or choose another folder with --home"
     )
 
 
@@ -273,13 +277,13 @@ def _read_request(value: dict[str, Any]) -> RunRequest:
 
 
 def _answer(place: Path, tasks: Sequence[str]) -> None:
-    """Without room for it the asker waits in vain, but the run goes on."""
+    """Answer a request, unless the disk is full: the terminal then waits in vain, but the run goes on."""
     with suppress(OSError):
-        _write(place, list(tasks))
+        _write_json(place, list(tasks))
 
 
-def _write(path: Path, value: object) -> None:
-    """Whole or not at all."""
+def _write_json(path: Path, value: object) -> None:
+    """Replace a JSON file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(value, default=list), encoding="utf-8")
     os.replace(temporary, path)

@@ -37,7 +37,7 @@ def test_a_run_is_watched_steered_and_ended_from_another_terminal(plant: Plant) 
 
         second = plant.ship("tune", manifest)
         assert second.returncode == 1
-        assert f"another `ship tune` is at work in {plant.home}" in second.stderr
+        assert f"another `ship tune` runs in {plant.home}" in second.stderr
         assert f"process {process.pid}" in second.stderr
 
         assert plant.ship_json("cancel", "line-a") == {"stopped": False, "cancelled": ["line-a"]}
@@ -55,9 +55,7 @@ def test_a_run_is_watched_steered_and_ended_from_another_terminal(plant: Plant) 
     over = plant.ship_json("status")
     assert not over["is_at_work"]
     logged = plant.ship("logs", "line-a").stdout
-    told = [
-        word for word in ("taken up by worker-", "cancelled", "taken up again on request") if word in logged
-    ]
+    told = [word for word in ("taken up by worker-", "cancelled", "retried on request") if word in logged]
     assert len(told) == 3, logged
     assert not list(Path(plant.home, "store", "published").glob("*/*.json"))
     late = plant.ship("retry", "--failed")

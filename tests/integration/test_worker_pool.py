@@ -22,10 +22,10 @@ from ray.util import list_named_actors
 from orchestrator.cluster.processes import end_processes
 from orchestrator.manifest.model import PoolSettings, Terms
 from orchestrator.settings import EXECUTORS, Executor, Settings
-from orchestrator.train.executor import run_tasks
+from orchestrator.train.executor import Callbacks, RunOptions, run_tasks
 from orchestrator.train.ledger.actor import ACTOR_NAME
 from orchestrator.train.ledger.grants import LedgerPolicy
-from orchestrator.train.worker.loop import Hooks, Outcome, WorkerContext
+from orchestrator.train.worker.loop import Hooks, PublishedTask, WorkerContext
 from ship.errors import DataError
 from ship.settings.config import TuneConfig
 
@@ -62,7 +62,7 @@ class FakeRunner:
 
     folder: Path
 
-    def __call__(self, spec: Spec, hooks: Hooks) -> Outcome:
+    def __call__(self, spec: Spec, hooks: Hooks) -> PublishedTask:
         if spec.name.startswith("pair-"):
             self._meet(spec.name, hooks)
         if spec.name == "corrupt":
@@ -78,15 +78,15 @@ class FakeRunner:
         hooks.check()
         return self._publish(spec)
 
-    def _publish(self, spec: Spec) -> Outcome:
+    def _publish(self, spec: Spec) -> PublishedTask:
         """The first writer wins, as in the store."""
         marker = self.folder / f"{spec.name}.json"
         try:
             with marker.open("x") as file:
                 json.dump({"pid": os.getpid()}, file)
         except FileExistsError:
-            return Outcome(digest=spec.key, uri=str(marker), created=False)
-        return Outcome(digest=spec.key, uri=str(marker))
+            return PublishedTask(digest=spec.key, uri=str(marker), created=False)
+        return PublishedTask(digest=spec.key, uri=str(marker))
 
     def _meet(self, name: str, hooks: Hooks) -> None:
         """Two tasks of one worker at a time; the first pair brings it down."""
@@ -155,7 +155,7 @@ def test_all_tasks_end_though_a_worker_is_killed_and_a_data_set_is_corrupt(
     names = ["kills-worker", "corrupt", "one", "two", "three", "kills-ledger"]
     specs = [Spec(name, f"{number:064x}", num_images=100 - number) for number, name in enumerate(names)]
     events = []
-    snapshots = []
+    statuses = []
 
     def listen(news) -> None:
         events.extend(news)
@@ -164,14 +164,14 @@ def test_all_tasks_end_though_a_worker_is_killed_and_a_data_set_is_corrupt(
 
     summary = run_tasks(
         specs,
-        backbone=Weights(),
-        store_url=settings.store,
-        settings=settings,
-        pool=PoolSettings(max_workers=2, executor=executor),
-        on_events=listen,
-        on_progress=snapshots.append,
-        make_runner=make_fake_runner,
-        policy=LedgerPolicy(backoff_s=0.1),
+        Weights(),
+        settings,
+        RunOptions(
+            pool=PoolSettings(max_workers=2, executor=executor),
+            policy=LedgerPolicy(backoff_s=0.1),
+            make_runner=make_fake_runner,
+        ),
+        Callbacks(on_events=listen, on_progress=statuses.append),
     )
 
     good = set(names) - {"corrupt"}
@@ -192,7 +192,7 @@ def test_all_tasks_end_though_a_worker_is_killed_and_a_data_set_is_corrupt(
         seat = killed.partition("@")[0]
         others = {event.data["worker"] for event in leases if event.data["worker"].partition("@")[0] != seat}
         assert len(others) == 1, "the other process works on"
-    assert snapshots[-1].all_ended
+    assert statuses[-1].all_ended
     assert not ray.is_initialized()
     assert marked_processes() == set()
     assert any((settings.home / "logs").iterdir()), "a run with failures keeps Ray's logs"
@@ -206,16 +206,13 @@ def test_tasks_of_a_pack_that_brought_its_worker_down_are_taken_up_alone(
     store.mkdir()
     names = ["pair-1", "pair-2", "last"]
     specs = [Spec(name, f"{number:064x}", num_images=100 - number) for number, name in enumerate(names)]
-    events, snapshots = [], []
+    events, statuses = [], []
     summary = run_tasks(
         specs,
-        backbone=Weights(),
-        store_url=settings.store,
-        settings=settings,
-        pool=PoolSettings(max_workers=1, executor=executor),
-        on_events=events.extend,
-        on_progress=snapshots.append,
-        make_runner=make_fake_runner,
+        Weights(),
+        settings,
+        RunOptions(pool=PoolSettings(max_workers=1, executor=executor), make_runner=make_fake_runner),
+        Callbacks(on_events=events.extend, on_progress=statuses.append),
     )
     assert set(summary.done) == set(names)
     [first, second] = (
@@ -223,29 +220,27 @@ def test_tasks_of_a_pack_that_brought_its_worker_down_are_taken_up_alone(
     )
     assert len(first) == len(second) == 1
     assert first[0].data["cause"].startswith("its worker died, with 1 other task: ")
-    suspects = {status.task for status in snapshots[-1].tasks if status.is_suspect}
+    suspects = {status.task for status in statuses[-1].tasks if status.is_suspect}
     assert suspects == {"pair-1", "pair-2"}
-    assert all(status.failures == 0 for status in snapshots[-1].tasks), "nobody knows whose fault it was"
+    assert all(status.failures == 0 for status in statuses[-1].tasks), "nobody knows whose fault it was"
 
 
 def test_an_actor_that_had_no_room_is_not_started_when_all_is_done(settings: Settings) -> None:
     Path(settings.store).mkdir()
     specs = [Spec(name, f"{number:064x}", num_images=10) for number, name in enumerate(["one", "two"])]
-    snapshots = []
+    statuses = []
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         summary = run_tasks(
             specs,
-            backbone=Weights(),
-            store_url=settings.store,
-            settings=settings,
-            pool=PoolSettings(max_workers=2, executor="actors"),
-            on_progress=snapshots.append,
-            make_runner=make_fake_runner,
+            Weights(),
+            settings,
+            RunOptions(pool=PoolSettings(max_workers=2, executor="actors"), make_runner=make_fake_runner),
+            Callbacks(on_progress=statuses.append),
         )
     finally:
         started = [psutil.Process(pid) for pid in marked_processes()]
-        ray.shutdown()
+        ray.shutdown(wait_for_processes=True)
         end_processes(started)
     assert set(summary.done) == {"one", "two"}
-    assert set(snapshots[-1].workers) == {0}, "the other would have found nothing left"
+    assert set(statuses[-1].workers) == {0}, "the other would have found nothing left"

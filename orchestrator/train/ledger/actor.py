@@ -1,8 +1,8 @@
-"""Makes a ledger reachable for a pool: an actor around it, and the callers' ends.
+"""The ledger as a Ray actor, with the clients of driver and workers.
 
-Whether a call got through is all that is decided here; what it means is the ledger's business. The actor may
-be restarted by Ray at any time and is then blank: the driver, which polls it anyway, loads it again with what
-it last saw, and workers wait until it has. What was lost in between is found again in the store.
+This module decides only whether a call got through; its meaning is the ledger's. Ray may restart the actor at
+any time, and it is then blank: the driver, which polls it anyway, loads it again with the status that it saw
+last, and workers wait until it has. Completions that were lost in between are found in the store.
 """
 
 import threading
@@ -21,27 +21,25 @@ from orchestrator.events import Event
 from orchestrator.train.ledger.failures import Failure
 from orchestrator.train.ledger.grants import Grant, LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
-from orchestrator.train.ledger.status import Snapshot
+from orchestrator.train.ledger.status import RunStatus
 
 if TYPE_CHECKING:
-    from orchestrator.planning.plan import TaskSpec
+    from orchestrator.planning.spec import TaskSpec
 
-__all__ = ["LedgerActor", "RayLedger", "RayLedgerClient"]
+__all__ = ["LedgerActor", "RayLedger", "RayLedgerClient", "start_actor"]
 
 ACTOR_NAME = "ledger"
 RETRY_S = 0.5
 PATIENCE_S = 120.0
 ORPHANED_AFTER_S = 900.0
 
-_BLANK = "blank: not loaded yet"
-
 
 class LedgerActor:
     """A ledger in a process of its own. Calls come one at a time, so it needs no lock.
 
     Args:
-        orphaned_after_s: Being detached, it outlives a driver that was killed; when nobody has called for
-            this long, it ends itself.
+        orphaned_after_s: Seconds without a call after which it ends itself: being detached, it outlives a
+            driver that was killed.
     """
 
     def __init__(self, orphaned_after_s: float = ORPHANED_AFTER_S) -> None:
@@ -51,26 +49,27 @@ class LedgerActor:
         threading.Thread(target=self._watch, args=(orphaned_after_s,), daemon=True).start()
 
     def load(
-        self, specs: Sequence["TaskSpec"], policy: LedgerPolicy, earlier: Snapshot | None, num_lost: int
-    ) -> None:
-        """Fill a blank ledger; one that is filled stays as it is."""
+        self, specs: Sequence["TaskSpec"], policy: LedgerPolicy, earlier: RunStatus | None, num_lost: int
+    ) -> bool:
+        """Load a blank ledger; a loaded one stays as it is. Always True."""
         if self._ledger is None:
             self._ledger = Ledger(specs, policy, time.time, earlier, num_lost)
+        return True
 
-    def call(self, method: str, *args: Any) -> Any:
-        """Call a method of the ledger, if there is one; tells which incarnation of this actor answers."""
+    def call(self, method: str, *args: Any) -> tuple[str, Any] | None:
+        """Call a method of the ledger: this actor's incarnation and the answer; None while it is blank."""
         self._called_s = time.monotonic()
         if self._ledger is None:
-            return _BLANK
+            return None
         return self._incarnation, getattr(self._ledger, method)(*args)
 
-    def poll(self, since: int | None) -> Any:
-        """``read``, and a ``snapshot`` of the same moment: of all tasks, or those that changed ``since``."""
+    def poll(self, since: int | None) -> tuple[Sequence[Event], int, RunStatus] | None:
+        """``read`` and ``status`` of one moment, of the tasks that changed ``since``; None while blank."""
         self._called_s = time.monotonic()
         if self._ledger is None:
-            return _BLANK
+            return None
         events, following = self._ledger.read(since or 0)
-        return events, following, self._ledger.snapshot(since)
+        return events, following, self._ledger.status(since)
 
     def _watch(self, orphaned_after_s: float) -> None:
         me = ray.get_runtime_context().current_actor
@@ -79,25 +78,27 @@ class LedgerActor:
         ray.kill(me, no_restart=True)
 
 
-def _ask(send: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
-    """The actor's answer, waiting while it is being restarted or is blank."""
+def _ask(send: Callable[[], Any], get: Callable[[Any], Any] = ray.get, patience_s: float = PATIENCE_S) -> Any:
+    """The actor's answer; waits while it is restarted or blank."""
     deadline_s = time.monotonic() + patience_s
     while True:
         try:
-            answer = ray.get(send())
+            answer = get(send())
         except RayActorError as error:
-            answer, problem = _BLANK, str(error)
+            answer, problem = None, str(error)
         else:
-            problem = "it was restarted and nobody filled it"
-        if not (isinstance(answer, str) and answer == _BLANK):
+            problem = "it was restarted and not loaded again"
+        if answer is not None:
             return answer
         if time.monotonic() > deadline_s:
-            raise ExecutionError(f"the ledger did not answer for {patience_s:g} s: {problem}")
+            raise ExecutionError(
+                f"the ledger did not answer for {patience_s:g} s: {problem}; run the same command to resume"
+            )
         time.sleep(RETRY_S)
 
 
 class RayLedgerClient:
-    """The end of a worker, or of the pool's controller.
+    """The ledger's client in a worker or in the pool's controller.
 
     Args:
         run: Name of the run, which is the actor's namespace.
@@ -112,7 +113,7 @@ class RayLedgerClient:
         self._incarnation: str | None = None
 
     def join(self, worker: str, seat: int, num_seats: int) -> None:
-        """See ``Ledger.join``. Done again whenever the actor turns out to have been restarted."""
+        """See ``Ledger.join``. Repeated whenever the actor has been restarted."""
         self._seat = (worker, seat, num_seats)
         self._join(self._seat)
 
@@ -140,7 +141,7 @@ class RayLedgerClient:
     def _call(self, method: str, *args: Any) -> Any:
         incarnation, answer = _ask(lambda: self._actor.call.remote(method, *args))
         if self._seat is not None and incarnation != self._incarnation:
-            # The driver may have filled it from before we sat down.
+            # The driver may have loaded it with a status from before this worker joined.
             self._join(self._seat)
         return answer
 
@@ -148,83 +149,90 @@ class RayLedgerClient:
         self._incarnation, _ = _ask(lambda: self._actor.call.remote("join", *seat))
 
 
+def start_actor(run: str) -> Any:
+    """Start the blank ledger of a run on the driver's node; a worker's node may go at any time."""
+    node = ray.get_runtime_context().get_node_id()
+    return (
+        ray.remote(LedgerActor)
+        .options(
+            name=ACTOR_NAME,
+            namespace=run,
+            lifetime="detached",
+            num_cpus=0,
+            max_restarts=-1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        )
+        .remote()
+    )
+
+
 class RayLedger:
-    """The driver's end: starts the actor, polls it, and fills it again after a restart.
+    """The ledger's client in the driver: loads the actor, polls it, and loads it again after a restart.
 
     Args:
-        run: Name of the run.
-        specs: Its tasks.
+        actor: Handle of the blank ``LedgerActor``.
+        specs: Tasks of the run.
         policy: Time-outs and budgets.
+        get: Gets the answer to a call of the actor.
     """
 
-    def __init__(self, run: str, specs: Sequence["TaskSpec"], policy: LedgerPolicy) -> None:
-        self._specs, self._policy = specs, policy
-        # Position up to which `_latest` is known; None for not at all.
+    def __init__(
+        self,
+        actor: Any,
+        specs: Sequence["TaskSpec"],
+        policy: LedgerPolicy,
+        get: Callable[[Any], Any] = ray.get,
+    ) -> None:
+        self._actor, self._specs, self._policy, self._get = actor, specs, policy, get
+        # Position in the log of events up to which `_latest` is known; None for none.
         self._since: int | None = None
         self._num_loads = 0
-        self._latest: Snapshot | None = None
-        node = ray.get_runtime_context().get_node_id()
-        self._actor = (
-            ray.remote(LedgerActor)
-            .options(
-                name=ACTOR_NAME,
-                namespace=run,
-                lifetime="detached",
-                num_cpus=0,
-                max_restarts=-1,
-                # Beside the driver: a worker's node may go at any time.
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-            )
-            .remote()
-        )
-        # Not waited for: whatever is called next comes after it.
+        self._latest: RunStatus | None = None
+        # Not waited for: the actor takes calls in their order.
         self._send_load()
 
-    def poll(self) -> tuple[Sequence[Event], Snapshot]:
-        """Events since the last poll, which are thereby taken, and how all tasks stand."""
+    def poll(self) -> tuple[Sequence[Event], RunStatus]:
+        """Events since the last poll, which are thereby acknowledged, and the status of all tasks."""
         while True:
             try:
-                answer = ray.get(self._actor.poll.remote(self._since))
+                answer = self._get(self._actor.poll.remote(self._since))
             except RayActorError:
-                answer = _BLANK
-            if not isinstance(answer, str):
+                answer = None
+            if answer is not None:
                 events, following, changed = answer
                 self._latest = _merge(None if self._since is None else self._latest, changed)
                 self._since = following
                 return events, self._latest
             self._since = None
-            self._load()
+            _ask(self._send_load, self._get)
 
     def cancel(self, tasks: Sequence[str]) -> list[str]:
         """See ``Ledger.cancel``."""
-        return self._change("cancel", tasks)
+        return list(self._call("cancel", tasks))
 
     def retry(self, tasks: Sequence[str]) -> list[str]:
         """See ``Ledger.retry``."""
-        return self._change("retry", tasks)
+        return list(self._call("retry", tasks))
 
     def close(self) -> None:
         """Have all workers drop their tasks and end."""
-        _ask(lambda: self._actor.call.remote("close"))
+        self._call("close")
 
     def end(self) -> None:
         """End the actor."""
         ray.kill(self._actor, no_restart=True)
 
-    def _change(self, method: str, tasks: Sequence[str]) -> list[str]:
-        _, changed = _ask(lambda: self._actor.call.remote(method, list(tasks)))
-        return list(changed)
-
-    def _load(self) -> None:
-        _ask(self._send_load)
+    def _call(self, method: str, *args: Any) -> Any:
+        _, answer = _ask(lambda: self._actor.call.remote(method, *args), self._get)
+        return answer
 
     def _send_load(self) -> Any:
         self._num_loads += 1
         return self._actor.load.remote(self._specs, self._policy, self._latest, self._num_loads - 1)
 
 
-def _merge(before: Snapshot | None, changed: Snapshot) -> Snapshot:
-    """All tasks, from all of them before and those that have changed since."""
+def _merge(before: RunStatus | None, changed: RunStatus) -> RunStatus:
+    """The status of all tasks, from their status before and those that have changed since."""
     if before is None:
         return changed
     if not changed.tasks:

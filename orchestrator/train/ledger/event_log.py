@@ -1,6 +1,6 @@
-"""A list of events with positions: read from a position on, and forgotten once the reader has moved past.
+"""A log of events with positions: read from a position on, and dropped once acknowledged.
 
-Knows nothing of what the events mean, except that those of kind ``epoch`` may be lost when nobody reads.
+Knows no meaning of events, except that those of kind ``epoch`` may be dropped while the reader is away.
 """
 
 from collections.abc import Sequence
@@ -18,19 +18,20 @@ class EventLog:
 
     Args:
         max_events: When this many wait for the reader, the oldest ``epoch`` events are dropped.
+        max_read: Events of one read.
     """
 
-    def __init__(self, max_events: int = MAX_EVENTS) -> None:
-        self._max_events = max_events
+    def __init__(self, max_events: int = MAX_EVENTS, max_read: int = MAX_READ) -> None:
+        self._max_events, self._max_read = max_events, max_read
         self._waiting: list[tuple[int, Event]] = []
         self._next = 0
 
     def __len__(self) -> int:
-        """How many events wait for the reader."""
+        """Number of events that wait for the reader."""
         return len(self._waiting)
 
     def append(self, event: Event) -> int:
-        """Add ``event`` at the end; returns its position."""
+        """Append an event; returns its position."""
         position = self._next
         self._waiting.append((position, event))
         self._next += 1
@@ -41,17 +42,17 @@ class EventLog:
     def read(self, since: int) -> tuple[Sequence[Event], int]:
         """Events from position ``since`` on, and the position to ask for next.
 
-        Asking for ``since`` acknowledges all before it: they are forgotten. What is not acknowledged is
-        given again, so a reader that dies half-way loses nothing.
+        This acknowledges all events before ``since``, which are dropped. Unacknowledged events are given
+        again, so that a reader that dies half-way loses none.
         """
         self._waiting = [item for item in self._waiting if item[0] >= since]
-        page = self._waiting[:MAX_READ]
+        page = self._waiting[: self._max_read]
         if len(page) == len(self._waiting):
             return [event for _, event in page], self._next
         return [event for _, event in page], page[-1][0] + 1
 
     def _drop_epochs(self) -> None:
-        """Drop the older half, but keep what is not a mere point of a curve."""
+        """Drop ``epoch`` events, points of a curve, from the older half."""
         half = len(self._waiting) // 2
         kept = [item for item in self._waiting[:half] if item[1].kind != "epoch"]
         self._waiting = kept + self._waiting[half:]

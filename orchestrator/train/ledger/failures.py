@@ -1,4 +1,4 @@
-"""What an exception of a task means: is trying again of any use, and can this worker go on?"""
+"""Classification of a task's exceptions: whether to retry the task, and whether the worker can go on."""
 
 import traceback
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ class Failure:
     """Why an attempt at a task ended.
 
     Attributes:
-        cause: One message for people.
-        detail: Traceback, where the cause does not say it all; else empty.
-        is_retryable: Whether another attempt may do better.
-        poisons_worker: Whether the process that it happened in is of no use any more.
-        is_shared: Whether it befell a whole pack, so that it may not be this task's fault.
+        cause: Message for the user.
+        detail: Traceback of an unexpected exception, else empty.
+        is_retryable: Whether the task is tried again.
+        poisons_worker: Whether the worker process has become unusable.
+        is_shared: Whether a whole pack failed, so that another task of it may be the cause.
     """
 
     cause: str
@@ -31,13 +31,13 @@ class Failure:
 
 
 def failure_of(error: Exception) -> Failure:
-    """Judge ``error``.
+    """Classify an exception.
 
-    Errors in data, images, settings and tuning will come again, and so are final; so is a full store, for
-    somebody has to make room, and meanwhile nothing of another attempt would be kept. Memory, stores and
-    files may be better next time. What we do not know is tried again too, with its traceback kept.
+    Errors in data, images, settings and tuning are deterministic, and so are final; so is a full store, for
+    the user has to make room first. Errors of memory, stores and files may be transient. Unknown errors are
+    retried too, and keep their traceback.
     """
-    # Brings torch, which the ledger's process, that knows failures too, does without.
+    # Imports torch, which the ledger's process, for which this module is imported too, does without.
     from ship.tuning.memory import is_out_of_memory
 
     if isinstance(error, StoreError):

@@ -1,10 +1,10 @@
-"""What a ledger answers a worker that asks for work, and how a ledger is told to behave."""
+"""A ledger's answers to a worker that asks for work, and the ledger's policy."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestrator.planning.plan import TaskSpec
+    from orchestrator.planning.spec import TaskSpec
 
 __all__ = ["Ended", "Grant", "Lease", "LedgerPolicy", "Wait"]
 
@@ -15,9 +15,8 @@ class Lease:
 
     Attributes:
         spec: The task.
-        attempt: Fencing token, from 1, higher at each lease of this task: only the holder of the latest
-            one is listened to.
-        lease_s: Seconds without a heartbeat after which the ledger gives the task to somebody else.
+        attempt: Fencing token, from 1, higher at each lease of this task: only the latest one is accepted.
+        lease_s: Seconds without a heartbeat after which the lease expires.
     """
 
     spec: "TaskSpec"
@@ -27,10 +26,10 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True)
 class Wait:
-    """Nothing to lease now, but tasks may come back: ask again.
+    """No task to lease now, but tasks may come back: ask again.
 
     Attributes:
-        seconds: When.
+        seconds: Seconds to wait before that.
     """
 
     seconds: float
@@ -46,16 +45,16 @@ Grant = Lease | Wait | Ended
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerPolicy:
-    """How patient a ledger is.
+    """Lease time and retry budgets of a ledger.
 
     Attributes:
-        lease_s: Seconds that a lease lives after its last heartbeat.
-        max_attempts: Failures of one task (an exception that may pass, or a worker that died of it)
-            until it is given up.
+        lease_s: Seconds after its last heartbeat at which a lease expires.
+        max_attempts: Failures of one task (a transient error, or a worker that died of it) until it is
+            given up.
         max_losses: Leases of one task lost in a row, without an epoch of progress in between and through
             no known fault of the task (worker restarted, heartbeat missing), until it is given up.
         backoff_s: Seconds before a failed task is tried again; doubles at each failure.
-        max_backoff_s: The most of that.
+        max_backoff_s: Upper limit of those seconds.
         wait_s: Seconds after which an idle worker asks again.
     """
 
@@ -67,5 +66,5 @@ class LedgerPolicy:
     wait_s: float = 0.5
 
     def backoff_after(self, failures: int) -> float:
-        """Seconds to wait after that many failures (from 1)."""
+        """Seconds before the next attempt after a number of failures, from 1."""
         return float(min(self.backoff_s * 2.0 ** (failures - 1), self.max_backoff_s))

@@ -1,19 +1,19 @@
-"""The ledger: which task is whose, decided by rules alone.
+"""The ledger: a state machine of tasks and their leases.
 
 Owns the states of tasks (pending -> leased -> done, failed or cancelled), leases, fencing and retries.
 Knows neither Ray nor a clock of its own, and does no input or output: it is stepped by its callers.
 
-Two budgets keep a bad task from going round for ever without punishing its neighbours. Ray Train restarts
-all workers when one dies, so most lost leases are nobody's fault:
+Two budgets end a bad task without punishing its neighbours. Ray Train restarts all workers when one dies, so
+most lost leases are no task's fault:
 
-- a *failure* is laid at the task's door: it raised something that may pass, or the worker that died was
-  working on it. ``max_attempts`` of them end it;
-- a *loss* has no known culprit: the pool was restarted around it, its node died, or heartbeats stopped.
-  Only ``max_losses`` in a row without one epoch of progress end the task.
+- a *failure* is charged to the task: it raised a transient error, or the worker that died was working on it.
+  ``max_attempts`` of them end it;
+- a *loss* has no known cause: the pool was restarted around it, its node died, or heartbeats stopped. Only
+  ``max_losses`` in a row without one epoch of progress end the task.
 
 A worker may hold several leases, whose tasks it tunes as one pack. If it then dies, or a step of the pack
-fails, nobody knows through whom: each has a loss, and is a *suspect* from then on, which is leased only to a
-worker that holds nothing else. What happens to it alone is its own fault.
+fails, any of them may be the cause: each has a loss, and is a *suspect* from then on, which is leased only to
+a worker that holds no other task. A failure of a suspect is its own.
 
 Neither is the fencing token (``attempt``), which just counts leases.
 """
@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.events import Event, EventKind
 from orchestrator.train.ledger.event_log import EventLog
 from orchestrator.train.ledger.grants import Ended, Grant, Lease, LedgerPolicy, Wait
-from orchestrator.train.ledger.status import Snapshot, TaskState, TaskStatus
+from orchestrator.train.ledger.status import RunStatus, TaskState, TaskStatus
 from orchestrator.train.ledger.waiting import WaitingTasks
 
 if TYPE_CHECKING:
-    from orchestrator.planning.plan import TaskSpec
+    from orchestrator.planning.spec import TaskSpec
     from orchestrator.train.ledger.failures import Failure
 
 __all__ = ["Ledger"]
@@ -48,8 +48,8 @@ class Ledger:
         specs: The tasks; names must differ.
         policy: Time-outs and budgets.
         clock: Seconds since the epoch.
-        earlier: What a lost ledger last said of these tasks: this one takes over from there, leases included.
-        num_lost: How many ledgers of these tasks were lost before this one.
+        earlier: Last known status of a lost ledger, which this one continues, leases included.
+        num_lost: Ledgers of these tasks that were lost before this one.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Ledger:
         specs: Sequence["TaskSpec"],
         policy: LedgerPolicy,
         clock: Callable[[], float],
-        earlier: Snapshot | None = None,
+        earlier: RunStatus | None = None,
         num_lost: int = 0,
     ) -> None:
         self._specs = {spec.name: spec for spec in specs}
@@ -67,7 +67,7 @@ class Ledger:
         self._clock = clock
         self._status = {spec.name: TaskStatus(task=spec.name, key=spec.key) for spec in specs}
         self._waiting = WaitingTasks(sorted(self._specs, key=lambda name: _order(self._specs[name])))
-        # Position in the log of what happened to a task last.
+        # Position in the log of the last event of a task.
         self._changed: dict[str, int] = {}
         self._expires_s: dict[str, float] = {}
         self._fewest_attempt: dict[str, int] = {}
@@ -87,7 +87,7 @@ class Ledger:
     # What workers call.
 
     def join(self, worker: str, seat: int, num_seats: int) -> None:
-        """``worker`` takes one of the pool's ``num_seats`` seats; whoever sat there, or beyond, is gone."""
+        """Seat a worker on one of the pool's seats, and evict the workers of that seat and of higher ones."""
         if worker in self._evicted:
             return
         if seat == 0:
@@ -99,11 +99,11 @@ class Ledger:
         self._seats[seat] = worker
 
     def lease(self, worker: str, held: Collection[str] = ()) -> Grant:
-        """Work for ``worker``, that still works on the tasks ``held``; any other of its it has given up.
+        """Lease a task to a worker that works on the tasks ``held``, and has given up any other lease.
 
-        A worker gets another one beside those only while enough wait for the others. It is let go only once
-        the driver has closed the ledger: until the driver has read of the last completion, a lost ledger
-        takes that along, and somebody has to be there to find it in the store.
+        A worker gets a further task only while enough wait for the other workers. It is dismissed only once
+        the driver has closed the ledger: if the ledger is lost before the driver has read of the last
+        completion, a worker is needed to find that task in the store.
         """
         self._expire()
         for name in self._held_by(worker):
@@ -126,7 +126,7 @@ class Ledger:
         """Prolong a lease, and report the epoch that just ended, if any.
 
         Returns:
-            Whether the lease is still the caller's; if not, it should drop the task.
+            Whether the worker still holds the lease; if not, it must drop the task.
         """
         status = self._live(worker, task, attempt)
         if status is None or self._is_closed:
@@ -138,7 +138,7 @@ class Ledger:
         return True
 
     def complete(self, worker: str, task: str, attempt: int, data: Mapping[str, Any]) -> bool:
-        """The task is published. Said twice, it counts once. Returns False if the lease was lost."""
+        """Report a published task, once or repeatedly. Returns False if the lease was lost."""
         status = self._status[task]
         if status.state == "done" and (status.worker, status.attempt) == (worker, attempt):
             return True
@@ -149,7 +149,7 @@ class Ledger:
         return True
 
     def fail(self, worker: str, task: str, attempt: int, failure: "Failure") -> bool:
-        """This attempt failed. Returns False if the lease was lost."""
+        """Report a failed attempt. Returns False if the lease was lost."""
         status = self._live(worker, task, attempt)
         if status is None:
             return False
@@ -164,7 +164,7 @@ class Ledger:
     # What the driver and the pool's controller call.
 
     def crashed(self, seat: int, cause: str, with_node: bool = False) -> None:
-        """The worker on ``seat`` died: what it worked on is charged with it, unless its whole node died."""
+        """Report a dead worker: its task is charged with the failure, unless the whole node died."""
         self._last_crash = cause
         worker = self._seats.pop(seat, None)
         if worker is None:
@@ -181,10 +181,10 @@ class Ledger:
                 self._suspect(name, f"its worker died, with {others}: {cause}")
 
     def cancel(self, tasks: Iterable[str]) -> list[str]:
-        """Work no more on these tasks; whoever does is told at the next heartbeat.
+        """Cancel tasks; a worker that holds one learns it at the next heartbeat.
 
         Returns:
-            Those of them that had not ended.
+            The tasks that had not ended.
         """
         self._expire()
         found = [name for name in tasks if not self._status[name].has_ended]
@@ -193,10 +193,10 @@ class Ledger:
         return found
 
     def retry(self, tasks: Iterable[str]) -> list[str]:
-        """Take up tasks that failed or were cancelled, as if it were for the first time.
+        """Put failed and cancelled tasks back to pending, with fresh budgets.
 
         Returns:
-            Those of them that were. None once the ledger is closed: the workers leave.
+            The tasks that had failed or were cancelled; none once the ledger is closed.
         """
         if self._is_closed:
             return []
@@ -210,7 +210,7 @@ class Ledger:
                 is_suspect=False,
                 ended_s=None,
                 not_before_s=0.0,
-                cause="taken up again on request",
+                cause="retried on request",
             )
             self._status[name] = status
             self._waiting.put(name, status.not_before_s)
@@ -226,10 +226,10 @@ class Ledger:
         self._expire()
         return self._log.read(since)
 
-    def snapshot(self, since: int | None = None) -> Snapshot:
-        """How tasks stand now: all of them, or those to which something happened from a position on."""
+    def status(self, since: int | None = None) -> RunStatus:
+        """Status of all tasks, or of those with an event from position ``since`` on."""
         self._expire()
-        return Snapshot(
+        return RunStatus(
             tasks=tuple(
                 status
                 for name, status in self._status.items()
@@ -261,7 +261,7 @@ class Ledger:
         return Lease(spec=self._specs[status.task], attempt=leased.attempt, lease_s=self._policy.lease_s)
 
     def _charge(self, status: TaskStatus, cause: str, detail: str) -> None:
-        """Count a failure of the task, and try again later or give up."""
+        """Count a failure of the task, and put it back with a pause or end it."""
         failures = status.failures + 1
         if failures >= self._policy.max_attempts:
             counted = replace(status, failures=failures)
@@ -277,7 +277,7 @@ class Ledger:
         )
 
     def _lose(self, name: str, cause: str) -> None:
-        """Take a lease back without blaming the task."""
+        """Revoke a lease, and count a loss."""
         status = self._status[name]
         losses = status.losses + 1
         if losses >= self._policy.max_losses:
@@ -287,7 +287,7 @@ class Ledger:
         self._release(replace(status, losses=losses, cause=cause))
 
     def _suspect(self, name: str, cause: str) -> None:
-        """Take a lease back; the task is tuned alone from now on."""
+        """Revoke a lease, and have the task tuned alone from now on."""
         self._status[name] = replace(self._status[name], is_suspect=True)
         self._lose(name, cause)
 
@@ -317,12 +317,12 @@ class Ledger:
         for name in self._held_by(worker):
             self._lose(name, cause)
 
-    def _take_over(self, earlier: Snapshot, num_lost: int) -> None:
+    def _take_over(self, earlier: RunStatus, num_lost: int) -> None:
         now_s = self._clock()
         for status in earlier.tasks:
             self._status[status.task] = status
-            # Leases that a lost ledger gave after `earlier` was taken are unknown here: skip their tokens, so
-            # that none is ever given twice.
+            # Leases that a lost ledger granted after `earlier` are unknown here: skip their tokens, so that
+            # none is ever granted twice.
             self._fewest_attempt[status.task] = status.attempt + 1 + num_lost * _MAX_UNSEEN_LEASES
             if status.state == "leased":
                 self._expires_s[status.task] = now_s + self._policy.lease_s
@@ -334,16 +334,16 @@ class Ledger:
     # Questions.
 
     def _live(self, worker: str, task: str, attempt: int) -> TaskStatus | None:
-        """The task's status if this lease is its living one."""
+        """The task's status if this lease is its current one."""
         self._expire()
         status = self._status[task]
         is_live = status.state == "leased" and (status.worker, status.attempt) == (worker, attempt)
         return status if is_live else None
 
     def _may_join(self, task: str, held: Collection[str]) -> bool:
-        """Whether a worker that holds some tasks may have this one too."""
+        """Whether a worker may take this task beside those that it holds."""
         is_alone = any(self._status[name].is_suspect for name in (task, *held))
-        # Towards the end a worker must not sit on what another could do now.
+        # Towards the end a worker must not hold tasks that an idle one could tune.
         return not is_alone and len(held) < math.ceil(len(self._waiting) / self._num_seats)
 
     def _held_by(self, worker: str) -> Sequence[str]:
@@ -363,13 +363,13 @@ class Ledger:
 
 
 def _order(spec: "TaskSpec") -> tuple[float, float, int, str]:
-    """What is urgent goes first; else the longest, for one that starts last would be waited for."""
+    """Sort key: urgent tasks first, then the longest, for a long one that starts last ends last."""
     priority, deadline = spec.terms.order
     return priority, deadline, -_work(spec), spec.name
 
 
 def _work(spec: "TaskSpec") -> int:
-    """Images that tuning will see: what the time of a task is proportional to."""
+    """Images that tuning goes through, to which a task's time is proportional."""
     config = spec.config
     num_tunings = 1 if spec.search is None else 1 + spec.search.num_rounds
     return num_tunings * max(spec.num_images * config.epochs, config.min_steps * config.batch_size)

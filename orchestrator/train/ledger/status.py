@@ -1,39 +1,38 @@
-"""What a ledger knows of its tasks, as plain values: for the progress view, and to rebuild a lost ledger."""
+"""Status of a run and its tasks as plain values, for the progress view and to rebuild a lost ledger."""
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Snapshot", "TaskState", "TaskStatus"]
+__all__ = ["RunStatus", "TaskState", "TaskStatus"]
 
 TaskState = Literal["pending", "leased", "done", "failed", "cancelled"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskStatus:
-    """One task.
+    """Status of one task.
 
     Attributes:
         task: Task name.
         key: Task key.
         state: ``pending``, ``leased``, ``done``, ``failed`` or ``cancelled``.
-        worker: Who holds the lease, or held the last one.
-        attempt: The latest lease's fencing token; 0 before the first.
-        failures: Failures that count against the task.
-        losses: Leases lost in a row, through no known fault of the task, since it last got further.
-        is_suspect: Whether it was in a pack that came to harm, nobody knows through whom: it is then tuned
-            alone.
-        epoch: The last epoch reported by the latest lease.
-        best_epoch: The furthest that any lease came.
+        worker: Worker that holds the lease, or held the last one.
+        attempt: Fencing token of the latest lease; 0 before the first.
+        failures: Failures charged to the task.
+        losses: Leases lost in a row, through no known fault of the task, since its last progress.
+        is_suspect: Whether it was in a pack that failed: it is then tuned alone.
+        epoch: Last epoch reported by the latest lease.
+        best_epoch: Furthest epoch of any lease.
         num_epochs: Epochs in all; 0 until the first is reported.
-        accuracy: The last validation accuracy, else training accuracy, in 0..1.
+        accuracy: Last validation accuracy, else training accuracy, in 0..1.
         started_s: Start of the latest lease, seconds since the epoch.
-        first_epoch: The first epoch that the latest lease reported (above 1 if it resumed); 0 before it.
-        first_epoch_s: When it did, seconds since the epoch.
-        ended_s: When it was done, failed or cancelled.
-        not_before_s: A pending task is not leased before this time.
-        cause: Why it failed, or why the last attempt did.
+        first_epoch: First epoch that the latest lease reported (above 1 if it resumed); 0 before it.
+        first_epoch_s: Time of that report, seconds since the epoch.
+        ended_s: Time when it was done, failed or cancelled, seconds since the epoch.
+        not_before_s: Earliest time of the next lease, seconds since the epoch.
+        cause: Cause of its failure, or of the last attempt's.
     """
 
     task: str
@@ -57,21 +56,21 @@ class TaskStatus:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nobody will work on it any more, unless somebody asks for it again."""
+        """Whether it is done, failed or cancelled."""
         return self.state in ("done", "failed", "cancelled")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """All tasks at one moment.
+class RunStatus:
+    """Status of all tasks and workers at one moment.
 
     Attributes:
-        tasks: In the order of the manifest.
-        workers: Who sits on each seat of the pool.
-        evicted: Who sat there before.
-        starts_in_vain: Workers that took the first seat since a task was last leased: a pool that dies
-            before it takes up work counts up here.
-        last_crash: Why a worker of the pool died last.
+        tasks: Tasks in the order of the manifest.
+        workers: Worker on each seat of the pool.
+        evicted: Workers that were replaced on their seats.
+        starts_in_vain: Workers that took the first seat since the last lease; it rises while the pool dies
+            before it takes up work.
+        last_crash: Cause of the last death of a worker.
     """
 
     tasks: tuple[TaskStatus, ...]

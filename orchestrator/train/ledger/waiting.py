@@ -1,7 +1,7 @@
-"""Tasks that wait for a worker, in the order in which they are to be taken.
+"""Queue of the tasks that wait for a worker.
 
-Finding the next of ten thousand has to be as cheap as of ten: two heaps, of those that may be taken and of
-those that pause before another try. What is removed stays in its heap until it comes up.
+Finding the next of ten thousand has to be as cheap as of ten: two heaps, of ready tasks and of those that
+pause before another attempt. A removed task stays in its heap until it comes up.
 """
 
 import heapq
@@ -11,10 +11,10 @@ __all__ = ["WaitingTasks"]
 
 
 class WaitingTasks:
-    """A queue of names.
+    """A priority queue of task names.
 
     Args:
-        in_order: All names there may ever be, first to be taken first.
+        in_order: Names of all tasks, in the order of their priority.
     """
 
     def __init__(self, in_order: Sequence[str]) -> None:
@@ -27,21 +27,21 @@ class WaitingTasks:
         self._num_puts = 0
 
     def put(self, name: str, not_before_s: float) -> None:
-        """Let a task wait; it is not taken before that time."""
+        """Add a task that is not to be taken before a time."""
         self._num_puts += 1
         self._token[name] = self._num_puts
         heapq.heappush(self._paused, (not_before_s, self._rank[name], self._num_puts))
 
     def remove(self, name: str) -> None:
-        """Let a task wait no more, if it does."""
+        """Remove a task, if it is there."""
         self._token.pop(name, None)
 
     def __len__(self) -> int:
-        """Tasks that wait."""
+        """Number of waiting tasks."""
         return len(self._token)
 
     def first(self, now_s: float) -> str | None:
-        """The first task that may be taken now; it waits on."""
+        """The first task that may be taken now; it is not removed."""
         while self._paused and self._paused[0][0] <= now_s:
             _, rank, token = heapq.heappop(self._paused)
             heapq.heappush(self._ready, (rank, token))

@@ -1,8 +1,7 @@
-"""The pool of workers as plain Ray actors: one that dies is started anew, and the others work on.
+"""The worker pool as plain Ray actors: a dead one is replaced, and the others work on.
 
-Ray Train restarts its whole group when one worker dies; here only the dead one's task is taken up again. What
-Ray Train brings beside that, elasticity and devices, follows from the actors themselves: one for which the
-cluster has no room waits until there is, without holding up the others.
+Ray Train restarts its whole group when one worker dies; here only the dead one's tasks are retried. An actor
+for which the cluster has no room waits without holding up the others.
 """
 
 from dataclasses import dataclass, replace
@@ -21,24 +20,24 @@ from orchestrator.train.pool.size import PoolSize
 __all__ = ["ActorPool"]
 
 LOOK_EVERY_S = 0.5
-# Of one seat in a row: a process that cannot even start, such as on a node without the code.
+# Failed starts of one seat in a row, such as on a node without the code.
 MAX_START_FAILURES = 5
 
 
 class _Seat:
-    """A process of the pool."""
+    """Actor of one worker process."""
 
     def start(self) -> None:
-        """Answers once the process is up."""
+        """Return once the process is up."""
 
     def work(self, config: SeatConfig, seat: int, num_seats: int) -> None:
-        """Works until the ledger has nothing left."""
+        """Work until the ledger dismisses the worker."""
         work(config, seat, num_seats, "cuda" if ray.get_gpu_ids() else "cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Call:
-    """What is waited for: a process that starts, or one that works."""
+    """A pending call: a process that starts, or one that works."""
 
     seat: int
     actor: Any
@@ -49,8 +48,8 @@ class ActorPool(Pool):
     """A pool of actors.
 
     Args:
-        config: For every process.
-        size: How many, and what each has.
+        config: Settings of every process.
+        size: Number of processes and their resources.
     """
 
     def __init__(self, config: SeatConfig, size: PoolSize) -> None:
@@ -60,7 +59,7 @@ class ActorPool(Pool):
         self._actor_class = ray.remote(_Seat).options(max_restarts=0, **resources)
         self._calls: dict[Any, _Call] = {}
         self._failures = dict.fromkeys(range(size.num_workers), 0)
-        # Up, and held back until there are enough; None once there were.
+        # Processes that are up and wait for the minimum of workers; None once it was reached.
         self._held_back: list[_Call] | None = []
 
     def _look_after(self) -> None:
@@ -86,7 +85,7 @@ class ActorPool(Pool):
 
     def _go_on(self, call: "_Call") -> None:
         if not call.is_start:
-            # Nothing is left to do, neither for those that wait for the room that this one gives up.
+            # The run is over, also for processes that wait for this one's resources.
             for idle in (*self._take_starting(), call):
                 ray.kill(idle.actor)
             return
@@ -108,13 +107,14 @@ class ActorPool(Pool):
         return [self._calls.pop(reference) for reference, call in list(self._calls.items()) if call.is_start]
 
     def _note(self, ledger: RayLedgerClient, call: "_Call", error: RayError) -> None:
-        """Raise if the seat cannot be filled; else tell the ledger whose fault it was."""
+        """Raise if the seat cannot be filled; else report the crash to the ledger."""
         if call.is_start:
             self._failures[call.seat] += 1
             if self._failures[call.seat] >= MAX_START_FAILURES:
                 raise ExecutionError(
-                    f"a worker could not be started {MAX_START_FAILURES} times in a row: {cause_of(error)}"
+                    f"a worker could not be started {MAX_START_FAILURES} times in a row: {cause_of(error)}; "
+                    "check that its node has the same packages as this one"
                 )
-        # A machine that is taken away is no fault of the task that was on it.
+        # The preemption of a node is no fault of its tasks.
         elif not getattr(error, "preempted", False):
             ledger.crashed(call.seat, cause_of(error), is_node_death(error))

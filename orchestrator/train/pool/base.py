@@ -1,4 +1,4 @@
-"""What every pool of workers has in common: a thread looks after it until the ledger is empty."""
+"""Base class of worker pools: a thread that starts and watches the workers until all have returned."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -7,10 +7,10 @@ __all__ = ["Pool"]
 
 
 class Pool(ABC):
-    """Processes that work until the ledger has nothing left.
+    """Worker processes of a run.
 
     Attributes:
-        error: Why it ended before that, if it did.
+        error: Exception that ended the pool early, if any.
     """
 
     def __init__(self) -> None:
@@ -19,25 +19,24 @@ class Pool(ABC):
 
     @property
     def is_running(self) -> bool:
-        """Whether any worker may still be at work."""
+        """Whether any worker may still run."""
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin; returns at once."""
+        """Start the pool without waiting for it."""
         self._thread.start()
 
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for all workers to return; False if they have not by then."""
+    def wait(self, timeout_s: float) -> None:
+        """Wait for all workers to return, but no longer than that."""
         self._thread.join(timeout_s)
-        return not self._thread.is_alive()
 
     @abstractmethod
     def _look_after(self) -> None:
-        """Start the workers, and see to them until all have returned."""
+        """Start the workers, and watch them until all have returned."""
 
     def _run(self) -> None:
         try:
             self._look_after()
-        # The thread's end of the line: the driver reads `error` and raises what fits.
+        # The driver reads `error` and raises its own.
         except BaseException as error:
             self.error = error

@@ -1,7 +1,7 @@
-"""Tells the ledger, from Ray Train's controller, which worker's death restarts the pool.
+"""Reports of dead workers to the ledger, from Ray Train's controller, and their causes in short.
 
-Without it all workers of a restarted pool would look alike, and the task that brings workers down could not
-be told from those that merely ran beside it.
+Without them all workers of a restarted pool would look alike, and the task that kills workers could not be
+told from its neighbours.
 """
 
 import re
@@ -32,20 +32,20 @@ class CrashReport(ray.train.UserCallback):  # type: ignore[misc]  # Ray is read 
         self._run = run
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Called by Ray Train with the exception of each rank that has one."""
+        """Report the exception of each rank; called by Ray Train."""
         try:
             ledger = RayLedgerClient(self._run)
             for rank, error in worker_exceptions.items():
-                # A machine that is taken away is no fault of the task that was on it.
+                # The preemption of a node is no fault of its tasks.
                 if not getattr(_innermost(error), "preempted", False):
                     ledger.crashed(rank, cause_of(error), is_node_death(error))
         except ExecutionError:
-            # No ledger, no tasks: nobody left to tell. Raising here would stop the controller.
+            # The run has ended. Raising here would stop the controller.
             return
 
 
 def cause_of(error: Exception) -> str:
-    """What killed a worker, in one line out of Ray's many."""
+    """Cause of a worker's death, in one line out of Ray's many."""
     said = _said(error)
     if found := _NODE_DEATH.search(said):
         said = f"its node {found[1]} has died: {found[2] or 'no cause given'}"
@@ -64,6 +64,6 @@ def _said(error: Exception) -> str:
 
 
 def _innermost(error: Exception) -> BaseException:
-    """Ray Train wraps what it finds when it looks after a worker."""
+    """The exception that Ray Train wraps in that of a health check."""
     inner: BaseException = getattr(error, "health_check_failure", error)
     return inner

@@ -1,4 +1,4 @@
-"""The pool of workers: one elastic Ray Train run whose training function is the worker loop.
+"""The worker pool as one elastic Ray Train run whose training function is the worker loop.
 
 Ray Train brings placement, devices, restarts and elasticity. Its ``report()`` waits for all workers and is
 therefore never called: workers talk to the ledger alone.
@@ -19,9 +19,8 @@ from orchestrator.train.pool.size import PoolSize
 __all__ = ["TrainPool", "set_train_defaults"]
 
 # Ray Train takes these from the driver's environment only. Its default of two seconds between health checks
-# of the workers is long where a whole run takes minutes. Its preemption watcher tells workers that call
-# `report()` of a node that will be taken away; ours save snapshots anyway, and its process would take seconds
-# of a core while they start.
+# of the workers is long where a whole run takes minutes. Its preemption watcher warns workers that call
+# `report()`; ours save snapshots anyway, and its process would take seconds of a core while they start.
 _TRAIN_DEFAULTS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
@@ -35,7 +34,7 @@ MAX_START_FAILURES = 10
 
 
 def set_train_defaults() -> None:
-    """Put our defaults of Ray Train into the environment, where it has no values; before Ray is joined."""
+    """Set our defaults for Ray Train in the environment, where unset; to be called before Ray is joined."""
     for name, value in _TRAIN_DEFAULTS.items():
         os.environ.setdefault(name, value)
 
@@ -44,9 +43,9 @@ class TrainPool(Pool):
     """A run of Ray Train, whose ``fit()`` blocks until all workers have returned.
 
     Args:
-        config: For every worker.
-        size: How many, and what each has.
-        folder: Where Ray Train may write.
+        config: Settings of every worker.
+        size: Number of workers and their resources.
+        folder: Folder for Ray Train's files.
     """
 
     def __init__(self, config: SeatConfig, size: PoolSize, folder: Path) -> None:
@@ -63,9 +62,9 @@ def _make_trainer(config: SeatConfig, size: PoolSize, folder: Path) -> TorchTrai
         resources["GPU"] = 1
     return TorchTrainer(
         _work,
-        # A reference: the controller, which hands it on, would import all that a worker needs to read it.
+        # A reference: to read it, the controller would import all that a worker needs.
         train_loop_config={"config": [ray.put(config)]},
-        # No tensor ever goes from worker to worker, and gloo needs no device to say so.
+        # Workers exchange no tensors, and gloo needs no device.
         torch_config=TorchConfig(backend="gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=(size.min_workers, size.num_workers),
@@ -76,7 +75,7 @@ def _make_trainer(config: SeatConfig, size: PoolSize, folder: Path) -> TorchTrai
         run_config=ray.train.RunConfig(
             name=config.run,
             storage_path=str(folder.resolve()),
-            # The ledger's budgets bound restarts: each is charged to a task, or counted as in vain.
+            # The ledger's budgets limit restarts: each is charged to a task, or counted as in vain.
             failure_config=ray.train.FailureConfig(
                 max_failures=-1, controller_failure_limit=MAX_START_FAILURES
             ),
@@ -87,7 +86,7 @@ def _make_trainer(config: SeatConfig, size: PoolSize, folder: Path) -> TorchTrai
 
 
 def _work(shared: dict[str, "list[ray.ObjectRef[SeatConfig]]"]) -> None:
-    """What Ray Train runs on each worker."""
+    """Training function that Ray Train runs on each worker."""
     context = ray.train.get_context()
     config = ray.get(shared["config"][0])
     work(config, context.get_world_rank(), context.get_world_size(), str(get_device()))

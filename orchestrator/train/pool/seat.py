@@ -1,4 +1,4 @@
-"""What one process of a pool does, whoever started it: joins the ledger and works until nothing is left."""
+"""Entry point of a pool's process: joins the ledger and works until the ledger dismisses it."""
 
 import os
 import socket
@@ -19,19 +19,19 @@ __all__ = ["SeatConfig", "work"]
 
 @dataclass(frozen=True, kw_only=True)
 class SeatConfig:
-    """What every process of a pool is told.
+    """Settings of every process of a pool.
 
     Attributes:
         run: Name of the run, by which the ledger is found.
-        backbone: One reference to ``Backbone.to_arrays()`` in Ray's object store. It travels inside a list:
-            given as it is, Ray would hand over the weights themselves.
-        store_url: Of the store of prompts.
+        backbone: Reference to ``Backbone.to_arrays()`` in Ray's object store, in a list, for Ray replaces a
+            bare reference by the weights.
+        store_url: URL of the store of prompts.
         make_runner: Builds the task runner; importable on every node.
-        num_threads: Of torch.
-        max_fused: How many tasks a process may tune side by side; None for as many as fit and pay.
+        num_threads: Threads of torch.
+        max_fused: Limit on tasks that a process tunes side by side; None for as many as fit and pay.
         num_sharers: Processes that share a machine's memory, where there are no GPUs.
         cache: Folder of decoded data on each node.
-        cache_bytes: The most that it may hold.
+        cache_bytes: Limit on its size.
     """
 
     run: str
@@ -46,23 +46,23 @@ class SeatConfig:
 
 
 def work(config: SeatConfig, seat: int, num_seats: int, device: str) -> None:
-    """Take a seat of the pool and work until the ledger has nothing left.
+    """Take a seat of the pool and work until the ledger dismisses the worker.
 
     Args:
-        config: As all processes of the pool have it.
-        seat: Of ``num_seats``, from 0.
-        num_seats: Of the pool.
-        device: Where to tune, as torch names it.
+        config: Settings of the pool's processes.
+        seat: Number of the seat, from 0.
+        num_seats: Seats of the pool.
+        device: Torch device to tune on.
 
     Raises:
-        ExecutionError: The ledger is out of reach, or this process is unfit for more.
+        ExecutionError: The ledger is out of reach, or this process has become unusable.
     """
     try:
         ledger = RayLedgerClient(config.run)
     except ExecutionError:
-        # The run is over, and this process was started behind its back.
+        # The run ended while this process was being started.
         return
-    # A successor on the same seat has another process, and so another name.
+    # The next worker on this seat has another process id, and so another name.
     worker = f"worker-{seat}@{socket.gethostname()}:{os.getpid()}"
     ledger.join(worker, seat, num_seats)
     torch.set_num_threads(config.num_threads)

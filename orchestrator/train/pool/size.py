@@ -1,4 +1,4 @@
-"""How large a pool is."""
+"""Size of a worker pool, chosen from the cluster's resources and the user's limits."""
 
 import logging
 import math
@@ -14,12 +14,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSize:
-    """How large a pool is.
+    """Size of a pool.
 
     Attributes:
-        num_workers: At most; it starts with fewer where the cluster has no room for all.
-        min_workers: Work does not begin with less.
-        cpus_per_worker: Also the number of threads that torch uses there.
+        num_workers: Most workers; it starts with fewer where the cluster has no room for all.
+        min_workers: Fewest workers with which work begins.
+        cpus_per_worker: CPUs reserved for each worker, and threads of its torch.
         use_gpu: Whether each worker has a GPU of its own.
         num_sharers: Workers on one machine.
     """
@@ -32,13 +32,7 @@ class PoolSize:
 
 
 def choose_size(session: Session, num_tasks: int, pool: PoolSettings) -> PoolSize:
-    """One worker a GPU, or a CPU where there are no GPUs; never more than tasks.
-
-    Args:
-        session: What the cluster has.
-        num_tasks: To be tuned.
-        pool: The user's wishes.
-    """
+    """One worker for each GPU, or for each CPU where there are no GPUs; never more than tasks."""
     use_gpu = session.num_gpus > 0
     room = session.num_gpus if use_gpu else session.num_cpus
     wanted = max(room, pool.min_workers or 1) if pool.max_workers is None else pool.max_workers

@@ -1,1 +1,1 @@
-"""What a worker does with a lease: load, tune, snapshot, publish."""
+"""The worker: leases tasks, loads their data, tunes and snapshots them, publishes the artifacts."""

@@ -1,8 +1,8 @@
-"""Decoded data sets on a node's own disk: what a retry, a resumption or other settings need again.
+"""Cache of decoded data sets on a node's own disk, for retries, resumptions and other settings.
 
-Reading and decoding a thousand camera pictures takes longer than tuning on them. A file is named by all that
-its content follows from, so it is never stale; it is written whole or not at all, and read by several workers
-at once. Files that were used least recently make room for new ones.
+Reading and decoding a thousand camera pictures takes longer than tuning on them. A file's name is a hash of
+everything that its content follows from, so it is never stale; it is written whole or not at all, and several
+workers read it at once. The least recently used files make room for new ones.
 """
 
 import hashlib
@@ -23,19 +23,19 @@ __all__ = ["DataCache"]
 
 logger = logging.getLogger(__name__)
 
-# Part of every file's name: raise it when the same settings would decode to other pixels.
+# Part of every file's name: to be raised when the same settings would decode to other pixels.
 FORMAT_VERSION = "1"
 _SPLITS = ("train", "val", "test")
 
 
 class DataCache:
-    """A folder of decoded data sets, no larger than its limit.
+    """A folder of decoded data sets with a limit on its size.
 
-    What goes wrong with it costs time and nothing else: data is then read from its source.
+    If it fails, data is read from its source.
 
     Args:
-        folder: Of this node, for this user; made when it is first written to.
-        limit_bytes: Of all files together; 0 keeps none.
+        folder: Folder on this node, made at the first write.
+        limit_bytes: Limit on the size of all files; 0 keeps none.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -47,17 +47,17 @@ class DataCache:
         """The data set of this fingerprint, from the cache or from its source.
 
         Args:
-            fingerprint: What the data is expected to be; other data is never kept under it.
+            fingerprint: Expected fingerprint; other data is never kept under it.
             image_size: Height and width that images are decoded to.
-            interpolation: How they are resized.
-            read: Reads it from its source.
+            interpolation: Interpolation by which images are resized.
+            read: Reads the data from its source.
 
         Raises:
-            DataError: As ``read`` does.
+            DataError: ``read`` raised it.
         """
         name = _file_name(fingerprint, image_size, interpolation)
         is_in_use = self._files.limit_bytes > 0
-        if is_in_use and (found := _read(self._files.path(name))) is not None:
+        if is_in_use and (found := _read_data(self._files.path(name))) is not None:
             self._files.note_use(name)
             return found
         data = read()
@@ -75,10 +75,10 @@ class DataCache:
                 lambda path: save_file(tensors, path, metadata={"about": json.dumps(about)}),
             )
         except (OSError, SafetensorError) as error:
-            logger.warning("decoded data is not kept at %s: %s", self._files.path(name), error)
+            logger.warning("%s: decoded data cannot be cached: %s", self._files.path(name), error)
 
 
-def _read(path: Path) -> TaskData | None:
+def _read_data(path: Path) -> TaskData | None:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["about"])
@@ -87,7 +87,7 @@ def _read(path: Path) -> TaskData | None:
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        logger.warning("%s: not a data set (%s); it is read from its source again", path, error)
+        logger.warning("%s: not a cached data set (%s); the data is read from its source again", path, error)
         path.unlink(missing_ok=True)
         return None
     return data

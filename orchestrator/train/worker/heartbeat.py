@@ -1,8 +1,7 @@
-"""A thread that keeps a lease alive while its holder is busy for long, and notes when it was lost."""
+"""A thread that prolongs a lease while its task is busy, and notes when the lease is lost."""
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from orchestrator.errors import ExecutionError
@@ -11,7 +10,7 @@ __all__ = ["Heartbeat"]
 
 
 class Heartbeat:
-    """Calls ``beat`` every ``period_s`` seconds while it is entered, until ``beat`` says False.
+    """Calls ``beat`` every ``period_s`` seconds inside its block, until ``beat`` returns False.
 
     Args:
         beat: Prolongs the lease; False when it is lost.
@@ -35,12 +34,7 @@ class Heartbeat:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop beating, and wait until the thread has ended."""
         self._stop.set()
         self._thread.join()
@@ -50,7 +44,7 @@ class Heartbeat:
             try:
                 is_alive = self._beat()
             except ExecutionError:
-                # The ledger is out of reach: the lease will run out, whatever we do here.
+                # The ledger is out of reach, so the lease will expire.
                 is_alive = False
             if not is_alive:
                 self._lost.set()

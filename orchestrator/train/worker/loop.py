@@ -1,14 +1,14 @@
-"""The loop of one worker: lease tasks, run them, say how it went, until the ledger says that all is over.
+"""The loop of one worker: leases tasks, runs them and reports their outcomes until the run is over.
 
-Each task runs in a thread of its own. One that says it has started, which is when it joined the pack that the
-worker tunes, makes way for the next: so the data of one is loaded while others are tuned.
+Each task runs in a thread of its own. Once it has joined the pack that the worker tunes, and reports that it
+has started, the worker leases the next: so the data of one task is loaded while others are tuned.
 
-Knows the ledger's interface and a function that runs a task; neither Ray nor torch.
+Knows the ledger's client and a function that runs a task; imports neither Ray nor torch.
 """
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.errors import ExecutionError
 from orchestrator.train.ledger.failures import Failure, failure_of
-from orchestrator.train.ledger.grants import Ended, Grant, Lease
+from orchestrator.train.ledger.grants import Ended, Lease
 from orchestrator.train.worker.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from orchestrator.planning.plan import TaskSpec
+    from orchestrator.planning.spec import TaskSpec
+    from orchestrator.train.ledger.actor import RayLedgerClient
 
 __all__ = [
     "Hooks",
     "LeaseLost",
-    "LedgerClient",
-    "Outcome",
+    "PublishedTask",
     "RunnerFactory",
     "TaskRunner",
     "WorkerContext",
@@ -40,35 +40,15 @@ BEATS_PER_LEASE = 4
 MAX_HELD = 256
 
 
-class LedgerClient(Protocol):
-    """What a worker may ask of a ledger; see ``ledger.Ledger`` for what each call means."""
-
-    def lease(self, worker: str, held: Collection[str] = ()) -> Grant:
-        """Work for ``worker``, beside the tasks that it holds."""
-        ...
-
-    def heartbeat(self, worker: str, task: str, attempt: int, epoch: Mapping[str, Any] | None = None) -> bool:
-        """Prolong a lease; False if it is lost."""
-        ...
-
-    def complete(self, worker: str, task: str, attempt: int, data: Mapping[str, Any]) -> bool:
-        """The task is published; False if the lease is lost."""
-        ...
-
-    def fail(self, worker: str, task: str, attempt: int, failure: Failure) -> bool:
-        """The attempt failed; False if the lease is lost."""
-        ...
-
-
-class LeaseLost(Exception):  # noqa: N818 - reads as a fact; not an error of anybody's
-    """The task is somebody else's by now: drop it without a word."""
+class LeaseLost(Exception):  # noqa: N818 - reads as a fact
+    """The lease now belongs to another worker: the task is dropped without a report."""
 
 
 class Hooks(Protocol):
-    """What a running task calls, from any thread."""
+    """Callbacks of a running task, to be called from any thread."""
 
     def started(self) -> None:
-        """All is loaded, and the work has begun: the worker may take up another task beside it."""
+        """Report that tuning has begun: the worker may lease another task beside it."""
         ...
 
     def epoch(self, report: Mapping[str, Any]) -> None:
@@ -76,19 +56,19 @@ class Hooks(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise ``LeaseLost`` if the lease is known to be lost: called before what others can see."""
+        """Raise ``LeaseLost`` if the lease is known to be lost; called before each write to the store."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """A task that is published.
+class PublishedTask:
+    """A published task.
 
     Attributes:
-        digest: The artifact's.
-        uri: Where the store keeps it.
-        metrics: As in the artifact's card.
-        created: False when somebody had published this task key before.
+        digest: Digest of the artifact.
+        uri: URI of the artifact in the store.
+        metrics: Metrics in the artifact's card.
+        created: False if this task key was already published.
     """
 
     digest: str
@@ -97,22 +77,22 @@ class Outcome:
     created: bool = True
 
 
-TaskRunner = Callable[["TaskSpec", Hooks], Outcome]
+TaskRunner = Callable[["TaskSpec", Hooks], PublishedTask]
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerContext:
-    """What a worker process has at hand.
+    """Resources of a worker process.
 
     Attributes:
-        header: Of the backbone (``Backbone.to_arrays``).
-        arrays: Its weights, read-only, shared with the other workers of this machine.
-        store_url: Of the store of prompts.
-        device: Where to tune, as torch names it.
-        max_fused: How many tasks may be tuned side by side; None for as many as fit and pay.
-        memory_bytes: What their steps may take; None for what the device has free.
+        header: Header of the backbone (``Backbone.to_arrays``).
+        arrays: Weights of the backbone, read-only, shared with the other workers of this machine.
+        store_url: URL of the store of prompts.
+        device: Torch device to tune on.
+        max_fused: Limit on tasks that are tuned side by side; None for as many as fit and pay.
+        memory_bytes: Memory for their steps; None for the free memory of the device.
         cache: Folder of decoded data on this node.
-        cache_bytes: The most that it may hold.
+        cache_bytes: Limit on its size.
     """
 
     header: Mapping[str, Any]
@@ -129,35 +109,35 @@ RunnerFactory = Callable[[WorkerContext], TaskRunner]
 
 
 def run_worker(
-    ledger: LedgerClient,
+    ledger: "RayLedgerClient",
     run_task: TaskRunner,
     *,
     worker: str,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Work until the ledger says that all is over.
+    """Work until the ledger dismisses this worker.
 
     Args:
-        ledger: Where tasks come from.
-        run_task: Runs one task; called in a thread of its own. What it raises is the task's failure, not the
-            worker's.
-        worker: Name of this worker, different from that of any other, dead or alive.
-        sleep: Waits for some seconds, when there is nothing to do.
+        ledger: Ledger that leases the tasks.
+        run_task: Runs one task in a thread of its own. Its exceptions are failures of the task, not of the
+            worker.
+        worker: Unique name of this worker among all workers, dead or alive.
+        sleep: Waits for some seconds while there is no task.
 
     Returns:
         Number of tasks that this worker completed.
 
     Raises:
-        ExecutionError: The ledger is out of reach, or a failure left this process unfit for more.
+        ExecutionError: The ledger is out of reach, or a failure has made this process unusable.
     """
     return _Worker(ledger, run_task, worker, sleep).work()
 
 
 class _Worker:
-    """Holds leases, and asks for more when it can take them."""
+    """Holds leases, and asks for another when it has room."""
 
     def __init__(
-        self, ledger: LedgerClient, run_task: TaskRunner, name: str, sleep: Callable[[float], None]
+        self, ledger: "RayLedgerClient", run_task: TaskRunner, name: str, sleep: Callable[[float], None]
     ) -> None:
         self._ledger, self._run_task, self._name, self._sleep = ledger, run_task, name, sleep
         self._running: dict[Future[bool], _Holder] = {}
@@ -186,15 +166,15 @@ class _Worker:
                 else:
                     self._sleep(grant.seconds)
         finally:
-            # Whoever has to leave does not wait for what others do: their leases run out.
+            # After an error the worker ends without waiting for its other tasks: their leases expire.
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _may_ask(self) -> bool:
-        """Whether nobody is still loading."""
+        """Whether every held task has started."""
         return len(self._running) < MAX_HELD and all(holder.has_started for holder in self._running.values())
 
     def _wait_for_change(self, timeout_s: float | None) -> None:
-        """Until a task has started or ended; takes note of those that ended."""
+        """Wait until a task has started or ended; removes those that ended."""
         self._changed.wait(timeout_s)
         self._changed.clear()
         for future in [future for future in self._running if future.done()]:
@@ -203,15 +183,15 @@ class _Worker:
 
 
 class _Holder:
-    """A lease in the hands of its worker; gives the task its hooks.
+    """A lease held by a worker; the hooks of its task.
 
     Attributes:
-        task: Its name.
-        has_started: Whether it has said so.
+        task: Name of the task.
+        has_started: Whether the task has reported that it started.
     """
 
     def __init__(
-        self, ledger: LedgerClient, worker: str, lease: Lease, on_started: Callable[[], None]
+        self, ledger: "RayLedgerClient", worker: str, lease: Lease, on_started: Callable[[], None]
     ) -> None:
         self._ledger = ledger
         self._worker = worker
@@ -234,7 +214,7 @@ class _Holder:
             raise LeaseLost(self.task)
 
     def run(self, run_task: TaskRunner) -> bool:
-        """Run the task to its end, whatever that is; True if it was completed."""
+        """Run the task and report its outcome; True if it was completed."""
         try:
             with self._pulse:
                 outcome = run_task(self._lease.spec, self)
@@ -242,7 +222,7 @@ class _Holder:
             return False
         except ExecutionError:
             raise
-        # A task must not take its neighbours down with it, whatever it raises: here it becomes a record.
+        # A boundary: any other exception is a failure of this task alone.
         except Exception as error:
             self._fail(failure_of(error))
             return False
@@ -253,7 +233,7 @@ class _Holder:
         if failure.poisons_worker:
             raise ExecutionError(
                 f"worker {self._worker}: its device is unusable after task {self.task!r} failed "
-                f"({failure.cause}); the pool starts a new one"
+                f"({failure.cause}); the pool starts a new worker"
             )
 
     def _beat(self) -> bool:

@@ -1,22 +1,21 @@
-"""Writes a task's snapshots beside its tuning: a slow store must not hold up the pack that the task is in."""
+"""Background writer of a task's snapshots, so that a slow store does not hold up the task's pack."""
 
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Self
 
 __all__ = ["SnapshotWriter"]
 
 
 class SnapshotWriter:
-    """One write at a time, of the newest snapshot; those that a slow store leaves no time for are skipped.
+    """Writes one snapshot at a time, the newest; older ones are skipped while the store is busy.
 
-    A context manager. At its end nothing is being written any more: after an error the newest snapshot was
-    written, for whoever goes on from it; after success it is of no use, and is not.
+    A context manager that ends once nothing is being written. After an error the newest snapshot has been
+    written, so that another worker can resume; after success it is not needed, and is dropped.
 
     Args:
-        save: Writes a snapshot. If it raises, the next ``put`` does, or the end.
+        save: Writes a snapshot. The next ``put``, or the end of the block, raises its exception.
     """
 
     def __init__(self, save: Callable[[bytes], None]) -> None:
@@ -28,26 +27,24 @@ class SnapshotWriter:
         self._pool = ThreadPoolExecutor(1, "ship-snapshot")
 
     def put(self, content: bytes) -> None:
-        """Have a snapshot written.
+        """Queue a snapshot in place of one that waits.
 
         Raises:
-            Exception: An earlier one could not be written, for this reason.
+            Exception: The exception of an earlier write.
         """
         with self._lock:
             if self._error is not None:
                 raise self._error
             self._newest = content
             if self._writing is None:
-                self._writing = self._pool.submit(self._write)
+                self._writing = self._pool.submit(self._save_newest)
 
     def __enter__(self) -> Self:
-        """Nothing to do."""
+        """The writer itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Wait until nothing is being written."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for the write under way."""
         if kind is None:
             with self._lock:
                 self._newest = None
@@ -55,7 +52,7 @@ class SnapshotWriter:
         if kind is None and self._error is not None:
             raise self._error
 
-    def _write(self) -> None:
+    def _save_newest(self) -> None:
         while True:
             with self._lock:
                 content, self._newest = self._newest, None
@@ -64,7 +61,7 @@ class SnapshotWriter:
                     return
             try:
                 self._save(content)
-            # Whatever it is, it is told to whoever puts the next one.
+            # The next `put` raises it.
             except Exception as error:
                 with self._lock:
                     self._error = error

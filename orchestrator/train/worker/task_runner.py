@@ -1,6 +1,6 @@
-"""Runs one task for real: data, tuning from the last snapshot, artifact, store.
+"""The task runner: loads a task's data, tunes it from its last snapshot, and publishes the artifact.
 
-A task is done when its key is published in the store, whatever any ledger says: that is looked up first.
+A task is done when its key is published in the store, whatever the ledger's state: the store is asked first.
 """
 
 import logging
@@ -12,7 +12,7 @@ from orchestrator.errors import StoreError, StoreFull
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.train.worker.data_cache import DataCache
-from orchestrator.train.worker.loop import Hooks, Outcome, TaskRunner, WorkerContext
+from orchestrator.train.worker.loop import Hooks, PublishedTask, TaskRunner, WorkerContext
 from orchestrator.train.worker.snapshot_writer import SnapshotWriter
 from ship.artifact.card import CARD, PromptCard
 from ship.artifact.making import make_artifact
@@ -25,7 +25,7 @@ from ship.tuning.state import TuningState
 from ship.tuning.tuner import Tuner
 
 if TYPE_CHECKING:
-    from orchestrator.planning.plan import TaskSpec
+    from orchestrator.planning.spec import TaskSpec
     from orchestrator.store.publication import Publication
     from ship.data import TaskData
     from ship.settings.config import TuneConfig
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 def make_task_runner(context: WorkerContext) -> TaskRunner:
-    """The runner of a worker: built once, used for all its tasks."""
+    """Build the runner of a worker, for all of its tasks."""
     backbone = Backbone.from_arrays(context.header, context.arrays, device=context.device)
     tuner = Tuner(backbone, max_fused=context.max_fused, memory_bytes=context.memory_bytes)
     cache = DataCache(context.cache, context.cache_bytes)
@@ -45,12 +45,12 @@ def make_task_runner(context: WorkerContext) -> TaskRunner:
 
 
 class TuneTask:
-    """Tunes and publishes tasks on one backbone; threads may call it at the same time.
+    """Tunes and publishes tasks on one backbone; thread-safe.
 
     Args:
-        tuner: Of the device that they share.
-        store: Where artifacts and snapshots go.
-        cache: Of decoded data, if any.
+        tuner: Tuner of the device.
+        store: Store of artifacts and snapshots.
+        cache: Cache of decoded data, if any.
     """
 
     def __init__(self, tuner: Tuner, store: PromptStore, cache: DataCache | None = None) -> None:
@@ -58,11 +58,11 @@ class TuneTask:
         self._store = store
         self._cache = cache
 
-    def __call__(self, spec: "TaskSpec", hooks: Hooks) -> Outcome:
-        """Publish ``spec``, unless somebody has.
+    def __call__(self, spec: "TaskSpec", hooks: Hooks) -> PublishedTask:
+        """Tune and publish a task, unless it is published already.
 
         Raises:
-            LeaseLost: Somebody else has the task by now.
+            LeaseLost: Another worker has the task by now.
             ShipError: The task failed.
         """
         if (earlier := self._store.published(spec.name, spec.key)) is not None:
@@ -95,9 +95,9 @@ class TuneTask:
     def _tune(
         self, spec: "TaskSpec", data: "TaskData", hooks: Hooks
     ) -> tuple["TuneResult", tuple[Trial, ...]]:
-        """Go on from the last snapshot; from the start if there is none, or none that can be used.
+        """Tune from the last snapshot; from the start if there is none that can be used.
 
-        A snapshot is of the settings that a search found, which is then not made again.
+        A snapshot has the settings that a search found, so that the search is not repeated.
         """
         snapshot = self._store.load_snapshot(spec.name, spec.key)
         if snapshot is not None:
@@ -128,15 +128,15 @@ class TuneTask:
         snapshot: bytes | None,
     ) -> "TuneResult":
         def save(content: bytes) -> None:
-            # A slow write before this one leaves time to lose the lease to one with snapshots of his own.
+            # During a slow write the lease may be lost to a worker with snapshots of its own.
             hooks.check()
             try:
                 self._store.save_snapshot(spec.name, spec.key, content)
             except StoreFull:
-                # There will be no room for the artifact either: say so before all epochs are spent.
+                # There is no room for the artifact either: fail before the other epochs are tuned.
                 raise
             except StoreError as error:
-                # It only saves time if this worker dies; publishing will say if the store is really down.
+                # A snapshot only saves time if this worker dies; publishing fails if the store is down.
                 logger.warning("task %s: snapshot not saved: %s", spec.name, error)
 
         def put(content: bytes) -> None:
@@ -157,8 +157,8 @@ class TuneTask:
             return outcome
 
 
-def _outcome(publication: "Publication", files: Mapping[str, bytes]) -> Outcome:
-    return Outcome(
+def _outcome(publication: "Publication", files: Mapping[str, bytes]) -> PublishedTask:
+    return PublishedTask(
         digest=publication.digest,
         uri=publication.uri,
         metrics=PromptCard.from_json(files[CARD]).metrics,
@@ -171,7 +171,7 @@ def _config_of(spec: "TaskSpec", snapshot: bytes) -> "TuneConfig":
         return spec.config
     config = TuningState.config_of(snapshot)
     if config not in spec.search.candidates(spec.config):
-        raise ArtifactError("snapshot: its settings are none of those that are searched; start over")
+        raise ArtifactError("snapshot: its settings are not among those of the search; the task starts over")
     return config
 
 

@@ -12,10 +12,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,13 @@ from orchestrator.cli.plan_report import print_plan
 from orchestrator.cli.progress import ProgressView
 from orchestrator.manifest.model import PoolSettings
 from orchestrator.manifest.request import Request
-from orchestrator.settings import Executor
+from orchestrator.planning.spec import TaskSpec
+from orchestrator.settings import Executor, Settings
 from orchestrator.store.objects.open import ObjectStore, open_objects
-from orchestrator.train import job as job_module
-from orchestrator.train.executor import run_tasks
-from orchestrator.train.job import Job, prepare_job
-from orchestrator.train.ledger.status import Snapshot
+from orchestrator.train.executor import Callbacks, RunOptions, RunSummary, run_tasks
+from orchestrator.train.job import Job, Services, prepare_job
+from orchestrator.train.ledger.status import RunStatus
+from ship.backbone import Backbone
 from tests.benchmarks.fleet.simulation import make_simulated_runner
 from tests.benchmarks.fleet.tasks import MANIFEST, fleet_settings
 
@@ -77,9 +77,9 @@ class Killer:
         self._due_s: float | None = None
         self.num_killed = 0
 
-    def look(self, snapshot: Snapshot) -> None:
+    def look(self, run_status: RunStatus) -> None:
         """Kill a worker if it is time."""
-        workers = [task.worker for task in snapshot.tasks if task.state == "leased" and task.epoch]
+        workers = [task.worker for task in run_status.tasks if task.state == "leased" and task.epoch]
         if not workers or self.num_killed >= self._options.num_kills:
             return
         if self._due_s is None:
@@ -105,9 +105,6 @@ def main(folder: Path, options: JobOptions) -> None:
     """Plan and run, and write times and counts to ``result.json``."""
     began_s, calls = time.time(), Counter[str]()
     result: dict[str, Any] = {"imports_s": began_s - psutil.Process().create_time()}
-    job_module.open_objects = lambda url: CountedObjects(open_objects(url), calls)
-    if options.is_simulated:
-        job_module.run_tasks = partial(run_tasks, make_runner=make_simulated_runner)
     pool = PoolSettings(max_workers=options.num_workers, executor=options.executor, max_fused=options.pack)
     request = Request(pool=pool)
     job = prepare_job(
@@ -115,6 +112,7 @@ def main(folder: Path, options: JobOptions) -> None:
         lambda store: fleet_settings(folder, store),
         request=request,
         will_run=not options.plan_only,
+        open_services=lambda settings: _open_services(settings, options, calls),
     )
     result |= {"plan_s": time.time() - began_s, "plan_calls": dict(calls)}
     result |= {"num_to_tune": len(job.plan.to_tune), "num_to_reuse": len(job.plan.to_reuse)}
@@ -131,14 +129,24 @@ def main(folder: Path, options: JobOptions) -> None:
     (folder / RESULT).write_text(json.dumps(result))
 
 
+def _open_services(settings: Settings, options: JobOptions, calls: Counter[str]) -> Services:
+    def simulate(
+        specs: Sequence[TaskSpec], backbone: Backbone, settings: Settings, run: RunOptions, calls: Callbacks
+    ) -> RunSummary:
+        return run_tasks(specs, backbone, settings, replace(run, make_runner=make_simulated_runner), calls)
+
+    services = Services.open(settings, CountedObjects(open_objects(settings.store), calls))
+    return replace(services, run_tasks=simulate) if options.is_simulated else services
+
+
 def _run(job: Job, console: Console, options: JobOptions, result: dict[str, Any]) -> None:
     view, stop_after, killer = ProgressView(console), options.stop_after, Killer(options)
 
-    def show(snapshot: Snapshot) -> None:
+    def show(run_status: RunStatus) -> None:
         nonlocal stop_after
-        view.update(snapshot)
-        killer.look(snapshot)
-        if stop_after is not None and snapshot.counts()["done"] >= stop_after:
+        view.update(run_status)
+        killer.look(run_status)
+        if stop_after is not None and run_status.counts()["done"] >= stop_after:
             stop_after = None
             result["interrupted_s"] = time.time()
             os.kill(os.getpid(), signal.SIGINT)

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.planning.spec import TaskSpec
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.train.worker.loop import Hooks, Outcome, TaskRunner, WorkerContext
+from orchestrator.train.worker.loop import Hooks, PublishedTask, TaskRunner, WorkerContext
 from ship.artifact.making import make_artifact
 from ship.backbone import Backbone
 from ship.settings.config import TuneConfig
@@ -35,7 +35,7 @@ class SimulatedTuning:
     def __init__(self, backbone: Backbone, store: PromptStore) -> None:
         self._backbone, self._store = backbone, store
 
-    def __call__(self, spec: TaskSpec, hooks: Hooks) -> Outcome:
+    def __call__(self, spec: TaskSpec, hooks: Hooks) -> PublishedTask:
         for report in json.loads(self._files["record.json"])["history"]:
             hooks.epoch({**report, "lr": report["learning_rate"]})
         card = {**json.loads(self._files[CARD]), "task": spec.name, "task_key": spec.key}
@@ -44,7 +44,7 @@ class SimulatedTuning:
             CARD: json.dumps({**card, "data_fingerprint": spec.data_fingerprint}).encode(),
         }
         publication = self._store.publish(spec.name, spec.key, files)
-        return Outcome(
+        return PublishedTask(
             digest=publication.digest,
             uri=publication.uri,
             metrics=card["metrics"],

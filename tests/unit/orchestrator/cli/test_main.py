@@ -3,13 +3,20 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from orchestrator.cli.main import cli
-from orchestrator.planning.estimates import Speed
+from orchestrator.cli.manifest import run_job
+from orchestrator.cli.output import Output
+from orchestrator.planning.estimates import TuningRun
+from orchestrator.store.objects.local import LocalObjects
+from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import RunSummary
+from orchestrator.train.job import Services, prepare_job
+from ship.backbone import load_backbone
 from tests.console import run_ship as run
 from tests.factories import write_backbone, write_stripes
 
@@ -99,9 +106,9 @@ def test_more_tasks_than_allowed_end_with_status_2_and_nothing_is_written(
 def test_tune_with_tasks_over_budget_only_ends_with_status_1(
     plant: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        "orchestrator.train.job.learn_speed", lambda runs: Speed(images_per_s=1.0, num_runs=9)
-    )
+    slow = TuningRun(task_key="0" * 64, num_passes=9, tuning_s=9.0, time_s=1.0)
+    fingerprint = load_backbone(str(plant / "backbone")).fingerprint
+    RunStats(LocalObjects(plant / ".ship" / "store")).add(fingerprint, [slow])
     text = (plant / "manifest.yaml").read_text()
     (plant / "manifest.yaml").write_text(f"{text}defaults: {{budget: 10s}}\n")
 
@@ -112,15 +119,18 @@ def test_tune_with_tasks_over_budget_only_ends_with_status_1(
     assert (report["tuned"], list(report["refused"])) == ([], ["a"])
 
 
-def test_what_libraries_print_is_not_in_the_json(
-    plant: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run_tasks(*_: object, **__: object) -> RunSummary:
+def test_what_libraries_print_is_not_in_the_json(plant: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run_tasks(*_: object) -> RunSummary:
         print("(raylet) a worker died")
         return RunSummary(tasks=())
 
-    monkeypatch.setattr("orchestrator.train.job.run_tasks", run_tasks)
-    assert run(monkeypatch, "tune", "manifest.yaml", "--json") == 0
+    output = Output(home=str(plant / "home"), store=None)
+    job = prepare_job(
+        "manifest.yaml",
+        output.settings,
+        open_services=lambda settings: replace(Services.open(settings), run_tasks=run_tasks),
+    )
+    run_job(output, job, as_json=True)
     printed = capsys.readouterr()
     assert json.loads(printed.out)["tuned"] == []
     assert "(raylet) a worker died" in printed.err

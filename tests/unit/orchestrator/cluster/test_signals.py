@@ -34,6 +34,16 @@ def test_a_deferred_signal_arrives_when_the_block_is_done():
     assert finished
 
 
+def test_a_deferred_signal_also_arrives_when_the_block_fails():
+    def fail() -> None:
+        with deferred_signals():
+            signal.raise_signal(signal.SIGINT)
+            raise RuntimeError("broken off")
+
+    with interrupting_signals(), pytest.raises(KeyboardInterrupt):
+        fail()
+
+
 def test_handlers_that_the_block_puts_in_place_are_taken_away():
     before = signal.getsignal(signal.SIGTERM)
     with deferred_signals():

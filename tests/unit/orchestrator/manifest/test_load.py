@@ -5,8 +5,8 @@ import fsspec
 import pytest
 
 from orchestrator.errors import ManifestError
-from orchestrator.manifest.load import MAX_MANIFEST_BYTES, TaskEntry, load_manifest
-from orchestrator.manifest.model import Manifest, PoolSettings
+from orchestrator.manifest.load import MAX_MANIFEST_BYTES, load_manifest
+from orchestrator.manifest.model import Manifest, PoolSettings, TaskEntry
 from ship.data import DataSource
 from ship.settings.config import TuneConfig
 from ship.settings.search_config import SearchConfig
@@ -239,7 +239,10 @@ tasks_from: ./none/*
         ("defaults: [1]", "defaults (line 1): expected a mapping, got a list"),
         ("workers: 1.5", "workers (line 1): expected a whole number, got 1.5"),
         ("version: '1'", "version (line 1): expected 1, got '1'"),
-        ("tasks: []", "manifest: no tasks; list them under tasks, or name their folders by tasks_from"),
+        (
+            "tasks: []",
+            "manifest: no tasks; list at least one under tasks, or name folders of tasks under tasks_from",
+        ),
         ("tasks: [{name: a}]", "tasks[0].data (line 1): missing"),
         (
             "tasks: [{name: a, data: {format: csv}}]",
@@ -271,7 +274,7 @@ def test_folder_that_is_listed_too(folder: Path) -> None:
         (b"just text", "found 'just text'"),
         (b"\x89PNG\r\n\x1a\n\0\0\0", "not valid YAML"),
         (b"tasks: [\n", "not valid YAML: line 2, column 1"),
-        (b"tasks: 1\ntasks: 2\n", "line 2: key 'tasks' is there twice"),
+        (b"tasks: 1\ntasks: 2\n", "line 2: key 'tasks' is repeated"),
         (b"#" * (MAX_MANIFEST_BYTES + 1), "expected at most 8388608 bytes"),
     ],
 )

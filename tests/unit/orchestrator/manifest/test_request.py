@@ -1,8 +1,7 @@
 import pytest
 
 from orchestrator.errors import ManifestError
-from orchestrator.manifest.load import RefusedTask, TaskEntry
-from orchestrator.manifest.model import Manifest
+from orchestrator.manifest.model import Manifest, RefusedTask, TaskEntry
 from orchestrator.manifest.request import Selection
 from ship.data import DataSource
 from ship.settings.config import TuneConfig
@@ -60,7 +59,7 @@ def test_what_is_meant(only: tuple[str, ...], tags: tuple[str, ...], expected: l
             ("caps",),
             ("site=ulm", "sit=ulm"),
             (
-                "no task named by --only has the tags site=ulm and sit=ulm; site is one of jena, ulm; no "
+                "no task selected by --only has the tags site=ulm and sit=ulm; site is one of jena, ulm; no "
                 "task has a tag 'sit'",
             ),
         ),

@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.durations import describe_seconds, parse_duration
 from orchestrator.errors import ManifestError
-from orchestrator.manifest.load import RefusedTask, load_manifest
-from orchestrator.manifest.model import Manifest, Terms, parse_deadline
+from orchestrator.manifest.load import load_manifest
+from orchestrator.manifest.model import Manifest, RefusedTask, Terms, parse_deadline
 from ship.settings.config import TuneConfig
 
 # 2026-11-30T05:00:00Z

@@ -1,7 +1,6 @@
 """Drawn data with one fault each; what is found, and that sound data is left alone."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from orchestrator.cli.main import main
-from orchestrator.manifest.load import TaskEntry
-from orchestrator.manifest.model import CheckGates
+from orchestrator.manifest.model import DataLimits, TaskEntry
 from orchestrator.planning.check import TaskCheck, check_task, find_label_typos
 from ship.data import DataSource
 from ship.settings.config import TuneConfig
+from tests.console import run_ship as run
 
 NUM_TRAIN, NUM_TEST = 12, 30
 
@@ -41,9 +39,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def check(folder: Path, **gates: float) -> TaskCheck:
+def check(folder: Path, **limits: float) -> TaskCheck:
     entry = TaskEntry(name="parts", source=DataSource(path=str(folder)), config=TuneConfig())
-    return check_task(entry, CheckGates(**gates))
+    return check_task(entry, DataLimits(**limits))
 
 
 def test_sound_data_is_left_alone(folder: Path) -> None:
@@ -142,7 +140,7 @@ def test_each_fault_is_found(
 
 
 @pytest.mark.parametrize(
-    ("spoil", "gate", "allowed", "exceeded"),
+    ("spoil", "limit", "allowed", "exceeded"),
     [
         (spoil_corrupt, "corrupt", 1 / 54, 0.018),
         (spoil_leaked, "leaked", 1 / 30, 0.03),
@@ -156,13 +154,13 @@ def test_each_fault_is_found(
         (spoil_labels, "label_typos", 1, 0),
     ],
 )
-def test_a_gate_says_how_much_is_too_much(
-    folder: Path, spoil: Callable[[Path], None], gate: str, allowed: float, exceeded: float
+def test_a_limit_says_how_much_is_too_much(
+    folder: Path, spoil: Callable[[Path], None], limit: str, allowed: float, exceeded: float
 ) -> None:
     spoil(folder)
 
-    assert not check(folder, **{gate: allowed}).has_failed
-    assert check(folder, **{gate: exceeded}).has_failed
+    assert not check(folder, **{limit: allowed}).has_failed
+    assert check(folder, **{limit: exceeded}).has_failed
 
 
 def test_data_without_a_layout_fails(tmp_path: Path) -> None:
@@ -187,16 +185,7 @@ def test_labels_that_may_be_one(labels: list[str], pairs: list[tuple[str, str]])
     assert find_label_typos(labels) == pairs
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["ship", *arguments])
-    try:
-        main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
-
-
-def test_the_command_fails_only_by_the_manifests_gates(
+def test_the_command_fails_only_by_the_manifests_limits(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil_dark(folder)

@@ -4,8 +4,7 @@ import pytest
 
 from orchestrator.manifest.model import Terms
 from orchestrator.planning.deadlines import find_late
-from orchestrator.planning.plan import TaskSpec
-from orchestrator.planning.spec import PlannedTask
+from orchestrator.planning.spec import PlannedTask, TaskSpec
 from ship.data import DataSource
 from ship.settings.config import TuneConfig
 
@@ -26,7 +25,6 @@ def make(name: str, estimate_s: float | None, due_in_s: float = math.inf, priori
     return PlannedTask(
         spec=spec,
         action="tune",
-        digest=None,
         num_classes=2,
         num_held_out=5,
         estimate_s=estimate_s,
@@ -53,8 +51,8 @@ def test_without_a_number_of_workers_only_the_certain_is_told() -> None:
 
     (warning,) = find_late(tasks, num_workers=None, now_s=NOW_S)
     assert warning == (
-        "task c: its deadline is in 99 s, but if it began now it is expected in 100 s; raise its priority, "
-        "give more workers, or tune less long"
+        "task c: its deadline is in 99 s, but if it started now it is expected in 100 s; raise its priority, "
+        "add workers, or tune fewer epochs"
     )
 
 
@@ -64,7 +62,7 @@ def test_a_deadline_in_the_past_is_told_whatever_the_estimate() -> None:
     )
 
     assert passed == "task a: its deadline passed 60 s ago"
-    assert unchecked.startswith("deadlines of 1 tasks are not checked: nothing is known of the speed yet")
+    assert unchecked.startswith("deadlines of 1 tasks are not checked: the speed is not known")
 
 
 @pytest.mark.parametrize("num_workers", [None, 1])

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from orchestrator.cli.plan_report import plan_json, print_plan
 from orchestrator.errors import ManifestError
-from orchestrator.manifest.load import TaskEntry
-from orchestrator.manifest.model import Manifest, RefusedTask, Terms
+from orchestrator.manifest.model import Manifest, RefusedTask, TaskEntry, Terms
 from orchestrator.planning.estimates import Speed
-from orchestrator.planning.plan import Plan, make_plan, task_key
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.planning.spec import task_key
 from ship.data import DataSource, fingerprint_data
 from ship.settings.config import TuneConfig
 from ship.settings.search_config import SearchConfig
@@ -46,7 +46,7 @@ def manifest(tmp_path: Path) -> Manifest:
 
 
 def plan(manifest: Manifest, **options: object) -> Plan:
-    return make_plan(manifest, **{"backbone": FakeBackbone(), "published": {}, **options})
+    return make_plan(manifest, **{"backbone": FakeBackbone(), "published": frozenset(), **options})
 
 
 def test_all_is_to_be_tuned_at_first(manifest: Manifest) -> None:
@@ -65,32 +65,20 @@ def test_all_is_to_be_tuned_at_first(manifest: Manifest) -> None:
 def test_what_is_published_is_reused(manifest: Manifest) -> None:
     first = plan(manifest).tasks[0].spec
 
-    again = plan(
-        manifest, published={("caps", first.key): "d" * 64}, speed=Speed(images_per_s=10.0, num_runs=1)
-    )
-    assert [(task.spec.name, task.action, task.digest) for task in again.tasks] == [
-        ("caps", "reuse", "d" * 64),
-        ("bolts", "tune", None),
-    ]
+    again = plan(manifest, published={("caps", first.key)}, speed=Speed(images_per_s=10.0, num_runs=1))
+    assert [(task.spec.name, task.action) for task in again.tasks] == [("caps", "reuse"), ("bolts", "tune")]
     assert (again.to_reuse[0].estimate_s, again.to_reuse[0].estimate_bytes) == (0.0, 0)
     assert again.estimate_bytes == again.to_tune[0].estimate_bytes
-
-
-def test_published_keys_are_enough(manifest: Manifest) -> None:
-    first = plan(manifest).tasks[0].spec
-
-    again = plan(manifest, published={("caps", first.key)})
-    assert [(task.action, task.digest) for task in again.tasks] == [("reuse", None), ("tune", None)]
 
 
 def test_another_tasks_key_is_not_reused(manifest: Manifest) -> None:
     first = plan(manifest).tasks[0].spec
 
-    assert len(plan(manifest, published={("other", first.key): "d" * 64}).to_tune) == 2
+    assert len(plan(manifest, published={("other", first.key)}).to_tune) == 2
 
 
 def test_nothing_left_to_do(manifest: Manifest) -> None:
-    published = {(task.spec.name, task.spec.key): "d" * 64 for task in plan(manifest).tasks}
+    published = {(task.spec.name, task.spec.key) for task in plan(manifest).tasks}
 
     done = plan(manifest, published=published)
     assert done.to_tune == ()
@@ -250,8 +238,7 @@ def test_a_budget_that_nothing_is_known_about_is_not_checked_and_said_so(manifes
 
     assert (len(made.to_tune), made.refused) == (2, ())
     assert made.warnings == (
-        "budgets of 1 tasks are not checked: nothing is known of the speed yet; it is once a first task is "
-        "tuned",
+        "budgets of 1 tasks are not checked: the speed is not known before a first task is tuned",
     )
 
 
@@ -283,7 +270,7 @@ def test_more_than_was_meant(manifest: Manifest) -> None:
     assert made.find_fan_out(2) is None
     problem = made.find_fan_out(1)
     assert problem is not None
-    assert problem.startswith("2 tasks would be tuned, the limit is 1. If all are meant, give --max-tasks 2")
+    assert problem.startswith("2 tasks would be tuned, the limit is 1; to tune them all, give --max-tasks 2")
     published = {(task.spec.name, task.spec.key) for task in made.tasks}
     assert plan(manifest, published=published).find_fan_out(1) is None
 

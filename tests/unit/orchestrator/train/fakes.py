@@ -61,7 +61,7 @@ def work(ledger: Ledger, run: TaskRunner, *, sleep: Callable[[float], object] = 
     """A worker's life, beside a driver that closes the ledger as soon as all tasks have ended."""
 
     def wait(seconds: float) -> None:
-        if ledger.snapshot().all_ended:
+        if ledger.status().all_ended:
             ledger.close()
         sleep(seconds)
 
@@ -80,4 +80,4 @@ def take(ledger: Ledger, worker: str = "w") -> Lease:
 
 
 def status(ledger: Ledger, name: str) -> TaskStatus:
-    return next(status for status in ledger.snapshot().tasks if status.task == name)
+    return next(status for status in ledger.status().tasks if status.task == name)

@@ -9,17 +9,11 @@ import pytest
 
 from orchestrator.errors import ExecutionError
 from orchestrator.settings import Settings
-from orchestrator.train import executor
-from orchestrator.train.executor import Follower, run_tasks
+from orchestrator.train.executor import Callbacks, Follower, RunOptions, RunSummary, run_tasks
 from orchestrator.train.ledger.grants import Lease, LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.run_folder import RunRequest
 from tests.unit.orchestrator.train.fakes import Clock, Spec
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "POLL_S", 0.0)
 
 
 class LocalLedger(Ledger):
@@ -29,7 +23,7 @@ class LocalLedger(Ledger):
 
     def poll(self):
         events, self.since = self.read(self.since)
-        return events, self.snapshot()
+        return events, self.status()
 
 
 class ScriptedPool:
@@ -57,7 +51,7 @@ class ScriptedPool:
 class Scene:
     def __init__(self, *names: str) -> None:
         self.ledger = LocalLedger([Spec(name) for name in names], LedgerPolicy(), Clock())
-        self.events, self.snapshots = [], []
+        self.events, self.statuses = [], []
         self.interruption = threading.Event()
 
     def complete_one(self) -> None:
@@ -65,8 +59,13 @@ class Scene:
         assert isinstance(grant, Lease)
         self.ledger.complete("w", grant.spec.name, grant.attempt, {})
 
-    def follow(self, pool: ScriptedPool):
-        follower = Follower(self.ledger, pool, self.events.extend, self.snapshots.append)
+    def follow(self, pool: ScriptedPool, **callbacks: Callable[..., object]) -> RunSummary:
+        follower = Follower(
+            self.ledger,
+            pool,
+            Callbacks(**{"on_events": self.events.extend, "on_progress": self.statuses.append, **callbacks}),
+            poll_s=0.0,
+        )
         return follower.follow(self.interruption)
 
 
@@ -77,7 +76,7 @@ def test_passes_on_everything_until_all_have_ended() -> None:
     assert summary.done == ("a", "b")
     assert (summary.failed, summary.unfinished, summary.is_interrupted) == ({}, (), False)
     assert [event.kind for event in scene.events] == ["leased", "published"] * 2
-    assert len(scene.snapshots) >= 3
+    assert len(scene.statuses) >= 3
     assert pool.waited == 1
 
 
@@ -105,8 +104,7 @@ def test_requests_are_granted_and_answered() -> None:
             yield asked.pop(0), answers.append
 
     pool = ScriptedPool(*[lambda: None] * 5)
-    follower = Follower(scene.ledger, pool, scene.events.extend, scene.snapshots.append, requests)
-    summary = follower.follow(scene.interruption)
+    summary = scene.follow(pool, requests=requests)
     assert answers == [["b"], ["b"], ()]
     assert summary.is_interrupted
     assert [event.kind for event in scene.events] == ["cancelled", "retried"]
@@ -124,16 +122,16 @@ class BusyLedger(LocalLedger):
 
 def test_a_run_in_which_something_always_happens_is_shown_and_can_be_stopped() -> None:
     ledger = BusyLedger([Spec(f"t{number}") for number in range(50)], LedgerPolicy(), Clock())
-    snapshots, asked = [], [RunRequest(kind="stop")]
+    statuses, asked = [], [RunRequest(kind="stop")]
 
     def requests():
-        if len(snapshots) >= 3 and asked:
+        if len(statuses) >= 3 and asked:
             yield asked.pop(), lambda tasks: None
 
     pool = ScriptedPool(*[lambda: None] * 60)
-    follower = Follower(ledger, pool, lambda events: None, snapshots.append, requests)
-    summary = follower.follow(threading.Event())
-    assert [snapshot.counts()["done"] for snapshot in snapshots[:3]] == [1, 2, 3]
+    callbacks = Callbacks(on_progress=statuses.append, requests=requests)
+    summary = Follower(ledger, pool, callbacks, poll_s=0.0).follow(threading.Event())
+    assert [run_status.counts()["done"] for run_status in statuses[:3]] == [1, 2, 3]
     assert summary.is_interrupted
     assert len(summary.done) == 3
 
@@ -147,9 +145,7 @@ def test_a_run_whose_last_tasks_are_cancelled_is_over() -> None:
             yield asked.pop(), lambda tasks: None
 
     pool = ScriptedPool(scene.complete_one, *[lambda: None] * 3)
-    summary = Follower(scene.ledger, pool, scene.events.extend, scene.snapshots.append, requests).follow(
-        scene.interruption
-    )
+    summary = scene.follow(pool, requests=requests)
     assert (summary.done, summary.cancelled, summary.unfinished) == (("a",), ("b",), ())
     assert not summary.is_interrupted
 
@@ -162,7 +158,7 @@ def test_an_interruption_after_the_last_task_is_none() -> None:
 
 def test_a_pool_that_ends_early_is_an_error_with_its_cause() -> None:
     scene = Scene("a", "b")
-    with pytest.raises(ExecutionError, match=r"1 of 2 tasks left: no room; .*run the same command again"):
+    with pytest.raises(ExecutionError, match=r"1 of 2 tasks left: no room; .*run the same command to resume"):
         scene.follow(ScriptedPool(scene.complete_one, error=RuntimeError("no room")))
     assert [event.kind for event in scene.events] == ["leased", "published"]
 
@@ -180,7 +176,7 @@ def test_a_pool_that_dies_before_it_takes_up_work_is_given_up() -> None:
         scene.follow(ScriptedPool(*[die] * 10))
 
 
-def test_what_a_listener_raises_ends_the_run_in_good_order() -> None:
+def test_what_a_listener_raises_ends_the_run_cleanly() -> None:
     scene = Scene("a", "b")
     pool = ScriptedPool(scene.complete_one)
 
@@ -188,12 +184,12 @@ def test_what_a_listener_raises_ends_the_run_in_good_order() -> None:
         raise ValueError("disk full")
 
     with pytest.raises(ValueError, match="disk full"):
-        Follower(scene.ledger, pool, listen, lambda snapshot: None).follow(scene.interruption)
+        scene.follow(pool, on_events=listen)
     assert pool.waited == 1
 
 
 def test_nothing_to_do_needs_no_ray(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home", store="s", tracking_uri="t", ray_address="nowhere:1")
-    summary = run_tasks([], backbone=None, store_url="s", settings=settings)
+    summary = run_tasks([], None, settings, RunOptions(), Callbacks())
     assert summary.tasks == ()
     assert not (tmp_path / "home").exists()

@@ -1,12 +1,11 @@
 """What the job asks of its parts, and what it makes of their answers; the pool itself is tested elsewhere."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -14,17 +13,17 @@ from orchestrator.errors import ExecutionError, ManifestError, StoreError
 from orchestrator.events import Event
 from orchestrator.manifest.model import PoolSettings
 from orchestrator.manifest.request import Request, Selection
-from orchestrator.planning.plan import TaskSpec, find_sure_fan_out
+from orchestrator.planning.plan import find_sure_fan_out
+from orchestrator.planning.spec import TaskSpec
 from orchestrator.registry.recorder import Backlog
 from orchestrator.settings import Settings
 from orchestrator.store.objects.local import LocalObjects
-from orchestrator.store.objects.open import open_objects
+from orchestrator.store.objects.open import ObjectStore, open_objects
 from orchestrator.store.objects.protocol import StoredObject
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.run_stats import RunStats
-from orchestrator.train import job as job_module
-from orchestrator.train.executor import RunSummary
-from orchestrator.train.job import Job, prepare_job
+from orchestrator.train.executor import Callbacks, RunOptions, RunSummary
+from orchestrator.train.job import Job, Services, prepare_job
 from orchestrator.train.ledger.grants import LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.ledger.status import TaskStatus
@@ -32,27 +31,7 @@ from orchestrator.train.worker.task_runner import TuneTask
 from ship.backbone import Backbone
 from ship.tuning.tuner import Tuner
 from tests.factories import write_backbone, write_stripes
-from tests.unit.orchestrator.train.fakes import work
-
-
-class CountedObjects(LocalObjects):
-    """A store in a folder that counts what it is asked."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.calls: Counter[str] = Counter()
-
-    def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
-        self.calls["get"] += 1
-        return super().get(key, max_bytes=max_bytes)
-
-    def exists(self, key: str) -> bool:
-        self.calls["exists"] += 1
-        return super().exists(key)
-
-    def list(self, prefix: str) -> Iterator[str]:
-        self.calls["list"] += 1
-        return super().list(prefix)
+from tests.unit.orchestrator.train.fakes import CountedObjects, work
 
 
 @dataclass
@@ -67,18 +46,18 @@ class FakePool:
     def __call__(
         self,
         specs: Sequence[TaskSpec],
-        *,
-        on_events: Callable[[Sequence[Event]], None],
-        pool: PoolSettings,
-        **options: Any,
+        backbone: Backbone,
+        settings: Settings,
+        options: RunOptions,
+        callbacks: Callbacks,
     ) -> RunSummary:
-        self.asked, self.settings = [spec.name for spec in specs], pool
+        self.asked, self.settings = [spec.name for spec in specs], options.pool
         # Nothing has happened while the workers start.
-        on_events(())
+        callbacks.on_events(())
         for spec in specs:
             metrics = {"num_train": spec.num_images, "epochs": spec.config.epochs, "tuning_s": self.tuning_s}
             data = {"digest": "0" * 64, "metrics": metrics}
-            on_events(
+            callbacks.on_events(
                 [Event(kind="published", task=spec.name, key=spec.key, attempt=1, time_s=5.0, data=data)]
             )
         if self.error is not None:
@@ -91,10 +70,8 @@ class FakePool:
 class FakeRecorder:
     """Takes everything and records nothing."""
 
-    handled: ClassVar[list[int]] = []
-
-    def __init__(self, *parts: object) -> None:
-        self.handled.clear()
+    def __init__(self) -> None:
+        self.handled: list[int] = []
 
     def replay(self) -> None:
         pass
@@ -109,30 +86,37 @@ class FakeRecorder:
         return Backlog(num_records=0, folder=Path("spool"))
 
 
-@pytest.fixture
-def pool(monkeypatch: pytest.MonkeyPatch) -> FakePool:
-    fake = FakePool()
-    monkeypatch.setattr(job_module, "run_tasks", fake)
-    monkeypatch.setattr(job_module, "Recorder", FakeRecorder)
-    return fake
+class Plant:
+    """A manifest beside a backbone and a data set, and the services that its jobs work with."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.home = folder, folder / "home"
+        self.objects: ObjectStore = LocalObjects(self.home / "store")
+        self.recorder = FakeRecorder()
+        self.pool = FakePool()
+        self.run_tasks: Callable[..., RunSummary] = self.pool
+
+    def open_services(self, settings: Settings) -> Services:
+        services = Services.open(settings, self.objects)
+        return replace(services, recorder=self.recorder, run_tasks=self.run_tasks)
+
+    def prepare(self, tasks: str, *, will_run: bool = False, **request: Any) -> Job:
+        path = self.folder / "manifest.yaml"
+        path.write_text(f"backbone: ./backbone\ndefaults: {{epochs: 3}}\n{tasks}")
+        return prepare_job(
+            str(path),
+            lambda store: Settings.from_env({}, home=str(self.home), store=store),
+            request=Request(**request),
+            will_run=will_run,
+            open_services=self.open_services,
+        )
 
 
 @pytest.fixture
-def plant(tmp_path: Path) -> Path:
+def plant(tmp_path: Path) -> Plant:
     write_backbone(tmp_path / "backbone")
     write_stripes(tmp_path / "stripes")
-    return tmp_path
-
-
-def prepare(plant: Path, tasks: str, *, will_run: bool = False, **request: Any) -> Job:
-    path = plant / "manifest.yaml"
-    path.write_text(f"backbone: ./backbone\ndefaults: {{epochs: 3}}\n{tasks}")
-    return prepare_job(
-        str(path),
-        lambda store: Settings.from_env({}, home=str(plant / "home"), store=store),
-        request=Request(**request),
-        will_run=will_run,
-    )
+    return Plant(tmp_path)
 
 
 def rows(num_tasks: int) -> str:
@@ -141,64 +125,58 @@ def rows(num_tasks: int) -> str:
 
 
 @pytest.mark.parametrize("num_tasks", [1, 40])
-def test_a_plan_asks_the_store_twice_however_many_tasks_there_are(
-    plant: Path, monkeypatch: pytest.MonkeyPatch, num_tasks: int
-) -> None:
-    objects = CountedObjects(plant / "store")
-    monkeypatch.setattr(job_module, "open_objects", lambda url: objects)
-
-    assert len(prepare(plant, rows(num_tasks)).plan.to_tune) == num_tasks
-    assert objects.calls == {"get": 1, "list": 1}
-    assert not (plant / "home").exists()
+def test_a_plan_asks_the_store_twice_however_many_tasks_there_are(plant: Plant, num_tasks: int) -> None:
+    plant.objects = objects = CountedObjects(plant.objects)
+    assert len(plant.prepare(rows(num_tasks)).plan.to_tune) == num_tasks
+    assert objects.requests == {"get": 1, "list": 1}
+    assert not plant.home.exists()
 
 
-def test_estimates_learn_from_what_the_last_run_took(plant: Path, pool: FakePool) -> None:
-    first = prepare(plant, rows(2))
+def test_estimates_learn_from_what_the_last_run_took(plant: Plant) -> None:
+    first = plant.prepare(rows(2))
     assert (first.plan.speed, first.plan.estimate_s) == (None, None)
     first.run()
 
-    again = prepare(plant, f"{rows(2)}- {{name: new, data: stripes, config: {{epochs: 6}}}}\n")
+    again = plant.prepare(f"{rows(2)}- {{name: new, data: stripes, config: {{epochs: 6}}}}\n")
     # 24 images three times in two seconds.
     assert again.plan.speed is not None
     assert (again.plan.speed.images_per_s, again.plan.speed.num_runs) == (36.0, 1)
     assert [task.estimate_s for task in again.plan.tasks] == [2.0, 2.0, 4.0]
 
 
-def test_what_workers_publish_is_what_estimates_learn_from(
-    plant: Path, pool: FakePool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_workers_publish_is_what_estimates_learn_from(plant: Plant) -> None:
     def tune_here(
         specs: Sequence[TaskSpec],
-        *,
         backbone: Backbone,
-        store_url: str,
-        on_events: Callable[[Sequence[Event]], None],
-        **options: Any,
+        settings: Settings,
+        options: RunOptions,
+        callbacks: Callbacks,
     ) -> RunSummary:
         ledger = Ledger(specs, LedgerPolicy(), clock=lambda: 5.0)
-        work(ledger, TuneTask(Tuner(backbone), PromptStore(open_objects(store_url))))
-        on_events(ledger.read(0)[0])
-        return RunSummary(tasks=ledger.snapshot().tasks)
+        work(ledger, TuneTask(Tuner(backbone), PromptStore(open_objects(settings.store))))
+        callbacks.on_events(ledger.read(0)[0])
+        return RunSummary(tasks=ledger.status().tasks)
 
-    monkeypatch.setattr(job_module, "run_tasks", tune_here)
-    job = prepare(plant, "tasks: [{name: a, data: stripes, config: {num_independent: 4, top_k: 4}}]\n")
+    plant.run_tasks = tune_here
+    job = plant.prepare("tasks: [{name: a, data: stripes, config: {num_independent: 4, top_k: 4}}]\n")
     assert job.run().summary.done == ("a",)
 
-    (learned,) = RunStats(LocalObjects(plant / "home" / "store")).read(job.backbone.fingerprint)
+    (learned,) = RunStats(plant.objects).read(job.backbone.fingerprint)
     assert (learned.task_key, learned.num_passes, learned.time_s) == (job.plan.tasks[0].spec.key, 24 * 3, 5.0)
     assert learned.tuning_s > 0
 
 
 def test_a_store_that_is_gone_in_the_end_does_not_hide_how_the_run_went(
-    plant: Path, pool: FakePool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    plant: Plant, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(*arguments: object) -> None:
-        raise StoreError("no answer from the store")
+    class Gone(LocalObjects):
+        def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
+            if key.startswith("published/"):
+                raise StoreError("no answer from the store")
+            return super().get(key, max_bytes=max_bytes)
 
-    job = prepare(plant, rows(2))
-    monkeypatch.setattr(PromptStore, "find_published", refuse)
-
-    assert job.run().summary.done == ("t0", "t1")
+    plant.objects = Gone(plant.home / "store")
+    assert plant.prepare(rows(2)).run().summary.done == ("t0", "t1")
     assert "no answer from the store" in caplog.text
 
 
@@ -212,148 +190,145 @@ def test_a_store_that_is_gone_in_the_end_does_not_hide_how_the_run_went(
     ],
 )
 def test_the_flag_chooses_the_executor_then_the_manifest(
-    plant: Path, pool: FakePool, manifest: str, flag: str | None, executor: str | None
+    plant: Plant, manifest: str, flag: str | None, executor: str | None
 ) -> None:
-    prepare(plant, manifest + rows(1), pool=PoolSettings(executor=flag)).run()
-    assert pool.settings.executor == executor
+    plant.prepare(manifest + rows(1), pool=PoolSettings(executor=flag)).run()
+    assert plant.pool.settings.executor == executor
 
 
 @pytest.mark.parametrize(("num_workers", "num_late"), [(1, 1), (2, 0)])
-def test_deadlines_count_the_workers(plant: Path, pool: FakePool, num_workers: int, num_late: int) -> None:
+def test_deadlines_count_the_workers(plant: Plant, num_workers: int, num_late: int) -> None:
     # Weeks, so that it does not matter when this runs.
-    pool.tuning_s = 1e6
-    prepare(plant, "tasks: [{name: earlier, data: stripes}]\n").run()
+    plant.pool.tuning_s = 1e6
+    plant.prepare("tasks: [{name: earlier, data: stripes}]\n").run()
     due = datetime.fromtimestamp(time.time() + 1.5e6, tz=UTC).isoformat()
     tasks = "".join(
         f"- {{name: {name}, data: stripes, deadline: '{due}', config: {{seed: 1}}}}\n" for name in ("a", "b")
     )
 
-    plan = prepare(plant, f"tasks:\n{tasks}", pool=PoolSettings(max_workers=num_workers)).plan
+    plan = plant.prepare(f"tasks:\n{tasks}", pool=PoolSettings(max_workers=num_workers)).plan
     assert [warning.split(":")[0] for warning in plan.warnings] == ["task b"] * num_late
 
 
-def test_what_a_run_took_is_kept_when_its_pool_dies(plant: Path, pool: FakePool) -> None:
-    pool.error = ExecutionError("the pool died")
-    job = prepare(plant, rows(1))
+def test_what_a_run_took_is_kept_when_its_pool_dies(plant: Plant) -> None:
+    plant.pool.error = ExecutionError("the pool died")
+    job = plant.prepare(rows(1))
     with pytest.raises(ExecutionError):
         job.run()
 
-    assert len(RunStats(LocalObjects(plant / "home" / "store")).read(job.backbone.fingerprint)) == 1
+    assert len(RunStats(plant.objects).read(job.backbone.fingerprint)) == 1
 
 
-def test_a_damaged_record_costs_estimates_and_nothing_else(plant: Path, pool: FakePool) -> None:
-    job = prepare(plant, rows(1))
-    LocalObjects(plant / "home" / "store").put(f"stats/{job.backbone.fingerprint}.json", b"{")
+def test_a_damaged_record_costs_estimates_and_nothing_else(plant: Plant) -> None:
+    job = plant.prepare(rows(1))
+    plant.objects.put(f"stats/{job.backbone.fingerprint}.json", b"{")
 
-    job = prepare(plant, rows(1))
+    job = plant.prepare(rows(1))
     assert job.plan.speed is None
-    assert job.plan.warnings[0].startswith("past tunings cannot be read: ")
+    assert job.plan.warnings[0].startswith("past tunings cannot be read, so nothing is estimated: ")
     assert job.run().summary.done == ("t0",)
-    assert prepare(plant, rows(1)).plan.speed is not None
+    assert plant.prepare(rows(1)).plan.speed is not None
 
 
 def test_a_store_that_takes_no_record_costs_the_record_and_nothing_else(
-    plant: Path, pool: FakePool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    plant: Plant, caplog: pytest.LogCaptureFixture
 ) -> None:
     class TakesNothing(LocalObjects):
         def put_new(self, key: str, data: bytes) -> bool:
             raise StoreError(f"{key}: the disk is full")
 
-    monkeypatch.setattr(job_module, "open_objects", lambda url: TakesNothing(Path(url)))
-
-    assert prepare(plant, rows(1)).run().summary.done == ("t0",)
-    assert "what tuning took was not recorded: stats/" in caplog.text
+    plant.objects = TakesNothing(plant.home / "store")
+    assert plant.prepare(rows(1)).run().summary.done == ("t0",)
+    assert "durations of tunings were not recorded: stats/" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("manifest", "request_limit", "limit"), [("max_tasks: 2\n", None, 2), ("max_tasks: 9\n", 1, 1)]
 )
 def test_more_tasks_than_were_meant_are_not_started(
-    plant: Path, pool: FakePool, manifest: str, request_limit: int | None, limit: int
+    plant: Plant, manifest: str, request_limit: int | None, limit: int
 ) -> None:
-    job = prepare(plant, f"{manifest}{rows(3)}", max_tasks=request_limit)
+    job = plant.prepare(f"{manifest}{rows(3)}", max_tasks=request_limit)
 
     assert any(f"the limit is {limit}" in warning for warning in job.plan.warnings)
     with pytest.raises(
         ManifestError, match=f"3 tasks would be tuned, the limit is {limit}.*nothing was started"
     ):
         job.run()
-    assert pool.asked == []
-    assert not (plant / "home").exists()
+    assert plant.pool.asked == []
+    assert not plant.home.exists()
 
 
-def test_what_is_surely_too_much_is_refused_before_data_is_read(plant: Path, pool: FakePool) -> None:
-    (plant / "empty").mkdir()
+def test_what_is_surely_too_much_is_refused_before_data_is_read(plant: Plant) -> None:
+    (plant.folder / "empty").mkdir()
     tasks = "tasks: [{name: a, data: empty}, {name: b, data: empty}, {name: c, data: empty, budget: 1h}]\n"
 
-    with pytest.raises(ManifestError, match=r"2 tasks would be tuned, the limit is 1\..*nothing was started"):
-        prepare(plant, tasks, will_run=True, max_tasks=1)
+    with pytest.raises(ManifestError, match=r"2 tasks would be tuned, the limit is 1;.*nothing was started"):
+        plant.prepare(tasks, will_run=True, max_tasks=1)
     # What has a budget may be refused yet: only the data can tell.
     with pytest.raises(ManifestError, match=r"task a: .*empty"):
-        prepare(plant, tasks, will_run=True, max_tasks=2)
-    assert prepare(plant, tasks, will_run=True, max_tasks=1, keep_going=True).plan.to_tune == ()
+        plant.prepare(tasks, will_run=True, max_tasks=2)
+    assert plant.prepare(tasks, will_run=True, max_tasks=1, keep_going=True).plan.to_tune == ()
 
 
-def test_what_something_is_published_of_is_not_surely_tuned(plant: Path, pool: FakePool) -> None:
+def test_what_something_is_published_of_is_not_surely_tuned(plant: Plant) -> None:
     published = {("t0", "0" * 64)}
-    manifest = prepare(plant, rows(3)).manifest
+    manifest = plant.prepare(rows(3)).manifest
 
     assert find_sure_fan_out(manifest, published, 2) is None
     assert find_sure_fan_out(manifest, published, 1) is not None
 
 
-def test_a_limit_that_is_raised_holds_instead_of_the_manifests(plant: Path, pool: FakePool) -> None:
-    job = prepare(plant, f"max_tasks: 2\n{rows(3)}", max_tasks=3, pool=PoolSettings(max_workers=5))
+def test_a_limit_that_is_raised_holds_instead_of_the_manifests(plant: Plant) -> None:
+    job = plant.prepare(f"max_tasks: 2\n{rows(3)}", max_tasks=3, pool=PoolSettings(max_workers=5))
 
     assert job.plan.warnings == ()
     assert len(job.run().summary.done) == 3
-    assert pool.settings.max_workers == 5
+    assert plant.pool.settings.max_workers == 5
 
 
-def test_a_thousand_is_the_limit_where_none_is_given(plant: Path) -> None:
-    job = prepare(plant, rows(1))
-    job = type(job)(**{**vars(job), "plan": _many(job, 1001)})
+def test_a_thousand_is_the_limit_where_none_is_given(plant: Plant) -> None:
+    job = plant.prepare(rows(1))
+
+    def of(num_tasks: int) -> Job:
+        return replace(job, plan=replace(job.plan, tasks=job.plan.tasks * num_tasks))
 
     with pytest.raises(ManifestError, match="1001 tasks would be tuned, the limit is 1000"):
-        job.check_fan_out()
-    type(job)(**{**vars(job), "plan": _many(job, 1000)}).check_fan_out()
+        of(1001).check_fan_out()
+    of(1000).check_fan_out()
 
 
-def _many(job: Job, num_tasks: int) -> Any:
-    return type(job.plan)(**{**vars(job.plan), "tasks": job.plan.tasks[:1] * num_tasks})
-
-
-def test_only_what_is_selected_is_looked_at(plant: Path, pool: FakePool) -> None:
-    (plant / "empty").mkdir()
+def test_only_what_is_selected_is_looked_at(plant: Plant) -> None:
+    (plant.folder / "empty").mkdir()
     tasks = f"{rows(2)}- {{name: broken, data: empty}}\n"
 
-    job = prepare(plant, tasks, selection=Selection(only=("t1",)))
+    job = plant.prepare(tasks, selection=Selection(only=("t1",)))
     assert job.run().summary.done == ("t1",)
     with pytest.raises(ManifestError, match="broken"):
-        prepare(plant, tasks)
+        plant.prepare(tasks)
 
 
-def test_the_sound_tasks_run_and_every_other_is_reported(plant: Path, pool: FakePool) -> None:
-    (plant / "empty").mkdir()
+def test_the_sound_tasks_run_and_every_other_is_reported(plant: Plant) -> None:
+    (plant.folder / "empty").mkdir()
     tasks = (
         f"{rows(3)}- {{name: gone, data: none}}\n- {{name: empty, data: empty}}\n"
         "- {name: odd, data: stripes, config: {epoch: 3}}\n"
     )
     with pytest.raises(ManifestError) as caught:
-        prepare(plant, tasks)
+        plant.prepare(tasks)
     assert len(caught.value.problems) == 2
 
-    job = prepare(plant, tasks, keep_going=True, refused={"t2": ("corrupt: 3 of 24 images",)})
+    job = plant.prepare(tasks, keep_going=True, refused={"t2": ("corrupt: 3 of 24 images",)})
     report = job.run()
-    assert pool.asked == ["t0", "t1"]
+    assert plant.pool.asked == ["t0", "t1"]
     assert {task.name: task.reasons[0].split(":")[0] for task in report.refused} == {
         "gone": "tasks[3].data (line 7)",
         "odd": "tasks[5].config.epoch (line 9)",
-        "empty": f"{plant}/empty",
+        "empty": f"{plant.folder}/empty",
         "t2": "corrupt",
     }
 
 
-def test_old_records_wait_until_work_has_begun(plant: Path, pool: FakePool) -> None:
-    prepare(plant, rows(2)).run()
-    assert FakeRecorder.handled == [1, 1], "and nothing is asked of it before the first event"
+def test_old_records_wait_until_work_has_begun(plant: Plant) -> None:
+    plant.prepare(rows(2)).run()
+    assert plant.recorder.handled == [1, 1], "and nothing is asked of it before the first event"

@@ -1,9 +1,12 @@
 """What a run tells other terminals and is asked by them, with a driver that is stepped by the test."""
 
 import json
+import resource
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,6 @@ import pytest
 from orchestrator.cli.main import cli
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
-from orchestrator.train import run_folder
 from orchestrator.train.ledger.grants import LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.run_folder import RunRequest, RunView, hold_run
@@ -34,23 +36,23 @@ def test_another_terminal_sees_all_that_the_run_knows(tmp_path: Path) -> None:
     with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
         view = RunView(tmp_path)
         assert view.is_at_work
-        assert view.snapshot() is None
-        folder.show(ledger.snapshot())
-        found = view.snapshot()
+        assert view.status() is None
+        folder.show(ledger.status())
+        found = view.status()
         assert found is not None
-        assert found[0] == ledger.snapshot()
+        assert found[0] == ledger.status()
         ledger.complete("worker-0@host:1", "caps", 1, {})
-        folder.show(ledger.snapshot())
-        assert view.snapshot()[0].counts()["done"] == 0, "not renewed more than once a second"
+        folder.show(ledger.status())
+        assert view.status()[0].counts()["done"] == 0, "not renewed more than once a second"
         assert view.about().manifest == "lines.yaml"
     assert not view.is_at_work
-    assert view.snapshot()[0].counts()["done"] == 1, "the last state stays"
+    assert view.status()[0].counts()["done"] == 1, "the last state stays"
 
 
 def test_one_run_a_home(tmp_path: Path) -> None:
     with (
         hold_run(tmp_path, "tune-1", "lines.yaml"),
-        pytest.raises(ExecutionError, match=r"another `ship tune` is at work .*lines.yaml, process \d+"),
+        pytest.raises(ExecutionError, match=r"another `ship tune` runs in .*lines.yaml, process \d+"),
         hold_run(tmp_path, "tune-2", "lines.yaml"),
     ):
         pass
@@ -82,22 +84,36 @@ def test_the_log_has_every_event_but_few_epochs(tmp_path: Path) -> None:
     assert [found.kind for found in RunView(tmp_path).events()][-1] == "cancelled"
 
 
-def test_a_full_disk_costs_lines_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process may grow."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
+
+def test_a_full_disk_costs_lines_and_not_the_run(tmp_path: Path) -> None:
+    ledger = make_ledger("caps")
     with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
-        monkeypatch.setattr(run_folder, "_write", fail)
-        folder.show(make_ledger("caps").snapshot())
         (tmp_path / "run" / "requests" / "1.ask").write_text(
             json.dumps({"kind": "cancel", "tasks": ["caps"]})
         )
-        [(request, answer)] = folder.requests()
-        answer(["caps"])
+        with full_disk():
+            folder.show(ledger.status())
+            folder.log([event("leased", worker="w")])
+            [(request, answer)] = folder.requests()
+            answer(["caps"])
+            assert RunView(tmp_path).status() is None
     assert request == RunRequest(kind="cancel", tasks=("caps",))
-    assert RunView(tmp_path).snapshot() is None
+    found = RunView(tmp_path).status()
+    assert found is not None
+    assert found[0] == ledger.status(), "the last status is written once there is room"
     with (
-        pytest.raises(ExecutionError, match=r"cannot be written to .*No space left"),
+        full_disk(),
+        pytest.raises(ExecutionError, match=r"cannot be written to .*File too large"),
         hold_run(tmp_path, "tune-2", "lines.yaml"),
     ):
         pass
@@ -125,9 +141,9 @@ def test_a_request_is_answered_once_and_rubbish_is_dropped(tmp_path: Path) -> No
 
 
 def test_nobody_answers_where_no_run_is_at_work(tmp_path: Path) -> None:
-    with pytest.raises(ExecutionError, match="no run is known in"):
+    with pytest.raises(ExecutionError, match="no run in"):
         RunView(tmp_path).about()
-    with pytest.raises(ExecutionError, match="no `ship tune` is at work in"):
+    with pytest.raises(ExecutionError, match="no `ship tune` runs in"):
         RunView(tmp_path).ask(RunRequest(kind="stop"))
     with hold_run(tmp_path, "tune-1", "lines.yaml"), pytest.raises(ExecutionError, match="did not answer"):
         RunView(tmp_path).ask(RunRequest(kind="stop"), patience_s=0.2)
@@ -140,7 +156,7 @@ def test_commands_say_how_a_run_ended(tmp_path: Path, capsys: pytest.CaptureFixt
         folder.log(
             [event("failed", cause="a.png is corrupt", detail="Traceback\n  line 1"), event("cancelled")]
         )
-        folder.show(ledger.snapshot())
+        folder.show(ledger.status())
     home = ["--home", str(tmp_path)]
     cli([*home, "status"], standalone_mode=False)
     printed = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The driver's end of the ledger's actor, with Ray replaced by plain calls; the actor itself needs a Ray."""
+"""The driver's end of the ledger's actor, with a fake of the actor; the actor itself needs a Ray."""
 
 import subprocess
 import sys
@@ -6,9 +6,6 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from orchestrator.train.ledger import actor as ray_ledger
 from orchestrator.train.ledger.actor import RayLedger
 from orchestrator.train.ledger.grants import LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
@@ -24,35 +21,27 @@ class Actor:
         self.num_sent: list[int] = []
         self.load, self.poll = (SimpleNamespace(remote=call) for call in (self._load, self._poll))
 
-    def _load(self, specs: Any, policy: Any, earlier: Any, num_lost: int) -> Callable[[], None]:
+    def _load(self, specs: Any, policy: Any, earlier: Any, num_lost: int) -> Callable[[], bool]:
         self.ledger = Ledger(specs, policy, Clock(), earlier, num_lost)
-        return lambda: None
+        return lambda: True
 
     def _poll(self, since: int | None) -> Callable[[], Any]:
         self.asked.append(since)
         if self.ledger is None:
-            return lambda: ray_ledger._BLANK
+            return lambda: None
         events, following = self.ledger.read(since or 0)
-        snapshot = self.ledger.snapshot(since)
-        self.num_sent.append(len(snapshot.tasks))
-        return lambda: (events, following, snapshot)
+        run_status = self.ledger.status(since)
+        self.num_sent.append(len(run_status.tasks))
+        return lambda: (events, following, run_status)
 
 
-@pytest.fixture
-def actor(monkeypatch: pytest.MonkeyPatch) -> Actor:
+def make_driver(actor: Actor) -> RayLedger:
+    return RayLedger(actor, [Spec(name) for name in "abc"], LedgerPolicy(), get=lambda answer: answer())
+
+
+def test_while_nothing_happens_no_task_is_told_of_twice() -> None:
     actor = Actor()
-    made = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: actor))
-    ray = SimpleNamespace(
-        get=lambda answer: answer(),
-        remote=lambda _: made,
-        get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: "0" * 56),
-    )
-    monkeypatch.setattr(ray_ledger, "ray", ray)
-    return actor
-
-
-def test_while_nothing_happens_no_task_is_told_of_twice(actor: Actor) -> None:
-    driver = RayLedger("run", [Spec(name) for name in "abc"], LedgerPolicy())
+    driver = make_driver(actor)
 
     seen = [driver.poll() for _ in range(3)]
     assert actor.ledger is not None
@@ -60,21 +49,22 @@ def test_while_nothing_happens_no_task_is_told_of_twice(actor: Actor) -> None:
     events, last = driver.poll()
 
     assert actor.num_sent == [3, 0, 0, 1]
-    assert all(not events and snapshot.counts() == {"pending": 3} for events, snapshot in seen)
+    assert all(not events and run_status.counts() == {"pending": 3} for events, run_status in seen)
     assert [event.kind for event in events] == ["leased"]
     assert last.counts() == {"pending": 2, "leased": 1}
 
 
-def test_a_ledger_that_was_lost_is_filled_with_what_was_seen_last(actor: Actor) -> None:
-    driver = RayLedger("run", [Spec(name) for name in "abc"], LedgerPolicy())
+def test_a_ledger_that_was_lost_is_filled_with_what_was_seen_last() -> None:
+    actor = Actor()
+    driver = make_driver(actor)
     assert actor.ledger is not None
     actor.ledger.lease("w")
     driver.poll()
     actor.ledger = None
 
-    _, snapshot = driver.poll()
+    _, run_status = driver.poll()
 
-    assert snapshot.counts() == {"pending": 2, "leased": 1}
+    assert run_status.counts() == {"pending": 2, "leased": 1}
     assert actor.asked[-1] is None, "all tasks are asked for again"
 
 

@@ -1,5 +1,4 @@
 from orchestrator.events import Event, EventKind
-from orchestrator.train.ledger import event_log
 from orchestrator.train.ledger.event_log import EventLog
 
 
@@ -33,9 +32,8 @@ def test_what_is_acknowledged_is_forgotten() -> None:
     assert tasks(log.read(3)[0]) == ["d"]
 
 
-def test_long_logs_are_read_in_pages(monkeypatch) -> None:
-    monkeypatch.setattr(event_log, "MAX_READ", 2)
-    log = EventLog()
+def test_long_logs_are_read_in_pages() -> None:
+    log = EventLog(max_read=2)
     for name in "abcde":
         log.append(event(name))
     pages, since = [], 0

@@ -60,7 +60,7 @@ def test_a_task_is_leased_to_one_worker_only_and_idle_ones_wait(clock: Clock) ->
     ledger.close()
     assert ledger.lease("w2") == Ended()
     assert kinds(ledger) == [("leased", "a"), ("published", "a")]
-    assert ledger.snapshot().all_ended
+    assert ledger.status().all_ended
 
 
 def test_heartbeats_keep_a_lease_and_their_lack_ends_it(clock: Clock) -> None:
@@ -172,9 +172,9 @@ def test_an_evicted_worker_cannot_come_back_not_even_to_a_ledger_that_took_over(
     ledger.join("new", 0, 1)
     for _ in range(2):
         ledger.join("old", 0, 1)
-        assert ledger.snapshot().workers == {0: "new"}
+        assert ledger.status().workers == {0: "new"}
         assert ledger.lease("old") == Ended()
-        ledger = Ledger([Spec("a")], LedgerPolicy(), clock, ledger.snapshot())
+        ledger = Ledger([Spec("a")], LedgerPolicy(), clock, ledger.status())
 
 
 def test_a_smaller_pool_gives_up_the_leases_of_seats_that_are_gone(clock: Clock) -> None:
@@ -183,8 +183,8 @@ def test_a_smaller_pool_gives_up_the_leases_of_seats_that_are_gone(clock: Clock)
         ledger.join(f"old{seat}", seat, 3)
         take(ledger, f"old{seat}")
     ledger.join("new0", 0, 1)
-    assert ledger.snapshot().counts()["pending"] == 3
-    assert ledger.snapshot().workers == {0: "new0"}
+    assert ledger.status().counts()["pending"] == 3
+    assert ledger.status().workers == {0: "new0"}
 
 
 def test_only_the_task_of_the_worker_that_died_is_charged(clock: Clock) -> None:
@@ -207,7 +207,7 @@ def test_a_crash_of_an_unknown_or_idle_seat_harms_nobody(clock: Clock) -> None:
     ledger.crashed(7, "?")
     ledger.join("w", 0, 1)
     ledger.crashed(0, "no such module")
-    assert ledger.snapshot().last_crash == "no such module"
+    assert ledger.status().last_crash == "no such module"
     assert status(ledger, "a").state == "pending"
 
 
@@ -253,10 +253,10 @@ def test_starts_in_vain_count_pools_that_never_took_up_work(clock: Clock) -> Non
     for number in range(4):
         ledger.join(f"w{number}", 0, 1)
         ledger.crashed(0, "cannot load the backbone")
-    assert ledger.snapshot().starts_in_vain == 4
+    assert ledger.status().starts_in_vain == 4
     ledger.join("w", 0, 1)
     take(ledger)
-    assert ledger.snapshot().starts_in_vain == 0
+    assert ledger.status().starts_in_vain == 0
 
 
 def test_a_closed_ledger_has_workers_drop_their_tasks_but_takes_what_they_completed(clock: Clock) -> None:
@@ -267,7 +267,7 @@ def test_a_closed_ledger_has_workers_drop_their_tasks_but_takes_what_they_comple
     assert not ledger.heartbeat("w1", "a", 1, epoch(1))
     assert ledger.complete("w2", "b", 1, {})
     assert ledger.lease("w1") == Ended()
-    assert ledger.snapshot().counts() == {"pending": 2, "done": 1}
+    assert ledger.status().counts() == {"pending": 2, "done": 1}
     assert (status(ledger, "a").losses, status(ledger, "a").cause) == (0, "the run was stopped")
 
 
@@ -295,18 +295,18 @@ def test_a_ledger_takes_over_from_a_lost_one(clock: Clock) -> None:
     assert take(old, "v").spec.name == "held"
     old.heartbeat("v", "held", 1, epoch(7))
     old.fail("w", take(old).spec.name, 1, LATER)
-    seen = old.snapshot()
+    seen = old.status()
 
     specs = [Spec(name, num_images=1000 - number) for number, name in enumerate(names)]
     fresh = Ledger(specs, LedgerPolicy(backoff_s=5), clock, seen, num_lost=1)
-    assert [item.state for item in fresh.snapshot().tasks] == [
+    assert [item.state for item in fresh.status().tasks] == [
         "done",
         "failed",
         "leased",
         "pending",
         "pending",
     ]
-    assert fresh.snapshot().workers == {0: "w"}
+    assert fresh.status().workers == {0: "w"}
     assert fresh.heartbeat("v", "held", 1, epoch(8)), "a lease outlives its ledger"
     assert take(fresh).spec.name == "new", "pauses are kept"
     clock.advance(5)
@@ -317,7 +317,7 @@ def test_a_ledger_takes_over_from_a_lost_one(clock: Clock) -> None:
 
 def test_a_lease_given_after_the_last_look_at_a_lost_ledger_is_fenced_off(clock: Clock) -> None:
     old = make_ledger(clock, "a")
-    seen = old.snapshot()
+    seen = old.status()
     unseen = take(old, "w1")
     fresh = Ledger([Spec("a", num_images=1000)], LedgerPolicy(), clock, seen, num_lost=1)
     assert not fresh.heartbeat("w1", "a", unseen.attempt)
@@ -330,7 +330,7 @@ def test_a_lease_given_after_the_last_look_at_a_lost_ledger_is_fenced_off(clock:
 def test_a_completion_that_went_down_with_its_ledger_is_asked_for_again(clock: Clock) -> None:
     old = make_ledger(clock, "a")
     take(old)
-    seen = old.snapshot()
+    seen = old.status()
     assert old.complete("w", "a", 1, {})
     assert isinstance(old.lease("w"), Wait), "the worker stays, for nobody has read of it yet"
     fresh = Ledger([Spec("a", num_images=1000)], LedgerPolicy(), clock, seen, num_lost=1)
@@ -347,7 +347,7 @@ def test_a_cancelled_task_is_taken_from_its_worker_and_given_to_nobody(clock: Cl
     assert ledger.complete("w1", "c", 1, {})
     assert ledger.cancel(["a", "c"]) == [], "what has ended stays as it is"
     assert ledger.lease("w1") == Wait(seconds=0.5)
-    assert [status.state for status in ledger.snapshot().tasks] == ["cancelled", "cancelled", "done"]
+    assert [status.state for status in ledger.status().tasks] == ["cancelled", "cancelled", "done"]
     assert [event.attempt for event in ledger.read(0)[0] if event.kind == "cancelled"] == [1, 0]
 
 
@@ -369,15 +369,15 @@ def test_failed_and_cancelled_tasks_are_taken_up_again_on_request(clock: Clock) 
 def test_a_look_from_a_position_on_shows_what_happened_since(clock: Clock) -> None:
     ledger = make_ledger(clock, "a", "b", "c")
     _, position = ledger.read(0)
-    assert len(ledger.snapshot().tasks) == 3
-    assert ledger.snapshot(position).tasks == (), "nothing has happened yet"
+    assert len(ledger.status().tasks) == 3
+    assert ledger.status(position).tasks == (), "nothing has happened yet"
     take(ledger, "w1")
     _, position = ledger.read(position)
-    assert ledger.snapshot(position).tasks == ()
+    assert ledger.status(position).tasks == ()
     take(ledger, "w2")
     ledger.heartbeat("w1", "a", 1)
-    assert [status.task for status in ledger.snapshot(position).tasks] == ["b"]
+    assert [status.task for status in ledger.status(position).tasks] == ["b"]
     ledger.heartbeat("w1", "a", 1, epoch(1))
-    assert [status.task for status in ledger.snapshot(position).tasks] == ["a", "b"]
+    assert [status.task for status in ledger.status(position).tasks] == ["a", "b"]
     clock.advance(100)
-    assert [status.state for status in ledger.snapshot(position).tasks] == ["pending", "pending"]
+    assert [status.state for status in ledger.status(position).tasks] == ["pending", "pending"]

@@ -24,7 +24,7 @@ class Walk:
         self.ledger = Ledger(self.specs, self.policy, self.clock)
         self.events = []
         self.since = 0
-        self.seen = self.ledger.snapshot()
+        self.seen = self.ledger.status()
         self.tokens: set[tuple[str, int]] = set()
         # Worker to what it works on, by name, and the epochs that are done.
         self.held: dict[str, dict[str, tuple[Lease, int]]] = {}
@@ -84,7 +84,7 @@ class Walk:
 
     def check_alone(self, worker: str) -> None:
         """A suspect shares its worker with nobody."""
-        statuses = {status.task: status for status in self.ledger.snapshot().tasks}
+        statuses = {status.task: status for status in self.ledger.status().tasks}
         held = [
             status
             for name, (lease, _) in self.held[worker].items()
@@ -124,7 +124,7 @@ class Walk:
         """What the driver does about twice a second."""
         events, self.since = self.ledger.read(self.since)
         self.events += events
-        self.seen = self.ledger.snapshot()
+        self.seen = self.ledger.status()
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -7,7 +7,7 @@ from orchestrator.errors import ExecutionError, StoreError
 from orchestrator.train.ledger.grants import LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.worker.heartbeat import Heartbeat
-from orchestrator.train.worker.loop import Hooks, Outcome
+from orchestrator.train.worker.loop import Hooks, PublishedTask
 from ship.errors import DataError
 from tests.unit.orchestrator.train.fakes import Clock, Spec, epoch, work
 
@@ -25,12 +25,12 @@ def make_ledger(clock: Clock, *names: str, **policy: float) -> Ledger:
 
 
 def states(ledger: Ledger) -> dict[str, str]:
-    return {status.task: status.state for status in ledger.snapshot().tasks}
+    return {status.task: status.state for status in ledger.status().tasks}
 
 
-def publish(spec: Spec, hooks: Hooks) -> Outcome:
+def publish(spec: Spec, hooks: Hooks) -> PublishedTask:
     hooks.epoch(epoch(1, of=1))
-    return Outcome(digest=f"digest of {spec.name}", uri="file:///x", metrics={"accuracy": 0.5})
+    return PublishedTask(digest=f"digest of {spec.name}", uri="file:///x", metrics={"accuracy": 0.5})
 
 
 def test_works_until_nothing_is_left(clock: Clock) -> None:
@@ -47,7 +47,7 @@ def test_works_until_nothing_is_left(clock: Clock) -> None:
 
 
 def test_a_failing_task_stops_nobody(clock: Clock) -> None:
-    def run(spec: Spec, hooks: Hooks) -> Outcome:
+    def run(spec: Spec, hooks: Hooks) -> PublishedTask:
         if spec.name == "bad":
             raise DataError("a.png: not an image")
         return publish(spec, hooks)
@@ -55,13 +55,13 @@ def test_a_failing_task_stops_nobody(clock: Clock) -> None:
     ledger = make_ledger(clock, "bad", "good")
     assert work(ledger, run) == 1
     assert states(ledger) == {"bad": "failed", "good": "done"}
-    assert ledger.snapshot().tasks[0].cause == "a.png: not an image"
+    assert ledger.status().tasks[0].cause == "a.png: not an image"
 
 
 def test_waits_out_the_pause_of_a_task_that_may_do_better(clock: Clock) -> None:
     tries = []
 
-    def run(spec: Spec, hooks: Hooks) -> Outcome:
+    def run(spec: Spec, hooks: Hooks) -> PublishedTask:
         tries.append(clock.now_s)
         if len(tries) < 3:
             raise StoreError("away")
@@ -73,7 +73,7 @@ def test_waits_out_the_pause_of_a_task_that_may_do_better(clock: Clock) -> None:
 
 
 def test_what_is_not_an_error_of_ours_fails_the_task_with_its_traceback(clock: Clock) -> None:
-    def run(spec: Spec, hooks: Hooks) -> Outcome:
+    def run(spec: Spec, hooks: Hooks) -> PublishedTask:
         raise ZeroDivisionError("steps per epoch")
 
     ledger = make_ledger(clock, "a", max_attempts=2)
@@ -87,7 +87,7 @@ def test_what_is_not_an_error_of_ours_fails_the_task_with_its_traceback(clock: C
 def test_a_lost_lease_is_dropped_without_a_word(clock: Clock) -> None:
     seen = []
 
-    def run(spec: Spec, hooks: Hooks) -> Outcome:
+    def run(spec: Spec, hooks: Hooks) -> PublishedTask:
         seen.append(spec.name)
         if seen == ["a"]:
             clock.advance(RUNS_LONGER_THAN_ANY_TEST_S + 1)
@@ -109,38 +109,38 @@ def test_a_lost_lease_is_dropped_without_a_word(clock: Clock) -> None:
 
 
 def test_completing_too_late_does_not_count(clock: Clock) -> None:
-    def run(spec: Spec, hooks: Hooks) -> Outcome:
+    def run(spec: Spec, hooks: Hooks) -> PublishedTask:
         clock.advance(RUNS_LONGER_THAN_ANY_TEST_S + 1)
-        return Outcome(digest="d", uri="u")
+        return PublishedTask(digest="d", uri="u")
 
     ledger = make_ledger(clock, "a", max_losses=1)
     assert work(ledger, run) == 0
 
 
 def test_a_poisoned_worker_reports_the_task_and_ends(clock: Clock) -> None:
-    def run(spec: Spec, hooks: Hooks) -> Outcome:
+    def run(spec: Spec, hooks: Hooks) -> PublishedTask:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     ledger = make_ledger(clock, "a")
     with pytest.raises(ExecutionError, match="device is unusable"):
         work(ledger, run)
-    assert ledger.snapshot().tasks[0].failures == 1
+    assert ledger.status().tasks[0].failures == 1
 
 
 def test_a_ledger_out_of_reach_ends_the_worker_and_fails_no_task(clock: Clock) -> None:
-    def run(spec: Spec, hooks: Hooks) -> Outcome:
+    def run(spec: Spec, hooks: Hooks) -> PublishedTask:
         raise ExecutionError("the ledger did not answer")
 
     ledger = make_ledger(clock, "a")
     with pytest.raises(ExecutionError):
         work(ledger, run)
-    assert ledger.snapshot().tasks[0].failures == 0
+    assert ledger.status().tasks[0].failures == 0
 
 
 def test_a_task_that_has_started_makes_way_for_the_next(clock: Clock) -> None:
     together = threading.Barrier(3, timeout=30)
 
-    def run(spec: Spec, hooks: Hooks) -> Outcome:
+    def run(spec: Spec, hooks: Hooks) -> PublishedTask:
         hooks.started()
         if spec.name in "abc":
             together.wait()
@@ -154,7 +154,7 @@ def test_a_task_that_has_started_makes_way_for_the_next(clock: Clock) -> None:
 
 
 def test_a_task_that_is_still_loading_is_alone(clock: Clock) -> None:
-    def run(spec: Spec, hooks: Hooks) -> Outcome:
+    def run(spec: Spec, hooks: Hooks) -> PublishedTask:
         assert [name for name, state in states(ledger).items() if state == "leased"] == [spec.name]
         return publish(spec, hooks)
 
@@ -165,7 +165,7 @@ def test_a_task_that_is_still_loading_is_alone(clock: Clock) -> None:
 def test_whoever_must_leave_waits_for_nobody(clock: Clock) -> None:
     may_end, ended = threading.Event(), threading.Event()
 
-    def run(spec: Spec, hooks: Hooks) -> Outcome:
+    def run(spec: Spec, hooks: Hooks) -> PublishedTask:
         if spec.name == "slow":
             hooks.started()
             assert may_end.wait(30)
@@ -209,11 +209,11 @@ def test_heartbeats_go_on_while_a_task_is_silent_and_end_with_it(clock: Clock) -
     inner = Ledger([Spec("a")], LedgerPolicy(lease_s=0.04), clock)
     ledger = SharpLedger(inner)
 
-    def run(spec: Spec, hooks: Hooks) -> Outcome:
+    def run(spec: Spec, hooks: Hooks) -> PublishedTask:
         for _ in range(3):
             assert ledger.beaten.acquire(timeout=30)
         assert len(heartbeats()) == 1
-        return Outcome(digest="d", uri="u")
+        return PublishedTask(digest="d", uri="u")
 
     assert work(ledger, run) == 1
     assert heartbeats() == []
@@ -223,7 +223,7 @@ def test_a_lease_that_heartbeats_found_lost_is_noticed_before_publishing(clock: 
     ledger = SharpLedger(Ledger([Spec("a")], LedgerPolicy(lease_s=0.04), clock))
     published = []
 
-    def run(spec: Spec, hooks: Hooks) -> Outcome:
+    def run(spec: Spec, hooks: Hooks) -> PublishedTask:
         hooks.check()
         ledger.refuses.set()
         assert ledger.refused.wait(30)
@@ -232,7 +232,7 @@ def test_a_lease_that_heartbeats_found_lost_is_noticed_before_publishing(clock: 
         ledger.inner.close()
         hooks.check()
         published.append(spec.name)
-        return Outcome(digest="d", uri="u")
+        return PublishedTask(digest="d", uri="u")
 
     assert work(ledger, run) == 0
     assert published == []
@@ -243,5 +243,6 @@ def test_a_heartbeat_that_cannot_reach_the_ledger_counts_as_lost() -> None:
         raise ExecutionError("no answer")
 
     with Heartbeat(beat, 0.01) as pulse:
-        pulse._thread.join(30)
+        for thread in heartbeats():
+            thread.join(30)
         assert pulse.is_lost

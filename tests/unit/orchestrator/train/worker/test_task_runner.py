@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from orchestrator.errors import StoreError, StoreFull
-from orchestrator.planning.plan import TaskSpec
+from orchestrator.planning.spec import TaskSpec
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.train.worker.data_cache import DataCache
-from orchestrator.train.worker.loop import LeaseLost, Outcome
+from orchestrator.train.worker.loop import LeaseLost, PublishedTask
 from orchestrator.train.worker.task_runner import TuneTask
 from ship.backbone import Backbone
 from ship.data import DataSource, fingerprint_data
@@ -159,7 +159,7 @@ def test_of_two_workers_the_later_reports_what_the_first_published(
             other = replace(spec, config=replace(spec.config, seed=1))
             earlier.append(TuneTask(Tuner(backbone), store)(other, Hooks()))
 
-    earlier: list[Outcome] = []
+    earlier: list[PublishedTask] = []
     hooks = Hooks(on_check=publish_meanwhile)
     outcome = TuneTask(Tuner(backbone), store)(spec, hooks)
     assert outcome == replace(earlier[0], created=False)
