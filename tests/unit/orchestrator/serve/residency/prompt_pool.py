@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -113,6 +114,13 @@ def find(residency: Residency, task: str, **asked: object) -> ServedTask | Refus
 
 def in_memory(residency: Residency) -> set[str]:
     return {state.task for state in residency.states() if state.version is not None}
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
 
 
 @contextmanager

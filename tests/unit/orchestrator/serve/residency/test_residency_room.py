@@ -25,6 +25,7 @@ from tests.unit.orchestrator.serve.residency.prompt_pool import (
     held,
     in_memory,
     make,
+    wait_until,
 )
 
 if TYPE_CHECKING:
@@ -197,8 +198,7 @@ def test_who_asks_for_what_is_loaded_in_advance_gets_room_for_it():
     apply(residency, catalog(a=1))
     with held(load, "b") as gate:
         residency.apply(catalog(a=1, b=1))
-        while not load.started["b-1"]:
-            pass
+        wait_until(lambda: load.started["b-1"] == 1)
 
         async def ask() -> ServedTask | Refusal:
             found = asyncio.create_task(residency.find(Ask(task="b")))
@@ -259,14 +259,14 @@ def test_a_task_that_left_the_catalog_while_it_was_loaded_is_not_kept():
     residency, load = make(10)
     with held(load, "a"):
         residency.apply(catalog(a=1))
-        while not load.started["a-1"]:
-            pass
+        wait_until(lambda: load.started["a-1"] == 1)
         residency.apply(catalog(b=1))
     assert find(residency, "b").version == 1
-    # The load of a has one thread with b's, and was before it.
+    assert residency.wait_loaded(PATIENCE_S)
     assert load.loads["a-1"] == 1
     assert residency.stats().num_resident == 1
-    assert load.pool.used_bytes == 1
+    # Its thread still has it for a moment after its load is over.
+    wait_until(lambda: load.pool.used_bytes == 1)
 
 
 def test_a_refused_prompt_has_given_its_room_back_when_its_load_is_over():
