@@ -9,7 +9,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.options import endpoint_options
+from orchestrator.cli.options import endpoint_options, json_option
 from orchestrator.cli.output import EXIT_FAILED, Output
 
 __all__ = ["COMMANDS"]
@@ -23,7 +23,7 @@ _PREDICT_PATIENCE_S, _EXPLAIN_PATIENCE_S = 5.0, 10.0
 @click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @endpoint_options
 @click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="Labels to show.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def predict(
     output: Output,

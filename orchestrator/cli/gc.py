@@ -1,21 +1,18 @@
 """The command that removes from the store what nobody needs: parses, calls, prints."""
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import click
 from rich.console import Console
 
-from orchestrator.durations import format_duration
+from orchestrator.cli.options import json_option
+from orchestrator.cli.output import Output
+from orchestrator.durations import format_duration, parse_duration
 
 if TYPE_CHECKING:
     from orchestrator.store.garbage import Garbage
-
-import time
-
-import click
-
-from orchestrator.cli.output import Output
-from orchestrator.durations import parse_duration
 
 __all__ = ["garbage_json", "gc", "print_garbage"]
 
@@ -35,7 +32,7 @@ MIN_GC_AGE_S = 3600
     metavar="AGE",
     help="Younger things stay: 90m, 12h, 1d, 2w; at least 1h.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def gc(output: Output, dry_run: bool, age: str, as_json: bool) -> None:
     """Remove from the store what nobody needs any more.
@@ -49,7 +46,6 @@ def gc(output: Output, dry_run: bool, age: str, as_json: bool) -> None:
       ship gc --dry-run
       ship --store s3://models/ship gc --older-than 2w --json | jq .num_bytes
     """
-    pass
     from orchestrator.store.collector import Collector
     from orchestrator.store.objects.open import open_objects
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.cli.options import json_option
 from orchestrator.cli.output import EXIT_FAILED, Output
 from orchestrator.errors import ExecutionError
 from orchestrator.names import check_task_name
@@ -20,7 +21,7 @@ WATCH_EVERY_S = 1.0
 
 @click.command()
 @click.option("--watch", is_flag=True, help="Until the run ends.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def status(output: Output, watch: bool, as_json: bool) -> None:
     """Show how the tasks of the run in this home stand, or stood when it ended.
@@ -79,7 +80,7 @@ def logs(output: Output, task: str | None, follow: bool, as_json: bool) -> None:
 
 @click.command()
 @click.argument("tasks", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def cancel(output: Output, tasks: tuple[str, ...], as_json: bool) -> None:
     """Leave TASKS of the run in this home; without TASKS end the run in good order, as Ctrl-C does.
@@ -107,7 +108,7 @@ def cancel(output: Output, tasks: tuple[str, ...], as_json: bool) -> None:
 @click.command()
 @click.argument("tasks", nargs=-1)
 @click.option("--failed", is_flag=True, help="All that failed or were cancelled.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def retry(output: Output, tasks: tuple[str, ...], failed: bool, as_json: bool) -> None:
     """Take up failed or cancelled TASKS again while the run in this home is still at work.

@@ -2,10 +2,15 @@
 
 import contextlib
 import os
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.output import Output
+from orchestrator.settings import BYTES_A_GB
+
+if TYPE_CHECKING:
+    from orchestrator.serve.options import ServeOptions
 
 __all__ = ["serve"]
 
@@ -50,19 +55,7 @@ __all__ = ["serve"]
 )
 @click.option("--no-auth", is_flag=True, help="Let everybody who reaches it ask every task, without a token.")
 @click.pass_obj
-def serve(
-    output: Output,
-    host: str,
-    port: int,
-    backbone: str,
-    replicas: int,
-    log_requests: str | None,
-    prompt_memory: float,
-    pinned: tuple[str, ...],
-    timeout: float,
-    haproxy: bool,
-    no_auth: bool,
-) -> None:
+def serve(output: Output, /, backbone: str, haproxy: bool, **flags: Any) -> None:
     """Answer for every task that has a champion, from one backbone. Ctrl-C drains and ends.
 
     Which task a request means is said by its header Ship-Task, who asks by a token of `ship token create`.
@@ -81,22 +74,35 @@ def serve(
     with haproxy_ingress(settings.ray_address) if haproxy else contextlib.nullcontext():
         # Ray Serve, which is imported here, reads the environment of the line above.
         from orchestrator.serve.launch.endpoint import serve_forever
-        from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
-        from orchestrator.settings import BYTES_A_GB
 
-        # Another process writes it, with a working folder of its own.
-        request_log = None if log_requests is None else os.path.abspath(log_requests)
-        options = ServeOptions(
-            host=host,
-            port=port,
-            auth=not no_auth,
-            num_replicas=replicas,
-            engine=EngineOptions(slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned),
-            limits=Limits(timeout_s=timeout, request_log=request_log),
-        )
         serve_forever(
             settings,
             backbone,
-            options,
+            _read_options(**flags),
             on_ready=lambda url: output.out.print(f"Serving at {url} (Ctrl-C ends it)"),
         )
+
+
+def _read_options(
+    *,
+    host: str,
+    port: int,
+    replicas: int,
+    log_requests: str | None,
+    prompt_memory: float,
+    pinned: tuple[str, ...],
+    timeout: float,
+    no_auth: bool,
+) -> "ServeOptions":
+    from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
+
+    # Another process writes it, with a working folder of its own.
+    request_log = None if log_requests is None else os.path.abspath(log_requests)
+    return ServeOptions(
+        host=host,
+        port=port,
+        auth=not no_auth,
+        num_replicas=replicas,
+        engine=EngineOptions(slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned),
+        limits=Limits(timeout_s=timeout, request_log=request_log),
+    )

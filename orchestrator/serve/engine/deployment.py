@@ -30,7 +30,7 @@ from orchestrator.serve.residency.disk_cache import with_disk_cache
 from orchestrator.serve.residency.follower import CatalogFollower
 from orchestrator.serve.residency.kept_catalog import open_kept_catalog
 from orchestrator.serve.residency.loader import PromptLoader
-from orchestrator.serve.residency.residency import Residency, ServedTask
+from orchestrator.serve.residency.residency import Residency, ServedVersion
 from orchestrator.serve.residency.state import describe_served
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -159,7 +159,7 @@ class EngineReplica:
             return timed.reply
         return replace(timed.reply, queue_s=timed.queue_s, forward_s=timed.pass_s)
 
-    async def _find(self, ask: Ask, image_3HW: Image, patience_s: float) -> ServedTask | Refusal:
+    async def _find(self, ask: Ask, image_3HW: Image, patience_s: float) -> ServedVersion | Refusal:
         if not self._follower.is_synced:
             return Refusal(reason="not_ready", detail=self._not_ready())
         if ask.key is None and self._residency.has_canary(ask.task):

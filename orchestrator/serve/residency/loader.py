@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from orchestrator.serve.residency.served import PromptRef, ServedTask
+from orchestrator.serve.residency.served import PromptRef, ServedVersion
 from ship.artifact.files import insert_verified, unpack
 from ship.errors import ArtifactError
 from ship.runtime.runtime import Runtime
@@ -31,7 +31,7 @@ class PromptLoader:
         self._source = source
         self._runtime = runtime
 
-    def __call__(self, ref: PromptRef, make_room: Callable[[int], bool]) -> ServedTask:
+    def __call__(self, ref: PromptRef, make_room: Callable[[int], bool]) -> ServedVersion:
         """Load a version.
 
         Args:
@@ -50,7 +50,7 @@ class PromptLoader:
                 f"artifact {ref.digest[:12]} is the prompt of task {loaded.card.task!r}, but version "
                 f"{ref.version} of task {ref.task!r} names it; promote another version"
             )
-        return ServedTask(
+        return ServedVersion(
             task=ref.task,
             version=ref.version,
             digest=ref.digest,

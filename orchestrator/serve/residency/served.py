@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from ship.runtime.slots import Slot
 
-__all__ = ["Key", "PromptRef", "ServedTask"]
+__all__ = ["Key", "PromptRef", "ServedVersion"]
 
 # Task and digest. Not the digest alone: a catalog that names one artifact under two tasks is wrong for one.
 Key = tuple[str, str]
@@ -31,7 +31,7 @@ class PromptRef:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServedTask:
+class ServedVersion:
     """One version of a task, ready to answer.
 
     Attributes:
@@ -50,7 +50,7 @@ class ServedTask:
     slot: Slot
     shadow_version: int | None = None
 
-    def named(self, version: int, shadow_version: int | None = None) -> "ServedTask":
+    def named(self, version: int, shadow_version: int | None = None) -> "ServedVersion":
         """The same prompt under another number, or with a shadow."""
         if (self.version, self.shadow_version) == (version, shadow_version):
             return self

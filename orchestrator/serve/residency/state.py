@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from orchestrator.serve.engine_api import CanaryState, TaskState
-from orchestrator.serve.residency.loads import Failure
-from orchestrator.serve.residency.served import Key, ServedTask
+from orchestrator.serve.residency.loads import LoadFailure
+from orchestrator.serve.residency.served import Key, ServedVersion
 from orchestrator.store.catalog import CatalogEntry
 
 __all__ = ["describe_served", "describe_task"]
@@ -22,7 +22,10 @@ def describe_served(num_served: int, catalog_age_s: float | None) -> str:
 
 
 def describe_task(
-    task: str, wanted: CatalogEntry, served: ServedTask | None, failure: Callable[[Key], Failure | None]
+    task: str,
+    wanted: CatalogEntry,
+    served: ServedVersion | None,
+    failure: Callable[[Key], LoadFailure | None],
 ) -> TaskState:
     """The state of a task.
 
@@ -47,7 +50,9 @@ def describe_task(
     )
 
 
-def _find_problem(task: str, wanted: CatalogEntry, failure: Callable[[Key], Failure | None]) -> str | None:
+def _find_problem(
+    task: str, wanted: CatalogEntry, failure: Callable[[Key], LoadFailure | None]
+) -> str | None:
     """What is wrong with the version that is wanted, or else with its canary or shadow."""
     if (failed := failure((task, wanted.digest))) is not None:
         return failed.text
