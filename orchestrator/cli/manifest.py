@@ -22,7 +22,9 @@ __all__ = ["COMMANDS"]
 @click.command()
 @click.argument("manifest", type=click.Path())
 @request_options
-@click.option("--price", type=click.FloatRange(min=0), metavar="PER_HOUR", help="Of one device; shows cost.")
+@click.option(
+    "--price", type=click.FloatRange(min=0), metavar="PER_HOUR", help="Price of one device; shows the cost."
+)
 @json_option
 @click.pass_obj
 def plan(output: Output, manifest: str, request: "Request", price: float | None, as_json: bool) -> None:
@@ -90,7 +92,7 @@ def check(output: Output, manifest: str, selection: "Selection", as_json: bool) 
 def tune(output: Output, manifest: str, request: "Request", check_first: bool, as_json: bool) -> None:
     """Tune every task of MANIFEST that is not in the store yet.
 
-    Ctrl-C stops in good order; the same command goes on from there. A task that fails, or that the plan
+    Ctrl-C stops cleanly; run the same command to resume. A task that fails, or that the plan
     refuses, is reported and stops no other; the exit status is then 1. Problems of the manifest or of the
     data stop all before anything starts, unless --keep-going refuses their tasks alone.
 

@@ -1,4 +1,4 @@
-"""How a plan is shown: a table for people, plain values for scripts."""
+"""Reports of a plan: a table for people, plain values for scripts."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,7 +21,7 @@ _NUMBERS = ("images", "epochs", "device-hours", "cost", "prompt KB (about)")
 
 
 def print_plan(console: Console, plan: "Plan", price_per_hour: float | None = None) -> None:
-    """What will be done, task by task and in all; then who is refused and why, and what to think of."""
+    """Print the tasks and their totals, then the refused tasks with their reasons, then the warnings."""
     _print_tasks(console, plan, price_per_hour)
     console.print(_totals(plan, price_per_hour), markup=False, soft_wrap=True)
     console.print(_basis(plan), markup=False, soft_wrap=True)

@@ -24,7 +24,7 @@ _VERSION = click.IntRange(min=1)
 @json_option
 @click.pass_obj
 def list_tasks(output: Output, as_json: bool) -> None:
-    """List all tasks of the registry: what serves, how well, since when.
+    """List all tasks of the registry: serving version, accuracy, time of the last change.
 
     \b
     Examples:
@@ -138,7 +138,7 @@ def canary(
 @json_option
 @click.pass_obj
 def shadow(output: Output, task: str, version: int | None, stop: bool, as_json: bool) -> None:
-    """Ask VERSION of TASK what its champion is asked, and compare; its answers go to nobody.
+    """Ask VERSION of TASK the same as its champion, and compare; its answers are not sent to clients.
 
     The endpoint tells at /v1/tasks/TASK how often the two agreed. It leaves comparisons out while it is busy.
 
@@ -157,7 +157,10 @@ def shadow(output: Output, task: str, version: int | None, stop: bool, as_json: 
     if as_json:
         output.print_json(_rollout_json(task, started))
     else:
-        _print(output, f"{task}: version {version} is asked beside the champion now, and answers nobody.")
+        _print(
+            output,
+            f"{task}: version {version} is asked beside the champion now; no client gets its answers.",
+        )
 
 
 def _rollouts(output: Output) -> "Rollouts":

@@ -1,4 +1,4 @@
-"""The command that serves: parses, calls, prints."""
+"""The command `ship serve`: starts an endpoint."""
 
 import contextlib
 import os
@@ -18,8 +18,10 @@ __all__ = ["serve"]
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="TCP port.")
-@click.option("--backbone", default="bundled", show_default=True, help="As in a manifest.")
-@click.option("--replicas", default=1, show_default=True, type=click.IntRange(min=1), help="Of the engine.")
+@click.option(
+    "--backbone", default="bundled", show_default=True, help="Backbone that serves, as in a manifest."
+)
+@click.option("--replicas", default=1, show_default=True, type=click.IntRange(min=1), help="Engines to run.")
 @click.option(
     "--log-requests",
     type=click.Path(dir_okay=False),
@@ -31,14 +33,14 @@ __all__ = ["serve"]
     show_default=True,
     type=click.FloatRange(min=0.001),
     metavar="GB",
-    help="Of each engine's device, for prompts; those used longest ago give way.",
+    help="Device memory of each engine for prompts; the least recently used ones give way.",
 )
 @click.option(
     "--pin",
     "pinned",
     multiple=True,
     metavar="TASK",
-    help="This task, or a pattern, never gives way; repeatable.",
+    help="Keep the champion of this task, or pattern, in memory; repeatable.",
 )
 @click.option(
     "--timeout",
@@ -46,19 +48,19 @@ __all__ = ["serve"]
     show_default=True,
     type=click.FloatRange(min=0.1),
     metavar="SECONDS",
-    help="For one request; clients may ask for less.",
+    help="Time limit of one request; clients may ask for a shorter one.",
 )
 @click.option(
     "--haproxy",
     is_flag=True,
-    help="HAProxy, which comes with Ray Serve, as ingress: more requests a second; see docs/guide.md.",
+    help="Use HAProxy, which comes with Ray Serve, as ingress: more requests a second; see docs/guide.md.",
 )
-@click.option("--no-auth", is_flag=True, help="Let everybody who reaches it ask every task, without a token.")
+@click.option("--no-auth", is_flag=True, help="Accept every request without a token.")
 @click.pass_obj
 def serve(output: Output, /, backbone: str, haproxy: bool, **flags: Any) -> None:
     """Answer for every task that has a champion, from one backbone. Ctrl-C drains and ends.
 
-    Which task a request means is said by its header Ship-Task, who asks by a token of `ship token create`.
+    A request names its task in the header Ship-Task, and carries a token of `ship token create`.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""How plans, reports and the registry are shown: tables for people, plain values for scripts."""
+"""Reports and registry listings: tables for people, plain values for scripts."""
 
 import textwrap
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def print_checks(console: Console, found: Sequence["TaskCheck"]) -> None:
-    """What is wrong with each task's data; failures in red, warnings in yellow."""
+    """Print the findings on each task's data; failures in red, warnings in yellow."""
     for check in found:
         size = (
             f"{check.num_train} training images of {check.num_classes} classes, {check.num_held_out} held out"
@@ -51,7 +51,7 @@ def print_checks(console: Console, found: Sequence["TaskCheck"]) -> None:
 
 
 def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
-    """What was done, and what failed with its cause."""
+    """Print the counts of a run, its warnings, and the cause of each failure."""
     summary = report.summary
     if not summary.tasks and not report.refused:
         console.print(f"Nothing to do: all {num_tasks} tasks are in the store already.")
@@ -69,7 +69,7 @@ def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
     for task, cause in summary.failed.items():
         console.print(f"{task}: {cause}", style="red", markup=False, soft_wrap=True)
     if summary.unfinished:
-        console.print("Interrupted; the same command goes on from here.", style="yellow")
+        console.print("Interrupted; run the same command to resume.", style="yellow")
 
 
 def report_json(report: "JobReport") -> dict[str, Any]:
@@ -87,7 +87,7 @@ def report_json(report: "JobReport") -> dict[str, Any]:
 
 
 def event_line(event: "Event") -> str:
-    """What happened, on one line; below it the details of a failure."""
+    """One event on one line; below it the details of a failure."""
     line = f"{format_time(event.time_s)}  {event.task}  attempt {event.attempt}  {_told(event)}"
     detail = str(event.data.get("detail") or "").rstrip()
     return f"{line}\n{textwrap.indent(detail, '    ')}" if detail else line

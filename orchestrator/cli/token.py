@@ -1,4 +1,4 @@
-"""The commands for tokens, by which endpoints know who asks: parse, call, print."""
+"""Commands for tokens, which authenticate the clients of endpoints."""
 
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,7 +23,7 @@ _Result = TypeVar("_Result")
 
 @click.group()
 def token() -> None:
-    """Make, list, renew and take away the tokens by which endpoints know who asks.
+    """Create, list, rotate and revoke the tokens that authenticate clients of endpoints.
 
     They are kept in the store, as hashes: every endpoint on it follows within seconds, without a restart.
 
@@ -39,11 +39,14 @@ def token() -> None:
 @token.command()
 @click.argument("name")
 @click.option(
-    "--predict", multiple=True, metavar="PATTERN", help="Tasks that may be asked: a name, '*'; repeatable."
+    "--predict",
+    multiple=True,
+    metavar="PATTERN",
+    help="Allow requests to these tasks: a name, '*'; repeatable.",
 )
-@click.option("--metrics", is_flag=True, help="May read /metrics.")
-@click.option("--admin", is_flag=True, help="May do everything.")
-@click.option("--expires", metavar="DURATION", help="Until when: 12h, 90d, 52w from now [never].")
+@click.option("--metrics", is_flag=True, help="Allow reading /metrics.")
+@click.option("--admin", is_flag=True, help="Allow everything.")
+@click.option("--expires", metavar="DURATION", help="Lifetime: 12h, 90d, 52w from now [never expires].")
 @json_option
 @click.pass_obj
 def create(
@@ -79,7 +82,7 @@ def create(
 @json_option
 @click.pass_obj
 def list_tokens(output: Output, as_json: bool) -> None:
-    """List all tokens: what each is good for, and until when.
+    """List all tokens with their permissions and expiry.
 
     \b
     Examples:
@@ -103,7 +106,11 @@ def list_tokens(output: Output, as_json: bool) -> None:
 @token.command()
 @click.argument("name")
 @click.option(
-    "--grace", default="0", show_default=True, metavar="DURATION", help="For which the old one goes on: 1h."
+    "--grace",
+    default="0",
+    show_default=True,
+    metavar="DURATION",
+    help="The old secret stays valid for so long: 1h.",
 )
 @json_option
 @click.pass_obj
@@ -111,7 +118,7 @@ def rotate(output: Output, name: str, grace: str, as_json: bool) -> None:
     """Give token NAME a new secret and print it; what it is good for stays.
 
     It lives as long as the old one was made for, from now on. The old one ends at once, unless --grace gives
-    those who use it time to change.
+    its clients time to change.
 
     \b
     Examples:
@@ -124,7 +131,7 @@ def rotate(output: Output, name: str, grace: str, as_json: bool) -> None:
     made = _change(output, lambda tokens: rotate_token(tokens, name, now_s=time.time(), grace_s=grace_s))
     _print_new(output, made, as_json)
     if len(made.token.secrets) > 1:
-        output.err.print(f"The old one goes on for {describe_seconds(grace_s)} at most.")
+        output.err.print(f"The old secret stays valid for {describe_seconds(grace_s)} at most.")
 
 
 @token.command()

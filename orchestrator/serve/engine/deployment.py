@@ -46,12 +46,12 @@ class EngineReplica:
     """The deployment's class; ``deployments`` wraps it. Never talks to MLflow: it follows the catalog.
 
     Args:
-        header: Of the backbone, see ``Backbone.to_arrays``.
+        header: Header of the backbone, see ``Backbone.to_arrays``.
         weights: Reference to the backbone's arrays in Ray's object store, in a list that keeps Ray from
             resolving it. Replicas of one machine share that memory.
-        store_url: Of the store of prompts.
-        num_threads: For torch.
-        options: How to batch and how often to look.
+        store_url: URL of the store of prompts.
+        num_threads: Threads of torch.
+        options: Options of this replica.
         log: File for what goes wrong; None leaves it to Ray.
     """
 
@@ -167,7 +167,7 @@ class EngineReplica:
         return await self._residency.find(ask, patience_s)
 
     async def _answer_rows(self, rows: list[Row]) -> list[Answer | Refusal]:
-        # In a thread, so that this loop goes on taking requests for the next batch.
+        # In a thread, so that this loop keeps taking requests for the next batch.
         return await asyncio.to_thread(answer_rows, self._runtime, rows)
 
     def _not_ready(self) -> str:

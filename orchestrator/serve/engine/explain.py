@@ -21,10 +21,10 @@ _log = logging.getLogger(__name__)
 
 
 class Explainer:
-    """Of one event loop; the work is done in a thread.
+    """Queue of explanations of one event loop; the work is done in a thread.
 
     Args:
-        runtime: That holds the slots; predictions go on in it meanwhile.
+        runtime: Runtime that holds the slots; predictions use it meanwhile.
     """
 
     def __init__(self, runtime: Runtime) -> None:

@@ -24,7 +24,7 @@ class PromptLoader:
 
     Args:
         source: Where artifacts come from.
-        runtime: That serves them.
+        runtime: Runtime that serves them.
     """
 
     def __init__(self, source: ArtifactSource, runtime: Runtime) -> None:
@@ -35,7 +35,7 @@ class PromptLoader:
         """Load a version.
 
         Args:
-            ref: Which one.
+            ref: The version.
             make_room: See ``ship.artifact.files.insert_verified``.
 
         Raises:

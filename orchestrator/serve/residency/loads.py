@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class Precedence(IntEnum):
-    """Who comes first: what somebody waits for, what takes over from a champion that answers, all else."""
+    """Order of loads: those that a request waits for, successors of champions that answer, all others."""
 
     URGENT = 0
     SWAP = 1
@@ -49,10 +49,10 @@ class Load:
     """One prompt that is being loaded.
 
     Attributes:
-        ref: Which one.
-        precedence: Before which others.
+        ref: The prompt.
+        precedence: Its place in the order.
         may_evict: Whether champions of other tasks may go to make room for it.
-        future: What came of it; None if there was no room and nothing was to go.
+        future: The served version or the failure; None if there was no room and no prompt was to go.
         found_no_room: It asked for room while nothing was to go.
         ended: Set when it is over, however it ended.
     """
@@ -172,7 +172,7 @@ class Loads:
             self._failures[load.ref.key] = failure
 
     def failure(self, key: Key) -> LoadFailure | None:
-        """How the last load of a prompt failed, if it did."""
+        """Failure of the last load of a prompt, if it failed."""
         return self._failures.get(key)
 
     def hindrance(self, key: Key) -> LoadFailure | None:
@@ -185,7 +185,7 @@ class Loads:
         return [key for key, failure in self._failures.items() if self._may_retry(failure)]
 
     def ends(self) -> list[threading.Event]:
-        """Of all loads under way: set when they are over."""
+        """Events of all loads under way: set when they are over."""
         return [load.ended for load in self._running.values()]
 
     def forget(self, key: Key) -> None:

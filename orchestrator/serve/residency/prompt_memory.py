@@ -35,7 +35,7 @@ class PromptMemory:
 
     @property
     def num_bytes(self) -> int:
-        """Of device memory."""
+        """Device memory that they take."""
         return self._num_bytes
 
     def use(self, key: Key) -> ServedVersion | None:
@@ -75,8 +75,8 @@ class PromptMemory:
         """The next that may go to make room; None if all that may go together are not as large.
 
         Args:
-            num_bytes: That are wanted.
-            may_go: Which ones may; spare ones always may.
+            num_bytes: Bytes to make room for.
+            may_go: Whether a prompt may go; spare ones always may.
             spare_first: Take those first; else go by last use alone.
         """
         others, spare = filter(may_go, self._held[False]), iter(self._held[True])

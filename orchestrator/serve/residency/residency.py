@@ -1,10 +1,10 @@
-"""Which prompts are in memory, and how new ones take the place of old ones.
+"""Prompts in memory, and the swap of new ones for old ones.
 
 A served task is one immutable object: weights, labels, version and digest together. A request takes it once
 and keeps it, so a swap can never mix the labels of one version with the weights of another, and the old
 object lives until its last request is done.
 
-All champions are in memory while there is room. When there is not, a prompt that somebody asks for takes the
+All champions are in memory while there is room. When there is not, a prompt that is asked for takes the
 place of the ones used longest ago; one that is loaded in advance takes only that of spare ones, which are no
 champion, canary or shadow. What a champion answers for stays until its successor is ready, and for good if
 that fails.
@@ -55,10 +55,10 @@ class Residency:
     Args:
         load: Makes a served task of a version; calls what it is given to make room for so many bytes.
             Whatever it raises is kept as that version's problem.
-        num_loaders: Loads at a time that somebody waits for, as many of promoted versions, and as many in
+        num_loaders: Loads at a time that a request waits for, as many of promoted versions, and as many in
             advance.
         pinned: Patterns of tasks whose champions stay in memory.
-        load_wait_s: How long a request waits at most for its prompt to be loaded.
+        load_wait_s: Longest time that a request waits for its prompt to be loaded.
         retry_s: Until a failed load is tried again.
         clock: Seconds that only go up.
     """
@@ -97,7 +97,7 @@ class Residency:
         Args:
             ask: Without a version the champion answers, or a canary for its share of keys. One in the
                 background gets what is in memory.
-            patience_s: How long to wait at most, if that is less than ``load_wait_s``.
+            patience_s: Longest time to wait, if that is less than ``load_wait_s``.
         """
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + min(patience_s, self._load_wait_s)
@@ -115,12 +115,12 @@ class Residency:
             # It failed, which the next look knows, or was in advance and found no room: now it is urgent.
 
     def state(self, task: str) -> TaskState | None:
-        """How a task of the catalog stands; None if it is not in the catalog."""
+        """State of a task; None if it is not in the catalog."""
         with self._lock:
             return self._state(task)
 
     def states(self) -> list[TaskState]:
-        """How all tasks of the catalog stand, by name."""
+        """States of all tasks of the catalog, by name."""
         with self._lock:
             tasks = sorted(self._champions)
         found = (self.state(task) for task in tasks)
@@ -148,7 +148,7 @@ class Residency:
         return None if confirmed_at_s is None else self._clock() - confirmed_at_s
 
     def has_canary(self, task: str) -> bool:
-        """Whether the key of who asks decides which of two versions answers."""
+        """Whether the key of a request decides which of two versions answers."""
         entry = self._champions.entry(task)
         return entry is not None and entry.canary is not None
 
@@ -174,7 +174,7 @@ class Residency:
         left the catalog are dropped.
 
         Args:
-            catalog: What is wanted from now on.
+            catalog: The catalog that is wanted from now on.
             age_s: Since it was last seen to be current.
         """
         with self._applying:
@@ -236,7 +236,7 @@ class Residency:
             canary = PromptRef(task=ask.task, version=version, digest=entry.others[version])
             if (served := self._memory.use(canary.key)) is not None:
                 return served.named(version)
-            # One that is not there yet, or will not be, costs nobody an answer.
+            # One that is not there yet, or will not be, costs no request its answer.
             self._in_advance.begin(canary, Precedence.SWAP, may_evict=True)
         return self._look_for_champion(ask.task, entry)
 
@@ -256,7 +256,7 @@ class Residency:
     def _obtain(
         self, ref: PromptRef, shadow_version: int | None = None
     ) -> ServedVersion | Refusal | _Pending:
-        """What is in memory, or the load that will bring it there, or why none will."""
+        """The version in memory, or the load that will bring it there, or the refusal."""
         if (served := self._memory.use(ref.key)) is not None:
             return served.named(ref.version, shadow_version)
         if (failure := self._loads.hindrance(ref.key)) is not None:
@@ -265,7 +265,7 @@ class Residency:
         return _Pending(load=load, version=ref.version, shadow_version=shadow_version)
 
     def _glance(self, ref: PromptRef) -> ServedVersion | Refusal:
-        """What is in memory at this moment; else it is loaded if there is room, and nobody waits for it."""
+        """The version if it is in memory now; else it is loaded if there is room, without waiting."""
         if (served := self._memory.peek(ref.key)) is not None:
             return served.named(ref.version)
         self._in_advance.begin(ref, Precedence.IN_ADVANCE, may_evict=False)
@@ -379,7 +379,7 @@ def _not_loaded(ref: PromptRef, cause: str) -> Refusal:
 
 
 async def _wait(future: "Future[ServedVersion | LoadFailure | None]", timeout_s: float) -> bool:
-    """Wait for a load, which goes on whoever gives up waiting; whether it is over."""
+    """Wait for a load, which continues if the wait is given up; whether it is over."""
     if not future.done() and timeout_s > 0.0:
         await asyncio.wait({asyncio.wrap_future(future)}, timeout=timeout_s)
     return future.done()

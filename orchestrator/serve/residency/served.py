@@ -17,7 +17,7 @@ class PromptRef:
     Attributes:
         task: Its name.
         version: In the registry.
-        digest: Of the artifact.
+        digest: Digest of the artifact.
     """
 
     task: str
@@ -26,7 +26,7 @@ class PromptRef:
 
     @property
     def key(self) -> Key:
-        """What is loaded: two versions of one digest are one prompt."""
+        """Identity of the prompt: two versions of one digest are one prompt."""
         return self.task, self.digest
 
 
@@ -37,10 +37,10 @@ class ServedVersion:
     Attributes:
         task: Its name.
         version: In the registry.
-        digest: Of the artifact.
+        digest: Digest of the artifact.
         labels: In the order of the scores.
         slot: The prompt on the device.
-        shadow_version: That is to be asked the same, once this one has answered; None for nobody.
+        shadow_version: Version to be asked the same, once this one has answered; None for none.
     """
 
     task: str
