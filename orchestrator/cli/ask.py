@@ -1,4 +1,4 @@
-"""The command that asks an endpoint: parses, calls, prints."""
+"""The commands `ship predict` and `ship explain`: clients of an endpoint."""
 
 import sys
 from dataclasses import asdict
@@ -9,7 +9,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.options import endpoint_options
+from orchestrator.cli.options import endpoint_options, json_option
 from orchestrator.cli.output import EXIT_FAILED, Output
 
 __all__ = ["COMMANDS"]
@@ -22,8 +22,10 @@ _PREDICT_PATIENCE_S, _EXPLAIN_PATIENCE_S = 5.0, 10.0
 @click.argument("task")
 @click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @endpoint_options
-@click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="Labels to show.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--top", default=3, show_default=True, type=click.IntRange(min=1), help="Number of labels to show."
+)
+@json_option
 @click.pass_obj
 def predict(
     output: Output,
@@ -36,8 +38,8 @@ def predict(
 ) -> None:
     """Ask TASK, at an endpoint of `ship serve`, about IMAGES.
 
-    The token in SHIP_TOKEN says who asks; see `ship token create`. An image that is refused stops no other;
-    the exit status is then 1.
+    SHIP_TOKEN holds the token of the client; see `ship token create`. An image that is refused stops no
+    other; the exit status is then 1.
 
     \b
     Examples:

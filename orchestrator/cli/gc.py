@@ -1,21 +1,18 @@
-"""The command that removes from the store what nobody needs: parses, calls, prints."""
+"""The command `ship gc`: removes unreferenced objects from the store."""
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import click
 from rich.console import Console
 
-from orchestrator.durations import format_duration
+from orchestrator.cli.options import json_option
+from orchestrator.cli.output import Output
+from orchestrator.durations import format_duration, parse_duration
 
 if TYPE_CHECKING:
     from orchestrator.store.garbage import Garbage
-
-import time
-
-import click
-
-from orchestrator.cli.output import Output
-from orchestrator.durations import parse_duration
 
 __all__ = ["garbage_json", "gc", "print_garbage"]
 
@@ -26,30 +23,29 @@ MIN_GC_AGE_S = 3600
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="List what would go, and remove nothing.")
+@click.option("--dry-run", is_flag=True, help="List the objects that would be removed, and remove nothing.")
 @click.option(
     "--older-than",
     "age",
     default="1d",
     show_default=True,
     metavar="AGE",
-    help="Younger things stay: 90m, 12h, 1d, 2w; at least 1h.",
+    help="Keep younger objects: 90m, 12h, 1d, 2w; at least 1h.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def gc(output: Output, dry_run: bool, age: str, as_json: bool) -> None:
-    """Remove from the store what nobody needs any more.
+    """Remove unreferenced objects from the store.
 
-    That is artifacts that no publication, no version in the registry and no catalog entry names, snapshots of
-    tunings, and what writers that were killed left behind; all of it only if it is older than AGE. Refuses if
-    the registry cannot be asked.
+    They are artifacts that no publication, no version in the registry and no catalog entry names, snapshots
+    of tunings, and leftovers of killed writers; all of them only if older than AGE. Refuses if the registry
+    cannot be read.
 
     \b
     Examples:
       ship gc --dry-run
       ship --store s3://models/ship gc --older-than 2w --json | jq .num_bytes
     """
-    pass
     from orchestrator.store.collector import Collector
     from orchestrator.store.objects.open import open_objects
 
@@ -80,7 +76,7 @@ def _gc_age(text: str) -> float:
 def print_garbage(
     console: Console, found: Sequence["Garbage"], gone: Sequence["Garbage"], *, dry_run: bool, now_s: float
 ) -> None:
-    """What went, or would go; one line each if nothing was removed yet."""
+    """Print the removed objects, or with a line each the ones that a dry run would remove."""
     if dry_run:
         for one in found:
             age = format_duration(now_s - one.modified_s)
@@ -96,7 +92,7 @@ def print_garbage(
 def garbage_json(
     found: Sequence["Garbage"], gone: Sequence["Garbage"], *, dry_run: bool, now_s: float
 ) -> dict[str, Any]:
-    """What went, or would go, as plain values."""
+    """Objects that were or would be removed, as plain values."""
     shown = found if dry_run else gone
     return {
         "dry_run": dry_run,

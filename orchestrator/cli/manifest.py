@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli import tables
-from orchestrator.cli.options import request_options, selection_options
+from orchestrator.cli.options import json_option, request_options, selection_options
 from orchestrator.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ __all__ = ["COMMANDS", "run_job"]
 @click.command()
 @click.argument("manifest", type=click.Path())
 @request_options
-@click.option("--price", type=click.FloatRange(min=0), metavar="PER_HOUR", help="Of one device; shows cost.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--price", type=click.FloatRange(min=0), metavar="PER_HOUR", help="Price of one device; shows the cost."
+)
+@json_option
 @click.pass_obj
 def plan(output: Output, manifest: str, request: "Request", price: float | None, as_json: bool) -> None:
     """Check MANIFEST and show what `ship tune` would do. Writes nothing.
@@ -55,7 +57,7 @@ def plan(output: Output, manifest: str, request: "Request", price: float | None,
 @click.command()
 @click.argument("manifest", type=click.Path())
 @selection_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def check(output: Output, manifest: str, selection: "Selection", as_json: bool) -> None:
     """Look at every image of MANIFEST's tasks before anything is spent on them. Writes nothing.
@@ -106,13 +108,7 @@ def tune(output: Output, manifest: str, request: "Request", check_first: bool, a
     from orchestrator.cli.plan_report import print_refused
 
     if check_first:
-        found = _check(output, manifest, request)
-        failed = {check.task: check.failures for check in found if check.has_failed}
-        if failed:
-            tables.print_checks(output.err, found)
-        if failed and not request.keep_going:
-            sys.exit(EXIT_FAILED)
-        request = replace(request, refused=failed)
+        request = _refuse_unsound(output, manifest, request)
     job = _prepare(output, manifest, request, will_run=True)
     job.check_fan_out()
     print_refused(output.err, job.plan.refused)
@@ -166,6 +162,17 @@ def _check(output: Output, manifest: str, request: "Request") -> "list[TaskCheck
             request.load(manifest),
             lambda task, done, total: status.update(f"{task}: {done} of {total} images"),
         )
+
+
+def _refuse_unsound(output: Output, manifest: str, request: "Request") -> "Request":
+    """The request without the tasks whose data fail the check; ends the command if it must not go on."""
+    found = _check(output, manifest, request)
+    failed = {check.task: check.failures for check in found if check.has_failed}
+    if failed:
+        tables.print_checks(output.err, found)
+    if failed and not request.keep_going:
+        sys.exit(EXIT_FAILED)
+    return replace(request, refused=failed)
 
 
 def _prepare(output: Output, manifest: str, request: "Request", *, will_run: bool = False) -> "Job":

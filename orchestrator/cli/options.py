@@ -12,7 +12,9 @@ from orchestrator.settings import EXECUTORS, Executor
 if TYPE_CHECKING:
     from orchestrator.manifest.request import Selection
 
-__all__ = ["endpoint_options", "request_options", "selection_options"]
+__all__ = ["endpoint_options", "json_option", "request_options", "selection_options"]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -21,10 +23,10 @@ def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
         "--url",
         default=lambda: os.environ.get("SHIP_URL", "http://127.0.0.1:8000"),
         show_default="$SHIP_URL, else http://127.0.0.1:8000",
-        help="Of the endpoint.",
+        help="URL of the endpoint.",
     )
     version = click.option(
-        "--version", type=click.IntRange(min=1), help="That must answer [whichever is served]."
+        "--version", type=click.IntRange(min=1), help="Version that must answer [the one that is served]."
     )
     return url(version(command))
 
@@ -32,9 +34,9 @@ def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
 def selection_options(command: Callable[..., None]) -> Callable[..., None]:
     """The flags that say which tasks of a manifest are meant; they arrive as one ``Selection``."""
 
-    @click.option("--only", multiple=True, metavar="NAME", help="This task, or a pattern; repeatable.")
+    @click.option("--only", multiple=True, metavar="NAME", help="Take this task, or a pattern; repeatable.")
     @click.option(
-        "--tag", "tags", multiple=True, metavar="KEY=VALUE", help="Tasks with this tag; repeatable."
+        "--tag", "tags", multiple=True, metavar="KEY=VALUE", help="Take tasks with this tag; repeatable."
     )
     @wraps(command)
     def with_selection(*args: Any, only: tuple[str, ...], tags: tuple[str, ...], **options: Any) -> None:
@@ -45,30 +47,35 @@ def selection_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_selection
 
 
+_REQUEST_FLAGS = (
+    click.option(
+        "--max-tasks",
+        type=click.IntRange(min=1),
+        help="Refuse to tune more tasks than this [manifest's, else 1000].",
+    ),
+    click.option("--keep-going", is_flag=True, help="Refuse tasks with problems alone; tune the others."),
+    click.option(
+        "--workers", type=click.IntRange(min=1), help="Most workers to use [one a GPU, else one a CPU]."
+    ),
+    click.option(
+        "--min-workers", type=click.IntRange(min=1), help="Wait until there is room for so many workers [1]."
+    ),
+    click.option(
+        "--pack",
+        type=click.IntRange(min=1),
+        help="Most tasks that a worker tunes side by side [as many as fit its memory and pay].",
+    ),
+    click.option(
+        "--executor",
+        type=click.Choice(EXECUTORS),
+        help="Ray Train, or plain actors, where the death of one worker harms no other [train].",
+    ),
+)
+
+
 def request_options(command: Callable[..., None]) -> Callable[..., None]:
     """The flags that say what is asked of a manifest; they arrive as one ``Request``."""
 
-    @selection_options
-    @click.option(
-        "--max-tasks", type=click.IntRange(min=1), help="Refuse to tune more [manifest's, else 1000]."
-    )
-    @click.option("--keep-going", is_flag=True, help="Refuse tasks with problems alone; the others go on.")
-    @click.option(
-        "--workers", type=click.IntRange(min=1), help="Workers at most [one a GPU, else one a CPU]."
-    )
-    @click.option(
-        "--min-workers", type=click.IntRange(min=1), help="Wait until there is room for so many [1]."
-    )
-    @click.option(
-        "--pack",
-        type=click.IntRange(min=1),
-        help="Tasks that a worker tunes side by side, at most [as many as fit its memory and pay].",
-    )
-    @click.option(
-        "--executor",
-        type=click.Choice(EXECUTORS),
-        help="Ray Train, or plain actors of which one's death harms no other [train].",
-    )
     @wraps(command)
     def with_request(
         *args: Any,
@@ -86,14 +93,11 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
 
         if workers is not None and min_workers is not None and min_workers > workers:
             raise click.UsageError(f"--min-workers {min_workers} is more than --workers {workers}")
-        request = Request(
-            selection=selection,
-            keep_going=keep_going,
-            max_tasks=max_tasks,
-            pool=PoolSettings(
-                min_workers=min_workers, max_workers=workers, executor=executor, max_fused=pack
-            ),
-        )
+        pool = PoolSettings(min_workers=min_workers, max_workers=workers, executor=executor, max_fused=pack)
+        request = Request(selection=selection, keep_going=keep_going, max_tasks=max_tasks, pool=pool)
         command(*args, request=request, **options)
 
-    return with_request
+    with_flags: Callable[..., None] = with_request
+    for flag in reversed(_REQUEST_FLAGS):
+        with_flags = flag(with_flags)
+    return selection_options(with_flags)

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,7 @@ from orchestrator.settings import Settings
 if TYPE_CHECKING:
     from orchestrator.registry.registry import Registry
 
-__all__ = ["EXIT_BAD_INPUT", "EXIT_FAILED", "EXIT_INTERRUPTED", "Output"]
+__all__ = ["EXIT_BAD_INPUT", "EXIT_FAILED", "EXIT_INTERRUPTED", "Output", "format_time"]
 
 PIPE_COLUMNS = 200
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -42,3 +43,8 @@ class Output:
     def print_json(self, value: object) -> None:
         """One JSON document on standard output."""
         click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def format_time(seconds: float) -> str:
+    """Seconds since the epoch as a UTC time in ISO 8601."""
+    return f"{datetime.fromtimestamp(seconds, tz=UTC):%Y-%m-%dT%H:%M:%SZ}"

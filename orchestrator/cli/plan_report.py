@@ -1,11 +1,12 @@
-"""How a plan is shown: a table for people, plain values for scripts."""
+"""Reports of a plan: a table for people, plain values for scripts."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+from orchestrator.cli.output import format_time
 
 if TYPE_CHECKING:
     from orchestrator.manifest.model import RefusedTask
@@ -20,7 +21,7 @@ _NUMBERS = ("images", "epochs", "device-hours", "cost", "prompt KB (about)")
 
 
 def print_plan(console: Console, plan: "Plan", price_per_hour: float | None = None) -> None:
-    """What will be done, task by task and in all; then who is refused and why, and what to think of."""
+    """Print the tasks and their totals, then the refused tasks with their reasons, then the warnings."""
     _print_tasks(console, plan, price_per_hour)
     console.print(_totals(plan, price_per_hour), markup=False, soft_wrap=True)
     console.print(_basis(plan), markup=False, soft_wrap=True)
@@ -120,7 +121,7 @@ def _task_json(task: "PlannedTask", price_per_hour: float | None) -> dict[str, A
     return {
         **spec,
         "priority": terms["priority"],
-        "deadline": _time(terms["deadline_s"]),
+        "deadline": None if terms["deadline_s"] is None else format_time(terms["deadline_s"]),
         "budget_s": terms["budget_s"],
         **values,
         "reasons": [],
@@ -144,7 +145,3 @@ def _cost(seconds: float | None, price_per_hour: float | None) -> float | None:
 
 def _number(value: float | None, num_digits: int) -> str:
     return "unknown" if value is None else f"{value:.{num_digits}f}"
-
-
-def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else f"{datetime.fromtimestamp(seconds, tz=UTC):%Y-%m-%dT%H:%M:%SZ}"

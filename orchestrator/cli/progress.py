@@ -1,4 +1,4 @@
-"""Shows a run while it goes on: a live table on a terminal, one line per news elsewhere.
+"""Progress of a run: a live table on a terminal, one line per news elsewhere.
 
 A view of the run's status, nothing more: it decides nothing and keeps only what it has already said.
 """

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli import tables
+from orchestrator.cli.options import json_option
 from orchestrator.cli.output import Output
+from ship.findings import find_warnings
 
 if TYPE_CHECKING:
     from orchestrator.registry.rollout import Rollouts
     from orchestrator.registry.versions import Rollout
-
-
-from orchestrator.cli import tables
-from ship.findings import find_warnings
 
 __all__ = ["COMMANDS"]
 
@@ -22,10 +21,10 @@ _VERSION = click.IntRange(min=1)
 
 
 @click.command(name="ls")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def list_tasks(output: Output, as_json: bool) -> None:
-    """List all tasks of the registry: what serves, how well, since when.
+    """List all tasks of the registry: serving version, accuracy, time of the last change.
 
     \b
     Examples:
@@ -43,7 +42,7 @@ def list_tasks(output: Output, as_json: bool) -> None:
 
 @click.command()
 @click.argument("task")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def show(output: Output, task: str, as_json: bool) -> None:
     """Show the versions of TASK, newest first, and why each was promoted or not.
@@ -66,8 +65,8 @@ def show(output: Output, task: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("task")
-@click.argument("version", type=click.IntRange(min=1), required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.argument("version", type=_VERSION, required=False)
+@json_option
 @click.pass_obj
 def promote(output: Output, task: str, version: int | None, as_json: bool) -> None:
     """Serve VERSION of TASK from now on; without VERSION its challenger.
@@ -82,7 +81,7 @@ def promote(output: Output, task: str, version: int | None, as_json: bool) -> No
 
 @click.command()
 @click.argument("task")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def rollback(output: Output, task: str, as_json: bool) -> None:
     """Serve the champion before today's again. A second rollback undoes the first.
@@ -99,7 +98,7 @@ def rollback(output: Output, task: str, as_json: bool) -> None:
 @click.argument("version", type=_VERSION, required=False)
 @click.argument("share", metavar="SHARE%", required=False)
 @click.option("--stop", is_flag=True, help="Let the champion answer all requests again.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def canary(
     output: Output, task: str, version: int | None, share: str | None, stop: bool, as_json: bool
@@ -136,10 +135,10 @@ def canary(
 @click.argument("task")
 @click.argument("version", type=_VERSION, required=False)
 @click.option("--stop", is_flag=True, help="Ask the champion alone again.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def shadow(output: Output, task: str, version: int | None, stop: bool, as_json: bool) -> None:
-    """Ask VERSION of TASK what its champion is asked, and compare; its answers go to nobody.
+    """Ask VERSION of TASK the same as its champion, and compare; its answers are not sent to clients.
 
     The endpoint tells at /v1/tasks/TASK how often the two agreed. It leaves comparisons out while it is busy.
 
@@ -158,7 +157,10 @@ def shadow(output: Output, task: str, version: int | None, stop: bool, as_json: 
     if as_json:
         output.print_json(_rollout_json(task, started))
     else:
-        _print(output, f"{task}: version {version} is asked beside the champion now, and answers nobody.")
+        _print(
+            output,
+            f"{task}: version {version} is asked beside the champion now; no client gets its answers.",
+        )
 
 
 def _rollouts(output: Output) -> "Rollouts":
@@ -186,7 +188,6 @@ def _read_share(text: str, promote: str) -> float:
 
 def _print_stopped(output: Output, task: str, role: str, before: "Rollout", as_json: bool) -> None:
     """Say what has ended; ``before`` is what was tried until now."""
-
     if as_json:
         output.print_json(_rollout_json(task, replace(before, **{role: None})))
         return

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.cli.options import json_option
 from orchestrator.cli.output import EXIT_FAILED, Output
 from orchestrator.errors import ExecutionError
 from orchestrator.names import check_task_name
@@ -19,11 +20,11 @@ WATCH_EVERY_S = 1.0
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Until the run ends.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--watch", is_flag=True, help="Follow the run until it ends.")
+@json_option
 @click.pass_obj
 def status(output: Output, watch: bool, as_json: bool) -> None:
-    """Show how the tasks of the run in this home stand, or stood when it ended.
+    """Show the state of each task of the run in this home, or its last state if the run is over.
 
     \b
     Examples:
@@ -56,11 +57,11 @@ def status(output: Output, watch: bool, as_json: bool) -> None:
 
 @click.command()
 @click.argument("task", required=False)
-@click.option("--follow", "-f", is_flag=True, help="Until the run ends.")
+@click.option("--follow", "-f", is_flag=True, help="Follow the run until it ends.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one event a line.")
 @click.pass_obj
 def logs(output: Output, task: str | None, follow: bool, as_json: bool) -> None:
-    """Print what happened to TASK, or to all tasks, in the run of this home; of failures the whole cause.
+    """Print the events of TASK, or of all tasks, of the run in this home; failures with their whole cause.
 
     \b
     Examples:
@@ -79,10 +80,10 @@ def logs(output: Output, task: str | None, follow: bool, as_json: bool) -> None:
 
 @click.command()
 @click.argument("tasks", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def cancel(output: Output, tasks: tuple[str, ...], as_json: bool) -> None:
-    """Leave TASKS of the run in this home; without TASKS end the run in good order, as Ctrl-C does.
+    """Leave TASKS of the run in this home; without TASKS end the run cleanly, as Ctrl-C does.
 
     What is published stays. `ship retry TASK`, or `ship tune` again, takes a task up where it was left.
 
@@ -101,18 +102,18 @@ def cancel(output: Output, tasks: tuple[str, ...], as_json: bool) -> None:
     elif tasks:
         output.out.print(f"cancelled: {', '.join(changed) or 'none, all of them have ended'}", markup=False)
     else:
-        output.out.print("The run ends; `ship tune` with its manifest goes on from there.")
+        output.out.print("The run ends; run `ship tune` with its manifest to resume.")
 
 
 @click.command()
 @click.argument("tasks", nargs=-1)
-@click.option("--failed", is_flag=True, help="All that failed or were cancelled.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--failed", is_flag=True, help="Retry all tasks that failed or were cancelled.")
+@json_option
 @click.pass_obj
 def retry(output: Output, tasks: tuple[str, ...], failed: bool, as_json: bool) -> None:
     """Take up failed or cancelled TASKS again while the run in this home is still at work.
 
-    Once it is over, `ship tune` with the same manifest takes up whatever is not published.
+    Once it is over, `ship tune` with the same manifest takes up all tasks that are not published.
 
     \b
     Examples:

@@ -1,11 +1,16 @@
-"""The command that serves: parses, calls, prints."""
+"""The command `ship serve`: starts an endpoint."""
 
 import contextlib
 import os
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.output import Output
+from orchestrator.settings import BYTES_A_GB
+
+if TYPE_CHECKING:
+    from orchestrator.serve.options import ServeOptions
 
 __all__ = ["serve"]
 
@@ -13,8 +18,10 @@ __all__ = ["serve"]
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="TCP port.")
-@click.option("--backbone", default="bundled", show_default=True, help="As in a manifest.")
-@click.option("--replicas", default=1, show_default=True, type=click.IntRange(min=1), help="Of the engine.")
+@click.option(
+    "--backbone", default="bundled", show_default=True, help="Backbone that serves, as in a manifest."
+)
+@click.option("--replicas", default=1, show_default=True, type=click.IntRange(min=1), help="Engines to run.")
 @click.option(
     "--log-requests",
     type=click.Path(dir_okay=False),
@@ -26,14 +33,14 @@ __all__ = ["serve"]
     show_default=True,
     type=click.FloatRange(min=0.001),
     metavar="GB",
-    help="Of each engine's device, for prompts; those used longest ago give way.",
+    help="Device memory of each engine for prompts; the least recently used ones give way.",
 )
 @click.option(
     "--pin",
     "pinned",
     multiple=True,
     metavar="TASK",
-    help="This task, or a pattern, never gives way; repeatable.",
+    help="Keep the champion of this task, or pattern, in memory; repeatable.",
 )
 @click.option(
     "--timeout",
@@ -41,31 +48,19 @@ __all__ = ["serve"]
     show_default=True,
     type=click.FloatRange(min=0.1),
     metavar="SECONDS",
-    help="For one request; clients may ask for less.",
+    help="Time limit of one request; clients may ask for a shorter one.",
 )
 @click.option(
     "--haproxy",
     is_flag=True,
-    help="HAProxy, which comes with Ray Serve, as ingress: more requests a second; see docs/guide.md.",
+    help="Use HAProxy, which comes with Ray Serve, as ingress: more requests a second; see docs/guide.md.",
 )
-@click.option("--no-auth", is_flag=True, help="Let everybody who reaches it ask every task, without a token.")
+@click.option("--no-auth", is_flag=True, help="Accept every request without a token.")
 @click.pass_obj
-def serve(
-    output: Output,
-    host: str,
-    port: int,
-    backbone: str,
-    replicas: int,
-    log_requests: str | None,
-    prompt_memory: float,
-    pinned: tuple[str, ...],
-    timeout: float,
-    haproxy: bool,
-    no_auth: bool,
-) -> None:
+def serve(output: Output, /, backbone: str, haproxy: bool, **flags: Any) -> None:
     """Answer for every task that has a champion, from one backbone. Ctrl-C drains and ends.
 
-    Which task a request means is said by its header Ship-Task, who asks by a token of `ship token create`.
+    A request names its task in the header Ship-Task, and carries a token of `ship token create`.
 
     \b
     Examples:
@@ -81,22 +76,35 @@ def serve(
     with haproxy_ingress(settings.ray_address) if haproxy else contextlib.nullcontext():
         # Ray Serve, which is imported here, reads the environment of the line above.
         from orchestrator.serve.launch.endpoint import serve_forever
-        from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
-        from orchestrator.settings import BYTES_A_GB
 
-        # Another process writes it, with a working folder of its own.
-        request_log = None if log_requests is None else os.path.abspath(log_requests)
-        options = ServeOptions(
-            host=host,
-            port=port,
-            auth=not no_auth,
-            num_replicas=replicas,
-            engine=EngineOptions(slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned),
-            limits=Limits(timeout_s=timeout, request_log=request_log),
-        )
         serve_forever(
             settings,
             backbone,
-            options,
+            _read_options(**flags),
             on_ready=lambda url: output.out.print(f"Serving at {url} (Ctrl-C ends it)"),
         )
+
+
+def _read_options(
+    *,
+    host: str,
+    port: int,
+    replicas: int,
+    log_requests: str | None,
+    prompt_memory: float,
+    pinned: tuple[str, ...],
+    timeout: float,
+    no_auth: bool,
+) -> "ServeOptions":
+    from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
+
+    # Another process writes it, with a working folder of its own.
+    request_log = None if log_requests is None else os.path.abspath(log_requests)
+    return ServeOptions(
+        host=host,
+        port=port,
+        auth=not no_auth,
+        num_replicas=replicas,
+        engine=EngineOptions(slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned),
+        limits=Limits(timeout_s=timeout, request_log=request_log),
+    )

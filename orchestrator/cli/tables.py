@@ -1,15 +1,15 @@
-"""How plans, reports and the registry are shown: tables for people, plain values for scripts."""
+"""Reports and registry listings: tables for people, plain values for scripts."""
 
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.cli.output import format_time
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def print_checks(console: Console, found: Sequence["TaskCheck"]) -> None:
-    """What is wrong with each task's data; failures in red, warnings in yellow."""
+    """Print the findings on each task's data; failures in red, warnings in yellow."""
     for check in found:
         size = (
             f"{check.num_train} training images of {check.num_classes} classes, {check.num_held_out} held out"
@@ -51,7 +51,7 @@ def print_checks(console: Console, found: Sequence["TaskCheck"]) -> None:
 
 
 def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
-    """What was done, and what failed with its cause."""
+    """Print the counts of a run, its warnings, and the cause of each failure."""
     summary = report.summary
     if not summary.tasks and not report.refused:
         console.print(f"Nothing to do: all {num_tasks} tasks are in the store already.")
@@ -69,7 +69,7 @@ def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
     for task, cause in summary.failed.items():
         console.print(f"{task}: {cause}", style="red", markup=False, soft_wrap=True)
     if summary.unfinished:
-        console.print("Interrupted; the same command goes on from here.", style="yellow")
+        console.print("Interrupted; run the same command to resume.", style="yellow")
 
 
 def report_json(report: "JobReport") -> dict[str, Any]:
@@ -87,8 +87,8 @@ def report_json(report: "JobReport") -> dict[str, Any]:
 
 
 def event_line(event: "Event") -> str:
-    """What happened, on one line; below it the details of a failure."""
-    line = f"{_time(event.time_s)}  {event.task}  attempt {event.attempt}  {_told(event)}"
+    """One event on one line; below it the details of a failure."""
+    line = f"{format_time(event.time_s)}  {event.task}  attempt {event.attempt}  {_told(event)}"
     detail = str(event.data.get("detail") or "").rstrip()
     return f"{line}\n{textwrap.indent(detail, '    ')}" if detail else line
 
@@ -126,7 +126,7 @@ def tasks_table(infos: Sequence["TaskInfo"]) -> Table:
             _canary(info.rollout),
             _version(info.rollout.shadow),
             _version(info.latest),
-            _time(info.updated_s),
+            format_time(info.updated_s),
         )
     return table
 
@@ -142,7 +142,7 @@ def versions_table(infos: Sequence["VersionInfo"]) -> Table:
             _share(info.metrics.get("probe_accuracy")),
             f"{info.metrics.get('num_levels', 0):.0f}",
             (info.digest or "?")[:12],
-            _time(info.created_s),
+            format_time(info.created_s),
         )
     return table
 
@@ -157,7 +157,7 @@ def task_json(info: "TaskInfo") -> dict[str, Any]:
         "shadow": info.rollout.shadow,
         "previous": info.previous,
         "latest": info.latest,
-        "updated": _time(info.updated_s),
+        "updated": format_time(info.updated_s),
     }
 
 
@@ -171,7 +171,7 @@ def version_json(info: "VersionInfo") -> dict[str, Any]:
         "metrics": dict(info.metrics),
         "gate": info.gate_reason,
         "warnings": find_warnings(info.metrics),
-        "created": _time(info.created_s),
+        "created": format_time(info.created_s),
         "run_id": info.run_id,
     }
 
@@ -200,7 +200,3 @@ def _canary(rollout: "Rollout") -> str:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _time(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, tz=UTC):%Y-%m-%dT%H:%M:%SZ}"

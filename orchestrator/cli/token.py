@@ -1,13 +1,13 @@
-"""The commands for tokens, by which endpoints know who asks: parse, call, print."""
+"""Commands for tokens, which authenticate the clients of endpoints."""
 
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.table import Table
 
-from orchestrator.cli.output import Output
+from orchestrator.cli.options import json_option
+from orchestrator.cli.output import Output, format_time
 from orchestrator.durations import describe_seconds, parse_duration
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _Result = TypeVar("_Result")
 
 @click.group()
 def token() -> None:
-    """Make, list, renew and take away the tokens by which endpoints know who asks.
+    """Create, list, rotate and revoke the tokens that authenticate clients of endpoints.
 
     They are kept in the store, as hashes: every endpoint on it follows within seconds, without a restart.
 
@@ -39,12 +39,15 @@ def token() -> None:
 @token.command()
 @click.argument("name")
 @click.option(
-    "--predict", multiple=True, metavar="PATTERN", help="Tasks that may be asked: a name, '*'; repeatable."
+    "--predict",
+    multiple=True,
+    metavar="PATTERN",
+    help="Allow requests to these tasks: a name, '*'; repeatable.",
 )
-@click.option("--metrics", is_flag=True, help="May read /metrics.")
-@click.option("--admin", is_flag=True, help="May do everything.")
-@click.option("--expires", metavar="DURATION", help="Until when: 12h, 90d, 52w from now [never].")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--metrics", is_flag=True, help="Allow reading /metrics.")
+@click.option("--admin", is_flag=True, help="Allow everything.")
+@click.option("--expires", metavar="DURATION", help="Lifetime: 12h, 90d, 52w from now [never expires].")
+@json_option
 @click.pass_obj
 def create(
     output: Output,
@@ -76,10 +79,10 @@ def create(
 
 
 @token.command(name="ls")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def list_tokens(output: Output, as_json: bool) -> None:
-    """List all tokens: what each is good for, and until when.
+    """List all tokens with their permissions and expiry.
 
     \b
     Examples:
@@ -103,15 +106,19 @@ def list_tokens(output: Output, as_json: bool) -> None:
 @token.command()
 @click.argument("name")
 @click.option(
-    "--grace", default="0", show_default=True, metavar="DURATION", help="For which the old one goes on: 1h."
+    "--grace",
+    default="0",
+    show_default=True,
+    metavar="DURATION",
+    help="The old secret stays valid for so long: 1h.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def rotate(output: Output, name: str, grace: str, as_json: bool) -> None:
     """Give token NAME a new secret and print it; what it is good for stays.
 
     It lives as long as the old one was made for, from now on. The old one ends at once, unless --grace gives
-    those who use it time to change.
+    its clients time to change.
 
     \b
     Examples:
@@ -124,7 +131,7 @@ def rotate(output: Output, name: str, grace: str, as_json: bool) -> None:
     made = _change(output, lambda tokens: rotate_token(tokens, name, now_s=time.time(), grace_s=grace_s))
     _print_new(output, made, as_json)
     if len(made.token.secrets) > 1:
-        output.err.print(f"The old one goes on for {describe_seconds(grace_s)} at most.")
+        output.err.print(f"The old secret stays valid for {describe_seconds(grace_s)} at most.")
 
 
 @token.command()
@@ -168,7 +175,7 @@ def _print_new(output: Output, made: "NewToken", as_json: bool) -> None:
         )
     else:
         click.echo(made.text)
-    until = "" if newest.expires_s is None else f", good until {_time(newest.expires_s)}"
+    until = "" if newest.expires_s is None else f", good until {format_time(newest.expires_s)}"
     output.err.print(
         f"This is {made.name} ({newest.token_id}){until}. It is shown this once, and kept as a hash only. "
         "Clients read it from SHIP_TOKEN, or send it as `Authorization: Bearer ship_...`.",
@@ -189,8 +196,8 @@ def _table(tokens: "Mapping[str, Token]", now_s: float) -> Table:
                 secret.token_id,
                 ", ".join(one.scope.predict).replace("[", r"\["),
                 ", ".join(also),
-                _time(secret.created_s),
-                "never" if secret.expires_s is None else _time(secret.expires_s),
+                format_time(secret.created_s),
+                "never" if secret.expires_s is None else format_time(secret.expires_s),
                 style=None if secret.is_live(now_s) else "red",
             )
     return table
@@ -206,9 +213,5 @@ def _scope_json(one: "Token") -> dict[str, Any]:
 
 
 def _secret_json(secret: "Secret") -> dict[str, Any]:
-    expires = None if secret.expires_s is None else _time(secret.expires_s)
-    return {"id": secret.token_id, "created": _time(secret.created_s), "expires": expires}
-
-
-def _time(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, tz=UTC):%Y-%m-%dT%H:%M:%SZ}"
+    expires = None if secret.expires_s is None else format_time(secret.expires_s)
+    return {"id": secret.token_id, "created": format_time(secret.created_s), "expires": expires}

@@ -5,13 +5,14 @@ digest. Aliases: ``champion`` is served, ``challenger`` waits for a decision, ``
 goes; ``canary`` and ``shadow`` are tried (``rollout``), and end when their version is promoted.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
 from orchestrator.errors import RegistryError
 from orchestrator.names import MODEL_PREFIX, is_task_name, model_name
+from orchestrator.registry.database_file import read_models
 from orchestrator.registry.session import MlflowSession, RegistryDown
 from orchestrator.registry.versions import (
     CANARY,
@@ -161,10 +162,10 @@ class Registry:
         return _aliases_of(model), dict(model.tags or {})
 
     def tasks(self) -> list[TaskInfo]:
-        """All tasks, by name."""
-        return sorted(
-            (self._task_info(task, model) for task, model in self._models()), key=lambda info: info.task
-        )
+        """All tasks, by name; read out of MLflow's file where that is possible, which is much faster."""
+        stored = read_models(self.session.tracking_uri)
+        models = self._models() if stored is None else self._tasks_of(stored)
+        return sorted((self._task_info(task, model) for task, model in models), key=lambda info: info.task)
 
     def gated_digests(self) -> set[tuple[str, str]]:
         """Task and digest of every version that has been registered and gone through the gate."""
@@ -271,13 +272,17 @@ class Registry:
                 page = self.session.client.search_registered_models(
                     f"name LIKE '{MODEL_PREFIX}%'", max_results=PAGE_SIZE, page_token=token
                 )
-            for model in page:
-                task = model.name.removeprefix(MODEL_PREFIX)
-                if is_task_name(task):
-                    self._remember_latest(task, model)
-                    yield task, model
+            yield from self._tasks_of(page)
             if not (token := page.token):
                 return
+
+    def _tasks_of(self, models: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+        """The registered models that are tasks, each with its task's name."""
+        for model in models:
+            task = model.name.removeprefix(MODEL_PREFIX)
+            if task != model.name and is_task_name(task):
+                self._remember_latest(task, model)
+                yield task, model
 
     def _find_model(self, task: str) -> Any | None:
         from mlflow.exceptions import MlflowException

@@ -1,7 +1,7 @@
-"""Which version answers while a canary runs. Pure.
+"""Choice between champion and canary by the key of a request. Pure.
 
 A key always gets the same of the two, on every replica and after every restart, and keeps it when the share
-rises. Which keys a canary gets is another draw for each task and each canary, so that nobody is always first.
+rises. Which keys a canary gets is another draw for each task and each canary, so that no key is always first.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ def choose_version(task: str, entry: CatalogEntry, key: str | None) -> int:
     Args:
         task: Its name.
         entry: The task's in the catalog.
-        key: Of whoever asks; None for nobody in particular, whom the champion answers.
+        key: Key of the client; the champion answers requests without one.
     """
     canary = entry.canary
     if canary is None or key is None or _place(task, canary.version, key) >= canary.share:
@@ -31,7 +31,7 @@ def choose_version(task: str, entry: CatalogEntry, key: str | None) -> int:
 
 
 def key_of_image(image_3HW: Image) -> str:
-    """The key of who gives none: asked twice about one image, one version answers."""
+    """Key of a request without one: asked twice about one image, one version answers."""
     return hashlib.sha256(np.ascontiguousarray(image_3HW).data).hexdigest()
 
 

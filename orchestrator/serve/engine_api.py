@@ -1,4 +1,4 @@
-"""What the ingress asks of an engine, and what it gets: values only, so that either side can be replaced."""
+"""Interface between ingress and engines: requests, replies and states as plain values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class EngineUnavailableError(ServeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """What is asked of one image.
+    """One question about one image.
 
     Attributes:
         task: A valid name, which need not exist.
@@ -49,7 +49,7 @@ class Ask:
         key: Asks with one key get the same of two versions while a canary runs; so do those about one image
             without a key.
         image: Index of the image, among those that come with it.
-        is_background: Nobody waits for the answer: no prompt is waited for, and no champion gives way to it.
+        is_background: No client waits: it waits for no prompt, and no champion gives way to it.
     """
 
     task: str
@@ -61,18 +61,18 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a task says of one image.
+    """The classification of one image by one task.
 
     Attributes:
-        task: That was asked.
-        version: Of the prompt that answered.
-        digest: Of the prompt that answered.
+        task: Name of the task.
+        version: Version that answered.
+        digest: Digest of its artifact.
         probabilities: Label and probability, the likeliest first; they sum to 1.
         batch_rows: Rows of the forward pass that this one was in.
         batch_tasks: Different tasks among them.
-        queue_s: That it waited for its pass.
-        forward_s: Of the pass.
-        shadow_version: That is to be asked the same and compared, once the reply is out; None for nobody.
+        queue_s: Seconds that the row waited for its pass.
+        forward_s: Seconds of the pass.
+        shadow_version: Version to be asked the same and compared, once the reply is out; None for none.
     """
 
     task: str
@@ -106,16 +106,16 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What a task's prompt makes the network attend to, see ``ship.runtime.explain``.
+    """Attention of the last layer with and without a task's prompt, see ``ship.runtime.explain``.
 
     Attributes:
-        task: That was asked.
-        version: Of the prompt.
-        digest: Of the prompt.
+        task: Name of the task.
+        version: Version of the prompt.
+        digest: Digest of its artifact.
         prompted_YX: Share of attention of each patch, float32.
         bare_YX: The same of the bare backbone.
-        entropy: Of the first, 0 to 1.
-        bare_entropy: Of the second.
+        entropy: Entropy of the first, 0 to 1.
+        bare_entropy: Entropy of the second.
         distance: Share of attention that went elsewhere.
     """
 
@@ -135,7 +135,7 @@ class CanaryState:
 
     Attributes:
         version: In the registry.
-        share: Of the requests, above 0 and below 1.
+        share: Share of the requests, above 0 and below 1.
     """
 
     version: int
@@ -144,21 +144,21 @@ class CanaryState:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskState:
-    """How a task of the catalog stands.
+    """Serving state of a task of the catalog.
 
     Attributes:
         task: Its name.
-        version: Of the champion that is in memory; None if none is: it failed to load, or gave way to others
-            and is loaded again when somebody asks.
-        digest: That is served; None if none is.
-        labels: Of the version that is served.
-        wanted_version: That the catalog names. Differs from ``version`` while a new one is loaded, and
-            after it was refused.
-        wanted_digest: That the catalog names.
+        version: Champion in memory; None if none is: it failed to load, or gave way to others
+            and is loaded again at the next request.
+        digest: Digest that is served; None if none is.
+        labels: Labels of the version that is served.
+        wanted_version: Version that the catalog names. Differs from ``version`` while a new one is loaded,
+            and after it was refused.
+        wanted_digest: Digest that the catalog names.
         problem: Why the wanted version, or its canary or shadow, is not served, if it was tried.
         canary: The version that takes a share of the requests, if any.
-        shadow_version: The version that is asked beside it and answers nobody, if any.
-        others: Versions that answer whoever asks for them by number.
+        shadow_version: The version that is asked beside it, without its answers being sent, if any.
+        others: Versions that can be asked for by number.
     """
 
     task: str
@@ -178,7 +178,7 @@ class ResidencyStats:
     """Which prompts one engine holds, and what it took.
 
     Attributes:
-        replica: Of which engine; another one after a restart.
+        replica: Name of the engine replica; another one after a restart.
         num_loads: Prompts loaded since it started.
         num_load_failures: Loads that failed.
         num_evictions: Prompts that gave way to others.
@@ -206,7 +206,7 @@ class Readiness:
 
     Attributes:
         ready: It knows a catalog. What is asked for before its prompt is loaded waits for that alone.
-        detail: What it waits for, or what it serves.
+        detail: The cause of waiting, or the number of tasks served.
         num_served: Tasks that have their champion in memory.
         num_problems: Tasks whose wanted version could not be loaded.
         num_loading: Prompts that are being loaded.
@@ -238,11 +238,11 @@ class Engine(Protocol):
         ...
 
     async def tasks(self) -> list[TaskState]:
-        """How all tasks of the catalog stand, by name."""
+        """States of all tasks of the catalog, by name."""
         ...
 
     async def task(self, name: str) -> TaskState | None:
-        """How one task stands; None if it is not in the catalog."""
+        """State of one task; None if it is not in the catalog."""
         ...
 
     async def readiness(self) -> Readiness:

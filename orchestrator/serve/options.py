@@ -10,20 +10,20 @@ __all__ = ["EngineOptions", "Limits", "ServeOptions"]
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What the door lets in.
+    """Limits on requests, enforced by the ingress.
 
     Attributes:
-        max_body_bytes: Of a request, multipart wrapping included.
-        max_pixels: Of an image, read from its header before it is decoded.
-        formats: Image formats by content.
+        max_body_bytes: Size of a request body, multipart wrapping included.
+        max_pixels: Pixels of an image, read from its header before it is decoded.
+        formats: Accepted image formats, told by content.
         max_batch_items: Questions of one batch.
         max_batch_images: Images of one batch.
-        max_batch_bytes: Of a batch request, multipart wrapping included.
+        max_batch_bytes: Size of a batch request, multipart wrapping included.
         max_inside: Requests that are being read, decoded or answered in one ingress; more are refused (429);
             one task alone gets half of the places.
-        max_inside_bytes: Of their bodies, all together.
-        timeout_s: How long a request may take, reading and a second try included. Clients may ask for less.
-        retry_after_s: What a client is told at least that was turned away for lack of capacity.
+        max_inside_bytes: Size of their bodies, all together.
+        timeout_s: Time limit of a request, reading and a second try included; a client may ask for less.
+        retry_after_s: Least Retry-After of a refusal for lack of capacity.
         request_log: File that gets a JSON line for each request; None for none.
     """
 
@@ -46,22 +46,22 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How each engine replica works.
+    """Options of each engine replica.
 
     Attributes:
         max_batch_rows: Rows of one forward pass.
         batch_wait_s: The most that a batch waits for more rows; how long it does, is found out.
         max_waiting: Rows that wait in one replica; more are refused (429), those of the task that has most.
-        max_pass_s: Of a forward pass: on a slow device it has fewer rows.
-        max_queue_s: How long a row waits, about: on a slow device fewer may.
-        poll_s: Between two looks at the catalog.
-        retry_s: Until a prompt that could not be fetched is tried again.
-        first_sync_timeout_s: How long a new replica stays out of service until it has read a catalog.
+        max_pass_s: Target duration of a forward pass: on a slow device it has fewer rows.
+        max_queue_s: Target waiting time of a row: on a slow device fewer rows may wait.
+        poll_s: Seconds between two looks at the catalog.
+        retry_s: Seconds until a prompt that could not be fetched is tried again.
+        first_sync_timeout_s: Longest time that a new replica stays out of service to read its first catalog.
         num_loaders: Prompts that are loaded at a time.
         slot_bytes: Device memory for prompts; on a CPU it is taken as prompts come. When it is full, a prompt
             that is asked for takes the place of the ones used longest ago.
         pinned: Patterns of tasks whose champions never give way.
-        load_wait_s: How long a request waits at most for its prompt to be loaded.
+        load_wait_s: Longest time that a request waits for its prompt to be loaded.
         cache: Folder of prompts and of the last catalog on this machine, see ``Settings.cache``; None keeps
             none.
         cache_bytes: The most that the prompts may take; 0 keeps neither.

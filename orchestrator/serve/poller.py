@@ -64,7 +64,7 @@ class CatalogPoller:
 
     Args:
         tracking_uri: MLflow's.
-        store_url: Of the store of prompts.
+        store_url: URL of the store of prompts.
         log: File for what goes wrong; None leaves it to Ray.
         poll_s: Between two looks.
     """

@@ -13,7 +13,7 @@ class Watch:
     """A daemon thread that outlives whatever a look raises.
 
     Args:
-        name: Of what is looked at, for the thread and for messages.
+        name: Name of the watched object, for the thread and for messages.
         look: One look; returns what is wrong, None if nothing is.
         poll_s: Between two looks.
         meanwhile: What goes on while something is wrong; said with it.
@@ -29,7 +29,7 @@ class Watch:
         self._meanwhile = meanwhile
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"ship-{name}", daemon=True)
-        self.problem: str | None = f"nobody looked for the {name} yet"
+        self.problem: str | None = f"the {name} was not looked for yet"
 
     @property
     def is_alive(self) -> bool:

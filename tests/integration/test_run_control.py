@@ -49,7 +49,7 @@ def test_a_run_is_watched_steered_and_ended_from_another_terminal(plant: Plant) 
         assert plant.ship_json("cancel") == {"stopped": True, "cancelled": []}
         printed, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, printed
-    assert "Interrupted; the same command goes on from here." in printed
+    assert "Interrupted; run the same command to resume." in printed
     assert wait_until_gone(family) == []
 
     over = plant.ship_json("status")

@@ -1,4 +1,4 @@
-"""How long a batch waits for one more row. Decided from what is seen, so that nobody has to tune it.
+"""Waiting time of a batch for one more row, learned from arrivals and passes: there is nothing to tune.
 
 A forward pass takes about ``fixed + rows * per_row`` seconds. A row that comes along with others saves a
 ``fixed`` of its own; waiting for it costs the time until it comes. So it is waited for while it is expected
@@ -18,7 +18,7 @@ class BatchWait:
     """The policy of one queue. Of one thread; times are seconds of one clock.
 
     Args:
-        max_wait_s: For any batch.
+        max_wait_s: Longest wait of any batch.
     """
 
     def __init__(self, max_wait_s: float) -> None:
@@ -46,11 +46,11 @@ class BatchWait:
 
     @property
     def fixed_s(self) -> float:
-        """Of a pass, however few rows it has: by least squares; 0 while all passes were alike."""
+        """Seconds of a pass apart from its rows: by least squares; 0 while all passes were alike."""
         return self._line()[0]
 
     def expected_s(self, num_rows: int) -> float:
-        """How long a pass of so many rows takes, as far as is known; 0 before the first."""
+        """Expected seconds of a pass of so many rows; 0 before the first."""
         fixed_s, per_row_s = self._line()
         return fixed_s + num_rows * per_row_s
 
@@ -68,7 +68,7 @@ class BatchWait:
         return max(0.0, (self._seconds - per_row_s * self._rows) / self._weight), per_row_s
 
     def pause_s(self, now_s: float, began_s: float) -> float:
-        """How long to wait for the next row from now on; 0 to go.
+        """Seconds to wait for the next row from now on; 0 to go.
 
         Args:
             now_s: The time.

@@ -1,6 +1,6 @@
 """Rows of any tasks, gathered into forward passes: fairly, in time, and never more than there is room for.
 
-It knows neither Ray nor torch: whoever makes it says how a batch is answered.
+It knows neither Ray nor torch: a function that it is given answers a batch.
 """
 
 import asyncio
@@ -74,10 +74,10 @@ class Batcher(Generic[Row, Reply]):
 
     Args:
         answer: Answers a batch, a reply a row. If it raises, every row of the batch gets the error.
-        max_rows: Of a batch.
+        max_rows: Most rows of a batch.
         max_waiting: Rows that may wait. One more pushes out the newest row of the task that has most.
-        max_pass_s: A batch has fewer rows where so many would take longer: whoever comes meanwhile waits for
-            it, and whoever has gone meanwhile is answered in vain.
+        max_pass_s: A batch has fewer rows where so many would take longer: rows that come meanwhile wait for
+            it, and clients that have gone meanwhile are answered in vain.
         max_queue_s: Fewer rows may wait where so many would wait longer.
         max_wait_s: The most that the first row of a batch waits for others, while nothing else is under way.
         clock: Seconds that only go up.
@@ -147,7 +147,7 @@ class Batcher(Generic[Row, Reply]):
             waiting.reply.set_exception(LateError())
 
     def _num_rows(self) -> int:
-        """Of the next batch, at most."""
+        """Most rows of the next batch."""
         fitting = self._wait.rows_within(self._max_pass_s)
         return self._max_rows if fitting is None else min(self._max_rows, fitting)
 
@@ -160,7 +160,7 @@ class Batcher(Generic[Row, Reply]):
         return min(self._max_waiting, max(num_rows, int(self._max_queue_s / pass_s * num_rows)))
 
     def _time_away_s(self, left: _Waiting[Row, Reply]) -> float:
-        """How long the task of a row that had to leave may stay away. The queue does not run dry meanwhile.
+        """Seconds for which the task of a row that had to leave may stay away; the queue lasts longer.
 
         Rows that wait have about as much patience as this one: some may give up before their turn.
         """
@@ -194,7 +194,7 @@ class Batcher(Generic[Row, Reply]):
                 return
 
     def _take(self) -> list[_Waiting[Row, Reply]]:
-        """The next batch. What would come too late for who asks is not begun: it costs others their turn."""
+        """The next batch, without rows whose reply would come too late: they would cost others their turn."""
         batch: list[_Waiting[Row, Reply]] = []
         late: list[_Waiting[Row, Reply]] = []
         num_rows = min(len(self._queue), self._num_rows())
@@ -205,7 +205,7 @@ class Batcher(Generic[Row, Reply]):
             if not waiting.reply.done():
                 (late if waiting.deadline_s < end_s else batch).append(waiting)
         if late and not batch:
-            # Passes may have become faster, which nobody would learn without one.
+            # Passes may have become faster, which only a pass can show.
             likeliest = max(late, key=lambda waiting: waiting.deadline_s)
             if likeliest.deadline_s >= now_s:
                 late.remove(likeliest)

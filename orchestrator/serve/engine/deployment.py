@@ -30,7 +30,7 @@ from orchestrator.serve.residency.disk_cache import with_disk_cache
 from orchestrator.serve.residency.follower import CatalogFollower
 from orchestrator.serve.residency.kept_catalog import open_kept_catalog
 from orchestrator.serve.residency.loader import PromptLoader
-from orchestrator.serve.residency.residency import Residency, ServedTask
+from orchestrator.serve.residency.residency import Residency, ServedVersion
 from orchestrator.serve.residency.state import describe_served
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -46,12 +46,12 @@ class EngineReplica:
     """The deployment's class; ``deployments`` wraps it. Never talks to MLflow: it follows the catalog.
 
     Args:
-        header: Of the backbone, see ``Backbone.to_arrays``.
+        header: Header of the backbone, see ``Backbone.to_arrays``.
         weights: Reference to the backbone's arrays in Ray's object store, in a list that keeps Ray from
             resolving it. Replicas of one machine share that memory.
-        store_url: Of the store of prompts.
-        num_threads: For torch.
-        options: How to batch and how often to look.
+        store_url: URL of the store of prompts.
+        num_threads: Threads of torch.
+        options: Options of this replica.
         log: File for what goes wrong; None leaves it to Ray.
     """
 
@@ -159,7 +159,7 @@ class EngineReplica:
             return timed.reply
         return replace(timed.reply, queue_s=timed.queue_s, forward_s=timed.pass_s)
 
-    async def _find(self, ask: Ask, image_3HW: Image, patience_s: float) -> ServedTask | Refusal:
+    async def _find(self, ask: Ask, image_3HW: Image, patience_s: float) -> ServedVersion | Refusal:
         if not self._follower.is_synced:
             return Refusal(reason="not_ready", detail=self._not_ready())
         if ask.key is None and self._residency.has_canary(ask.task):
@@ -167,7 +167,7 @@ class EngineReplica:
         return await self._residency.find(ask, patience_s)
 
     async def _answer_rows(self, rows: list[Row]) -> list[Answer | Refusal]:
-        # In a thread, so that this loop goes on taking requests for the next batch.
+        # In a thread, so that this loop keeps taking requests for the next batch.
         return await asyncio.to_thread(answer_rows, self._runtime, rows)
 
     def _not_ready(self) -> str:

@@ -9,7 +9,7 @@ import logging
 import torch
 
 from orchestrator.serve.engine_api import Explanation, Image, Refusal
-from orchestrator.serve.residency.residency import ServedTask
+from orchestrator.serve.residency.residency import ServedVersion
 from ship.runtime.explain import explain
 from ship.runtime.runtime import Runtime
 
@@ -21,10 +21,10 @@ _log = logging.getLogger(__name__)
 
 
 class Explainer:
-    """Of one event loop; the work is done in a thread.
+    """Queue of explanations of one event loop; the work is done in a thread.
 
     Args:
-        runtime: That holds the slots; predictions go on in it meanwhile.
+        runtime: Runtime that holds the slots; predictions use it meanwhile.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -32,7 +32,9 @@ class Explainer:
         self._turn = asyncio.Lock()
         self._num_waiting = 0
 
-    async def explain(self, image_3HW: Image, served: ServedTask, patience_s: float) -> Explanation | Refusal:
+    async def explain(
+        self, image_3HW: Image, served: ServedVersion, patience_s: float
+    ) -> Explanation | Refusal:
         """Explain one image; refuse if too many wait, or if its turn does not come in time."""
         if self._num_waiting >= _MOST_WAITING:
             return Refusal(reason="busy", detail=f"{self._num_waiting} explanations wait for their turn")
@@ -49,7 +51,7 @@ class Explainer:
         work.add_done_callback(lambda _: self._turn.release())
         return await asyncio.shield(work)
 
-    def _run(self, image_3HW: Image, served: ServedTask) -> Explanation | Refusal:
+    def _run(self, image_3HW: Image, served: ServedVersion) -> Explanation | Refusal:
         try:
             maps = explain(self._runtime, torch.from_numpy(image_3HW.copy()), served.slot)
         # A boundary: whatever goes wrong in the pass is told as a refusal, as it is of predictions.

@@ -1,4 +1,4 @@
-"""A bounded queue in which tasks take turns, so that one task's flood holds up nobody but itself."""
+"""A bounded queue in which tasks take turns, so that one task's flood holds up no other task."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -15,7 +15,7 @@ class FairQueue(Generic[Item]):
     An item is itself and no other, as its hash says, and waits once.
 
     Attributes:
-        max_items: That may wait, all tasks together; may be changed at any time.
+        max_items: Most items that may wait, all tasks together; may be changed at any time.
     """
 
     def __init__(self, max_items: int) -> None:
@@ -30,7 +30,7 @@ class FairQueue(Generic[Item]):
         return self._num_items
 
     def put(self, task: str, item: Item) -> Item | None:
-        """Let an item wait; whoever has to leave for it, if the queue is full.
+        """Let an item wait; returns the item that has to leave for it, if the queue is full.
 
         That is the newest item of the task with most of them; ``item`` itself, if its own task would then
         have more (or two tasks would push each other out without end).

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.serve.engine_api import Answer, Image, Refusal
-from orchestrator.serve.residency.served import ServedTask
+from orchestrator.serve.residency.served import ServedVersion
 from ship.runtime.runtime import Runtime
 
 __all__ = ["Row", "answer_rows"]
@@ -30,7 +30,7 @@ class Row:
     """
 
     image_3HW: Image
-    served: ServedTask
+    served: ServedVersion
 
 
 def answer_rows(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusal]:
@@ -60,7 +60,7 @@ def _answer_batch(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusa
     ]
 
 
-def _answer(served: ServedTask, logits_C: Tensor, batch_rows: int, batch_tasks: int) -> Answer | Refusal:
+def _answer(served: ServedVersion, logits_C: Tensor, batch_rows: int, batch_tasks: int) -> Answer | Refusal:
     probabilities = torch.softmax(logits_C.double(), dim=0).tolist()
     if not all(map(np.isfinite, probabilities)):
         return Refusal(reason="failed", detail=f"task {served.task!r} gave scores that are no numbers")

@@ -1,4 +1,4 @@
-"""Where the endpoint listens: checked before anything is started."""
+"""Address of the endpoint: checked before anything is started."""
 
 import ipaddress
 import socket
@@ -22,10 +22,10 @@ def choose_port(host: str) -> int:
 
 
 def check_port_is_free(host: str, port: int) -> None:
-    """Return if somebody could listen there.
+    """Check that this process can listen on a port.
 
     Raises:
-        ServeError: Somebody listens already, or may not.
+        ServeError: The port is taken, or not permitted.
     """
     _bind(host, port).close()
 

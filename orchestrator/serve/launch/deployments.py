@@ -1,4 +1,4 @@
-"""What Ray Serve is asked to run: the ingress with its engines, and the poller, each with its share."""
+"""Ray Serve deployments of the endpoint: the ingress with its engines, and the poller."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -28,11 +28,11 @@ _DRAIN_LOOK_S = 0.2
 _log = logging.getLogger(__name__)
 # Ray's own limits stand above ours, so that it is ours that refuse: with a reason, when to come again, and
 # fairly among tasks. What is between is for requests that are being refused, and for probes. At the door it
-# is little, and as many may wait for it: more than that come faster than they can be refused, and who waits
-# in Ray's proxy has memory there and is refused late. Ray's 503 costs less.
+# is little, and as many may wait for it: more than that come faster than they can be refused, and a request
+# that waits in Ray's proxy takes memory there and is refused late. Ray's 503 costs less.
 _DOOR_HEADROOM, _ENGINE_HEADROOM = 128, 1024
 # Ray Serve's line for every call in every replica costs a twentieth of an engine's time and says no more than
-# our own request log, which is there for whoever wants one.
+# our own request log, which can be switched on.
 _LOGGING = {"enable_access_log": False}
 
 
@@ -101,7 +101,7 @@ def deploy(
 
 
 def served_tasks() -> list[TaskState]:
-    """What the endpoint serves, and what it cannot.
+    """States of all tasks of the endpoint.
 
     Raises:
         ServeError: It does not say.

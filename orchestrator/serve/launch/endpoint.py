@@ -102,7 +102,7 @@ def start(settings: Settings, backbone: Backbone, options: ServeOptions) -> Endp
 
 
 def check_access(store: PromptStore, host: str, *, auth: bool) -> None:
-    """Refuse to start an endpoint that nobody may ask, and warn of one that everybody may.
+    """Refuse to start an endpoint without a valid token, and warn of one without access control.
 
     Raises:
         ServeError: A token is needed, and there is none.
@@ -110,13 +110,15 @@ def check_access(store: PromptStore, host: str, *, auth: bool) -> None:
     """
     if not auth:
         if not is_loopback(host):
-            _log.warning("no access control: whoever reaches %s may ask every task", host or "this machine")
+            _log.warning(
+                "no access control: every client that reaches %s may ask every task", host or "this machine"
+            )
         return
     found = store.read_tokens()
     if found is None or not found[0].has_live(time.time()):
         raise ServeError(
-            f"nobody could ask this endpoint: {store.url} has no valid token; make one with "
-            "`ship token create NAME --predict '*'`, or let everybody ask with --no-auth"
+            f"no client could use this endpoint: {store.url} has no valid token; make one with "
+            "`ship token create NAME --predict '*'`, or accept every request with --no-auth"
         )
 
 

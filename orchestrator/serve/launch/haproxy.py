@@ -27,7 +27,7 @@ def haproxy_ingress(address: str | None) -> Iterator[None]:
     this process's own, so that several run side by side; what the environment says already stays.
 
     Args:
-        address: Of a cluster to be joined, which was started with an environment of its own.
+        address: Address of a cluster to be joined, which was started with an environment of its own.
 
     Raises:
         ServeError: There is a cluster to be joined, or no HAProxy on this machine.

@@ -1,6 +1,6 @@
 """The Ray Serve session of the endpoint: used where the cluster runs one, else started and stopped.
 
-A Ray Serve that was running already is left as it was found, other people's applications included.
+A Ray Serve that was running already is left as it was found, applications of others included.
 """
 
 from collections.abc import Iterator
@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 
 import ray
 from ray import serve
-from ray.serve import context as serve_context
 
 from orchestrator.cluster.session import Session
 
@@ -27,6 +26,10 @@ def serve_session(
         port: Where the proxy listens, if it is started.
         application_names: Ours, removed at the end.
     """
+    if session.is_own:
+        # There is no Serve on it yet, but Serve may keep a handle of an earlier Ray in this process, which it
+        # takes for one of this Ray. This makes it notice that the handle is dead.
+        serve.shutdown()
     is_own = not serve.status().proxies
     if is_own:
         serve.start(
@@ -37,13 +40,10 @@ def serve_session(
     try:
         yield is_own
     finally:
-        if session.is_own:
-            # It ends with Ray. `serve.shutdown` would do it at length and print an error of its own making,
-            # but without it Serve keeps a handle that it mistakes for one of the next Ray in this process.
-            serve_context._disconnect()
-        elif is_own:
+        # On a Ray of our own it ends with Ray.
+        if is_own and not session.is_own:
             serve.shutdown()
-        else:
+        elif not is_own:
             for name in application_names:
                 # One that was never deployed is not there to delete.
                 with suppress(ray.exceptions.RayError, serve.exceptions.RayServeException):

@@ -1,4 +1,4 @@
-"""What the catalog wants of each task, and which champion answers until that is in memory.
+"""Wanted versions of each task, and the champions that answer until those are in memory.
 
 Its caller holds a lock. It knows names and digests only, and nothing of what is in memory.
 """
@@ -37,7 +37,7 @@ class Champions:
         return sorted(gone + [task for task, entry in entries.items() if self._wanted.get(task) != entry])
 
     def take(self, task: str, entry: CatalogEntry | None) -> set[Key]:
-        """Want this of a task from now on, or nothing; returns its prompts that nobody wants any more."""
+        """Want this of a task from now on, or nothing; returns its prompts that are wanted no more."""
         before = self.prompts(task)
         if entry is None:
             self._wanted.pop(task, None)
@@ -47,7 +47,7 @@ class Champions:
         return before - self.prompts(task)
 
     def entry(self, task: str) -> CatalogEntry | None:
-        """What the catalog says of a task; None if it is not there."""
+        """Entry of a task in the catalog; None if it is not there."""
         return self._wanted.get(task)
 
     def wanted(self, task: str) -> PromptRef:
@@ -78,7 +78,7 @@ class Champions:
         return None if before is None or before.key == wanted.key else before
 
     def prompts(self, task: str) -> set[Key]:
-        """What the catalog has of a task, and what answers until the version that it wants is there."""
+        """Prompts that the catalog names of a task, and the one that answers until its champion is there."""
         entry, current = self._wanted.get(task), self._current.get(task)
         if entry is None:
             return set()
@@ -90,7 +90,7 @@ class Champions:
         return key in self.prompts(key[0])
 
     def is_spare(self, key: Key) -> bool:
-        """Whether a prompt is no champion, canary or shadow: it answers whoever asks for it by number."""
+        """Whether a prompt is no champion, canary or shadow: it only answers requests for its number."""
         task, digest = key
         entry, current = self._wanted.get(task), self._current.get(task)
         if current is not None and current.digest == digest:

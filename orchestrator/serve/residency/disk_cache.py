@@ -32,8 +32,8 @@ class DiskCache:
 
     Args:
         source: Where artifacts come from.
-        folder: Of this user alone.
-        limit_bytes: Of all that is kept.
+        folder: Folder of this user alone.
+        limit_bytes: Most bytes that are kept.
     """
 
     def __init__(self, source: ArtifactSource, folder: Path, limit_bytes: int) -> None:

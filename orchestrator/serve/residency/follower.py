@@ -1,7 +1,7 @@
 """Follows the catalog: one small object, looked at each second, acted on when its ETag changes.
 
 It is taken over at once and loaded beside the looks, so that many new prompts hold up neither what is
-promoted next nor who asks for one of them. The last one is kept on disk, for a start while the store is down.
+promoted next nor requests for one of them. The last one is kept on disk, for a start while the store is down.
 """
 
 import threading
@@ -34,7 +34,7 @@ class CatalogFollower(Watch):
         source: Where the catalog is.
         residency: To keep in line.
         kept: Where the last one is; None keeps none.
-        poll_s: Between two looks.
+        poll_s: Seconds between two looks.
     """
 
     def __init__(

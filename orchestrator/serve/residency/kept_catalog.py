@@ -29,8 +29,8 @@ class KeptCatalog:
     """A file of a folder that threads and processes may share. It is as old as its time stamp says.
 
     Args:
-        folder: Of this user alone.
-        store_url: Of the store whose catalog it is.
+        folder: Folder of this user alone.
+        store_url: URL of the store whose catalog it is.
         clock: Seconds since the epoch.
     """
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from orchestrator.serve.residency.served import PromptRef, ServedTask
+from orchestrator.serve.residency.served import PromptRef, ServedVersion
 from ship.artifact.files import insert_verified, load_files
 from ship.errors import ArtifactError
 from ship.runtime.runtime import Runtime
@@ -24,18 +24,18 @@ class PromptLoader:
 
     Args:
         source: Where artifacts come from.
-        runtime: That serves them.
+        runtime: Runtime that serves them.
     """
 
     def __init__(self, source: ArtifactSource, runtime: Runtime) -> None:
         self._source = source
         self._runtime = runtime
 
-    def __call__(self, ref: PromptRef, make_room: Callable[[int], bool]) -> ServedTask:
+    def __call__(self, ref: PromptRef, make_room: Callable[[int], bool]) -> ServedVersion:
         """Load a version.
 
         Args:
-            ref: Which one.
+            ref: The version.
             make_room: See ``ship.artifact.files.insert_verified``.
 
         Raises:
@@ -50,7 +50,7 @@ class PromptLoader:
                 f"artifact {ref.digest[:12]} is the prompt of task {loaded.card.task!r}, but version "
                 f"{ref.version} of task {ref.task!r} names it; promote another version"
             )
-        return ServedTask(
+        return ServedVersion(
             task=ref.task,
             version=ref.version,
             digest=ref.digest,

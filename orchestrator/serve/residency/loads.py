@@ -9,15 +9,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from orchestrator.serve.residency.served import Key, PromptRef, ServedTask
+from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
 
-__all__ = ["Failure", "Load", "LoadQueue", "Loads", "Precedence"]
+__all__ = ["Load", "LoadFailure", "LoadQueue", "Loads", "Precedence"]
 
 _log = logging.getLogger(__name__)
 
 
 class Precedence(IntEnum):
-    """Who comes first: what somebody waits for, what takes over from a champion that answers, all else."""
+    """Order of loads: those that a request waits for, successors of champions that answer, all others."""
 
     URGENT = 0
     SWAP = 1
@@ -25,7 +25,7 @@ class Precedence(IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class LoadFailure:
     """Why a prompt is not in memory.
 
     Attributes:
@@ -37,8 +37,8 @@ class Failure:
     retry_at_s: float | None
 
 
-def _make_future() -> "Future[ServedTask | Failure | None]":
-    future: Future[ServedTask | Failure | None] = Future()
+def _make_future() -> "Future[ServedVersion | LoadFailure | None]":
+    future: Future[ServedVersion | LoadFailure | None] = Future()
     # One of many who wait for it may be cancelled; it is not.
     future.set_running_or_notify_cancel()
     return future
@@ -49,10 +49,10 @@ class Load:
     """One prompt that is being loaded.
 
     Attributes:
-        ref: Which one.
-        precedence: Before which others.
+        ref: The prompt.
+        precedence: Its place in the order.
         may_evict: Whether champions of other tasks may go to make room for it.
-        future: What came of it; None if there was no room and nothing was to go.
+        future: The served version or the failure; None if there was no room and no prompt was to go.
         found_no_room: It asked for room while nothing was to go.
         ended: Set when it is over, however it ended.
     """
@@ -61,7 +61,7 @@ class Load:
     precedence: Precedence
     may_evict: bool
     found_no_room: bool = False
-    future: Future[ServedTask | Failure | None] = field(default_factory=_make_future)
+    future: Future[ServedVersion | LoadFailure | None] = field(default_factory=_make_future)
     ended: threading.Event = field(default_factory=threading.Event)
 
 
@@ -73,7 +73,7 @@ class LoadQueue:
         num_places: Loads of each kind at a time.
     """
 
-    def __init__(self, run: Callable[[Load], ServedTask | Failure | None], num_places: int) -> None:
+    def __init__(self, run: Callable[[Load], ServedVersion | LoadFailure | None], num_places: int) -> None:
         self._run = run
         self._num_places = num_places
         self._lock = threading.Lock()
@@ -138,14 +138,14 @@ class Loads:
 
     def __init__(
         self,
-        run: Callable[[Load], ServedTask | Failure | None],
+        run: Callable[[Load], ServedVersion | LoadFailure | None],
         num_loaders: int,
         clock: Callable[[], float],
     ) -> None:
         self._queue = LoadQueue(run, num_loaders)
         self._clock = clock
         self._running: dict[Key, Load] = {}
-        self._failures: dict[Key, Failure] = {}
+        self._failures: dict[Key, LoadFailure] = {}
 
     def __len__(self) -> int:
         """Loads under way."""
@@ -164,18 +164,18 @@ class Loads:
             self._queue.raise_to(load, precedence)
         return load
 
-    def end(self, load: Load, failure: Failure | None = None) -> None:
+    def end(self, load: Load, failure: LoadFailure | None = None) -> None:
         """Note how a load ended."""
         del self._running[load.ref.key]
         self._failures.pop(load.ref.key, None)
         if failure is not None:
             self._failures[load.ref.key] = failure
 
-    def failure(self, key: Key) -> Failure | None:
-        """How the last load of a prompt failed, if it did."""
+    def failure(self, key: Key) -> LoadFailure | None:
+        """Failure of the last load of a prompt, if it failed."""
         return self._failures.get(key)
 
-    def hindrance(self, key: Key) -> Failure | None:
+    def hindrance(self, key: Key) -> LoadFailure | None:
         """The same, unless it may be tried again."""
         failure = self._failures.get(key)
         return None if failure is None or self._may_retry(failure) else failure
@@ -185,12 +185,12 @@ class Loads:
         return [key for key, failure in self._failures.items() if self._may_retry(failure)]
 
     def ends(self) -> list[threading.Event]:
-        """Of all loads under way: set when they are over."""
+        """Events of all loads under way: set when they are over."""
         return [load.ended for load in self._running.values()]
 
     def forget(self, key: Key) -> None:
         """Forget that a prompt failed."""
         self._failures.pop(key, None)
 
-    def _may_retry(self, failure: Failure) -> bool:
+    def _may_retry(self, failure: LoadFailure) -> bool:
         return failure.retry_at_s is not None and self._clock() >= failure.retry_at_s

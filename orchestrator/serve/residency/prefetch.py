@@ -1,4 +1,4 @@
-"""What is loaded before anybody asks for it, for as long as there is room. Its caller holds a lock."""
+"""Loads ahead of requests, for as long as there is room. Its caller holds a lock."""
 
 from collections.abc import Iterable
 
@@ -11,12 +11,12 @@ __all__ = ["InAdvance"]
 
 
 class InAdvance:
-    """Begins loads that nobody waits for, and remembers which ones it left out.
+    """Begins loads that no request waits for, and remembers which ones it left out.
 
     Args:
-        champions: What is wanted.
-        memory: What is there.
-        loads: What is under way, and what failed.
+        champions: The wanted versions.
+        memory: The prompts in memory.
+        loads: Loads under way, and failures.
 
     Attributes:
         is_full: Whether such loads find no room.

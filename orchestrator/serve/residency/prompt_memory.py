@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 
-from orchestrator.serve.residency.served import Key, ServedTask
+from orchestrator.serve.residency.served import Key, ServedVersion
 from ship.runtime.slots import Slot
 
 __all__ = ["PromptMemory", "wait_until_released"]
@@ -21,7 +21,7 @@ class PromptMemory:
 
     def __init__(self) -> None:
         # Of each kind, the one that was used longest ago comes first. Spare ones are wanted least.
-        self._held: dict[bool, dict[Key, ServedTask]] = {False: {}, True: {}}
+        self._held: dict[bool, dict[Key, ServedVersion]] = {False: {}, True: {}}
         self._is_spare: dict[Key, bool] = {}
         self._last_use: dict[Key, int] = {}
         self._uses = itertools.count()
@@ -35,22 +35,22 @@ class PromptMemory:
 
     @property
     def num_bytes(self) -> int:
-        """Of device memory."""
+        """Device memory that they take."""
         return self._num_bytes
 
-    def use(self, key: Key) -> ServedTask | None:
+    def use(self, key: Key) -> ServedVersion | None:
         """A prompt, which is now the one used last."""
         served = self.peek(key)
         if served is not None:
             self._put(key, served, self._is_spare[key])
         return served
 
-    def peek(self, key: Key) -> ServedTask | None:
+    def peek(self, key: Key) -> ServedVersion | None:
         """A prompt, without it counting as use."""
         is_spare = self._is_spare.get(key)
         return None if is_spare is None else self._held[is_spare][key]
 
-    def add(self, key: Key, served: ServedTask) -> None:
+    def add(self, key: Key, served: ServedVersion) -> None:
         """Hold a prompt."""
         self.drop(key)
         self._put(key, served, is_spare=False)
@@ -75,8 +75,8 @@ class PromptMemory:
         """The next that may go to make room; None if all that may go together are not as large.
 
         Args:
-            num_bytes: That are wanted.
-            may_go: Which ones may; spare ones always may.
+            num_bytes: Bytes to make room for.
+            may_go: Whether a prompt may go; spare ones always may.
             spare_first: Take those first; else go by last use alone.
         """
         others, spare = filter(may_go, self._held[False]), iter(self._held[True])
@@ -100,7 +100,7 @@ class PromptMemory:
                 return first
         return None
 
-    def _put(self, key: Key, served: ServedTask, is_spare: bool) -> None:
+    def _put(self, key: Key, served: ServedVersion, is_spare: bool) -> None:
         """Hold a prompt, as the one used last."""
         if key in self._is_spare:
             del self._held[self._is_spare[key]][key]

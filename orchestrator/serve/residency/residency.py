@@ -1,10 +1,10 @@
-"""Which prompts are in memory, and how new ones take the place of old ones.
+"""Prompts in memory, and the swap of new ones for old ones.
 
 A served task is one immutable object: weights, labels, version and digest together. A request takes it once
 and keeps it, so a swap can never mix the labels of one version with the weights of another, and the old
 object lives until its last request is done.
 
-All champions are in memory while there is room. When there is not, a prompt that somebody asks for takes the
+All champions are in memory while there is room. When there is not, a prompt that is asked for takes the
 place of the ones used longest ago; one that is loaded in advance takes only that of spare ones, which are no
 champion, canary or shadow. What a champion answers for stays until its successor is ready, and for good if
 that fails.
@@ -25,19 +25,19 @@ from dataclasses import dataclass
 from orchestrator.serve.canary import choose_version
 from orchestrator.serve.engine_api import Ask, Refusal, ResidencyStats, TaskState
 from orchestrator.serve.residency.champions import Champions
-from orchestrator.serve.residency.loads import Failure, Load, Loads, Precedence
+from orchestrator.serve.residency.loads import Load, LoadFailure, Loads, Precedence
 from orchestrator.serve.residency.prefetch import InAdvance
 from orchestrator.serve.residency.prompt_memory import PromptMemory, wait_until_released
-from orchestrator.serve.residency.served import Key, PromptRef, ServedTask
+from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
 from orchestrator.serve.residency.state import describe_task
 from orchestrator.store.catalog import Catalog, CatalogEntry
 from ship.errors import ArtifactError, PromptTooLargeError, SlotsFullError
 
-__all__ = ["LoadPrompt", "PromptRef", "Residency", "ServedTask"]
+__all__ = ["LoadPrompt", "PromptRef", "Residency", "ServedVersion"]
 
 _log = logging.getLogger(__name__)
 
-LoadPrompt = Callable[[PromptRef, Callable[[int], bool]], ServedTask]
+LoadPrompt = Callable[[PromptRef, Callable[[int], bool]], ServedVersion]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,10 @@ class Residency:
     Args:
         load: Makes a served task of a version; calls what it is given to make room for so many bytes.
             Whatever it raises is kept as that version's problem.
-        num_loaders: Loads at a time that somebody waits for, as many of promoted versions, and as many in
+        num_loaders: Loads at a time that a request waits for, as many of promoted versions, and as many in
             advance.
         pinned: Patterns of tasks whose champions stay in memory.
-        load_wait_s: How long a request waits at most for its prompt to be loaded.
+        load_wait_s: Longest time that a request waits for its prompt to be loaded.
         retry_s: Until a failed load is tried again.
         clock: Seconds that only go up.
     """
@@ -91,13 +91,13 @@ class Residency:
         self._confirmed_at_s: float | None = None
         self._num_loads = self._num_failures = self._num_evictions = self._num_swaps = 0
 
-    async def find(self, ask: Ask, patience_s: float = math.inf) -> ServedTask | Refusal:
+    async def find(self, ask: Ask, patience_s: float = math.inf) -> ServedVersion | Refusal:
         """The version that answers, or why none does. Waits only for a load of the task that is asked.
 
         Args:
             ask: Without a version the champion answers, or a canary for its share of keys. One in the
                 background gets what is in memory.
-            patience_s: How long to wait at most, if that is less than ``load_wait_s``.
+            patience_s: Longest time to wait, if that is less than ``load_wait_s``.
         """
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + min(patience_s, self._load_wait_s)
@@ -110,17 +110,17 @@ class Residency:
             if not ended:
                 return _not_loaded(found.load.ref, "it is still being loaded; try again shortly")
             outcome = found.load.future.result()
-            if isinstance(outcome, ServedTask):
+            if isinstance(outcome, ServedVersion):
                 return outcome.named(found.version, found.shadow_version)
             # It failed, which the next look knows, or was in advance and found no room: now it is urgent.
 
     def state(self, task: str) -> TaskState | None:
-        """How a task of the catalog stands; None if it is not in the catalog."""
+        """State of a task; None if it is not in the catalog."""
         with self._lock:
             return self._state(task)
 
     def states(self) -> list[TaskState]:
-        """How all tasks of the catalog stand, by name."""
+        """States of all tasks of the catalog, by name."""
         with self._lock:
             tasks = sorted(self._champions)
         found = (self.state(task) for task in tasks)
@@ -148,7 +148,7 @@ class Residency:
         return None if confirmed_at_s is None else self._clock() - confirmed_at_s
 
     def has_canary(self, task: str) -> bool:
-        """Whether the key of who asks decides which of two versions answers."""
+        """Whether the key of a request decides which of two versions answers."""
         entry = self._champions.entry(task)
         return entry is not None and entry.canary is not None
 
@@ -174,7 +174,7 @@ class Residency:
         left the catalog are dropped.
 
         Args:
-            catalog: What is wanted from now on.
+            catalog: The catalog that is wanted from now on.
             age_s: Since it was last seen to be current.
         """
         with self._applying:
@@ -222,7 +222,7 @@ class Residency:
                 with self._lock:
                     begin(task)
 
-    def _look(self, ask: Ask) -> ServedTask | Refusal | _Pending:
+    def _look(self, ask: Ask) -> ServedVersion | Refusal | _Pending:
         entry = self._champions.entry(ask.task)
         if entry is None:
             return Refusal(reason="unknown_task", detail=f"task {ask.task!r} is not in the catalog")
@@ -236,11 +236,11 @@ class Residency:
             canary = PromptRef(task=ask.task, version=version, digest=entry.others[version])
             if (served := self._memory.use(canary.key)) is not None:
                 return served.named(version)
-            # One that is not there yet, or will not be, costs nobody an answer.
+            # One that is not there yet, or will not be, costs no request its answer.
             self._in_advance.begin(canary, Precedence.SWAP, may_evict=True)
         return self._look_for_champion(ask.task, entry)
 
-    def _look_for_champion(self, task: str, entry: CatalogEntry) -> ServedTask | Refusal | _Pending:
+    def _look_for_champion(self, task: str, entry: CatalogEntry) -> ServedVersion | Refusal | _Pending:
         wanted = self._champions.wanted(task)
         current = self._champions.current(task) or wanted
         if (served := self._memory.use(wanted.key)) is not None:
@@ -253,8 +253,10 @@ class Residency:
             return self._obtain(current, entry.shadow)
         return found
 
-    def _obtain(self, ref: PromptRef, shadow_version: int | None = None) -> ServedTask | Refusal | _Pending:
-        """What is in memory, or the load that will bring it there, or why none will."""
+    def _obtain(
+        self, ref: PromptRef, shadow_version: int | None = None
+    ) -> ServedVersion | Refusal | _Pending:
+        """The version in memory, or the load that will bring it there, or the refusal."""
         if (served := self._memory.use(ref.key)) is not None:
             return served.named(ref.version, shadow_version)
         if (failure := self._loads.hindrance(ref.key)) is not None:
@@ -262,39 +264,39 @@ class Residency:
         load = self._loads.begin(ref, Precedence.URGENT, may_evict=True)
         return _Pending(load=load, version=ref.version, shadow_version=shadow_version)
 
-    def _glance(self, ref: PromptRef) -> ServedTask | Refusal:
-        """What is in memory at this moment; else it is loaded if there is room, and nobody waits for it."""
+    def _glance(self, ref: PromptRef) -> ServedVersion | Refusal:
+        """The version if it is in memory now; else it is loaded if there is room, without waiting."""
         if (served := self._memory.peek(ref.key)) is not None:
             return served.named(ref.version)
         self._in_advance.begin(ref, Precedence.IN_ADVANCE, may_evict=False)
         return _not_loaded(ref, "it is not in memory, and is not waited for")
 
-    def _run(self, load: Load) -> ServedTask | Failure | None:
+    def _run(self, load: Load) -> ServedVersion | LoadFailure | None:
         """Load, in a thread; returns what came of it, see ``Load.future``."""
         outcome = self._attempt(load)
         with self._lock:
             # It may have left the catalog meanwhile: then only the requests that wait for it get it.
             is_named = self._champions.is_named(load.ref.key)
-            self._loads.end(load, outcome if isinstance(outcome, Failure) and is_named else None)
-            if isinstance(outcome, ServedTask):
+            self._loads.end(load, outcome if isinstance(outcome, LoadFailure) and is_named else None)
+            if isinstance(outcome, ServedVersion):
                 self._num_loads += 1
                 if is_named:
                     self._memory.add(load.ref.key, outcome)
                     self._crown(load.ref.task)
-            elif isinstance(outcome, Failure):
+            elif isinstance(outcome, LoadFailure):
                 self._num_failures += 1
             elif is_named:
                 # A request for it makes room.
                 self._in_advance.is_full |= load.found_no_room
                 self._in_advance.leave_out(load.ref.task)
             self._note(load.ref.task)
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, LoadFailure):
             ref, cause = load.ref, outcome.text
             _log.warning("task %s, version %d cannot be served: %s", ref.task, ref.version, cause)
         load.ended.set()
         return outcome
 
-    def _attempt(self, load: Load) -> ServedTask | Failure | None:
+    def _attempt(self, load: Load) -> ServedVersion | LoadFailure | None:
         """The same; on return an error is gone, and with its frames the slot of a refused prompt."""
         if self._in_advance.is_full and not load.may_evict:
             return None
@@ -305,9 +307,9 @@ class Residency:
             has_no_room = isinstance(error, SlotsFullError) and load.found_no_room
             return None if has_no_room else self._as_failure(error)
 
-    def _as_failure(self, error: Exception) -> Failure:
+    def _as_failure(self, error: Exception) -> LoadFailure:
         is_final = isinstance(error, ArtifactError | PromptTooLargeError)
-        return Failure(
+        return LoadFailure(
             text=str(error) or type(error).__name__,
             retry_at_s=None if is_final else self._clock() + self._retry_s,
         )
@@ -358,7 +360,7 @@ class Residency:
         for tasks, belongs in ((self._served, is_served), (self._failed, has_failed)):
             (tasks.add if belongs else tasks.discard)(task)
 
-    def _champion_in_memory(self, task: str) -> ServedTask | None:
+    def _champion_in_memory(self, task: str) -> ServedVersion | None:
         current = self._champions.current(task)
         served = None if current is None else self._memory.peek(current.key)
         return None if current is None or served is None else served.named(current.version)
@@ -376,8 +378,8 @@ def _not_loaded(ref: PromptRef, cause: str) -> Refusal:
     )
 
 
-async def _wait(future: "Future[ServedTask | Failure | None]", timeout_s: float) -> bool:
-    """Wait for a load, which goes on whoever gives up waiting; whether it is over."""
+async def _wait(future: "Future[ServedVersion | LoadFailure | None]", timeout_s: float) -> bool:
+    """Wait for a load, which continues if the wait is given up; whether it is over."""
     if not future.done() and timeout_s > 0.0:
         await asyncio.wait({asyncio.wrap_future(future)}, timeout=timeout_s)
     return future.done()

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from ship.runtime.slots import Slot
 
-__all__ = ["Key", "PromptRef", "ServedTask"]
+__all__ = ["Key", "PromptRef", "ServedVersion"]
 
 # Task and digest. Not the digest alone: a catalog that names one artifact under two tasks is wrong for one.
 Key = tuple[str, str]
@@ -17,7 +17,7 @@ class PromptRef:
     Attributes:
         task: Its name.
         version: In the registry.
-        digest: Of the artifact.
+        digest: Digest of the artifact.
     """
 
     task: str
@@ -26,21 +26,21 @@ class PromptRef:
 
     @property
     def key(self) -> Key:
-        """What is loaded: two versions of one digest are one prompt."""
+        """Identity of the prompt: two versions of one digest are one prompt."""
         return self.task, self.digest
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServedTask:
+class ServedVersion:
     """One version of a task, ready to answer.
 
     Attributes:
         task: Its name.
         version: In the registry.
-        digest: Of the artifact.
+        digest: Digest of the artifact.
         labels: In the order of the scores.
         slot: The prompt on the device.
-        shadow_version: That is to be asked the same, once this one has answered; None for nobody.
+        shadow_version: Version to be asked the same, once this one has answered; None for none.
     """
 
     task: str
@@ -50,7 +50,7 @@ class ServedTask:
     slot: Slot
     shadow_version: int | None = None
 
-    def named(self, version: int, shadow_version: int | None = None) -> "ServedTask":
+    def named(self, version: int, shadow_version: int | None = None) -> "ServedVersion":
         """The same prompt under another number, or with a shadow."""
         if (self.version, self.shadow_version) == (version, shadow_version):
             return self

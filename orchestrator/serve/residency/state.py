@@ -1,10 +1,10 @@
-"""How the tasks of the catalog stand: what answers, what ought to, and what is in the way."""
+"""States of the tasks of the catalog: the version that answers, the wanted one, and the problem."""
 
 from collections.abc import Callable
 
 from orchestrator.serve.engine_api import CanaryState, TaskState
-from orchestrator.serve.residency.loads import Failure
-from orchestrator.serve.residency.served import Key, ServedTask
+from orchestrator.serve.residency.loads import LoadFailure
+from orchestrator.serve.residency.served import Key, ServedVersion
 from orchestrator.store.catalog import CatalogEntry
 
 __all__ = ["describe_served", "describe_task"]
@@ -14,7 +14,7 @@ _OLD_S = 30.0
 
 
 def describe_served(num_served: int, catalog_age_s: float | None) -> str:
-    """What is served, and whether that may be behind what was promoted."""
+    """Number of tasks served, and a warning if the catalog is old."""
     detail = f"{num_served} tasks are served"
     if catalog_age_s is None or catalog_age_s < _OLD_S:
         return detail
@@ -22,15 +22,18 @@ def describe_served(num_served: int, catalog_age_s: float | None) -> str:
 
 
 def describe_task(
-    task: str, wanted: CatalogEntry, served: ServedTask | None, failure: Callable[[Key], Failure | None]
+    task: str,
+    wanted: CatalogEntry,
+    served: ServedVersion | None,
+    failure: Callable[[Key], LoadFailure | None],
 ) -> TaskState:
     """The state of a task.
 
     Args:
         task: Its name.
-        wanted: What the catalog says of it.
+        wanted: Its entry in the catalog.
         served: Its champion that is in memory, if one is.
-        failure: How the last load of a prompt failed, if it did.
+        failure: Gives the failure of the last load of a prompt, if it failed.
     """
     canary = wanted.canary
     return TaskState(
@@ -47,8 +50,10 @@ def describe_task(
     )
 
 
-def _find_problem(task: str, wanted: CatalogEntry, failure: Callable[[Key], Failure | None]) -> str | None:
-    """What is wrong with the version that is wanted, or else with its canary or shadow."""
+def _find_problem(
+    task: str, wanted: CatalogEntry, failure: Callable[[Key], LoadFailure | None]
+) -> str | None:
+    """Problem of the version that is wanted, or else of its canary or shadow."""
     if (failed := failure((task, wanted.digest))) is not None:
         return failed.text
     canary = None if wanted.canary is None else wanted.canary.version

@@ -124,7 +124,7 @@ def test_a_list_shows_what_tokens_are_good_for_and_no_secret(ship: Shell, clock:
 def test_a_rotation_ends_the_old_token_at_once_or_after_its_grace(ship: Shell, clock: Clock) -> None:
     first = ship("create", "line-1", "--predict", "*").strip()
     second = ship("rotate", "line-1", "--grace", "1h").strip()
-    assert "goes on for 60 min" in ship.err
+    assert "stays valid for 60 min" in ship.err
     assert ship.is_good(first, clock.now_s + 3599)
     assert not ship.is_good(first, clock.now_s + 3600)
     third = ship.json("rotate", "line-1")["token"]

@@ -20,7 +20,7 @@ from orchestrator.serve.engine_api import (
     ResidencyStats,
     TaskState,
 )
-from orchestrator.serve.residency.residency import ServedTask
+from orchestrator.serve.residency.residency import ServedVersion
 from ship.artifact.card import PromptCard, backbone_entry
 from ship.artifact.files import (
     CARD,
@@ -84,10 +84,10 @@ def make_artifact(
 
 def make_served(
     runtime: Runtime, task: str, version: int = 1, num_classes: int = 3, seed: int = 0
-) -> ServedTask:
+) -> ServedVersion:
     """A task as the loader would make it."""
     backbone = runtime.backbone
-    return ServedTask(
+    return ServedVersion(
         task=task,
         version=version,
         digest=digest_of(make_artifact(backbone, task, num_classes, seed)),

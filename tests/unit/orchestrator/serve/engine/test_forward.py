@@ -9,7 +9,7 @@ from torch import Tensor
 
 from orchestrator.serve.engine.forward import Row, answer_rows
 from orchestrator.serve.engine_api import Answer, Image, Refusal
-from orchestrator.serve.residency.residency import ServedTask
+from orchestrator.serve.residency.residency import ServedVersion
 from ship.backbone import Backbone
 from ship.runtime.runtime import Runtime
 from ship.runtime.slots import Slot
@@ -32,7 +32,7 @@ def rows(backbone: Backbone, runtime: Runtime) -> list[Row]:
 class Picky:
     """A runtime that fails for one prompt, and gives NaN for another."""
 
-    def __init__(self, runtime: Runtime, fails_for: ServedTask, broken: ServedTask) -> None:
+    def __init__(self, runtime: Runtime, fails_for: ServedVersion, broken: ServedVersion) -> None:
         self.runtime = runtime
         self.fails_for, self.broken = fails_for.slot, broken.slot
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from orchestrator.serve.engine_api import Ask, Refusal
-from orchestrator.serve.residency.residency import PromptRef, Residency, ServedTask
+from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
 from orchestrator.store.catalog import Catalog, CatalogEntry
 from ship.errors import PromptTooLargeError, SlotsFullError
 from ship.runtime.slots import Slot
@@ -68,7 +69,7 @@ class Loader:
     gates: dict[str, threading.Event] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self, ref: PromptRef, make_room: Callable[[int], bool]) -> ServedTask:
+    def __call__(self, ref: PromptRef, make_room: Callable[[int], bool]) -> ServedVersion:
         with self.lock:
             self.started[ref.digest] += 1
         if (gate := self.gates.get(ref.task)) is not None:
@@ -78,7 +79,7 @@ class Loader:
         slot = self._insert(self.num_bytes(ref), make_room)
         with self.lock:
             self.loads[ref.digest] += 1
-        return ServedTask(
+        return ServedVersion(
             task=ref.task, version=ref.version, digest=ref.digest, labels=(ref.digest,), slot=slot
         )
 
@@ -107,12 +108,19 @@ def apply(residency: Residency, wanted: Catalog) -> None:
     assert residency.wait_loaded(PATIENCE_S)
 
 
-def find(residency: Residency, task: str, **asked: object) -> ServedTask | Refusal:
+def find(residency: Residency, task: str, **asked: object) -> ServedVersion | Refusal:
     return asyncio.run(residency.find(Ask(task=task, **asked)))
 
 
 def in_memory(residency: Residency) -> set[str]:
     return {state.task for state in residency.states() if state.version is not None}
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """Who waits comes first, then promotions, then what nobody asked for yet, which takes nobody's place."""
 
 import threading
-import time
-from collections.abc import Callable
 
 import pytest
 
@@ -19,14 +17,8 @@ from tests.unit.orchestrator.serve.residency.prompt_pool import (
     held,
     in_memory,
     make,
+    wait_until,
 )
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.001)
 
 
 def with_previous(*tasks: str) -> dict[str, CatalogEntry]:

@@ -11,7 +11,7 @@ from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Ask
 from orchestrator.serve.residency.loader import PromptLoader
 from orchestrator.serve.residency.residency import Residency
-from orchestrator.serve.residency.served import PromptRef, ServedTask
+from orchestrator.serve.residency.served import PromptRef, ServedVersion
 from orchestrator.store.catalog import Catalog, CatalogEntry
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
@@ -24,7 +24,7 @@ from tests.unit.orchestrator.serve.factory import draw_png, make_artifact, make_
 from tests.unit.orchestrator.serve.residency.prompt_pool import apply
 
 
-def load(loader: PromptLoader, task: str, version: int, digest: str) -> ServedTask:
+def load(loader: PromptLoader, task: str, version: int, digest: str) -> ServedVersion:
     return loader(PromptRef(task=task, version=version, digest=digest), lambda: False)
 
 

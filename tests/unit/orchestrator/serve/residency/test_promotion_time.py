@@ -18,7 +18,7 @@ from orchestrator.registry.versions import ModelView
 from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.poller import POLL_S, reconcile
 from orchestrator.serve.residency.follower import CatalogFollower
-from orchestrator.serve.residency.residency import PromptRef, Residency, ServedTask
+from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
 from orchestrator.store.catalog import Catalog, CatalogEntry
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
@@ -93,8 +93,8 @@ class Replica:
             apply(self.residency, seen.found_catalog[0])
 
 
-def load(ref: PromptRef, slot: Slot) -> ServedTask:
-    return ServedTask(task=ref.task, version=ref.version, digest=ref.digest, labels=("a",), slot=slot)
+def load(ref: PromptRef, slot: Slot) -> ServedVersion:
+    return ServedVersion(task=ref.task, version=ref.version, digest=ref.digest, labels=("a",), slot=slot)
 
 
 class Simulation:
@@ -199,7 +199,7 @@ def test_a_replica_is_ready_once_it_knows_a_catalog(slot: Slot):
     source = Source()
     gate = threading.Event()
 
-    def wait_and_load(ref: PromptRef, make_room: Callable[[int], bool]) -> ServedTask:
+    def wait_and_load(ref: PromptRef, make_room: Callable[[int], bool]) -> ServedVersion:
         assert ref.task == "zips" or gate.wait(PATIENCE_S)
         return load(ref, slot)
 

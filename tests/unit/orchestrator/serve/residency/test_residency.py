@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Ask, CanaryState, Refusal
-from orchestrator.serve.residency.residency import PromptRef, Residency, ServedTask
+from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
 from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
 from ship.errors import ArtifactError
 from ship.runtime.runtime import Runtime
@@ -40,12 +40,12 @@ class Loader:
     loads: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self, ref: PromptRef, make_room: Callable[[int], bool]) -> ServedTask:
+    def __call__(self, ref: PromptRef, make_room: Callable[[int], bool]) -> ServedVersion:
         with self.lock:
             self.loads[ref.digest] += 1
         if error := self.errors.get(ref.digest):
             raise error
-        return ServedTask(
+        return ServedVersion(
             task=ref.task, version=ref.version, digest=ref.digest, labels=(ref.digest,), slot=self.slot
         )
 
@@ -80,7 +80,7 @@ def residency(load: Loader, clock: Clock) -> Residency:
     return Residency(load, retry_s=10.0, clock=clock)
 
 
-def find(residency: Residency, task: str, **asked: object) -> ServedTask | Refusal:
+def find(residency: Residency, task: str, **asked: object) -> ServedVersion | Refusal:
     return asyncio.run(residency.find(Ask(task=task, **asked)))
 
 
@@ -206,7 +206,7 @@ def test_many_threads_that_want_the_same_catalog_load_each_digest_once(residency
 def test_whoever_reads_during_swaps_gets_one_version_whole(residency: Residency):
     apply(residency, catalog(bolts=1))
     done = threading.Event()
-    mixed: list[ServedTask] = []
+    mixed: list[ServedVersion] = []
     seen: set[int] = set()
 
     async def ask() -> None:
@@ -238,10 +238,10 @@ def test_a_request_that_took_the_old_version_keeps_it(residency: Residency):
     assert (taken.version, taken.labels, taken.digest) == (1, ("bolts-1",), "bolts-1")
 
 
-def find_for_keys(residency: Residency, number: int) -> list[ServedTask]:
+def find_for_keys(residency: Residency, number: int) -> list[ServedVersion]:
     """What so many keys get of bolts."""
 
-    async def ask() -> list[ServedTask]:
+    async def ask() -> list[ServedVersion]:
         return [await residency.find(Ask(task="bolts", key=f"line-{key}")) for key in range(number)]
 
     return asyncio.run(ask())

@@ -12,7 +12,7 @@ from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Ask, Refusal
 from orchestrator.serve.residency import prompt_memory
 from orchestrator.serve.residency import residency as residency_module
-from orchestrator.serve.residency.residency import PromptRef, Residency, ServedTask
+from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
 from orchestrator.store.catalog import Canary, Catalog
 from ship.errors import ArtifactError
 from tests.unit.orchestrator.serve.residency.prompt_pool import (
@@ -25,6 +25,7 @@ from tests.unit.orchestrator.serve.residency.prompt_pool import (
     held,
     in_memory,
     make,
+    wait_until,
 )
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def test_a_prompt_in_use_lives_until_its_request_is_done(monkeypatch: pytest.Mon
     monkeypatch.setattr(residency_module, "wait_until_released", note_and_wait)
     monkeypatch.setattr(prompt_memory, "RELEASE_WAIT_S", PATIENCE_S)
 
-    async def ask() -> ServedTask | Refusal:
+    async def ask() -> ServedVersion | Refusal:
         found = asyncio.create_task(residency.find(Ask(task="b")))
         assert await asyncio.to_thread(waiting.wait, PATIENCE_S)
         assert not found.done()
@@ -168,7 +169,7 @@ def test_a_load_holds_up_only_its_own_task():
     residency, load = make(2)
     apply(residency, catalog(a=1, b=1, c=1))
 
-    async def ask() -> list[ServedTask | Refusal]:
+    async def ask() -> list[ServedVersion | Refusal]:
         with held(load, "c") as gate:
             cold = [asyncio.create_task(residency.find(Ask(task="c"))) for _ in range(20)]
             await asyncio.sleep(0)
@@ -197,10 +198,9 @@ def test_who_asks_for_what_is_loaded_in_advance_gets_room_for_it():
     apply(residency, catalog(a=1))
     with held(load, "b") as gate:
         residency.apply(catalog(a=1, b=1))
-        while not load.started["b-1"]:
-            pass
+        wait_until(lambda: load.started["b-1"] == 1)
 
-        async def ask() -> ServedTask | Refusal:
+        async def ask() -> ServedVersion | Refusal:
             found = asyncio.create_task(residency.find(Ask(task="b")))
             await asyncio.sleep(0)
             gate.set()
@@ -225,7 +225,7 @@ def test_patience_ends_before_the_load_and_the_load_goes_on(limit: str):
 def test_a_request_that_is_cancelled_leaves_the_load_to_others():
     residency, load = make(10)
 
-    async def ask() -> ServedTask | Refusal:
+    async def ask() -> ServedVersion | Refusal:
         with held(load, "a") as gate:
             residency.apply(catalog(a=1))
             first, second = (asyncio.create_task(residency.find(Ask(task="a"))) for _ in range(2))
@@ -243,7 +243,7 @@ def test_everybody_who_waits_for_a_load_that_fails_is_told_why():
     residency, load = make(10)
     load.errors["a-1"] = StoreError("no route to host")
 
-    async def ask() -> list[ServedTask | Refusal]:
+    async def ask() -> list[ServedVersion | Refusal]:
         with held(load, "a") as gate:
             residency.apply(catalog(a=1))
             found = [asyncio.create_task(residency.find(Ask(task="a"))) for _ in range(5)]
@@ -259,20 +259,20 @@ def test_a_task_that_left_the_catalog_while_it_was_loaded_is_not_kept():
     residency, load = make(10)
     with held(load, "a"):
         residency.apply(catalog(a=1))
-        while not load.started["a-1"]:
-            pass
+        wait_until(lambda: load.started["a-1"] == 1)
         residency.apply(catalog(b=1))
     assert find(residency, "b").version == 1
-    # The load of a has one thread with b's, and was before it.
+    assert residency.wait_loaded(PATIENCE_S)
     assert load.loads["a-1"] == 1
     assert residency.stats().num_resident == 1
-    assert load.pool.used_bytes == 1
+    # Its thread still has it for a moment after its load is over.
+    wait_until(lambda: load.pool.used_bytes == 1)
 
 
 def test_a_refused_prompt_has_given_its_room_back_when_its_load_is_over():
     pool, used_bytes = Pool(1), []
 
-    def load(ref: PromptRef, make_room: object) -> ServedTask:
+    def load(ref: PromptRef, make_room: object) -> ServedVersion:
         slot = pool.insert(1)
         raise ArtifactError(f"prompt of {slot.num_bytes} bytes: it was changed")
 

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Ask
-from orchestrator.serve.residency.residency import PromptRef, Residency, ServedTask
+from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
 from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
 from tests.unit.orchestrator.serve.residency.prompt_pool import PATIENCE_S, Loader, Pool, apply, entry, find
 
@@ -37,7 +37,7 @@ class Walk:
         self.was_down = False
         self.answered = 0
 
-    def _checked_load(self, ref: PromptRef, make_room: Callable[[int], bool]) -> ServedTask:
+    def _checked_load(self, ref: PromptRef, make_room: Callable[[int], bool]) -> ServedVersion:
         with self.load.lock:
             self.under_way[ref.key] += 1
             is_down = sum(self.load.loads.values()) % 11 == 10 and not self.was_down
@@ -75,7 +75,7 @@ class Walk:
             version = draws.choice([None, None, 1, 2, 3, 4])
             task = f"t-{draws.randrange(NUM_TASKS)}"
             found = await self.residency.find(Ask(task=task, version=version, key=str(draws.random())))
-            if isinstance(found, ServedTask):
+            if isinstance(found, ServedVersion):
                 expected = f"{task}-{found.version}"
                 assert (found.task, found.digest, found.labels) == (task, expected, (expected,))
                 assert version in (None, found.version)
@@ -88,7 +88,7 @@ class Walk:
 
     def is_answered_by(self, task: str, version: int) -> bool:
         found = find(self.residency, task)
-        if isinstance(found, ServedTask) and found.version == version:
+        if isinstance(found, ServedVersion) and found.version == version:
             return True
         time.sleep(0.01)
         return False
