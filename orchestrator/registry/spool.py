@@ -43,7 +43,7 @@ class Spool:
     def _append(self, lines: Iterable[str]) -> None:
         self._open()
         with self._path.open("ab") as file:
-            _write(file, lines)
+            _write_synced(file, lines)
 
     def replace(self, events: Sequence[Event]) -> None:
         """Keep these events only."""
@@ -53,7 +53,7 @@ class Spool:
         self._open()
         temporary = self._path.with_suffix(".tmp")
         with temporary.open("wb") as file:
-            _write(file, (event.to_json() for event in events))
+            _write_synced(file, (event.to_json() for event in events))
         os.replace(temporary, self._path)
 
     def take_leftovers(self) -> list[Event]:
@@ -115,7 +115,7 @@ class Spool:
         return events
 
 
-def _write(file: IO[bytes], lines: Iterable[str]) -> None:
+def _write_synced(file: IO[bytes], lines: Iterable[str]) -> None:
     file.writelines(f"{line}\n".encode() for line in lines)
     file.flush()
     os.fsync(file.fileno())

@@ -62,11 +62,11 @@ def make_marker(task: str, task_key: str, digest: str, time_s: float) -> bytes:
     It names its writer, so that one who repeats a request whose answer was lost knows its own marker. It
     does not name the store: a store that was moved or mirrored still reads right.
     """
-    values = {
-        "task": check_task_name(task),
-        "task_key": check_task_key(task_key),
-        "digest": digest,
-        "time_s": time_s,
-        "writer": uuid.uuid4().hex,
-    }
-    return (json.dumps(values, sort_keys=True) + "\n").encode()
+    marker = Marker(
+        task=check_task_name(task),
+        task_key=check_task_key(task_key),
+        digest=digest,
+        time_s=time_s,
+        writer=uuid.uuid4().hex,
+    )
+    return (json.dumps(dict(marker), sort_keys=True) + "\n").encode()

@@ -12,7 +12,10 @@ from typing import TypeVar
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
-__all__ = ["GaveUp", "Patience"]
+__all__ = ["TRANSIENT_STATUSES", "GaveUp", "Patience"]
+
+# Of HTTP: too many requests, or a server that may answer the same request later.
+TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
 
 _logger = logging.getLogger(__name__)
 Result = TypeVar("Result")

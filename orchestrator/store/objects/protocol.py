@@ -1,6 +1,7 @@
 """What a store of objects promises, and which keys it takes. Knows no backend."""
 
 import errno
+import hashlib
 import re
 import uuid
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ __all__ = [
     "advice_for",
     "check_key",
     "check_prefix",
+    "check_temporary",
     "conflict",
+    "etag_of",
     "is_full",
     "is_key",
     "is_temporary",
@@ -166,6 +169,22 @@ def is_temporary(key: str) -> bool:
     """Whether ``temporary_key`` made it."""
     folder, _, name = key.rpartition("/")
     return _TEMPORARY.fullmatch(name) is not None and (not folder or is_key(folder))
+
+
+def check_temporary(url: str, key: str) -> str:
+    """Return ``key`` unchanged.
+
+    Raises:
+        StoreError: ``temporary_key`` did not make it.
+    """
+    if not is_temporary(key):
+        raise StoreError(f"{url}: {key[:120]!r} is not a temporary object of ours; it stays")
+    return key
+
+
+def etag_of(data: bytes) -> str:
+    """Etag of a backend that has none of its own: the sha256 of the content."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def conflict(url: str, key: str) -> ObjectConflict:

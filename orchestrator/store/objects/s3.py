@@ -29,7 +29,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NotConnected
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError, StoreFull
-from orchestrator.store.objects.patience import GaveUp, Patience
+from orchestrator.store.objects.patience import TRANSIENT_STATUSES, GaveUp, Patience
 from orchestrator.store.objects.protocol import (
     ListedObject,
     StoredObject,
@@ -58,7 +58,6 @@ _TRANSIENT_CODES = {
     "Throttling",
     "ThrottlingException",
 }
-_TRANSIENT_STATUSES = {429, 500, 502, 503, 504}
 # Ceph's gateway, and MinIO.
 _FULL = {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
 _MAKE_ROOM = "make room (`ship gc`) or raise the quota, then run the same command again"
@@ -293,7 +292,7 @@ def _reopen(url: str, patience: Patience) -> S3Objects:
 
 def _is_transient(error: BaseException) -> bool:
     if isinstance(error, ClientError):
-        return _code_of(error) in _TRANSIENT_CODES or _status_of(error) in _TRANSIENT_STATUSES
+        return _code_of(error) in _TRANSIENT_CODES or _status_of(error) in TRANSIENT_STATUSES
     # No connection, a connection that broke, no answer in time. A bad certificate stays one.
     may_pass = (NotConnected, HTTPClientError, IncompleteReadError)
     return isinstance(error, may_pass) and not isinstance(error, SSLError)
