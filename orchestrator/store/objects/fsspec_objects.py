@@ -46,8 +46,8 @@ class FsspecObjects:
     """An ``ObjectStore`` on a file system of fsspec.
 
     Args:
-        url: Whatever fsspec takes.
-        patience: How long an error that may pass is tried again.
+        url: Any URL that fsspec takes.
+        patience: Retry policy of transient errors.
 
     Raises:
         StoreError: fsspec does not know the protocol, or its driver is not installed.
@@ -173,7 +173,7 @@ class FsspecObjects:
             return None
 
     def _find(self, prefix: str) -> Iterable[str]:
-        """Paths of all files that start with ``prefix``, whatever they are."""
+        """Paths of all files that start with ``prefix``, valid keys or not."""
         start = f"{self._root}/{prefix.rpartition('/')[0]}".rstrip("/")
 
         def find() -> Iterable[str]:

@@ -4,7 +4,7 @@ A write goes to a hidden temporary name in the object's own folder, is synced, a
 hard link where the name must be new (exclusive in the kernel, also over NFS), with a rename where it may be
 replaced. What a killed writer leaves starts with a dot, which no key does.
 
-Errors of a disk do not pass by themselves, and those of NFS are tried again by the kernel: nothing is here.
+There are no retries: errors of a disk are not transient, and the kernel retries those of NFS.
 """
 
 import fcntl
@@ -119,7 +119,7 @@ class LocalObjects:
             path.unlink(missing_ok=True)
 
     def _walk(self, prefix: str) -> Sequence[str]:
-        """Paths of all files that start with ``prefix``, in order, whatever they are."""
+        """Paths of all files that start with ``prefix``, in order, valid keys or not."""
         start = self._root / prefix.rpartition("/")[0]
         found: list[str] = []
         with self._errors("list", prefix):
