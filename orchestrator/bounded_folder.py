@@ -1,7 +1,7 @@
-"""A folder of files on this machine that can all be had again: what was used last stays within its limit.
+"""A least-recently-used cache of files in a local folder, bounded in bytes.
 
-When it is full, more goes than has to, so that thousands of files are not gone through for each new one. A
-file is whole or not there, and read by several processes at once. It knows nothing of what is in them.
+When it is full, more files go than have to, so that thousands of files are not listed for each new one. A
+file is whole or not there, and several processes may read it at once. Their content is opaque to the cache.
 """
 
 import os
@@ -18,11 +18,11 @@ _LOW_WATER = 0.9
 
 
 class BoundedFolder:
-    """The folder; made when it is first written to. Folders inside it are somebody else's.
+    """The cache; its folder is made by the first write. Folders inside it are left alone.
 
     Args:
-        folder: Of this user alone.
-        limit_bytes: Of all files together; 0 keeps none.
+        folder: Folder of this user alone.
+        limit_bytes: Limit of all files together; 0 keeps none.
         look_every: How many files are kept from one look at the folder to the next. Above 1 the limit may be
             passed by what other processes keep meanwhile; with thousands of small files each look is long.
     """
@@ -35,14 +35,14 @@ class BoundedFolder:
 
     @property
     def limit_bytes(self) -> int:
-        """Of all files together."""
+        """Limit of all files together."""
         return self._limit_bytes
 
     def path(self, name: str) -> Path:
-        """Where a file is, if it is kept."""
+        """Path of a file, if it is kept."""
         return self._folder / name
 
-    def keep(self, name: str, num_bytes: int, write: Callable[[Path], None]) -> None:
+    def keep(self, name: str, num_bytes: int, write: Callable[[Path], object]) -> None:
         """Keep a file, if the limit is not below its size; those used least recently make room for it.
 
         Args:
@@ -103,7 +103,7 @@ class BoundedFolder:
         for _, size, path in sorted(files):
             if total + num_bytes <= _LOW_WATER * self._limit_bytes:
                 break
-            # Whoever is reading it keeps what it has open.
+            # A process that reads it keeps its open file.
             Path(path).unlink(missing_ok=True)
             total -= size
         return total

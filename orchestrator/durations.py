@@ -1,4 +1,4 @@
-"""Lengths of time as people write them: ``90m``, ``12h``, ``1d``, ``1h30m``."""
+"""Durations as text: ``90m``, ``12h``, ``1d``, ``1h30m``."""
 
 import math
 import re

@@ -42,7 +42,7 @@ class StoreError(OrchestratorError):
 
 
 class StoreFull(StoreError):  # noqa: N818 - reads as a fact
-    """The store takes nothing more until somebody makes room or raises a quota."""
+    """The store takes nothing more until room is made or a quota is raised."""
 
 
 class ObjectMissing(StoreError):  # noqa: N818 - reads as a fact, as FileNotFound does

@@ -1,4 +1,4 @@
-"""What happens to tasks while they are tuned, as plain values that can be sent, spooled and replayed."""
+"""Events of a tuning, as plain values that can be sent, spooled and replayed."""
 
 import json
 from dataclasses import dataclass, field
@@ -11,17 +11,17 @@ EventKind = Literal["leased", "epoch", "published", "failed", "retried", "cancel
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One thing that happened to one task.
+    """One event of one task.
 
     Attributes:
         kind: ``leased`` (a worker took it; data: worker), ``epoch`` (data: epoch, num_epochs,
             loss, matching_loss, train_accuracy, val_accuracy and val_loss or None, lr), ``published``
             (data: digest, metrics), ``failed`` (for good; data: cause, detail), ``retried`` (this
-            attempt is over, another will follow; data: cause) or ``cancelled`` (somebody asked for it).
+            attempt is over, another will follow; data: cause) or ``cancelled`` (on request).
         task: Task name.
         key: Task key, 64 hex digits.
         attempt: Fencing token of the lease, from 1; 0 of a task that was never taken up.
-        time_s: Seconds since the epoch, by the clock of whoever saw it.
+        time_s: Seconds since the epoch, by the clock of the process that saw it.
         data: Details by kind, JSON values only.
     """
 

@@ -1,4 +1,4 @@
-"""What a task may be called. Checked at every door, before a path or URL is made of a name."""
+"""Names of tasks and digests. Checked at every edge, before a path or URL is made of a name."""
 
 import re
 
@@ -15,7 +15,7 @@ __all__ = [
 ]
 
 MODEL_PREFIX = "ship."
-# Neither has an anchor.
+# Patterns without anchors.
 TASK_NAME_PATTERN, DIGEST_PATTERN = r"[a-z0-9][a-z0-9._-]{0,62}", r"[0-9a-f]{64}"
 _TASK_NAME, _DIGEST = re.compile(TASK_NAME_PATTERN), re.compile(DIGEST_PATTERN)
 

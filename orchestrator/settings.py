@@ -1,4 +1,4 @@
-"""What the environment says. Read once, here, and passed on as a value."""
+"""Settings from the environment. Read once, here, and passed on as a value."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ BYTES_A_GB = 1_000_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Where things are kept, and which services are used.
+    """Places of files and addresses of services.
 
     Attributes:
         home: Folder for everything local (``SHIP_HOME``, default ``.ship`` in the working folder).
@@ -63,12 +63,12 @@ class Settings:
 
     @property
     def serve_log(self) -> Path:
-        """What the processes of an endpoint found wrong."""
+        """Log of problems in the processes of an endpoint."""
         return self.home / "serve.log"
 
     @property
     def artifact_location(self) -> str | None:
-        """Where files of MLflow's runs go: at home with an embedded MLflow; a server (None) knows itself."""
+        """Place of files of MLflow's runs: at home with an embedded MLflow; None leaves it to a server."""
         is_server = self.tracking_uri.startswith(("http://", "https://"))
         return None if is_server else (self.home / "mlflow-artifacts").as_uri()
 

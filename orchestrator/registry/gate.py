@@ -1,4 +1,4 @@
-"""Whether a new version may serve in place of today's: a pure decision, with its reason in a sentence."""
+"""The promotion gate: a pure decision whether a new version replaces the champion, with its reason."""
 
 import math
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ __all__ = ["GateDecision", "decide"]
 
 @dataclass(frozen=True, kw_only=True)
 class GateDecision:
-    """What is to become of a new version.
+    """The gate's decision on a new version.
 
     Attributes:
         promote: True to serve it from now on.
-        reason: A sentence with the numbers.
+        reason: Sentence with the numbers.
     """
 
     promote: bool
@@ -22,7 +22,7 @@ class GateDecision:
 
     @property
     def alias(self) -> Literal["champion", "challenger"]:
-        """What the version is to be called."""
+        """Alias of the version after the decision."""
         return "champion" if self.promote else "challenger"
 
 

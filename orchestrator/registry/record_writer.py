@@ -1,4 +1,4 @@
-"""Writes what happened to one task into MLflow: its run, then its version, then the gate's decision.
+"""Writes the events of one task into MLflow: its run, then its version, then the gate's decision.
 
 Writing the same events again changes nothing: the run is found by its key, epochs and parameters that it has
 are left out, a digest is registered once, and a version goes through the gate once, so that an alias which a
@@ -25,7 +25,7 @@ from ship.artifact.card import CARD, RECORD
 __all__ = ["RecordWriter"]
 
 _logger = logging.getLogger(__name__)
-# Of the artifact's files in a run.
+# Folder of the artifact's files in a run.
 FOLDER = "prompt"
 _STATUS = {"failed": "FAILED", "cancelled": "KILLED"}
 _CURVES = {
@@ -41,7 +41,7 @@ _CURVES = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Artifact:
-    """What MLflow is to know of an artifact."""
+    """The parts of an artifact that are recorded in MLflow."""
 
     digest: str
     files: Mapping[str, bytes]
@@ -53,8 +53,8 @@ class RecordWriter:
     """Writes events of one task at a time.
 
     Args:
-        registry: Where versions are registered; runs go to the same MLflow.
-        store: Where artifacts are read from.
+        registry: Registry of versions; runs go to the same MLflow.
+        store: Store of artifacts.
     """
 
     def __init__(self, registry: Registry, store: PromptStore) -> None:
@@ -72,7 +72,7 @@ class RecordWriter:
             StoreError: The artifact cannot be read.
         """
         if all(event.attempt == 0 for event in events):
-            # Cancelled before anybody took it up: there is nothing to make a run of.
+            # Cancelled before any worker took it: there is nothing to make a run of.
             return
         try:
             self._write(task, key, events)
@@ -118,7 +118,7 @@ class RecordWriter:
             tags |= _tags_of(event)
         points: list[Point] = []
         if artifact is not None:
-            # Nobody may have been reading while it was tuned: the artifact has all epochs.
+            # Events may have been missed while it was tuned: the artifact has all epochs.
             epochs += artifact.record["history"]
             params = {name: str(value) for name, value in artifact.card["config"].items()} | params
             points = _final_points(artifact.card["metrics"], artifact.record["time_s"])
@@ -184,7 +184,7 @@ class RecordWriter:
 
 
 def _tags_of(event: Event) -> dict[str, str]:
-    """What a run's tags say of an event."""
+    """Tags of a run for an event."""
     if event.kind == "leased":
         tags = {"ship.attempt": str(event.attempt), "ship.worker": str(event.data.get("worker", ""))}
         return tags | {str(name): str(value) for name, value in event.data.get("tags", {}).items()}

@@ -1,8 +1,8 @@
-"""The one writer of MLflow. Takes events as they come, and never troubles the tuning with MLflow's troubles.
+"""The only writer of MLflow. An outage of MLflow never disturbs a tuning.
 
 Every event goes to the spool on disk first. When MLflow cannot be reached they wait there; this process tries
 again with longer and longer pauses, and the next command replays what a process left behind. What the store
-has as published but nobody recorded, because a spool was lost too, is recorded from the artifact itself
+has as published but was not recorded, because a spool was lost too, is recorded from the artifact itself
 (``reconcile``).
 """
 
@@ -29,9 +29,9 @@ __all__ = ["Backlog", "Recorder", "TaskKey"]
 _logger = logging.getLogger(__name__)
 FIRST_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 60.0
-# A driver that writes to MLflow neither shows progress nor hears what is asked of it.
+# A driver that writes to MLflow neither shows progress nor reads requests to it.
 MAX_WRITING_S = 2.0
-# Nor does one end that somebody has interrupted.
+# A limit for an interrupted driver, too.
 MAX_FAREWELL_S = 5.0
 # News of a task under way: of a small task all is then written in one go.
 NEWS_EVERY_S = 5.0
@@ -40,7 +40,7 @@ _ENDS = frozenset({"published", "failed", "cancelled"})
 
 
 class TaskKey(Protocol):
-    """What the recorder needs of a ``plan.TaskSpec``."""
+    """The parts of a ``TaskSpec`` that the recorder needs."""
 
     @property
     def name(self) -> str:
@@ -58,8 +58,8 @@ class Backlog:
     """Records that MLflow has not taken yet.
 
     Attributes:
-        num_records: How many.
-        folder: Where they wait.
+        num_records: Number of records.
+        folder: Folder of the spool.
     """
 
     num_records: int
@@ -79,10 +79,10 @@ class Recorder:
     """Writes events into MLflow, now or later. To be closed, or used in a ``with`` block.
 
     Args:
-        registry: Of MLflow.
-        store: Where artifacts are read from.
-        spool_folder: For events that wait; shared by all commands of one home.
-        monotonic: Seconds, for pauses.
+        registry: Registry in MLflow.
+        store: Store of artifacts.
+        spool_folder: Folder of events that wait; shared by all commands of one home.
+        monotonic: Monotonic clock in seconds, for pauses.
     """
 
     def __init__(
@@ -146,8 +146,8 @@ class Recorder:
         """Record tasks that are published but not in the registry, from their artifacts.
 
         Args:
-            published: What the store has, by task and task key.
-            specs: The tasks to look at.
+            published: Publications in the store, by task and task key.
+            specs: Tasks to look at.
 
         Returns:
             What still waits: all of it, if MLflow cannot be reached.
@@ -167,7 +167,7 @@ class Recorder:
         return self.summary()
 
     def summary(self) -> Backlog:
-        """What waits."""
+        """The backlog."""
         num_records = sum(len(events) for events in self._waiting.values())
         return Backlog(num_records=num_records, folder=self._spool.folder)
 

@@ -70,10 +70,10 @@ class Registry:
 
         Args:
             task: Name of the task; its model is made if there is none.
-            digest: Of the artifact.
+            digest: Digest of the artifact.
             source: URI of the artifact.
-            run_id: Of the MLflow run that made it.
-            metrics: As measured when it was tuned.
+            run_id: Id of the MLflow run that made it.
+            metrics: Metrics as measured when it was tuned.
             tags: Further tags of the version, if it is made now.
             is_new: Whether the task has no model yet, if the caller has just looked.
 
@@ -98,7 +98,7 @@ class Registry:
         return read_version(made)
 
     def standing(self, task: str) -> TaskInfo | None:
-        """How a task stands, in one look; None if it was never registered."""
+        """Summary of a task, in one call; None if it was never registered."""
         model = self._find_model(task)
         if model is None:
             return None
@@ -153,7 +153,7 @@ class Registry:
         return views
 
     def aliases_and_tags(self, task: str) -> tuple[dict[str, int], dict[str, str]]:
-        """Of a task's model.
+        """Aliases and tags of a task's model.
 
         Raises:
             RegistryError: There is no such task.
@@ -194,13 +194,13 @@ class Registry:
         return self._crown(task, version, self._aliases(task))
 
     def admit(self, task: str, version: int, alias: str, before: TaskInfo | None) -> None:
-        """Let a version that was just registered be what the gate says.
+        """Apply the gate's decision to a version that was just registered.
 
         Args:
             task: Name of the task.
-            version: That is there.
+            version: A registered version.
             alias: ``champion`` or ``challenger``.
-            before: How the task stood before it was registered; None if it was not there.
+            before: Summary of the task before the registration; None if it was not there.
         """
         if alias == CHAMPION:
             self._crown(task, version, {} if before is None else _aliases_before(before))
@@ -208,7 +208,7 @@ class Registry:
             self.set_alias(task, CHALLENGER, version)
 
     def set_challenger(self, task: str, version: int) -> None:
-        """Let a version wait for a decision.
+        """Make a version the challenger.
 
         Raises:
             RegistryError: There is no such task or version.
@@ -220,7 +220,7 @@ class Registry:
 
         Args:
             task: Name of the task.
-            version: Its version; None for the challenger.
+            version: Version to serve; None for the challenger.
 
         Raises:
             RegistryError: There is no such task or version, or no challenger.
@@ -247,7 +247,7 @@ class Registry:
         return self.set_champion(task, previous)
 
     def set_alias(self, task: str, alias: str, version: int) -> None:
-        """Let an alias stand at a version that is there."""
+        """Move an alias to a registered version."""
         with self.session.errors(f"set @{alias} of task {task!r}"):
             self.session.client.set_registered_model_alias(model_name(task), alias, str(version))
 

@@ -1,8 +1,9 @@
-"""Trying a version on real requests before it is promoted: as a canary, or as a shadow.
+"""Canaries and shadows: versions tried on real requests before promotion.
 
-MLflow keeps it, so that it outlives every process and shows in its pages: aliases ``canary`` and ``shadow``
-of the registered model, and the canary's share of the requests in the model's tag ``ship.canary_share``. One
-listing of models carries all three. An alias ``canary`` without a share that can be read takes no requests.
+They are kept in MLflow, so that they outlive every process and show in its pages: aliases ``canary`` and
+``shadow`` of the registered model, and the canary's share of the requests in the model's tag
+``ship.canary_share``. One listing of models carries all three. An alias ``canary`` without a readable share
+takes no requests.
 """
 
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ class Rollouts:
         self._registry = registry
 
     def read(self, task: str) -> Rollout:
-        """What is tried of a task."""
+        """The canary and the shadow of a task."""
         return read_rollout(*self._registry.aliases_and_tags(task))
 
     def start_canary(self, task: str, version: int, share: float) -> Rollout:
@@ -61,14 +62,14 @@ class Rollouts:
         return self.read(task)
 
     def stop_canary(self, task: str, version: int | None = None) -> Rollout:
-        """Let the champion answer all requests; returns what was tried until now.
+        """Let the champion answer all requests; returns the rollout before.
 
         Args:
-            task: Its name.
-            version: That is believed to be the canary; None for whichever is.
+            task: Name of the task.
+            version: Expected canary; None for any.
 
         Raises:
-            RegistryError: Another version is.
+            RegistryError: Another version is the canary.
         """
         found = self._registry.aliases_and_tags(task)[0].get(CANARY)
         if None not in (version, found) and found != version:
@@ -79,7 +80,7 @@ class Rollouts:
         return self._stop(task, CANARY)
 
     def stop_shadow(self, task: str) -> Rollout:
-        """Ask the champion alone; returns what was tried until now."""
+        """Ask the champion alone; returns the rollout before."""
         return self._stop(task, SHADOW)
 
     def _stop(self, task: str, alias: str) -> Rollout:
@@ -113,9 +114,9 @@ def make_entry(
     """A task's entry in the catalog; None if it has no champion with an artifact of ours.
 
     Args:
-        aliases: Of its model.
-        tags: Of its model.
-        digests: Of the versions that have an alias; None for those that somebody else registered.
+        aliases: Aliases of its model.
+        tags: Tags of its model.
+        digests: Digests of the versions that have an alias; None for versions registered by other programs.
     """
     known = {version: digest for version, digest in digests.items() if digest is not None}
     champion = aliases.get(CHAMPION)

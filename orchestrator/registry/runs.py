@@ -29,14 +29,14 @@ class Point:
 
 @dataclass(kw_only=True)
 class TaskRun:
-    """A run, and what is known to be in it.
+    """A run and its known contents.
 
     Attributes:
-        run_id: MLflow's.
-        files_uri: Where MLflow keeps its files.
-        status: MLflow's: ``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``.
-        steps: Epochs that it has.
-        params: Names of parameters that it has; they can be written once.
+        run_id: Id in MLflow.
+        files_uri: URI of its files in MLflow.
+        status: Status in MLflow: ``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``.
+        steps: Epochs in the run.
+        params: Names of parameters in the run; a parameter can be written once.
     """
 
     run_id: str
@@ -144,7 +144,7 @@ class RunLog:
 def _calls(
     metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[Any]
 ) -> Iterator[dict[str, Sequence[Any]]]:
-    """As few calls as MLflow's limits allow: usually one."""
+    """Batches within MLflow's limits: usually one."""
     # 1000 values a call in all, 100 of them parameters or tags.
     num_calls = max(
         -(-len(metrics) // MAX_METRICS_A_CALL), -(-max(len(params), len(tags)) // MAX_OTHERS_A_CALL)

@@ -19,7 +19,7 @@ __all__ = ["EXPERIMENT", "MlflowSession", "RegistryDown"]
 EXPERIMENT = "ship"
 # MLflow's own defaults retry for four minutes. Records wait in a spool and readers keep what they have, so it
 # is better to know within seconds. They can be set by environment alone; what the user has set stays.
-# Telemetry: tuning must work without a network, and tell nobody outside of it. URLs: standard output is for
+# Telemetry: tuning must work without a network, and send nothing outside of it. URLs: standard output is for
 # what the user asked for, such as JSON.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -28,7 +28,7 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-# It answered, and will answer the same again: trying later does not help.
+# Permanent refusals: a retry does not help.
 _REFUSALS = {
     "BAD_REQUEST",
     "INVALID_PARAMETER_VALUE",
@@ -45,7 +45,7 @@ _DATABASE_CONNECT_TIMEOUT_S = 10
 
 
 class RegistryDown(RegistryError):  # noqa: N818 - reads as a fact
-    """MLflow gave no answer, or none that stays: the same call may work later."""
+    """MLflow did not answer, or failed in a transient way: the same call may work later."""
 
 
 class MlflowSession:
@@ -108,7 +108,7 @@ class MlflowSession:
 
     @cached_property
     def experiment_id(self) -> str:
-        """Of the experiment ``ship``; made now, if there is none.
+        """Id of the experiment ``ship``; made now, if there is none.
 
         Raises:
             RegistryDown: It was deleted by hand, and can be restored; or MLflow cannot be reached.
@@ -130,7 +130,7 @@ class MlflowSession:
         """Translate what MLflow raises inside.
 
         Raises:
-            RegistryDown: It gave no answer, or none that stays.
+            RegistryDown: It did not answer, or failed in a transient way.
             RegistryError: It refused.
         """
         from mlflow.exceptions import MlflowException
@@ -178,7 +178,7 @@ def _make_folder(database: str | None) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep MLflow from telling about each of its fifty migrations when it makes a database."""
+    """Silence MLflow's log of fifty migrations when it makes a database."""
     loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

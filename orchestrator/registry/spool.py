@@ -1,4 +1,4 @@
-"""A write-ahead log of events on local disk: what MLflow has not taken yet outlives this process.
+"""A write-ahead log of events on local disk: records that MLflow has not taken outlive this process.
 
 Each driver has a file of its own, ``<name>.jsonl``, one event a line, and holds a lock beside it for as long
 as it lives. A file whose lock is free belongs to a dead driver, and the next one takes it over.
@@ -43,7 +43,7 @@ class Spool:
     def _append(self, lines: Iterable[str]) -> None:
         self._open()
         with self._path.open("ab") as file:
-            _write(file, lines)
+            _write_synced(file, lines)
 
     def replace(self, events: Sequence[Event]) -> None:
         """Keep these events only."""
@@ -53,7 +53,7 @@ class Spool:
         self._open()
         temporary = self._path.with_suffix(".tmp")
         with temporary.open("wb") as file:
-            _write(file, (event.to_json() for event in events))
+            _write_synced(file, (event.to_json() for event in events))
         os.replace(temporary, self._path)
 
     def take_leftovers(self) -> list[Event]:
@@ -71,7 +71,7 @@ class Spool:
         return taken
 
     def set_aside(self, lines: Iterable[str], cause: str) -> Path:
-        """Keep what cannot be recorded where a person can read it; returns the file."""
+        """Keep unrecordable lines in a file for people; returns the file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / REJECTED
         with path.open("a", encoding="utf-8") as file:
@@ -80,7 +80,7 @@ class Spool:
         return path
 
     def close(self) -> None:
-        """Let go of the log; what is still in it is the next driver's."""
+        """Release the log; the next driver takes over the events that remain in it."""
         if self._lock is None:
             return
         if not self._path.exists():
@@ -89,7 +89,7 @@ class Spool:
         self._lock = None
 
     def _open(self) -> None:
-        """Take the lock, before there is a file that somebody could claim."""
+        """Take the lock, before there is a file that another driver could claim."""
         if self._lock is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = _lock_path(self._path).open("ab")
@@ -115,7 +115,7 @@ class Spool:
         return events
 
 
-def _write(file: IO[bytes], lines: Iterable[str]) -> None:
+def _write_synced(file: IO[bytes], lines: Iterable[str]) -> None:
     file.writelines(f"{line}\n".encode() for line in lines)
     file.flush()
     os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""What the registry says of tasks and their versions, as plain values."""
+"""Plain values of the registry: tasks, versions and rollouts, and how they are read from MLflow's objects."""
 
 import json
 import math
@@ -46,13 +46,13 @@ class VersionInfo:
     """One version of one task.
 
     Attributes:
-        version: From 1.
-        digest: Of its artifact; None for a version that somebody else registered.
+        version: Number, from 1.
+        digest: Digest of its artifact; None for a version registered by another program.
         source: URI of its artifact.
-        metrics: As measured when it was tuned.
+        metrics: Metrics as measured when it was tuned.
         aliases: Those of ``champion``, ``challenger``, ``previous`` and others that it has now.
-        created_s: When it was registered, seconds since the epoch.
-        run_id: Of the MLflow run that made it.
+        created_s: Time of registration, seconds since the epoch.
+        run_id: Id of the MLflow run that made it.
         tags: All tags, ``ship.gate`` and ``ship.gate_reason`` among them.
     """
 
@@ -67,24 +67,24 @@ class VersionInfo:
 
     @property
     def data_fingerprint(self) -> str | None:
-        """Of the images and labels that it was tuned and measured with."""
+        """Fingerprint of the images and labels that it was tuned and measured with."""
         return self.tags.get(DATA_TAG)
 
     @property
     def gate_reason(self) -> str | None:
-        """Why it was promoted at first, or was not."""
+        """Reason of the gate's decision."""
         return self.tags.get(GATE_REASON_TAG)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelView:
-    """A task's registered model, as far as serving is concerned.
+    """The parts of a task's registered model that serving needs.
 
     Attributes:
-        task: Its name.
-        aliases: All that it has, with their versions.
-        tags: Of the model.
-        digests: Of the versions that have an alias; None for those that somebody else registered.
+        task: Name of the task.
+        aliases: Versions by alias.
+        tags: Tags of the model.
+        digests: Digests of the versions that have an alias; None for versions registered by other programs.
     """
 
     task: str
@@ -95,11 +95,11 @@ class ModelView:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """What is tried of a task.
+    """The versions of a task that are tried on real requests.
 
     Attributes:
-        canary: The version that takes a share of the requests, if any.
-        shadow: The version that is asked beside the champion and answers nobody, if any.
+        canary: The version that answers a share of the requests, if any.
+        shadow: The version that gets copies of requests and whose answers are dropped, if any.
     """
 
     canary: Canary | None = None
@@ -108,17 +108,17 @@ class Rollout:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskInfo:
-    """One task at a glance.
+    """Summary of one task.
 
     Attributes:
-        task: Its name.
+        task: Name of the task.
         champion: The version that is served, if any.
         challenger: The version that waits for a decision, if any.
         previous: The version that a rollback goes to, if any.
         latest: The newest version; None if all were deleted.
-        updated_s: When something of it last changed, seconds since the epoch.
-        aliases: All that it has, with their versions.
-        tags: Of its registered model.
+        updated_s: Time of the last change, seconds since the epoch.
+        aliases: Versions by alias.
+        tags: Tags of its registered model.
     """
 
     task: str
@@ -132,7 +132,7 @@ class TaskInfo:
 
     @property
     def rollout(self) -> Rollout:
-        """What is tried of it."""
+        """The canary and the shadow of the task."""
         return read_rollout(self.aliases, self.tags)
 
 
@@ -152,7 +152,7 @@ class Promotion:
 
 
 def read_rollout(aliases: Mapping[str, int], tags: Mapping[str, str]) -> Rollout:
-    """What a model's aliases and tags say; anybody may have edited them."""
+    """The rollout in a model's aliases and tags, which may have been edited by hand."""
     champion, canary, shadow = (aliases.get(alias) for alias in (CHAMPION, CANARY, SHADOW))
     share = _read_share(tags.get(CANARY_SHARE_TAG))
     return Rollout(

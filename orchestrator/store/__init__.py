@@ -1,4 +1,4 @@
-"""Prompts as immutable bytes (the store) and their names, versions and aliases (the registry, MLflow).
+"""The store of prompts: immutable artifacts, their publications, the catalog and the tokens.
 
-MLflow, boto3 and fsspec live here only. Knows nothing of Ray, tuning or HTTP.
+Knows nothing of MLflow, Ray, tuning or HTTP.
 """

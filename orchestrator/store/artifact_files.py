@@ -1,4 +1,4 @@
-"""The files of an artifact, as far as a store cares: ``prompt.json`` names size and sha256 of all others.
+"""Integrity of an artifact's files: ``prompt.json`` names size and sha256 of all others.
 
 The sha256 of ``prompt.json`` is the digest of the artifact. The store reads nothing else of it, and needs no
 torch.

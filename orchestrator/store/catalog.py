@@ -1,4 +1,4 @@
-"""The catalog: which versions of each task can be had. One small object that serving follows by its ETag.
+"""The catalog: the served versions of each task, in one small object that endpoints follow by its ETag.
 
 The same content always gives the same bytes, so the ETag changes only when something to be served does.
 """
@@ -20,8 +20,8 @@ Version = Annotated[int, Field(ge=1)]
 VersionKey = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
 _ADVICE = "update this program, or delete the catalog, and it is written anew"
 _ENTRY = {"version", "digest", "others", "canary", "shadow"}
-# By schema, of the catalog and of its entries. The first knew the champion alone; until the second there was
-# room for a fingerprint that nobody wrote.
+# Keys of the catalog and of its entries by schema. The first had the champion alone; the first two had a
+# fingerprint that was never written.
 _KEYS = {
     1: {"schema_", "backbone_fingerprint", "tasks"},
     2: {"schema_", "backbone_fingerprint", "tasks"},
@@ -32,11 +32,11 @@ _ENTRY_KEYS = {1: {"version", "digest"}, 2: _ENTRY, SCHEMA_VERSION: _ENTRY}
 
 @dataclass(frozen=True, kw_only=True)
 class Canary:
-    """A version that takes some of a task's requests, to be judged before it takes all.
+    """A version that answers a share of a task's requests before it may answer all.
 
     Attributes:
-        version: In the registry.
-        share: Of the requests, above 0 and below 1.
+        version: Version in the registry.
+        share: Share of the requests, above 0 and below 1.
     """
 
     version: int
@@ -45,14 +45,14 @@ class Canary:
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogEntry:
-    """What is served for one task.
+    """The served versions of one task.
 
     Attributes:
-        version: The champion, in the registry, from 1.
-        digest: Of the champion's artifact in the store.
-        others: Digests of the other versions that can be asked for by number: those with an alias.
-        canary: The one of them that takes a share of the requests, if any.
-        shadow: The one of them that is asked beside the champion and answers nobody, if any.
+        version: The champion's version in the registry, from 1.
+        digest: Digest of the champion's artifact in the store.
+        others: Digests of the other versions that a request may name: those with an alias.
+        canary: The other version that answers a share of the requests, if any.
+        shadow: The other version that gets copies of requests and whose answers are dropped, if any.
     """
 
     version: int
@@ -63,11 +63,11 @@ class CatalogEntry:
 
     @property
     def versions(self) -> dict[int, str]:
-        """Version to digest of all that can be had, the champion first."""
+        """Digests of all served versions, the champion first."""
         return {self.version: self.digest, **self.others}
 
     def to_values(self) -> dict[str, Any]:
-        """What JSON can hold."""
+        """The entry as JSON values."""
         canary = self.canary
         return {
             "version": self.version,
@@ -80,10 +80,10 @@ class CatalogEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Catalog:
-    """All that is served.
+    """The served versions of all tasks.
 
     Attributes:
-        entries: By task name.
+        entries: Entries by task name.
     """
 
     entries: Mapping[str, CatalogEntry]

@@ -1,4 +1,4 @@
-"""Finds what of a store nobody needs any more, and removes it; ``garbage`` decides what that is.
+"""Garbage collection of a store: finds unreferenced objects and removes them; ``garbage`` decides which.
 
 Safe beside tunings under way: what exists is listed before what refers to it, nothing young is taken, each
 find is looked at again right before it goes, and a publisher writes again what it finds in its place already,
@@ -29,9 +29,9 @@ class Collector:
     """Garbage collection of one store.
 
     Args:
-        objects: The store's.
-        registry: Of the MLflow that goes with it.
-        clock: Seconds since the epoch.
+        objects: Object store.
+        registry: Registry of the MLflow that belongs to the store.
+        clock: Current time, seconds since the epoch.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Collector:
         self._clock = clock
 
     def find(self, older_than_s: float) -> list[Garbage]:
-        """What can go; nothing is changed.
+        """List the garbage; nothing is changed.
 
         Args:
-            older_than_s: Limit of age.
+            older_than_s: Least age in seconds.
 
         Raises:
             RegistryError: MLflow cannot be asked, or is not the one that goes with this store.
@@ -62,7 +62,7 @@ class Collector:
         return find_garbage(listing, self._references(), before_s=before_s)
 
     def remove(self, garbage: Sequence[Garbage]) -> list[Garbage]:
-        """Remove what was found, unless it was written again since; returns what is gone.
+        """Remove garbage, unless it was written again since; returns what was removed.
 
         Raises:
             StoreError: Something cannot be removed; what was removed before stays so.

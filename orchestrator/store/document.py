@@ -26,7 +26,7 @@ class Document(BaseModel):
         Args:
             content: JSON.
             where: Name of the document, for the error.
-            advice: What to do about a document that is refused.
+            advice: Advice for a document that is refused.
 
         Raises:
             StoreError: Lists all problems.

@@ -1,7 +1,7 @@
-"""What of a store nobody needs any more: decided from listings alone, without touching the store.
+"""Unreferenced objects of a store, decided from listings alone, without touching the store.
 
-Whatever is younger than the limit stays, whether or not anything refers to it. An artifact is written before
-the publication that names it, so a young one without a publication may be somebody's work of this moment.
+An object younger than the limit stays, referenced or not. An artifact is written before the publication that
+names it, so a young artifact without a publication may be one that a worker is about to publish.
 """
 
 from collections import defaultdict
@@ -20,7 +20,7 @@ GarbageKind = Literal["artifact", "snapshot", "temporary"]
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What is in a store.
+    """The objects in a store.
 
     Attributes:
         artifacts: Objects under ``artifacts/``.
@@ -35,10 +35,10 @@ class Listing:
 
 @dataclass(frozen=True, kw_only=True)
 class References:
-    """What is needed. To be read after the listing, or a publication between the two is missed.
+    """The references into a store. Read them after the listing, or a publication between the two is missed.
 
     Attributes:
-        digests: Of artifacts that a publication, a version in the registry or the catalog names.
+        digests: Digests of artifacts that a publication, a version in the registry or the catalog names.
         published: Task and task key of everything that is published.
     """
 
@@ -48,15 +48,15 @@ class References:
 
 @dataclass(frozen=True, kw_only=True)
 class Garbage:
-    """Something that can go.
+    """An artifact, snapshot or temporary object that can be removed.
 
     Attributes:
-        kind: What it is.
+        kind: Kind of object.
         name: Digest of an artifact, ``task/key`` of a snapshot, key of a temporary object.
-        keys: Its objects, in the order in which they are to go.
-        num_bytes: Of all of them.
+        keys: Keys of its objects, in the order of removal.
+        num_bytes: Size of all of them.
         modified_s: When the newest of them was written, seconds since the epoch.
-        reason: Why it can go.
+        reason: Why it can be removed.
     """
 
     kind: GarbageKind
@@ -68,12 +68,12 @@ class Garbage:
 
 
 def find_garbage(listing: Listing, references: References, *, before_s: float) -> list[Garbage]:
-    """What can go.
+    """Unreferenced artifacts, snapshots and temporary objects older than the limit.
 
     Args:
-        listing: What is there.
-        references: What is needed.
-        before_s: Limit of age; what was written at this time or later stays.
+        listing: Objects in the store.
+        references: References into the store.
+        before_s: Limit of age; objects written at this time or later stay.
 
     Returns:
         Artifacts that nothing names, snapshots, and temporary objects, all of them older than the limit.
@@ -97,7 +97,7 @@ def _artifacts(objects: Iterable[ListedObject], references: References) -> list[
         Garbage(
             kind="artifact",
             name=digest,
-            # Without its card it is no artifact: whoever reads it meanwhile finds none, not a damaged one.
+            # The card goes first: a concurrent reader then finds no artifact, not a damaged one.
             keys=tuple(
                 sorted((one.key for one in files), key=lambda key: (not key.endswith(f"/{CARD}"), key))
             ),
@@ -117,7 +117,7 @@ def _snapshots(objects: Iterable[ListedObject], references: References) -> list[
         if not is_task_name(task) or len(key) != 1:
             continue
         is_published = (task, key[0]) in references.published
-        reason = "its task is published" if is_published else "nobody has gone on with its tuning"
+        reason = "its task is published" if is_published else "its tuning was not resumed"
         found.append(_single("snapshot", f"{task}/{key[0]}", one, reason))
     return found
 

@@ -4,15 +4,15 @@
     published/<task>/<task_key>.json   the marker; written last and only once: this is the publication
     snapshots/<task>/<task_key>        a tuning under way; replaced by its tuner, dropped once published
     catalog.json                       what is served
-    tokens.json                        who may ask for it
+    tokens.json                        tokens of clients
 
 A marker's *name* says that a key is done, its content says with which digest. A digest in the name would make
 one listing tell everything, but then two writers could publish two digests for one key, and that must be
 impossible. So a plan, which only asks what is done, costs one listing (``published_keys``), and digests are
-read by many threads, for those tasks only that somebody asks about (``find_published``).
+read by many threads, for requested tasks only (``find_published``).
 
-Whatever changes is written on the condition that nobody else has changed it since it was read: the catalog
-and the tokens by the etag that their writer passes on, a snapshot by the etag that this store remembers.
+Mutable objects are written by compare-and-swap: the catalog and the tokens by the etag that their writer
+passes on, a snapshot by the etag that this store remembers.
 """
 
 import logging
@@ -52,8 +52,8 @@ class PromptStore:
     """The store of prompts.
 
     Args:
-        objects: Where it is kept.
-        clock: Seconds since the epoch.
+        objects: Object store.
+        clock: Current time, seconds since the epoch.
     """
 
     def __init__(self, objects: ObjectStore, clock: Callable[[], float] = time.time) -> None:
@@ -66,11 +66,11 @@ class PromptStore:
 
     @property
     def url(self) -> str:
-        """Of the whole store, without credentials."""
+        """URL of the store, without credentials."""
         return self._objects.url
 
     def uri(self, digest: str) -> str:
-        """Of an artifact's folder."""
+        """URI of an artifact's folder."""
         return f"{self._objects.url}/artifacts/{_check_digest(digest)}"
 
     def publish(self, task: str, task_key: str, files: Mapping[str, bytes]) -> Publication:
@@ -81,7 +81,7 @@ class PromptStore:
 
         Args:
             task: Name of the task.
-            task_key: Of what it was tuned from.
+            task_key: Digest of the data and the settings that it was tuned from.
             files: The artifact: ``prompt.json`` and the files that it describes, no others.
 
         Raises:
@@ -139,7 +139,7 @@ class PromptStore:
             }
 
     def all_published(self) -> dict[tuple[str, str], Publication]:
-        """Everything that is published, by task and task key."""
+        """All publications, by task and task key."""
         return self.find_published(self.published_keys())
 
     def fetch(self, digest: str) -> dict[str, bytes]:
@@ -162,8 +162,8 @@ class PromptStore:
         """Keep the state of a tuning under way, in place of the one that was read or saved here before.
 
         Raises:
-            ObjectConflict: Another worker saved or dropped it meanwhile: nothing was written. Whoever still
-                has the task may save again, and then replaces what the other wrote.
+            ObjectConflict: Another worker saved or dropped it meanwhile: nothing was written. The worker
+                that still holds the task may save again, and then replaces the other snapshot.
         """
         key = _snapshot_key(task, task_key)
         etag = self._snapshot_etags.get(key)
@@ -199,7 +199,7 @@ class PromptStore:
         """Write the catalog; returns its new etag.
 
         Args:
-            catalog: What is to be served.
+            catalog: The new catalog.
             if_match: Etag of the catalog that this one replaces; None for the first one.
 
         Raises:
@@ -219,7 +219,7 @@ class PromptStore:
         """Write the tokens; returns their new etag.
 
         Args:
-            tokens: All that there shall be.
+            tokens: The new tokens.
             if_match: Etag of those that they replace; None for the first ones.
 
         Raises:
@@ -230,16 +230,16 @@ class PromptStore:
         if len(content) > MAX_TOKENS_BYTES:
             raise StoreError(
                 f"{self.url}/{_TOKENS}: {len(tokens.by_name)} tokens take {len(content)} bytes, expected at "
-                f"most {MAX_TOKENS_BYTES}; `ship token revoke` those that nobody uses"
+                f"most {MAX_TOKENS_BYTES}; `ship token revoke` those that are not in use"
             )
-        # What nobody could read again would lock everybody out, those too who could mend it.
+        # Tokens that cannot be read again would lock out all clients, administrators too.
         Tokens.from_json(content)
         return self._replace(_TOKENS, content, if_match)
 
     def _read(self, key: str, max_bytes: int, parse: Callable[[bytes], Value]) -> tuple[Value, str] | None:
-        """What an object says, and its etag; the same value as the last time if it is the same object.
+        """The parsed object and its etag; the cached value while the etag is the same.
 
-        Those that follow it look each second, and it may tell of thousands of tasks.
+        Followers read each second, and a catalog may have thousands of tasks.
         """
         known = self._values.get(key)
         try:
@@ -283,7 +283,7 @@ class PromptStore:
 
     def _write_verified(self, key: str, data: bytes) -> None:
         """Write a file whose name implies its content, so that writing it again can only mend it."""
-        # One that is there is written again: its age then says that somebody is about to publish it.
+        # A file that exists is written again: its new age protects it from a garbage collection under way.
         if self._objects.put_new(key, data) and self._reads_as(key, data):
             return
         self._objects.put(key, data)

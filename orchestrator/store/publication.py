@@ -1,4 +1,4 @@
-"""The marker that publishes a task: a few lines of JSON that name its task key and its artifact's digest."""
+"""Publications: a marker is a line of JSON that names a task key and the digest of its artifact."""
 
 import json
 import re
@@ -26,15 +26,15 @@ class Marker(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """A task that is published, for good.
+    """A published result of tuning a task; it never changes.
 
     Attributes:
-        task: Its name.
-        task_key: Of what it was tuned from.
-        digest: Of the artifact that counts for this key: the first one published.
-        uri: Of the artifact's folder in the store.
-        time_s: When it was published, seconds since the epoch.
-        created: True for the writer that published it; False for one that came later, and for readers.
+        task: Name of the task.
+        task_key: Digest of the data and the settings that it was tuned from.
+        digest: Digest of the artifact that counts for this key: the first one published.
+        uri: URI of the artifact's folder in the store.
+        time_s: Time of publication, seconds since the epoch.
+        created: True for the writer that published it; False for later writers and for readers.
     """
 
     task: str
@@ -49,7 +49,7 @@ def check_task_key(task_key: str) -> str:
     """Return ``task_key`` unchanged.
 
     Raises:
-        StoreError: It is not one.
+        StoreError: It is not a task key.
     """
     if not _TASK_KEY.fullmatch(task_key):
         raise StoreError(f"task key {task_key[:80]!r}: expected up to 128 letters and digits")
@@ -59,14 +59,14 @@ def check_task_key(task_key: str) -> str:
 def make_marker(task: str, task_key: str, digest: str, time_s: float) -> bytes:
     """Content of a marker.
 
-    It names its writer, so that one who repeats a request whose answer was lost knows its own marker. It
-    does not name the store: a store that was moved or mirrored still reads right.
+    It names its writer, so that a writer which repeats a request whose reply was lost recognizes its own
+    marker. It does not name the store: a store that was moved or mirrored still reads right.
     """
-    values = {
-        "task": check_task_name(task),
-        "task_key": check_task_key(task_key),
-        "digest": digest,
-        "time_s": time_s,
-        "writer": uuid.uuid4().hex,
-    }
-    return (json.dumps(values, sort_keys=True) + "\n").encode()
+    marker = Marker(
+        task=check_task_name(task),
+        task_key=check_task_key(task_key),
+        digest=digest,
+        time_s=time_s,
+        writer=uuid.uuid4().hex,
+    )
+    return (json.dumps(dict(marker), sort_keys=True) + "\n").encode()

@@ -1,4 +1,4 @@
-"""What past tunings took, one small object a backbone::
+"""Durations of past tunings, one small object for each backbone::
 
     stats/<backbone fingerprint>.json    the last runs, by task key
 
@@ -43,7 +43,7 @@ class RunStats:
     """The record of past tunings in a store.
 
     Args:
-        objects: Of the store.
+        objects: Object store.
     """
 
     def __init__(self, objects: ObjectStore) -> None:
@@ -70,7 +70,7 @@ class RunStats:
             try:
                 earlier = () if stored is None else self._parse(backbone_fingerprint, stored)
             except StoreError:
-                # Of no use to anybody: what is new replaces it.
+                # A damaged record is of no use: the new one replaces it.
                 earlier = ()
             if self._replace(backbone_fingerprint, stored, _merge(earlier, added)):
                 return
@@ -86,7 +86,7 @@ class RunStats:
     def _replace(
         self, backbone_fingerprint: str, stored: StoredObject | None, runs: tuple[TuningRun, ...]
     ) -> bool:
-        """Whether nobody else wrote meanwhile."""
+        """Write by compare-and-swap; False if another writer was faster."""
         content = _to_json(runs)
         if stored is None:
             return self._objects.put_new(_key(backbone_fingerprint), content)

@@ -1,5 +1,6 @@
-"""How tokens are made, renewed and taken away: each change makes new ``Tokens`` of the old, and is written on
-the condition that nobody else wrote meanwhile.
+"""Creation, rotation and revocation of tokens.
+
+Each change makes new ``Tokens`` of the old ones, and is written by compare-and-swap.
 """
 
 import secrets
@@ -27,7 +28,7 @@ _Result = TypeVar("_Result")
 
 
 class TokenStore(Protocol):
-    """Where tokens are kept."""
+    """Storage of tokens with compare-and-swap."""
 
     def read_tokens(self) -> tuple[Tokens, str] | None:
         """The tokens and their etag; None before the first one is made."""
@@ -43,9 +44,9 @@ class NewToken:
     """A token that was just made; the only time that its text is known.
 
     Attributes:
-        text: To be handed to whoever asks with it.
-        name: Of the token.
-        token: What is kept of it.
+        text: Full text of the token, for its client.
+        name: Name of the token.
+        token: The stored record.
     """
 
     text: str = field(repr=False)
@@ -54,7 +55,7 @@ class NewToken:
 
 
 def change_tokens(store: TokenStore, change: Callable[[Tokens], tuple[Tokens, _Result]]) -> _Result:
-    """Read, change and write the tokens; read again and change again if somebody else was faster.
+    """Read, change and write the tokens; repeat all of it if another writer was faster.
 
     Raises:
         StoreError: The store failed, or others were faster each time.
@@ -76,7 +77,7 @@ def change_tokens(store: TokenStore, change: Callable[[Tokens], tuple[Tokens, _R
 
 
 def _has_change(standing: Tokens, before: Tokens, after: Tokens) -> bool:
-    """Whether every token that a change touches stands as the change left it; a new secret is no other's."""
+    """Whether every token that a change touched is as the change left it; no two secrets are alike."""
     names = before.by_name.keys() | after.by_name.keys()
     touched = [name for name in names if before.by_name.get(name) != after.by_name.get(name)]
     return all(standing.by_name.get(name) == after.by_name.get(name) for name in touched)
@@ -88,14 +89,14 @@ def create_token(
     """Make a token.
 
     Args:
-        tokens: There are so far.
-        name: Of the new one; free, or of one that has expired.
-        scope: What it is good for.
-        now_s: Seconds since the epoch.
-        lifetime_s: Until it expires; None for never.
+        tokens: Tokens so far.
+        name: Name of the new token; unused, or that of an expired token.
+        scope: Permissions.
+        now_s: Current time, seconds since the epoch.
+        lifetime_s: Seconds until expiry; None for never.
 
     Raises:
-        ManifestError: The name or the scope is none, or it would expire in no year that there is.
+        ManifestError: The name or the scope is invalid, or the expiry is after the year 9999.
         StoreError: There is a token of that name.
     """
     if not is_task_name(name):
@@ -125,13 +126,13 @@ def rotate_token(tokens: Tokens, name: str, *, now_s: float, grace_s: float = 0.
     """Give a token a new secret, which lives as long as the last one was made for.
 
     Args:
-        tokens: There are so far.
-        name: Of the token.
-        now_s: Seconds since the epoch.
-        grace_s: For which older secrets go on, if they do not expire earlier.
+        tokens: Tokens so far.
+        name: Name of the token.
+        now_s: Current time, seconds since the epoch.
+        grace_s: Seconds for which older secrets stay valid, if they do not expire earlier.
 
     Raises:
-        ManifestError: It would expire in no year that there is.
+        ManifestError: The expiry is after the year 9999.
         StoreError: There is no such token.
     """
     token = _get(tokens, name)
@@ -147,7 +148,7 @@ def rotate_token(tokens: Tokens, name: str, *, now_s: float, grace_s: float = 0.
 
 
 def revoke_token(tokens: Tokens, name: str) -> tuple[Tokens, Token]:
-    """Take a token away, with all its secrets; also returns what was taken.
+    """Revoke a token with all its secrets; also returns the revoked token.
 
     Raises:
         StoreError: There is no such token.

@@ -1,7 +1,8 @@
-"""Who may ask an endpoint: tokens with scopes, in one small object that every ingress follows by its ETag.
+"""Tokens that authenticate and authorize requests: one small object that every ingress follows by its ETag.
 
 A token reads ``ship_<id>_<secret>``. Its id is public: it is listed and logged. Of its secret only a sha256
-is kept, so that who reads the store, or a backup of it, cannot ask an endpoint. Who may write it can.
+is kept, so that read access to the store, or to a backup of it, does not give access to an endpoint. Write
+access does.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-# The last second of the year 9999, after which nobody can write a date.
+# The last second of the year 9999, the last that a date can be written for.
 MAX_TIME_S = 253_402_300_799
 # Of one token that is rotated again and again within its grace.
 MAX_SECRETS = 8
@@ -44,10 +45,10 @@ _ADVICE = "restore tokens.json, or make the token anew, or update this program"
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """What a token is good for.
+    """Permissions of a token.
 
     Attributes:
-        predict: Patterns of the tasks that may be asked and looked at: ``line-1-*``, ``*``.
+        predict: Patterns of the tasks that may be queried and listed: ``line-1-*``, ``*``.
         metrics: Whether ``/metrics`` may be read.
         admin: Whether everything may be done.
     """
@@ -57,23 +58,23 @@ class Scope:
     admin: bool = False
 
     def may_predict(self, task: str) -> bool:
-        """Whether it covers a task."""
+        """Whether the scope covers a task."""
         return self.admin or any(fnmatchcase(task, pattern) for pattern in self.predict)
 
     def may_read_metrics(self) -> bool:
-        """Whether it covers ``/metrics``."""
+        """Whether the scope covers ``/metrics``."""
         return self.admin or self.metrics
 
 
 @dataclass(frozen=True, kw_only=True)
 class Secret:
-    """One secret of a token, as far as it is kept.
+    """Stored record of one secret of a token.
 
     Attributes:
-        token_id: By which it is found.
-        sha256: Of the secret.
-        created_s: Seconds since the epoch.
-        expires_s: Seconds since the epoch; None for never.
+        token_id: Public id of the secret.
+        sha256: Digest of the secret.
+        created_s: Time of creation, seconds since the epoch.
+        expires_s: Time of expiry, seconds since the epoch; None for never.
     """
 
     token_id: str
@@ -82,21 +83,21 @@ class Secret:
     expires_s: float | None = None
 
     def is_live(self, now_s: float) -> bool:
-        """Whether it has not expired."""
+        """Whether the secret has not expired."""
         return self.expires_s is None or now_s < self.expires_s
 
     def is_made_of(self, secret: str) -> bool:
-        """Whether it is this one; takes as long either way."""
+        """Whether the hash is of this secret, compared in constant time."""
         return hmac.compare_digest(hash_secret(secret), self.sha256)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Token:
-    """A token.
+    """A named set of secrets with one scope.
 
     Attributes:
-        scope: Of all its secrets.
-        secrets: The newest first; older ones are on their way out.
+        scope: Permissions of all its secrets.
+        secrets: Secrets, newest first; older ones expire at the end of their grace.
     """
 
     scope: Scope
@@ -112,7 +113,7 @@ class Tokens:
     """All tokens.
 
     Attributes:
-        by_name: Each with the name that its maker gave it.
+        by_name: Tokens by name.
     """
 
     by_name: Mapping[str, Token] = field(default_factory=dict)
@@ -122,7 +123,7 @@ class Tokens:
         return self._by_id.get(token_id)
 
     def has_live(self, now_s: float) -> bool:
-        """Whether anybody may ask some task."""
+        """Whether a live token may query any task."""
         return any(
             token.is_live(now_s) and (token.scope.admin or token.scope.predict)
             for token in self.by_name.values()
@@ -160,10 +161,10 @@ def parse_token(text: str) -> tuple[str, str] | None:
 
 
 def hash_secret(secret: str) -> str:
-    """What is kept of a secret.
+    """The stored digest of a secret.
 
-    A secret is 256 random bits, not something that a person made up: nobody gets through them by trying, so
-    neither salt nor a slow hash would add anything, and this one runs for every request.
+    A secret is 256 random bits, not a password: guessing is hopeless, so neither salt nor a slow hash would
+    add anything, and this one runs for every request.
     """
     return hashlib.sha256(secret.encode()).hexdigest()
 

@@ -9,7 +9,6 @@ fsspec has no guarded overwrite: ``if_match`` is checked and then written, so th
 moment may both succeed. Let one process write the catalog of such a store.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -19,13 +18,15 @@ from typing import TypeVar
 import fsspec
 
 from orchestrator.errors import ObjectMissing, StoreError
-from orchestrator.store.objects.patience import GaveUp, Patience
+from orchestrator.store.objects.patience import TRANSIENT_STATUSES, GaveUp, Patience
 from orchestrator.store.objects.protocol import (
     ListedObject,
     StoredObject,
     check_key,
     check_prefix,
+    check_temporary,
     conflict,
+    etag_of,
     is_key,
     is_temporary,
     temporary_key,
@@ -37,7 +38,6 @@ __all__ = ["FsspecObjects"]
 
 Result = TypeVar("Result")
 _ATOMIC_PROTOCOLS = {"abfs", "abfss", "adl", "az", "gcs", "gs", "memory", "oci", "oss", "r2", "s3", "s3a"}
-_TRANSIENT_STATUSES = {429, 500, 502, 503, 504}
 # Where clients of HTTP keep the status: gcsfs, aiohttp, requests and Azure's.
 _STATUS_NAMES = ("code", "status", "status_code")
 
@@ -46,8 +46,8 @@ class FsspecObjects:
     """An ``ObjectStore`` on a file system of fsspec.
 
     Args:
-        url: Whatever fsspec takes.
-        patience: How long an error that may pass is tried again.
+        url: Any URL that fsspec takes.
+        patience: Retry policy of transient errors.
 
     Raises:
         StoreError: fsspec does not know the protocol, or its driver is not installed.
@@ -76,7 +76,7 @@ class FsspecObjects:
             if max_bytes is not None and (size := self._fs.info(path)["size"]) > max_bytes:
                 raise too_large(self._url, key, size, max_bytes)
             data: bytes = self._fs.cat_file(path)
-            return StoredObject(data=data, etag=_etag(data))
+            return StoredObject(data=data, etag=etag_of(data))
 
         return self._run("read", key, read)
 
@@ -100,7 +100,7 @@ class FsspecObjects:
                 self._write(key, path, data, is_new=True)
             except FileExistsError:
                 # A try whose answer was lost may have made it.
-                return not is_first and self._etag_now(path) == _etag(data)
+                return not is_first and self._etag_now(path) == etag_of(data)
             return True
 
         return self._run("write", key, write)
@@ -111,10 +111,10 @@ class FsspecObjects:
 
         def write() -> str:
             # The very content that is to be written is there after a try whose answer was lost.
-            if if_match is not None and self._etag_now(path) not in (if_match, _etag(data)):
+            if if_match is not None and self._etag_now(path) not in (if_match, etag_of(data)):
                 raise conflict(self.url, key)
             self._write(key, path, data, is_new=False)
-            return _etag(data)
+            return etag_of(data)
 
         return self._run("write", key, write)
 
@@ -133,10 +133,9 @@ class FsspecObjects:
 
     def drop_leftover(self, key: str) -> None:
         """Remove a temporary object, if it is there."""
-        if not is_temporary(key):
-            raise StoreError(f"{self._url}: {key[:120]!r} is not a temporary object of ours; it stays")
+        path = f"{self._root}/{check_temporary(self._url, key)}"
         with suppress(ObjectMissing):
-            self._run("delete", key, lambda: self._fs.rm_file(f"{self._root}/{key}"))
+            self._run("delete", key, lambda: self._fs.rm_file(path))
 
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
@@ -156,7 +155,7 @@ class FsspecObjects:
         temporary = f"{self._root}/{temporary_key(key)}"
         try:
             self._fs.pipe_file(temporary, data)
-            if self._etag_now(temporary) != _etag(data):
+            if self._etag_now(temporary) != etag_of(data):
                 raise StoreError(f"{self._url}/{key}: does not read back as it was written; check the server")
             if is_new and self._fs.exists(path):
                 raise FileExistsError(path)
@@ -169,12 +168,12 @@ class FsspecObjects:
 
     def _etag_now(self, path: str) -> str | None:
         try:
-            return _etag(self._fs.cat_file(path))
+            return etag_of(self._fs.cat_file(path))
         except FileNotFoundError:
             return None
 
     def _find(self, prefix: str) -> Iterable[str]:
-        """Paths of all files that start with ``prefix``, whatever they are."""
+        """Paths of all files that start with ``prefix``, valid keys or not."""
         start = f"{self._root}/{prefix.rpartition('/')[0]}".rstrip("/")
 
         def find() -> Iterable[str]:
@@ -227,10 +226,6 @@ class FsspecObjects:
             ) from error
 
 
-def _etag(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def _seconds(modified: datetime) -> float:
     return (modified if modified.tzinfo else modified.replace(tzinfo=UTC)).timestamp()
 
@@ -239,4 +234,4 @@ def _is_transient(error: BaseException) -> bool:
     """Drivers have no class of errors in common, but connections, time-outs and states of HTTP look alike."""
     if isinstance(error, (ConnectionError, TimeoutError)):
         return True
-    return any(getattr(error, name, None) in _TRANSIENT_STATUSES for name in _STATUS_NAMES)
+    return any(getattr(error, name, None) in TRANSIENT_STATUSES for name in _STATUS_NAMES)

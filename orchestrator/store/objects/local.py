@@ -4,11 +4,10 @@ A write goes to a hidden temporary name in the object's own folder, is synced, a
 hard link where the name must be new (exclusive in the kernel, also over NFS), with a rename where it may be
 replaced. What a killed writer leaves starts with a dot, which no key does.
 
-Errors of a disk do not pass by themselves, and those of NFS are tried again by the kernel: nothing is here.
+There are no retries: errors of a disk are not transient, and the kernel retries those of NFS.
 """
 
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,9 @@ from orchestrator.store.objects.protocol import (
     advice_for,
     check_key,
     check_prefix,
+    check_temporary,
     conflict,
+    etag_of,
     is_full,
     is_key,
     is_temporary,
@@ -58,7 +59,7 @@ class LocalObjects:
                 data = path.read_bytes()
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 raise ObjectMissing(f"{self.url}/{key}: no such object") from None
-        return StoredObject(data=data, etag=_etag(data))
+        return StoredObject(data=data, etag=etag_of(data))
 
     def get_unless(self, key: str, etag: str, *, max_bytes: int | None = None) -> StoredObject | None:
         """Read an object, unless it has that etag, which only its content tells."""
@@ -90,7 +91,7 @@ class LocalObjects:
                 raise conflict(self.url, key)
             os.replace(temporary, path)
             _sync_folder(path.parent)
-        return _etag(data)
+        return etag_of(data)
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys under ``prefix``, in order."""
@@ -108,10 +109,8 @@ class LocalObjects:
 
     def drop_leftover(self, key: str) -> None:
         """Remove a temporary file, if it is there."""
-        if not is_temporary(key):
-            raise StoreError(f"{self.url}: {key[:120]!r} is not a temporary file of ours; it stays")
         with self._errors("delete", key):
-            (self._root / key).unlink(missing_ok=True)
+            (self._root / check_temporary(self.url, key)).unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
         """Remove a file, if it is there."""
@@ -120,7 +119,7 @@ class LocalObjects:
             path.unlink(missing_ok=True)
 
     def _walk(self, prefix: str) -> Sequence[str]:
-        """Paths of all files that start with ``prefix``, in order, whatever they are."""
+        """Paths of all files that start with ``prefix``, in order, valid keys or not."""
         start = self._root / prefix.rpartition("/")[0]
         found: list[str] = []
         with self._errors("list", prefix):
@@ -144,7 +143,7 @@ class LocalObjects:
 
     def _etag_now(self, path: Path) -> str | None:
         try:
-            return _etag(path.read_bytes())
+            return etag_of(path.read_bytes())
         except FileNotFoundError:
             return None
 
@@ -171,10 +170,6 @@ class LocalObjects:
             raise kind(
                 f"cannot {doing} {self.url}/{key}: {error.strerror or error}; {advice_for(error)}"
             ) from error
-
-
-def _etag(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""How long a store is tried again before its error counts: with longer pauses each time, within a total time.
+"""Retries with exponential backoff and jitter within a total time.
 
-Knows no backend: the caller says which errors may pass.
+Knows no backend: the caller says which errors are transient.
 """
 
 import logging
@@ -12,14 +12,17 @@ from typing import TypeVar
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
-__all__ = ["GaveUp", "Patience"]
+__all__ = ["TRANSIENT_STATUSES", "GaveUp", "Patience"]
+
+# Of HTTP: too many requests, or a server that may answer the same request later.
+TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
 
 _logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
 class GaveUp(Exception):  # noqa: N818 - reads as a fact
-    """An error that may pass did not, for as long as patience lasted.
+    """A transient error that lasted until the retries ended.
 
     Attributes:
         error: The last one.
@@ -39,7 +42,7 @@ class GaveUp(Exception):  # noqa: N818 - reads as a fact
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """Pauses between tries are drawn from zero to a bound that doubles, so that many clients spread out.
+    """A retry policy. Pauses are drawn from zero to a bound that doubles, so that many clients spread out.
 
     Attributes:
         total_s: No try starts later than this after the first; one that is under way may take longer.
@@ -55,8 +58,8 @@ class Patience:
         """Try an action until it works, or fails for good.
 
         Args:
-            action: May be run again after an error that may pass.
-            is_transient: Whether an error may pass; others are raised as they are.
+            action: Repeatable after a transient error.
+            is_transient: Whether an error is transient; others are raised as they are.
 
         Raises:
             GaveUp: It still failed when the time was over.
@@ -77,6 +80,6 @@ class Patience:
             raise GaveUp(cause, last.attempt_number, time.monotonic() - started_s) from cause
 
     def _tell(self, state: RetryCallState) -> None:
-        """Once: whoever waits wants to know why."""
+        """Log the cause of the wait, once."""
         if state.attempt_number == 1 and state.outcome is not None:
             _logger.warning("%s; trying again for up to %.0f s", state.outcome.exception(), self.total_s)

@@ -1,6 +1,7 @@
-"""What a store of objects promises, and which keys it takes. Knows no backend."""
+"""The interface of an object store, and the keys that it takes. Knows no backend."""
 
 import errno
+import hashlib
 import re
 import uuid
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ __all__ = [
     "advice_for",
     "check_key",
     "check_prefix",
+    "check_temporary",
     "conflict",
+    "etag_of",
     "is_full",
     "is_key",
     "is_temporary",
@@ -37,7 +40,7 @@ class StoredObject:
     """An object as it was read.
 
     Attributes:
-        data: Its content.
+        data: Content.
         etag: Opaque; differs when the content differs.
     """
 
@@ -50,9 +53,9 @@ class ListedObject:
     """An object as a listing shows it.
 
     Attributes:
-        key: Its key.
-        num_bytes: Its size.
-        modified_s: When it was written last, seconds since the epoch by the backend's clock.
+        key: Key.
+        num_bytes: Size.
+        modified_s: Time of the last write, seconds since the epoch by the backend's clock.
     """
 
     key: str
@@ -68,7 +71,7 @@ class ObjectStore(Protocol):
 
     @property
     def url(self) -> str:
-        """Where it is, without credentials, without a slash at the end."""
+        """URL of the store, without credentials and without a slash at the end."""
         ...
 
     def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
@@ -90,7 +93,7 @@ class ObjectStore(Protocol):
         ...
 
     def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
+        """Whether the object exists."""
         ...
 
     def put_new(self, key: str, data: bytes) -> bool:
@@ -114,7 +117,7 @@ class ObjectStore(Protocol):
         ...
 
     def leftovers(self) -> Iterator[ListedObject]:
-        """Temporary objects: of writers at work, and of those that were killed. Their keys are no keys."""
+        """Temporary objects of running and of killed writers. Their keys are not valid keys."""
         ...
 
     def drop_leftover(self, key: str) -> None:
@@ -168,8 +171,24 @@ def is_temporary(key: str) -> bool:
     return _TEMPORARY.fullmatch(name) is not None and (not folder or is_key(folder))
 
 
+def check_temporary(url: str, key: str) -> str:
+    """Return ``key`` unchanged.
+
+    Raises:
+        StoreError: ``temporary_key`` did not make it.
+    """
+    if not is_temporary(key):
+        raise StoreError(f"{url}: {key[:120]!r} is not a temporary object of ours; it stays")
+    return key
+
+
+def etag_of(data: bytes) -> str:
+    """Etag of a backend that has none of its own: the sha256 of the content."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def conflict(url: str, key: str) -> ObjectConflict:
-    """The error for a guarded write that came too late."""
+    """The error of a lost compare-and-swap."""
     return ObjectConflict(
         f"{url}/{key}: another writer changed it meanwhile; read it again and repeat the change"
     )
@@ -194,11 +213,11 @@ def is_full(error: OSError) -> bool:
 
 
 def advice_for(error: OSError) -> str:
-    """What to do about an error of the file system."""
+    """Advice for an error of the file system."""
     if is_full(error):
         return "the disk is full: free some space and run the same command again"
     if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
         return "a store needs a file system with hard links: use a local disk, NFS or a bucket"
     if error.errno in (errno.EACCES, errno.EROFS):
-        return "check who owns the folder and whether it may be written"
+        return "check the owner and the permissions of the folder"
     return "check that the folder is there and its disk is sound"

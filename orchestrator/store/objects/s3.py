@@ -3,7 +3,7 @@
 A put of one request is atomic, so nothing is written under a temporary name. Exclusive and guarded writes are
 the server's own conditional puts (``If-None-Match: *``, ``If-Match``), which S3 and Ceph's gateway have.
 
-What may pass is tried again here, and not by botocore, whose limit is a number of tries and not a time, and
+A transient error is retried here, and not by botocore, whose limit is a number of tries and not a time, and
 which does not count a 409 in: another conditional write of the same key is under way. A try whose answer was
 lost may have worked. The next one then finds the condition broken by its own object, which is no conflict.
 """
@@ -29,7 +29,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NotConnected
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError, StoreFull
-from orchestrator.store.objects.patience import GaveUp, Patience
+from orchestrator.store.objects.patience import TRANSIENT_STATUSES, GaveUp, Patience
 from orchestrator.store.objects.protocol import (
     ListedObject,
     StoredObject,
@@ -58,7 +58,6 @@ _TRANSIENT_CODES = {
     "Throttling",
     "ThrottlingException",
 }
-_TRANSIENT_STATUSES = {429, 500, 502, 503, 504}
 # Ceph's gateway, and MinIO.
 _FULL = {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
 _MAKE_ROOM = "make room (`ship gc`) or raise the quota, then run the same command again"
@@ -79,7 +78,7 @@ class S3Objects:
 
     Args:
         url: ``s3://bucket`` or ``s3://bucket/prefix``.
-        patience: How long a request is tried again. A server that takes connections and never answers holds
+        patience: Retry policy of requests. A server that takes connections and never answers holds
             up a call by one ``READ_TIMEOUT_S`` more.
 
     Raises:
@@ -293,10 +292,10 @@ def _reopen(url: str, patience: Patience) -> S3Objects:
 
 def _is_transient(error: BaseException) -> bool:
     if isinstance(error, ClientError):
-        return _code_of(error) in _TRANSIENT_CODES or _status_of(error) in _TRANSIENT_STATUSES
+        return _code_of(error) in _TRANSIENT_CODES or _status_of(error) in TRANSIENT_STATUSES
     # No connection, a connection that broke, no answer in time. A bad certificate stays one.
-    may_pass = (NotConnected, HTTPClientError, IncompleteReadError)
-    return isinstance(error, may_pass) and not isinstance(error, SSLError)
+    transient = (NotConnected, HTTPClientError, IncompleteReadError)
+    return isinstance(error, transient) and not isinstance(error, SSLError)
 
 
 def _code_of(error: ClientError) -> str:

@@ -59,7 +59,7 @@ def test_old_snapshots_go_and_say_why() -> None:
 
     assert [(one.name, one.reason) for one in found] == [
         (f"done/{KEY}", "its task is published"),
-        (f"left/{KEY}", "nobody has gone on with its tuning"),
+        (f"left/{KEY}", "its tuning was not resumed"),
     ]
 
 
