@@ -4,7 +4,6 @@ It knows no Ray: tests run it on a fake engine.
 """
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
 
 from orchestrator.serve.engine_api import Engine
 from orchestrator.serve.ingress.decoding import Decoder
@@ -14,20 +13,15 @@ from orchestrator.serve.ingress.middleware.admission import Admission, Admission
 from orchestrator.serve.ingress.middleware.auth import KnownTokens, RequireToken
 from orchestrator.serve.ingress.middleware.drain import Drain, DrainGate
 from orchestrator.serve.ingress.middleware.metrics import CountRequests, Metrics
-from orchestrator.serve.ingress.openapi.document import make_document
-from orchestrator.serve.ingress.paths import BATCH_PATH
 from orchestrator.serve.ingress.problems import CatchUnexpected, install_problem_handlers
-from orchestrator.serve.ingress.routes.batch import BatchRoute
-from orchestrator.serve.ingress.routes.explain import ExplainRoute
-from orchestrator.serve.ingress.routes.health import HealthRoutes
-from orchestrator.serve.ingress.routes.open_inference import OpenInferenceRoutes
-from orchestrator.serve.ingress.routes.predict import PredictRoute
-from orchestrator.serve.ingress.routes.tasks import TaskRoutes
+from orchestrator.serve.ingress.routes import batch, docs, explain, health, open_inference, predict, tasks
 from orchestrator.serve.ingress.shadow import Shadows
 from orchestrator.serve.options import Limits
 from ship.backbone import BackboneInfo
 
 __all__ = ["make_app"]
+
+_ROUTERS = (predict, batch, explain, tasks, health, docs, open_inference)
 
 
 def make_app(
@@ -60,10 +54,14 @@ def make_app(
         shadows=Shadows(engine, metrics.observe_comparison),
         metrics=metrics,
     )
-    # Pages of documentation would load their scripts from a foreign host, and the document is our own. A
-    # redirect would repeat what a client says its host is.
-    app = FastAPI(openapi_url=None, redirect_slashes=False)
-    _add_routes(app, front)
+    # FastAPI's own pages of documentation load their scripts from another host. A redirect would repeat what
+    # a client says its host is.
+    app = FastAPI(
+        openapi_url=None,
+        redirect_slashes=False,
+        routes=[route for module in _ROUTERS for route in module.router.routes],
+    )
+    app.state.front = front
     # From the innermost to the outermost: whatever answers is counted, named and logged.
     app.add_middleware(CatchUnexpected)
     app.add_middleware(AdmissionGate, admission=admission, limits=limits)
@@ -74,25 +72,3 @@ def make_app(
     app.add_middleware(AccessLog, names_responses=names_responses)
     install_problem_handlers(app)
     return app
-
-
-def _add_routes(app: FastAPI, front: Front) -> None:
-    tasks, health = TaskRoutes(front), HealthRoutes(front)
-    app.post("/v1/predict")(PredictRoute(front).predict)
-    app.post(BATCH_PATH)(BatchRoute(front).predict_batch)
-    app.post("/v1/explain")(ExplainRoute(front).explain)
-    app.get("/v1/tasks")(tasks.list_tasks)
-    app.get("/v1/tasks/{task}")(tasks.show_task)
-    app.get("/healthz")(health.healthz)
-    app.get("/readyz")(health.readyz)
-    app.get("/metrics")(health.show_metrics)
-    document = make_document()
-    app.get("/openapi.json")(lambda: JSONResponse(document))
-    protocol = OpenInferenceRoutes(front)
-    app.get("/v2")(protocol.server)
-    app.get("/v2/health/live")(protocol.live)
-    app.get("/v2/health/ready")(protocol.ready)
-    for model in ("/v2/models/{task}", "/v2/models/{task}/versions/{version}"):
-        app.get(model)(protocol.model)
-        app.get(f"{model}/ready")(protocol.model_ready)
-        app.post(f"{model}/infer")(protocol.infer)

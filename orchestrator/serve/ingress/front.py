@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -15,9 +15,12 @@ from orchestrator.serve.engine_api import (
     EngineUnavailableError,
     Explanation,
     Image,
+    Readiness,
     Refusal,
+    TaskState,
 )
 from orchestrator.serve.ingress.bodies.image import image_problem, read_body
+from orchestrator.serve.ingress.bodies.schemas import BackboneBody, PredictionReply
 from orchestrator.serve.ingress.decoding import Decoder
 from orchestrator.serve.ingress.headers import TASK_HEADER, VERSION_HEADER, check_task, read_timeout
 from orchestrator.serve.ingress.middleware.access_log import note
@@ -31,7 +34,7 @@ from orchestrator.serve.options import Limits
 from ship.backbone import BackboneInfo
 from ship.errors import ImageError
 
-__all__ = ["Front", "answer_body", "unknown_task"]
+__all__ = ["Front", "answer_body", "front_of"]
 
 DIGEST_HEADER, BACKBONE_HEADER = "Ship-Digest", "Ship-Backbone"
 _Reply = TypeVar("_Reply")
@@ -49,6 +52,7 @@ class Front:
         decoder: Of image files, for all routes.
         shadows: What is compared with a champion's answers.
         metrics: Where it is counted.
+        stats_timeout_s: Of an engine's share of the page of metrics; Prometheus gives up after ten seconds.
     """
 
     engine: Engine
@@ -58,6 +62,7 @@ class Front:
     decoder: Decoder
     shadows: Shadows
     metrics: Metrics = field(default_factory=Metrics)
+    stats_timeout_s: float = 1.0
 
     def admit(self, request: Request, task: str) -> str:
         """Return ``task`` if this request may name it: the one place that every route and item goes through.
@@ -131,6 +136,28 @@ class Front:
         except EngineUnavailableError as error:
             raise self.unavailable("unavailable", str(error)) from error
 
+    async def check_ready(self) -> Readiness:
+        """Readiness of an engine that is ready.
+
+        Raises:
+            Problem: 503, it is not ready; or see ``ask``.
+        """
+        readiness = await self.ask(self.engine.readiness())
+        if not readiness.ready:
+            raise self.unavailable("not-ready", readiness.detail)
+        return readiness
+
+    async def task_state(self, request: Request, task: str) -> TaskState:
+        """State of a task that the request may name.
+
+        Raises:
+            Problem: 404, the catalog has no such task; or see ``admit`` and ``ask``.
+        """
+        state = await self.ask(self.engine.task(self.admit(request, task)))
+        if state is None:
+            raise _unknown_task(f"task {task!r} is not in the catalog")
+        return state
+
     def headers(self, found: Answer | Explanation | None = None) -> dict[str, str]:
         """Of a reply: what answered."""
         named = {BACKBONE_HEADER: self.backbone.fingerprint}
@@ -142,7 +169,7 @@ class Front:
             }
         return named
 
-    def describe_backbone(self) -> dict[str, Any]:
+    def describe_backbone(self) -> BackboneBody:
         """Name, fingerprint and input size."""
         return {
             "name": self.backbone.name,
@@ -154,7 +181,7 @@ class Front:
         """How a refusal of the engine is answered."""
         match refusal.reason:
             case "unknown_task":
-                return unknown_task(refusal.detail)
+                return _unknown_task(refusal.detail)
             case "other_version":
                 return Problem("version-not-served", refusal.detail)
             case "not_loaded":
@@ -171,7 +198,13 @@ class Front:
         return Problem(kind, detail, self.limits.retry_after(wait_s))
 
 
-def answer_body(answer: Answer) -> dict[str, Any]:
+def front_of(request: Request) -> Front:
+    """The front of the application that the request came to."""
+    front: Front = request.app.state.front
+    return front
+
+
+def answer_body(answer: Answer) -> PredictionReply:
     """An answer in JSON."""
     return {
         "task": answer.task,
@@ -182,6 +215,6 @@ def answer_body(answer: Answer) -> dict[str, Any]:
     }
 
 
-def unknown_task(detail: str) -> Problem:
+def _unknown_task(detail: str) -> Problem:
     """404, with where to look."""
     return Problem("task-unknown", f"{detail}; GET /v1/tasks lists all tasks")

@@ -15,10 +15,14 @@ from orchestrator.serve.ingress.problems import Problem
 
 __all__ = [
     "KEY_HEADER",
+    "KEY_PATTERN",
+    "MAX_VERSION",
     "RAW_TYPES",
+    "SECONDS_PATTERN",
     "TASK_HEADER",
     "TIMEOUT_HEADER",
     "VERSION_HEADER",
+    "VERSION_PATTERN",
     "Wanted",
     "check_key",
     "check_task",
@@ -33,10 +37,11 @@ TASK_HEADER, VERSION_HEADER = "Ship-Task", "Ship-Version"
 KEY_HEADER, TIMEOUT_HEADER = "Ship-Key", "Ship-Timeout"
 # The last is what `curl --data-binary` says of any body. The content decides in the end, not its name.
 RAW_TYPES = ("application/octet-stream", "application/x-www-form-urlencoded")
-_VERSION = re.compile(r"[0-9]{1,9}", re.ASCII)
-_KEY = re.compile(r"[\x20-\x7e]{1,128}", re.ASCII)
+VERSION_PATTERN, MAX_VERSION = "[0-9]{1,9}", 999_999_999
+KEY_PATTERN = "[ -~]{1,128}"
+SECONDS_PATTERN = "[0-9]{1,6}([.][0-9]{1,6})?"
+_VERSION, _KEY, _SECONDS = map(re.compile, (VERSION_PATTERN, KEY_PATTERN, SECONDS_PATTERN))
 _NEVER = re.compile(r";\s*q\s*=\s*0(\.0*)?\s*(;|$)")
-_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)

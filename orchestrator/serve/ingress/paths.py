@@ -22,6 +22,8 @@ PATHS = (
     "/readyz",
     "/metrics",
     "/openapi.json",
+    "/docs",
+    "/docs/{file}",
     "/v2",
     "/v2/health/live",
     "/v2/health/ready",

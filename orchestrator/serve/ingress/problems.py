@@ -6,19 +6,23 @@ Below /v2 they are worded as the Open Inference Protocol has them: ``{"error": "
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from pydantic import Field, with_config
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import TypedDict
 
 from orchestrator.serve.ingress.problem_kinds import KINDS
 
 __all__ = [
     "MEDIA_TYPE",
     "CatchUnexpected",
+    "ErrorReply",
     "Problem",
+    "ProblemReply",
     "install_problem_handlers",
     "respond",
 ]
@@ -27,6 +31,23 @@ MEDIA_TYPE = "application/problem+json"
 _TYPE_PREFIX = "urn:ship:problem:"
 _PROTOCOL = "/v2"
 _log = logging.getLogger(__name__)
+
+
+@with_config(extra="forbid")
+class ProblemReply(TypedDict):
+    """Problem document of RFC 9457."""
+
+    type: Annotated[str, Field(examples=["urn:ship:problem:task-unknown"])]
+    title: Annotated[str, Field(examples=["Unknown task"])]
+    status: Annotated[int, Field(examples=[404])]
+    detail: Annotated[str, Field(examples=["task 'bolts' is not in the catalog"])]
+
+
+@with_config(extra="forbid")
+class ErrorReply(TypedDict):
+    """Error of the Open Inference Protocol."""
+
+    error: str
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457's word
@@ -45,7 +66,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
         self.detail = detail
         self.headers = dict(headers or {})
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> ProblemReply:
         """As RFC 9457 has it."""
         return {
             "type": _TYPE_PREFIX + self.kind,
@@ -104,13 +125,14 @@ class CatchUnexpected:
             await _worded(scope["path"], document)(scope, receive, send)
 
 
-def _blank(status: int, detail: str) -> dict[str, Any]:
+def _blank(status: int, detail: str) -> ProblemReply:
     return {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
 
 
-def _worded(path: str, document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
+def _worded(path: str, document: ProblemReply, headers: Mapping[str, str] | None = None) -> JSONResponse:
     status, named = document["status"], dict(headers or {})
     if path == _PROTOCOL or path.startswith(_PROTOCOL + "/"):
         error = f"{document['title']}: {document['detail']}"
-        return JSONResponse({"error": error}, status_code=status, headers=named)
-    return JSONResponse(dict(document), status_code=status, headers=named, media_type=MEDIA_TYPE)
+        reply: ErrorReply = {"error": error}
+        return JSONResponse(reply, status_code=status, headers=named)
+    return JSONResponse(document, status_code=status, headers=named, media_type=MEDIA_TYPE)

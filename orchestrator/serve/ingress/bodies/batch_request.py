@@ -15,6 +15,7 @@ from orchestrator.serve.ingress.bodies.form import FORM_TYPE, Part, form_problem
 from orchestrator.serve.ingress.bodies.json_document import check_keys, json_problem, parse_json
 from orchestrator.serve.ingress.headers import (
     KEY_HEADER,
+    MAX_VERSION,
     TASK_HEADER,
     VERSION_HEADER,
     check_key,
@@ -35,7 +36,6 @@ _EXPECTED = (
 _DEPTH = 3
 _VALUES_OF_ITEM = 8
 _BYTES_OF_ITEM = 1024
-_MAX_VERSION = 999_999_999
 _ITEM_KEYS = ("image", "task", "version", "key")
 
 
@@ -153,7 +153,7 @@ def _read_item(row: Any, place: str) -> BatchItem:
         if not isinstance(item.get(name, ""), str):
             raise json_problem(f"{place}.{name}: expected a string")
     version = item.get("version")
-    if "version" in item and not (type(version) is int and 0 <= version <= _MAX_VERSION):
+    if "version" in item and not (type(version) is int and 0 <= version <= MAX_VERSION):
         raise json_problem(f"{place}.version: expected a whole number such as 3")
     if "key" in item:
         check_key(item["key"], f"{place}.key")
