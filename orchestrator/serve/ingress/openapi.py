@@ -146,8 +146,9 @@ def make_document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
 
 def _complete(path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> None:
     """Add what is common to all operations: summary, examples, the request's id and problems."""
-    operation["summary"], _, text = operation["description"].partition("\n\n")
-    operation["description"] = text or operation["summary"]
+    operation["summary"], _, text = operation.pop("description").partition("\n\n")
+    if text:
+        operation["description"] = text
     headers = [found for found in operation["parameters"] if found["in"] == "header"]
     operation["parameters"] = [_IN_PATH[name] for name in _NAME.findall(path)] + headers
     responses = operation["responses"]

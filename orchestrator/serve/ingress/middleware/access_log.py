@@ -1,4 +1,4 @@
-"""One JSON line for each request, for whoever has to find out later what was asked, and an id to find it by.
+"""Request log: one JSON line and one count for each request, and an id to find the line by.
 
 What a line says is what routes noted of the request: never an image, a token, or a path of no route.
 """
@@ -9,7 +9,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,23 +46,27 @@ def open_request_log(file: str) -> None:
 
 
 class AccessLog:
-    """ASGI middleware: names each request, and logs it at level INFO.
+    """ASGI middleware that gives each request an id, logs it at level INFO, and counts its reply.
 
     The id is that of the header X-Request-ID if it is 1 to 128 letters, digits and ``._:/+=@-``; else it is
     made. The response has it in the same header.
 
     Args:
-        app: Inside.
+        app: Application inside.
+        count: Called with path and status of each reply.
         names_responses: Put the id into the response; False behind a proxy that does.
     """
 
-    def __init__(self, app: ASGIApp, *, names_responses: bool = True) -> None:
+    def __init__(
+        self, app: ASGIApp, count: Callable[[str, int], None], *, names_responses: bool = True
+    ) -> None:
         self._app = app
+        self._count = count
         self._names_responses = names_responses
         self._logger = logging.getLogger(LOGGER)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and log it when it is answered."""
+        """Pass the request on; log and count it when it is answered."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -87,6 +91,7 @@ class AccessLog:
             status = CLIENT_CLOSED_REQUEST
             raise
         finally:
+            self._count(scope["path"], status)
             if self._logger.isEnabledFor(logging.INFO):
                 seconds = time.perf_counter() - started_s
                 self._logger.info(json.dumps(_line(scope, notes, request_id, status, seconds)))

@@ -4,7 +4,6 @@ Engines report the batch with each answer. What they hold is asked of one engine
 what each said last. Only some tasks are labels: there may be thousands.
 """
 
-import asyncio
 import collections
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,12 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.serve.engine_api import Answer, ResidencyStats
-from orchestrator.serve.ingress.paths import CLIENT_CLOSED_REQUEST, template_of
+from orchestrator.serve.ingress.paths import template_of
 
-__all__ = ["CONTENT_TYPE", "OTHERS", "CountRequests", "Metrics", "ResidencyMetrics", "TaskLabels"]
+__all__ = ["CONTENT_TYPE", "OTHERS", "Metrics", "ResidencyMetrics", "TaskLabels"]
 
 OTHERS = "other"
 
@@ -116,37 +114,6 @@ class Metrics:
     def render(self) -> bytes:
         """The page."""
         return generate_latest(self._registry)
-
-
-class CountRequests:
-    """ASGI middleware that counts every response by route and status."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and count the status that is sent."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        # An error that nobody words ends as 500, further out.
-        status = 500
-
-        async def note_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, note_status)
-        except asyncio.CancelledError:
-            # The client hung up, which is no failure of ours; nginx has this number for it.
-            status = CLIENT_CLOSED_REQUEST
-            raise
-        finally:
-            self._metrics.count_request(scope["path"], status)
 
 
 class ResidencyMetrics(Collector):

@@ -123,17 +123,11 @@ async def infer(request: Request, task: str) -> Response:
     clock = front.clock(request)
     number = _admit(request, task)
     _check_headers(request)
-    key = request.headers.get(KEY_HEADER)
-    if key is not None:
-        check_key(key, f"header {KEY_HEADER}")
+    key = _read_key(request)
     async with clock.in_time():
         body = await front.read(request, front.limits.max_body_bytes)
-        asked = await asyncio.to_thread(
-            read_tensors,
-            body,
-            image_size=front.backbone.image_size,
-            max_images=front.limits.max_batch_images,
-        )
+        size, most = front.backbone.image_size, front.limits.max_batch_images
+        asked = await asyncio.to_thread(read_tensors, body, image_size=size, max_images=most)
         del body
         clock.end_stage("read")
         # One after the other: the first that is refused is the last, and other requests have their turns.
@@ -213,6 +207,11 @@ def _version_of(request: Request) -> str | None:
     # As an argument of a route it would be read from the query where the path has none.
     version: str | None = request.path_params.get("version")
     return version
+
+
+def _read_key(request: Request) -> str | None:
+    key = request.headers.get(KEY_HEADER)
+    return None if key is None else check_key(key, f"header {KEY_HEADER}")
 
 
 def _check_headers(request: Request) -> None:
