@@ -1,4 +1,4 @@
-"""What all routes share: the way from a request to the engine, and the wording of what comes back."""
+"""Shared steps of all routes: from a request to the engine, and from its reply to a response."""
 
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
@@ -45,14 +45,14 @@ class Front:
     """The HTTP interface's side of an engine.
 
     Attributes:
-        engine: That answers.
-        backbone: That the engine runs; says how images are resized.
-        limits: What the door lets in.
-        admission: Who is let in.
-        decoder: Of image files, for all routes.
-        shadows: What is compared with a champion's answers.
-        metrics: Where it is counted.
-        stats_timeout_s: Of an engine's share of the page of metrics; Prometheus gives up after ten seconds.
+        engine: Engine that answers.
+        backbone: Backbone that the engine runs.
+        limits: Limits on requests.
+        admission: Admission control.
+        decoder: Decoder of image files, shared by all routes.
+        shadows: Comparisons of champions with their shadows.
+        metrics: Metrics of this process.
+        stats_timeout_s: Timeout for the engine's part of the metrics; Prometheus' own is ten seconds.
     """
 
     engine: Engine
@@ -65,44 +65,45 @@ class Front:
     stats_timeout_s: float = 1.0
 
     def admit(self, request: Request, task: str) -> str:
-        """Return ``task`` if this request may name it: the one place that every route and item goes through.
+        """Return ``task`` if the request has access to it: all routes and all items of a batch check it here.
 
         Raises:
-            Problem: 400, it is no task name; 403, whoever asks may not ask it.
+            Problem: 400, invalid task name; 403, the token has no access to the task.
         """
         note(request, task=check_task(task))
         principal_of(request).check_may_predict(task)
         return task
 
     def clock(self, request: Request) -> RequestClock:
-        """Starts now.
+        """Clock of a request, which starts now.
 
         Raises:
-            Problem: 400, header Ship-Timeout is no number of seconds.
+            Problem: 400, header Ship-Timeout is not a number of seconds.
         """
         clock = RequestClock(read_timeout(request.headers, self.limits.timeout_s))
         note(request, stages_s=clock.stages_s)
         return clock
 
     async def read(self, request: Request, max_bytes: int) -> bytes:
-        """The body.
+        """Read the body of a request.
 
         Raises:
-            Problem: See ``door.read_body``; 400 if the client hung up.
+            Problem: See ``read_body``; 400, the client disconnected.
         """
         try:
             body = await read_body(request.headers, request.stream(), max_bytes)
         except ClientDisconnect as error:
-            # Nobody will read it; it keeps a hung-up client from being logged as a failure of ours.
+            # No client reads this problem; it keeps a disconnect from being logged as a failure of the
+            # server.
             raise Problem("hung-up", "the body ended early") from error
         note(request, bytes_in=len(body))
         return body
 
     async def decode(self, content: bytes) -> Image:
-        """An image file as the engine wants it; waits for its turn.
+        """Decode an image file into the engine's input, after those before it.
 
         Raises:
-            Problem: 413, 415 or 422, it is refused.
+            Problem: 413, 415 or 422, the image is refused.
         """
         try:
             return await self.decoder.decode(content)
@@ -112,7 +113,7 @@ class Front:
     async def predict(
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
     ) -> list[Answer | Refusal]:
-        """What the engine replies. Tasks that it has no room for are turned away at the door for a while.
+        """Ask the engine; admission control refuses a task for a while that the engine has no room for.
 
         Raises:
             Problem: See ``ask``.
@@ -124,10 +125,10 @@ class Front:
         return replies
 
     async def ask(self, reply: Awaitable[_Reply]) -> _Reply:
-        """What the engine replies.
+        """Reply of the engine.
 
         Raises:
-            Problem: 429 or 503, it cannot be asked now.
+            Problem: 429, the engine is busy; 503, no engine is available.
         """
         try:
             return await reply
@@ -159,7 +160,7 @@ class Front:
         return state
 
     def headers(self, found: Answer | Explanation | None = None) -> dict[str, str]:
-        """Of a reply: what answered."""
+        """Headers of a reply: backbone, and the task, version and digest that answered."""
         named = {BACKBONE_HEADER: self.backbone.fingerprint}
         if found is not None:
             named |= {
@@ -178,7 +179,7 @@ class Front:
         }
 
     def refusal_problem(self, refusal: Refusal) -> Problem:
-        """How a refusal of the engine is answered."""
+        """Problem for a refusal of the engine."""
         match refusal.reason:
             case "unknown_task":
                 return _unknown_task(refusal.detail)
@@ -205,7 +206,7 @@ def front_of(request: Request) -> Front:
 
 
 def answer_body(answer: Answer) -> PredictionReply:
-    """An answer in JSON."""
+    """JSON body of an answer."""
     return {
         "task": answer.task,
         "version": answer.version,
@@ -216,5 +217,5 @@ def answer_body(answer: Answer) -> PredictionReply:
 
 
 def _unknown_task(detail: str) -> Problem:
-    """404, with where to look."""
+    """Problem of a task that the catalog does not have."""
     return Problem("task-unknown", f"{detail}; GET /v1/tasks lists all tasks")

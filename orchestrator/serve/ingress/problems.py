@@ -1,6 +1,6 @@
-"""Errors as RFC 9457 problem documents: for our own refusals and for the framework's (404, 405, 500).
+"""Errors as RFC 9457 problem documents: those of the routes and those of the framework (404, 405, 500).
 
-Below /v2 they are worded as the Open Inference Protocol has them: ``{"error": "..."}``, with the same status.
+Below /v2 they have the form of the Open Inference Protocol: ``{"error": "..."}``, with the same status.
 """
 
 import logging
@@ -51,11 +51,11 @@ class ErrorReply(TypedDict):
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457's word
-    """A request that is refused.
+    """Refusal of a request.
 
     Args:
         kind: Key of ``KINDS``, which has status and title; the end of the document's ``type``.
-        detail: What was found, what was expected, what to do.
+        detail: Found and expected values, and what to do.
         headers: Further headers of the response.
     """
 
@@ -67,7 +67,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
         self.headers = dict(headers or {})
 
     def document(self) -> ProblemReply:
-        """As RFC 9457 has it."""
+        """Problem document of RFC 9457."""
         return {
             "type": _TYPE_PREFIX + self.kind,
             "title": KINDS[self.kind].title,
@@ -77,12 +77,12 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
 
 
 def respond(path: str, problem: Problem) -> JSONResponse:
-    """A problem as whoever asked for ``path`` expects it; for middleware, which no handler is around."""
+    """Response for a problem, in the form that ``path`` has; for middleware, outside of all handlers."""
     return _worded(path, problem.document(), problem.headers)
 
 
 def install_problem_handlers(app: FastAPI) -> None:
-    """Have ``app`` word every error as a problem document."""
+    """Make ``app`` answer every error with a problem document."""
 
     async def own(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Problem)
@@ -97,9 +97,9 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 class CatchUnexpected:
-    """ASGI middleware that answers 500 for whatever nobody else has caught, and tells the log what it was.
+    """ASGI middleware that answers 500 for an unexpected error, and logs it.
 
-    The framework would do so beyond all middleware, where a reply is neither counted nor named.
+    The framework would do so outside of all middleware, where a reply is neither counted nor logged.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,4 +1,4 @@
-"""Where a task's prompt makes the network look: ``POST /v1/explain``."""
+"""Attention maps of a task for one image: ``POST /v1/explain``."""
 
 import asyncio
 
@@ -32,7 +32,7 @@ router = APIRouter(tags=["predict"], generate_unique_id_function=operation_id)
     openapi_extra=describe(f"{QUESTION_PROBLEMS} not-acceptable", headers=QUESTION_HEADERS, body=IMAGE_BODY),
 )
 async def explain(request: Request) -> Response:
-    """Show where a task's prompt makes the network look.
+    """Show the attention that a task's prompt causes.
 
     Two maps of the image: the attention that CLS pays to each patch in the last block, with the prompt and on
     the bare backbone. A picture, or the numbers for `Accept: application/json`. The endpoint makes one

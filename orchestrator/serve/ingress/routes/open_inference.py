@@ -196,7 +196,7 @@ def _all_answers(front: Front, replies: Sequence[Answer | Refusal]) -> list[Answ
 
 
 def _answering(state: TaskState) -> list[int]:
-    """The versions that are answered for: also one that is not in memory now, if it can be loaded."""
+    """Versions that the endpoint answers for, including one that is not in memory but can be loaded."""
     champion = state.version
     if champion is None and state.problem is None:
         champion = state.wanted_version

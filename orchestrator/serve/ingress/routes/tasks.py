@@ -1,4 +1,4 @@
-"""What is served: ``GET /v1/tasks`` and ``GET /v1/tasks/{task}``."""
+"""Tasks of the endpoint: ``GET /v1/tasks`` and ``GET /v1/tasks/{task}``."""
 
 from dataclasses import asdict
 from typing import Any
