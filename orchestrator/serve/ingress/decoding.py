@@ -1,7 +1,7 @@
-"""Decodes image files in threads of its own, few at a time: that bounds memory for all requests together.
+"""Decoder of image files in a few threads of its own, which limits memory for all requests together.
 
-What is cancelled before its turn is not decoded; what is under way keeps its place until it is done, for a
-thread cannot be stopped. It knows no HTTP.
+A request that is cancelled before its turn is not decoded; a decode in progress keeps its place until it is
+done, because a thread cannot be stopped. It knows no HTTP.
 """
 
 import asyncio
@@ -14,21 +14,21 @@ from ship.images import decode_image
 
 __all__ = ["Decoder", "num_at_a_time"]
 
-# Of all images that are being decoded: four of the largest (50 megapixels).
+# Memory for all images that are being decoded: four of the largest (50 megapixels).
 _BYTES = 3 << 30
-# The most, of an image with transparency: Pillow has four bytes a pixel, and it, its RGBA, the white below
-# and both together are there at once.
+# Peak for an image with transparency: Pillow has four bytes a pixel, and the image, its RGBA form, the white
+# background and the blend of both exist at once.
 _BYTES_A_PIXEL = 16
 # Small images would be allowed by the thousand; more threads than this decode nothing faster.
 _MOST_THREADS = 32
 
 
 class Decoder:
-    """Makes of files what the engine of one process wants.
+    """Decoder of image files into the engine's input, for one process.
 
     Args:
-        backbone: That the engine runs; says how images are resized.
-        limits: Formats, and pixels of an image.
+        backbone: Backbone that the engine runs; determines how images are resized.
+        limits: Accepted formats and most pixels of an image.
     """
 
     def __init__(self, backbone: BackboneInfo, limits: Limits) -> None:
@@ -37,10 +37,10 @@ class Decoder:
         self._threads = ThreadPoolExecutor(num_at_a_time(limits.max_pixels), thread_name_prefix="decode")
 
     async def decode(self, content: bytes) -> Image:
-        """An image file as the engine wants it.
+        """Decode an image file into the engine's input.
 
         Raises:
-            ImageError: It is refused.
+            ImageError: The image is refused.
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, content)
 
@@ -57,5 +57,5 @@ class Decoder:
 
 
 def num_at_a_time(max_pixels: int) -> int:
-    """How many images of at most so many pixels are decoded at a time; at least one."""
+    """Number of images of at most ``max_pixels`` to decode at a time; at least one."""
     return max(1, min(_MOST_THREADS, _BYTES // (_BYTES_A_PIXEL * max_pixels)))

@@ -27,10 +27,10 @@ class Ingress:
 
     Args:
         engine: Handle of the engine deployment.
-        header: Of the backbone, see ``Backbone.to_arrays``.
-        limits: What the door lets in.
-        tokens_url: Of the store that has the tokens of those who may ask; None lets anybody.
-        log: File for what goes wrong; None leaves it to Ray.
+        header: Description of the backbone, see ``Backbone.to_arrays``.
+        limits: Limits on requests.
+        tokens_url: URL of the store with the tokens; None turns access control off.
+        log: File for warnings and errors; None leaves them to Ray.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Ingress:
         return await self._drain.close(timeout_s)
 
     async def tasks(self) -> list[TaskState]:
-        """See ``engine_api.Engine``; for whoever started the endpoint, and has no token."""
+        """See ``engine_api.Engine``; for the process that started the endpoint, which has no token."""
         return await self._engine.tasks()
 
     def check_health(self) -> None:
@@ -75,6 +75,6 @@ class Ingress:
 def _follow(url: str) -> TokenFollower:
     follower = TokenFollower(PromptStore(open_objects(url)))
     follower.start()
-    # A replica gets requests once it is made, and has nothing but 503 for them until it knows the tokens.
+    # A replica gets requests once it exists, and answers 503 until it knows the tokens.
     follower.wait_known(_FIRST_TOKENS_S)
     return follower

@@ -1,4 +1,4 @@
-"""The ingress' side of an engine: Ray Serve's handle, another try when a replica dies, our own errors."""
+"""Engine client of the ingress: Ray Serve's handle, one retry when a replica dies, errors of our own."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ from orchestrator.serve.engine_api import (
 
 __all__ = ["RayEngine"]
 
-# A request that was accepted is not repeated by Ray Serve when its replica dies. Ours change nothing, so they
-# may be.
+# Ray Serve does not repeat an accepted request when its replica dies. Requests here change nothing, so that
+# they can be repeated.
 _NUM_TRIES = 2
 
 
@@ -31,8 +31,8 @@ class RayEngine:
     """An ``engine_api.Engine`` behind a deployment handle.
 
     Args:
-        handle: Of the engine deployment.
-        timeout_s: For one call, all tries together.
+        handle: Handle of the engine deployment.
+        timeout_s: Timeout of one call, all tries together.
     """
 
     def __init__(self, handle: Any, timeout_s: float) -> None:
@@ -80,9 +80,7 @@ class RayEngine:
         except BackPressureError as error:
             raise EngineBusyError("too many requests are waiting for an engine; try again shortly") from error
         except (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError) as error:
-            raise EngineUnavailableError(
-                f"the engine died {_NUM_TRIES} times over; try again shortly"
-            ) from error
+            raise EngineUnavailableError(f"the engine died {_NUM_TRIES} times; try again shortly") from error
 
     async def _try(self, method: str, *args: Any) -> Any:
         for _ in range(_NUM_TRIES - 1):

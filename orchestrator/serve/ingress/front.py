@@ -1,8 +1,8 @@
-"""What all routes share: the way from a request to the engine, and the wording of what comes back."""
+"""Shared steps of all routes: from a request to the engine, and from its reply to a response."""
 
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -15,9 +15,12 @@ from orchestrator.serve.engine_api import (
     EngineUnavailableError,
     Explanation,
     Image,
+    Readiness,
     Refusal,
+    TaskState,
 )
 from orchestrator.serve.ingress.bodies.image import image_problem, read_body
+from orchestrator.serve.ingress.bodies.schemas import BackboneBody, PredictionReply
 from orchestrator.serve.ingress.decoding import Decoder
 from orchestrator.serve.ingress.headers import TASK_HEADER, VERSION_HEADER, check_task, read_timeout
 from orchestrator.serve.ingress.middleware.access_log import note
@@ -31,7 +34,7 @@ from orchestrator.serve.options import Limits
 from ship.backbone import BackboneInfo
 from ship.errors import ImageError
 
-__all__ = ["Front", "answer_body", "unknown_task"]
+__all__ = ["Front", "answer_body", "front_of"]
 
 DIGEST_HEADER, BACKBONE_HEADER = "Ship-Digest", "Ship-Backbone"
 _Reply = TypeVar("_Reply")
@@ -42,13 +45,14 @@ class Front:
     """The HTTP interface's side of an engine.
 
     Attributes:
-        engine: That answers.
-        backbone: That the engine runs; says how images are resized.
-        limits: What the door lets in.
-        admission: Who is let in.
-        decoder: Of image files, for all routes.
-        shadows: What is compared with a champion's answers.
-        metrics: Where it is counted.
+        engine: Engine that answers.
+        backbone: Backbone that the engine runs.
+        limits: Limits on requests.
+        admission: Admission control.
+        decoder: Decoder of image files, shared by all routes.
+        shadows: Comparisons of champions with their shadows.
+        metrics: Metrics of this process.
+        stats_timeout_s: Timeout for the engine's part of the metrics; Prometheus' own is ten seconds.
     """
 
     engine: Engine
@@ -58,46 +62,48 @@ class Front:
     decoder: Decoder
     shadows: Shadows
     metrics: Metrics = field(default_factory=Metrics)
+    stats_timeout_s: float = 1.0
 
     def admit(self, request: Request, task: str) -> str:
-        """Return ``task`` if this request may name it: the one place that every route and item goes through.
+        """Return ``task`` if the request has access to it: all routes and all items of a batch check it here.
 
         Raises:
-            Problem: 400, it is no task name; 403, whoever asks may not ask it.
+            Problem: 400, invalid task name; 403, the token has no access to the task.
         """
         note(request, task=check_task(task))
         principal_of(request).check_may_predict(task)
         return task
 
     def clock(self, request: Request) -> RequestClock:
-        """Starts now.
+        """Clock of a request, which starts now.
 
         Raises:
-            Problem: 400, header Ship-Timeout is no number of seconds.
+            Problem: 400, header Ship-Timeout is not a number of seconds.
         """
         clock = RequestClock(read_timeout(request.headers, self.limits.timeout_s))
         note(request, stages_s=clock.stages_s)
         return clock
 
     async def read(self, request: Request, max_bytes: int) -> bytes:
-        """The body.
+        """Read the body of a request.
 
         Raises:
-            Problem: See ``door.read_body``; 400 if the client hung up.
+            Problem: See ``read_body``; 400, the client disconnected.
         """
         try:
             body = await read_body(request.headers, request.stream(), max_bytes)
         except ClientDisconnect as error:
-            # Nobody will read it; it keeps a hung-up client from being logged as a failure of ours.
+            # No client reads this problem; it keeps a disconnect from being logged as a failure of the
+            # server.
             raise Problem("hung-up", "the body ended early") from error
         note(request, bytes_in=len(body))
         return body
 
     async def decode(self, content: bytes) -> Image:
-        """An image file as the engine wants it; waits for its turn.
+        """Decode an image file into the engine's input, after those before it.
 
         Raises:
-            Problem: 413, 415 or 422, it is refused.
+            Problem: 413, 415 or 422, the image is refused.
         """
         try:
             return await self.decoder.decode(content)
@@ -107,7 +113,7 @@ class Front:
     async def predict(
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
     ) -> list[Answer | Refusal]:
-        """What the engine replies. Tasks that it has no room for are turned away at the door for a while.
+        """Ask the engine; admission control refuses a task for a while that the engine has no room for.
 
         Raises:
             Problem: See ``ask``.
@@ -119,10 +125,10 @@ class Front:
         return replies
 
     async def ask(self, reply: Awaitable[_Reply]) -> _Reply:
-        """What the engine replies.
+        """Reply of the engine.
 
         Raises:
-            Problem: 429 or 503, it cannot be asked now.
+            Problem: 429, the engine is busy; 503, no engine is available.
         """
         try:
             return await reply
@@ -131,8 +137,30 @@ class Front:
         except EngineUnavailableError as error:
             raise self.unavailable("unavailable", str(error)) from error
 
+    async def check_ready(self) -> Readiness:
+        """Readiness of an engine that is ready.
+
+        Raises:
+            Problem: 503, it is not ready; or see ``ask``.
+        """
+        readiness = await self.ask(self.engine.readiness())
+        if not readiness.ready:
+            raise self.unavailable("not-ready", readiness.detail)
+        return readiness
+
+    async def task_state(self, request: Request, task: str) -> TaskState:
+        """State of a task that the request may name.
+
+        Raises:
+            Problem: 404, the catalog has no such task; or see ``admit`` and ``ask``.
+        """
+        state = await self.ask(self.engine.task(self.admit(request, task)))
+        if state is None:
+            raise _unknown_task(f"task {task!r} is not in the catalog")
+        return state
+
     def headers(self, found: Answer | Explanation | None = None) -> dict[str, str]:
-        """Of a reply: what answered."""
+        """Headers of a reply: backbone, and the task, version and digest that answered."""
         named = {BACKBONE_HEADER: self.backbone.fingerprint}
         if found is not None:
             named |= {
@@ -142,7 +170,7 @@ class Front:
             }
         return named
 
-    def describe_backbone(self) -> dict[str, Any]:
+    def describe_backbone(self) -> BackboneBody:
         """Name, fingerprint and input size."""
         return {
             "name": self.backbone.name,
@@ -151,10 +179,10 @@ class Front:
         }
 
     def refusal_problem(self, refusal: Refusal) -> Problem:
-        """How a refusal of the engine is answered."""
+        """Problem for a refusal of the engine."""
         match refusal.reason:
             case "unknown_task":
-                return unknown_task(refusal.detail)
+                return _unknown_task(refusal.detail)
             case "other_version":
                 return Problem("version-not-served", refusal.detail)
             case "not_loaded":
@@ -171,8 +199,14 @@ class Front:
         return Problem(kind, detail, self.limits.retry_after(wait_s))
 
 
-def answer_body(answer: Answer) -> dict[str, Any]:
-    """An answer in JSON."""
+def front_of(request: Request) -> Front:
+    """The front of the application that the request came to."""
+    front: Front = request.app.state.front
+    return front
+
+
+def answer_body(answer: Answer) -> PredictionReply:
+    """JSON body of an answer."""
     return {
         "task": answer.task,
         "version": answer.version,
@@ -182,6 +216,6 @@ def answer_body(answer: Answer) -> dict[str, Any]:
     }
 
 
-def unknown_task(detail: str) -> Problem:
-    """404, with where to look."""
+def _unknown_task(detail: str) -> Problem:
+    """Problem of a task that the catalog does not have."""
     return Problem("task-unknown", f"{detail}; GET /v1/tasks lists all tasks")

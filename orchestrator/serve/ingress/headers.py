@@ -1,6 +1,6 @@
-"""What is checked of a request before its image is decoded: task, version, key, time, size, content type.
+"""Request headers and their rules: task, version, key, timeout, content type, accepted types.
 
-Nothing of it touches a disk: bodies are capped and stay in memory. It knows no Ray and no engine.
+It knows no Ray and no engine.
 """
 
 import re
@@ -15,10 +15,14 @@ from orchestrator.serve.ingress.problems import Problem
 
 __all__ = [
     "KEY_HEADER",
+    "KEY_PATTERN",
+    "MAX_VERSION",
     "RAW_TYPES",
+    "SECONDS_PATTERN",
     "TASK_HEADER",
     "TIMEOUT_HEADER",
     "VERSION_HEADER",
+    "VERSION_PATTERN",
     "Wanted",
     "check_key",
     "check_task",
@@ -31,23 +35,24 @@ __all__ = [
 
 TASK_HEADER, VERSION_HEADER = "Ship-Task", "Ship-Version"
 KEY_HEADER, TIMEOUT_HEADER = "Ship-Key", "Ship-Timeout"
-# The last is what `curl --data-binary` says of any body. The content decides in the end, not its name.
+# The second is what `curl --data-binary` sends with any body. The content decides in the end, not its type.
 RAW_TYPES = ("application/octet-stream", "application/x-www-form-urlencoded")
-_VERSION = re.compile(r"[0-9]{1,9}", re.ASCII)
-_KEY = re.compile(r"[\x20-\x7e]{1,128}", re.ASCII)
+VERSION_PATTERN, MAX_VERSION = "[0-9]{1,9}", 999_999_999
+KEY_PATTERN = "[ -~]{1,128}"
+SECONDS_PATTERN = "[0-9]{1,6}([.][0-9]{1,6})?"
+_VERSION, _KEY, _SECONDS = map(re.compile, (VERSION_PATTERN, KEY_PATTERN, SECONDS_PATTERN))
 _NEVER = re.compile(r";\s*q\s*=\s*0(\.0*)?\s*(;|$)")
-_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Whom a request is for.
+    """Task, version and key that the headers of a request name.
 
     Attributes:
-        task: A valid name, which need not exist.
-        version: None for whichever is served.
-        key: Requests with one key get the same of two versions while a canary runs; those without one do so
-            if they are about the same image.
+        task: Valid task name; the task need not exist.
+        version: Version to ask; None for the one that is served.
+        key: Routing key: while a canary runs, the same version answers all requests with the same key, and
+            all requests without a key about the same image.
     """
 
     task: str
@@ -56,15 +61,15 @@ class Wanted:
 
 
 def read_wanted(headers: Headers) -> Wanted:
-    """The task, version and key that the headers name.
+    """Read task, version and key from the headers.
 
     Raises:
-        Problem: 400, the task is missing, ambiguous or no task name, the version is no number, or the key no
-            key. No task can have an invalid name, but 404 would tell the client to look for it.
+        Problem: 400, the task is missing, ambiguous or invalid, or the version or the key is invalid. No task
+            can have an invalid name, but 404 would tell the client to look for it.
     """
     tasks = set(headers.getlist(TASK_HEADER))
     if len(tasks) != 1:
-        found = f"found {len(tasks)} different ones" if tasks else "there is none"
+        found = f"found {len(tasks)} different ones" if tasks else "found none"
         raise Problem(
             "task-missing",
             f"expected one header {TASK_HEADER} that names the task, {found}; GET /v1/tasks lists all tasks",
@@ -78,10 +83,10 @@ def read_wanted(headers: Headers) -> Wanted:
 
 
 def read_timeout(headers: Headers, longest_s: float) -> float:
-    """How long the request may take, in seconds: what the client says, no longer than ``longest_s``.
+    """Time limit of a request in seconds: the header Ship-Timeout, but at most ``longest_s``.
 
     Raises:
-        Problem: 400, it is no number of seconds above 0.
+        Problem: 400, the header is not a number of seconds above 0.
     """
     text = _single(headers, TIMEOUT_HEADER)
     if text is None:
@@ -95,10 +100,10 @@ def read_timeout(headers: Headers, longest_s: float) -> float:
 
 
 def check_version(text: str, place: str) -> int:
-    """The version that a text names.
+    """Parse a version.
 
     Raises:
-        Problem: 400, it is no whole number.
+        Problem: 400, it is not a whole number.
     """
     if not _VERSION.fullmatch(text):
         raise Problem(
@@ -112,12 +117,12 @@ def check_key(key: str, place: str) -> str:
     """Return ``key`` unchanged.
 
     Raises:
-        Problem: 400, it is not 1 to 128 printable characters of ASCII.
+        Problem: 400, it is not 1 to 128 printable ASCII characters.
     """
     if not _KEY.fullmatch(key):
         raise Problem(
             "key-invalid",
-            f"{place}: expected 1 to 128 printable characters of ASCII, found {len(key)} characters "
+            f"{place}: expected 1 to 128 printable ASCII characters, found {len(key)} characters "
             f"{key[:40]!r}",
         )
     return key
@@ -127,7 +132,7 @@ def check_task(task: str) -> str:
     """Return ``task`` unchanged.
 
     Raises:
-        Problem: 400, it is no task name.
+        Problem: 400, it is not a task name.
     """
     try:
         return check_task_name(task)
@@ -136,18 +141,18 @@ def check_task(task: str) -> str:
 
 
 def media_type(headers: Headers) -> str:
-    """Content-Type in small letters, without parameters; raw bytes if nothing is said."""
+    """Content-Type in lower case, without parameters; raw bytes without the header."""
     return headers.get("content-type", RAW_TYPES[0]).partition(";")[0].strip().lower()
 
 
 def read_accepted(headers: Headers, offered: Sequence[str]) -> str:
-    """Which of several media types the client wants; the first for one that does not care.
+    """Media type that the client prefers; without a preference the first that is offered.
 
     Raises:
-        Problem: 406, none of them.
+        Problem: 406, the client accepts none of them.
     """
     said = [one.strip().lower() for text in headers.getlist("accept") for one in text.split(",")]
-    # A weight of zero says never; other weights are not looked at, the order is.
+    # A weight of zero excludes a type; of other weights only the order counts.
     wanted = {one.partition(";")[0].strip(): not _NEVER.search(one) for one in said if one}
     accepted = [form for form in offered if _is_accepted(form, wanted)]
     for form in (*wanted, *accepted):
@@ -157,7 +162,7 @@ def read_accepted(headers: Headers, offered: Sequence[str]) -> str:
 
 
 def _single(headers: Headers, name: str) -> str | None:
-    """A header that may stand once; repeated alike, it is one."""
+    """Value of a header that may occur once, or several times with the same value."""
     values = set(headers.getlist(name))
     if len(values) > 1:
         raise Problem(
@@ -167,7 +172,7 @@ def _single(headers: Headers, name: str) -> str | None:
 
 
 def _is_accepted(form: str, wanted: Mapping[str, bool]) -> bool:
-    """What names a form most exactly says whether it is wanted, so that all but one can be had."""
+    """Whether a media type is accepted: the most specific range decides, so that one type can be excluded."""
     for named in (form, f"{form.partition('/')[0]}/*", "*/*"):
         if named in wanted:
             return wanted[named]

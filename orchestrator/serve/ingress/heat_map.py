@@ -1,6 +1,6 @@
-"""Draws an explanation: the image twice, with the prompt and on the bare backbone, attention laid over it.
+"""Picture of an explanation: the image twice under its attention, with the prompt and on the bare backbone.
 
-Both maps share one scale, so that they can be compared: from no attention to the most that either map has.
+Both maps share one scale from 0 to the maximum of both, so that they can be compared.
 
 Shapes: H,W pixels, Y,X patches.
 """
@@ -24,7 +24,7 @@ _FONT_SIZE = 13
 
 
 def draw_explanation(image_3HW: Image, found: Explanation) -> bytes:
-    """A PNG of two panels, a scale and what they show."""
+    """PNG of two panels, a scale and captions."""
     height, width = image_3HW.shape[1:]
     zoom = max(1, -(-_LEAST_SIDE // min(height, width)))
     size = width * zoom, height * zoom
@@ -62,7 +62,7 @@ def _overlay(image_3HW: Image, map_YX: NDArray[np.floating], size: tuple[int, in
 
 
 def _colour(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """0..1 as RGB."""
+    """RGB colours of values from 0 to 1."""
     at = np.linspace(0.0, 1.0, len(_COLOURS))
     channels = [np.interp(values, at, _COLOURS[:, channel]) for channel in range(3)]
     rgb: NDArray[np.uint8] = np.stack(channels, axis=-1).round().astype(np.uint8)

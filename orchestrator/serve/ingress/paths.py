@@ -1,7 +1,6 @@
-"""The routes' paths, and which of them a request's path belongs to: what may be counted and logged.
+"""Paths of the routes, and the route of a request's path, for metrics and the request log.
 
-A path of no route is ``other``: whatever else a client asks for must neither make new label values nor land
-in a log.
+A path without a route is ``other``: paths that clients make up must not become label values or log entries.
 """
 
 import re
@@ -22,6 +21,8 @@ PATHS = (
     "/readyz",
     "/metrics",
     "/openapi.json",
+    "/docs",
+    "/docs/{file}",
     "/v2",
     "/v2/health/live",
     "/v2/health/ready",
@@ -38,7 +39,7 @@ _PATTERNS = [
 
 
 def template_of(path: str) -> str:
-    """The route's path with its parameters' names; ``other`` if there is no such route."""
+    """Path of the route, with the names of its parameters; ``other`` if there is no such route."""
     for template, pattern in _PATTERNS:
         if pattern.fullmatch(path):
             return template

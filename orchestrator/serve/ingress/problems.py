@@ -1,24 +1,28 @@
-"""Errors as RFC 9457 problem documents: for our own refusals and for the framework's (404, 405, 500).
+"""Errors as RFC 9457 problem documents: those of the routes and those of the framework (404, 405, 500).
 
-Below /v2 they are worded as the Open Inference Protocol has them: ``{"error": "..."}``, with the same status.
+Below /v2 they have the form of the Open Inference Protocol: ``{"error": "..."}``, with the same status.
 """
 
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from pydantic import Field, with_config
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import TypedDict
 
 from orchestrator.serve.ingress.problem_kinds import KINDS
 
 __all__ = [
     "MEDIA_TYPE",
     "CatchUnexpected",
+    "ErrorReply",
     "Problem",
+    "ProblemReply",
     "install_problem_handlers",
     "respond",
 ]
@@ -29,12 +33,29 @@ _PROTOCOL = "/v2"
 _log = logging.getLogger(__name__)
 
 
+@with_config(extra="forbid")
+class ProblemReply(TypedDict):
+    """Problem document of RFC 9457."""
+
+    type: Annotated[str, Field(examples=["urn:ship:problem:task-unknown"])]
+    title: Annotated[str, Field(examples=["Unknown task"])]
+    status: Annotated[int, Field(examples=[404])]
+    detail: Annotated[str, Field(examples=["task 'bolts' is not in the catalog"])]
+
+
+@with_config(extra="forbid")
+class ErrorReply(TypedDict):
+    """Error of the Open Inference Protocol."""
+
+    error: str
+
+
 class Problem(Exception):  # noqa: N818 - RFC 9457's word
-    """A request that is refused.
+    """Refusal of a request.
 
     Args:
         kind: Key of ``KINDS``, which has status and title; the end of the document's ``type``.
-        detail: What was found, what was expected, what to do.
+        detail: Found and expected values, and what to do.
         headers: Further headers of the response.
     """
 
@@ -45,8 +66,8 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
         self.detail = detail
         self.headers = dict(headers or {})
 
-    def document(self) -> dict[str, Any]:
-        """As RFC 9457 has it."""
+    def document(self) -> ProblemReply:
+        """Problem document of RFC 9457."""
         return {
             "type": _TYPE_PREFIX + self.kind,
             "title": KINDS[self.kind].title,
@@ -56,12 +77,12 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
 
 
 def respond(path: str, problem: Problem) -> JSONResponse:
-    """A problem as whoever asked for ``path`` expects it; for middleware, which no handler is around."""
+    """Response for a problem, in the form that ``path`` has; for middleware, outside of all handlers."""
     return _worded(path, problem.document(), problem.headers)
 
 
 def install_problem_handlers(app: FastAPI) -> None:
-    """Have ``app`` word every error as a problem document."""
+    """Make ``app`` answer every error with a problem document."""
 
     async def own(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Problem)
@@ -76,9 +97,9 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 class CatchUnexpected:
-    """ASGI middleware that answers 500 for whatever nobody else has caught, and tells the log what it was.
+    """ASGI middleware that answers 500 for an unexpected error, and logs it.
 
-    The framework would do so beyond all middleware, where a reply is neither counted nor named.
+    The framework would do so outside of all middleware, where a reply is neither counted nor logged.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -104,13 +125,14 @@ class CatchUnexpected:
             await _worded(scope["path"], document)(scope, receive, send)
 
 
-def _blank(status: int, detail: str) -> dict[str, Any]:
+def _blank(status: int, detail: str) -> ProblemReply:
     return {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
 
 
-def _worded(path: str, document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
+def _worded(path: str, document: ProblemReply, headers: Mapping[str, str] | None = None) -> JSONResponse:
     status, named = document["status"], dict(headers or {})
     if path == _PROTOCOL or path.startswith(_PROTOCOL + "/"):
         error = f"{document['title']}: {document['detail']}"
-        return JSONResponse({"error": error}, status_code=status, headers=named)
-    return JSONResponse(dict(document), status_code=status, headers=named, media_type=MEDIA_TYPE)
+        reply: ErrorReply = {"error": error}
+        return JSONResponse(reply, status_code=status, headers=named)
+    return JSONResponse(document, status_code=status, headers=named, media_type=MEDIA_TYPE)

@@ -1,4 +1,4 @@
-"""How long a request may take, and where its time went. Reading and decoding count as much as the engine."""
+"""Time limit of a request, and the time that each of its stages took."""
 
 import asyncio
 import time
@@ -11,13 +11,13 @@ __all__ = ["RequestClock"]
 
 
 class RequestClock:
-    """Runs from its making.
+    """Clock of one request, which starts when it is created.
 
     Args:
-        timeout_s: That the request may take.
+        timeout_s: Time limit of the request, reading and decoding included.
 
     Attributes:
-        stages_s: Seconds that each stage took, in the order in which they ended.
+        stages_s: Duration of each stage in seconds, in the order in which they ended.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -27,21 +27,21 @@ class RequestClock:
 
     @property
     def remaining_s(self) -> float:
-        """Until its time is up; not below zero."""
+        """Seconds until the time limit; not below zero."""
         return max(0.0, self._started_s + self._timeout_s - time.perf_counter())
 
     def end_stage(self, stage: str) -> None:
-        """What was done since the last stage ended was this one."""
+        """End a stage, which began when the last one ended."""
         now_s = time.perf_counter()
         self.stages_s[stage] = self.stages_s.get(stage, 0.0) + now_s - self._marked_s
         self._marked_s = now_s
 
     @asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
-        """Break off what is inside once time is up.
+        """Cancel the block at the time limit.
 
         Raises:
-            Problem: 504, it was.
+            Problem: 504, the block was cancelled.
         """
         timeout = asyncio.timeout(self.remaining_s)
         try:
@@ -53,7 +53,7 @@ class RequestClock:
             raise self.late() from error
 
     def late(self) -> Problem:
-        """That time was up."""
+        """Problem of a request that reached its time limit."""
         spent = ", ".join(f"{stage} {seconds:.3f} s" for stage, seconds in self.stages_s.items())
         return Problem(
             "late",

@@ -1,6 +1,6 @@
-"""Asks a task's shadow what its champion has answered, and compares. Nobody waits for it; it may be left out.
+"""Comparison of champions with their shadows, in the background; some answers are left out under load.
 
-It knows no HTTP and no Ray. Counts are of one process, and begin anew when either version changes.
+It knows no HTTP and no Ray. Counts are those of one process, and start again when either version changes.
 """
 
 import asyncio
@@ -16,22 +16,22 @@ __all__ = ["Shadows"]
 
 _log = logging.getLogger(__name__)
 MAX_UNDER_WAY = 4
-# The engine's, in its queue: who has to wait there longer is of the ones that are left out.
+# Time limit in the engine's queue: a comparison that would wait longer is left out.
 PATIENCE_S = 2.0
-# An engine that is busy is left alone for as long.
+# Pause after the engine was busy.
 REST_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Tally:
-    """How two versions of a task compare.
+    """Comparison of two versions of a task.
 
     Attributes:
-        version: The champion's.
-        shadow_version: The other one's.
+        version: Version of the champion.
+        shadow_version: Version of the shadow.
         num_compared: Images that both answered.
-        num_agreed: Of these, with the same label.
-        sum_differences: Of the probability of the champion's label, absolute.
+        num_agreed: Images with the same label from both.
+        sum_differences: Sum of absolute differences in the probability of the champion's label.
     """
 
     version: int
@@ -41,7 +41,7 @@ class _Tally:
     sum_differences: float = 0.0
 
     def count(self, answer: Answer, shadow: Answer) -> "_Tally":
-        """With one more image; a label that the shadow does not know has probability 0 there."""
+        """Add an image; a label that the shadow does not have counts as probability 0."""
         label, probability = answer.probabilities[0]
         difference = abs(probability - dict(shadow.probabilities).get(label, 0.0))
         return replace(
@@ -53,13 +53,13 @@ class _Tally:
 
 
 class Shadows:
-    """Comparisons of one process. Of one event loop.
+    """Comparisons of one process, in one event loop.
 
     Args:
-        engine: That answers.
-        on_compared: Told the champion's answer and the shadow's of each image that both answered.
-        max_under_way: Comparisons at a time; others are left out.
-        clock: Seconds that only go up.
+        engine: Engine that answers.
+        on_compared: Called with the champion's and the shadow's answer for each image.
+        max_under_way: Most comparisons at a time; others are left out.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Shadows:
         self._tallies: dict[str, _Tally] = {}
 
     def compare(self, answer: Answer, image_3HW: Image) -> None:
-        """Ask the shadow of what has answered, if it has one, in the background. Returns at once."""
+        """Compare an answer with that of the shadow, if there is one, in the background; returns at once."""
         if answer.shadow_version is None or len(self._under_way) >= self._max_under_way:
             return
         if self._clock() < self._rests_until_s:
@@ -91,7 +91,7 @@ class Shadows:
         comparison.add_done_callback(self._under_way.discard)
 
     def describe(self, task: str, shadow_version: int | None) -> dict[str, Any] | None:
-        """How the shadow of a task compares, and with which champion; None if it has none."""
+        """Comparison of a task's shadow with its champion; None without a shadow."""
         if shadow_version is None:
             return None
         tally = self._tallies.get(task)
@@ -112,7 +112,7 @@ class Shadows:
         except (EngineBusyError, EngineUnavailableError):
             self._rests_until_s = self._clock() + REST_S
             return
-        # A boundary: whatever goes wrong here, the request was answered.
+        # A boundary: an error here must not fail a request that was answered.
         except Exception:
             _log.exception("version %d of task %s could not be compared", shadow_version, answer.task)
             return

@@ -1,1 +1,1 @@
-"""Request bodies: what is read, bounded and checked before anything is decoded."""
+"""Request bodies: read within limits and checked before any image is decoded."""

@@ -1,7 +1,7 @@
-"""What a batch asks: images by name, and which task is asked about which of them.
+"""Parser of batch requests: images by name, and the task to ask about each.
 
-Either a form with a part ``request`` that says so, or header Ship-Task and a form of images alone. What is
-wrong with the request as a whole is refused here; what is wrong with one item is that item's.
+Either a form with a part ``request`` that lists them, or header Ship-Task and a form of images alone. An
+error of the request as a whole is refused here; an error of one item is that item's.
 """
 
 from collections import Counter
@@ -15,6 +15,7 @@ from orchestrator.serve.ingress.bodies.form import FORM_TYPE, Part, form_problem
 from orchestrator.serve.ingress.bodies.json_document import check_keys, json_problem, parse_json
 from orchestrator.serve.ingress.headers import (
     KEY_HEADER,
+    MAX_VERSION,
     TASK_HEADER,
     VERSION_HEADER,
     check_key,
@@ -35,18 +36,17 @@ _EXPECTED = (
 _DEPTH = 3
 _VALUES_OF_ITEM = 8
 _BYTES_OF_ITEM = 1024
-_MAX_VERSION = 999_999_999
 _ITEM_KEYS = ("image", "task", "version", "key")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchItem:
-    """One question.
+    """One item of a batch: a task, and the image to ask it about.
 
     Attributes:
-        image: Name of the part that has it.
-        task: As sent: it may be no task name.
-        version: None for whichever is served.
+        image: Name of the form's part with the image.
+        task: Task as sent, which may be an invalid name.
+        version: Version to ask; None for the one that is served.
         key: See ``engine_api.Ask``.
     """
 
@@ -58,11 +58,11 @@ class BatchItem:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRequest:
-    """All questions, and the images that they are about.
+    """Parsed batch request.
 
     Attributes:
-        items: In the order of the answers.
-        images: Content by name; each is asked about.
+        items: Items in the order of the replies.
+        images: Content of each image file, by name; an item refers to each.
     """
 
     items: tuple[BatchItem, ...]
@@ -70,11 +70,11 @@ class BatchRequest:
 
 
 def read_batch(headers: Headers, body: bytes, limits: Limits) -> BatchRequest:
-    """What a batch asks.
+    """Parse a batch request.
 
     Raises:
-        Problem: 400, it is no such form, its JSON is not as expected, or images and items do not belong
-            together; 413, more than may be asked at a time; 415, it is no form at all.
+        Problem: 400, the form or its JSON is invalid, or images and items do not match; 413, too many images
+            or items; 415, the body is not a form.
     """
     kind = media_type(headers)
     if kind != FORM_TYPE:
@@ -85,7 +85,7 @@ def read_batch(headers: Headers, body: bytes, limits: Limits) -> BatchRequest:
     parts = read_form(
         headers["content-type"],
         body,
-        # One more than may be, so that a second part `request` is told as that.
+        # One more than allowed, so that a second part `request` is reported as such.
         max_parts=limits.max_batch_images + 2,
         expected=_EXPECTED,
         too_many=_too_many_images(limits),
@@ -96,7 +96,7 @@ def read_batch(headers: Headers, body: bytes, limits: Limits) -> BatchRequest:
         return BatchRequest(items=_one_item_an_image(headers, images), images=images)
     if len(requests) > 1:
         raise form_problem(_EXPECTED, f"found {len(requests)} parts {REQUEST_PART!r}")
-    # Each item names its own; the header would be passed over.
+    # Each item has its own; the header would be ignored.
     named = [name for name in (TASK_HEADER, VERSION_HEADER, KEY_HEADER) if headers.getlist(name)]
     if named:
         raise form_problem(_EXPECTED, f"found both, part {REQUEST_PART!r} and header {', '.join(named)}")
@@ -153,7 +153,7 @@ def _read_item(row: Any, place: str) -> BatchItem:
         if not isinstance(item.get(name, ""), str):
             raise json_problem(f"{place}.{name}: expected a string")
     version = item.get("version")
-    if "version" in item and not (type(version) is int and 0 <= version <= _MAX_VERSION):
+    if "version" in item and not (type(version) is int and 0 <= version <= MAX_VERSION):
         raise json_problem(f"{place}.version: expected a whole number such as 3")
     if "key" in item:
         check_key(item["key"], f"{place}.key")

@@ -1,7 +1,7 @@
-"""A ``multipart/form-data`` body as its parts, in memory.
+"""Parser of ``multipart/form-data`` bodies, in memory.
 
-Starlette's own parser spools files to a disk, takes a body that ends early for a whole one, and decodes names
-by whatever codec the client says. Here nothing is written, the last boundary must be there, and names are
+Starlette's own parser spools files to a disk, accepts a truncated body, and decodes names with any codec that
+the client names. Here nothing is written, the last boundary must be there, and names are
 UTF-8.
 """
 
@@ -23,7 +23,7 @@ FORM_TYPE = "multipart/form-data"
 # RFC 2046 allows 70; some clients are generous.
 _MAX_BOUNDARY_BYTES = 200
 _MAX_NAME_CHARS = 200
-# It warns of each odd form, which the client is told; whoever sends many would fill our log.
+# It logs a warning for each malformed form; a client that sends many would fill the log.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
@@ -32,9 +32,9 @@ class Part:
     """One part of a form.
 
     Attributes:
-        name: Of the field.
-        is_file: It has a file name.
-        content: Its bytes.
+        name: Name of the field.
+        is_file: Whether the part has a file name.
+        content: Bytes of the part.
     """
 
     name: str = ""
@@ -48,18 +48,20 @@ def read_form(
     """The parts of a form, in order.
 
     Args:
-        content_type: The header.
-        body: All of it.
-        max_parts: Refuse more than these.
-        expected: What a problem says should have been sent.
-        too_many: Raised for more parts; None for 400.
+        content_type: Header Content-Type.
+        body: Whole body.
+        max_parts: Most parts that are accepted.
+        expected: Description of the expected form, for problems.
+        too_many: Problem to raise for more parts; None for 400.
 
     Raises:
-        Problem: 400, it is not a whole form, or has too many parts, or one without a name; or ``too_many``.
+        Problem: 400, the form is incomplete, has too many parts, or a part without a name; or ``too_many``.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     if not 0 < len(boundary) <= _MAX_BOUNDARY_BYTES:
-        raise form_problem(expected, "the content type names no boundary, or none of a sensible length")
+        raise form_problem(
+            expected, f"the content type names no boundary, or one of more than {_MAX_BOUNDARY_BYTES} bytes"
+        )
     if too_many is None:
         too_many = form_problem(expected, f"found more than {max_parts} parts")
     collector = _Collector(max_parts, expected, too_many)
@@ -75,12 +77,12 @@ def read_form(
 
 
 def form_problem(expected: str, found: str) -> Problem:
-    """That a form is not what was expected."""
+    """Problem of a form that differs from the expected one."""
     return Problem("form-invalid", f"expected {expected}; {found[:300]}")
 
 
 class _Collector:
-    """Puts parts together from what the parser calls back."""
+    """Collector of the parts from the parser's callbacks."""
 
     def __init__(self, max_parts: int, expected: str, too_many: Problem) -> None:
         self.parts: list[Part] = []
@@ -92,7 +94,7 @@ class _Collector:
         self._headers: dict[bytes, bytes] = {}
 
     def callbacks(self) -> "MultipartCallbacks":
-        """What the parser calls."""
+        """Callbacks for the parser."""
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._add_header,

@@ -1,4 +1,4 @@
-"""The image of a request: read within bounds, from a raw body or a form, before anything is decoded."""
+"""Reader of a request's image: a raw body or a form, within limits, not decoded yet."""
 
 from collections.abc import AsyncIterator
 
@@ -16,11 +16,11 @@ _FORM_EXPECTED = f"{FORM_TYPE} with exactly one file named {FORM_PART!r}"
 
 
 async def read_body(headers: Headers, chunks: AsyncIterator[bytes], max_bytes: int) -> bytes:
-    """The request's body.
+    """Read the body of a request.
 
     Raises:
-        Problem: 413, it is too large: by its Content-Length before anything is read, else as soon as more
-            has come in; 400, it is empty or Content-Length is no number.
+        Problem: 413, the body is too large: by its Content-Length before anything is read, else once more
+            bytes have arrived; 400, the body is empty or Content-Length is not a number.
     """
     declared = headers.get("content-length")
     if declared is not None and not (declared.isascii() and declared.isdigit()):
@@ -38,7 +38,7 @@ async def read_body(headers: Headers, chunks: AsyncIterator[bytes], max_bytes: i
 
 
 def extract_image(headers: Headers, body: bytes) -> bytes:
-    """The image file in a body: the body itself, or the one part of a form.
+    """Extract the image file from a body: the body itself, or the one part of a form.
 
     Raises:
         Problem: 415, the content type is neither an image nor a form; 400, the form is not one file
@@ -56,12 +56,12 @@ def extract_image(headers: Headers, body: bytes) -> bytes:
 
 
 def image_problem(error: ImageError) -> Problem:
-    """How a refused image is answered: 415 for a format not taken, 422 if broken, 413 for too many pixels."""
+    """Problem of a refused image: 415 unsupported format, 422 corrupt, 413 too many pixels."""
     return Problem(f"image-{error.kind.replace('_', '-')}", str(error))
 
 
 def image_too_large(max_bytes: int) -> Problem:
-    """One image of several is larger than one may be."""
+    """Problem of one image of a batch that has too many bytes."""
     return Problem(
         "image-file-too-large",
         f"expected at most {max_bytes} bytes an image; send a smaller or more compressed one",

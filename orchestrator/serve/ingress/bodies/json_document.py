@@ -1,6 +1,7 @@
-"""JSON from outside: bounded before it is parsed, and strict.
+"""Strict parser of JSON from clients, which checks limits before it parses.
 
-A few bytes of JSON can become many of Python objects, and nesting becomes recursion: both are counted first.
+A few bytes of JSON can become many bytes of Python objects, and nesting becomes recursion: both are counted
+first.
 """
 
 import json
@@ -12,34 +13,34 @@ from orchestrator.serve.ingress.problems import Problem
 
 __all__ = ["check_keys", "json_problem", "parse_json"]
 
-# What stands between quotes has no structure. A string without an end goes to the end: were it none, the
-# search would begin anew at each quote in it.
+# Text between quotes has no structure. A string without an end extends to the end of the document: otherwise
+# the search would begin again at each quote in it.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 
 class _RefusedError(ValueError):
-    """JSON that Python would take, and we do not."""
+    """JSON that Python accepts and this parser refuses."""
 
 
 def parse_json(content: bytes, *, max_depth: int, max_values: int, max_large: int) -> Any:
-    """The value that a document holds.
+    """Parse a document.
 
     Args:
-        content: UTF-8. The caller has bounded its length.
-        max_depth: Of arrays and objects in one another.
-        max_values: Commas and brackets, which bound the number of values.
-        max_large: Arrays, objects and strings, keys included: each becomes up to a hundred times its bytes, a
-            number not ten times.
+        content: UTF-8; the caller has limited its length.
+        max_depth: Most arrays and objects within one another.
+        max_values: Most commas and brackets, which limit the number of values.
+        max_large: Most arrays, objects and strings, keys included: each becomes up to a hundred times its
+            bytes, a number less than ten times.
 
     Raises:
-        Problem: 400, it is no JSON, has a key twice, NaN or Infinity, or is beyond a bound.
+        Problem: 400, the document is not JSON, has a duplicate key, NaN or Infinity, or exceeds a limit.
     """
     _check_bounds(content, max_depth, max_values, max_large)
     try:
         return json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
-        raise json_problem(f"byte {error.start} is no UTF-8") from error
+        raise json_problem(f"byte {error.start} is not UTF-8") from error
     except json.JSONDecodeError as error:
         raise json_problem(f"{error.msg} at line {error.lineno}, column {error.colno}") from error
     except _RefusedError as error:
@@ -50,10 +51,10 @@ def parse_json(content: bytes, *, max_depth: int, max_values: int, max_large: in
 
 
 def check_keys(value: Any, place: str, *, needed: Sequence[str], known: Sequence[str]) -> Mapping[str, Any]:
-    """An object that has what it needs and nothing unknown.
+    """Return an object if it has all needed keys and no unknown ones.
 
     Raises:
-        Problem: 400, it is none; names every key that is too many or missing.
+        Problem: 400, it is not such an object; names all unknown and missing keys.
     """
     if not isinstance(value, dict):
         raise json_problem(f"{place}: expected an object, found {_kind(value)}")
@@ -66,12 +67,12 @@ def check_keys(value: Any, place: str, *, needed: Sequence[str], known: Sequence
 
 
 def json_problem(detail: str) -> Problem:
-    """That a document is not what was expected."""
+    """Problem of a document that differs from the expected one."""
     return Problem("json-invalid", detail)
 
 
 def _check_bounds(content: bytes, max_depth: int, max_values: int, max_large: int) -> None:
-    # No further than they are allowed: what stands between two of them is an object, too, meanwhile.
+    # No more than are allowed: the text between two of them becomes an object, too, meanwhile.
     bare, num_strings = _STRING.subn(b"", content, count=max_large + 1)
     num_opened = bare.count(b"[") + bare.count(b"{")
     if num_strings + num_opened > max_large:
@@ -95,12 +96,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = sorted({key for key in keys if keys.count(key) > 1}) if len(keys) < 1000 else keys[:1]
-        raise _RefusedError(f"a key stands twice in an object: {_list(twice)}")
+        raise _RefusedError(f"duplicate key in an object: {_list(twice)}")
     return found
 
 
 def _refuse_constant(name: str) -> None:
-    raise _RefusedError(f"{name} is no JSON")
+    raise _RefusedError(f"{name} is not JSON")
 
 
 def _list(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a request of the Open Inference Protocol asks: one tensor ``image``, as pixels or as image files.
+"""Parser of inference requests of the Open Inference Protocol: one tensor ``image``, pixels or image files.
 
 ``UINT8`` of shape ``[N,3,H,W]`` or ``[3,H,W]``, RGB pixels of the backbone's input size; or ``BYTES`` of
 shape ``[N]``, each the base64 of an image file (JPEG, PNG, ...), which is then resized as in tuning. Data may
@@ -34,13 +34,13 @@ _OUTPUT_KEYS = ("name", "parameters")
 
 @dataclass(frozen=True, kw_only=True)
 class TensorRequest:
-    """What is asked.
+    """Parsed inference request.
 
     Attributes:
-        id: Of the request, to be repeated; None if it has none.
+        id: Id that the reply repeats; None if the request has none.
         pixels: Images of the backbone's input size; empty if there are files.
         files: Image files; empty if there are pixels.
-        outputs: Names of those that are wanted.
+        outputs: Names of the wanted output tensors.
     """
 
     id: str | None
@@ -50,10 +50,10 @@ class TensorRequest:
 
 
 def read_tensors(body: bytes, *, image_size: tuple[int, int], max_images: int) -> TensorRequest:
-    """What a body asks.
+    """Parse the body of an inference request.
 
     Raises:
-        Problem: 400, it is not such JSON; 413, more images than may be asked about at a time.
+        Problem: 400, the JSON is invalid; 413, too many images.
     """
     # Of each image three channels, with their rows, in one array; or one string.
     most_large = max_images * 3 * (image_size[0] + 2)
@@ -130,7 +130,7 @@ def _read_pixels(
 
 
 def _flatten(data: Any, shape: Sequence[int]) -> list[Any]:
-    """The values in a row, as many as the shape says; they may be anything."""
+    """Values in row-major order, as many as the shape has; their types are not checked."""
     is_nested = isinstance(data, list) and len(data) > 0 and isinstance(data[0], list)
     values = [data]
     for size in shape if is_nested else [math.prod(shape)]:

@@ -1,1 +1,1 @@
-"""What every request passes: authentication, admission, drain, access log, metrics."""
+"""Middleware of every request: access control, admission, drain, request log, metrics."""

@@ -1,6 +1,6 @@
-"""One JSON line for each request, for whoever has to find out later what was asked, and an id to find it by.
+"""Request log: one JSON line and one count for each request, and an id to find the line by.
 
-What a line says is what routes noted of the request: never an image, a token, or a path of no route.
+A line has the facts that routes noted of the request: never an image, a secret, or a path without a route.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,44 +32,48 @@ _DIGEST_CHARS = 12
 
 
 def note(request: Request, **facts: Any) -> None:
-    """Keep facts of a request for its line: ``token`` (its id), ``task``, ``digest``, ``stages_s``, ..."""
+    """Note facts of a request for its log line: ``token`` (its id), ``task``, ``digest``, ``stages_s`` ..."""
     request.scope.setdefault(_NOTES, {}).update(facts)
 
 
 def open_request_log(file: str) -> None:
-    """Have the lines of this process appended to a file, which may be moved away while they are.
+    """Append the lines of this process to a file, which may be moved away meanwhile.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     append_to(file, LOGGER, "%(message)s", logging.INFO)
 
 
 class AccessLog:
-    """ASGI middleware: names each request, and logs it at level INFO.
+    """ASGI middleware that gives each request an id, logs it at level INFO, and counts its reply.
 
     The id is that of the header X-Request-ID if it is 1 to 128 letters, digits and ``._:/+=@-``; else it is
     made. The response has it in the same header.
 
     Args:
-        app: Inside.
+        app: Application inside.
+        count: Called with path and status of each reply.
         names_responses: Put the id into the response; False behind a proxy that does.
     """
 
-    def __init__(self, app: ASGIApp, *, names_responses: bool = True) -> None:
+    def __init__(
+        self, app: ASGIApp, count: Callable[[str, int], None], *, names_responses: bool = True
+    ) -> None:
         self._app = app
+        self._count = count
         self._names_responses = names_responses
         self._logger = logging.getLogger(LOGGER)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and log it when it is answered."""
+        """Pass the request on; log and count it when it is answered."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         notes: dict[str, Any] = scope.setdefault(_NOTES, {})
         request_id = _request_id(scope, is_named=not self._names_responses)
         started_s = time.perf_counter()
-        # An error that nobody words ends as 500, further out.
+        # An error without a handler becomes 500 further out.
         status = 500
 
         async def name_response(message: Message) -> None:
@@ -83,10 +87,11 @@ class AccessLog:
         try:
             await self._app(scope, receive, name_response)
         except asyncio.CancelledError:
-            # The client hung up, which is no failure of ours; nginx has this number for it.
+            # The client disconnected, which is no failure of the server; nginx uses this status for it.
             status = CLIENT_CLOSED_REQUEST
             raise
         finally:
+            self._count(scope["path"], status)
             if self._logger.isEnabledFor(logging.INFO):
                 seconds = time.perf_counter() - started_s
                 self._logger.info(json.dumps(_line(scope, notes, request_id, status, seconds)))
@@ -117,6 +122,6 @@ def _request_id(scope: Scope, *, is_named: bool) -> str:
     found = [value for name, value in scope["headers"] if name == REQUEST_ID_HEADER.lower().encode()]
     text = found[0].decode("latin-1") if found else ""
     if is_named and text:
-        # The response has it as it is, whatever it is; JSON escapes it.
+        # The response has it unchanged; JSON escapes it.
         return text[:_MAX_ID_CHARS]
     return text if len(found) == 1 and _REQUEST_ID.fullmatch(text) else uuid.uuid4().hex

@@ -1,7 +1,7 @@
-"""Who may come in before a body is read: so many requests and bytes, no task with more than its share.
+"""Admission control: limits on concurrent requests and their bytes, shared between tasks and tokens.
 
-Beyond that it is 429 with Retry-After, at the price of reading the headers. A task that the engine has just
-had no room for is kept out likewise, for as long as it is told. It knows no Ray and no engine.
+A request beyond the limits gets 429 with Retry-After before its body is read, and so does a task that the
+engine has just refused for want of room, for as long as the engine said. It knows no Ray and no engine.
 """
 
 import time
@@ -23,11 +23,11 @@ __all__ = ["Admission", "AdmissionGate", "Busy"]
 
 @dataclass(frozen=True, kw_only=True)
 class Busy:
-    """Why a request is turned away.
+    """Refusal of a request.
 
     Attributes:
-        detail: For the client.
-        wait_s: Seconds for which asking again is in vain; 0 if that is not known.
+        detail: Reason, for the client.
+        wait_s: Seconds until another try can succeed; 0 if unknown.
     """
 
     detail: str
@@ -36,18 +36,18 @@ class Busy:
 
 @dataclass
 class _Share:
-    """What is inside on one account."""
+    """Concurrent requests of one account, which is a task or a token."""
 
     num_requests: int = 0
     num_bytes: int = 0
 
 
 class Admission:
-    """What is inside an ingress. Of one event loop.
+    """Concurrent requests of one ingress, in one event loop.
 
     Args:
-        limits: How much may be inside.
-        clock: Seconds that only go up.
+        limits: Limits on requests and bytes.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
@@ -59,35 +59,38 @@ class Admission:
         self.num_bytes = 0
 
     def keep_out(self, task: str, seconds: float) -> None:
-        """Turn away requests for a task for so long: they would be read and decoded only to be refused."""
+        """Refuse a task for some seconds: its requests would be read and decoded only to be refused."""
         now_s = self._clock()
         self._kept_out = {account: end_s for account, end_s in self._kept_out.items() if end_s > now_s}
         self._kept_out[_account_of(task)] = now_s + seconds
 
     def enter(self, account: str, num_bytes: int) -> Busy | None:
-        """Let a request in; else why not.
+        """Admit a request, or return its refusal.
 
-        An account, such as a task, may hold as many places as are free: one that floods the endpoint gets
-        half of them, two get a third each, and whoever comes next finds some free; of bytes likewise
-        (Choudhury and Hahne, "Dynamic queue length thresholds", 1998).
+        An account may hold as many places as are free: one that floods the endpoint gets half of them, two
+        get a third each, and the next one finds some free; likewise for bytes (Choudhury and Hahne, "Dynamic
+        queue length thresholds", 1998).
         """
         wait_s = self._kept_out.get(account, 0.0) - self._clock() if self._kept_out else 0.0
         if wait_s > 0.0:
-            return Busy(detail=f"too many requests wait, {account} has its share of them", wait_s=wait_s)
+            return Busy(
+                detail=f"{account} already uses its full share of the requests that wait for an engine",
+                wait_s=wait_s,
+            )
         num_free = self._limits.max_inside - self.num_inside
         bytes_free = self._limits.max_inside_bytes - self.num_bytes
         held = self._inside.get(account, _Share())
         if num_free <= 0 or (self.num_inside and num_bytes > bytes_free):
-            return Busy(detail="as many requests are being answered as there is room for")
+            return Busy(detail="the endpoint has no room for more concurrent requests")
         if held.num_requests >= num_free or (held.num_requests and held.num_bytes + num_bytes > bytes_free):
-            return Busy(detail=f"{account} has its share of the requests that are being answered")
+            return Busy(detail=f"{account} already uses its full share of concurrent requests")
         self._inside[account] = _Share(held.num_requests + 1, held.num_bytes + num_bytes)
         self.num_inside += 1
         self.num_bytes += num_bytes
         return None
 
     def leave(self, account: str, num_bytes: int) -> None:
-        """A request that was let in is done."""
+        """End a request that was admitted."""
         held = self._inside[account]
         held.num_requests -= 1
         held.num_bytes -= num_bytes
@@ -98,7 +101,7 @@ class Admission:
 
 
 class AdmissionGate:
-    """ASGI middleware that turns away whom ``Admission`` does not let in. GET is free: it brings no body."""
+    """ASGI middleware that refuses requests beyond the limits; GET has no body and is free."""
 
     def __init__(self, app: ASGIApp, admission: Admission, limits: Limits) -> None:
         self._app = app
@@ -106,7 +109,7 @@ class AdmissionGate:
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request in, or turn it away."""
+        """Admit the request, or refuse it."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
@@ -130,7 +133,7 @@ class AdmissionGate:
 
 
 def _account_of(task: str) -> str:
-    return f"task {task!r}"
+    return f"Task {task!r}"
 
 
 def _named_task(path: str, headers: Headers) -> str | None:
@@ -139,14 +142,14 @@ def _named_task(path: str, headers: Headers) -> str | None:
 
 
 def _account(principal: Principal, task: str | None) -> str:
-    """On what a request is booked: nobody takes the places of a task that he may not ask."""
+    """Account of a request: its task if the token has access to it, else its token."""
     if task is not None and principal.may_predict(task):
         return _account_of(task)
-    return f"token {principal.name!r}, of requests that name no task of its own in a header,"
+    return f"Token {principal.name!r}"
 
 
 def _expected_bytes(headers: Headers, cap: int) -> int:
-    """What the body may take; the door refuses what is larger."""
+    """Most bytes that the body can have; the route refuses a larger one."""
     declared = headers.get("content-length", "")
     is_told = declared.isascii() and declared.isdigit() and len(declared) < 20
     return min(int(declared), cap) if is_told else cap

@@ -1,7 +1,7 @@
-"""Who asks, and what he may: the check of ``Authorization: Bearer`` before anything of a body is read.
+"""Authentication and authorization of requests: ``Authorization: Bearer``, checked before a body is read.
 
-Which task a request is for is known to the route alone (a batch names tasks in its body), so that the route
-asks ``principal_of(request)``. It knows no Ray and no store.
+Only the route knows the tasks of a request (a batch names them in its body), so that it checks access to them
+with ``principal_of(request)``. It knows no Ray and no store.
 """
 
 import logging
@@ -18,10 +18,10 @@ from orchestrator.serve.ingress.problems import Problem, respond
 from orchestrator.store.tokens import Scope as TokenScope
 from orchestrator.store.tokens import Tokens, parse_token
 
-__all__ = ["ANYBODY", "KnownTokens", "Principal", "RequireToken", "principal_in", "principal_of"]
+__all__ = ["ANONYMOUS", "KnownTokens", "Principal", "RequireToken", "principal_in", "principal_of"]
 
 _PRINCIPAL = "ship.principal"
-# For probes, which have no token. Whether requests can be answered says nothing of any task.
+# For probes, which have no token. Readiness tells nothing about any task.
 _OPEN = frozenset({"/healthz", "/v2/health/live"})
 _OPEN_ONCE_READY = frozenset({"/readyz", "/v2/health/ready"})
 _RETRY_AFTER_S = 2
@@ -30,56 +30,58 @@ _log = logging.getLogger(__name__)
 
 
 class KnownTokens(Protocol):
-    """What is known of tokens, such as a ``TokenFollower``."""
+    """Source of the known tokens, such as a ``TokenFollower``."""
 
     @property
     def tokens(self) -> Tokens | None:
-        """None if none were read yet."""
+        """Known tokens; None before the first read."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Principal:
-    """Who asks.
+    """Authenticated sender of a request.
 
     Attributes:
-        name: Of the token.
-        scope: What it is good for.
+        name: Name of the token.
+        scope: Scope of the token.
     """
 
     name: str
     scope: TokenScope
 
     def may_predict(self, task: str) -> bool:
-        """Whether the task may be asked, or looked at."""
+        """Whether the token has access to a task."""
         return self.scope.may_predict(task)
 
     def check_may_predict(self, task: str) -> None:
-        """Return if the task may be asked, or looked at; whether there is such a task makes no difference.
+        """Return if the token has access to a task, which need not exist.
 
         Raises:
-            Problem: 403.
+            Problem: 403, it has no access.
         """
         if not self.may_predict(task):
             patterns = ", ".join(self.scope.predict) or "none"
-            raise _not_allowed(f"token {self.name!r} may not ask task {task!r}; its tasks: {patterns}")
+            raise _not_allowed(f"token {self.name!r} has no access to task {task!r}; its tasks: {patterns}")
 
     def check_may_read_metrics(self) -> None:
-        """Return if ``/metrics`` may be read.
+        """Return if the token has access to ``/metrics``.
 
         Raises:
-            Problem: 403.
+            Problem: 403, it has no access.
         """
         if not self.scope.may_read_metrics():
-            raise _not_allowed(f"token {self.name!r} may not read /metrics: that takes --metrics or --admin")
+            raise _not_allowed(
+                f"token {self.name!r} has no access to /metrics, which takes --metrics or --admin"
+            )
 
 
-# Who asks where there is no access control.
-ANYBODY = Principal(name="anybody", scope=TokenScope(admin=True))
+# Sender of all requests where access control is off.
+ANONYMOUS = Principal(name="anonymous", scope=TokenScope(admin=True))
 
 
 def principal_of(request: Request) -> Principal:
-    """Who asks; there is always somebody once ``RequireToken`` has let a request in."""
+    """Sender of a request that ``RequireToken`` has let in."""
     return principal_in(request.scope)
 
 
@@ -90,12 +92,12 @@ def principal_in(scope: Scope) -> Principal:
 
 
 class RequireToken:
-    """ASGI middleware that turns away who has no valid token.
+    """ASGI middleware that refuses requests without a valid token.
 
     Args:
-        app: What is behind.
-        known: The tokens; None lets anybody in.
-        clock: Seconds since the epoch.
+        app: Application inside.
+        known: Known tokens; None turns access control off.
+        clock: Clock, in seconds since the epoch.
     """
 
     def __init__(
@@ -107,11 +109,11 @@ class RequireToken:
         self._refusals = _RefusalLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request in, or turn it away."""
+        """Let the request in, or refuse it."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] != "http":
-            # There are no other routes. If there ever are, somebody has to think about them here.
+            # There are no other routes; one of another protocol needs its own check here.
             await send({"type": "websocket.close", "code": 1008})
         else:
             try:
@@ -124,7 +126,7 @@ class RequireToken:
     def _admit(self, scope: Scope) -> None:
         path = scope["path"]
         if self._known is None:
-            scope[_PRINCIPAL] = ANYBODY
+            scope[_PRINCIPAL] = ANONYMOUS
         elif path not in _OPEN:
             tokens = self._known.tokens
             if tokens is None:
@@ -143,17 +145,17 @@ class RequireToken:
         found = tokens.find(token_id)
         if found is None or not found[2].is_made_of(secret):
             self._refusals.add(token_id, "is not known" if found is None else "came with a wrong secret")
-            raise _invalid("the token is not valid, or not any more")
+            raise _invalid("the token is unknown, expired or revoked")
         name, token, kept = found
         if not kept.is_live(self._clock()):
             self._refusals.add(token_id, f"({name}) has expired")
-            raise _invalid("the token is not valid, or not any more")
+            raise _invalid("the token is unknown, expired or revoked")
         note(Request(scope), token=token_id)
         return Principal(name=name, scope=token.scope)
 
 
 class _RefusalLog:
-    """Says whose tokens were refused: at most a line a second, however many requests somebody sends."""
+    """Log of refused tokens, at most one line a second."""
 
     def __init__(self) -> None:
         self._last_s = -_LOG_EVERY_S
@@ -170,7 +172,7 @@ class _RefusalLog:
 
 
 def _read_bearer(value: bytes) -> tuple[str, str] | None:
-    """Id and secret; every byte is some letter of latin-1, so that nothing a client sends makes this fail."""
+    """Id and secret; latin-1 decodes every byte, so that no header makes this fail."""
     scheme, _, text = value.decode("latin-1").partition(" ")
     return parse_token(text.strip(" ")) if scheme.lower() == "bearer" else None
 
@@ -178,8 +180,8 @@ def _read_bearer(value: bytes) -> tuple[str, str] | None:
 def _missing() -> Problem:
     return Problem(
         "token-missing",
-        "expected a header `Authorization: Bearer ship_...`; whoever runs this endpoint makes a token with "
-        "`ship token create`",
+        "expected a header `Authorization: Bearer ship_...`; the operator of this endpoint makes a token "
+        "with `ship token create`",
         {"WWW-Authenticate": "Bearer"},
     )
 
@@ -187,7 +189,7 @@ def _missing() -> Problem:
 def _invalid(found: str) -> Problem:
     return Problem(
         "token-invalid",
-        f"{found}; whoever runs this endpoint makes one with `ship token create` or `ship token rotate`",
+        f"{found}; the operator of this endpoint makes one with `ship token create` or `ship token rotate`",
         {"WWW-Authenticate": 'Bearer error="invalid_token"'},
     )
 

@@ -1,4 +1,4 @@
-"""The end of an endpoint without a lost request: new ones are turned away, those under way finish."""
+"""Graceful shutdown of an endpoint: new requests are refused, requests in progress finish."""
 
 import asyncio
 
@@ -9,19 +9,19 @@ from orchestrator.serve.ingress.problems import Problem, respond
 __all__ = ["Drain", "DrainGate"]
 
 _LOOK_S = 0.02
-# Proxies in front try another endpoint right away; a client waits for the next one to come up.
+# A proxy in front tries another endpoint right away; a client waits for the next one to start.
 _RETRY_AFTER_S = 5
 
 
 class Drain:
-    """Whether an ingress is closing, and how many requests are inside. Of one event loop."""
+    """Shutdown state of an ingress and its number of requests in progress, in one event loop."""
 
     def __init__(self) -> None:
         self.is_closing = False
         self.num_inside = 0
 
     async def close(self, timeout_s: float) -> bool:
-        """Turn new requests away and wait for the others; False if some took longer than that."""
+        """Refuse new requests and wait for the others; False if some took longer than ``timeout_s``."""
         self.is_closing = True
         try:
             async with asyncio.timeout(timeout_s):
@@ -33,14 +33,14 @@ class Drain:
 
 
 class DrainGate:
-    """ASGI middleware that counts who is inside, and answers 503 once the ingress is closing."""
+    """ASGI middleware that counts requests in progress, and answers 503 once the ingress is closing."""
 
     def __init__(self, app: ASGIApp, drain: Drain) -> None:
         self._app = app
         self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request in, or turn it away."""
+        """Let the request in, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif self._drain.is_closing:

@@ -1,10 +1,9 @@
-"""What the ingress counts, in Prometheus' text format.
+"""Metrics of the ingress in Prometheus' text format.
 
-Engines report the batch with each answer. What they hold is asked of one engine a time, and the page keeps
-what each said last. Only some tasks are labels: there may be thousands.
+Engines report the batch with each answer. Each scrape asks one engine for its residency, and the page keeps
+the last report of each engine. Only tasks that are asked often become labels: there may be thousands.
 """
 
-import asyncio
 import collections
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,16 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.serve.engine_api import Answer, ResidencyStats
-from orchestrator.serve.ingress.paths import CLIENT_CLOSED_REQUEST, template_of
+from orchestrator.serve.ingress.paths import template_of
 
-__all__ = ["CONTENT_TYPE", "OTHERS", "CountRequests", "Metrics", "ResidencyMetrics", "TaskLabels"]
+__all__ = ["CONTENT_TYPE", "OTHERS", "Metrics", "ResidencyMetrics", "TaskLabels"]
 
 OTHERS = "other"
 
-# An engine that nobody reached for so long is gone, or was given another name by a restart.
+# An engine without a report for so long is gone, or got another name by a restart.
 _KEPT_S = 300.0
 _AGE = "catalog_age_s"
 _COUNTERS = {
@@ -43,7 +41,7 @@ _SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 
 
 class Metrics:
-    """The counters of one ingress replica."""
+    """Metrics of one ingress replica."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -87,11 +85,11 @@ class Metrics:
         self._registry.register(self._residency)
 
     def count_request(self, path: str, status: int) -> None:
-        """Count a request that was answered, in whichever way."""
+        """Count a reply by route and status."""
         self._requests.labels(template_of(path), str(status)).inc()
 
     def observe_answer(self, answer: Answer) -> None:
-        """Note the task of a row, and the batch that it was answered in."""
+        """Observe an answer: its task, its times in the engine and its batch."""
         self._answers.labels(self._task_labels.label(answer.task)).inc()
         self._stages.labels("queue").observe(answer.queue_s)
         self._stages.labels("forward").observe(answer.forward_s)
@@ -99,61 +97,30 @@ class Metrics:
         self._batch_tasks.observe(answer.batch_tasks)
 
     def observe_comparison(self, answer: Answer, shadow: Answer) -> None:
-        """Note what a champion and its shadow said of one image."""
+        """Observe the answers of a champion and its shadow for one image."""
         label = self._shadow_labels.label(answer.task)
         self._compared.labels(label).inc()
         self._agreed.labels(label).inc(shadow.probabilities[0][0] == answer.probabilities[0][0])
 
     def observe_stages(self, stages_s: Mapping[str, float]) -> None:
-        """Note how long the stages of a request took, in seconds."""
+        """Observe the duration of each stage of a request, in seconds."""
         for stage, seconds in stages_s.items():
             self._stages.labels(stage).observe(seconds)
 
     def note_residency(self, stats: ResidencyStats) -> None:
-        """Keep what an engine says that it holds."""
+        """Keep an engine's report of its residency."""
         self._residency.note(stats)
 
     def render(self) -> bytes:
-        """The page."""
+        """Page of metrics."""
         return generate_latest(self._registry)
 
 
-class CountRequests:
-    """ASGI middleware that counts every response by route and status."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and count the status that is sent."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        # An error that nobody words ends as 500, further out.
-        status = 500
-
-        async def note_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, note_status)
-        except asyncio.CancelledError:
-            # The client hung up, which is no failure of ours; nginx has this number for it.
-            status = CLIENT_CLOSED_REQUEST
-            raise
-        finally:
-            self._metrics.count_request(scope["path"], status)
-
-
 class ResidencyMetrics(Collector):
-    """A collector of ``prometheus_client``.
+    """Collector of the engines' residency reports for ``prometheus_client``.
 
     Args:
-        clock: Seconds that only go up.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -161,11 +128,11 @@ class ResidencyMetrics(Collector):
         self._said: dict[str, tuple[float, ResidencyStats]] = {}
 
     def note(self, stats: ResidencyStats) -> None:
-        """Keep what an engine said."""
+        """Keep an engine's report."""
         self._said[stats.replica] = self._clock(), stats
 
     def collect(self) -> Iterator[Metric]:
-        """Called when the page is made."""
+        """Metrics of all recent reports; called when the page is rendered."""
         now_s = self._clock()
         self._said = {name: said for name, said in self._said.items() if now_s - said[0] < _KEPT_S}
         for families, make in ((_COUNTERS, CounterMetricFamily), (_GAUGES, GaugeMetricFamily)):
@@ -173,20 +140,20 @@ class ResidencyMetrics(Collector):
                 family = make(name, meaning, labels=["engine"])
                 for engine, (said_at_s, stats) in sorted(self._said.items()):
                     value = getattr(stats, attribute)
-                    # Before the first catalog there is no age of it.
+                    # Before the first catalog there is no age.
                     if value is not None:
-                        # An age goes on while an engine says nothing.
+                        # The age grows while the engine does not report.
                         since_s = now_s - said_at_s if attribute == _AGE else 0.0
                         family.add_metric([engine], value + since_s)
                 yield family
 
 
 class TaskLabels:
-    """Label values that are few, and that a task keeps once it has one: so no count ever goes down.
+    """Limited set of task labels; a task keeps its label, so that no counter ever goes down.
 
     Args:
-        max_labels: Tasks with a label of their own.
-        min_asked: Times that a task is asked before it gets one, so that who is asked often comes first.
+        max_labels: Most tasks with a label of their own.
+        min_asked: Requests before a task gets a label, so that tasks that are asked often come first.
     """
 
     def __init__(self, max_labels: int = 50, min_asked: int = 10) -> None:
@@ -195,7 +162,7 @@ class TaskLabels:
         self._asked: collections.Counter[str] = collections.Counter()
 
     def label(self, task: str) -> str:
-        """The label of a task that is asked once more."""
+        """Count one more request for a task; returns its label."""
         if task in self._labels:
             return task
         if len(self._labels) >= self._max_labels:

@@ -1,4 +1,4 @@
-"""Follows the tokens: one small object, looked at each two seconds, so that a change needs no restart."""
+"""Follower of the tokens: reads one small object every two seconds, so that a change needs no restart."""
 
 import logging
 import threading
@@ -15,22 +15,22 @@ _log = logging.getLogger(__name__)
 
 
 class TokenSource(Protocol):
-    """Where the tokens are."""
+    """Store of the tokens."""
 
     def read_tokens(self) -> tuple[Tokens, str] | None:
-        """The tokens and their etag; None before the first one is made."""
+        """Tokens and their etag; None before the first token is created."""
         ...
 
 
 class TokenFollower(Watch):
-    """Knows the tokens, from a thread of its own.
+    """Thread that follows the tokens.
 
-    Those that are known go on while the store is down, or the file is damaged or gone: whoever wants to take
-    tokens away does it with ``ship token revoke``, not by a broken disk.
+    Known tokens stay valid while the store is down, or the file is damaged or gone: ``ship token revoke``
+    takes tokens away, a broken disk does not.
 
     Args:
-        source: Where the tokens are.
-        poll_s: Between two looks.
+        source: Store of the tokens.
+        poll_s: Seconds between two reads.
     """
 
     def __init__(self, source: TokenSource, *, poll_s: float = POLL_S) -> None:
@@ -42,11 +42,11 @@ class TokenFollower(Watch):
 
     @property
     def tokens(self) -> Tokens | None:
-        """The last that were read; None if none were yet."""
+        """Last tokens that were read; None before the first read."""
         return self._tokens
 
     def wait_known(self, timeout_s: float) -> bool:
-        """Wait until tokens were read once; False if that took too long."""
+        """Wait for the first read; False after ``timeout_s``."""
         return self._known.wait(timeout_s)
 
     def _look(self) -> str | None:

@@ -1,1 +1,1 @@
-"""The routes of the HTTP interface, one concept a file, each made of a ``Front``; ``app`` has their paths."""
+"""Routes of the HTTP interface; each module has a ``router``, and ``app`` puts them together."""

@@ -7,104 +7,131 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from orchestrator.serve.engine_api import Answer, Ask, Image, Refusal
 from orchestrator.serve.ingress.bodies.batch_request import BatchItem, BatchRequest, read_batch
 from orchestrator.serve.ingress.bodies.image import image_too_large
-from orchestrator.serve.ingress.front import Front, answer_body
+from orchestrator.serve.ingress.bodies.schemas import BatchReply, ItemErrorReply, ItemReply
+from orchestrator.serve.ingress.front import Front, answer_body, front_of
 from orchestrator.serve.ingress.middleware.access_log import note
+from orchestrator.serve.ingress.openapi import BINARY, describe, operation_id, reply
+from orchestrator.serve.ingress.paths import BATCH_PATH
 from orchestrator.serve.ingress.problems import Problem
 
-__all__ = ["BatchRoute"]
+__all__ = ["router"]
+
+_ITEMS = [
+    {"image": "cap", "task": "bolts", "version": 2, "key": "line 7"},
+    {"image": "cap", "task": "nuts"},
+]
+_FORM = {
+    "schema": {
+        "type": "object",
+        "properties": {"request": {"$ref": "#/components/schemas/BatchBody"}},
+        "additionalProperties": BINARY,
+    },
+    "encoding": {"request": {"contentType": "application/json"}},
+    "example": {"request": {"items": _ITEMS}, "cap": "(bytes of an image file)"},
+}
+_BODY: dict[str, Any] = {"required": True, "content": {"multipart/form-data": _FORM}}
+router = APIRouter(tags=["predict"], generate_unique_id_function=operation_id)
 
 
-class BatchRoute:
-    """The route.
+@router.post(
+    BATCH_PATH,
+    responses=reply(BatchReply, "Ship-Backbone"),
+    openapi_extra=describe(
+        "task-missing version-invalid key-invalid timeout-invalid header-ambiguous body-empty form-invalid "
+        "json-invalid body-too-large batch-too-large content-type-unsupported busy unavailable late",
+        headers="Ship-Task? Ship-Version Ship-Key Ship-Timeout",
+        body=_BODY,
+    ),
+)
+async def predict_batch(request: Request) -> Response:
+    """Ask any tasks about any images.
 
-    Args:
-        front: Of the engine.
+    A form with a part `request`, whose items name a task and the part that holds the image; or images alone,
+    and the header Ship-Task for all of them. Beside a part `request` the headers Ship-Task, Ship-Version and
+    Ship-Key are refused: its items have their own. Each image is decoded once. An item that is refused has
+    the problem in `error` and stops no other item: the status is 200 then.
     """
+    front = front_of(request)
+    clock = front.clock(request)
+    async with clock.in_time():
+        body = await front.read(request, front.limits.max_batch_bytes)
+        batch = await asyncio.to_thread(read_batch, request.headers, body, front.limits)
+        del body
+        clock.end_stage("read")
+        admitted = [_admit(front, request, item) for item in batch.items]
+        note(request, task=None, items=len(batch.items))
+        images = await _decode(front, batch, admitted)
+        clock.end_stage("decode")
+        replies = await _answer(front, batch.items, admitted, images, clock.remaining_s)
+    clock.end_stage("engine")
+    front.metrics.observe_stages(clock.stages_s)
+    rows = [_describe(front, item, found) for item, found in zip(batch.items, replies, strict=True)]
+    return JSONResponse({"items": rows}, headers=front.headers())
 
-    def __init__(self, front: Front) -> None:
-        self._front = front
 
-    async def predict_batch(self, request: Request) -> Response:
-        """Answer every item, in order; an item without an answer says why."""
-        front = self._front
-        clock = front.clock(request)
-        async with clock.in_time():
-            body = await front.read(request, front.limits.max_batch_bytes)
-            batch = await asyncio.to_thread(read_batch, request.headers, body, front.limits)
-            del body
-            clock.end_stage("read")
-            admitted = [self._admit(request, item) for item in batch.items]
-            note(request, task=None, items=len(batch.items))
-            images = await self._decode(batch, admitted)
-            clock.end_stage("decode")
-            replies = await self._answer(batch.items, admitted, images, clock.remaining_s)
-        clock.end_stage("engine")
-        front.metrics.observe_stages(clock.stages_s)
-        rows = [
-            {"image": item.image, **self._describe(item, reply)}
-            for item, reply in zip(batch.items, replies, strict=True)
-        ]
-        return JSONResponse({"items": rows}, headers=front.headers())
+def _admit(front: Front, request: Request, item: BatchItem) -> Problem | None:
+    try:
+        front.admit(request, item.task)
+    except Problem as problem:
+        return problem
+    return None
 
-    def _admit(self, request: Request, item: BatchItem) -> Problem | None:
+
+async def _decode(
+    front: Front, batch: BatchRequest, admitted: Sequence[Problem | None]
+) -> dict[str, Image | Problem]:
+    """Every image that an admitted item is about, once."""
+
+    async def decode(content: bytes) -> Image | Problem:
+        if len(content) > front.limits.max_body_bytes:
+            return image_too_large(front.limits.max_body_bytes)
         try:
-            self._front.admit(request, item.task)
+            return await front.decode(content)
         except Problem as problem:
             return problem
-        return None
 
-    async def _decode(
-        self, batch: BatchRequest, admitted: Sequence[Problem | None]
-    ) -> dict[str, Image | Problem]:
-        """Every image that an admitted item is about, once."""
+    asked = dict.fromkeys(
+        item.image for item, problem in zip(batch.items, admitted, strict=True) if problem is None
+    )
+    found = await asyncio.gather(*(decode(batch.images[name]) for name in asked))
+    return dict(zip(asked, found, strict=True))
 
-        async def decode(content: bytes) -> Image | Problem:
-            if len(content) > self._front.limits.max_body_bytes:
-                return image_too_large(self._front.limits.max_body_bytes)
-            try:
-                return await self._front.decode(content)
-            except Problem as problem:
-                return problem
 
-        asked = dict.fromkeys(
-            item.image for item, problem in zip(batch.items, admitted, strict=True) if problem is None
-        )
-        found = await asyncio.gather(*(decode(batch.images[name]) for name in asked))
-        return dict(zip(asked, found, strict=True))
+async def _answer(
+    front: Front,
+    items: Sequence[BatchItem],
+    admitted: Sequence[Problem | None],
+    images: Mapping[str, Image | Problem],
+    patience_s: float,
+) -> list[Answer | Refusal | Problem]:
+    """One reply for each item; the engine is asked once, about all that can be asked."""
+    decoded = {name: image for name, image in images.items() if not isinstance(image, Problem)}
+    places = {name: place for place, name in enumerate(decoded)}
+    replies: list[Answer | Refusal | Problem | None] = []
+    asks: list[Ask] = []
+    for item, problem in zip(items, admitted, strict=True):
+        found = problem if problem is not None else images[item.image]
+        replies.append(found if isinstance(found, Problem) else None)
+        if replies[-1] is None:
+            place = places[item.image]
+            asks.append(Ask(task=item.task, version=item.version, key=item.key, image=place))
+    answers: list[Answer | Refusal] = []
+    if asks:
+        answers = await front.predict(list(decoded.values()), asks, patience_s)
+    following = iter(answers)
+    return [next(following) if found is None else found for found in replies]
 
-    async def _answer(
-        self,
-        items: Sequence[BatchItem],
-        admitted: Sequence[Problem | None],
-        images: Mapping[str, Image | Problem],
-        patience_s: float,
-    ) -> list[Answer | Refusal | Problem]:
-        """One reply an item; the engine is asked once, about all that can be asked."""
-        decoded = {name: image for name, image in images.items() if not isinstance(image, Problem)}
-        places = {name: place for place, name in enumerate(decoded)}
-        replies: list[Answer | Refusal | Problem | None] = []
-        asks: list[Ask] = []
-        for item, problem in zip(items, admitted, strict=True):
-            found = problem if problem is not None else images[item.image]
-            replies.append(found if isinstance(found, Problem) else None)
-            if replies[-1] is None:
-                place = places[item.image]
-                asks.append(Ask(task=item.task, version=item.version, key=item.key, image=place))
-        answers: list[Answer | Refusal] = []
-        if asks:
-            answers = await self._front.predict(list(decoded.values()), asks, patience_s)
-        following = iter(answers)
-        return [next(following) if reply is None else reply for reply in replies]
 
-    def _describe(self, item: BatchItem, reply: Answer | Refusal | Problem) -> dict[str, Any]:
-        if isinstance(reply, Answer):
-            self._front.metrics.observe_answer(reply)
-            return answer_body(reply)
-        problem = self._front.refusal_problem(reply) if isinstance(reply, Refusal) else reply
-        return {"task": item.task, "error": problem.document()}
+def _describe(front: Front, item: BatchItem, found: Answer | Refusal | Problem) -> ItemReply | ItemErrorReply:
+    if isinstance(found, Answer):
+        front.metrics.observe_answer(found)
+        row: ItemReply = {"image": item.image, **answer_body(found)}
+        return row
+    problem = front.refusal_problem(found) if isinstance(found, Refusal) else found
+    return {"image": item.image, "task": item.task, "error": problem.document()}

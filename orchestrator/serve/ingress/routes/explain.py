@@ -1,62 +1,65 @@
-"""Where a task's prompt makes the network look: ``POST /v1/explain``."""
+"""Attention maps of a task for one image: ``POST /v1/explain``."""
 
 import asyncio
-from typing import Any
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from orchestrator.serve.engine_api import Explanation, Image, Refusal
-from orchestrator.serve.ingress.front import Front
+from orchestrator.serve.engine_api import Explanation, Refusal
+from orchestrator.serve.ingress.bodies.schemas import ExplanationReply
+from orchestrator.serve.ingress.front import front_of
 from orchestrator.serve.ingress.headers import read_accepted
 from orchestrator.serve.ingress.heat_map import draw_explanation
 from orchestrator.serve.ingress.middleware.access_log import note
-from orchestrator.serve.ingress.request_clock import RequestClock
-from orchestrator.serve.ingress.routes.predict import read_question
+from orchestrator.serve.ingress.openapi import BINARY, REPLY_HEADERS, describe, operation_id, reply
+from orchestrator.serve.ingress.routes.predict import (
+    IMAGE_BODY,
+    QUESTION_HEADERS,
+    QUESTION_PROBLEMS,
+    read_question,
+)
 
-__all__ = ["ExplainRoute"]
+__all__ = ["router"]
 
 _PNG, _JSON = "image/png", "application/json"
 _DIGITS = 8
+router = APIRouter(tags=["predict"], generate_unique_id_function=operation_id)
 
 
-class ExplainRoute:
-    """The route.
+@router.post(
+    "/v1/explain",
+    responses=reply(ExplanationReply, *REPLY_HEADERS, content={_PNG: {"schema": BINARY}}),
+    openapi_extra=describe(f"{QUESTION_PROBLEMS} not-acceptable", headers=QUESTION_HEADERS, body=IMAGE_BODY),
+)
+async def explain(request: Request) -> Response:
+    """Show the attention that a task's prompt causes.
 
-    Args:
-        front: Of the engine.
+    Two maps of the image: the attention that CLS pays to each patch in the last block, with the prompt and on
+    the bare backbone. A picture, or the numbers for `Accept: application/json`. The endpoint makes one
+    explanation at a time.
     """
-
-    def __init__(self, front: Front) -> None:
-        self._front = front
-
-    async def explain(self, request: Request) -> Response:
-        """Show what the task in header Ship-Task makes the network attend to in the image in the body."""
-        form = read_accepted(request.headers, (_PNG, _JSON))
-        clock = self._front.clock(request)
-        async with clock.in_time():
-            ask, image_3HW = await read_question(self._front, request, clock)
-            reply = await self._front.ask(self._front.engine.explain(image_3HW, ask, clock.remaining_s))
-            clock.end_stage("engine")
-            if isinstance(reply, Refusal):
-                raise self._front.refusal_problem(reply)
-            note(request, version=reply.version, digest=reply.digest)
-            response = await self._respond(form, image_3HW, reply, clock)
-        self._front.metrics.observe_stages(clock.stages_s)
-        return response
-
-    async def _respond(
-        self, form: str, image_3HW: Image, found: Explanation, clock: RequestClock
-    ) -> Response:
-        headers = {**self._front.headers(found), "Vary": "Accept"}
+    front = front_of(request)
+    form = read_accepted(request.headers, (_PNG, _JSON))
+    clock = front.clock(request)
+    async with clock.in_time():
+        ask, image_3HW = await read_question(front, request, clock)
+        found = await front.ask(front.engine.explain(image_3HW, ask, clock.remaining_s))
+        clock.end_stage("engine")
+        if isinstance(found, Refusal):
+            raise front.refusal_problem(found)
+        note(request, version=found.version, digest=found.digest)
+        headers = {**front.headers(found), "Vary": "Accept"}
         if form == _JSON:
-            return JSONResponse(_describe(found), headers=headers)
-        picture = await asyncio.to_thread(draw_explanation, image_3HW, found)
-        clock.end_stage("draw")
-        return Response(picture, media_type=_PNG, headers=headers)
+            response: Response = JSONResponse(_describe(found), headers=headers)
+        else:
+            picture = await asyncio.to_thread(draw_explanation, image_3HW, found)
+            clock.end_stage("draw")
+            response = Response(picture, media_type=_PNG, headers=headers)
+    front.metrics.observe_stages(clock.stages_s)
+    return response
 
 
-def _describe(found: Explanation) -> dict[str, Any]:
+def _describe(found: Explanation) -> ExplanationReply:
     return {
         "task": found.task,
         "version": found.version,

@@ -1,49 +1,53 @@
-"""For whoever watches the endpoint: ``GET /healthz``, ``/readyz`` and ``/metrics``."""
+"""Probes and counters of the endpoint: ``GET /healthz``, ``/readyz`` and ``/metrics``."""
 
 import asyncio
 from contextlib import suppress
 from dataclasses import asdict
 
-from fastapi import Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 from orchestrator.errors import ServeError
-from orchestrator.serve.ingress.front import Front
+from orchestrator.serve.ingress.bodies.schemas import HealthReply, ReadinessReply
+from orchestrator.serve.ingress.front import front_of
 from orchestrator.serve.ingress.middleware.auth import principal_of
 from orchestrator.serve.ingress.middleware.metrics import CONTENT_TYPE
+from orchestrator.serve.ingress.openapi import describe, operation_id, reply
 
-__all__ = ["HealthRoutes"]
+__all__ = ["router"]
 
-# Prometheus gives up after ten seconds.
-_STATS_S = 1.0
+router = APIRouter(tags=["health"], generate_unique_id_function=operation_id)
 
 
-class HealthRoutes:
-    """The routes.
+@router.get("/healthz", responses=reply(HealthReply), openapi_extra=describe(is_open=True))
+async def healthz() -> Response:
+    """Whether this process runs."""
+    return JSONResponse({"status": "ok"})
 
-    Args:
-        front: Of the engine.
-    """
 
-    def __init__(self, front: Front) -> None:
-        self._front = front
+@router.get(
+    "/readyz",
+    responses=reply(ReadinessReply),
+    openapi_extra=describe("not-ready busy unavailable", is_open=True),
+)
+async def readyz(request: Request) -> Response:
+    """Whether the endpoint answers requests: it has loaded a catalog."""
+    readiness = await front_of(request).check_ready()
+    return JSONResponse({"status": "ready", **asdict(readiness)})
 
-    async def healthz(self) -> Response:
-        """Whether this process runs."""
-        return JSONResponse({"status": "ok"})
 
-    async def readyz(self) -> Response:
-        """Whether requests can be answered: a catalog was read once."""
-        readiness = await self._front.ask(self._front.engine.readiness())
-        if not readiness.ready:
-            raise self._front.unavailable("not-ready", readiness.detail)
-        return JSONResponse({"status": "ready", **asdict(readiness)})
-
-    async def show_metrics(self, request: Request) -> Response:
-        """Counters in Prometheus' text format."""
-        principal_of(request).check_may_read_metrics()
-        # An engine that cannot be asked is what the other numbers tell of: the page is there all the more.
-        with suppress(ServeError, TimeoutError):
-            async with asyncio.timeout(_STATS_S):
-                self._front.metrics.note_residency(await self._front.engine.stats())
-        return Response(self._front.metrics.render(), media_type=CONTENT_TYPE)
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses=reply(),
+    openapi_extra=describe("not-allowed"),
+)
+async def metrics(request: Request) -> Response:
+    """Metrics in Prometheus' text format."""
+    principal_of(request).check_may_read_metrics()
+    front = front_of(request)
+    # Metrics matter most while no engine answers.
+    with suppress(ServeError, TimeoutError):
+        async with asyncio.timeout(front.stats_timeout_s):
+            front.metrics.note_residency(await front.engine.stats())
+    return Response(front.metrics.render(), media_type=CONTENT_TYPE)

@@ -8,15 +8,22 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version as version_of
-from typing import Any
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from orchestrator.serve.canary import key_of_image
-from orchestrator.serve.engine_api import Answer, Ask, Image, Refusal, TaskState
+from orchestrator.serve.engine_api import Answer, Ask, Refusal, TaskState
 from orchestrator.serve.ingress.bodies.tensor_request import INPUT, OUTPUTS, TensorRequest, read_tensors
-from orchestrator.serve.ingress.front import Front, unknown_task
+from orchestrator.serve.ingress.bodies.tensor_schemas import (
+    LiveReply,
+    ModelReadyReply,
+    ModelReply,
+    ReadyReply,
+    ServerReply,
+    TensorReply,
+)
+from orchestrator.serve.ingress.front import Front, front_of
 from orchestrator.serve.ingress.headers import (
     KEY_HEADER,
     RAW_TYPES,
@@ -26,142 +33,170 @@ from orchestrator.serve.ingress.headers import (
     media_type,
 )
 from orchestrator.serve.ingress.middleware.access_log import note
+from orchestrator.serve.ingress.openapi import REPLY_HEADERS, describe, operation_id, reply
 from orchestrator.serve.ingress.problems import Problem
 
-__all__ = ["OpenInferenceRoutes"]
+__all__ = ["router"]
 
 _PLATFORM = "ship_prompt"
 _BINARY_HEADER = "Inference-Header-Content-Length"
 _ENCODED = "or BYTES [-1]: base64 of JPEG, PNG, WebP, BMP or TIFF files"
 
 
-class OpenInferenceRoutes:
-    """The routes.
+_MODEL_PROBLEMS = "task-invalid not-allowed task-unknown busy unavailable"
+_INFER_PROBLEMS = (
+    f"{_MODEL_PROBLEMS} version-in-path key-invalid timeout-invalid header-ambiguous body-empty json-invalid "
+    "binary-tensors body-too-large batch-too-large image-too-large content-type-unsupported "
+    "image-unsupported image-corrupt failed not-ready task-not-loaded version-changed late"
+)
+_BODY = {
+    "required": True,
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/TensorBody"}}},
+}
+router = APIRouter(tags=["open inference protocol"], generate_unique_id_function=operation_id)
 
-    Args:
-        front: Of the engine.
+
+@router.get("/v2", responses=reply(ServerReply, "Ship-Backbone"), openapi_extra=describe())
+async def server(request: Request) -> Response:
+    """Name and version of this server."""
+    body: ServerReply = {"name": "ship", "version": version_of("ship-prompts"), "extensions": []}
+    return JSONResponse(body, headers=front_of(request).headers())
+
+
+@router.get("/v2/health/live", responses=reply(LiveReply), openapi_extra=describe(is_open=True))
+async def live() -> Response:
+    """Whether this process runs."""
+    return JSONResponse({"live": True})
+
+
+@router.get(
+    "/v2/health/ready",
+    responses=reply(ReadyReply),
+    openapi_extra=describe("not-ready busy unavailable", is_open=True),
+)
+async def ready(request: Request) -> Response:
+    """Whether the endpoint answers requests: it has loaded a catalog."""
+    await front_of(request).check_ready()
+    return JSONResponse({"ready": True})
+
+
+async def model(request: Request, task: str) -> Response:
+    """Tensors of a task."""
+    front, state = front_of(request), await _state(request, task)
+    num_labels = len(state.labels) or -1
+    body: ModelReply = {
+        "name": task,
+        "versions": [str(number) for number in _answering(state)],
+        "platform": _PLATFORM,
+        "inputs": [
+            {
+                "name": INPUT,
+                "datatype": "UINT8",
+                "shape": [-1, 3, *front.backbone.image_size],
+                "parameters": {"content": "RGB pixels", "alternative": _ENCODED},
+            }
+        ],
+        "outputs": [
+            {"name": OUTPUTS[0], "datatype": "FP32", "shape": [-1, num_labels]},
+            {"name": OUTPUTS[1], "datatype": "BYTES", "shape": [-1]},
+            {"name": OUTPUTS[2], "datatype": "BYTES", "shape": [num_labels]},
+        ],
+    }
+    return JSONResponse(body, headers=front.headers())
+
+
+async def model_ready(request: Request, task: str) -> Response:
+    """Whether the endpoint answers for a task."""
+    front, state = front_of(request), await _state(request, task)
+    if _version_of(request) is None and not _answering(replace(state, others=())):
+        raise front.unavailable("task-not-loaded", state.problem or "it is being loaded")
+    return JSONResponse({"name": task, "ready": True}, headers=front.headers())
+
+
+async def infer(request: Request, task: str) -> Response:
+    """Ask a task about one or several images.
+
+    One version answers all images, or none is answered. `probabilities` has a row for each image, in the
+    order of the output `labels`.
     """
+    front = front_of(request)
+    clock = front.clock(request)
+    number = _admit(request, task)
+    _check_headers(request)
+    key = _read_key(request)
+    async with clock.in_time():
+        body = await front.read(request, front.limits.max_body_bytes)
+        size, most = front.backbone.image_size, front.limits.max_batch_images
+        asked = await asyncio.to_thread(read_tensors, body, image_size=size, max_images=most)
+        del body
+        clock.end_stage("read")
+        # One after the other: the first that is refused is the last, and other requests have their turns.
+        images = list(asked.pixels) or [await front.decode(file) for file in asked.files]
+        clock.end_stage("decode")
+        # One version answers all images of a request: the one that the first would have alone.
+        key = key_of_image(images[0]) if key is None else key
+        asks = [Ask(task=task, version=number, key=key, image=place) for place in range(len(images))]
+        replies = await front.predict(images, asks, clock.remaining_s)
+    clock.end_stage("engine")
+    answers = _all_answers(front, replies)
+    front.metrics.observe_stages(clock.stages_s)
+    note(request, version=answers[0].version, digest=answers[0].digest, items=len(answers))
+    return JSONResponse(_describe(asked, answers), headers=front.headers(answers[0]))
 
-    def __init__(self, front: Front) -> None:
-        self._front = front
 
-    async def server(self) -> Response:
-        """What this server is."""
-        body = {"name": "ship", "version": version_of("ship-prompts"), "extensions": []}
-        return JSONResponse(body, headers=self._front.headers())
+for _path, _more in (
+    ("/v2/models/{task}", ""),
+    ("/v2/models/{task}/versions/{version}", " version-invalid version-not-served"),
+):
+    router.get(
+        _path,
+        responses=reply(ModelReply, "Ship-Backbone"),
+        openapi_extra=describe(_MODEL_PROBLEMS + _more),
+    )(model)
+    router.get(
+        f"{_path}/ready",
+        responses=reply(ModelReadyReply, "Ship-Backbone"),
+        openapi_extra=describe(f"{_MODEL_PROBLEMS} task-not-loaded{_more}"),
+    )(model_ready)
+    router.post(
+        f"{_path}/infer",
+        responses=reply(TensorReply, *REPLY_HEADERS),
+        openapi_extra=describe(_INFER_PROBLEMS + _more, headers="Ship-Key Ship-Timeout", body=_BODY),
+    )(infer)
 
-    async def live(self) -> Response:
-        """Whether this process runs."""
-        return JSONResponse({"live": True})
 
-    async def ready(self) -> Response:
-        """Whether requests can be answered: a catalog was loaded once."""
-        readiness = await self._front.ask(self._front.engine.readiness())
-        if not readiness.ready:
-            raise self._front.unavailable("not-ready", readiness.detail)
-        return JSONResponse({"ready": True})
+def _admit(request: Request, task: str) -> int | None:
+    front_of(request).admit(request, task)
+    version = _version_of(request)
+    return None if version is None else check_version(version, "path")
 
-    async def model(self, request: Request, task: str) -> Response:
-        """A task's tensors."""
-        state = await self._state(request, task)
-        height, width = self._front.backbone.image_size
-        num_labels = len(state.labels) or -1
-        body = {
-            "name": task,
-            "versions": [str(number) for number in _answering(state)],
-            "platform": _PLATFORM,
-            "inputs": [
-                {
-                    "name": INPUT,
-                    "datatype": "UINT8",
-                    "shape": [-1, 3, height, width],
-                    "parameters": {"content": "RGB pixels", "alternative": _ENCODED},
-                }
-            ],
-            "outputs": [
-                {"name": OUTPUTS[0], "datatype": "FP32", "shape": [-1, num_labels]},
-                {"name": OUTPUTS[1], "datatype": "BYTES", "shape": [-1]},
-                {"name": OUTPUTS[2], "datatype": "BYTES", "shape": [num_labels]},
-            ],
-        }
-        return JSONResponse(body, headers=self._front.headers())
 
-    async def model_ready(self, request: Request, task: str) -> Response:
-        """Whether a task is answered for."""
-        state = await self._state(request, task)
-        if _version_of(request) is None and not _answering(replace(state, others=())):
-            raise self._front.unavailable("task-not-loaded", state.problem or "it is being loaded")
-        return JSONResponse({"name": task, "ready": True}, headers=self._front.headers())
+async def _state(request: Request, task: str) -> TaskState:
+    number, state = _admit(request, task), await front_of(request).task_state(request, task)
+    answering = _answering(state)
+    if number is not None and number not in answering:
+        others = ", ".join(map(str, answering)) or "none"
+        detail = f"version {number} of task {task!r} is not served; of its versions, these are: {others}"
+        raise Problem("version-not-served", detail)
+    return state
 
-    async def infer(self, request: Request, task: str) -> Response:
-        """Ask a task about one or several images."""
-        front = self._front
-        clock = front.clock(request)
-        number = self._name(request, task)
-        _check_version_header(request)
-        _check_content_type(request)
-        key = request.headers.get(KEY_HEADER)
-        if key is not None:
-            check_key(key, f"header {KEY_HEADER}")
-        async with clock.in_time():
-            body = await front.read(request, front.limits.max_body_bytes)
-            asked = await asyncio.to_thread(
-                read_tensors,
-                body,
-                image_size=front.backbone.image_size,
-                max_images=front.limits.max_batch_images,
-            )
-            del body
-            clock.end_stage("read")
-            images = list(asked.pixels) or await self._decode(asked.files)
-            clock.end_stage("decode")
-            # One version answers all images of a request: the one that the first would have alone.
-            key = key_of_image(images[0]) if key is None else key
-            asks = [Ask(task=task, version=number, key=key, image=place) for place in range(len(images))]
-            replies = await front.predict(images, asks, clock.remaining_s)
-        clock.end_stage("engine")
-        answers = self._all_answers(replies)
-        front.metrics.observe_stages(clock.stages_s)
-        note(request, version=answers[0].version, digest=answers[0].digest, items=len(answers))
-        return JSONResponse(_describe(asked, answers), headers=front.headers(answers[0]))
 
-    def _name(self, request: Request, task: str) -> int | None:
-        self._front.admit(request, task)
-        version = _version_of(request)
-        return None if version is None else check_version(version, "path")
-
-    async def _state(self, request: Request, task: str) -> TaskState:
-        number = self._name(request, task)
-        state = await self._front.ask(self._front.engine.task(task))
-        if state is None:
-            raise unknown_task(f"task {task!r} is not in the catalog")
-        answering = _answering(state)
-        if number is not None and number not in answering:
-            others = ", ".join(map(str, answering)) or "none"
-            detail = f"version {number} of task {task!r} is not served; of its versions, these are: {others}"
-            raise Problem("version-not-served", detail)
-        return state
-
-    async def _decode(self, files: Sequence[bytes]) -> list[Image]:
-        # One after the other: the first that is refused is the last, and those of others have their turns.
-        return [await self._front.decode(file) for file in files]
-
-    def _all_answers(self, replies: Sequence[Answer | Refusal]) -> list[Answer]:
-        """The protocol knows no reply for some of the images: one refusal is that of the request."""
-        answers = []
-        for reply in replies:
-            if isinstance(reply, Refusal):
-                raise self._front.refusal_problem(reply)
-            self._front.metrics.observe_answer(reply)
-            answers.append(reply)
-        if len({answer.digest for answer in answers}) > 1:
-            detail = "the task's version changed while its images were being answered; ask again"
-            raise self._front.unavailable("version-changed", detail)
-        return answers
+def _all_answers(front: Front, replies: Sequence[Answer | Refusal]) -> list[Answer]:
+    """The protocol has no reply for some of the images: a refusal of one refuses the request."""
+    answers = []
+    for found in replies:
+        if isinstance(found, Refusal):
+            raise front.refusal_problem(found)
+        front.metrics.observe_answer(found)
+        answers.append(found)
+    if len({answer.digest for answer in answers}) > 1:
+        detail = "the version of the task changed during the request; send the request again"
+        raise front.unavailable("version-changed", detail)
+    return answers
 
 
 def _answering(state: TaskState) -> list[int]:
-    """The versions that are answered for: also one that is not in memory now, if it can be loaded."""
+    """Versions that the endpoint answers for, including one that is not in memory but can be loaded."""
     champion = state.version
     if champion is None and state.problem is None:
         champion = state.wanted_version
@@ -174,36 +209,34 @@ def _version_of(request: Request) -> str | None:
     return version
 
 
-def _check_version_header(request: Request) -> None:
+def _read_key(request: Request) -> str | None:
+    key = request.headers.get(KEY_HEADER)
+    return None if key is None else check_key(key, f"header {KEY_HEADER}")
+
+
+def _check_headers(request: Request) -> None:
     if any(text != _version_of(request) for text in request.headers.getlist(VERSION_HEADER)):
         path = "/v2/models/TASK/versions/VERSION/infer"
         raise Problem(
-            "version-in-path",
-            f"header {VERSION_HEADER}: expected none; ask {path} for the version that must answer",
+            "version-in-path", f"header {VERSION_HEADER}: expected none; send the request to {path}"
         )
-
-
-def _check_content_type(request: Request) -> None:
     if request.headers.get(_BINARY_HEADER) is not None:
         raise Problem("binary-tensors", f"header {_BINARY_HEADER}: send tensors as JSON")
     kind = media_type(request.headers)
     if kind != "application/json" and kind not in RAW_TYPES:
-        raise Problem(
-            "content-type-unsupported",
-            f"Content-Type {kind[:80]!r}: expected application/json",
-        )
+        raise Problem("content-type-unsupported", f"Content-Type {kind[:80]!r}: expected application/json")
 
 
-def _describe(asked: TensorRequest, answers: Sequence[Answer]) -> dict[str, Any]:
+def _describe(asked: TensorRequest, answers: Sequence[Answer]) -> TensorReply:
     # The likeliest comes first in an answer; here every row has the same order.
     labels = sorted(label for label, _ in answers[0].probabilities)
     rows = [dict(answer.probabilities) for answer in answers]
-    tensors = {
+    tensors: dict[str, tuple[str, list[int], list[float] | list[str]]] = {
         "probabilities": ("FP32", [len(rows), len(labels)], [row[label] for row in rows for label in labels]),
         "label": ("BYTES", [len(rows)], [answer.probabilities[0][0] for answer in answers]),
         "labels": ("BYTES", [len(labels)], labels),
     }
-    body: dict[str, Any] = {
+    body: TensorReply = {
         "model_name": answers[0].task,
         "model_version": str(answers[0].version),
         "parameters": {"digest": answers[0].digest},

@@ -1,49 +1,66 @@
 """One image, one task: ``POST /v1/predict``."""
 
-from fastapi import Request, Response
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from orchestrator.serve.engine_api import Answer, Ask, Image, Refusal
+from orchestrator.serve.engine_api import Ask, Image, Refusal
 from orchestrator.serve.ingress.bodies.image import extract_image
-from orchestrator.serve.ingress.front import Front, answer_body
+from orchestrator.serve.ingress.bodies.schemas import PredictionReply
+from orchestrator.serve.ingress.front import Front, answer_body, front_of
 from orchestrator.serve.ingress.headers import read_wanted
 from orchestrator.serve.ingress.middleware.access_log import note
+from orchestrator.serve.ingress.openapi import BINARY, REPLY_HEADERS, describe, operation_id, reply
 from orchestrator.serve.ingress.request_clock import RequestClock
 
-__all__ = ["PredictRoute", "read_question"]
+__all__ = ["IMAGE_BODY", "QUESTION_HEADERS", "QUESTION_PROBLEMS", "read_question", "router"]
+
+QUESTION_HEADERS = "Ship-Task Ship-Version Ship-Key Ship-Timeout"
+QUESTION_PROBLEMS = (
+    "task-missing task-invalid not-allowed version-invalid key-invalid timeout-invalid header-ambiguous "
+    "body-empty form-invalid body-too-large image-too-large content-type-unsupported image-unsupported "
+    "image-corrupt task-unknown version-not-served busy failed not-ready task-not-loaded unavailable late"
+)
+_IMAGE_TYPES = ("jpeg", "png", "webp", "bmp", "tiff")
+_FORM = {"type": "object", "properties": {"image": BINARY}, "required": ["image"]}
+IMAGE_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "An image file, as the body or as the one part `image` of a form. Its content determines "
+    "its format; it is resized to the backbone's input without regard to its aspect ratio.",
+    "content": {
+        **{f"image/{name}": {"schema": BINARY} for name in _IMAGE_TYPES},
+        "application/octet-stream": {"schema": BINARY},
+        "multipart/form-data": {"schema": _FORM},
+    },
+}
+router = APIRouter(tags=["predict"], generate_unique_id_function=operation_id)
 
 
-class PredictRoute:
-    """The route.
-
-    Args:
-        front: Of the engine.
-    """
-
-    def __init__(self, front: Front) -> None:
-        self._front = front
-
-    async def predict(self, request: Request) -> Response:
-        """Ask the task in header Ship-Task about the image in the body."""
-        clock = self._front.clock(request)
-        async with clock.in_time():
-            ask, image_3HW = await read_question(self._front, request, clock)
-            [reply] = await self._front.predict([image_3HW], [ask], clock.remaining_s)
-        clock.end_stage("engine")
-        if isinstance(reply, Refusal):
-            raise self._front.refusal_problem(reply)
-        self._front.shadows.compare(reply, image_3HW)
-        return self._respond(request, reply, clock)
-
-    def _respond(self, request: Request, answer: Answer, clock: RequestClock) -> Response:
-        self._front.metrics.observe_answer(answer)
-        self._front.metrics.observe_stages(clock.stages_s)
-        note(request, version=answer.version, digest=answer.digest)
-        return JSONResponse(answer_body(answer), headers=self._front.headers(answer))
+@router.post(
+    "/v1/predict",
+    responses=reply(PredictionReply, *REPLY_HEADERS),
+    openapi_extra=describe(QUESTION_PROBLEMS, headers=QUESTION_HEADERS, body=IMAGE_BODY),
+)
+async def predict(request: Request) -> Response:
+    """Ask one task about one image."""
+    front = front_of(request)
+    clock = front.clock(request)
+    async with clock.in_time():
+        ask, image_3HW = await read_question(front, request, clock)
+        [found] = await front.predict([image_3HW], [ask], clock.remaining_s)
+    clock.end_stage("engine")
+    if isinstance(found, Refusal):
+        raise front.refusal_problem(found)
+    front.shadows.compare(found, image_3HW)
+    front.metrics.observe_answer(found)
+    front.metrics.observe_stages(clock.stages_s)
+    note(request, version=found.version, digest=found.digest)
+    return JSONResponse(answer_body(found), headers=front.headers(found))
 
 
 async def read_question(front: Front, request: Request, clock: RequestClock) -> tuple[Ask, Image]:
-    """What is asked of which image, by headers and body; time spent is told to the clock.
+    """The task and the image that a request's headers and body name; ends the stages of ``clock``.
 
     Raises:
         Problem: Something of it is refused.

@@ -34,7 +34,7 @@ def test_refusals_of_who_asks_say_what_to_do_and_are_not_asked_again(
     for token, status, kind, said in (
         ("", 401, "token-missing", r"no token was sent; set SHIP_TOKEN"),
         (ours[:-4] + "0000", 401, "token-invalid", r"it is not good; set SHIP_TOKEN"),
-        (others, 403, "not-allowed", r"may not ask task 'bolts'; its tasks: nuts.*set SHIP_TOKEN"),
+        (others, 403, "not-allowed", r"no access to task 'bolts'; its tasks: nuts.*set SHIP_TOKEN"),
     ):
         with Client(url, token) as client, pytest.raises(EndpointError, match=said) as refused:
             client.predict("bolts", PNG)

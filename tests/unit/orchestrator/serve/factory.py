@@ -2,8 +2,9 @@
 
 import asyncio
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -134,6 +135,7 @@ class FakeEngine:
     asks: list[Ask] = field(default_factory=list)
     patience_s: list[float] = field(default_factory=list)
     num_images: list[int] = field(default_factory=list)
+    digests: Iterator[str] = field(default_factory=lambda: repeat("d"))
 
     async def predict(
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
@@ -173,7 +175,7 @@ class FakeEngine:
         return Answer(
             task=ask.task,
             version=2,
-            digest="d" * 64,
+            digest=next(self.digests) * 64,
             probabilities=(("bad", 0.75), ("good", 0.25)),
             batch_rows=3,
             batch_tasks=2,

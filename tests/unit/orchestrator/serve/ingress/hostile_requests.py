@@ -211,7 +211,8 @@ def routes() -> Iterator[Hostile]:
         "/v1/predict;x",
         "/v1/../metrics",
         "/.env",
-        "/docs",
+        "/docs/",
+        "/docs/../metrics",
     ):
         yield Hostile(name=f"path {path}", statuses=(404,), path=path, method="GET")
     for method in ("PUT", "DELETE", "TRACE", "PATCH", "CONNECT", "BREW", "x" * 500):

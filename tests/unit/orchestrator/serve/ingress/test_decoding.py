@@ -1,4 +1,4 @@
-"""How many images are decoded at a time: few in all, whoever asks for it and whoever has gone meanwhile."""
+"""Number of images that are decoded at a time: limited over all requests, cancelled ones included."""
 
 import asyncio
 import base64

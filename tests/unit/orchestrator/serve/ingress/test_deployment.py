@@ -78,7 +78,7 @@ def test_tokens_of_the_store_count_from_the_next_look_on(ingress: Ingress, store
     assert get(ingress, "/v1/tasks/bolts", text) == 401
 
 
-def test_whoever_started_it_needs_no_token_to_see_what_is_served(ingress: Ingress) -> None:
+def test_the_process_that_started_it_needs_no_token_to_list_tasks(ingress: Ingress) -> None:
     [state] = asyncio.run(ingress.tasks())
     assert (state.task, state.version) == ("bolts", 2)
 

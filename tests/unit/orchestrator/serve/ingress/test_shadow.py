@@ -248,7 +248,7 @@ def test_the_endpoint_replies_before_the_shadow_does_and_tells_how_they_compare(
     }
     assert "shadow_version" not in after
     for body in (before, after):
-        check_schema(body, {"$ref": "#/components/schemas/Task"})
+        check_schema(body, {"$ref": "#/components/schemas/TaskReply"})
 
 
 def test_comparisons_are_counted_by_task(backbone: Backbone):

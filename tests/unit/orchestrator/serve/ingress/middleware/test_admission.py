@@ -23,7 +23,7 @@ def test_one_task_alone_may_have_half_of_the_places(admission: Admission):
     assert "share" in admission.enter("bolts", 1).detail
 
 
-def test_floods_leave_room_for_whoever_comes_next(admission: Admission):
+def test_floods_leave_room_for_the_next_account(admission: Admission):
     assert enter(admission, "bolts", 100) == 5
     assert enter(admission, "nuts", 100) == 3
     assert enter(admission, "gears", 100) == 1
@@ -32,7 +32,7 @@ def test_floods_leave_room_for_whoever_comes_next(admission: Admission):
     assert admission.num_inside == 10
 
 
-def test_who_left_no_longer_counts(admission: Admission):
+def test_a_request_that_is_done_no_longer_counts(admission: Admission):
     enter(admission, "bolts", 5)
     admission.leave("bolts", 1)
     assert enter(admission, "bolts", 2) == 1
@@ -42,7 +42,7 @@ def test_who_left_no_longer_counts(admission: Admission):
     assert enter(admission, "nuts", 10) == 5
 
 
-def test_whoever_fills_the_bytes_gets_half_of_them_too(admission: Admission):
+def test_one_account_alone_may_have_half_of_the_bytes(admission: Admission):
     assert [admission.enter("bolts", 100) is None for _ in range(10)] == [True] * 5 + [False] * 5
     assert "share" in admission.enter("bolts", 100).detail
     assert admission.enter("nuts", 100) is None
@@ -56,8 +56,8 @@ def tell(name: str, *predict: str) -> str:
     return _account(Principal(name=name, scope=Scope(predict=predict)), "bolts")
 
 
-def test_nobody_takes_the_places_of_a_task_that_he_may_not_ask():
-    assert tell("line-1", "bolts") == tell("line-2", "*") == "task 'bolts'"
+def test_a_token_takes_no_places_of_a_task_that_it_has_no_access_to():
+    assert tell("line-1", "bolts") == tell("line-2", "*") == "Task 'bolts'"
     assert "bolts" not in tell("monitor")
     assert tell("monitor") != tell("other", "nuts")
     # A batch names its tasks in its body: one token's batches leave room for another's.
@@ -78,11 +78,11 @@ def test_a_task_that_there_is_no_room_for_is_kept_out_for_a_while_and_no_other()
     admission.keep_out("bolts", 4.0)
     admission.keep_out("nuts", 1.0)
     now_s = 102.0
-    busy = admission.enter("task 'bolts'", 1)
+    busy = admission.enter("Task 'bolts'", 1)
     assert (busy.wait_s, "share" in busy.detail) == (2.0, True)
-    assert admission.enter("task 'nuts'", 1) is None
-    assert admission.enter("task 'gears'", 1) is None
+    assert admission.enter("Task 'nuts'", 1) is None
+    assert admission.enter("Task 'gears'", 1) is None
     now_s = 104.0
-    assert admission.enter("task 'bolts'", 1) is None
+    assert admission.enter("Task 'bolts'", 1) is None
     admission.keep_out("caps", 1.0)
-    assert list(admission._kept_out) == ["task 'caps'"], "of the others nothing is kept"
+    assert list(admission._kept_out) == ["Task 'caps'"], "of the others nothing is kept"

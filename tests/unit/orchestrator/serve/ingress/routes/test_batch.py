@@ -145,9 +145,9 @@ def test_items_that_are_none(call: Caller, items: list, said: str) -> None:
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        ('{"items": [{"image": "a", "task": "x", "task": "y"}]}', "twice in an object: 'task'"),
-        ('{"items": [NaN]}', "NaN is no JSON"),
-        ('{"items": [-Infinity]}', "-Infinity is no JSON"),
+        ('{"items": [{"image": "a", "task": "x", "task": "y"}]}', "duplicate key in an object: 'task'"),
+        ('{"items": [NaN]}', "NaN is not JSON"),
+        ('{"items": [-Infinity]}', "-Infinity is not JSON"),
         ('{"items": ' + "[" * 50 + "]" * 50 + "}", "deeper than 3"),
         ('{"items": [' + "1," * 2000 + "1]}", "values"),
         ('{"items": [' + "9" * 5000 + "]}", "a number is too long"),
@@ -155,7 +155,7 @@ def test_items_that_are_none(call: Caller, items: list, said: str) -> None:
         ('{"items": [{"image": "' + "x" * 20_000 + '"}]}', "more than 8 items need"),
         ("", "line 1, column 1"),
         ("[]", "request: expected an object, found an array"),
-        (b'{"items": "\xff"}', "is no UTF-8"),
+        (b'{"items": "\xff"}', "is not UTF-8"),
         ('{"items": [], "more": 1}', "unknown 'more'"),
     ],
 )

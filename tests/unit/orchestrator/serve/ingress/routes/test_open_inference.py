@@ -183,7 +183,7 @@ def test_a_version_that_changes_meanwhile(call: Caller, monkeypatch: pytest.Monk
         )
 
     monkeypatch.setattr(type(call.engine), "_answer", answer)
-    assert "ask again" in assert_error(call("POST", INFER, json=encoded(PNG, PNG)), 503)
+    assert "send the request again" in assert_error(call("POST", INFER, json=encoded(PNG, PNG)), 503)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,205 @@
+"""Types of the JSON bodies below /v1: mypy checks the routes against them, the OpenAPI document shows them.
+
+Nothing validates with them at run time. Examples of the document are put together from those of the fields.
+"""
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field, with_config
+from typing_extensions import TypedDict
+
+from orchestrator.names import TASK_NAME_PATTERN
+from orchestrator.serve.ingress.headers import KEY_PATTERN, MAX_VERSION
+from orchestrator.serve.ingress.problems import ProblemReply
+
+__all__ = [
+    "BackboneBody",
+    "BatchBody",
+    "BatchReply",
+    "ExplanationReply",
+    "HealthReply",
+    "ItemReply",
+    "PredictionReply",
+    "ReadinessReply",
+    "ShadowBody",
+    "StrictBody",
+    "TaskListReply",
+    "TaskName",
+    "TaskReply",
+]
+
+_EXAMPLE = "5f3a0c9e8b7d6a5f4e3d2c1b0a9f8e7d6c5b4a3f2e1d0c9b8a7f6e5d4c3b2a19"
+TaskName = Annotated[str, Field(pattern=f"^{TASK_NAME_PATTERN}$", examples=["bolts"])]
+Digest = Annotated[
+    str, Field(pattern="^[0-9a-f]{64}$", examples=[_EXAMPLE], description="SHA-256 of the prompt's artifact.")
+]
+_Version = Annotated[int, Field(ge=0, le=MAX_VERSION, examples=[2])]
+_Share = Annotated[float, Field(ge=0, le=1, examples=[0.25])]
+_Map = list[list[_Share]]
+_Label = Annotated[str, Field(examples=["bad"])]
+_ImageName = Annotated[
+    str, Field(examples=["cap"], description="Name of the form's part that holds the image.")
+]
+_Key = Annotated[
+    str, Field(pattern=f"^{KEY_PATTERN}$", examples=["line 7"], description="See header Ship-Key.")
+]
+
+
+@with_config(extra="forbid")
+class StrictBody(TypedDict):
+    """JSON object without any other fields."""
+
+
+class PredictionReply(StrictBody):
+    """Prediction of one task for one image."""
+
+    task: TaskName
+    version: _Version
+    digest: Digest
+    label: Annotated[_Label, Field(description="Most probable label.")]
+    probabilities: Annotated[
+        dict[str, _Share],
+        Field(
+            examples=[{"bad": 0.75, "good": 0.25}],
+            description="By label, in descending order; they sum to 1.",
+        ),
+    ]
+
+
+class ItemReply(PredictionReply):
+    """Prediction for one item of a batch."""
+
+    image: _ImageName
+
+
+class ItemErrorReply(StrictBody):
+    """Problem of one item of a batch."""
+
+    image: _ImageName
+    task: Annotated[str, Field(examples=["bolts"])]
+    error: ProblemReply
+
+
+class BatchReply(StrictBody):
+    """One prediction or problem for each item of a batch, in the order of the request."""
+
+    items: list[ItemReply | ItemErrorReply]
+
+
+class BatchItemBody(StrictBody):
+    """One item of a batch: a task, and the image to ask it about."""
+
+    image: _ImageName
+    task: TaskName
+    version: NotRequired[_Version]
+    key: NotRequired[_Key]
+
+
+class BatchBody(StrictBody):
+    """Part `request` of a batch."""
+
+    items: Annotated[list[BatchItemBody], Field(min_length=1)]
+
+
+class ExplanationReply(StrictBody):
+    """Attention of CLS to patches in the last block, averaged over heads: with the prompt, and without it."""
+
+    task: TaskName
+    version: _Version
+    digest: Digest
+    layer: Literal["last"]
+    attention: Annotated[_Map, Field(description="Share of each patch, row by row, with the prompt.")]
+    bare_attention: Annotated[_Map, Field(description="Share of each patch on the bare backbone.")]
+    entropy: Annotated[_Share, Field(description="Entropy of `attention`: 0 on one patch, 1 if uniform.")]
+    bare_entropy: Annotated[_Share, Field(description="Entropy of `bare_attention`.")]
+    distance: Annotated[_Share, Field(description="Share of the attention that the prompt moves elsewhere.")]
+
+
+class BackboneBody(StrictBody):
+    """Backbone that the endpoint runs."""
+
+    name: Annotated[str, Field(examples=["bundled"])]
+    fingerprint: Annotated[str, Field(examples=[_EXAMPLE[::-1]])]
+    image_size: Annotated[list[int], Field(examples=[[96, 96]])]
+
+
+class CanaryBody(StrictBody):
+    """Version that takes a share of the requests."""
+
+    version: _Version
+    share: Annotated[float, Field(examples=[0.05])]
+
+
+class ShadowBody(StrictBody):
+    """Version that answers the same images in the background, compared with the champion in this process."""
+
+    version: _Version
+    champion: Annotated[int | None, Field(examples=[2], description="Version that it was compared with.")]
+    compared: Annotated[int, Field(examples=[80], description="Images that both versions answered.")]
+    agreed: Annotated[int, Field(examples=[78], description="Images with the same label from both versions.")]
+    mean_difference: Annotated[
+        float | None,
+        Field(
+            examples=[0.01],
+            description="Mean absolute difference in the probability of the champion's label.",
+        ),
+    ]
+
+
+class _TaskState(StrictBody):
+    task: TaskName
+    version: Annotated[int | None, Field(examples=[2], description="Version that is served.")]
+    digest: Annotated[str | None, Field(examples=[_EXAMPLE], description="Digest of this version.")]
+    wanted_version: Annotated[_Version, Field(description="Version that the registry names.")]
+    wanted_digest: Annotated[str, Field(examples=[_EXAMPLE], description="Digest of this version.")]
+    problem: Annotated[
+        str | None,
+        Field(
+            examples=["prompt.json: it was changed"],
+            description="Why the wanted version, its canary or its shadow could not be loaded.",
+        ),
+    ]
+    canary: CanaryBody | None
+    others: Annotated[list[_Version], Field(description="Versions that answer requests that name them.")]
+
+
+class TaskRowBody(_TaskState):
+    """Task in a list."""
+
+    shadow_version: Annotated[int | None, Field(examples=[5], description="Version that runs as a shadow.")]
+
+
+class TaskListReply(StrictBody):
+    """Tasks that the token has access to."""
+
+    backbone: BackboneBody
+    tasks: list[TaskRowBody]
+
+
+class TaskReply(_TaskState):
+    """Task with its labels."""
+
+    backbone: BackboneBody
+    shadow: ShadowBody | None
+    labels: list[_Label]
+
+
+class HealthReply(StrictBody):
+    """Sign of life of the process."""
+
+    status: Literal["ok"]
+
+
+class ReadinessReply(StrictBody):
+    """State of an endpoint that answers requests."""
+
+    status: Literal["ready"]
+    ready: Literal[True]
+    detail: Annotated[str, Field(examples=["1 tasks are served"])]
+    num_served: int
+    num_problems: int
+    num_loading: Annotated[int, Field(description="Prompts that are being loaded.")]
+    catalog_age_s: Annotated[
+        float | None,
+        Field(examples=[0.4], description="Seconds since the catalog was last known to be current."),
+    ]
