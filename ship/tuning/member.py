@@ -1,6 +1,6 @@
 """One task of a pack: its data, prompt, optimizer, place in the schedule, and what it reports.
 
-Nothing in here knows of other tasks: what happens to one of them happens to it alone.
+It knows nothing of other tasks: an error of one task ends that task alone.
 
 Shapes: B images of a batch.
 """
@@ -39,8 +39,8 @@ class PackTask:
         config: Settings.
         on_epoch: Called after each epoch; an exception in it ends this task.
         resume: A snapshot of the same data, settings and backbone to go on from.
-        on_snapshot: Called with a snapshot every ``snapshot_every`` epochs; likewise.
-        snapshot_every: In epochs.
+        on_snapshot: Called with a snapshot every ``snapshot_every`` epochs; an exception ends this task.
+        snapshot_every: Epochs from one snapshot to the next.
     """
 
     data: TaskData
@@ -53,13 +53,13 @@ class PackTask:
 
 @dataclass(frozen=True, kw_only=True)
 class TuneResult:
-    """What tuning found.
+    """Result of a tuning.
 
     Attributes:
-        prompt: Of the last epoch. Epochs are never selected by held-out accuracy.
+        prompt: Prompt of the last epoch. Epochs are never selected by held-out accuracy.
         preparation: Affinity, threshold and the linear probe's accuracy.
         history: One report an epoch.
-        evaluation: On the held-out images.
+        evaluation: Evaluation on the held-out images.
         tuning_s: Seconds spent, including those before a resumption; of a pack's seconds, this task's share.
     """
 
@@ -99,9 +99,9 @@ class Member:
 
     Args:
         backbone: The frozen network, in float32; results are measured with it.
-        task: What to tune.
+        task: Data, settings and callbacks.
         images: The task's training images.
-        features: Of the bare backbone; None where a snapshot is resumed.
+        features: Features of the bare backbone; None where a snapshot is resumed.
 
     Raises:
         ConfigError: The settings do not fit the backbone or the data.
@@ -131,7 +131,7 @@ class Member:
 
     @property
     def prompt(self) -> Prompt:
-        """As it is now."""
+        """The prompt in its present state."""
         return self._state.prompt
 
     @property
@@ -161,7 +161,7 @@ class Member:
         return self._batch
 
     def loss(self, output: Output) -> Tensor:
-        """What this step minimises. Forgets the gradients of an earlier one."""
+        """Loss of this step. Clears the gradients of an earlier one."""
         self._state.optimizer.zero_grad(set_to_none=True)
         assert output.matching is not None, "asked for"
         return total_loss(
@@ -203,7 +203,7 @@ class Member:
             task.on_epoch(report)
 
     def result(self) -> TuneResult:
-        """What was found, measured on the held-out images."""
+        """The result, measured on the held-out images."""
         clock_s = time.monotonic()
         held_out = self.task.data.held_out
         logits_BC = predict_logits(self._backbone, self.prompt, held_out.images_B3HW)

@@ -116,7 +116,7 @@ def test_an_endpoint_of_somebody_else_is_told() -> None:
     endpoint = Endpoint(app)
     try:
         with Client(endpoint.url) as client:
-            with pytest.raises(EndpointError, match="answered what no endpoint of ship answers"):
+            with pytest.raises(EndpointError, match="gave a reply that is not a SHIP endpoint's"):
                 client.tasks()
             with pytest.raises(EndpointError, match="no") as refused:
                 client.task("bolts")
@@ -182,7 +182,7 @@ def test_replies_that_lack_something_are_told_as_such(foreign: Foreign, body: st
             lambda: client.explain("bolts", PNG),
             lambda: client.attention("bolts", PNG),
         ):
-            with pytest.raises(EndpointError, match="answered what no endpoint of ship answers"):
+            with pytest.raises(EndpointError, match="gave a reply that is not a SHIP endpoint's"):
                 ask()
 
 

@@ -33,7 +33,7 @@ def test_refusals_of_who_asks_say_what_to_do_and_are_not_asked_again(
     url, ours, others = guarded
     for token, status, kind, said in (
         ("", 401, "token-missing", r"no token was sent; set SHIP_TOKEN"),
-        (ours[:-4] + "0000", 401, "token-invalid", r"it is not good; set SHIP_TOKEN"),
+        (ours[:-4] + "0000", 401, "token-invalid", r"is not valid; set SHIP_TOKEN"),
         (others, 403, "not-allowed", r"may not ask task 'bolts'; its tasks: nuts.*set SHIP_TOKEN"),
     ):
         with Client(url, token) as client, pytest.raises(EndpointError, match=said) as refused:
@@ -116,7 +116,7 @@ def test_a_token_goes_to_its_endpoint_alone() -> None:
     endpoint = Endpoint(app)
     try:
         with Client(endpoint.url, "a-token") as client:
-            with pytest.raises(EndpointError, match="answered what no endpoint of ship answers"):
+            with pytest.raises(EndpointError, match="gave a reply that is not a SHIP endpoint's"):
                 client.tasks()
             assert elsewhere.seen == [], "redirects are not followed"
             # Not even by who follows them against our will, or asks elsewhere by the same connection.
