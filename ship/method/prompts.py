@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ship.errors import ConfigError
 from ship.settings.config import TuneConfig
 
-__all__ = ["Prompt", "published_param_count"]
+__all__ = ["Prompt"]
 
 
 class Prompt(nn.Module):
@@ -130,17 +130,3 @@ class Prompt(nn.Module):
     def num_trained(self) -> int:
         """Number of weights that tuning may change."""
         return sum(weight.numel() for weight in self.parameters() if weight.requires_grad)
-
-
-def published_param_count(
-    *,
-    num_levels: int,
-    num_independent: int,
-    width: int,
-    num_classes: int,
-    num_shared: int = 10,
-    num_attribute: int = 10,
-) -> int:
-    """Parameter count as the authors print it: with K*D of a position embedding that they never use."""
-    tokens = num_levels * num_independent + num_shared + 2 * num_attribute + num_independent
-    return tokens * width + num_classes * width + num_classes

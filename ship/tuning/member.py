@@ -27,7 +27,7 @@ from ship.tuning.preparation import Features, Preparation, prepare
 from ship.tuning.schedule import has_stalled, learning_rate_at, order_epoch
 from ship.tuning.state import EpochReport, TuningState
 
-__all__ = ["Batch", "DeviceImages", "Member", "PackTask", "TuneResult"]
+__all__ = ["DeviceImages", "Member", "PackTask", "TuneResult"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,15 +80,7 @@ class TuneResult:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DeviceImages:
-    """Training images on the backbone's device, as uint8: candidates of one task share them."""
-
-    images_B3HW: Tensor
-    labels_B: Tensor
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Batch:
-    """The images of one step of one task, on the device."""
+    """Images on the backbone's device, as uint8: a batch, or all training images, which candidates share."""
 
     images_B3HW: Tensor
     labels_B: Tensor
@@ -127,7 +119,7 @@ class Member:
         self._num_epochs = count_epochs(task.config, len(images.labels_B))
         self._batches: tuple[Tensor, ...] = ()
         self._sums: list[Tensor] = []
-        self._batch: Batch | None = None
+        self._batch: DeviceImages | None = None
 
     @property
     def prompt(self) -> Prompt:
@@ -149,13 +141,13 @@ class Member:
         """Charge time to this task."""
         self._state.spent_s += seconds
 
-    def batch(self) -> Batch:
+    def batch(self) -> DeviceImages:
         """The images of the step that comes next; the same ones until ``apply``."""
         if self._batch is None:
             if not self._batches:
                 self._batches = self._order(epoch=len(self._state.history) + 1)
             chosen_B = self._batches[len(self._sums)]
-            self._batch = Batch(
+            self._batch = DeviceImages(
                 images_B3HW=self._images.images_B3HW[chosen_B], labels_B=self._images.labels_B[chosen_B]
             )
         return self._batch
