@@ -99,17 +99,10 @@ def search(
     for number in range(1, num_rounds + 1):
         share = 2.0 ** (number - 1 - num_rounds)
         scores = _run_round(tune_all or partial(tune_pack, backbone), folds, left, share, on_epoch)
-        for candidate, (epochs, val_loss, val_accuracy) in zip(left, scores, strict=True):
+        for candidate, (epochs, loss, accuracy) in zip(left, scores, strict=True):
             settings = {axis: getattr(candidate, axis) for axis in AXES if getattr(search_config, axis)}
-            trials.append(
-                Trial(
-                    round=number,
-                    settings=settings,
-                    epochs=epochs,
-                    val_loss=val_loss,
-                    val_accuracy=val_accuracy,
-                )
-            )
+            measured: dict[str, Any] = {"epochs": epochs, "val_loss": loss, "val_accuracy": accuracy}
+            trials.append(Trial(round=number, settings=settings, **measured))
         order = sorted(range(len(left)), key=lambda i: scores[i][1])
         left = [left[i] for i in sorted(order[: math.ceil(len(left) / 2)])]
     return SearchResult(config=left[0], trials=tuple(trials))

@@ -65,7 +65,7 @@ def test_what_does_not_pass_in_time_says_how_often_it_was_asked(client: Client, 
     assert (str(copy), vars(copy)) == (str(refused.value), vars(refused.value))
 
 
-def test_nobody_there() -> None:
+def test_no_endpoint_there() -> None:
     endpoint = Endpoint(FastAPI())
     endpoint.close()
     with Client(endpoint.url, patience_s=0.2) as client:
@@ -109,7 +109,7 @@ def test_what_cannot_be_a_key_is_not_sent(client: Client, engine: FakeEngine, ke
     assert not engine.asks
 
 
-def test_an_endpoint_of_somebody_else_is_told() -> None:
+def test_a_foreign_endpoint_is_told() -> None:
     app = FastAPI()
     app.get("/v1/tasks")(lambda: {"jobs": []})
     app.get("/v1/tasks/{task}")(lambda task: Response("<h1>no</h1>", status_code=418))

@@ -1,4 +1,4 @@
-"""Whose token is sent, and to whom it is not."""
+"""Origins that the token is sent to, and those that it is not."""
 
 import logging
 from typing import Any
@@ -67,7 +67,7 @@ def test_a_token_is_in_no_repr_log_or_error(
 
 
 class Elsewhere:
-    """A server of somebody else that keeps and repeats what it is told."""
+    """A foreign server that keeps and repeats what it is told."""
 
     def __init__(self) -> None:
         self.app = FastAPI()
@@ -119,7 +119,7 @@ def test_a_token_goes_to_its_endpoint_alone() -> None:
             with pytest.raises(EndpointError, match="gave a reply that is not a SHIP endpoint's"):
                 client.tasks()
             assert elsewhere.seen == [], "redirects are not followed"
-            # Not even by who follows them against our will, or asks elsewhere by the same connection.
+            # Not even by a client that follows them, or asks elsewhere by the same connection.
             client._http.get("/v1/tasks", follow_redirects=True)
             client._http.get(f"{other.url}/v1/tasks")
         assert elsewhere.seen == [None, None]
