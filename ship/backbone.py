@@ -35,16 +35,16 @@ _CONFIG_KEYS = {"architecture", "num_classes", "num_features", "global_pool", "m
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneInfo:
-    """What must be known of a backbone without having its weights at hand.
+    """Description of a backbone without its weights.
 
     Attributes:
-        name: As the user named it; of a folder or file the last name, for artifacts and the endpoint show it.
+        name: Name by which it was loaded; of a folder or file the last part, without the path.
         architecture: timm model name that builds it.
         model_args: Arguments of that timm model.
         image_size: Height and width of its input in pixels.
-        interpolation: How images are resized to it.
-        mean: Per channel, of images in 0..1.
-        std: Per channel, of images in 0..1.
+        interpolation: Filter by which images are resized to it.
+        mean: Mean per channel, of images in 0..1.
+        std: Standard deviation per channel, of images in 0..1.
         depth: L, number of blocks.
         width: D, of a token.
         num_heads: H.
@@ -103,7 +103,7 @@ class Backbone:
 
     @property
     def name(self) -> str:
-        """As the user named it, without a path."""
+        """Name by which it was loaded, without a path."""
         return self.info.name
 
     @property
@@ -118,17 +118,17 @@ class Backbone:
 
     @property
     def interpolation(self) -> str:
-        """How images are resized to ``image_size``."""
+        """Filter by which images are resized to ``image_size``."""
         return self.info.interpolation
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self._mean_C11.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights, and so of all activations."""
+        """Dtype of the weights, and so of all activations."""
         dtype: torch.dtype = next(self.vit.parameters()).dtype
         return dtype
 
@@ -188,7 +188,7 @@ def load_backbone(
     Args:
         spec: ``bundled``; a timm model name (``vit_base_patch16_224.augreg_in21k``); a folder with timm's
             ``config.json`` and ``model.safetensors``; or ``NAME:FILE.safetensors``, weights for a timm name.
-        device: Where to put the weights.
+        device: Device for the weights.
         pretrained: For a timm name: False leaves its weights random, for tests and for timing.
 
     Raises:

@@ -7,9 +7,9 @@
     ├── ImageError       one image that cannot be decoded
     ├── ArtifactError    a saved prompt that is refused
     ├── TuningError      tuning that went wrong, such as a loss that is not finite
-    ├── PackError        a step of several tasks that failed; nobody knows whose fault it was
+    ├── PackError        a step of several tasks that failed, by a fault of an unknown one of them
     └── SlotsFullError   no room for another prompt in a runtime
-        └── PromptTooLargeError   and there never will be: it is larger than all the room there is
+        └── PromptTooLargeError   a prompt that is larger than the whole slot pool
 
 Every one of them survives pickling, because Ray carries them between processes.
 """
@@ -70,7 +70,7 @@ class ImageError(ShipError):
     """One image cannot be decoded.
 
     Args:
-        problems: What is wrong with it.
+        problems: Description of what is wrong with the image.
         kind: ``unsupported`` (not an image, or a format that is not allowed), ``corrupt`` (the right
             format, but broken) or ``too_large`` (more pixels than allowed).
     """
@@ -97,11 +97,11 @@ class TuningError(ShipError):
 
 
 class PackError(ShipError):
-    """A step of several tasks failed, and it is not known whose fault it was. Its cause is what failed."""
+    """A step of several tasks failed, by a fault of an unknown one of them. Its cause is the first error."""
 
     @classmethod
     def of(cls, error: Exception, num_tasks: int) -> "PackError":
-        """What each of the tasks is told."""
+        """The error that each task of the pack gets."""
         lines = str(error).strip().splitlines() or [type(error).__name__]
         made = cls(f"a step of {num_tasks} tasks failed: {type(error).__name__}: {lines[0]}")
         made.__cause__ = error
@@ -112,8 +112,8 @@ class SlotsFullError(ShipError):
     """A prompt does not fit into what is free of the slot pool.
 
     Args:
-        problems: What does not fit, and where.
-        lacking_bytes: That would have to be free besides.
+        problems: Description of the prompt, the pool and the lack.
+        lacking_bytes: Further bytes that would have to be free.
     """
 
     def __init__(self, problems: str | Iterable[str], lacking_bytes: int = 1) -> None:
@@ -122,4 +122,4 @@ class SlotsFullError(ShipError):
 
 
 class PromptTooLargeError(SlotsFullError):
-    """A prompt is larger than the whole slot pool: letting go of others does not help."""
+    """A prompt is larger than the whole slot pool: evicting others does not help."""

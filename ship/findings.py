@@ -1,4 +1,4 @@
-"""What the metrics of a prompt say that its owner should hear."""
+"""Warnings that follow from the metrics of a prompt."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ def find_warnings(metrics: Mapping[str, float]) -> list[str]:
     """Sentences, worst first; none for metrics that an older version did not measure.
 
     Args:
-        metrics: As in an artifact's card.
+        metrics: Metrics of an artifact's card.
     """
     found = []
     accuracy, probe = metrics.get("accuracy"), metrics.get("probe_accuracy")

@@ -1,7 +1,7 @@
-"""How the bytes of an image file become a tensor: the one way, in tuning and in serving, so that both agree.
+"""Decoding of images to tensors: one way for tuning, serving and notebooks, so that all agree.
 
-It owns what is let in (formats by content, pixels by header) and how every colour mode becomes RGB. It knows
-nothing of files, data sets or normalisation; the backbone normalises.
+It owns the limits (formats by content, pixels by header) and the conversion of every colour mode to RGB. It
+knows nothing of data sets or normalisation; the backbone normalises.
 """
 
 import io
@@ -168,7 +168,7 @@ def _resize(
             raise ImageError(f"too many pixels (at most {max_pixels} are allowed)", "too_large") from error
         except MemoryError as error:
             raise ImageError("too large to decode in memory", "too_large") from error
-        # A boundary: Pillow's plugins let out whatever a hostile or broken file makes them raise (OSError,
+        # A boundary: Pillow's plugins raise all kinds of errors for a hostile or broken file (OSError,
         # SyntaxError, ValueError, struct.error, IndexError, ...).
         except Exception as error:
             raise ImageError(f"broken {what}: {_reason(error)}", "corrupt") from error

@@ -40,8 +40,8 @@ class Prediction:
 
     Attributes:
         label: The likeliest class.
-        probability: Of that class.
-        probabilities: Of every class by label, the likeliest first; they sum to 1.
+        probability: Probability of that class.
+        probabilities: Probability of every class by label, the likeliest first; they sum to 1.
     """
 
     label: str
@@ -57,7 +57,7 @@ class Model:
     """A tuned prompt on its backbone, ready to answer.
 
     Args:
-        runtime: That holds the prompt.
+        runtime: Runtime that holds the prompt.
         slot: The prompt.
         labels: Class names, in the order of the scores.
     """
@@ -168,9 +168,9 @@ def tune(
     """Tune one task.
 
     Args:
-        data: A folder or file of images, where its images lie and how they are split, or the images.
-        backbone: As ``ship.backbone.load_backbone`` takes it, or one that is loaded.
-        device: Where to load the backbone; None for a GPU if there is one.
+        data: A folder or file, a source with settings of format and splits, or loaded images.
+        backbone: A name or path for ``ship.backbone.load_backbone``, or a loaded backbone.
+        device: Device for the backbone; None for a GPU if there is one.
         progress: Whether to show progress bars.
         **settings: Of ``ship.settings.config.TuneConfig``, such as ``epochs``.
 
@@ -203,9 +203,9 @@ def load(
     """Load an artifact, and check that it answers as when it was tuned.
 
     Args:
-        folder: Where it was saved.
+        folder: Folder that it was saved in.
         backbone: The one it was tuned on; None for the one that the artifact names.
-        device: Where to load the backbone; None for a GPU if there is one.
+        device: Device for the backbone; None for a GPU if there is one.
 
     Raises:
         ArtifactError: It is damaged, or belongs to another backbone.

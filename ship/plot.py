@@ -27,7 +27,7 @@ def plot_tuning(result: TuneResult, labels: Sequence[str]) -> TuningFigure:
     """Draw a tuning's result.
 
     Args:
-        result: What tuning found.
+        result: Result of the tuning.
         labels: Class names.
     """
     figure = TuningFigure(figsize=(15, 4.5), layout="constrained")

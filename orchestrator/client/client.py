@@ -1,12 +1,12 @@
-"""Asks an endpoint of ``ship serve``, from any program; loads neither torch nor Ray nor MLflow.
+"""HTTP client of an endpoint of ``ship serve``; loads neither torch nor Ray nor MLflow.
 
-    from orchestrator.client.client import Client
+    from orchestrator.client import Client
 
     with Client("http://127.0.0.1:8000") as client:  # and the token in SHIP_TOKEN
         print(client.predict("bottle-caps", "cap.png").label)
 
-Asking changes nothing, so what may pass (a replica that died, a full queue, a task still loading) is asked
-again for a while.
+Requests change nothing, so they are repeated for a while after transient errors: a replica that died, a full
+queue, a task that is still loading.
 """
 
 import time
@@ -35,21 +35,21 @@ from orchestrator.names import is_task_name
 __all__ = ["Attention", "Client", "EndpointError", "Prediction", "Question", "ServedTask"]
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-_PASSING_STATUSES = frozenset({429, 502, 503, 504})
+_TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _Value = TypeVar("_Value")
 _TYPE_PREFIX = "urn:ship:problem:"
-# What comes of reading a reply that is no JSON, too deep, of other types, or without what it should have.
-_NOT_OURS = (ValueError, RecursionError, OverflowError, TypeError, KeyError)
+# Errors of reading a reply that is no JSON, too deep, of other types, or incomplete.
+_MALFORMED = (ValueError, RecursionError, OverflowError, TypeError, KeyError)
 
 
 class EndpointError(ServeError):
     """The endpoint refused a request, or could not be reached.
 
     Attributes:
-        status: Of HTTP; None if there was no answer.
+        status: HTTP status; None if there was no answer.
         kind: Short name of the problem, such as ``task-unknown``; None if there is none.
-        retry_after_s: When to ask again, if the endpoint says so.
+        retry_after_s: Seconds after which to ask again, if the endpoint gives them.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class EndpointError(ServeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a task says of an image.
+    """A task's answer about an image.
 
     Attributes:
-        task: That was asked.
-        version: Of the prompt that answered.
-        digest: Of the prompt that answered.
-        label: The likeliest.
-        probabilities: By label, the likeliest first; they sum to 1.
+        task: Name of the task.
+        version: Version of the prompt that answered.
+        digest: Digest of the prompt that answered.
+        label: The likeliest class.
+        probabilities: Probability by label, the likeliest first; they sum to 1.
         backbone: Fingerprint of the backbone.
     """
 
@@ -90,16 +90,16 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class ServedTask:
-    """How a task stands at the endpoint.
+    """State of a task at the endpoint.
 
     Attributes:
         task: Its name.
-        version: That is served; None if none is.
-        digest: That is served; None if none is.
-        wanted_version: That the registry names: another one while it is loaded, or after it was refused.
-        wanted_digest: That the registry names.
-        problem: Why the wanted version is not served, if it was tried.
-        labels: That it tells apart; empty in a list of all tasks.
+        version: Served version; None if none is.
+        digest: Digest of the served prompt; None if none is.
+        wanted_version: Version that the registry names; another one while it loads, or if it was refused.
+        wanted_digest: Digest that the registry names.
+        problem: Reason why the wanted version is not served, if loading it failed.
+        labels: Class names; empty in a list of all tasks.
     """
 
     task: str
@@ -115,13 +115,13 @@ class Client:
     """A connection to an endpoint; threads may share it.
 
     Args:
-        url: Of the endpoint.
-        token: That says who asks; None for the one in SHIP_TOKEN, if there is one, and "" for none.
-        timeout_s: Of one try.
-        patience_s: No try starts later than this after the first.
+        url: URL of the endpoint.
+        token: Token that authenticates the client; None for that in SHIP_TOKEN, if set, and "" for none.
+        timeout_s: Timeout of one try.
+        patience_s: Seconds after the first try within which further ones start.
 
     Raises:
-        EndpointError: It is no URL of HTTP that anything can be asked at, or the token cannot be one.
+        EndpointError: The URL is not a valid one of HTTP, or the token is not valid.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Client:
         self._http = httpx.Client(base_url=self.url, timeout=timeout_s, auth=auth, follow_redirects=False)
 
     def __enter__(self) -> Self:
-        """Nothing is asked yet."""
+        """The client itself; no request is sent yet."""
         return self
 
     def __exit__(
@@ -162,27 +162,27 @@ class Client:
         Args:
             task: Its name.
             image: The content of an image file (JPEG, PNG, WebP, BMP or TIFF), or its path.
-            version: That must answer; None for whichever is served.
+            version: Version that must answer; None for the served one.
             key: Requests with one key are answered by one of two versions while a canary runs.
 
         Raises:
-            EndpointError: It was refused, or nobody answered in time.
+            EndpointError: It was refused, or there was no answer in time.
             OSError: The file cannot be read.
         """
         reply = self._ask("POST", "/v1/predict", **_question(task, image, version, key))
         return _read(reply, lambda body: _read_prediction(body, reply))
 
     def predict_batch(self, questions: Sequence[Question]) -> list[Prediction | EndpointError]:
-        """Ask any tasks about any images, all at once. What is refused stops no other question.
+        """Ask any tasks about any images in one request. A refused question stops no other one.
 
         Args:
             questions: At least one, and no more than the endpoint takes at a time (256, about 64 images).
 
         Returns:
-            For each question its answer, or why there is none.
+            For each question its answer, or the error.
 
         Raises:
-            EndpointError: All of it was refused, or nobody answered in time.
+            EndpointError: The whole request was refused, or there was no answer in time.
             OSError: A file cannot be read.
         """
         for question in questions:
@@ -196,16 +196,16 @@ class Client:
     def explain(
         self, task: str, image: ImageSource, *, version: int | None = None, key: str | None = None
     ) -> bytes:
-        """Where a task makes the network look, drawn beside where it looks without: a PNG.
+        """Attention maps with the task's prompt and without, drawn side by side: a PNG.
 
         Args:
             task: Its name.
-            image: As for ``predict``.
-            version: As for ``predict``.
-            key: As for ``predict``.
+            image: See ``predict``.
+            version: See ``predict``.
+            key: See ``predict``.
 
         Raises:
-            EndpointError: It was refused, or nobody answered in time.
+            EndpointError: It was refused, or there was no answer in time.
             OSError: The file cannot be read.
         """
         reply = self._ask("POST", "/v1/explain", **_question(task, image, version, key, "image/png"))
@@ -216,7 +216,7 @@ class Client:
     def attention(
         self, task: str, image: ImageSource, *, version: int | None = None, key: str | None = None
     ) -> Attention:
-        """The same in numbers; see ``explain``."""
+        """Attention maps in numbers; see ``explain``."""
         question = _question(task, image, version, key, "application/json")
         return _read(self._ask("POST", "/v1/explain", **question), Attention.from_body)
 
@@ -224,7 +224,7 @@ class Client:
         """All tasks, by name.
 
         Raises:
-            EndpointError: Nobody answered in time.
+            EndpointError: There was no answer in time.
         """
         reply = self._ask("GET", "/v1/tasks")
         return _read(reply, lambda body: [_read_task(task) for task in body["tasks"]])
@@ -233,13 +233,13 @@ class Client:
         """One task, with its labels.
 
         Raises:
-            EndpointError: There is none of that name, or nobody answered in time.
+            EndpointError: There is no task of that name, or no answer in time.
         """
         reply = self._ask("GET", f"/v1/tasks/{_check_task(name)}")
         return _read(reply, _read_task)
 
     def is_ready(self) -> bool:
-        """Whether it answers for its tasks by now; asked once."""
+        """Whether the endpoint is ready to answer; asked once."""
         try:
             return self._http.get("/readyz").status_code == httpx.codes.OK
         except httpx.RequestError:
@@ -261,7 +261,7 @@ class Client:
             return reply
 
         tries = Retrying(
-            retry=retry_if_exception(_may_pass),
+            retry=retry_if_exception(_is_transient),
             stop=stop_before_delay(self._patience_s),
             wait=_pause,
         )
@@ -336,26 +336,26 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _read(reply: httpx.Response, read: Callable[[Any], _Value]) -> _Value:
-    """What the body says."""
+    """The body's content, read by ``read``."""
     try:
         return read(_mapping(reply.json()))
-    except _NOT_OURS as error:
+    except _MALFORMED as error:
         raise _foreign(reply) from error
 
 
 def _foreign(reply: httpx.Response) -> EndpointError:
-    return EndpointError(f"{reply.url} answered what no endpoint of ship answers: {_said(reply)!r}")
+    return EndpointError(f"{reply.url} gave a reply that is not a SHIP endpoint's: {_excerpt(reply)!r}")
 
 
 def _refusal(reply: httpx.Response) -> EndpointError:
-    """The problem document as an error; or what there is in its place."""
+    """The problem document as an error; or the reply's text, where there is none."""
     try:
         document = _mapping(reply.json())
-    except _NOT_OURS:
+    except _MALFORMED:
         document = {}
     type_ = str(document.get("type", ""))
     title = document.get("title") or reply.reason_phrase
-    detail = document.get("detail") or _said(reply)
+    detail = document.get("detail") or _excerpt(reply)
     text = f"{title}: {detail}" if detail else str(title)
     return EndpointError(
         without_token(text, reply) + advice_for(reply),
@@ -369,7 +369,7 @@ def _kind(type_: str) -> str | None:
     return type_.removeprefix(_TYPE_PREFIX) if type_.startswith(_TYPE_PREFIX) else None
 
 
-def _said(reply: httpx.Response) -> str:
+def _excerpt(reply: httpx.Response) -> str:
     """The beginning of a reply."""
     return without_token(reply.text, reply)[:200]
 
@@ -378,12 +378,12 @@ def _seconds(text: str | None) -> float | None:
     return float(text) if text is not None and text.isascii() and text.isdigit() else None
 
 
-def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, EndpointError) and (error.status is None or error.status in _PASSING_STATUSES)
+def _is_transient(error: BaseException) -> bool:
+    return isinstance(error, EndpointError) and (error.status is None or error.status in _TRANSIENT_STATUSES)
 
 
 def _pause(state: RetryCallState) -> float:
-    """As long as the endpoint says; else longer each time, drawn so that many clients spread out."""
+    """Pause before the next try: as told by the endpoint, plus a random one that grows with each try."""
     drawn = wait_random_exponential(multiplier=_FIRST_PAUSE_S, max=_LONGEST_PAUSE_S)(state)
     error = state.outcome.exception() if state.outcome is not None else None
     told_s = error.retry_after_s if isinstance(error, EndpointError) else None

@@ -1,4 +1,4 @@
-"""What a client asks, whom and how, and what it hears about attention. Nothing is sent here."""
+"""Questions of a client: their checks and their form; and attention maps as answers. Nothing is sent here."""
 
 import json
 import os
@@ -38,7 +38,7 @@ class Question:
     Attributes:
         task: Its name.
         image: The content of an image file, or its path. One that several questions are about is sent once.
-        version: That must answer; None for whichever is served.
+        version: Version that must answer; None for the served one.
         key: Questions with one key are answered by one of two versions while a canary runs.
     """
 
@@ -50,17 +50,17 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
-    """Where a task's prompt makes the network look, see ``ship.runtime.explain``.
+    """Attention maps of an image, with a task's prompt and without; see ``ship.runtime.explain``.
 
     Attributes:
-        task: That was asked.
-        version: Of the prompt.
-        digest: Of the prompt.
-        attention: Of each patch, row by row, its share with the prompt; all together 1.
+        task: Name of the task.
+        version: Version of the prompt.
+        digest: Digest of the prompt.
+        attention: Share of each patch, row by row, with the prompt; they sum to 1.
         bare_attention: The same on the bare backbone.
-        entropy: Of the first: 0 on one patch, 1 on all alike.
-        bare_entropy: Of the second.
-        distance: Share of attention that goes elsewhere with the prompt.
+        entropy: Entropy of ``attention`` over its maximum: 0 on one patch, 1 on all alike.
+        bare_entropy: Entropy of ``bare_attention`` over its maximum.
+        distance: Share of attention that the prompt moves.
     """
 
     task: str
@@ -74,7 +74,7 @@ class Attention:
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Self:
-        """As the endpoint says it."""
+        """Read the body of a reply."""
         plain = ("task", "version", "digest", "entropy", "bare_entropy", "distance")
         maps: dict[str, Any] = {
             name: tuple(map(tuple, body[name])) for name in ("attention", "bare_attention")
@@ -86,7 +86,7 @@ def check_url(url: str, example: str) -> str:
     """Return ``url`` unchanged if it can be an endpoint's.
 
     Raises:
-        ValueError: It is none, or not of HTTP, or names no host; says so, with an example.
+        ValueError: It is no URL, not of HTTP, or names no host.
     """
     try:
         parsed = httpx.URL(url)
@@ -123,7 +123,7 @@ def content_of(image: ImageSource) -> bytes:
 
 
 def batch_form(questions: Sequence[Question]) -> list[FormPart]:
-    """The form that asks them: what is asked first, then each image once.
+    """Multipart form of a batch: the questions, then each image once.
 
     Raises:
         OSError: An image cannot be read.

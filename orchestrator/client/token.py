@@ -1,4 +1,4 @@
-"""The token that a client sends: where it is found, whom it is sent to, and what keeps it out of messages."""
+"""Bearer token of a client: read from the environment, sent to one origin, kept out of messages."""
 
 import os
 import re
@@ -15,7 +15,7 @@ _TOKEN = re.compile(r"[!-~]{1,4096}")
 
 
 class Bearer(httpx.Auth):
-    """Sends the token to one origin, and to no other: not even if somebody has redirects followed."""
+    """Authorization header for one origin alone, also where redirects are followed."""
 
     def __init__(self, token: str, url: httpx.URL) -> None:
         self._header = _SCHEME + token
@@ -29,10 +29,10 @@ class Bearer(httpx.Auth):
 
 
 def make_bearer(token: str | None, url: str) -> Bearer | None:
-    """Sends ``token``, or the one in SHIP_TOKEN if that is None, to ``url``; None if there is none.
+    """Authorization by ``token``, or by SHIP_TOKEN if that is None; None if both are empty.
 
     Raises:
-        ValueError: It cannot be one; never says what it is, for that is a secret, or a part of one.
+        ValueError: The token is malformed; the message never shows it.
     """
     text = (os.environ.get(_VARIABLE, "") if token is None else token).strip()
     if not text:
@@ -43,17 +43,17 @@ def make_bearer(token: str | None, url: str) -> Bearer | None:
 
 
 def without_token(text: str, reply: httpx.Response) -> str:
-    """``text`` without the token that was sent for ``reply``: a server of somebody else may repeat it."""
+    """``text`` without the token that was sent for ``reply``: a foreign server may repeat it."""
     token = reply.request.headers.get("Authorization", "").removeprefix(_SCHEME)
     return text.replace(token, "(the token)") if token else text
 
 
 def advice_for(reply: httpx.Response) -> str:
-    """What to do about a refusal of who asks; nothing for any other reply."""
+    """Advice on a reply of status 401 or 403; empty for any other."""
     if reply.status_code == httpx.codes.UNAUTHORIZED:
         is_sent = "Authorization" in reply.request.headers
-        found = "a token was sent, but it is not good" if is_sent else "no token was sent"
-        return f" ({found}; set {_VARIABLE} to one of this endpoint)"
+        found = "the token that was sent is not valid" if is_sent else "no token was sent"
+        return f" ({found}; set {_VARIABLE} to a token of this endpoint)"
     if reply.status_code == httpx.codes.FORBIDDEN:
-        return f" (set {_VARIABLE} to a token that may; whoever runs the endpoint makes one)"
+        return f" (set {_VARIABLE} to a token with this permission; the endpoint's operator makes one)"
     return ""

@@ -1,4 +1,4 @@
-"""``prompt.json``: all that must be known of a prompt beside its tensors, read strictly."""
+"""``prompt.json``, the card of an artifact: all about a prompt but its tensors, read strictly."""
 
 import json
 import re
@@ -33,7 +33,7 @@ _BACKBONE_KEYS = ("name", "fingerprint", "image_size", "interpolation", "mean", 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptCard:
-    """What ``prompt.json`` says.
+    """Content of ``prompt.json``.
 
     Attributes:
         task: Name of the task.
@@ -43,10 +43,10 @@ class PromptCard:
         level_starts: First layer of each level.
         labels: Class names, in the order of the scores.
         metrics: Held-out accuracy with its interval, the linear probe's, counts, seconds.
-        data_fingerprint: Of the images and labels.
+        data_fingerprint: Fingerprint of the images and labels.
         probe: Scores that the prompt must give for a drawn image, checked before it serves.
         files: Name to sha256 and size in bytes of every other file of the artifact.
-        schema: Of this file.
+        schema: Version of this file's layout.
         method: Version of the method that made the tensors.
     """
 
@@ -111,7 +111,7 @@ def parse_json(content: bytes, name: str) -> dict[str, Any]:
     try:
         values = json.loads(content, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{name}: not the JSON that was expected: {error}") from error
+        raise ArtifactError(f"{name}: expected a JSON object: {error}") from error
     if not isinstance(values, dict):
         raise ArtifactError(f"{name}: expected a JSON object, found {type(values).__name__}")
     return values

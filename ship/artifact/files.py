@@ -5,8 +5,8 @@
     record.json          history, affinity, confusion matrix: for people and the registry
     README.md            the same for a reader
 
-The sha256 of ``prompt.json`` is the digest of the whole artifact. Whoever reads one trusts nothing: sizes are
-checked before contents are parsed, and tensors against the shapes that the card implies.
+The sha256 of ``prompt.json`` is the digest of the whole artifact. A file that is read is not trusted: its
+size is checked before it is parsed, and tensors against the shapes that the card implies.
 """
 
 import hashlib
@@ -53,11 +53,11 @@ _PROBE_TOLERANCE = {torch.float32: 2e-3, torch.float16: 3e-2, torch.bfloat16: 2e
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedPrompt:
-    """An artifact that was read and found sound.
+    """An artifact that was read and passed all checks.
 
     Attributes:
         prompt: The tensors.
-        card: What ``prompt.json`` says.
+        card: Content of ``prompt.json``.
         digest: sha256 of ``prompt.json``.
     """
 
@@ -72,7 +72,7 @@ def digest_of(files: Mapping[str, bytes]) -> str:
 
 
 def describe_files(files: Mapping[str, bytes]) -> dict[str, dict[str, object]]:
-    """What the card says of the other files."""
+    """The card's entries about the other files."""
     return {
         name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         for name, content in sorted(files.items())
@@ -91,10 +91,10 @@ def load_files(files: Mapping[str, bytes], digest: str | None = None) -> LoadedP
 
     Args:
         files: Name to content, exactly ``FILES``.
-        digest: What the artifact's digest has to be, if that is known.
+        digest: The expected digest, if it is known.
 
     Raises:
-        ArtifactError: A file, key, shape, type, number or digest is not what it has to be.
+        ArtifactError: A file, key, shape, type, number or digest is not as expected.
     """
     _check_files(files)
     found = digest_of(files)
@@ -155,14 +155,14 @@ def insert_verified(
     """Insert a prompt that is about to serve, and check that it answers the probe as when it was tuned.
 
     Args:
-        runtime: That is to serve it.
+        runtime: Runtime that is to serve it.
         loaded: The prompt.
-        make_room: Called with the bytes that are lacking, while there is no room: lets go of something, or
-            says False if not enough can go. Not called for a prompt that never fits.
+        make_room: Called with the bytes that are lacking, while there is no room: evicts prompts, or returns
+            False if too few can be evicted. Not called for a prompt that never fits.
 
     Raises:
         ArtifactError: It belongs to another backbone, cannot be served, or gives other scores.
-        PromptTooLargeError: It is larger than all the room there is.
+        PromptTooLargeError: It is larger than the whole slot pool.
         SlotsFullError: There is no room for it.
     """
     _check_backbone(runtime.backbone, loaded)

@@ -1,4 +1,4 @@
-"""Turns the result of a tuning into an artifact's files."""
+"""Making of an artifact's files from the result of a tuning."""
 
 import json
 import math
@@ -32,10 +32,10 @@ def make_artifact(
 
     Args:
         task: Name of the task.
-        backbone: That it was tuned on.
-        data: That it was tuned with.
-        result: What tuning found.
-        trials: What was tried before to find its settings.
+        backbone: Backbone that it was tuned on.
+        data: Images and labels that it was tuned with.
+        result: Result of the tuning.
+        trials: Trials of the search for its settings.
         task_key: sha256 over data, settings, backbone and method version, of a task that a manifest planned.
     """
     attention = measure_attention(backbone, result.prompt, data.held_out.images_B3HW)

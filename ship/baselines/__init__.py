@@ -1,1 +1,1 @@
-"""What a prompt is compared with."""
+"""Baselines that prompts are compared with."""

@@ -1,4 +1,4 @@
-"""What people change in a vision transformer instead: prompt tokens in one softmax, low ranks, everything.
+"""Other ways to adapt a vision transformer: prompt tokens in one softmax, low ranks, full fine-tuning.
 
 An adapter holds what is trained, always in float32, and runs any copy of its backbone with it. The backbone
 itself is never written to.
@@ -126,7 +126,7 @@ class FullAdapter(Adapter):
 
 
 def make_adapter(backbone: Backbone, config: BaselineConfig, generator: Generator) -> Adapter:
-    """What a method trains, at its start, on the backbone's device."""
+    """Trained parameters of a method, at their start, on the backbone's device."""
     adapter: Adapter
     if config.method == "full":
         adapter = FullAdapter(backbone)

@@ -29,7 +29,7 @@ _CHECKS: dict[str, Check] = {
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineConfig:
-    """How a baseline is trained. What it shares with ``TuneConfig`` means the same there.
+    """Settings of a baseline's training. Those of ``TuneConfig`` mean the same here.
 
     Attributes:
         method: ``vpt-shallow``, ``vpt-deep``, ``lora`` or ``full``.
@@ -43,7 +43,7 @@ class BaselineConfig:
         warmup_epochs: Epochs of linear warm-up before the cosine (at most a tenth of all epochs are used).
         min_steps: Floor on optimizer steps.
         batch_size: Training images a step.
-        precision: Of activations and frozen weights while training.
+        precision: Dtype of activations and frozen weights while training.
         seed: Seeds initial values and the order of images.
     """
 

@@ -28,7 +28,7 @@ _BATCH = 256
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineResult:
-    """What a baseline came to.
+    """Result of a baseline.
 
     Attributes:
         evaluation: On the held-out images, after the last epoch.
@@ -56,7 +56,7 @@ def fit_baseline(
         backbone: The network to adapt, in float32; it is not changed.
         data: Images and labels.
         config: Settings.
-        features: Of ``extract_features``, if at hand: settings that are compared can share them.
+        features: Result of ``extract_features``, if at hand: settings that are compared can share it.
 
     Raises:
         TuningError: The loss is not finite.

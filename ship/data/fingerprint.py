@@ -1,8 +1,8 @@
-"""What a data set is, in 64 hex digits: equal data gives an equal task key, wherever and whenever it is read.
+"""Fingerprint of a data set, 64 hex digits: equal data gives an equal task key, wherever it is read.
 
 It covers format, split options, and path, label, split and content of every image. It does not cover where
 a local folder lies, times of change, or the order of listing. The content of remote files is not read for it:
-the backend's word (size with ETag, checksum or the like) stands for it.
+the tag that the backend gives (size with ETag, checksum or the like) stands for it.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _ENOUGH_FOR_THREADS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class DataSummary:
-    """What can be told of a data set without decoding it.
+    """Summary of a data set, made without decoding it.
 
     Attributes:
         fingerprint: 64 hex digits.
@@ -76,7 +76,7 @@ def combine_fingerprint(source: DataSource, listing: Listing, tags: Mapping[str,
     Args:
         source: Gives the split options.
         listing: Gives paths, labels and splits.
-        tags: By path: sha256 of a local image, the backend's word on a remote one.
+        tags: sha256 of a local image, or the backend's tag of a remote one, by path.
     """
     options = {
         "format": listing.format,
@@ -92,7 +92,7 @@ def combine_fingerprint(source: DataSource, listing: Listing, tags: Mapping[str,
 
 
 def remote_tags(folder: Folder, listing: Listing) -> dict[str, str]:
-    """What a remote backend says of each image's content.
+    """Content tags of a remote backend, by path of the image.
 
     Raises:
         DataError: Lists every image that is missing.

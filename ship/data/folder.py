@@ -1,4 +1,4 @@
-"""The only door to files: local ones, and whatever fsspec reaches.
+"""Access to files: local ones, and all that fsspec reaches. The rest of the package goes through here.
 
 It knows folders, files and bytes; nothing of classes, splits or images. Every failure of a backend leaves it
 as a ``DataError``, so that callers need not know the backends.
@@ -34,7 +34,7 @@ _CONTENT_TAGS = ("ETag", "etag", "md5", "md5Hash", "content_md5", "checksum", "c
 
 @dataclass(frozen=True, slots=True)
 class FolderTree:
-    """What lies below a folder, as paths relative to it; hidden files and folders are left out."""
+    """Files and folders below a folder, as paths relative to it, without hidden ones."""
 
     folders: frozenset[str]
     files: frozenset[str]
@@ -102,7 +102,7 @@ class Folder:
         )
 
     def content_tags(self, paths: list[str]) -> dict[str, str]:
-        """What the backend says of the content of remote files: size and checksum, ETag or the like.
+        """Content tags of remote files: size and checksum, ETag or the like.
 
         Returns:
             A tag for each path that is there; missing files are left out.

@@ -1,6 +1,6 @@
-"""Looks at every image of a data set, once: what can be known of it before anything is tuned.
+"""Inspection of every image of a data set, before anything is tuned.
 
-Owns the measurements; what is too dark or too alike is for whoever reads them to say.
+Owns the measurements; the limits (too dark, too alike) are the caller's.
 
 Shapes: B images, H and W pixels of a small grey copy.
 """
@@ -79,7 +79,7 @@ def inspect_data(
     """Read and measure every image.
 
     Args:
-        source: Which data set.
+        source: The data set.
         num_threads: Images that are read and decoded at once.
         on_progress: Called in this thread with images done and images in all.
 
@@ -128,9 +128,7 @@ def _inspect(folder: Folder, item: Item) -> ImageFacts | str:
         content = folder.read(item.path)
         size = read_size(content)
         pixels = decode_image(content, size=(_SIDE, _SIDE), interpolation="box").numpy()
-    except DataError as error:
-        return str(error)
-    except ImageError as error:
+    except (DataError, ImageError) as error:
         return str(error)
     grey_HW: Grey = pixels.mean(axis=0, dtype=np.float32) / np.float32(255.0)
     contrast = float(grey_HW.std())

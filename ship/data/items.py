@@ -1,4 +1,4 @@
-"""What a data set lists: images with their class and split, none of them read yet."""
+"""Listing of a data set: images with their class and split, none of them read yet."""
 
 import re
 from collections import Counter
@@ -63,7 +63,7 @@ class Listing:
 
     @property
     def num_of_split(self) -> Counter[SplitName]:
-        """How many images each split has."""
+        """Number of images of each split."""
         return Counter(item.split for item in self.items)
 
 

@@ -33,10 +33,10 @@ def load_task_data(
     """Load a data set into memory.
 
     Args:
-        source: Which one.
+        source: The data set.
         image_size: Height and width in pixels, the backbone's.
-        interpolation: How images are resized, the backbone's; see ``ship.images``.
-        num_threads: How many images are read and decoded at once.
+        interpolation: Filter by which images are resized, the backbone's; see ``ship.images``.
+        num_threads: Images that are read and decoded at once.
         on_progress: Called in this thread with images done and images in all.
 
     Returns:

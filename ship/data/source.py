@@ -1,4 +1,4 @@
-"""Where a task's data lies and how it is split: settings only, nothing is read here."""
+"""Settings of a task's data: its place, format and splits. Nothing is read here."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields

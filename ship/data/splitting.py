@@ -1,4 +1,4 @@
-"""Which images are set aside for validation and testing when the data does not say.
+"""Splits of data that names none: images set aside for validation and testing.
 
 Pure: items in, items out. An image's rank depends on its path and the seed alone, so that neither the order
 of listing nor the other images move it.

@@ -19,7 +19,7 @@ class Split:
     Attributes:
         images_B3HW: uint8, RGB.
         labels_B: int64, places in ``TaskData.labels``.
-        paths: Where each image came from, relative to the data set's root.
+        paths: Path of each image, relative to the data set's root.
     """
 
     images_B3HW: Tensor
@@ -38,14 +38,14 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaskData:
-    """All that is known of a task.
+    """Images and labels of a task.
 
     Attributes:
         labels: Class names.
-        train: What is tuned on.
-        val: What settings may be chosen by, if any.
-        test: What the result is measured on, if any.
-        fingerprint: Of the data set it was loaded from, 64 hex digits.
+        train: Images to tune on.
+        val: Images to choose settings by, if any.
+        test: Images to measure the result on, if any.
+        fingerprint: Fingerprint of the data set it was loaded from, 64 hex digits.
     """
 
     labels: tuple[str, ...]
@@ -71,7 +71,7 @@ class TaskData:
 
     @property
     def held_out(self) -> Split:
-        """What the result is measured on: the test images, else the validation images."""
+        """Images that the result is measured on: the test images, else the validation images."""
         split = self.test if self.test is not None else self.val
         assert split is not None, "checked on construction"
         return split

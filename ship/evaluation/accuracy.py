@@ -1,4 +1,4 @@
-"""How well a classifier does on held-out images.
+"""Evaluation of a classifier on held-out images.
 
 Shapes: B images, C classes.
 """

@@ -1,4 +1,4 @@
-"""What a prompt changes in the backbone's attention, measured on pictures.
+"""Change of the backbone's attention by a prompt, measured on images.
 
 The published figures show that prompts turn the class token's attention; here it is numbers that can be
 compared over tasks, and set against what the turn gained.
@@ -33,14 +33,14 @@ _MAX_IMAGES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionChange:
-    """How CLS attends to the other image tokens, with the prompt and on the bare backbone.
+    """Attention of CLS to the other image tokens, with the prompt and on the bare backbone.
 
     Layer by layer, mean over images; attention is the mean over heads.
 
     Attributes:
-        entropy_L: With the prompt, as a share of the highest there could be: 0 on one token, 1 on all alike.
-        bare_entropy_L: On the bare backbone.
-        distance_L: Total variation between the two: the share of attention that went elsewhere, 0 to 1.
+        entropy_L: Entropy with the prompt, over its maximum: 0 on one token, 1 on all alike.
+        bare_entropy_L: Entropy on the bare backbone.
+        distance_L: Total variation between the two: the share of attention that moved, 0 to 1.
     """
 
     entropy_L: list[float]
@@ -84,7 +84,7 @@ def measure_attention(backbone: Backbone, prompt: Prompt, images_B3HW: Tensor) -
 def attention_with_and_without(
     backbone: Backbone, prompt: Prompt, images_B3HW: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """How CLS attends to the other image tokens, with the prompt and on the bare backbone.
+    """Attention of CLS to the other image tokens, with the prompt and on the bare backbone.
 
     Args:
         backbone: The frozen network; not one that another thread uses meanwhile.
@@ -103,18 +103,18 @@ def attention_with_and_without(
 
 
 def entropy_share(attention_X: Tensor) -> Tensor:
-    """Entropy over the last dimension, as a share of the highest there could be."""
+    """Entropy over the last dimension, over its maximum."""
     entropy: Tensor = torch.special.entr(attention_X).sum(dim=-1) / math.log(max(2, attention_X.shape[-1]))
     return entropy
 
 
 def moved_share(attention_X: Tensor, other_X: Tensor) -> Tensor:
-    """Total variation over the last dimension: the share of attention that went elsewhere."""
+    """Total variation over the last dimension: the share of attention that moved."""
     return (attention_X - other_X).abs().sum(dim=-1) / 2
 
 
 def _cls_attention(backbone: Backbone, num_images: int, run: Callable[[], object]) -> Tensor:
-    """What CLS attends to in a pass, ``L,B,X``, each row summing to 1."""
+    """Attention of CLS in one forward pass, ``L,B,X``, each row summing to 1."""
     seen_BND: dict[int, Tensor] = {}
 
     def keep(layer: int, module: nn.Module, arguments: object, normed_BND: Tensor) -> None:

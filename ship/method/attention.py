@@ -117,7 +117,7 @@ def _mlp_lean(mlp: Any, y_BND: Tensor) -> Tensor:
 
 
 def cls_attention_logits(q_BHNE: Tensor, k_BHNE: Tensor) -> Tensor:
-    """How much CLS attends to each image token before the softmax, mean over heads: ``B,N``."""
+    """Attention logits of CLS to each image token, mean over heads: ``B,N``."""
     # The mean over heads of products over E is one product over all of D.
     q_BD1 = q_BHNE[:, :, 0].flatten(1).unsqueeze(-1)
     logits_BN: Tensor = (k_BHNE.transpose(1, 2).flatten(2) @ q_BD1).squeeze(-1)
@@ -126,13 +126,13 @@ def cls_attention_logits(q_BHNE: Tensor, k_BHNE: Tensor) -> Tensor:
 
 
 def cls_attention_shares(block: Block, y_BND: Tensor) -> Tensor:
-    """How CLS shares out its attention to the other image tokens, mean over heads: ``B,N-1``, summing to 1.
+    """Attention of CLS to the other image tokens, mean over heads: ``B,N-1``, summing to 1.
 
     What goes to CLS itself is left out, and so is what goes to prompts: their softmax is another one.
 
     Args:
-        block: In which it attends.
-        y_BND: What enters its attention, after the norm.
+        block: The block in which it attends.
+        y_BND: Input of the block's attention, after the norm.
     """
     q_BH1E, (k_BHNE, _) = project_queries(block, y_BND[:, :1]), project_keys_values(block, y_BND)
     logits_BH1N = (q_BH1E * q_BH1E.shape[-1] ** -0.5) @ k_BHNE.transpose(-2, -1)

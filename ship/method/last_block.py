@@ -1,4 +1,4 @@
-"""The last block, run only for what somebody reads: CLS for the head, and for the matching loss the image
+"""The last block, run only for what is read of it: CLS for the head, and for the matching loss the image
 tokens that CLS attends to most and the prompt tokens (paper: section 3.4; docs/method.md, sections 3 and 4).
 
 Only here do prompt tokens attend, to everything. Their queries too are made once a task, not once a sample.

@@ -1,4 +1,4 @@
-"""What tuning minimises: cross-entropy plus the prompt matching loss (paper: section 3.4)."""
+"""Losses of tuning: cross-entropy plus the prompt matching loss (paper: section 3.4)."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,7 +9,7 @@ __all__ = ["matching_loss", "total_loss"]
 
 
 def matching_loss(prompts_BPD: Tensor, tokens_BJD: Tensor) -> Tensor:
-    """How far the prompts end from what CLS looks at.
+    """Prompt matching loss: the prompts' distance from the image tokens that CLS attends to.
 
     For each prompt token out of the last block: one minus its highest cosine with any of the image tokens
     that CLS attends to most there; mean over prompts and samples. Zero without prompts.

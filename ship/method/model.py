@@ -32,7 +32,7 @@ __all__ = ["Output", "forward", "forward_pack"]
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What one forward pass yields for one task.
+    """Result of one forward pass for one task.
 
     Attributes:
         logits_BC: Class scores, in the dtype of the prompt.
@@ -73,7 +73,7 @@ def forward_pack(
         backbone: The frozen network. Its dtype is that of all activations.
         prompts: One a task, on the same device, float32 or more.
         images_BCHW: Normalised images of all tasks, task by task.
-        sizes: How many of them each task has.
+        sizes: Number of images of each task.
         with_matching: Also carry the prompts through the last block, for the matching loss.
 
     Returns:

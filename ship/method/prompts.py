@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from ship.errors import ConfigError
 from ship.settings.config import TuneConfig
 
-__all__ = ["Prompt", "published_param_count"]
+__all__ = ["Prompt"]
 
 
 class Prompt(nn.Module):
-    """What is tuned for one task, and the prototypes, which are not.
+    """Tuned parameters of one task, and its prototypes, which are not tuned.
 
     Attributes:
         independent: ``M,K,D``; group m enters at the first layer of level m.
@@ -119,7 +119,7 @@ class Prompt(nn.Module):
 
         Args:
             layer: The layer that they enter.
-            carried_PD: What came out of the layer before, at least its first K; None at layer 0.
+            carried_PD: Output of the layer before, at least its first K tokens; None at layer 0.
         """
         level = self.level_starting_at(layer)
         if level is not None:
@@ -128,19 +128,5 @@ class Prompt(nn.Module):
         return torch.cat([carried_PD[: self.independent.shape[1]], self.shared])
 
     def num_trained(self) -> int:
-        """How many numbers tuning may change."""
+        """Number of weights that tuning may change."""
         return sum(weight.numel() for weight in self.parameters() if weight.requires_grad)
-
-
-def published_param_count(
-    *,
-    num_levels: int,
-    num_independent: int,
-    width: int,
-    num_classes: int,
-    num_shared: int = 10,
-    num_attribute: int = 10,
-) -> int:
-    """What the authors print: their parameters plus K*D of a position embedding that they never use."""
-    tokens = num_levels * num_independent + num_shared + 2 * num_attribute + num_independent
-    return tokens * width + num_classes * width + num_classes

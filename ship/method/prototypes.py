@@ -1,4 +1,4 @@
-"""Prototypes: centres of what the task's training images look like to the backbone (paper: section 3.2).
+"""Prototypes: centres of the training images' features (paper: section 3.2).
 
 Attribute prompts mix them, so they belong to the artifact: without them a prompt cannot be served.
 """
@@ -17,7 +17,7 @@ def find_prototypes(features_ND: Tensor, num_prototypes: int, seed: int) -> Tens
     Args:
         features_ND: Class tokens after the last block, before the final norm.
         num_prototypes: R, at most. Where there are no more distinct features than that, they are the centres.
-        seed: Of k-means++.
+        seed: Seed of k-means++.
 
     Returns:
         ``prototypes_RD``, float32.

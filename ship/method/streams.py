@@ -3,7 +3,7 @@
 Static tokens (independent and shared) never see an image before the last layer, so they go through the
 network once a step, not once a sample; attribute tokens are made from each image's own tokens. The frozen
 modules run once for the prompt tokens of all tasks; only what differs between tasks is done task by task.
-What nothing reads is not computed: neither a shared token's way out of a block, for the next layer has a
+Unread values are not computed: neither a shared token's way out of a block, for the next layer has a
 fresh one, nor any token's out of the last layer of its level (docs/method.md, sections 3 and 4).
 
 Shapes: B samples of all tasks, b samples of one task, N image tokens, D width, H heads, E head width,
@@ -33,11 +33,11 @@ __all__ = ["PromptStreams", "TaskKeysValues", "attribute_tokens", "join_tokens",
 
 @dataclass(frozen=True, kw_only=True)
 class TaskKeysValues:
-    """What the image tokens of one task attend to beside themselves in one layer.
+    """Keys and values that the image tokens of one task attend to beside their own in one layer.
 
     Attributes:
-        keys_HPE: Of the static tokens.
-        values_HPE: Likewise.
+        keys_HPE: Keys of the static tokens.
+        values_HPE: Values of the static tokens.
         attribute: Keys and values ``b,H,A,E`` of the attribute tokens, if any.
         gate: Share of the prompts' softmax.
     """
@@ -73,10 +73,10 @@ class TaskKeysValues:
         return attended_bHNE
 
     def mix_into(self, image_bHNE: Tensor, q_bHNE: Tensor) -> Tensor:
-        """What image tokens see of image and prompts: ``b,H,N,E``.
+        """Attention of image tokens to image and prompts: ``b,H,N,E``.
 
         Args:
-            image_bHNE: What they see of the image alone.
+            image_bHNE: Their attention to the image alone.
             q_bHNE: Their queries.
         """
         if not self.num_tokens:
@@ -90,7 +90,7 @@ class PromptStreams:
     Args:
         prompts: One a task.
         sizes: Samples of each task, in the order of the batch.
-        dtype: Of activations.
+        dtype: Dtype of activations.
     """
 
     def __init__(self, prompts: Sequence[Prompt], sizes: Sequence[int], dtype: torch.dtype) -> None:
@@ -230,7 +230,7 @@ def attribute_tokens(
     Args:
         z_BND: Image tokens out of the layer before.
         logits_BN: CLS attention logits of the layer before.
-        prototypes_RD: The task's.
+        prototypes_RD: Prototypes of the task.
         attribute_AD: The learned part.
         mix: Weight of the mixture; the learned part has the rest.
 

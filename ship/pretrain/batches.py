@@ -1,4 +1,4 @@
-"""Which images and which targets a step sees: a pure function of the configuration and the step.
+"""Images and targets of each step: a pure function of the configuration and the step.
 
 Owns the pool of drawn images, their reuse, and the targets' scale. A killed run needs no stored state to
 see the same batches again.
@@ -27,7 +27,7 @@ _NUM_SYMMETRIES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one step needs.
+    """Images and targets of one step.
 
     Attributes:
         x_BCHW: Images, normalised as the backbone's users will: mean and standard deviation 0.5. With
@@ -35,7 +35,7 @@ class Batch:
         visible_BV: Indices of the patches that the network sees.
         target_BNT: Scaled patch targets.
         target_BF: Scaled image targets.
-        contents_BM: What was drawn, see ``Drawing``.
+        contents_BM: Labels of the drawn contents, see ``Drawing``.
     """
 
     x_BCHW: Tensor
@@ -50,7 +50,7 @@ class BatchSource:
 
     Args:
         config: The run's configuration.
-        device: Where images are drawn and targets computed.
+        device: Device that draws images and computes targets.
     """
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""How many steps a budget of time buys on this machine, found out by running some.
+"""Number of steps that fit into a budget of time on this machine, measured by running some.
 
 Time is the CPU's, added up over cores, on a CPU, and the clock's on any other device. Owns the choice of
 precision as well: bfloat16 is twice as fast where the CPU multiplies it, and slower where it is emulated, so
@@ -25,9 +25,9 @@ def fit_to_budget(
     """Set ``num_steps`` and ``bfloat16`` so that a run takes about this long.
 
     Args:
-        config: What to train.
+        config: Configuration of the run.
         budget_s: Seconds of CPU time; of the clock, on another device.
-        device: What to train on.
+        device: Device to train on.
         num_timed: Steps to time for each precision.
     """
     step_s = {

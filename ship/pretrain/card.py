@@ -18,7 +18,7 @@ download. Trained by `python -m ship.pretrain`. Licence: Apache-2.0.
 
 **Data.** {images_drawn:,} pictures that the recipe draws itself: pen strokes, closed contours, fractals
 (iterated function systems), surfaces with flaws, on noise, gratings, cells, brickwork and gradients. No
-photograph, nothing from anywhere: nobody's rights, nobody's face.
+photograph and no third-party material: no rights and no faces of others.
 
 **Objective.** {hidden_percent:.0f}% of the patches are hidden. For each patch, seen or hidden, the network
 predicts the histograms of its gradient orientations, its mean colours and its contrast. From the class

@@ -1,4 +1,4 @@
-"""What a pre-training run depends on.
+"""Configuration of a pre-training run.
 
 Owns the settings, the learning-rate schedule and the seeds. Knows nothing of tensors.
 """
@@ -37,24 +37,24 @@ class TrainConfig:
 
     Attributes:
         num_steps: Optimiser steps.
-        seed: Of weights, images and masks.
+        seed: Seed of weights, images and masks.
         batch_size: Images a step, second views included; the last batch of a pool's use must be whole.
         learning_rate: Peak; linear warm-up, level, linear decay to zero.
         weight_decay: On matrices only.
         num_warmup: Steps of warm-up.
-        decay_share: Of the steps, at the end.
-        hidden_share: Of the patches, left out of the network's sight.
-        image_weight: Of the whole-image loss beside the patch loss.
-        view_weight: Of the loss that makes two views of an image agree; with 0 there are no second views.
-        content_weight: Of the loss that tells what was drawn; with 0 no labels are learned.
+        decay_share: Share of the steps, at the end, in which the learning rate decays.
+        hidden_share: Share of the patches that the network does not see.
+        image_weight: Weight of the whole-image loss beside the patch loss.
+        view_weight: Weight of the loss that makes two views of an image agree; 0 for no second views.
+        content_weight: Weight of the loss on labels of the drawn contents; 0 for no labels.
         view_zoom: The smallest share of an image's side that a second view shows.
-        whitening: Of the whole-image targets, see ``fit_scaling``.
-        num_axes: Of the whole-image targets, see ``fit_scaling``.
+        whitening: Whitening of the whole-image targets, see ``fit_scaling``.
+        num_axes: Principal axes of the whole-image targets, see ``fit_scaling``.
         pool_size: Images drawn at a time.
-        num_uses: How often each image is used, turned and flipped.
+        num_uses: Uses of each image, turned and flipped.
         num_calibration: Images on which the targets' scale is measured.
         bfloat16: Multiply matrices in bfloat16.
-        architecture: Of the network.
+        architecture: Architecture of the network.
     """
 
     num_steps: int

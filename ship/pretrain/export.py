@@ -30,8 +30,8 @@ def export_backbone(trainer: Trainer, folder: Path) -> None:
     """Write the weights, timm's configuration, and how they came about.
 
     Args:
-        trainer: Whose network to write.
-        folder: Where to.
+        trainer: Trainer of the network.
+        folder: Folder for the files.
     """
     state = {
         key: value.detach().to("cpu", torch.float16).contiguous()

@@ -1,4 +1,4 @@
-"""Pictures that nobody took: the whole training set of the bundled backbone, drawn as it is needed.
+"""Synthetic pictures: the whole training set of the bundled backbone, drawn as it is needed.
 
 Owns how textures and shapes are put together, coloured and degraded, and says what is in each picture.
 Licence-free, because nothing in it comes from anywhere. A batch is a pure function of its size and seed, so
@@ -22,7 +22,7 @@ __all__ = ["CONTENTS", "Drawing", "draw_images"]
 _THINGS = ("stroke", "fractal", "contour", *FLAWS)
 CONTENTS = (*_THINGS, *(texture.__name__ for texture in TEXTURES))
 
-# What the masks show, by share. Strokes and fractals share their background with surfaces and scenes.
+# Contents of the masks, by share. Strokes and fractals share their background with surfaces and scenes.
 _SHARES = {"strokes": 0.28, "fractals": 0.16, "contours": 0.24, "surfaces": 0.32}
 _COARSE_SIZES = (8, 10, 14, 20, 28)
 # Of 0..1: a thing counts as seen if it changes a pixel by more, a texture if its pixels stray by more.
@@ -47,7 +47,7 @@ def draw_images(num: int, size: int, seed: int) -> Drawing:
     """Draw a batch.
 
     Args:
-        num: How many images.
+        num: Number of images.
         size: Height and width in pixels.
         seed: Same seed, same images, bit for bit (on one machine and device).
 
@@ -135,7 +135,7 @@ def _mirror(x_BCHW: Tensor, generator: Generator) -> Tensor:
 
 
 def _degrade(x_BCHW: Tensor, generator: Generator) -> Tensor:
-    """What cameras and thumbnails do: contrast, noise; half of the images lose most of their pixels."""
+    """Degradations by cameras and thumbnails: contrast, noise, and few pixels in half of the images."""
     num, _, size, _ = x_BCHW.shape
     order_B = torch.randperm(num, generator=generator)
     share = num // 10

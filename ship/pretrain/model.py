@@ -86,13 +86,13 @@ def _wave_positions(side: int, width: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What the heads say of a batch.
+    """Predictions of the heads for a batch.
 
     Attributes:
         patches_BNT: Patch targets.
         images_BG: Image targets.
-        contents_BM: Logits of what was drawn.
-        compared_BZ: What views are compared in.
+        contents_BM: Logits of the drawn contents.
+        compared_BZ: Projections by which views are compared.
     """
 
     patches_BNT: Tensor

@@ -1,4 +1,4 @@
-"""What the network learns to predict: image statistics, per patch and for the whole image.
+"""Targets of pre-training: image statistics, per patch and for the whole image.
 
 Owns the definition of the targets and their scaling. Labels of what was drawn are learned beside them, if at
 all (``images.CONTENTS``): alone, in a trial of ours, class labels of fractals taught a small ViT less than
@@ -101,9 +101,9 @@ class Scaling:
     """Puts targets on one scale, so that the loss is the share of variance left unexplained.
 
     Attributes:
-        mean_T: Of each number of a patch.
-        std_T: Of each number of a patch.
-        mean_G: Of each number of an image.
+        mean_T: Mean of each number of a patch.
+        std_T: Standard deviation of each number of a patch.
+        mean_G: Mean of each number of an image.
         rotate_GF: From centred image targets to their first principal axes, partly whitened.
     """
 

@@ -33,7 +33,7 @@ _OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run is. The losses of patches and images are about the share of the targets'
+    """Progress of a run. The losses of patches and images are about the share of the targets'
     variance that is left unexplained; that of contents is a cross-entropy in nats a label.
 
     Times are the sums over all parts of a run that was resumed; CPU time is added up over cores.
@@ -53,8 +53,8 @@ class Trainer:
     """One run, stepped from outside.
 
     Args:
-        config: What to train.
-        device: Where images are drawn and the network is trained.
+        config: Configuration of the run.
+        device: Device that draws images and trains.
     """
 
     def __init__(self, config: TrainConfig, device: str | torch.device = "cpu") -> None:
@@ -151,7 +151,7 @@ class Trainer:
         Args:
             file: Written by ``save``.
             num_steps: Make the run longer or shorter.
-            device: Where to go on; on another one, images are drawn anew.
+            device: Device to go on with; on another one, images are drawn anew.
 
         Raises:
             ConfigError: The file is missing or is not one of ours.

@@ -45,8 +45,8 @@ def agreement_loss(first_PZ: Tensor, second_PZ: Tensor) -> Tensor:
     Both views of a picture are to be alike, every number is to vary over pictures, and no two together.
 
     Args:
-        first_PZ: Of the pictures.
-        second_PZ: Of their second views, in the same order.
+        first_PZ: Projections of the pictures.
+        second_PZ: Projections of their second views, in the same order.
     """
     loss = functional.mse_loss(first_PZ, second_PZ)
     for z_PZ in (first_PZ, second_PZ):

@@ -1,4 +1,4 @@
-"""Bakes a prompt: what does not depend on an image is computed once ever (docs/method.md, section 4).
+"""Baking of prompts: all that does not depend on an image is computed once (docs/method.md, section 4).
 
 Independent and shared tokens see no image before the last layer, so their keys and values at every layer are
 a function of the task alone. Attribute tokens depend on the image; their learned parts are kept.
@@ -29,10 +29,10 @@ class BakedPrompt:
         gate_L: Share of the prompts' softmax; zero in a layer without prompts.
         attribute_at: Layer to the learned part ``A,D`` of the attribute group that enters there, or to None
             where a level without one starts and ends the group before.
-        prototypes_RD: The task's.
-        attribute_mix: Weight of their mixture.
-        weight_CD: Of the head.
-        bias_C: Of the head.
+        prototypes_RD: Prototypes of the task.
+        attribute_mix: Weight of the prototypes' mixture.
+        weight_CD: Weight of the head.
+        bias_C: Bias of the head.
     """
 
     keys_LHPE: Tensor

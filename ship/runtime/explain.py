@@ -1,4 +1,4 @@
-"""Where a prompt makes the network look: two maps of one image, with the prompt and on the bare backbone.
+"""Attention maps of one image: with a prompt, and on the bare backbone.
 
 A map shows the last block, mean over heads: how the class token shares out, over the patches of the image,
 the attention that it pays to patches. Each map sums to 1. What it pays to itself, to register tokens and to
@@ -6,7 +6,7 @@ the prompt is left out: prompts have a softmax of their own, beside the image's,
 only through what they did to the tokens in the layers before. A patch that is bright was read much; that
 does not say whether it spoke for or against the answer.
 
-It works from a slot, and so from what a server has. In the runtime's dtype: in bfloat16 the maps are as
+It works from a slot, so that a server can do it, and in the runtime's dtype: in bfloat16 the maps are as
 coarse as that.
 
 Shapes: H,W pixels, N image tokens, Y,X patches.
@@ -31,9 +31,9 @@ class AttentionMaps:
     Attributes:
         prompted_YX: With the prompt, float32, on the CPU, sums to 1.
         bare_YX: On the bare backbone.
-        entropy: Of the first, as a share of the highest there could be: 0 on one patch, 1 on all alike.
-        bare_entropy: Of the second.
-        distance: The share of attention that went elsewhere, 0 to 1.
+        entropy: Entropy of the first map over its maximum: 0 on one patch, 1 on all alike.
+        bare_entropy: Entropy of the second map over its maximum.
+        distance: Total variation: the share of attention that the prompt moves, 0 to 1.
     """
 
     prompted_YX: Tensor
@@ -47,7 +47,7 @@ def explain(runtime: Runtime, image_3HW: Tensor, slot: Slot) -> AttentionMaps:
     """Run one image with a prompt and without, and compare what CLS attends to.
 
     Args:
-        runtime: That holds the slot; other threads may use it meanwhile.
+        runtime: Runtime that holds the slot; other threads may use it meanwhile.
         image_3HW: uint8, of the backbone's input size.
         slot: The prompt.
     """

@@ -23,12 +23,12 @@ __all__ = ["LayerPrompts", "Rows"]
 
 @dataclass(frozen=True, kw_only=True)
 class LayerPrompts:
-    """What the image tokens of each row attend to beside themselves in one layer.
+    """Keys and values that the image tokens of each row attend to beside their own in one layer.
 
     Attributes:
         keys_BHPE: Static and attribute tokens.
-        values_BHPE: Likewise.
-        mask_B11P: Which of them are real; None if all are.
+        values_BHPE: Static and attribute tokens.
+        mask_B11P: True for tokens that are no padding; None if none is.
         gate_B111: Their share.
     """
 
@@ -59,8 +59,8 @@ class Rows:
 
     Args:
         slots: One a row.
-        pool: Where they are.
-        dtype: Of the activations.
+        pool: The pool that holds them.
+        dtype: Dtype of the activations.
     """
 
     def __init__(self, slots: Sequence[Slot], pool: SlotPool, dtype: torch.dtype) -> None:
@@ -126,7 +126,7 @@ class Rows:
         return _Chosen(rows, len(self._slots), self._device) if rows else None
 
     def _attribute_keys_values(self, block: Block, layer: int, num_attribute: int) -> tuple[Tensor, Tensor]:
-        """Those of every row's attribute tokens, ``B,H,A,E`` each; of rows without any, of no meaning."""
+        """Keys and values of every row's attribute tokens, ``B,H,A,E`` each; zeros for rows without any."""
         having = self._choose(slot.num_attribute[layer] > 0 for slot in self._slots)
         assert having is not None, "some row has the most"
         a_IAD = having.pick(self._attribute_BAD)[:, :num_attribute]
@@ -137,7 +137,7 @@ class Rows:
         return having.put(empty_BHAE, k_IHAE), having.put(empty_BHAE, v_IHAE)
 
     def _new_attribute(self, layer: int, slots: Sequence[Slot], z_IND: Tensor, logits_IN: Tensor) -> Tensor:
-        """As ``ship.method.streams.attribute_tokens``, each row with its own prototypes."""
+        """As ``ship.method.streams.attribute_tokens``, with each row's own prototypes."""
         most = self._attribute_BAD.shape[1]
         learned_IA = pad_rows([slot.attribute_at[layer] for slot in slots])
         learned_IAD = self._pool.gather(F.pad(learned_IA, (0, most - learned_IA.shape[1])).to(self._device))

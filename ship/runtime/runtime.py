@@ -1,4 +1,4 @@
-"""Answers for any mixture of tasks in one forward pass of the one backbone.
+"""Inference for any mixture of tasks in one forward pass of the one backbone.
 
 Every row brings its own slot of the pool. Keys and values of its prompt are gathered layer by layer, shorter
 prompts padded and masked; attribute tokens are made only for the rows whose task has them; the last block
@@ -37,13 +37,13 @@ DEFAULT_CAPACITY_BYTES = 1 << 30
 
 
 class Runtime:
-    """One backbone that answers for many tasks. Threads may share it: insert, infer and let go at will.
+    """One backbone that answers for many tasks. Threads may share it: each inserts, infers and drops slots.
 
     Args:
         backbone: The frozen network.
-        dtype: Of activations, weights and slots: float32, bfloat16 or float16. Prompts are baked in float32,
-            and the head's sums are float32 too.
-        capacity_bytes: Of the slot pool, which is allocated once.
+        dtype: Dtype of activations, weights and slots: float32, bfloat16 or float16. Prompts are baked, and
+            the head's sums computed, in float32.
+        capacity_bytes: Size of the slot pool, which is allocated once.
     """
 
     def __init__(
@@ -69,21 +69,21 @@ class Runtime:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of activations and slots."""
+        """Dtype of activations and slots."""
         return self._dtype
 
     @property
     def capacity_bytes(self) -> int:
-        """Of the slot pool."""
+        """Size of the slot pool."""
         return self._pool.capacity_bytes
 
     @property
     def used_bytes(self) -> int:
-        """Of the slot pool, held by slots."""
+        """Bytes of the slot pool that slots hold."""
         return self._pool.used_bytes
 
     def insert(self, prompt: Prompt | BakedPrompt) -> Slot:
-        """Put a prompt on the device; it stays for as long as somebody holds the slot.
+        """Put a prompt on the device; it stays for as long as the slot is referenced.
 
         Raises:
             SlotsFullError: There is no room.
@@ -123,7 +123,7 @@ class Runtime:
 
     @torch.no_grad()
     def cls_attention(self, images_BCHW: Tensor, slots: Sequence[Slot]) -> Tensor:
-        """How CLS attends to the other image tokens in the last block, while the prompts take part.
+        """Attention of CLS to the other image tokens in the last block, with the prompts.
 
         Args:
             images_BCHW: uint8.
@@ -137,7 +137,7 @@ class Runtime:
 
     @torch.no_grad()
     def bare_cls_attention(self, images_BCHW: Tensor) -> Tensor:
-        """The same of the backbone alone."""
+        """Attention of CLS in the last block of the bare backbone; see ``cls_attention``."""
         z_BND = self._network.embed(self._network.normalise(images_BCHW))
         for block in self._network.blocks[:-1]:
             z_BND = block(z_BND)
@@ -150,7 +150,7 @@ class Runtime:
     def _enter_last(
         self, images_UCHW: Tensor, slots: Sequence[Slot], image_of_row: Sequence[int]
     ) -> tuple[Tensor, LayerPrompts | None]:
-        """What enters the last block: image tokens, and the prompts that they attend to there."""
+        """Input of the last block: image tokens, and the prompts that they attend to there."""
         network = self._network
         z_BND = network.embed(network.normalise(images_UCHW))
         if list(image_of_row) != list(range(z_BND.shape[0])):

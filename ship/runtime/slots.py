@@ -1,12 +1,12 @@
-"""Where baked prompts live: rows of one tensor that is allocated once, on the device.
+"""Slot pool for baked prompts: rows of one tensor that is allocated once, on the device.
 
 A prompt's keys, values, prototypes, learned attribute parts and head are all vectors as wide as the backbone.
 Each is a row of the pool, found through index tables, so prompts of any K, level count and class count share
 the pool without padding, and a new one fits wherever rows are free.
 
-A slot is an immutable handle. Its rows go back to the pool when nobody holds it any more: not whoever serves
-the task, not a batch under way. To replace a prompt is to insert the new one and to let go of the old: rows
-that somebody may still read are never written.
+A slot is an immutable handle. Its rows go back to the pool when its last reference goes: the serving task's,
+or that of a batch under way. To replace a prompt is to insert the new one and to drop the old: rows that a
+batch may still read are never written.
 
 Shapes: X rows of the pool, D width, L layers, P static prompt tokens, A attribute tokens, R prototypes,
 C classes.
@@ -42,10 +42,10 @@ class Slot:
         prototypes_R: Pool rows.
         inverse_norm_R: One over each prototype's length, float32.
         head_C: Pool rows of the head's weight.
-        bias_C: Of the head, float32.
+        bias_C: Bias of the head, float32.
         gate_L: Share of the prompts' softmax, float32.
         attribute_mix: Weight of the prototypes' mixture in an attribute token.
-        num_bytes: Of the pool that it holds.
+        num_bytes: Bytes of the pool that it holds.
     """
 
     keys_values_LP2: Tensor
@@ -77,9 +77,9 @@ class SlotPool:
 
     Args:
         width: D.
-        dtype: Of the rows.
-        device: Of the rows.
-        capacity_bytes: Of the pool. On a CPU the system commits memory when rows are first written.
+        dtype: Dtype of the rows.
+        device: Device of the rows.
+        capacity_bytes: Size of the pool. On a CPU the system commits memory when rows are first written.
     """
 
     def __init__(self, *, width: int, dtype: torch.dtype, device: torch.device, capacity_bytes: int) -> None:
@@ -95,12 +95,12 @@ class SlotPool:
 
     @property
     def capacity_bytes(self) -> int:
-        """Of all rows."""
+        """Bytes of all rows."""
         return self.rows_XD.shape[0] * self._row_bytes
 
     @property
     def used_bytes(self) -> int:
-        """Of the rows that slots hold."""
+        """Bytes of the rows that slots hold."""
         with self._lock:
             return (self._next - 1 - self._count_free()) * self._row_bytes
 

@@ -55,7 +55,7 @@ _CHECKS: dict[str, Check] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig:
-    """How one task's prompt is shaped and tuned.
+    """Settings of one task's prompt and its tuning.
 
     Attributes:
         num_independent: K, independent prompt tokens (SIP) a level.
@@ -84,8 +84,9 @@ class TuneConfig:
             prompt is still that of the last epoch.
         batch_size: Training images a step.
         max_hierarchy_images: Training images used to find levels.
-        precision: Of activations and frozen weights while tuning: ``float32``, ``bfloat16``, or ``auto`` for
-            bfloat16 where the device multiplies in it. What is tuned, and every evaluation, is in float32.
+        precision: Dtype of activations and frozen weights while tuning: ``float32``, ``bfloat16``, or
+            ``auto`` for bfloat16 where the device multiplies in it. What is tuned, and every evaluation, is
+            in float32.
         seed: Seeds initial values, k-means and the order of images.
     """
 

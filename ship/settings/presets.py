@@ -23,12 +23,12 @@ _FEW_A_CLASS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class _Effort:
-    """How much a preset spends.
+    """Effort of a preset.
 
     Attributes:
-        num_steps: Of the optimizer, where the data is small.
-        min_epochs: Where it is large.
-        search: What to try.
+        num_steps: Optimizer steps, where the data is small.
+        min_epochs: Epochs, where the data is large.
+        search: Values to try; None for no search.
     """
 
     num_steps: int
@@ -66,7 +66,7 @@ def choose_settings(
     num_train: int,
     num_classes: int,
 ) -> tuple[TuneConfig, SearchConfig | None]:
-    """What a task is tuned with.
+    """Settings of a task by preset, data and the user's own settings.
 
     Args:
         config: The user's settings over the defaults.

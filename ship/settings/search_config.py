@@ -1,4 +1,4 @@
-"""What a search of settings tries, and what that costs: values alone, read without torch.
+"""Settings of a search, and its cost: values alone, read without torch.
 
 A process that only hands tasks on, such as the ledger, needs no more.
 """
@@ -23,13 +23,13 @@ NUM_FOLDS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """What a search tries: every combination of these values, or as many of them as ``num_candidates``.
+    """Values that a search tries: every combination, or ``num_candidates`` of them.
 
     Attributes:
         learning_rate: Values of ``TuneConfig``'s setting of this name; none leaves it as it is.
-        weight_decay: Likewise.
-        num_independent: Likewise.
-        threshold: Likewise.
+        weight_decay: Values of that setting; none leaves it as it is.
+        num_independent: Values of that setting; none leaves it as it is.
+        threshold: Values of that setting; none leaves it as it is.
         num_candidates: At most; drawn by the tuning's seed where there are more combinations.
     """
 
@@ -83,7 +83,7 @@ _CHECK_VALUES: Check = (
 
 
 def num_full_tunings(search_config: SearchConfig | None, num_train: int, *, has_val: bool) -> float:
-    """What a search and the tuning after it cost, in tunings."""
+    """Cost of a search and the tuning after it, in tunings."""
     if search_config is None:
         return 1.0
     is_folded = not has_val and num_train < MIN_IMAGES_TO_HOLD_OUT

@@ -25,8 +25,8 @@ class LinearProbe:
     """A linear classifier on the final norm of the class token.
 
     Attributes:
-        weight_CD: Of the raw features; standardisation is folded in.
-        bias_C: Likewise.
+        weight_CD: Weight for raw features; standardisation is folded in.
+        bias_C: Bias for raw features.
         inverse_penalty: scikit-learn's ``C``, chosen by cross-validation on the training images.
     """
 
@@ -48,7 +48,7 @@ def fit_linear_probe(features_ND: Tensor, labels_N: Tensor, seed: int = 0) -> Li
     Args:
         features_ND: Final norm of the bare backbone's class token.
         labels_N: 0..C-1, each present.
-        seed: Of the folds.
+        seed: Seed of the folds.
     """
     # Takes seconds to import, and only a process that tunes needs it; below too.
     from sklearn.preprocessing import StandardScaler

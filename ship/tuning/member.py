@@ -1,6 +1,6 @@
 """One task of a pack: its data, prompt, optimizer, place in the schedule, and what it reports.
 
-Nothing in here knows of other tasks: what happens to one of them happens to it alone.
+It knows nothing of other tasks: an error of one task ends that task alone.
 
 Shapes: B images of a batch.
 """
@@ -27,7 +27,7 @@ from ship.tuning.preparation import Features, Preparation, prepare
 from ship.tuning.schedule import has_stalled, learning_rate_at, order_epoch
 from ship.tuning.state import EpochReport, TuningState
 
-__all__ = ["Batch", "DeviceImages", "Member", "PackTask", "TuneResult"]
+__all__ = ["DeviceImages", "Member", "PackTask", "TuneResult"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,8 +39,8 @@ class PackTask:
         config: Settings.
         on_epoch: Called after each epoch; an exception in it ends this task.
         resume: A snapshot of the same data, settings and backbone to go on from.
-        on_snapshot: Called with a snapshot every ``snapshot_every`` epochs; likewise.
-        snapshot_every: In epochs.
+        on_snapshot: Called with a snapshot every ``snapshot_every`` epochs; an exception ends this task.
+        snapshot_every: Epochs from one snapshot to the next.
     """
 
     data: TaskData
@@ -53,13 +53,13 @@ class PackTask:
 
 @dataclass(frozen=True, kw_only=True)
 class TuneResult:
-    """What tuning found.
+    """Result of a tuning.
 
     Attributes:
-        prompt: Of the last epoch. Epochs are never selected by held-out accuracy.
+        prompt: Prompt of the last epoch. Epochs are never selected by held-out accuracy.
         preparation: Affinity, threshold and the linear probe's accuracy.
         history: One report an epoch.
-        evaluation: On the held-out images.
+        evaluation: Evaluation on the held-out images.
         tuning_s: Seconds spent, including those before a resumption; of a pack's seconds, this task's share.
     """
 
@@ -80,15 +80,7 @@ class TuneResult:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DeviceImages:
-    """Training images on the backbone's device, as uint8: candidates of one task share them."""
-
-    images_B3HW: Tensor
-    labels_B: Tensor
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Batch:
-    """The images of one step of one task, on the device."""
+    """Images on the backbone's device, as uint8: a batch, or all training images, which candidates share."""
 
     images_B3HW: Tensor
     labels_B: Tensor
@@ -99,9 +91,9 @@ class Member:
 
     Args:
         backbone: The frozen network, in float32; results are measured with it.
-        task: What to tune.
+        task: Data, settings and callbacks.
         images: The task's training images.
-        features: Of the bare backbone; None where a snapshot is resumed.
+        features: Features of the bare backbone; None where a snapshot is resumed.
 
     Raises:
         ConfigError: The settings do not fit the backbone or the data.
@@ -127,11 +119,11 @@ class Member:
         self._num_epochs = count_epochs(task.config, len(images.labels_B))
         self._batches: tuple[Tensor, ...] = ()
         self._sums: list[Tensor] = []
-        self._batch: Batch | None = None
+        self._batch: DeviceImages | None = None
 
     @property
     def prompt(self) -> Prompt:
-        """As it is now."""
+        """The prompt in its present state."""
         return self._state.prompt
 
     @property
@@ -149,19 +141,19 @@ class Member:
         """Charge time to this task."""
         self._state.spent_s += seconds
 
-    def batch(self) -> Batch:
+    def batch(self) -> DeviceImages:
         """The images of the step that comes next; the same ones until ``apply``."""
         if self._batch is None:
             if not self._batches:
                 self._batches = self._order(epoch=len(self._state.history) + 1)
             chosen_B = self._batches[len(self._sums)]
-            self._batch = Batch(
+            self._batch = DeviceImages(
                 images_B3HW=self._images.images_B3HW[chosen_B], labels_B=self._images.labels_B[chosen_B]
             )
         return self._batch
 
     def loss(self, output: Output) -> Tensor:
-        """What this step minimises. Forgets the gradients of an earlier one."""
+        """Loss of this step. Clears the gradients of an earlier one."""
         self._state.optimizer.zero_grad(set_to_none=True)
         assert output.matching is not None, "asked for"
         return total_loss(
@@ -203,7 +195,7 @@ class Member:
             task.on_epoch(report)
 
     def result(self) -> TuneResult:
-        """What was found, measured on the held-out images."""
+        """The result, measured on the held-out images."""
         clock_s = time.monotonic()
         held_out = self.task.data.held_out
         logits_BC = predict_logits(self._backbone, self.prompt, held_out.images_B3HW)

@@ -1,7 +1,6 @@
-"""How many tasks' steps fit into a device's memory at once.
+"""Estimate of how many tasks' steps fit into a device's memory at once.
 
-The plan is an estimate; what is short in the end is said by the allocator, and answered by smaller groups
-(``ship.tuning.pack``).
+Where it is too low, the allocator's error is answered by smaller groups (``ship.tuning.pack``).
 """
 
 import os
@@ -30,10 +29,10 @@ def step_bytes(info: BackboneInfo, config: TuneConfig, num_images: int, dtype: t
     """Memory that one task adds to a tuning step, by estimate.
 
     Args:
-        info: Of the backbone.
-        config: Of the task.
-        num_images: That it has; a batch holds no more.
-        dtype: Of activations.
+        info: Description of the backbone.
+        config: Settings of the task.
+        num_images: Training images of the task; a batch holds no more.
+        dtype: Dtype of activations.
     """
     batch = min(config.batch_size, num_images)
     num_static = config.num_independent + config.num_shared
@@ -58,7 +57,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def usable_bytes(device: torch.device, num_sharers: int = 1) -> int:
-    """What steps may take of the memory that is free now, if so many processes share it."""
+    """Share of the memory that is free now that steps may take, if so many processes use the device."""
     return int(free_bytes(device) * _USABLE_SHARE) // num_sharers
 
 

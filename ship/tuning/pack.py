@@ -1,10 +1,10 @@
 """A pack: tasks that are tuned side by side, each step in one pass over the one backbone.
 
-The tasks share arithmetic and nothing else. Each has its own optimizer, schedule, seed and end; a loss that
-is not finite, or an exception in a callback, ends the one that it belongs to. Optimizers step only after
-their group's gradients are there, so a step that ran out of memory has changed nothing and is taken again by
-smaller groups. Whether a task is tuned in a pack or alone, it takes the same steps, up to the rounding of
-batched arithmetic.
+The tasks share the forward pass and nothing else. Each has its own optimizer, schedule, seed and end; a loss
+that is not finite, or an exception in a callback, ends the task that it belongs to. Optimizers step only
+after their group's gradients are there, so a step that ran out of memory has changed nothing and is taken
+again by smaller groups. Whether a task is tuned in a pack or alone, it takes the same steps, up to the
+rounding of batched arithmetic.
 """
 
 import time
@@ -40,7 +40,7 @@ class Pack:
     Args:
         backbone: The frozen network, in float32; it is not changed.
         tasks: To start with.
-        memory_bytes: What a step may take; None for what the device has free now.
+        memory_bytes: Memory that a step may take; None for all that is free on the device now.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Pack:
 
     @property
     def memory_bytes(self) -> int:
-        """What one group's step may take, by estimate; halved when that was too much."""
+        """Memory that one group's step may take, by estimate; halved when that was too much."""
         return self._memory_bytes
 
     def has_room_for(self, task: PackTask) -> bool:
@@ -81,7 +81,7 @@ class Pack:
         return taken + needed <= self._room_bytes()
 
     def add(self, tasks: Sequence[PackTask]) -> list[int]:
-        """Prepare tasks and let them join; what goes wrong with one is its outcome.
+        """Prepare tasks and let them join; an error of one is its outcome.
 
         Candidates of one task, which share their ``data``, share one pass of the bare backbone if they join
         one after another.
@@ -195,12 +195,12 @@ class Pack:
         return self._networks[dtype]
 
     def _room_bytes(self) -> int:
-        """For steps: what the images do not take."""
+        """Memory for steps: all but that of the images."""
         held = sum(self._device_bytes(images.images_B3HW) for images in self._images.values())
         return self._memory_bytes - held
 
     def _device_bytes(self, images_B3HW: Tensor) -> int:
-        """What images take on the device; on a CPU they are in memory already."""
+        """Memory of images on the device; on a CPU they are in memory already."""
         return 0 if self._backbone.device.type == "cpu" else images_B3HW.nbytes
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""In which dtype a tuning computes.
+"""Dtype of a tuning's arithmetic.
 
 Only activations and the frozen weights may be of half precision. What is tuned, its optimizer, the losses,
 and every evaluation stay in float32. The frozen weights are cast once a tuning: autocast would cast them
@@ -24,7 +24,7 @@ class HasPrecision(Protocol):
 
 
 def compute_dtype(config: HasPrecision, device: torch.device) -> torch.dtype:
-    """What ``precision`` comes to on a device: ``auto`` is bfloat16 where the device multiplies in it."""
+    """Dtype that ``precision`` means on a device: ``auto`` is bfloat16 where the device multiplies in it."""
     if config.precision == "auto":
         return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
     dtype: torch.dtype = getattr(torch, config.precision)

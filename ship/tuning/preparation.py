@@ -1,4 +1,4 @@
-"""What a tuning needs before its first step: levels, prototypes, the linear probe, the initial prompt.
+"""Preparation of a tuning: levels, prototypes, the linear probe, the initial prompt.
 
 All of it comes from one pass of the bare backbone over the training images.
 """
@@ -30,7 +30,7 @@ class Preparation:
     Attributes:
         affinity: ``L,L``, cosine between layers.
         threshold: The number that was used, also where ``auto`` chose it.
-        probe_accuracy: The linear probe's on the held-out images.
+        probe_accuracy: Accuracy of the linear probe on the held-out images.
     """
 
     affinity: list[list[float]]
@@ -43,8 +43,8 @@ class Features:
     """Class tokens after each block of the bare backbone, float32, on the CPU.
 
     Attributes:
-        train_LND: Of the training images.
-        held_out_ND: Of the held-out images, after the last block.
+        train_LND: Features of the training images.
+        held_out_ND: Features of the held-out images, after the last block.
     """
 
     train_LND: Tensor

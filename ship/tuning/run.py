@@ -36,7 +36,7 @@ def tune(
         on_epoch: Called after each epoch; an exception in it ends the tuning.
         resume: A snapshot of the same data, settings and backbone to go on from.
         on_snapshot: Called with a snapshot every ``snapshot_every`` epochs.
-        snapshot_every: In epochs.
+        snapshot_every: Epochs from one snapshot to the next.
 
     Raises:
         ConfigError: The settings do not fit the backbone or the data.
@@ -67,13 +67,13 @@ def tune_pack(
     """Tune many tasks, or many settings of one task, as many at a time as fit into memory.
 
     Where one ends, the next joins. Each comes out as it would alone, up to the rounding of batched
-    arithmetic; what goes wrong with one is its own outcome.
+    arithmetic; an error of one is its own outcome.
 
     Args:
         backbone: The frozen network, in float32; it is not changed.
-        tasks: What to tune. Settings to be compared share one ``data`` and stand side by side.
-        max_fused: How many tasks may share a step; None for as many as fit and pay.
-        memory_bytes: What a step may take; None for what the device has free.
+        tasks: Tasks to tune. Settings to be compared share one ``data`` and stand side by side.
+        max_fused: Most tasks that may share a step; None for as many as fit and pay.
+        memory_bytes: Memory that a step may take; None for all that is free on the device.
 
     Returns:
         For each task its result, or the exception that ended it.

@@ -1,4 +1,4 @@
-"""When a tuning ends, and how fast it learns until then (paper: experiments; docs/method.md, section 5)."""
+"""Schedule of a tuning: learning rate, batches, early end (paper: experiments; docs/method.md, section 5)."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def learning_rate_at(config: Schedule, progress: float, num_epochs: int) -> floa
     Args:
         config: Gives the rate at the top and the epochs of warm-up.
         progress: Epochs done, with fractions.
-        num_epochs: In all.
+        num_epochs: Number of all epochs.
     """
     warmup = min(config.warmup_epochs, num_epochs * _MAX_WARMUP_SHARE)
     if progress < warmup:
@@ -34,9 +34,9 @@ def order_epoch(seed: int, epoch: int, num_images: int, batch_size: int) -> tupl
     """The batches of an epoch, as places of images, by seed and epoch alone, whatever came before.
 
     Args:
-        seed: Of the tuning.
+        seed: Seed of the tuning.
         epoch: From 1.
-        num_images: In all.
+        num_images: Number of all images.
         batch_size: Images a batch; the last one may have fewer.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)

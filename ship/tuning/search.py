@@ -1,4 +1,4 @@
-"""Chooses a task's settings by successive halving (K. Jamieson, A. Talwalkar, AISTATS 2016).
+"""Search of a task's settings by successive halving (K. Jamieson, A. Talwalkar, AISTATS 2016).
 
 Every round tunes all candidates that are left, fused in packs, and keeps the better half by the loss on
 validation images; each round has twice the epochs of the one before. A round is a whole tuning with its own
@@ -39,10 +39,10 @@ class Trial:
 
     Attributes:
         round: From 1.
-        settings: What the search chose of it: the values on the axes.
-        epochs: Of this round.
+        settings: Its values on the searched axes.
+        epochs: Epochs of this round.
         val_loss: Cross-entropy on validation images, mean over folds; infinite if the tuning failed.
-        val_accuracy: Likewise; 0 if it failed.
+        val_accuracy: Accuracy on validation images, mean over folds; 0 if the tuning failed.
     """
 
     round: int
@@ -54,10 +54,10 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
-        config: To tune with, on all training images.
+        config: Settings to tune with, on all training images.
         trials: All of them, in order. Empty where there was nothing to choose, or nothing to choose by: no
             class has a second image.
     """
@@ -79,10 +79,11 @@ def search(
 
     Args:
         backbone: The frozen network, in float32; it is not changed.
-        data: Of the task. Its own validation images are chosen by, unless they are also what the result is
-            measured on; else a fifth of the training images, and of few images every third in turn.
+        data: Data of the task. Candidates are compared on its validation images, unless the result is
+            measured on these too; else on a fifth of the training images, or of few images on each third
+            in turn.
         config: Gives all settings that are not searched.
-        search_config: What to try.
+        search_config: Values to try.
         on_epoch: Called after each epoch of each candidate; an exception in it ends the search.
         tune_all: Tunes the candidates of a round; by default ``tune_pack``.
 
@@ -98,17 +99,10 @@ def search(
     for number in range(1, num_rounds + 1):
         share = 2.0 ** (number - 1 - num_rounds)
         scores = _run_round(tune_all or partial(tune_pack, backbone), folds, left, share, on_epoch)
-        for candidate, (epochs, val_loss, val_accuracy) in zip(left, scores, strict=True):
+        for candidate, (epochs, loss, accuracy) in zip(left, scores, strict=True):
             settings = {axis: getattr(candidate, axis) for axis in AXES if getattr(search_config, axis)}
-            trials.append(
-                Trial(
-                    round=number,
-                    settings=settings,
-                    epochs=epochs,
-                    val_loss=val_loss,
-                    val_accuracy=val_accuracy,
-                )
-            )
+            measured: dict[str, Any] = {"epochs": epochs, "val_loss": loss, "val_accuracy": accuracy}
+            trials.append(Trial(round=number, settings=settings, **measured))
         order = sorted(range(len(left)), key=lambda i: scores[i][1])
         left = [left[i] for i in sorted(order[: math.ceil(len(left) / 2)])]
     return SearchResult(config=left[0], trials=tuple(trials))

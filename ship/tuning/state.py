@@ -27,13 +27,13 @@ class EpochReport:
 
     Attributes:
         epoch: From 1.
-        num_epochs: In all, with the floor of ``min_steps``.
+        num_epochs: Number of all epochs, with the floor of ``min_steps``.
         loss: Mean over the epoch's images, matching loss included.
         matching_loss: Its matching part, before its weight.
         train_accuracy: Running, over the epoch's images as they were seen.
-        val_accuracy: On the validation split; None without one.
+        val_accuracy: Accuracy on the validation split; None without one.
         val_loss: Cross-entropy on the validation split; None without one.
-        learning_rate: At the epoch's last step.
+        learning_rate: Learning rate of the epoch's last step.
         time_s: Seconds since the epoch, by this machine's clock.
     """
 
@@ -53,8 +53,8 @@ class TuningState:
     """All that changes while a task is tuned.
 
     Attributes:
-        prompt: As it is now.
-        preparation: What it started from.
+        prompt: The prompt in its present state.
+        preparation: Findings that it started from.
         optimizer: AdamW over the prompt's trained parameters.
         head_start_CD: The head's weight before the first step.
         history: Epochs that are done.
@@ -82,7 +82,7 @@ class TuningState:
         """A snapshot.
 
         Args:
-            identity: JSON values that whoever resumes must present again: data, settings, backbone.
+            identity: JSON values that must be the same when it is resumed: data, settings, backbone.
         """
         tensors = {f"prompt.{key}": value for key, value in self.prompt.state_dict().items()}
         tensors["head_start"] = self.head_start_CD
@@ -137,7 +137,7 @@ class TuningState:
 
 
 def _make_optimizer(prompt: Prompt) -> torch.optim.AdamW:
-    """AdamW in two groups; ``rate_scale`` is for whoever sets the schedule.
+    """AdamW in two groups; the schedule multiplies the learning rate by a group's ``rate_scale``.
 
     AdamW moves a number by about the learning rate a step, whatever its gradient is. A gate has to come from
     zero to some tenths while a prompt token adjusts by hundredths.

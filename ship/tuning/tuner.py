@@ -1,8 +1,8 @@
 """The one thread that works on a device, for many callers: their tasks share one pack.
 
-Callers load data and publish in threads of their own. What they want of the device is done here, one after
-another, so that nobody sees the backbone in the middle of somebody else's pass, and a task may join as soon
-as its data is there.
+Callers load data and publish in threads of their own. Work on the device is done here, one piece after
+another, so that no caller uses the backbone in the middle of another's pass, and a task may join as soon as
+its data is there.
 """
 
 import threading
@@ -39,8 +39,8 @@ class Tuner:
 
     Args:
         backbone: The frozen network, in float32; it is not changed.
-        max_fused: How many tasks may share a step; None for as many as fit and pay.
-        memory_bytes: What a step may take; None for what the device has free when work begins.
+        max_fused: Most tasks that may share a step; None for as many as fit and pay.
+        memory_bytes: Memory that a step may take; None for all that is free on the device when work begins.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class Tuner:
         """Tune some tasks, beside those of other callers; see ``ship.tuning.run.tune_pack``.
 
         Args:
-            tasks: What to tune; those that share one ``data`` stand side by side.
+            tasks: Tasks to tune; those that share one ``data`` stand side by side.
             on_joined: Called, in the tuner's thread, as soon as the last of them has joined the pack.
 
         Returns:
             For each task its result, or the exception that ended it: a ``PackError`` where a step failed and
-            it is not known whose fault that was.
+            it is not known which task's fault that was.
         """
         request = _Request(tasks=tasks, on_joined=on_joined)
         if not tasks:
@@ -77,7 +77,7 @@ class Tuner:
         return request.done.result()
 
     def run(self, work: Callable[[], T]) -> T:
-        """What ``work`` returns, or raises, when it is called between two steps."""
+        """Call ``work`` between two steps; returns its result, or raises its exception."""
         done: Future[T] = Future()
 
         def do() -> None:
@@ -111,14 +111,14 @@ class Tuner:
             self._advance()
 
     def _advance(self) -> None:
-        """Let in who fits, and take a step."""
+        """Let waiting tasks join that fit, and take a step."""
         try:
             if self._pack is None:
                 self._pack = Pack(self.backbone, memory_bytes=self._memory_bytes)
             self._let_in(self._pack)
             if len(self._pack):
                 self._pack.step()
-        except Exception as error:  # whatever it is, it must reach those who wait
+        except Exception as error:  # a boundary: any error must reach the waiting callers
             self._fail_all(error)
         else:
             self._hand_out(self._pack)
@@ -142,7 +142,7 @@ class Tuner:
             self._finish(key, outcome)
 
     def _fail_all(self, error: Exception) -> None:
-        """A step failed for no reason that a pack knows: its tasks are told, and it is not used again."""
+        """Fail all tasks of a pack whose step raised an unknown error; the pack is not used again."""
         self._pack = None
         keys = list(self._members)
         if not keys and self._waiting:

@@ -65,7 +65,7 @@ def test_what_does_not_pass_in_time_says_how_often_it_was_asked(client: Client, 
     assert (str(copy), vars(copy)) == (str(refused.value), vars(refused.value))
 
 
-def test_nobody_there() -> None:
+def test_no_endpoint_there() -> None:
     endpoint = Endpoint(FastAPI())
     endpoint.close()
     with Client(endpoint.url, patience_s=0.2) as client:
@@ -109,14 +109,14 @@ def test_what_cannot_be_a_key_is_not_sent(client: Client, engine: FakeEngine, ke
     assert not engine.asks
 
 
-def test_an_endpoint_of_somebody_else_is_told() -> None:
+def test_a_foreign_endpoint_is_told() -> None:
     app = FastAPI()
     app.get("/v1/tasks")(lambda: {"jobs": []})
     app.get("/v1/tasks/{task}")(lambda task: Response("<h1>no</h1>", status_code=418))
     endpoint = Endpoint(app)
     try:
         with Client(endpoint.url) as client:
-            with pytest.raises(EndpointError, match="answered what no endpoint of ship answers"):
+            with pytest.raises(EndpointError, match="gave a reply that is not a SHIP endpoint's"):
                 client.tasks()
             with pytest.raises(EndpointError, match="no") as refused:
                 client.task("bolts")
@@ -182,7 +182,7 @@ def test_replies_that_lack_something_are_told_as_such(foreign: Foreign, body: st
             lambda: client.explain("bolts", PNG),
             lambda: client.attention("bolts", PNG),
         ):
-            with pytest.raises(EndpointError, match="answered what no endpoint of ship answers"):
+            with pytest.raises(EndpointError, match="gave a reply that is not a SHIP endpoint's"):
                 ask()
 
 

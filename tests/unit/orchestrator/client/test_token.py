@@ -1,4 +1,4 @@
-"""Whose token is sent, and to whom it is not."""
+"""Origins that the token is sent to, and those that it is not."""
 
 import logging
 from typing import Any
@@ -33,7 +33,7 @@ def test_refusals_of_who_asks_say_what_to_do_and_are_not_asked_again(
     url, ours, others = guarded
     for token, status, kind, said in (
         ("", 401, "token-missing", r"no token was sent; set SHIP_TOKEN"),
-        (ours[:-4] + "0000", 401, "token-invalid", r"it is not good; set SHIP_TOKEN"),
+        (ours[:-4] + "0000", 401, "token-invalid", r"is not valid; set SHIP_TOKEN"),
         (others, 403, "not-allowed", r"no access to task 'bolts'; its tasks: nuts.*set SHIP_TOKEN"),
     ):
         with Client(url, token) as client, pytest.raises(EndpointError, match=said) as refused:
@@ -67,7 +67,7 @@ def test_a_token_is_in_no_repr_log_or_error(
 
 
 class Elsewhere:
-    """A server of somebody else that keeps and repeats what it is told."""
+    """A foreign server that keeps and repeats what it is told."""
 
     def __init__(self) -> None:
         self.app = FastAPI()
@@ -116,10 +116,10 @@ def test_a_token_goes_to_its_endpoint_alone() -> None:
     endpoint = Endpoint(app)
     try:
         with Client(endpoint.url, "a-token") as client:
-            with pytest.raises(EndpointError, match="answered what no endpoint of ship answers"):
+            with pytest.raises(EndpointError, match="gave a reply that is not a SHIP endpoint's"):
                 client.tasks()
             assert elsewhere.seen == [], "redirects are not followed"
-            # Not even by who follows them against our will, or asks elsewhere by the same connection.
+            # Not even by a client that follows them, or asks elsewhere by the same connection.
             client._http.get("/v1/tasks", follow_redirects=True)
             client._http.get(f"{other.url}/v1/tasks")
         assert elsewhere.seen == [None, None]

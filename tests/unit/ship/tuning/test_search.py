@@ -14,11 +14,6 @@ from ship.tuning.search import make_folds, search
 from tests.unit.ship.factory import make_data
 
 
-@pytest.fixture(autouse=True)
-def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ship.tuning.search._MIN_STEPS", 4)
-
-
 def with_test_labels_turned(data: TaskData) -> TaskData:
     """The same data, but for the truth about its test images."""
     assert data.test is not None
@@ -108,13 +103,13 @@ def test_the_better_half_goes_on_with_twice_the_epochs(
     backbone: Backbone, quick: Callable[..., TuneConfig]
 ) -> None:
     grid = SearchConfig(learning_rate=(1e-5, 0.003, 0.01, 0.03))
-    config = quick(epochs=16, batch_size=8, start="published")
+    config = quick(epochs=32, batch_size=8, start="published")
     found = search(backbone, make_data(num_val=12), config, grid)
 
     first, second = ([trial for trial in found.trials if trial.round == number] for number in (1, 2))
     assert [trial.settings["learning_rate"] for trial in first] == list(grid.learning_rate)
-    assert [trial.epochs for trial in first] == [4] * 4
-    assert [trial.epochs for trial in second] == [8] * 2
+    assert [trial.epochs for trial in first] == [8] * 4
+    assert [trial.epochs for trial in second] == [16] * 2
     kept = sorted(first, key=lambda trial: trial.val_loss)[:2]
     assert {trial.settings["learning_rate"] for trial in second} == {
         trial.settings["learning_rate"] for trial in kept

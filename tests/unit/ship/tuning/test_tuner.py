@@ -21,7 +21,7 @@ PATIENCE_S = 60
 
 
 class Hold:
-    """Keeps a tuner busy, so that all who ask meanwhile are let in at once."""
+    """Keeps a tuner busy, so that all callers meanwhile join at once."""
 
     def __init__(self, tuner: Tuner) -> None:
         self.is_held, self._may_go = threading.Event(), threading.Event()
@@ -91,7 +91,7 @@ def test_no_more_are_fused_than_allowed_and_the_rest_follows(
     assert set(sizes) == {1, 2}
 
 
-def test_whoever_asks_is_told_when_all_its_tasks_have_joined(backbone: Backbone, quick: Quick) -> None:
+def test_a_caller_is_told_when_all_its_tasks_have_joined(backbone: Backbone, quick: Quick) -> None:
     told: list[str] = []
     tasks = [
         PackTask(data=make_data(seed=seed), config=quick(epochs=2), on_epoch=lambda _: told.append("epoch"))
@@ -120,7 +120,7 @@ def test_what_happens_to_one_happens_to_it_alone(
     assert "num_attribute" in str(third)
 
 
-def test_a_step_that_fails_is_laid_at_nobodys_door_unless_it_is_alone(
+def test_a_failed_step_is_an_error_of_the_pack_unless_a_task_is_alone(
     backbone: Backbone, quick: Quick, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuner = Tuner(backbone)
