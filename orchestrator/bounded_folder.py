@@ -42,7 +42,7 @@ class BoundedFolder:
         """Where a file is, if it is kept."""
         return self._folder / name
 
-    def keep(self, name: str, num_bytes: int, write: Callable[[Path], None]) -> None:
+    def keep(self, name: str, num_bytes: int, write: Callable[[Path], object]) -> None:
         """Keep a file, if the limit is not below its size; those used least recently make room for it.
 
         Args:

@@ -71,7 +71,7 @@ class DiskCache:
         header = json.dumps({name: len(content) for name, content in files.items()}).encode() + b"\n"
         content = b"".join([header, *files.values()])
         try:
-            self._files.keep(digest + _SUFFIX, len(content), lambda path: _write(path, content))
+            self._files.keep(digest + _SUFFIX, len(content), lambda path: path.write_bytes(content))
         except OSError as error:
             self._warn(error)
 
@@ -87,10 +87,6 @@ def with_disk_cache(source: ArtifactSource, options: EngineOptions) -> ArtifactS
     if options.cache is None or not options.cache_bytes:
         return source
     return DiskCache(source, Path(options.cache).expanduser() / FOLDER, options.cache_bytes)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
 
 
 def _split(content: bytes) -> dict[str, bytes]:

@@ -44,7 +44,7 @@ class KeptCatalog:
         """Keep a catalog, in place of the one before."""
         content = catalog.to_json()
         try:
-            self._files.keep(self._name, len(content), lambda path: _write(path, content))
+            self._files.keep(self._name, len(content), lambda path: path.write_bytes(content))
         except OSError as error:
             if not self._warned.is_set():
                 self._warned.set()
@@ -77,7 +77,3 @@ def open_kept_catalog(store_url: str, options: EngineOptions) -> KeptCatalog | N
     if options.cache is None or not options.cache_bytes:
         return None
     return KeptCatalog(Path(options.cache).expanduser() / FOLDER, store_url)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

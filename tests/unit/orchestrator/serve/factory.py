@@ -12,7 +12,6 @@ from PIL import Image as PillowImage
 from orchestrator.serve.engine_api import (
     Answer,
     Ask,
-    CanaryState,
     Explanation,
     Image,
     Readiness,
@@ -21,6 +20,7 @@ from orchestrator.serve.engine_api import (
     TaskState,
 )
 from orchestrator.serve.residency.residency import ServedVersion
+from orchestrator.store.catalog import Canary
 from ship.artifact.card import PromptCard
 from ship.artifact.files import CARD, README, RECORD, TENSORS, describe_files, digest_of, pack, run_probe
 from ship.backbone import Backbone
@@ -110,7 +110,7 @@ BOLTS = TaskState(
     wanted_version=3,
     wanted_digest="e" * 64,
     problem="prompt.json: it was changed",
-    canary=CanaryState(version=4, share=0.05),
+    canary=Canary(version=4, share=0.05),
     shadow_version=5,
     others=(4, 5),
 )

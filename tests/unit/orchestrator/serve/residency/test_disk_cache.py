@@ -125,11 +125,12 @@ def test_a_full_disk_is_told_once_and_leaves_nothing_behind(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     def write(path: Path, content: bytes) -> None:
-        path.write_bytes(content[:10])
+        with path.open("wb") as file:
+            file.write(content[:10])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("orchestrator.serve.residency.disk_cache._write", write)
     source = Source("bolts", "nuts")
+    monkeypatch.setattr(Path, "write_bytes", write)
     cache = DiskCache(source, tmp_path, LARGE)
     for digest in source.digests * 2:
         assert cache.fetch(digest) == source.files[digest]
