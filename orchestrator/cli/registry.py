@@ -1,7 +1,7 @@
 """Commands on the registry: ls, show, promote, rollback, canary, shadow."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -197,12 +197,7 @@ def _print_stopped(output: Output, task: str, role: str, before: "Rollout", as_j
 
 
 def _rollout_json(task: str, rollout: "Rollout") -> dict[str, Any]:
-    canary = rollout.canary
-    return {
-        "task": task,
-        "canary": None if canary is None else {"version": canary.version, "share": canary.share},
-        "shadow": rollout.shadow,
-    }
+    return {"task": task, **asdict(rollout)}
 
 
 def _print(output: Output, text: str) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import ServeError
+from orchestrator.store.catalog import Canary
 
 __all__ = [
     "Answer",
     "Ask",
-    "CanaryState",
     "Engine",
     "EngineBusyError",
     "EngineUnavailableError",
@@ -130,19 +130,6 @@ class Explanation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CanaryState:
-    """A version that takes some of a task's requests.
-
-    Attributes:
-        version: In the registry.
-        share: Share of the requests, above 0 and below 1.
-    """
-
-    version: int
-    share: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class TaskState:
     """Serving state of a task of the catalog.
 
@@ -168,7 +155,7 @@ class TaskState:
     wanted_version: int
     wanted_digest: str
     problem: str | None
-    canary: CanaryState | None = None
+    canary: Canary | None = None
     shadow_version: int | None = None
     others: tuple[int, ...] = ()
 

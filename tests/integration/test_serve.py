@@ -377,7 +377,7 @@ def test_an_engine_that_is_killed_costs_no_request(plant: Plant):
 
 def test_nothing_is_left_when_it_stops(plant: Plant):
     assert any("ServeReplica:ship:Engine" in name for _, name in descendants(os.getpid()))
-    plant.endpoint.stop()
+    plant.endpoint.close()
     deadline_s = time.monotonic() + PATIENCE_S
     while left := {pid: name for pid, name in descendants(os.getpid()) if "ray" in name}:
         assert time.monotonic() < deadline_s, left

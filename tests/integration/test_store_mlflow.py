@@ -302,7 +302,7 @@ def test_the_listing_from_the_file_is_mlflows_own(place: Place) -> None:
     client.set_registered_model_alias("ship.bolts", "canary", "2")
     client.create_registered_model("ship.empty")
     client.create_registered_model("ships")
-    client.create_registered_model("ship.asked", tags={"mlflow.prompt.is_prompt": "true"})
+    client.create_prompt("ship.asked")
     assert read_models(place.uri) is not None, "the schema is unknown"
     through_mlflow = f"{place.uri}?timeout=5"
     assert read_models(through_mlflow) is None

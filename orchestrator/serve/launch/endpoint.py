@@ -5,8 +5,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from types import TracebackType
-from typing import Self
 
 import httpx
 import ray
@@ -39,30 +37,17 @@ _OBJECT_STORE_BYTES = 512 << 20
 _log = logging.getLogger(__name__)
 
 
-class Endpoint:
-    """An endpoint that answers. A context manager, or to be stopped by hand.
+class Endpoint(ExitStack):
+    """An endpoint that answers. Closing it lets requests under way finish, and ends all that was started.
 
     Attributes:
         url: For clients on this machine.
     """
 
     def __init__(self, url: str, stack: ExitStack) -> None:
+        super().__init__()
         self.url = url
-        self._stack = stack
-
-    def stop(self) -> None:
-        """Let requests under way finish, and end all that was started; a second call does nothing."""
-        self._stack.close()
-
-    def __enter__(self) -> Self:
-        """Nothing to do: it was started."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop."""
-        self.stop()
+        self.push(stack)
 
 
 def start(settings: Settings, backbone: Backbone, options: ServeOptions) -> Endpoint:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from orchestrator.serve.engine_api import CanaryState, TaskState
+from orchestrator.serve.engine_api import TaskState
 from orchestrator.serve.residency.loads import LoadFailure
 from orchestrator.serve.residency.served import Key, ServedVersion
 from orchestrator.store.catalog import CatalogEntry
@@ -35,7 +35,6 @@ def describe_task(
         served: Its champion that is in memory, if one is.
         failure: Gives the failure of the last load of a prompt, if it failed.
     """
-    canary = wanted.canary
     return TaskState(
         task=task,
         version=served.version if served else None,
@@ -44,7 +43,7 @@ def describe_task(
         wanted_version=wanted.version,
         wanted_digest=wanted.digest,
         problem=_find_problem(task, wanted, failure),
-        canary=None if canary is None else CanaryState(version=canary.version, share=canary.share),
+        canary=wanted.canary,
         shadow_version=wanted.shadow,
         others=tuple(sorted(wanted.others)),
     )

@@ -13,7 +13,6 @@ from PIL import Image as PillowImage
 from orchestrator.serve.engine_api import (
     Answer,
     Ask,
-    CanaryState,
     Explanation,
     Image,
     Readiness,
@@ -22,17 +21,9 @@ from orchestrator.serve.engine_api import (
     TaskState,
 )
 from orchestrator.serve.residency.residency import ServedVersion
-from ship.artifact.card import PromptCard, backbone_entry
-from ship.artifact.files import (
-    CARD,
-    README,
-    RECORD,
-    TENSORS,
-    describe_files,
-    digest_of,
-    prompt_to_bytes,
-    run_probe,
-)
+from orchestrator.store.catalog import Canary
+from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, backbone_entry
+from ship.artifact.files import describe_files, digest_of, prompt_to_bytes, run_probe
 from ship.backbone import Backbone
 from ship.method.prompts import Prompt
 from ship.runtime.baking import bake
@@ -113,7 +104,7 @@ BOLTS = TaskState(
     wanted_version=3,
     wanted_digest="e" * 64,
     problem="prompt.json: it was changed",
-    canary=CanaryState(version=4, share=0.05),
+    canary=Canary(version=4, share=0.05),
     shadow_version=5,
     others=(4, 5),
 )

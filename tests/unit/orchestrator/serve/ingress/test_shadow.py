@@ -10,7 +10,6 @@ import pytest
 from orchestrator.serve.engine_api import (
     Answer,
     Ask,
-    CanaryState,
     EngineBusyError,
     EngineUnavailableError,
     Image,
@@ -19,6 +18,7 @@ from orchestrator.serve.engine_api import (
 )
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.shadow import REST_S, Shadows
+from orchestrator.store.catalog import Canary
 from ship.backbone import Backbone
 from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
 from tests.unit.orchestrator.serve.ingress.openapi.schema import check_schema
@@ -216,7 +216,7 @@ class EngineOfApp(FakeEngine):
             wanted_version=2,
             wanted_digest="d" * 64,
             problem=None,
-            canary=CanaryState(version=4, share=0.05),
+            canary=Canary(version=4, share=0.05),
             shadow_version=3,
         )
 

@@ -130,6 +130,7 @@ def test_a_full_disk_is_told_once_and_leaves_nothing_behind(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     source = Source("bolts", "nuts")
+    monkeypatch.setattr(Path, "write_bytes", write)
     cache = DiskCache(source, tmp_path, LARGE)
     monkeypatch.setattr(Path, "write_bytes", write)
     for digest in source.digests * 2:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from orchestrator.errors import StoreError
-from orchestrator.serve.engine_api import Ask, CanaryState, Refusal
+from orchestrator.serve.engine_api import Ask, Refusal
 from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
 from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
 from ship.errors import ArtifactError
@@ -293,7 +293,7 @@ def test_a_canary_answers_for_its_share_and_is_named(residency: Residency, load:
     assert find_for_keys(residency, 400) == found, "a key stays where it is"
     # Five standard deviations.
     assert sum(served.version == 3 for served in found) == pytest.approx(100, abs=45)
-    assert residency.state("bolts").canary == CanaryState(version=3, share=0.25)
+    assert residency.state("bolts").canary == Canary(version=3, share=0.25)
     assert residency.state("bolts").version == 1
 
 
