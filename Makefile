@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format clean s3 mlflow
+.PHONY: demo test check format reference clean s3 mlflow
 
 # The main job on real pictures: tune, register, serve, ask. KEEP=1 leaves the endpoint up.
 demo: $(STAMP)
@@ -32,6 +32,10 @@ mlflow: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# docs/reference.md, from the code; a unit test holds it equal.
+reference: $(STAMP)
+	$(BIN)/python -m tests.reference
 
 clean:
 	rm -rf $(VENV) demo-run

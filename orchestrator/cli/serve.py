@@ -46,7 +46,7 @@ __all__ = ["serve"]
 @click.option(
     "--haproxy",
     is_flag=True,
-    help="HAProxy, which comes with Ray Serve, as ingress: more requests a second; see docs/guide.md.",
+    help="HAProxy, which comes with Ray Serve, as ingress: more requests a second; see docs/serving.md.",
 )
 @click.option("--no-auth", is_flag=True, help="Let everybody who reaches it ask every task, without a token.")
 @click.pass_obj
