@@ -5,7 +5,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+
+from orchestrator.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / path for path in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
@@ -14,13 +17,15 @@ DOCUMENTS = [ROOT / path for path in ("README.md", "CONTRIBUTING.md", "CHANGELOG
 MAX_COLUMNS = 120
 FOLDERS = ("orchestrator", "ship", "tests", "deploy", "docs", "examples")
 
-# They name what was there at the time.
-HISTORY = ("CHANGELOG.md", "log.md")
-
 
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
+
+# The others name what was there at the time.
+PRESENT = [path for path in DOCUMENTS if path.name not in ("CHANGELOG.md", "log.md")]
+# ``ship NAME ...`` up to what ends a command, with or without an option before the name.
+COMMAND = re.compile(r"(?<![\w./-])ship ((?:--(?:store|home) \S+ )?[a-z]+\b[^`\n|;#)]*)")
 
 documents = pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 
@@ -33,6 +38,14 @@ def prose(document: Path) -> Iterator[str]:
             is_code = not is_code
         elif not is_code and not line.startswith("|"):
             yield line
+
+
+def code(document: Path) -> str:
+    """Blocks of shell commands, and what stands in backticks."""
+    text = document.read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL)
+    spans = re.findall(r"`(ship [^`\n]+)`", "\n".join(prose(document)))
+    return "\n".join([*blocks, *spans]).replace("\\\n", " ")
 
 
 def anchors(document: Path) -> set[str]:
@@ -54,11 +67,26 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert not broken
 
 
-@pytest.mark.parametrize("document", [path for path in DOCUMENTS if path.name not in HISTORY], ids=name)
+@pytest.mark.parametrize("document", PRESENT, ids=name)
 def test_paths_that_are_named_exist(document: Path) -> None:
     """In backticks, from the top of the repository: `ship/method/` or `orchestrator/train/job.py`."""
     named = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+)`", document.read_text(encoding="utf-8"))
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("document", PRESENT, ids=name)
+def test_commands_that_are_shown_exist(document: Path) -> None:
+    unknown = []
+    for shown in COMMAND.findall(code(document)):
+        words = re.sub(r"^--\w+ \S+ ", "", shown).split()
+        command = cli.commands.get(words[0])
+        if isinstance(command, click.Group) and len(words) > 1:
+            command = command.commands.get(words[1])
+        known = {flag for parameter in command.params for flag in parameter.opts} if command else set()
+        flags = {word.partition("=")[0] for word in words if re.fullmatch(r"--?[a-z][a-z-]*(=.*)?", word)}
+        if command is None or not flags <= known:
+            unknown.append(shown)
+    assert unknown == []
 
 
 @documents
