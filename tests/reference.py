@@ -15,7 +15,6 @@ import click
 from orchestrator.cli.main import cli
 from orchestrator.manifest.json_schema import manifest_json_schema
 from orchestrator.serve.ingress.middleware.metrics import Metrics
-from orchestrator.serve.ingress.openapi.problems import KINDS
 from orchestrator.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -164,13 +163,18 @@ def _problems() -> Iterator[str]:
         "Errors of the endpoint are RFC 9457 problem documents (`application/problem+json`); their `type` is "
         '`urn:ship:problem:` and the kind. Below `/v2` they are `{"error": "title: detail"}`.'
     )
-    rows = [(str(status), f"`{kind}`", title, detail) for kind, status, title, detail in _kinds()]
-    yield _table(("status", "kind", "title", "detail, for example"), sorted(rows, key=lambda row: row[0]))
+    yield _table(("status", "kind", "title", "when"), sorted(_kinds(), key=lambda row: row[0]))
 
 
-def _kinds() -> Iterable[tuple[str, int, str, str]]:
-    """Kind, status, title and an example of the detail."""
-    return [(kind, *values) for kind, values in KINDS.items()]
+def _kinds() -> Iterable[tuple[str, str, str, str]]:
+    """Status, kind, title, and when the endpoint answers with it."""
+    try:
+        from orchestrator.serve.ingress.problem_kinds import KINDS
+    except ModuleNotFoundError:
+        from orchestrator.serve.ingress.openapi import problems
+
+        return [(str(values[0]), f"`{kind}`", *values[1:]) for kind, values in problems.KINDS.items()]
+    return [(str(kind.status), f"`{name}`", kind.title, kind.when) for name, kind in KINDS.items()]
 
 
 def _metrics() -> Iterator[str]:

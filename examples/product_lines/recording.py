@@ -88,7 +88,7 @@ def run_in_terminal(command: list[str], folder: Path, environment: dict[str, str
     os.close(ours)
     if process.wait():
         sys.exit(f"{' '.join(command)} ended with {process.returncode}:\n{printed.decode()}")
-    return printed.decode().rsplit("\x1b[2K", 1)[-1]
+    return printed.decode().replace("\r\n", "\n").rsplit("\x1b[2K", 1)[-1]
 
 
 if __name__ == "__main__":
