@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
-from rich.terminal_theme import NIGHT_OWLISH
+from rich.terminal_theme import SVG_EXPORT_THEME
 from rich.text import Text
 
 from examples.product_lines.endpoint import Endpoint
@@ -40,7 +40,7 @@ def main() -> None:
         record(console, folder)
     finally:
         shutil.rmtree(folder)
-    console.save_svg(sys.argv[1], title="ship", theme=NIGHT_OWLISH, code_format=FORMAT, unique_id="ship")
+    console.save_svg(sys.argv[1], title="ship", theme=SVG_EXPORT_THEME, code_format=FORMAT, unique_id="ship")
 
 
 def record(console: Console, folder: Path) -> None:
