@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo bench test test-slow check format clean s3 mlflow
+.PHONY: install demo bench test test-slow check format reference clean s3 mlflow
 
 install: $(STAMP)
 
@@ -41,6 +41,10 @@ mlflow: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# docs/reference.md, from the code; a unit test holds it equal.
+reference: $(STAMP)
+	$(BIN)/python -m tests.reference
 
 clean:
 	rm -rf $(VENV) demo-run

@@ -53,7 +53,7 @@ __all__ = ["serve"]
 @click.option(
     "--haproxy",
     is_flag=True,
-    help="Use HAProxy, which comes with Ray Serve, as ingress: more requests a second; see docs/guide.md.",
+    help="Use HAProxy, which comes with Ray Serve, as ingress: more requests a second; see docs/serving.md.",
 )
 @click.option("--no-auth", is_flag=True, help="Accept every request without a token.")
 @click.pass_obj

@@ -77,7 +77,7 @@ def test_what_the_reader_takes_is_valid(text: str, validator: Draft202012Validat
 def test_the_manifests_of_the_documents_are_valid(validator: Draft202012Validator) -> None:
     blocks = [
         yaml.safe_load(block)
-        for name in ("README.md", "docs/guide.md")
+        for name in ("README.md", "docs/tuning.md")
         for block in re.findall(r"```yaml\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
     ]
     assert len(blocks) >= 5

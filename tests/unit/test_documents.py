@@ -1,0 +1,99 @@
+"""Markdown of the repository: links and named paths lead somewhere, lines are short."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from orchestrator.cli.main import cli
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / path for path in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+    path for folder in ("docs", "deploy", "ship", "examples") for path in (ROOT / folder).rglob("*.md")
+)
+MAX_COLUMNS = 120
+FOLDERS = ("orchestrator", "ship", "tests", "deploy", "docs", "examples")
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+# The others name what was there at the time.
+PRESENT = [path for path in DOCUMENTS if path.name not in ("CHANGELOG.md", "log.md")]
+# ``ship NAME ...`` up to what ends a command, with or without an option before the name.
+COMMAND = re.compile(r"(?<![\w./-])ship ((?:--(?:store|home) \S+ )?[a-z]+\b[^`\n|;#)]*)")
+
+documents = pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+
+
+def prose(document: Path) -> Iterator[str]:
+    """The lines that are neither code nor of a table."""
+    is_code = False
+    for line in document.read_text(encoding="utf-8").splitlines():
+        if line.lstrip().startswith("```"):
+            is_code = not is_code
+        elif not is_code and not line.startswith("|"):
+            yield line
+
+
+def code(document: Path) -> str:
+    """Blocks of shell commands, and what stands in backticks."""
+    text = document.read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL)
+    spans = re.findall(r"`(ship [^`\n]+)`", "\n".join(prose(document)))
+    return "\n".join([*blocks, *spans]).replace("\\\n", " ")
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors that GitHub makes of headings."""
+    headings = [line.lstrip("#").strip().lower() for line in prose(document) if line.startswith("#")]
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings}
+
+
+@documents
+def test_links_lead_somewhere(document: Path) -> None:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert not broken
+
+
+@pytest.mark.parametrize("document", PRESENT, ids=name)
+def test_paths_that_are_named_exist(document: Path) -> None:
+    """In backticks, from the top of the repository: `ship/method/` or `orchestrator/train/job.py`."""
+    named = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+)`", document.read_text(encoding="utf-8"))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("document", PRESENT, ids=name)
+def test_commands_that_are_shown_exist(document: Path) -> None:
+    unknown = []
+    for shown in COMMAND.findall(code(document)):
+        words = re.sub(r"^--\w+ \S+ ", "", shown).split()
+        command = cli.commands.get(words[0])
+        if isinstance(command, click.Group) and len(words) > 1:
+            command = command.commands.get(words[1])
+        known = {flag for parameter in command.params for flag in parameter.opts} if command else set()
+        flags = {word.partition("=")[0] for word in words if re.fullmatch(r"--?[a-z][a-z-]*(=.*)?", word)}
+        if command is None or not flags <= known:
+            unknown.append(shown)
+    assert unknown == []
+
+
+@documents
+def test_lines_are_short(document: Path) -> None:
+    assert [line for line in prose(document) if len(line) > MAX_COLUMNS] == []
+
+
+def test_no_document_is_left_out() -> None:
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True)
+    assert set(listed.stdout.split()) <= {name(path) for path in DOCUMENTS}
