@@ -10,7 +10,7 @@ from typing import Annotated
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from pydantic import Field, with_config
+from pydantic import ConfigDict, Field, with_config
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import TypedDict
@@ -33,7 +33,7 @@ _PROTOCOL = "/v2"
 _log = logging.getLogger(__name__)
 
 
-@with_config(extra="forbid")
+@with_config(ConfigDict(extra="forbid"))
 class ProblemReply(TypedDict):
     """Problem document of RFC 9457."""
 
@@ -43,7 +43,7 @@ class ProblemReply(TypedDict):
     detail: Annotated[str, Field(examples=["task 'bolts' is not in the catalog"])]
 
 
-@with_config(extra="forbid")
+@with_config(ConfigDict(extra="forbid"))
 class ErrorReply(TypedDict):
     """Error of the Open Inference Protocol."""
 

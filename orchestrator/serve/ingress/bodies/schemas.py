@@ -5,7 +5,7 @@ Nothing validates with them at run time. Examples of the document are put togeth
 
 from typing import Annotated, Literal, NotRequired
 
-from pydantic import Field, with_config
+from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from orchestrator.names import TASK_NAME_PATTERN
@@ -45,7 +45,7 @@ _Key = Annotated[
 ]
 
 
-@with_config(extra="forbid")
+@with_config(ConfigDict(extra="forbid"))
 class StrictBody(TypedDict):
     """JSON object without any other fields."""
 
