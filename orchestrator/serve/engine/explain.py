@@ -15,8 +15,6 @@ from ship.runtime.runtime import Runtime
 
 __all__ = ["Explainer"]
 
-# Each takes as long as two predictions of one row.
-_MOST_WAITING = 8
 _log = logging.getLogger(__name__)
 
 
@@ -25,10 +23,11 @@ class Explainer:
 
     Args:
         runtime: Runtime that holds the slots; predictions use it meanwhile.
+        max_waiting: Explanations that may wait: each takes as long as two predictions of one row.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, runtime: Runtime, max_waiting: int = 8) -> None:
+        self._runtime, self._max_waiting = runtime, max_waiting
         self._turn = asyncio.Lock()
         self._num_waiting = 0
 
@@ -36,7 +35,7 @@ class Explainer:
         self, image_3HW: Image, served: ServedVersion, patience_s: float
     ) -> Explanation | Refusal:
         """Explain one image; refuse if too many wait, or if its turn does not come in time."""
-        if self._num_waiting >= _MOST_WAITING:
+        if self._num_waiting >= self._max_waiting:
             return Refusal(reason="busy", detail=f"{self._num_waiting} explanations wait for their turn")
         self._num_waiting += 1
         try:

@@ -116,7 +116,6 @@ def test_one_at_a_time_and_few_in_line(
     backbone: Backbone, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on, seen = threading.Event(), []
-    monkeypatch.setattr(explaining, "_MOST_WAITING", 2)
     real = explaining.explain
 
     def slow(*args: object) -> object:
@@ -133,7 +132,7 @@ def test_one_at_a_time_and_few_in_line(
     image_3HW = np.zeros((3, *backbone.image_size), dtype=np.uint8)
 
     async def ask_five() -> list[Explanation | Refusal]:
-        explainer = Explainer(runtime)
+        explainer = Explainer(runtime, max_waiting=2)
         first = asyncio.ensure_future(explainer.explain(image_3HW, served, 30.0))
         while not running.is_set():
             await asyncio.sleep(0.01)

