@@ -194,3 +194,11 @@ def test_room_is_made_for_what_can_fit_and_for_nothing_else(files: Files, backbo
 def test_a_folder_that_is_no_artifact_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="not an artifact"):
         load(tmp_path)
+
+
+def test_an_artifact_of_the_first_release_answers_as_it_did(backbone: Backbone) -> None:
+    """Written by version 0.1.0, when its settings still had `attention`."""
+    loaded = load(Path(__file__).parents[3] / "golden" / "artifact-0.1.0")
+    assert (loaded.card.task, loaded.card.task_key) == ("caps", "a" * 64)
+    assert json.loads(loaded.card.to_json())["config"]["attention"] == "decoupled"
+    assert insert_verified(Runtime(backbone), loaded).num_classes == 3
