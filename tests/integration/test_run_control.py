@@ -59,4 +59,4 @@ def test_a_run_is_watched_steered_and_ended_from_another_terminal(plant: Plant) 
     assert len(told) == 3, logged
     assert not list(Path(plant.home, "store", "published").glob("*/*.json"))
     late = plant.ship("retry", "--failed")
-    assert (late.returncode, "no `ship tune` is at work" in late.stderr) == (1, True)
+    assert (late.returncode, "no `ship tune` runs in" in late.stderr) == (1, True)
