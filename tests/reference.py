@@ -15,6 +15,7 @@ import click
 from orchestrator.cli.main import cli
 from orchestrator.manifest.json_schema import manifest_json_schema
 from orchestrator.serve.ingress.middleware.metrics import Metrics
+from orchestrator.serve.ingress.problem_kinds import KINDS
 from orchestrator.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -168,12 +169,6 @@ def _problems() -> Iterator[str]:
 
 def _kinds() -> Iterable[tuple[str, str, str, str]]:
     """Status, kind, title, and when the endpoint answers with it."""
-    try:
-        from orchestrator.serve.ingress.problem_kinds import KINDS
-    except ModuleNotFoundError:
-        from orchestrator.serve.ingress.openapi import problems
-
-        return [(str(values[0]), f"`{kind}`", *values[1:]) for kind, values in problems.KINDS.items()]
     return [(str(kind.status), f"`{name}`", kind.title, kind.when) for name, kind in KINDS.items()]
 
 
