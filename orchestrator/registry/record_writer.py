@@ -75,13 +75,13 @@ class RecordWriter:
             # Cancelled before any worker took it: there is nothing to make a run of.
             return
         try:
-            self._write(task, key, events)
+            self._record_task(task, key, events)
         except BaseException:
             # How much of it got through is not known: read the run again before the next try.
             self._open_runs.pop((task, key), None)
             raise
 
-    def _write(self, task: str, key: str, events: Sequence[Event]) -> None:
+    def _record_task(self, task: str, key: str, events: Sequence[Event]) -> None:
         published = next((event for event in events if event.kind == "published"), None)
         artifact = self._read(str(published.data["digest"])) if published else None
         run = self._open(task, key, events, artifact)

@@ -201,7 +201,7 @@ class Recorder:
     def _write_waiting(self, pairs: Iterable[tuple[str, str]], limit_s: float = math.inf) -> None:
         before, end_s = len(self._waiting), self._monotonic() + limit_s
         for pair in list(pairs):
-            if pair not in self._stuck and not self._write(pair):
+            if pair not in self._stuck and not self._write_task(pair):
                 break
             if self._monotonic() > end_s:
                 break
@@ -211,7 +211,7 @@ class Recorder:
             with suppress(OSError):
                 self._spool.replace(remaining)
 
-    def _write(self, pair: tuple[str, str]) -> bool:
+    def _write_task(self, pair: tuple[str, str]) -> bool:
         """Write the events of one task key; False if MLflow cannot be reached."""
         try:
             self._writer.write(*pair, self._waiting[pair])

@@ -22,7 +22,7 @@ __all__ = [
     "Refusal",
     "RefusalReason",
     "ResidencyStats",
-    "TaskState",
+    "ServingState",
 ]
 
 # uint8, 3,H,W, of the backbone's input size.
@@ -130,7 +130,7 @@ class Explanation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskState:
+class ServingState:
     """Serving state of a task of the catalog.
 
     Attributes:
@@ -224,11 +224,11 @@ class Engine(Protocol):
         """Show what the task that is asked makes the network attend to in one image."""
         ...
 
-    async def tasks(self) -> list[TaskState]:
+    async def tasks(self) -> list[ServingState]:
         """States of all tasks of the catalog, by name."""
         ...
 
-    async def task(self, name: str) -> TaskState | None:
+    async def task(self, name: str) -> ServingState | None:
         """State of one task; None if it is not in the catalog."""
         ...
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from orchestrator.errors import RegistryError
-from orchestrator.store.garbage import Garbage, Listing, References, find_garbage
+from orchestrator.store.garbage import Garbage, References, StoreListing, find_garbage
 from orchestrator.store.objects.open import ObjectStore
 from orchestrator.store.prompt_store import PromptStore
 
@@ -54,7 +54,7 @@ class Collector:
         """
         before_s = self._clock() - older_than_s
         # In this order: an artifact that gets its publication after it was listed is then seen as published.
-        listing = Listing(
+        listing = StoreListing(
             artifacts=list(self._objects.scan("artifacts/")),
             snapshots=list(self._objects.scan("snapshots/")),
             leftovers=list(self._objects.leftovers()),

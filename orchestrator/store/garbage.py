@@ -13,13 +13,13 @@ from orchestrator.names import is_digest, is_task_name
 from orchestrator.store.objects.protocol import ListedObject
 from ship.artifact.card import CARD
 
-__all__ = ["Garbage", "GarbageKind", "Listing", "References", "find_garbage"]
+__all__ = ["Garbage", "GarbageKind", "References", "StoreListing", "find_garbage"]
 
 GarbageKind = Literal["artifact", "snapshot", "temporary"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listing:
+class StoreListing:
     """The objects in a store.
 
     Attributes:
@@ -67,7 +67,7 @@ class Garbage:
     reason: str
 
 
-def find_garbage(listing: Listing, references: References, *, before_s: float) -> list[Garbage]:
+def find_garbage(listing: StoreListing, references: References, *, before_s: float) -> list[Garbage]:
     """Unreferenced artifacts, snapshots and temporary objects older than the limit.
 
     Args:

@@ -27,11 +27,11 @@ from ship.method.prompts import Prompt
 from ship.method.streams import PromptStreams, TaskKeysValues
 from ship.vit import Block
 
-__all__ = ["Output", "forward", "forward_pack"]
+__all__ = ["ForwardOutput", "forward", "forward_pack"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
+class ForwardOutput:
     """Result of one forward pass for one task.
 
     Attributes:
@@ -47,7 +47,7 @@ class Output:
 
 def forward(
     backbone: Backbone, prompt: Prompt, images_BCHW: Tensor, *, with_matching: bool = False
-) -> Output:
+) -> ForwardOutput:
     """Run the backbone with a prompt.
 
     Args:
@@ -66,7 +66,7 @@ def forward_pack(
     sizes: Sequence[int],
     *,
     with_matching: bool = False,
-) -> list[Output]:
+) -> list[ForwardOutput]:
     """Run the backbone once for the images of several tasks, each with its own prompt.
 
     Args:
@@ -96,7 +96,7 @@ def forward_pack(
     for task, (prompt, (cls_bD, matching)) in enumerate(zip(prompts, last, strict=True)):
         features_bD = backbone.norm(cls_bD).to(prompt.head.weight.dtype)
         cls_LbD = torch.stack([*(per_task[task] for per_task in cls_per_layer), cls_bD])
-        outputs.append(Output(logits_BC=prompt.head(features_bD), matching=matching, cls_LBD=cls_LbD))
+        outputs.append(ForwardOutput(logits_BC=prompt.head(features_bD), matching=matching, cls_LBD=cls_LbD))
     return outputs
 
 

@@ -18,7 +18,7 @@ from ship.data import TaskData
 from ship.errors import TuningError
 from ship.evaluation.accuracy import Evaluation, evaluate_logits, predict_logits
 from ship.method.losses import total_loss
-from ship.method.model import Output
+from ship.method.model import ForwardOutput
 from ship.method.prompts import Prompt
 from ship.settings.config import TuneConfig, count_epochs
 from ship.tuning.memory import step_bytes
@@ -152,7 +152,7 @@ class Member:
             )
         return self._batch
 
-    def loss(self, output: Output) -> Tensor:
+    def loss(self, output: ForwardOutput) -> Tensor:
         """Loss of this step. Clears the gradients of an earlier one."""
         self._state.optimizer.zero_grad(set_to_none=True)
         assert output.matching is not None, "asked for"
@@ -161,7 +161,7 @@ class Member:
         )
 
     @torch.no_grad()
-    def apply(self, output: Output, loss: Tensor) -> None:
+    def apply(self, output: ForwardOutput, loss: Tensor) -> None:
         """Take the step whose gradients have arrived."""
         labels_B = self.batch().labels_B
         correct = (output.logits_BC.argmax(dim=1) == labels_B).sum()

@@ -28,12 +28,10 @@ __all__ = ["COMMANDS"]
     type=click.IntRange(1),
     help="Rows of a batch; repeat for more [1 8 32 64].",
 )
-@click.option("--compile", "with_compiled", is_flag=True, help="Measure compiled rows as well [on CUDA].")
 @speed_options
 def runtime(
     backbones: tuple[str, ...],
     batches: tuple[int, ...],
-    with_compiled: bool,
     rounds: int | None,
     device: "torch.device",
     quick: bool,
@@ -56,7 +54,6 @@ def runtime(
             batches=list(batches) or ([1, 3] if quick else [1, 8, 32, 64]),
             rounds=_rounds(rounds, quick),
             device=device,
-            with_compiled=with_compiled or device.type == "cuda",
         )
 
 

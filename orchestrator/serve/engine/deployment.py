@@ -22,7 +22,7 @@ from orchestrator.serve.engine_api import (
     Readiness,
     Refusal,
     ResidencyStats,
-    TaskState,
+    ServingState,
 )
 from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.process_log import open_process_log
@@ -110,11 +110,11 @@ class EngineReplica:
             else await self._explainer.explain(image, served, patience_s)
         )
 
-    async def tasks(self) -> list[TaskState]:
+    async def tasks(self) -> list[ServingState]:
         """See ``engine_api.Engine``."""
         return self._residency.states()
 
-    async def task(self, name: str) -> TaskState | None:
+    async def task(self, name: str) -> ServingState | None:
         """See ``engine_api.Engine``."""
         return self._residency.state(name)
 

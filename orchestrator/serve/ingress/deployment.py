@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from orchestrator.serve.engine_api import TaskState
+from orchestrator.serve.engine_api import ServingState
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.engine_client import RayEngine
 from orchestrator.serve.ingress.middleware.access_log import open_request_log
@@ -53,7 +53,7 @@ class Ingress:
         """See ``Drain.close``."""
         return await self._drain.close(timeout_s)
 
-    async def tasks(self) -> list[TaskState]:
+    async def tasks(self) -> list[ServingState]:
         """See ``engine_api.Engine``; for the process that started the endpoint, which has no token."""
         return await self._engine.tasks()
 

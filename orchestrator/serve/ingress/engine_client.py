@@ -17,7 +17,7 @@ from orchestrator.serve.engine_api import (
     Readiness,
     Refusal,
     ResidencyStats,
-    TaskState,
+    ServingState,
 )
 
 __all__ = ["RayEngine"]
@@ -51,14 +51,14 @@ class RayEngine:
         reply: Explanation | Refusal = await self._call("explain", image, ask, patience_s)
         return reply
 
-    async def tasks(self) -> list[TaskState]:
+    async def tasks(self) -> list[ServingState]:
         """See ``engine_api.Engine``."""
-        states: list[TaskState] = await self._call("tasks")
+        states: list[ServingState] = await self._call("tasks")
         return states
 
-    async def task(self, name: str) -> TaskState | None:
+    async def task(self, name: str) -> ServingState | None:
         """See ``engine_api.Engine``."""
-        state: TaskState | None = await self._call("task", name)
+        state: ServingState | None = await self._call("task", name)
         return state
 
     async def readiness(self) -> Readiness:

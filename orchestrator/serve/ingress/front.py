@@ -17,7 +17,7 @@ from orchestrator.serve.engine_api import (
     Image,
     Readiness,
     Refusal,
-    TaskState,
+    ServingState,
 )
 from orchestrator.serve.ingress.bodies.image import image_problem, read_body
 from orchestrator.serve.ingress.bodies.schemas import BackboneBody, PredictionReply
@@ -148,7 +148,7 @@ class Front:
             raise self.unavailable("not-ready", readiness.detail)
         return readiness
 
-    async def task_state(self, request: Request, task: str) -> TaskState:
+    async def task_state(self, request: Request, task: str) -> ServingState:
         """State of a task that the request may name.
 
         Raises:

@@ -12,7 +12,7 @@ from ray.serve.exceptions import RayServeException
 from orchestrator.cluster.session import Session
 from orchestrator.errors import ServeError
 from orchestrator.serve.engine.deployment import EngineReplica
-from orchestrator.serve.engine_api import TaskState
+from orchestrator.serve.engine_api import ServingState
 from orchestrator.serve.ingress.deployment import Ingress
 from orchestrator.serve.options import Limits, ServeOptions
 from orchestrator.serve.poller import CatalogPoller
@@ -100,14 +100,14 @@ def deploy(
         raise ServeError(f"the endpoint could not be deployed: {'; '.join(found) or error}") from error
 
 
-def served_tasks() -> list[TaskState]:
+def served_tasks() -> list[ServingState]:
     """States of all tasks of the endpoint.
 
     Raises:
         ServeError: It does not say.
     """
     try:
-        states: list[TaskState] = (
+        states: list[ServingState] = (
             serve.get_app_handle(APPLICATIONS[0]).tasks.remote().result(timeout_s=_ASK_S)
         )
     except (RayError, RayServeException, TimeoutError) as error:

@@ -13,7 +13,7 @@ from orchestrator.cluster.session import ray_session
 from orchestrator.cluster.signals import interrupting_signals
 from orchestrator.errors import ObjectConflict, RegistryError, ServeError, StoreError
 from orchestrator.registry.registry import Registry
-from orchestrator.serve.engine_api import TaskState
+from orchestrator.serve.engine_api import ServingState
 from orchestrator.serve.launch.address import check_port_is_free, choose_port, client_url, is_loopback
 from orchestrator.serve.launch.deployments import APPLICATIONS, close_ingress, deploy, served_tasks
 from orchestrator.serve.launch.ray_serve import serve_session
@@ -167,7 +167,7 @@ def _wait_until_loaded(url: str) -> None:
         time.sleep(0.1)
 
 
-def _report_problems(tasks: list[TaskState], url: str) -> None:
+def _report_problems(tasks: list[ServingState], url: str) -> None:
     if not tasks:
         _log.warning("no task has a champion yet; what is tuned and promoted from now on will be served")
     refused = [task for task in tasks if task.problem]

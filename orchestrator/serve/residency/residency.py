@@ -23,7 +23,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from orchestrator.serve.canary import choose_version
-from orchestrator.serve.engine_api import Ask, Refusal, ResidencyStats, TaskState
+from orchestrator.serve.engine_api import Ask, Refusal, ResidencyStats, ServingState
 from orchestrator.serve.residency.champions import Champions
 from orchestrator.serve.residency.loads import Load, LoadFailure, Loads, Precedence
 from orchestrator.serve.residency.prefetch import InAdvance
@@ -114,12 +114,12 @@ class Residency:
                 return outcome.named(found.version, found.shadow_version)
             # It failed, which the next look knows, or was in advance and found no room: now it is urgent.
 
-    def state(self, task: str) -> TaskState | None:
+    def state(self, task: str) -> ServingState | None:
         """State of a task; None if it is not in the catalog."""
         with self._lock:
             return self._state(task)
 
-    def states(self) -> list[TaskState]:
+    def states(self) -> list[ServingState]:
         """States of all tasks of the catalog, by name."""
         with self._lock:
             tasks = sorted(self._champions)
@@ -365,7 +365,7 @@ class Residency:
         served = None if current is None else self._memory.peek(current.key)
         return None if current is None or served is None else served.named(current.version)
 
-    def _state(self, task: str) -> TaskState | None:
+    def _state(self, task: str) -> ServingState | None:
         wanted = self._champions.entry(task)
         if wanted is None:
             return None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from orchestrator.serve.engine_api import TaskState
+from orchestrator.serve.engine_api import ServingState
 from orchestrator.serve.residency.loads import LoadFailure
 from orchestrator.serve.residency.served import Key, ServedVersion
 from orchestrator.store.catalog import CatalogEntry
@@ -26,7 +26,7 @@ def describe_task(
     wanted: CatalogEntry,
     served: ServedVersion | None,
     failure: Callable[[Key], LoadFailure | None],
-) -> TaskState:
+) -> ServingState:
     """The state of a task.
 
     Args:
@@ -35,7 +35,7 @@ def describe_task(
         served: Its champion that is in memory, if one is.
         failure: Gives the failure of the last load of a prompt, if it failed.
     """
-    return TaskState(
+    return ServingState(
         task=task,
         version=served.version if served else None,
         digest=served.digest if served else None,

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from orchestrator.serve.canary import key_of_image
-from orchestrator.serve.engine_api import Answer, Ask, Refusal, TaskState
+from orchestrator.serve.engine_api import Answer, Ask, Refusal, ServingState
 from orchestrator.serve.ingress.bodies.tensor_request import INPUT, OUTPUTS, TensorRequest, read_tensors
 from orchestrator.serve.ingress.bodies.tensor_schemas import (
     LiveReply,
@@ -171,7 +171,7 @@ def _admit(request: Request, task: str) -> int | None:
     return None if version is None else check_version(version, "path")
 
 
-async def _state(request: Request, task: str) -> TaskState:
+async def _state(request: Request, task: str) -> ServingState:
     number, state = _admit(request, task), await front_of(request).task_state(request, task)
     answering = _answering(state)
     if number is not None and number not in answering:
@@ -195,7 +195,7 @@ def _all_answers(front: Front, replies: Sequence[Answer | Refusal]) -> list[Answ
     return answers
 
 
-def _answering(state: TaskState) -> list[int]:
+def _answering(state: ServingState) -> list[int]:
     """Versions that the endpoint answers for, including one that is not in memory but can be loaded."""
     champion = state.version
     if champion is None and state.problem is None:

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from orchestrator.serve.engine_api import TaskState
+from orchestrator.serve.engine_api import ServingState
 from orchestrator.serve.ingress.bodies.schemas import TaskListReply, TaskReply
 from orchestrator.serve.ingress.front import front_of
 from orchestrator.serve.ingress.middleware.auth import principal_of
@@ -50,5 +50,5 @@ async def show_task(request: Request, task: str) -> Response:
     return JSONResponse(body, headers=front.headers())
 
 
-def _describe(state: TaskState) -> dict[str, Any]:
+def _describe(state: ServingState) -> dict[str, Any]:
     return {**asdict(state), "labels": list(state.labels)}

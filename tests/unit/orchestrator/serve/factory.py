@@ -18,7 +18,7 @@ from orchestrator.serve.engine_api import (
     Readiness,
     Refusal,
     ResidencyStats,
-    TaskState,
+    ServingState,
 )
 from orchestrator.serve.residency.residency import ServedVersion
 from orchestrator.store.catalog import Canary
@@ -96,7 +96,7 @@ def draw_png(seed: int = 0, size: tuple[int, int] = (40, 30)) -> bytes:
     return file.getvalue()
 
 
-BOLTS = TaskState(
+BOLTS = ServingState(
     task="bolts",
     version=2,
     digest="d" * 64,
@@ -121,7 +121,7 @@ class FakeEngine:
     refusal: Refusal | None = None
     takes_s: float = 0.0
     waits: bool = False
-    state: TaskState = field(default_factory=lambda: BOLTS)
+    state: ServingState = field(default_factory=lambda: BOLTS)
     asked: list[tuple[Image, str, int | None]] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
     patience_s: list[float] = field(default_factory=list)
@@ -172,11 +172,11 @@ class FakeEngine:
             batch_tasks=2,
         )
 
-    async def tasks(self) -> list[TaskState]:
+    async def tasks(self) -> list[ServingState]:
         self._raise()
         return [self.state]
 
-    async def task(self, name: str) -> TaskState | None:
+    async def task(self, name: str) -> ServingState | None:
         self._raise()
         return self.state if name == "bolts" else None
 

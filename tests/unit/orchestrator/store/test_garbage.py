@@ -1,4 +1,4 @@
-from orchestrator.store.garbage import Garbage, Listing, References, find_garbage
+from orchestrator.store.garbage import Garbage, References, StoreListing, find_garbage
 from orchestrator.store.objects.protocol import ListedObject
 from tests.unit.orchestrator.store.factory import make_key
 
@@ -26,7 +26,7 @@ def find(
     digests: set[str] | None = None,
     published: set[tuple[str, str]] | None = None,
 ) -> list[Garbage]:
-    listing = Listing(artifacts=artifacts or [], snapshots=snapshots or [], leftovers=leftovers or [])
+    listing = StoreListing(artifacts=artifacts or [], snapshots=snapshots or [], leftovers=leftovers or [])
     references = References(digests=frozenset(digests or ()), published=frozenset(published or ()))
     return find_garbage(listing, references, before_s=LIMIT_S)
 

@@ -14,7 +14,7 @@ from orchestrator.serve.engine_api import (
     EngineUnavailableError,
     Image,
     Refusal,
-    TaskState,
+    ServingState,
 )
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.shadow import REST_S, Shadows
@@ -207,8 +207,8 @@ class EngineOfApp(FakeEngine):
         await self.gate.wait()
         return [answer(3, bad=0.25, shadow_version=None)]
 
-    async def task(self, name: str) -> TaskState | None:
-        return TaskState(
+    async def task(self, name: str) -> ServingState | None:
+        return ServingState(
             task="bolts",
             version=2,
             digest="d" * 64,
