@@ -187,7 +187,7 @@ def tune(
     with tqdm(total=num_epochs, desc="tuning", unit="epoch", disable=not progress) as bar:
 
         def show(report: tuning.EpochReport) -> None:
-            bar.set_postfix(loss=f"{report.loss:.3f}", accuracy=f"{report.train_accuracy:.3f}")
+            bar.set_postfix(loss=f"{report.loss:.3f}", train_accuracy=f"{report.train_accuracy:.3f}")
             bar.update()
 
         result = tuning.tune(network, loaded, config, on_epoch=show)
