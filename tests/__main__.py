@@ -6,6 +6,7 @@ themselves. Arguments are handed on to pytest.
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -45,9 +46,14 @@ class Half:
         ) as process:
             assert process.stdout is not None
             last = ""
-            for line in process.stdout:
-                print(line, end="", flush=True)
-                last = line.strip() or last
+            try:
+                for line in process.stdout:
+                    print(line, end="", flush=True)
+                    last = line.strip() or last
+            except BaseException:
+                # Not SIGINT: a background process of a shell has inherited that it is ignored.
+                process.terminate()
+                raise
         return process.returncode, last
 
 
@@ -65,6 +71,7 @@ SLOW = Half(name="slow tests", arguments=("tests/integration", "-m", "slow"), en
 def main(arguments: Sequence[str]) -> int:
     """Run the halves; 0 if all tests of all of them passed."""
     halves = [SLOW] if "--slow" in arguments else [UNIT, INTEGRATION]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     more = [argument for argument in arguments if argument != "--slow"]
     os.chdir(Path(__file__).resolve().parents[1])
     for missing in find_missing():

@@ -5,6 +5,7 @@ each test file on some machine, scaled by the pace of this run; a file that is n
 """
 
 import json
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -119,4 +120,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the reporter, in the process that prints only."""
     if not hasattr(config, "workerinput"):
+        # As Ctrl-C, which ends what the tests have started.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         config.pluginmanager.register(_Progress(config), "ship-progress")
