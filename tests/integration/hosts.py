@@ -83,7 +83,7 @@ class Host:
         return done.stdout
 
     def cut(self) -> None:
-        """Pull the plug of the network: nothing goes in or out, and nobody is told."""
+        """Pull the plug of the network: nothing goes in or out, and no peer is told."""
         _ip("-n", self._switch, "link", "set", "dev", self.name, "down")
 
     def join(self) -> None:
@@ -246,7 +246,7 @@ def _enter(namespace: str) -> list[str]:
 def _remove_names(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
-        # Only if it holds nobody else's.
+        # Only if it holds no other program's.
         NAMES_FOLDER.rmdir()
 
 

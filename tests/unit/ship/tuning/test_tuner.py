@@ -47,7 +47,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Of the packs that took a step."""
+    """Sizes of the packs that took a step."""
     seen, step = [], Pack.step
 
     def note(pack: Pack) -> None:
@@ -143,7 +143,7 @@ def test_a_failed_step_is_an_error_of_the_pack_unless_a_task_is_alone(
     assert isinstance(again, TuneResult), "it goes on with what comes next"
 
 
-def test_a_pack_that_cannot_be_made_is_told_to_those_who_wait(
+def test_a_pack_that_cannot_be_made_fails_its_callers(
     backbone: Backbone, quick: Quick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:

@@ -77,7 +77,7 @@ def test_what_comes_during_a_pass_goes_together_and_in_turn():
     play(scene)
 
 
-def test_a_full_queue_turns_away_the_flood_and_nobody_else():
+def test_a_full_queue_turns_away_the_flood_and_no_other_task():
     async def scene() -> None:
         engine = Engine(is_open=False)
         batcher = make(engine, max_waiting=3)
@@ -105,7 +105,7 @@ def test_a_full_queue_turns_away_the_flood_and_nobody_else():
         pytest.param(10.0, 20.0, 5.0, id="a quarter of its patience"),
     ],
 )
-def test_who_is_turned_away_is_told_how_long_to_stay_away(
+def test_a_refused_task_is_told_how_long_to_stay_away(
     row_s: float | None, patience_s: float, expected_s: float
 ):
     async def scene() -> None:
@@ -170,7 +170,7 @@ def test_what_would_come_too_late_is_not_begun_unless_nothing_else_waits():
     play(scene)
 
 
-def test_who_hangs_up_is_not_answered():
+def test_a_client_that_hangs_up_is_not_answered():
     async def scene() -> None:
         engine = Engine(is_open=False)
         batcher = make(engine)

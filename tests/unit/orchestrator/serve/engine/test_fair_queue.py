@@ -1,4 +1,4 @@
-"""Tasks take turns; a full queue costs whoever has most."""
+"""Tasks take turns; a full queue costs the task with most rows."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_within_a_task_it_is_first_come_first_served():
     assert drain(queue) == ["a1", "a2", "a3"]
 
 
-def test_a_flood_holds_up_nobody_else():
+def test_a_flood_holds_up_no_other_task():
     queue: FairQueue[str] = FairQueue(10)
     fill(queue, "a1", "a2", "a3", "a4", "b1", "c1", "b2")
     assert drain(queue) == ["a1", "b1", "c1", "a2", "b2", "a3", "a4"]

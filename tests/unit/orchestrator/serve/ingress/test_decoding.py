@@ -18,7 +18,7 @@ from ship.images import MAX_PIXELS
 from tests.unit.orchestrator.serve.caller import TO_BOLTS
 from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
 
-# One more of whatever would be decoded beside them has time enough to show itself.
+# One more image decoded beside them would have time enough to show itself.
 _LINGER_S = 0.02
 
 
@@ -84,8 +84,10 @@ def test_all_routes_and_requests_share_the_turns(backbone: Backbone, counted: Co
     assert counted.num_most == num_at_a_time(limits.max_pixels) == 2
 
 
-def test_who_has_gone_keeps_its_place_until_it_is_decoded(backbone: Backbone, counted: Counted) -> None:
-    """A thread goes on when nobody waits for it any more; what has not begun is left out."""
+def test_a_cancelled_request_keeps_its_place_until_its_image_is_decoded(
+    backbone: Backbone, counted: Counted
+) -> None:
+    """A thread goes on when its request is cancelled; what has not begun is left out."""
 
     async def ask_and_go() -> None:
         decoder = Decoder(backbone.info, Limits())

@@ -27,7 +27,7 @@ IMAGE = np.zeros((3, 4, 4), dtype=np.uint8)
 
 
 def answer(version: int = 1, bad: float = 0.75, shadow_version: int | None = 3, **labels: float) -> Answer:
-    """Of two labels, unless others are given."""
+    """An answer with two labels, unless others are given."""
     found = labels or {"bad": bad, "good": 1.0 - bad}
     return Answer(
         task="bolts",
@@ -102,7 +102,7 @@ def test_answers_are_compared_by_label_and_probability():
     assert found["mean_difference"] == pytest.approx((0.2499 + 0.0 + 0.5) / 3)
 
 
-def test_the_shadow_is_asked_by_its_number_without_a_key_and_nobody_waits():
+def test_the_shadow_is_asked_by_its_number_without_a_key_and_no_request_waits():
     engine = Engine()
     compare((answer(), answer(3)), engine=engine)
     assert engine.asks == [Ask(task="bolts", version=3, is_background=True)]

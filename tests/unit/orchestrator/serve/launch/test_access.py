@@ -1,4 +1,4 @@
-"""An endpoint that nobody may ask does not start; one that everybody may is warned of."""
+"""An endpoint without a valid token does not start; one without access control is warned of."""
 
 import sys
 from pathlib import Path

@@ -42,7 +42,7 @@ class Down:
 
 
 class Engine:
-    """What an engine has of it."""
+    """Residency, follower and kept catalog, as an engine has them."""
 
     def __init__(self, runtime: Runtime, store: PromptStore | Down, cache: Path) -> None:
         options = EngineOptions(cache=str(cache), cache_bytes=1 << 30)
@@ -86,7 +86,7 @@ def test_a_start_without_a_store_serves_what_is_on_disk(tmp_path: Path, runtime:
     assert engine.residency.catalog_age_s < PATIENCE_S
 
 
-def test_what_is_not_on_disk_is_told_to_who_asks_for_it(tmp_path: Path, runtime: Runtime):
+def test_a_prompt_that_is_not_on_disk_is_refused_with_the_reason(tmp_path: Path, runtime: Runtime):
     kept = open_kept_catalog("the-store", EngineOptions(cache=str(tmp_path), cache_bytes=1))
     kept.keep(CATALOG)
     engine = Engine(runtime, Down(), tmp_path)

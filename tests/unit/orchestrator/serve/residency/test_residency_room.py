@@ -1,4 +1,4 @@
-"""A catalog larger than memory: what is asked for comes in, what is in use stays, and nobody else waits."""
+"""A catalog larger than memory: requests load prompts, prompts in use stay, other requests do not wait."""
 
 import asyncio
 import gc
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from ship.runtime.slots import Slot
 
 
-def test_what_does_not_fit_is_loaded_when_somebody_asks():
+def test_what_does_not_fit_is_loaded_when_a_request_asks():
     residency, load = make(2)
     apply(residency, catalog(a=1, b=1, c=1, d=1))
     assert in_memory(residency) == {"a", "b"}
     assert residency.num_problems == 0, "they are there for the asking"
-    assert residency.stats().num_evictions == 0, "nothing goes for what nobody asked for"
+    assert residency.stats().num_evictions == 0, "nothing goes for a prompt without a request"
     assert find(residency, "c").digest == "c-1"
     assert in_memory(residency) == {"b", "c"}
     assert find(residency, "a").digest == "a-1"
@@ -131,7 +131,7 @@ def test_an_old_version_that_comes_back_by_its_number_does_not_stay_champion():
         find(residency, task)
     promoted = entry("a", 2, others={1: "a-1"})
     apply(residency, Catalog(entries={**catalog(b=1, c=1).entries, "a": promoted}))
-    assert load.loads["a-2"] == 0, "nobody asked for it, and there is no room"
+    assert load.loads["a-2"] == 0, "no request asked for it, and there is no room"
     assert find(residency, "a", version=1).version == 1
     assert find(residency, "a").version == 1
     apply(residency, Catalog(entries={**catalog(b=1, c=1).entries, "a": promoted}))
@@ -183,7 +183,7 @@ def test_a_load_holds_up_only_its_own_task():
     assert load.loads["c-1"] == 1, "one load, however many ask"
 
 
-def test_who_waits_is_not_behind_what_is_loaded_in_advance():
+def test_a_waiting_request_is_not_behind_loads_in_advance():
     residency, load = make(10)
     with held(load, "a"):
         residency.apply(catalog(a=1, b=1, c=1))
@@ -193,7 +193,7 @@ def test_who_waits_is_not_behind_what_is_loaded_in_advance():
     assert load.started == {"a-1": 1, "b-1": 1, "c-1": 1}
 
 
-def test_who_asks_for_what_is_loaded_in_advance_gets_room_for_it():
+def test_a_request_for_a_prompt_loaded_in_advance_gets_room_for_it():
     residency, load = make(1)
     apply(residency, catalog(a=1))
     with held(load, "b") as gate:
@@ -239,7 +239,7 @@ def test_a_request_that_is_cancelled_leaves_the_load_to_others():
     assert load.started == {"a-1": 1}
 
 
-def test_everybody_who_waits_for_a_load_that_fails_is_told_why():
+def test_all_requests_that_wait_for_a_load_that_fails_are_told_why():
     residency, load = make(10)
     load.errors["a-1"] = StoreError("no route to host")
 

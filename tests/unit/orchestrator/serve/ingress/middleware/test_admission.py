@@ -1,4 +1,4 @@
-"""So many requests and bytes at a time; a flood of one task leaves room for the others."""
+"""Limits on requests and bytes inside; a flood of one task leaves room for the others."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def admission() -> Admission:
 
 
 def enter(admission: Admission, task: str, times: int) -> int:
-    """How many of so many requests get in."""
+    """Number of requests that get in."""
     return sum(admission.enter(task, 1) is None for _ in range(times))
 
 

@@ -71,7 +71,7 @@ def test_a_task_is_a_model(call: Caller, path: str) -> None:
 
 
 def test_versions_that_answer(call: Caller) -> None:
-    """What gave way to other prompts is loaded when asked; what could not be loaded is not."""
+    """An evicted version is loaded when asked for; one that could not be loaded is not."""
     state = call.engine.state
     for served, problem, others, versions in (
         (2, None, (1, 5), ["2", "1", "5"]),
