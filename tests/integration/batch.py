@@ -46,7 +46,7 @@ class Batch:
         tracking_uri: MLflow's.
 
     Attributes:
-        events: Of the runs that are over.
+        events: Events of the runs that are over.
     """
 
     def __init__(self, plant: Plant, tasks: Sequence[str], store_url: str, tracking_uri: str) -> None:

@@ -26,7 +26,7 @@ class Cluster:
         ray_hosts: Names of hosts that may become Ray's nodes, with one CPU each.
 
     Attributes:
-        variables: What a user would export: the way to Ray, store and MLflow.
+        variables: Variables that a user would export: addresses of Ray, store and MLflow.
     """
 
     def __init__(self, ray_hosts: Sequence[str]) -> None:

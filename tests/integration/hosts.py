@@ -60,7 +60,7 @@ class Host:
     Args:
         name: As other hosts know it.
         address: IPv4.
-        namespace: Of the network.
+        namespace: Network namespace of the host.
         switch: Namespace with the other end of its link.
     """
 
@@ -113,7 +113,7 @@ class Network:
     touched: the switch is in a namespace of its own.
 
     Args:
-        names: Of the hosts.
+        names: Names of the hosts.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -183,7 +183,7 @@ class RayNode:
     Args:
         host: Where.
         folder: Short, for what Ray writes: it holds sockets.
-        environment: Of Ray and of all that it starts.
+        environment: Environment variables of Ray and of all that it starts.
         head: The cluster's head; None makes this one the head, on which nothing is placed that takes a CPU.
     """
 

@@ -22,9 +22,9 @@ class LocalService:
     """One of the scripts, running in a folder of its own.
 
     Args:
-        name: Of the script.
-        folder: Where it keeps its files; made anew if None, and removed at the end.
-        options: Of the script, besides its folder.
+        name: Name of the script.
+        folder: Folder for its files; made anew if None, and removed at the end.
+        options: Options of the script, besides its folder.
         prefix: Runs it, such as on another host.
     """
 
