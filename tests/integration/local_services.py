@@ -53,7 +53,7 @@ class LocalService:
             )
 
     def wait(self) -> Mapping[str, str]:
-        """Variables that the ready script prints for export. Skips the test where its packages are missing."""
+        """Variables that the script prints once it is ready. Skips the test if packages are missing."""
         assert self.process.stdout is not None
         printed = ""
         while "# ready" not in printed:

@@ -71,7 +71,8 @@ def test_a_registry_that_is_down_leaves_the_catalog(store: PromptStore):
     assert set(store.read_catalog()[0].entries) == {"bolts"}
 
 
-def test_another_pollers_catalog_is_not_overwritten_unseen(store: PromptStore):
+def test_another_pollers_catalog_is_not_overwritten_unseen(tmp_path: Path):
+    store = PromptStore(LocalObjects(tmp_path))
     reconcile(Models(bolts=A), store)
 
     class Slow(PromptStore):
@@ -83,7 +84,7 @@ def test_another_pollers_catalog_is_not_overwritten_unseen(store: PromptStore):
             return found
 
     with pytest.raises(ObjectConflict):
-        reconcile(Models(bolts=B), Slow(store._objects))
+        reconcile(Models(bolts=B), Slow(LocalObjects(tmp_path)))
     assert store.read_catalog()[0].entries == {}
 
 

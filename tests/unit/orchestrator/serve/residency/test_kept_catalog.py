@@ -41,6 +41,16 @@ class Down:
         raise StoreError("no route to host")
 
 
+class Source:
+    """The catalog of a store that may go down and come back."""
+
+    def __init__(self, store: PromptStore | Down) -> None:
+        self.store = store
+
+    def read_catalog(self) -> tuple[Catalog, str] | None:
+        return self.store.read_catalog()
+
+
 class Engine:
     """Residency, follower and kept catalog, as an engine has them."""
 
@@ -48,7 +58,8 @@ class Engine:
         options = EngineOptions(cache=str(cache), cache_bytes=1 << 30)
         self.residency = Residency(PromptLoader(with_disk_cache(store, options), runtime))
         kept = open_kept_catalog("the-store", options)
-        self.follower = CatalogFollower(store, self.residency, kept)
+        self.source = Source(store)
+        self.follower = CatalogFollower(self.source, self.residency, kept)
 
     def start(self) -> None:
         self.follower.step()
@@ -80,7 +91,7 @@ def test_a_start_without_a_store_serves_what_is_on_disk(tmp_path: Path, runtime:
 
     entries["bolts"] = CatalogEntry(version=2, digest=digest)
     store.write_catalog(Catalog(entries=entries), if_match=etag)
-    engine.follower._source = store
+    engine.source.store = store
     engine.start()
     assert find(engine.residency, "bolts").version == 2
     assert engine.residency.catalog_age_s < PATIENCE_S
@@ -97,11 +108,12 @@ def test_a_prompt_that_is_not_on_disk_is_refused_with_the_reason(tmp_path: Path,
 
 
 def test_a_store_that_goes_down_later_brings_no_kept_catalog_back(tmp_path: Path, runtime: Runtime):
-    engine = Engine(runtime, PromptStore(LocalObjects(tmp_path / "store")), tmp_path / "cache")
-    engine.follower._source._objects.put_new("catalog.json", Catalog(entries={}).to_json())
+    store = PromptStore(LocalObjects(tmp_path / "store"))
+    store.write_catalog(Catalog(entries={}), if_match=None)
+    engine = Engine(runtime, store, tmp_path / "cache")
     engine.start()
     KeptCatalog(tmp_path / "cache" / "catalogs", "the-store").keep(CATALOG)
-    engine.follower._source = Down()
+    engine.source.store = Down()
     engine.start()
     assert engine.residency.states() == []
 
@@ -138,11 +150,10 @@ def test_what_is_no_catalog_is_not_served(tmp_path: Path, content: bytes, caplog
     assert "cannot be served: " in caplog.text
 
 
-def test_one_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    kept = KeptCatalog(tmp_path, URL)
-    kept.keep(CATALOG)
-    monkeypatch.setattr("orchestrator.serve.residency.kept_catalog.MAX_CATALOG_BYTES", 10)
-    assert kept.read() is None
+def test_one_that_is_too_large_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    KeptCatalog(tmp_path, URL).keep(CATALOG)
+    assert KeptCatalog(tmp_path, URL, max_bytes=10).read() is None
+    assert "more than 10 bytes" in caplog.text
 
 
 def test_a_folder_that_cannot_be_made_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):

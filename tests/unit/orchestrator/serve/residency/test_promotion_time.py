@@ -78,7 +78,8 @@ class Replica:
 
     def __init__(self, slot: Slot) -> None:
         self.residency = Residency(lambda ref, make_room: load(ref, slot))
-        self.follower = CatalogFollower(Source(), self.residency)
+        self.source = Source()
+        self.follower = CatalogFollower(self.source, self.residency)
 
     @property
     def version(self) -> int | None:
@@ -86,7 +87,7 @@ class Replica:
         return None if state is None else state.version
 
     def follow(self, seen: Seen) -> None:
-        self.follower._source = seen
+        self.source.found = seen.found_catalog
         self.follower.step()
         if seen.found_catalog is not None:
             # Once more, to wait for what the step began to load.

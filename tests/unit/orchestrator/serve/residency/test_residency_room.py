@@ -3,15 +3,11 @@
 import asyncio
 import gc
 import logging
-import threading
-from typing import TYPE_CHECKING
 
 import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Ask, Refusal
-from orchestrator.serve.residency import prompt_memory
-from orchestrator.serve.residency import residency as residency_module
 from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
 from orchestrator.store.catalog import Canary, Catalog
 from ship.errors import ArtifactError
@@ -27,11 +23,6 @@ from tests.unit.orchestrator.serve.residency.prompt_pool import (
     make,
     wait_until,
 )
-
-if TYPE_CHECKING:
-    import weakref
-
-    from ship.runtime.slots import Slot
 
 
 def test_what_does_not_fit_is_loaded_when_a_request_asks():
@@ -138,24 +129,14 @@ def test_an_old_version_that_comes_back_by_its_number_does_not_stay_champion():
     assert find(residency, "a").version == 2
 
 
-def test_a_prompt_in_use_lives_until_its_request_is_done(monkeypatch: pytest.MonkeyPatch):
-    residency, load = make(1)
+def test_a_prompt_in_use_lives_until_its_request_is_done():
+    residency, load = make(1, release_wait_s=PATIENCE_S)
     apply(residency, catalog(a=1, b=1))
     taken = [find(residency, "a")]
-    waiting = threading.Event()
-    wait = prompt_memory.wait_until_released
-
-    def note_and_wait(slot: "weakref.ref[Slot]") -> None:
-        assert slot() is not None
-        waiting.set()
-        wait(slot)
-
-    monkeypatch.setattr(residency_module, "wait_until_released", note_and_wait)
-    monkeypatch.setattr(prompt_memory, "RELEASE_WAIT_S", PATIENCE_S)
 
     async def ask() -> ServedVersion | Refusal:
         found = asyncio.create_task(residency.find(Ask(task="b")))
-        assert await asyncio.to_thread(waiting.wait, PATIENCE_S)
+        await asyncio.to_thread(wait_until, lambda: residency.stats().num_evictions == 1)
         assert not found.done()
         assert taken[0].labels == ("a-1",)
         assert load.pool.used_bytes == 1
