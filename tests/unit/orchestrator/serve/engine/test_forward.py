@@ -61,7 +61,9 @@ def test_rows_of_a_mixed_batch_are_answered_as_alone(runtime: Runtime, rows: lis
 
 
 def test_probabilities_fall_and_sum_to_one(runtime: Runtime, rows: list[Row]):
-    for answer in answer_rows(runtime, rows):
+    answers = answer_rows(runtime, rows)
+    assert len(answers) == len(rows)
+    for answer in answers:
         values = [value for _, value in answer.probabilities]
         assert values == sorted(values, reverse=True)
         assert sum(values) == pytest.approx(1.0, abs=1e-12)

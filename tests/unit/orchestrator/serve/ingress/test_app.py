@@ -229,9 +229,10 @@ def test_key_and_time_reach_the_engine(call: Caller):
     call.predict(**{"Ship-Timeout": "86400"})
     call.predict()
     assert [ask.key for ask in call.engine.asks] == ["line 7, cap 12", None, None]
-    short_s, *capped_s = call.engine.patience_s
+    short_s, long_s, default_s = call.engine.patience_s
     assert 0.0 < short_s < 2.5, "what reading and decoding took is over"
-    assert all(2.5 < found_s < 30.0 for found_s in capped_s), "no longer than the door allows"
+    assert 2.5 < long_s < 30.0, "no longer than the door allows"
+    assert 2.5 < default_s < 30.0
 
 
 @pytest.mark.parametrize("text", ["0", "0.0", "-1", "1e3", "inf", "nan", "", "1 s", "1.", "²", "9" * 400])
@@ -280,6 +281,7 @@ def test_a_path_with_a_slash_too_many_is_not_redirected(call: Caller):
 
 def test_the_framework_reads_nothing_of_a_request_but_its_path(call: Caller) -> None:
     """Other parameters would be missing from our document, and refused in other words than ours."""
+    assert call.app.routes
     for route in call.app.routes:
         assert isinstance(route, APIRoute)
         read = route.dependant
