@@ -124,9 +124,8 @@ def test_where_there_is_no_haproxy_it_is_said_before_anything_is_started(
 
 
 def test_ship_serve_without_a_token_says_what_to_do(
-    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("orchestrator.serve.launch.endpoint.load_backbone", lambda spec: backbone)
     port = str(choose_port("127.0.0.1"))
     assert run_ship(monkeypatch, "--home", str(tmp_path), "serve", "--port", port) == 1
     printed = capsys.readouterr().err

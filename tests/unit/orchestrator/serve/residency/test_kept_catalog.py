@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StoreError
+from orchestrator.registry.versions import ModelView
 from orchestrator.serve.engine_api import Refusal
-from orchestrator.serve.launch import endpoint
+from orchestrator.serve.launch.endpoint import publish_first_catalog
 from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.residency.disk_cache import with_disk_cache
 from orchestrator.serve.residency.follower import CatalogFollower
@@ -39,6 +40,13 @@ class Down:
 
     def fetch(self, digest: str) -> Mapping[str, bytes]:
         raise StoreError("no route to host")
+
+
+class NoModels:
+    """A registry without models."""
+
+    def models(self) -> list[ModelView]:
+        return []
 
 
 class Source:
@@ -180,15 +188,14 @@ def test_an_old_catalog_is_told_of():
 
 
 def test_an_endpoint_starts_without_a_store_if_its_catalog_was_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    def fail(*parts: object) -> bool:
-        raise StoreError("no route to host")
-
-    monkeypatch.setattr(endpoint, "reconcile", fail)
-    settings = Settings.from_env({"SHIP_CACHE": str(tmp_path / "cache")}, home=str(tmp_path))
-    with pytest.raises(StoreError, match="no route to host"):
-        endpoint.publish_first_catalog(settings)
+    (tmp_path / "file").write_text("")
+    settings = Settings.from_env(
+        {"SHIP_CACHE": str(tmp_path / "cache"), "SHIP_STORE": str(tmp_path / "file")}, home=str(tmp_path)
+    )
+    with pytest.raises(StoreError, match="cannot write"):
+        publish_first_catalog(settings, NoModels())
     KeptCatalog(tmp_path / "cache" / "catalogs", settings.store).keep(CATALOG)
-    endpoint.publish_first_catalog(settings)
-    assert "no route to host; serving the last catalog" in caplog.text
+    publish_first_catalog(settings, NoModels())
+    assert "serving the last catalog" in caplog.text
