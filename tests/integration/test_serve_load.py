@@ -62,7 +62,7 @@ def test_promotions_under_load_lose_no_request_and_mix_no_answer(plant: ServePla
     assert len(promoted) == 30
     assert load.num_failed == 0, load.statuses
     assert load.mixed == []
-    # Thirty promotions of ten tasks end with everybody's fourth version.
+    # Thirty promotions of ten tasks end with the fourth version of each task.
     expected = [4] * 10 + [1] * (NUM_TASKS - 10)
     deadline_s = time.monotonic() + PATIENCE_S
     while (served := versions(plant)) != expected:

@@ -89,6 +89,6 @@ def test_nothing_is_printed_or_compared_to_find_that_it_has_left() -> None:
     assert queue.take() is second
 
 
-def test_a_queue_without_room_refuses_everybody():
+def test_a_queue_without_room_refuses_every_row():
     queue: FairQueue[str] = FairQueue(0)
     assert fill(queue, "a1") == ["a1"]
