@@ -41,18 +41,18 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 
 
 class Problem(Exception):  # noqa: N818 - reads as a fact
-    """Something that whoever started the script can put right."""
+    """An error that the user of the script can put right."""
 
 
 class _Ended(Exception):  # noqa: N818 - reads as a fact
-    """Somebody asked for the end."""
+    """A signal asked the script to end."""
 
 
 class Services:
     """Programs that were started; ``with`` ends them, the last one first.
 
     Args:
-        folder: For their logs.
+        folder: Folder for their logs.
 
     Attributes:
         ended_well: Whether all of them ended by themselves when they were told to.
@@ -84,12 +84,12 @@ class Services:
         """Start a program that stays in the foreground.
 
         Args:
-            name: Of its log.
+            name: Name of its log.
             command: It and its arguments.
-            user: Whom it runs as; None for whoever runs this.
-            env: What its environment has besides ours.
-            end_signal: Tells it to end in good order.
-            orphan_signal: Sent by the kernel, should this script be killed.
+            user: User that it runs as; None for the user of this script.
+            env: Variables of its environment, besides those of this script.
+            end_signal: Signal that ends it cleanly.
+            orphan_signal: Signal that the kernel sends it if this script is killed.
         """
         guard = ["setpriv", f"--pdeathsig={orphan_signal.name.removeprefix('SIG')}", *_identity(user)]
         with self._log(name).open("wb") as log:
@@ -140,7 +140,7 @@ class Services:
             time.sleep(0.1)
 
     def hold(self) -> None:
-        """Watch the programs until somebody ends this script.
+        """Watch the programs until this script is ended.
 
         Raises:
             Problem: One of them ended.
@@ -198,7 +198,7 @@ def need_module(name: str) -> None:
 
 
 def add_host_option(parser: argparse.ArgumentParser, risk: str) -> None:
-    """Add ``--host``: loopback unless somebody asks for more, at the risk that the help names."""
+    """Add ``--host``: an address besides loopback, at the risk that the help names."""
     parser.add_argument(
         "--host",
         type=_own_address,
@@ -223,7 +223,7 @@ def _own_address(text: str) -> str:
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """A TCP port of an address of this machine that nobody listens on."""
+    """A TCP port of an address of this machine that no program listens on."""
     with contextlib.closing(socket.socket()) as listener:
         listener.bind((host, 0))
         port: int = listener.getsockname()[1]
@@ -262,13 +262,13 @@ def print_environment(folder: Path, variables: Mapping[str, str]) -> None:
 
 
 def main(run: Callable[[], None]) -> None:
-    """Run a script: SIGINT, SIGTERM and SIGHUP end it in good order, problems are printed."""
+    """Run a script: SIGINT, SIGTERM and SIGHUP end it cleanly, problems are printed."""
 
     def end(number: int, _: object) -> None:
         _ignore_signals()
         raise _Ended
 
-    # Set here even if they were ignored: whoever is started in the background has inherited that.
+    # Set here even if they were ignored: a program started in the background of a script inherits that.
     for number in _END_SIGNALS:
         signal.signal(number, end)
     try:

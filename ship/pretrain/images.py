@@ -26,7 +26,7 @@ CONTENTS = (*_THINGS, *(texture.__name__ for texture in TEXTURES))
 _SHARES = {"strokes": 0.28, "fractals": 0.16, "contours": 0.24, "surfaces": 0.32}
 _COARSE_SIZES = (8, 10, 14, 20, 28)
 # Of 0..1: a thing counts as seen if it changes a pixel by more, a texture if its pixels stray by more.
-_SEEN_CHANGE, _SEEN_SPREAD = 0.1, 0.03
+SEEN_CHANGE, _SEEN_SPREAD = 0.1, 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +43,14 @@ class Drawing:
     contents_BM: Tensor
 
 
-def draw_images(num: int, size: int, seed: int) -> Drawing:
+def draw_images(num: int, size: int, seed: int, *, seen_change: float = SEEN_CHANGE) -> Drawing:
     """Draw a batch.
 
     Args:
         num: Number of images.
         size: Height and width in pixels.
         seed: Same seed, same images, bit for bit (on one machine and device).
+        seen_change: Least change of a pixel, of 0..1, for which a thing counts as seen.
 
     Returns:
         Images, kinds in random order, and what is in them.
@@ -66,7 +67,7 @@ def draw_images(num: int, size: int, seed: int) -> Drawing:
         field_BHW, _ = draw_textures(total, size, generator)
         below_BCHW = canvas_BCHW
         canvas_BCHW = torch.lerp(below_BCHW, _paint(field_BHW, generator, contrast=0.6), mask_BHW[:, None])
-        is_seen_B = (canvas_BCHW - below_BCHW).abs().flatten(1).amax(1) > _SEEN_CHANGE
+        is_seen_B = (canvas_BCHW - below_BCHW).abs().flatten(1).amax(1) > seen_change
         contents_BM = torch.maximum(contents_BM, _mark(thing_B, is_seen_B))
     order_B = torch.randperm(total, generator=generator)[:num]
     x_BCHW = _degrade(_mirror(canvas_BCHW[order_B], generator), generator)

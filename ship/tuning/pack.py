@@ -10,7 +10,7 @@ rounding of batched arithmetic.
 import time
 import traceback
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ship.backbone import Backbone
-from ship.method.model import forward_pack
+from ship.method.model import ForwardOutput, forward_pack
 from ship.tuning.member import DeviceImages, Member, PackTask, TuneResult
 from ship.tuning.memory import is_out_of_memory, step_bytes, usable_bytes
 from ship.tuning.precision import compute_dtype
@@ -41,12 +41,19 @@ class Pack:
         backbone: The frozen network, in float32; it is not changed.
         tasks: To start with.
         memory_bytes: Memory that a step may take; None for all that is free on the device now.
+        forward: Forward pass, see ``ship.method.model.forward_pack``.
     """
 
     def __init__(
-        self, backbone: Backbone, tasks: Sequence[PackTask] = (), *, memory_bytes: int | None = None
+        self,
+        backbone: Backbone,
+        tasks: Sequence[PackTask] = (),
+        *,
+        memory_bytes: int | None = None,
+        forward: Callable[..., list[ForwardOutput]] = forward_pack,
     ) -> None:
         self._backbone = backbone
+        self._forward = forward
         self._networks = {backbone.dtype: backbone}
         self._memory_bytes = usable_bytes(backbone.device) if memory_bytes is None else memory_bytes
         self._members: dict[int, Member] = {}
@@ -171,7 +178,7 @@ class Pack:
         sizes = [len(batch.labels_B) for batch in batches]
         images_BCHW = network.normalise(torch.cat([batch.images_B3HW for batch in batches]))
         prompts = [member.prompt for member in group]
-        outputs = forward_pack(network, prompts, images_BCHW, sizes, with_matching=True)
+        outputs = self._forward(network, prompts, images_BCHW, sizes, with_matching=True)
         losses = [member.loss(output) for member, output in zip(group, outputs, strict=True)]
         # No parameter is in two losses, so the gradient of the sum is each one's own.
         torch.stack(losses).sum().backward()

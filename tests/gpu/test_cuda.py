@@ -12,7 +12,7 @@ from ship.method.model import forward
 from ship.runtime.runtime import Runtime
 from ship.settings.config import TuneConfig
 from ship.tuning.member import PackTask
-from ship.tuning.memory import free_bytes, is_out_of_memory
+from ship.tuning.memory import free_bytes, is_out_of_memory, step_bytes
 from ship.tuning.pack import Pack
 from ship.tuning.precision import compute_dtype
 from ship.tuning.run import TuneResult, tune, tune_pack
@@ -121,7 +121,9 @@ def test_real_exhaustion_of_memory_halves_the_groups_and_loses_no_task(on_gpu: B
     ]
     pack = Pack(on_gpu, tasks, memory_bytes=1 << 50)
     torch.cuda.empty_cache()
-    two = 2 * next(iter(pack._members.values())).step_bytes
+    first = tasks[0]
+    dtype = compute_dtype(first.config, CUDA)
+    two = 2 * step_bytes(on_gpu.info, first.config, len(first.data.train), dtype)
     taken = torch.empty(max(0, free_bytes(CUDA) - 2 * two), dtype=torch.uint8, device=CUDA)
     while len(pack):
         pack.step()

@@ -46,7 +46,7 @@ class Batch:
         tracking_uri: MLflow's.
 
     Attributes:
-        events: Of the runs that are over.
+        events: Events of the runs that are over.
     """
 
     def __init__(self, plant: Plant, tasks: Sequence[str], store_url: str, tracking_uri: str) -> None:
@@ -108,15 +108,15 @@ class Batch:
         )[0]
 
     def output(self) -> str:
-        """What the run has printed so far."""
+        """Output of the run so far."""
         return self._output.read_text()
 
     def log(self) -> list[Event]:
-        """What has happened in the run so far."""
+        """Events of the run so far."""
         return list(self._view.events())
 
     def published(self) -> int:
-        """How many tasks the run has published so far."""
+        """Number of tasks that the run has published so far."""
         return sum(event.kind == "published" for event in self.log())
 
     def at_work(self) -> list[TaskStatus]:
@@ -189,7 +189,7 @@ class Batch:
         assert list((self._plant.home / "spool").glob("*.jsonl")) == []
 
     def causes(self, kind: str) -> list[str]:
-        """Why tasks were ``failed`` or ``retried``."""
+        """Causes for which tasks were ``failed`` or ``retried``."""
         return [str(event.data["cause"]) for event in self.events if event.kind == kind]
 
 

@@ -26,7 +26,7 @@ class Cluster:
         ray_hosts: Names of hosts that may become Ray's nodes, with one CPU each.
 
     Attributes:
-        variables: What a user would export: the way to Ray, store and MLflow.
+        variables: Variables that a user would export: addresses of Ray, store and MLflow.
     """
 
     def __init__(self, ray_hosts: Sequence[str]) -> None:
@@ -47,7 +47,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         """Start Ray's head and S3."""
-        # PostgreSQL runs as somebody else.
+        # PostgreSQL runs as another user.
         self._folder.chmod(0o711)
         try:
             self._network.__enter__()
@@ -59,7 +59,7 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End services in good order, and then whatever runs on the hosts."""
+        """End services cleanly, and then all that runs on the hosts."""
         try:
             for service in self._services.values():
                 service.tell_to_end()
@@ -82,7 +82,7 @@ class Cluster:
         return next(name for name in self._ray_hosts if name not in self._nodes)
 
     def address(self, name: str) -> str:
-        """Of a host."""
+        """Address of a host."""
         return self._network[name].address
 
     def set_nodes(self, count: int) -> None:

@@ -27,7 +27,7 @@ def place(tmp_path: Path, empty_database: Path) -> Iterator[Place]:
 
 @pytest.fixture
 def down(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """A registry on a port that nobody listens on, with a password in its URI."""
+    """A registry on a port that no program listens on, with a password in its URI."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with closing(socket.socket()) as listener:
         listener.bind(("127.0.0.1", 0))

@@ -60,7 +60,7 @@ class Host:
     Args:
         name: As other hosts know it.
         address: IPv4.
-        namespace: Of the network.
+        namespace: Network namespace of the host.
         switch: Namespace with the other end of its link.
     """
 
@@ -83,7 +83,7 @@ class Host:
         return done.stdout
 
     def cut(self) -> None:
-        """Pull the plug of the network: nothing goes in or out, and nobody is told."""
+        """Pull the plug of the network: nothing goes in or out, and no peer is told."""
         _ip("-n", self._switch, "link", "set", "dev", self.name, "down")
 
     def join(self) -> None:
@@ -113,7 +113,7 @@ class Network:
     touched: the switch is in a namespace of its own.
 
     Args:
-        names: Of the hosts.
+        names: Names of the hosts.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -183,7 +183,7 @@ class RayNode:
     Args:
         host: Where.
         folder: Short, for what Ray writes: it holds sockets.
-        environment: Of Ray and of all that it starts.
+        environment: Environment variables of Ray and of all that it starts.
         head: The cluster's head; None makes this one the head, on which nothing is placed that takes a CPU.
     """
 
@@ -246,7 +246,7 @@ def _enter(namespace: str) -> list[str]:
 def _remove_names(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
-        # Only if it holds nobody else's.
+        # Only if it holds no other program's.
         NAMES_FOLDER.rmdir()
 
 

@@ -22,9 +22,9 @@ class LocalService:
     """One of the scripts, running in a folder of its own.
 
     Args:
-        name: Of the script.
-        folder: Where it keeps its files; made anew if None, and removed at the end.
-        options: Of the script, besides its folder.
+        name: Name of the script.
+        folder: Folder for its files; made anew if None, and removed at the end.
+        options: Options of the script, besides its folder.
         prefix: Runs it, such as on another host.
     """
 
@@ -53,7 +53,7 @@ class LocalService:
             )
 
     def wait(self) -> Mapping[str, str]:
-        """What it says to export, once it is ready. Skips the test where its packages are missing."""
+        """Variables that the script prints once it is ready. Skips the test if packages are missing."""
         assert self.process.stdout is not None
         printed = ""
         while "# ready" not in printed:

@@ -17,7 +17,7 @@ from tests.unit.orchestrator.store.factory import tune
 
 
 def champions(registry: Registry) -> dict[str, VersionInfo]:
-    """Of all tasks that have one."""
+    """Champions of all tasks that have one."""
     return {found.task: found.champion for found in registry.tasks() if found.champion is not None}
 
 

@@ -24,7 +24,7 @@ class Plant:
     """A folder with a backbone, a manifest and data, and the command run in it.
 
     Args:
-        folder: Of all of it.
+        folder: Folder for all its files.
         prefix: Runs the command, such as on another host.
     """
 

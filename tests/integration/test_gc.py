@@ -69,7 +69,7 @@ def test_a_dry_run_lists_and_removes_nothing(swept: Swept, capsys: pytest.Captur
     assert swept.files() == before
 
 
-def test_gc_removes_what_nobody_needs_and_says_how_much(
+def test_gc_removes_unneeded_objects_and_says_how_much(
     swept: Swept, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert swept.run("--json") == 0

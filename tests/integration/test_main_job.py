@@ -38,7 +38,7 @@ def killed_run(plant: Plant) -> tuple[int, str, list[int]]:
     return process.returncode, "".join(lines), sorted(family)
 
 
-def test_a_killed_worker_and_a_corrupt_data_set_stop_nobody(
+def test_a_killed_worker_and_a_corrupt_data_set_stop_no_other_task(
     plant: Plant, killed_run: tuple[int, str, list[int]]
 ) -> None:
     status, printed, _ = killed_run
@@ -112,7 +112,7 @@ def endpoint(plant: Plant, *flags: str, token: str = "") -> Iterator[httpx.Clien
             with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE_S) as client:
                 yield client
         finally:
-            # Not SIGINT: whoever is started in the background of a script has inherited that it is ignored.
+            # Not SIGINT: a program started in the background of a script inherits that it is ignored.
             process.terminate()
             process.communicate(timeout=PATIENCE_S)
     assert wait_until_gone(family) == []
@@ -175,9 +175,9 @@ def test_with_haproxy_as_ingress_the_same_is_served(
         reply = client.post("/v1/predict", content=picture.read_bytes(), headers=headers)
         assert reply.status_code == 200, reply.text
         assert reply.headers["Ship-Task"] == "line-a"
-        nobody = client.post("/v1/predict", content=b"no image", headers=headers)
-        assert nobody.status_code == 415
-        assert nobody.headers["Content-Type"] == "application/problem+json"
+        bad_image = client.post("/v1/predict", content=b"no image", headers=headers)
+        assert bad_image.status_code == 415
+        assert bad_image.headers["Content-Type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize(

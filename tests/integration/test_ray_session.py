@@ -12,7 +12,7 @@ from orchestrator.cluster.session import ray_session
 
 
 def test_every_process_is_waited_for_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a killed process takes longer than a second to go, Ray by itself drops it without waiting."""
+    """Ray by itself drops a killed process without waiting if it takes longer than a second to end."""
 
     def wait_on_a_busy_machine(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
         if timeout is not None and timeout <= 1:

@@ -34,7 +34,7 @@ def digest(place: Place, number: int) -> str:
 
 
 def entry(place: Place) -> CatalogEntry:
-    """What another process, which looked before, brings into the catalog."""
+    """Catalog entry that another process, which looked before, publishes."""
     reconcile(place.reader, place.store)
     return place.store.read_catalog()[0].entries["bolts"]
 
@@ -78,7 +78,7 @@ def test_an_alias_that_was_moved_in_mlflow_is_seen_at_the_next_look(plant: Place
     entry(plant)
     client = MlflowClient(tracking_uri=plant.uri, registry_uri=plant.uri)
     client.set_registered_model_alias("ship.bolts", "canary", "3")
-    assert entry(plant).canary is None, "nobody said how much"
+    assert entry(plant).canary is None, "no share was given"
     client.set_registered_model_tag("ship.bolts", "ship.canary_share", "0.05")
     client.set_registered_model_alias("ship.bolts", "night-shift", "2")
     client.set_registered_model_alias("ship.bolts", "champion", "3")

@@ -41,7 +41,7 @@ def plant() -> Iterator[ServePlant]:
 
 
 def versions(plant: ServePlant) -> list[int]:
-    """That are served, of each task."""
+    """Served version of each task."""
     listed = httpx.get(f"{plant.url}/v1/tasks", trust_env=False, timeout=PATIENCE_S).json()["tasks"]
     found = {task["task"]: task["version"] for task in listed}
     return [found[task] for task in plant.tasks]
@@ -62,7 +62,7 @@ def test_promotions_under_load_lose_no_request_and_mix_no_answer(plant: ServePla
     assert len(promoted) == 30
     assert load.num_failed == 0, load.statuses
     assert load.mixed == []
-    # Thirty promotions of ten tasks end with everybody's fourth version.
+    # Thirty promotions of ten tasks end with the fourth version of each task.
     expected = [4] * 10 + [1] * (NUM_TASKS - 10)
     deadline_s = time.monotonic() + PATIENCE_S
     while (served := versions(plant)) != expected:
@@ -73,7 +73,7 @@ def test_promotions_under_load_lose_no_request_and_mix_no_answer(plant: ServePla
     assert read_counters(plant)["ship_prompt_loads_total"] - before["ship_prompt_loads_total"] >= 10
 
 
-def test_a_flood_is_turned_away_and_starves_nobody(plant: ServePlant):
+def test_a_flood_is_turned_away_and_starves_no_other_task(plant: ServePlant):
     flooded = {}
 
     def send_flood() -> None:
@@ -89,7 +89,7 @@ def test_a_flood_is_turned_away_and_starves_nobody(plant: ServePlant):
     assert set(others.statuses) == {200}
 
 
-def test_who_is_turned_away_is_told_when_to_come_again(plant: ServePlant):
+def test_a_refused_client_is_told_when_to_retry(plant: ServePlant):
     refused: list[httpx.Response] = []
 
     def ask() -> None:

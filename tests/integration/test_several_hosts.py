@@ -104,24 +104,24 @@ def test_no_mlflow_a_killed_driver_and_a_minute_without_the_store(
 
 
 def is_taken_up_again(log: list[Event]) -> bool:
-    """Whether somebody has the task that was the first to lose its worker."""
+    """Whether a worker has the task that was the first to lose its worker."""
     lost = next((event for event in log if event.kind == "retried"), None)
     leases = [event for event in log if event.kind == "leased" and event.attempt > 1]
     return lost is not None and lost.task in {event.task for event in leases}
 
 
 def workers_of(log: list[Event]) -> set[str]:
-    """Who took up tasks."""
+    """Workers that took up tasks."""
     return {event.data["worker"] for event in log if event.kind == "leased"}
 
 
 def hosts_of(log: list[Event]) -> set[str]:
-    """Where tasks were taken up."""
+    """Hosts on which tasks were taken up."""
     return {place_of(worker)[0] for worker in workers_of(log)}
 
 
 def hosts_just_begun(batch: Batch, leaving: set[str]) -> set[str]:
-    """Where a task will be at work for a while: what is about to end may have ended when its node does.
+    """Hosts with a task that has just begun: one that is about to end may have ended when its node does.
 
     Args:
         batch: Its tasks.

@@ -145,7 +145,7 @@ def test_what_cannot_be_done_says_what_can(place: Place, call: Any, message: str
     assert not isinstance(caught.value, RegistryDown)
 
 
-def test_many_tasks_are_recorded_in_one_go_and_one_bad_one_stops_nobody(place: Place) -> None:
+def test_many_tasks_are_recorded_in_one_go_and_one_bad_one_stops_no_other(place: Place) -> None:
     good, bad, gone = (tune(place.store, task) for task in ("good", "bad", "gone"))
     broken = {"digest": make_key("no such artifact")}
     gone[-1] = make_event("published", "gone", at_s=40, **broken)
@@ -276,7 +276,7 @@ def test_an_alias_that_a_person_moved_is_not_moved_back(place: Place) -> None:
     assert place.registry.champion("bolts").version == 1
 
 
-def test_what_nobody_recorded_is_recorded_from_the_artifact(place: Place) -> None:
+def test_an_unrecorded_version_is_recorded_from_the_artifact(place: Place) -> None:
     tune(place.store, "bolts")
     tune(place.store, "nuts")
     specs = [SimpleNamespace(name=task, key=make_key(task)) for task in ("bolts", "nuts", "unpublished")]

@@ -222,7 +222,7 @@ def test_tasks_of_a_pack_that_brought_its_worker_down_are_taken_up_alone(
     assert first[0].data["cause"].startswith("its worker died, with 1 other task: ")
     suspects = {status.task for status in statuses[-1].tasks if status.is_suspect}
     assert suspects == {"pair-1", "pair-2"}
-    assert all(status.failures == 0 for status in statuses[-1].tasks), "nobody knows whose fault it was"
+    assert all(status.failures == 0 for status in statuses[-1].tasks), "the task at fault is not known"
 
 
 def test_an_actor_that_had_no_room_is_not_started_when_all_is_done(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""How the time that is left is told from what is done."""
+"""Estimate of the time that is left, from what is done."""
 
 from collections import Counter
 

@@ -79,7 +79,7 @@ class Batcher(Generic[Row, Reply]):
         max_pass_s: A batch has fewer rows where so many would take longer: rows that come meanwhile wait for
             it, and clients that have gone meanwhile are answered in vain.
         max_queue_s: Fewer rows may wait where so many would wait longer.
-        max_wait_s: The most that the first row of a batch waits for others, while nothing else is under way.
+        wait: Policy of how long the first row of a batch waits for others, while nothing else is under way.
         clock: Seconds that only go up.
     """
 
@@ -89,7 +89,7 @@ class Batcher(Generic[Row, Reply]):
         *,
         max_rows: int,
         max_waiting: int,
-        max_wait_s: float,
+        wait: BatchWait,
         max_pass_s: float,
         max_queue_s: float,
         clock: Callable[[], float] = time.monotonic,
@@ -98,7 +98,7 @@ class Batcher(Generic[Row, Reply]):
         self._max_rows, self._max_pass_s = max_rows, max_pass_s
         self._max_waiting, self._max_queue_s = max_waiting, max_queue_s
         self._queue: FairQueue[_Waiting[Row, Reply]] = FairQueue(max_waiting)
-        self._wait = BatchWait(max_wait_s)
+        self._wait = wait
         self._clock = clock
         self._is_warm = False
         self._arrived = asyncio.Event()

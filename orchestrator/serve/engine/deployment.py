@@ -11,6 +11,7 @@ import ray
 import torch
 
 from orchestrator.serve.canary import key_of_image
+from orchestrator.serve.engine.batch_wait import BatchWait
 from orchestrator.serve.engine.batcher import Batcher, LateError, QueueFullError
 from orchestrator.serve.engine.explain import Explainer
 from orchestrator.serve.engine.forward import Row, answer_rows
@@ -85,7 +86,7 @@ class EngineReplica:
             self._answer_rows,
             max_rows=options.max_batch_rows,
             max_waiting=options.max_waiting,
-            max_wait_s=options.batch_wait_s,
+            wait=BatchWait(options.batch_wait_s),
             max_pass_s=options.max_pass_s,
             max_queue_s=options.max_queue_s,
         )

@@ -5,13 +5,16 @@ Knows nothing of Ray or HTTP.
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from orchestrator.serve.engine_api import Explanation, Image, Refusal
 from orchestrator.serve.residency.residency import ServedVersion
-from ship.runtime.explain import explain
+from ship.runtime.explain import AttentionMaps, explain
 from ship.runtime.runtime import Runtime
+from ship.runtime.slots import Slot
 
 __all__ = ["Explainer"]
 
@@ -24,10 +27,16 @@ class Explainer:
     Args:
         runtime: Runtime that holds the slots; predictions use it meanwhile.
         max_waiting: Explanations that may wait: each takes as long as two predictions of one row.
+        measure: Function that computes the maps of attention.
     """
 
-    def __init__(self, runtime: Runtime, max_waiting: int = 8) -> None:
-        self._runtime, self._max_waiting = runtime, max_waiting
+    def __init__(
+        self,
+        runtime: Runtime,
+        max_waiting: int = 8,
+        measure: Callable[[Runtime, Tensor, Slot], AttentionMaps] = explain,
+    ) -> None:
+        self._runtime, self._max_waiting, self._measure = runtime, max_waiting, measure
         self._turn = asyncio.Lock()
         self._num_waiting = 0
 
@@ -52,7 +61,7 @@ class Explainer:
 
     def _run(self, image_3HW: Image, served: ServedVersion) -> Explanation | Refusal:
         try:
-            maps = explain(self._runtime, torch.from_numpy(image_3HW.copy()), served.slot)
+            maps = self._measure(self._runtime, torch.from_numpy(image_3HW.copy()), served.slot)
         # A boundary: whatever goes wrong in the pass is told as a refusal, as it is of predictions.
         except Exception as error:
             _log.exception("the attention of task %s could not be measured", served.task)

@@ -5,7 +5,10 @@ done, because a thread cannot be stopped. It knows no HTTP.
 """
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+
+from torch import Tensor
 
 from orchestrator.serve.engine_api import Image
 from orchestrator.serve.options import Limits
@@ -29,11 +32,15 @@ class Decoder:
     Args:
         backbone: Backbone that the engine runs; determines how images are resized.
         limits: Accepted formats and most pixels of an image.
+        decode: Function that decodes a file, see ``ship.images.decode_image``.
     """
 
-    def __init__(self, backbone: BackboneInfo, limits: Limits) -> None:
+    def __init__(
+        self, backbone: BackboneInfo, limits: Limits, decode: Callable[..., Tensor] = decode_image
+    ) -> None:
         self._backbone = backbone
         self._limits = limits
+        self._decode_file = decode
         self._threads = ThreadPoolExecutor(num_at_a_time(limits.max_pixels), thread_name_prefix="decode")
 
     async def decode(self, content: bytes) -> Image:
@@ -45,7 +52,7 @@ class Decoder:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, content)
 
     def _decode(self, content: bytes) -> Image:
-        decoded_3HW = decode_image(
+        decoded_3HW = self._decode_file(
             content,
             size=self._backbone.image_size,
             interpolation=self._backbone.interpolation,

@@ -18,7 +18,7 @@ from orchestrator.serve.launch.address import check_port_is_free, choose_port, c
 from orchestrator.serve.launch.deployments import APPLICATIONS, close_ingress, deploy, served_tasks
 from orchestrator.serve.launch.ray_serve import serve_session
 from orchestrator.serve.options import EngineOptions, ServeOptions
-from orchestrator.serve.poller import reconcile
+from orchestrator.serve.poller import ModelSource, reconcile
 from orchestrator.serve.residency.kept_catalog import open_kept_catalog
 from orchestrator.settings import Settings
 from orchestrator.store.objects.open import open_objects
@@ -68,7 +68,7 @@ def start(settings: Settings, backbone: Backbone, options: ServeOptions) -> Endp
     if settings.ray_address is None and not ray.is_initialized():
         check_port_is_free(host, port)
     check_access(PromptStore(open_objects(settings.store)), host, auth=options.auth)
-    publish_first_catalog(settings)
+    publish_first_catalog(settings, Registry(settings.tracking_uri))
     header, arrays = backbone.to_arrays()
     url = client_url(host, port)
     with ExitStack() as stack:
@@ -107,15 +107,19 @@ def check_access(store: PromptStore, host: str, *, auth: bool) -> None:
         )
 
 
-def publish_first_catalog(settings: Settings) -> None:
+def publish_first_catalog(settings: Settings, source: ModelSource) -> None:
     """Bring the catalog up to date, so that the endpoint starts with today's champions, not last week's.
+
+    Args:
+        settings: Settings of the store, and of the cache with the last catalog.
+        source: Registry of the champions.
 
     Raises:
         ServeError: MLflow cannot be read, and there is no earlier catalog to serve.
         StoreError: The store cannot be reached, and this machine has kept no catalog of it.
     """
     try:
-        _publish_catalog(settings)
+        _publish_catalog(PromptStore(open_objects(settings.store)), source)
     except StoreError as error:
         options = EngineOptions(cache=settings.cache, cache_bytes=settings.cache_bytes)
         kept = open_kept_catalog(settings.store, options)
@@ -124,10 +128,9 @@ def publish_first_catalog(settings: Settings) -> None:
         _log.warning("%s; serving the last catalog that this machine has kept until it is back", error)
 
 
-def _publish_catalog(settings: Settings) -> None:
-    store = PromptStore(open_objects(settings.store))
+def _publish_catalog(store: PromptStore, source: ModelSource) -> None:
     try:
-        reconcile(Registry(settings.tracking_uri), store)
+        reconcile(source, store)
     except ObjectConflict:
         # Another endpoint on the same store wrote it this very moment.
         return

@@ -31,13 +31,21 @@ class KeptCatalog:
     Args:
         folder: Folder of this user alone.
         store_url: URL of the store whose catalog it is.
-        clock: Seconds since the epoch.
+        clock: Clock, in seconds since the epoch.
+        max_bytes: A larger file is not read.
     """
 
-    def __init__(self, folder: Path, store_url: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        store_url: str,
+        clock: Callable[[], float] = time.time,
+        max_bytes: int = MAX_CATALOG_BYTES,
+    ) -> None:
         self._files = BoundedFolder(folder, _LIMIT_BYTES)
         self._name = f"{hashlib.sha256(store_url.encode(errors='surrogatepass')).hexdigest()[:32]}.json"
         self._clock = clock
+        self._max_bytes = max_bytes
         self._warned = threading.Event()
 
     def keep(self, catalog: Catalog) -> None:
@@ -61,9 +69,9 @@ class KeptCatalog:
         path = self._files.path(self._name)
         try:
             with path.open("rb") as file:
-                content = file.read(MAX_CATALOG_BYTES + 1)
-            if len(content) > MAX_CATALOG_BYTES:
-                raise StoreError(f"catalog: more than {MAX_CATALOG_BYTES} bytes")
+                content = file.read(self._max_bytes + 1)
+            if len(content) > self._max_bytes:
+                raise StoreError(f"catalog: more than {self._max_bytes} bytes")
             return Catalog.from_json(content), max(0.0, self._clock() - path.stat().st_mtime)
         except FileNotFoundError:
             return None

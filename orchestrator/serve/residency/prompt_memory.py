@@ -11,8 +11,6 @@ from ship.runtime.slots import Slot
 
 __all__ = ["PromptMemory", "wait_until_released"]
 
-# A forward pass takes less; what still holds a slot then is stuck, and another one goes.
-RELEASE_WAIT_S = 2.0
 _RELEASE_LOOK_S = 0.002
 
 
@@ -109,8 +107,8 @@ class PromptMemory:
         self._last_use[key] = next(self._uses)
 
 
-def wait_until_released(slot: "weakref.ref[Slot]") -> None:
+def wait_until_released(slot: "weakref.ref[Slot]", timeout_s: float) -> None:
     """Wait until the requests that were answered from a slot are done with it, but not for ever."""
-    deadline_s = time.monotonic() + RELEASE_WAIT_S
+    deadline_s = time.monotonic() + timeout_s
     while slot() is not None and time.monotonic() < deadline_s:
         time.sleep(_RELEASE_LOOK_S)

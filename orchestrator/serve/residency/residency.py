@@ -60,6 +60,8 @@ class Residency:
         pinned: Patterns of tasks whose champions stay in memory.
         load_wait_s: Longest time that a request waits for its prompt to be loaded.
         retry_s: Until a failed load is tried again.
+        release_wait_s: Longest wait for requests that hold an evicted slot: a forward pass takes less, so one
+            that is still held then is stuck, and another one goes.
         clock: Seconds that only go up.
     """
 
@@ -71,12 +73,14 @@ class Residency:
         pinned: Iterable[str] = (),
         load_wait_s: float = 10.0,
         retry_s: float = 10.0,
+        release_wait_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
         # Its counts begin at zero, so a residency that takes its place must not go by its name.
         self._name = uuid.uuid4().hex[:8]
         self._load_wait_s, self._retry_s = load_wait_s, retry_s
+        self._release_wait_s = release_wait_s
         self._clock = clock
         self._applying = threading.Lock()
         # Of all that follows; never held while something is loaded.
@@ -331,7 +335,7 @@ class Residency:
             slot = self._memory.release(key)
             self._num_evictions += 1
             self._note(key[0])
-        wait_until_released(slot)
+        wait_until_released(slot, self._release_wait_s)
         return True
 
     def _crown(self, task: str) -> None:

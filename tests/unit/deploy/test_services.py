@@ -1,4 +1,4 @@
-"""What starts and ends programs in deploy/local, with shells in place of Ceph and PostgreSQL."""
+"""Start and end of programs in deploy/local, with shells in place of Ceph and PostgreSQL."""
 
 import os
 import shutil
@@ -50,14 +50,14 @@ class Script:
         )
 
     def wait_until_ready(self) -> list[psutil.Process]:
-        """What it has started."""
+        """Processes that it has started."""
         assert self.process.stdout is not None
         while "# ready" not in (line := self.process.stdout.readline()):
             assert line, self.process.communicate()[1]
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def finish(self) -> str:
-        """What it printed as errors."""
+        """Errors that it printed."""
         return self.process.communicate(timeout=60)[1]
 
 

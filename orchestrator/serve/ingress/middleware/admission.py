@@ -18,7 +18,7 @@ from orchestrator.serve.ingress.paths import BATCH_PATH
 from orchestrator.serve.ingress.problems import Problem, respond
 from orchestrator.serve.options import Limits
 
-__all__ = ["Admission", "AdmissionGate", "Busy"]
+__all__ = ["Admission", "AdmissionGate", "Busy", "choose_account"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class AdmissionGate:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        account = _account(principal_in(scope), _named_task(scope["path"], headers))
+        account = choose_account(principal_in(scope), _named_task(scope["path"], headers))
         is_batch = scope["path"] == BATCH_PATH
         cap = self._limits.max_batch_bytes if is_batch else self._limits.max_body_bytes
         num_bytes = _expected_bytes(headers, cap)
@@ -141,7 +141,7 @@ def _named_task(path: str, headers: Headers) -> str | None:
     return name if is_task_name(name) else None
 
 
-def _account(principal: Principal, task: str | None) -> str:
+def choose_account(principal: Principal, task: str | None) -> str:
     """Account of a request: its task if the token has access to it, else its token."""
     if task is not None and principal.may_predict(task):
         return _account_of(task)

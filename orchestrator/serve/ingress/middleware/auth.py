@@ -5,6 +5,7 @@ with ``principal_of(request)``. It knows no Ray and no store.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,15 +99,20 @@ class RequireToken:
         app: Application inside.
         known: Known tokens; None turns access control off.
         clock: Clock, in seconds since the epoch.
+        monotonic: Monotonic clock of the log of refused tokens, in seconds.
     """
 
     def __init__(
-        self, app: ASGIApp, known: KnownTokens | None, clock: Callable[[], float] = time.time
+        self,
+        app: ASGIApp,
+        known: KnownTokens | None,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._known = known
         self._clock = clock
-        self._refusals = _RefusalLog()
+        self._refusals = _RefusalLog(monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request in, or refuse it."""
@@ -157,12 +163,13 @@ class RequireToken:
 class _RefusalLog:
     """Log of refused tokens, at most one line a second."""
 
-    def __init__(self) -> None:
-        self._last_s = -_LOG_EVERY_S
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._last_s = -math.inf
         self._num_untold = 0
 
     def add(self, token_id: str, why: str) -> None:
-        now_s = time.monotonic()
+        now_s = self._clock()
         if now_s - self._last_s < _LOG_EVERY_S:
             self._num_untold += 1
             return

@@ -25,6 +25,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_resumes_from_its_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(file.read_text())["rows"]
     assert [row["method"] for row in rows] == ["linear", "ship"], "in the table's order"
+    assert all(row["accuracies"] for row in rows)
     assert all(0.0 <= accuracy <= 1.0 for row in rows for accuracy in row["accuracies"])
     assert all(row["peak_bytes"] is None or row["peak_bytes"] > 0 for row in rows)
     before = file.read_bytes()

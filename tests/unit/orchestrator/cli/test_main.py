@@ -1,4 +1,4 @@
-"""What the console command says and which status it ends with; what the commands do is tested elsewhere."""
+"""Output and exit status of the console command; what the commands do is tested elsewhere."""
 
 import json
 import os

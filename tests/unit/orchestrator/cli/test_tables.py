@@ -1,4 +1,4 @@
-"""What reports say, for people and for scripts."""
+"""Content of reports, for people and for scripts."""
 
 import io
 from pathlib import Path

@@ -149,9 +149,9 @@ def test_a_revoked_token_is_gone(ship: Shell, clock: Clock) -> None:
         (["create", "a", "--admin", "--expires", "soon"], 2, "--expires"),
         (["create", "a", "--admin", "--expires", "999999999999w"], 2, "year 10000"),
         (["create", "taken", "--admin"], 1, "ship token rotate taken"),
-        (["rotate", "nobody"], 1, "no token 'nobody'"),
+        (["rotate", "line-9"], 1, "no token 'line-9'"),
         (["rotate", "taken", "--grace", "-1h"], 2, "--grace"),
-        (["revoke", "nobody"], 1, "no token 'nobody'"),
+        (["revoke", "line-9"], 1, "no token 'line-9'"),
         (["revoke"], 2, "Missing argument"),
     ],
 )

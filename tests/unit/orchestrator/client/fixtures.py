@@ -38,7 +38,7 @@ def no_token_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def guarded(engine: FakeEngine) -> Iterator[tuple[str, str, str]]:
-    """Of an endpoint with access control: URL, a token for its task, and one for others."""
+    """URL of an endpoint with access control, a token for its task, and one for others."""
     tokens, ours = create_token(Tokens(), "ours", Scope(predict=("bolts",)), now_s=0.0)
     tokens, others = create_token(tokens, "others", Scope(predict=("nuts",)), now_s=0.0)
     endpoint = Endpoint(make_app(engine, BACKBONE, tokens=Known(tokens)))

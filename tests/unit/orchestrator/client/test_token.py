@@ -27,7 +27,7 @@ def test_a_token_is_taken_from_the_environment_unless_one_is_given(
         client.tasks()
 
 
-def test_refusals_of_who_asks_say_what_to_do_and_are_not_asked_again(
+def test_refused_tokens_are_told_what_to_do_and_not_retried(
     guarded: tuple[str, str, str], engine: FakeEngine
 ) -> None:
     url, ours, others = guarded

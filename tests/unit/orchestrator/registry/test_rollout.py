@@ -1,4 +1,4 @@
-"""What a poller may see between the steps of a change, on a registry that keeps aliases and tags alone."""
+"""States that a poller may see between the steps of a change, on a registry of aliases and tags alone."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,7 +67,7 @@ def test_there_is_a_canary_at_every_moment_of_a_change(registry: Registry) -> No
     assert rollouts.read("bolts").canary == Canary(version=3, share=0.1)
 
 
-def test_who_ends_a_canary_by_number_ends_no_other(registry: Registry) -> None:
+def test_a_canary_ended_by_number_ends_no_other(registry: Registry) -> None:
     rollouts = Rollouts(registry)
     rollouts.start_canary("bolts", 2, 0.5)
 

@@ -2,16 +2,19 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
 from orchestrator.serve.ingress.app import make_app
+from orchestrator.serve.ingress.decoding import Decoder
 from orchestrator.serve.options import Limits
 from ship.backbone import Backbone
 from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
 
-__all__ = ["PNG", "TO_BOLTS", "Caller", "assert_problem"]
+__all__ = ["PNG", "TO_BOLTS", "Caller", "assert_problem", "decode_with"]
 
 PNG = draw_png()
 TO_BOLTS = {"Ship-Task": "bolts", "Content-Type": "image/png"}
@@ -48,6 +51,11 @@ class Caller:
             document = json.dumps({"items": items})
             parts.insert(0, ("request", (None, document, "application/json")))
         return self("POST", "/v1/predict:batch", files=parts, headers=headers)
+
+
+def decode_with(app: FastAPI, decoder: Decoder) -> None:
+    """Put another decoder into an application."""
+    app.state.front = replace(app.state.front, decoder=decoder)
 
 
 def assert_problem(reply: httpx.Response, status: int, kind: str | None = None) -> str:

@@ -71,11 +71,12 @@ def test_a_registry_that_is_down_leaves_the_catalog(store: PromptStore):
     assert set(store.read_catalog()[0].entries) == {"bolts"}
 
 
-def test_another_pollers_catalog_is_not_overwritten_unseen(store: PromptStore):
+def test_another_pollers_catalog_is_not_overwritten_unseen(tmp_path: Path):
+    store = PromptStore(LocalObjects(tmp_path))
     reconcile(Models(bolts=A), store)
 
     class Slow(PromptStore):
-        """Somebody else writes between its read and its write."""
+        """Another endpoint writes between its read and its write."""
 
         def read_catalog(self) -> tuple[Catalog, str] | None:
             found = super().read_catalog()
@@ -83,12 +84,12 @@ def test_another_pollers_catalog_is_not_overwritten_unseen(store: PromptStore):
             return found
 
     with pytest.raises(ObjectConflict):
-        reconcile(Models(bolts=B), Slow(store._objects))
+        reconcile(Models(bolts=B), Slow(LocalObjects(tmp_path)))
     assert store.read_catalog()[0].entries == {}
 
 
 def view(aliases: dict[str, int], share: str | None = None) -> Models:
-    """A registry of one task, with versions 1 to 4 of which the last is somebody else's."""
+    """A registry of one task, with versions 1 to 4, of which the last has no artifact."""
     found = Models()
     digests = {1: A, 2: B, 3: "c" * 64, 4: None}
     tags = {"ship.task": "bolts"} | ({} if share is None else {"ship.canary_share": share})

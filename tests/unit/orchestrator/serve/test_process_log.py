@@ -1,4 +1,4 @@
-"""What a process of an endpoint finds wrong is found in a file, once, with time and place."""
+"""Log file of a process of an endpoint: each warning and error once, with time and place."""
 
 import logging
 from collections.abc import Iterator

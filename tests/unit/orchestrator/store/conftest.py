@@ -69,7 +69,7 @@ def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectSt
 
 @pytest.fixture
 def closed_port() -> int:
-    """A port on loopback that nobody listens on."""
+    """A port on loopback that no program listens on."""
     with closing(socket.socket()) as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

@@ -182,7 +182,7 @@ def marker(folder: Path, files: dict[str, bytes]) -> tuple[str, bytes]:
     return key, objects.get(key).data
 
 
-def test_tokens_are_nobodys_garbage(objects: ObjectStore) -> None:
+def test_tokens_are_never_collected(objects: ObjectStore) -> None:
     store = PromptStore(objects)
     tokens, _ = create_token(Tokens(), "plc", Scope(predict=("*",)), now_s=0.0)
     etag = store.write_tokens(tokens, None)

@@ -294,7 +294,9 @@ def test_publishing_makes_what_was_there_already_young(tmp_path: Path) -> None:
 
     PromptStore(objects).publish("bolts", KEY, files)
 
-    assert all(found.modified_s > 0 for found in objects.scan("artifacts/"))
+    found = list(objects.scan("artifacts/"))
+    assert len(found) == len(files)
+    assert all(one.modified_s > 0 for one in found)
 
 
 def test_what_a_sweep_took_before_the_marker_is_written_again(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_more_than_can_be_read_again_is_not_written(objects: ObjectStore) -> Non
 
 
 class Interrupted(PromptStore):
-    """A store that somebody else writes to, once, right before we do."""
+    """A store that another process writes to, once, right before we do."""
 
     def __init__(self, objects: ObjectStore) -> None:
         super().__init__(objects)
@@ -180,7 +180,7 @@ def make(store: PromptStore, name: str) -> None:
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-def test_who_loses_a_race_changes_what_the_other_wrote(objects: ObjectStore, is_first: bool) -> None:
+def test_the_loser_of_a_race_changes_what_the_winner_wrote(objects: ObjectStore, is_first: bool) -> None:
     if not is_first:
         make(PromptStore(objects), "plc-0")
     make(Interrupted(objects), "plc-1")
@@ -203,7 +203,7 @@ def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
 
 
 class LosesReplies:
-    """A store that writes, and then tells that somebody else was faster."""
+    """A store that writes, and then reports a conflict."""
 
     def __init__(self) -> None:
         self.tokens: Tokens | None = None
@@ -263,13 +263,13 @@ def test_a_write_that_another_writer_has_built_on_is_done(tmp_path: Path, is_fir
 
 
 class NeverFirst(LosesReplies):
-    """A store that somebody else always writes to first."""
+    """A store that another process always writes to first."""
 
     def write_tokens(self, tokens: Tokens, if_match: str | None) -> str:
         raise ObjectConflict("another writer changed it meanwhile")
 
 
-def test_who_always_loses_is_told() -> None:
+def test_a_change_that_always_loses_is_refused() -> None:
     with pytest.raises(ObjectConflict, match="try again"):
         change_tokens(NeverFirst(), lambda tokens: create_token(tokens, "plc", LINE_1, now_s=0.0))
 

@@ -1,4 +1,4 @@
-"""What the job asks of its parts, and what it makes of their answers; the pool itself is tested elsewhere."""
+"""Calls of the job to its parts, and its use of their answers; the pool itself is tested elsewhere."""
 
 import time
 from collections.abc import Callable, Sequence

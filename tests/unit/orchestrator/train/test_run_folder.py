@@ -1,4 +1,4 @@
-"""What a run tells other terminals and is asked by them, with a driver that is stepped by the test."""
+"""Status and requests between a run and other terminals, with a driver that is stepped by the test."""
 
 import json
 import resource
@@ -140,7 +140,7 @@ def test_a_request_is_answered_once_and_rubbish_is_dropped(tmp_path: Path) -> No
         assert list((tmp_path / "run" / "requests").iterdir()) == []
 
 
-def test_nobody_answers_where_no_run_is_at_work(tmp_path: Path) -> None:
+def test_no_control_answers_where_no_run_is_at_work(tmp_path: Path) -> None:
     with pytest.raises(ExecutionError, match="no run in"):
         RunView(tmp_path).about()
     with pytest.raises(ExecutionError, match="no `ship tune` runs in"):

@@ -34,6 +34,7 @@ def assert_same(found: TuneResult | Exception, expected: TuneResult | Exception)
     assert isinstance(expected, TuneResult)
     for key, value in expected.prompt.state_dict().items():
         torch.testing.assert_close(found.prompt.state_dict()[key], value, atol=WEIGHT_TOLERANCE, rtol=0)
+    assert expected.history
     assert [report.epoch for report in found.history] == [report.epoch for report in expected.history]
     for ours, theirs in zip(found.history, expected.history, strict=True):
         assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)

@@ -1,5 +1,8 @@
 """Tasks tuned in a pack come out as tasks tuned alone, and what happens to one happens to it alone."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,7 +13,6 @@ from ship.method.hierarchy import class_token_features
 from ship.method.losses import total_loss
 from ship.method.model import forward, forward_pack
 from ship.method.prompts import Prompt
-from ship.tuning import pack as pack_module
 from ship.tuning.memory import free_bytes, is_out_of_memory, step_bytes
 from ship.tuning.pack import Pack
 from ship.tuning.precision import compute_dtype
@@ -202,42 +204,43 @@ class LittleMemory:
         return outputs
 
 
-def test_a_step_that_runs_out_of_memory_is_taken_by_smaller_groups(
-    backbone: Backbone, quick: Quick, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def tune_with(forward: Callable[..., Any], backbone: Backbone, *tasks: PackTask) -> list[Any]:
+    """Outcomes of tasks in a pack with this forward pass."""
+    pack = Pack(backbone, tasks, forward=forward)
+    while len(pack):
+        pack.step()
+    return [pack.outcomes[key] for key in range(len(tasks))]
+
+
+def test_a_step_that_runs_out_of_memory_is_taken_by_smaller_groups(backbone: Backbone, quick: Quick) -> None:
     tasks = [PackTask(data=make_data(12, 3, seed=n), config=quick(precision="float32")) for n in range(6)]
     expected = tune_pack(backbone, tasks)
     little = LittleMemory(most_tasks=2)
-    monkeypatch.setattr(pack_module, "forward_pack", little)
-    found = tune_pack(backbone, tasks)
+    found = tune_with(little, backbone, *tasks)
     assert little.seen[:3] == [6, 3, 1], "halved until it fits"
     assert 6 not in little.seen[1:], "what was too much is not tried again"
     for ours, theirs in zip(found, expected, strict=True):
         assert_same(ours, theirs)
 
 
-def test_only_a_task_that_does_not_fit_alone_fails(
-    backbone: Backbone, quick: Quick, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_a_task_that_does_not_fit_alone_fails(backbone: Backbone, quick: Quick) -> None:
     small = PackTask(data=make_data(12, 3, seed=1), config=quick(precision="float32"))
     large = PackTask(data=make_data(12, 3, seed=2), config=quick(batch_size=12))
     expected = tune_alone(backbone, small)
-    monkeypatch.setattr(pack_module, "forward_pack", LittleMemory(most_tasks=9, most_images=8))
-    found, error = tune_pack(backbone, [small, large])
+    found, error = tune_with(LittleMemory(most_tasks=9, most_images=8), backbone, small, large)
     assert isinstance(error, torch.OutOfMemoryError)
     assert is_out_of_memory(error)
     assert_same(found, expected)
 
 
 def test_another_error_of_the_forward_pass_is_not_taken_for_a_lack_of_memory(
-    backbone: Backbone, data: TaskData, quick: Quick, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, data: TaskData, quick: Quick
 ) -> None:
     def fail(*args, **keywords):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(pack_module, "forward_pack", fail)
     with pytest.raises(RuntimeError, match="shapes"):
-        tune_pack(backbone, [PackTask(data=data, config=quick())])
+        tune_with(fail, backbone, PackTask(data=data, config=quick()))
 
 
 def test_as_many_tasks_join_as_memory_is_expected_to_hold(backbone: Backbone, quick: Quick) -> None:

@@ -94,8 +94,9 @@ def test_the_only_image_of_a_class_is_always_trained_on(
     assert make_folds(data, seed=0) == []
     assert search(backbone, data, quick(), SearchConfig(learning_rate=(0.01, 0.02))).trials == ()
 
-    four = make_data(num_train=4)
-    for fold in make_folds(four, seed=0):
+    folds = make_folds(make_data(num_train=4), seed=0)
+    assert folds
+    for fold in folds:
         assert {1, 2} <= set(fold.train.labels_B.tolist())
 
 

@@ -92,8 +92,10 @@ def test_a_resumed_tuning_ends_where_an_uninterrupted_one_does(
     )
     assert epochs == [5, 6]
     assert_same_weights(whole, resumed)
+    assert len(whole.history) == config.epochs
     assert [report.loss for report in whole.history] == [report.loss for report in resumed.history]
     assert resumed.preparation == whole.preparation
+    assert whole.preparation is not None
 
 
 def test_a_snapshot_of_another_tuning_or_a_damaged_one_is_refused(
@@ -155,6 +157,7 @@ def test_more_attribute_tokens_than_image_tokens_are_refused(
 
 def test_a_validation_split_is_reported_each_epoch(backbone: Backbone, quick: Quick) -> None:
     result = tune(backbone, make_data(num_val=6), quick())
+    assert len(result.history) == quick().epochs
     assert all(report.val_accuracy is not None for report in result.history)
 
 

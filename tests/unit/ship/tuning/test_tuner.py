@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
+import torch
 
 from ship.backbone import Backbone
 from ship.errors import PackError
@@ -47,7 +48,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Of the packs that took a step."""
+    """Sizes of the packs that took a step."""
     seen, step = [], Pack.step
 
     def note(pack: Pack) -> None:
@@ -143,15 +144,18 @@ def test_a_failed_step_is_an_error_of_the_pack_unless_a_task_is_alone(
     assert isinstance(again, TuneResult), "it goes on with what comes next"
 
 
-def test_a_pack_that_cannot_be_made_is_told_to_those_who_wait(
-    backbone: Backbone, quick: Quick, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
+class LostBackbone(Backbone):
+    """A backbone whose device is gone."""
+
+    @property
+    def device(self) -> torch.device:
         raise OSError("no such device")
 
-    monkeypatch.setattr("ship.tuning.tuner.Pack", refuse)
+
+def test_a_pack_that_cannot_be_made_fails_its_callers(backbone: Backbone, quick: Quick) -> None:
+    lost = LostBackbone(backbone.vit, backbone.info)
     with pytest.raises(OSError, match="no such device"):
-        Tuner(backbone).tune([PackTask(data=make_data(), config=quick())])
+        Tuner(lost).tune([PackTask(data=make_data(), config=quick())])
 
 
 def test_jobs_are_done_between_steps_in_the_tuners_thread(

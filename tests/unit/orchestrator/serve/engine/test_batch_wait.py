@@ -35,14 +35,14 @@ def test_how_many_rows_a_pass_of_some_seconds_has():
     assert BatchWait(0.010).rows_within(1.0) is None
 
 
-def test_nothing_is_known_at_first_and_nobody_waits():
+def test_nothing_is_known_at_first_and_no_row_waits():
     wait = BatchWait(0.010)
     assert wait.pause_s(0.0, 0.0) == 0.0
     wait.note_arrival(0.0)
     assert wait.pause_s(0.0, 0.0) == 0.0
 
 
-def test_passes_of_one_size_tell_nothing_and_nobody_waits():
+def test_passes_of_one_size_tell_nothing_and_no_row_waits():
     wait = BatchWait(0.010)
     for number in range(10):
         wait.note_arrival(number * 0.001)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
+from orchestrator.serve.engine.batch_wait import BatchWait
 from orchestrator.serve.engine.batcher import Batcher, LateError, QueueFullError
 
 # No device is too slow.
@@ -35,8 +36,11 @@ def play(scene: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(scene(), 30.0))
 
 
-def make(engine: Engine, *, max_rows: int = 4, max_waiting: int = 8) -> Batcher[str, str]:
-    return Batcher(engine, max_rows=max_rows, max_waiting=max_waiting, max_wait_s=0.0, **UNBOUND)
+def make(
+    engine: Engine, *, max_rows: int = 4, max_waiting: int = 8, wait: BatchWait | None = None
+) -> Batcher[str, str]:
+    wait = wait or BatchWait(0.0)
+    return Batcher(engine, max_rows=max_rows, max_waiting=max_waiting, wait=wait, **UNBOUND)
 
 
 async def ask(batcher: Batcher[str, str], row: str, patience_s: float = 20.0) -> str:
@@ -69,7 +73,6 @@ def test_what_comes_during_a_pass_goes_together_and_in_turn():
         batcher = make(engine)
         replies = await start(batcher, "a1")
         replies += await start(batcher, "a2", "a3", "a4", "a5", "b1")
-        assert len(batcher._queue) == 5
         engine.open.set()
         await asyncio.gather(*replies)
         assert engine.batches == [["a1"], ["a2", "b1", "a3", "a4"], ["a5"]]
@@ -77,7 +80,7 @@ def test_what_comes_during_a_pass_goes_together_and_in_turn():
     play(scene)
 
 
-def test_a_full_queue_turns_away_the_flood_and_nobody_else():
+def test_a_full_queue_turns_away_the_flood_and_no_other_task():
     async def scene() -> None:
         engine = Engine(is_open=False)
         batcher = make(engine, max_waiting=3)
@@ -105,15 +108,16 @@ def test_a_full_queue_turns_away_the_flood_and_nobody_else():
         pytest.param(10.0, 20.0, 5.0, id="a quarter of its patience"),
     ],
 )
-def test_who_is_turned_away_is_told_how_long_to_stay_away(
+def test_a_refused_task_is_told_how_long_to_stay_away(
     row_s: float | None, patience_s: float, expected_s: float
 ):
     async def scene() -> None:
         engine = Engine(is_open=False)
-        batcher = make(engine, max_waiting=8)
+        wait = BatchWait(0.0)
+        batcher = make(engine, max_waiting=8, wait=wait)
         if row_s is not None:
             for num_rows in (1, 4):
-                batcher._wait.note_pass(num_rows, row_s * num_rows)
+                wait.note_pass(num_rows, row_s * num_rows)
         replies = await start(batcher, "x1")
         replies += await start(batcher, *(f"a{number}" for number in range(8)))
         with pytest.raises(QueueFullError) as refused:
@@ -128,14 +132,14 @@ def test_who_is_turned_away_is_told_how_long_to_stay_away(
 def test_a_row_whose_time_is_up_is_told_so_and_takes_no_place():
     async def scene() -> None:
         engine = Engine(is_open=False)
-        batcher = make(engine)
+        batcher = make(engine, max_waiting=1)
         (first,) = await start(batcher, "a1")
         with pytest.raises(LateError):
             await ask(batcher, "a2", patience_s=0.01)
-        assert len(batcher._queue) == 0
+        (third,) = await start(batcher, "a3")
         engine.open.set()
-        assert await first == "A1"
-        assert engine.batches == [["a1"]]
+        assert await asyncio.gather(first, third) == ["A1", "A3"]
+        assert engine.batches == [["a1"], ["a3"]]
 
     play(scene)
 
@@ -153,7 +157,7 @@ def test_what_would_come_too_late_is_not_begun_unless_nothing_else_waits():
             return rows
 
         batcher: Batcher[str, str] = Batcher(
-            answer, max_rows=4, max_waiting=8, max_wait_s=0.0, clock=lambda: now_s, **UNBOUND
+            answer, max_rows=4, max_waiting=8, wait=BatchWait(0.0), clock=lambda: now_s, **UNBOUND
         )
         # The first pass warms up, and tells nothing of those to come.
         assert await ask(batcher, "a1") == "a1"
@@ -170,7 +174,7 @@ def test_what_would_come_too_late_is_not_begun_unless_nothing_else_waits():
     play(scene)
 
 
-def test_who_hangs_up_is_not_answered():
+def test_a_client_that_hangs_up_is_not_answered():
     async def scene() -> None:
         engine = Engine(is_open=False)
         batcher = make(engine)
@@ -206,7 +210,9 @@ def test_a_wrong_number_of_replies_is_an_error_and_no_end():
         async def answer(rows: list[str]) -> Sequence[str]:
             return replies.pop(0)
 
-        batcher: Batcher[str, str] = Batcher(answer, max_rows=4, max_waiting=4, max_wait_s=0.0, **UNBOUND)
+        batcher: Batcher[str, str] = Batcher(
+            answer, max_rows=4, max_waiting=4, wait=BatchWait(0.0), **UNBOUND
+        )
         with pytest.raises(ValueError, match="zip"):
             await ask(batcher, "a1")
         assert await ask(batcher, "a2") == "A2"
@@ -218,14 +224,15 @@ def test_a_batch_waits_for_rows_that_are_on_their_way():
     async def scene() -> None:
         engine = Engine()
         now_s = 0.0
+        wait = BatchWait(10.0)
         batcher: Batcher[str, str] = Batcher(
-            engine, max_rows=4, max_waiting=8, max_wait_s=10.0, clock=lambda: now_s, **UNBOUND
+            engine, max_rows=4, max_waiting=8, wait=wait, clock=lambda: now_s, **UNBOUND
         )
         # Rows come each 0.1 s, and a pass takes 1 s whatever it has: seen by the clock, which stands still.
         for number in range(50):
-            batcher._wait.note_arrival(number * 0.1)
+            wait.note_arrival(number * 0.1)
         for num_rows in (1, 2, 3) * 5:
-            batcher._wait.note_pass(num_rows, 1.0)
+            wait.note_pass(num_rows, 1.0)
         now_s = 4.95
         first, second, third, fourth = await start(batcher, "a1", "a2", "a3", "a4")
         assert await asyncio.gather(first, second, third, fourth) == ["A1", "A2", "A3", "A4"]
@@ -241,11 +248,12 @@ def test_a_batch_waits_for_rows_that_are_on_their_way():
 def test_on_a_slow_device_a_pass_has_fewer_rows_and_fewer_wait():
     async def scene() -> None:
         engine = Engine(is_open=False)
+        wait = BatchWait(0.0)
         batcher: Batcher[str, str] = Batcher(
-            engine, max_rows=4, max_waiting=100, max_wait_s=0.0, max_pass_s=1.0, max_queue_s=2.5
+            engine, max_rows=4, max_waiting=100, wait=wait, max_pass_s=1.0, max_queue_s=2.5
         )
         for num_rows in (1, 2, 4):
-            batcher._wait.note_pass(num_rows, 0.1 + 0.4 * num_rows)
+            wait.note_pass(num_rows, 0.1 + 0.4 * num_rows)
         replies = await start(batcher, "x1")
         # Two rows take 0.9 s, and 2.5 s are 5 rows.
         replies += await start(batcher, *(f"a{number}" for number in range(6)), "b1")
@@ -260,11 +268,12 @@ def test_on_a_slow_device_a_pass_has_fewer_rows_and_fewer_wait():
 
 def test_a_device_that_is_slower_than_any_limit_still_answers():
     async def scene() -> None:
+        wait = BatchWait(0.0)
         batcher: Batcher[str, str] = Batcher(
-            Engine(), max_rows=4, max_waiting=100, max_wait_s=0.0, max_pass_s=0.1, max_queue_s=0.1
+            Engine(), max_rows=4, max_waiting=100, wait=wait, max_pass_s=0.1, max_queue_s=0.1
         )
         for num_rows in (1, 2, 4):
-            batcher._wait.note_pass(num_rows, 9.0 * num_rows)
+            wait.note_pass(num_rows, 9.0 * num_rows)
         assert await ask(batcher, "a1") == "A1"
 
     play(scene)
@@ -287,7 +296,9 @@ def test_a_row_leaves_memory_with_its_reply(end: str):
                 raise ZeroDivisionError
             return ["a reply"] * len(rows)
 
-        batcher: Batcher[Held, str] = Batcher(answer, max_rows=1, max_waiting=1, max_wait_s=0.0, **UNBOUND)
+        batcher: Batcher[Held, str] = Batcher(
+            answer, max_rows=1, max_waiting=1, wait=BatchWait(0.0), **UNBOUND
+        )
         rows: list[weakref.ref[Held]] = []
 
         async def ask(patience_s: float = 20.0) -> str:

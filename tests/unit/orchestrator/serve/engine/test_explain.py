@@ -3,13 +3,13 @@
 import asyncio
 import io
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image as PillowImage
 
-from orchestrator.serve.engine import explain as explaining
 from orchestrator.serve.engine.explain import Explainer
 from orchestrator.serve.engine_api import EngineBusyError, Explanation, Refusal
 from ship.backbone import Backbone
@@ -112,27 +112,23 @@ def test_the_replica_explains_what_it_serves(backbone: Backbone, runtime: Runtim
     assert (found.entropy, found.distance) == (expected.entropy, expected.distance)
 
 
-def test_one_at_a_time_and_few_in_line(
-    backbone: Backbone, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_at_a_time_and_few_in_line(backbone: Backbone, runtime: Runtime) -> None:
     go_on, seen = threading.Event(), []
-    real = explaining.explain
 
-    def slow(*args: object) -> object:
+    def slow(*args: Any) -> Any:
         seen.append(args)
         assert not running.is_set(), "another one is under way"
         running.set()
         go_on.wait(30)
         running.clear()
-        return real(*args)
+        return explain(*args)
 
     running = threading.Event()
-    monkeypatch.setattr(explaining, "explain", slow)
     served = make_served(runtime, "bolts")
     image_3HW = np.zeros((3, *backbone.image_size), dtype=np.uint8)
 
     async def ask_five() -> list[Explanation | Refusal]:
-        explainer = Explainer(runtime, max_waiting=2)
+        explainer = Explainer(runtime, max_waiting=2, measure=slow)
         first = asyncio.ensure_future(explainer.explain(image_3HW, served, 30.0))
         while not running.is_set():
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Tasks take turns; a full queue costs whoever has most."""
+"""Tasks take turns; a full queue costs the task with most rows."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_within_a_task_it_is_first_come_first_served():
     assert drain(queue) == ["a1", "a2", "a3"]
 
 
-def test_a_flood_holds_up_nobody_else():
+def test_a_flood_holds_up_no_other_task():
     queue: FairQueue[str] = FairQueue(10)
     fill(queue, "a1", "a2", "a3", "a4", "b1", "c1", "b2")
     assert drain(queue) == ["a1", "b1", "c1", "a2", "b2", "a3", "a4"]
@@ -89,6 +89,6 @@ def test_nothing_is_printed_or_compared_to_find_that_it_has_left() -> None:
     assert queue.take() is second
 
 
-def test_a_queue_without_room_refuses_everybody():
+def test_a_queue_without_room_refuses_every_row():
     queue: FairQueue[str] = FairQueue(0)
     assert fill(queue, "a1") == ["a1"]

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import Conv2d, Module
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from orchestrator.serve.engine.forward import Row, answer_rows
 from orchestrator.serve.engine_api import Answer, Image, Refusal
@@ -59,21 +61,27 @@ def test_rows_of_a_mixed_batch_are_answered_as_alone(runtime: Runtime, rows: lis
 
 
 def test_probabilities_fall_and_sum_to_one(runtime: Runtime, rows: list[Row]):
-    for answer in answer_rows(runtime, rows):
+    answers = answer_rows(runtime, rows)
+    assert len(answers) == len(rows)
+    for answer in answers:
         values = [value for _, value in answer.probabilities]
         assert values == sorted(values, reverse=True)
         assert sum(values) == pytest.approx(1.0, abs=1e-12)
 
 
 def test_rows_that_share_an_image_are_answered_alike_and_it_is_embedded_once(
-    runtime: Runtime, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, rows: list[Row]
 ):
-    embedded = []
-    embed = runtime._network.embed
-    monkeypatch.setattr(runtime._network, "embed", lambda x: embedded.append(len(x)) or embed(x))
+    embedded: list[int] = []
+
+    def note(module: Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(module, Conv2d):
+            embedded.append(len(inputs[0]))
+
     image_3HW = rows[0].image_3HW
-    alone = [answer_rows(runtime, [Row(image_3HW=image_3HW, served=row.served)])[0] for row in rows]
-    shared = answer_rows(runtime, [Row(image_3HW=image_3HW, served=row.served) for row in rows])
+    with register_module_forward_pre_hook(note):
+        alone = [answer_rows(runtime, [Row(image_3HW=image_3HW, served=row.served)])[0] for row in rows]
+        shared = answer_rows(runtime, [Row(image_3HW=image_3HW, served=row.served) for row in rows])
     assert embedded == [1, 1, 1, 1]
     for together, one in zip(shared, alone, strict=True):
         assert dict(together.probabilities) == pytest.approx(dict(one.probabilities), abs=1e-5)

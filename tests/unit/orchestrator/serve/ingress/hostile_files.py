@@ -99,7 +99,7 @@ def truncations() -> Iterator[tuple[str, bytes]]:
 
 
 class _Opens:
-    """What a pickle could do."""
+    """An object whose unpickling opens a file."""
 
     def __reduce__(self) -> tuple[object, tuple[str, str]]:
         return open, ("/tmp/hostile-pickle", "w")

@@ -9,28 +9,25 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestrator.serve.ingress import decoding
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.decoding import Decoder, num_at_a_time
 from orchestrator.serve.options import Limits
 from ship.backbone import Backbone
-from ship.images import MAX_PIXELS
-from tests.unit.orchestrator.serve.caller import TO_BOLTS
+from ship.images import MAX_PIXELS, decode_image
+from tests.unit.orchestrator.serve.caller import TO_BOLTS, decode_with
 from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
 
-# One more of whatever would be decoded beside them has time enough to show itself.
+# One more image decoded beside them would have time enough to show itself.
 _LINGER_S = 0.02
 
 
 class Counted:
     """Decodes, and counts how many do at once; holds them for as long as it is told to."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.num_now = self.num_most = self.num_all = 0
         self.go_on = threading.Event()
         self._lock = threading.Lock()
-        self._decode = decoding.decode_image
-        monkeypatch.setattr(decoding, "decode_image", self)
 
     def __call__(self, content: bytes, **how: Any) -> Any:
         with self._lock:
@@ -40,15 +37,15 @@ class Counted:
         try:
             self.go_on.wait(30)
             time.sleep(_LINGER_S)
-            return self._decode(content, **how)
+            return decode_image(content, **how)
         finally:
             with self._lock:
                 self.num_now -= 1
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
-    return Counted(monkeypatch)
+def counted() -> Counted:
+    return Counted()
 
 
 @pytest.mark.parametrize(
@@ -61,6 +58,7 @@ def test_it_is_memory_that_says_how_many(max_pixels: int, num: int) -> None:
 def test_all_routes_and_requests_share_the_turns(backbone: Backbone, counted: Counted) -> None:
     limits = Limits(max_pixels=2 * MAX_PIXELS)
     app, pngs = make_app(FakeEngine(), backbone.info, limits), [draw_png(number) for number in range(6)]
+    decode_with(app, Decoder(backbone.info, limits, counted))
     texts = [base64.b64encode(png).decode() for png in pngs[:2]]
     tensor = {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2], "data": texts}]}
     counted.go_on.set()
@@ -84,11 +82,13 @@ def test_all_routes_and_requests_share_the_turns(backbone: Backbone, counted: Co
     assert counted.num_most == num_at_a_time(limits.max_pixels) == 2
 
 
-def test_who_has_gone_keeps_its_place_until_it_is_decoded(backbone: Backbone, counted: Counted) -> None:
-    """A thread goes on when nobody waits for it any more; what has not begun is left out."""
+def test_a_cancelled_request_keeps_its_place_until_its_image_is_decoded(
+    backbone: Backbone, counted: Counted
+) -> None:
+    """A thread goes on when its request is cancelled; what has not begun is left out."""
 
     async def ask_and_go() -> None:
-        decoder = Decoder(backbone.info, Limits())
+        decoder = Decoder(backbone.info, Limits(), counted)
         asked = [asyncio.ensure_future(decoder.decode(draw_png())) for _ in range(10)]
         while counted.num_now < 4:
             await asyncio.sleep(0.001)

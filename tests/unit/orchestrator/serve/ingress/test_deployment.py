@@ -1,4 +1,4 @@
-"""The ingress deployment's class without Ray: whom it lets in follows the tokens of the store."""
+"""The ingress deployment's class without Ray: access follows the tokens of the store."""
 
 import asyncio
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from tests.unit.orchestrator.serve.factory import FakeEngine
 
 @dataclass
 class Handle:
-    """Of a deployment, as Ray Serve gives it: ``handle.method.remote(...)``."""
+    """Handle of a deployment, as Ray Serve gives it: ``handle.method.remote(...)``."""
 
     engine: FakeEngine
 
@@ -55,7 +55,7 @@ def ingress(backbone: Backbone, tmp_path: Path, store: PromptStore) -> Iterator[
 
 
 def get(ingress: Ingress, path: str, token: str | None = None) -> int:
-    """Status."""
+    """Status of the reply."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     async def send() -> int:

@@ -1,4 +1,4 @@
-"""What the door lets in, and the status of what it does not."""
+"""Bodies and headers that are accepted, and the status of the others."""
 
 import asyncio
 from collections.abc import AsyncIterator

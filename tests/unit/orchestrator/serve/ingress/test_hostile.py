@@ -1,4 +1,4 @@
-"""What hostile clients send: refused with a problem, without a disk, a traceback or an end of the endpoint.
+"""Hostile requests: refused with a problem, without a disk, a traceback or an end of the endpoint.
 
 Requests go to the ASGI interface as they are: a client library would mend some of them.
 """

@@ -27,7 +27,7 @@ IMAGE = np.zeros((3, 4, 4), dtype=np.uint8)
 
 
 def answer(version: int = 1, bad: float = 0.75, shadow_version: int | None = 3, **labels: float) -> Answer:
-    """Of two labels, unless others are given."""
+    """An answer with two labels, unless others are given."""
     found = labels or {"bad": bad, "good": 1.0 - bad}
     return Answer(
         task="bolts",
@@ -70,10 +70,10 @@ class Clock:
         return self.now_s
 
 
-async def settle(shadows: Shadows) -> None:
+async def settle() -> None:
     """Wait for all comparisons."""
-    while shadows._under_way:
-        await asyncio.wait(shadows._under_way)
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
 
 
 def compare(*pairs: tuple[Answer, Answer | Refusal | Exception], engine: Engine | None = None) -> Shadows:
@@ -85,7 +85,7 @@ def compare(*pairs: tuple[Answer, Answer | Refusal | Exception], engine: Engine 
         for given, reply in pairs:
             asked.replies.append(reply)
             shadows.compare(given, IMAGE)
-            await settle(shadows)
+            await settle()
         return shadows
 
     return asyncio.run(run())
@@ -102,7 +102,7 @@ def test_answers_are_compared_by_label_and_probability():
     assert found["mean_difference"] == pytest.approx((0.2499 + 0.0 + 0.5) / 3)
 
 
-def test_the_shadow_is_asked_by_its_number_without_a_key_and_nobody_waits():
+def test_the_shadow_is_asked_by_its_number_without_a_key_and_no_request_waits():
     engine = Engine()
     compare((answer(), answer(3)), engine=engine)
     assert engine.asks == [Ask(task="bolts", version=3, is_background=True)]
@@ -150,10 +150,10 @@ def test_so_many_are_under_way_and_others_are_left_out():
             await asyncio.sleep(0)
         assert len(engine.asks) == 2
         engine.gate.set()
-        await settle(shadows)
+        await settle()
         assert shadows.describe("bolts", 3)["compared"] == 2
         shadows.compare(answer(), IMAGE)
-        await settle(shadows)
+        await settle()
         assert shadows.describe("bolts", 3)["compared"] == 3
 
     asyncio.run(run())
@@ -175,11 +175,11 @@ def test_an_engine_that_is_busy_is_left_alone_for_a_while(reply: Exception | Ref
         engine.replies = [reply, answer(3)]
         for _ in range(3):
             shadows.compare(answer(), IMAGE)
-            await settle(shadows)
+            await settle()
         assert len(engine.asks) == 1
         clock.now_s += REST_S
         shadows.compare(answer(), IMAGE)
-        await settle(shadows)
+        await settle()
         assert shadows.describe("bolts", 3)["compared"] == 1
 
     asyncio.run(run())

@@ -1,4 +1,4 @@
-"""An endpoint that nobody may ask does not start; one that everybody may is warned of."""
+"""An endpoint without a valid token does not start; one without access control is warned of."""
 
 import sys
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_a_token_must_be_there(store: PromptStore) -> None:
 
 def test_damaged_tokens_are_told_before_anything_starts(store: PromptStore, tmp_path: Path) -> None:
     open_objects(str(tmp_path)).put("tokens.json", b"{}")
-    with pytest.raises(StoreError, match="tokens: 'tokens': Field required"):
+    with pytest.raises(StoreError, match=r"tokens: 'schema': Field required; restore tokens.json"):
         check_access(store, "127.0.0.1", auth=True)
     check_access(store, "127.0.0.1", auth=False)
 
@@ -124,9 +124,8 @@ def test_where_there_is_no_haproxy_it_is_said_before_anything_is_started(
 
 
 def test_ship_serve_without_a_token_says_what_to_do(
-    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("orchestrator.serve.launch.endpoint.load_backbone", lambda spec: backbone)
     port = str(choose_port("127.0.0.1"))
     assert run_ship(monkeypatch, "--home", str(tmp_path), "serve", "--port", port) == 1
     printed = capsys.readouterr().err

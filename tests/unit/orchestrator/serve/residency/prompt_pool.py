@@ -23,7 +23,7 @@ EMPTY = torch.empty(0)
 
 
 class Pool:
-    """So many bytes for slots, which come back when nobody holds a slot any more."""
+    """A pool of so many bytes for slots, which come back with the last reference to a slot."""
 
     def __init__(self, capacity_bytes: int) -> None:
         self.capacity_bytes, self.used_bytes = capacity_bytes, 0

@@ -73,7 +73,7 @@ def test_a_store_that_is_down_changes_nothing_and_is_logged_once(parts, caplog: 
     for _ in range(3):
         follower.step()
     assert len(residency.applied) == 1
-    assert residency.num_refreshed == 0, "nobody knows whether it is current"
+    assert residency.num_refreshed == 0, "it is not known whether it is current"
     assert follower.is_synced
     assert "no route to host" in follower.problem
     assert len(caplog.records) == 1

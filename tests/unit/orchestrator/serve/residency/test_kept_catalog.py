@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StoreError
+from orchestrator.registry.versions import ModelView
 from orchestrator.serve.engine_api import Refusal
-from orchestrator.serve.launch import endpoint
+from orchestrator.serve.launch.endpoint import publish_first_catalog
 from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.residency.disk_cache import with_disk_cache
 from orchestrator.serve.residency.follower import CatalogFollower
@@ -41,14 +42,32 @@ class Down:
         raise StoreError("no route to host")
 
 
+class NoModels:
+    """A registry without models."""
+
+    def models(self) -> list[ModelView]:
+        return []
+
+
+class Source:
+    """The catalog of a store that may go down and come back."""
+
+    def __init__(self, store: PromptStore | Down) -> None:
+        self.store = store
+
+    def read_catalog(self) -> tuple[Catalog, str] | None:
+        return self.store.read_catalog()
+
+
 class Engine:
-    """What an engine has of it."""
+    """Residency, follower and kept catalog, as an engine has them."""
 
     def __init__(self, runtime: Runtime, store: PromptStore | Down, cache: Path) -> None:
         options = EngineOptions(cache=str(cache), cache_bytes=1 << 30)
         self.residency = Residency(PromptLoader(with_disk_cache(store, options), runtime))
         kept = open_kept_catalog("the-store", options)
-        self.follower = CatalogFollower(store, self.residency, kept)
+        self.source = Source(store)
+        self.follower = CatalogFollower(self.source, self.residency, kept)
 
     def start(self) -> None:
         self.follower.step()
@@ -80,13 +99,13 @@ def test_a_start_without_a_store_serves_what_is_on_disk(tmp_path: Path, runtime:
 
     entries["bolts"] = CatalogEntry(version=2, digest=digest)
     store.write_catalog(Catalog(entries=entries), if_match=etag)
-    engine.follower._source = store
+    engine.source.store = store
     engine.start()
     assert find(engine.residency, "bolts").version == 2
     assert engine.residency.catalog_age_s < PATIENCE_S
 
 
-def test_what_is_not_on_disk_is_told_to_who_asks_for_it(tmp_path: Path, runtime: Runtime):
+def test_a_prompt_that_is_not_on_disk_is_refused_with_the_reason(tmp_path: Path, runtime: Runtime):
     kept = open_kept_catalog("the-store", EngineOptions(cache=str(tmp_path), cache_bytes=1))
     kept.keep(CATALOG)
     engine = Engine(runtime, Down(), tmp_path)
@@ -97,11 +116,12 @@ def test_what_is_not_on_disk_is_told_to_who_asks_for_it(tmp_path: Path, runtime:
 
 
 def test_a_store_that_goes_down_later_brings_no_kept_catalog_back(tmp_path: Path, runtime: Runtime):
-    engine = Engine(runtime, PromptStore(LocalObjects(tmp_path / "store")), tmp_path / "cache")
-    engine.follower._source._objects.put_new("catalog.json", Catalog(entries={}).to_json())
+    store = PromptStore(LocalObjects(tmp_path / "store"))
+    store.write_catalog(Catalog(entries={}), if_match=None)
+    engine = Engine(runtime, store, tmp_path / "cache")
     engine.start()
     KeptCatalog(tmp_path / "cache" / "catalogs", "the-store").keep(CATALOG)
-    engine.follower._source = Down()
+    engine.source.store = Down()
     engine.start()
     assert engine.residency.states() == []
 
@@ -138,11 +158,10 @@ def test_what_is_no_catalog_is_not_served(tmp_path: Path, content: bytes, caplog
     assert "cannot be served: " in caplog.text
 
 
-def test_one_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    kept = KeptCatalog(tmp_path, URL)
-    kept.keep(CATALOG)
-    monkeypatch.setattr("orchestrator.serve.residency.kept_catalog.MAX_CATALOG_BYTES", 10)
-    assert kept.read() is None
+def test_one_that_is_too_large_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    KeptCatalog(tmp_path, URL).keep(CATALOG)
+    assert KeptCatalog(tmp_path, URL, max_bytes=10).read() is None
+    assert "more than 10 bytes" in caplog.text
 
 
 def test_a_folder_that_cannot_be_made_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -169,15 +188,14 @@ def test_an_old_catalog_is_told_of():
 
 
 def test_an_endpoint_starts_without_a_store_if_its_catalog_was_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    def fail(*parts: object) -> bool:
-        raise StoreError("no route to host")
-
-    monkeypatch.setattr(endpoint, "reconcile", fail)
-    settings = Settings.from_env({"SHIP_CACHE": str(tmp_path / "cache")}, home=str(tmp_path))
-    with pytest.raises(StoreError, match="no route to host"):
-        endpoint.publish_first_catalog(settings)
+    (tmp_path / "file").write_text("")
+    settings = Settings.from_env(
+        {"SHIP_CACHE": str(tmp_path / "cache"), "SHIP_STORE": str(tmp_path / "file")}, home=str(tmp_path)
+    )
+    with pytest.raises(StoreError, match="cannot write"):
+        publish_first_catalog(settings, NoModels())
     KeptCatalog(tmp_path / "cache" / "catalogs", settings.store).keep(CATALOG)
-    endpoint.publish_first_catalog(settings)
-    assert "no route to host; serving the last catalog" in caplog.text
+    publish_first_catalog(settings, NoModels())
+    assert "serving the last catalog" in caplog.text

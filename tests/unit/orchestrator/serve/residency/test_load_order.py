@@ -1,4 +1,4 @@
-"""Who waits comes first, then promotions, then what nobody asked for yet, which takes nobody's place."""
+"""Order of loads: prompts with waiting requests, then promotions, then the rest, which evict nothing."""
 
 import threading
 
@@ -71,7 +71,7 @@ def test_each_kind_has_its_places_and_what_begins_to_matter_changes_over():
     assert sorted(runs.started) == sorted(load.ref.task for load in loads), "each one once"
 
 
-def test_a_load_that_breaks_is_told_to_who_waits_and_the_next_one_begins():
+def test_a_load_that_breaks_is_told_to_waiting_requests_and_the_next_one_begins():
     def fail(load: Load) -> None:
         raise SystemExit(load.ref.task)
 
@@ -82,7 +82,7 @@ def test_a_load_that_breaks_is_told_to_who_waits_and_the_next_one_begins():
     assert [str(load.future.exception(PATIENCE_S)) for load in loads] == [load.ref.task for load in loads]
 
 
-def test_a_new_champion_takes_the_place_of_versions_that_nobody_needs():
+def test_a_new_champion_takes_the_place_of_versions_that_are_not_needed():
     residency, _ = make(4)
     apply(residency, catalog(a=1, b=1))
     apply(residency, Catalog(entries=with_previous("a", "b")))
@@ -113,7 +113,7 @@ def test_a_promotion_takes_the_place_of_a_spare_version_first():
     assert {residency.state(task).version for task in ("a", "b")} == {2}
 
 
-def test_who_asks_for_an_old_version_and_who_keeps_champions_do_not_chase_each_other():
+def test_requests_for_an_old_version_and_champions_do_not_evict_each_other():
     residency, load = make(2)
     apply(residency, Catalog(entries={**catalog(b=1).entries, **with_previous("a")}))
     for _ in range(5):
@@ -123,16 +123,16 @@ def test_who_asks_for_an_old_version_and_who_keeps_champions_do_not_chase_each_o
     assert load.loads["a-1"] == 1
 
 
-def test_a_champion_that_somebody_waits_for_takes_the_place_of_a_spare_version():
+def test_a_champion_with_a_waiting_request_takes_the_place_of_a_spare_version():
     residency, _ = make(3)
     apply(residency, Catalog(entries={**catalog(b=1, c=1).entries, **with_previous("a")}))
-    assert find(residency, "a", version=1).version == 1, "somebody waits for it, so c or b went"
+    assert find(residency, "a", version=1).version == 1, "a request waits for it, so c or b went"
     [gone] = {"a", "b", "c"} - in_memory(residency)
     assert find(residency, gone).version == (2 if gone == "a" else 1)
     assert in_memory(residency) == {"a", "b", "c"}
 
 
-def test_a_canary_that_is_not_there_holds_up_nobody_who_waits():
+def test_a_canary_that_is_not_there_holds_up_no_waiting_request():
     residency, load = make(2)
     tried = entry("a", 1, others={2: "a-2"}, canary=Canary(version=2, share=0.999))
     apply(residency, Catalog(entries={"a": tried, **catalog(b=1, c=1).entries}))
@@ -168,7 +168,7 @@ def test_a_canary_and_a_shadow_are_not_spare():
 SHADOWED = entry("a", 1, others={2: "a-2"}, shadow=2)
 
 
-def test_who_asks_in_the_background_takes_no_champions_place():
+def test_a_background_request_takes_no_champions_place():
     residency, _ = make(3)
     apply(residency, Catalog(entries={"a": SHADOWED, **catalog(b=1, c=1).entries}))
     for _ in range(3):
@@ -178,7 +178,7 @@ def test_who_asks_in_the_background_takes_no_champions_place():
     assert residency.stats().num_evictions == 0
 
 
-def test_who_asks_in_the_background_does_not_wait_for_a_load():
+def test_a_background_request_does_not_wait_for_a_load():
     residency, load = make(10)
     with held(load, "a"):
         residency.apply(Catalog(entries={"a": SHADOWED}))

@@ -1,4 +1,4 @@
-"""What may serve: an artifact that is whole, of this task, for this backbone, and answers its probe."""
+"""Checks before serving: an artifact is whole, of this task, for this backbone, and answers its probe."""
 
 import asyncio
 import json

@@ -46,7 +46,7 @@ class Registry:
 
 
 class Seen:
-    """What a look saw when it began."""
+    """Registry or catalog as it was when a look began."""
 
     def __init__(self, source: Registry | PromptStore) -> None:
         if isinstance(source, Registry):
@@ -74,11 +74,12 @@ class Source:
 
 
 class Replica:
-    """What an engine has of it."""
+    """Residency and follower, as an engine has them."""
 
     def __init__(self, slot: Slot) -> None:
         self.residency = Residency(lambda ref, make_room: load(ref, slot))
-        self.follower = CatalogFollower(Source(), self.residency)
+        self.source = Source()
+        self.follower = CatalogFollower(self.source, self.residency)
 
     @property
     def version(self) -> int | None:
@@ -86,7 +87,7 @@ class Replica:
         return None if state is None else state.version
 
     def follow(self, seen: Seen) -> None:
-        self.follower._source = seen
+        self.source.found = seen.found_catalog
         self.follower.step()
         if seen.found_catalog is not None:
             # Once more, to wait for what the step began to load.
@@ -217,7 +218,7 @@ def test_a_replica_is_ready_once_it_knows_a_catalog(slot: Slot):
     try:
         assert follower.wait_synced(PATIENCE_S)
         assert (residency.num_served, residency.num_loading) == (0, 101)
-        assert find(residency, "zips").version == 1, "who asks waits for that load alone"
+        assert find(residency, "zips").version == 1, "a request waits for that load alone"
     finally:
         gate.set()
     assert residency.wait_loaded(PATIENCE_S)

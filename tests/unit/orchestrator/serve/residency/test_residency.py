@@ -203,7 +203,7 @@ def test_many_threads_that_want_the_same_catalog_load_each_digest_once(residency
     assert residency.num_served == 20
 
 
-def test_whoever_reads_during_swaps_gets_one_version_whole(residency: Residency):
+def test_a_reader_during_swaps_gets_one_version_whole(residency: Residency):
     apply(residency, catalog(bolts=1))
     done = threading.Event()
     mixed: list[ServedVersion] = []
@@ -239,7 +239,7 @@ def test_a_request_that_took_the_old_version_keeps_it(residency: Residency):
 
 
 def find_for_keys(residency: Residency, number: int) -> list[ServedVersion]:
-    """What so many keys get of bolts."""
+    """Versions of bolts that so many keys get."""
 
     async def ask() -> list[ServedVersion]:
         return [await residency.find(Ask(task="bolts", key=f"line-{key}")) for key in range(number)]
@@ -257,7 +257,7 @@ def rollout(canary: Canary | None = None, shadow: int | None = None, version: in
 
 def test_any_version_of_the_catalog_can_be_asked_for(residency: Residency, load: Loader):
     apply(residency, rollout())
-    assert load.loads == {"bolts-1": 1}, "the others are loaded when somebody asks"
+    assert load.loads == {"bolts-1": 1}, "the others are loaded when a request asks"
     for version in (3, 1, 4, 3):
         served = find(residency, "bolts", version=version)
         assert (served.version, served.digest) == (version, digest("bolts", version))
@@ -275,7 +275,7 @@ def test_a_version_that_cannot_be_loaded_is_refused_with_the_cause(residency: Re
         assert (refusal.reason, "its scores are off" in refusal.detail) == ("not_loaded", True)
     assert load.loads["bolts-2"] == 1
     assert find(residency, "bolts").version == 1
-    assert residency.state("bolts").problem is None, "nobody promoted it"
+    assert residency.state("bolts").problem is None, "it was not promoted"
 
 
 def test_a_task_that_is_not_in_the_catalog_costs_nothing(residency: Residency, load: Loader):
@@ -297,7 +297,7 @@ def test_a_canary_answers_for_its_share_and_is_named(residency: Residency, load:
     assert residency.state("bolts").version == 1
 
 
-def test_a_canary_that_cannot_be_loaded_costs_nobody_an_answer(residency: Residency, load: Loader):
+def test_a_canary_that_cannot_be_loaded_costs_no_request_an_answer(residency: Residency, load: Loader):
     load.errors["bolts-3"] = ArtifactError("changed")
     apply(residency, rollout(Canary(version=3, share=0.99)))
     assert {served.version for served in find_for_keys(residency, 50)} == {1}

@@ -1,17 +1,13 @@
-"""A catalog larger than memory: what is asked for comes in, what is in use stays, and nobody else waits."""
+"""A catalog larger than memory: requests load prompts, prompts in use stay, other requests do not wait."""
 
 import asyncio
 import gc
 import logging
-import threading
-from typing import TYPE_CHECKING
 
 import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Ask, Refusal
-from orchestrator.serve.residency import prompt_memory
-from orchestrator.serve.residency import residency as residency_module
 from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
 from orchestrator.store.catalog import Canary, Catalog
 from ship.errors import ArtifactError
@@ -28,18 +24,13 @@ from tests.unit.orchestrator.serve.residency.prompt_pool import (
     wait_until,
 )
 
-if TYPE_CHECKING:
-    import weakref
 
-    from ship.runtime.slots import Slot
-
-
-def test_what_does_not_fit_is_loaded_when_somebody_asks():
+def test_what_does_not_fit_is_loaded_when_a_request_asks():
     residency, load = make(2)
     apply(residency, catalog(a=1, b=1, c=1, d=1))
     assert in_memory(residency) == {"a", "b"}
     assert residency.num_problems == 0, "they are there for the asking"
-    assert residency.stats().num_evictions == 0, "nothing goes for what nobody asked for"
+    assert residency.stats().num_evictions == 0, "nothing goes for a prompt without a request"
     assert find(residency, "c").digest == "c-1"
     assert in_memory(residency) == {"b", "c"}
     assert find(residency, "a").digest == "a-1"
@@ -131,31 +122,21 @@ def test_an_old_version_that_comes_back_by_its_number_does_not_stay_champion():
         find(residency, task)
     promoted = entry("a", 2, others={1: "a-1"})
     apply(residency, Catalog(entries={**catalog(b=1, c=1).entries, "a": promoted}))
-    assert load.loads["a-2"] == 0, "nobody asked for it, and there is no room"
+    assert load.loads["a-2"] == 0, "no request asked for it, and there is no room"
     assert find(residency, "a", version=1).version == 1
     assert find(residency, "a").version == 1
     apply(residency, Catalog(entries={**catalog(b=1, c=1).entries, "a": promoted}))
     assert find(residency, "a").version == 2
 
 
-def test_a_prompt_in_use_lives_until_its_request_is_done(monkeypatch: pytest.MonkeyPatch):
-    residency, load = make(1)
+def test_a_prompt_in_use_lives_until_its_request_is_done():
+    residency, load = make(1, release_wait_s=PATIENCE_S)
     apply(residency, catalog(a=1, b=1))
     taken = [find(residency, "a")]
-    waiting = threading.Event()
-    wait = prompt_memory.wait_until_released
-
-    def note_and_wait(slot: "weakref.ref[Slot]") -> None:
-        assert slot() is not None
-        waiting.set()
-        wait(slot)
-
-    monkeypatch.setattr(residency_module, "wait_until_released", note_and_wait)
-    monkeypatch.setattr(prompt_memory, "RELEASE_WAIT_S", PATIENCE_S)
 
     async def ask() -> ServedVersion | Refusal:
         found = asyncio.create_task(residency.find(Ask(task="b")))
-        assert await asyncio.to_thread(waiting.wait, PATIENCE_S)
+        await asyncio.to_thread(wait_until, lambda: residency.stats().num_evictions == 1)
         assert not found.done()
         assert taken[0].labels == ("a-1",)
         assert load.pool.used_bytes == 1
@@ -183,7 +164,7 @@ def test_a_load_holds_up_only_its_own_task():
     assert load.loads["c-1"] == 1, "one load, however many ask"
 
 
-def test_who_waits_is_not_behind_what_is_loaded_in_advance():
+def test_a_waiting_request_is_not_behind_loads_in_advance():
     residency, load = make(10)
     with held(load, "a"):
         residency.apply(catalog(a=1, b=1, c=1))
@@ -193,7 +174,7 @@ def test_who_waits_is_not_behind_what_is_loaded_in_advance():
     assert load.started == {"a-1": 1, "b-1": 1, "c-1": 1}
 
 
-def test_who_asks_for_what_is_loaded_in_advance_gets_room_for_it():
+def test_a_request_for_a_prompt_loaded_in_advance_gets_room_for_it():
     residency, load = make(1)
     apply(residency, catalog(a=1))
     with held(load, "b") as gate:
@@ -239,7 +220,7 @@ def test_a_request_that_is_cancelled_leaves_the_load_to_others():
     assert load.started == {"a-1": 1}
 
 
-def test_everybody_who_waits_for_a_load_that_fails_is_told_why():
+def test_all_requests_that_wait_for_a_load_that_fails_are_told_why():
     residency, load = make(10)
     load.errors["a-1"] = StoreError("no route to host")
 

@@ -1,4 +1,4 @@
-"""Whatever happens at once to a memory that is too small, every answer is whole and within bounds."""
+"""Random concurrent changes to a memory that is too small: every answer is whole and within bounds."""
 
 import asyncio
 import random
@@ -81,7 +81,7 @@ class Walk:
                 assert version in (None, found.version)
                 self.answered += 1
             assert self.load.pool.used_bytes <= CAPACITY
-            # Nobody keeps a prompt while waiting for another one.
+            # No request keeps a prompt while waiting for another one.
             del found
             if draws.random() < 0.2:
                 await asyncio.sleep(0)
@@ -97,7 +97,7 @@ class Walk:
         deadline_s = time.monotonic() + PATIENCE_S
         # A thread that has just loaded something lets go of it a moment later.
         while self.load.pool.used_bytes != self.residency.stats().resident_bytes:
-            assert time.monotonic() < deadline_s, "somebody keeps what was evicted"
+            assert time.monotonic() < deadline_s, "a reference to an evicted prompt is left"
         for task, wanted in self.wanted.items():
             # The store may be down once more, and the version before answers while it is.
             assert any(self.is_answered_by(task, wanted.version) for _ in range(100))

@@ -1,7 +1,7 @@
 """Tampered artifacts through the real loader: refused with a reason, and the old one serves.
 
-Some have digests that no longer fit. The others are by somebody who knew the format and wrote all digests
-anew, the catalog's included, so that only a deeper check can tell.
+Some have digests that no longer fit. In the others an attacker with knowledge of the format has rewritten all
+digests, the catalog's included, so that only a deeper check can tell.
 """
 
 import asyncio
@@ -104,7 +104,7 @@ def assert_refused(plant: Plant, good: Files, digest: str, reason: str) -> None:
     assert reason in state.problem, state.problem
 
 
-def test_what_nobody_tampered_with_is_served(plant: Plant, better: Files):
+def test_an_untampered_artifact_is_served(plant: Plant, better: Files):
     digest = plant.put(better)
     plant.serve(2, digest)
     plant.assert_serves(2, digest, seed=2)

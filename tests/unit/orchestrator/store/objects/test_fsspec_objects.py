@@ -1,4 +1,4 @@
-"""What drivers that write in place, or fail for a while, must not do to a store."""
+"""Drivers that write in place, or fail for a while, do a store no harm."""
 
 from pathlib import Path
 from typing import Any

@@ -61,7 +61,7 @@ def test_no_patience_is_one_try() -> None:
     assert action.num_calls == 1
 
 
-def test_whoever_waits_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wait_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         QUICK.run(Flaky(ConnectionError("refused"), ConnectionError("reset")), is_transient)
 

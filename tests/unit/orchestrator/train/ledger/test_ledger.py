@@ -80,7 +80,7 @@ def test_a_late_writer_is_refused(clock: Clock) -> None:
     clock.advance(61)
     take(ledger, "w2")
     assert not ledger.heartbeat("w1", "a", 1)
-    assert not ledger.heartbeat("w1", "a", 2), "a token of somebody else's is none"
+    assert not ledger.heartbeat("w1", "a", 2), "a token of another lease is none"
     assert not ledger.complete("w1", "a", 1, {})
     assert not ledger.fail("w1", "a", 1, NEVER)
     assert status(ledger, "a").state == "leased"
@@ -150,7 +150,7 @@ def test_a_pause_of_one_task_does_not_hold_up_the_others(clock: Clock) -> None:
     assert take(ledger).spec.name == "b"
 
 
-def test_a_restarted_pool_gives_up_its_leases_at_once_and_blames_nobody(clock: Clock) -> None:
+def test_a_restarted_pool_gives_up_its_leases_at_once_and_blames_no_task(clock: Clock) -> None:
     ledger = make_ledger(clock, "a", "b")
     for seat in (0, 1):
         ledger.join(f"old{seat}", seat, 2)
@@ -202,7 +202,7 @@ def test_only_the_task_of_the_worker_that_died_is_charged(clock: Clock) -> None:
     assert status(ledger, "good").failures == 0
 
 
-def test_a_crash_of_an_unknown_or_idle_seat_harms_nobody(clock: Clock) -> None:
+def test_a_crash_of_an_unknown_or_idle_seat_harms_no_task(clock: Clock) -> None:
     ledger = make_ledger(clock, "a")
     ledger.crashed(7, "?")
     ledger.join("w", 0, 1)
@@ -332,12 +332,12 @@ def test_a_completion_that_went_down_with_its_ledger_is_asked_for_again(clock: C
     take(old)
     seen = old.status()
     assert old.complete("w", "a", 1, {})
-    assert isinstance(old.lease("w"), Wait), "the worker stays, for nobody has read of it yet"
+    assert isinstance(old.lease("w"), Wait), "the worker stays, for no reader has seen it yet"
     fresh = Ledger([Spec("a", num_images=1000)], LedgerPolicy(), clock, seen, num_lost=1)
     assert take(fresh).attempt > 1
 
 
-def test_a_cancelled_task_is_taken_from_its_worker_and_given_to_nobody(clock: Clock) -> None:
+def test_a_cancelled_task_is_taken_from_its_worker_and_given_to_no_other(clock: Clock) -> None:
     ledger = make_ledger(clock, "a", "b", "c")
     take(ledger, "w1")
     assert ledger.cancel(["a", "b"]) == ["a", "b"]

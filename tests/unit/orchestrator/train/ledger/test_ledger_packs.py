@@ -1,4 +1,4 @@
-"""A worker may hold several tasks; whom its death is laid at the door of."""
+"""A worker may hold several tasks; which of them its death counts against."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_a_worker_gets_more_while_enough_is_left_for_the_others(clock: Clock) ->
         others.append(grant.spec.name)
     assert others == ["c", "d"]
     assert ledger.complete("v", "c", 1, {})
-    assert ledger.lease("v", ["d"]) == Wait(seconds=0.5), "the last two are for whoever is idle"
+    assert ledger.lease("v", ["d"]) == Wait(seconds=0.5), "the last two are for idle workers"
     assert ledger.complete("v", "d", 1, {})
     assert take(ledger, "v").spec.name == "e"
 
@@ -43,7 +43,7 @@ def test_a_lease_that_is_not_held_any_more_is_given_up(clock: Clock) -> None:
     assert ledger.complete("w", "b", 1, {})
 
 
-def test_whoever_was_in_a_pack_that_died_is_suspect_and_tuned_alone(clock: Clock) -> None:
+def test_a_task_in_a_pack_that_died_is_suspect_and_tuned_alone(clock: Clock) -> None:
     ledger = make_ledger(clock, *"abcdef", max_attempts=1)
     ledger.join("w", 0, 1)
     for held in ([], ["a"]):
@@ -64,7 +64,7 @@ def test_whoever_was_in_a_pack_that_died_is_suspect_and_tuned_alone(clock: Clock
     assert isinstance(ledger.lease("u", ["c"]), Lease), "the others are none"
 
 
-def test_nobody_is_blamed_for_the_death_of_a_node(clock: Clock) -> None:
+def test_no_task_is_blamed_for_the_death_of_a_node(clock: Clock) -> None:
     ledger = make_ledger(clock, *"abcdef", max_attempts=1)
     ledger.join("w", 0, 1)
     for held in ([], ["a"]):

@@ -83,7 +83,7 @@ class Walk:
             del held[name]
 
     def check_alone(self, worker: str) -> None:
-        """A suspect shares its worker with nobody."""
+        """A suspect shares its worker with no other task."""
         statuses = {status.task: status for status in self.ledger.status().tasks}
         held = [
             status
@@ -102,7 +102,7 @@ class Walk:
         self.restart()
 
     def haunt(self) -> None:
-        """Somebody who lost a lease long ago speaks up. Nobody must listen."""
+        """A worker that lost its lease long ago reports; the report must be ignored."""
         if not self.zombies:
             return
         worker, lease = self.random.choice(self.zombies)
@@ -121,7 +121,7 @@ class Walk:
             self.ledger.join(worker, seat, self.num_seats)
 
     def look(self) -> None:
-        """What the driver does about twice a second."""
+        """A look of the driver, as it takes one about twice a second."""
         events, self.since = self.ledger.read(self.since)
         self.events += events
         self.seen = self.ledger.status()
@@ -150,5 +150,5 @@ def check_order(walk: Walk) -> None:
         if event.kind == "leased":
             assert not is_held[event.task], "two live leases of one task"
         else:
-            assert is_held[event.task], f"{event.kind} of a task that nobody held"
+            assert is_held[event.task], f"{event.kind} of a task that no worker held"
         is_held[event.task] = event.kind in ("leased", "epoch")

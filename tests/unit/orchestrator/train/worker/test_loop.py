@@ -46,7 +46,7 @@ def test_works_until_nothing_is_left(clock: Clock) -> None:
     }
 
 
-def test_a_failing_task_stops_nobody(clock: Clock) -> None:
+def test_a_failing_task_stops_no_other(clock: Clock) -> None:
     def run(spec: Spec, hooks: Hooks) -> PublishedTask:
         if spec.name == "bad":
             raise DataError("a.png: not an image")
@@ -162,7 +162,7 @@ def test_a_task_that_is_still_loading_is_alone(clock: Clock) -> None:
     assert work(ledger, run) == 3
 
 
-def test_whoever_must_leave_waits_for_nobody(clock: Clock) -> None:
+def test_a_worker_that_must_leave_waits_for_no_task(clock: Clock) -> None:
     may_end, ended = threading.Event(), threading.Event()
 
     def run(spec: Spec, hooks: Hooks) -> PublishedTask:

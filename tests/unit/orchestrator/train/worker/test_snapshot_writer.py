@@ -32,7 +32,7 @@ def store() -> Store:
     return Store()
 
 
-def test_a_slow_store_holds_up_nobody_and_gets_the_newest(store: Store):
+def test_a_slow_store_holds_up_no_step_and_gets_the_newest(store: Store):
     def scene() -> None:
         with SnapshotWriter(store.save) as writer:
             writer.put(b"1")

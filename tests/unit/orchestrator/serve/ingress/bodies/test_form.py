@@ -1,4 +1,4 @@
-"""What of a form is read, and what it leaves behind."""
+"""Parts of a form that are read, and what reading leaves behind."""
 
 import logging
 

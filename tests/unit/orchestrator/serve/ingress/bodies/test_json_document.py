@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator.serve.ingress.bodies import json_document
 from orchestrator.serve.ingress.bodies.json_document import parse_json
 from orchestrator.serve.ingress.problems import Problem
 
@@ -20,51 +19,31 @@ def refusal(content: bytes) -> str:
     return refused.value.detail
 
 
-class Walked:
-    """A pattern that counts the brackets that are looked at."""
-
-    def __init__(self) -> None:
-        self.pattern, self.num_found = json_document._BRACKET, 0
-
-    def finditer(self, content: bytes) -> Any:
-        for found in self.pattern.finditer(content):
-            self.num_found += 1
-            yield found
-
-
-@pytest.fixture
-def walked(monkeypatch: pytest.MonkeyPatch) -> Walked:
-    walked = Walked()
-    monkeypatch.setattr(json_document, "_BRACKET", walked)
-    return walked
-
-
 def test_what_is_well_is_parsed() -> None:
     assert parse(b'{"a": [1, {"b": "]]}}[[{{"}], "c": "\\"]"}') == {"a": [1, {"b": "]]}}[[{{"}], "c": '"]'}
     assert parse(b"[[[[]]]]") == [[[[]]]]
 
 
 @pytest.mark.parametrize("content", [b"]" * 10_000, b"[" + b"}" * 10_000, b"[]" + b"]" * 10_000])
-def test_brackets_that_only_close_are_not_walked_through(content: bytes, walked: Walked) -> None:
+def test_brackets_that_only_close_are_not_walked_through(content: bytes) -> None:
+    """A walk would find the first bracket that closes, and refuse it in other words."""
     assert "more brackets are closed" in refusal(content)
-    assert walked.num_found == 0
 
 
-def test_a_bracket_is_opened_before_it_is_closed(walked: Walked) -> None:
+def test_a_bracket_is_opened_before_it_is_closed() -> None:
+    """A walk beyond the first bracket would find them nested too deep, or even."""
     assert "not opened" in refusal(b"]" * 40 + b"[" * 40)
-    assert walked.num_found == 1
 
 
-def test_brackets_are_counted_before_they_are_walked_through(walked: Walked) -> None:
-    assert "more than 50 arrays" in refusal(b"[]" * 51)
-    assert "more than 100 values" in refusal(b"[" + b"0," * 100 + b"0]")
-    assert walked.num_found == 0
+def test_brackets_are_counted_before_they_are_walked_through() -> None:
+    """A walk would find that the first bracket closes, and refuse it in other words."""
+    assert "more than 50 arrays" in refusal(b"]" + b"[]" * 51)
+    assert "more than 100 values" in refusal(b"][" + b"0," * 100 + b"0]")
 
 
-@pytest.mark.parametrize("content", [b'"' + b'\\"' * 1000, b'["' + b'\\"[' * 1000, b'"\\'])
+@pytest.mark.parametrize("content", [b'"' + b'\\"' * 500_000, b'["' + b'\\"[' * 500_000, b'"\\'])
 def test_a_string_without_an_end_is_looked_at_once(content: bytes) -> None:
-    """Else each quote in it would begin another search to the end, which took minutes for a megabyte."""
-    assert len(json_document._STRING.findall(content)) == 1
+    """Else each quote in it would begin another search to the end: minutes for a megabyte."""
     assert "line 1, column" in refusal(content)
 
 

@@ -1,4 +1,4 @@
-"""What a body of tensors costs to read, whatever it holds: no small one becomes much memory."""
+"""Memory that it takes to read a body of tensors: no small body takes much."""
 
 import json
 import tracemalloc

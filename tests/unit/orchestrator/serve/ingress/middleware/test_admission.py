@@ -1,8 +1,8 @@
-"""So many requests and bytes at a time; a flood of one task leaves room for the others."""
+"""Limits on requests and bytes inside; a flood of one task leaves room for the others."""
 
 import pytest
 
-from orchestrator.serve.ingress.middleware.admission import Admission, _account
+from orchestrator.serve.ingress.middleware.admission import Admission, choose_account
 from orchestrator.serve.ingress.middleware.auth import Principal
 from orchestrator.serve.options import Limits
 from orchestrator.store.tokens import Scope
@@ -14,7 +14,7 @@ def admission() -> Admission:
 
 
 def enter(admission: Admission, task: str, times: int) -> int:
-    """How many of so many requests get in."""
+    """Number of requests that get in."""
     return sum(admission.enter(task, 1) is None for _ in range(times))
 
 
@@ -52,8 +52,8 @@ def test_one_account_alone_may_have_half_of_the_bytes(admission: Admission):
 
 
 def tell(name: str, *predict: str) -> str:
-    """On what a request of a token is booked that names the task ``bolts``."""
-    return _account(Principal(name=name, scope=Scope(predict=predict)), "bolts")
+    """Account of a token's request that names the task ``bolts``."""
+    return choose_account(Principal(name=name, scope=Scope(predict=predict)), "bolts")
 
 
 def test_a_token_takes_no_places_of_a_task_that_it_has_no_access_to():
@@ -61,7 +61,9 @@ def test_a_token_takes_no_places_of_a_task_that_it_has_no_access_to():
     assert "bolts" not in tell("monitor")
     assert tell("monitor") != tell("other", "nuts")
     # A batch names its tasks in its body: one token's batches leave room for another's.
-    assert _account(Principal(name="line-1", scope=Scope(predict=("*",))), None) == tell("line-1", "nuts")
+    assert choose_account(Principal(name="line-1", scope=Scope(predict=("*",))), None) == tell(
+        "line-1", "nuts"
+    )
 
 
 def test_bytes_are_bounded_too_but_one_request_gets_through(admission: Admission):

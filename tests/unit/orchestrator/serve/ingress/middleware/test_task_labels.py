@@ -8,7 +8,7 @@ from orchestrator.serve.engine_api import ResidencyStats
 from orchestrator.serve.ingress.middleware.metrics import ResidencyMetrics, TaskLabels
 
 
-def test_who_is_asked_often_gets_a_label_and_keeps_it():
+def test_a_task_that_is_asked_often_gets_a_label_and_keeps_it():
     labels = TaskLabels(max_labels=2, min_asked=3)
     assert [labels.label("bolts") for _ in range(4)] == ["other", "other", "bolts", "bolts"]
     assert [labels.label(f"rare-{number}") for number in range(100)] == ["other"] * 100

@@ -325,7 +325,7 @@ def test_problems_are_as_described(call: Caller, path: str, method: str, kind: s
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
-def test_it_says_who_needs_no_token(call: Caller, path: str, method: str) -> None:
+def test_it_says_which_routes_need_no_token(call: Caller, path: str, method: str) -> None:
     sent = Sent(path, method)
     sent.known.make("line-1", TokenScope(admin=True))
     is_open = sent.send(call).status_code == 200

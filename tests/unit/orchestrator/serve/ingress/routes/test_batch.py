@@ -1,13 +1,17 @@
 """Batches: each image decoded once, each item answered or refused alone, and whole requests refused whole."""
 
 import json
+from typing import Any
 
 import pytest
+from torch import Tensor
 
 from orchestrator.serve.engine_api import EngineBusyError, Refusal
-from orchestrator.serve.ingress.front import Front
+from orchestrator.serve.ingress.decoding import Decoder
+from orchestrator.serve.options import Limits
 from ship.backbone import Backbone
-from tests.unit.orchestrator.serve.caller import PNG, Caller, assert_problem
+from ship.images import decode_image
+from tests.unit.orchestrator.serve.caller import PNG, Caller, assert_problem, decode_with
 from tests.unit.orchestrator.serve.factory import draw_png
 
 OTHER = draw_png(1)
@@ -18,17 +22,14 @@ def call(backbone: Backbone) -> Caller:
     return Caller(backbone)
 
 
-def test_items_are_answered_in_order_and_images_decoded_once(
-    call: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_items_are_answered_in_order_and_images_decoded_once(call: Caller, backbone: Backbone) -> None:
     decoded: list[bytes] = []
-    decode = Front.decode
 
-    async def counted(self: Front, content: bytes) -> object:
+    def counted(content: bytes, **how: Any) -> Tensor:
         decoded.append(content)
-        return await decode(self, content)
+        return decode_image(content, **how)
 
-    monkeypatch.setattr(Front, "decode", counted)
+    decode_with(call.app, Decoder(backbone.info, Limits(), counted))
     items = [
         {"image": "b", "task": "bolts", "version": 2},
         {"image": "a", "task": "caps", "key": "line 7"},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from orchestrator.serve.canary import key_of_image
-from orchestrator.serve.engine_api import Answer, EngineBusyError, Refusal
+from orchestrator.serve.engine_api import EngineBusyError, Refusal
 from ship.backbone import Backbone
 from ship.images import decode_image
 from tests.unit.orchestrator.serve.caller import PNG, Caller
@@ -71,7 +71,7 @@ def test_a_task_is_a_model(call: Caller, path: str) -> None:
 
 
 def test_versions_that_answer(call: Caller) -> None:
-    """What gave way to other prompts is loaded when asked; what could not be loaded is not."""
+    """An evicted version is loaded when asked for; one that could not be loaded is not."""
     state = call.engine.state
     for served, problem, others, versions in (
         (2, None, (1, 5), ["2", "1", "5"]),
@@ -168,21 +168,8 @@ def test_outputs_are_chosen(call: Caller) -> None:
     assert list(outputs(reply)) == ["label"]
 
 
-def test_a_version_that_changes_meanwhile(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    digests = iter("ab")
-
-    def answer(self: Any, image_3HW: Any, ask: Any) -> Answer:
-        probabilities = (("bad", 1.0),)
-        return Answer(
-            task="bolts",
-            version=1,
-            digest=next(digests) * 64,
-            probabilities=probabilities,
-            batch_rows=1,
-            batch_tasks=1,
-        )
-
-    monkeypatch.setattr(type(call.engine), "_answer", answer)
+def test_a_version_that_changes_meanwhile(call: Caller) -> None:
+    call.engine.digests = iter("ab")
     assert "send the request again" in assert_error(call("POST", INFER, json=encoded(PNG, PNG)), 503)
 
 
