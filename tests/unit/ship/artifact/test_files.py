@@ -198,7 +198,7 @@ def test_a_folder_that_is_no_artifact_is_refused(tmp_path: Path) -> None:
 
 def test_an_artifact_of_the_first_release_answers_as_it_did(backbone: Backbone) -> None:
     """Written by version 0.1.0, when its settings still had `attention`."""
-    loaded = load(Path(__file__).parents[3] / "golden" / "artifact-0.1.0")
+    loaded = load(Path(__file__).parents[3] / "fixtures" / "artifact-0.1.0")
     assert (loaded.card.task, loaded.card.task_key) == ("caps", "a" * 64)
     assert json.loads(loaded.card.to_json())["config"]["attention"] == "decoupled"
     assert insert_verified(Runtime(backbone), loaded).num_classes == 3
