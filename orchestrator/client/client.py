@@ -379,7 +379,11 @@ def _seconds(text: str | None) -> float | None:
 
 
 def _is_transient(error: BaseException) -> bool:
-    return isinstance(error, EndpointError) and (error.status is None or error.status in _TRANSIENT_STATUSES)
+    if not isinstance(error, EndpointError):
+        return False
+    # The endpoint's own errors are problem documents. A bare 500 is the proxy's, whose replica has died.
+    is_proxy_error = error.status == 500 and error.kind is None
+    return error.status is None or error.status in _TRANSIENT_STATUSES or is_proxy_error
 
 
 def _pause(state: RetryCallState) -> float:

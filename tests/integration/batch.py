@@ -121,7 +121,7 @@ class Batch:
 
     def at_work(self) -> list[TaskStatus]:
         """Tasks that a worker has now."""
-        found = self._view.snapshot()
+        found = self._view.status()
         return [] if found is None else [status for status in found[0].tasks if status.state == "leased"]
 
     def just_begun(self) -> list[TaskStatus]:

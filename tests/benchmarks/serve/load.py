@@ -225,7 +225,9 @@ async def _ask(
                 status, body, found = reply.status, await reply.read(), reply.headers
         except (aiohttp.ClientError, TimeoutError):
             status = 0
-        is_transient = status == 0 or status in _TRANSIENT
+        # The endpoint's own 500 is a problem document; a bare one is the proxy's, whose replica has died.
+        is_proxy_error = status == 500 and "problem" not in found.get("Content-Type", "")
+        is_transient = status == 0 or status in _TRANSIENT or is_proxy_error
         if not is_transient or time.perf_counter() - due_s >= patience_s:
             break
         load.num_retries += 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 from orchestrator.client.client import Client, EndpointError, Prediction, Question
 from orchestrator.serve.engine_api import EngineBusyError, Refusal
@@ -54,6 +55,26 @@ def test_what_may_pass_is_asked_again(url: str, engine: FakeEngine) -> None:
     threading.Timer(0.2, lambda: setattr(engine, "error", None)).start()
     with Client(url, patience_s=60.0) as client:
         assert client.predict("bolts", PNG).label == "bad"
+
+
+def test_a_bare_500_of_the_proxy_is_asked_again_and_the_endpoints_own_is_not() -> None:
+    app, replies = FastAPI(), [PlainTextResponse("Internal Server Error", 500)]
+    asked: list[int] = []
+
+    @app.get("/v1/tasks")
+    def tasks() -> Response:
+        asked.append(1)
+        return replies.pop() if replies else JSONResponse({"tasks": []})
+
+    endpoint = Endpoint(app)
+    with Client(endpoint.url, patience_s=60.0) as client:
+        assert client.tasks() == []
+        assert len(asked) == 2
+        replies.append(JSONResponse({"type": "urn:ship:problem:unexpected"}, 500))
+        with pytest.raises(EndpointError) as refused:
+            client.tasks()
+    endpoint.close()
+    assert (refused.value.kind, len(asked)) == ("unexpected", 3)
 
 
 def test_what_does_not_pass_in_time_says_how_often_it_was_asked(client: Client, engine: FakeEngine) -> None:
