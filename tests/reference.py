@@ -148,7 +148,7 @@ def _default(value: dict[str, Any], is_required: bool) -> str:
 def _environment() -> Iterator[str]:
     yield "## Environment variables"
     documented = dict(VARIABLES)
-    attributes = inspect.getdoc(Settings).partition("Attributes:\n")[2]  # type: ignore[union-attr]
+    attributes = (inspect.getdoc(Settings) or "").partition("Attributes:\n")[2]
     for text in re.split(r"\n(?=    \w+: )", attributes):
         meaning = " ".join(text.split()).partition(": ")[2].replace("``", "`")
         documented |= dict.fromkeys(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", meaning), meaning)
