@@ -26,10 +26,13 @@ from torch import Tensor, nn
 from ship.errors import BackboneError
 from ship.vit import Attention, Block, VisionTransformer, resolve_model_data_config, timm
 
-__all__ = ["BUNDLED", "Backbone", "BackboneInfo", "load_backbone"]
+__all__ = ["BUNDLED", "Backbone", "BackboneInfo", "as_rows", "load_backbone"]
 
 BUNDLED = "bundled"
 _BUNDLED_FOLDER = Path(__file__).parent / "assets" / "bundled"
+_MOST_ROWS, _PASS_BYTES = 256, 512 << 20
+# Of a block's input, queries, keys, values, attention output, and four widths of the MLP twice.
+_PASSING_WIDTHS = 14
 _CONFIG_KEYS = {"architecture", "num_classes", "num_features", "global_pool", "model_args", "pretrained_cfg"}
 
 
@@ -66,6 +69,13 @@ class BackboneInfo:
     num_tokens: int
     num_params: int
     fingerprint: str
+
+    @property
+    def rows_at_once(self) -> int:
+        """Images of a forward pass without gradients that keep to about 512 MiB of activations in float32."""
+        widths = _PASSING_WIDTHS * self.num_tokens * self.width
+        attention = self.num_heads * self.num_tokens**2
+        return max(1, min(_MOST_ROWS, _PASS_BYTES // (4 * (widths + attention))))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -178,6 +188,11 @@ class Backbone:
             vit = _build(info.architecture, info.model_args)
         vit.load_state_dict({key: _as_tensor(array) for key, array in arrays.items()}, assign=True)
         return cls(vit, info, device)
+
+
+def as_rows(images: Tensor) -> Tensor:
+    """Pictures in tiles ``B,T,C,H,W`` as rows of a forward pass, tile by tile; whole ones as they are."""
+    return images.flatten(0, 1) if images.ndim == 5 else images
 
 
 def load_backbone(

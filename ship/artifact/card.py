@@ -24,9 +24,14 @@ __all__ = [
 
 # The names of an artifact's files.
 TENSORS, CARD, RECORD, README = "prompt.safetensors", "prompt.json", "record.json", "README.md"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Versions that are read, each with the method whose prompts it describes.
+_METHODS = {1: "ship-1", SCHEMA_VERSION: METHOD_VERSION}
+# Keys that version 1 lacks, with what they mean there.
+_ADDED_IN_2: dict[str, Any] = {"head_layers": [], "num_tiles": 1}
 _MAX_LABELS = 100_000
 _LARGEST_NUMBER = 1e30
+_MAX_TILES = 64
 _HEX_64 = re.compile(r"[0-9a-f]{64}")
 _BACKBONE_KEYS = ("name", "fingerprint", "image_size", "interpolation", "mean", "std")
 
@@ -41,6 +46,8 @@ class PromptCard:
         backbone: Name, fingerprint and preprocessing of the backbone that it belongs to.
         config: Settings of the tuning.
         level_starts: First layer of each level.
+        head_layers: Layers before the last that the head reads.
+        num_tiles: Tiles of a picture.
         labels: Class names, in the order of the scores.
         metrics: Held-out accuracy with its interval, the linear probe's, counts, seconds.
         data_fingerprint: Fingerprint of the images and labels.
@@ -60,6 +67,8 @@ class PromptCard:
     data_fingerprint: str
     probe: dict[str, Any]
     files: dict[str, dict[str, Any]]
+    head_layers: tuple[int, ...] = ()
+    num_tiles: int = 1
     schema: int = SCHEMA_VERSION
     method: str = METHOD_VERSION
 
@@ -76,6 +85,8 @@ class PromptCard:
             ArtifactError: Lists all problems.
         """
         values = parse_json(content, "prompt.json")
+        if values.get("schema") == 1 and not set(values) & set(_ADDED_IN_2):
+            values |= _ADDED_IN_2
         known = {field.name for field in fields(cls)}
         problems = [f"prompt.json: unknown key {key!r}" for key in sorted(set(values) - known)]
         problems += [f"prompt.json: missing key {key!r}" for key in sorted(known - set(values))]
@@ -92,6 +103,7 @@ class PromptCard:
                 **values,
                 "config": config,
                 "level_starts": tuple(values["level_starts"]),
+                "head_layers": tuple(values["head_layers"]),
                 "labels": tuple(values["labels"]),
             }
         )
@@ -130,14 +142,18 @@ def _refuse_constant(constant: str) -> None:
 
 def _find_problems(values: Mapping[str, Any]) -> list[str]:
     checks = {
-        f"schema: expected {SCHEMA_VERSION}": values["schema"] == SCHEMA_VERSION,
-        f"method: expected {METHOD_VERSION!r}": values["method"] == METHOD_VERSION,
+        f"schema: expected {' or '.join(map(str, _METHODS))}": _is_int(values["schema"])
+        and values["schema"] in _METHODS,
+        "method: expected that of the schema": values["method"] == _METHODS.get(values["schema"]),
         "task: expected a name": isinstance(values["task"], str) and 0 < len(values["task"]) <= 63,
         "task_key: expected 64 hex digits or null": values["task_key"] is None
         or _is_digest(values["task_key"]),
         "data_fingerprint: expected 64 hex digits": _is_digest(values["data_fingerprint"]),
         f"backbone: expected exactly {', '.join(sorted(_BACKBONE_KEYS))}": _is_backbone(values["backbone"]),
         "level_starts: expected rising layer numbers from 0": _are_level_starts(values["level_starts"]),
+        "head_layers: expected rising layer numbers": _are_rising(values["head_layers"]),
+        f"num_tiles: expected 1 to {_MAX_TILES}": _is_int(values["num_tiles"])
+        and 1 <= values["num_tiles"] <= _MAX_TILES,
         "labels: expected distinct names": _are_labels(values["labels"]),
         "metrics: expected names and numbers": _are_numbers(values["metrics"]),
         "probe: expected `image` and `logits`, a number for each label": _is_probe(values),
@@ -171,9 +187,13 @@ def _is_backbone(value: object) -> bool:
 
 
 def _are_level_starts(value: object) -> bool:
-    if not isinstance(value, list) or not value or not all(_is_int(layer) for layer in value):
+    return isinstance(value, list) and value[:1] == [0] and _are_rising(value)
+
+
+def _are_rising(value: object) -> bool:
+    if not isinstance(value, list) or not all(_is_int(layer) and layer >= 0 for layer in value):
         return False
-    return value[0] == 0 and all(a < b for a, b in pairwise(value))
+    return all(a < b for a, b in pairwise(value))
 
 
 def _are_labels(value: object) -> bool:

@@ -24,7 +24,7 @@ from torch import Tensor
 from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, parse_json
 from ship.backbone import Backbone
 from ship.errors import ArtifactError, ConfigError, PromptTooLargeError, SlotsFullError
-from ship.method.prompts import Prompt
+from ship.method.prompts import Prompt, count_attribute_groups
 from ship.runtime.baking import BakedPrompt, bake
 from ship.runtime.runtime import Runtime
 from ship.runtime.slots import Slot
@@ -256,7 +256,7 @@ def _restore(card: PromptCard, tensors: Mapping[str, Tensor]) -> Prompt:
     if problems:
         raise ArtifactError(problems)
     # Copies: what was read shares the file's memory.
-    prompt.load_state_dict({key: tensor.clone() for key, tensor in tensors.items()}, assign=True)
+    prompt.load_tensors({key: tensor.clone() for key, tensor in tensors.items()})
     return prompt.requires_grad_(False)
 
 
@@ -268,9 +268,14 @@ def _expected_prompt(card: PromptCard, tensors: Mapping[str, Tensor]) -> Prompt:
     prototypes, gate = tensors.get("prototypes"), tensors.get("gate")
     if prototypes is None or gate is None or prototypes.ndim != 2 or gate.ndim != 1:
         raise ArtifactError(f"{TENSORS}: expected tensors prototypes (R,D) and gate (L)")
-    if not 1 <= prototypes.shape[0] <= card.config.num_prototypes:
+    if prototypes.shape[0] > card.config.num_prototypes or not prototypes.shape[1]:
         raise ArtifactError(
-            f"{TENSORS}: prototypes: expected 1 to {card.config.num_prototypes}, found {prototypes.shape[0]}"
+            f"{TENSORS}: prototypes: expected at most {card.config.num_prototypes} of the backbone's width, "
+            f"found shape {tuple(prototypes.shape)}"
+        )
+    if not prototypes.shape[0] and count_attribute_groups(card.config, len(card.level_starts)):
+        raise ArtifactError(
+            f"{TENSORS}: prototypes: expected at least 1 beside attribute prompts, found none"
         )
     try:
         with torch.device("meta"):
@@ -280,6 +285,8 @@ def _expected_prompt(card: PromptCard, tensors: Mapping[str, Tensor]) -> Prompt:
                 depth=gate.numel(),
                 prototypes_RD=prototypes.float(),
                 num_classes=len(card.labels),
+                head_layers=card.head_layers,
+                num_tiles=card.num_tiles,
             )
     except ConfigError as error:
         raise ArtifactError(f"prompt.json: {error}") from error

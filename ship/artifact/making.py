@@ -13,6 +13,7 @@ from ship.data import TaskData
 from ship.evaluation.attention_change import AttentionChange, measure_attention
 from ship.findings import find_warnings
 from ship.runtime.baking import bake
+from ship.settings.config import TuneConfig
 from ship.tuning.run import TuneResult
 from ship.tuning.search import Trial
 
@@ -51,6 +52,8 @@ def make_artifact(
         backbone=backbone_entry(backbone.info),
         config=result.prompt.config,
         level_starts=result.prompt.level_starts,
+        head_layers=result.prompt.head_layers,
+        num_tiles=result.prompt.num_tiles,
         labels=data.labels,
         metrics=metrics,
         data_fingerprint=data.fingerprint,
@@ -67,6 +70,7 @@ def _metrics(data: TaskData, result: TuneResult, attention: AttentionChange) -> 
         "accuracy_low": result.evaluation.low,
         "accuracy_high": result.evaluation.high,
         "probe_accuracy": result.preparation.probe_accuracy,
+        "balanced_accuracy": result.evaluation.balanced_accuracy,
         "min_recall": min(recalls, default=0.0),
         "calibration_error": round(result.evaluation.calibration_error, 6),
         "attention_distance": round(attention.distance, 6),
@@ -99,6 +103,11 @@ def _record(
     }
 
 
+def _kind_of(config: TuneConfig) -> str:
+    low_rank = f", rank {config.rank} on {config.low_rank_on}" if config.has_low_rank else ""
+    return f"{config.kind}, head {config.head}{low_rank}"
+
+
 def _without_infinity(trial: dict[str, Any]) -> dict[str, Any]:
     """JSON knows none: a trial that failed has no loss."""
     return {**trial, "val_loss": trial["val_loss"] if math.isfinite(trial["val_loss"]) else None}
@@ -128,6 +137,7 @@ A SHIP prompt for the frozen backbone `{backbone.name}` (`{backbone.fingerprint[
 | trained parameters | {metrics["num_params"]:.0f} |
 | levels start at layers | {", ".join(map(str, result.prompt.level_starts))} \
 (threshold {result.preparation.threshold:.4f}) |
+| kind | {_kind_of(config)} |
 | settings | K={config.num_independent}, start {config.start}, learning rate {config.learning_rate:g}, \
 {metrics["epochs"]:.0f} epochs, seed {config.seed} |
 {warnings}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ship.backbone import Backbone
 from ship.baselines.adapters import Adapter, make_adapter
@@ -16,14 +15,15 @@ from ship.baselines.config import BaselineConfig
 from ship.data import Split, TaskData
 from ship.errors import TuningError
 from ship.evaluation.accuracy import Evaluation, evaluate_logits
-from ship.settings.config import count_epochs
+from ship.settings.config import TuneConfig, count_epochs
+from ship.tuning.balance import Balance
+from ship.tuning.linear_probe import LinearProbe, feature_scales
+from ship.tuning.optimizer import head_rate_scale
 from ship.tuning.precision import compute_dtype
 from ship.tuning.preparation import Features, extract_features, fit_probe
 from ship.tuning.schedule import learning_rate_at, order_epoch
 
 __all__ = ["BaselineResult", "fit_baseline"]
-
-_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,8 @@ def fit_baseline(
     if data.val is not None:
         logits_BC = _predict(backbone, adapter, head, data.val)
         val_accuracy = evaluate_logits(logits_BC, data.val.labels_B).accuracy
-        val_loss = float(F.cross_entropy(logits_BC, data.val.labels_B))
+        balance = Balance.of(TuneConfig(), data.train.labels_B, len(data.labels))
+        val_loss = float(balance.cross_entropy(logits_BC, data.val.labels_B))
     logits_BC = _predict(backbone, adapter, head, data.held_out)
     return BaselineResult(
         evaluation=evaluate_logits(logits_BC, data.held_out.labels_B),
@@ -93,30 +94,61 @@ def _network(backbone: Backbone, dtype: torch.dtype) -> Backbone:
     return network
 
 
+class _Head(nn.Module):
+    """A linear classifier on standardised features, as SHIP's is while it is tuned."""
+
+    mean_F: Tensor
+    scale_F: Tensor
+
+    def __init__(self, features_NF: Tensor, num_classes: int) -> None:
+        super().__init__()
+        mean_F, scale_F = feature_scales(features_NF)
+        self.register_buffer("mean_F", mean_F.float())
+        self.register_buffer("scale_F", scale_F.float())
+        self.linear = nn.Linear(len(mean_F), num_classes)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    @torch.no_grad()
+    def start_from(self, probe: LinearProbe) -> None:
+        """Give the scores of a linear probe."""
+        self.linear.weight.copy_(probe.weight_CF * self.scale_F)
+        self.linear.bias.copy_(probe.bias_C + probe.weight_CF @ self.mean_F)
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        """Class scores ``B,C``."""
+        scores_BC: Tensor = self.linear((features_BF - self.mean_F) / self.scale_F)
+        return scores_BC
+
+
 def _start_head(
     backbone: Backbone, data: TaskData, config: BaselineConfig, features: Features | None
-) -> nn.Linear:
-    head = nn.Linear(backbone.info.width, len(data.labels))
+) -> _Head:
+    features = features or extract_features(backbone, data)
     with torch.no_grad():
-        if config.head_start == "zero":
-            head.weight.zero_()
-            head.bias.zero_()
-        else:
-            features = features or extract_features(backbone, data)
-            probe = fit_probe(backbone, features.train_LND[-1], data.train.labels_B, config.seed)
-            head.weight.copy_(probe.weight_CD)
-            head.bias.copy_(probe.bias_C)
+        normed_ND = backbone.norm(features.train.cls_LND[-1].to(backbone.device)).float().cpu()
+    head = _Head(normed_ND, len(data.labels))
+    if config.head_start == "linear_probe":
+        head.start_from(fit_probe(backbone, data, features.train, config=TuneConfig(seed=config.seed)))
     return head.to(backbone.device)
 
 
 def _train(
-    network: Backbone, adapter: Adapter, head: nn.Linear, data: TaskData, config: BaselineConfig
+    network: Backbone, adapter: Adapter, head: nn.Module, data: TaskData, config: BaselineConfig
 ) -> list[float]:
     images_B3HW = data.train.images_B3HW.to(network.device)
     labels_B = data.train.labels_B.to(network.device)
     num_epochs = count_epochs(config, len(labels_B))
-    weights = [*adapter.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
+    balance = Balance.of(TuneConfig(), data.train.labels_B, len(data.labels))
+    scale = head_rate_scale(config.learning_rate, network.info.width)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": list(adapter.parameters()), "rate_scale": 1.0},
+            {"params": list(head.parameters()), "rate_scale": scale},
+        ],
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+    )
     losses = []
     for epoch in range(num_epochs):
         batches = order_epoch(config.seed, epoch + 1, len(labels_B), config.batch_size)
@@ -124,9 +156,11 @@ def _train(
         for step, chosen_B in enumerate(batches):
             chosen_B = chosen_B.to(network.device)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(config, epoch + (step + 1) / len(batches), num_epochs)
+                progress = epoch + (step + 1) / len(batches)
+                rate = learning_rate_at(config, progress, num_epochs, len(batches))
+                group["lr"] = rate * group["rate_scale"]
             logits_BC = head(adapter(network, network.normalise(images_B3HW[chosen_B])))
-            loss = F.cross_entropy(logits_BC, labels_B[chosen_B])
+            loss = balance.cross_entropy(logits_BC, labels_B[chosen_B])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -141,10 +175,10 @@ def _train(
 
 
 @torch.no_grad()
-def _predict(backbone: Backbone, adapter: Adapter, head: nn.Linear, split: Split) -> Tensor:
+def _predict(backbone: Backbone, adapter: Adapter, head: nn.Module, split: Split) -> Tensor:
     """Class scores on the CPU, computed in float32."""
     parts = [
         head(adapter(backbone, backbone.normalise(images_BCHW))).cpu()
-        for images_BCHW in split.images_B3HW.split(_BATCH)
+        for images_BCHW in split.images_B3HW.split(backbone.info.rows_at_once)
     ]
     return torch.cat(parts)

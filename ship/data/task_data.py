@@ -17,7 +17,7 @@ class Split:
     """Images with their classes.
 
     Attributes:
-        images_B3HW: uint8, RGB.
+        images_B3HW: uint8, RGB; ``B,T,3,H,W`` of pictures in T tiles.
         labels_B: int64, places in ``TaskData.labels``.
         paths: Path of each image, relative to the data set's root.
     """
@@ -32,7 +32,7 @@ class Split:
 
     def __repr__(self) -> str:
         """Counts."""
-        height, width = self.images_B3HW.shape[2:]
+        height, width = self.images_B3HW.shape[-2:]
         return f"Split({len(self)} images of {height} x {width} pixels)"
 
 
@@ -68,6 +68,12 @@ class TaskData:
         numbers = [("train", self.train), ("val", self.val), ("test", self.test)]
         counts = ", ".join(f"{len(split)} {name}" for name, split in numbers if split is not None)
         return f"TaskData({len(self.labels)} classes, {counts})"
+
+    @property
+    def num_tiles(self) -> int:
+        """Tiles of each picture."""
+        images = self.train.images_B3HW
+        return images.shape[1] if images.ndim == 5 else 1
 
     @property
     def held_out(self) -> Split:

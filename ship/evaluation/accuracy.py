@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ship.backbone import Backbone
+from ship.backbone import Backbone, as_rows
 from ship.method.model import forward
 from ship.method.prompts import Prompt
 
@@ -37,6 +37,12 @@ class Evaluation:
     high: float
     confusion_CC: list[list[int]]
     calibration_error: float
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall of the classes that have images."""
+        recalls = [recall for recall in self.recalls if recall is not None]
+        return sum(recalls) / max(1, len(recalls))
 
     @property
     def recalls(self) -> list[float | None]:
@@ -82,10 +88,11 @@ def _calibration_error(logits_BC: Tensor, labels_B: Tensor) -> float:
 
 
 @torch.no_grad()
-def predict_logits(backbone: Backbone, prompt: Prompt, images_BCHW: Tensor, batch_size: int = 256) -> Tensor:
-    """Class scores of uint8 images, on the CPU."""
+def predict_logits(backbone: Backbone, prompt: Prompt, images_BCHW: Tensor) -> Tensor:
+    """Class scores of uint8 images, on the CPU; of pictures in tiles ``B,T,C,H,W`` are taken."""
+    num_pictures = max(1, backbone.info.rows_at_once // prompt.num_tiles)
     parts = [
-        forward(backbone, prompt, backbone.normalise(images)).logits_BC.float().cpu()
-        for images in images_BCHW.split(batch_size)
+        forward(backbone, prompt, backbone.normalise(as_rows(images))).logits_BC.float().cpu()
+        for images in images_BCHW.split(num_pictures)
     ]
     return torch.cat(parts)

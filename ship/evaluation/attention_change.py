@@ -14,8 +14,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ship.backbone import Backbone
+from ship.backbone import Backbone, as_rows
 from ship.method.attention import cls_attention_shares
+from ship.method.low_rank import LowRank, TaskUpdates
 from ship.method.model import forward
 from ship.method.prompts import Prompt
 
@@ -70,9 +71,10 @@ def measure_attention(backbone: Backbone, prompt: Prompt, images_B3HW: Tensor) -
     Args:
         backbone: The frozen network; not one that another thread uses meanwhile.
         prompt: On the same device.
-        images_B3HW: uint8; the first 64 are looked at.
+        images_B3HW: uint8; at most the first 64 are looked at, fewer of large ones or in tiles.
     """
-    turned_LBX, bare_LBX = attention_with_and_without(backbone, prompt, images_B3HW[:_MAX_IMAGES])
+    num_pictures = max(1, min(_MAX_IMAGES, backbone.info.rows_at_once) // prompt.num_tiles)
+    turned_LBX, bare_LBX = attention_with_and_without(backbone, prompt, images_B3HW[:num_pictures])
     return AttentionChange(
         entropy_L=_mean(entropy_share(turned_LBX)),
         bare_entropy_L=_mean(entropy_share(bare_LBX)),
@@ -92,13 +94,17 @@ def attention_with_and_without(
         images_B3HW: uint8.
 
     Returns:
-        Two of ``L,B,X``, mean over heads, each row summing to 1.
+        Two of ``L,B,X``, mean over heads, each row summing to 1; of pictures in tiles a row each tile.
     """
+    images_B3HW = as_rows(images_B3HW)
     num_images = len(images_B3HW)
     # Prompt tokens pass the same norm as one sample: two images at least tell them apart.
     x_BCHW = backbone.normalise(images_B3HW.repeat(2 if num_images == 1 else 1, 1, 1, 1))
-    bare_LBX = _cls_attention(backbone, len(x_BCHW), lambda: backbone.vit.forward_features(x_BCHW))
-    turned_LBX = _cls_attention(backbone, len(x_BCHW), lambda: forward(backbone, prompt, x_BCHW))
+    num_rows = len(x_BCHW)
+    bare_LBX = _cls_attention(backbone, num_rows, None, lambda: backbone.vit.forward_features(x_BCHW))
+    turned_LBX = _cls_attention(
+        backbone, num_rows, prompt.low_rank, lambda: forward(backbone, prompt, x_BCHW)
+    )
     return turned_LBX[:, :num_images], bare_LBX[:, :num_images]
 
 
@@ -113,7 +119,9 @@ def moved_share(attention_X: Tensor, other_X: Tensor) -> Tensor:
     return (attention_X - other_X).abs().sum(dim=-1) / 2
 
 
-def _cls_attention(backbone: Backbone, num_images: int, run: Callable[[], object]) -> Tensor:
+def _cls_attention(
+    backbone: Backbone, num_images: int, low_rank: LowRank | None, run: Callable[[], object]
+) -> Tensor:
     """Attention of CLS in one forward pass, ``L,B,X``, each row summing to 1."""
     seen_BND: dict[int, Tensor] = {}
 
@@ -129,7 +137,10 @@ def _cls_attention(backbone: Backbone, num_images: int, run: Callable[[], object
     finally:
         for handle in handles:
             handle.remove()
-    layers = [cls_attention_shares(block, seen_BND[layer]) for layer, block in enumerate(backbone.blocks)]
+    layers = [
+        cls_attention_shares(block, seen_BND[layer], TaskUpdates([low_rank], layer, [num_images]))
+        for layer, block in enumerate(backbone.blocks)
+    ]
     return torch.stack(layers).cpu()
 
 

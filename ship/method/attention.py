@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ship.method.low_rank import LinearUpdate
 from ship.vit import Block, Mlp
 
 __all__ = [
@@ -32,31 +33,38 @@ __all__ = [
 _FEW_KEYS = 64
 
 
-def project_qkv(block: Block, y_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def project_qkv(
+    block: Block, y_BND: Tensor, update: LinearUpdate | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of normalised tokens, each ``B,H,N,E``."""
     attention = block.attn
     batch, num_tokens, _ = y_BND.shape
-    qkv = attention.qkv(y_BND).reshape(batch, num_tokens, 3, attention.num_heads, attention.head_dim)
+    qkv = _updated(update, "qkv", y_BND, attention.qkv(y_BND))
+    qkv = qkv.reshape(batch, num_tokens, 3, attention.num_heads, attention.head_dim)
     q_BHNE, k_BHNE, v_BHNE = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     return attention.q_norm(q_BHNE), attention.k_norm(k_BHNE), v_BHNE
 
 
-def project_queries(block: Block, y_BJD: Tensor) -> Tensor:
+def project_queries(block: Block, y_BJD: Tensor, update: LinearUpdate | None = None) -> Tensor:
     """Queries alone of normalised tokens: ``B,H,J,E``."""
     attention = block.attn
     weight, bias = attention.qkv.weight, attention.qkv.bias
     end = weight.shape[0] // 3
     q_BJD = F.linear(y_BJD, weight[:end], None if bias is None else bias[:end])
+    q_BJD = _updated(update, "q", y_BJD, q_BJD)
     q_BHJE: Tensor = attention.q_norm(q_BJD.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2))
     return q_BHJE
 
 
-def project_keys_values(block: Block, y_BPD: Tensor) -> tuple[Tensor, Tensor]:
+def project_keys_values(
+    block: Block, y_BPD: Tensor, update: LinearUpdate | None = None
+) -> tuple[Tensor, Tensor]:
     """Keys and values alone of normalised tokens that ask nothing themselves, each ``B,H,P,E``."""
     attention = block.attn
     weight, bias = attention.qkv.weight, attention.qkv.bias
     start = weight.shape[0] // 3
     keys_values = F.linear(y_BPD, weight[start:], None if bias is None else bias[start:])
+    keys_values = _updated(update, "kv", y_BPD, keys_values)
     k_BPHE, v_BPHE = keys_values.unflatten(-1, (2, attention.num_heads, attention.head_dim)).unbind(2)
     k_BHPE = attention.k_norm(k_BPHE.transpose(1, 2))
     return k_BHPE, v_BPHE.transpose(1, 2)
@@ -92,28 +100,48 @@ def merge_heads(x_BHNE: Tensor) -> Tensor:
     return x_BHNE.transpose(1, 2).flatten(2)
 
 
-def finish_block(block: Block, x_BND: Tensor, attended_BND: Tensor) -> Tensor:
+def finish_block(
+    block: Block, x_BND: Tensor, attended_BND: Tensor, update: LinearUpdate | None = None
+) -> Tensor:
     """Projection, residual, norm, MLP, residual, as in the backbone's block."""
-    x_BND = x_BND + block.ls1(block.attn.proj(attended_BND))
-    out_BND: Tensor = x_BND + block.ls2(block.mlp(block.norm2(x_BND)))
+    x_BND = x_BND + block.ls1(_updated(update, "proj", attended_BND, block.attn.proj(attended_BND)))
+    y_BND = block.norm2(x_BND)
+    hidden_BND = block.mlp(y_BND) if update is None else _mlp(block.mlp, y_BND, update)
+    out_BND: Tensor = x_BND + block.ls2(hidden_BND)
     return out_BND
 
 
-def finish_block_lean(block: Block, x_BND: Tensor, attended_BND: Tensor) -> Tensor:
+def finish_block_lean(
+    block: Block, x_BND: Tensor, attended_BND: Tensor, update: LinearUpdate | None = None
+) -> Tensor:
     """``finish_block`` for inference: writes over what it has allocated itself, and so needs less memory."""
-    x_BND = block.ls1(block.attn.proj(attended_BND)).add_(x_BND)
-    out_BND: Tensor = block.ls2(_mlp_lean(block.mlp, block.norm2(x_BND))).add_(x_BND)
+    projected_BND = _updated(update, "proj", attended_BND, block.attn.proj(attended_BND))
+    x_BND = block.ls1(projected_BND).add_(x_BND)
+    out_BND: Tensor = block.ls2(_mlp_lean(block.mlp, block.norm2(x_BND), update)).add_(x_BND)
     return out_BND
 
 
-def _mlp_lean(mlp: Any, y_BND: Tensor) -> Tensor:
-    """timm's ``Mlp`` with its GELU in place; any other module as it is."""
-    if type(mlp) is not Mlp or not isinstance(mlp.act, nn.GELU):
+def _updated(update: LinearUpdate | None, name: str, x: Tensor, out: Tensor) -> Tensor:
+    return out if update is None else update(name, x, out)
+
+
+def _mlp(mlp: Any, y_BND: Tensor, update: LinearUpdate) -> Tensor:
+    """timm's ``Mlp`` with updates of its linear layers; any other module as it is."""
+    if type(mlp) is not Mlp:
         as_it_is_BND: Tensor = mlp(y_BND)
         return as_it_is_BND
-    hidden = torch.ops.aten.gelu_(mlp.fc1(y_BND), approximate=mlp.act.approximate)
-    out_BND: Tensor = mlp.fc2(mlp.norm(hidden))
-    return out_BND
+    hidden = mlp.norm(mlp.act(update("fc1", y_BND, mlp.fc1(y_BND))))
+    return update("fc2", hidden, mlp.fc2(hidden))
+
+
+def _mlp_lean(mlp: Any, y_BND: Tensor, update: LinearUpdate | None) -> Tensor:
+    """``_mlp`` with its GELU in place."""
+    if type(mlp) is not Mlp or not isinstance(mlp.act, nn.GELU):
+        as_it_is_BND: Tensor = mlp(y_BND) if update is None else _mlp(mlp, y_BND, update)
+        return as_it_is_BND
+    hidden = _updated(update, "fc1", y_BND, mlp.fc1(y_BND))
+    hidden = mlp.norm(torch.ops.aten.gelu_(hidden, approximate=mlp.act.approximate))
+    return _updated(update, "fc2", hidden, mlp.fc2(hidden))
 
 
 def cls_attention_logits(q_BHNE: Tensor, k_BHNE: Tensor) -> Tensor:
@@ -125,7 +153,7 @@ def cls_attention_logits(q_BHNE: Tensor, k_BHNE: Tensor) -> Tensor:
     return scaled_BN
 
 
-def cls_attention_shares(block: Block, y_BND: Tensor) -> Tensor:
+def cls_attention_shares(block: Block, y_BND: Tensor, update: LinearUpdate | None = None) -> Tensor:
     """Attention of CLS to the other image tokens, mean over heads: ``B,N-1``, summing to 1.
 
     What goes to CLS itself is left out, and so is what goes to prompts: their softmax is another one.
@@ -133,8 +161,10 @@ def cls_attention_shares(block: Block, y_BND: Tensor) -> Tensor:
     Args:
         block: The block in which it attends.
         y_BND: Input of the block's attention, after the norm.
+        update: Low-rank updates of the block.
     """
-    q_BH1E, (k_BHNE, _) = project_queries(block, y_BND[:, :1]), project_keys_values(block, y_BND)
+    q_BH1E = project_queries(block, y_BND[:, :1], update)
+    k_BHNE, _ = project_keys_values(block, y_BND, update)
     logits_BH1N = (q_BH1E * q_BH1E.shape[-1] ** -0.5) @ k_BHNE.transpose(-2, -1)
     attention_BX = logits_BH1N.float().softmax(dim=-1).mean(dim=1)[:, 0, 1:]
     shares_BX: Tensor = attention_BX / attention_BX.sum(dim=-1, keepdim=True)

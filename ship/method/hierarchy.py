@@ -3,7 +3,8 @@
 Shapes: L layers, N images, D width.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,29 +12,41 @@ from torch.nn import functional as F
 
 from ship.backbone import Backbone
 
-__all__ = ["auto_threshold", "class_token_features", "find_level_starts", "layer_affinity"]
+__all__ = ["LayerTokens", "auto_threshold", "find_level_starts", "layer_affinity", "layer_tokens"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerTokens:
+    """Tokens out of each block of the bare backbone, before the final norm, float32, on the CPU.
+
+    Attributes:
+        cls_LND: Class tokens.
+        mean_LND: Means of the patch tokens.
+    """
+
+    cls_LND: Tensor
+    mean_LND: Tensor
 
 
 @torch.no_grad()
-def class_token_features(backbone: Backbone, batches_BCHW: Iterable[Tensor]) -> Tensor:
-    """The class token after each block of the bare backbone, before the final norm.
+def layer_tokens(backbone: Backbone, images_NCHW: Tensor) -> LayerTokens:
+    """Run the bare backbone over images.
 
     Args:
         backbone: The frozen network.
-        batches_BCHW: uint8 images, batch by batch.
-
-    Returns:
-        ``f_LND``, float32, on the CPU.
+        images_NCHW: uint8, any number of them.
     """
     per_batch = []
-    for images_BCHW in batches_BCHW:
+    first_patch = backbone.vit.num_prefix_tokens
+    for images_BCHW in images_NCHW.split(backbone.info.rows_at_once):
         z_BND = backbone.embed(backbone.normalise(images_BCHW))
-        cls_LBD = []
+        tokens_L2BD = []
         for block in backbone.blocks:
             z_BND = block(z_BND)
-            cls_LBD.append(z_BND[:, 0])
-        per_batch.append(torch.stack(cls_LBD).float().cpu())
-    return torch.cat(per_batch, dim=1)
+            tokens_L2BD.append(torch.stack([z_BND[:, 0], z_BND[:, first_patch:].mean(dim=1)]))
+        per_batch.append(torch.stack(tokens_L2BD).float().cpu())
+    cls_LND, mean_LND = torch.cat(per_batch, dim=2).unbind(1)
+    return LayerTokens(cls_LND=cls_LND.contiguous(), mean_LND=mean_LND.contiguous())
 
 
 def layer_affinity(f_LND: Tensor) -> Tensor:

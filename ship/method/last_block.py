@@ -22,6 +22,7 @@ from ship.method.attention import (
     project_queries,
 )
 from ship.method.losses import matching_loss
+from ship.method.low_rank import LowRank, TaskUpdates
 from ship.method.prompts import Prompt
 from ship.method.streams import PromptStreams, TaskKeysValues, join_tokens, split_tokens
 from ship.vit import Block
@@ -49,26 +50,26 @@ def run_last_block(
         with_matching: Also run what the matching loss compares.
     """
     per_task = list(sizes)
+    low_ranks = [prompt.low_rank for prompt in prompts]
+    layer = prompts[0].depth - 1
     y_BND = block.norm1(z_BND)
-    k_BHNE, v_BHNE = project_keys_values(block, y_BND)
+    k_BHNE, v_BHNE = project_keys_values(block, y_BND, TaskUpdates(low_ranks, layer, per_task))
     memories = list(
         zip(k_BHNE.split(per_task), v_BHNE.split(per_task), streams.keys_values(block), strict=True)
     )
-    top_k = [prompt.config.top_k if with_matching else 0 for prompt in prompts]
-    kept_bJ = _keep(block, y_BND, k_BHNE, top_k, per_task)
+    update = _Updates(low_ranks, layer)
+    top_k = [prompt.config.top_k if with_matching and prompt.config.has_prompts else 0 for prompt in prompts]
+    kept_bJ = _keep(block, y_BND.split(per_task), k_BHNE.split(per_task), top_k, update)
     tokens = [gather_tokens(z_bND, kept) for z_bND, kept in zip(z_BND.split(per_task), kept_bJ, strict=True)]
     asking = [gather_tokens(y_bND, kept) for y_bND, kept in zip(y_BND.split(per_task), kept_bJ, strict=True)]
-    attended = [
-        _attend_as_image(q_bHJE, *memory)
-        for q_bHJE, memory in zip(_queries(block, asking), memories, strict=True)
-    ]
+    queries = _queries(block, asking, update)
+    attended = [_attend_as_image(q_bHJE, *memory) for q_bHJE, memory in zip(queries, memories, strict=True)]
     if with_matching:
         tokens += streams.of_each_sample()
-        attended += [
-            _attend_as_prompts(q_bHPE, *memory)
-            for q_bHPE, memory in zip(streams.queries(block), memories, strict=True)
-        ]
-    out = split_tokens(finish_block(block, join_tokens(tokens), join_tokens(attended)), tokens)
+        asked = zip(streams.queries(block), memories, strict=True)
+        attended += [_attend_as_prompts(q_bHPE, *memory) for q_bHPE, memory in asked]
+    finished = finish_block(block, join_tokens(tokens), join_tokens(attended), update.of(tokens))
+    out = split_tokens(finished, tokens)
     images_bJD, prompts_bPD = out[: len(prompts)], out[len(prompts) :]
     if not with_matching:
         return [(image_bJD[:, 0], None) for image_bJD in images_bJD]
@@ -78,26 +79,42 @@ def run_last_block(
     ]
 
 
+class _Updates:
+    """Low-rank updates of the tasks' image tokens, for tokens that are joined; prompt tokens get none."""
+
+    def __init__(self, low_ranks: Sequence[LowRank | None], layer: int) -> None:
+        self._low_ranks, self._layer = low_ranks, layer
+
+    def of(self, parts: Sequence[Tensor]) -> TaskUpdates:
+        """The update of ``join_tokens(parts)``, whose first parts are the tasks' image tokens."""
+        low_ranks = [*self._low_ranks, *[None] * (len(parts) - len(self._low_ranks))]
+        sizes = [part.shape[:-1].numel() for part in parts]
+        return TaskUpdates(low_ranks, self._layer, sizes, dim=1)
+
+
 def _keep(
-    block: Block, y_BND: Tensor, k_BHNE: Tensor, top_k: Sequence[int], per_task: list[int]
+    block: Block,
+    y_bND: Sequence[Tensor],
+    k_bHNE: Sequence[Tensor],
+    top_k: Sequence[int],
+    update: _Updates,
 ) -> list[Tensor]:
     """Which image tokens go on, ``b,J`` for each task: CLS, then those that it attends to most."""
-    cls_B1 = y_BND.new_zeros(len(y_BND), 1, dtype=torch.long)
+    kept_bJ = [y.new_zeros(len(y), 1, dtype=torch.long) for y in y_bND]
     if not any(top_k):
-        return list(cls_B1.split(per_task))
+        return kept_bJ
     with torch.no_grad():
-        [q_BH1E] = _queries(block, [y_BND[:, :1]])
-        logits_BN = cls_attention_logits(q_BH1E, k_BHNE)
-    pieces = zip(cls_B1.split(per_task), logits_BN.split(per_task), top_k, strict=True)
+        queries = _queries(block, [y[:, :1] for y in y_bND], update)
+        logits_bN = [cls_attention_logits(q, k) for q, k in zip(queries, k_bHNE, strict=True)]
     return [
-        torch.cat([cls_b1, logits_bN.topk(min(number, logits_bN.shape[1]), dim=1).indices], dim=1)
-        for cls_b1, logits_bN, number in pieces
+        torch.cat([cls_b1, logits.topk(min(number, logits.shape[1]), dim=1).indices], dim=1)
+        for cls_b1, logits, number in zip(kept_bJ, logits_bN, top_k, strict=True)
     ]
 
 
-def _queries(block: Block, parts_bJD: Sequence[Tensor]) -> list[Tensor]:
+def _queries(block: Block, parts_bJD: Sequence[Tensor], update: _Updates) -> list[Tensor]:
     """Queries of normalised tokens, ``b,H,J,E`` for each part, of all parts at once."""
-    q_1HXE = project_queries(block, join_tokens(parts_bJD))
+    q_1HXE = project_queries(block, join_tokens(parts_bJD), update.of(parts_bJD))
     sizes = [part.shape[:-1].numel() for part in parts_bJD]
     return [
         q_HXE.unflatten(1, part.shape[:2]).transpose(0, 1)

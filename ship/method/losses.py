@@ -24,9 +24,7 @@ def matching_loss(prompts_BPD: Tensor, tokens_BJD: Tensor) -> Tensor:
     return 1.0 - cosine_BPJ.amax(dim=-1).mean()
 
 
-def total_loss(
-    logits_BC: Tensor, labels_B: Tensor, matching: Tensor, prompt: Prompt, head_start_CD: Tensor
-) -> Tensor:
+def total_loss(cross_entropy: Tensor, matching: Tensor, prompt: Prompt, head_start_CF: Tensor) -> Tensor:
     """Cross-entropy + weight * matching; with the gated start also a price on leaving that start.
 
     AdamW moves a weight at full rate however faint its gradient is. The penalties on open gates and on the
@@ -34,15 +32,14 @@ def total_loss(
     against, so that a task that the probe already answers stays as it is.
 
     Args:
-        logits_BC: Class scores.
-        labels_B: 0..C-1.
+        cross_entropy: Mean over the step's images.
         matching: The matching loss.
         prompt: Gives settings, gates and head.
-        head_start_CD: The head's weight before the first step.
+        head_start_CF: The head's weight before the first step.
     """
     config = prompt.config
-    loss = F.cross_entropy(logits_BC, labels_B) + config.matching_weight * matching
+    loss = cross_entropy + config.matching_weight * matching
     if prompt.is_gated:
         loss = loss + config.gate_penalty * prompt.gate.square().sum()
-        loss = loss + config.head_penalty * (prompt.head.weight - head_start_CD).square().sum()
+        loss = loss + config.head_penalty * (prompt.head.weight - head_start_CF).square().sum()
     return loss

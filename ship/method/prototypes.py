@@ -22,6 +22,8 @@ def find_prototypes(features_ND: Tensor, num_prototypes: int, seed: int) -> Tens
     Returns:
         ``prototypes_RD``, float32.
     """
+    if num_prototypes == 0:
+        return features_ND.new_zeros(0, features_ND.shape[1])
     points_ND = np.unique(features_ND.double().numpy(), axis=0)
     if len(points_ND) <= num_prototypes:
         return torch.from_numpy(points_ND).float()

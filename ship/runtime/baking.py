@@ -4,7 +4,7 @@ Independent and shared tokens see no image before the last layer, so their keys 
 a function of the task alone. Attribute tokens depend on the image; their learned parts are kept.
 
 Shapes: L layers, H heads, P static prompt tokens, E head width, A attribute tokens, R prototypes, D width,
-C classes.
+r rank, I inputs and O outputs of a linear layer, F features of the head, C classes.
 """
 
 from dataclasses import dataclass
@@ -31,8 +31,11 @@ class BakedPrompt:
             where a level without one starts and ends the group before.
         prototypes_RD: Prototypes of the task.
         attribute_mix: Weight of the prototypes' mixture.
-        weight_CD: Weight of the head.
+        weight_CF: Weight of the head.
         bias_C: Bias of the head.
+        low_rank: Name of a linear layer to ``down_LrI`` and ``up_LOr`` of its update.
+        head_layers: Layers before the last that the head reads.
+        num_tiles: Tiles of a picture.
     """
 
     keys_LHPE: Tensor
@@ -41,22 +44,31 @@ class BakedPrompt:
     attribute_at: dict[int, Tensor | None]
     prototypes_RD: Tensor
     attribute_mix: float
-    weight_CD: Tensor
+    weight_CF: Tensor
     bias_C: Tensor
+    low_rank: dict[str, tuple[Tensor, Tensor]]
+    head_layers: tuple[int, ...]
+    num_tiles: int
 
     @property
     def num_bytes(self) -> int:
         """Memory that it holds."""
-        tensors = [
-            self.keys_LHPE,
-            self.values_LHPE,
-            self.gate_L,
-            self.prototypes_RD,
-            self.weight_CD,
-            self.bias_C,
-            *(group for group in self.attribute_at.values() if group is not None),
-        ]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return sum(self.bytes_by_part.values())
+
+    @property
+    def bytes_by_part(self) -> dict[str, int]:
+        """Memory that each part holds."""
+        groups = [group for group in self.attribute_at.values() if group is not None]
+        parts = {
+            "prompts": [self.keys_LHPE, self.values_LHPE, self.gate_L, *groups],
+            "prototypes": [self.prototypes_RD],
+            "low_rank": [weight for pair in self.low_rank.values() for weight in pair],
+            "head": [self.weight_CF, self.bias_C],
+        }
+        return {
+            name: sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+            for name, tensors in parts.items()
+        }
 
 
 @torch.no_grad()
@@ -83,6 +95,9 @@ def bake(backbone: Backbone, prompt: Prompt) -> BakedPrompt:
         attribute_at=attribute_at,
         prototypes_RD=prompt.prototypes.detach().clone(),
         attribute_mix=prompt.config.attribute_mix,
-        weight_CD=prompt.head.weight.detach().clone(),
+        weight_CF=prompt.head.weight.detach().clone(),
         bias_C=prompt.head.bias.detach().clone(),
+        low_rank={} if prompt.low_rank is None else prompt.low_rank.pairs(),
+        head_layers=prompt.head_layers,
+        num_tiles=prompt.num_tiles,
     )

@@ -3,15 +3,19 @@
 Every row brings its own slot of the pool. Keys and values of its prompt are gathered layer by layer, shorter
 prompts padded and masked; attribute tokens are made only for the rows whose task has them; the last block
 runs for the class token alone; each row has its own head. A row's answer does not depend on which rows are
-beside it, up to the rounding of batched arithmetic.
+beside it, up to the rounding of batched arithmetic. Low-rank updates and heads over several layers are ragged
+likewise; the tiles of a picture are rows of the pass, and one row of the answer.
 
-Shapes: B rows, U images, N image tokens, D width, C classes (ragged).
+Shapes: B rows, V rows of the pass (tiles count each), U images, N image tokens, D width, X widths of a head's
+features, C classes (ragged).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ship.backbone import Backbone
 from ship.method.attention import (
@@ -25,8 +29,11 @@ from ship.method.attention import (
     project_qkv,
     project_queries,
 )
+from ship.method.low_rank import LinearUpdate
+from ship.method.model import mean_patch
 from ship.method.prompts import Prompt
 from ship.runtime.baking import BakedPrompt, bake
+from ship.runtime.low_rank import RowUpdates
 from ship.runtime.rows import LayerPrompts, Rows
 from ship.runtime.slots import Slot, SlotPool, pad_rows
 from ship.vit import Block
@@ -34,6 +41,25 @@ from ship.vit import Block
 __all__ = ["Runtime"]
 
 DEFAULT_CAPACITY_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LastInput:
+    """Input of the last block.
+
+    Attributes:
+        z_BND: Image tokens.
+        prompts: The prompts that they attend to there.
+        update: Low-rank updates there.
+        head_layers: Layers whose tokens some head reads.
+        read: Class token and mean patch token ``B,D`` of each of these.
+    """
+
+    z_BND: Tensor
+    prompts: LayerPrompts | None
+    update: LinearUpdate | None
+    head_layers: list[int]
+    read: list[Tensor]
 
 
 class Runtime:
@@ -97,10 +123,10 @@ class Runtime:
         """Class scores of each row.
 
         Args:
-            images_UCHW: uint8.
+            images_UCHW: uint8; the tiles of a picture one after another.
             slots: One a row; rows may share one.
-            image_of_row: Index of each row's image, for rows that share one: it is embedded once. None for
-                an image a row.
+            image_of_row: Index of each row's image, or of the first of its tiles, for rows that share one: it
+                is embedded once. None for the images in the order of the rows.
 
         Returns:
             ``logits_C`` for each row, float32, on the CPU.
@@ -108,18 +134,15 @@ class Runtime:
         Raises:
             ValueError: Rows and images do not match.
         """
-        num_images, num_rows = images_UCHW.shape[0], len(slots)
-        image_of_row = range(num_images) if image_of_row is None else image_of_row
-        if len(image_of_row) != num_rows:
-            raise ValueError(f"expected a slot for each of {len(image_of_row)} images, got {num_rows}")
-        if not all(0 <= image < num_images for image in image_of_row):
-            raise ValueError(f"expected places among {num_images} images, got {list(image_of_row)}")
+        image_of_tile = _find_images(images_UCHW.shape[0], slots, image_of_row)
         if not slots:
             return []
-        z_BND, prompts = self._enter_last(images_UCHW, slots, image_of_row)
-        last_block = self._network.blocks[-1]
-        z_BND, _ = _run_block(last_block, z_BND, prompts, is_last=True, with_logits=False)
-        return self._heads(self._network.norm(z_BND[:, 0]), slots)
+        slot_of_tile = [slot for slot in slots for _ in range(slot.num_tiles)]
+        last = self._enter_last(images_UCHW, slot_of_tile, image_of_tile)
+        block = self._network.blocks[-1]
+        z_VND, _ = _run_block(block, last.z_BND, last.prompts, last.update, is_last=True, with_logits=False)
+        tokens_VXD = torch.stack([*last.read, z_VND[:, 0]], dim=1)
+        return self._heads(self._network.norm(tokens_VXD), last.head_layers, slots)
 
     @torch.no_grad()
     def cls_attention(self, images_BCHW: Tensor, slots: Sequence[Slot]) -> Tensor:
@@ -132,8 +155,8 @@ class Runtime:
         Returns:
             ``B,N-1``, mean over heads, each row summing to 1, float32, on the CPU.
         """
-        z_BND, _ = self._enter_last(images_BCHW, slots, range(len(slots)))
-        return self._last_attention(z_BND)
+        last = self._enter_last(images_BCHW, slots, range(len(slots)))
+        return self._last_attention(last.z_BND, last.update)
 
     @torch.no_grad()
     def bare_cls_attention(self, images_BCHW: Tensor) -> Tensor:
@@ -143,51 +166,73 @@ class Runtime:
             z_BND = block(z_BND)
         return self._last_attention(z_BND)
 
-    def _last_attention(self, z_BND: Tensor) -> Tensor:
+    def _last_attention(self, z_BND: Tensor, update: LinearUpdate | None = None) -> Tensor:
         last_block = self._network.blocks[-1]
-        return cls_attention_shares(last_block, last_block.norm1(z_BND)).cpu()
+        return cls_attention_shares(last_block, last_block.norm1(z_BND), update).cpu()
 
     def _enter_last(
         self, images_UCHW: Tensor, slots: Sequence[Slot], image_of_row: Sequence[int]
-    ) -> tuple[Tensor, LayerPrompts | None]:
-        """Input of the last block: image tokens, and the prompts that they attend to there."""
+    ) -> "_LastInput":
+        """Run all blocks but the last."""
         network = self._network
         z_BND = network.embed(network.normalise(images_UCHW))
         if list(image_of_row) != list(range(z_BND.shape[0])):
             z_BND = z_BND[torch.tensor(image_of_row, device=z_BND.device)]
-        rows = Rows(slots, self._pool, self._dtype)
+        rows, updates = Rows(slots, self._pool, self._dtype), RowUpdates(slots, self._pool)
+        head_layers = sorted({layer for slot in slots for layer in slot.head_layers})
+        read: list[Tensor] = []
         logits_BN: Tensor | None = None
         *blocks, last_block = network.blocks
         for layer, block in enumerate(blocks):
             rows.enter(layer, z_BND, logits_BN)
             prompts = rows.keys_values(block, layer)
             with_logits = rows.any_enters(layer + 1)
-            z_BND, logits_BN = _run_block(block, z_BND, prompts, is_last=False, with_logits=with_logits)
+            z_BND, logits_BN = _run_block(
+                block, z_BND, prompts, updates.of(layer), is_last=False, with_logits=with_logits
+            )
             rows.leave(block, layer)
+            if layer in head_layers:
+                # A copy, so that the other tokens' memory is freed.
+                read += [z_BND[:, 0].clone(), mean_patch(network, z_BND)]
         rows.enter(len(blocks), z_BND, logits_BN)
-        return z_BND, rows.keys_values(last_block, len(blocks))
+        return _LastInput(
+            z_BND=z_BND,
+            prompts=rows.keys_values(last_block, len(blocks)),
+            update=updates.of(len(blocks)),
+            head_layers=head_layers,
+            read=read,
+        )
 
-    def _heads(self, features_BD: Tensor, slots: Sequence[Slot]) -> list[Tensor]:
+    def _heads(self, tokens_VXD: Tensor, head_layers: list[int], slots: Sequence[Slot]) -> list[Tensor]:
         """Each row's own head: its scores, ragged."""
-        device = features_BD.device
-        head_BC = pad_rows([slot.head_C for slot in slots]).to(device)
-        weight_BCD = self._pool.gather(head_BC).float()
-        scores_BC = (weight_BCD @ features_BD.float().unsqueeze(-1)).squeeze(-1).cpu()
+        device = tokens_VXD.device
+        features_BXD = _features(tokens_VXD.float(), head_layers, slots)
+        most = max(slot.num_classes for slot in slots)
+        tables = [F.pad(slot.head_CX, (0, features_BXD.shape[1] - slot.head_CX.shape[1])) for slot in slots]
+        head_BCX = torch.stack([F.pad(table, (0, 0, 0, most - len(table))) for table in tables])
+        weight_BCXD = self._pool.gather(head_BCX.to(device)).float()
+        scores_BC = (weight_BCXD.flatten(2) @ features_BXD.flatten(1).unsqueeze(-1)).squeeze(-1).cpu()
         scores_BC = scores_BC + pad_rows([slot.bias_C for slot in slots])
         return [scores_C[: slot.num_classes] for scores_C, slot in zip(scores_BC, slots, strict=True)]
 
 
 def _run_block(
-    block: Block, z_BND: Tensor, prompts: LayerPrompts | None, *, is_last: bool, with_logits: bool
+    block: Block,
+    z_BND: Tensor,
+    prompts: LayerPrompts | None,
+    update: LinearUpdate | None,
+    *,
+    is_last: bool,
+    with_logits: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """One block for all image tokens, or in the last layer for CLS alone; also the CLS attention logits."""
     y_BND = block.norm1(z_BND)
     logits_BN = None
     if is_last:
-        q_BHNE, z_BND = project_queries(block, y_BND[:, :1]), z_BND[:, :1]
-        k_BHNE, v_BHNE = project_keys_values(block, y_BND)
+        q_BHNE, z_BND = project_queries(block, y_BND[:, :1], update), z_BND[:, :1]
+        k_BHNE, v_BHNE = project_keys_values(block, y_BND, update)
     else:
-        q_BHNE, k_BHNE, v_BHNE = project_qkv(block, y_BND)
+        q_BHNE, k_BHNE, v_BHNE = project_qkv(block, y_BND, update)
         logits_BN = cls_attention_logits(q_BHNE, k_BHNE) if with_logits else None
     attended_BHNE = attend_unfused_if_faster(q_BHNE, k_BHNE, v_BHNE)
     if prompts is not None:
@@ -195,4 +240,44 @@ def _run_block(
             q_BHNE, prompts.keys_BHPE, prompts.values_BHPE, mask=prompts.mask_B11P
         )
         attended_BHNE = mix_in_prompts(attended_BHNE, prompt_BHNE, prompts.gate_B111)
-    return finish_block_lean(block, z_BND, merge_heads(attended_BHNE)), logits_BN
+    return finish_block_lean(block, z_BND, merge_heads(attended_BHNE), update), logits_BN
+
+
+def _find_images(num_images: int, slots: Sequence[Slot], image_of_row: Sequence[int] | None) -> list[int]:
+    """The image of every row of the pass.
+
+    Raises:
+        ValueError: Rows and images do not match.
+    """
+    numbers = [slot.num_tiles for slot in slots]
+    if image_of_row is None:
+        if sum(numbers) != num_images:
+            raise ValueError(f"expected {sum(numbers)} images for {len(slots)} slots, got {num_images}")
+        return list(range(num_images))
+    if len(image_of_row) != len(slots):
+        raise ValueError(f"expected a slot for each of {len(image_of_row)} images, got {len(slots)}")
+    found = [
+        first + tile for first, number in zip(image_of_row, numbers, strict=True) for tile in range(number)
+    ]
+    if not all(0 <= image < num_images for image in found):
+        raise ValueError(f"expected places among {num_images} images, got {list(image_of_row)}")
+    return found
+
+
+def _features(tokens_VXD: Tensor, head_layers: list[int], slots: Sequence[Slot]) -> Tensor:
+    """The features of each row's head ``B,X,D``, padded with zeros."""
+    num_tokens = tokens_VXD.shape[1]
+    if not head_layers and all(slot.num_tiles == 1 for slot in slots):
+        return tokens_VXD
+    rows, first = [], 0
+    for slot in slots:
+        tiles_TXD = tokens_VXD[first : first + slot.num_tiles]
+        first += slot.num_tiles
+        if slot.head_layers != tuple(head_layers):
+            places = [2 * head_layers.index(layer) + part for layer in slot.head_layers for part in (0, 1)]
+            tiles_TXD = tiles_TXD[:, [*places, num_tokens - 1]]
+        row_XD = tiles_TXD[0]
+        if slot.num_tiles > 1:
+            row_XD = torch.cat([tiles_TXD.mean(dim=0), tiles_TXD.amax(dim=0)])
+        rows.append(row_XD)
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)

@@ -9,7 +9,7 @@ or that of a batch under way. To replace a prompt is to insert the new one and t
 batch may still read are never written.
 
 Shapes: X rows of the pool, D width, L layers, P static prompt tokens, A attribute tokens, R prototypes,
-C classes.
+r rank, I inputs and O outputs of a linear layer, F features of the head, C classes.
 """
 
 import threading
@@ -41,7 +41,12 @@ class Slot:
         num_attribute: Attribute tokens in each layer.
         prototypes_R: Pool rows.
         inverse_norm_R: One over each prototype's length, float32.
-        head_C: Pool rows of the head's weight.
+        head_CX: Pool rows of the head's weight; X widths make F features.
+        head_layers: Layers before the last that the head reads.
+        num_tiles: Tiles of a picture.
+        low_rank: Name of a linear layer to the pool rows ``L,r,T`` of its update, inputs first; T widths make
+            its inputs and outputs.
+        low_rank_inputs: Name of a linear layer to its inputs in widths.
         bias_C: Bias of the head, float32.
         gate_L: Share of the prompts' softmax, float32.
         attribute_mix: Weight of the prototypes' mixture in an attribute token.
@@ -53,7 +58,11 @@ class Slot:
     num_attribute: tuple[int, ...]
     prototypes_R: Tensor
     inverse_norm_R: Tensor
-    head_C: Tensor
+    head_CX: Tensor
+    head_layers: tuple[int, ...]
+    num_tiles: int
+    low_rank: dict[str, Tensor]
+    low_rank_inputs: dict[str, int]
     bias_C: Tensor
     gate_L: Tensor
     attribute_mix: float
@@ -62,14 +71,15 @@ class Slot:
     def __repr__(self) -> str:
         """Sizes."""
         return (
-            f"Slot({self.keys_values_LP2.shape[1]} static prompt tokens, {self.num_classes} classes, "
+            f"Slot({self.keys_values_LP2.shape[1]} static prompt tokens, "
+            f"{'low ranks, ' if self.low_rank else ''}{self.num_classes} classes, "
             f"{self.num_bytes} bytes)"
         )
 
     @property
     def num_classes(self) -> int:
         """C."""
-        return self.head_C.numel()
+        return self.head_CX.shape[0]
 
 
 class SlotPool:
@@ -114,11 +124,14 @@ class SlotPool:
         keys_values_LP2HE = torch.stack([baked.keys_LHPE, baked.values_LHPE]).permute(1, 3, 0, 2, 4)
         depth, num_tokens = keys_values_LP2HE.shape[:2]
         groups = {layer: group for layer, group in baked.attribute_at.items() if group is not None}
+        width = self.rows_XD.shape[1]
+        low_rank = {name: _low_rank_rows(*pair, width) for name, pair in baked.low_rank.items()}
         parts = [
             keys_values_LP2HE.flatten(3).flatten(0, 2),
             baked.prototypes_RD,
-            baked.weight_CD,
+            baked.weight_CF.view(-1, width),
             *groups.values(),
+            *(rows_LrTD.flatten(0, 2) for rows_LrTD in low_rank.values()),
         ]
         sizes = [part.shape[0] for part in parts]
         index = self._take(sum(sizes))
@@ -128,14 +141,22 @@ class SlotPool:
         except BaseException:
             self._returned.append(index)
             raise
-        keys_values, prototypes_R, head_C, *attribute = index.split(sizes)
+        keys_values, prototypes_R, head, *more = index.split(sizes)
+        attribute, updates = more[: len(groups)], more[len(groups) :]
         slot = Slot(
             keys_values_LP2=keys_values.view(depth, num_tokens, 2),
             attribute_at=dict(zip(groups, attribute, strict=True)),
             num_attribute=_count_attribute(groups, depth),
             prototypes_R=prototypes_R,
             inverse_norm_R=1.0 / baked.prototypes_RD.float().norm(dim=1).clamp_min(_EPSILON).cpu(),
-            head_C=head_C,
+            head_CX=head.view(baked.weight_CF.shape[0], -1),
+            head_layers=baked.head_layers,
+            num_tiles=baked.num_tiles,
+            low_rank={
+                name: table.view(rows_LrTD.shape[:3])
+                for (name, rows_LrTD), table in zip(low_rank.items(), updates, strict=True)
+            },
+            low_rank_inputs={name: down.shape[2] // width for name, (down, _) in baked.low_rank.items()},
             bias_C=baked.bias_C.float().cpu(),
             gate_L=baked.gate_L.float().cpu(),
             attribute_mix=baked.attribute_mix,
@@ -194,6 +215,13 @@ def _count_attribute(groups: Mapping[int, Tensor], depth: int) -> tuple[int, ...
         number = groups[layer].shape[0] if layer in groups else number
         numbers.append(number)
     return tuple(numbers)
+
+
+def _low_rank_rows(down_LrI: Tensor, up_LOr: Tensor, width: int) -> Tensor:
+    """Both factors of an update as vectors of the backbone's width, ``L,r,T,D``, inputs first."""
+    down_LrXD = down_LrI.unflatten(2, (-1, width))
+    up_LrYD = up_LOr.unflatten(1, (-1, width)).permute(0, 3, 1, 2)
+    return torch.cat([down_LrXD, up_LrYD], dim=2)
 
 
 def pad_rows(tables: Sequence[Tensor]) -> Tensor:

@@ -1,28 +1,44 @@
 """The settings of one task's tuning, checked as a whole.
 
 Names and defaults follow the paper (arXiv:2412.16956, section 3 and its experiments), except those of the
-gated start, ``min_steps`` and the cap on warm-up, which are ours.
+gated start, low ranks, the head over several layers, ``min_steps`` and the cap on warm-up, which are ours.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import combinations
 from typing import Any, Literal, Protocol, Self
 
 from ship.errors import ConfigError
 from ship.settings.checks import Check, check_settings, number, one_of, whole
 
-__all__ = ["METHOD_VERSION", "Schedule", "TuneConfig", "count_epochs"]
+__all__ = ["KINDS", "METHOD_VERSION", "TARGETS", "Kind", "Schedule", "TuneConfig", "count_epochs"]
 
 
 # Part of every task key: raise it when the same settings would yield other weights.
-METHOD_VERSION = "ship-1"
-# Settings that are no more; with the one value that is left they stay in task keys, snapshots and cards.
-_FORMER_SETTINGS = {"attention": "decoupled"}
+METHOD_VERSION = "ship-2"
+# Settings of method ship-1 that are no more.
+_FORMER_SETTINGS = ("attention", "gate_rate_scale")
+# What ship-1 did where there are settings now.
+_FORMERLY = {"kind": "ship", "head": "cls", "augment": "none", "balance": "none"}
+# At the top of the schedule, unless the user sets another; the first was measured, the second is the paper's.
+_GATED_RATE, _PUBLISHED_RATE = 0.02, 1e-3
+
+Kind = Literal["probe", "ship", "lora", "ship+lora"]
+KINDS: tuple[Kind, ...] = ("probe", "ship", "lora", "ship+lora")
+TARGETS = ("qkv", "proj", "fc1", "fc2")
 
 _affinity = number("from -1 to 1", lambda v: -1.0 <= v <= 1.0)
 
 _CHECKS: dict[str, Check] = {
+    "kind": one_of(*KINDS),
+    "head": one_of("cls", "layers"),
+    "rank": whole(1, 256),
+    "low_rank_on": (
+        lambda v: isinstance(v, str) and v in _target_lists(),
+        f"names out of {', '.join(TARGETS)}, in this order, joined by `+`",
+    ),
     "num_independent": whole(0, 1000),
     "num_shared": whole(0, 1000),
     "num_attribute": whole(0, 1000),
@@ -38,7 +54,8 @@ _CHECKS: dict[str, Check] = {
     "attribute_mix": number("from 0 to 1", lambda v: 0.0 <= v <= 1.0),
     "matching_weight": number("from 0", lambda v: v >= 0.0),
     "learning_rate": number("above 0, at most 10", lambda v: 0.0 < v <= 10.0),
-    "gate_rate_scale": number("from 0 to 1000", lambda v: 0.0 <= v <= 1000.0),
+    "low_rank_rate_scale": number("from 0 to 1000", lambda v: 0.0 <= v <= 1000.0),
+    "gate_rate": number("from 0 to 1", lambda v: 0.0 <= v <= 1.0),
     "gate_penalty": number("from 0", lambda v: v >= 0.0),
     "head_penalty": number("from 0", lambda v: v >= 0.0),
     "weight_decay": number("from 0 to 1", lambda v: 0.0 <= v <= 1.0),
@@ -47,6 +64,8 @@ _CHECKS: dict[str, Check] = {
     "min_steps": whole(0, 1_000_000),
     "patience": whole(0),
     "batch_size": whole(1, 65_536),
+    "augment": one_of("none", "flips", "rotations", "light"),
+    "balance": one_of("auto", "none", "weights", "prior"),
     "max_hierarchy_images": whole(1),
     "precision": one_of("auto", "float32", "bfloat16"),
     "seed": whole(0, 2**31 - 1),
@@ -58,6 +77,12 @@ class TuneConfig:
     """Settings of one task's prompt and its tuning.
 
     Attributes:
+        kind: The parts that are tuned: ``probe`` has the head alone, ``ship`` prompts, ``lora`` low-rank
+            updates, ``ship+lora`` both.
+        head: What the head reads: ``cls`` the last class token; ``layers`` also the class token and the mean
+            patch token of three earlier layers.
+        rank: r, of each low-rank update (``lora``).
+        low_rank_on: The linear layers of every block that are updated, such as ``qkv+proj`` (``lora``).
         num_independent: K, independent prompt tokens (SIP) a level.
         num_shared: S, shared prompt tokens (SSP), fresh at every layer.
         num_attribute: A, attribute prompt tokens (AP) a group.
@@ -70,9 +95,10 @@ class TuneConfig:
         attention_scale: Weight of the prompts' softmax (``published`` only).
         attribute_mix: Weight of the prototype mixture in an attribute token.
         matching_weight: Weight of the prompt matching loss.
-        learning_rate: AdamW's, at the top of the schedule. The default was measured with the gated start; the
-            paper has 1e-3.
-        gate_rate_scale: The gates' learning rate as a multiple of ``learning_rate`` (``gated`` only).
+        learning_rate: AdamW's for prompt tokens, at the top of the schedule; None for 0.02 with the gated
+            start, and the paper's 1e-3 with the published one.
+        low_rank_rate_scale: The low-rank updates' learning rate as a multiple of ``learning_rate``.
+        gate_rate: The gates' learning rate, at most ten times ``learning_rate`` (``gated`` only).
         gate_penalty: Weight of the gates' sum of squares in the loss (``gated`` only): where the training
             images are answered already, gates stay shut.
         head_penalty: Weight of the squared distance of the head from the linear probe (``gated`` only).
@@ -83,6 +109,11 @@ class TuneConfig:
         patience: Epochs without a lower validation loss after which tuning ends early; 0 for never. The
             prompt is still that of the last epoch.
         batch_size: Training images a step.
+        augment: Random changes of each training image that keep its class: ``flips`` both ways;
+            ``rotations`` also by quarter turns; ``light`` also brightness, contrast and small shifts.
+        balance: Remedy for unequal class counts: ``weights`` weighs images by their class's rarity, ``prior``
+            adds the log of each class's share to the logits while tuning, ``auto`` is ``prior`` where the
+            largest class has over three times the images of the smallest, else ``none``.
         max_hierarchy_images: Training images used to find levels.
         precision: Dtype of activations and frozen weights while tuning: ``float32``, ``bfloat16``, or
             ``auto`` for bfloat16 where the device multiplies in it. What is tuned, and every evaluation, is
@@ -90,6 +121,10 @@ class TuneConfig:
         seed: Seeds initial values, k-means and the order of images.
     """
 
+    kind: Kind = "ship"
+    head: Literal["cls", "layers"] = "cls"
+    rank: int = 8
+    low_rank_on: str = "qkv"
     num_independent: int = 10
     num_shared: int = 10
     num_attribute: int = 10
@@ -101,8 +136,9 @@ class TuneConfig:
     attention_scale: float = 0.1
     attribute_mix: float = 0.1
     matching_weight: float = 0.5
-    learning_rate: float = 0.02
-    gate_rate_scale: float = 10.0
+    learning_rate: float = None  # type: ignore[assignment] # by the start
+    low_rank_rate_scale: float = 0.05
+    gate_rate: float = 0.02
     gate_penalty: float = 0.01
     head_penalty: float = 0.1
     weight_decay: float = 1e-2
@@ -111,6 +147,8 @@ class TuneConfig:
     min_steps: int = 0
     patience: int = 0
     batch_size: int = 64
+    augment: Literal["none", "flips", "rotations", "light"] = "none"
+    balance: Literal["auto", "none", "weights", "prior"] = "auto"
     max_hierarchy_images: int = 1000
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = 0
@@ -121,15 +159,35 @@ class TuneConfig:
         Raises:
             ConfigError: Lists all settings that are out of range.
         """
+        if self.learning_rate is None:
+            rate = (  # type: ignore[unreachable]
+                _PUBLISHED_RATE if self.start == "published" else _GATED_RATE
+            )
+            object.__setattr__(self, "learning_rate", rate)
         check_settings(self, _CHECKS)
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether there are prompt tokens."""
+        return self.kind in ("ship", "ship+lora")
+
+    @property
+    def has_low_rank(self) -> bool:
+        """Whether there are low-rank updates."""
+        return self.kind in ("lora", "ship+lora")
+
+    @property
+    def low_rank_targets(self) -> tuple[str, ...]:
+        """The linear layers of every block that have a low-rank update."""
+        return tuple(self.low_rank_on.split("+")) if self.has_low_rank else ()
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values. Task keys are made of them: a new setting changes every key."""
-        return {**asdict(self), **_FORMER_SETTINGS}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read settings back; unknown names are refused.
+        """Read settings back, also those of method ship-1; unknown names are refused.
 
         Raises:
             ConfigError: A name is unknown or a value is out of range.
@@ -139,13 +197,20 @@ class TuneConfig:
                 f"attention: expected `decoupled`, got {values['attention']!r}: it cannot be served; "
                 "tune the task again without this setting"
             )
+        is_former = any(name in values for name in _FORMER_SETTINGS)
         values = {name: value for name, value in values.items() if name not in _FORMER_SETTINGS}
+        if is_former:
+            values = {**_FORMERLY, **values}
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ConfigError(
                 [f"{name}: unknown setting; known are {', '.join(sorted(known))}" for name in unknown]
             )
         return cls(**values)
+
+
+def _target_lists() -> list[str]:
+    return ["+".join(chosen) for size in range(1, len(TARGETS) + 1) for chosen in combinations(TARGETS, size)]
 
 
 class Schedule(Protocol):

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ship.backbone import Backbone
-from ship.data import TaskData
+from ship.data import Split, TaskData
 from ship.errors import TuningError
 from ship.evaluation.accuracy import Evaluation, evaluate_logits, predict_logits
 from ship.method.losses import total_loss
 from ship.method.model import ForwardOutput
 from ship.method.prompts import Prompt
 from ship.settings.config import TuneConfig, count_epochs
+from ship.tuning.augment import augment
+from ship.tuning.balance import Balance
 from ship.tuning.memory import step_bytes
 from ship.tuning.precision import compute_dtype
 from ship.tuning.preparation import Features, Preparation, prepare
@@ -105,7 +106,9 @@ class Member:
     ) -> None:
         self.task, self._backbone, self._images = task, backbone, images
         self.dtype = compute_dtype(task.config, backbone.device)
-        self.step_bytes = step_bytes(backbone.info, task.config, len(images.labels_B), self.dtype)
+        self.step_bytes = step_bytes(
+            backbone.info, task.config, len(images.labels_B), self.dtype, task.data.num_tiles
+        )
         self._identity = {
             "config": task.config.to_dict(),
             "data": task.data.fingerprint,
@@ -116,7 +119,10 @@ class Member:
         else:
             assert features is not None, "a start needs them"
             self._state = TuningState.start(*prepare(backbone, task.data, task.config, features))
+        self._balance = Balance.of(task.config, task.data.train.labels_B, len(task.data.labels))
         self._num_epochs = count_epochs(task.config, len(images.labels_B))
+        if task.config.kind == "probe" and not self._state.history:
+            self._state.history.append(self._report_probe())
         self._batches: tuple[Tensor, ...] = ()
         self._sums: list[Tensor] = []
         self._batch: DeviceImages | None = None
@@ -130,6 +136,8 @@ class Member:
     def is_done(self) -> bool:
         """Whether no epoch is left, or the validation loss has stalled."""
         history = self._state.history
+        if self.task.config.kind == "probe":
+            return True
         return len(history) >= self._num_epochs or has_stalled(history, self.task.config.patience)
 
     @property
@@ -146,9 +154,13 @@ class Member:
         if self._batch is None:
             if not self._batches:
                 self._batches = self._order(epoch=len(self._state.history) + 1)
-            chosen_B = self._batches[len(self._sums)]
+            config, step = self.task.config, len(self._sums)
+            chosen_B = self._batches[step]
+            images = self._images.images_B3HW[chosen_B]
+            epoch = len(self._state.history) + 1
             self._batch = DeviceImages(
-                images_B3HW=self._images.images_B3HW[chosen_B], labels_B=self._images.labels_B[chosen_B]
+                images_B3HW=augment(images, config.augment, config.seed, epoch, step),
+                labels_B=self._images.labels_B[chosen_B],
             )
         return self._batch
 
@@ -156,9 +168,8 @@ class Member:
         """Loss of this step. Clears the gradients of an earlier one."""
         self._state.optimizer.zero_grad(set_to_none=True)
         assert output.matching is not None, "asked for"
-        return total_loss(
-            output.logits_BC, self.batch().labels_B, output.matching, self.prompt, self._state.head_start_CD
-        )
+        cross_entropy = self._balance.cross_entropy(output.logits_BC, self.batch().labels_B)
+        return total_loss(cross_entropy, output.matching, self.prompt, self._state.head_start_CF)
 
     @torch.no_grad()
     def apply(self, output: ForwardOutput, loss: Tensor) -> None:
@@ -171,9 +182,12 @@ class Member:
         self._sums.append(torch.cat([means, correct.double().unsqueeze(0)]))
         progress = len(self._state.history) + len(self._sums) / len(self._batches)
         for group in self._state.optimizer.param_groups:
-            rate = learning_rate_at(self.task.config, progress, self._num_epochs)
+            rate = learning_rate_at(self.task.config, progress, self._num_epochs, len(self._batches))
             group["lr"] = group["rate_scale"] * rate
         self._state.optimizer.step()
+        if self.prompt.is_gated:
+            # A share of attention: beyond these, what is learned is no mixture any more.
+            self.prompt.gate.clamp_(0.0, 1.0)
         self._batch = None
 
     def end_epoch_if_due(self) -> None:
@@ -197,10 +211,10 @@ class Member:
     def result(self) -> TuneResult:
         """The result, measured on the held-out images."""
         clock_s = time.monotonic()
-        held_out = self.task.data.held_out
-        logits_BC = predict_logits(self._backbone, self.prompt, held_out.images_B3HW)
+        held_out, prompt = self.task.data.held_out, self.prompt.finished()
+        logits_BC = self._predict(prompt, held_out)
         return TuneResult(
-            prompt=self.prompt,
+            prompt=prompt,
             preparation=self._state.preparation,
             history=self._state.history,
             evaluation=evaluate_logits(logits_BC, held_out.labels_B),
@@ -237,11 +251,38 @@ class Member:
             time_s=time.time(),
         )
 
+    @torch.no_grad()
+    def _report_probe(self) -> EpochReport:
+        """The one report of a linear probe, which takes no step."""
+        train = self.task.data.train
+        logits_BC = self._predict(self.prompt, train)
+        val_accuracy, val_loss = self._validate()
+        return EpochReport(
+            epoch=1,
+            num_epochs=1,
+            loss=float(self._balance.cross_entropy(logits_BC, train.labels_B)),
+            matching_loss=0.0,
+            train_accuracy=evaluate_logits(logits_BC, train.labels_B).accuracy,
+            val_accuracy=val_accuracy,
+            val_loss=val_loss,
+            learning_rate=0.0,
+            time_s=time.time(),
+        )
+
+    def _predict(self, prompt: Prompt, split: Split) -> Tensor:
+        logits_BC = predict_logits(self._backbone, prompt, split.images_B3HW)
+        if not bool(logits_BC.isfinite().all()):
+            config = self.task.config
+            raise TuningError(
+                f"the scores of some image are not finite after {len(self._state.history)} epochs; lower "
+                f"learning_rate ({config.learning_rate:g}) or matching_weight ({config.matching_weight:g})"
+            )
+        return logits_BC
+
     def _validate(self) -> tuple[float | None, float | None]:
         val = self.task.data.val
         if val is None:
             return None, None
-        logits_BC = predict_logits(self._backbone, self.prompt, val.images_B3HW)
-        return evaluate_logits(logits_BC, val.labels_B).accuracy, float(
-            F.cross_entropy(logits_BC, val.labels_B)
-        )
+        logits_BC = self._predict(self.prompt, val)
+        val_loss = float(self._balance.cross_entropy(logits_BC, val.labels_B))
+        return evaluate_logits(logits_BC, val.labels_B).accuracy, val_loss

@@ -25,7 +25,9 @@ _USABLE_SHARE = 0.7
 _SAID_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
-def step_bytes(info: BackboneInfo, config: TuneConfig, num_images: int, dtype: torch.dtype) -> int:
+def step_bytes(
+    info: BackboneInfo, config: TuneConfig, num_images: int, dtype: torch.dtype, num_tiles: int = 1
+) -> int:
     """Memory that one task adds to a tuning step, by estimate.
 
     Args:
@@ -33,13 +35,17 @@ def step_bytes(info: BackboneInfo, config: TuneConfig, num_images: int, dtype: t
         config: Settings of the task.
         num_images: Training images of the task; a batch holds no more.
         dtype: Dtype of activations.
+        num_tiles: Tiles of a picture.
     """
     batch = min(config.batch_size, num_images)
-    num_static = config.num_independent + config.num_shared
-    tokens = batch * (info.num_tokens + config.num_attribute)
+    batch *= num_tiles
+    num_static, num_attribute = (
+        (config.num_independent + config.num_shared, config.num_attribute) if config.has_prompts else (0, 0)
+    )
+    tokens = batch * (info.num_tokens + num_attribute)
     # In the last block every prompt token is there once a sample.
-    last_tokens = batch * (num_static + config.num_attribute + config.top_k + 1)
-    attention = batch * info.num_heads * info.num_tokens * (num_static + config.num_attribute) * info.depth
+    last_tokens = batch * (num_static + num_attribute + config.top_k + 1)
+    attention = batch * info.num_heads * info.num_tokens * (num_static + num_attribute) * info.depth
     widths = tokens * (_KEPT_WIDTHS * info.depth + _PASSING_WIDTHS) + last_tokens * _PASSING_WIDTHS
     return (widths * info.width + 2 * attention) * dtype.itemsize
 

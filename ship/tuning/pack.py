@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ship.backbone import Backbone
+from ship.backbone import Backbone, as_rows
 from ship.method.model import ForwardOutput, forward_pack
 from ship.tuning.member import DeviceImages, Member, PackTask, TuneResult
 from ship.tuning.memory import is_out_of_memory, step_bytes, usable_bytes
@@ -77,12 +77,14 @@ class Pack:
         """Whether this task should join: memory is expected to suffice, and a CPU has too little to do."""
         if not self._members:
             return True
-        num_images = sum(member.batch_size for member in self._members.values())
+        num_images = sum(member.batch_size * member.task.data.num_tiles for member in self._members.values())
         if self._backbone.device.type == "cpu" and num_images >= _ENOUGH_CPU_IMAGES:
             return False
         taken = sum(member.step_bytes for member in self._members.values())
         dtype = compute_dtype(task.config, self._backbone.device)
-        needed = step_bytes(self._backbone.info, task.config, len(task.data.train), dtype)
+        needed = step_bytes(
+            self._backbone.info, task.config, len(task.data.train), dtype, task.data.num_tiles
+        )
         if task.data not in self._images:
             needed += self._device_bytes(task.data.train.images_B3HW)
         return taken + needed <= self._room_bytes()
@@ -175,8 +177,9 @@ class Pack:
     def _step_group(self, group: list[Member]) -> None:
         network = self._network(group[0].dtype)
         batches = [member.batch() for member in group]
-        sizes = [len(batch.labels_B) for batch in batches]
-        images_BCHW = network.normalise(torch.cat([batch.images_B3HW for batch in batches]))
+        rows = [as_rows(batch.images_B3HW) for batch in batches]
+        sizes = [len(images_B3HW) for images_B3HW in rows]
+        images_BCHW = network.normalise(torch.cat(rows))
         prompts = [member.prompt for member in group]
         outputs = self._forward(network, prompts, images_BCHW, sizes, with_matching=True)
         losses = [member.loss(output) for member, output in zip(group, outputs, strict=True)]

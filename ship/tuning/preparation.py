@@ -3,24 +3,31 @@
 All of it comes from one pass of the bare backbone over the training images.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ship.backbone import Backbone
+from ship.backbone import Backbone, as_rows
 from ship.data import TaskData
 from ship.errors import ConfigError
 from ship.evaluation.accuracy import evaluate_logits
-from ship.method.hierarchy import auto_threshold, class_token_features, find_level_starts, layer_affinity
-from ship.method.prompts import Prompt
+from ship.method.hierarchy import (
+    LayerTokens,
+    auto_threshold,
+    find_level_starts,
+    layer_affinity,
+    layer_tokens,
+)
+from ship.method.model import head_features
+from ship.method.prompts import Prompt, count_attribute_groups, spread_layers
 from ship.method.prototypes import find_prototypes
 from ship.settings.config import TuneConfig
+from ship.tuning.balance import Balance
 from ship.tuning.linear_probe import LinearProbe, fit_linear_probe
 
 __all__ = ["Features", "Preparation", "extract_features", "fit_probe", "prepare"]
-
-_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,22 +47,22 @@ class Preparation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Features:
-    """Class tokens after each block of the bare backbone, float32, on the CPU.
+    """Tokens out of each block of the bare backbone.
 
     Attributes:
-        train_LND: Features of the training images.
-        held_out_ND: Features of the held-out images, after the last block.
+        train: Of the training images.
+        held_out: Of the held-out images.
     """
 
-    train_LND: Tensor
-    held_out_ND: Tensor
+    train: LayerTokens
+    held_out: LayerTokens
 
 
 def extract_features(backbone: Backbone, data: TaskData) -> Features:
     """Run the bare backbone over a task's images. Settings play no part: candidates may share the result."""
     return Features(
-        train_LND=class_token_features(backbone, data.train.images_B3HW.split(_BATCH)),
-        held_out_ND=class_token_features(backbone, data.held_out.images_B3HW.split(_BATCH))[-1],
+        train=layer_tokens(backbone, as_rows(data.train.images_B3HW)),
+        held_out=layer_tokens(backbone, as_rows(data.held_out.images_B3HW)),
     )
 
 
@@ -69,22 +76,27 @@ def prepare(
     """
     _check_fit(backbone, data, config)
     generator = torch.Generator().manual_seed(config.seed)
-    train_LND = features.train_LND
-    chosen_N = _choose(train_LND.shape[1], config.max_hierarchy_images, generator)
-    affinity_LL = layer_affinity(train_LND[:, chosen_N])
+    cls_LND = features.train.cls_LND
+    chosen_N = _choose(cls_LND.shape[1], config.max_hierarchy_images, generator)
+    affinity_LL = layer_affinity(cls_LND[:, chosen_N])
     threshold = auto_threshold(affinity_LL) if config.threshold == "auto" else float(config.threshold)
+    level_starts = find_level_starts(affinity_LL, threshold)
+    has_attribute = count_attribute_groups(config, len(level_starts)) > 0
+    num_prototypes = config.num_prototypes if has_attribute else 0
     prompt = Prompt(
         config,
-        level_starts=find_level_starts(affinity_LL, threshold),
+        level_starts=level_starts,
         depth=backbone.info.depth,
-        prototypes_RD=find_prototypes(train_LND[-1, chosen_N], config.num_prototypes, config.seed),
+        prototypes_RD=find_prototypes(cls_LND[-1, chosen_N], num_prototypes, config.seed),
         num_classes=len(data.labels),
+        head_layers=spread_layers(backbone.info.depth) if config.head == "layers" else (),
+        num_tiles=data.num_tiles,
     )
     prompt.initialise(generator)
-    probe = fit_probe(backbone, train_LND[-1], data.train.labels_B, config.seed)
+    probe = fit_probe(backbone, data, features.train, prompt.head_layers, config)
     if config.start == "gated":
-        _copy_head(prompt, probe)
-    logits_BC = probe.logits(_normed(backbone, features.held_out_ND))
+        _start_head(prompt, probe)
+    logits_BC = probe.logits(_head_features(backbone, features.held_out, prompt.head_layers, data.num_tiles))
     preparation = Preparation(
         affinity=affinity_LL.tolist(),
         threshold=threshold,
@@ -95,7 +107,7 @@ def prepare(
 
 def _check_fit(backbone: Backbone, data: TaskData, config: TuneConfig) -> None:
     num_tokens = backbone.info.num_tokens
-    if config.num_attribute > num_tokens:
+    if config.has_prompts and config.num_attribute > num_tokens:
         raise ConfigError(
             f"num_attribute: expected at most {num_tokens}, the tokens of backbone {backbone.name!r} at "
             f"{backbone.image_size[0]}x{backbone.image_size[1]}, got {config.num_attribute}"
@@ -104,6 +116,11 @@ def _check_fit(backbone: Backbone, data: TaskData, config: TuneConfig) -> None:
         raise ConfigError(
             f"patience: {config.patience} epochs without a lower validation loss end the tuning, but the "
             "data has no validation split; add one, or set patience to 0"
+        )
+    if config.patience and data.test is None:
+        raise ConfigError(
+            f"patience: {config.patience} epochs without a lower validation loss end the tuning, but the "
+            "result is measured on the same validation images; add a test split, or set patience to 0"
         )
 
 
@@ -115,17 +132,44 @@ def _choose(num_images: int, limit: int, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def _normed(backbone: Backbone, features_ND: Tensor) -> Tensor:
-    normed_ND: Tensor = backbone.norm(features_ND.to(backbone.device)).float().cpu()
-    return normed_ND
+def _head_features(
+    backbone: Backbone, tokens: LayerTokens, head_layers: Sequence[int], num_tiles: int
+) -> Tensor:
+    """Features of a head on the bare backbone, float32, on the CPU."""
+    read = [part[x] for x in head_layers for part in (tokens.cls_LND, tokens.mean_LND)]
+    on_device = [part.to(backbone.device) for part in (*read, tokens.cls_LND[-1])]
+    return head_features(backbone, on_device, num_tiles).float().cpu()
 
 
-def fit_probe(backbone: Backbone, features_ND: Tensor, labels_N: Tensor, seed: int) -> LinearProbe:
-    """The linear probe on class tokens out of the last block, which get the backbone's final norm first."""
-    return fit_linear_probe(_normed(backbone, features_ND), labels_N, seed)
+def fit_probe(
+    backbone: Backbone,
+    data: TaskData,
+    train: LayerTokens,
+    head_layers: Sequence[int] = (),
+    config: TuneConfig | None = None,
+) -> LinearProbe:
+    """The linear probe on the features that a head reads.
+
+    Args:
+        backbone: The frozen network; its final norm is applied.
+        data: Gives the training labels.
+        train: Tokens of the training images.
+        head_layers: Layers before the last that the head reads.
+        config: Gives balance and seed; by default those of ``TuneConfig``.
+    """
+    config = config or TuneConfig()
+    labels_N, num_classes = data.train.labels_B, len(data.labels)
+    return fit_linear_probe(
+        _head_features(backbone, train, head_layers, data.num_tiles),
+        labels_N,
+        num_classes=num_classes,
+        balance=Balance.of(config, labels_N, num_classes),
+        seed=config.seed,
+    )
 
 
 @torch.no_grad()
-def _copy_head(prompt: Prompt, probe: LinearProbe) -> None:
-    prompt.head.weight.copy_(probe.weight_CD)
+def _start_head(prompt: Prompt, probe: LinearProbe) -> None:
+    prompt.head.weight.copy_(probe.weight_CF)
     prompt.head.bias.copy_(probe.bias_C)
+    prompt.standardise(probe.mean_F, probe.scale_F)

@@ -13,17 +13,21 @@ __all__ = ["has_stalled", "learning_rate_at", "order_epoch"]
 
 # Warm-up takes at most this share of all epochs: ten of ten would leave nothing to tune at full rate.
 _MAX_WARMUP_SHARE = 0.1
+# Adam's first steps are of full size in every weight, whatever the gradient is: some must be small.
+_MIN_WARMUP_STEPS = 10
 
 
-def learning_rate_at(config: Schedule, progress: float, num_epochs: int) -> float:
+def learning_rate_at(config: Schedule, progress: float, num_epochs: int, steps_per_epoch: int) -> float:
     """Linear warm-up, then a cosine to zero.
 
     Args:
         config: Gives the rate at the top and the epochs of warm-up.
         progress: Epochs done, with fractions.
         num_epochs: Number of all epochs.
+        steps_per_epoch: Optimizer steps of an epoch; warm-up takes at least ten, if there are twice as many.
     """
-    warmup = min(config.warmup_epochs, num_epochs * _MAX_WARMUP_SHARE)
+    least = min(_MIN_WARMUP_STEPS / steps_per_epoch, num_epochs / 2)
+    warmup = min(config.warmup_epochs, max(num_epochs * _MAX_WARMUP_SHARE, least))
     if progress < warmup:
         return config.learning_rate * progress / warmup
     share = (progress - warmup) / (num_epochs - warmup)

@@ -16,9 +16,12 @@ from torch import Tensor
 from ship.errors import ArtifactError, ConfigError
 from ship.method.prompts import Prompt
 from ship.settings.config import TuneConfig
+from ship.tuning.optimizer import make_optimizer
 from ship.tuning.preparation import Preparation
 
 __all__ = ["EpochReport", "TuningState"]
+
+_HEAD_SCALES = ("feature_mean", "feature_scale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,7 @@ class TuningState:
         prompt: The prompt in its present state.
         preparation: Findings that it started from.
         optimizer: AdamW over the prompt's trained parameters.
-        head_start_CD: The head's weight before the first step.
+        head_start_CF: The head's weight before the first step.
         history: Epochs that are done.
         spent_s: Seconds spent on them.
     """
@@ -64,7 +67,7 @@ class TuningState:
     prompt: Prompt
     preparation: Preparation
     optimizer: torch.optim.AdamW
-    head_start_CD: Tensor
+    head_start_CF: Tensor
     history: list[EpochReport] = field(default_factory=list)
     spent_s: float = 0.0
 
@@ -74,8 +77,8 @@ class TuningState:
         return cls(
             prompt=prompt,
             preparation=preparation,
-            optimizer=_make_optimizer(prompt),
-            head_start_CD=prompt.head.weight.detach().clone(),
+            optimizer=make_optimizer(prompt),
+            head_start_CF=prompt.head.weight.detach().clone(),
         )
 
     def to_bytes(self, identity: Mapping[str, Any]) -> bytes:
@@ -85,12 +88,15 @@ class TuningState:
             identity: JSON values that must be the same when it is resumed: data, settings, backbone.
         """
         tensors = {f"prompt.{key}": value for key, value in self.prompt.state_dict().items()}
-        tensors["head_start"] = self.head_start_CD
+        tensors["head_start"] = self.head_start_CF
+        tensors |= {name: getattr(self.prompt, name) for name in _HEAD_SCALES}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
         header = {
             "identity": identity,
             "level_starts": self.prompt.level_starts,
+            "head_layers": self.prompt.head_layers,
+            "num_tiles": self.prompt.num_tiles,
             "preparation": asdict(self.preparation),
             "history": [asdict(report) for report in self.history],
             "spent_s": self.spent_s,
@@ -128,28 +134,12 @@ class TuningState:
                 _restore_prompt(header, tensors, identity, device), Preparation(**header["preparation"])
             )
             _restore_moments(state.optimizer, tensors)
-            state.head_start_CD = tensors["head_start"].to(device)
+            state.head_start_CF = tensors["head_start"].to(device)
             state.history = [EpochReport(**values) for values in header["history"]]
             state.spent_s = float(header["spent_s"])
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ArtifactError(f"snapshot: it is damaged ({error}); start over") from error
         return state
-
-
-def _make_optimizer(prompt: Prompt) -> torch.optim.AdamW:
-    """AdamW in two groups; the schedule multiplies the learning rate by a group's ``rate_scale``.
-
-    AdamW moves a number by about the learning rate a step, whatever its gradient is. A gate has to come from
-    zero to some tenths while a prompt token adjusts by hundredths.
-    """
-    config = prompt.config
-    trained = {name: weight for name, weight in prompt.named_parameters() if weight.requires_grad}
-    gates = [weight for name, weight in trained.items() if name == "gate"]
-    others = [weight for name, weight in trained.items() if name != "gate"]
-    groups = [{"params": others, "rate_scale": 1.0}]
-    if gates:
-        groups.append({"params": gates, "rate_scale": config.gate_rate_scale})
-    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
 def _read_header(content: bytes) -> dict[str, Any]:
@@ -174,8 +164,12 @@ def _restore_prompt(
         depth=state["gate"].numel(),
         prototypes_RD=state["prototypes"],
         num_classes=state["head.bias"].numel(),
+        head_layers=header["head_layers"],
+        num_tiles=header["num_tiles"],
     )
     prompt.load_state_dict(state)
+    for name in _HEAD_SCALES:
+        getattr(prompt, name).copy_(tensors[name])
     return prompt.to(device)
 
 

@@ -130,7 +130,19 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
     ),
     "unknown key": (lambda f: with_card(f, lambda c: c.update(extra=1)), "unknown key 'extra'"),
     "missing key": (lambda f: with_card(f, lambda c: c.pop("labels")), "missing key 'labels'"),
-    "newer schema": (lambda f: with_card(f, lambda c: c.update(schema=2)), "schema: expected 1"),
+    "newer schema": (lambda f: with_card(f, lambda c: c.update(schema=3)), "schema: expected 1 or 2"),
+    "former schema, newer keys": (
+        lambda f: with_card(f, lambda c: c.update(schema=1)),
+        "method: expected",
+    ),
+    "head reads the last layer": (lambda f: with_card(f, lambda c: c.update(head_layers=[3])), "head_layers"),
+    "head reads falling layers": (lambda f: with_card(f, lambda c: c.update(head_layers=[1, 0])), "head_lay"),
+    "no tiles": (lambda f: with_card(f, lambda c: c.update(num_tiles=0)), "num_tiles: expected 1 to 64"),
+    "a billion tiles": (lambda f: with_card(f, lambda c: c.update(num_tiles=10**9)), "num_tiles: expected"),
+    "low ranks that are not there": (
+        lambda f: with_card(f, lambda c: c["config"].update(kind="ship+lora")),
+        "missing tensor 'low_rank.down.qkv'",
+    ),
     "other method": (lambda f: with_card(f, lambda c: c.update(method="vpt")), "method: expected"),
     "labels twice": (lambda f: with_card(f, lambda c: c.update(labels=["a", "a", "b"])), "labels: expected"),
     "labels no list": (lambda f: with_card(f, lambda c: c.update(labels=3)), "labels: expected"),
@@ -200,5 +212,6 @@ def test_an_artifact_of_the_first_release_answers_as_it_did(backbone: Backbone) 
     """Written by version 0.1.0, when its settings still had `attention`."""
     loaded = load(Path(__file__).parents[3] / "fixtures" / "artifact-0.1.0")
     assert (loaded.card.task, loaded.card.task_key) == ("caps", "a" * 64)
-    assert json.loads(loaded.card.to_json())["config"]["attention"] == "decoupled"
+    assert (loaded.card.schema, loaded.card.method) == (1, "ship-1")
+    assert (loaded.card.config.kind, loaded.card.config.balance) == ("ship", "none")
     assert insert_verified(Runtime(backbone), loaded).num_classes == 3

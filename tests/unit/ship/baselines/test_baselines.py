@@ -98,11 +98,11 @@ def test_each_learns_repeats_by_its_seed_and_leaves_the_backbone_alone(
 
 def test_a_warm_head_starts_from_the_linear_probe(backbone: Backbone, data: TaskData) -> None:
     features = extract_features(backbone, data)
-    probe = fit_probe(backbone, features.train_LND[-1], data.train.labels_B, 0)
+    probe = fit_probe(backbone, data, features.train)
     # A step too small to be seen in float32.
     config = BaselineConfig(method="lora", learning_rate=1e-12, **{**QUICK, "epochs": 1})
     with torch.no_grad():
-        logits = probe.logits(backbone.norm(features.held_out_ND))
+        logits = probe.logits(backbone.norm(features.held_out.cls_LND[-1]))
     expected = float((logits.argmax(dim=1) == data.held_out.labels_B).float().mean())
     assert fit_baseline(backbone, data, config, features).evaluation.accuracy == pytest.approx(expected)
     cold = fit_baseline(backbone, data, replace(config, head_start="zero"))

@@ -1,6 +1,5 @@
 """Small parts of the method against cases worked out by hand."""
 
-import math
 import pickle
 
 import pytest
@@ -14,6 +13,7 @@ from ship.method.prompts import Prompt
 from ship.method.prototypes import find_prototypes
 from ship.method.streams import attribute_tokens
 from ship.settings.config import TuneConfig
+from ship.tuning.balance import Balance
 from ship.tuning.linear_probe import fit_linear_probe
 
 
@@ -66,8 +66,8 @@ def test_total_loss_with_gates_puts_a_price_on_leaving_the_start(start: str, pri
     prompt = Prompt(config, level_starts=[0], depth=2, prototypes_RD=torch.zeros(1, 4), num_classes=4)
     prompt.gate.data.copy_(torch.tensor([1.0, 2.0]))
     head_start = prompt.head.weight.detach() + 0.5
-    loss = total_loss(torch.zeros(2, 4), torch.tensor([1, 3]), torch.tensor(0.6), prompt, head_start)
-    assert loss.item() == pytest.approx(math.log(4.0) + 0.3 + price)
+    loss = total_loss(torch.tensor(1.5), torch.tensor(0.6), prompt, head_start)
+    assert loss.item() == pytest.approx(1.5 + 0.3 + price)
 
 
 @pytest.mark.parametrize("num_images", [3, 4])
@@ -89,11 +89,22 @@ def test_the_linear_probe_separates_what_a_line_separates(num_classes: int) -> N
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(60) % num_classes
     features = torch.randn(60, 6, generator=generator) + 8.0 * torch.eye(6)[labels] + 100.0
-    probe = fit_linear_probe(features, labels)
-    assert probe.weight_CD.shape == (num_classes, 6)
+    balance = Balance.of(TuneConfig(), labels, num_classes)
+    probe = fit_linear_probe(features, labels, num_classes=num_classes, balance=balance)
+    assert probe.weight_CF.shape == (num_classes, 6)
     assert bool((probe.logits(features).argmax(1) == labels).all())
-    again = fit_linear_probe(features, labels)
-    assert torch.equal(probe.weight_CD, again.weight_CD)
+    again = fit_linear_probe(features, labels, num_classes=num_classes, balance=balance)
+    assert torch.equal(probe.weight_CF, again.weight_CF)
+
+
+@pytest.mark.parametrize("present", [(0, 2), (1,)])
+def test_the_linear_probe_never_answers_a_class_that_it_has_not_seen(present: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor(present).repeat(20)
+    features = torch.randn(len(labels), 6, generator=generator) + 4.0 * torch.eye(6)[labels]
+    balance = Balance.of(TuneConfig(), labels, 3)
+    probe = fit_linear_probe(features, labels, num_classes=3, balance=balance)
+    assert bool((probe.logits(features).argmax(1) == labels).all())
 
 
 def test_wilson_interval() -> None:
@@ -124,10 +135,11 @@ def test_settings_come_back_and_unknown_ones_are_refused() -> None:
         TuneConfig.from_dict({"epoch": 7})
 
 
-def test_a_setting_of_an_earlier_version_is_read_with_the_value_that_is_left() -> None:
-    values = TuneConfig(epochs=7).to_dict()
-    assert values["attention"] == "decoupled", "task keys, snapshots and cards have it"
-    assert TuneConfig.from_dict(values) == TuneConfig(epochs=7)
+def test_settings_of_an_earlier_version_are_read_with_what_they_meant() -> None:
+    added = ("kind", "head", "rank", "low_rank_on", "low_rank_rate_scale", "gate_rate", "augment", "balance")
+    values = {name: value for name, value in TuneConfig(epochs=7).to_dict().items() if name not in added}
+    values |= {"attention": "decoupled", "gate_rate_scale": 10.0}
+    assert TuneConfig.from_dict(values) == TuneConfig(epochs=7, kind="ship", head="cls", balance="none")
     with pytest.raises(ConfigError, match="attention: expected `decoupled`, got 'joint'"):
         TuneConfig.from_dict({**values, "attention": "joint"})
 

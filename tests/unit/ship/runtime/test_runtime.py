@@ -24,15 +24,23 @@ TOLERANCE = 1e-5
 
 def make_prompt(seed: int, level_starts: list[int], num_classes: int, **settings: object) -> Prompt:
     generator = torch.Generator().manual_seed(seed)
+    head_layers, num_tiles = settings.pop("head_layers", ()), settings.pop("num_tiles", 1)
     config = TuneConfig(**{"num_independent": 3, "num_shared": 2, "num_attribute": 4, **settings})
-    prototypes = torch.randn(7, 32, generator=generator)
     prompt = Prompt(
-        config, level_starts=level_starts, depth=4, prototypes_RD=prototypes, num_classes=num_classes
+        config,
+        level_starts=level_starts,
+        depth=4,
+        prototypes_RD=torch.randn(7, 32, generator=generator),
+        num_classes=num_classes,
+        head_layers=head_layers,
+        num_tiles=num_tiles,
     )
     prompt.initialise(generator)
     with torch.no_grad():
         prompt.gate.copy_(torch.rand(4, generator=generator) * 0.5)
         # Xavier over these small shapes is faint; a prompt that hardly acts would prove little.
+        for up in prompt.low_rank.up.values() if prompt.low_rank else ():
+            up.copy_(torch.randn(up.shape, generator=generator) * 0.3)
         for tensor in (prompt.independent, prompt.shared, prompt.attribute):
             tensor.copy_(torch.randn(tensor.shape, generator=generator))
     return prompt.requires_grad_(False)
@@ -47,6 +55,12 @@ PROMPTS = {
     "attribute only": make_prompt(6, [0, 2, 3], 3, num_independent=0, num_shared=0),
     "no prompt tokens": make_prompt(7, [0, 2], 6, num_independent=0, num_shared=0, num_attribute=0),
     "other attribute count": make_prompt(8, [0, 1, 3], 2, num_attribute=9, num_shared=0),
+    "low rank": make_prompt(9, [0, 2], 3, kind="lora", rank=2),
+    "low rank everywhere": make_prompt(10, [0, 2], 3, kind="ship+lora", low_rank_on="qkv+proj+fc1+fc2"),
+    "low rank on the MLP": make_prompt(11, [0], 3, kind="lora", rank=5, low_rank_on="fc1"),
+    "head over layers": make_prompt(12, [0, 2], 4, head_layers=(0, 1, 2)),
+    "head over other layers": make_prompt(13, [0, 2], 3, kind="lora", head_layers=(1,)),
+    "linear probe": make_prompt(14, [0, 1], 3, kind="probe"),
 }
 
 
@@ -96,8 +110,32 @@ def test_rows_of_a_mixed_batch_equal_rows_served_alone(
 def test_empty_and_unequal_batches(runtime: Runtime) -> None:
     image = probe_image(runtime.backbone.image_size)
     assert runtime.infer(image[:0], []) == []
-    with pytest.raises(ValueError, match="a slot for each of 1 images"):
+    with pytest.raises(ValueError, match="expected 0 images for 0 slots, got 1"):
         runtime.infer(image, [])
+
+
+TILED = {
+    "four tiles": make_prompt(20, [0, 2], 3, num_tiles=4),
+    "two tiles, low rank": make_prompt(21, [0, 2], 2, kind="ship+lora", head_layers=(0, 2), num_tiles=2),
+}
+
+
+def test_tiles_are_rows_of_a_mixed_batch_and_one_answer(backbone: Backbone, images: Tensor) -> None:
+    runtime = Runtime(backbone, capacity_bytes=4 << 20)
+    prompts = [TILED["four tiles"], PROMPTS["low rank"], TILED["two tiles, low rank"], TILED["four tiles"]]
+    slots = [runtime.insert(prompt) for prompt in prompts]
+    tiles = images[torch.arange(11) % len(images)]
+    mixed = runtime.infer(tiles, slots)
+    for found, prompt, own in zip(mixed, prompts, tiles.split([4, 1, 2, 4]), strict=True):
+        torch.testing.assert_close(found, plain(backbone, prompt, own)[0], atol=TOLERANCE, rtol=TOLERANCE)
+    # Tasks that are asked about one picture share its tiles.
+    shared = runtime.infer(tiles, [slots[0], slots[2], slots[3]], image_of_row=[0, 5, 0])
+    torch.testing.assert_close(shared[2], mixed[0], atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(shared[1], mixed[2], atol=TOLERANCE, rtol=TOLERANCE)
+    with pytest.raises(ValueError, match="places among 11 images"):
+        runtime.infer(tiles, [slots[0]], image_of_row=[8])
+    with pytest.raises(ValueError, match="expected 4 images for 1 slots, got 3"):
+        runtime.infer(tiles[:3], slots[:1])
 
 
 def test_rows_may_share_images(backbone: Backbone, images: Tensor) -> None:

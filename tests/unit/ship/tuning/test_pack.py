@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from ship.backbone import Backbone
 from ship.data import TaskData
 from ship.errors import ConfigError, TuningError
-from ship.method.hierarchy import class_token_features
+from ship.method.hierarchy import layer_tokens
 from ship.method.losses import total_loss
 from ship.method.model import forward, forward_pack
-from ship.method.prompts import Prompt
+from ship.method.prompts import Prompt, spread_layers
 from ship.tuning.memory import free_bytes, is_out_of_memory, step_bytes
 from ship.tuning.pack import Pack
 from ship.tuning.precision import compute_dtype
@@ -49,10 +50,13 @@ def random_prompt(quick: Quick, seed: int, level_starts: list[int], num_classes:
         depth=DEPTH,
         prototypes_RD=prototypes_RD,
         num_classes=num_classes,
+        head_layers=spread_layers(DEPTH) if settings.get("head") == "layers" else (),
     )
     prompt.initialise(generator)
     with torch.no_grad():
         prompt.gate.uniform_(0.1, 0.4, generator=generator)
+        for up in prompt.low_rank.up.values() if prompt.low_rank else ():
+            up.uniform_(-0.3, 0.3, generator=generator)
     return prompt.double()
 
 
@@ -66,8 +70,11 @@ def test_losses_and_gradients_of_a_pack_are_those_of_each_task_alone(
         random_prompt(quick, 2, [0, 1, 2, 3], 5, num_independent=7, start="published"),
         random_prompt(quick, 3, [0], 2, num_shared=0),
         random_prompt(quick, 4, [0, 3], 4, num_independent=0, num_shared=0, num_attribute=0, top_k=2),
+        random_prompt(quick, 5, [0, 2], 3, kind="lora", rank=3, low_rank_on="qkv+proj+fc1+fc2"),
+        random_prompt(quick, 6, [0, 2], 3, kind="ship+lora", rank=2, head="layers"),
+        random_prompt(quick, 7, [0], 2, kind="probe"),
     ]
-    sizes = [5, 2, 1, 3]
+    sizes = [5, 2, 1, 3, 2, 3, 1]
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (sum(sizes), 3, 32, 32), generator=generator, dtype=torch.uint8)
     images_BCHW = exact.normalise(images)
@@ -75,8 +82,7 @@ def test_losses_and_gradients_of_a_pack_are_those_of_each_task_alone(
     def losses(outputs, chosen) -> list[torch.Tensor]:
         return [
             total_loss(
-                output.logits_BC,
-                torch.arange(len(output.logits_BC)) % prompt.num_classes,
+                F.cross_entropy(output.logits_BC, torch.arange(len(output.logits_BC)) % prompt.num_classes),
                 output.matching,
                 prompt,
                 torch.zeros_like(prompt.head.weight),
@@ -109,9 +115,9 @@ def test_candidates_of_one_task_share_one_look_at_its_images(
     def count(*args):
         nonlocal num_passes
         num_passes += 1
-        return class_token_features(*args)
+        return layer_tokens(*args)
 
-    monkeypatch.setattr("ship.tuning.preparation.class_token_features", count)
+    monkeypatch.setattr("ship.tuning.preparation.layer_tokens", count)
     packed = tune_pack(backbone, [PackTask(data=data, config=config) for config in candidates])
     assert num_passes == 2, "one over the training images, one over those held out"
     for found, expected in zip(packed, alone, strict=True):
