@@ -83,7 +83,8 @@ class Prompt(nn.Module):
         self.shared = nn.Parameter(torch.zeros(num_shared, width))
         self.attribute = nn.Parameter(torch.zeros(num_groups, config.num_attribute, width))
         start = 0.0 if self.is_gated else config.attention_scale
-        self.gate = nn.Parameter(torch.full((depth,), start), requires_grad=self.is_gated)
+        is_learned = self.is_gated and config.has_prompts
+        self.gate = nn.Parameter(torch.full((depth,), start), requires_grad=is_learned)
         self.low_rank = _make_low_rank(config, depth, width)
         num_features = width * (2 * len(head_layers) + 1) * (2 if num_tiles > 1 else 1)
         self.head = nn.Linear(num_features, num_classes)

@@ -10,10 +10,9 @@ from ship.backbone import Backbone
 from ship.baselines.config import BaselineConfig
 from ship.baselines.fitting import fit_baseline
 from ship.data import TaskData
-from ship.evaluation.accuracy import evaluate_logits
 from ship.settings.config import TuneConfig
 from ship.settings.presets import PRESETS, Preset, choose_settings
-from ship.tuning.preparation import extract_features, fit_probe
+from ship.tuning.preparation import extract_features
 from ship.tuning.run import PackTask, tune_pack
 from ship.tuning.search import search
 
@@ -115,7 +114,7 @@ def fit_all(
         "precision": effort.precision,
     }
     fitters: dict[str, Callable[[], list[Fit]]] = {
-        "linear": lambda: [_fit_linear(backbone, data, effort.seed)],
+        "linear": lambda: _fit_ship(backbone, data, [TuneConfig(**common, kind="probe")]),
         "ship": lambda: _fit_ship(backbone, data, [TuneConfig(**common, **each) for each in candidates]),
     }
     fitters["ship-published"] = fitters["ship"]
@@ -137,14 +136,6 @@ def _fit_preset(backbone: Backbone, data: TaskData, preset: Preset, effort: Effo
     if wanted is not None:
         config = search(backbone, data, config, wanted).config
     return _fit_ship(backbone, data, [config])[0]
-
-
-def _fit_linear(backbone: Backbone, data: TaskData, seed: int) -> Fit:
-    features = extract_features(backbone, data)
-    probe = fit_probe(backbone, features.train_LND[-1], data.train.labels_B, seed)
-    logits_BC = probe.logits(backbone.norm(features.held_out_ND.to(backbone.device)).float().cpu())
-    accuracy = evaluate_logits(logits_BC, data.held_out.labels_B).accuracy
-    return Fit(accuracy=accuracy, val_loss=math.inf, num_trained=(backbone.info.width + 1) * len(data.labels))
 
 
 def _fit_baselines(backbone: Backbone, data: TaskData, configs: Sequence[BaselineConfig]) -> list[Fit]:
