@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LinearProbe", "feature_scales", "fit_linear_probe"]
 
-_STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+_STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0)
 _NUM_FOLDS = 4
 
 
@@ -76,9 +76,10 @@ def fit_linear_probe(
     if len(present) > 1:
         # One thread: sums in a fixed order, so that a seed repeats bit for bit.
         with threadpool_limits(limits=1):
-            strength = _choose_strength(x_NF, y_N, weights_N, seed)
-            model = _fit(x_NF, y_N, weights_N, strength)
-        rows, biases = model.coef_, model.intercept_
+            z_NJ, basis_JF = _span(x_NF)
+            strength = _choose_strength(z_NJ, y_N, weights_N, seed)
+            model = _make_model(strength).fit(z_NJ, y_N, weights_N)
+        rows, biases = model.coef_ @ basis_JF, model.intercept_
         if len(present) == 2:  # scikit-learn keeps one row: a sigmoid, which is this softmax
             rows, biases = np.vstack([-rows, rows]) / 2, np.hstack([-biases, biases]) / 2
         weight_CF[present], bias_C[present] = rows, biases
@@ -102,16 +103,25 @@ def feature_scales(features_NF: Tensor) -> tuple[Tensor, Tensor]:
     return mean_F, torch.where(scale_F > 1e-6 * (1.0 + mean_F.abs()), scale_F, 1.0)
 
 
-def _fit(
-    x_NF: np.ndarray, y_N: np.ndarray, weights_N: np.ndarray | None, strength: float
-) -> "LogisticRegression":
+def _span(x_NF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The images in an orthonormal basis ``J,F`` of their span: J is at most N, and the fit is the same.
+
+    A squared penalty leaves nothing of the weight outside of that span.
+    """
+    if len(x_NF) >= x_NF.shape[1]:
+        return x_NF, np.eye(x_NF.shape[1])
+    left_NJ, sizes_J, basis_JF = np.linalg.svd(x_NF, full_matrices=False)
+    return left_NJ * sizes_J, basis_JF
+
+
+def _make_model(strength: float) -> "LogisticRegression":
     # Takes seconds to import, and only a process that tunes needs it.
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=strength, max_iter=2000, tol=1e-5).fit(x_NF, y_N, weights_N)
+    return LogisticRegression(C=strength, max_iter=2000, tol=1e-5, warm_start=True)
 
 
-def _choose_strength(x_NF: np.ndarray, y_N: np.ndarray, weights_N: np.ndarray | None, seed: int) -> float:
+def _choose_strength(x_NJ: np.ndarray, y_N: np.ndarray, weights_N: np.ndarray | None, seed: int) -> float:
     counts = np.bincount(y_N)
     num_folds = min(_NUM_FOLDS, int(counts[counts > 0].min()))
     if num_folds < 2:
@@ -121,11 +131,17 @@ def _choose_strength(x_NF: np.ndarray, y_N: np.ndarray, weights_N: np.ndarray | 
     folds = StratifiedKFold(n_splits=num_folds, shuffle=True, random_state=seed)
     place_C = np.cumsum(counts > 0) - 1
     losses = dict.fromkeys(_STRENGTHS, 0.0)
-    for train, held_out in folds.split(x_NF, y_N):
+    for train, held_out in folds.split(x_NJ, y_N):
         part_N = None if weights_N is None else weights_N[train]
         cost_N = 1.0 if weights_N is None else weights_N[held_out]
+        # From the strongest penalty on, each fit goes on from the one before.
+        model = _make_model(_STRENGTHS[0])
         for strength in _STRENGTHS:
-            log_probs = _fit(x_NF[train], y_N[train], part_N, strength).predict_log_proba(x_NF[held_out])
-            found_N = log_probs[np.arange(len(held_out)), place_C[y_N[held_out]]]
+            model.set_params(C=strength).fit(x_NJ[train], y_N[train], part_N)
+            logits_NC = model.decision_function(x_NJ[held_out])
+            if logits_NC.ndim == 1:
+                logits_NC = np.stack([-logits_NC / 2, logits_NC / 2], axis=1)
+            log_probs_NC = torch.from_numpy(logits_NC).log_softmax(dim=1).numpy()
+            found_N = log_probs_NC[np.arange(len(held_out)), place_C[y_N[held_out]]]
             losses[strength] -= float((cost_N * found_N).sum())
     return min(losses, key=lambda strength: losses[strength])
