@@ -1,5 +1,6 @@
 """A PEFT adapter becomes a version in the registry, passes the gate, and comes out again."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ship.artifact.peft import AdapterFiles, adapter_to_prompt, read_folder
 from ship.backbone import Backbone
 from ship.data import DataSource, load_task_data
 from ship.errors import ArtifactError
+from tests.console import run_ship
 from tests.factories import write_stripes
 from tests.integration.place import Place
 from tests.unit.ship.artifact.peft_adapter import make_backbone, save_adapter
@@ -111,6 +113,41 @@ def test_what_a_registry_that_is_down_did_not_take_waits(
     later.close()
 
     assert [info.version for info in place.registry.versions("caps")] == [1]
+
+
+def test_the_commands(
+    place: Place,
+    frozen: Backbone,
+    adapter: AdapterFiles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("SHIP_STORE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SHIP_HOME", str(place.folder))
+    monkeypatch.chdir(tmp_path)
+    Path("names.txt").write_text("\n".join(LABELS))
+    write_stripes(tmp_path / "stripes", num_classes=3)
+    given = ("--task", "caps", "--backbone", "./tiny", "--labels", "names.txt")
+
+    assert run_ship(monkeypatch, "import", "adapter", *given) == 0
+    assert "caps: version 1 is @challenger.\n" in (printed := capsys.readouterr().out)
+    assert "Measure it with --data, or serve it as it is: `ship promote caps 1`." in printed
+
+    data = '{"path": "stripes", "format": "imagefolder"}'
+    assert run_ship(monkeypatch, "import", "adapter", *given, "--data", data, "--promote", "--json") == 0
+    imported = json.loads(capsys.readouterr().out)
+    assert (imported["version"], imported["aliases"], imported["is_new"]) == (2, ["champion"], True)
+    assert imported["bytes"]["low_rank"] > 0
+
+    assert run_ship(monkeypatch, "show", "caps") == 0
+    assert "on the device: head 396 bytes, low rank" in capsys.readouterr().out
+    assert run_ship(monkeypatch, "export", "caps", "out", "--format", "peft") == 0
+    assert "caps: version 2 is in out" in capsys.readouterr().out
+    assert Path("out/labels.txt").read_text().split() == list(LABELS)
+    assert run_ship(monkeypatch, "import", "adapter", *given, "--data", "stripes/train") == 2
+    assert "no images held out for testing" in capsys.readouterr().err
 
 
 def test_what_is_no_peft_adapter_is_not_written(place: Place) -> None:

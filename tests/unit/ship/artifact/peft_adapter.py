@@ -1,7 +1,7 @@
 """Adapters as PEFT saves them, of a small timm model on disk."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +82,3 @@ def change_tensors(folder: Path, change: Callable[[dict[str, Tensor]], None]) ->
     tensors = load_file(path)
     change(tensors)
     save_file(dict(tensors), path)
-
-
-def as_text(files: Mapping[str, bytes]) -> dict[str, Any]:
-    """The configuration of an exported adapter."""
-    found: dict[str, Any] = json.loads(files["adapter_config.json"])
-    return found

@@ -157,6 +157,19 @@ def test_what_is_no_peft_adapter_is_not_exported(what: str, frozen: Backbone, da
         prompt_to_adapter(tune(frozen, data, config).prompt, frozen.name, data.labels)
 
 
+def test_tiles_are_not_exported(frozen: Backbone) -> None:
+    prompt = Prompt(
+        TuneConfig(kind="lora"),
+        level_starts=(0,),
+        depth=frozen.info.depth,
+        prototypes_RD=torch.zeros(0, frozen.info.width),
+        num_classes=2,
+        num_tiles=4,
+    )
+    with pytest.raises(ArtifactError, match=r"tiles: expected 1 a picture, .*found 4"):
+        prompt_to_adapter(prompt, frozen.name, ("a", "b"))
+
+
 def key_of(module: str, part: str = "A") -> str:
     return f"base_model.model.{module}.lora_{part}.weight"
 
