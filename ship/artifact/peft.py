@@ -103,6 +103,8 @@ def adapter_to_prompt(files: AdapterFiles, backbone: Backbone) -> Prompt:
     head = _take_head(rest, settings, files.head)
     problems = [f"{ADAPTER_MODEL}: {key!r}: {_reason(key)}" for key in sorted(rest)]
     problems += _target_problems(factors, settings, backbone)
+    if not head["bias"].numel():
+        problems.append("bias: expected one number for each class, found none")
     if problems:
         raise ArtifactError(problems)
     wanted = _shapes(factors, head, settings, backbone)

@@ -278,6 +278,18 @@ REFUSED_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda f: change_tensors(f, lambda t: t.pop("base_model.model.head.bias")),
         "head.bias: missing",
     ),
+    "no classes": (
+        lambda f: change_tensors(
+            f,
+            lambda t: t.update(
+                {
+                    f"base_model.model.head.{part}": torch.zeros(0, *size)
+                    for part, size in (("weight", (32,)), ("bias", ()))
+                }
+            ),
+        ),
+        "bias: expected one number for each class, found none",
+    ),
     "no safetensors": (
         lambda f: (f / "adapter_model.safetensors").write_bytes(b"\x80\x04" + b"." * 50),
         "adapter_model.safetensors: its header claims",
