@@ -8,15 +8,13 @@ import click
 from rich.console import Console
 
 from orchestrator.cli.options import json_option
-from orchestrator.cli.output import Output
+from orchestrator.cli.output import Output, format_size
 from orchestrator.durations import format_duration, parse_duration
 
 if TYPE_CHECKING:
     from orchestrator.store.garbage import Garbage
 
 __all__ = ["garbage_json", "gc", "print_garbage"]
-
-_UNITS = ("bytes", "KB", "MB", "GB", "TB")
 
 # A publication under way may take this long from its first object to its last.
 MIN_GC_AGE_S = 3600
@@ -80,11 +78,11 @@ def print_garbage(
     if dry_run:
         for one in found:
             age = format_duration(now_s - one.modified_s)
-            line = f"{one.kind} {one.name}: {_size(one.num_bytes)}, {age} old: {one.reason}"
+            line = f"{one.kind} {one.name}: {format_size(one.num_bytes)}, {age} old: {one.reason}"
             console.print(line, markup=False, soft_wrap=True)
     shown = found if dry_run else gone
     done = "would be removed" if dry_run else "removed"
-    console.print(f"{_num_objects(shown)} objects, {_size(_num_bytes(shown))} {done}.")
+    console.print(f"{_num_objects(shown)} objects, {format_size(_num_bytes(shown))} {done}.")
     if not dry_run and len(gone) < len(found):
         console.print(f"{len(found) - len(gone)} were written again meanwhile and stay.")
 
@@ -118,10 +116,3 @@ def _num_objects(garbage: Sequence["Garbage"]) -> int:
 
 def _num_bytes(garbage: Sequence["Garbage"]) -> int:
     return sum(one.num_bytes for one in garbage)
-
-
-def _size(num_bytes: int) -> str:
-    size, unit = float(num_bytes), 0
-    while size >= 1000 and unit < len(_UNITS) - 1:
-        size, unit = size / 1000, unit + 1
-    return f"{num_bytes} bytes" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"

@@ -11,7 +11,7 @@ import sys
 import click
 from rich.console import Console
 
-from orchestrator.cli import ask, gc, manifest, registry, runs, serve, token
+from orchestrator.cli import ask, exchange, gc, manifest, registry, runs, serve, token
 from orchestrator.cli.output import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, Output
 from orchestrator.errors import ManifestError, OrchestratorError
 from ship.errors import ShipError
@@ -49,6 +49,7 @@ for command in (
     *manifest.COMMANDS,
     *runs.COMMANDS,
     *registry.COMMANDS,
+    *exchange.COMMANDS,
     serve.serve,
     *ask.COMMANDS,
     token.token,

@@ -14,9 +14,10 @@ from orchestrator.settings import Settings
 if TYPE_CHECKING:
     from orchestrator.registry.registry import Registry
 
-__all__ = ["EXIT_BAD_INPUT", "EXIT_FAILED", "EXIT_INTERRUPTED", "Output", "format_time"]
+__all__ = ["EXIT_BAD_INPUT", "EXIT_FAILED", "EXIT_INTERRUPTED", "Output", "format_size", "format_time"]
 
 PIPE_COLUMNS = 200
+_UNITS = ("bytes", "KB", "MB", "GB", "TB")
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -43,6 +44,14 @@ class Output:
     def print_json(self, value: object) -> None:
         """One JSON document on standard output."""
         click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def format_size(num_bytes: int) -> str:
+    """A size for people."""
+    size, unit = float(num_bytes), 0
+    while size >= 1000 and unit < len(_UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    return f"{num_bytes} bytes" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"
 
 
 def format_time(seconds: float) -> str:

@@ -45,7 +45,7 @@ def list_tasks(output: Output, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def show(output: Output, task: str, as_json: bool) -> None:
-    """Show the versions of TASK, newest first, and why each was promoted or not.
+    """Show the versions of TASK, newest first, why each was promoted or not, and what it takes of a device.
 
     \b
     Examples:
@@ -59,6 +59,8 @@ def show(output: Output, task: str, as_json: bool) -> None:
         output.out.print(tables.versions_table(versions))
         for info in versions:
             output.out.print(f"v{info.version}: {info.gate_reason}", markup=False, soft_wrap=True)
+            if memory := tables.memory_line(info):
+                output.out.print(f"v{info.version}: {memory}", markup=False, soft_wrap=True)
             for warning in find_warnings(info.metrics):
                 output.out.print(f"v{info.version}: {warning}", style="yellow", markup=False, soft_wrap=True)
 

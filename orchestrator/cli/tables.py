@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.output import format_time
+from orchestrator.cli.output import format_size, format_time
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from orchestrator.train.job import JobReport
 
 __all__ = [
+    "bytes_by_part",
     "event_line",
+    "memory_line",
     "print_checks",
     "print_report",
     "promotion_json",
@@ -169,6 +171,7 @@ def version_json(info: "VersionInfo") -> dict[str, Any]:
         "digest": info.digest,
         "source": info.source,
         "metrics": dict(info.metrics),
+        "bytes": bytes_by_part(info) or None,
         "gate": info.gate_reason,
         "warnings": find_warnings(info.metrics),
         "created": format_time(info.created_s),
@@ -187,6 +190,19 @@ def _table(*columns: str) -> Table:
         is_number = column in ("accuracy", "linear probe", "levels")
         table.add_column(column, justify="right" if is_number else "left")
     return table
+
+
+def bytes_by_part(info: "VersionInfo") -> dict[str, int]:
+    """Bytes on the device in float32 by part; empty for a version that was made before they were measured."""
+    sizes = {name: size for name, size in info.metrics.items() if name.endswith("_bytes")}
+    return {name.removesuffix("_bytes"): int(size) for name, size in sizes.items()}
+
+
+def memory_line(info: "VersionInfo") -> str:
+    """Bytes on the device in words; empty where they are not known."""
+    sizes = bytes_by_part(info)
+    parts = [f"{part.replace('_', ' ')} {format_size(size)}" for part, size in sizes.items() if size]
+    return f"{format_size(sum(sizes.values()))} on the device: {', '.join(parts)}" if parts else ""
 
 
 def _version(version: int | None) -> str:

@@ -29,18 +29,19 @@ MAX_NAMED_LABELS, MAX_NUMBERED_LABELS, MAX_LABEL_CHARS = 30, 12, 24
 
 
 def draw_figures(record: Mapping[str, Any]) -> dict[str, bytes]:
-    """File name to SVG of all figures of an artifact's ``record.json``.
+    """File name to SVG of all figures of an artifact's ``record.json``; an import has no affinity.
 
     Raises:
         KeyError: The record lacks something.
         ValueError: A matrix is not square.
     """
-    return {
-        "figures/affinity.svg": draw_affinity(
-            record["affinity"], record["level_starts"], record["threshold"]
-        ),
-        "figures/confusion.svg": draw_confusion(record["confusion"], record["labels"]),
-    }
+    figures = {}
+    if "affinity" in record:
+        affinity = draw_affinity(record["affinity"], record["level_starts"], record["threshold"])
+        figures["figures/affinity.svg"] = affinity
+    if "confusion" in record:
+        figures["figures/confusion.svg"] = draw_confusion(record["confusion"], record["labels"])
+    return figures
 
 
 def draw_affinity(

@@ -120,7 +120,9 @@ class RecordWriter:
         if artifact is not None:
             # Events may have been missed while it was tuned: the artifact has all epochs.
             epochs += artifact.record["history"]
-            params = {name: str(value) for name, value in artifact.card["config"].items()} | params
+            # Of an import, which was not tuned here, settings of tuning would say nothing.
+            if "source" not in artifact.record:
+                params = {name: str(value) for name, value in artifact.card["config"].items()} | params
             points = _final_points(artifact.card["metrics"], artifact.record["time_s"])
         self._runs.log(run, _curve_points(epochs, run.steps) + points, params, tags)
 

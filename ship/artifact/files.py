@@ -38,6 +38,7 @@ __all__ = [
     "load_files",
     "probe_image",
     "prompt_to_bytes",
+    "read_tensors",
     "run_probe",
     "save",
 ]
@@ -104,7 +105,7 @@ def load_files(files: Mapping[str, bytes], digest: str | None = None) -> LoadedP
     described = describe_files({name: files[name] for name in FILES if name != CARD})
     if changed := [name for name in described if card.files.get(name) != described[name]]:
         raise ArtifactError([f"{name}: size or sha256 is not the card's; it was changed" for name in changed])
-    tensors = _read_tensors(files[TENSORS])
+    tensors = read_tensors(files[TENSORS])
     return LoadedPrompt(prompt=_restore(card, tensors), card=card, digest=found)
 
 
@@ -223,19 +224,23 @@ def _check_files(files: Mapping[str, bytes]) -> None:
         raise ArtifactError(problems)
 
 
-def _read_tensors(content: bytes) -> dict[str, Tensor]:
-    """Read safetensors, its header first by ourselves: the library takes duplicate keys and any size."""
+def read_tensors(content: bytes, name: str = TENSORS) -> dict[str, Tensor]:
+    """Read safetensors, its header first by ourselves: the library takes duplicate keys and any size.
+
+    Raises:
+        ArtifactError: It is something else.
+    """
     size = int.from_bytes(content[:8], "little")
     if len(content) < 8 or size > min(_MAX_TENSOR_HEADER_BYTES, len(content) - 8):
         raise ArtifactError(
-            f"{TENSORS}: its header claims {size} bytes, expected at most {_MAX_TENSOR_HEADER_BYTES} "
+            f"{name}: its header claims {size} bytes, expected at most {_MAX_TENSOR_HEADER_BYTES} "
             "and less than the file"
         )
-    parse_json(content[8 : 8 + size], f"{TENSORS} header")
+    parse_json(content[8 : 8 + size], f"{name} header")
     try:
         tensors: dict[str, Tensor] = load_tensors(content)
     except SafetensorError as error:
-        raise ArtifactError(f"{TENSORS}: {error}") from error
+        raise ArtifactError(f"{name}: {error}") from error
     return tensors
 
 

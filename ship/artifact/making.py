@@ -10,14 +10,17 @@ from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, backbo
 from ship.artifact.files import describe_files, prompt_to_bytes, run_probe
 from ship.backbone import Backbone
 from ship.data import TaskData
+from ship.errors import ArtifactError
+from ship.evaluation.accuracy import Evaluation
 from ship.evaluation.attention_change import AttentionChange, measure_attention
 from ship.findings import find_warnings
+from ship.method.prompts import Prompt
 from ship.runtime.baking import bake
 from ship.settings.config import TuneConfig
 from ship.tuning.run import TuneResult
 from ship.tuning.search import Trial
 
-__all__ = ["make_artifact"]
+__all__ = ["held_out_metrics", "make_artifact", "seal"]
 
 
 def make_artifact(
@@ -40,48 +43,87 @@ def make_artifact(
         task_key: sha256 over data, settings, backbone and method version, of a task that a manifest planned.
     """
     attention = measure_attention(backbone, result.prompt, data.held_out.images_B3HW)
-    metrics = _metrics(data, result, attention)
+    metrics = {
+        **held_out_metrics(data, result.evaluation, result.preparation.probe_accuracy, attention),
+        "num_train": len(data.train.labels_B),
+        "num_params": result.prompt.num_trained(),
+        "num_levels": result.prompt.num_levels,
+        "epochs": len(result.history),
+        "tuning_s": round(result.tuning_s, 3),
+    }
+    return seal(
+        task,
+        backbone,
+        result.prompt,
+        labels=data.labels,
+        metrics=metrics,
+        record=_record(data, result, attention, trials),
+        readme=_readme(task, backbone, data, result, metrics),
+        data_fingerprint=data.fingerprint,
+        task_key=task_key,
+    )
+
+
+def seal(
+    task: str,
+    backbone: Backbone,
+    prompt: Prompt,
+    *,
+    labels: tuple[str, ...],
+    metrics: Mapping[str, float],
+    record: Mapping[str, Any],
+    readme: str,
+    data_fingerprint: str,
+    task_key: str | None,
+) -> dict[str, bytes]:
+    """The files of an artifact from their contents: adds sizes on the device, probe scores and digests.
+
+    Raises:
+        ArtifactError: The prompt's scores for the probe image are not finite.
+    """
+    baked = bake(backbone, prompt)
+    logits = run_probe(backbone, baked)
+    if not all(map(math.isfinite, logits)):
+        raise ArtifactError(f"prompt of task {task!r}: expected finite scores for the probe image")
     files = {
-        TENSORS: prompt_to_bytes(result.prompt),
-        RECORD: json.dumps(_record(data, result, attention, trials)).encode(),
-        README: _readme(task, backbone, data, result, metrics).encode(),
+        TENSORS: prompt_to_bytes(prompt),
+        RECORD: json.dumps(record).encode(),
+        README: readme.encode(),
     }
     card = PromptCard(
         task=task,
         task_key=task_key,
         backbone=backbone_entry(backbone.info),
-        config=result.prompt.config,
-        level_starts=result.prompt.level_starts,
-        head_layers=result.prompt.head_layers,
-        num_tiles=result.prompt.num_tiles,
-        labels=data.labels,
-        metrics=metrics,
-        data_fingerprint=data.fingerprint,
-        probe={"image": "lattice-1", "logits": run_probe(backbone, bake(backbone, result.prompt))},
+        config=prompt.config,
+        level_starts=prompt.level_starts,
+        head_layers=prompt.head_layers,
+        num_tiles=prompt.num_tiles,
+        labels=labels,
+        metrics={**metrics, **{f"{part}_bytes": size for part, size in baked.bytes_by_part.items()}},
+        data_fingerprint=data_fingerprint,
+        probe={"image": "lattice-1", "logits": logits},
         files=describe_files(files),
     )
     return {**files, CARD: card.to_json()}
 
 
-def _metrics(data: TaskData, result: TuneResult, attention: AttentionChange) -> dict[str, float]:
-    recalls = [recall for recall in result.evaluation.recalls if recall is not None]
+def held_out_metrics(
+    data: TaskData, evaluation: Evaluation, probe_accuracy: float, attention: AttentionChange
+) -> dict[str, float]:
+    """Metrics that are measured on the held-out images."""
+    recalls = [recall for recall in evaluation.recalls if recall is not None]
     return {
-        "accuracy": result.evaluation.accuracy,
-        "accuracy_low": result.evaluation.low,
-        "accuracy_high": result.evaluation.high,
-        "probe_accuracy": result.preparation.probe_accuracy,
-        "balanced_accuracy": result.evaluation.balanced_accuracy,
+        "accuracy": evaluation.accuracy,
+        "accuracy_low": evaluation.low,
+        "accuracy_high": evaluation.high,
+        "probe_accuracy": probe_accuracy,
+        "balanced_accuracy": evaluation.balanced_accuracy,
         "min_recall": min(recalls, default=0.0),
-        "calibration_error": round(result.evaluation.calibration_error, 6),
+        "calibration_error": round(evaluation.calibration_error, 6),
         "attention_distance": round(attention.distance, 6),
         "attention_entropy": round(attention.entropy, 6),
         "attention_entropy_bare": round(attention.bare_entropy, 6),
-        "num_train": len(data.train.labels_B),
         "num_test": len(data.held_out.labels_B),
-        "num_params": result.prompt.num_trained(),
-        "num_levels": result.prompt.num_levels,
-        "epochs": len(result.history),
-        "tuning_s": round(result.tuning_s, 3),
     }
 
 

@@ -188,6 +188,12 @@ def test_check_and_keep_going_refuse_what_fails_the_check(
         (["plan", "nowhere.yaml"], "nowhere.yaml"),
         (["show", "../a"], "task name '../a'"),
         (["serve", "--port", "99999"], "99999"),
+        (["import", "lora"], "--task"),
+        (["import", "lora", "--task", "../a"], "task name '../a'"),
+        (["import", "nowhere", "--task", "a"], "adapter_config.json: cannot be read"),
+        (["export", "a", "lora"], "--format"),
+        (["export", "a", "lines", "--format", "peft"], "expected no such folder, or an empty one"),
+        (["export", "../a", "lora", "--format", "peft"], "task name '../a'"),
     ],
 )
 def test_bad_input_ends_with_status_2_and_one_clear_error(

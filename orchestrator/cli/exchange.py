@@ -1,0 +1,190 @@
+"""Commands on adapters of other programs: import, export."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli import tables
+from orchestrator.cli.options import json_option
+from orchestrator.cli.output import Output
+
+if TYPE_CHECKING:
+    from orchestrator.registry.versions import VersionInfo
+    from ship.data import DataSource
+
+__all__ = ["COMMANDS"]
+
+
+@click.command(name="import")
+@click.argument("folder", type=click.Path())
+@click.option("--task", required=True, metavar="NAME", help="Task that it becomes a version of.")
+@click.option(
+    "--backbone",
+    default="bundled",
+    show_default=True,
+    help="Backbone that it was trained on, as in a manifest.",
+)
+@click.option(
+    "--labels",
+    metavar="FILE|A,B,C",
+    help="Class names in the order of its outputs: a file of one a line, or a list "
+    "[labels.txt of FOLDER, else the data's, else 0, 1, ...].",
+)
+@click.option(
+    "--head",
+    type=click.Path(),
+    metavar="FILE",
+    help="Safetensors file with the head's weight and bias, for an adapter that holds none.",
+)
+@click.option(
+    "--data",
+    metavar="PATH|JSON",
+    help="Data to measure it on: a path, or a mapping as a task's `data` in a manifest.",
+)
+@click.option("--promote", is_flag=True, help="Serve it whatever the gate says.")
+@json_option
+@click.pass_obj
+def import_adapter(
+    output: Output,
+    folder: str,
+    task: str,
+    backbone: str,
+    labels: str | None,
+    head: str | None,
+    data: str | None,
+    promote: bool,
+    as_json: bool,
+) -> None:
+    """Make the PEFT LoRA adapter in FOLDER a version of a task, served beside all others.
+
+    FOLDER holds adapter_config.json and adapter_model.safetensors of a timm vision transformer. It answers as
+    it does in PEFT; what cannot be reproduced exactly, such as DoRA, is refused by name.
+
+    With --data, the accuracy on its test images and the linear probe's decide at the gate, as for a tuned
+    prompt; the data must name its test images, as the adapter may have been trained on any others. Without
+    it, the version stays @challenger until `ship promote`, or --promote.
+
+    \b
+    Examples:
+      ship import lora-caps --task bottle-caps --labels good,scratched,dented
+      ship import lora-caps --task bottle-caps --backbone vit_base_patch16_224.augreg_in21k --data data/caps
+      ship import lora-caps --task bottle-caps --head head.safetensors --promote
+    """
+    from orchestrator.names import check_task_name
+    from orchestrator.registry.exchange import admit
+    from orchestrator.registry.recorder import Recorder
+    from orchestrator.store.objects.open import open_objects
+    from orchestrator.store.prompt_store import PromptStore
+
+    check_task_name(task)
+    key, artifact = _make_artifact(task, folder, backbone, labels, head, data)
+    settings, registry = output.settings(), output.registry()
+    store = PromptStore(open_objects(settings.store))
+    admission = admit(
+        task,
+        key,
+        artifact,
+        store=store,
+        registry=registry,
+        recorder=Recorder(registry, store, settings.spool),
+        promote=promote,
+    )
+    version = admission.version
+    if as_json:
+        output.print_json({"task": task, "is_new": admission.is_new, **tables.version_json(version)})
+        return
+    before = "" if admission.is_new else ", as it was before"
+    _print(output, f"{task}: version {version.version} is {_roles(version)}{before}.")
+    _print(output, f"v{version.version}: {version.gate_reason}")
+    if "accuracy" not in version.metrics and "champion" not in version.aliases:
+        _print(
+            output, f"Measure it with --data, or serve it as it is: `ship promote {task} {version.version}`."
+        )
+
+
+@click.command()
+@click.argument("task")
+@click.argument("folder", type=click.Path())
+@click.option("--format", "format_", type=click.Choice(["peft"]), required=True, help="Form of the adapter.")
+@click.option("--version", type=click.IntRange(min=1), help="Version to write [the champion].")
+@json_option
+@click.pass_obj
+def export(output: Output, task: str, folder: str, format_: str, version: int | None, as_json: bool) -> None:
+    """Write a version of TASK into FOLDER as an adapter for another program.
+
+    PEFT loads it onto the timm model that is its backbone, made with as many classes as labels.txt has
+    lines, and gives the same scores. Only low ranks with a head on the last class token are a PEFT adapter:
+    tune with `kind: lora` and `head: cls`.
+
+    \b
+    Examples:
+      ship export bottle-caps lora-caps --format peft
+      ship export bottle-caps lora-caps --format peft --version 3
+    """
+    from orchestrator.registry.exchange import export_version
+    from orchestrator.store.objects.open import open_objects
+    from orchestrator.store.prompt_store import PromptStore
+
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise click.BadParameter(f"{folder}: expected no such folder, or an empty one", param_hint="FOLDER")
+    store = PromptStore(open_objects(output.settings().store))
+    number, files = export_version(task, version, store=store, registry=output.registry())
+    target.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (target / name).write_bytes(content)
+    if as_json:
+        paths = [str(target / name) for name in files]
+        output.print_json({"task": task, "version": number, "format": format_, "files": paths})
+        return
+    _print(output, f"{task}: version {number} is in {folder} ({', '.join(files)}).")
+
+
+def _make_artifact(
+    task: str, folder: str, backbone: str, labels: str | None, head: str | None, data: str | None
+) -> tuple[str, dict[str, bytes]]:
+    from ship.artifact.importing import import_adapter as make
+    from ship.artifact.peft import read_folder
+    from ship.backbone import load_backbone
+    from ship.data import load_task_data
+
+    # What is cheap to find wrong comes first.
+    files, names = read_folder(folder, head), _read_labels(labels)
+    source = None if data is None else _read_source(data)
+    frozen = load_backbone(backbone)
+    images = None
+    if source is not None:
+        images = load_task_data(source, image_size=frozen.image_size, interpolation=frozen.interpolation)
+    return make(task, frozen, files, labels=names, data=images)
+
+
+def _read_labels(text: str | None) -> tuple[str, ...] | None:
+    from ship.artifact.importing import split_labels
+
+    if text is None:
+        return None
+    if os.path.isfile(text):
+        return split_labels(Path(text).read_bytes())
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _read_source(text: str) -> "DataSource":
+    """The data of a path or a mapping. Test images are not cut from it, unless the mapping says so."""
+    from ship.artifact.card import parse_json
+    from ship.data import DataSource
+
+    values = parse_json(text.encode(), "--data") if text.lstrip().startswith("{") else {"path": text}
+    return DataSource.from_dict({"test_fraction": 0.0, **values})
+
+
+def _roles(version: "VersionInfo") -> str:
+    return ", ".join(f"@{alias}" for alias in version.aliases) or "without an alias"
+
+
+def _print(output: Output, text: str) -> None:
+    output.out.print(text, markup=False, soft_wrap=True)
+
+
+COMMANDS = (import_adapter, export)
