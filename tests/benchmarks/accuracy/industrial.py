@@ -2,7 +2,7 @@
 
 | task | training | test | published |
 | --- | --- | --- | --- |
-| solar | 1,968 | 656 | 75/25, stratified: SVM 0.824, CNN 0.884 (arXiv 1807.02894); ResNet-152 0.901 |
+| solar | 1,967 | 657 | 75/25, stratified: SVM 0.824, CNN 0.884 (arXiv 1807.02894); ResNet-152 0.901 |
 | textile-50 | 50 a class | 250 a class | CLIP few-shot (arXiv 2501.12596): B/32 0.685, L/14 0.975 |
 | extrusion-50, -350 | 50, 350 a class | 100 a class | the same: L/14 0.715, 0.795 |
 | microstructure-72 | 72 a class | 150 a class | the same: 0.873 |
