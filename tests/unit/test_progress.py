@@ -29,4 +29,6 @@ def test_what_a_machine_lacks_is_named_with_what_installs_it() -> None:
     assert Need(tests="all", programs=("sh",)).problem() is None
     lacking = Need(tests="all", programs=("sh", "no-such-program")).problem()
     assert lacking == "no-such-program not found; `sudo deploy/local/install` installs them"
+    absent = Need(tests="all", packages=("json", "no_such_package")).problem()
+    assert absent == "no_such_package not installed; `pip install -e '.[industrial]'`"
     assert Need(tests="all", device="/dev/no-such-device").problem() == "no /dev/no-such-device"

@@ -2,7 +2,8 @@
 
 For each task and method: settings by accuracy on a fifth of the first seed's training pictures (ties by
 loss) after half of the steps, then training on all of them, once a seed, and the test after the last step.
-The test chooses nothing. An interrupted run resumes from its file.
+A learning rate that wins at the edge of its grid is followed outwards, at most twice. The test chooses
+nothing. An interrupted run resumes from its file.
 """
 
 import json
@@ -22,16 +23,19 @@ import torch
 from ship.backbone import Backbone, load_backbone
 from ship.data import TaskData
 from tests.benchmarks.accuracy.methods import ALL, Effort, Fit, Precision, fit_all
+from tests.benchmarks.accuracy.problem import Problem
+from tests.benchmarks.accuracy.suites import find_problem
 from tests.benchmarks.accuracy.table import describe
-from tests.benchmarks.accuracy.tasks import Problem, make_problem
 from tests.benchmarks.harness import describe_machine, peak_bytes
 from tests.benchmarks.synthetic import find_backbone
 
 __all__ = ["Protocol", "measure", "run"]
 
 Pair = tuple[str, str]
-Fitter = Callable[[Backbone, TaskData, str, Sequence[dict[str, Any]], Effort], list[Fit]]
+Settings = dict[str, Any]
+Fitter = Callable[[Backbone, TaskData, str, Sequence[Settings], Effort], list[Fit]]
 SEARCH_SHARE = 0.5
+MAX_EXTENSIONS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,29 +44,31 @@ class Protocol:
 
     Attributes:
         backbone: Name, as in a manifest, or ``tiny``.
+        image_size: Height and width that the backbone sees; None for its own.
         device: Device of torch.
         seeds: Training runs of the chosen settings, 0 to ``seeds - 1``.
         num_steps: Optimizer steps of each run.
         batch_size: Training pictures a step.
         precision: Precision of training, see ``TuneConfig``. Not ``auto``: rows of one table may come from
             several machines.
-        vtab: Folders of VTAB-1k tasks by name.
+        folders: Folders of the tasks that are read from one.
     """
 
     backbone: str
+    image_size: int | None
     device: str
     seeds: int
     num_steps: int
     batch_size: int
     precision: Precision
-    vtab: dict[str, Path]
+    folders: dict[str, Path]
 
     def load_backbone(self) -> Backbone:
         """The backbone with its trained weights: accuracies of random weights say nothing."""
         device = torch.device(self.device)
-        return (
-            find_backbone("tiny", device) if self.backbone == "tiny" else load_backbone(self.backbone, device)
-        )
+        if self.backbone == "tiny":
+            return find_backbone("tiny", device)
+        return load_backbone(self.backbone, device, image_size=self.image_size)
 
     def describe(self, backbone: Backbone) -> dict[str, Any]:
         """Conditions that must be equal for all rows of one table."""
@@ -113,7 +119,7 @@ def run(
     for row in _measure_all(protocol, pairs, jobs):
         found["rows"].append(row)
         found["rows"].sort(key=lambda row: order.get((row["task"], row["method"]), len(order)))
-        print(f"{row['task']}  {row['method']}  {describe(row['accuracies'])}", file=sys.stderr, flush=True)
+        print(f"{row['task']}  {row['method']}  {describe(row)}", file=sys.stderr, flush=True)
         if file is not None:
             _write(file, json.dumps(found, indent=1) + "\n")
     return found
@@ -141,8 +147,11 @@ def _measure_all(protocol: Protocol, pairs: Sequence[Pair], jobs: int) -> Iterat
 def _measure_pair(protocol: Protocol, pair: Pair) -> dict[str, Any]:
     task, method = pair
     backbone = protocol.load_backbone()
-    problems = [make_problem(task, seed, backbone, protocol.vtab) for seed in range(protocol.seeds)]
-    return {"task": task, "method": method, **measure(backbone, problems, method, protocol)}
+
+    def find(seed: int) -> Problem:
+        return find_problem(task, seed, backbone, protocol.folders)
+
+    return {"task": task, "method": method, **measure(backbone, find, method, protocol)}
 
 
 def _write(file: Path, text: str) -> None:
@@ -154,35 +163,85 @@ def _write(file: Path, text: str) -> None:
 
 def measure(
     backbone: Backbone,
-    problems: Sequence[Problem],
+    find: Callable[[int], Problem],
     method: str,
     protocol: Protocol,
     fit_all: Fitter = fit_all,
 ) -> dict[str, Any]:
-    """A row: the settings that validation chose, and the test accuracy of each seed."""
-    candidates = ALL[method]
-    clock_s, best = time.monotonic(), 0
-    if len(candidates) > 1:
-        fits = fit_all(backbone, problems[0].search, method, candidates, protocol.effort(0, SEARCH_SHARE))
-        best = max(range(len(fits)), key=lambda i: (fits[i].accuracy, -fits[i].val_loss))
-    search_s, clock_s = time.monotonic() - clock_s, time.monotonic()
-    chosen = [candidates[best]]
-    finals: list[Fit] = []
-    peaks = [
-        peak_bytes(
-            lambda seed=seed, problem=problem: finals.extend(
-                fit_all(backbone, problem.final, method, chosen, protocol.effort(seed))
-            ),
-            backbone.device,
+    """A row: the settings that validation chose, and the test accuracy of each seed.
+
+    Args:
+        backbone: Backbone of all runs.
+        find: The task's splits by seed. One seed's pictures are held at a time.
+        method: A name of ``ALL``.
+        protocol: Conditions of all rows.
+        fit_all: Trains candidates.
+    """
+    clock_s = time.monotonic()
+    settings, at_edge = ALL[method][0], []
+    if len(ALL[method]) > 1:
+        data, effort = find(0).search, protocol.effort(0, SEARCH_SHARE)
+        settings, at_edge = _search(
+            ALL[method], lambda candidates: fit_all(backbone, data, method, candidates, effort)
         )
-        for seed, problem in enumerate(problems)
-    ]
-    known = [peak for peak in peaks if peak is not None]
+    search_s, clock_s = time.monotonic() - clock_s, time.monotonic()
+    finals: list[Fit] = []
+    peaks = []
+    for seed in range(protocol.seeds):
+        final, effort = find(seed).final, protocol.effort(seed)
+        peaks.append(
+            peak_bytes(
+                lambda final=final, effort=effort: finals.extend(
+                    fit_all(backbone, final, method, [settings], effort)
+                ),
+                backbone.device,
+            )
+        )
     return {
-        "settings": candidates[best],
+        "settings": settings,
+        "at_edge": at_edge,
         "accuracies": [fit.accuracy for fit in finals],
+        "num_test": len(final.held_out),
         "num_trained": finals[0].num_trained,
-        "peak_bytes": max(known, default=None),
+        "peak_bytes": max((peak for peak in peaks if peak is not None), default=None),
         "search_s": round(search_s, 2),
-        "fit_s": round((time.monotonic() - clock_s) / len(problems), 2),
+        "fit_s": round((time.monotonic() - clock_s) / protocol.seeds, 2),
     }
+
+
+def _search(
+    candidates: Sequence[Settings], fit: Callable[[Sequence[Settings]], list[Fit]]
+) -> tuple[Settings, list[str]]:
+    """The best settings by validation, and the names of those whose value is the least or greatest tried."""
+    tried = list(candidates)
+    fits = fit(tried)
+    for _ in range(MAX_EXTENSIONS):
+        further = _step_out(tried[_best(fits)], tried)
+        if further is None:
+            break
+        tried.append(further)
+        fits += fit([further])
+    chosen = tried[_best(fits)]
+    values = {name: {settings[name] for settings in tried} for name in chosen}
+    edges = [
+        name
+        for name, value in chosen.items()
+        if len(values[name]) > 1 and value in (min(values[name]), max(values[name]))
+    ]
+    return chosen, edges
+
+
+def _best(fits: Sequence[Fit]) -> int:
+    return max(range(len(fits)), key=lambda i: (fits[i].accuracy, -fits[i].val_loss))
+
+
+def _step_out(best: Settings, tried: Sequence[Settings]) -> Settings | None:
+    """The best settings with a learning rate beyond the edge that theirs lies on; None within the grid."""
+    rate = best["learning_rate"]
+    rates = sorted(
+        settings["learning_rate"] for settings in tried if {**settings, "learning_rate": rate} == best
+    )
+    if len(rates) < 2 or rates[0] < rate < rates[-1]:
+        return None
+    neighbour = rates[1] if rate == rates[0] else rates[-2]
+    return {**best, "learning_rate": float(f"{rate * rate / neighbour:.6g}")}

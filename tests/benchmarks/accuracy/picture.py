@@ -37,7 +37,7 @@ def draw_accuracies(rows: Sequence[dict[str, Any]], file: Path) -> None:
             left.errorbar(
                 [float(np.mean(row["accuracies"])) for row in own],
                 [tasks.index(row["task"]) + shift for row in own],
-                xerr=[np.nan_to_num(interval(row["accuracies"])) for row in own],
+                xerr=[np.nan_to_num(interval(row["accuracies"], row.get("num_test"))) for row in own],
                 fmt="D" if method == "ship" else "o",
                 markersize=5 if method == "ship" else 3.5,
                 linewidth=1,

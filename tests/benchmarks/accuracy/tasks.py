@@ -1,56 +1,25 @@
 """Tasks of the accuracy benchmark: small, real or drawn, without a download.
 
 A task's test pictures are the same for every seed and are never training pictures; a seed draws the training
-pictures, at most 1,000. Settings are chosen on ``search`` data, which has no test split.
-
-Shapes: H and W pixels.
+pictures, at most 1,000.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
-import torch
 from PIL import Image
 from sklearn.datasets import load_digits
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.model_selection import train_test_split
 
 from examples.product_lines.pictures import DEFECTS, draw_surface
-from ship.backbone import Backbone
-from ship.data import DataSource, Split, TaskData, load_task_data
-from ship.images import INTERPOLATIONS
+from tests.benchmarks.accuracy.problem import Pictures
 from tests.benchmarks.accuracy.sprites import draw_sprite
 
-__all__ = ["SURFACES", "TASKS", "Problem", "find_vtab", "make_problem", "sprites"]
+__all__ = ["SURFACES", "TASKS", "sprites"]
 
-VAL_SHARE = 0.2
 _NUM_CLASSES = 16
 # Surfaces that are inspected for defects.
 SURFACES = ("brick", "grass", "gravel")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """One task with one seed.
-
-    Attributes:
-        search: Training pictures alone, a fifth of them for validation.
-        final: All training pictures, and the test.
-    """
-
-    search: TaskData
-    final: TaskData
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """Images of any size, grey or RGB, with their labels."""
-
-    train: list[Image.Image]
-    train_labels: list[str]
-    test: list[Image.Image]
-    test_labels: list[str]
 
 
 def digits(
@@ -149,82 +118,3 @@ TASKS: dict[str, Callable[[int], Pictures]] = {
     "sprites-location": sprites("x"),
     "sprites-orientation": sprites("orientation"),
 }
-
-
-def find_vtab(folder: Path) -> dict[str, Path]:
-    """The VTAB-1k tasks in a folder, by name.
-
-    Raises:
-        FileNotFoundError: The folder has none.
-    """
-    found = {f"vtab-{path.parent.name}": path.parent for path in sorted(folder.glob("*/test.txt"))}
-    if not found:
-        raise FileNotFoundError(
-            f"{folder}: expected VTAB-1k tasks, such as {folder / 'cifar' / 'test.txt'}; found none"
-        )
-    return found
-
-
-def make_problem(name: str, seed: int, backbone: Backbone, vtab: dict[str, Path]) -> Problem:
-    """Splits of a task in the backbone's image size."""
-    if name in vtab:
-        parts = [
-            load_task_data(
-                DataSource(path=str(vtab[name]), format="vtab", val_fraction=val_fraction),
-                image_size=backbone.image_size,
-                interpolation=backbone.interpolation,
-            )
-            for val_fraction in (VAL_SHARE, 0.0)
-        ]
-        search, final = parts
-        return Problem(search=_without_test(search), final=final)
-    pictures = TASKS[name](seed)
-    labels = tuple(sorted(set(pictures.train_labels), key=lambda label: (len(label), label)))
-    everything = _split(pictures.train, pictures.train_labels, labels, backbone)
-    test = _split(pictures.test, pictures.test_labels, labels, backbone)
-    kept, val = _divide(everything.labels_B.numpy())
-    fingerprint = f"{seed:064x}"
-    return Problem(
-        search=TaskData(
-            labels=labels,
-            train=_choose(everything, kept),
-            val=_choose(everything, val),
-            test=None,
-            fingerprint=fingerprint,
-        ),
-        final=TaskData(labels=labels, train=everything, val=None, test=test, fingerprint=fingerprint),
-    )
-
-
-def _divide(labels_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of four fifths and of one fifth of every class."""
-    folds = StratifiedKFold(n_splits=round(1 / VAL_SHARE), shuffle=True, random_state=0)
-    return next(iter(folds.split(labels_B, labels_B)))
-
-
-def _choose(split: Split, places: np.ndarray) -> Split:
-    index_B = torch.from_numpy(places)
-    return Split(
-        images_B3HW=split.images_B3HW[index_B],
-        labels_B=split.labels_B[index_B],
-        paths=tuple(split.paths[int(i)] for i in places),
-    )
-
-
-def _split(
-    images: Iterable[Image.Image], names: list[str], labels: tuple[str, ...], backbone: Backbone
-) -> Split:
-    height, width = backbone.image_size
-    how = INTERPOLATIONS[backbone.interpolation]
-    pixels = np.stack([np.asarray(image.convert("RGB").resize((width, height), how)) for image in images])
-    return Split(
-        images_B3HW=torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
-        labels_B=torch.tensor([labels.index(name) for name in names]),
-        paths=tuple(f"{number}.png" for number in range(len(names))),
-    )
-
-
-def _without_test(data: TaskData) -> TaskData:
-    return TaskData(
-        labels=data.labels, train=data.train, val=data.val, test=None, fingerprint=data.fingerprint
-    )

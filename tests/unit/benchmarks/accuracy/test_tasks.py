@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from ship.backbone import Backbone
+from tests.benchmarks.accuracy.problem import find_vtab
 from tests.benchmarks.accuracy.sprites import draw_sprite
-from tests.benchmarks.accuracy.tasks import find_vtab, make_problem, sprites
+from tests.benchmarks.accuracy.suites import find_problem
+from tests.benchmarks.accuracy.tasks import sprites
 
 
 def as_bytes(images: torch.Tensor) -> set[bytes]:
@@ -17,7 +19,7 @@ def as_bytes(images: torch.Tensor) -> set[bytes]:
 
 @pytest.mark.parametrize("task", ["digits", "digits-odd-even", "digits-5-shot", "faces", "brick"])
 def test_seeds_draw_training_pictures_and_leave_the_test_alone(task: str, backbone: Backbone) -> None:
-    first, second = (make_problem(task, seed, backbone, {}) for seed in range(2))
+    first, second = (find_problem(task, seed, backbone, {}) for seed in range(2))
     test = first.final.held_out
     assert torch.equal(test.images_B3HW, second.final.held_out.images_B3HW)
     assert not torch.equal(first.final.train.images_B3HW, second.final.train.images_B3HW)
