@@ -213,6 +213,7 @@ def _plan_task(
         preset=entry.preset,
         search=entry.search,
         pinned=entry.pinned,
+        auto=entry.auto,
         num_train=summary.num_train,
         num_classes=len(summary.labels),
     )

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +15,7 @@ from ship.findings import find_warnings
 from ship.runtime.baking import bake
 from ship.settings.config import TuneConfig
 from ship.tuning.run import TuneResult
-from ship.tuning.search import Trial
+from ship.tuning.search import SearchResult
 
 __all__ = ["make_artifact"]
 
@@ -25,7 +25,7 @@ def make_artifact(
     backbone: Backbone,
     data: TaskData,
     result: TuneResult,
-    trials: Sequence[Trial] = (),
+    found: SearchResult | None = None,
     *,
     task_key: str | None = None,
 ) -> dict[str, bytes]:
@@ -36,15 +36,15 @@ def make_artifact(
         backbone: Backbone that it was tuned on.
         data: Images and labels that it was tuned with.
         result: Result of the tuning.
-        trials: Trials of the search for its settings.
+        found: Result of the search for its settings.
         task_key: sha256 over data, settings, backbone and method version, of a task that a manifest planned.
     """
     attention = measure_attention(backbone, result.prompt, data.held_out.images_B3HW)
     metrics = _metrics(data, result, attention)
     files = {
         TENSORS: prompt_to_bytes(result.prompt),
-        RECORD: json.dumps(_record(data, result, attention, trials)).encode(),
-        README: _readme(task, backbone, data, result, metrics).encode(),
+        RECORD: json.dumps(_record(data, result, attention, found)).encode(),
+        README: _readme(task, backbone, data, result, metrics, found).encode(),
     }
     card = PromptCard(
         task=task,
@@ -71,6 +71,7 @@ def _metrics(data: TaskData, result: TuneResult, attention: AttentionChange) -> 
         "accuracy_high": result.evaluation.high,
         "probe_accuracy": result.preparation.probe_accuracy,
         "balanced_accuracy": result.evaluation.balanced_accuracy,
+        "probe_balanced_accuracy": result.preparation.probe_balanced_accuracy,
         "min_recall": min(recalls, default=0.0),
         "calibration_error": round(result.evaluation.calibration_error, 6),
         "attention_distance": round(attention.distance, 6),
@@ -80,16 +81,18 @@ def _metrics(data: TaskData, result: TuneResult, attention: AttentionChange) -> 
         "num_test": len(data.held_out.labels_B),
         "num_params": result.prompt.num_trained(),
         "num_levels": result.prompt.num_levels,
-        "epochs": len(result.history),
+        # A linear probe takes no step: its time says nothing of the speed of tuning.
+        "epochs": 0 if result.prompt.config.kind == "probe" else len(result.history),
         "tuning_s": round(result.tuning_s, 3),
     }
 
 
 def _record(
-    data: TaskData, result: TuneResult, attention: AttentionChange, trials: Sequence[Trial]
+    data: TaskData, result: TuneResult, attention: AttentionChange, found: SearchResult | None
 ) -> dict[str, Any]:
     return {
-        "search": [_without_infinity(asdict(trial)) for trial in trials],
+        "search": [_without_infinity(asdict(trial)) for trial in (found.trials if found else ())],
+        "choice": found.reason if found else "",
         "history": [asdict(report) for report in result.history],
         "affinity": result.preparation.affinity,
         "threshold": result.preparation.threshold,
@@ -114,10 +117,16 @@ def _without_infinity(trial: dict[str, Any]) -> dict[str, Any]:
 
 
 def _readme(
-    task: str, backbone: Backbone, data: TaskData, result: TuneResult, metrics: Mapping[str, float]
+    task: str,
+    backbone: Backbone,
+    data: TaskData,
+    result: TuneResult,
+    metrics: Mapping[str, float],
+    found: SearchResult | None,
 ) -> str:
     config = result.prompt.config
     warnings = "".join(f"\n**Warning:** {warning}.\n" for warning in find_warnings(metrics))
+    choice = f"\nChoice of settings: {found.reason}\n" if found and found.reason else ""
     labels = ", ".join(data.labels[:20]) + (", ..." if len(data.labels) > 20 else "")
     return f"""# {task}
 
@@ -140,6 +149,6 @@ A SHIP prompt for the frozen backbone `{backbone.name}` (`{backbone.fingerprint[
 | kind | {_kind_of(config)} |
 | settings | K={config.num_independent}, start {config.start}, learning rate {config.learning_rate:g}, \
 {metrics["epochs"]:.0f} epochs, seed {config.seed} |
-{warnings}
+{warnings}{choice}
 `prompt.json` names every file's sha256; load it with `ship.load`.
 """
