@@ -108,7 +108,7 @@ class SearchConfig:
 
     def num_tuned(self, config: TuneConfig) -> int:
         """Candidates that take steps, at most: all but linear probes."""
-        counts = []
+        counts: list[int] = []
         for head in self.heads(config):
             found = {_used(config, {}), *self._combinations(config, head)}
             counts.append(sum(values[0] != "probe" for values in found))
@@ -168,5 +168,5 @@ def _halving_cost(num_candidates: int) -> float:
     """Tunings that successive halving takes: half a tuning for each of the last two, and so on."""
     num_rounds = max(1, math.ceil(math.log2(num_candidates)))
     return sum(
-        math.ceil(num_candidates / 2**number) * 2.0 ** (number - num_rounds) for number in range(num_rounds)
+        math.ceil(num_candidates / (1 << number)) / (1 << num_rounds - number) for number in range(num_rounds)
     )

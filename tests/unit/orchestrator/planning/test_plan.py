@@ -37,7 +37,7 @@ def manifest(tmp_path: Path) -> Manifest:
         for label in ("ok", "bad"):
             (tmp_path / name / label).mkdir(parents=True)
             for number in range(10):
-                gray = np.full((4, 4), number * 20 + len(name), np.uint8)
+                gray = np.full((4, 4), number * 20 + len(name) + len(label), np.uint8)
                 Image.fromarray(gray).save(tmp_path / name / label / f"{number}.png")
         source = DataSource(path=str(tmp_path / name))
         config = TuneConfig(epochs=10, batch_size=8, num_independent=5, fallback=False)
