@@ -35,7 +35,7 @@ def refuse_duplicates(source: DataSource, listing: Listing, sha256_by_path: Mapp
             [
                 *problems[:_MOST_NAMED],
                 *([f"{source.path}: and {more} more pairs"] if more > 0 else []),
-                f"{source.path}: one file in two splits; delete one of each pair, or set allow_duplicates: true",
+                f"{source.path}: delete one of each pair, or set allow_duplicates: true",
             ]
         )
 

@@ -62,7 +62,7 @@ class DataSource:
             problems.append(f"format: expected one of {', '.join(FORMATS)}, got {self.format!r}")
         if not _is_int(self.split_seed) or self.split_seed < 0:
             problems.append(f"split_seed: expected a whole number from 0, got {self.split_seed!r}")
-        if type(self.allow_duplicates) is not bool:
+        if not _is_bool(self.allow_duplicates):
             problems.append(f"allow_duplicates: expected true or false, got {self.allow_duplicates!r}")
         if not problems and self.val_fraction + self.test_fraction >= 1.0:
             problems.append(
@@ -118,6 +118,10 @@ class DataSource:
 
 def _is_path(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip()) and "\0" not in value
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
 
 
 def _is_int(value: object) -> bool:

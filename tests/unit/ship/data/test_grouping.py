@@ -132,7 +132,7 @@ def test_one_file_in_two_splits_is_refused_with_both_paths(
         assert [problem.removeprefix(f"{tmp_path}: ") for problem in caught.value.problems] == [
             "test/b/2.png (test) and train/a/1.png (train) are the same file",
             "test/b/2.png (test) and train/a/again.png (train) are the same file",
-            "one file in two splits; delete one of each pair, or set allow_duplicates: true",
+            "delete one of each pair, or set allow_duplicates: true",
         ]
     assert describe_data(allowed).num_repeated == 1
     assert load(allowed).fingerprint == describe_data(allowed).fingerprint
