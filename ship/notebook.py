@@ -25,6 +25,10 @@ from ship.method.prompts import Prompt
 from ship.runtime import Runtime
 from ship.runtime.slots import Slot
 from ship.settings.config import TuneConfig, count_epochs
+from ship.settings.presets import Preset, choose_settings
+from ship.settings.search_config import AUTO, SearchConfig
+from ship.tuning.search import SearchResult
+from ship.tuning.search import search as find_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,11 +123,13 @@ class TunedTask:
         backbone: The frozen network.
         data: Images and labels.
         result: Prompt, history, and the evaluation on the held-out images.
+        search: Comparisons that its settings were chosen by.
     """
 
     backbone: Backbone
     data: TaskData
     result: tuning.TuneResult
+    search: SearchResult
 
     def __repr__(self) -> str:
         """Data and result."""
@@ -140,7 +146,8 @@ class TunedTask:
         Raises:
             ArtifactError: The folder's name cannot be a task's.
         """
-        files = artifact.make_artifact(Path(folder).resolve().name, self.backbone, self.data, self.result)
+        name = Path(folder).resolve().name
+        files = artifact.make_artifact(name, self.backbone, self.data, self.result, self.search)
         artifact.load_files(files)
         return artifact.save(folder, files)
 
@@ -163,6 +170,8 @@ def tune(
     *,
     device: str | torch.device | None = None,
     progress: bool = True,
+    preset: Preset | None = None,
+    search: SearchConfig | None = None,
     **settings: Any,
 ) -> TunedTask:
     """Tune one task.
@@ -172,7 +181,10 @@ def tune(
         backbone: A name or path for ``ship.backbone.load_backbone``, or a loaded backbone.
         device: Device for the backbone; None for a GPU if there is one.
         progress: Whether to show progress bars.
-        **settings: Of ``ship.settings.config.TuneConfig``, such as ``epochs``.
+        preset: ``quick``, ``balanced`` or ``best``: settings by the size of the data.
+        search: Values to choose among by validation, instead of the preset's.
+        **settings: Of ``ship.settings.config.TuneConfig``, such as ``epochs``; ``kind``, ``head`` and
+            ``augment`` may be ``auto``.
 
     Raises:
         ConfigError: A setting is unknown, out of range, or does not fit the backbone or the data.
@@ -180,18 +192,32 @@ def tune(
         DataError: The data cannot be used; lists every problem.
         TuningError: The loss is not finite.
     """
-    config = TuneConfig.from_dict(settings)
+    auto = {name for name in AUTO if settings.get(name) == "auto"}
+    config = TuneConfig.from_dict({name: value for name, value in settings.items() if name not in auto})
     network = _find_backbone(backbone, device)
     loaded = _load_data(data, network, progress)
-    num_epochs = count_epochs(config, len(loaded.train))
+    config, search = choose_settings(
+        config,
+        preset=preset,
+        search=search,
+        pinned=set(settings) - auto,
+        auto=auto,
+        num_train=len(loaded.train),
+        num_classes=len(loaded.labels),
+    )
+    with tqdm(desc="comparing", unit="epoch", disable=not progress) as bar:
+        found = find_settings(network, loaded, config, search, on_epoch=bar.update)
+    # `patience` needs validation images to the end; else they are trained on once they have chosen.
+    loaded = loaded if config.patience else loaded.merged()
+    num_epochs = 1 if found.config.kind == "probe" else count_epochs(config, len(loaded.train))
     with tqdm(total=num_epochs, desc="tuning", unit="epoch", disable=not progress) as bar:
 
         def show(report: tuning.EpochReport) -> None:
             bar.set_postfix(loss=f"{report.loss:.3f}", train_accuracy=f"{report.train_accuracy:.3f}")
             bar.update()
 
-        result = tuning.tune(network, loaded, config, on_epoch=show)
-    return TunedTask(backbone=network, data=loaded, result=result)
+        result = tuning.tune(network, loaded, found.config, on_epoch=show)
+    return TunedTask(backbone=network, data=loaded, result=result, search=found)
 
 
 def load(

@@ -64,12 +64,26 @@ def plan_json(plan: "Plan", price_per_hour: float | None = None) -> dict[str, An
 def _print_tasks(console: Console, plan: "Plan", price_per_hour: float | None) -> None:
     """A line a task. Not a table of rich's, which takes a millisecond a line: there may be ten thousand."""
     cost = [] if price_per_hour is None else ["cost"]
-    head = ["task", "action", "images", "epochs", "search", "device-hours", *cost, "prompt KB (about)", "key"]
+    head = [
+        "task",
+        "action",
+        "images",
+        "kind",
+        "head",
+        "augment",
+        "epochs",
+        "search",
+        "device-hours",
+        *cost,
+        "prompt KB (about)",
+        "key",
+    ]
     rows = [
         [
             task.spec.name,
             task.action,
             str(task.spec.num_images),
+            *(_choice(task.spec, name) for name in ("kind", "head", "augment")),
             str(task.spec.config.epochs),
             _candidates(task.spec),
             _number(_hours(task.estimate_s), 3),
@@ -132,6 +146,14 @@ def _task_json(task: "PlannedTask", price_per_hour: float | None) -> dict[str, A
 
 def _candidates(spec: "TaskSpec") -> str:
     return "-" if spec.search is None else f"{len(spec.search.candidates(spec.config))} candidates"
+
+
+def _choice(spec: "TaskSpec", name: str) -> str:
+    """The setting, or `auto` where the search chooses among several."""
+    is_searched = (
+        spec.search is not None and len({*getattr(spec.search, name), getattr(spec.config, name)}) > 1
+    )
+    return "auto" if is_searched else str(getattr(spec.config, name))
 
 
 def _hours(seconds: float | None) -> float | None:

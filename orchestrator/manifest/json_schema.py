@@ -15,7 +15,7 @@ from orchestrator.manifest.schema import FolderModel, ManifestModel
 from orchestrator.names import TASK_NAME_PATTERN
 from ship.data import DataSource
 from ship.settings.config import TuneConfig
-from ship.settings.search_config import SearchConfig
+from ship.settings.search_config import AUTO, SearchConfig
 
 __all__ = ["manifest_json_schema"]
 
@@ -47,7 +47,7 @@ def manifest_json_schema() -> _Schema:
     """The schema as plain values, in a fixed order."""
     schema = ManifestModel.model_json_schema()
     task = _refine(schema.pop("$defs")["TaskModel"])
-    settings = _settings_schema(TuneConfig)
+    settings = _with_auto(_settings_schema(TuneConfig))
     beside = {name: task["properties"][name] for name in ("tags", "priority", "deadline", "budget")}
     definitions = {
         "Checks": _settings_schema(DataLimits),
@@ -87,6 +87,13 @@ def _settings_schema(settings: type) -> _Schema:
         "additionalProperties": False,
         "properties": properties,
     }
+
+
+def _with_auto(settings: _Schema) -> _Schema:
+    """The schema of settings, some of which a search may choose."""
+    properties = settings["properties"]
+    chosen = {name: {**properties[name], "enum": [*properties[name]["enum"], "auto"]} for name in AUTO}
+    return {**settings, "properties": {**properties, **chosen}}
 
 
 def _attribute_texts(documented: type) -> dict[str, str]:

@@ -79,6 +79,7 @@ class TaskEntry:
         preset: Preset that chooses settings by the size of the data; None leaves ``config`` as it is.
         search: Settings to search; None leaves it to the preset.
         pinned: Names of settings in the manifest, which no preset may change.
+        auto: Names of settings that are `auto` in the manifest: validation chooses.
         terms: Priority, deadline and budget.
     """
 
@@ -89,6 +90,7 @@ class TaskEntry:
     preset: Preset | None = None
     search: SearchConfig | None = None
     pinned: frozenset[str] = frozenset()
+    auto: frozenset[str] = frozenset()
     terms: Terms = field(default_factory=Terms)
 
 

@@ -14,7 +14,7 @@ from orchestrator.manifest.yaml_document import Place
 from ship.errors import ConfigError
 from ship.settings.config import TuneConfig
 from ship.settings.presets import PRESETS, Preset
-from ship.settings.search_config import SearchConfig
+from ship.settings.search_config import AUTO, SearchConfig
 
 __all__ = ["Defaults", "as_dict", "read_defaults", "read_limits", "read_task_settings", "without_none"]
 
@@ -78,7 +78,9 @@ def read_task_settings(
         if "search" in values
         else defaults.search
     )
-    pinned = frozenset({**defaults.settings, **as_dict(values.get("config"))})
+    named = {**defaults.settings, **as_dict(values.get("config"))}
+    auto = frozenset(name for name in AUTO if named.get(name) == "auto")
+    pinned = frozenset(named) - auto
     return (
         None
         if config is None
@@ -89,6 +91,7 @@ def read_task_settings(
             "preset": preset if preset in PRESETS else None,
             "search": search,
             "pinned": pinned if preset is not None else frozenset(),
+            "auto": auto,
         }
     )
 
@@ -123,7 +126,7 @@ def _read_settings(
     names = [field.name for field in fields(TuneConfig)]
     known = problems.known_only(place, values, [*names, *known_beside])
     try:
-        TuneConfig(**known)
+        TuneConfig(**_without_auto(known))
     except ConfigError as error:
         wrong = problems.note_fields(place, known, error.problems)
         return {name: value for name, value in known.items() if name not in wrong}
@@ -133,11 +136,16 @@ def _read_settings(
 def _read_config(problems: Problems, place: Place, values: object, defaults: Defaults) -> TuneConfig | None:
     own = _read_settings(problems, place, as_dict(values))
     try:
-        return TuneConfig(**{**defaults.settings, **own})
+        return TuneConfig(**_without_auto({**defaults.settings, **own}))
     except ConfigError as error:
         # Each is valid on its own, but their combination is not.
         problems.note_fields(place, own, error.problems)
         return None
+
+
+def _without_auto(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without those that a search chooses."""
+    return {name: value for name, value in settings.items() if name not in AUTO or value != "auto"}
 
 
 def _read_search(problems: Problems, place: Place, value: object) -> SearchConfig | None:

@@ -21,6 +21,10 @@ __all__ = ["Speed", "TuningRun", "count_passes", "learn_speed", "prompt_bytes"]
 _BYTES_A_NUMBER = 4
 # The nine published matrices give 6 to 12 levels on 12 layers; the true number is known after tuning.
 _LEVELS_A_LAYER = 2 / 3
+# Features of a head over layers: class tokens of four, mean patch tokens of three.
+_HEAD_WIDTHS = 7
+# Inputs and outputs of a block's linear layers, where its MLP is four times as wide.
+_LOW_RANK_WIDTHS = {"qkv": 4, "proj": 2, "fc1": 5, "fc2": 5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,21 +76,24 @@ def learn_speed(runs: Iterable[TuningRun]) -> Speed | None:
 
 
 def count_passes(config: TuneConfig, search: SearchConfig | None, summary: DataSummary) -> float:
-    """Training images that tuning will go through, the search included."""
+    """Images that tuning will go through, comparisons and validation images that are trained on included."""
     has_val = summary.num_val > 0 and summary.num_test > 0
-    num_tunings = num_full_tunings(search, summary.num_train, has_val=has_val)
-    return summary.num_train * count_epochs(config, summary.num_train) * num_tunings
+    num_tunings = num_full_tunings(config, search, summary.num_train, has_val=has_val)
+    num_images = num_tunings * summary.num_train
+    if has_val and num_tunings and not config.patience:
+        num_images += summary.num_val
+    return num_images * count_epochs(config, summary.num_train)
 
 
 def prompt_bytes(config: TuneConfig, backbone: "BackboneInfo", num_classes: int, num_train: int) -> int:
-    """Size of a prompt's tensors in float32: independent, shared, attribute, prototypes, head, gates."""
-    num_levels = max(1, round(backbone.depth * _LEVELS_A_LAYER))
-    num_groups = min(config.num_attribute_groups, num_levels - 1)
-    num_tokens = (
-        num_levels * config.num_independent
-        + config.num_shared
-        + num_groups * config.num_attribute
-        + min(config.num_prototypes, num_train)
-        + num_classes
-    )
-    return _BYTES_A_NUMBER * (num_tokens * backbone.width + num_classes + backbone.depth)
+    """Size of a prompt's tensors in float32: tokens, prototypes, low-rank updates, head, gates."""
+    num_widths = num_classes * (_HEAD_WIDTHS if config.head == "layers" else 1)
+    if config.has_prompts:
+        num_levels = max(1, round(backbone.depth * _LEVELS_A_LAYER))
+        num_groups = min(config.num_attribute_groups, num_levels - 1) if config.num_attribute else 0
+        num_widths += num_levels * config.num_independent + config.num_shared
+        num_widths += num_groups * config.num_attribute
+        num_widths += min(config.num_prototypes, num_train) if num_groups else 0
+    sides = sum(_LOW_RANK_WIDTHS[target] for target in config.low_rank_targets)
+    num_widths += backbone.depth * config.rank * sides
+    return _BYTES_A_NUMBER * (num_widths * backbone.width + num_classes + backbone.depth)

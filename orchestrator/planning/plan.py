@@ -190,6 +190,11 @@ def _refuse_over_budget(task: PlannedTask) -> RefusedTask | None:
 
 def _find_warnings(plan: Plan, num_workers: int | None, now_s: float | None) -> list[str]:
     warnings = [] if now_s is None else find_late(plan.to_tune, num_workers=num_workers, now_s=now_s)
+    warnings += [
+        f"task {task.spec.name}: {task.num_repeated} training images are copies of another"
+        for task in plan.to_tune
+        if task.num_repeated
+    ]
     unchecked = [
         task for task in plan.to_tune if task.spec.terms.budget_s is not None and task.estimate_s is None
     ]
@@ -213,6 +218,7 @@ def _plan_task(
         preset=entry.preset,
         search=entry.search,
         pinned=entry.pinned,
+        auto=entry.auto,
         num_train=summary.num_train,
         num_classes=len(summary.labels),
     )
@@ -240,4 +246,5 @@ def _plan_task(
         num_held_out=summary.num_test or summary.num_val,
         estimate_s=seconds,
         estimate_bytes=num_bytes,
+        num_repeated=summary.num_repeated,
     )

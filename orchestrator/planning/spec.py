@@ -69,6 +69,7 @@ class PlannedTask:
         action: ``tune``, or ``reuse`` if its prompt is in the store already.
         num_classes: C.
         num_held_out: Images to measure the result on.
+        num_repeated: Training images whose very bytes are those of another.
         estimate_s: Seconds on one worker, 0 for ``reuse``; None if the speed is unknown.
         estimate_bytes: Storage of the prompt's tensors, 0 for ``reuse``; assumes that levels are two thirds
             of the layers.
@@ -80,3 +81,4 @@ class PlannedTask:
     num_held_out: int
     estimate_s: float | None
     estimate_bytes: int
+    num_repeated: int = 0

@@ -151,11 +151,13 @@ def _measure(backbone: Backbone, prompt: Prompt, data: TaskData) -> tuple[dict[s
     held_out = data.held_out
     cls_BD = backbone.norm(features.held_out.cls_LND[-1].to(backbone.device)).float().cpu()
     evaluation = evaluate_logits(predict_logits(backbone, prompt, held_out.images_B3HW), held_out.labels_B)
+    of_probe = evaluate_logits(probe.logits(cls_BD), held_out.labels_B)
     metrics = held_out_metrics(
         data,
         evaluation,
-        evaluate_logits(probe.logits(cls_BD), held_out.labels_B).accuracy,
         measure_attention(backbone, prompt, held_out.images_B3HW),
+        probe_accuracy=of_probe.accuracy,
+        probe_balanced_accuracy=of_probe.balanced_accuracy,
     )
     return metrics, evaluation
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +18,7 @@ from ship.method.prompts import Prompt
 from ship.runtime.baking import bake
 from ship.settings.config import TuneConfig
 from ship.tuning.run import TuneResult
-from ship.tuning.search import Trial
+from ship.tuning.search import SearchResult
 
 __all__ = ["held_out_metrics", "make_artifact", "seal"]
 
@@ -28,7 +28,7 @@ def make_artifact(
     backbone: Backbone,
     data: TaskData,
     result: TuneResult,
-    trials: Sequence[Trial] = (),
+    found: SearchResult | None = None,
     *,
     task_key: str | None = None,
 ) -> dict[str, bytes]:
@@ -39,16 +39,23 @@ def make_artifact(
         backbone: Backbone that it was tuned on.
         data: Images and labels that it was tuned with.
         result: Result of the tuning.
-        trials: Trials of the search for its settings.
+        found: Result of the search for its settings.
         task_key: sha256 over data, settings, backbone and method version, of a task that a manifest planned.
     """
     attention = measure_attention(backbone, result.prompt, data.held_out.images_B3HW)
     metrics = {
-        **held_out_metrics(data, result.evaluation, result.preparation.probe_accuracy, attention),
+        **held_out_metrics(
+            data,
+            result.evaluation,
+            attention,
+            probe_accuracy=result.preparation.probe_accuracy,
+            probe_balanced_accuracy=result.preparation.probe_balanced_accuracy,
+        ),
         "num_train": len(data.train.labels_B),
         "num_params": result.prompt.num_trained(),
         "num_levels": result.prompt.num_levels,
-        "epochs": len(result.history),
+        # A linear probe takes no step: its time says nothing of the speed of tuning.
+        "epochs": 0 if result.prompt.config.kind == "probe" else len(result.history),
         "tuning_s": round(result.tuning_s, 3),
     }
     return seal(
@@ -57,8 +64,8 @@ def make_artifact(
         result.prompt,
         labels=data.labels,
         metrics=metrics,
-        record=_record(data, result, attention, trials),
-        readme=_readme(task, backbone, data, result, metrics),
+        record=_record(data, result, attention, found),
+        readme=_readme(task, backbone, data, result, metrics, found),
         data_fingerprint=data.fingerprint,
         task_key=task_key,
     )
@@ -108,7 +115,12 @@ def seal(
 
 
 def held_out_metrics(
-    data: TaskData, evaluation: Evaluation, probe_accuracy: float, attention: AttentionChange
+    data: TaskData,
+    evaluation: Evaluation,
+    attention: AttentionChange,
+    *,
+    probe_accuracy: float,
+    probe_balanced_accuracy: float,
 ) -> dict[str, float]:
     """Metrics that are measured on the held-out images."""
     recalls = [recall for recall in evaluation.recalls if recall is not None]
@@ -118,6 +130,7 @@ def held_out_metrics(
         "accuracy_high": evaluation.high,
         "probe_accuracy": probe_accuracy,
         "balanced_accuracy": evaluation.balanced_accuracy,
+        "probe_balanced_accuracy": probe_balanced_accuracy,
         "min_recall": min(recalls, default=0.0),
         "calibration_error": round(evaluation.calibration_error, 6),
         "attention_distance": round(attention.distance, 6),
@@ -128,10 +141,11 @@ def held_out_metrics(
 
 
 def _record(
-    data: TaskData, result: TuneResult, attention: AttentionChange, trials: Sequence[Trial]
+    data: TaskData, result: TuneResult, attention: AttentionChange, found: SearchResult | None
 ) -> dict[str, Any]:
     return {
-        "search": [_without_infinity(asdict(trial)) for trial in trials],
+        "search": [_without_infinity(asdict(trial)) for trial in (found.trials if found else ())],
+        "choice": found.reason if found else "",
         "history": [asdict(report) for report in result.history],
         "affinity": result.preparation.affinity,
         "threshold": result.preparation.threshold,
@@ -156,10 +170,16 @@ def _without_infinity(trial: dict[str, Any]) -> dict[str, Any]:
 
 
 def _readme(
-    task: str, backbone: Backbone, data: TaskData, result: TuneResult, metrics: Mapping[str, float]
+    task: str,
+    backbone: Backbone,
+    data: TaskData,
+    result: TuneResult,
+    metrics: Mapping[str, float],
+    found: SearchResult | None,
 ) -> str:
     config = result.prompt.config
     warnings = "".join(f"\n**Warning:** {warning}.\n" for warning in find_warnings(metrics))
+    choice = f"\nChoice of settings: {found.reason}\n" if found and found.reason else ""
     labels = ", ".join(data.labels[:20]) + (", ..." if len(data.labels) > 20 else "")
     return f"""# {task}
 
@@ -182,6 +202,6 @@ A SHIP prompt for the frozen backbone `{backbone.name}` (`{backbone.fingerprint[
 | kind | {_kind_of(config)} |
 | settings | K={config.num_independent}, start {config.start}, learning rate {config.learning_rate:g}, \
 {metrics["epochs"]:.0f} epochs, seed {config.seed} |
-{warnings}
+{warnings}{choice}
 `prompt.json` names every file's sha256; load it with `ship.load`.
 """

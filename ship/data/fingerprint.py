@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from ship.data.duplicates import count_repeated, refuse_duplicates
 from ship.data.folder import Folder
 from ship.data.items import Listing
 from ship.data.listing import open_listing
@@ -34,6 +35,7 @@ class DataSummary:
         num_train: Training images.
         num_val: Validation images.
         num_test: Test images.
+        num_repeated: Training images whose very bytes are those of another, of local data.
     """
 
     fingerprint: str
@@ -41,6 +43,7 @@ class DataSummary:
     num_train: int
     num_val: int
     num_test: int
+    num_repeated: int = 0
 
 
 def fingerprint_data(source: DataSource) -> str:
@@ -56,10 +59,13 @@ def describe_data(source: DataSource) -> DataSummary:
     """Fingerprint, classes and counts of a data set.
 
     Raises:
-        DataError: Lists every problem of its layout, and every image that is missing or cannot be read.
+        DataError: Lists every problem of its layout, and every image that is missing, cannot be read, or
+            lies in two splits.
     """
     folder, listing = open_listing(source)
     tags = _local_tags(folder, listing) if folder.is_local else remote_tags(folder, listing)
+    if folder.is_local:
+        refuse_duplicates(source, listing, tags)
     counts = listing.num_of_split
     return DataSummary(
         fingerprint=combine_fingerprint(source, listing, tags),
@@ -67,6 +73,7 @@ def describe_data(source: DataSource) -> DataSummary:
         num_train=counts["train"],
         num_val=counts["val"],
         num_test=counts["test"],
+        num_repeated=count_repeated(listing, tags) if folder.is_local else 0,
     )
 
 
@@ -78,16 +85,19 @@ def combine_fingerprint(source: DataSource, listing: Listing, tags: Mapping[str,
         listing: Gives paths, labels and splits.
         tags: sha256 of a local image, or the backend's tag of a remote one, by path.
     """
-    options = {
+    options: dict[str, object] = {
         "format": listing.format,
         "val_fraction": float(source.val_fraction),
         "test_fraction": float(source.test_fraction),
         "split_seed": source.split_seed,
         "labels": listing.labels,
     }
+    if source.group is not None:
+        options["group"] = source.group
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
     for item in listing.items:
-        digest.update(json.dumps([item.path, item.label, item.split, tags[item.path]]).encode())
+        group = [] if item.group is None else [item.group]
+        digest.update(json.dumps([item.path, item.label, item.split, tags[item.path], *group]).encode())
     return digest.hexdigest()
 
 

@@ -36,11 +36,13 @@ class Item:
         path: Relative to the data set's root, with ``/``.
         label: Name of its class.
         split: ``train``, ``val`` or ``test``.
+        group: What it is a picture of, such as a part, if the source says how to tell.
     """
 
     path: str
     label: str
     split: SplitName
+    group: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

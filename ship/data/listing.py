@@ -4,6 +4,7 @@ import posixpath
 from collections import Counter
 
 from ship.data.folder import Folder, open_folder, open_parent
+from ship.data.grouping import divided_groups, name_groups
 from ship.data.imagefolder import is_mvtec, list_imagefolder, list_mvtec
 from ship.data.items import Item, Listing, sort_labels
 from ship.data.source import DataFormat, DataSource
@@ -61,12 +62,13 @@ def _open_table(source: DataSource, format_: DataFormat) -> tuple[Folder, Listin
     parent, name = open_parent(source.path)
     images = parent if source.image_root is None else open_folder(source.image_root)
     read = list_csv if format_ == "csv" else list_parquet
-    return images, _finish(source, format_, read(parent.read(name), source.path, images))
+    return images, _finish(source, format_, read(parent.read(name), source.path, images, source.group))
 
 
 def _finish(
     source: DataSource, format_: DataFormat, items: list[Item], labels: tuple[str, ...] | None = None
 ) -> Listing:
+    items = name_groups(items, source)
     # The lists of VTAB-1k are a protocol: nothing is cut from them.
     items = sorted(items, key=lambda item: item.path) if format_ == "vtab" else cut_splits(items, source)
     listing = Listing(
@@ -86,6 +88,7 @@ def _problems(source: DataSource, listing: Listing, needs_all_classes: bool) -> 
             f"{source.path}: expected at least 2 classes, found {len(listing.labels)}"
             f"{': ' + ', '.join(listing.labels) if listing.labels else ''}"
         )
+    problems += divided_groups(source, listing)
     counts = listing.num_of_split
     if not counts["train"]:
         problems.append(f"{source.path}: no training images")

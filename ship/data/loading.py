@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ship.data.duplicates import refuse_duplicates
 from ship.data.fingerprint import combine_fingerprint, remote_tags
 from ship.data.folder import Folder
 from ship.data.items import Item, Listing, SplitName
@@ -43,7 +44,8 @@ def load_task_data(
         ``3 * H * W`` bytes an image, all splits.
 
     Raises:
-        DataError: Lists every problem of the layout, or every image that is missing or cannot be decoded.
+        DataError: Lists every problem of the layout, or every image that is missing, cannot be decoded, or
+            lies in two splits.
         ConfigError: ``interpolation`` is unknown.
     """
     folder, listing = open_listing(source)
@@ -51,6 +53,7 @@ def load_task_data(
     # Before reading: a file that changes while it is loaded then shows up as another fingerprint.
     tags = {} if folder.is_local else remote_tags(folder, listing)
     loader.run(num_threads, on_progress)
+    refuse_duplicates(source, listing, loader.sha256_by_path)
     return TaskData(
         labels=listing.labels,
         train=loader.split("train"),
@@ -100,10 +103,12 @@ class _Loader:
     def split(self, name: SplitName) -> Split:
         """One split, once ``run`` is through."""
         items = self._items[name]
+        groups = tuple(str(item.group) for item in items)
         return Split(
             images_B3HW=self._images[name],
             labels_B=_indices(items, self.listing.labels),
             paths=tuple(item.path for item in items),
+            groups=groups if all(item.group is not None for item in items) else None,
         )
 
     def _load(self, job: tuple[SplitName, int]) -> tuple[str, ...]:
@@ -119,8 +124,7 @@ class _Loader:
             return error.problems
         except ImageError as error:
             return (f"{self.folder.locate(path)}: {error}",)
-        if self.folder.is_local:
-            self.sha256_by_path[path] = hashlib.sha256(content).hexdigest()
+        self.sha256_by_path[path] = hashlib.sha256(content).hexdigest()
         return ()
 
 

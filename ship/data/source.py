@@ -1,5 +1,6 @@
 """Settings of a task's data: its place, format and splits. Nothing is read here."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
@@ -27,6 +28,9 @@ class DataSource:
             ``vtab``, anything above 0 means the published 800/200 split.
         test_fraction: Share of the images to set aside for testing, from 0 to below 1.
         split_seed: Chooses which images are set aside.
+        group: What no split of ours may divide, such as a part with several pictures: a column of a CSV or
+            Parquet file, or a regular expression with one group, searched for in each path.
+        allow_duplicates: Whether one file may lie in two splits; else it is refused.
         image_root: Folder that the paths in a CSV or Parquet file are relative to; None means the file's own.
     """
 
@@ -35,6 +39,8 @@ class DataSource:
     val_fraction: float = 0.0
     test_fraction: float = 0.2
     split_seed: int = 0
+    group: str | None = None
+    allow_duplicates: bool = False
     image_root: str | None = None
 
     def __post_init__(self) -> None:
@@ -45,6 +51,7 @@ class DataSource:
         """
         problems = [
             *self._path_problems(),
+            *self._group_problems(),
             *(
                 f"{name}: expected a number from 0 to below 1, got {getattr(self, name)!r}"
                 for name in ("val_fraction", "test_fraction")
@@ -55,6 +62,8 @@ class DataSource:
             problems.append(f"format: expected one of {', '.join(FORMATS)}, got {self.format!r}")
         if not _is_int(self.split_seed) or self.split_seed < 0:
             problems.append(f"split_seed: expected a whole number from 0, got {self.split_seed!r}")
+        if not _is_bool(self.allow_duplicates):
+            problems.append(f"allow_duplicates: expected true or false, got {self.allow_duplicates!r}")
         if not problems and self.val_fraction + self.test_fraction >= 1.0:
             problems.append(
                 "val_fraction + test_fraction: expected less than 1, so that images are left for training, "
@@ -73,6 +82,20 @@ class DataSource:
             if self.format not in ("auto", "csv", "parquet"):
                 problems.append(f"image_root: only for csv and parquet, but format is {self.format!r}")
         return problems
+
+    def _group_problems(self) -> list[str]:
+        expected = "group: expected a column, or a regular expression with one group"
+        if self.group is None:
+            return []
+        if not _is_path(self.group):
+            return [f"{expected}, got {self.group!r}"]
+        if "(" not in self.group and self.format in ("auto", "csv", "parquet"):
+            return []
+        try:
+            num_groups = re.compile(self.group).groups
+        except re.error as error:
+            return [f"{expected}, got {self.group!r}: {error}"]
+        return [] if num_groups == 1 else [f"{expected}, got {self.group!r} with {num_groups}"]
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values, in a fixed order."""
@@ -95,6 +118,10 @@ class DataSource:
 
 def _is_path(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip()) and "\0" not in value
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
 
 
 def _is_int(value: object) -> bool:

@@ -16,13 +16,14 @@ _REQUIRED = ("path", "label")
 _Row = tuple[str, Mapping[str, str], bool]
 
 
-def list_csv(content: bytes, name: str, images: Folder) -> list[Item]:
+def list_csv(content: bytes, name: str, images: Folder, group: str | None = None) -> list[Item]:
     """Read a CSV file (UTF-8, commas, one header line); other columns are left out.
 
     Args:
         content: The file's bytes.
         name: The file's path, for messages.
         images: Folder that paths are relative to.
+        group: Column of the groups; a name that is no column is left alone.
 
     Raises:
         DataError: Lists every problem with its line.
@@ -37,10 +38,10 @@ def list_csv(content: bytes, name: str, images: Folder) -> list[Item]:
     except csv.Error as error:
         raise DataError(f"{name}: line 1: {error}") from error
     reader.fieldnames = columns
-    return _to_items(_csv_rows(reader, name), columns, name, images)
+    return _to_items(_csv_rows(reader, name), columns, name, images, group)
 
 
-def list_parquet(content: bytes, name: str, images: Folder) -> list[Item]:
+def list_parquet(content: bytes, name: str, images: Folder, group: str | None = None) -> list[Item]:
     """Read a Parquet file; see ``list_csv``.
 
     Raises:
@@ -56,11 +57,11 @@ def list_parquet(content: bytes, name: str, images: Folder) -> list[Item]:
     try:
         table = pyarrow.parquet.ParquetFile(io.BytesIO(content))
         columns = _check_columns(name, [str(column) for column in table.schema_arrow.names])
-        wanted = [column for column in (*_REQUIRED, "split") if column in columns]
+        wanted = [column for column in dict.fromkeys((*_REQUIRED, "split", group)) if column in columns]
         rows = table.read(columns=wanted).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{name}: not a readable Parquet file: {error}") from error
-    return _to_items(_parquet_rows(rows), columns, name, images)
+    return _to_items(_parquet_rows(rows), columns, name, images, group)
 
 
 def _check_columns(name: str, columns: list[str]) -> list[str]:
@@ -94,13 +95,17 @@ def _parquet_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[_Row]:
         yield f"row {number}", cells, False
 
 
-def _to_items(rows: Iterable[_Row], columns: list[str], name: str, images: Folder) -> list[Item]:
+def _to_items(
+    rows: Iterable[_Row], columns: list[str], name: str, images: Folder, group: str | None
+) -> list[Item]:
     items: list[Item] = []
     problems: list[str] = []
     first_place: dict[str, str] = {}
-    has_split = "split" in columns
+    has_split, has_group = "split" in columns, group in columns
     for place, row, is_too_long in rows:
         found = _row_problems(row, has_split)
+        if has_group and not row[str(group)]:
+            found.append(f"{group} is empty")
         if is_too_long:
             found.append("more cells than columns; put quotes around text with commas")
         path = images.relative(row["path"]) if row["path"] else None
@@ -111,7 +116,8 @@ def _to_items(rows: Iterable[_Row], columns: list[str], name: str, images: Folde
         problems += [f"{name}: {place}: {problem}" for problem in found]
         if path is not None and not found:
             first_place[path] = place
-            items.append(Item(path, row["label"], SPLIT_OF_NAME[row["split"]] if has_split else "train"))
+            split = SPLIT_OF_NAME[row["split"]] if has_split else "train"
+            items.append(Item(path, row["label"], split, row[str(group)] if has_group else None))
     if not items and not problems:
         problems.append(f"{name}: no rows")
     if problems:

@@ -3,8 +3,9 @@
 Shape suffixes: B images, H height, W width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ship.errors import DataError
@@ -20,15 +21,37 @@ class Split:
         images_B3HW: uint8, RGB; ``B,T,3,H,W`` of pictures in T tiles.
         labels_B: int64, places in ``TaskData.labels``.
         paths: Path of each image, relative to the data set's root.
+        groups: Group of each image, whose images no split may divide; None where no group was asked for.
     """
 
     images_B3HW: Tensor
     labels_B: Tensor
     paths: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.paths)
+
+    def joined(self, other: "Split") -> "Split":
+        """These images, then the other's."""
+        has_groups = self.groups is not None and other.groups is not None
+        return Split(
+            images_B3HW=torch.cat([self.images_B3HW, other.images_B3HW]),
+            labels_B=torch.cat([self.labels_B, other.labels_B]),
+            paths=self.paths + other.paths,
+            groups=(*(self.groups or ()), *(other.groups or ())) if has_groups else None,
+        )
+
+    def take(self, chosen_B: Tensor) -> "Split":
+        """The images for which the mask is true."""
+        places = chosen_B.nonzero()[:, 0].tolist()
+        return Split(
+            images_B3HW=self.images_B3HW[chosen_B],
+            labels_B=self.labels_B[chosen_B],
+            paths=tuple(self.paths[place] for place in places),
+            groups=None if self.groups is None else tuple(self.groups[place] for place in places),
+        )
 
     def __repr__(self) -> str:
         """Counts."""
@@ -68,6 +91,12 @@ class TaskData:
         numbers = [("train", self.train), ("val", self.val), ("test", self.test)]
         counts = ", ".join(f"{len(split)} {name}" for name, split in numbers if split is not None)
         return f"TaskData({len(self.labels)} classes, {counts})"
+
+    def merged(self) -> "TaskData":
+        """Training and validation images together as training images, where there are test images too."""
+        if self.val is None or self.test is None:
+            return self
+        return replace(self, train=self.train.joined(self.val), val=None)
 
     @property
     def num_tiles(self) -> int:

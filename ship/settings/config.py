@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, Self
 from ship.errors import ConfigError
 from ship.settings.checks import Check, check_settings, number, one_of, whole
 
-__all__ = ["KINDS", "METHOD_VERSION", "TARGETS", "Kind", "Schedule", "TuneConfig", "count_epochs"]
+__all__ = ["KINDS", "METHOD_VERSION", "TARGETS", "Head", "Kind", "Schedule", "TuneConfig", "count_epochs"]
 
 
 # Part of every task key: raise it when the same settings would yield other weights.
@@ -21,11 +21,12 @@ METHOD_VERSION = "ship-2"
 # Settings of method ship-1 that are no more.
 _FORMER_SETTINGS = ("attention", "gate_rate_scale")
 # What ship-1 did where there are settings now.
-_FORMERLY = {"kind": "ship", "head": "cls", "augment": "none", "balance": "none"}
+_FORMERLY = {"kind": "ship", "head": "cls", "augment": "none", "balance": "none", "fallback": False}
 # At the top of the schedule, unless the user sets another; the first was measured, the second is the paper's.
 _GATED_RATE, _PUBLISHED_RATE = 0.02, 1e-3
 
 Kind = Literal["probe", "ship", "lora", "ship+lora"]
+Head = Literal["cls", "layers"]
 KINDS: tuple[Kind, ...] = ("probe", "ship", "lora", "ship+lora")
 TARGETS = ("qkv", "proj", "fc1", "fc2")
 
@@ -66,6 +67,7 @@ _CHECKS: dict[str, Check] = {
     "batch_size": whole(1, 65_536),
     "augment": one_of("none", "flips", "rotations", "light"),
     "balance": one_of("auto", "none", "weights", "prior"),
+    "fallback": (lambda v: type(v) is bool, "true or false"),
     "max_hierarchy_images": whole(1),
     "precision": one_of("auto", "float32", "bfloat16"),
     "seed": whole(0, 2**31 - 1),
@@ -114,6 +116,8 @@ class TuneConfig:
         balance: Remedy for unequal class counts: ``weights`` weighs images by their class's rarity, ``prior``
             adds the log of each class's share to the logits while tuning, ``auto`` is ``prior`` where the
             largest class has over three times the images of the smallest, else ``none``.
+        fallback: Whether the linear probe is published instead, unless the adapter's loss on validation
+            images is lower by a standard error.
         max_hierarchy_images: Training images used to find levels.
         precision: Dtype of activations and frozen weights while tuning: ``float32``, ``bfloat16``, or
             ``auto`` for bfloat16 where the device multiplies in it. What is tuned, and every evaluation, is
@@ -122,12 +126,12 @@ class TuneConfig:
     """
 
     kind: Kind = "ship"
-    head: Literal["cls", "layers"] = "cls"
+    head: Head = "cls"
     rank: int = 8
     low_rank_on: str = "qkv"
     num_independent: int = 10
     num_shared: int = 10
-    num_attribute: int = 10
+    num_attribute: int = 0
     num_attribute_groups: int = 2
     num_prototypes: int = 200
     top_k: int = 10
@@ -149,6 +153,7 @@ class TuneConfig:
     batch_size: int = 64
     augment: Literal["none", "flips", "rotations", "light"] = "none"
     balance: Literal["auto", "none", "weights", "prior"] = "auto"
+    fallback: bool = True
     max_hierarchy_images: int = 1000
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = 0

@@ -41,16 +41,18 @@ _EFFORTS: dict[Preset, _Effort] = {
     "balanced": _Effort(
         num_steps=200,
         min_epochs=10,
-        search=SearchConfig(learning_rate=(0.005, 0.02), num_independent=(5, 20)),
+        search=SearchConfig(kind=("ship", "lora"), head=("cls", "layers"), augment=("none", "flips")),
     ),
     "best": _Effort(
         num_steps=400,
         min_epochs=20,
         search=SearchConfig(
-            learning_rate=(0.002, 0.005, 0.01, 0.02, 0.05),
-            weight_decay=(1e-3, 1e-2),
+            kind=("ship", "lora", "ship+lora"),
+            head=("cls", "layers"),
+            augment=("none", "flips", "light"),
+            rank=(4, 16),
+            learning_rate=(0.005, 0.01, 0.02, 0.05),
             num_independent=(5, 10, 20),
-            threshold=("auto", 0.98),
             num_candidates=16,
         ),
     ),
@@ -63,6 +65,7 @@ def choose_settings(
     preset: Preset | None,
     search: SearchConfig | None,
     pinned: Collection[str],
+    auto: Collection[str] = (),
     num_train: int,
     num_classes: int,
 ) -> tuple[TuneConfig, SearchConfig | None]:
@@ -73,6 +76,7 @@ def choose_settings(
         preset: None leaves the settings as they are.
         search: The user's; one without values turns a preset's off.
         pinned: Names of settings that the user has set: a preset neither changes nor searches them.
+        auto: Names of settings that the user wants searched; see ``search_config.AUTO``.
         num_train: Training images.
         num_classes: C.
 
@@ -86,7 +90,10 @@ def choose_settings(
         if search is None and effort.search is not None:
             fixed: dict[str, Any] = {axis: () for axis in AXES if axis in pinned}
             search = replace(effort.search, **fixed)
-    return config, search if search is not None and len(search.candidates(config)) > 1 else None
+    if auto:
+        search = (search or SearchConfig()).with_auto(auto)
+    is_search = search is not None and (search.num_tuned(config) > 1 or len(search.heads(config)) > 1)
+    return config, search if is_search else None
 
 
 def _fit(config: TuneConfig, effort: _Effort, num_train: int, num_classes: int) -> dict[str, Any]:

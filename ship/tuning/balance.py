@@ -47,10 +47,14 @@ class Balance:
             return cls(log_prior_C=none_C, weight_C=counts_C.sum() / (num_classes * counts_C))
         return cls(log_prior_C=none_C)
 
-    def cross_entropy(self, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-        """Mean loss of some images."""
+    def losses(self, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+        """Loss of each image."""
         log_prior_C = self.log_prior_C.to(logits_BC.device)
         losses_B = F.cross_entropy(logits_BC + log_prior_C, labels_B, reduction="none")
         if self.weight_C is not None:
             losses_B = losses_B * self.weight_C.to(losses_B)[labels_B]
-        return losses_B.mean()
+        return losses_B
+
+    def cross_entropy(self, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+        """Mean loss of some images."""
+        return self.losses(logits_BC, labels_B).mean()

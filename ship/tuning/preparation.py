@@ -4,7 +4,7 @@ All of it comes from one pass of the bare backbone over the training images.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -38,11 +38,13 @@ class Preparation:
         affinity: ``L,L``, cosine between layers.
         threshold: The number that was used, also where ``auto`` chose it.
         probe_accuracy: Accuracy of the linear probe on the held-out images.
+        probe_balanced_accuracy: Its mean recall of the classes that have held-out images.
     """
 
     affinity: list[list[float]]
     threshold: float
     probe_accuracy: float
+    probe_balanced_accuracy: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,10 +54,12 @@ class Features:
     Attributes:
         train: Of the training images.
         held_out: Of the held-out images.
+        probes: Linear probes fitted so far, by what tells them apart.
     """
 
     train: LayerTokens
     held_out: LayerTokens
+    probes: dict[tuple[object, ...], LinearProbe] = field(default_factory=dict)
 
 
 def extract_features(backbone: Backbone, data: TaskData) -> Features:
@@ -93,14 +97,19 @@ def prepare(
         num_tiles=data.num_tiles,
     )
     prompt.initialise(generator)
-    probe = fit_probe(backbone, data, features.train, prompt.head_layers, config)
-    if config.start == "gated":
+    key = (prompt.head_layers, config.balance, config.seed)
+    if key not in features.probes:
+        features.probes[key] = fit_probe(backbone, data, features.train, prompt.head_layers, config)
+    probe = features.probes[key]
+    if config.start == "gated" or config.kind == "probe":
         _start_head(prompt, probe)
     logits_BC = probe.logits(_head_features(backbone, features.held_out, prompt.head_layers, data.num_tiles))
+    evaluation = evaluate_logits(logits_BC, data.held_out.labels_B)
     preparation = Preparation(
         affinity=affinity_LL.tolist(),
         threshold=threshold,
-        probe_accuracy=evaluate_logits(logits_BC, data.held_out.labels_B).accuracy,
+        probe_accuracy=evaluation.accuracy,
+        probe_balanced_accuracy=evaluation.balanced_accuracy,
     )
     return prompt.to(backbone.device), preparation
 

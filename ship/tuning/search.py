@@ -1,9 +1,11 @@
-"""Search of a task's settings by successive halving (K. Jamieson, A. Talwalkar, AISTATS 2016).
+"""Search of a task's settings by successive halving (K. Jamieson, A. Talwalkar, AISTATS 2016), and fallback.
 
-Every round tunes all candidates that are left, fused in packs, and keeps the better half by the loss on
-validation images; each round has twice the epochs of the one before. A round is a whole tuning with its own
-warm-up and decay, for a schedule that is cut short says little of a learning rate. Held-out images play no
-part.
+First the linear probes, which cost no step, choose the head. Every round then tunes all candidates that are
+left, fused in packs, and keeps the better half by the loss on validation images; each round has twice the
+epochs of the one before. A round is a whole tuning with its own warm-up and decay, for a schedule that is cut
+short says little of a learning rate. The last word is a paired one: the settings as given take the probe's
+place, and the winner takes theirs, only with a loss that is lower by a standard error. Held-out images play
+no part.
 
 Shapes: B images.
 """
@@ -32,16 +34,18 @@ _HELD_OUT_SHARE = 0.2
 # Fewer steps tell settings apart by chance.
 _MIN_STEPS = 20
 
+TuneAll = Callable[[Sequence[PackTask]], list[TuneResult | Exception]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One candidate in one round.
 
     Attributes:
-        round: From 1.
-        settings: Its values on the searched axes.
-        epochs: Epochs of this round.
-        val_loss: Cross-entropy on validation images, mean over folds; infinite if the tuning failed.
+        round: From 1; 0 for linear probes.
+        settings: Its kind, its head and its values on the searched axes.
+        epochs: Epochs of this round; 0 for linear probes.
+        val_loss: Cross-entropy on validation images, mean over all folds'; infinite if the tuning failed.
         val_accuracy: Accuracy on validation images, mean over folds; 0 if the tuning failed.
     """
 
@@ -60,20 +64,36 @@ class SearchResult:
         config: Settings to tune with, on all training images.
         trials: All of them, in order. Empty where there was nothing to choose, or nothing to choose by: no
             class has a second image.
+        reason: Sentences with the numbers of the choice; empty where there was nothing to choose.
     """
 
     config: TuneConfig
-    trials: tuple[Trial, ...]
+    trials: tuple[Trial, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Score:
+    """What a candidate reached in one round; without losses if the tuning failed."""
+
+    epochs: int
+    losses_B: Tensor | None
+    accuracy: float
+
+    @property
+    def loss(self) -> float:
+        loss = math.inf if self.losses_B is None else float(self.losses_B.mean())
+        return loss if math.isfinite(loss) else math.inf
 
 
 def search(
     backbone: Backbone,
     data: TaskData,
     config: TuneConfig,
-    search_config: SearchConfig,
+    search_config: SearchConfig | None = None,
     *,
     on_epoch: Callable[[], None] | None = None,
-    tune_all: Callable[[Sequence[PackTask]], list[TuneResult | Exception]] | None = None,
+    tune_all: TuneAll | None = None,
 ) -> SearchResult:
     """Choose settings for a task.
 
@@ -83,7 +103,7 @@ def search(
             measured on these too; else on a fifth of the training images, or of few images on each third
             in turn.
         config: Gives all settings that are not searched.
-        search_config: Values to try.
+        search_config: Values to try; None for the fallback alone.
         on_epoch: Called after each epoch of each candidate; an exception in it ends the search.
         tune_all: Tunes the candidates of a round; by default ``tune_pack``.
 
@@ -91,118 +111,212 @@ def search(
         ConfigError: No candidate fits the backbone or the data.
         TuningError: No candidate could be tuned.
     """
-    left, folds = search_config.candidates(config), make_folds(data, config.seed)
-    if len(left) == 1 or not folds:
-        return SearchResult(config=left[0] if len(left) == 1 else config, trials=())
-    trials: list[Trial] = []
-    num_rounds = math.ceil(math.log2(len(left)))
-    for number in range(1, num_rounds + 1):
-        share = 2.0 ** (number - 1 - num_rounds)
-        scores = _run_round(tune_all or partial(tune_pack, backbone), folds, left, share, on_epoch)
-        for candidate, (epochs, loss, accuracy) in zip(left, scores, strict=True):
-            settings = {axis: getattr(candidate, axis) for axis in AXES if getattr(search_config, axis)}
-            measured: dict[str, Any] = {"epochs": epochs, "val_loss": loss, "val_accuracy": accuracy}
-            trials.append(Trial(round=number, settings=settings, **measured))
-        order = sorted(range(len(left)), key=lambda i: scores[i][1])
-        left = [left[i] for i in sorted(order[: math.ceil(len(left) / 2)])]
-    return SearchResult(config=left[0], trials=tuple(trials))
+    wanted = search_config or SearchConfig()
+    heads = wanted.heads(config)
+    may_be_probe = config.fallback or config.kind == "probe" or "probe" in wanted.kind
+    if len(heads) == len(wanted.candidates(config)) == 1 and (config.kind == "probe" or not may_be_probe):
+        return SearchResult(config=config)
+    probes = [replace(config, kind="probe", head=head, start="gated") for head in heads]
+    folds = make_folds(data, config.seed)
+    if not folds:
+        reason = "No class has a second image, so nothing could be compared."
+        return SearchResult(config=probes[0] if may_be_probe else config, reason=reason)
+    rounds = _Rounds(tune_all or partial(tune_pack, backbone), folds, wanted, on_epoch)
+    # Without a choice of heads and without the fallback they would decide nothing.
+    scores = rounds.run(0, probes, 0.0) if may_be_probe or len(heads) > 1 else []
+    probe = min(zip(probes, scores, strict=True), key=lambda pair: pair[1].loss)[0] if scores else probes[0]
+    tuned = [each for each in wanted.candidates(config, probe.head) if each.kind != "probe"]
+    contenders = [config] if config in tuned else []
+    if len(tuned) > 1 or (tuned and may_be_probe):
+        contenders.append(rounds.halve(tuned))
+    chosen, reasons = (probe if may_be_probe else config), []
+    for contender in dict.fromkeys(contenders):
+        if contender != chosen:
+            is_better, reason = rounds.compare(contender, chosen)
+            chosen = contender if is_better else chosen
+            reasons.append(reason)
+    return SearchResult(config=chosen, trials=tuple(rounds.trials), reason=" ".join(reasons))
 
 
 def make_folds(data: TaskData, seed: int) -> list[TaskData]:
-    """Data to choose settings by: each with training and validation images, and no test.
+    """Data to choose settings by: each with training images, and as test images those to compare by.
 
-    A class keeps at least one image to train on. Without a class of two images there is no fold.
+    A class keeps at least one image to train on, and a group stays together. Without a class of two images
+    (groups) there is no fold.
     """
     if data.val is not None and data.test is not None:
-        return [replace(data, test=None)]
-    labels_B = data.train.labels_B
-    is_small = len(labels_B) < MIN_IMAGES_TO_HOLD_OUT
+        return [replace(data, val=None, test=data.val)]
+    train = data.train
+    is_small = len(train) < MIN_IMAGES_TO_HOLD_OUT
     num_parts = NUM_FOLDS if is_small else round(1 / _HELD_OUT_SHARE)
-    part_B = _deal(labels_B, num_parts, Generator().manual_seed(seed))
+    part_B = _deal(train, num_parts, Generator().manual_seed(seed))
     folds = []
     for number in range(num_parts if is_small else 1):
-        is_val_B = part_B == number
-        if bool(is_val_B.any()):
+        is_held_out_B = part_B == number
+        if bool(is_held_out_B.any()):
             digest = hashlib.sha256(f"{data.fingerprint}:{seed}:{number}".encode()).hexdigest()
-            train, val = _take(data.train, ~is_val_B), _take(data.train, is_val_B)
-            folds.append(TaskData(labels=data.labels, train=train, val=val, test=None, fingerprint=digest))
+            folds.append(
+                TaskData(
+                    labels=data.labels,
+                    train=train.take(~is_held_out_B),
+                    val=None,
+                    test=train.take(is_held_out_B),
+                    fingerprint=digest,
+                )
+            )
     return folds
 
 
-def _run_round(
-    tune_all: Callable[[Sequence[PackTask]], list[TuneResult | Exception]],
-    folds: Sequence[TaskData],
-    candidates: Sequence[TuneConfig],
-    share: float,
-    on_epoch: Callable[[], None] | None,
-) -> list[tuple[int, float, float]]:
-    """Epochs, loss and accuracy of each candidate after this share of its epochs, mean over folds."""
-    stopped: list[Exception] = []
+class _Rounds:
+    """The rounds of a search: tunes candidates on all folds, and remembers what came of it."""
 
-    def report(_: object) -> None:
-        if on_epoch is not None and not stopped:
-            try:
-                on_epoch()
-            except Exception as error:
-                stopped.append(error)
+    def __init__(
+        self,
+        tune_all: TuneAll,
+        folds: Sequence[TaskData],
+        search_config: SearchConfig,
+        on_epoch: Callable[[], None] | None,
+    ) -> None:
+        self._tune_all, self._folds, self._on_epoch = tune_all, folds, on_epoch
+        self._axes = [axis for axis in AXES if axis in ("kind", "head") or getattr(search_config, axis)]
+        self._scores: dict[TuneConfig, dict[int, _Score]] = {}
+        self.trials: list[Trial] = []
+
+    def halve(self, candidates: Sequence[TuneConfig]) -> TuneConfig:
+        """The last candidate after as many rounds as it takes, at least one."""
+        left, num_rounds = list(candidates), max(1, math.ceil(math.log2(len(candidates))))
+        for number in range(1, num_rounds + 1):
+            scores = self.run(number, left, 2.0 ** (number - 1 - num_rounds))
+            order = sorted(range(len(left)), key=lambda i: scores[i].loss)
+            left = [left[i] for i in sorted(order[: math.ceil(len(left) / 2)])]
+        return left[0]
+
+    def run(self, number: int, candidates: Sequence[TuneConfig], share: float) -> list[_Score]:
+        """Tune candidates for this share of their epochs.
+
+        Raises:
+            ShipError: None of them has a finite loss.
+        """
+        num_train = len(self._folds[0].train)
+        epochs = [_shortened(config, num_train, share) for config in candidates]
+        outcomes = self._tune(candidates, epochs)
+        scores = []
+        for i, config in enumerate(candidates):
+            score = _score(outcomes[i :: len(candidates)], epochs[i] if number else 0)
+            scores.append(score)
+            self._scores.setdefault(config, {})[number] = score
+            self.trials.append(
+                Trial(
+                    round=number,
+                    settings={axis: getattr(config, axis) for axis in self._axes},
+                    epochs=score.epochs,
+                    val_loss=score.loss,
+                    val_accuracy=score.accuracy,
+                )
+            )
+        if all(math.isinf(score.loss) for score in scores):
+            errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+            raise errors[0] if errors else TuningError("no candidate has a finite validation loss")
+        return scores
+
+    def compare(self, contender: TuneConfig, other: TuneConfig) -> tuple[bool, str]:
+        """Whether the contender's loss is lower by a standard error of the paired differences, and in words.
+
+        They are compared in the last round of both; a linear probe is the same in all.
+        """
+        contenders, others = self._scores[contender], self._scores[other]
+        common = max(set(contenders) & set(others), default=max(contenders))
+        first, second = contenders[common], others.get(common, others[max(others)])
+        first_words, second_words = (
+            f"{self._describe(config)} (loss {score.loss:.4f})"
+            for config, score in ((contender, first), (other, second))
+        )
+        if first.losses_B is None or second.losses_B is None or math.isinf(first.loss):
+            is_better = first.loss < second.loss
+            return is_better, f"{first_words} {'beats' if is_better else 'does not beat'} {second_words}."
+        gain_B = second.losses_B - first.losses_B
+        gain, error = float(gain_B.mean()), float(gain_B.std(correction=0)) / math.sqrt(len(gain_B))
+        is_better = gain > 0.0 and gain >= error
+        return is_better, (
+            f"{first_words} {'takes' if is_better else 'does not take'} the place of {second_words}: lower "
+            f"by {gain:.4f} on {len(gain_B)} validation images, with a standard error of {error:.4f}."
+        )
+
+    def _describe(self, config: TuneConfig) -> str:
+        """The settings that tell a candidate from the others."""
+        idle = ("augment", "rank", "learning_rate", "weight_decay", "num_independent", "threshold")
+        axes = [axis for axis in self._axes if config.kind != "probe" or axis not in idle]
+        return ", ".join(f"{axis} {getattr(config, axis)}" for axis in axes)
+
+    def _tune(self, candidates: Sequence[TuneConfig], epochs: Sequence[int]) -> list[TuneResult | Exception]:
+        """Outcomes on each fold of each candidate in turn.
+
+        Raises:
+            Exception: What ``on_epoch`` raised, or an error that is none of ours.
+        """
+        stopped: list[Exception] = []
+
+        def report(_: object) -> None:
+            if self._on_epoch is not None and not stopped:
+                try:
+                    self._on_epoch()
+                except Exception as error:
+                    stopped.append(error)
+            if stopped:
+                raise stopped[0]
+
+        outcomes = self._tune_all(
+            [
+                PackTask(
+                    data=fold, config=replace(config, epochs=number, min_steps=0, patience=0), on_epoch=report
+                )
+                for fold in self._folds
+                for config, number in zip(candidates, epochs, strict=True)
+            ]
+        )
         if stopped:
             raise stopped[0]
-
-    epochs = [_shortened(config, len(folds[0].train), share) for config in candidates]
-    tasks = [
-        PackTask(data=fold, config=replace(config, epochs=number, min_steps=0, patience=0), on_epoch=report)
-        for fold in folds
-        for config, number in zip(candidates, epochs, strict=True)
-    ]
-    outcomes = tune_all(tasks)
-    if stopped:
-        raise stopped[0]
-    errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-    for error in errors:
-        if not isinstance(error, ShipError):
-            raise error
-    scores = []
-    for i, number in enumerate(epochs):
-        found = [_score(outcome) for outcome in outcomes[i :: len(candidates)]]
-        means = torch.tensor(found, dtype=torch.float64).mean(dim=0).tolist()
-        scores.append((number, means[0], means[1]))
-    if all(math.isinf(val_loss) for _, val_loss, _ in scores):
-        raise errors[0] if errors else TuningError("no candidate of the search has a finite validation loss")
-    return scores
+        for outcome in outcomes:
+            if isinstance(outcome, Exception) and not isinstance(outcome, ShipError):
+                raise outcome
+        return outcomes
 
 
 def _shortened(config: TuneConfig, num_train: int, share: float) -> int:
+    """This share of the epochs, but enough for some steps if there are so many."""
     fewest = math.ceil(_MIN_STEPS / math.ceil(num_train / config.batch_size))
-    return max(fewest, math.ceil(count_epochs(config, num_train) * share))
+    all_epochs = count_epochs(config, num_train)
+    return min(all_epochs, max(fewest, math.ceil(all_epochs * share)))
 
 
-def _score(outcome: TuneResult | Exception) -> tuple[float, float]:
-    if isinstance(outcome, Exception):
-        return math.inf, 0.0
-    last = outcome.history[-1]
-    assert last.val_loss is not None, "every fold has validation images"
-    assert last.val_accuracy is not None, "every fold has validation images"
-    return (last.val_loss if math.isfinite(last.val_loss) else math.inf), last.val_accuracy
+def _score(outcomes: Sequence[TuneResult | Exception], epochs: int) -> _Score:
+    """Score over all folds' images together."""
+    results = [outcome for outcome in outcomes if isinstance(outcome, TuneResult)]
+    if len(results) < len(outcomes):
+        return _Score(epochs=epochs, losses_B=None, accuracy=0.0)
+    accuracy = sum(result.evaluation.accuracy for result in results) / len(results)
+    losses_B = torch.cat([result.losses_B for result in results]).double()
+    return _Score(epochs=epochs, losses_B=losses_B, accuracy=accuracy)
 
 
-def _deal(labels_B: Tensor, num_parts: int, generator: Generator) -> Tensor:
-    """A part for each image, class by class in turn; -1 for the only image of a class."""
-    part_B = torch.full_like(labels_B, -1)
+def _deal(train: Split, num_parts: int, generator: Generator) -> Tensor:
+    """A part for each image, class by class in turn, groups whole; -1 for the only image (group) of a class.
+
+    A group of several classes goes with its first image's.
+    """
+    groups = train.groups if train.groups is not None else train.paths
+    members: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        members.setdefault(group, []).append(place)
+    by_label: dict[int, list[list[int]]] = {}
+    for places in members.values():
+        by_label.setdefault(int(train.labels_B[places[0]]), []).append(places)
+    part_B = torch.full_like(train.labels_B, -1)
     num_dealt = 0
-    for label in labels_B.unique().tolist():
-        members = (labels_B == label).nonzero()[:, 0]
-        if len(members) > 1:
-            shuffled = members[torch.randperm(len(members), generator=generator)]
+    for _, units in sorted(by_label.items()):
+        if len(units) > 1:
             # Classes go on where the one before ended, so that parts of few images are of one size.
-            part_B[shuffled] = (torch.arange(len(members)) + num_dealt) % num_parts
-            num_dealt += len(members)
+            for i, chosen in enumerate(torch.randperm(len(units), generator=generator).tolist()):
+                part_B[units[chosen]] = (i + num_dealt) % num_parts
+            num_dealt += len(units)
     return part_B
-
-
-def _take(split: Split, chosen_B: Tensor) -> Split:
-    places = chosen_B.nonzero()[:, 0].tolist()
-    return Split(
-        images_B3HW=split.images_B3HW[chosen_B],
-        labels_B=split.labels_B[chosen_B],
-        paths=tuple(split.paths[place] for place in places),
-    )

@@ -28,6 +28,7 @@ from orchestrator.train.ledger.event_log import EventLog
 from orchestrator.train.ledger.grants import Ended, Grant, Lease, LedgerPolicy, Wait
 from orchestrator.train.ledger.status import RunStatus, TaskState, TaskStatus
 from orchestrator.train.ledger.waiting import WaitingTasks
+from ship.settings.search_config import num_full_tunings
 
 if TYPE_CHECKING:
     from orchestrator.planning.spec import TaskSpec
@@ -362,16 +363,16 @@ class Ledger:
         )
 
 
-def _order(spec: "TaskSpec") -> tuple[float, float, int, str]:
+def _order(spec: "TaskSpec") -> tuple[float, float, float, str]:
     """Sort key: urgent tasks first, then the longest, for a long one that starts last ends last."""
     priority, deadline = spec.terms.order
     return priority, deadline, -_work(spec), spec.name
 
 
-def _work(spec: "TaskSpec") -> int:
+def _work(spec: "TaskSpec") -> float:
     """Images that tuning goes through, to which a task's time is proportional."""
     config = spec.config
-    num_tunings = 1 if spec.search is None else 1 + spec.search.num_rounds
+    num_tunings = num_full_tunings(config, spec.search, spec.num_images, has_val=False)
     return num_tunings * max(spec.num_images * config.epochs, config.min_steps * config.batch_size)
 
 

@@ -101,18 +101,26 @@ def _file_name(fingerprint: str, image_size: tuple[int, int], interpolation: str
 def _to_tensors(data: TaskData) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     tensors: dict[str, torch.Tensor] = {}
     paths: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for name in _SPLITS:
         split: Split | None = getattr(data, name)
         if split is not None:
             tensors |= {f"{name}.images": split.images_B3HW, f"{name}.labels": split.labels_B}
             paths[name] = list(split.paths)
-    return tensors, {"labels": list(data.labels), "fingerprint": data.fingerprint, "paths": paths}
+            if split.groups is not None:
+                groups[name] = list(split.groups)
+    about = {"labels": list(data.labels), "fingerprint": data.fingerprint, "paths": paths, "groups": groups}
+    return tensors, about
 
 
 def _from_tensors(tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> TaskData:
+    groups = about.get("groups", {})
     splits = {
         name: Split(
-            images_B3HW=tensors[f"{name}.images"], labels_B=tensors[f"{name}.labels"], paths=tuple(paths)
+            images_B3HW=tensors[f"{name}.images"],
+            labels_B=tensors[f"{name}.labels"],
+            paths=tuple(paths),
+            groups=tuple(groups[name]) if name in groups else None,
         )
         for name, paths in about["paths"].items()
     }

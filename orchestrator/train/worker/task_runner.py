@@ -20,7 +20,7 @@ from ship.backbone import Backbone
 from ship.data import load_task_data
 from ship.errors import ArtifactError, DataError
 from ship.tuning.run import EpochReport, PackTask
-from ship.tuning.search import Trial, search
+from ship.tuning.search import SearchResult, search
 from ship.tuning.state import TuningState
 from ship.tuning.tuner import Tuner
 
@@ -68,9 +68,11 @@ class TuneTask:
         if (earlier := self._store.published(spec.name, spec.key)) is not None:
             return _outcome(earlier, self._store.fetch(earlier.digest))
         data = self._load(spec)
-        result, trials = self._tune(spec, data, hooks)
+        # `patience` needs validation images to the end; else they are trained on once they have chosen.
+        merged = data if spec.config.patience else data.merged()
+        result, found = self._tune(spec, data, merged, hooks)
         files = self._tuner.run(
-            lambda: make_artifact(spec.name, self._backbone, data, result, trials, task_key=spec.key)
+            lambda: make_artifact(spec.name, self._backbone, merged, result, found, task_key=spec.key)
         )
         hooks.check()
         publication = self._store.publish(spec.name, spec.key, files)
@@ -93,22 +95,26 @@ class TuneTask:
         return data
 
     def _tune(
-        self, spec: "TaskSpec", data: "TaskData", hooks: Hooks
-    ) -> tuple["TuneResult", tuple[Trial, ...]]:
+        self, spec: "TaskSpec", data: "TaskData", merged: "TaskData", hooks: Hooks
+    ) -> tuple["TuneResult", SearchResult | None]:
         """Tune from the last snapshot; from the start if there is none that can be used.
 
         A snapshot has the settings that a search found, so that the search is not repeated.
+
+        Args:
+            spec: The task.
+            data: Data to choose settings by.
+            merged: Data to tune the chosen settings with.
+            hooks: Callbacks.
         """
         snapshot = self._store.load_snapshot(spec.name, spec.key)
         if snapshot is not None:
             try:
                 config = _config_of(spec, snapshot)
-                return self._tune_from(spec, config, data, hooks, snapshot), ()
+                return self._tune_from(spec, config, merged, hooks, snapshot), None
             except ArtifactError as error:
                 logger.warning("task %s: %s", spec.name, error)
                 self._store.drop_snapshot(spec.name, spec.key)
-        if spec.search is None:
-            return self._tune_from(spec, spec.config, data, hooks, None), ()
         found = search(
             self._backbone,
             data,
@@ -117,7 +123,7 @@ class TuneTask:
             on_epoch=hooks.check,
             tune_all=partial(self._tuner.tune, on_joined=hooks.started),
         )
-        return self._tune_from(spec, found.config, data, hooks, None), found.trials
+        return self._tune_from(spec, found.config, merged, hooks, None), found
 
     def _tune_from(
         self,
@@ -170,7 +176,7 @@ def _config_of(spec: "TaskSpec", snapshot: bytes) -> "TuneConfig":
     if spec.search is None:
         return spec.config
     config = TuningState.config_of(snapshot)
-    if config not in spec.search.candidates(spec.config):
+    if config not in spec.search.candidates(spec.config, config.head):
         raise ArtifactError("snapshot: its settings are not among those of the search; the task starts over")
     return config
 

@@ -97,6 +97,31 @@ def test_presets_and_searches(folder: Path) -> None:
     }
 
 
+def test_auto_leaves_a_setting_to_validation(folder: Path) -> None:
+    manifest = load(
+        folder,
+        """
+        preset: balanced
+        defaults: {kind: auto, head: layers, epochs: 30}
+        tasks:
+          - {name: a, data: data/caps}
+          - {name: b, data: data/caps, config: {kind: lora, head: auto, augment: auto}}
+        """,
+    )
+
+    first, second = manifest.tasks
+    assert (first.auto, first.pinned) == ({"kind"}, {"head", "epochs"})
+    assert (first.config.kind, first.config.head) == ("ship", "layers")
+    assert (second.auto, second.pinned) == ({"head", "augment"}, {"kind", "epochs"})
+    assert (second.config.kind, second.config.head) == ("lora", "cls")
+    assert problems_of(
+        folder, "tasks:\n- {name: a, data: data/caps, config: {balance: all, rank: auto}}\n"
+    ) == [
+        "tasks[0].config.rank (line 2): expected a whole number from 1 to 256, got 'auto'",
+        "tasks[0].config.balance (line 2): expected `auto`, `none`, `weights` or `prior`, got 'all'",
+    ]
+
+
 def test_wrong_presets_and_searches_are_told_with_their_place(folder: Path) -> None:
     problems = problems_of(
         folder,

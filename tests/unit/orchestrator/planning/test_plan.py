@@ -37,10 +37,10 @@ def manifest(tmp_path: Path) -> Manifest:
         for label in ("ok", "bad"):
             (tmp_path / name / label).mkdir(parents=True)
             for number in range(10):
-                gray = np.full((4, 4), number * 20 + len(name), np.uint8)
+                gray = np.full((4, 4), number * 20 + len(name) + len(label), np.uint8)
                 Image.fromarray(gray).save(tmp_path / name / label / f"{number}.png")
         source = DataSource(path=str(tmp_path / name))
-        config = TuneConfig(epochs=10, batch_size=8, num_independent=5, num_prototypes=12)
+        config = TuneConfig(epochs=10, batch_size=8, num_independent=5, fallback=False)
         entries.append(TaskEntry(name=name, source=source, config=config, tags={"site": "ulm"}))
     return Manifest(backbone="fake", store=None, tasks=tuple(entries))
 
@@ -122,7 +122,7 @@ def test_key_follows_backbone_and_method() -> None:
     assert all(len(key) == 64 for key in keys)
 
 
-def test_keys_are_those_of_the_first_release() -> None:
+def test_keys_are_those_of_the_second_method() -> None:
     """Another key would tune every task of every store again."""
     search = SearchConfig(learning_rate=(0.01, 0.02), threshold=("auto", 0.98))
     config = TuneConfig(num_independent=5, threshold=0.95, epochs=7, start="published", seed=3)
@@ -132,8 +132,8 @@ def test_keys_are_those_of_the_first_release() -> None:
         task_key("a" * 64, config, "b" * 64, search=search),
     )
 
-    assert plain == "2cd9394fd9a051d6c823bba3447bd9867d306edab30f0c45d88f1c130b3944de"
-    assert searched == "3edc3e3c964042c863fd204abce22484424715f47857d3700e2ae9698814ae39"
+    assert plain == "404f977f0e0273e01a76e8afcfa85d4d0fc70c0c39af521673e81f885094d795"
+    assert searched == "62a7a8ffe66b0f1b826ba2b661be1c80a1cf159fbc7a84f732de726318e90cfc"
 
 
 def test_key_does_not_follow_the_order_of_settings() -> None:
@@ -151,9 +151,8 @@ def test_tags_do_not_change_the_key(manifest: Manifest) -> None:
 def test_estimates_follow_from_shapes_and_speed(manifest: Manifest) -> None:
     task = plan(manifest, speed=Speed(images_per_s=40.0, num_runs=1)).tasks[0]
 
-    # 8 levels of 5, 10 shared, 2 groups of 10 attributes, 12 prototypes and 2 classes of width 16, 2 biases
-    # and 12 gates.
-    assert task.estimate_bytes == 4 * ((40 + 10 + 20 + 12 + 2) * 16 + 2 + 12)
+    # 8 levels of 5, 10 shared and 2 classes of width 16, 2 biases and 12 gates.
+    assert task.estimate_bytes == 4 * ((40 + 10 + 2) * 16 + 2 + 12)
     assert task.estimate_s == 16 * 10 / 40.0
     assert plan(manifest, speed=Speed(images_per_s=40.0, num_runs=1)).estimate_s == 8.0
 
@@ -166,6 +165,46 @@ def test_min_steps_count_in_the_estimate(manifest: Manifest) -> None:
         plan(replace(manifest, tasks=(entry,)), speed=Speed(images_per_s=40.0, num_runs=1)).estimate_s
         == 16 * 50 / 40.0
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_numbers"),
+    [
+        ({"num_attribute": 10, "num_prototypes": 12}, (40 + 10 + 20 + 12 + 2) * 16 + 2 + 12),
+        ({"kind": "probe"}, 2 * 16 + 2 + 12),
+        ({"kind": "probe", "head": "layers"}, 7 * 2 * 16 + 2 + 12),
+        ({"kind": "lora", "rank": 4, "low_rank_on": "qkv+fc1"}, (12 * 4 * (4 + 5) + 2) * 16 + 2 + 12),
+        ({"kind": "ship+lora"}, (40 + 10 + 12 * 8 * 4 + 2) * 16 + 2 + 12),
+    ],
+)
+def test_bytes_follow_from_the_parts(
+    manifest: Manifest, settings: dict[str, object], num_numbers: int
+) -> None:
+    entry = replace(manifest.tasks[0], config=replace(manifest.tasks[0].config, **settings))
+
+    assert plan(replace(manifest, tasks=(entry,))).tasks[0].estimate_bytes == 4 * num_numbers
+
+
+def test_the_fallback_counts_in_the_estimate(manifest: Manifest) -> None:
+    def estimate(**settings: object) -> float | None:
+        entry = replace(manifest.tasks[0], config=replace(manifest.tasks[0].config, **settings))
+        return plan(replace(manifest, tasks=(entry,)), speed=Speed(images_per_s=40.0, num_runs=1)).estimate_s
+
+    assert estimate(fallback=True) == 2.5 * 16 * 10 / 40.0, "half the epochs on three folds"
+    assert estimate(fallback=True, kind="probe") == 0.0, "no step"
+
+
+def test_auto_is_planned_as_a_search(manifest: Manifest) -> None:
+    entry = replace(manifest.tasks[0], auto=frozenset({"kind", "augment"}))
+    made = plan(replace(manifest, tasks=(entry, manifest.tasks[1])))
+    spec = made.tasks[0].spec
+
+    assert spec.search == SearchConfig().with_auto({"kind", "augment"})
+    assert spec.config == manifest.tasks[0].config
+    lines = printed(made)
+    assert lines[0].split()[:7] == ["task", "action", "images", "kind", "head", "augment", "epochs"]
+    assert lines[2].split()[3:8] == ["auto", "cls", "auto", "10", "9"]
+    assert lines[3].split()[3:8] == ["ship", "cls", "none", "10", "-"]
 
 
 def test_time_is_unknown_without_a_speed(manifest: Manifest) -> None:
@@ -186,7 +225,7 @@ def test_every_tasks_data_problems_are_listed(manifest: Manifest, tmp_path: Path
 
 
 def test_a_preset_fits_settings_to_the_data(manifest: Manifest) -> None:
-    entry = replace(manifest.tasks[0], preset="balanced", pinned=frozenset({"batch_size", "learning_rate"}))
+    entry = replace(manifest.tasks[0], preset="balanced", pinned=frozenset({"batch_size", "augment"}))
     [bare] = plan(
         replace(manifest, tasks=manifest.tasks[:1]), speed=Speed(images_per_s=100.0, num_runs=1)
     ).tasks
@@ -195,13 +234,13 @@ def test_a_preset_fits_settings_to_the_data(manifest: Manifest) -> None:
     # 16 images in batches of 8, for 200 steps; eight images a class are few.
     assert (task.spec.config.epochs, task.spec.config.num_independent) == (100, 5)
     assert task.spec.search is not None
-    assert task.spec.search.learning_rate == ()
-    assert task.spec.search.num_independent == (5, 20)
+    assert task.spec.search.kind == ("ship", "lora")
+    assert task.spec.search.augment == ()
     assert task.spec.key != task_key(task.spec.data_fingerprint, task.spec.config, "f" * 64)
     assert bare.estimate_s is not None
     assert task.estimate_s is not None
-    # One round of three folds, and the tuning itself.
-    assert task.estimate_s == pytest.approx(4 * 16 * 100 / 100.0)
+    # Three candidates, for the head may turn out another, on three folds, and the tuning itself.
+    assert task.estimate_s == pytest.approx((1 + 3 * (3 / 4 + 2 / 2)) * 16 * 100 / 100.0)
 
 
 def with_terms(manifest: Manifest, **terms: Terms) -> Manifest:

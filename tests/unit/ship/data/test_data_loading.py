@@ -157,7 +157,7 @@ def test_unusual_images_load(csv_of_nasty_images: Path) -> None:
 def test_many_threads_give_the_same_tensors(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     for label in ("a", "b"):
         for number in range(40):
-            write_image(tmp_path / label / f"{number}.png", seed=number)
+            write_image(tmp_path / label / f"{number}.png", seed=number + 100 * (label == "b"))
     source = DataSource(path=str(tmp_path))
 
     one, many = (

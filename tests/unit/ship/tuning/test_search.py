@@ -26,11 +26,11 @@ def test_all_values_are_combined() -> None:
     candidates = SearchConfig(learning_rate=(0.01, 0.02), threshold=("auto", 0.95)).candidates(config)
 
     assert [(each.learning_rate, each.threshold) for each in candidates] == [
+        (0.02, "auto"),
         (0.01, "auto"),
         (0.01, 0.95),
-        (0.02, "auto"),
         (0.02, 0.95),
-    ]
+    ], "the settings as they are come first"
     assert {each.epochs for each in candidates} == {7}
     assert SearchConfig().candidates(config) == [config]
 
@@ -42,7 +42,7 @@ def test_too_many_combinations_are_drawn_from_by_the_seed() -> None:
 
     assert drawn[0] == drawn[1] != drawn[2]
     assert len({(each.learning_rate, each.num_independent) for each in drawn[0]}) == 5
-    assert wide.num_rounds == 3
+    assert all(list_[0] == TuneConfig(seed=list_[0].seed) for list_ in drawn)
 
 
 def test_wrong_values_are_all_named() -> None:
@@ -60,7 +60,7 @@ def test_the_tasks_own_validation_images_are_used() -> None:
     data = make_data(num_val=6)
     [fold] = make_folds(data, seed=0)
 
-    assert (fold.train, fold.val, fold.test) == (data.train, data.val, None)
+    assert (fold.train, fold.val, fold.test) == (data.train, None, data.val)
 
 
 @pytest.mark.parametrize(("num_train", "num_folds", "num_val"), [(24, 3, 8), (300, 1, 60)])
@@ -74,16 +74,16 @@ def test_else_training_images_are_held_out(num_train: int, num_folds: int, num_v
     assert len({fold.fingerprint for fold in folds} | {data.fingerprint}) == num_folds + 1
     validated: list[str] = []
     for fold in folds:
-        assert fold.val is not None
-        assert fold.test is None
-        assert len(fold.val) == num_val
-        assert set(fold.train.paths) | set(fold.val.paths) == set(data.train.paths)
-        assert not set(fold.train.paths) & set(fold.val.paths)
-        assert set(fold.val.labels_B.tolist()) == {0, 1, 2}
-        row = data.train.paths.index(fold.val.paths[3])
-        assert torch.equal(fold.val.images_B3HW[3], data.train.images_B3HW[row])
-        assert fold.val.labels_B[3] == data.train.labels_B[row]
-        validated += fold.val.paths
+        assert fold.val is None
+        held_out = fold.held_out
+        assert len(held_out) == num_val
+        assert set(fold.train.paths) | set(held_out.paths) == set(data.train.paths)
+        assert not set(fold.train.paths) & set(held_out.paths)
+        assert set(held_out.labels_B.tolist()) == {0, 1, 2}
+        row = data.train.paths.index(held_out.paths[3])
+        assert torch.equal(held_out.images_B3HW[3], data.train.images_B3HW[row])
+        assert held_out.labels_B[3] == data.train.labels_B[row]
+        validated += held_out.paths
     assert len(set(validated)) == len(validated)
 
 
@@ -104,7 +104,7 @@ def test_the_better_half_goes_on_with_twice_the_epochs(
     backbone: Backbone, quick: Callable[..., TuneConfig]
 ) -> None:
     grid = SearchConfig(learning_rate=(1e-5, 0.003, 0.01, 0.03))
-    config = quick(epochs=32, batch_size=8, start="published")
+    config = quick(epochs=32, batch_size=8, start="published", learning_rate=1e-5, fallback=False)
     found = search(backbone, make_data(num_val=12), config, grid)
 
     first, second = ([trial for trial in found.trials if trial.round == number] for number in (1, 2))
@@ -133,7 +133,7 @@ def test_the_truth_about_test_images_plays_no_part(
 def test_a_candidate_that_fails_loses(backbone: Backbone, quick: Callable[..., TuneConfig]) -> None:
     # More attribute groups than levels cannot be; more prompt tokens than a backbone lends neither.
     grid = SearchConfig(threshold=(0.9, -1.0))
-    config = quick(matching_weight=0.5, num_attribute_groups=1)
+    config = quick(matching_weight=0.5, num_attribute_groups=1, threshold=0.9, fallback=False)
     found = search(backbone, make_data(num_val=6), config, grid)
 
     assert len(found.trials) == 2
@@ -161,12 +161,23 @@ def test_a_caller_that_gives_up_is_heard_at_once(
 
 
 def test_what_a_search_costs() -> None:
-    four = SearchConfig(learning_rate=(0.01, 0.02), num_independent=(5, 20))
+    four = SearchConfig(learning_rate=(0.01, 0.02), num_independent=(5, 10))
+    config, alone = TuneConfig(), TuneConfig(fallback=False)
 
-    assert num_full_tunings(None, 50, has_val=False) == 1.0
-    assert num_full_tunings(four, 50, has_val=True) == 3.0
-    assert num_full_tunings(four, 1000, has_val=False) == 3.0
-    assert num_full_tunings(four, 50, has_val=False) == 7.0
+    assert num_full_tunings(alone, None, 50, has_val=False) == 1.0
+    assert num_full_tunings(config, None, 50, has_val=True) == 1.5
+    assert num_full_tunings(config, None, 50, has_val=False) == 2.5, "the fallback, on three folds"
+    assert num_full_tunings(TuneConfig(kind="probe"), None, 50, has_val=False) == 0.0
+    heads = SearchConfig(head=("cls", "layers"))
+    assert num_full_tunings(TuneConfig(kind="probe"), heads, 50, has_val=True) == 0.0
+    assert num_full_tunings(config, heads, 50, has_val=True) == 2.0, "the settings as given, and on layers"
+    assert num_full_tunings(config, SearchConfig(rank=(4,)), 50, has_val=True) == 1.5, "not used by `ship`"
+    five = SearchConfig(kind=("lora",), rank=(2, 4, 8, 16))
+    assert num_full_tunings(config, five, 50, has_val=True) == 1.0 + 5 / 8 + 3 / 4 + 2 / 2
+    for each in (config, alone):
+        assert num_full_tunings(each, four, 50, has_val=True) == 3.0
+        assert num_full_tunings(each, four, 1000, has_val=False) == 3.0
+        assert num_full_tunings(each, four, 50, has_val=False) == 7.0
 
 
 @pytest.mark.parametrize("num_a_class", [5, 20, 100, 1000])

@@ -52,7 +52,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> DataSource:
 
 @pytest.fixture
 def spec(source: DataSource) -> TaskSpec:
-    config = TuneConfig(epochs=NUM_EPOCHS, num_independent=2, num_shared=2, num_attribute=2, top_k=4)
+    config = TuneConfig(
+        epochs=NUM_EPOCHS, num_independent=2, num_shared=2, num_attribute=2, top_k=4, fallback=False
+    )
     return TaskSpec(
         name="shade",
         key=KEY,
@@ -250,7 +252,7 @@ def searching(spec: TaskSpec, **axes: Any) -> TaskSpec:
 def test_a_search_comes_first_and_is_not_made_again_after_a_snapshot(
     backbone: Backbone, store: PromptStore, spec: TaskSpec
 ) -> None:
-    spec = searching(spec, learning_rate=(0.001, 0.02))
+    spec = searching(spec, learning_rate=(0.001,))
     num_checks: list[int] = []
     first = Hooks(at_epoch={11: LeaseLost()}, on_check=lambda: num_checks.append(1))
     with pytest.raises(LeaseLost):
@@ -269,14 +271,34 @@ def test_a_search_comes_first_and_is_not_made_again_after_a_snapshot(
 
 
 def test_the_record_says_what_was_tried(backbone: Backbone, store: PromptStore, spec: TaskSpec) -> None:
-    spec = searching(spec, num_independent=(1, 3))
-    outcome = TuneTask(Tuner(backbone), store)(spec, Hooks())
+    spec = searching(spec, num_independent=(3,))
+    spec = replace(spec, config=replace(spec.config, fallback=True))
+    files = store.fetch(TuneTask(Tuner(backbone), store)(spec, Hooks()).digest)
 
-    trials = json.loads(store.fetch(outcome.digest)["record.json"])["search"]
-    assert [trial["settings"] for trial in trials] == [{"num_independent": 1}, {"num_independent": 3}]
-    best = min(trials, key=lambda trial: trial["val_loss"])
-    card = json.loads(store.fetch(outcome.digest)["prompt.json"])
-    assert card["config"]["num_independent"] == best["settings"]["num_independent"]
+    record, card = json.loads(files["record.json"]), json.loads(files["prompt.json"])
+    assert [tuple(trial["settings"].values()) for trial in record["search"]] == [
+        ("probe", "cls", 2),
+        ("ship", "cls", 2),
+        ("ship", "cls", 3),
+    ]
+    assert "standard error" in record["choice"]
+    assert record["choice"] in files["README.md"].decode()
+    chosen = card["config"]
+    assert (chosen["kind"], chosen["num_independent"]) in (("probe", 2), ("ship", 2), ("ship", 3))
+    assert (card["metrics"]["epochs"] == 0) == (chosen["kind"] == "probe")
+
+
+def test_validation_images_are_trained_on_once_they_have_chosen(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec
+) -> None:
+    source = replace(spec.source, val_fraction=0.2)
+    spec = replace(spec, source=source, data_fingerprint=fingerprint_data(source))
+    first = TuneTask(Tuner(backbone), store)(spec, Hooks())
+    patient = replace(spec, key=f"{7:064x}", config=replace(spec.config, patience=50))
+    second = TuneTask(Tuner(backbone), store)(patient, Hooks())
+
+    assert [outcome.metrics["num_train"] for outcome in (first, second)] == [16, 12]
+    assert [outcome.metrics["num_test"] for outcome in (first, second)] == [4, 4]
 
 
 def test_data_that_changed_after_the_plan_is_refused(
