@@ -21,6 +21,12 @@ __all__ = ["serve"]
 @click.option(
     "--backbone", default="bundled", show_default=True, help="Backbone that serves, as in a manifest."
 )
+@click.option(
+    "--image-size",
+    type=click.IntRange(min=1),
+    metavar="PIXELS",
+    help="Height and width of the backbone's input, as in a manifest; its own if left out.",
+)
 @click.option("--replicas", default=1, show_default=True, type=click.IntRange(min=1), help="Engines to run.")
 @click.option(
     "--log-requests",
@@ -89,6 +95,7 @@ def _read_options(
     *,
     host: str,
     port: int,
+    image_size: int | None,
     replicas: int,
     log_requests: str | None,
     prompt_memory: float,
@@ -104,6 +111,7 @@ def _read_options(
         host=host,
         port=port,
         auth=not no_auth,
+        image_size=image_size,
         num_replicas=replicas,
         engine=EngineOptions(slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned),
         limits=Limits(timeout_s=timeout, request_log=request_log),

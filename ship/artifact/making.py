@@ -14,6 +14,7 @@ from ship.evaluation.attention_change import AttentionChange, measure_attention
 from ship.findings import find_warnings
 from ship.runtime.baking import bake
 from ship.settings.config import TuneConfig
+from ship.settings.view import View
 from ship.tuning.run import TuneResult
 from ship.tuning.search import Trial
 
@@ -53,7 +54,7 @@ def make_artifact(
         config=result.prompt.config,
         level_starts=result.prompt.level_starts,
         head_layers=result.prompt.head_layers,
-        num_tiles=result.prompt.num_tiles,
+        view=data.view,
         labels=data.labels,
         metrics=metrics,
         data_fingerprint=data.fingerprint,
@@ -108,6 +109,12 @@ def _kind_of(config: TuneConfig) -> str:
     return f"{config.kind}, head {config.head}{low_rank}"
 
 
+def _view_of(view: View) -> str:
+    crop = "whole picture" if view.crop is None else f"crop {list(view.crop)}"
+    tiles = f", tiles {view.tiles} with overlap {view.tile_overlap:g}" if view.num_tiles > 1 else ""
+    return f"{crop}{tiles}, fit {view.fit}"
+
+
 def _without_infinity(trial: dict[str, Any]) -> dict[str, Any]:
     """JSON knows none: a trial that failed has no loss."""
     return {**trial, "val_loss": trial["val_loss"] if math.isfinite(trial["val_loss"]) else None}
@@ -138,6 +145,7 @@ A SHIP prompt for the frozen backbone `{backbone.name}` (`{backbone.fingerprint[
 | levels start at layers | {", ".join(map(str, result.prompt.level_starts))} \
 (threshold {result.preparation.threshold:.4f}) |
 | kind | {_kind_of(config)} |
+| view of a picture | {_view_of(data.view)} |
 | settings | K={config.num_independent}, start {config.start}, learning rate {config.learning_rate:g}, \
 {metrics["epochs"]:.0f} epochs, seed {config.seed} |
 {warnings}
