@@ -111,11 +111,9 @@ def find_folder_problems(value: object) -> list[tuple[Place, str]]:
 def read_backbone(value: object) -> tuple[str, int | None, list[tuple[Place, str]]]:
     """Name and image size of a manifest's backbone, and its problems with places relative to it."""
     if not isinstance(value, dict):
-        value = {"name": value}
-        found = [((), problem) for _, problem in _find_problems(BackboneModel, value)]
-    else:
-        found = _find_problems(BackboneModel, value)
-    return str(value.get("name") or "bundled"), value.get("image_size"), found
+        wrong = _find_problems(BackboneModel, {"name": value})
+        return str(value), None, [((), problem) for _, problem in wrong]
+    return str(value.get("name", "bundled")), value.get("image_size"), _find_problems(BackboneModel, value)
 
 
 def _find_problems(model: type[BaseModel], value: object) -> list[tuple[Place, str]]:

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.manifest.model import DataLimits, Manifest, TaskEntry
+from ship.backbone import load_backbone
 from ship.data import ImageFacts, Inspection, find_near_duplicates, inspect_data
-from ship.errors import DataError
+from ship.errors import BackboneError, DataError
 from ship.evaluation.accuracy import wilson_interval
 from ship.settings.view import Fit, View
 
@@ -82,18 +83,15 @@ class TaskCheck:
 
 
 def check_tasks(
-    manifest: Manifest,
-    on_progress: Callable[[str, int, int], None] | None = None,
-    *,
-    input_size: tuple[int, int] | None = None,
+    manifest: Manifest, on_progress: Callable[[str, int, int], None] | None = None
 ) -> list[TaskCheck]:
     """Check every task of a manifest, in its order.
 
     Args:
         manifest: Tasks and limits.
-        input_size: Height and width of the backbone's input; None does not check what shrinking costs.
         on_progress: Called in this thread with a task's name, and its images done and in all.
     """
+    input_size = _find_input_size(manifest)
     return [check_task(entry, manifest.limits, on_progress, input_size) for entry in manifest.tasks]
 
 
@@ -103,7 +101,14 @@ def check_task(
     on_progress: Callable[[str, int, int], None] | None = None,
     input_size: tuple[int, int] | None = None,
 ) -> TaskCheck:
-    """Check one task. Data that cannot be listed is a failure, not an error."""
+    """Check one task. Data that cannot be listed is a failure, not an error.
+
+    Args:
+        entry: The task.
+        limits: Limits on its data.
+        on_progress: Called in this thread with the task's name, and its images done and in all.
+        input_size: Height and width of the backbone's input; None does not check what shrinking costs.
+    """
 
     def report(done: int, total: int) -> None:
         if on_progress is not None:
@@ -184,6 +189,14 @@ def _find_copies(found: Inspection, limits: DataLimits) -> list[Finding]:
             "near_duplicates", list(near.values()), num_held_out, limits, "held out, and nearly trained on"
         ),
     ]
+
+
+def _find_input_size(manifest: Manifest) -> tuple[int, int] | None:
+    """Height and width of the backbone's input; None if it cannot be loaded, as the plan will tell."""
+    try:
+        return load_backbone(manifest.backbone, image_size=manifest.image_size, pretrained=False).image_size
+    except BackboneError:
+        return None
 
 
 def _find_shrinking(found: Inspection, view: View, input_size: tuple[int, int] | None) -> list[Finding]:

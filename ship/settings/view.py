@@ -64,8 +64,7 @@ class View:
         Raises:
             ConfigError: Lists all that are out of range.
         """
-        if isinstance(self.crop, list):
-            object.__setattr__(self, "crop", tuple(self.crop))
+        object.__setattr__(self, "crop", _as_tuple(self.crop))
         check_settings(self, _CHECKS)
         if self.crop is not None:
             object.__setattr__(self, "crop", tuple(map(float, self.crop)))
@@ -185,6 +184,10 @@ class View:
         return cls(**values)
 
 
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _is_crop(value: Any) -> bool:
     if value is None:
         return True
@@ -193,7 +196,7 @@ def _is_crop(value: Any) -> bool:
     if not all(type(v) in (int, float) and 0 <= v < 1e9 for v in value) or 0 in value[2:]:
         return False
     x, y, width, height = value
-    return max(value) > 1 or (x + width <= 1 + 1e-9 and y + height <= 1 + 1e-9)
+    return bool(max(value) > 1 or (x + width <= 1 + 1e-9 and y + height <= 1 + 1e-9))
 
 
 def _is_grid(value: Any) -> bool:

@@ -102,7 +102,7 @@ def _read_data(path: Path) -> TaskData | None:
 
 
 def _file_name(fingerprint: str, image_size: tuple[int, int], interpolation: str, view: View) -> str:
-    identity = [FORMAT_VERSION, fingerprint, list(image_size), interpolation]
+    identity: list[Any] = [FORMAT_VERSION, fingerprint, list(image_size), interpolation]
     if not view.is_default:
         identity.append(view.to_dict())
     return f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()}.safetensors"

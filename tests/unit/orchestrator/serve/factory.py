@@ -145,13 +145,13 @@ class FakeEngine:
         self.asks.append(ask)
         if self.refusal is not None:
             return self.refusal
-        prompted_YX = np.full((2, 2), 0.25, dtype=np.float32)
+        prompted_TYX = np.full((1, 2, 2), 0.25, dtype=np.float32)
         return Explanation(
             task=ask.task,
             version=2,
             digest="d" * 64,
-            prompted_YX=prompted_YX,
-            bare_YX=np.eye(2, dtype=np.float32) / 2,
+            prompted_TYX=prompted_TYX,
+            bare_TYX=np.eye(2, dtype=np.float32)[None] / 2,
             entropy=1.0,
             bare_entropy=0.5,
             distance=0.5,

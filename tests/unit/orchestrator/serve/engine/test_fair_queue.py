@@ -7,7 +7,7 @@ from orchestrator.serve.engine.fair_queue import FairQueue
 
 def fill(queue: FairQueue[str], *items: str) -> list[str | None]:
     """Put items that are named after their task, as in ``a1``."""
-    return [queue.put(item[0], item) for item in items]
+    return [left[0] if (left := queue.put(item[0], item)) else None for item in items]
 
 
 def drain(queue: FairQueue[str]) -> list[str]:
