@@ -161,8 +161,9 @@ class View:
         new_width, new_height = _sides(tile.target)
         if max(width / new_width, height / new_height) <= _MAX_SHRINKING:
             return None
+        what = "pictures" if self.is_default else "parts"
         return (
-            f"pictures of {width} x {height} are shrunk to {new_width} x {new_height} pixels: small defects "
+            f"{what} of {width} x {height} are shrunk to {new_width} x {new_height} pixels: small defects "
             "may vanish; set a larger image_size of the backbone, or a crop or tiles in the task's view"
         )
 
