@@ -183,11 +183,15 @@ class ViewBody(StrictBody):
     """Part of each picture that a task looks at, and its tiles."""
 
     crop: Annotated[
-        list[float] | None, Field(description="x, y, width and height in pixels, or in shares up to 1.")
+        list[float] | None,
+        Field(
+            examples=[[0.1, 0.2, 0.5, 0.5]],
+            description="x, y, width and height in pixels, or in shares up to 1.",
+        ),
     ]
     tiles: Annotated[str, Field(examples=["2x2"])]
     tile_overlap: Annotated[float, Field(examples=[0.1], description="Share of a tile's side.")]
-    fit: Literal["squash", "pad", "crop"]
+    fit: Annotated[Literal["squash", "pad", "crop"], Field(examples=["squash"])]
 
 
 class TaskReply(_TaskState):

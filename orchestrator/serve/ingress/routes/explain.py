@@ -5,9 +5,10 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from orchestrator.serve.engine_api import Explanation, Refusal
+from orchestrator.serve.engine_api import Explanation, Image, Refusal
+from orchestrator.serve.ingress.asking import Picture
 from orchestrator.serve.ingress.bodies.schemas import ExplanationReply
-from orchestrator.serve.ingress.front import front_of
+from orchestrator.serve.ingress.front import Front, front_of
 from orchestrator.serve.ingress.headers import read_accepted
 from orchestrator.serve.ingress.heat_map import draw_explanation
 from orchestrator.serve.ingress.middleware.access_log import note
@@ -60,14 +61,22 @@ async def explain(request: Request) -> Response:
         if form == _JSON:
             response: Response = JSONResponse(_describe(found, *maps), headers=headers)
         else:
-            rows, columns = view.grid
-            region_size = rows * input_size[0], columns * input_size[1]
-            region_3HW = await front.decoder.decode(content, View(crop=view.crop), region_size)
+            region_3HW = await _region(front, picture, content, view)
             drawing = await asyncio.to_thread(draw_explanation, region_3HW, found, *maps)
             clock.end_stage("draw")
             response = Response(drawing, media_type=_PNG, headers=headers)
     front.metrics.observe_stages(clock.stages_s)
     return response
+
+
+async def _region(front: Front, picture: Picture, content: bytes, view: View) -> Image:
+    """The region that a task looks at, as large as its tiles together."""
+    (rows, columns), (height, width) = view.grid, front.backbone.image_size
+    if (rows, columns, view.fit) == (1, 1, "squash") and not isinstance(
+        seen := await picture.seen(view), Problem
+    ):
+        return seen
+    return await front.decoder.decode(content, View(crop=view.crop), (rows * height, columns * width))
 
 
 def _describe(found: Explanation, prompted_YX: Map, bare_YX: Map) -> ExplanationReply:
