@@ -26,10 +26,11 @@ from torch import Tensor, nn
 from ship.errors import BackboneError
 from ship.vit import Attention, Block, VisionTransformer, resolve_model_data_config, timm
 
-__all__ = ["BUNDLED", "Backbone", "BackboneInfo", "as_rows", "load_backbone"]
+__all__ = ["BUNDLED", "MAX_IMAGE_SIZE", "Backbone", "BackboneInfo", "as_rows", "load_backbone"]
 
 BUNDLED = "bundled"
 _BUNDLED_FOLDER = Path(__file__).parent / "assets" / "bundled"
+MAX_IMAGE_SIZE = 4096
 _MOST_ROWS, _PASS_BYTES = 256, 512 << 20
 # Of a block's input, queries, keys, values, attention output, and four widths of the MLP twice.
 _PASSING_WIDTHS = 14
@@ -196,7 +197,11 @@ def as_rows(images: Tensor) -> Tensor:
 
 
 def load_backbone(
-    spec: str = BUNDLED, device: torch.device | str = "cpu", *, pretrained: bool = True
+    spec: str = BUNDLED,
+    device: torch.device | str = "cpu",
+    *,
+    image_size: int | None = None,
+    pretrained: bool = True,
 ) -> Backbone:
     """Load a backbone and freeze it.
 
@@ -204,6 +209,8 @@ def load_backbone(
         spec: ``bundled``; a timm model name (``vit_base_patch16_224.augreg_in21k``); a folder with timm's
             ``config.json`` and ``model.safetensors``; or ``NAME:FILE.safetensors``, weights for a timm name.
         device: Device for the weights.
+        image_size: Height and width of its input in pixels; the position embedding is resampled, and it is
+            another backbone, of a fingerprint of its own. None for the size that it was trained at.
         pretrained: For a timm name: False leaves its weights random, for tests and for timing.
 
     Raises:
@@ -225,7 +232,23 @@ def load_backbone(
         vit, architecture, model_args = _create(spec, pretrained=pretrained), spec.split(".")[0], {}
     if problems := _find_unsupported(vit):
         raise BackboneError([f"backbone {spec!r}: {problem}" for problem in problems])
-    return Backbone(vit, _describe(shown, architecture, model_args, vit), device)
+    # As they were read: resampled ones may differ in their last bits from machine to machine.
+    weights = dict(vit.state_dict())
+    if image_size is not None and vit.patch_embed.img_size != (image_size, image_size):
+        _resize(vit, spec, image_size)
+        model_args = {**model_args, "img_size": image_size}
+    return Backbone(vit, _describe(shown, architecture, model_args, vit, weights), device)
+
+
+def _resize(vit: VisionTransformer, spec: str, image_size: int) -> None:
+    patch = int(vit.patch_embed.patch_size[0])
+    if image_size % patch or not patch <= image_size <= MAX_IMAGE_SIZE:
+        below = max(1, int(min(image_size, MAX_IMAGE_SIZE - patch) // patch)) * patch
+        raise BackboneError(
+            f"backbone {spec!r}: image_size: expected a multiple of its patch's side {patch} up to "
+            f"{MAX_IMAGE_SIZE}, got {image_size}; near it are {below} and {below + patch}"
+        )
+    vit.set_input_size(img_size=(image_size, image_size))
 
 
 def _looks_like_path(spec: str) -> bool:
@@ -327,7 +350,7 @@ def _find_unsupported_in_block(block: Any) -> list[str]:
 
 
 def _describe(
-    name: str, architecture: str, model_args: dict[str, Any], vit: VisionTransformer
+    name: str, architecture: str, args: dict[str, Any], vit: VisionTransformer, weights: Mapping[str, Tensor]
 ) -> BackboneInfo:
     data = resolve_model_data_config(vit)
     block = vit.blocks[0]
@@ -355,16 +378,16 @@ def _describe(
     return BackboneInfo(
         name=name,
         architecture=architecture,
-        model_args=model_args,
+        model_args=args,
         num_params=sum(weight.numel() for weight in vit.parameters()),
-        fingerprint=_fingerprint(structure, vit),
+        fingerprint=_fingerprint(structure, weights),
         **fields,
     )
 
 
-def _fingerprint(structure: Mapping[str, Any], vit: nn.Module) -> str:
+def _fingerprint(structure: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode())
-    for key, value in sorted(vit.state_dict().items()):
+    for key, value in sorted(weights.items()):
         digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
         digest.update(value.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()

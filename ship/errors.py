@@ -72,13 +72,14 @@ class ImageError(ShipError):
     Args:
         problems: Description of what is wrong with the image.
         kind: ``unsupported`` (not an image, or a format that is not allowed), ``corrupt`` (the right
-            format, but broken) or ``too_large`` (more pixels than allowed).
+            format, but broken), ``too_large`` (more pixels than allowed) or ``too_small`` (it does not hold
+            the task's crop).
     """
 
     def __init__(
         self,
         problems: str | Iterable[str],
-        kind: Literal["unsupported", "corrupt", "too_large"] = "corrupt",
+        kind: Literal["unsupported", "corrupt", "too_large", "too_small"] = "corrupt",
     ) -> None:
         super().__init__(problems)
         self.kind = kind

@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from ship.errors import ConfigError, ImageError
+from ship.settings.view import DEFAULT_VIEW, Tile, View
 
 __all__ = [
     "ALLOWED_FORMATS",
@@ -33,6 +34,8 @@ ImageLike = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
+# Mid-grey, which is close to the mean of the pictures that backbones were trained on.
+_PADDING = (128, 128, 128)
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -61,8 +64,11 @@ def decode_image(
     interpolation: str = "bicubic",
     max_pixels: int = MAX_PIXELS,
     formats: Collection[str] = ALLOWED_FORMATS,
+    view: View = DEFAULT_VIEW,
 ) -> Tensor:
-    """Decode an image file and resize it, without regard to its aspect ratio, as the paper does.
+    """Decode an image file and fit it to the input of a network by a task's view.
+
+    The default view resizes the whole picture without regard to its aspect ratio, as the paper does.
 
     The EXIF orientation is applied, transparent pixels are laid on white, 16-bit values are scaled to 8 bits,
     and of several frames the first is taken.
@@ -73,9 +79,10 @@ def decode_image(
         interpolation: Name in ``INTERPOLATIONS``; shrinking is antialiased.
         max_pixels: Refuse images with more pixels than this, before they are decoded.
         formats: Names out of ``ALLOWED_FORMATS``; the content decides, not a file name.
+        view: Part of the picture that is looked at, and its tiles.
 
     Returns:
-        uint8, ``3,H,W``, RGB.
+        uint8, RGB, ``3,H,W``; ``T,3,H,W`` of a view of several tiles.
 
     Raises:
         ImageError: The image is refused; ``kind`` says which way.
@@ -87,10 +94,16 @@ def decode_image(
         with Image.open(io.BytesIO(content), formats=[format_]) as image:
             return _load_rgb(image, max_pixels)
 
-    return _resize(open_rgb, size, interpolation, max_pixels, f"{format_} file")
+    return _fit(open_rgb, size, interpolation, view, max_pixels, f"{format_} file")
 
 
-def read_image(image: ImageLike, *, size: tuple[int, int], interpolation: str = "bicubic") -> Tensor:
+def read_image(
+    image: ImageLike,
+    *,
+    size: tuple[int, int],
+    interpolation: str = "bicubic",
+    view: View = DEFAULT_VIEW,
+) -> Tensor:
     """An image in any of the forms that a notebook has, by the same steps as ``decode_image``.
 
     Args:
@@ -98,9 +111,10 @@ def read_image(image: ImageLike, *, size: tuple[int, int], interpolation: str = 
             floats in 0..1; gray ones may be uint16.
         size: Height and width of the result in pixels.
         interpolation: Name in ``INTERPOLATIONS``.
+        view: Part of the picture that is looked at, and its tiles.
 
     Returns:
-        uint8, ``3,H,W``, RGB.
+        uint8, RGB, ``3,H,W``; ``T,3,H,W`` of a view of several tiles.
 
     Raises:
         ImageError: The image is refused; ``kind`` says which way.
@@ -112,7 +126,7 @@ def read_image(image: ImageLike, *, size: tuple[int, int], interpolation: str = 
         except OSError as error:
             raise ImageError(f"the file cannot be read: {error}", "unsupported") from error
     if isinstance(image, bytes):
-        return decode_image(image, size=size, interpolation=interpolation)
+        return decode_image(image, size=size, interpolation=interpolation, view=view)
     if isinstance(image, np.ndarray):
         image = _from_array(image)
     if not isinstance(image, Image.Image):
@@ -121,7 +135,7 @@ def read_image(image: ImageLike, *, size: tuple[int, int], interpolation: str = 
             "unsupported",
         )
     loaded = image
-    return _resize(lambda: _load_rgb(loaded, MAX_PIXELS), size, interpolation, MAX_PIXELS, "image")
+    return _fit(lambda: _load_rgb(loaded, MAX_PIXELS), size, interpolation, view, MAX_PIXELS, "image")
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -147,10 +161,11 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _resize(
+def _fit(
     open_rgb: Callable[[], Image.Image],
     size: tuple[int, int],
     interpolation: str,
+    view: View,
     max_pixels: int,
     what: str,
 ) -> Tensor:
@@ -158,10 +173,13 @@ def _resize(
         raise ConfigError(
             f"interpolation: expected one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}"
         )
-    height, width = size
     with _QUIET_PILLOW:
         try:
-            pixels = np.array(open_rgb().resize((width, height), INTERPOLATIONS[interpolation]))
+            image = open_rgb()
+            tiles = [
+                np.array(_fit_tile(image, tile, size, INTERPOLATIONS[interpolation]))
+                for tile in view.tiles_of(image.size, size)
+            ]
         except ImageError:
             raise
         except Image.DecompressionBombError as error:
@@ -172,7 +190,25 @@ def _resize(
         # SyntaxError, ValueError, struct.error, IndexError, ...).
         except Exception as error:
             raise ImageError(f"broken {what}: {_reason(error)}", "corrupt") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    pixels_THWC = torch.from_numpy(np.stack(tiles) if len(tiles) > 1 else tiles[0][None])
+    pixels_T3HW = pixels_THWC.permute(0, 3, 1, 2).contiguous()
+    return pixels_T3HW if len(tiles) > 1 else pixels_T3HW[0]
+
+
+def _fit_tile(
+    image: Image.Image, tile: Tile, size: tuple[int, int], resampling: Image.Resampling
+) -> Image.Image:
+    """One tile of a picture as the network's input."""
+    if tile.source != (0, 0, *image.size):
+        # A copy: Pillow's own `box` would let a filter look beyond it.
+        image = image.crop(tile.source)
+    left, top, right, bottom = tile.target
+    fitted = image.resize((right - left, bottom - top), resampling)
+    if fitted.size == (size[1], size[0]):
+        return fitted
+    padded = Image.new("RGB", (size[1], size[0]), _PADDING)
+    padded.paste(fitted, (left, top))
+    return padded
 
 
 def read_size(content: bytes) -> tuple[int, int]:

@@ -4,7 +4,7 @@ Shapes: B images, C classes.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from ship import artifact, tuning
 from ship.artifact.files import insert_verified
-from ship.backbone import BUNDLED, Backbone, load_backbone
+from ship.backbone import BUNDLED, Backbone, as_rows, load_backbone
 from ship.data import DataSource, TaskData, load_task_data
 from ship.errors import BackboneError, DataError, ImageError, ShipError
 from ship.images import ImageLike, read_image
@@ -27,6 +27,7 @@ from ship.runtime.slots import Slot
 from ship.settings.config import TuneConfig, count_epochs
 from ship.settings.presets import Preset, choose_settings
 from ship.settings.search_config import AUTO, SearchConfig
+from ship.settings.view import DEFAULT_VIEW, View
 from ship.tuning.search import SearchResult
 from ship.tuning.search import search as find_settings
 
@@ -64,10 +65,13 @@ class Model:
         runtime: Runtime that holds the prompt.
         slot: The prompt.
         labels: Class names, in the order of the scores.
+        view: Part of each image that is looked at, and its tiles.
     """
 
-    def __init__(self, runtime: Runtime, slot: Slot, labels: tuple[str, ...]) -> None:
-        self.labels, self._runtime, self._slot = labels, runtime, slot
+    def __init__(
+        self, runtime: Runtime, slot: Slot, labels: tuple[str, ...], view: View = DEFAULT_VIEW
+    ) -> None:
+        self.labels, self.view, self._runtime, self._slot = labels, view, runtime, slot
 
     def __repr__(self) -> str:
         """Classes and backbone."""
@@ -91,8 +95,8 @@ class Model:
         found = self._read(images)
         scores = [
             logits_C
-            for images_BCHW in found.split(_BATCH)
-            for logits_C in self._runtime.infer(images_BCHW, [self._slot] * len(images_BCHW))
+            for images in found.split(_BATCH)
+            for logits_C in self._runtime.infer(as_rows(images), [self._slot] * len(images))
         ]
         return [self._answer(logits_C) for logits_C in scores]
 
@@ -101,7 +105,7 @@ class Model:
         tensors, problems = [], []
         for number, image in enumerate(_listed(images)):
             try:
-                tensors.append(read_image(image, size=size, interpolation=interpolation))
+                tensors.append(read_image(image, size=size, interpolation=interpolation, view=self.view))
             except ImageError as error:
                 problems.append(f"image {number}: {error}")
         if problems or not tensors:
@@ -138,7 +142,7 @@ class TunedTask:
     def model(self) -> Model:
         """The tuned prompt, ready to answer."""
         runtime = _small_runtime(self.backbone, self.result.prompt)
-        return Model(runtime, runtime.insert(self.result.prompt), self.data.labels)
+        return Model(runtime, runtime.insert(self.result.prompt), self.data.labels, self.data.view)
 
     def save(self, folder: str | os.PathLike[str]) -> str:
         """Write the artifact into a folder, whose name is the task's; returns the artifact's digest.
@@ -168,6 +172,8 @@ def tune(
     data: str | os.PathLike[str] | DataSource | TaskData,
     backbone: str | Backbone = BUNDLED,
     *,
+    image_size: int | None = None,
+    view: View | Mapping[str, Any] = DEFAULT_VIEW,
     device: str | torch.device | None = None,
     progress: bool = True,
     preset: Preset | None = None,
@@ -179,6 +185,9 @@ def tune(
     Args:
         data: A folder or file, a source with settings of format and splits, or loaded images.
         backbone: A name or path for ``ship.backbone.load_backbone``, or a loaded backbone.
+        image_size: Height and width of the input of a backbone that is loaded here; None for its own.
+        view: Region of interest, tiles and fit of the pictures, such as ``{"tiles": "2x2"}``; of loaded
+            images, their own.
         device: Device for the backbone; None for a GPU if there is one.
         progress: Whether to show progress bars.
         preset: ``quick``, ``balanced`` or ``best``: settings by the size of the data.
@@ -194,8 +203,9 @@ def tune(
     """
     auto = {name for name in AUTO if settings.get(name) == "auto"}
     config = TuneConfig.from_dict({name: value for name, value in settings.items() if name not in auto})
-    network = _find_backbone(backbone, device)
-    loaded = _load_data(data, network, progress)
+    wanted = view if isinstance(view, View) else View.from_dict(view)
+    network = _find_backbone(backbone, device, image_size)
+    loaded = _load_data(data, network, wanted, progress)
     config, search = choose_settings(
         config,
         preset=preset,
@@ -239,8 +249,11 @@ def load(
     """
     loaded = artifact.load(folder)
     named = loaded.card.backbone["name"]
+    height, width = loaded.card.backbone["image_size"]
     try:
-        network = _find_backbone(named if backbone is None else backbone, device)
+        network = _find_backbone(
+            named if backbone is None else backbone, device, height if height == width else None
+        )
     except BackboneError as error:
         if backbone is not None:
             raise
@@ -248,7 +261,7 @@ def load(
             f"{error}\nthe artifact names its backbone {named!r}; pass it as `backbone`"
         ) from error
     runtime = _small_runtime(network, loaded.prompt)
-    return Model(runtime, insert_verified(runtime, loaded), loaded.card.labels)
+    return Model(runtime, insert_verified(runtime, loaded), loaded.card.labels, loaded.card.view)
 
 
 def _listed(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
@@ -257,17 +270,20 @@ def _listed(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     return [images] if isinstance(images, (str, bytes, os.PathLike, Image.Image)) else images
 
 
-def _find_backbone(backbone: str | Backbone, device: str | torch.device | None) -> Backbone:
+def _find_backbone(
+    backbone: str | Backbone, device: str | torch.device | None, image_size: int | None
+) -> Backbone:
     if isinstance(backbone, Backbone):
         return backbone
-    return load_backbone(backbone, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return load_backbone(backbone, chosen, image_size=image_size)
 
 
 def _load_data(
-    data: str | os.PathLike[str] | DataSource | TaskData, backbone: Backbone, progress: bool
+    data: str | os.PathLike[str] | DataSource | TaskData, backbone: Backbone, view: View, progress: bool
 ) -> TaskData:
     if isinstance(data, TaskData):
-        if (found := data.train.images_B3HW.shape[2:]) != backbone.image_size:
+        if (found := data.train.images_B3HW.shape[-2:]) != backbone.image_size:
             raise DataError(
                 f"images of {tuple(found)} pixels: backbone {backbone.name!r} expects {backbone.image_size}"
             )
@@ -280,7 +296,11 @@ def _load_data(
             bar.update(num_done - bar.n)
 
         return load_task_data(
-            source, image_size=backbone.image_size, interpolation=backbone.interpolation, on_progress=show
+            source,
+            image_size=backbone.image_size,
+            interpolation=backbone.interpolation,
+            view=view,
+            on_progress=show,
         )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli import tables
-from orchestrator.cli.options import json_option
+from orchestrator.cli.options import image_size_option, json_option
 from orchestrator.cli.output import Output
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = ["COMMANDS"]
     show_default=True,
     help="Backbone that it was trained on, as in a manifest.",
 )
+@image_size_option
 @click.option(
     "--labels",
     metavar="FILE|A,B,C",
@@ -51,6 +52,7 @@ def import_adapter(
     folder: str,
     task: str,
     backbone: str,
+    image_size: int | None,
     labels: str | None,
     head: str | None,
     data: str | None,
@@ -79,7 +81,7 @@ def import_adapter(
     from orchestrator.store.prompt_store import PromptStore
 
     check_task_name(task)
-    key, artifact = _make_artifact(task, folder, backbone, labels, head, data)
+    key, artifact = _make_artifact(task, folder, backbone, image_size, labels, head, data)
     settings, registry = output.settings(), output.registry()
     store = PromptStore(open_objects(settings.store))
     admission = admit(
@@ -143,7 +145,13 @@ def export(output: Output, task: str, folder: str, format_: str, version: int | 
 
 
 def _make_artifact(
-    task: str, folder: str, backbone: str, labels: str | None, head: str | None, data: str | None
+    task: str,
+    folder: str,
+    backbone: str,
+    image_size: int | None,
+    labels: str | None,
+    head: str | None,
+    data: str | None,
 ) -> tuple[str, dict[str, bytes]]:
     from ship.artifact.importing import import_adapter as make
     from ship.artifact.peft import read_folder
@@ -153,7 +161,7 @@ def _make_artifact(
     # What is cheap to find wrong comes first.
     files, names = read_folder(folder, head), _read_labels(labels)
     source = None if data is None else _read_source(data)
-    frozen = load_backbone(backbone)
+    frozen = load_backbone(backbone, image_size=image_size)
     images = None
     if source is not None:
         images = load_task_data(source, image_size=frozen.image_size, interpolation=frozen.interpolation)

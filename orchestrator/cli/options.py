@@ -12,8 +12,14 @@ from orchestrator.settings import EXECUTORS, Executor
 if TYPE_CHECKING:
     from orchestrator.manifest.request import Selection
 
-__all__ = ["endpoint_options", "json_option", "request_options", "selection_options"]
+__all__ = ["endpoint_options", "image_size_option", "json_option", "request_options", "selection_options"]
 
+image_size_option = click.option(
+    "--image-size",
+    type=click.IntRange(min=1),
+    metavar="PIXELS",
+    help="Height and width of the backbone's input, as in a manifest; its own if left out.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

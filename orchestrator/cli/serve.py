@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.options import image_size_option
 from orchestrator.cli.output import Output
 from orchestrator.settings import BYTES_A_GB
 
@@ -21,6 +22,7 @@ __all__ = ["serve"]
 @click.option(
     "--backbone", default="bundled", show_default=True, help="Backbone that serves, as in a manifest."
 )
+@image_size_option
 @click.option("--replicas", default=1, show_default=True, type=click.IntRange(min=1), help="Engines to run.")
 @click.option(
     "--log-requests",
@@ -89,6 +91,7 @@ def _read_options(
     *,
     host: str,
     port: int,
+    image_size: int | None,
     replicas: int,
     log_requests: str | None,
     prompt_memory: float,
@@ -104,6 +107,7 @@ def _read_options(
         host=host,
         port=port,
         auth=not no_auth,
+        image_size=image_size,
         num_replicas=replicas,
         engine=EngineOptions(slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned),
         limits=Limits(timeout_s=timeout, request_log=request_log),

@@ -11,11 +11,12 @@ from pydantic import TypeAdapter
 
 from orchestrator.durations import DURATION_PATTERN
 from orchestrator.manifest.model import DataLimits
-from orchestrator.manifest.schema import FolderModel, ManifestModel
+from orchestrator.manifest.schema import BackboneModel, FolderModel, ManifestModel
 from orchestrator.names import TASK_NAME_PATTERN
 from ship.data import DataSource
 from ship.settings.config import TuneConfig
 from ship.settings.search_config import AUTO, SearchConfig
+from ship.settings.view import View
 
 __all__ = ["manifest_json_schema"]
 
@@ -25,8 +26,10 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # Schemas of values that the models leave to later checks, by key; a key means the same everywhere.
 _REFINED: dict[str, _Schema] = {
     "name": {"type": "string", "pattern": f"^{TASK_NAME_PATTERN}$"},
+    "backbone": {"anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/Backbone"}]},
     "data": {"anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/Data"}]},
     "tags": {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}},
+    "view": {"$ref": "#/$defs/View"},
     "config": {"$ref": "#/$defs/Settings"},
     "defaults": {"$ref": "#/$defs/Defaults"},
     "search": {"anyOf": [{"const": False}, {"$ref": "#/$defs/Search"}]},
@@ -48,8 +51,9 @@ def manifest_json_schema() -> _Schema:
     schema = ManifestModel.model_json_schema()
     task = _refine(schema.pop("$defs")["TaskModel"])
     settings = _with_auto(_settings_schema(TuneConfig))
-    beside = {name: task["properties"][name] for name in ("tags", "priority", "deadline", "budget")}
+    beside = {name: task["properties"][name] for name in ("tags", "view", "priority", "deadline", "budget")}
     definitions = {
+        "Backbone": BackboneModel.model_json_schema(),
         "Checks": _settings_schema(DataLimits),
         "Data": {**_settings_schema(DataSource), "required": ["path"]},
         "Defaults": {**settings, "properties": {**beside, **settings["properties"]}},
@@ -57,6 +61,7 @@ def manifest_json_schema() -> _Schema:
         "Search": _settings_schema(SearchConfig),
         "Settings": settings,
         "Task": task,
+        "View": _settings_schema(View),
     }
     refined = _refine(schema)
     refined["properties"]["tasks"]["items"] = {"$ref": "#/$defs/Task"}

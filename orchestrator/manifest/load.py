@@ -10,7 +10,7 @@ from orchestrator.errors import ManifestError
 from orchestrator.manifest.model import Manifest, PoolSettings
 from orchestrator.manifest.paths import PathResolver
 from orchestrator.manifest.problems import MANIFEST, Problems, describe_value
-from orchestrator.manifest.schema import MANIFEST_KEYS, find_schema_problems
+from orchestrator.manifest.schema import MANIFEST_KEYS, find_schema_problems, read_backbone
 from orchestrator.manifest.settings import read_defaults, read_limits, without_none
 from orchestrator.manifest.tasks import TaskReader
 from orchestrator.manifest.yaml_document import YamlDocument, parse_yaml
@@ -42,8 +42,12 @@ def load_manifest(path: str, *, keep_going: bool = False) -> Manifest:
     tasks.read(value)
     _check_together(problems, value)
     store = value.get("store")
+    backbone, image_size, wrong = read_backbone(value.get("backbone", "bundled"))
+    for place, problem in wrong:
+        problems.note(("backbone", *place), problem)
     manifest = Manifest(
-        backbone=resolver.backbone(str(value.get("backbone", "bundled"))),
+        backbone=resolver.backbone(backbone),
+        image_size=image_size,
         store=resolver.resolve(store) if isinstance(store, str) else None,
         tasks=tasks.sound(),
         limits=read_limits(problems, value.get("checks")),

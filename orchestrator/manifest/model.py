@@ -13,6 +13,7 @@ from ship.settings.checks import check_settings, number, whole
 from ship.settings.config import TuneConfig
 from ship.settings.presets import Preset
 from ship.settings.search_config import SearchConfig
+from ship.settings.view import DEFAULT_VIEW, View
 
 __all__ = [
     "TERMS",
@@ -74,6 +75,7 @@ class TaskEntry:
     Attributes:
         name: Task name.
         source: Source of its data; the path is absolute or a URL.
+        view: Part of its pictures that is looked at, and their tiles.
         config: The defaults with the task's own settings over them.
         tags: Tags for users to find it by.
         preset: Preset that chooses settings by the size of the data; None leaves ``config`` as it is.
@@ -85,6 +87,7 @@ class TaskEntry:
 
     name: str
     source: DataSource
+    view: View = DEFAULT_VIEW
     config: TuneConfig
     tags: Mapping[str, str] = field(default_factory=dict)
     preset: Preset | None = None
@@ -186,6 +189,7 @@ class Manifest:
 
     Attributes:
         backbone: ``bundled``, a timm name, or the path of a checkpoint.
+        image_size: Height and width of the backbone's input in pixels; None for its own.
         store: URL or path of the store of prompts; None leaves it to the settings.
         tasks: Valid tasks in the order of the file, then those of ``tasks_from`` by name.
         limits: Limits on data; see ``orchestrator.planning.check``.
@@ -195,6 +199,7 @@ class Manifest:
     """
 
     backbone: str
+    image_size: int | None = None
     store: str | None
     tasks: tuple[TaskEntry, ...]
     limits: DataLimits = field(default_factory=DataLimits)

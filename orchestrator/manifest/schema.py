@@ -16,12 +16,14 @@ from ship.settings.presets import Preset
 
 __all__ = [
     "MANIFEST_KEYS",
+    "BackboneModel",
     "FolderModel",
     "ManifestModel",
     "TaskModel",
     "find_folder_problems",
     "find_schema_problems",
     "find_tag_problem",
+    "read_backbone",
 ]
 
 _EXPECTED = {
@@ -36,6 +38,7 @@ _EXPECTED = {
 _TAG_KEY = re.compile(r"[\w .:/-]{1,250}")
 _MAX_TAG_CHARS = 1000
 _RESERVED_TAGS = ("mlflow.", "ship.")
+_BACKBONE = "bundled, a timm name, a folder, or NAME:FILE.safetensors"
 
 
 class _Model(BaseModel):
@@ -44,12 +47,20 @@ class _Model(BaseModel):
 
 class _CommonModel(_Model):
     tags: dict[str, Any] = Field({}, description="For people and --tag: site, line, family")
+    view: dict[str, Any] = Field({}, description="Part of the pictures that is looked at, and their tiles")
     config: dict[str, Any] = Field({}, description="Settings, over those of defaults")
     preset: Preset | None = Field(None, description="Chooses settings by the size of the data")
     search: Any = Field(None, description="Values to choose among by setting; false searches nothing")
     priority: Any = Field(None, description="Higher goes first; 0 where none is given")
     deadline: Any = Field(None, description="When it is to be published: ISO 8601 with a zone")
     budget: Any = Field(None, description="Device time that it may take by the plan's estimate: 30m, 2h")
+
+
+class BackboneModel(_Model):
+    """A backbone and the size of its input."""
+
+    name: str = Field("bundled", min_length=1, description=_BACKBONE)
+    image_size: int | None = Field(None, ge=1, description="Height and width in pixels; its own if left out")
 
 
 class TaskModel(_CommonModel):
@@ -69,9 +80,7 @@ class ManifestModel(_Model):
     """Tasks to tune on one backbone."""
 
     version: Literal[1] = Field(1, description="Of this form")
-    backbone: str = Field(
-        "bundled", min_length=1, description="bundled, a timm name, a folder, or NAME:FILE.safetensors"
-    )
+    backbone: Any = Field("bundled", description=f"{_BACKBONE}; or a mapping of that name and an image size")
     store: str | None = Field(None, min_length=1, description="Of prompts: a path, s3://... or any URL")
     workers: int | None = Field(None, ge=1, description="Processes that tune at once, at most")
     min_workers: int | None = Field(None, ge=1, description="Wait until there is room for so many")
@@ -97,6 +106,14 @@ def find_schema_problems(value: dict[str, Any]) -> list[tuple[Place, str]]:
 def find_folder_problems(value: object) -> list[tuple[Place, str]]:
     """Problems of one mapping under ``tasks_from``, with places relative to it."""
     return _find_problems(FolderModel, value)
+
+
+def read_backbone(value: object) -> tuple[str, int | None, list[tuple[Place, str]]]:
+    """Name and image size of a manifest's backbone, and its problems with places relative to it."""
+    if not isinstance(value, dict):
+        wrong = _find_problems(BackboneModel, {"name": value})
+        return str(value), None, [((), problem) for _, problem in wrong]
+    return str(value.get("name", "bundled")), value.get("image_size"), _find_problems(BackboneModel, value)
 
 
 def _find_problems(model: type[BaseModel], value: object) -> list[tuple[Place, str]]:

@@ -15,11 +15,12 @@ from ship.errors import ConfigError
 from ship.settings.config import TuneConfig
 from ship.settings.presets import PRESETS, Preset
 from ship.settings.search_config import AUTO, SearchConfig
+from ship.settings.view import View
 
 __all__ = ["Defaults", "as_dict", "read_defaults", "read_limits", "read_task_settings", "without_none"]
 
 # Keys of ``defaults`` beside the settings of tuning.
-_OTHER_DEFAULTS = ("tags", *TERMS)
+_OTHER_DEFAULTS = ("tags", "view", *TERMS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class Defaults:
 
     Attributes:
         settings: Settings of ``TuneConfig`` that the manifest gives.
+        view: Settings of ``View`` that the manifest gives.
         tags: Tags.
         terms: Priority, deadline and budget.
         preset: Preset, if any.
@@ -35,6 +37,7 @@ class Defaults:
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
+    view: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     terms: Terms = field(default_factory=Terms)
     preset: Preset | None = None
@@ -51,6 +54,7 @@ def read_defaults(problems: Problems, manifest: Mapping[str, Any]) -> Defaults:
         problems.note((*place, "tags"), f"expected a mapping, got {describe_value(values['tags'])}")
     return Defaults(
         settings=_read_settings(problems, place, settings, known_beside=_OTHER_DEFAULTS),
+        view=_read_view(problems, (*place, "view"), values.get("view"), {}),
         tags=_read_tags(problems, (*place, "tags"), values.get("tags")),
         terms=_read_terms(problems, place, values, Terms()),
         preset=preset if preset in PRESETS else None,
@@ -70,6 +74,7 @@ def read_task_settings(
         defaults: Defaults of the manifest.
     """
     config = _read_config(problems, (*place, "config"), values.get("config"), defaults)
+    view = _read_view(problems, (*place, "view"), values.get("view"), defaults.view)
     tags = {**defaults.tags, **_read_tags(problems, (*place, "tags"), values.get("tags"))}
     terms = _read_terms(problems, place, values, defaults.terms)
     preset = values.get("preset", defaults.preset)
@@ -85,6 +90,7 @@ def read_task_settings(
         None
         if config is None
         else {
+            "view": View(**view),
             "config": config,
             "tags": tags,
             "terms": terms,
@@ -146,6 +152,21 @@ def _read_config(problems: Problems, place: Place, values: object, defaults: Def
 def _without_auto(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings without those that a search chooses."""
     return {name: value for name, value in settings.items() if name not in AUTO or value != "auto"}
+
+
+def _read_view(
+    problems: Problems, place: Place, values: object, defaults: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Settings of ``View`` over the defaults; the defaults alone if they are wrong."""
+    if values is not None and not isinstance(values, dict):
+        problems.note(place, f"expected a mapping, got {describe_value(values)}")
+    own = problems.known_only(place, without_none(as_dict(values)), [field.name for field in fields(View)])
+    try:
+        View(**own)
+    except ConfigError as error:
+        problems.note_fields(place, own, error.problems)
+        return defaults
+    return {**defaults, **own}
 
 
 def _read_search(problems: Problems, place: Place, value: object) -> SearchConfig | None:

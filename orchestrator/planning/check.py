@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.manifest.model import DataLimits, Manifest, TaskEntry
+from ship.backbone import load_backbone
 from ship.data import ImageFacts, Inspection, find_near_duplicates, inspect_data
-from ship.errors import DataError
+from ship.errors import BackboneError, DataError
 from ship.evaluation.accuracy import wilson_interval
+from ship.settings.view import Fit, View
 
 __all__ = ["Finding", "TaskCheck", "check_task", "check_tasks", "find_label_typos"]
 
@@ -27,6 +29,7 @@ _FEW_A_CLASS = 5
 _FEW_HELD_OUT = 30
 _LIKE = 0.9
 _NUM_EXAMPLES = 5
+_FITTED: dict[Fit, str] = {"squash": "squashed", "pad": "padded", "crop": "cut"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ class Finding:
     """One kind of fault of a task's data.
 
     Attributes:
-        kind: Name of its limit, or ``layout``.
+        kind: Name of its limit, ``layout`` or ``shrunk``.
         failed: Whether it exceeds its limit.
         message: Description with numbers.
         examples: Up to five images or labels.
@@ -88,13 +91,24 @@ def check_tasks(
         manifest: Tasks and limits.
         on_progress: Called in this thread with a task's name, and its images done and in all.
     """
-    return [check_task(entry, manifest.limits, on_progress) for entry in manifest.tasks]
+    input_size = _find_input_size(manifest)
+    return [check_task(entry, manifest.limits, on_progress, input_size) for entry in manifest.tasks]
 
 
 def check_task(
-    entry: TaskEntry, limits: DataLimits, on_progress: Callable[[str, int, int], None] | None = None
+    entry: TaskEntry,
+    limits: DataLimits,
+    on_progress: Callable[[str, int, int], None] | None = None,
+    input_size: tuple[int, int] | None = None,
 ) -> TaskCheck:
-    """Check one task. Data that cannot be listed is a failure, not an error."""
+    """Check one task. Data that cannot be listed is a failure, not an error.
+
+    Args:
+        entry: The task.
+        limits: Limits on its data.
+        on_progress: Called in this thread with the task's name, and its images done and in all.
+        input_size: Height and width of the backbone's input; None does not check what shrinking costs.
+    """
 
     def report(done: int, total: int) -> None:
         if on_progress is not None:
@@ -108,7 +122,8 @@ def check_task(
     findings = [
         *_find_unreadable(found, limits),
         *_find_copies(found, limits),
-        *_find_bad_pictures(found, limits),
+        *_find_bad_pictures(found, limits, entry.view.fit),
+        *_find_shrinking(found, entry.view, input_size),
         *_find_shortages(found, limits),
         *_find_few_held_out(found, limits),
         *_find_typos(found, limits),
@@ -176,7 +191,22 @@ def _find_copies(found: Inspection, limits: DataLimits) -> list[Finding]:
     ]
 
 
-def _find_bad_pictures(found: Inspection, limits: DataLimits) -> list[Finding]:
+def _find_input_size(manifest: Manifest) -> tuple[int, int] | None:
+    """Height and width of the backbone's input; None if it cannot be loaded, as the plan will tell."""
+    try:
+        return load_backbone(manifest.backbone, image_size=manifest.image_size, pretrained=False).image_size
+    except BackboneError:
+        return None
+
+
+def _find_shrinking(found: Inspection, view: View, input_size: tuple[int, int] | None) -> list[Finding]:
+    if input_size is None or not found.images:
+        return []
+    message = view.find_shrinking([image.size for image in found.images], input_size)
+    return [] if message is None else [Finding(kind="shrunk", failed=False, message=message)]
+
+
+def _find_bad_pictures(found: Inspection, limits: DataLimits, fit: Fit) -> list[Finding]:
     images = found.images
     if not images:
         return []
@@ -199,7 +229,7 @@ def _find_bad_pictures(found: Inspection, limits: DataLimits) -> list[Finding]:
             [f"{image.item.path} ({image.size[0]} x {image.size[1]})" for image in odd],
             len(images),
             limits,
-            f"with proportions unlike the usual {typical_proportion:.2f}; they will be squashed",
+            f"with proportions unlike the usual {typical_proportion:.2f}; they will be {_FITTED[fit]}",
         ),
     ]
 

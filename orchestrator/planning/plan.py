@@ -14,7 +14,7 @@ from orchestrator.manifest.model import Manifest, RefusedTask, TaskEntry
 from orchestrator.planning.deadlines import find_late
 from orchestrator.planning.estimates import Speed, count_passes, prompt_bytes
 from orchestrator.planning.spec import PlannedTask, TaskSpec, task_key
-from ship.data import DataSummary, describe_data
+from ship.data import DataSummary, describe_data, sample_sizes
 from ship.errors import DataError
 from ship.settings.presets import choose_settings
 
@@ -26,6 +26,7 @@ __all__ = ["DEFAULT_MAX_TASKS", "Plan", "find_sure_fan_out", "make_plan"]
 # More tasks than that are more often than not a mistake, such as a glob a level too high.
 DEFAULT_MAX_TASKS = 1000
 _NUM_THREADS = 4
+_NUM_SAMPLED = 3
 _SECONDS_AN_HOUR = 3600.0
 
 
@@ -119,6 +120,7 @@ def make_plan(
     if broken and not keep_going:
         raise ManifestError([f"task {task.name}: {reason}" for task in broken for reason in task.reasons])
     over_budget = {task.name: task for task in map(_refuse_over_budget, planned) if task is not None}
+    shrunk = _find_shrunk(manifest.tasks, planned, backbone.image_size)
     plan = Plan(
         backbone=backbone.name,
         backbone_fingerprint=backbone.fingerprint,
@@ -126,7 +128,8 @@ def make_plan(
         refused=(*manifest.refused, *broken, *over_budget.values()),
         speed=speed,
     )
-    return replace(plan, warnings=tuple(_find_warnings(plan, manifest.pool.max_workers, now_s)))
+    warnings = _find_warnings(plan, manifest.pool.max_workers, now_s)
+    return replace(plan, warnings=(*warnings, *shrunk))
 
 
 def _plan_all(
@@ -206,6 +209,27 @@ def _find_warnings(plan: Plan, num_workers: int | None, now_s: float | None) -> 
     return warnings
 
 
+def _find_shrunk(
+    entries: Sequence[TaskEntry], planned: Sequence[PlannedTask], input_size: tuple[int, int]
+) -> list[str]:
+    """A warning for the tasks to tune whose pictures are shrunk so far that small defects may vanish.
+
+    By a few pictures of each; pictures behind a network are not read for it.
+    """
+    names = {task.spec.name for task in planned if task.action == "tune"}
+    found: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.name not in names or "://" in entry.source.path:
+            continue
+        sizes = sample_sizes(entry.source, _NUM_SAMPLED)
+        if sizes and (message := entry.view.find_shrinking(sizes, input_size)) is not None:
+            found.setdefault(message, []).append(entry.name)
+    return [
+        f"task {tasks[0]}{f' and {len(tasks) - 1} more' if len(tasks) > 1 else ''}: {message}"
+        for message, tasks in found.items()
+    ]
+
+
 def _plan_task(
     entry: TaskEntry,
     summary: DataSummary,
@@ -224,8 +248,9 @@ def _plan_task(
     )
     spec = TaskSpec(
         name=entry.name,
-        key=task_key(summary.fingerprint, config, backbone.fingerprint, search=search),
+        key=task_key(summary.fingerprint, config, backbone.fingerprint, search=search, view=entry.view),
         source=entry.source,
+        view=entry.view,
         config=config,
         search=search,
         tags=entry.tags,

@@ -10,6 +10,7 @@ from orchestrator.manifest.model import Terms
 from ship.data import DataSource
 from ship.settings.config import METHOD_VERSION, TuneConfig
 from ship.settings.search_config import SearchConfig
+from ship.settings.view import DEFAULT_VIEW, View
 
 __all__ = ["PlannedTask", "TaskSpec", "task_key"]
 
@@ -22,6 +23,7 @@ class TaskSpec:
         name: Task name.
         key: 64 hex digits; the same key means the same prompt.
         source: Source of its data.
+        view: Part of its pictures that is looked at, and their tiles.
         config: Settings, before a search.
         search: Search to make first, if any.
         tags: Tags for users to find it by.
@@ -33,6 +35,7 @@ class TaskSpec:
     name: str
     key: str
     source: DataSource
+    view: View = DEFAULT_VIEW
     config: TuneConfig
     search: SearchConfig | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -47,6 +50,7 @@ def task_key(
     backbone_fingerprint: str,
     method_version: str = METHOD_VERSION,
     search: SearchConfig | None = None,
+    view: View = DEFAULT_VIEW,
 ) -> str:
     """Hash of all inputs of a tuning, in 64 hex digits: the same key means the same prompt."""
     values: dict[str, Any] = {
@@ -57,6 +61,9 @@ def task_key(
     }
     if search is not None:
         values["search"] = search.to_dict()
+    # Left out where it changes nothing: keys of earlier releases stay what they were.
+    if not view.is_default:
+        values["view"] = view.to_dict()
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

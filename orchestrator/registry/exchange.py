@@ -12,6 +12,7 @@ from orchestrator.registry.versions import CHAMPION, VersionInfo
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.files import load_files
 from ship.artifact.peft import prompt_to_adapter
+from ship.errors import ArtifactError
 
 __all__ = ["Admission", "admit", "export_version"]
 
@@ -96,6 +97,11 @@ def export_version(
     if info.digest is None:
         raise RegistryError(f"version {info.version} of task {task!r} was registered by another program")
     loaded = load_files(store.fetch(info.digest), info.digest)
+    if not loaded.card.view.is_default:
+        raise ArtifactError(
+            f"view: a PEFT adapter has none, and this version looks at {loaded.card.view.to_dict()}; tune the "
+            "task without `view`"
+        )
     return info.version, prompt_to_adapter(loaded.prompt, loaded.card.backbone["name"], loaded.card.labels)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import ServeError
 from orchestrator.store.catalog import Canary
+from ship.settings.view import DEFAULT_VIEW, View
 
 __all__ = [
     "Answer",
@@ -25,10 +26,12 @@ __all__ = [
     "ServingState",
 ]
 
-# uint8, 3,H,W, of the backbone's input size.
+# uint8, 3,H,W of the backbone's input size, or T,3,H,W of a picture in T tiles.
 Image = NDArray[np.uint8]
 
-RefusalReason = Literal["unknown_task", "other_version", "not_loaded", "not_ready", "busy", "late", "failed"]
+RefusalReason = Literal[
+    "unknown_task", "other_version", "other_view", "not_loaded", "not_ready", "busy", "late", "failed"
+]
 
 
 class EngineBusyError(ServeError):
@@ -49,6 +52,7 @@ class Ask:
         key: Asks with one key get the same of two versions while a canary runs; so do those about one image
             without a key.
         image: Index of the image, among those that come with it.
+        view: View that the image was decoded by.
         is_background: No client waits: it waits for no prompt, and no champion gives way to it.
     """
 
@@ -56,6 +60,7 @@ class Ask:
     version: int | None = None
     key: str | None = None
     image: int = 0
+    view: View = DEFAULT_VIEW
     is_background: bool = False
 
 
@@ -92,16 +97,23 @@ class Refusal:
 
     Attributes:
         reason: ``unknown_task`` (not in the catalog), ``other_version`` (that version is not served),
+            ``other_view`` (the image was decoded by another view than that of the version to answer),
             ``not_loaded`` (in the catalog, but its prompt could not be loaded or is still under way),
             ``not_ready`` (no catalog was read yet), ``busy`` (too many wait, or too many of its task),
             ``late`` (its time was up before its turn) or ``failed`` (the forward pass went wrong for it).
         detail: For the client.
         wait_s: With ``busy``, seconds for which asking the task again is in vain; 0 if that is not known.
+        view: With ``other_view``, the view of the version to answer.
+        key: With ``other_view``, the key to ask with again, so that the same version is found.
+        is_lasting: With ``other_view``, whether the next question will find this version, too.
     """
 
     reason: RefusalReason
     detail: str
     wait_s: float = 0.0
+    view: View | None = None
+    key: str | None = None
+    is_lasting: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +124,8 @@ class Explanation:
         task: Name of the task.
         version: Version of the prompt.
         digest: Digest of its artifact.
-        prompted_YX: Share of attention of each patch, float32.
-        bare_YX: The same of the bare backbone.
+        prompted_TYX: Share of attention of each patch of each tile, float32; all tiles sum to 1.
+        bare_TYX: The same of the bare backbone.
         entropy: Entropy of the first, 0 to 1.
         bare_entropy: Entropy of the second.
         distance: Share of attention that went elsewhere.
@@ -122,8 +134,8 @@ class Explanation:
     task: str
     version: int
     digest: str
-    prompted_YX: NDArray[np.float32]
-    bare_YX: NDArray[np.float32]
+    prompted_TYX: NDArray[np.float32]
+    bare_TYX: NDArray[np.float32]
     entropy: float
     bare_entropy: float
     distance: float
@@ -146,6 +158,7 @@ class ServingState:
         canary: The version that takes a share of the requests, if any.
         shadow_version: The version that is asked beside it, without its answers being sent, if any.
         others: Versions that can be asked for by number.
+        view: View of the version that is served; None if none is.
     """
 
     task: str
@@ -158,6 +171,7 @@ class ServingState:
     canary: Canary | None = None
     shadow_version: int | None = None
     others: tuple[int, ...] = ()
+    view: View | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,6 +91,7 @@ class ServeOptions:
         host: Address to listen on; loopback by default, because nothing is encrypted.
         port: TCP port to listen on; 0 for any free one.
         auth: Whether a request needs a token, see ``token_changes``.
+        image_size: Height and width of the backbone's input in pixels; None for its own.
         num_replicas: Number of engines.
         num_cpus_per_replica: CPUs reserved for each engine, and its threads. None shares a Ray of our own
             evenly, and takes one CPU of a cluster that others use too.
@@ -101,6 +102,7 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 8000
     auth: bool = True
+    image_size: int | None = None
     num_replicas: int = 1
     num_cpus_per_replica: int | None = None
     engine: EngineOptions = field(default_factory=EngineOptions)

@@ -252,7 +252,7 @@ def prepare_job(
     request = request or Request()
     manifest = request.load(manifest_path)
     settings = make_settings(manifest.store)
-    backbone = load_backbone(manifest.backbone)
+    backbone = load_backbone(manifest.backbone, image_size=manifest.image_size)
     services = open_services(settings)
     return Job(
         manifest=manifest,

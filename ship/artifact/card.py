@@ -10,6 +10,7 @@ from typing import Any, Self
 from ship.backbone import BackboneInfo
 from ship.errors import ArtifactError, ConfigError
 from ship.settings.config import METHOD_VERSION, TuneConfig
+from ship.settings.view import DEFAULT_VIEW, View
 
 __all__ = [
     "CARD",
@@ -28,11 +29,11 @@ SCHEMA_VERSION = 2
 # Versions that are read, each with the method whose prompts it describes.
 _METHODS = {1: "ship-1", SCHEMA_VERSION: METHOD_VERSION}
 # Keys that version 1 lacks, with what they mean there.
-_ADDED_IN_2: dict[str, Any] = {"head_layers": [], "num_tiles": 1}
+_ADDED_IN_2: dict[str, Any] = {"head_layers": [], "view": DEFAULT_VIEW.to_dict()}
 _MAX_LABELS = 100_000
 _LARGEST_NUMBER = 1e30
-_MAX_TILES = 64
 _HEX_64 = re.compile(r"[0-9a-f]{64}")
+_VIEW_KEYS = tuple(DEFAULT_VIEW.to_dict())
 _BACKBONE_KEYS = ("name", "fingerprint", "image_size", "interpolation", "mean", "std")
 
 
@@ -47,7 +48,7 @@ class PromptCard:
         config: Settings of the tuning.
         level_starts: First layer of each level.
         head_layers: Layers before the last that the head reads.
-        num_tiles: Tiles of a picture.
+        view: Part of a picture that is looked at, and its tiles.
         labels: Class names, in the order of the scores.
         metrics: Held-out accuracy with its interval, the linear probe's, counts, seconds.
         data_fingerprint: Fingerprint of the images and labels.
@@ -68,13 +69,13 @@ class PromptCard:
     probe: dict[str, Any]
     files: dict[str, dict[str, Any]]
     head_layers: tuple[int, ...] = ()
-    num_tiles: int = 1
+    view: View = DEFAULT_VIEW
     schema: int = SCHEMA_VERSION
     method: str = METHOD_VERSION
 
     def to_json(self) -> bytes:
         """The file's content."""
-        values = {**asdict(self), "config": self.config.to_dict()}
+        values = {**asdict(self), "config": self.config.to_dict(), "view": self.view.to_dict()}
         return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
     @classmethod
@@ -98,10 +99,15 @@ class PromptCard:
             config = TuneConfig.from_dict(values["config"])
         except (ConfigError, TypeError) as error:
             raise ArtifactError(f"prompt.json: config: {error}") from error
+        try:
+            view = View.from_dict(values["view"])
+        except ConfigError as error:
+            raise ArtifactError(f"prompt.json: view: {error}") from error
         return cls(
             **{
                 **values,
                 "config": config,
+                "view": view,
                 "level_starts": tuple(values["level_starts"]),
                 "head_layers": tuple(values["head_layers"]),
                 "labels": tuple(values["labels"]),
@@ -152,8 +158,7 @@ def _find_problems(values: Mapping[str, Any]) -> list[str]:
         f"backbone: expected exactly {', '.join(sorted(_BACKBONE_KEYS))}": _is_backbone(values["backbone"]),
         "level_starts: expected rising layer numbers from 0": _are_level_starts(values["level_starts"]),
         "head_layers: expected rising layer numbers": _are_rising(values["head_layers"]),
-        f"num_tiles: expected 1 to {_MAX_TILES}": _is_int(values["num_tiles"])
-        and 1 <= values["num_tiles"] <= _MAX_TILES,
+        f"view: expected exactly {', '.join(_VIEW_KEYS)}, with a fixed grid": _is_view(values["view"]),
         "labels: expected distinct names": _are_labels(values["labels"]),
         "metrics: expected names and numbers": _are_numbers(values["metrics"]),
         "probe: expected `image` and `logits`, a number for each label": _is_probe(values),
@@ -184,6 +189,10 @@ def _is_number(value: object) -> bool:
 
 def _is_backbone(value: object) -> bool:
     return isinstance(value, dict) and set(value) == set(_BACKBONE_KEYS) and _is_digest(value["fingerprint"])
+
+
+def _is_view(value: object) -> bool:
+    return isinstance(value, dict) and set(value) == set(_VIEW_KEYS) and value["tiles"] != "auto"
 
 
 def _are_level_starts(value: object) -> bool:

@@ -136,11 +136,15 @@ def load(folder: str | os.PathLike[str]) -> LoadedPrompt:
         raise ArtifactError(f"{source}: not an artifact: {error}") from error
 
 
-def probe_image(size: tuple[int, int]) -> Tensor:
-    """An image that every machine draws alike, uint8 ``1,3,H,W``: the fixed input of the stored probe."""
+def probe_image(size: tuple[int, int], num_tiles: int = 1) -> Tensor:
+    """A picture that every machine draws alike, uint8 ``T,3,H,W``: the fixed input of the stored probe.
+
+    Tiles are shifted by a pixel each, so that their order and their maximum count.
+    """
     y_H1, x_1W = torch.arange(size[0]).view(-1, 1), torch.arange(size[1]).view(1, -1)
     planes = [(7 * x_1W + 13 * y_H1 + (x_1W * y_H1) % 251 + 29 * channel) % 256 for channel in range(3)]
-    return torch.stack(planes).to(torch.uint8).unsqueeze(0)
+    image_3HW = torch.stack(planes).to(torch.uint8)
+    return torch.stack([image_3HW.roll(tile, dims=-1) for tile in range(num_tiles)])
 
 
 def run_probe(backbone: Backbone, baked: BakedPrompt) -> list[float]:
@@ -208,7 +212,8 @@ def _insert(runtime: Runtime, baked: BakedPrompt, make_room: Callable[[int], boo
 
 
 def _ask_probe(runtime: Runtime, slot: Slot) -> list[float]:
-    scores: list[float] = runtime.infer(probe_image(runtime.backbone.image_size), [slot])[0].tolist()
+    images_T3HW = probe_image(runtime.backbone.image_size, slot.num_tiles)
+    scores: list[float] = runtime.infer(images_T3HW, [slot])[0].tolist()
     return scores
 
 
@@ -291,7 +296,7 @@ def _expected_prompt(card: PromptCard, tensors: Mapping[str, Tensor]) -> Prompt:
                 prototypes_RD=prototypes.float(),
                 num_classes=len(card.labels),
                 head_layers=card.head_layers,
-                num_tiles=card.num_tiles,
+                num_tiles=card.view.num_tiles,
             )
     except ConfigError as error:
         raise ArtifactError(f"prompt.json: {error}") from error

@@ -17,6 +17,7 @@ from ship.findings import find_warnings
 from ship.method.prompts import Prompt
 from ship.runtime.baking import bake
 from ship.settings.config import TuneConfig
+from ship.settings.view import DEFAULT_VIEW, View
 from ship.tuning.run import TuneResult
 from ship.tuning.search import SearchResult
 
@@ -68,6 +69,7 @@ def make_artifact(
         readme=_readme(task, backbone, data, result, metrics, found),
         data_fingerprint=data.fingerprint,
         task_key=task_key,
+        view=data.view,
     )
 
 
@@ -82,6 +84,7 @@ def seal(
     readme: str,
     data_fingerprint: str,
     task_key: str | None,
+    view: View = DEFAULT_VIEW,
 ) -> dict[str, bytes]:
     """The files of an artifact from their contents: adds sizes on the device, probe scores and digests.
 
@@ -104,7 +107,7 @@ def seal(
         config=prompt.config,
         level_starts=prompt.level_starts,
         head_layers=prompt.head_layers,
-        num_tiles=prompt.num_tiles,
+        view=view,
         labels=labels,
         metrics={**metrics, **{f"{part}_bytes": size for part, size in baked.bytes_by_part.items()}},
         data_fingerprint=data_fingerprint,
@@ -164,6 +167,12 @@ def _kind_of(config: TuneConfig) -> str:
     return f"{config.kind}, head {config.head}{low_rank}"
 
 
+def _view_of(view: View) -> str:
+    crop = "whole picture" if view.crop is None else f"crop {list(view.crop)}"
+    tiles = f", tiles {view.tiles} with overlap {view.tile_overlap:g}" if view.num_tiles > 1 else ""
+    return f"{crop}{tiles}, fit {view.fit}"
+
+
 def _without_infinity(trial: dict[str, Any]) -> dict[str, Any]:
     """JSON knows none: a trial that failed has no loss."""
     return {**trial, "val_loss": trial["val_loss"] if math.isfinite(trial["val_loss"]) else None}
@@ -200,6 +209,7 @@ A SHIP prompt for the frozen backbone `{backbone.name}` (`{backbone.fingerprint[
 | levels start at layers | {", ".join(map(str, result.prompt.level_starts))} \
 (threshold {result.preparation.threshold:.4f}) |
 | kind | {_kind_of(config)} |
+| view of a picture | {_view_of(data.view)} |
 | settings | K={config.num_independent}, start {config.start}, learning rate {config.learning_rate:g}, \
 {metrics["epochs"]:.0f} epochs, seed {config.seed} |
 {warnings}{choice}

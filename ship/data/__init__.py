@@ -19,6 +19,7 @@ from ship.lazy import lazy_names
 if TYPE_CHECKING:
     from ship.data.inspection import ImageFacts, Inspection, find_near_duplicates, inspect_data
     from ship.data.loading import load_task_data
+    from ship.data.sizes import sample_sizes
     from ship.data.task_data import Split, TaskData
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "load_task_data",
     "path_exists",
     "read_small_file",
+    "sample_sizes",
 ]
 
 __getattr__ = lazy_names(
@@ -51,5 +53,6 @@ __getattr__ = lazy_names(
         "find_near_duplicates": "inspection",
         "inspect_data": "inspection",
         "load_task_data": "loading",
+        "sample_sizes": "sizes",
     },
 )

@@ -6,7 +6,7 @@ An image that cannot be used is never passed over: all of them are named in one 
 import hashlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -15,10 +15,12 @@ from ship.data.fingerprint import combine_fingerprint, remote_tags
 from ship.data.folder import Folder
 from ship.data.items import Item, Listing, SplitName
 from ship.data.listing import open_listing
+from ship.data.sizes import sizes_of
 from ship.data.source import DataSource
 from ship.data.task_data import Split, TaskData
 from ship.errors import DataError, ImageError
 from ship.images import decode_image
+from ship.settings.view import DEFAULT_VIEW, View
 
 __all__ = ["load_task_data"]
 
@@ -28,6 +30,7 @@ def load_task_data(
     *,
     image_size: tuple[int, int],
     interpolation: str,
+    view: View = DEFAULT_VIEW,
     num_threads: int = 4,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> TaskData:
@@ -37,11 +40,13 @@ def load_task_data(
         source: The data set.
         image_size: Height and width in pixels, the backbone's.
         interpolation: Filter by which images are resized, the backbone's; see ``ship.images``.
+        view: Part of each picture that is looked at, and its tiles; ``auto`` tiles are settled here, by the
+            training pictures.
         num_threads: Images that are read and decoded at once.
         on_progress: Called in this thread with images done and images in all.
 
     Returns:
-        ``3 * H * W`` bytes an image, all splits.
+        ``3 * H * W`` bytes a tile of an image, all splits.
 
     Raises:
         DataError: Lists every problem of the layout, or every image that is missing, cannot be decoded, or
@@ -49,7 +54,9 @@ def load_task_data(
         ConfigError: ``interpolation`` is unknown.
     """
     folder, listing = open_listing(source)
-    loader = _Loader(folder, image_size, interpolation, listing)
+    if view.tiles == "auto" and (sizes := sizes_of(folder, listing)):
+        view = view.resolved(sizes, image_size)
+    loader = _Loader(folder, image_size, interpolation, view, listing)
     # Before reading: a file that changes while it is loaded then shows up as another fingerprint.
     tags = {} if folder.is_local else remote_tags(folder, listing)
     loader.run(num_threads, on_progress)
@@ -60,6 +67,7 @@ def load_task_data(
         val=loader.split("val") if listing.num_of_split["val"] else None,
         test=loader.split("test") if listing.num_of_split["test"] else None,
         fingerprint=combine_fingerprint(source, listing, tags or loader.sha256_by_path),
+        view=loader.view,
     )
 
 
@@ -68,17 +76,22 @@ class _Loader:
     folder: Folder
     image_size: tuple[int, int]
     interpolation: str
+    view: View
     listing: Listing
     sha256_by_path: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Allocate one tensor a split; threads fill its rows."""
+        if self.view.tiles == "auto":
+            # No picture could be read, which ``run`` will tell.
+            self.view = replace(self.view, tiles="1x1")
+        tiles = (self.view.num_tiles,) if self.view.num_tiles > 1 else ()
         self._items: dict[SplitName, tuple[Item, ...]] = {}
         self._images: dict[SplitName, torch.Tensor] = {}
         for split in ("train", "val", "test"):
             items = self.listing.of_split(split)
             self._items[split] = items
-            self._images[split] = torch.empty((len(items), 3, *self.image_size), dtype=torch.uint8)
+            self._images[split] = torch.empty((len(items), *tiles, 3, *self.image_size), dtype=torch.uint8)
 
     def run(self, num_threads: int, on_progress: Callable[[int, int], None] | None) -> None:
         """Fill all tensors.
@@ -118,7 +131,7 @@ class _Loader:
         try:
             content = self.folder.read(path)
             self._images[split][row] = decode_image(
-                content, size=self.image_size, interpolation=self.interpolation
+                content, size=self.image_size, interpolation=self.interpolation, view=self.view
             )
         except DataError as error:
             return error.problems

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ship.errors import DataError
+from ship.settings.view import DEFAULT_VIEW, View
 
 __all__ = ["Split", "TaskData"]
 
@@ -69,6 +70,7 @@ class TaskData:
         val: Images to choose settings by, if any.
         test: Images to measure the result on, if any.
         fingerprint: Fingerprint of the data set it was loaded from, 64 hex digits.
+        view: Part of the pictures that the images show, and their tiles; never ``auto``.
     """
 
     labels: tuple[str, ...]
@@ -76,13 +78,16 @@ class TaskData:
     val: Split | None
     test: Split | None
     fingerprint: str
+    view: View = DEFAULT_VIEW
 
     def __post_init__(self) -> None:
-        """Refuse data that a result cannot be measured on.
+        """Refuse data that a result cannot be measured on, and images that are not of the view.
 
         Raises:
-            DataError: There is neither a test nor a validation split.
+            DataError: There is neither a test nor a validation split, or the tiles are not the view's.
         """
+        if self.num_tiles != self.view.num_tiles:
+            raise DataError(f"images of {self.num_tiles} tiles: the view has {self.view.num_tiles}")
         if self.test is None and self.val is None:
             raise DataError("no images held out: expected a test or a validation split")
 

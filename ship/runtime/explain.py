@@ -29,47 +29,49 @@ class AttentionMaps:
     """Two maps, and what tells them apart in numbers.
 
     Attributes:
-        prompted_YX: With the prompt, float32, on the CPU, sums to 1.
-        bare_YX: On the bare backbone.
+        prompted_TYX: With the prompt, float32, on the CPU; a map for each tile, which sum to 1 together.
+        bare_TYX: On the bare backbone.
         entropy: Entropy of the first map over its maximum: 0 on one patch, 1 on all alike.
         bare_entropy: Entropy of the second map over its maximum.
         distance: Total variation: the share of attention that the prompt moves, 0 to 1.
     """
 
-    prompted_YX: Tensor
-    bare_YX: Tensor
+    prompted_TYX: Tensor
+    bare_TYX: Tensor
     entropy: float
     bare_entropy: float
     distance: float
 
 
-def explain(runtime: Runtime, image_3HW: Tensor, slot: Slot) -> AttentionMaps:
+def explain(runtime: Runtime, image: Tensor, slot: Slot) -> AttentionMaps:
     """Run one image with a prompt and without, and compare what CLS attends to.
 
     Args:
         runtime: Runtime that holds the slot; other threads may use it meanwhile.
-        image_3HW: uint8, of the backbone's input size.
+        image: uint8, ``3,H,W`` of the backbone's input size; ``T,3,H,W`` of a picture in tiles.
         slot: The prompt.
     """
-    images_1CHW = image_3HW.unsqueeze(0)
+    images_TCHW = image if image.ndim == 4 else image.unsqueeze(0)
+    num_tiles = len(images_TCHW)
     rows, columns = runtime.backbone.vit.patch_embed.grid_size
     prompted_P, bare_P = (
-        _over_patches(attention_1X[0], rows * columns)
-        for attention_1X in (
-            runtime.cls_attention(images_1CHW, [slot]),
-            runtime.bare_cls_attention(images_1CHW),
+        _over_patches(attention_TX, rows * columns).flatten() / num_tiles
+        for attention_TX in (
+            runtime.cls_attention(images_TCHW, [slot] * num_tiles),
+            runtime.bare_cls_attention(images_TCHW),
         )
     )
     return AttentionMaps(
-        prompted_YX=prompted_P.view(rows, columns),
-        bare_YX=bare_P.view(rows, columns),
+        prompted_TYX=prompted_P.view(num_tiles, rows, columns),
+        bare_TYX=bare_P.view(num_tiles, rows, columns),
         entropy=float(entropy_share(prompted_P)),
         bare_entropy=float(entropy_share(bare_P)),
         distance=float(moved_share(prompted_P, bare_P)),
     )
 
 
-def _over_patches(attention_X: Tensor, num_patches: int) -> Tensor:
+def _over_patches(attention_TX: Tensor, num_patches: int) -> Tensor:
     """Register tokens come before the patches."""
-    patches_P = attention_X[-num_patches:]
-    return patches_P / torch.clamp(patches_P.sum(), min=torch.finfo(patches_P.dtype).tiny)
+    patches_TP = attention_TX[:, -num_patches:]
+    sum_T1 = patches_TP.sum(dim=1, keepdim=True)
+    return patches_TP / torch.clamp(sum_T1, min=torch.finfo(patches_TP.dtype).tiny)

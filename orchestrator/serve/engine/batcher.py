@@ -79,6 +79,7 @@ class Batcher(Generic[Row, Reply]):
         max_pass_s: A batch has fewer rows where so many would take longer: rows that come meanwhile wait for
             it, and clients that have gone meanwhile are answered in vain.
         max_queue_s: Fewer rows may wait where so many would wait longer.
+        size_of: Rows of the pass that a row takes: a picture in tiles takes one for each.
         wait: Policy of how long the first row of a batch waits for others, while nothing else is under way.
         clock: Seconds that only go up.
     """
@@ -92,12 +93,16 @@ class Batcher(Generic[Row, Reply]):
         wait: BatchWait,
         max_pass_s: float,
         max_queue_s: float,
+        size_of: Callable[[Row], int] = lambda row: 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._answer = answer
+        self._size_of = size_of
         self._max_rows, self._max_pass_s = max_rows, max_pass_s
         self._max_waiting, self._max_queue_s = max_waiting, max_queue_s
-        self._queue: FairQueue[_Waiting[Row, Reply]] = FairQueue(max_waiting)
+        self._queue: FairQueue[_Waiting[Row, Reply]] = FairQueue(
+            max_waiting, lambda waiting: size_of(waiting.row)
+        )
         self._wait = wait
         self._clock = clock
         self._is_warm = False
@@ -135,10 +140,10 @@ class Batcher(Generic[Row, Reply]):
         now_s = self._clock()
         waiting: _Waiting[Row, Reply] = _Waiting(row, now_s, now_s + patience_s, asyncio.Future())
         self._wait.note_arrival(now_s)
-        self._queue.max_items = self._room()
-        left = self._queue.put(task, waiting)
-        if left is not None and not left.reply.done():
-            left.reply.set_exception(QueueFullError(self._time_away_s(left)))
+        self._queue.max_rows = self._room()
+        for left in self._queue.put(task, waiting):
+            if not left.reply.done():
+                left.reply.set_exception(QueueFullError(self._time_away_s(left)))
         self._arrived.set()
         return waiting
 
@@ -197,13 +202,18 @@ class Batcher(Generic[Row, Reply]):
         """The next batch, without rows whose reply would come too late: they would cost others their turn."""
         batch: list[_Waiting[Row, Reply]] = []
         late: list[_Waiting[Row, Reply]] = []
-        num_rows = min(len(self._queue), self._num_rows())
+        num_rows = left_rows = min(len(self._queue), self._num_rows())
         now_s = self._clock()
         end_s = now_s + self._wait.expected_s(num_rows)
-        while len(self._queue) and len(batch) < num_rows:
+        while len(self._queue) and left_rows > 0:
             waiting = self._queue.take()
-            if not waiting.reply.done():
-                (late if waiting.deadline_s < end_s else batch).append(waiting)
+            if waiting.reply.done():
+                continue
+            if waiting.deadline_s < end_s:
+                late.append(waiting)
+            else:
+                batch.append(waiting)
+                left_rows -= self._size_of(waiting.row)
         if late and not batch:
             # Passes may have become faster, which only a pass can show.
             likeliest = max(late, key=lambda waiting: waiting.deadline_s)
@@ -232,7 +242,7 @@ class Batcher(Generic[Row, Reply]):
         pass_s = self._clock() - start_s
         # The first one warms up what later ones find ready.
         if self._is_warm:
-            self._wait.note_pass(len(batch), pass_s)
+            self._wait.note_pass(sum(self._size_of(waiting.row) for waiting in batch), pass_s)
         self._is_warm = True
         for waiting, reply in pairs:
             if not waiting.reply.done():

@@ -89,6 +89,7 @@ class EngineReplica:
             wait=BatchWait(options.batch_wait_s),
             max_pass_s=options.max_pass_s,
             max_queue_s=options.max_queue_s,
+            size_of=lambda row: row.served.slot.num_tiles,
         )
         self._follower.start()
         # A replica gets requests once this returns: one that is restarted under load must know its tasks, but
@@ -142,12 +143,12 @@ class EngineReplica:
         if not self._follower.is_alive:
             raise RuntimeError("the thread that follows the catalog is dead")
 
-    async def _predict_one(self, image_3HW: Image, ask: Ask, patience_s: float) -> Answer | Refusal:
+    async def _predict_one(self, image: Image, ask: Ask, patience_s: float) -> Answer | Refusal:
         start_s = time.monotonic()
-        served = await self._find(ask, image_3HW, patience_s)
+        served = await self._find(ask, image, patience_s)
         if isinstance(served, Refusal):
             return served
-        row = Row(image_3HW=image_3HW, served=served)
+        row = Row(image=image, served=served)
         left_s = patience_s - (time.monotonic() - start_s)
         try:
             timed = await self._batcher.submit(ask.task, row, left_s)
@@ -160,12 +161,22 @@ class EngineReplica:
             return timed.reply
         return replace(timed.reply, queue_s=timed.queue_s, forward_s=timed.pass_s)
 
-    async def _find(self, ask: Ask, image_3HW: Image, patience_s: float) -> ServedVersion | Refusal:
+    async def _find(self, ask: Ask, image: Image, patience_s: float) -> ServedVersion | Refusal:
         if not self._follower.is_synced:
             return Refusal(reason="not_ready", detail=self._not_ready())
-        if ask.key is None and self._residency.has_canary(ask.task):
-            ask = replace(ask, key=key_of_image(image_3HW))
-        return await self._residency.find(ask, patience_s)
+        has_canary = self._residency.has_canary(ask.task)
+        if ask.key is None and has_canary:
+            ask = replace(ask, key=key_of_image(image))
+        found = await self._residency.find(ask, patience_s)
+        if isinstance(found, Refusal) or found.view == ask.view:
+            return found
+        return Refusal(
+            reason="other_view",
+            detail=f"version {found.version} of task {ask.task!r} sees pictures in another way",
+            view=found.view,
+            key=ask.key,
+            is_lasting=not has_canary,
+        )
 
     async def _answer_rows(self, rows: list[Row]) -> list[Answer | Refusal]:
         # In a thread, so that this loop keeps taking requests for the next batch.

@@ -40,9 +40,7 @@ class Explainer:
         self._turn = asyncio.Lock()
         self._num_waiting = 0
 
-    async def explain(
-        self, image_3HW: Image, served: ServedVersion, patience_s: float
-    ) -> Explanation | Refusal:
+    async def explain(self, image: Image, served: ServedVersion, patience_s: float) -> Explanation | Refusal:
         """Explain one image; refuse if too many wait, or if its turn does not come in time."""
         if self._num_waiting >= self._max_waiting:
             return Refusal(reason="busy", detail=f"{self._num_waiting} explanations wait for their turn")
@@ -54,14 +52,14 @@ class Explainer:
             return Refusal(reason="late", detail=f"no turn to be explained within {patience_s:g} s")
         finally:
             self._num_waiting -= 1
-        work = asyncio.ensure_future(asyncio.to_thread(self._run, image_3HW, served))
+        work = asyncio.ensure_future(asyncio.to_thread(self._run, image, served))
         # A caller that gives up does not end the thread: the turn is over when it is.
         work.add_done_callback(lambda _: self._turn.release())
         return await asyncio.shield(work)
 
-    def _run(self, image_3HW: Image, served: ServedVersion) -> Explanation | Refusal:
+    def _run(self, image: Image, served: ServedVersion) -> Explanation | Refusal:
         try:
-            maps = self._measure(self._runtime, torch.from_numpy(image_3HW.copy()), served.slot)
+            maps = self._measure(self._runtime, torch.from_numpy(image.copy()), served.slot)
         # A boundary: whatever goes wrong in the pass is told as a refusal, as it is of predictions.
         except Exception as error:
             _log.exception("the attention of task %s could not be measured", served.task)
@@ -70,8 +68,8 @@ class Explainer:
             task=served.task,
             version=served.version,
             digest=served.digest,
-            prompted_YX=maps.prompted_YX.numpy(),
-            bare_YX=maps.bare_YX.numpy(),
+            prompted_TYX=maps.prompted_TYX.numpy(),
+            bare_TYX=maps.bare_TYX.numpy(),
             entropy=maps.entropy,
             bare_entropy=maps.bare_entropy,
             distance=maps.distance,

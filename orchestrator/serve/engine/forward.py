@@ -6,6 +6,7 @@ Shapes: B rows, U images, H,W the backbone's input size, C classes (ragged).
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -25,11 +26,11 @@ class Row:
     """One image and the version that answers for it, whatever is promoted meanwhile.
 
     Attributes:
-        image_3HW: uint8, of the backbone's input size.
+        image: uint8, ``3,H,W`` of the backbone's input size; ``T,3,H,W`` of a picture in tiles.
         served: Weights, labels, version and digest.
     """
 
-    image_3HW: Image
+    image: Image
     served: ServedVersion
 
 
@@ -48,15 +49,15 @@ def answer_rows(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusal]
 
 def _answer_batch(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusal]:
     # Rows that came with one image share it, and it is embedded once.
-    images = {id(row.image_3HW): row.image_3HW for row in rows}
-    places = {key: place for place, key in enumerate(images)}
-    images_U3HW = torch.from_numpy(np.stack(list(images.values())))
-    image_of_row = [places[id(row.image_3HW)] for row in rows]
+    images = {id(row.image): row.image if row.image.ndim == 4 else row.image[None] for row in rows}
+    firsts = dict(zip(images, accumulate(map(len, images.values()), initial=0), strict=False))
+    images_U3HW = torch.from_numpy(np.concatenate(list(images.values())))
+    image_of_row = [firsts[id(row.image)] for row in rows]
     scores = runtime.infer(images_U3HW, [row.served.slot for row in rows], image_of_row)
+    num_rows = sum(row.served.slot.num_tiles for row in rows)
     num_tasks = len({row.served.task for row in rows})
     return [
-        _answer(row.served, logits_C, len(rows), num_tasks)
-        for row, logits_C in zip(rows, scores, strict=True)
+        _answer(row.served, logits_C, num_rows, num_tasks) for row, logits_C in zip(rows, scores, strict=True)
     ]
 
 

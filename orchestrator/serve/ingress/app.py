@@ -6,6 +6,7 @@ It knows no Ray: tests run it on a fake engine.
 from fastapi import FastAPI
 
 from orchestrator.serve.engine_api import Engine
+from orchestrator.serve.ingress.asking import Asker
 from orchestrator.serve.ingress.decoding import Decoder
 from orchestrator.serve.ingress.front import Front
 from orchestrator.serve.ingress.middleware.access_log import AccessLog
@@ -54,6 +55,7 @@ def make_app(
     )
     app.state.front = Front(
         engine=engine,
+        asker=Asker(engine),
         backbone=backbone,
         limits=limits,
         admission=admission,

@@ -7,13 +7,15 @@ done, because a thread cannot be stopped. It knows no HTTP.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from torch import Tensor
 
 from orchestrator.serve.engine_api import Image
 from orchestrator.serve.options import Limits
 from ship.backbone import BackboneInfo
-from ship.images import decode_image
+from ship.images import decode_image, read_image
+from ship.settings.view import DEFAULT_VIEW, View
 
 __all__ = ["Decoder", "num_at_a_time"]
 
@@ -43,24 +45,48 @@ class Decoder:
         self._decode_file = decode
         self._threads = ThreadPoolExecutor(num_at_a_time(limits.max_pixels), thread_name_prefix="decode")
 
-    async def decode(self, content: bytes) -> Image:
-        """Decode an image file into the engine's input.
+    async def decode(
+        self, content: bytes, view: View = DEFAULT_VIEW, size: tuple[int, int] | None = None
+    ) -> Image:
+        """Decode an image file into the engine's input, or into another size.
 
         Raises:
             ImageError: The image is refused.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, content)
+        return await self._run(self._decode, content, view, size or self._backbone.image_size)
 
-    def _decode(self, content: bytes) -> Image:
-        decoded_3HW = self._decode_file(
+    async def fit(self, pixels_3HW: Image, view: View = DEFAULT_VIEW) -> Image:
+        """Fit pixels into the engine's input, as those of a file are.
+
+        Raises:
+            ImageError: The image is refused.
+        """
+        if view.is_default and pixels_3HW.shape[1:] == self._backbone.image_size:
+            return pixels_3HW
+        return await self._run(self._fit, pixels_3HW, view)
+
+    async def _run(self, work: Callable[..., Tensor], *args: Any) -> Image:
+        image = await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+        found: Image = image.numpy()
+        return found
+
+    def _decode(self, content: bytes, view: View, size: tuple[int, int]) -> Tensor:
+        return self._decode_file(
             content,
-            size=self._backbone.image_size,
+            size=size,
             interpolation=self._backbone.interpolation,
             max_pixels=self._limits.max_pixels,
             formats=self._limits.formats,
+            view=view,
         )
-        image_3HW: Image = decoded_3HW.numpy()
-        return image_3HW
+
+    def _fit(self, pixels_3HW: Image, view: View) -> Tensor:
+        return read_image(
+            pixels_3HW.transpose(1, 2, 0),
+            size=self._backbone.image_size,
+            interpolation=self._backbone.interpolation,
+            view=view,
+        )
 
 
 def num_at_a_time(max_pixels: int) -> int:

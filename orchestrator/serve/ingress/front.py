@@ -19,6 +19,7 @@ from orchestrator.serve.engine_api import (
     Refusal,
     ServingState,
 )
+from orchestrator.serve.ingress.asking import Asker, Picture
 from orchestrator.serve.ingress.bodies.image import image_problem, read_body
 from orchestrator.serve.ingress.bodies.schemas import BackboneBody, PredictionReply
 from orchestrator.serve.ingress.decoding import Decoder
@@ -46,6 +47,7 @@ class Front:
 
     Attributes:
         engine: Engine that answers.
+        asker: Asks it about pictures.
         backbone: Backbone that the engine runs.
         limits: Limits on requests.
         admission: Admission control.
@@ -56,6 +58,7 @@ class Front:
     """
 
     engine: Engine
+    asker: Asker
     backbone: BackboneInfo
     limits: Limits
     admission: Admission
@@ -99,26 +102,34 @@ class Front:
         note(request, bytes_in=len(body))
         return body
 
-    async def decode(self, content: bytes) -> Image:
-        """Decode an image file into the engine's input, after those before it.
+    def picture(self, content: bytes) -> Picture:
+        """An image file, which is decoded after those before it; refused with 413, 415 or 422."""
+        return Picture(lambda view: _in_turn(self.decoder.decode(content, view)))
+
+    def raw_picture(self, pixels_3HW: Image) -> Picture:
+        """Pixels, which are fitted as those of a file are; refused with 422."""
+        return Picture(lambda view: _in_turn(self.decoder.fit(pixels_3HW, view)))
+
+    async def decode(self, picture: Picture, ask: Ask) -> Image:
+        """Decode a picture by the view that the task is known to have.
 
         Raises:
-            Problem: 413, 415 or 422, the image is refused.
+            Problem: The image is refused.
         """
-        try:
-            return await self.decoder.decode(content)
-        except ImageError as error:
-            raise image_problem(error) from error
+        found = await picture.seen(self.asker.with_view(ask).view)
+        if isinstance(found, Problem):
+            raise found
+        return found
 
     async def predict(
-        self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
-    ) -> list[Answer | Refusal]:
+        self, pictures: Sequence[Picture], asks: Sequence[Ask], patience_s: float
+    ) -> list[Answer | Refusal | Problem]:
         """Ask the engine; admission control refuses a task for a while that the engine has no room for.
 
         Raises:
             Problem: See ``ask``.
         """
-        replies = await self.ask(self.engine.predict(images, asks, patience_s))
+        replies = await self.ask(self.asker.predict(pictures, asks, patience_s))
         for ask, reply in zip(asks, replies, strict=True):
             if isinstance(reply, Refusal) and reply.wait_s:
                 self.admission.keep_out(ask.task, reply.wait_s)
@@ -191,6 +202,9 @@ class Front:
                 return self.unavailable("not-ready", refusal.detail)
             case "busy":
                 return self.unavailable("busy", refusal.detail, refusal.wait_s)
+            case "other_view":
+                detail = "the task's version changed while the request was answered; send it again"
+                return self.unavailable("version-changed", detail)
             case "late" | "failed":
                 return Problem(refusal.reason, refusal.detail)
 
@@ -214,6 +228,14 @@ def answer_body(answer: Answer) -> PredictionReply:
         "label": answer.probabilities[0][0],
         "probabilities": dict(answer.probabilities),
     }
+
+
+async def _in_turn(decoded: Awaitable[Image]) -> Image:
+    """The image; its refusal as a problem."""
+    try:
+        return await decoded
+    except ImageError as error:
+        raise image_problem(error) from error
 
 
 def _unknown_task(detail: str) -> Problem:

@@ -13,6 +13,7 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from orchestrator.serve.engine_api import Explanation, Image
+from orchestrator.serve.ingress.tiled_map import Map
 
 __all__ = ["draw_explanation"]
 
@@ -23,19 +24,26 @@ _OPACITY = 0.65
 _FONT_SIZE = 13
 
 
-def draw_explanation(image_3HW: Image, found: Explanation) -> bytes:
-    """PNG of two panels, a scale and captions."""
+def draw_explanation(image_3HW: Image, found: Explanation, prompted_YX: Map, bare_YX: Map) -> bytes:
+    """PNG of two panels, a scale and captions.
+
+    Args:
+        image_3HW: Region of the picture that the maps are of.
+        found: Explanation whose numbers are written.
+        prompted_YX: Map with the prompt.
+        bare_YX: Map on the bare backbone.
+    """
     height, width = image_3HW.shape[1:]
     zoom = max(1, -(-_LEAST_SIDE // min(height, width)))
     size = width * zoom, height * zoom
-    top = max(float(found.prompted_YX.max()), float(found.bare_YX.max())) or 1.0
+    top = max(float(prompted_YX.max()), float(bare_YX.max())) or 1.0
     picture = PillowImage.new(
         "RGB", (2 * size[0] + 3 * _MARGIN, size[1] + 3 * _MARGIN + _BAR + 4 * _LINE), "white"
     )
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(_FONT_SIZE)
     panels = (
-        (found.prompted_YX, "with the prompt", found.entropy),
-        (found.bare_YX, "bare backbone", found.bare_entropy),
+        (prompted_YX, "with the prompt", found.entropy),
+        (bare_YX, "bare backbone", found.bare_entropy),
     )
     pen.text((_MARGIN, _MARGIN), f"{found.task}, version {found.version}", fill="black", font=font)
     for number, (map_YX, title, entropy) in enumerate(panels):
@@ -54,7 +62,7 @@ def draw_explanation(image_3HW: Image, found: Explanation) -> bytes:
     return file.getvalue()
 
 
-def _overlay(image_3HW: Image, map_YX: NDArray[np.floating], size: tuple[int, int]) -> PillowImage.Image:
+def _overlay(image_3HW: Image, map_YX: Map, size: tuple[int, int]) -> PillowImage.Image:
     photo = PillowImage.fromarray(image_3HW.transpose(1, 2, 0).copy()).resize(size)
     # Blocks, not a smooth surface: there is one number a patch, and nothing in between.
     heat = PillowImage.fromarray(_colour(map_YX)).resize(size, PillowImage.Resampling.NEAREST)

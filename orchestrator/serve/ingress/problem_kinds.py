@@ -65,6 +65,7 @@ KINDS: Mapping[str, Kind] = {
     "image-unsupported": Kind(
         415, "Unsupported image format", "The content is not an image of a known format."
     ),
+    "image-too-small": Kind(422, "Image too small", "The image does not hold the region of the task's crop."),
     "image-corrupt": Kind(422, "Corrupt image", "The image cannot be decoded."),
     "busy": Kind(
         429,

@@ -10,7 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.serve.engine_api import Answer, Ask, Engine, EngineBusyError, EngineUnavailableError, Image
+from orchestrator.serve.engine_api import (
+    Answer,
+    Ask,
+    Engine,
+    EngineBusyError,
+    EngineUnavailableError,
+    Refusal,
+)
+from orchestrator.serve.ingress.asking import Asker, Picture
 
 __all__ = ["Shadows"]
 
@@ -69,7 +77,7 @@ class Shadows:
         max_under_way: int = MAX_UNDER_WAY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engine = engine
+        self._asker = Asker(engine)
         self._on_compared = on_compared
         self._max_under_way = max_under_way
         self._clock = clock
@@ -78,14 +86,14 @@ class Shadows:
         self._under_way: set[asyncio.Task[None]] = set()
         self._tallies: dict[str, _Tally] = {}
 
-    def compare(self, answer: Answer, image_3HW: Image) -> None:
+    def compare(self, answer: Answer, picture: Picture) -> None:
         """Compare an answer with that of the shadow, if there is one, in the background; returns at once."""
         if answer.shadow_version is None or len(self._under_way) >= self._max_under_way:
             return
         if self._clock() < self._rests_until_s:
             return
         comparison = asyncio.get_running_loop().create_task(
-            self._compare(answer, answer.shadow_version, image_3HW)
+            self._compare(answer, answer.shadow_version, picture)
         )
         self._under_way.add(comparison)
         comparison.add_done_callback(self._under_way.discard)
@@ -105,10 +113,10 @@ class Shadows:
             "mean_difference": tally.sum_differences / tally.num_compared if tally else None,
         }
 
-    async def _compare(self, answer: Answer, shadow_version: int, image_3HW: Image) -> None:
+    async def _compare(self, answer: Answer, shadow_version: int, picture: Picture) -> None:
         ask = Ask(task=answer.task, version=shadow_version, is_background=True)
         try:
-            [reply] = await self._engine.predict([image_3HW], [ask], PATIENCE_S)
+            [reply] = await self._asker.predict([picture], [ask], PATIENCE_S)
         except (EngineBusyError, EngineUnavailableError):
             self._rests_until_s = self._clock() + REST_S
             return
@@ -119,7 +127,7 @@ class Shadows:
         if isinstance(reply, Answer):
             self._tallies[answer.task] = self._tally(answer, shadow_version).count(answer, reply)
             self._on_compared(answer, reply)
-        elif reply.reason in ("busy", "late"):
+        elif isinstance(reply, Refusal) and reply.reason in ("busy", "late"):
             self._rests_until_s = self._clock() + REST_S
 
     def _tally(self, answer: Answer, shadow_version: int) -> _Tally:

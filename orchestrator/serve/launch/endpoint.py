@@ -200,7 +200,9 @@ def serve_forever(
     """
     with interrupting_signals():
         try:
-            with start(settings, load_backbone(backbone_spec), options) as endpoint:
+            with start(
+                settings, load_backbone(backbone_spec, image_size=options.image_size), options
+            ) as endpoint:
                 on_ready(endpoint.url)
                 threading.Event().wait()
         except (KeyboardInterrupt, SystemExit):

@@ -56,4 +56,5 @@ class PromptLoader:
             digest=ref.digest,
             labels=loaded.card.labels,
             slot=insert_verified(self._runtime, loaded, make_room),
+            view=loaded.card.view,
         )

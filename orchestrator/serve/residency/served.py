@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from ship.runtime.slots import Slot
+from ship.settings.view import DEFAULT_VIEW, View
 
 __all__ = ["Key", "PromptRef", "ServedVersion"]
 
@@ -40,6 +41,7 @@ class ServedVersion:
         digest: Digest of the artifact.
         labels: In the order of the scores.
         slot: The prompt on the device.
+        view: View that images for it are decoded by.
         shadow_version: Version to be asked the same, once this one has answered; None for none.
     """
 
@@ -48,6 +50,7 @@ class ServedVersion:
     digest: str
     labels: tuple[str, ...]
     slot: Slot
+    view: View = DEFAULT_VIEW
     shadow_version: int | None = None
 
     def named(self, version: int, shadow_version: int | None = None) -> "ServedVersion":

@@ -46,6 +46,7 @@ def describe_task(
         canary=wanted.canary,
         shadow_version=wanted.shadow,
         others=tuple(sorted(wanted.others)),
+        view=served.view if served else None,
     )
 
 

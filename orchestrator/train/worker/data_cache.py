@@ -18,6 +18,8 @@ from safetensors.torch import save_file
 
 from orchestrator.bounded_folder import BoundedFolder
 from ship.data import Split, TaskData
+from ship.errors import ShipError
+from ship.settings.view import DEFAULT_VIEW, View
 
 __all__ = ["DataCache"]
 
@@ -42,7 +44,12 @@ class DataCache:
         self._files = BoundedFolder(folder, limit_bytes)
 
     def load(
-        self, fingerprint: str, image_size: tuple[int, int], interpolation: str, read: Callable[[], TaskData]
+        self,
+        fingerprint: str,
+        image_size: tuple[int, int],
+        interpolation: str,
+        read: Callable[[], TaskData],
+        view: View = DEFAULT_VIEW,
     ) -> TaskData:
         """The data set of this fingerprint, from the cache or from its source.
 
@@ -51,11 +58,12 @@ class DataCache:
             image_size: Height and width that images are decoded to.
             interpolation: Interpolation by which images are resized.
             read: Reads the data from its source.
+            view: View that is asked for; the one that is found has its ``auto`` tiles settled.
 
         Raises:
             DataError: ``read`` raised it.
         """
-        name = _file_name(fingerprint, image_size, interpolation)
+        name = _file_name(fingerprint, image_size, interpolation, view)
         is_in_use = self._files.limit_bytes > 0
         if is_in_use and (found := _read_data(self._files.path(name))) is not None:
             self._files.note_use(name)
@@ -86,16 +94,18 @@ def _read_data(path: Path) -> TaskData | None:
         data = _from_tensors(tensors, about)
     except FileNotFoundError:
         return None
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, ShipError) as error:
         logger.warning("%s: not a cached data set (%s); the data is read from its source again", path, error)
         path.unlink(missing_ok=True)
         return None
     return data
 
 
-def _file_name(fingerprint: str, image_size: tuple[int, int], interpolation: str) -> str:
-    identity = json.dumps([FORMAT_VERSION, fingerprint, list(image_size), interpolation])
-    return f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
+def _file_name(fingerprint: str, image_size: tuple[int, int], interpolation: str, view: View) -> str:
+    identity: list[Any] = [FORMAT_VERSION, fingerprint, list(image_size), interpolation]
+    if not view.is_default:
+        identity.append(view.to_dict())
+    return f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()}.safetensors"
 
 
 def _to_tensors(data: TaskData) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -110,7 +120,7 @@ def _to_tensors(data: TaskData) -> tuple[dict[str, torch.Tensor], dict[str, Any]
             if split.groups is not None:
                 groups[name] = list(split.groups)
     about = {"labels": list(data.labels), "fingerprint": data.fingerprint, "paths": paths, "groups": groups}
-    return tensors, about
+    return tensors, {**about, "view": data.view.to_dict()}
 
 
 def _from_tensors(tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> TaskData:
@@ -130,4 +140,5 @@ def _from_tensors(tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> Ta
         val=splits.get("val"),
         test=splits.get("test"),
         fingerprint=about["fingerprint"],
+        view=View.from_dict(about.get("view", {})),
     )

@@ -81,11 +81,13 @@ class TuneTask:
 
     def _load(self, spec: "TaskSpec") -> "TaskData":
         size, interpolation = self._backbone.image_size, self._backbone.interpolation
-        read = partial(load_task_data, spec.source, image_size=size, interpolation=interpolation)
+        read = partial(
+            load_task_data, spec.source, image_size=size, interpolation=interpolation, view=spec.view
+        )
         data = (
             read()
             if self._cache is None
-            else self._cache.load(spec.data_fingerprint, size, interpolation, read)
+            else self._cache.load(spec.data_fingerprint, size, interpolation, read, spec.view)
         )
         if data.fingerprint != spec.data_fingerprint:
             raise DataError(

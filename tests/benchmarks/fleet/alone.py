@@ -52,7 +52,7 @@ def main(folder: Path, settings: Mapping[str, Any]) -> None:
     """Tune tasks one after another, the first ones again if there are few."""
     torch.set_num_threads(1)
     manifest = read_fleet(folder)
-    backbone = load_backbone(manifest.backbone)
+    backbone = load_backbone(manifest.backbone, image_size=manifest.image_size)
     clock_s, cpu_s = [], []
     for entry in islice(cycle(manifest.tasks), NUM_TASKS):
         data = load_task_data(

@@ -133,3 +133,26 @@ def test_arrays_rebuild_the_same_backbone_without_a_copy(tmp_path: Path) -> None
     weight = again.vit.blocks[0].attn.qkv.weight
     assert np.shares_memory(weight.numpy(), arrays["blocks.0.attn.qkv.weight"])
     assert not any(weight.requires_grad for weight in again.vit.parameters())
+
+
+def test_another_image_size_is_another_backbone_with_resampled_positions(tmp_path: Path) -> None:
+    write_backbone(tmp_path / "vit")
+    native = load_backbone(str(tmp_path / "vit"))
+    larger = load_backbone(str(tmp_path / "vit"), image_size=64)
+    assert (native.image_size, larger.image_size) == ((32, 32), (64, 64))
+    assert larger.info.num_tokens - 1 == 4 * (native.info.num_tokens - 1)
+    assert larger.fingerprint != native.fingerprint
+    same = load_backbone(str(tmp_path / "vit"), image_size=32)
+    assert (same.fingerprint, same.info) == (native.fingerprint, native.info)
+    rebuilt = Backbone.from_arrays(*larger.to_arrays())
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    assert torch.equal(rebuilt.embed(rebuilt.normalise(images)), larger.embed(larger.normalise(images))), (
+        "other processes have the same network"
+    )
+    assert rebuilt.info == larger.info
+
+
+@pytest.mark.parametrize(("size", "near"), [(60, "56 and 64"), (3, "8 and 16"), (5000, "4088 and 4096")])
+def test_a_size_that_patches_do_not_cover_is_refused_with_the_nearest(size: int, near: str) -> None:
+    with pytest.raises(BackboneError, match=near):
+        load_backbone(image_size=size)

@@ -108,7 +108,10 @@ class ExplanationReply(StrictBody):
     version: _Version
     digest: Digest
     layer: Literal["last"]
-    attention: Annotated[_Map, Field(description="Share of each patch, row by row, with the prompt.")]
+    attention: Annotated[
+        _Map,
+        Field(description="Share of each patch, row by row, with the prompt; laid over the task's view."),
+    ]
     bare_attention: Annotated[_Map, Field(description="Share of each patch on the bare backbone.")]
     entropy: Annotated[_Share, Field(description="Entropy of `attention`: 0 on one patch, 1 if uniform.")]
     bare_entropy: Annotated[_Share, Field(description="Entropy of `bare_attention`.")]
@@ -176,11 +179,27 @@ class TaskListReply(StrictBody):
     tasks: list[TaskRowBody]
 
 
+class ViewBody(StrictBody):
+    """Part of each picture that a task looks at, and its tiles."""
+
+    crop: Annotated[
+        list[float] | None,
+        Field(
+            examples=[[0.1, 0.2, 0.5, 0.5]],
+            description="x, y, width and height in pixels, or in shares up to 1.",
+        ),
+    ]
+    tiles: Annotated[str, Field(examples=["2x2"])]
+    tile_overlap: Annotated[float, Field(examples=[0.1], description="Share of a tile's side.")]
+    fit: Annotated[Literal["squash", "pad", "crop"], Field(examples=["squash"])]
+
+
 class TaskReply(_TaskState):
     """Task with its labels."""
 
     backbone: BackboneBody
     shadow: ShadowBody | None
+    view: Annotated[ViewBody | None, Field(description="View of the version that is served.")]
     labels: list[_Label]
 
 

@@ -1,8 +1,8 @@
 """Parser of inference requests of the Open Inference Protocol: one tensor ``image``, pixels or image files.
 
-``UINT8`` of shape ``[N,3,H,W]`` or ``[3,H,W]``, RGB pixels of the backbone's input size; or ``BYTES`` of
-shape ``[N]``, each the base64 of an image file (JPEG, PNG, ...), which is then resized as in tuning. Data may
-be flat or nested.
+``UINT8`` of shape ``[N,3,H,W]`` or ``[3,H,W]``, RGB pixels; or ``BYTES`` of shape ``[N]``, each the base64 of
+an image file (JPEG, PNG, ...). Both are then seen as in tuning: pixels of the backbone's input size are taken
+as they are where the task has no view of its own. Data may be flat or nested.
 """
 
 import base64
@@ -26,6 +26,8 @@ OUTPUTS = ("probabilities", "label", "labels")
 # inputs[0].data, N, channel, row.
 _DEPTH = 8
 _MORE_VALUES = 1000
+# Of all pictures of a request, where the backbone's input is small.
+_MIN_PIXELS = 2_000_000
 _MAX_ID_CHARS = 128
 _REQUEST_KEYS = ("id", "parameters", "inputs", "outputs")
 _INPUT_KEYS = ("name", "shape", "datatype", "parameters", "data")
@@ -38,7 +40,7 @@ class TensorRequest:
 
     Attributes:
         id: Id that the reply repeats; None if the request has none.
-        pixels: Images of the backbone's input size; empty if there are files.
+        pixels: Pictures, all of one size; empty if there are files.
         files: Image files; empty if there are pixels.
         outputs: Names of the wanted output tensors.
     """
@@ -60,7 +62,7 @@ def read_tensors(body: bytes, *, image_size: tuple[int, int], max_images: int) -
     document = parse_json(
         body,
         max_depth=_DEPTH,
-        max_values=max_images * 3 * math.prod(image_size) + most_large + _MORE_VALUES,
+        max_values=3 * max(max_images * math.prod(image_size), _MIN_PIXELS) + most_large + _MORE_VALUES,
         max_large=most_large + _MORE_VALUES,
     )
     request = check_keys(document, "request", needed=("inputs",), known=_REQUEST_KEYS)
@@ -75,7 +77,7 @@ def read_tensors(body: bytes, *, image_size: tuple[int, int], max_images: int) -
     shape = _read_shape(tensor["shape"])
     id_, outputs = _read_id(request.get("id")), _read_outputs(request.get("outputs"))
     if tensor["datatype"] == "UINT8":
-        pixels = _read_pixels(tensor["data"], shape, image_size, max_images)
+        pixels = _read_pixels(tensor["data"], shape, max_images)
         return TensorRequest(id=id_, pixels=pixels, outputs=outputs)
     if tensor["datatype"] == "BYTES":
         return TensorRequest(id=id_, files=_read_files(tensor["data"], shape, max_images), outputs=outputs)
@@ -110,13 +112,10 @@ def _read_outputs(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _read_pixels(
-    data: Any, shape: Sequence[int], image_size: tuple[int, int], max_images: int
-) -> tuple[Image, ...]:
-    wanted = [3, *image_size]
+def _read_pixels(data: Any, shape: Sequence[int], max_images: int) -> tuple[Image, ...]:
     num_images = shape[0] if len(shape) == 4 else 1
-    if list(shape[-3:]) != wanted or len(shape) not in (3, 4):
-        raise json_problem(f"inputs[0].shape: expected {wanted} or [N, {', '.join(map(str, wanted))}]")
+    if len(shape) not in (3, 4) or shape[-3] != 3:
+        raise json_problem("inputs[0].shape: expected [3, H, W] or [N, 3, H, W]")
     _check_number(num_images, max_images)
     values = _flatten(data, shape)
     # Types first: an array of mixed ones would be as wide as the longest string among them.
@@ -126,7 +125,7 @@ def _read_pixels(
         content = bytearray(values)
     except ValueError as error:
         raise json_problem("inputs[0].data: expected whole numbers from 0 to 255") from error
-    return tuple(np.frombuffer(content, dtype=np.uint8).reshape(num_images, *wanted))
+    return tuple(np.frombuffer(content, dtype=np.uint8).reshape(num_images, *shape[-3:]))
 
 
 def _flatten(data: Any, shape: Sequence[int]) -> list[Any]:

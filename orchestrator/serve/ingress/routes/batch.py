@@ -1,17 +1,17 @@
 """Many images, many tasks: ``POST /v1/predict:batch``.
 
-Each image is decoded once, however many items are about it; what fails, fails alone.
+Each image is decoded once for each view, however many items are about it; what fails, fails alone.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from orchestrator.serve.engine_api import Answer, Ask, Image, Refusal
-from orchestrator.serve.ingress.bodies.batch_request import BatchItem, BatchRequest, read_batch
+from orchestrator.serve.ingress.asking import Picture
+from orchestrator.serve.ingress.bodies.batch_request import BatchItem, read_batch
 from orchestrator.serve.ingress.bodies.image import image_too_large
 from orchestrator.serve.ingress.bodies.schemas import BatchReply, ItemErrorReply, ItemReply
 from orchestrator.serve.ingress.front import Front, answer_body, front_of
@@ -19,6 +19,7 @@ from orchestrator.serve.ingress.middleware.access_log import note
 from orchestrator.serve.ingress.openapi import BINARY, describe, operation_id, reply
 from orchestrator.serve.ingress.paths import BATCH_PATH
 from orchestrator.serve.ingress.problems import Problem
+from ship.settings.view import View
 
 __all__ = ["router"]
 
@@ -54,8 +55,8 @@ async def predict_batch(request: Request) -> Response:
 
     A form with a part `request`, whose items name a task and the part that holds the image; or images alone,
     and the header Ship-Task for all of them. Beside a part `request` the headers Ship-Task, Ship-Version and
-    Ship-Key are refused: its items have their own. Each image is decoded once. An item that is refused has
-    the problem in `error` and stops no other item: the status is 200 then.
+    Ship-Key are refused: its items have their own. Each image is decoded once for each view of the tasks. An
+    item that is refused has the problem in `error` and stops no other item: the status is 200 then.
     """
     front = front_of(request)
     clock = front.clock(request)
@@ -66,12 +67,22 @@ async def predict_batch(request: Request) -> Response:
         clock.end_stage("read")
         admitted = [_admit(front, request, item) for item in batch.items]
         note(request, task=None, items=len(batch.items))
-        images = await _decode(front, batch, admitted)
+        asked = [item for item, problem in zip(batch.items, admitted, strict=True) if problem is None]
+        names = list(dict.fromkeys(item.image for item in asked))
+        pictures = [_picture(front, batch.images[name]) for name in names]
+        asks = [
+            Ask(task=item.task, version=item.version, key=item.key, image=names.index(item.image))
+            for item in asked
+        ]
+        await front.asker.prepare(pictures, asks)
         clock.end_stage("decode")
-        replies = await _answer(front, batch.items, admitted, images, clock.remaining_s)
+        answers = iter(await front.predict(pictures, asks, clock.remaining_s))
     clock.end_stage("engine")
     front.metrics.observe_stages(clock.stages_s)
-    rows = [_describe(front, item, found) for item, found in zip(batch.items, replies, strict=True)]
+    rows = [
+        _describe(front, item, problem or next(answers))
+        for item, problem in zip(batch.items, admitted, strict=True)
+    ]
     return JSONResponse({"items": rows}, headers=front.headers())
 
 
@@ -83,49 +94,14 @@ def _admit(front: Front, request: Request, item: BatchItem) -> Problem | None:
     return None
 
 
-async def _decode(
-    front: Front, batch: BatchRequest, admitted: Sequence[Problem | None]
-) -> dict[str, Image | Problem]:
-    """Every image that an admitted item is about, once."""
+def _picture(front: Front, content: bytes) -> Picture:
+    if len(content) <= front.limits.max_body_bytes:
+        return front.picture(content)
 
-    async def decode(content: bytes) -> Image | Problem:
-        if len(content) > front.limits.max_body_bytes:
-            return image_too_large(front.limits.max_body_bytes)
-        try:
-            return await front.decode(content)
-        except Problem as problem:
-            return problem
+    async def refuse(view: View) -> Image:
+        raise image_too_large(front.limits.max_body_bytes)
 
-    asked = dict.fromkeys(
-        item.image for item, problem in zip(batch.items, admitted, strict=True) if problem is None
-    )
-    found = await asyncio.gather(*(decode(batch.images[name]) for name in asked))
-    return dict(zip(asked, found, strict=True))
-
-
-async def _answer(
-    front: Front,
-    items: Sequence[BatchItem],
-    admitted: Sequence[Problem | None],
-    images: Mapping[str, Image | Problem],
-    patience_s: float,
-) -> list[Answer | Refusal | Problem]:
-    """One reply for each item; the engine is asked once, about all that can be asked."""
-    decoded = {name: image for name, image in images.items() if not isinstance(image, Problem)}
-    places = {name: place for place, name in enumerate(decoded)}
-    replies: list[Answer | Refusal | Problem | None] = []
-    asks: list[Ask] = []
-    for item, problem in zip(items, admitted, strict=True):
-        found = problem if problem is not None else images[item.image]
-        replies.append(found if isinstance(found, Problem) else None)
-        if replies[-1] is None:
-            place = places[item.image]
-            asks.append(Ask(task=item.task, version=item.version, key=item.key, image=place))
-    answers: list[Answer | Refusal] = []
-    if asks:
-        answers = await front.predict(list(decoded.values()), asks, patience_s)
-    following = iter(answers)
-    return [next(following) if found is None else found for found in replies]
+    return Picture(refuse)
 
 
 def _describe(front: Front, item: BatchItem, found: Answer | Refusal | Problem) -> ItemReply | ItemErrorReply:

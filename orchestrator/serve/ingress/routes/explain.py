@@ -5,19 +5,24 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from orchestrator.serve.engine_api import Explanation, Refusal
+from orchestrator.serve.engine_api import Explanation, Image, Refusal
+from orchestrator.serve.ingress.asking import Picture
 from orchestrator.serve.ingress.bodies.schemas import ExplanationReply
-from orchestrator.serve.ingress.front import front_of
+from orchestrator.serve.ingress.front import Front, front_of
 from orchestrator.serve.ingress.headers import read_accepted
 from orchestrator.serve.ingress.heat_map import draw_explanation
 from orchestrator.serve.ingress.middleware.access_log import note
 from orchestrator.serve.ingress.openapi import BINARY, REPLY_HEADERS, describe, operation_id, reply
+from orchestrator.serve.ingress.problems import Problem
 from orchestrator.serve.ingress.routes.predict import (
     IMAGE_BODY,
     QUESTION_HEADERS,
     QUESTION_PROBLEMS,
     read_question,
 )
+from orchestrator.serve.ingress.tiled_map import Map, lay_back
+from ship.images import read_size
+from ship.settings.view import View
 
 __all__ = ["router"]
 
@@ -34,39 +39,54 @@ router = APIRouter(tags=["predict"], generate_unique_id_function=operation_id)
 async def explain(request: Request) -> Response:
     """Show the attention that a task's prompt causes.
 
-    Two maps of the image: the attention that CLS pays to each patch in the last block, with the prompt and on
-    the bare backbone. A picture, or the numbers for `Accept: application/json`. The endpoint makes one
-    explanation at a time.
+    Two maps of the image, or of the region that the task looks at: the attention that CLS pays to each patch
+    in the last block, with the prompt and on the bare backbone. A picture, or the numbers for
+    `Accept: application/json`. The endpoint makes one explanation at a time.
     """
     front = front_of(request)
     form = read_accepted(request.headers, (_PNG, _JSON))
     clock = front.clock(request)
     async with clock.in_time():
-        ask, image_3HW = await read_question(front, request, clock)
-        found = await front.ask(front.engine.explain(image_3HW, ask, clock.remaining_s))
+        ask, picture, content = await read_question(front, request, clock)
+        found, view = await front.ask(front.asker.explain(picture, ask, clock.remaining_s))
         clock.end_stage("engine")
+        if isinstance(found, Problem):
+            raise found
         if isinstance(found, Refusal):
             raise front.refusal_problem(found)
+        size, input_size = read_size(content), front.backbone.image_size
+        maps = [lay_back(map_TYX, view, size, input_size) for map_TYX in (found.prompted_TYX, found.bare_TYX)]
         note(request, version=found.version, digest=found.digest)
         headers = {**front.headers(found), "Vary": "Accept"}
         if form == _JSON:
-            response: Response = JSONResponse(_describe(found), headers=headers)
+            response: Response = JSONResponse(_describe(found, *maps), headers=headers)
         else:
-            picture = await asyncio.to_thread(draw_explanation, image_3HW, found)
+            region_3HW = await _region(front, picture, content, view)
+            drawing = await asyncio.to_thread(draw_explanation, region_3HW, found, *maps)
             clock.end_stage("draw")
-            response = Response(picture, media_type=_PNG, headers=headers)
+            response = Response(drawing, media_type=_PNG, headers=headers)
     front.metrics.observe_stages(clock.stages_s)
     return response
 
 
-def _describe(found: Explanation) -> ExplanationReply:
+async def _region(front: Front, picture: Picture, content: bytes, view: View) -> Image:
+    """The region that a task looks at, as large as its tiles together."""
+    (rows, columns), (height, width) = view.grid, front.backbone.image_size
+    if (rows, columns, view.fit) == (1, 1, "squash") and not isinstance(
+        seen := await picture.seen(view), Problem
+    ):
+        return seen
+    return await front.decoder.decode(content, View(crop=view.crop), (rows * height, columns * width))
+
+
+def _describe(found: Explanation, prompted_YX: Map, bare_YX: Map) -> ExplanationReply:
     return {
         "task": found.task,
         "version": found.version,
         "digest": found.digest,
         "layer": "last",
-        "attention": found.prompted_YX.astype(float).round(_DIGITS).tolist(),
-        "bare_attention": found.bare_YX.astype(float).round(_DIGITS).tolist(),
+        "attention": prompted_YX.astype(float).round(_DIGITS).tolist(),
+        "bare_attention": bare_YX.astype(float).round(_DIGITS).tolist(),
         "entropy": found.entropy,
         "bare_entropy": found.bare_entropy,
         "distance": found.distance,

@@ -47,7 +47,7 @@ _MODEL_PROBLEMS = "task-invalid not-allowed task-unknown busy unavailable"
 _INFER_PROBLEMS = (
     f"{_MODEL_PROBLEMS} version-in-path key-invalid timeout-invalid header-ambiguous body-empty json-invalid "
     "binary-tensors body-too-large batch-too-large image-too-large content-type-unsupported "
-    "image-unsupported image-corrupt failed not-ready task-not-loaded version-changed late"
+    "image-unsupported image-too-small image-corrupt failed not-ready task-not-loaded version-changed late"
 )
 _BODY = {
     "required": True,
@@ -84,6 +84,8 @@ async def model(request: Request, task: str) -> Response:
     """Tensors of a task."""
     front, state = front_of(request), await _state(request, task)
     num_labels = len(state.labels) or -1
+    # Pixels of a task with a view are those of the whole picture, of any size.
+    size = (-1, -1) if state.view is not None and not state.view.is_default else front.backbone.image_size
     body: ModelReply = {
         "name": task,
         "versions": [str(number) for number in _answering(state)],
@@ -92,7 +94,7 @@ async def model(request: Request, task: str) -> Response:
             {
                 "name": INPUT,
                 "datatype": "UINT8",
-                "shape": [-1, 3, *front.backbone.image_size],
+                "shape": [-1, 3, *size],
                 "parameters": {"content": "RGB pixels", "alternative": _ENCODED},
             }
         ],
@@ -131,12 +133,15 @@ async def infer(request: Request, task: str) -> Response:
         del body
         clock.end_stage("read")
         # One after the other: the first that is refused is the last, and other requests have their turns.
-        images = list(asked.pixels) or [await front.decode(file) for file in asked.files]
+        pictures = [front.raw_picture(pixels) for pixels in asked.pixels]
+        pictures += [front.picture(file) for file in asked.files]
+        ask = Ask(task=task, version=number, key=key)
+        first, *_ = [await front.decode(picture, ask) for picture in pictures]
         clock.end_stage("decode")
         # One version answers all images of a request: the one that the first would have alone.
-        key = key_of_image(images[0]) if key is None else key
-        asks = [Ask(task=task, version=number, key=key, image=place) for place in range(len(images))]
-        replies = await front.predict(images, asks, clock.remaining_s)
+        key = key_of_image(first) if key is None else key
+        asks = [replace(ask, key=key, image=place) for place in range(len(pictures))]
+        replies = await front.predict(pictures, asks, clock.remaining_s)
     clock.end_stage("engine")
     answers = _all_answers(front, replies)
     front.metrics.observe_stages(clock.stages_s)
@@ -181,10 +186,12 @@ async def _state(request: Request, task: str) -> ServingState:
     return state
 
 
-def _all_answers(front: Front, replies: Sequence[Answer | Refusal]) -> list[Answer]:
+def _all_answers(front: Front, replies: Sequence[Answer | Refusal | Problem]) -> list[Answer]:
     """The protocol has no reply for some of the images: a refusal of one refuses the request."""
     answers = []
     for found in replies:
+        if isinstance(found, Problem):
+            raise found
         if isinstance(found, Refusal):
             raise front.refusal_problem(found)
         front.metrics.observe_answer(found)

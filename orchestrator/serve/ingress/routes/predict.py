@@ -5,13 +5,15 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from orchestrator.serve.engine_api import Ask, Image, Refusal
+from orchestrator.serve.engine_api import Ask, Refusal
+from orchestrator.serve.ingress.asking import Picture
 from orchestrator.serve.ingress.bodies.image import extract_image
 from orchestrator.serve.ingress.bodies.schemas import PredictionReply
 from orchestrator.serve.ingress.front import Front, answer_body, front_of
 from orchestrator.serve.ingress.headers import read_wanted
 from orchestrator.serve.ingress.middleware.access_log import note
 from orchestrator.serve.ingress.openapi import BINARY, REPLY_HEADERS, describe, operation_id, reply
+from orchestrator.serve.ingress.problems import Problem
 from orchestrator.serve.ingress.request_clock import RequestClock
 
 __all__ = ["IMAGE_BODY", "QUESTION_HEADERS", "QUESTION_PROBLEMS", "read_question", "router"]
@@ -20,14 +22,16 @@ QUESTION_HEADERS = "Ship-Task Ship-Version Ship-Key Ship-Timeout"
 QUESTION_PROBLEMS = (
     "task-missing task-invalid not-allowed version-invalid key-invalid timeout-invalid header-ambiguous "
     "body-empty form-invalid body-too-large image-too-large content-type-unsupported image-unsupported "
-    "image-corrupt task-unknown version-not-served busy failed not-ready task-not-loaded unavailable late"
+    "image-too-small image-corrupt task-unknown version-not-served busy failed not-ready task-not-loaded "
+    "version-changed unavailable late"
 )
 _IMAGE_TYPES = ("jpeg", "png", "webp", "bmp", "tiff")
 _FORM = {"type": "object", "properties": {"image": BINARY}, "required": ["image"]}
 IMAGE_BODY: dict[str, Any] = {
     "required": True,
     "description": "An image file, as the body or as the one part `image` of a form. Its content determines "
-    "its format; it is resized to the backbone's input without regard to its aspect ratio.",
+    "its format. It is fitted to the backbone's input by the task's view; by default it is resized without "
+    "regard to its aspect ratio.",
     "content": {
         **{f"image/{name}": {"schema": BINARY} for name in _IMAGE_TYPES},
         "application/octet-stream": {"schema": BINARY},
@@ -47,20 +51,22 @@ async def predict(request: Request) -> Response:
     front = front_of(request)
     clock = front.clock(request)
     async with clock.in_time():
-        ask, image_3HW = await read_question(front, request, clock)
-        [found] = await front.predict([image_3HW], [ask], clock.remaining_s)
+        ask, picture, _ = await read_question(front, request, clock)
+        [found] = await front.predict([picture], [ask], clock.remaining_s)
     clock.end_stage("engine")
+    if isinstance(found, Problem):
+        raise found
     if isinstance(found, Refusal):
         raise front.refusal_problem(found)
-    front.shadows.compare(found, image_3HW)
+    front.shadows.compare(found, picture)
     front.metrics.observe_answer(found)
     front.metrics.observe_stages(clock.stages_s)
     note(request, version=found.version, digest=found.digest)
     return JSONResponse(answer_body(found), headers=front.headers(found))
 
 
-async def read_question(front: Front, request: Request, clock: RequestClock) -> tuple[Ask, Image]:
-    """The task and the image that a request's headers and body name; ends the stages of ``clock``.
+async def read_question(front: Front, request: Request, clock: RequestClock) -> tuple[Ask, Picture, bytes]:
+    """The task, the decoded picture and the image file of a request; ends the stages of ``clock``.
 
     Raises:
         Problem: Something of it is refused.
@@ -70,6 +76,7 @@ async def read_question(front: Front, request: Request, clock: RequestClock) -> 
     body = await front.read(request, front.limits.max_body_bytes)
     content = extract_image(request.headers, body)
     clock.end_stage("read")
-    image_3HW = await front.decode(content)
+    picture = front.picture(content)
+    await front.decode(picture, ask)
     clock.end_stage("decode")
-    return ask, image_3HW
+    return ask, picture, content

@@ -29,7 +29,7 @@ async def list_tasks(request: Request) -> Response:
     rows = [_describe(state) for state in states if principal.may_predict(state.task)]
     for row in rows:
         # Thousands of tasks with hundreds of labels each: a task's own page has them.
-        del row["labels"]
+        del row["labels"], row["view"]
     body = {"backbone": front.describe_backbone(), "tasks": rows}
     return JSONResponse(body, headers=front.headers())
 
@@ -51,4 +51,5 @@ async def show_task(request: Request, task: str) -> Response:
 
 
 def _describe(state: ServingState) -> dict[str, Any]:
-    return {**asdict(state), "labels": list(state.labels)}
+    view = None if state.view is None else state.view.to_dict()
+    return {**asdict(state), "labels": list(state.labels), "view": view}

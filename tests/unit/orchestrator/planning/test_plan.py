@@ -27,6 +27,7 @@ class FakeBackbone:
     fingerprint: str = "f" * 64
     depth: int = 12
     width: int = 16
+    image_size: tuple[int, int] = (4, 4)
 
 
 @pytest.fixture

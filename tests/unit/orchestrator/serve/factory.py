@@ -29,9 +29,10 @@ from ship.method.prompts import Prompt
 from ship.runtime.baking import bake
 from ship.runtime.runtime import Runtime
 from ship.settings.config import TuneConfig
+from ship.settings.view import DEFAULT_VIEW, View
 
 
-def make_prompt(backbone: Backbone, num_classes: int, seed: int) -> Prompt:
+def make_prompt(backbone: Backbone, num_classes: int, seed: int, num_tiles: int = 1) -> Prompt:
     """Random values; the published start, so that prompts count from the first step on."""
     config = TuneConfig(num_independent=3, num_shared=2, num_attribute=2, num_prototypes=8, start="published")
     generator = torch.Generator().manual_seed(seed)
@@ -41,6 +42,7 @@ def make_prompt(backbone: Backbone, num_classes: int, seed: int) -> Prompt:
         depth=backbone.info.depth,
         prototypes_RD=torch.randn(8, backbone.info.width, generator=generator),
         num_classes=num_classes,
+        num_tiles=num_tiles,
     )
     prompt.initialise(generator)
     # A head of this size tells images and versions apart.
@@ -54,10 +56,15 @@ def make_labels(task: str, num_classes: int, seed: int) -> tuple[str, ...]:
 
 
 def make_artifact(
-    backbone: Backbone, task: str, num_classes: int = 3, seed: int = 0, prompt: Prompt | None = None
+    backbone: Backbone,
+    task: str,
+    num_classes: int = 3,
+    seed: int = 0,
+    prompt: Prompt | None = None,
+    view: View = DEFAULT_VIEW,
 ) -> dict[str, bytes]:
     """All files of an artifact that passes every check; of a small prompt unless one is given."""
-    prompt = prompt or make_prompt(backbone, num_classes, seed)
+    prompt = prompt or make_prompt(backbone, num_classes, seed, view.num_tiles)
     files = {TENSORS: prompt_to_bytes(prompt), RECORD: b"{}", README: f"# {task}\n".encode()}
     card = PromptCard(
         task=task,
@@ -65,6 +72,7 @@ def make_artifact(
         backbone=backbone_entry(backbone.info),
         config=prompt.config,
         level_starts=prompt.level_starts,
+        view=view,
         labels=make_labels(task, prompt.num_classes, seed),
         metrics={"accuracy": 0.5},
         data_fingerprint="0" * 64,
@@ -145,13 +153,13 @@ class FakeEngine:
         self.asks.append(ask)
         if self.refusal is not None:
             return self.refusal
-        prompted_YX = np.full((2, 2), 0.25, dtype=np.float32)
+        prompted_TYX = np.full((1, 2, 2), 0.25, dtype=np.float32)
         return Explanation(
             task=ask.task,
             version=2,
             digest="d" * 64,
-            prompted_YX=prompted_YX,
-            bare_YX=np.eye(2, dtype=np.float32) / 2,
+            prompted_TYX=prompted_TYX,
+            bare_TYX=np.eye(2, dtype=np.float32)[None] / 2,
             entropy=1.0,
             bare_entropy=0.5,
             distance=0.5,

@@ -127,8 +127,8 @@ def test_an_explanation_is_that_of_the_prompt_that_answers(
         found = (await client.post("/v1/explain", content=FIRST, headers=headers)).json()
         answer = await predict(client, "nuts", FIRST)
         assert (found["version"], found["digest"]) == (answer["version"], answer["digest"])
-        np.testing.assert_allclose(found["attention"], expected.prompted_YX.numpy(), atol=1e-6)
-        np.testing.assert_allclose(found["bare_attention"], expected.bare_YX.numpy(), atol=1e-6)
+        np.testing.assert_allclose(found["attention"], expected.prompted_TYX[0].numpy(), atol=1e-6)
+        np.testing.assert_allclose(found["bare_attention"], expected.bare_TYX[0].numpy(), atol=1e-6)
         assert found["distance"] == pytest.approx(expected.distance, abs=1e-5)
         other = await client.post("/v1/explain", content=FIRST, headers={**headers, "Ship-Version": "7"})
         assert other.status_code == 404

@@ -137,8 +137,14 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
     ),
     "head reads the last layer": (lambda f: with_card(f, lambda c: c.update(head_layers=[3])), "head_layers"),
     "head reads falling layers": (lambda f: with_card(f, lambda c: c.update(head_layers=[1, 0])), "head_lay"),
-    "no tiles": (lambda f: with_card(f, lambda c: c.update(num_tiles=0)), "num_tiles: expected 1 to 64"),
-    "a billion tiles": (lambda f: with_card(f, lambda c: c.update(num_tiles=10**9)), "num_tiles: expected"),
+    "no tiles": (lambda f: with_card(f, lambda c: c["view"].update(tiles="0x1")), "view: tiles: expected"),
+    "too many tiles": (lambda f: with_card(f, lambda c: c["view"].update(tiles="9x9")), "of at most 64"),
+    "open tiles": (lambda f: with_card(f, lambda c: c["view"].update(tiles="auto")), "with a fixed grid"),
+    "no fit": (lambda f: with_card(f, lambda c: c["view"].pop("fit")), "view: expected exactly"),
+    "a text as crop": (
+        lambda f: with_card(f, lambda c: c["view"].update(crop="all")),
+        "view: crop: expected",
+    ),
     "low ranks that are not there": (
         lambda f: with_card(f, lambda c: c["config"].update(kind="ship+lora")),
         "missing tensor 'low_rank.down.qkv'",

@@ -107,8 +107,8 @@ def test_the_replica_explains_what_it_serves(backbone: Backbone, runtime: Runtim
     assert isinstance(found, Explanation)
     assert (found.task, found.version, found.digest) == ("bolts", 3, served.digest)
     expected = explain(runtime, torch.from_numpy(image_3HW), served.slot)
-    np.testing.assert_array_equal(found.prompted_YX, expected.prompted_YX.numpy())
-    np.testing.assert_array_equal(found.bare_YX, expected.bare_YX.numpy())
+    np.testing.assert_array_equal(found.prompted_TYX, expected.prompted_TYX.numpy())
+    np.testing.assert_array_equal(found.bare_TYX, expected.bare_TYX.numpy())
     assert (found.entropy, found.distance) == (expected.entropy, expected.distance)
 
 

@@ -7,7 +7,7 @@ from orchestrator.serve.engine.fair_queue import FairQueue
 
 def fill(queue: FairQueue[str], *items: str) -> list[str | None]:
     """Put items that are named after their task, as in ``a1``."""
-    return [queue.put(item[0], item) for item in items]
+    return [left[0] if (left := queue.put(item[0], item)) else None for item in items]
 
 
 def drain(queue: FairQueue[str]) -> list[str]:
@@ -92,3 +92,40 @@ def test_nothing_is_printed_or_compared_to_find_that_it_has_left() -> None:
 def test_a_queue_without_room_refuses_every_row():
     queue: FairQueue[str] = FairQueue(0)
     assert fill(queue, "a1") == ["a1"]
+
+
+def make_sized(max_rows: int) -> FairQueue[str]:
+    """A queue of items that say after their task how many rows they are, as in ``a3``."""
+    return FairQueue(max_rows, lambda item: int(item[1]))
+
+
+def test_an_item_of_several_rows_counts_each() -> None:
+    queue = make_sized(6)
+    assert fill(queue, "a3", "b2") == [None, None]
+    assert len(queue) == 5
+    assert queue.take() == "a3"
+    assert len(queue) == 2
+    assert queue.remove("b", "b2")
+    assert len(queue) == 0
+
+
+def test_room_for_a_large_item_is_made_by_several_of_the_task_with_most_rows() -> None:
+    queue = make_sized(8)
+    items = ["a1", "a1x", "a1y", "a1z", "a1w", "a1v", "a2"]
+    fill(queue, *items)
+    assert queue.put("b", "b3") == ["a2", "a1v"]
+    assert len(queue) == 8
+
+
+def test_nothing_leaves_for_an_item_that_has_no_right_to_the_room() -> None:
+    queue = make_sized(4)
+    fill(queue, "a1", "a1x", "c1", "c1x")
+    assert fill(queue, "b3") == ["b3"]
+    assert len(queue) == 4
+
+
+def test_an_item_larger_than_the_queue_waits_alone() -> None:
+    queue = make_sized(4)
+    assert fill(queue, "a9") == [None]
+    assert fill(queue, "b1") == ["a9"]
+    assert drain(queue) == ["b1"]

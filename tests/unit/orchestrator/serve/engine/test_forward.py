@@ -28,7 +28,7 @@ def rows(backbone: Backbone, runtime: Runtime) -> list[Row]:
         make_served(runtime, task, version, num_classes, seed=version)
         for task, version, num_classes in (("bolts", 1, 2), ("nuts", 2, 5), ("bolts", 3, 2))
     ]
-    return [Row(image_3HW=draw(backbone, seed), served=task) for seed, task in enumerate(served)]
+    return [Row(image=draw(backbone, seed), served=task) for seed, task in enumerate(served)]
 
 
 class Picky:
@@ -51,7 +51,7 @@ class Picky:
 def test_rows_of_a_mixed_batch_are_answered_as_alone(runtime: Runtime, rows: list[Row]):
     together = answer_rows(runtime, rows)
     for row, answer in zip(rows, together, strict=True):
-        logits_C = runtime.infer(torch.from_numpy(row.image_3HW)[None], [row.served.slot])[0]
+        logits_C = runtime.infer(torch.from_numpy(row.image)[None], [row.served.slot])[0]
         expected = dict(zip(row.served.labels, torch.softmax(logits_C.double(), 0).tolist(), strict=True))
         # float32 sums in another order.
         assert dict(answer.probabilities) == pytest.approx(expected, abs=1e-5)
@@ -78,10 +78,10 @@ def test_rows_that_share_an_image_are_answered_alike_and_it_is_embedded_once(
         if isinstance(module, Conv2d):
             embedded.append(len(inputs[0]))
 
-    image_3HW = rows[0].image_3HW
+    image_3HW = rows[0].image
     with register_module_forward_pre_hook(note):
-        alone = [answer_rows(runtime, [Row(image_3HW=image_3HW, served=row.served)])[0] for row in rows]
-        shared = answer_rows(runtime, [Row(image_3HW=image_3HW, served=row.served) for row in rows])
+        alone = [answer_rows(runtime, [Row(image=image_3HW, served=row.served)])[0] for row in rows]
+        shared = answer_rows(runtime, [Row(image=image_3HW, served=row.served) for row in rows])
     assert embedded == [1, 1, 1, 1]
     for together, one in zip(shared, alone, strict=True):
         assert dict(together.probabilities) == pytest.approx(dict(one.probabilities), abs=1e-5)
@@ -99,7 +99,7 @@ def test_a_row_that_fails_fails_alone(runtime: Runtime, rows: list[Row]):
 
 
 def test_an_image_of_another_size_fails_alone(runtime: Runtime, rows: list[Row]):
-    odd = Row(image_3HW=np.zeros((3, 7, 7), dtype=np.uint8), served=rows[0].served)
+    odd = Row(image=np.zeros((3, 7, 7), dtype=np.uint8), served=rows[0].served)
     good, bad = answer_rows(runtime, [rows[0], odd])
     assert isinstance(good, Answer)
     assert isinstance(bad, Refusal)

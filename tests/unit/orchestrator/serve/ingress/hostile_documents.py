@@ -168,7 +168,7 @@ def _tensors() -> Iterator[Hostile]:
         ("a shape of text", tensor(pixels, ["3"], "UINT8")),
         ("a shape of 64 dimensions", tensor(pixels, [1] * 64, "UINT8")),
         ("a shape that is none", tensor(pixels, [], "UINT8")),
-        ("another size", tensor(pixels, [3, 16, 64], "UINT8")),
+        ("channels last", tensor(pixels, [32, 32, 3], "UINT8")),
         ("fewer pixels than it says", tensor(pixels[:-1], [3, 32, 32], "UINT8")),
         ("ragged pixels", tensor([[1], [2, 3]], [3, 32, 32], "UINT8")),
         ("pixels of 256", tensor([256] * 3072, [3, 32, 32], "UINT8")),

@@ -17,13 +17,20 @@ from orchestrator.serve.engine_api import (
     ServingState,
 )
 from orchestrator.serve.ingress.app import make_app
+from orchestrator.serve.ingress.asking import Picture
 from orchestrator.serve.ingress.shadow import REST_S, Shadows
 from orchestrator.store.catalog import Canary
 from ship.backbone import Backbone
+from ship.settings.view import View
 from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
 from tests.unit.orchestrator.serve.ingress.openapi.schema import check_schema
 
-IMAGE = np.zeros((3, 4, 4), dtype=np.uint8)
+
+async def decode(view: View) -> Image:
+    return np.zeros((3, 4, 4), dtype=np.uint8)
+
+
+PICTURE = Picture(decode)
 
 
 def answer(version: int = 1, bad: float = 0.75, shadow_version: int | None = 3, **labels: float) -> Answer:
@@ -84,7 +91,7 @@ def compare(*pairs: tuple[Answer, Answer | Refusal | Exception], engine: Engine 
         shadows = Shadows(asked)
         for given, reply in pairs:
             asked.replies.append(reply)
-            shadows.compare(given, IMAGE)
+            shadows.compare(given, PICTURE)
             await settle()
         return shadows
 
@@ -146,13 +153,13 @@ def test_so_many_are_under_way_and_others_are_left_out():
         shadows = Shadows(engine, max_under_way=2)
         engine.replies = [answer(3)] * 10
         for _ in range(5):
-            shadows.compare(answer(), IMAGE)
+            shadows.compare(answer(), PICTURE)
             await asyncio.sleep(0)
         assert len(engine.asks) == 2
         engine.gate.set()
         await settle()
         assert shadows.describe("bolts", 3)["compared"] == 2
-        shadows.compare(answer(), IMAGE)
+        shadows.compare(answer(), PICTURE)
         await settle()
         assert shadows.describe("bolts", 3)["compared"] == 3
 
@@ -174,11 +181,11 @@ def test_an_engine_that_is_busy_is_left_alone_for_a_while(reply: Exception | Ref
         shadows = Shadows(engine, clock=clock)
         engine.replies = [reply, answer(3)]
         for _ in range(3):
-            shadows.compare(answer(), IMAGE)
+            shadows.compare(answer(), PICTURE)
             await settle()
         assert len(engine.asks) == 1
         clock.now_s += REST_S
-        shadows.compare(answer(), IMAGE)
+        shadows.compare(answer(), PICTURE)
         await settle()
         assert shadows.describe("bolts", 3)["compared"] == 1
 

@@ -73,7 +73,7 @@ class Plant:
         served = asyncio.run(self.residency.find(Ask(task="bolts")))
         assert (served.version, served.digest) == (version, digest)
         image_3HW = np.zeros((3, *self.runtime.backbone.image_size), dtype=np.uint8)
-        [answer] = answer_rows(self.runtime, [Row(image_3HW=image_3HW, served=served)])
+        [answer] = answer_rows(self.runtime, [Row(image=image_3HW, served=served)])
         assert {label for label, _ in answer.probabilities} == set(make_labels("bolts", NUM_CLASSES, seed))
 
 

@@ -17,6 +17,7 @@ from orchestrator.serve.ingress.paths import PATHS
 from orchestrator.serve.ingress.problem_kinds import KINDS
 from orchestrator.store.tokens import Scope as TokenScope
 from ship.backbone import Backbone
+from ship.settings.view import DEFAULT_VIEW, View
 from tests.unit.orchestrator.serve.caller import PNG, TO_BOLTS, Caller
 from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
 from tests.unit.orchestrator.serve.ingress.known_tokens import Known
@@ -130,7 +131,15 @@ def _close(sent: Sent, _: FakeEngine) -> None:
     sent.drain.is_closing = True
 
 
+def _other_view(view: View) -> Callable[[Sent, FakeEngine], None]:
+    refusal = Refusal(reason="other_view", detail="version 2 sees pictures in another way", view=view)
+    return lambda _, engine: setattr(engine, "refusal", refusal)
+
+
 def _change_version(sent: Sent, engine: FakeEngine) -> None:
+    if not sent.path.startswith("/v2"):
+        _other_view(DEFAULT_VIEW)(sent, engine)
+        return
     engine.digests = iter("de")
     files = [base64.b64encode(PNG).decode()] * 2
     sent.with_json({"inputs": [{**INFER["inputs"][0], "shape": [2], "data": files}]})
@@ -206,6 +215,7 @@ SPOILED: dict[str, Callable[[Sent, FakeEngine], None]] = {
     "image-too-large": _image(draw_png(size=(41, 30))),
     "batch-too-large": _too_much,
     "content-type-unsupported": _header("Content-Type", "text/plain"),
+    "image-too-small": _other_view(View(crop=(0, 0, 100, 100))),
     "image-unsupported": _image(b"<svg/>"),
     "image-corrupt": _image(PNG[:200]),
     "busy": _raise(EngineBusyError("full")),
