@@ -99,7 +99,7 @@ def export_version(
     loaded = load_files(store.fetch(info.digest), info.digest)
     if not loaded.card.view.is_default:
         raise ArtifactError(
-            f"view: a PEFT adapter has none, and this version looks at {loaded.card.view.to_dict()}; tune the "
+            f"view: a PEFT adapter has none, this version has {loaded.card.view.to_dict()}; tune the "
             "task without `view`"
         )
     return info.version, prompt_to_adapter(loaded.prompt, loaded.card.backbone["name"], loaded.card.labels)
