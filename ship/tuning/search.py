@@ -156,8 +156,8 @@ def make_folds(data: TaskData, seed: int) -> list[TaskData]:
         if bool(is_held_out_B.any()):
             digest = hashlib.sha256(f"{data.fingerprint}:{seed}:{number}".encode()).hexdigest()
             folds.append(
-                TaskData(
-                    labels=data.labels,
+                replace(
+                    data,
                     train=train.take(~is_held_out_B),
                     val=None,
                     test=train.take(is_held_out_B),

@@ -10,6 +10,7 @@ from ship.errors import ConfigError, TuningError
 from ship.settings.config import TuneConfig
 from ship.settings.presets import PRESETS, choose_settings
 from ship.settings.search_config import SearchConfig, num_full_tunings
+from ship.settings.view import View
 from ship.tuning.search import make_folds, search
 from tests.unit.ship.factory import make_data
 
@@ -208,3 +209,17 @@ def test_what_the_user_says_stays() -> None:
     assert choose_settings(config, preset="best", search=own, pinned=(), **sizes)[1] == own
     assert choose_settings(config, preset="best", search=SearchConfig(), pinned=(), **sizes)[1] is None
     assert choose_settings(config, preset=None, search=own, pinned=(), **sizes) == (config, own)
+
+
+def test_folds_keep_the_view() -> None:
+    data = make_data()
+    tiles = [split.images_B3HW.unsqueeze(1).repeat(1, 2, 1, 1, 1) for split in (data.train, data.held_out)]
+    tiled = replace(
+        data,
+        train=replace(data.train, images_B3HW=tiles[0]),
+        test=replace(data.held_out, images_B3HW=tiles[1]),
+        view=View(tiles="1x2"),
+    )
+    folds = make_folds(tiled, seed=0)
+    assert len(folds) == 3
+    assert all(fold.view == tiled.view and fold.num_tiles == 2 for fold in folds)
