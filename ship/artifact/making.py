@@ -40,7 +40,7 @@ def make_artifact(
         task_key: sha256 over data, settings, backbone and method version, of a task that a manifest planned.
     """
     attention = measure_attention(backbone, result.prompt, data.held_out.images_B3HW)
-    metrics = _metrics(data, result, attention)
+    metrics = _metrics(data, result, attention, found)
     files = {
         TENSORS: prompt_to_bytes(result.prompt),
         RECORD: json.dumps(_record(data, result, attention, found)).encode(),
@@ -63,7 +63,9 @@ def make_artifact(
     return {**files, CARD: card.to_json()}
 
 
-def _metrics(data: TaskData, result: TuneResult, attention: AttentionChange) -> dict[str, float]:
+def _metrics(
+    data: TaskData, result: TuneResult, attention: AttentionChange, found: SearchResult | None
+) -> dict[str, float]:
     recalls = [recall for recall in result.evaluation.recalls if recall is not None]
     return {
         "accuracy": result.evaluation.accuracy,
@@ -81,9 +83,11 @@ def _metrics(data: TaskData, result: TuneResult, attention: AttentionChange) -> 
         "num_test": len(data.held_out.labels_B),
         "num_params": result.prompt.num_trained(),
         "num_levels": result.prompt.num_levels,
-        # A linear probe takes no step: its time says nothing of the speed of tuning.
+        # A linear probe takes no step.
         "epochs": 0 if result.prompt.config.kind == "probe" else len(result.history),
         "tuning_s": round(result.tuning_s, 3),
+        "search_passes": found.num_passes if found else 0,
+        "search_s": round(found.tuning_s, 3) if found else 0.0,
     }
 
 
