@@ -26,6 +26,7 @@ from ship.errors import ShipError, TuningError
 from ship.settings.config import TuneConfig, count_epochs
 from ship.settings.search_config import AXES, MIN_IMAGES_TO_HOLD_OUT, NUM_FOLDS, SearchConfig
 from ship.tuning.member import PackTask, TuneResult
+from ship.tuning.preparation import check_fit
 from ship.tuning.run import tune_pack
 
 __all__ = ["SearchResult", "Trial", "make_folds", "search"]
@@ -112,9 +113,10 @@ def search(
         tune_all: Tunes the candidates of a round; by default ``tune_pack``.
 
     Raises:
-        ConfigError: No candidate fits the backbone or the data.
+        ConfigError: ``config`` does not fit the backbone or the data.
         TuningError: No candidate could be tuned.
     """
+    check_fit(backbone, data, config)
     wanted = search_config or SearchConfig()
     heads = wanted.heads(config)
     may_be_probe = config.fallback or config.kind == "probe" or "probe" in wanted.kind
