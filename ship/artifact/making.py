@@ -55,9 +55,11 @@ def make_artifact(
         "num_train": len(data.train.labels_B),
         "num_params": result.prompt.num_trained(),
         "num_levels": result.prompt.num_levels,
-        # A linear probe takes no step: its time says nothing of the speed of tuning.
+        # A linear probe takes no step.
         "epochs": 0 if result.prompt.config.kind == "probe" else len(result.history),
         "tuning_s": round(result.tuning_s, 3),
+        "search_passes": found.num_passes if found else 0,
+        "search_s": round(found.tuning_s, 3) if found else 0.0,
     }
     return seal(
         task,

@@ -27,7 +27,7 @@ from ship.settings.config import TuneConfig
 from ship.tuning.balance import Balance
 from ship.tuning.linear_probe import LinearProbe, fit_linear_probe
 
-__all__ = ["Features", "Preparation", "extract_features", "fit_probe", "prepare"]
+__all__ = ["Features", "Preparation", "check_fit", "extract_features", "fit_probe", "prepare"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def prepare(
     Raises:
         ConfigError: The settings do not fit the backbone or the data.
     """
-    _check_fit(backbone, data, config)
+    check_fit(backbone, data, config)
     generator = torch.Generator().manual_seed(config.seed)
     cls_LND = features.train.cls_LND
     chosen_N = _choose(cls_LND.shape[1], config.max_hierarchy_images, generator)
@@ -114,7 +114,12 @@ def prepare(
     return prompt.to(backbone.device), preparation
 
 
-def _check_fit(backbone: Backbone, data: TaskData, config: TuneConfig) -> None:
+def check_fit(backbone: Backbone, data: TaskData, config: TuneConfig) -> None:
+    """Refuse settings that do not fit the backbone or the data.
+
+    Raises:
+        ConfigError: Says which, and what would.
+    """
     num_tokens = backbone.info.num_tokens
     if config.has_prompts and config.num_attribute > num_tokens:
         raise ConfigError(

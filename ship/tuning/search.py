@@ -13,7 +13,7 @@ Shapes: B images.
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from ship.errors import ShipError, TuningError
 from ship.settings.config import TuneConfig, count_epochs
 from ship.settings.search_config import AXES, MIN_IMAGES_TO_HOLD_OUT, NUM_FOLDS, SearchConfig
 from ship.tuning.member import PackTask, TuneResult
+from ship.tuning.preparation import check_fit
 from ship.tuning.run import tune_pack
 
 __all__ = ["SearchResult", "Trial", "make_folds", "search"]
@@ -65,11 +66,15 @@ class SearchResult:
         trials: All of them, in order. Empty where there was nothing to choose, or nothing to choose by: no
             class has a second image.
         reason: Sentences with the numbers of the choice; empty where there was nothing to choose.
+        num_passes: Training images times epochs, of all candidates.
+        tuning_s: Seconds spent on them.
     """
 
     config: TuneConfig
     trials: tuple[Trial, ...] = ()
     reason: str = ""
+    num_passes: int = 0
+    tuning_s: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,9 +113,10 @@ def search(
         tune_all: Tunes the candidates of a round; by default ``tune_pack``.
 
     Raises:
-        ConfigError: No candidate fits the backbone or the data.
+        ConfigError: ``config`` does not fit the backbone or the data.
         TuningError: No candidate could be tuned.
     """
+    check_fit(backbone, data, config)
     wanted = search_config or SearchConfig()
     heads = wanted.heads(config)
     may_be_probe = config.fallback or config.kind == "probe" or "probe" in wanted.kind
@@ -135,7 +141,13 @@ def search(
             is_better, reason = rounds.compare(contender, chosen)
             chosen = contender if is_better else chosen
             reasons.append(reason)
-    return SearchResult(config=chosen, trials=tuple(rounds.trials), reason=" ".join(reasons))
+    return SearchResult(
+        config=chosen,
+        trials=tuple(rounds.trials),
+        reason=" ".join(reasons),
+        num_passes=rounds.num_passes,
+        tuning_s=rounds.tuning_s,
+    )
 
 
 def make_folds(data: TaskData, seed: int) -> list[TaskData]:
@@ -181,6 +193,7 @@ class _Rounds:
         self._axes = [axis for axis in AXES if axis in ("kind", "head") or getattr(search_config, axis)]
         self._scores: dict[TuneConfig, dict[int, _Score]] = {}
         self.trials: list[Trial] = []
+        self.num_passes, self.tuning_s = 0, 0.0
 
     def halve(self, candidates: Sequence[TuneConfig]) -> TuneConfig:
         """The last candidate after as many rounds as it takes, at least one."""
@@ -265,20 +278,23 @@ class _Rounds:
             if stopped:
                 raise stopped[0]
 
-        outcomes = self._tune_all(
-            [
-                PackTask(
-                    data=fold, config=replace(config, epochs=number, min_steps=0, patience=0), on_epoch=report
-                )
-                for fold in self._folds
-                for config, number in zip(candidates, epochs, strict=True)
-            ]
-        )
+        tasks = [
+            PackTask(
+                data=fold, config=replace(config, epochs=number, min_steps=0, patience=0), on_epoch=report
+            )
+            for fold in self._folds
+            for config, number in zip(candidates, epochs, strict=True)
+        ]
+        outcomes = self._tune_all(tasks)
         if stopped:
             raise stopped[0]
         for outcome in outcomes:
             if isinstance(outcome, Exception) and not isinstance(outcome, ShipError):
                 raise outcome
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            if isinstance(outcome, TuneResult) and task.config.kind != "probe":
+                self.num_passes += task.config.epochs * len(task.data.train)
+                self.tuning_s += outcome.tuning_s
         return outcomes
 
 

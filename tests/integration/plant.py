@@ -48,6 +48,8 @@ class Plant:
             "epochs": EPOCHS,
             "num_independent": 3,
             "num_attribute": 4,
+            # What is tuned is published, and in the shortest time.
+            "fallback": False,
             "top_k": 4,
             "learning_rate": 0.01,
             **defaults,

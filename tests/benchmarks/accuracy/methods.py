@@ -133,8 +133,7 @@ def _fit_preset(backbone: Backbone, data: TaskData, preset: Preset, effort: Effo
         num_train=len(data.train),
         num_classes=len(data.labels),
     )
-    if wanted is not None:
-        config = search(backbone, data, config, wanted).config
+    config = search(backbone, data, config, wanted).config
     return _fit_ship(backbone, data, [config])[0]
 
 

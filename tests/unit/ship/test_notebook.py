@@ -96,11 +96,25 @@ def test_a_name_that_no_task_can_have_is_refused_before_anything_is_written(
 
 
 def test_data_in_memory_is_tuned_as_it_is(backbone: Backbone) -> None:
-    data = make_data(num_val=6)
+    data = make_data()
     found = ship.tune(data, backbone, progress=False, **{**SETTINGS, "epochs": 1})
     assert found.data is data
+    assert "standard error" in found.search.reason
     with pytest.raises(DataError, match=r"images of \(32, 32\) pixels: backbone 'bundled' expects"):
         ship.tune(data, progress=False, epochs=1)
+
+
+def test_auto_is_searched_and_validation_images_are_trained_on_at_last(backbone: Backbone) -> None:
+    settings = {**SETTINGS, "epochs": 1, "kind": "auto", "head": "auto"}
+    found = ship.tune(make_data(num_val=6), backbone, progress=False, **settings)
+
+    assert {trial.settings["kind"] for trial in found.search.trials} >= {"probe", "ship", "lora", "ship+lora"}
+    assert found.result.prompt.config == found.search.config
+    assert (len(found.data.train), found.data.val) == (30, None)
+    patient = ship.tune(
+        make_data(num_val=6), backbone, progress=False, patience=1, **{**SETTINGS, "epochs": 1}
+    )
+    assert (len(patient.data.train), patient.data.val is None) == (24, False)
 
 
 def test_settings_are_checked_by_name(backbone: Backbone) -> None:

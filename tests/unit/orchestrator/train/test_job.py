@@ -141,7 +141,8 @@ def test_estimates_learn_from_what_the_last_run_took(plant: Plant) -> None:
     # 24 images three times in two seconds.
     assert again.plan.speed is not None
     assert (again.plan.speed.images_per_s, again.plan.speed.num_runs) == (36.0, 1)
-    assert [task.estimate_s for task in again.plan.tasks] == [2.0, 2.0, 4.0]
+    # One tuning, and half of one on three folds.
+    assert [task.estimate_s for task in again.plan.tasks] == [2.5 * 2.0, 2.5 * 2.0, 2.5 * 4.0]
 
 
 def test_what_workers_publish_is_what_estimates_learn_from(plant: Plant) -> None:
@@ -158,7 +159,9 @@ def test_what_workers_publish_is_what_estimates_learn_from(plant: Plant) -> None
         return RunSummary(tasks=ledger.status().tasks)
 
     plant.run_tasks = tune_here
-    job = plant.prepare("tasks: [{name: a, data: stripes, config: {num_independent: 4, top_k: 4}}]\n")
+    job = plant.prepare(
+        "tasks: [{name: a, data: stripes, config: {num_independent: 4, top_k: 4, fallback: false}}]\n"
+    )
     assert job.run().summary.done == ("a",)
 
     (learned,) = RunStats(plant.objects).read(job.backbone.fingerprint)
@@ -201,9 +204,10 @@ def test_deadlines_count_the_workers(plant: Plant, num_workers: int, num_late: i
     # Weeks, so that it does not matter when this runs.
     plant.pool.tuning_s = 1e6
     plant.prepare("tasks: [{name: earlier, data: stripes}]\n").run()
+    alone = "{seed: 1, fallback: false}"
     due = datetime.fromtimestamp(time.time() + 1.5e6, tz=UTC).isoformat()
     tasks = "".join(
-        f"- {{name: {name}, data: stripes, deadline: '{due}', config: {{seed: 1}}}}\n" for name in ("a", "b")
+        f"- {{name: {name}, data: stripes, deadline: '{due}', config: {alone}}}\n" for name in ("a", "b")
     )
 
     plan = plant.prepare(f"tasks:\n{tasks}", pool=PoolSettings(max_workers=num_workers)).plan

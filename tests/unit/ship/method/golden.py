@@ -77,6 +77,7 @@ class Case:
             start="published",
             num_independent=c["num_independent"],
             attention_scale=c["decoupled_scale"],
+            num_attribute=10,
             attribute_mix=c["attribute_mix"],
             matching_weight=c["matching_weight"],
             top_k=c["top_k"],

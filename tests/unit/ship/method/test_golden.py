@@ -70,7 +70,7 @@ VTAB_CLASSES = {
 def test_parameter_counts_are_the_published_ones(case: dict) -> None:
     with torch.device("meta"):
         prompt = Prompt(
-            TuneConfig(num_independent=case["K"], start="published"),
+            TuneConfig(num_independent=case["K"], num_attribute=10, start="published"),
             level_starts=case["level_starts"],
             depth=12,
             prototypes_RD=torch.zeros(1, 768),

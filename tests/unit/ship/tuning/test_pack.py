@@ -1,6 +1,7 @@
 """Tasks tuned in a pack come out as tasks tuned alone, and what happens to one happens to it alone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from ship.tuning.pack import Pack
 from ship.tuning.precision import compute_dtype
 from ship.tuning.run import PackTask, TuneResult, tune, tune_pack
 from ship.tuning.schedule import has_stalled
+from ship.tuning.search import search
 from ship.tuning.state import EpochReport
 from tests.unit.ship.factory import DEPTH, WIDTH, make_backbone, make_data
 from tests.unit.ship.tuning.packs import Quick, assert_same, make_tasks
@@ -334,6 +336,16 @@ def test_patience_without_a_validation_split_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="patience: 3 epochs"):
         tune(backbone, data, quick(patience=3))
+
+
+def test_patience_by_the_images_that_the_result_is_measured_on_is_refused(
+    backbone: Backbone, quick: Quick
+) -> None:
+    data = make_data(num_val=6)
+    data = replace(data, test=None)
+    for use in (tune, search):
+        with pytest.raises(ConfigError, match="the result is measured on the same validation images"):
+            use(backbone, data, quick(patience=3))
 
 
 def test_precision_is_float32_or_bfloat16_or_what_the_device_multiplies_in(
