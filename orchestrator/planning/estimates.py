@@ -29,7 +29,7 @@ class TuningRun:
 
     Attributes:
         task_key: 64 hex digits.
-        num_passes: Training images times epochs.
+        num_passes: Training images, each of their tiles, times epochs.
         tuning_s: Seconds of one device, without a search.
         time_s: Time of its publication, seconds since the epoch.
     """
@@ -43,7 +43,7 @@ class TuningRun:
     def from_metrics(cls, task_key: str, metrics: Mapping[str, Any], time_s: float) -> "TuningRun | None":
         """A run from an artifact's metrics; None if they lack a value."""
         try:
-            num_passes = int(metrics["num_train"]) * int(metrics["epochs"])
+            num_passes = int(metrics["num_train"]) * int(metrics["epochs"]) * int(metrics.get("num_tiles", 1))
             tuning_s = float(metrics["tuning_s"])
         except (KeyError, TypeError, ValueError, OverflowError):
             return None
@@ -71,11 +71,13 @@ def learn_speed(runs: Iterable[TuningRun]) -> Speed | None:
     return Speed(images_per_s=statistics.median(speeds), num_runs=len(speeds)) if speeds else None
 
 
-def count_passes(config: TuneConfig, search: SearchConfig | None, summary: DataSummary) -> float:
-    """Training images that tuning will go through, the search included."""
+def count_passes(
+    config: TuneConfig, search: SearchConfig | None, summary: DataSummary, num_tiles: int = 1
+) -> float:
+    """Training images, each of their tiles, that tuning will go through, the search included."""
     has_val = summary.num_val > 0 and summary.num_test > 0
     num_tunings = num_full_tunings(search, summary.num_train, has_val=has_val)
-    return summary.num_train * count_epochs(config, summary.num_train) * num_tunings
+    return num_tiles * summary.num_train * count_epochs(config, summary.num_train) * num_tunings
 
 
 def prompt_bytes(config: TuneConfig, backbone: "BackboneInfo", num_classes: int, num_train: int) -> int:

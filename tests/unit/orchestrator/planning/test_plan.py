@@ -372,3 +372,20 @@ def test_a_view_changes_the_key_and_reaches_the_worker(manifest: Manifest) -> No
     assert seen.view == view
     assert seen.key != plain.key
     assert same.key == plain.key, "the overlap of a single tile is none"
+
+
+def test_each_tile_takes_the_time_of_a_picture(manifest: Manifest) -> None:
+    def seconds(view: View) -> float | None:
+        entry = replace(manifest.tasks[0], view=view)
+        return make_plan(
+            replace(manifest, tasks=(entry,)),
+            backbone=FakeBackbone(image_size=(2, 1)),
+            published=set(),
+            speed=Speed(images_per_s=10.0, num_runs=1),
+        ).estimate_s
+
+    plain = seconds(View())
+    assert plain is not None
+    assert seconds(View(tiles="3x2")) == pytest.approx(6 * plain)
+    # Pictures of 4 x 4: two columns of 2 shrink to 1, and one row of 4 to 2.
+    assert seconds(View(tiles="auto")) == pytest.approx(2 * plain)
