@@ -71,13 +71,11 @@ def learn_speed(runs: Iterable[TuningRun]) -> Speed | None:
     return Speed(images_per_s=statistics.median(speeds), num_runs=len(speeds)) if speeds else None
 
 
-def count_passes(
-    config: TuneConfig, search: SearchConfig | None, summary: DataSummary, num_tiles: int = 1
-) -> float:
-    """Training images, each of their tiles, that tuning will go through, the search included."""
+def count_passes(config: TuneConfig, search: SearchConfig | None, summary: DataSummary) -> float:
+    """Training images that tuning will go through, the search included."""
     has_val = summary.num_val > 0 and summary.num_test > 0
     num_tunings = num_full_tunings(search, summary.num_train, has_val=has_val)
-    return num_tiles * summary.num_train * count_epochs(config, summary.num_train) * num_tunings
+    return summary.num_train * count_epochs(config, summary.num_train) * num_tunings
 
 
 def prompt_bytes(config: TuneConfig, backbone: "BackboneInfo", num_classes: int, num_train: int) -> int:

@@ -265,8 +265,8 @@ def _plan_task(
     seconds: float | None = 0.0
     num_bytes = 0
     if not is_published:
-        num_passes = count_passes(config, search, summary, _num_tiles(entry, backbone.image_size))
-        seconds = num_passes / speed.images_per_s if speed is not None else None
+        num_images = _num_tiles(entry, backbone.image_size) * count_passes(config, search, summary)
+        seconds = num_images / speed.images_per_s if speed is not None else None
         num_bytes = prompt_bytes(config, backbone, len(summary.labels), summary.num_train)
     return PlannedTask(
         spec=spec,

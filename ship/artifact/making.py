@@ -66,8 +66,6 @@ def make_artifact(
 
 def _metrics(data: TaskData, result: TuneResult, attention: AttentionChange) -> dict[str, float]:
     recalls = [recall for recall in result.evaluation.recalls if recall is not None]
-    # Left out where there is one: what reads metrics takes that for granted.
-    tiles = {"num_tiles": result.prompt.num_tiles} if result.prompt.num_tiles > 1 else {}
     return {
         "accuracy": result.evaluation.accuracy,
         "accuracy_low": result.evaluation.low,
@@ -84,7 +82,6 @@ def _metrics(data: TaskData, result: TuneResult, attention: AttentionChange) -> 
         "num_params": result.prompt.num_trained(),
         "num_levels": result.prompt.num_levels,
         "epochs": len(result.history),
-        **tiles,
         "tuning_s": round(result.tuning_s, 3),
     }
 
