@@ -50,8 +50,9 @@ def read_defaults(problems: Problems, manifest: Mapping[str, Any]) -> Defaults:
     values = without_none(as_dict(manifest.get("defaults")))
     settings = {name: value for name, value in values.items() if name not in _OTHER_DEFAULTS}
     preset = manifest.get("preset")
-    if "tags" in values and not isinstance(values["tags"], dict):
-        problems.note((*place, "tags"), f"expected a mapping, got {describe_value(values['tags'])}")
+    for name in ("tags", "view"):
+        if name in values and not isinstance(values[name], dict):
+            problems.note((*place, name), f"expected a mapping, got {describe_value(values[name])}")
     return Defaults(
         settings=_read_settings(problems, place, settings, known_beside=_OTHER_DEFAULTS),
         view=_read_view(problems, (*place, "view"), values.get("view"), {}),
@@ -158,8 +159,6 @@ def _read_view(
     problems: Problems, place: Place, values: object, defaults: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """Settings of ``View`` over the defaults; the defaults alone if they are wrong."""
-    if values is not None and not isinstance(values, dict):
-        problems.note(place, f"expected a mapping, got {describe_value(values)}")
     own = problems.known_only(place, without_none(as_dict(values)), [field.name for field in fields(View)])
     try:
         View(**own)

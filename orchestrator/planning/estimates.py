@@ -33,7 +33,7 @@ class TuningRun:
 
     Attributes:
         task_key: 64 hex digits.
-        num_passes: Training images times epochs, comparisons included.
+        num_passes: Training images, each of their tiles, times epochs, comparisons included.
         tuning_s: Seconds of one device.
         time_s: Time of its publication, seconds since the epoch.
     """
@@ -47,9 +47,8 @@ class TuningRun:
     def from_metrics(cls, task_key: str, metrics: Mapping[str, Any], time_s: float) -> "TuningRun | None":
         """A run from an artifact's metrics; None if they lack a value."""
         try:
-            num_passes = int(metrics["num_train"]) * int(metrics["epochs"]) + int(
-                metrics.get("search_passes", 0)
-            )
+            steps = int(metrics["num_train"]) * int(metrics["epochs"]) + int(metrics.get("search_passes", 0))
+            num_passes = steps * int(metrics.get("num_tiles", 1))
             tuning_s = float(metrics["tuning_s"]) + float(metrics.get("search_s", 0.0))
         except (KeyError, TypeError, ValueError, OverflowError):
             return None

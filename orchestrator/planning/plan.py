@@ -230,6 +230,15 @@ def _find_shrunk(
     ]
 
 
+def _num_tiles(entry: TaskEntry, input_size: tuple[int, int]) -> int:
+    """Tiles of a picture; one where they are ``auto`` and the pictures lie behind a network."""
+    view = entry.view
+    if view.tiles == "auto":
+        sizes = [] if "://" in entry.source.path else sample_sizes(entry.source)
+        view = view.resolved(sizes, input_size) if sizes else replace(view, tiles="1x1")
+    return view.num_tiles
+
+
 def _plan_task(
     entry: TaskEntry,
     summary: DataSummary,
@@ -262,7 +271,8 @@ def _plan_task(
     seconds: float | None = 0.0
     num_bytes = 0
     if not is_published:
-        seconds = count_passes(config, search, summary) / speed.images_per_s if speed is not None else None
+        num_images = _num_tiles(entry, backbone.image_size) * count_passes(config, search, summary)
+        seconds = num_images / speed.images_per_s if speed is not None else None
         num_bytes = prompt_bytes(config, backbone, len(summary.labels), summary.num_train)
     return PlannedTask(
         spec=spec,

@@ -188,7 +188,11 @@ def _is_number(value: object) -> bool:
 
 
 def _is_backbone(value: object) -> bool:
-    return isinstance(value, dict) and set(value) == set(_BACKBONE_KEYS) and _is_digest(value["fingerprint"])
+    if not isinstance(value, dict) or set(value) != set(_BACKBONE_KEYS):
+        return False
+    size = value["image_size"]
+    is_size = isinstance(size, (list, tuple)) and len(size) == 2 and all(map(_is_int, size))
+    return is_size and _is_digest(value["fingerprint"])
 
 
 def _is_view(value: object) -> bool:

@@ -187,8 +187,9 @@ def _check_backbone(backbone: Backbone, loaded: LoadedPrompt) -> None:
     if expected != backbone.fingerprint:
         raise ArtifactError(
             f"prompt of task {loaded.card.task!r} belongs to backbone {loaded.card.backbone['name']!r} "
-            f"({expected[:12]}), not to {backbone.name!r} ({backbone.fingerprint[:12]}); load that backbone, "
-            "or tune the task on this one"
+            f"({expected[:12]}, image size {loaded.card.backbone['image_size']}), not to "
+            f"{backbone.name!r} ({backbone.fingerprint[:12]}, image size {list(backbone.image_size)}); load "
+            "that backbone, or tune the task on this one"
         )
     # Nothing in the files ties these to the fingerprint.
     found = (prompt.depth, prompt.prototypes.shape[1])

@@ -175,7 +175,7 @@ class EngineReplica:
             detail=f"version {found.version} of task {ask.task!r} sees pictures in another way",
             view=found.view,
             key=ask.key,
-            is_lasting=not has_canary,
+            is_lasting=ask.version is not None or not has_canary,
         )
 
     async def _answer_rows(self, rows: list[Row]) -> list[Answer | Refusal]:

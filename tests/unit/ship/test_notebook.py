@@ -13,7 +13,9 @@ import ship
 from ship.artifact import load as load_artifact
 from ship.backbone import Backbone
 from ship.errors import ArtifactError, BackboneError, ConfigError, DataError, ImageError, ShipError
+from ship.images import read_image
 from ship.runtime import Runtime
+from ship.settings.view import View
 from tests.unit.ship.factory import QUICK, draw_stripes, make_backbone, make_data
 
 SETTINGS = {**QUICK, "epochs": 6}
@@ -194,3 +196,31 @@ def test_the_face_loads_without_what_it_does_not_need_yet() -> None:
         assert getattr(ship, name) is not None
     with pytest.raises(AttributeError, match="module 'ship' has no attribute 'tun'"):
         ship.tun  # noqa: B018 - the lookup is what is tested
+
+
+def test_a_task_with_a_view_is_answered_with_it(folder: Path, backbone: Backbone, tmp_path: Path) -> None:
+    view = {"tiles": "1x2", "tile_overlap": 0.0, "crop": [0, 0, 32, 32]}
+    tuned = ship.tune(folder, backbone, view=view, progress=False, **{**SETTINGS, "epochs": 1})
+    tuned.save(tmp_path / "halves")
+    card = load_artifact(tmp_path / "halves").card
+    assert card.view == tuned.data.view == View.from_dict(view)
+    model = ship.load(tmp_path / "halves", backbone)
+    path = folder / "class-1" / "1.png"
+    [found], [again] = model.predict(path), tuned.model().predict(path)
+    assert found.probabilities == pytest.approx(again.probabilities, abs=1e-6)
+    runtime = Runtime(backbone, capacity_bytes=1 << 20)
+    image_3HW = torch.from_numpy(np.asarray(Image.open(path)).copy()).permute(2, 0, 1)
+    halves = [read_image(half.permute(1, 2, 0).numpy(), size=(32, 32)) for half in image_3HW.split(16, dim=2)]
+    [logits_C] = runtime.infer(torch.stack(halves), [runtime.insert(tuned.result.prompt)])
+    shares = dict(zip(tuned.data.labels, logits_C.double().softmax(dim=0).tolist(), strict=True))
+    assert found.probabilities == pytest.approx(shares, abs=1e-6)
+
+
+def test_a_backbone_of_another_image_size_is_found_by_the_artifact(folder: Path, tmp_path: Path) -> None:
+    tuned = ship.tune(folder, image_size=32, progress=False, **{**SETTINGS, "epochs": 1})
+    assert tuned.backbone.image_size == (32, 32)
+    tuned.save(tmp_path / "small")
+    model = ship.load(tmp_path / "small")
+    assert model.backbone.fingerprint == tuned.backbone.fingerprint
+    with pytest.raises(ArtifactError, match="belongs to backbone 'bundled'"):
+        ship.load(tmp_path / "small", ship.load_backbone("bundled"))

@@ -12,6 +12,7 @@ from orchestrator.errors import ManifestError
 from orchestrator.manifest.load import load_manifest
 from orchestrator.manifest.model import Manifest, RefusedTask, Terms, parse_deadline
 from ship.settings.config import TuneConfig
+from ship.settings.view import View
 
 # 2026-11-30T05:00:00Z
 DEADLINE_S = 1_796_014_800.0
@@ -238,3 +239,58 @@ def test_a_limit_of_tasks(folder: Path) -> None:
     assert problems_of(folder, "max_tasks: 0\ntasks: [{name: a, data: lines}]") == [
         "max_tasks (line 1): expected 1 or more, got 0"
     ]
+
+
+def test_a_view_over_that_of_the_defaults(folder: Path) -> None:
+    manifest = load(
+        folder,
+        """
+        backbone: {name: bundled, image_size: 96}
+        defaults: {view: {tiles: 2x2, fit: pad}}
+        tasks:
+        - {name: caps, data: lines/ulm/caps}
+        - name: bolts
+          data: lines/ulm/bolts
+          view: {crop: [10, 20, 300, 200], tiles: auto}
+          config: {augment: flips}
+        tasks_from: {path: lines/jena, view: {fit: crop}}
+        """,
+    )
+    assert (manifest.backbone, manifest.image_size) == ("bundled", 96)
+    caps, bolts, gears = manifest.tasks
+    assert caps.view == View(tiles="2x2", fit="pad")
+    assert bolts.view == View(crop=(10, 20, 300, 200), tiles="auto", fit="pad")
+    assert gears.view == View(tiles="2x2", fit="crop")
+    assert bolts.config.augment == "flips"
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ("view: {tiles: 7}", "tasks[0].view.tiles (line 2): expected `auto` or ROWSxCOLUMNS"),
+        ("view: {crop: [1, 2]}", "expected [x, y, width, height]"),
+        ("view: {tile: 2x2}", "did you mean 'tiles'?"),
+        ("view: 2x2", "expected a mapping"),
+    ],
+)
+def test_wrong_views_are_told_with_their_place(folder: Path, row: str, what: str) -> None:
+    found = problems_of(folder, f"tasks:\n- {{name: caps, data: lines/ulm/caps, {row}}}")
+    assert len(found) == 1
+    assert what in found[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("{name: bundled, image_size: big}", "expected a whole number"),
+        ("{name: bundled, image_size: 0}", "expected 1 or more"),
+        ("{name: bundled, size: 96}", "unknown key"),
+        ("[bundled]", "expected text"),
+        ("''", "expected text, got ''"),
+    ],
+)
+def test_wrong_backbones_are_told(folder: Path, value: str, what: str) -> None:
+    found = problems_of(folder, f"backbone: {value}\ntasks: [{{name: caps, data: lines/ulm/caps}}]")
+    assert len(found) == 1
+    assert "backbone" in found[0]
+    assert what in found[0]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from PIL import Image, ImageFilter
 
 from orchestrator.manifest.model import DataLimits, TaskEntry
 from orchestrator.planning.check import TaskCheck, check_task, find_label_typos
-from ship.data import DataSource
+from ship.data import DataSource, sample_sizes
 from ship.settings.config import TuneConfig
+from ship.settings.view import View
 from tests.console import run_ship as run
 
 NUM_TRAIN, NUM_TEST = 12, 30
@@ -209,3 +211,15 @@ def test_the_command_fails_only_by_the_manifests_limits(
     printed = capsys.readouterr().err
     assert "checks.drak (line 1): unknown key; did you mean 'dark'?" in printed
     assert "checks.dark (line 1): expected a number from 0 to 1, got 2" in printed
+
+
+def test_pictures_that_are_shrunk_too_far_are_told_and_fail_nothing(folder: Path) -> None:
+    entry = TaskEntry(name="parts", source=DataSource(path=str(folder)), config=TuneConfig())
+    width, height = sample_sizes(entry.source)[0]
+    small = (height // 4, width // 4)
+    [found] = check_task(entry, DataLimits(), input_size=small).findings
+    assert (found.kind, found.failed) == ("shrunk", False)
+    assert f"pictures of {width} x {height} are shrunk to {small[1]} x {small[0]} pixels" in found.message
+    tiled = replace(entry, view=View(tiles="2x2"))
+    assert check_task(tiled, DataLimits(), input_size=small).findings == ()
+    assert check_task(entry, DataLimits(), input_size=(height, width)).findings == ()

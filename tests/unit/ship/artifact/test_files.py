@@ -137,6 +137,10 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
     ),
     "head reads the last layer": (lambda f: with_card(f, lambda c: c.update(head_layers=[3])), "head_layers"),
     "head reads falling layers": (lambda f: with_card(f, lambda c: c.update(head_layers=[1, 0])), "head_lay"),
+    "a size of text": (
+        lambda f: with_card(f, lambda c: c["backbone"].update(image_size="48")),
+        "backbone: exp",
+    ),
     "no tiles": (lambda f: with_card(f, lambda c: c["view"].update(tiles="0x1")), "view: tiles: expected"),
     "too many tiles": (lambda f: with_card(f, lambda c: c["view"].update(tiles="9x9")), "of at most 64"),
     "open tiles": (lambda f: with_card(f, lambda c: c["view"].update(tiles="auto")), "with a fixed grid"),

@@ -346,7 +346,6 @@ def test_rows_of_several_places_fill_a_batch_sooner():
         asked = await start(batcher, "a1", "b3", "c2", "d2", "e9", "f1")
         engine.open.set()
         assert await asyncio.gather(*asked) == ["A1", "B3", "C2", "D2", "E9", "F1"]
-        # The first goes alone, as it finds no other; one of nine places is a batch of its own.
-        assert engine.batches == [["a1"], ["b3", "c2"], ["d2", "e9"], ["f1"]]
+        assert engine.batches == [["a1", "b3"], ["c2", "d2"], ["e9"], ["f1"]]
 
     play(scene)

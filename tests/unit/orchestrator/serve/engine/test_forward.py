@@ -15,7 +15,7 @@ from orchestrator.serve.residency.residency import ServedVersion
 from ship.backbone import Backbone
 from ship.runtime.runtime import Runtime
 from ship.runtime.slots import Slot
-from tests.unit.orchestrator.serve.factory import make_served
+from tests.unit.orchestrator.serve.factory import make_labels, make_prompt, make_served
 
 
 def draw(backbone: Backbone, seed: int) -> Image:
@@ -103,3 +103,32 @@ def test_an_image_of_another_size_fails_alone(runtime: Runtime, rows: list[Row])
     good, bad = answer_rows(runtime, [rows[0], odd])
     assert isinstance(good, Answer)
     assert isinstance(bad, Refusal)
+
+
+def test_tiles_of_a_picture_are_rows_of_the_pass_and_one_answer(backbone: Backbone, runtime: Runtime) -> None:
+    prompts = [make_prompt(backbone, 3, seed, num_tiles) for seed, num_tiles in enumerate((1, 4, 2))]
+    served = [
+        ServedVersion(
+            task=f"t{number}",
+            version=1,
+            digest="d" * 64,
+            labels=make_labels("t", 3, number),
+            slot=runtime.insert(prompt),
+        )
+        for number, prompt in enumerate(prompts)
+    ]
+    whole = draw(backbone, 0)
+    tiled = [np.stack([draw(backbone, 10 * count + tile) for tile in range(count)]) for count in (4, 2)]
+    rows = [
+        Row(image=tiled[0], served=served[1]),
+        Row(image=whole, served=served[0]),
+        Row(image=tiled[1], served=served[2]),
+        Row(image=whole, served=served[0]),
+    ]
+    together = answer_rows(runtime, rows)
+    for row, answer in zip(rows, together, strict=True):
+        assert isinstance(answer, Answer)
+        assert (answer.batch_rows, answer.batch_tasks) == (4 + 1 + 2 + 1, 3)
+        [alone] = answer_rows(runtime, [row])
+        assert isinstance(alone, Answer)
+        assert dict(answer.probabilities) == pytest.approx(dict(alone.probabilities), abs=1e-5)

@@ -93,6 +93,15 @@ def test_a_start_without_a_token_ends_before_ray_or_the_registry_is_touched(
         start(settings, backbone, ServeOptions(port=0, auth=False))
 
 
+def test_the_backbone_is_served_at_the_image_size_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[ServeOptions] = []
+    monkeypatch.setattr(
+        endpoint, "serve_forever", lambda settings, spec, options, on_ready: asked.append(options)
+    )
+    assert run_ship(monkeypatch, "serve") == run_ship(monkeypatch, "serve", "--image-size", "224") == 0
+    assert [options.image_size for options in asked] == [None, 224]
+
+
 @pytest.mark.parametrize(("flags", "auth"), [([], True), (["--no-auth"], False)])
 def test_only_a_flag_turns_access_control_off(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], auth: bool

@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from orchestrator.train.worker.data_cache import DataCache
 from ship.data import Split, TaskData
 from ship.errors import DataError
+from ship.settings.view import View
 from tests.unit.ship.factory import make_data
 
 LARGE = 1 << 30
@@ -116,3 +118,18 @@ def test_a_folder_beside_the_files_is_left_alone(tmp_path: Path) -> None:
     load(DataCache(tmp_path, size + 10), second, second.data.fingerprint)
     assert [path.name for path in tmp_path.glob("*/*")] == ["other"]
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
+
+
+def test_another_view_is_other_data_and_comes_back_with_it(tmp_path: Path) -> None:
+    data = make_data(seed=1)
+    view = View(tiles="auto", fit="pad")
+    settled = replace(data, view=View(fit="pad"))
+    cache = DataCache(tmp_path / "cache", LARGE)
+    key = data.fingerprint
+    plain, source = Source(data), Source(settled)
+    cache.load(key, (32, 32), "bicubic", plain)
+    cache.load(key, (32, 32), "bicubic", source, view)
+    assert (plain.num_reads, source.num_reads) == (1, 1)
+    assert cache.load(key, (32, 32), "bicubic", source, view).view == View(fit="pad")
+    assert cache.load(key, (32, 32), "bicubic", plain).view == View()
+    assert (plain.num_reads, source.num_reads) == (1, 1)
