@@ -24,7 +24,6 @@ from ship.method.attention import (
     cls_attention_shares,
     finish_block_lean,
     merge_heads,
-    mix_in_prompts,
     project_keys_values,
     project_qkv,
     project_queries,
@@ -239,7 +238,7 @@ def _run_block(
         prompt_BHNE = attend_unfused_if_faster(
             q_BHNE, prompts.keys_BHPE, prompts.values_BHPE, mask=prompts.mask_B11P
         )
-        attended_BHNE = mix_in_prompts(attended_BHNE, prompt_BHNE, prompts.gate_B111)
+        attended_BHNE.lerp_(prompt_BHNE, prompts.gate_B111)
     return finish_block_lean(block, z_BND, merge_heads(attended_BHNE), update), logits_BN
 
 
