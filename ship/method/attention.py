@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-# Up to here plain products won on the CPU that was measured; at 197 keys they lost in float32.
+# Up to here plain products won with gradients on the CPU that was measured; at 197 keys they lost in float32.
 _FEW_KEYS = 64
 
 
@@ -78,9 +78,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
 def attend_unfused_if_faster(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """``attend`` as plain products where a CPU's fused kernel is the slower one.
 
-    It is for few keys, and in half precision, there and back (docs/log.md has the times).
+    It is with gradients for few keys, and in half precision (docs/log.md has the times).
     """
-    is_short = k.shape[2] <= _FEW_KEYS
+    is_short = k.shape[2] <= _FEW_KEYS and torch.is_grad_enabled()
     if q.device.type != "cpu" or not (is_short or q.dtype == torch.bfloat16):
         return attend(q, k, v, mask)
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
