@@ -55,6 +55,7 @@ def make_artifact(
         "num_train": len(data.train.labels_B),
         "num_params": result.prompt.num_trained(),
         "num_levels": result.prompt.num_levels,
+        "num_tiles": data.num_tiles,
         # A linear probe takes no step.
         "epochs": 0 if result.prompt.config.kind == "probe" else len(result.history),
         "tuning_s": round(result.tuning_s, 3),
