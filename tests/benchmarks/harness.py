@@ -25,6 +25,7 @@ __all__ = [
     "Ratio",
     "Report",
     "compare",
+    "compute_clock",
     "describe_machine",
     "open_report",
     "paired_ratio",
@@ -155,6 +156,12 @@ def compare(
     ]
     seconds = {name: statistics.median(values) for name, values in taken.items()}
     return Case(settings=settings, rounds=rounds, seconds=seconds, ratios=ratios, facts=facts or {})
+
+
+def compute_clock(device: torch.device) -> Callable[[], float]:
+    """The clock for work on a device: for one thread of a CPU the process's own, which counts no waiting."""
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time if alone else time.perf_counter
 
 
 def paired_ratio(

@@ -28,10 +28,18 @@ __all__ = ["COMMANDS"]
     type=click.IntRange(1),
     help="Rows of a batch; repeat for more [1 8 32 64].",
 )
+@click.option(
+    "--row",
+    "letters",
+    multiple=True,
+    type=click.Choice(list("abcdefghij")),
+    help="First letter of a row; repeat for more [all].",
+)
 @speed_options
 def runtime(
     backbones: tuple[str, ...],
     batches: tuple[int, ...],
+    letters: tuple[str, ...],
     rounds: int | None,
     device: "torch.device",
     quick: bool,
@@ -42,6 +50,7 @@ def runtime(
     \b
     Examples:
       python -m tests.benchmarks runtime --backbone bundled --batch 1 --batch 64
+      python -m tests.benchmarks runtime --threads 1 --batch 8 --row a --row e --row j
       python -m tests.benchmarks runtime --device cuda --batch 256 --json runtime.json
     """
     from tests.benchmarks.harness import open_report
@@ -54,6 +63,7 @@ def runtime(
             batches=list(batches) or ([1, 3] if quick else [1, 8, 32, 64]),
             rounds=_rounds(rounds, quick),
             device=device,
+            wanted=[row for row in LEGEND if not letters or row[0] in letters],
         )
 
 

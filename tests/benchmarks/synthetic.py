@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ship.backbone import Backbone, load_backbone
 from ship.data import Split, TaskData
-from ship.method.prompts import Prompt
+from ship.method.prompts import Prompt, spread_layers
 from ship.settings.config import TuneConfig
 from tests.factories import write_backbone
 
@@ -37,20 +37,31 @@ def default_k(name: str) -> int:
 def make_prompt(
     backbone: Backbone, seed: int, num_independent: int, num_classes: int | None = None, **settings: object
 ) -> Prompt:
-    """A prompt with the levels of a published task and random values; 2 to 20 classes unless given."""
+    """A prompt with the levels of a published task and random values.
+
+    Args:
+        backbone: It gives depth and width.
+        seed: Of the values, the levels and the number of classes.
+        num_independent: K.
+        num_classes: Classes; 2 to 20 unless given.
+        settings: Settings in place of the published start with attribute tokens.
+    """
     generator = torch.Generator().manual_seed(seed)
     depth, width = backbone.info.depth, backbone.info.width
-    num_attribute = min(10, backbone.info.num_tokens)
+    defaults = {"num_attribute": min(10, backbone.info.num_tokens), "start": "published"}
+    config = TuneConfig(num_independent=num_independent, **{**defaults, **settings})
     prompt = Prompt(
-        TuneConfig(
-            num_independent=num_independent, num_attribute=num_attribute, start="published", **settings
-        ),
+        config,
         level_starts=_level_starts(depth, seed),
         depth=depth,
-        prototypes_RD=torch.randn(NUM_PROTOTYPES, width, generator=generator),
+        prototypes_RD=torch.randn(NUM_PROTOTYPES if config.num_attribute else 0, width, generator=generator),
         num_classes=num_classes or 2 + seed % 19,
+        head_layers=spread_layers(depth) if config.head == "layers" else (),
     )
     prompt.initialise(generator)
+    with torch.no_grad():
+        for up in prompt.low_rank.up.values() if prompt.low_rank else ():
+            up.normal_(std=0.02, generator=generator)
     return prompt.to(backbone.device)
 
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from tests.benchmarks.__main__ import cli, main
+from tests.benchmarks.runtime import LEGEND
 
 
 @pytest.mark.parametrize(
     ("name", "rows"),
     [
-        ("runtime", {"a bare", "b naive", "c one task", "d mixed", "e lora", "f swapped"}),
+        ("runtime", set(LEGEND)),
         ("residency", {"of 1", "of 20"}),
         ("tuning", {"naive", "ours", "pack of 2", "lora"}),
         ("store", {"publish", "fetch", "write checkpoint", "read checkpoint"}),
