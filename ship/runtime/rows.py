@@ -67,6 +67,7 @@ class Rows:
         self._slots, self._pool = slots, pool
         self._device = pool.rows_XD.device
         self._most = [max(numbers) for numbers in zip(*(slot.num_attribute for slot in slots), strict=True)]
+        self._entering = {layer for slot in slots for layer in slot.attribute_at}
         self._num_static = max(slot.keys_values_LP2.shape[1] for slot in slots)
         self._index_LBP2 = _tables(slots, self._num_static, max(self._most)).to(self._device)
         gate_LB = torch.stack([slot.gate_L for slot in slots], dim=1).to(self._device, dtype)
@@ -77,13 +78,14 @@ class Rows:
 
     def any_enters(self, layer: int) -> bool:
         """Whether an attribute group of any row enters at a layer."""
-        return any(layer in slot.attribute_at for slot in self._slots)
+        return layer in self._entering
 
     def enter(self, layer: int, z_BND: Tensor, logits_BN: Tensor | None) -> None:
         """Make the attribute tokens of the rows whose group enters here (paper: section 3.2)."""
-        entering = self._choose(layer in slot.attribute_at for slot in self._slots)
-        if entering is None:
+        if layer not in self._entering:
             return
+        entering = self._choose(layer in slot.attribute_at for slot in self._slots)
+        assert entering is not None, "some row's group enters"
         assert logits_BN is not None, "no attribute group enters at layer 0"
         slots = [self._slots[row] for row in entering.rows]
         tokens_IAD = self._new_attribute(layer, slots, entering.pick(z_BND), entering.pick(logits_BN))
@@ -112,6 +114,8 @@ class Rows:
 
     def leave(self, block: Block, layer: int) -> None:
         """Carry attribute tokens through a block, where the next layer does not replace them."""
+        if not self._most[layer]:
+            return
         going_on = self._choose(
             slot.num_attribute[layer] > 0 and layer + 1 not in slot.attribute_at for slot in self._slots
         )
