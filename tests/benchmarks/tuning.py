@@ -1,9 +1,10 @@
-"""Speed and peak memory of a tuning step: SHIP written plainly, ours alone and in packs, and LoRA.
+"""Speed and peak memory of a tuning step: SHIP written plainly, ours alone and in packs, and others' ways.
 
 Ratios are per image: a pack of 8 does the work of eight steps. Evaluation and preparation count only with
 ``--long``.
 """
 
+import copy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,8 +19,8 @@ from ship.tuning.member import PackTask
 from ship.tuning.pack import Pack
 from ship.tuning.precision import compute_dtype
 from ship.tuning.run import tune
-from tests.benchmarks.harness import Case, Report, compare, peak_bytes
-from tests.benchmarks.lora import LoraTasks
+from tests.benchmarks.harness import Case, Report, compare, compute_clock, peak_bytes
+from tests.benchmarks.lora import RANK, LoraTasks
 from tests.benchmarks.naive import naive_loss
 from tests.benchmarks.synthetic import VIT_B, default_k, find_backbone, make_data, make_prompt
 
@@ -32,6 +33,17 @@ LEGEND = {
     "pack of T": "T tasks a step, float32",
     "pack of T bf16": "T tasks a step, bfloat16",
     "lora": "PEFT LoRA, rank 8 on qkv, one task, float32, AdamW",
+    "fine-tuning": "every weight of the backbone, one task, float32, AdamW",
+    "prompt": "ours without attribute tokens",
+    "low rank": "ours, rank 8 on qkv and no prompt",
+    "layer head": "as prompt, with a head over four layers",
+    "full": "as layer head, with rank 8 on qkv",
+}
+_KINDS: dict[str, dict[str, object]] = {
+    "prompt": {"num_attribute": 0},
+    "low rank": {"num_attribute": 0, "kind": "lora", "rank": RANK},
+    "layer head": {"num_attribute": 0, "head": "layers"},
+    "full": {"num_attribute": 0, "kind": "ship+lora", "rank": RANK, "head": "layers"},
 }
 NUM_CLASSES = 10
 _ROOT = Path(__file__).parents[2]
@@ -56,7 +68,8 @@ def run(
         rows, work = {}, {}
         backbone = find_backbone(name, device)
         wanted = ["naive", *(f"ours{half}" for half in halves)]
-        wanted += [f"pack of {size}{half}" for half in halves for size in packs] + ["lora"]
+        wanted += [f"pack of {size}{half}" for half in halves for size in packs]
+        wanted += ["lora", "fine-tuning", *_KINDS]
         for row in wanted:
             try:
                 rows[row] = make_step(row, backbone, name, batch)
@@ -65,11 +78,13 @@ def run(
                 continue
             work[row] = float(batch * _pack_size(row))
         pairs = [("ours", "naive", _GOALS.get(name))]
-        pairs += [(row, "naive", None) for row in rows if row not in ("naive", "ours", "lora")]
+        pairs += [(row, "naive", None) for row in rows if row.startswith(("ours ", "pack"))]
         pairs += [(row, "ours" + row[9:], None) for row in rows if row.startswith("pack")]
         pairs += [("ours", "lora", None)]
-        settings = {"backbone": name, "batch": batch, "K": default_k(name)}
-        case = compare(rows, pairs, settings=settings, rounds=rounds, device=device, work=work)
+        pairs += [(row, "fine-tuning", None) for row in ("lora", "ours", *_KINDS)]
+        clock = compute_clock(device)
+        settings = {"backbone": name, "batch": batch, "K": default_k(name), "clock": clock.__name__}
+        case = compare(rows, pairs, settings=settings, rounds=rounds, device=device, work=work, clock=clock)
         facts = {f"tasks an hour, {row}": _tasks_an_hour(s) for row, s in case.seconds.items()}
         if with_memory:
             facts |= {f"peak MiB, {row}": _peak_mib(row, name, batch, device) for row in rows}
@@ -106,16 +121,19 @@ def make_step(row: str, backbone: Backbone, name: str, batch: int) -> Callable[[
         return _naive_step(backbone, name, batch)
     if row == "lora":
         return _lora_step(backbone, batch)
+    if row == "fine-tuning":
+        return _fine_tuning_step(backbone, batch)
     precision = "bfloat16" if row.endswith("bf16") else "float32"
+    settings: dict[str, object] = {"num_attribute": min(10, backbone.info.num_tokens), **_KINDS.get(row, {})}
     config = TuneConfig(
         num_independent=default_k(name),
-        num_attribute=min(10, backbone.info.num_tokens),
         batch_size=batch,
         epochs=100_000,
         precision=precision,
         start="published",
         learning_rate=1e-3,
         max_hierarchy_images=64,
+        **settings,
     )
     size = _pack_size(row)
     # Shared images: steps take as long, and the images are prepared once.
@@ -151,6 +169,22 @@ def _lora_step(backbone: Backbone, batch: int) -> Callable[[], object]:
         loss = lora.loss(data.train.images_B3HW, labels_B)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def _fine_tuning_step(backbone: Backbone, batch: int) -> Callable[[], object]:
+    data = make_data(backbone, batch, seed=0)
+    head = torch.nn.Linear(backbone.info.width, NUM_CLASSES, device=backbone.device)
+    vit = copy.deepcopy(backbone.vit).requires_grad_(True)
+    optimizer = torch.optim.AdamW([*vit.parameters(), *head.parameters()], lr=1e-3)
+    labels_B = data.train.labels_B.to(backbone.device)
+
+    def step() -> None:
+        scores_BC = head(vit(backbone.normalise(data.train.images_B3HW)))
+        optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(scores_BC, labels_B).backward()
         optimizer.step()
 
     return step

@@ -16,7 +16,10 @@ from tests.benchmarks.runtime import LEGEND
     [
         ("runtime", set(LEGEND)),
         ("residency", {"of 1", "of 20"}),
-        ("tuning", {"naive", "ours", "pack of 2", "lora"}),
+        (
+            "tuning",
+            {"naive", "ours", "pack of 2", "lora", "fine-tuning", "prompt", "low rank", "layer head", "full"},
+        ),
         ("store", {"publish", "fetch", "write checkpoint", "read checkpoint"}),
     ],
 )
