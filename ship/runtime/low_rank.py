@@ -27,16 +27,19 @@ class _Target:
         self.num_in = slots[rows[0]].low_rank_inputs[name]
         self._rows_I = None if len(rows) == len(slots) else torch.tensor(rows, device=device)
         padded = torch.nn.utils.rnn.pad_sequence([table.transpose(0, 1) for table in tables_LrT])
-        # r,I,L,T to L,I,r,T: a layer's table is one block of memory.
-        self._table_LIrT = padded.permute(2, 1, 0, 3).contiguous().to(device)
+        # r,I,L,T to a list of L, each I,r,T in one: views are made once, not once a layer.
+        self._index_L = padded.permute(2, 1, 0, 3).flatten(1).to(device).unbind()
+        self._shape = (len(rows), padded.shape[0], -1)
         self._pool = pool
 
     def add(self, layer: int, x: Tensor, out: Tensor, part: slice | None) -> Tensor:
         """Add the updates to a linear layer's output, in place."""
-        rows_IrTD = self._pool.gather(self._table_LIrT[layer])
-        down_IrX = rows_IrTD[:, :, : self.num_in].flatten(2)
-        up_IrTD = rows_IrTD[:, :, self.num_in :]
-        up_IrY = (up_IrTD if part is None else up_IrTD[:, :, part]).flatten(2)
+        width = self._pool.rows_XD.shape[1]
+        start = self.num_in * width
+        rows_IrZ = self._pool.rows_XD.index_select(0, self._index_L[layer]).view(self._shape)
+        down_IrX, up_IrY = rows_IrZ[:, :, :start], rows_IrZ[:, :, start:]
+        if part is not None:
+            up_IrY = up_IrY[:, :, part.start * width : part.stop * width]
         if self._rows_I is None:
             return out.baddbmm_(torch.bmm(x, down_IrX.transpose(1, 2)), up_IrY)
         h_INr = torch.bmm(x.index_select(0, self._rows_I), down_IrX.transpose(1, 2))
