@@ -313,5 +313,7 @@ def _recall(stats: RunStats, backbone_fingerprint: str) -> tuple[Sequence[Tuning
 def _parameters(spec: TaskSpec) -> dict[str, str]:
     # Searched settings are known once the task is done; a parameter of an MLflow run cannot be changed.
     searched = [axis for axis in AXES if spec.search is not None and getattr(spec.search, axis)]
+    if spec.config.fallback:
+        searched += ["kind", "start"]
     settings = {name: str(value) for name, value in spec.config.to_dict().items() if name not in searched}
     return {**settings, "data": spec.source.path}
