@@ -1,7 +1,7 @@
 """Methods of the accuracy benchmark, all with as many candidates, steps and pictures."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
@@ -63,13 +63,17 @@ _VPT = _grid(learning_rate=(0.002, 0.01), num_tokens=(5, 20))
 
 # Four candidates each; the linear probe chooses its penalty by cross-validation.
 METHODS: dict[str, list[dict[str, Any]]] = {
-    "linear": [{}],
+    "linear": [{"kind": "probe"}],
     "vpt-shallow": _VPT,
     "vpt-deep": _VPT,
     "lora": _grid(learning_rate=(0.0005, 0.003), rank=(4, 16)),
     "full": _grid(learning_rate=(0.00003, 0.0001, 0.0003, 0.001)),
     "ship": _SHIP,
     "ship-published": _PUBLISHED,
+    "linear-layers": [{"kind": "probe", "head": "layers"}],
+    "ship-low-rank": _grid(kind=("lora",), head=("cls", "layers"), learning_rate=(0.01, 0.06)),
+    "ship-both": _grid(kind=("ship+lora",), head=("cls", "layers"), learning_rate=(0.01, 0.02)),
+    "ship-auto": _grid(kind=("ship", "lora"), head=("cls", "layers")),
 }
 ABLATIONS: dict[str, list[dict[str, Any]]] = {
     "ship, a level a layer": [{**settings, "threshold": 1.0} for settings in _SHIP],
@@ -113,13 +117,8 @@ def fit_all(
         "batch_size": effort.batch_size,
         "precision": effort.precision,
     }
-    fitters: dict[str, Callable[[], list[Fit]]] = {
-        "linear": lambda: _fit_ship(backbone, data, [TuneConfig(**common, kind="probe")]),
-        "ship": lambda: _fit_ship(backbone, data, [TuneConfig(**common, **each) for each in candidates]),
-    }
-    fitters["ship-published"] = fitters["ship"]
-    if kind in fitters:
-        return fitters[kind]()
+    if kind.startswith(("linear", "ship")):
+        return _fit_ship(backbone, data, [TuneConfig(**common, **each) for each in candidates])
     common["method"] = kind
     return _fit_baselines(backbone, data, [BaselineConfig(**common, **each) for each in candidates])
 
