@@ -14,9 +14,10 @@ from orchestrator.manifest.model import Manifest, RefusedTask, TaskEntry
 from orchestrator.planning.deadlines import find_late
 from orchestrator.planning.estimates import Speed, count_passes, prompt_bytes
 from orchestrator.planning.spec import PlannedTask, TaskSpec, task_key
-from ship.data import DataSummary, describe_data, sample_sizes
+from ship.data import DataSummary, describe_data
 from ship.errors import DataError
 from ship.settings.presets import choose_settings
+from ship.settings.view import View
 
 if TYPE_CHECKING:
     from ship.backbone import BackboneInfo
@@ -26,7 +27,6 @@ __all__ = ["DEFAULT_MAX_TASKS", "Plan", "find_sure_fan_out", "make_plan"]
 # More tasks than that are more often than not a mistake, such as a glob a level too high.
 DEFAULT_MAX_TASKS = 1000
 _NUM_THREADS = 4
-_NUM_SAMPLED = 3
 _SECONDS_AN_HOUR = 3600.0
 
 
@@ -120,7 +120,6 @@ def make_plan(
     if broken and not keep_going:
         raise ManifestError([f"task {task.name}: {reason}" for task in broken for reason in task.reasons])
     over_budget = {task.name: task for task in map(_refuse_over_budget, planned) if task is not None}
-    shrunk = _find_shrunk(manifest.tasks, planned, backbone.image_size)
     plan = Plan(
         backbone=backbone.name,
         backbone_fingerprint=backbone.fingerprint,
@@ -129,7 +128,7 @@ def make_plan(
         speed=speed,
     )
     warnings = _find_warnings(plan, manifest.pool.max_workers, now_s)
-    return replace(plan, warnings=(*warnings, *shrunk))
+    return replace(plan, warnings=(*warnings, *_find_shrunk(planned)))
 
 
 def _plan_all(
@@ -209,33 +208,22 @@ def _find_warnings(plan: Plan, num_workers: int | None, now_s: float | None) -> 
     return warnings
 
 
-def _find_shrunk(
-    entries: Sequence[TaskEntry], planned: Sequence[PlannedTask], input_size: tuple[int, int]
-) -> list[str]:
-    """A warning for the tasks to tune whose pictures are shrunk so far that small defects may vanish.
-
-    By a few pictures of each; pictures behind a network are not read for it.
-    """
-    names = {task.spec.name for task in planned if task.action == "tune"}
+def _find_shrunk(planned: Sequence[PlannedTask]) -> list[str]:
+    """A warning for the tasks to tune whose pictures are shrunk so far that small defects may vanish."""
     found: dict[str, list[str]] = {}
-    for entry in entries:
-        if entry.name not in names or "://" in entry.source.path:
-            continue
-        sizes = sample_sizes(entry.source, _NUM_SAMPLED)
-        if sizes and (message := entry.view.find_shrinking(sizes, input_size)) is not None:
-            found.setdefault(message, []).append(entry.name)
+    for task in planned:
+        if task.action == "tune" and task.shrinking is not None:
+            found.setdefault(task.shrinking, []).append(task.spec.name)
     return [
         f"task {tasks[0]}{f' and {len(tasks) - 1} more' if len(tasks) > 1 else ''}: {message}"
         for message, tasks in found.items()
     ]
 
 
-def _num_tiles(entry: TaskEntry, input_size: tuple[int, int]) -> int:
+def _num_tiles(view: View, summary: DataSummary, input_size: tuple[int, int]) -> int:
     """Tiles of a picture; one where they are ``auto`` and the pictures lie behind a network."""
-    view = entry.view
     if view.tiles == "auto":
-        sizes = [] if "://" in entry.source.path else sample_sizes(entry.source)
-        view = view.resolved(sizes, input_size) if sizes else replace(view, tiles="1x1")
+        view = view.resolved(summary.sizes, input_size) if summary.sizes else replace(view, tiles="1x1")
     return view.num_tiles
 
 
@@ -271,7 +259,9 @@ def _plan_task(
     seconds: float | None = 0.0
     num_bytes = 0
     if not is_published:
-        num_images = _num_tiles(entry, backbone.image_size) * count_passes(config, search, summary)
+        num_images = _num_tiles(entry.view, summary, backbone.image_size) * count_passes(
+            config, search, summary
+        )
         seconds = num_images / speed.images_per_s if speed is not None else None
         num_bytes = prompt_bytes(config, backbone, len(summary.labels), summary.num_train)
     return PlannedTask(
@@ -282,4 +272,5 @@ def _plan_task(
         estimate_s=seconds,
         estimate_bytes=num_bytes,
         num_repeated=summary.num_repeated,
+        shrinking=entry.view.find_shrinking(summary.sizes, backbone.image_size) if summary.sizes else None,
     )

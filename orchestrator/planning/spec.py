@@ -77,6 +77,7 @@ class PlannedTask:
         num_classes: C.
         num_held_out: Images to measure the result on.
         num_repeated: Training images whose very bytes are those of another.
+        shrinking: What is lost by shrinking its pictures to the backbone's input, if much is.
         estimate_s: Seconds on one worker, 0 for ``reuse``; None if the speed is unknown.
         estimate_bytes: Storage of the prompt's tensors, 0 for ``reuse``; assumes that levels are two thirds
             of the layers.
@@ -89,3 +90,4 @@ class PlannedTask:
     estimate_s: float | None
     estimate_bytes: int
     num_repeated: int = 0
+    shrinking: str | None = None

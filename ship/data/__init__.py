@@ -19,7 +19,6 @@ from ship.lazy import lazy_names
 if TYPE_CHECKING:
     from ship.data.inspection import ImageFacts, Inspection, find_near_duplicates, inspect_data
     from ship.data.loading import load_task_data
-    from ship.data.sizes import sample_sizes
     from ship.data.task_data import Split, TaskData
 
 __all__ = [
@@ -40,7 +39,6 @@ __all__ = [
     "load_task_data",
     "path_exists",
     "read_small_file",
-    "sample_sizes",
 ]
 
 __getattr__ = lazy_names(
@@ -53,6 +51,5 @@ __getattr__ = lazy_names(
         "find_near_duplicates": "inspection",
         "inspect_data": "inspection",
         "load_task_data": "loading",
-        "sample_sizes": "sizes",
     },
 )

@@ -15,12 +15,13 @@ from ship.data.duplicates import count_repeated, refuse_duplicates
 from ship.data.folder import Folder
 from ship.data.items import Listing
 from ship.data.listing import open_listing
+from ship.data.sizes import sizes_of
 from ship.data.source import DataSource
 from ship.errors import DataError
 
 __all__ = ["DataSummary", "combine_fingerprint", "describe_data", "fingerprint_data", "remote_tags"]
 
-_NUM_THREADS = 4
+_NUM_THREADS, _NUM_SAMPLED = 4, 3
 # To start threads for fewer images takes longer than to read them.
 _ENOUGH_FOR_THREADS = 64
 
@@ -36,6 +37,7 @@ class DataSummary:
         num_val: Validation images.
         num_test: Test images.
         num_repeated: Training images whose very bytes are those of another, of local data.
+        sizes: Width and height of a few training images, of local data.
     """
 
     fingerprint: str
@@ -44,6 +46,7 @@ class DataSummary:
     num_val: int
     num_test: int
     num_repeated: int = 0
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 def fingerprint_data(source: DataSource) -> str:
@@ -74,6 +77,7 @@ def describe_data(source: DataSource) -> DataSummary:
         num_val=counts["val"],
         num_test=counts["test"],
         num_repeated=count_repeated(listing, tags) if folder.is_local else 0,
+        sizes=tuple(sizes_of(folder, listing, _NUM_SAMPLED)) if folder.is_local else (),
     )
 
 

@@ -2,29 +2,20 @@
 
 from ship.data.folder import Folder
 from ship.data.items import Listing
-from ship.data.listing import open_listing
-from ship.data.source import DataSource
 from ship.errors import DataError, ImageError
 from ship.images import read_size
 
-__all__ = ["sample_sizes", "sizes_of"]
-
-
-def sample_sizes(source: DataSource, num: int = 64) -> list[tuple[int, int]]:
-    """Width and height of training pictures spread evenly over their paths; of those that can be read.
-
-    Args:
-        source: The data set.
-        num: Pictures to read at most.
-
-    Raises:
-        DataError: Lists every problem of its layout.
-    """
-    return sizes_of(*open_listing(source), num)
+__all__ = ["sizes_of"]
 
 
 def sizes_of(folder: Folder, listing: Listing, num: int = 64) -> list[tuple[int, int]]:
-    """The same, of a data set that was listed."""
+    """Width and height of training pictures spread evenly over their paths; of those that can be read.
+
+    Args:
+        folder: Where the data set is.
+        listing: Its images.
+        num: Pictures to read at most.
+    """
     items = listing.of_split("train")
     sizes = []
     for place in range(min(num, len(items))):

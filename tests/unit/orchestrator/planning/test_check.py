@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from orchestrator.manifest.model import DataLimits, TaskEntry
 from orchestrator.planning.check import TaskCheck, check_task, find_label_typos
-from ship.data import DataSource, sample_sizes
+from ship.data import DataSource, describe_data
 from ship.settings.config import TuneConfig
 from ship.settings.view import View
 from tests.console import run_ship as run
@@ -215,7 +215,7 @@ def test_the_command_fails_only_by_the_manifests_limits(
 
 def test_pictures_that_are_shrunk_too_far_are_told_and_fail_nothing(folder: Path) -> None:
     entry = TaskEntry(name="parts", source=DataSource(path=str(folder)), config=TuneConfig())
-    width, height = sample_sizes(entry.source)[0]
+    width, height = describe_data(entry.source).sizes[0]
     small = (height // 4, width // 4)
     [found] = check_task(entry, DataLimits(), input_size=small).findings
     assert (found.kind, found.failed) == ("shrunk", False)
