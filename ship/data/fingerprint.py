@@ -15,7 +15,6 @@ from ship.data.duplicates import count_repeated, refuse_duplicates
 from ship.data.folder import Folder
 from ship.data.items import Listing
 from ship.data.listing import open_listing
-from ship.data.sizes import sizes_of
 from ship.data.source import DataSource
 from ship.errors import DataError
 
@@ -69,6 +68,9 @@ def describe_data(source: DataSource) -> DataSummary:
     tags = _local_tags(folder, listing) if folder.is_local else remote_tags(folder, listing)
     if folder.is_local:
         refuse_duplicates(source, listing, tags)
+    # Brings torch, which a process that only reads fingerprints, such as the ledger, does without.
+    from ship.data.sizes import sizes_of
+
     counts = listing.num_of_split
     return DataSummary(
         fingerprint=combine_fingerprint(source, listing, tags),
