@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ship.data import DataSummary
-from ship.settings.config import TuneConfig, count_epochs
+from ship.settings.config import TARGETS, TuneConfig, count_epochs
 from ship.settings.search_config import SearchConfig, num_full_tunings
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ _BYTES_A_NUMBER = 4
 _LEVELS_A_LAYER = 2 / 3
 # Features of a head over layers: class tokens of four, mean patch tokens of three.
 _HEAD_WIDTHS = 7
-# Inputs and outputs of a block's linear layers, where its MLP is four times as wide.
-_LOW_RANK_WIDTHS = {"qkv": 4, "proj": 2, "fc1": 5, "fc2": 5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +93,6 @@ def prompt_bytes(config: TuneConfig, backbone: "BackboneInfo", num_classes: int,
         num_widths += num_levels * config.num_independent + config.num_shared
         num_widths += num_groups * config.num_attribute
         num_widths += min(config.num_prototypes, num_train) if num_groups else 0
-    sides = sum(_LOW_RANK_WIDTHS[target] for target in config.low_rank_targets)
+    sides = sum(sum(TARGETS[name]) for name in config.low_rank_targets)
     num_widths += backbone.depth * config.rank * sides
     return _BYTES_A_NUMBER * (num_widths * backbone.width + num_classes + backbone.depth)

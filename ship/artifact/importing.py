@@ -57,18 +57,6 @@ def import_adapter(
     prompt = adapter_to_prompt(files, backbone)
     names = _choose_labels(prompt.num_classes, labels, files, data)
     source = _describe_source(files)
-    key = hashlib.sha256(
-        json.dumps(
-            {
-                "source": source,
-                "labels": names,
-                "backbone": backbone.fingerprint,
-                "data": None if data is None else data.fingerprint,
-                "method": METHOD_VERSION,
-            },
-            sort_keys=True,
-        ).encode()
-    ).hexdigest()
     record: dict[str, Any] = {
         "source": source,
         "history": [],
@@ -83,6 +71,7 @@ def import_adapter(
         measured, evaluation = _measure(backbone, prompt, _in_order(data, names))
         metrics = {**measured, **metrics}
         record |= {"confusion": evaluation.confusion_CC, "recall": evaluation.recalls}
+    key = _task_key(source, names, backbone, data)
     artifact = seal(
         task,
         backbone,
@@ -95,6 +84,20 @@ def import_adapter(
         task_key=key,
     )
     return key, artifact
+
+
+def _task_key(
+    source: dict[str, Any], labels: tuple[str, ...], backbone: Backbone, data: TaskData | None
+) -> str:
+    """What the artifact follows from, as one sha256: the same import again is the same version."""
+    values = {
+        "source": source,
+        "labels": labels,
+        "backbone": backbone.fingerprint,
+        "data": None if data is None else data.fingerprint,
+        "method": METHOD_VERSION,
+    }
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _choose_labels(

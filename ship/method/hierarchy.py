@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ship.backbone import Backbone
+from ship.method.model import mean_patch
+from ship.method.prompts import spread_layers
 
 __all__ = ["LayerTokens", "auto_threshold", "find_level_starts", "layer_affinity", "layer_tokens"]
 
@@ -21,11 +23,11 @@ class LayerTokens:
 
     Attributes:
         cls_LND: Class tokens.
-        mean_LND: Means of the patch tokens.
+        mean_ND: Mean of the patch tokens by layer, of the layers that a ``layers`` head reads.
     """
 
     cls_LND: Tensor
-    mean_LND: Tensor
+    mean_ND: dict[int, Tensor]
 
 
 @torch.no_grad()
@@ -36,17 +38,21 @@ def layer_tokens(backbone: Backbone, images_NCHW: Tensor) -> LayerTokens:
         backbone: The frozen network.
         images_NCHW: uint8, any number of them.
     """
-    per_batch = []
-    first_patch = backbone.vit.num_prefix_tokens
+    batches_LBD: list[Tensor] = []
+    means: dict[int, list[Tensor]] = {layer: [] for layer in spread_layers(backbone.info.depth)}
     for images_BCHW in images_NCHW.split(backbone.info.rows_at_once):
         z_BND = backbone.embed(backbone.normalise(images_BCHW))
-        tokens_L2BD = []
-        for block in backbone.blocks:
+        cls_LBD = []
+        for layer, block in enumerate(backbone.blocks):
             z_BND = block(z_BND)
-            tokens_L2BD.append(torch.stack([z_BND[:, 0], z_BND[:, first_patch:].mean(dim=1)]))
-        per_batch.append(torch.stack(tokens_L2BD).float().cpu())
-    cls_LND, mean_LND = torch.cat(per_batch, dim=2).unbind(1)
-    return LayerTokens(cls_LND=cls_LND.contiguous(), mean_LND=mean_LND.contiguous())
+            cls_LBD.append(z_BND[:, 0])
+            if layer in means:
+                means[layer].append(mean_patch(backbone, z_BND).float().cpu())
+        batches_LBD.append(torch.stack(cls_LBD).float().cpu())
+    return LayerTokens(
+        cls_LND=torch.cat(batches_LBD, dim=1),
+        mean_ND={layer: torch.cat(batches) for layer, batches in means.items()},
+    )
 
 
 def layer_affinity(f_LND: Tensor) -> Tensor:

@@ -55,11 +55,15 @@ class LowRank(nn.Module):
             name: (self.down[name].detach().clone(), self.up[name].detach().clone()) for name in self.down
         }
 
+    def has(self, name: str) -> bool:
+        """Whether this linear layer, or the one that it is a part of, has an update."""
+        return _whole(name) in self.down
+
     def add(self, layer: int, name: str, x: Tensor, out: Tensor) -> Tensor:
         """The output ``...,X,O`` of a linear layer with the update of its input ``...,X,I``."""
-        full = "qkv" if name in ("q", "kv") else name
-        if full not in self.down:
+        if not self.has(name):
             return out
+        full = _whole(name)
         down_rI, up_Or = self.down[full][layer].to(x.dtype), self.up[full][layer].to(x.dtype)
         width = up_Or.shape[0] // 3
         if name == "q":
@@ -68,6 +72,10 @@ class LowRank(nn.Module):
             up_Or = up_Or[width:]
         added: Tensor = out + (x @ down_rI.T) @ up_Or.T
         return added
+
+
+def _whole(name: str) -> str:
+    return "qkv" if name in ("q", "kv") else name
 
 
 class TaskUpdates:
@@ -87,7 +95,8 @@ class TaskUpdates:
 
     def __call__(self, name: str, x: Tensor, out: Tensor) -> Tensor:
         """See ``LinearUpdate``."""
-        if all(update is None for update in self._updates):
+        # Most linear layers have none: their outputs are not taken apart and copied.
+        if not any(update is not None and update.has(name) for update in self._updates):
             return out
         pieces = zip(
             self._updates, x.split(self._sizes, self._dim), out.split(self._sizes, self._dim), strict=True

@@ -40,13 +40,11 @@ class ForwardOutput:
         logits_BC: Class scores, in the dtype of the prompt.
         matching: The prompt matching loss, a scalar; None unless asked for.
         cls_LBD: The class token after each block, before the final norm; of each tile.
-        features_BF: Features of the head, as the blocks gave them, float32 or more.
     """
 
     logits_BC: Tensor
     matching: Tensor | None
     cls_LBD: Tensor
-    features_BF: Tensor
 
 
 def forward(
@@ -104,15 +102,8 @@ def forward_pack(
     for task, (prompt, (cls_bD, matching)) in enumerate(zip(prompts, last, strict=True)):
         cls_LbD = torch.stack([*(per_task[task] for per_task in cls_per_layer), cls_bD])
         read = [part for x in prompt.head_layers for part in (cls_LbD[x], means[x][task])]
-        features_bF = head_features(backbone, [*read, cls_bD], prompt.num_tiles).to(prompt.head.weight.dtype)
-        outputs.append(
-            ForwardOutput(
-                logits_BC=prompt.scores(features_bF),
-                matching=matching,
-                cls_LBD=cls_LbD,
-                features_BF=features_bF,
-            )
-        )
+        logits_bC = prompt.scores(head_features(backbone, [*read, cls_bD], prompt.num_tiles))
+        outputs.append(ForwardOutput(logits_BC=logits_bC, matching=matching, cls_LBD=cls_LbD))
     return outputs
 
 

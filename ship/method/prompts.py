@@ -13,12 +13,9 @@ from torch import Tensor, nn
 
 from ship.errors import ConfigError
 from ship.method.low_rank import LowRank
-from ship.settings.config import TuneConfig
+from ship.settings.config import TARGETS, TuneConfig
 
 __all__ = ["Prompt", "count_attribute_groups", "spread_layers"]
-
-# Inputs and outputs of a block's linear layers, in widths, where its MLP is four times as wide.
-_SIZES = {"qkv": (1, 3), "proj": (1, 1), "fc1": (1, 4), "fc2": (4, 1)}
 
 
 def spread_layers(depth: int) -> tuple[int, ...]:
@@ -217,5 +214,5 @@ def count_attribute_groups(config: TuneConfig, num_levels: int) -> int:
 
 
 def _make_low_rank(config: TuneConfig, depth: int, width: int) -> LowRank | None:
-    sizes = {name: (_SIZES[name][0] * width, _SIZES[name][1] * width) for name in config.low_rank_targets}
+    sizes = {name: (TARGETS[name][0] * width, TARGETS[name][1] * width) for name in config.low_rank_targets}
     return LowRank(sizes, depth=depth, rank=config.rank) if sizes else None

@@ -28,7 +28,8 @@ _GATED_RATE, _PUBLISHED_RATE = 0.02, 1e-3
 Kind = Literal["probe", "ship", "lora", "ship+lora"]
 Head = Literal["cls", "layers"]
 KINDS: tuple[Kind, ...] = ("probe", "ship", "lora", "ship+lora")
-TARGETS = ("qkv", "proj", "fc1", "fc2")
+# Linear layers of a block, with their inputs and outputs in widths, where the MLP is four times as wide.
+TARGETS = {"qkv": (1, 3), "proj": (1, 1), "fc1": (1, 4), "fc2": (4, 1)}
 
 _affinity = number("from -1 to 1", lambda v: -1.0 <= v <= 1.0)
 

@@ -150,7 +150,7 @@ def _head_features(
     backbone: Backbone, tokens: LayerTokens, head_layers: Sequence[int], num_tiles: int
 ) -> Tensor:
     """Features of a head on the bare backbone, float32, on the CPU."""
-    read = [part[x] for x in head_layers for part in (tokens.cls_LND, tokens.mean_LND)]
+    read = [part for x in head_layers for part in (tokens.cls_LND[x], tokens.mean_ND[x])]
     on_device = [part.to(backbone.device) for part in (*read, tokens.cls_LND[-1])]
     return head_features(backbone, on_device, num_tiles).float().cpu()
 

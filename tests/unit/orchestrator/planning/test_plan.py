@@ -2,10 +2,9 @@ import io
 import json
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -19,32 +18,7 @@ from orchestrator.planning.spec import task_key
 from ship.data import DataSource, fingerprint_data
 from ship.settings.config import TuneConfig
 from ship.settings.search_config import SearchConfig
-from ship.settings.view import View
-
-
-@dataclass(frozen=True)
-class FakeBackbone:
-    name: str = "fake"
-    fingerprint: str = "f" * 64
-    depth: int = 12
-    width: int = 16
-    image_size: tuple[int, int] = (4, 4)
-
-
-@pytest.fixture
-def manifest(tmp_path: Path) -> Manifest:
-    """Two tasks of two classes with ten images each."""
-    entries = []
-    for name in ("caps", "bolts"):
-        for label in ("ok", "bad"):
-            (tmp_path / name / label).mkdir(parents=True)
-            for number in range(10):
-                gray = np.full((4, 4), number * 20 + len(name) + len(label), np.uint8)
-                Image.fromarray(gray).save(tmp_path / name / label / f"{number}.png")
-        source = DataSource(path=str(tmp_path / name))
-        config = TuneConfig(epochs=10, batch_size=8, num_independent=5, fallback=False)
-        entries.append(TaskEntry(name=name, source=source, config=config, tags={"site": "ulm"}))
-    return Manifest(backbone="fake", store=None, tasks=tuple(entries))
+from tests.unit.orchestrator.planning.factory import FakeBackbone
 
 
 def plan(manifest: Manifest, **options: object) -> Plan:
@@ -378,53 +352,3 @@ def test_progress(manifest: Manifest) -> None:
 
     plan(manifest, on_progress=lambda done, total: calls.append((done, total)))
     assert calls == [(1, 2), (2, 2)]
-
-
-def test_pictures_that_are_shrunk_too_far_are_told_once_for_all_tasks_alike(manifest: Manifest) -> None:
-    def warnings(entries: tuple[TaskEntry, ...], size: int, published: set[tuple[str, str]]) -> list[str]:
-        backbone = FakeBackbone(image_size=(size, size))
-        changed = replace(manifest, tasks=entries)
-        plan = make_plan(changed, backbone=backbone, published=published)
-        return [text for text in plan.warnings if "small defects may vanish" in text]
-
-    assert warnings(manifest.tasks, 4, set()) == []
-    [told] = warnings(manifest.tasks, 1, set())
-    assert told.startswith("task caps and 1 more: pictures of 4 x 4 are shrunk to 1 x 1 pixels")
-    tiled = tuple(replace(entry, view=View(tiles="2x2")) for entry in manifest.tasks)
-    assert warnings(tiled, 1, set()) == []
-    keys = {
-        (task.spec.name, task.spec.key)
-        for task in make_plan(manifest, backbone=FakeBackbone(image_size=(1, 1)), published=set()).tasks
-    }
-    assert warnings(manifest.tasks, 1, keys) == [], "what is published is not tuned again"
-
-
-def test_a_view_changes_the_key_and_reaches_the_worker(manifest: Manifest) -> None:
-    view = View(crop=(0, 0, 2, 2))
-    entry = manifest.tasks[0]
-    backbone = FakeBackbone()
-    plans = [
-        make_plan(replace(manifest, tasks=(task,)), backbone=backbone, published=set())
-        for task in (entry, replace(entry, view=view), replace(entry, view=View(tile_overlap=0.3)))
-    ]
-    plain, seen, same = (plan.tasks[0].spec for plan in plans)
-    assert seen.view == view
-    assert seen.key != plain.key
-    assert same.key == plain.key, "the overlap of a single tile is none"
-
-
-def test_each_tile_takes_the_time_of_a_picture(manifest: Manifest) -> None:
-    def seconds(view: View) -> float | None:
-        entry = replace(manifest.tasks[0], view=view)
-        return make_plan(
-            replace(manifest, tasks=(entry,)),
-            backbone=FakeBackbone(image_size=(2, 1)),
-            published=set(),
-            speed=Speed(images_per_s=10.0, num_runs=1),
-        ).estimate_s
-
-    plain = seconds(View())
-    assert plain is not None
-    assert seconds(View(tiles="3x2")) == pytest.approx(6 * plain)
-    # Pictures of 4 x 4: two columns of 2 shrink to 1, and one row of 4 to 2.
-    assert seconds(View(tiles="auto")) == pytest.approx(2 * plain)

@@ -8,6 +8,7 @@ import torch
 
 from ship.backbone import Backbone
 from ship.data import TaskData
+from ship.method.low_rank import LowRank, TaskUpdates
 from ship.method.prompts import Prompt
 from ship.tuning.optimizer import head_rate_scale, make_optimizer
 from ship.tuning.preparation import extract_features, prepare
@@ -113,3 +114,10 @@ def test_kinds_of_one_task_share_a_pack(backbone: Backbone, data: TaskData, quic
         assert isinstance(found, TuneResult)
         alone = tune(backbone, data, config)
         assert found.history[-1].loss == pytest.approx(alone.history[-1].loss, rel=1e-5)
+
+
+def test_a_linear_layer_without_an_update_is_not_copied() -> None:
+    update = TaskUpdates([LowRank({"qkv": (4, 12)}, depth=1, rank=2), None], 0, [2, 1])
+    x, out = torch.randn(3, 5, 4), torch.randn(3, 5, 16)
+    assert update("fc1", x, out) is out
+    assert update("qkv", x, torch.randn(3, 5, 12)).shape == (3, 5, 12)
