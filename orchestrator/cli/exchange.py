@@ -1,6 +1,8 @@
 """Commands on adapters of other programs: import, export."""
 
 import os
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,14 +136,23 @@ def export(output: Output, task: str, folder: str, format_: str, version: int | 
         raise click.BadParameter(f"{folder}: expected no such folder, or an empty one", param_hint="FOLDER")
     store = PromptStore(open_objects(output.settings().store))
     number, files = export_version(task, version, store=store, registry=output.registry())
-    target.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (target / name).write_bytes(content)
+    _write_folder(target, files)
     if as_json:
         paths = [str(target / name) for name in files]
         output.print_json({"task": task, "version": number, "format": format_, "files": paths})
         return
     _print(output, f"{task}: version {number} is in {folder} ({', '.join(files)}).")
+
+
+def _write_folder(target: Path, files: Mapping[str, bytes]) -> None:
+    """Write a new folder, or an empty one, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
+        folder = Path(temporary) / target.name
+        folder.mkdir()
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        folder.replace(target)
 
 
 def _make_artifact(

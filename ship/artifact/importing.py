@@ -22,7 +22,7 @@ from ship.evaluation.accuracy import Evaluation, evaluate_logits, predict_logits
 from ship.evaluation.attention_change import measure_attention
 from ship.method.prompts import Prompt
 from ship.settings.config import METHOD_VERSION
-from ship.tuning.preparation import extract_features, fit_probe
+from ship.tuning.preparation import bare_features, extract_features, fit_probe
 
 __all__ = ["import_adapter", "split_labels"]
 
@@ -152,9 +152,8 @@ def _measure(backbone: Backbone, prompt: Prompt, data: TaskData) -> tuple[dict[s
     features = extract_features(backbone, data)
     probe = fit_probe(backbone, data, features.train)
     held_out = data.held_out
-    cls_BD = backbone.norm(features.held_out.cls_LND[-1].to(backbone.device)).float().cpu()
     evaluation = evaluate_logits(predict_logits(backbone, prompt, held_out.images_B3HW), held_out.labels_B)
-    of_probe = evaluate_logits(probe.logits(cls_BD), held_out.labels_B)
+    of_probe = evaluate_logits(probe.logits(bare_features(backbone, features.held_out)), held_out.labels_B)
     metrics = held_out_metrics(
         data,
         evaluation,

@@ -20,7 +20,7 @@ from ship.tuning.balance import Balance
 from ship.tuning.linear_probe import LinearProbe, feature_scales
 from ship.tuning.optimizer import head_rate_scale
 from ship.tuning.precision import compute_dtype
-from ship.tuning.preparation import Features, extract_features, fit_probe
+from ship.tuning.preparation import Features, bare_features, extract_features, fit_probe
 from ship.tuning.schedule import learning_rate_at, order_epoch
 
 __all__ = ["BaselineResult", "fit_baseline"]
@@ -125,9 +125,7 @@ def _start_head(
     backbone: Backbone, data: TaskData, config: BaselineConfig, features: Features | None
 ) -> _Head:
     features = features or extract_features(backbone, data)
-    with torch.no_grad():
-        normed_ND = backbone.norm(features.train.cls_LND[-1].to(backbone.device)).float().cpu()
-    head = _Head(normed_ND, len(data.labels))
+    head = _Head(bare_features(backbone, features.train), len(data.labels))
     if config.head_start == "linear_probe":
         head.start_from(fit_probe(backbone, data, features.train, config=TuneConfig(seed=config.seed)))
     return head.to(backbone.device)

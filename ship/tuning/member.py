@@ -24,7 +24,7 @@ from ship.tuning.augment import augment
 from ship.tuning.balance import Balance
 from ship.tuning.memory import step_bytes
 from ship.tuning.precision import compute_dtype
-from ship.tuning.preparation import Features, Preparation, prepare
+from ship.tuning.preparation import Features, Preparation, bare_features, prepare
 from ship.tuning.schedule import has_stalled, learning_rate_at, order_epoch
 from ship.tuning.state import EpochReport, TuningState
 
@@ -123,8 +123,8 @@ class Member:
             self._state = TuningState.start(*prepare(backbone, task.data, task.config, features))
         self._balance = Balance.of(task.config, task.data.train.labels_B, len(task.data.labels))
         self._num_epochs = count_epochs(task.config, len(images.labels_B))
-        if task.config.kind == "probe" and not self._state.history:
-            self._state.history.append(self._report_probe())
+        if task.config.kind == "probe" and features is not None:
+            self._state.history.append(self._report_probe(features))
         self._batches: tuple[Tensor, ...] = ()
         self._sums: list[Tensor] = []
         self._batch: DeviceImages | None = None
@@ -255,10 +255,12 @@ class Member:
         )
 
     @torch.no_grad()
-    def _report_probe(self) -> EpochReport:
+    def _report_probe(self, features: Features) -> EpochReport:
         """The one report of a linear probe, which takes no step."""
-        train = self.task.data.train
-        logits_BC = self._predict(self.prompt, train)
+        data, prompt = self.task.data, self.prompt
+        train = data.train
+        features_BF = bare_features(self._backbone, features.train, prompt.head_layers, data.num_tiles)
+        logits_BC = prompt.scores(features_BF.to(self._backbone.device)).cpu()
         val_accuracy, val_loss = self._validate()
         return EpochReport(
             epoch=1,

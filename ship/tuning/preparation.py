@@ -27,7 +27,15 @@ from ship.settings.config import TuneConfig
 from ship.tuning.balance import Balance
 from ship.tuning.linear_probe import LinearProbe, fit_linear_probe
 
-__all__ = ["Features", "Preparation", "check_fit", "extract_features", "fit_probe", "prepare"]
+__all__ = [
+    "Features",
+    "Preparation",
+    "bare_features",
+    "check_fit",
+    "extract_features",
+    "fit_probe",
+    "prepare",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +111,7 @@ def prepare(
     probe = features.probes[key]
     if config.start == "gated" or config.kind == "probe":
         _start_head(prompt, probe)
-    logits_BC = probe.logits(_head_features(backbone, features.held_out, prompt.head_layers, data.num_tiles))
+    logits_BC = probe.logits(bare_features(backbone, features.held_out, prompt.head_layers, data.num_tiles))
     evaluation = evaluate_logits(logits_BC, data.held_out.labels_B)
     preparation = Preparation(
         affinity=affinity_LL.tolist(),
@@ -146,10 +154,17 @@ def _choose(num_images: int, limit: int, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def _head_features(
-    backbone: Backbone, tokens: LayerTokens, head_layers: Sequence[int], num_tiles: int
+def bare_features(
+    backbone: Backbone, tokens: LayerTokens, head_layers: Sequence[int] = (), num_tiles: int = 1
 ) -> Tensor:
-    """Features of a head on the bare backbone, float32, on the CPU."""
+    """Features ``N,F`` that a head reads of the bare backbone, float32, on the CPU.
+
+    Args:
+        backbone: Its final norm is applied.
+        tokens: Tokens of the images, or of their tiles one after another.
+        head_layers: Layers before the last that the head reads.
+        num_tiles: Tiles of a picture.
+    """
     read = [part for x in head_layers for part in (tokens.cls_LND[x], tokens.mean_ND[x])]
     on_device = [part.to(backbone.device) for part in (*read, tokens.cls_LND[-1])]
     return head_features(backbone, on_device, num_tiles).float().cpu()
@@ -174,7 +189,7 @@ def fit_probe(
     config = config or TuneConfig()
     labels_N, num_classes = data.train.labels_B, len(data.labels)
     return fit_linear_probe(
-        _head_features(backbone, train, head_layers, data.num_tiles),
+        bare_features(backbone, train, head_layers, data.num_tiles),
         labels_N,
         num_classes=num_classes,
         balance=Balance.of(config, labels_N, num_classes),
