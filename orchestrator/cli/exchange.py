@@ -84,7 +84,7 @@ def import_adapter(
 
     check_task_name(task)
     key, artifact = _make_artifact(task, folder, backbone, image_size, labels, head, data)
-    settings, registry = output.settings(), output.registry()
+    settings, registry = output.settings(), output.registry(may_create=True)
     store = PromptStore(open_objects(settings.store))
     admission = admit(
         task,

@@ -13,6 +13,7 @@ from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from orchestrator.registry.registry import Registry
+    from orchestrator.registry.rollouts import Rollouts
 
 __all__ = ["EXIT_BAD_INPUT", "EXIT_FAILED", "EXIT_INTERRUPTED", "Output", "format_size", "format_time"]
 
@@ -34,12 +35,26 @@ class Output:
         """Flags win over the manifest, and the manifest over the environment."""
         return Settings.from_env(os.environ, home=self.home, store=self.store or manifest_store)
 
-    def registry(self) -> "Registry":
-        """The registry that the settings name."""
+    def registry(self, *, may_create: bool = False) -> "Registry":
+        """The registry that the settings name; made if it is not there only for what records."""
         from orchestrator.registry.registry import Registry
 
         settings = self.settings()
-        return Registry(settings.tracking_uri, settings.artifact_location)
+        return Registry(settings.tracking_uri, settings.artifact_location, may_create=may_create)
+
+    def rollouts(self, reason: str | None = None) -> "Rollouts":
+        """The rollouts of the store and the registry that the settings name.
+
+        Args:
+            reason: Reason of the changes that are made.
+        """
+        from orchestrator.registry.mirror import Author
+        from orchestrator.registry.rollouts import Rollouts
+        from orchestrator.store.objects.open import open_objects
+        from orchestrator.store.prompt_store import PromptStore
+
+        store = PromptStore(open_objects(self.settings().store))
+        return Rollouts(self.registry(), store, Author.of_process(reason or ""))
 
     def print_json(self, value: object) -> None:
         """One JSON document on standard output."""

@@ -1,4 +1,4 @@
-"""Commands on the registry: ls, show, promote, rollback, canary, shadow."""
+"""Commands on the registry: ls, show, promote, rollback, canary, shadow, sync."""
 
 import math
 from dataclasses import asdict, replace
@@ -12,12 +12,12 @@ from orchestrator.cli.output import Output
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
-    from orchestrator.registry.rollout import Rollouts
-    from orchestrator.registry.versions import Rollout
+    from orchestrator.registry.versions import Trials
 
 __all__ = ["COMMANDS"]
 
 _VERSION = click.IntRange(min=1)
+_reason_option = click.option("--reason", metavar="TEXT", help="Why; kept with the change.")
 
 
 @click.command(name="ls")
@@ -31,7 +31,14 @@ def list_tasks(output: Output, as_json: bool) -> None:
       ship ls
       ship ls --json | jq -r '.[] | select(.champion == null) | .task'
     """
-    infos = output.registry().tasks()
+    from orchestrator.registry.session import RegistryMissing
+
+    try:
+        infos = output.registry().tasks()
+    except RegistryMissing as error:
+        # Before the first task; or the folder is another one, which the message says.
+        output.err.print(str(error), markup=False, soft_wrap=True)
+        infos = []
     if as_json:
         output.print_json([tables.task_json(info) for info in infos])
     elif infos:
@@ -53,10 +60,19 @@ def show(output: Output, task: str, as_json: bool) -> None:
       ship show bottle-caps --json | jq '.versions[0].metrics.accuracy'
     """
     versions = output.registry().versions(task)
+    change = output.rollouts().last_change(task)
     if as_json:
-        output.print_json({"task": task, "versions": [tables.version_json(info) for info in versions]})
+        output.print_json(
+            {
+                "task": task,
+                "change": asdict(change) if change else None,
+                "versions": [tables.version_json(info) for info in versions],
+            }
+        )
     else:
         output.out.print(tables.versions_table(versions))
+        if change is not None:
+            _print(output, tables.change_line(change))
         for info in versions:
             output.out.print(f"v{info.version}: {info.gate_reason}", markup=False, soft_wrap=True)
             if memory := tables.memory_line(info):
@@ -68,31 +84,35 @@ def show(output: Output, task: str, as_json: bool) -> None:
 @click.command()
 @click.argument("task")
 @click.argument("version", type=_VERSION, required=False)
+@_reason_option
 @json_option
 @click.pass_obj
-def promote(output: Output, task: str, version: int | None, as_json: bool) -> None:
+def promote(output: Output, task: str, version: int | None, reason: str | None, as_json: bool) -> None:
     """Serve VERSION of TASK from now on; without VERSION its challenger.
 
     \b
     Examples:
       ship promote bottle-caps
-      ship promote bottle-caps 3
+      ship promote bottle-caps 3 --reason 'new camera'
     """
-    _print_promotion(output, output.registry().promote(task, version), as_json)
+    _print_promotion(output, output.rollouts(reason).promote(task, version), as_json)
 
 
 @click.command()
 @click.argument("task")
+@_reason_option
 @json_option
 @click.pass_obj
-def rollback(output: Output, task: str, as_json: bool) -> None:
+def rollback(output: Output, task: str, reason: str | None, as_json: bool) -> None:
     """Serve the champion before today's again. A second rollback undoes the first.
+
+    It needs no MLflow: while that is down, its aliases follow later.
 
     \b
     Example:
       ship rollback bottle-caps
     """
-    _print_promotion(output, output.registry().rollback(task), as_json)
+    _print_promotion(output, output.rollouts(reason).rollback(task), as_json)
 
 
 @click.command()
@@ -100,10 +120,17 @@ def rollback(output: Output, task: str, as_json: bool) -> None:
 @click.argument("version", type=_VERSION, required=False)
 @click.argument("share", metavar="SHARE%", required=False)
 @click.option("--stop", is_flag=True, help="Let the champion answer all requests again.")
+@_reason_option
 @json_option
 @click.pass_obj
 def canary(
-    output: Output, task: str, version: int | None, share: str | None, stop: bool, as_json: bool
+    output: Output,
+    task: str,
+    version: int | None,
+    share: str | None,
+    stop: bool,
+    reason: str | None,
+    as_json: bool,
 ) -> None:
     """Let VERSION of TASK answer SHARE% of its requests; the champion answers the others.
 
@@ -122,13 +149,13 @@ def canary(
     if not stop and (version is None or share is None):
         raise click.UsageError(f"name a version and a share, as in `ship canary {task} 4 5%`, or --stop")
     part = _read_share(share, f"ship promote {task} {version}") if share is not None else 0.0
-    rollouts = _rollouts(output)
+    rollouts = output.rollouts(reason)
     if version is None or part == 0.0:
         _print_stopped(output, task, "canary", rollouts.stop_canary(task, version), as_json)
         return
     started = rollouts.start_canary(task, version, part)
     if as_json:
-        output.print_json(_rollout_json(task, started))
+        output.print_json(_trials_json(task, started))
     else:
         _print(output, f"{task}: version {version} answers {100 * part:.4g}% of the requests now.")
 
@@ -137,9 +164,12 @@ def canary(
 @click.argument("task")
 @click.argument("version", type=_VERSION, required=False)
 @click.option("--stop", is_flag=True, help="Ask the champion alone again.")
+@_reason_option
 @json_option
 @click.pass_obj
-def shadow(output: Output, task: str, version: int | None, stop: bool, as_json: bool) -> None:
+def shadow(
+    output: Output, task: str, version: int | None, stop: bool, reason: str | None, as_json: bool
+) -> None:
     """Ask VERSION of TASK the same as its champion, and compare; its answers are not sent to clients.
 
     The endpoint tells at /v1/tasks/TASK how often the two agreed. It leaves comparisons out while it is busy.
@@ -151,13 +181,13 @@ def shadow(output: Output, task: str, version: int | None, stop: bool, as_json: 
     """
     if stop == (version is not None):
         raise click.UsageError(f"name a version, as in `ship shadow {task} 4`, or --stop")
-    rollouts = _rollouts(output)
+    rollouts = output.rollouts(reason)
     if version is None:
         _print_stopped(output, task, "shadow", rollouts.stop_shadow(task), as_json)
         return
     started = rollouts.start_shadow(task, version)
     if as_json:
-        output.print_json(_rollout_json(task, started))
+        output.print_json(_trials_json(task, started))
     else:
         _print(
             output,
@@ -165,10 +195,46 @@ def shadow(output: Output, task: str, version: int | None, stop: bool, as_json: 
         )
 
 
-def _rollouts(output: Output) -> "Rollouts":
-    from orchestrator.registry.rollout import Rollouts
+@click.command()
+@click.option("--adopt", is_flag=True, help="Let the store belong to this MLflow from now on.")
+@click.option("--drop", is_flag=True, help="Take tasks that MLflow lacks out of service, however many.")
+@json_option
+@click.pass_obj
+def sync(output: Output, adopt: bool, drop: bool, as_json: bool) -> None:
+    """Bring the catalog of the store in line with the registry, and MLflow's aliases with the rollouts.
 
-    return Rollouts(output.registry())
+    The endpoint does so every two seconds. It leaves tasks in service that many at a time are missing from
+    MLflow, and refuses an MLflow that is not the one which the store belongs to: after a database was moved
+    or lost, this command says what is right.
+
+    \b
+    Examples:
+      ship sync
+      ship sync --json | jq .missing
+      MLFLOW_TRACKING_URI=http://mlflow.plant:5000 ship sync --adopt
+      ship sync --drop
+    """
+    from orchestrator.registry.catalog_writer import CatalogWriter
+    from orchestrator.registry.ownership import adopt as adopt_registry
+    from orchestrator.store.objects.open import open_objects
+    from orchestrator.store.prompt_store import PromptStore
+
+    store, registry = PromptStore(open_objects(output.settings().store)), output.registry()
+    if adopt:
+        owner = adopt_registry(store, registry)
+        output.err.print(f"The store belongs to registry {owner.registry[:8]} now.", markup=False)
+    change = CatalogWriter(registry, store).update(may_drop=drop, looks_at_rollouts=True)
+    if as_json:
+        output.print_json(asdict(change))
+        return
+    _print(output, "The catalog is written." if change.is_written else "The catalog was in line already.")
+    for word, tasks in (("left the catalog", change.lost), ("is missing from MLflow", change.missing)):
+        for task in tasks:
+            _print(output, f"{task}: {word}")
+    for task, problem in change.problems.items():
+        _print(output, f"{task}: {problem}")
+    if change.missing:
+        _print(output, "Tasks that are missing stay in service; `ship sync --drop` takes them out.")
 
 
 def _read_share(text: str, promote: str) -> float:
@@ -188,18 +254,18 @@ def _read_share(text: str, promote: str) -> float:
     return percent / 100.0
 
 
-def _print_stopped(output: Output, task: str, role: str, before: "Rollout", as_json: bool) -> None:
+def _print_stopped(output: Output, task: str, role: str, before: "Trials", as_json: bool) -> None:
     """Say what has ended; ``before`` is what was tried until now."""
     if as_json:
-        output.print_json(_rollout_json(task, replace(before, **{role: None})))
+        output.print_json(_trials_json(task, replace(before, **{role: None})))
         return
     ended = before.shadow if role == "shadow" else before.canary and before.canary.version
     what = f"version {ended} is no {role} any more" if ended else f"there was no {role}"
     _print(output, f"{task}: {what}; the champion answers all requests.")
 
 
-def _rollout_json(task: str, rollout: "Rollout") -> dict[str, Any]:
-    return {"task": task, **asdict(rollout)}
+def _trials_json(task: str, trials: "Trials") -> dict[str, Any]:
+    return {"task": task, **asdict(trials)}
 
 
 def _print(output: Output, text: str) -> None:
@@ -214,4 +280,4 @@ def _print_promotion(output: Output, promotion: Any, as_json: bool) -> None:
         output.out.print(f"{promotion.task}: version {promotion.to_version} serves now, {before} did before.")
 
 
-COMMANDS = (list_tasks, show, promote, rollback, canary, shadow)
+COMMANDS = (list_tasks, show, promote, rollback, canary, shadow, sync)

@@ -15,11 +15,13 @@ from ship.findings import find_warnings
 if TYPE_CHECKING:
     from orchestrator.events import Event
     from orchestrator.planning.check import TaskCheck
-    from orchestrator.registry.versions import Promotion, Rollout, TaskInfo, VersionInfo
+    from orchestrator.registry.versions import Promotion, TaskInfo, Trials, VersionInfo
+    from orchestrator.store.rollout import Change
     from orchestrator.train.job import JobReport
 
 __all__ = [
     "bytes_by_part",
+    "change_line",
     "event_line",
     "memory_line",
     "print_checks",
@@ -125,8 +127,8 @@ def tasks_table(infos: Sequence["TaskInfo"]) -> Table:
             _share(metrics.get("accuracy")),
             _share(metrics.get("probe_accuracy")),
             _version(info.challenger.version if info.challenger else None),
-            _canary(info.rollout),
-            _version(info.rollout.shadow),
+            _canary(info.trials),
+            _version(info.trials.shadow),
             _version(info.latest),
             format_time(info.updated_s),
         )
@@ -155,8 +157,8 @@ def task_json(info: "TaskInfo") -> dict[str, Any]:
         "task": info.task,
         "champion": version_json(info.champion) if info.champion else None,
         "challenger": version_json(info.challenger) if info.challenger else None,
-        "canary": asdict(info.rollout.canary) if info.rollout.canary else None,
-        "shadow": info.rollout.shadow,
+        "canary": asdict(info.trials.canary) if info.trials.canary else None,
+        "shadow": info.trials.shadow,
         "previous": info.previous,
         "latest": info.latest,
         "updated": format_time(info.updated_s),
@@ -177,6 +179,14 @@ def version_json(info: "VersionInfo") -> dict[str, Any]:
         "created": format_time(info.created_s),
         "run_id": info.run_id,
     }
+
+
+def change_line(change: "Change") -> str:
+    """The last change of a task's rollout in words."""
+    reason = f": {change.reason}" if change.reason else ""
+    return (
+        f"Last change: {change.kind}, {format_time(change.time_s)}, by {change.by} on {change.host}{reason}"
+    )
 
 
 def promotion_json(promotion: "Promotion") -> dict[str, Any]:
@@ -209,8 +219,8 @@ def _version(version: int | None) -> str:
     return "-" if version is None else f"v{version}"
 
 
-def _canary(rollout: "Rollout") -> str:
-    canary = rollout.canary
+def _canary(trials: "Trials") -> str:
+    canary = trials.canary
     return "-" if canary is None else f"v{canary.version}, {100 * canary.share:.4g}%"
 
 

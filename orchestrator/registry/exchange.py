@@ -8,6 +8,7 @@ from orchestrator.errors import RegistryError
 from orchestrator.events import Event
 from orchestrator.registry.recorder import Recorder
 from orchestrator.registry.registry import Registry
+from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.versions import CHAMPION, VersionInfo
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.files import load_files
@@ -70,7 +71,7 @@ def admit(
         raise RegistryError(f"task {task!r} is published, but not registered yet: {backlog}")
     found = _find(registry, task, publication.digest)
     if promote and CHAMPION not in found.aliases:
-        registry.promote(task, found.version)
+        Rollouts(registry, store).promote(task, found.version)
         found = _find(registry, task, publication.digest)
     return Admission(version=found, is_new=publication.created)
 

@@ -9,16 +9,24 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import StoreError
 from orchestrator.events import Event
 from orchestrator.registry.figures import draw_figures
-from orchestrator.registry.gate import decide
+from orchestrator.registry.gate import GateDecision, decide
+from orchestrator.registry.ownership import check_owner
 from orchestrator.registry.registry import Registry
+from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.runs import Point, RunLog, TaskRun
-from orchestrator.registry.versions import DATA_TAG, GATE_REASON_TAG, GATE_TAG
+from orchestrator.registry.versions import (
+    DATA_TAG,
+    GATE_REASON_TAG,
+    GATE_TAG,
+    PUBLISHED_TAG,
+    VersionInfo,
+)
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.card import CARD, RECORD
 
@@ -60,7 +68,9 @@ class RecordWriter:
     def __init__(self, registry: Registry, store: PromptStore) -> None:
         self._registry = registry
         self._runs = RunLog(registry.session)
+        self._rollouts = Rollouts(registry, store)
         self._store = store
+        self._is_owner = False
         self._open_runs: dict[tuple[str, str], TaskRun] = {}
 
     def write(self, task: str, key: str, events: Sequence[Event]) -> None:
@@ -68,12 +78,18 @@ class RecordWriter:
 
         Raises:
             RegistryDown: MLflow cannot be reached; write them again later, all of them.
+            ForeignRegistryError: The store belongs to another registry; nothing was written.
             RegistryError: MLflow refuses them.
             StoreError: The artifact cannot be read.
         """
         if all(event.attempt == 0 for event in events):
             # Cancelled before any worker took it: there is nothing to make a run of.
             return
+        if not self._is_owner:
+            # Its experiment is what a registry is told by: made now, if this is the first record of all.
+            _ = self._registry.session.experiment_id
+            check_owner(self._store, self._registry)
+            self._is_owner = True
         try:
             self._record_task(task, key, events)
         except BaseException:
@@ -88,7 +104,7 @@ class RecordWriter:
         if run.status != "FINISHED":
             self._log(run, events, artifact)
         if published is not None and artifact is not None:
-            self._finish(task, run, published, artifact)
+            self._finish(task, key, run, published, artifact)
             del self._open_runs[task, key]
         elif run.status != "FINISHED":
             self._set_status(run, events[-1])
@@ -131,24 +147,19 @@ class RecordWriter:
         if run.status != status:
             self._runs.set_status(run, status, last.time_s)
 
-    def _finish(self, task: str, run: TaskRun, event: Event, artifact: _Artifact) -> None:
+    def _finish(self, task: str, key: str, run: TaskRun, event: Event, artifact: _Artifact) -> None:
         if run.status != "FINISHED":
             files = {f"{FOLDER}/{name}": content for name, content in artifact.files.items()}
             self._runs.log_files(run, files | _figures(task, artifact.record))
-        self._register(task, run, artifact)
+        self._register(task, key, run, event, artifact)
         # Last of all: a run that is finished has nothing left to be written.
         if run.status != "FINISHED":
             self._runs.set_status(run, "FINISHED", event.time_s)
 
-    def _register(self, task: str, run: TaskRun, artifact: _Artifact) -> None:
+    def _register(self, task: str, key: str, run: TaskRun, event: Event, artifact: _Artifact) -> None:
         """Register the version, and let it pass the gate, once."""
-        standing, card = self._registry.standing(task), artifact.card
-        champion = standing.champion if standing is not None else None
-        decision = decide(
-            card["metrics"],
-            champion.metrics if champion else None,
-            same_data=champion is None or champion.data_fingerprint == card["data_fingerprint"],
-        )
+        card = artifact.card
+        publication = self._store.published(task, key)
         found = self._registry.register(
             task,
             digest=artifact.digest,
@@ -161,21 +172,17 @@ class RecordWriter:
                 "ship.backbone": card["backbone"]["name"],
                 "ship.backbone_fingerprint": card["backbone"]["fingerprint"],
                 DATA_TAG: card["data_fingerprint"],
-                GATE_REASON_TAG: decision.reason,
+                PUBLISHED_TAG: repr(event.time_s if publication is None else publication.time_s),
             },
-            is_new=standing is None,
         )
         if GATE_TAG in found.tags:
             return
-        if champion is not None and champion.version == found.version:
-            # An earlier try died between the alias and the tag.
-            decision = replace(decision, promote=True, reason="It was made champion before this was noted.")
-        else:
-            self._registry.admit(task, found.version, decision.alias, standing)
+        decision = self._rollouts.admit(task, found, lambda champion: _judge(card, champion))
         _logger.info("%s version %d is @%s: %s", task, found.version, decision.alias, decision.reason)
-        reason = {} if found.gate_reason == decision.reason else {GATE_REASON_TAG: decision.reason}
         # The tag that says "done" comes last.
-        self._registry.tag_version(task, found.version, {**reason, GATE_TAG: decision.alias})
+        self._registry.tag_version(
+            task, found.version, {GATE_REASON_TAG: decision.reason, GATE_TAG: decision.alias}
+        )
 
     def _source(self, run: TaskRun, digest: str) -> str:
         """The artifact's URI; or, as a server takes no local path of its client's, the copy in its run."""
@@ -183,6 +190,14 @@ class RecordWriter:
         if self._registry.session.is_server and uri.startswith("file:"):
             return f"runs:/{run.run_id}/{FOLDER}"
         return uri
+
+
+def _judge(card: Mapping[str, Any], champion: VersionInfo | None) -> GateDecision:
+    return decide(
+        card["metrics"],
+        None if champion is None else champion.metrics,
+        same_data=champion is None or champion.data_fingerprint == card["data_fingerprint"],
+    )
 
 
 def _tags_of(event: Event) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The only writer of MLflow. An outage of MLflow never disturbs a tuning.
+"""The only writer of MLflow, one at a time of all machines. An outage of MLflow never disturbs a tuning.
 
 Every event goes to the spool on disk first. When MLflow cannot be reached they wait there; this process tries
 again with longer and longer pauses, and the next command replays what a process left behind. What the store
@@ -17,6 +17,7 @@ from typing import Protocol, Self
 
 from orchestrator.errors import RegistryError, StoreError
 from orchestrator.events import Event
+from orchestrator.registry.ownership import ForeignRegistryError
 from orchestrator.registry.record_writer import RecordWriter
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.session import RegistryDown
@@ -35,6 +36,10 @@ MAX_WRITING_S = 2.0
 MAX_FAREWELL_S = 5.0
 # News of a task under way: of a small task all is then written in one go.
 NEWS_EVERY_S = 5.0
+# Of all recorders of a store, see ``StoreLease``: how long one keeps its turn, at work and with nothing to
+# write, and how often the others look.
+LEASE = "recorder.json"
+TURN_S, IDLE_S, LEASE_LOOK_S = 10.0, 2.0, 1.0
 _NEWS = frozenset({"leased", "epoch"})
 _ENDS = frozenset({"published", "failed", "cancelled"})
 
@@ -83,6 +88,7 @@ class Recorder:
         store: Store of artifacts.
         spool_folder: Folder of events that wait; shared by all commands of one home.
         monotonic: Monotonic clock in seconds, for pauses.
+        sleep: Waits for that many seconds.
     """
 
     def __init__(
@@ -91,18 +97,23 @@ class Recorder:
         store: PromptStore,
         spool_folder: Path,
         monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._registry = registry
         self._store = store
         self._writer = RecordWriter(registry, store)
         self._spool = Spool(spool_folder)
-        self._monotonic = monotonic
+        self._monotonic, self._sleep = monotonic, sleep
         self._waiting: dict[tuple[str, str], list[Event]] = {}
         # Their artifact could not be read; tried again by `drain`, not at every event.
         self._stuck: set[tuple[str, str]] = set()
         self._news_due_s: dict[tuple[str, str], float] = {}
         self._pause_s = 0.0
         self._next_try_s = 0.0
+        self._lease = store.lease(LEASE, monotonic)
+        # Ends of this recorder's turn; and whether it waits for the next one.
+        self._turn_ends_s = self._idle_from_s = 0.0
+        self._waits_for_turn = False
 
     def __enter__(self) -> Self:
         """The recorder itself; it is closed at the end of the block."""
@@ -129,7 +140,12 @@ class Recorder:
     def drain(self, limit_s: float = math.inf) -> Backlog:
         """Try now to write all that waits, or as much as that time allows; returns what still does."""
         self._stuck.clear()
+        end_s = self._monotonic() + limit_s
         self._write_waiting(self._waiting, limit_s)
+        while self._waits_for_turn and self._waiting and self._monotonic() < end_s:
+            # Another recorder writes, and lets this one have its turn.
+            self._sleep(LEASE_LOOK_S)
+            self._write_waiting(self._waiting, end_s - self._monotonic())
         return self.summary()
 
     def replay(self) -> Backlog:
@@ -174,6 +190,7 @@ class Recorder:
     def close(self, limit_s: float = math.inf) -> Backlog:
         """Try a last time, for as long as that, then leave what waits to the next command; returns it."""
         backlog = self.drain(limit_s) if self._waiting else self.summary()
+        self._lease.release()
         self._spool.close()
         return backlog
 
@@ -201,21 +218,51 @@ class Recorder:
     def _write_waiting(self, pairs: Iterable[tuple[str, str]], limit_s: float = math.inf) -> None:
         before, end_s = len(self._waiting), self._monotonic() + limit_s
         for pair in list(pairs):
-            if pair not in self._stuck and not self._write_task(pair):
+            if pair not in self._stuck and not (self._take_turn() and self._write_task(pair)):
                 break
-            if self._monotonic() > end_s:
+            self._idle_from_s = self._monotonic() + IDLE_S
+            if self._monotonic() > min(end_s, self._turn_ends_s):
                 break
+        self._yield_turn()
         if len(self._waiting) < before:
             remaining = [event for events in self._waiting.values() for event in events]
             # Writing again what was written changes nothing, so a full disk does no harm here.
             with suppress(OSError):
                 self._spool.replace(remaining)
 
+    def _take_turn(self) -> bool:
+        """Hold the lease of all recorders of the store; False if another one has it now.
+
+        Two that write the same come to one result, so that nothing depends on the lease but time.
+        """
+        if not self._lease.is_held:
+            self._turn_ends_s = self._monotonic() + TURN_S
+        try:
+            has_turn = self._lease.acquire()
+        except StoreError as error:
+            _logger.warning("records are written without the lease of the store: %s", error)
+            has_turn = True
+        self._wait_for_turn(not has_turn)
+        return has_turn
+
+    def _yield_turn(self) -> None:
+        """Let other recorders have their turn: after a while, without MLflow, or with nothing to write."""
+        now_s = self._monotonic()
+        is_over = now_s > self._turn_ends_s
+        if self._lease.is_held and (is_over or now_s > self._idle_from_s or self._pause_s):
+            self._lease.release()
+            self._wait_for_turn(is_over)
+
+    def _wait_for_turn(self, waits: bool) -> None:
+        self._waits_for_turn = waits
+        if waits:
+            self._next_try_s = max(self._next_try_s, self._monotonic() + 2 * LEASE_LOOK_S)
+
     def _write_task(self, pair: tuple[str, str]) -> bool:
         """Write the events of one task key; False if MLflow cannot be reached."""
         try:
             self._writer.write(*pair, self._waiting[pair])
-        except RegistryDown as error:
+        except (RegistryDown, ForeignRegistryError) as error:
             self._be_patient(error)
             return False
         except StoreError as error:
@@ -246,7 +293,7 @@ class Recorder:
             exc_info=error,
         )
 
-    def _be_patient(self, error: RegistryDown) -> None:
+    def _be_patient(self, error: RegistryError) -> None:
         if not self._pause_s:
             _logger.warning("%s; tuning goes on, records wait in %s", error, self._spool.folder)
         self._pause_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause_s))

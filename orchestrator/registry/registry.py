@@ -2,10 +2,12 @@
 
 A task is the registered model ``ship.<task>``; a version of it points at one artifact in the store by URI and
 digest. Aliases: ``champion`` is served, ``challenger`` waits for a decision, ``previous`` is where a rollback
-goes; ``canary`` and ``shadow`` are tried (``rollout``), and end when their version is promoted.
+goes; ``canary`` and ``shadow`` are tried. They follow the task's rollout in the store, see ``rollouts``.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
@@ -13,18 +15,15 @@ from typing import Any
 from orchestrator.errors import RegistryError
 from orchestrator.names import MODEL_PREFIX, is_task_name, model_name
 from orchestrator.registry.database_file import read_models
-from orchestrator.registry.session import MlflowSession, RegistryDown
+from orchestrator.registry.session import MlflowSession, RegistryDown, RegistryMissing
 from orchestrator.registry.versions import (
-    CANARY,
     CANARY_SHARE_TAG,
     CHALLENGER,
     CHAMPION,
     DIGEST_TAG,
     GATE_TAG,
     PREVIOUS,
-    SHADOW,
     ModelView,
-    Promotion,
     TaskInfo,
     VersionInfo,
     aliases_at,
@@ -33,9 +32,10 @@ from orchestrator.registry.versions import (
     version_tags,
 )
 
-__all__ = ["Registry", "RegistryDown"]
+__all__ = ["Registry", "RegistryDown", "RegistryMissing"]
 
 PAGE_SIZE = 1000
+_logger = logging.getLogger(__name__)
 _LISTED_VERSIONS = 20
 
 
@@ -47,10 +47,13 @@ class Registry:
     Args:
         tracking_uri: As in ``MLFLOW_TRACKING_URI``: sqlite or another database, or the URL of a server.
         artifact_location: Where files of runs go with an embedded MLflow; None leaves it to the server.
+        may_create: Whether a database that is not there is made, see ``MlflowSession``.
     """
 
-    def __init__(self, tracking_uri: str, artifact_location: str | None = None) -> None:
-        self.session = MlflowSession(tracking_uri, artifact_location)
+    def __init__(
+        self, tracking_uri: str, artifact_location: str | None = None, *, may_create: bool = False
+    ) -> None:
+        self.session = MlflowSession(tracking_uri, artifact_location, may_create=may_create)
         # What a version points at never changes. The model's creation time is part of the key, because a
         # model that was deleted and made again counts its versions from 1 again.
         self._known: dict[tuple[str, int, int], VersionInfo] = {}
@@ -64,9 +67,11 @@ class Registry:
         run_id: str | None,
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
-        is_new: bool | None = None,
     ) -> VersionInfo:
         """Register an artifact as a version of its task, once: the same digest gives the same version.
+
+        MLflow's client repeats a request whose answer was lost, and two recorders may register one digest at
+        the same time: of several versions of one digest the first stays, and the others are deleted.
 
         Args:
             task: Name of the task; its model is made if there is none.
@@ -75,19 +80,17 @@ class Registry:
             run_id: Id of the MLflow run that made it.
             metrics: Metrics as measured when it was tuned.
             tags: Further tags of the version, if it is made now.
-            is_new: Whether the task has no model yet, if the caller has just looked.
 
         Returns:
             The version, without its aliases.
         """
         name = model_name(task)
-        if self._find_model(task) is None if is_new is None else is_new:
-            with self.session.errors(f"make the registered model {name!r}"):
-                self.session.client.create_registered_model(name, tags={"ship.task": task})
-        elif same := self._search_versions(f"name = '{name}' and tags.`{DIGEST_TAG}` = '{digest}'"):
-            return read_version(same[0])
+        if self._find_model(task) is None:
+            self._make_model(task)
+        elif (same := self._find_digest(task, digest)) is not None:
+            return same
         with self.session.errors(f"register a version of task {task!r}"):
-            made = self.session.client.create_model_version(
+            self.session.client.create_model_version(
                 name,
                 source=source,
                 run_id=run_id,
@@ -95,15 +98,9 @@ class Registry:
                 # It has no files to wait for.
                 await_creation_for=0,
             )
-        return read_version(made)
-
-    def standing(self, task: str) -> TaskInfo | None:
-        """Summary of a task, in one call; None if it was never registered."""
-        model = self._find_model(task)
-        if model is None:
-            return None
-        self._remember_latest(task, model)
-        return self._task_info(task, model)
+        if (made := self._find_digest(task, digest)) is None:
+            raise RegistryDown(f"MLflow at {self.session.where} lost a version of task {task!r} at once")
+        return made
 
     def versions(self, task: str) -> list[VersionInfo]:
         """All versions of a task, newest first.
@@ -130,7 +127,7 @@ class Registry:
             raise
         except RegistryError:
             raise RegistryError(
-                f"task {task!r} has no version {version}; it has: {self._listed_versions(task)}"
+                f"task {task!r} has no version {version}; it has: {self.listed_versions(task)}"
             ) from None
 
     def champion(self, task: str) -> VersionInfo | None:
@@ -144,22 +141,15 @@ class Registry:
 
     def models(self) -> list[ModelView]:
         """Aliases, tags and digests of all tasks: one call for a thousand, and one for each new version."""
-        views = []
-        for task, model in self._models():
-            aliases = _aliases_of(model)
-            infos = [self._info(task, model, version) for version in sorted(set(aliases.values()))]
-            digests = {info.version: info.digest for info in infos if info is not None}
-            views.append(ModelView(task=task, aliases=aliases, tags=dict(model.tags or {}), digests=digests))
-        return views
+        return [self._view(task, model) for task, model in self._models()]
 
-    def aliases_and_tags(self, task: str) -> tuple[dict[str, int], dict[str, str]]:
-        """Aliases and tags of a task's model.
-
-        Raises:
-            RegistryError: There is no such task.
-        """
-        model = self._model(task)
-        return _aliases_of(model), dict(model.tags or {})
+    def view(self, task: str) -> ModelView | None:
+        """Aliases, tags and digests of a task; None if MLflow says that there is no such model."""
+        model = self._find_model(task)
+        if model is None:
+            return None
+        self._remember_latest(task, model)
+        return self._view(task, model)
 
     def tasks(self) -> list[TaskInfo]:
         """All tasks, by name; read out of MLflow's file where that is possible, which is much faster."""
@@ -181,82 +171,26 @@ class Registry:
         Raises:
             RegistryDown: There is no MLflow, or it cannot be asked. None is made.
         """
-        self.session.check_exists()
         return set().union(*(digests_of(found) for found in self._search_versions("")))
-
-    def set_champion(self, task: str, version: int) -> Promotion:
-        """Serve a version from now on; the champion before it becomes ``previous``.
-
-        Raises:
-            RegistryError: There is no such task or version.
-        """
-        self.version(task, version)
-        return self._crown(task, version, self._aliases(task))
-
-    def admit(self, task: str, version: int, alias: str, before: TaskInfo | None) -> None:
-        """Apply the gate's decision to a version that was just registered.
-
-        Args:
-            task: Name of the task.
-            version: A registered version.
-            alias: ``champion`` or ``challenger``.
-            before: Summary of the task before the registration; None if it was not there.
-        """
-        if alias == CHAMPION:
-            self._crown(task, version, {} if before is None else _aliases_before(before))
-        else:
-            self.set_alias(task, CHALLENGER, version)
-
-    def set_challenger(self, task: str, version: int) -> None:
-        """Make a version the challenger.
-
-        Raises:
-            RegistryError: There is no such task or version.
-        """
-        self.set_alias(task, CHALLENGER, self.version(task, version).version)
-
-    def promote(self, task: str, version: int | None = None) -> Promotion:
-        """Serve a version from now on.
-
-        Args:
-            task: Name of the task.
-            version: Version to serve; None for the challenger.
-
-        Raises:
-            RegistryError: There is no such task or version, or no challenger.
-        """
-        if version is None and (version := self._aliases(task).get(CHALLENGER)) is None:
-            raise RegistryError(
-                f"task {task!r} has no challenger to promote; name a version: {self._listed_versions(task)}"
-            )
-        return self.set_champion(task, version)
-
-    def rollback(self, task: str) -> Promotion:
-        """Serve the previous champion again; a second rollback undoes the first.
-
-        Raises:
-            RegistryError: There is no such task, or it has had one champion only.
-        """
-        aliases = self._aliases(task)
-        previous = aliases.get(PREVIOUS)
-        if previous is None or previous == aliases.get(CHAMPION):
-            raise RegistryError(
-                f"task {task!r} has no previous champion to go back to; promote one of its versions: "
-                f"{self._listed_versions(task)}"
-            )
-        return self.set_champion(task, previous)
 
     def set_alias(self, task: str, alias: str, version: int) -> None:
         """Move an alias to a registered version."""
         with self.session.errors(f"set @{alias} of task {task!r}"):
             self.session.client.set_registered_model_alias(model_name(task), alias, str(version))
 
-    def end_trial(self, task: str, alias: str) -> None:
-        """Drop ``canary``, and its share with it, or ``shadow``."""
-        self._drop_alias(task, alias)
-        if alias == CANARY:
-            with self.session.errors(f"drop the canary's share of task {task!r}"):
-                self.session.client.delete_registered_model_tag(model_name(task), CANARY_SHARE_TAG)
+    def drop_alias(self, task: str, alias: str) -> None:
+        """Drop an alias, if there is one."""
+        with self.session.errors(f"drop @{alias} of task {task!r}"):
+            self.session.client.delete_registered_model_alias(model_name(task), alias)
+
+    def set_share(self, task: str, share: float | None) -> None:
+        """Set the canary's share, or drop it."""
+        client, name = self.session.client, model_name(task)
+        with self.session.errors(f"set the canary's share of task {task!r}"):
+            if share is None:
+                client.delete_registered_model_tag(name, CANARY_SHARE_TAG)
+            else:
+                client.set_registered_model_tag(name, CANARY_SHARE_TAG, repr(share))
 
     def tag_version(self, task: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
@@ -300,9 +234,13 @@ class Registry:
     def _model(self, task: str) -> Any:
         if (model := self._find_model(task)) is not None:
             return model
+        raise self.no_such_task(task)
+
+    def no_such_task(self, task: str) -> RegistryError:
+        """The error for a task without a registered model."""
         close = get_close_matches(task, [name for name, _ in self._models()], n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "`ship ls` lists all tasks"
-        raise RegistryError(f"no task {task!r} in the registry at {self.session.where}; {hint}")
+        return RegistryError(f"no task {task!r} in the registry at {self.session.where}; {hint}")
 
     def _search_versions(self, condition: str) -> list[Any]:
         found: list[Any] = []
@@ -316,8 +254,50 @@ class Registry:
             if not (token := page.token):
                 return found
 
-    def _aliases(self, task: str) -> dict[str, int]:
-        return _aliases_of(self._model(task))
+    def _view(self, task: str, model: Any) -> ModelView:
+        aliases = _aliases_of(model)
+        infos = [self._info(task, model, version) for version in sorted(set(aliases.values()))]
+        return ModelView(
+            task=task,
+            aliases=aliases,
+            tags=dict(model.tags or {}),
+            digests={info.version: info.digest for info in infos if info is not None},
+            created_ms=int(model.creation_timestamp),
+        )
+
+    def _make_model(self, task: str) -> None:
+        name = model_name(task)
+        # A registry with models has the experiment that it is known by.
+        _ = self.session.experiment_id
+        try:
+            with self.session.errors(f"make the registered model {name!r}"):
+                self.session.client.create_registered_model(name, tags={"ship.task": task})
+        except RegistryDown:
+            raise
+        except RegistryError:
+            # Made by another recorder, or by a request of ours whose answer was lost.
+            if self._find_model(task) is None:
+                raise
+
+    def _find_digest(self, task: str, digest: str) -> VersionInfo | None:
+        """The version of a digest; of several the first, and the others are deleted."""
+        found = self._search_versions(f"name = '{model_name(task)}' and tags.`{DIGEST_TAG}` = '{digest}'")
+        if not found:
+            return None
+        first, *others = sorted(found, key=lambda version: int(version.version))
+        for other in others:
+            if GATE_TAG in (other.tags or {}):
+                # A version of its own to people: it was recorded before twice was told from once.
+                continue
+            _logger.warning(
+                "version %s of task %s is version %s made twice; it is deleted",
+                other.version,
+                task,
+                first.version,
+            )
+            with suppress(RegistryError), self.session.errors(f"delete version {other.version} of {task!r}"):
+                self.session.client.delete_model_version(model_name(task), str(other.version))
+        return read_version(first)
 
     def _info(self, task: str, model: Any, version: str | int | None) -> VersionInfo | None:
         if version is None:
@@ -354,25 +334,8 @@ class Registry:
             tags=dict(model.tags or {}),
         )
 
-    def _crown(self, task: str, version: int, aliases: Mapping[str, int]) -> Promotion:
-        before = aliases.get(CHAMPION)
-        if before != version:
-            # In this order: if the second call fails, the old champion still serves.
-            if before is not None:
-                self.set_alias(task, PREVIOUS, before)
-            self.set_alias(task, CHAMPION, version)
-        if aliases.get(CHALLENGER) == version:
-            self._drop_alias(task, CHALLENGER)
-        for alias in (CANARY, SHADOW):
-            if aliases.get(alias) == version:
-                self.end_trial(task, alias)
-        return Promotion(task=task, from_version=before, to_version=version)
-
-    def _drop_alias(self, task: str, alias: str) -> None:
-        with self.session.errors(f"drop @{alias} of task {task!r}"):
-            self.session.client.delete_registered_model_alias(model_name(task), alias)
-
-    def _listed_versions(self, task: str) -> str:
+    def listed_versions(self, task: str) -> str:
+        """The numbers of a task's versions, for messages."""
         versions = [info.version for info in self.versions(task)]
         listed = ", ".join(map(str, versions[:_LISTED_VERSIONS])) or "none is left"
         return f"{listed}, ..." if len(versions) > _LISTED_VERSIONS else listed
@@ -380,8 +343,3 @@ class Registry:
 
 def _aliases_of(model: Any) -> dict[str, int]:
     return {name: int(version) for name, version in model.aliases.items()}
-
-
-def _aliases_before(standing: TaskInfo) -> dict[str, int]:
-    holders = {CHAMPION: standing.champion, CHALLENGER: standing.challenger}
-    return {alias: info.version for alias, info in holders.items() if info is not None}

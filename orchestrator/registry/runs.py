@@ -1,5 +1,6 @@
 """MLflow runs, one for each task key: found again by their tags, never made twice, timed by what happened."""
 
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from orchestrator.registry.session import MlflowSession, RegistryDown
 
 __all__ = ["Point", "RunLog", "TaskRun"]
 
+_logger = logging.getLogger(__name__)
 MAX_METRICS_A_CALL = 800
 MAX_OTHERS_A_CALL = 100
 KEY_TAG, TASK_TAG = "ship.key", "ship.task"
@@ -66,24 +68,21 @@ class RunLog:
             key: Task key.
             started_s: When the tuning began, seconds since the epoch.
         """
-        experiment, client = self._session.experiment_id, self._session.client
-        with self._session.errors(f"open the run of task {task!r}"):
-            found = client.search_runs(
-                [experiment], f"tags.`{KEY_TAG}` = '{key}' and tags.`{TASK_TAG}` = '{task}'", max_results=1
-            )
-            if not found:
-                tags = {KEY_TAG: key, TASK_TAG: task}
-                made = client.create_run(
-                    experiment, start_time=_milliseconds(started_s), tags=tags, run_name=task
-                )
-                return TaskRun(
-                    run_id=made.info.run_id, files_uri=made.info.artifact_uri, status=made.info.status
-                )
-            run = found[0]
-            steps: set[int] = set()
-            if STEP_METRIC in run.data.metrics:
-                history = client.get_metric_history(run.info.run_id, STEP_METRIC)
-                steps = {point.step for point in history}
+        run = self._find(task, key)
+        if run is None:
+            experiment, client = self._session.experiment_id, self._session.client
+            tags = {KEY_TAG: key, TASK_TAG: task}
+            with self._session.errors(f"open the run of task {task!r}"):
+                client.create_run(experiment, start_time=_milliseconds(started_s), tags=tags, run_name=task)
+            # Looked for again: MLflow's client repeats a request whose answer was lost, which makes two.
+            run = self._find(task, key)
+            if run is None:
+                raise RegistryDown(f"MLflow at {self._session.where} lost the run of task {task!r} at once")
+        steps: set[int] = set()
+        if STEP_METRIC in run.data.metrics:
+            with self._session.errors(f"open the run of task {task!r}"):
+                history = self._session.client.get_metric_history(run.info.run_id, STEP_METRIC)
+            steps = {point.step for point in history}
         return TaskRun(
             run_id=run.info.run_id,
             files_uri=run.info.artifact_uri,
@@ -91,6 +90,21 @@ class RunLog:
             steps=steps,
             params=set(run.data.params),
         )
+
+    def _find(self, task: str, key: str) -> Any | None:
+        """The run of a task key; of several the one that is furthest, and the others are deleted."""
+        experiment, client = self._session.experiment_id, self._session.client
+        with self._session.errors(f"open the run of task {task!r}"):
+            found = client.search_runs(
+                [experiment], f"tags.`{KEY_TAG}` = '{key}' and tags.`{TASK_TAG}` = '{task}'", max_results=10
+            )
+            if not found:
+                return None
+            run, *others = sorted(found, key=lambda run: (run.info.status != "FINISHED", run.info.run_id))
+            for other in others:
+                _logger.warning("run %s of task %s was made twice; it is deleted", other.info.run_id, task)
+                client.delete_run(other.info.run_id)
+        return run
 
     def log(
         self, run: TaskRun, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]

@@ -3,9 +3,11 @@
 Nothing global of MLflow's is set: ``mlflow.set_tracking_uri`` of the caller's program stays as it is.
 """
 
+import hashlib
 import logging
 import os
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,9 +16,11 @@ from urllib.parse import urlsplit
 
 from orchestrator.errors import RegistryError
 
-__all__ = ["EXPERIMENT", "MlflowSession", "RegistryDown"]
+__all__ = ["EXPERIMENT", "MlflowSession", "RegistryDown", "RegistryMissing"]
 
 EXPERIMENT = "ship"
+# Of the experiment: the identity of the registry, see `find_identity`.
+_IDENTITY_TAG = "ship.registry"
 # MLflow's own defaults retry for four minutes. Records wait in a spool and readers keep what they have, so it
 # is better to know within seconds. They can be set by environment alone; what the user has set stays.
 # Telemetry: tuning must work without a network, and send nothing outside of it. URLs: standard output is for
@@ -38,6 +42,7 @@ _REFUSALS = {
     "RESOURCE_DOES_NOT_EXIST",
     "RESOURCE_LIMIT_EXCEEDED",
 }
+_IDENTITY = re.compile(r"[0-9a-f]{32}")
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
 _NOISY_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.tracking")
 _DATABASES = {"sqlite", "postgresql", "mysql", "mssql"}
@@ -48,6 +53,10 @@ class RegistryDown(RegistryError):  # noqa: N818 - reads as a fact
     """MLflow did not answer, or failed in a transient way: the same call may work later."""
 
 
+class RegistryMissing(RegistryDown):
+    """There is no MLflow in the file or database: nothing was ever recorded there."""
+
+
 class MlflowSession:
     """A connection to one MLflow.
 
@@ -55,11 +64,16 @@ class MlflowSession:
         tracking_uri: MLflow's, as in ``MLFLOW_TRACKING_URI``; runs and registered models are both there.
         artifact_location: Where files of runs go, if this session makes the experiment; None leaves it to
             MLflow.
+        may_create: Whether a database that is not there is made. Only what records may: an empty registry
+            that a reader made would look like one whose tasks were all deleted.
     """
 
-    def __init__(self, tracking_uri: str, artifact_location: str | None = None) -> None:
+    def __init__(
+        self, tracking_uri: str, artifact_location: str | None = None, *, may_create: bool = False
+    ) -> None:
         self._tracking_uri = tracking_uri
         self._artifact_location = artifact_location
+        self._may_create = may_create
 
     @property
     def tracking_uri(self) -> str:
@@ -80,7 +94,7 @@ class MlflowSession:
         """See that an MLflow in a file is there. Opening one that is not would make it, and find it empty.
 
         Raises:
-            RegistryDown: It is not there.
+            RegistryMissing: It is not there.
         """
         if urlsplit(self._tracking_uri).scheme.partition("+")[0] != "sqlite":
             return
@@ -88,22 +102,33 @@ class MlflowSession:
 
         database = sqlalchemy.make_url(self._tracking_uri).database
         if not database or not os.path.isfile(database):
-            raise RegistryDown(f"there is no MLflow at {self.where}; set MLFLOW_TRACKING_URI or SHIP_HOME")
+            raise self._missing()
+
+    def _missing(self) -> "RegistryMissing":
+        return RegistryMissing(
+            f"there is no MLflow at {self.where}; set MLFLOW_TRACKING_URI or SHIP_HOME, or run `ship tune`, "
+            "which makes one"
+        )
 
     @cached_property
     def client(self) -> Any:
         """``mlflow.MlflowClient``; opened now, if it was not yet.
 
         Raises:
+            RegistryMissing: It is not there, and this session may not make one.
             RegistryDown: It cannot be reached.
         """
+        if not self._may_create:
+            self.check_exists()
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         # Imported here: it takes two seconds, reads the variables above, and not every command needs it.
         from mlflow import MlflowClient
 
         with self.errors("open"), _quiet():
-            _check_database(self._tracking_uri)
+            tables = _check_database(self._tracking_uri)
+            if tables is not None and "experiments" not in tables and not self._may_create:
+                raise self._missing()
             return MlflowClient(tracking_uri=self._tracking_uri, registry_uri=self._tracking_uri)
 
     @cached_property
@@ -117,13 +142,35 @@ class MlflowSession:
         with self.errors(f"find the experiment {EXPERIMENT!r}"):
             found = client.get_experiment_by_name(EXPERIMENT)
             if found is None:
-                return str(client.create_experiment(EXPERIMENT, artifact_location=self._artifact_location))
+                return str(
+                    client.create_experiment(
+                        EXPERIMENT,
+                        artifact_location=self._artifact_location,
+                        tags={_IDENTITY_TAG: uuid.uuid4().hex},
+                    )
+                )
         if found.lifecycle_stage != "active":
             raise RegistryDown(
                 f"MLflow at {self.where}: the experiment {EXPERIMENT!r} was deleted; restore it with "
                 f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
             )
         return str(found.experiment_id)
+
+    def find_identity(self) -> str | None:
+        """Identity of the registry, which moves with its database; None if nothing was recorded there yet.
+
+        Raises:
+            RegistryMissing: There is no such database. None is made.
+            RegistryDown: It cannot be reached, or does not let this user see the experiment.
+        """
+        with self.errors(f"find the experiment {EXPERIMENT!r}"):
+            found = self.client.get_experiment_by_name(EXPERIMENT)
+        if found is None:
+            return None
+        tagged = str((found.tags or {}).get(_IDENTITY_TAG, ""))
+        # One that was made before there were identities: what the database says of its making.
+        made = f"{found.experiment_id}/{found.creation_time}"
+        return tagged if _IDENTITY.fullmatch(tagged) else hashlib.sha256(made.encode()).hexdigest()[:32]
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:
@@ -157,18 +204,21 @@ def _without_credentials(text: str) -> str:
     return _CREDENTIALS.sub("", text)
 
 
-def _check_database(tracking_uri: str) -> None:
-    """Connect once to a database: MLflow itself would try for over a minute before it gave up."""
+def _check_database(tracking_uri: str) -> set[str] | None:
+    """Connect once to a database, and list its tables; None for a server.
+
+    MLflow itself would try for over a minute before it gave up.
+    """
     scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
     if scheme not in _DATABASES:
-        return
+        return None
     import sqlalchemy
 
     if scheme == "sqlite":
         _make_folder(sqlalchemy.make_url(tracking_uri).database)
     timeout = {"connect_timeout": _DATABASE_CONNECT_TIMEOUT_S} if scheme in ("postgresql", "mysql") else {}
     engine = sqlalchemy.create_engine(tracking_uri, poolclass=sqlalchemy.NullPool, connect_args=timeout)
-    sqlalchemy.inspect(engine).get_table_names()
+    return set(sqlalchemy.inspect(engine).get_table_names())
 
 
 def _make_folder(database: str | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.names import is_digest
 from orchestrator.store.catalog import Canary
+from orchestrator.store.rollout import Aliases
 
 __all__ = [
     "CANARY",
@@ -20,15 +21,17 @@ __all__ = [
     "GATE_REASON_TAG",
     "GATE_TAG",
     "PREVIOUS",
+    "PUBLISHED_TAG",
     "SHADOW",
     "ModelView",
     "Promotion",
-    "Rollout",
     "TaskInfo",
+    "Trials",
     "VersionInfo",
     "aliases_at",
     "digests_of",
-    "read_rollout",
+    "read_share",
+    "read_trials",
     "read_version",
     "version_tags",
 ]
@@ -38,6 +41,7 @@ CANARY, SHADOW = "canary", "shadow"
 DIGEST_TAG, METRICS_TAG, DATA_TAG = "ship.digest", "ship.metrics", "ship.data_fingerprint"
 CANARY_SHARE_TAG = "ship.canary_share"
 GATE_TAG, GATE_REASON_TAG = "ship.gate", "ship.gate_reason"
+PUBLISHED_TAG = "ship.published_s"
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -71,6 +75,15 @@ class VersionInfo:
         return self.tags.get(DATA_TAG)
 
     @property
+    def published_s(self) -> float:
+        """Time of its publication, seconds since the epoch; that of its registration if it is not known."""
+        try:
+            time_s = float(self.tags.get(PUBLISHED_TAG, ""))
+        except ValueError:
+            return self.created_s
+        return time_s if math.isfinite(time_s) else self.created_s
+
+    @property
     def gate_reason(self) -> str | None:
         """Reason of the gate's decision."""
         return self.tags.get(GATE_REASON_TAG)
@@ -82,6 +95,7 @@ class ModelView:
 
     Attributes:
         task: Name of the task.
+        created_ms: Time at which the model was made, in milliseconds since the epoch.
         aliases: Versions by alias.
         tags: Tags of the model.
         digests: Digests of the versions that have an alias; None for versions registered by other programs.
@@ -91,10 +105,16 @@ class ModelView:
     aliases: Mapping[str, int]
     tags: Mapping[str, str]
     digests: Mapping[int, str | None]
+    created_ms: int = 0
+
+    @property
+    def standing(self) -> Aliases:
+        """The aliases and the canary's share."""
+        return Aliases(versions=dict(self.aliases), share=read_share(self.aliases, self.tags))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rollout:
+class Trials:
     """The versions of a task that are tried on real requests.
 
     Attributes:
@@ -131,9 +151,9 @@ class TaskInfo:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def rollout(self) -> Rollout:
+    def trials(self) -> Trials:
         """The canary and the shadow of the task."""
-        return read_rollout(self.aliases, self.tags)
+        return read_trials(Aliases(versions=self.aliases, share=read_share(self.aliases, self.tags)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,14 +171,26 @@ class Promotion:
     to_version: int
 
 
-def read_rollout(aliases: Mapping[str, int], tags: Mapping[str, str]) -> Rollout:
-    """The rollout in a model's aliases and tags, which may have been edited by hand."""
-    champion, canary, shadow = (aliases.get(alias) for alias in (CHAMPION, CANARY, SHADOW))
-    share = _read_share(tags.get(CANARY_SHARE_TAG))
-    return Rollout(
-        canary=None if canary in (None, champion) or share is None else Canary(version=canary, share=share),
+def read_trials(aliases: Aliases) -> Trials:
+    """The versions that are tried; what was set by hand and cannot be tried is left out."""
+    champion, canary, shadow = (aliases.versions.get(alias) for alias in (CHAMPION, CANARY, SHADOW))
+    return Trials(
+        canary=None
+        if canary is None or canary == champion or aliases.share is None
+        else Canary(version=canary, share=aliases.share),
         shadow=None if shadow == champion else shadow,
     )
+
+
+def read_share(aliases: Mapping[str, int], tags: Mapping[str, str]) -> float | None:
+    """The canary's share in a model's tags, which may have been edited by hand; None without a canary."""
+    if CANARY not in aliases:
+        return None
+    try:
+        share = float(tags.get(CANARY_SHARE_TAG, ""))
+    except ValueError:
+        return None
+    return share if 0.0 < share < 1.0 else None
 
 
 def version_tags(digest: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> dict[str, str]:
@@ -209,11 +241,3 @@ def _read_metrics(text: str | None) -> dict[str, float]:
     if not isinstance(values, dict):
         return {}
     return {name: value for name, value in values.items() if type(value) in (int, float)}
-
-
-def _read_share(text: str | None) -> float | None:
-    try:
-        share = float(text or "")
-    except ValueError:
-        return None
-    return share if 0.0 < share < 1.0 else None

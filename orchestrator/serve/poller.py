@@ -4,59 +4,21 @@ One poller for all engines: however many replicas there are, MLflow is asked onc
 serving never depends on it.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+import itertools
 
 from orchestrator.errors import ObjectConflict, RegistryError, StoreError
+from orchestrator.registry.catalog_writer import CatalogWriter
 from orchestrator.registry.registry import Registry
-from orchestrator.registry.rollout import make_entry
-from orchestrator.registry.versions import ModelView
 from orchestrator.serve.process_log import open_process_log
 from orchestrator.serve.watch import Watch
-from orchestrator.store.catalog import Catalog
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 
-__all__ = ["CatalogPoller", "CatalogStore", "ModelSource", "reconcile"]
+__all__ = ["CatalogPoller"]
 
 POLL_S = 2.0
-
-
-class ModelSource(Protocol):
-    """Where versions are promoted."""
-
-    def models(self) -> Sequence[ModelView]:
-        """Aliases, tags and digests of all tasks."""
-        ...
-
-
-class CatalogStore(Protocol):
-    """Where the catalog is kept."""
-
-    def read_catalog(self) -> tuple[Catalog, str] | None:
-        """The catalog and its etag."""
-        ...
-
-    def write_catalog(self, catalog: Catalog, if_match: str | None) -> str:
-        """Write the catalog in place of the one with that etag."""
-        ...
-
-
-def reconcile(source: ModelSource, store: CatalogStore) -> bool:
-    """Make the catalog name what the registry does; whether it had to be changed.
-
-    Raises:
-        RegistryError: The registry cannot be read; the catalog stays as it is.
-        StoreError: The catalog cannot be read or written, or another poller was faster (``ObjectConflict``).
-    """
-    models = source.models()
-    made = {model.task: make_entry(model.aliases, model.tags, model.digests) for model in models}
-    entries = {task: entry for task, entry in made.items() if entry is not None}
-    found = store.read_catalog()
-    if found is not None and dict(found[0].entries) == entries:
-        return False
-    store.write_catalog(Catalog(entries=entries), if_match=None if found is None else found[1])
-    return True
+# Looks at the registry from one look at the rollouts to the next.
+_LOOKS_PER_SCAN = 15
 
 
 class CatalogPoller:
@@ -74,8 +36,8 @@ class CatalogPoller:
     ) -> None:
         if log is not None:
             open_process_log(log)
-        self._registry = Registry(tracking_uri)
-        self._store = PromptStore(open_objects(store_url))
+        self._writer = CatalogWriter(Registry(tracking_uri), PromptStore(open_objects(store_url)))
+        self._looks = itertools.count()
         self._watch = Watch("registry", self._look, poll_s=poll_s, meanwhile="the catalog stays as it is")
         self._watch.start()
 
@@ -89,11 +51,12 @@ class CatalogPoller:
             raise RuntimeError("the thread that polls the registry is dead")
 
     def _look(self) -> str | None:
+        # Not at the first one, which is to be quick.
+        looks_at_rollouts = next(self._looks) % _LOOKS_PER_SCAN == 1
         try:
-            reconcile(self._registry, self._store)
+            return self._writer.update(looks_at_rollouts=looks_at_rollouts).describe()
         except ObjectConflict:
             # Another poller wrote it. The next look compares with what that one wrote.
             return None
         except (RegistryError, StoreError) as error:
             return str(error)
-        return None

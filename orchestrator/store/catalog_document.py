@@ -1,15 +1,17 @@
 """The strict model of the catalog's JSON, of this schema and of the earlier ones."""
 
+import zlib
 from collections.abc import Set
 from typing import Annotated, Any, NotRequired, Self
 
 from pydantic import Field, StringConstraints, model_validator, with_config
 from typing_extensions import TypedDict
 
-from orchestrator.store.catalog import SCHEMA_VERSION, Canary, CatalogEntry
+from orchestrator.errors import StoreError
+from orchestrator.store.catalog import MAX_CONTENT_BYTES, SCHEMA_VERSION, Canary, CatalogEntry
 from orchestrator.store.document import STRICT, Digest, Document, TaskName
 
-__all__ = ["read_entries"]
+__all__ = ["read_catalog"]
 
 Version = Annotated[int, Field(ge=1)]
 VersionKey = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
@@ -20,19 +22,36 @@ _ENTRY = {"version", "digest", "others", "canary", "shadow"}
 _KEYS = {
     1: {"schema_", "backbone_fingerprint", "tasks"},
     2: {"schema_", "backbone_fingerprint", "tasks"},
-    SCHEMA_VERSION: {"schema_", "tasks"},
+    3: {"schema_", "tasks"},
+    SCHEMA_VERSION: {"schema_", "registry", "tasks"},
 }
-_ENTRY_KEYS = {1: {"version", "digest"}, 2: _ENTRY, SCHEMA_VERSION: _ENTRY}
+_ENTRY_KEYS = {1: {"version", "digest"}, 2: _ENTRY, 3: _ENTRY, SCHEMA_VERSION: _ENTRY}
+_GZIP = b"\x1f\x8b"
 
 
-def read_entries(content: bytes) -> dict[str, CatalogEntry]:
-    """The entries in a catalog's content, by task.
+def read_catalog(content: bytes) -> tuple[dict[str, CatalogEntry], str | None]:
+    """The entries in a catalog's content, by task, and the registry that it was written from.
 
     Raises:
         StoreError: It is not a catalog; lists all problems.
     """
-    document = _Document.read(content, "catalog", _ADVICE)
-    return {task: _make_entry(values) for task, values in document.tasks.items()}
+    document = _Document.read(_unpack(content), "catalog", _ADVICE)
+    return {task: _make_entry(values) for task, values in document.tasks.items()}, document.registry
+
+
+def _unpack(content: bytes) -> bytes:
+    if not content.startswith(_GZIP):
+        return content
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        unpacked = unpacker.decompress(content, MAX_CONTENT_BYTES)
+    except zlib.error as error:
+        raise StoreError(f"catalog: it cannot be unpacked ({error}); {_ADVICE}") from None
+    if not unpacker.eof:
+        raise StoreError(
+            f"catalog: torn, or more than {MAX_CONTENT_BYTES} bytes when it is unpacked; {_ADVICE}"
+        )
+    return unpacked
 
 
 # A catalog has thousands of entries, and a dictionary takes half as long as a model.
@@ -54,6 +73,7 @@ class _Entry(TypedDict):
 class _Document(Document):
     schema_: int = Field(alias="schema", ge=1, le=SCHEMA_VERSION)
     backbone_fingerprint: Any = None
+    registry: str | None = None
     tasks: dict[TaskName, _Entry]
 
     @model_validator(mode="after")

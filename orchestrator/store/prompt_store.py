@@ -3,6 +3,9 @@
     artifacts/<digest>/<file>          written once, verified
     published/<task>/<task_key>.json   the marker; written last and only once: this is the publication
     snapshots/<task>/<task_key>        a tuning under way; replaced by its tuner, dropped once published
+    rollouts/<task>.json               which versions of a task serve and are tried; see ``rollout``
+    registry.json                      the registry that this store belongs to; see ``owner``
+    recorder.json                      the lease of the process that writes to MLflow; see ``lease``
     catalog.json                       what is served
     tokens.json                        tokens of clients
 
@@ -11,13 +14,13 @@ one listing tell everything, but then two writers could publish two digests for 
 impossible. So a plan, which only asks what is done, costs one listing (``published_keys``), and digests are
 read by many threads, for requested tasks only (``find_published``).
 
-Mutable objects are written by compare-and-swap: the catalog and the tokens by the etag that their writer
-passes on, a snapshot by the etag that this store remembers.
+Mutable objects are written by compare-and-swap: rollouts, the catalog and the tokens by the etag that their
+writer passes on, a snapshot by the etag that this store remembers.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -31,9 +34,12 @@ from orchestrator.store.artifact_files import (
     check_files,
     read_stamps,
 )
-from orchestrator.store.catalog import Catalog
+from orchestrator.store.catalog import MAX_CATALOG_BYTES, Catalog
+from orchestrator.store.lease import StoreLease
 from orchestrator.store.objects.open import ObjectStore
+from orchestrator.store.owner import MAX_OWNER_BYTES, Owner
 from orchestrator.store.publication import Marker, Publication, check_task_key, make_marker
+from orchestrator.store.rollout import MAX_ROLLOUT_BYTES, Rollout
 from orchestrator.store.tokens import Tokens
 from ship.artifact.card import CARD
 
@@ -41,11 +47,10 @@ __all__ = ["PromptStore"]
 
 _logger = logging.getLogger(__name__)
 MAX_MARKER_BYTES = 4096
-MAX_CATALOG_BYTES = 64 << 20
 MAX_TOKENS_BYTES = 1 << 20
 NUM_READERS = 16
 Value = TypeVar("Value")
-_CATALOG, _TOKENS = "catalog.json", "tokens.json"
+_CATALOG, _TOKENS, _OWNER = "catalog.json", "tokens.json", "registry.json"
 
 
 class PromptStore:
@@ -187,13 +192,64 @@ class PromptStore:
         self._objects.delete(key)
         self._snapshot_etags.pop(key, None)
 
+    def read_rollout(self, task: str) -> tuple[Rollout, str] | None:
+        """The rollout of a task and its etag; None before its first change.
+
+        Raises:
+            StoreError: It is not one, or cannot be read.
+        """
+        key = _rollout_key(task)
+        try:
+            stored = self._objects.get(key, max_bytes=MAX_ROLLOUT_BYTES)
+        except ObjectMissing:
+            return None
+        rollout = Rollout.from_json(stored.data, f"{self.url}/{key}")
+        if rollout.task != task:
+            raise StoreError(f"{self.url}/{key}: it is the rollout of task {rollout.task!r}; delete it")
+        return rollout, stored.etag
+
+    def write_rollout(self, rollout: Rollout, if_match: str | None) -> str:
+        """Write the rollout of a task; returns its new etag.
+
+        Args:
+            rollout: The new rollout.
+            if_match: Etag of the rollout that this one replaces; None for the first one.
+
+        Raises:
+            ObjectConflict: Another writer was faster: read it again.
+        """
+        return self._replace(_rollout_key(rollout.task), rollout.to_json(), if_match)
+
+    def scan_rollouts(self) -> Iterator[tuple[str, float]]:
+        """Task of each rollout, and when it was last written by the backend's clock."""
+        for found in self._objects.scan("rollouts/"):
+            task = found.key.removeprefix("rollouts/").removesuffix(".json")
+            if is_task_name(task):
+                yield task, found.modified_s
+
+    def read_owner(self) -> tuple[Owner, str] | None:
+        """The registry that this store belongs to, and the etag; None before one has claimed it."""
+        return self._read(_OWNER, MAX_OWNER_BYTES, Owner.from_json)
+
+    def write_owner(self, owner: Owner, if_match: str | None) -> str:
+        """Let the store belong to a registry; returns the new etag.
+
+        Raises:
+            ObjectConflict: Another writer was faster: read it again.
+        """
+        return self._replace(_OWNER, owner.to_json(), if_match)
+
+    def lease(self, key: str, monotonic: Callable[[], float] = time.monotonic) -> StoreLease:
+        """A lease of this store, not taken yet."""
+        return StoreLease(self._objects, key, monotonic)
+
     def read_catalog(self) -> tuple[Catalog, str] | None:
         """The catalog and its etag; None before the first one is written.
 
         Raises:
             StoreError: It is not a catalog, or cannot be read.
         """
-        return self._read(_CATALOG, MAX_CATALOG_BYTES, Catalog.from_json)
+        return self._read(_CATALOG, MAX_CATALOG_BYTES, Catalog.from_bytes)
 
     def write_catalog(self, catalog: Catalog, if_match: str | None) -> str:
         """Write the catalog; returns its new etag.
@@ -204,8 +260,9 @@ class PromptStore:
 
         Raises:
             ObjectConflict: Another writer was faster: read it again.
+            StoreError: It is larger than a reader takes; the one before stays.
         """
-        return self._replace(_CATALOG, catalog.to_json(), if_match)
+        return self._replace(_CATALOG, catalog.to_bytes(), if_match)
 
     def read_tokens(self) -> tuple[Tokens, str] | None:
         """The tokens and their etag; None before the first one is made.
@@ -315,6 +372,10 @@ class PromptStore:
 
 def _marker_key(task: str, task_key: str) -> str:
     return f"published/{check_task_name(task)}/{check_task_key(task_key)}.json"
+
+
+def _rollout_key(task: str) -> str:
+    return f"rollouts/{check_task_name(task)}.json"
 
 
 def _snapshot_key(task: str, task_key: str) -> str:

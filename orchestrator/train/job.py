@@ -56,7 +56,7 @@ class Services:
         """Open the services that the settings name, without a write or a request to MLflow."""
         objects = objects or open_objects(settings.store)
         store = PromptStore(objects)
-        registry = Registry(settings.tracking_uri, settings.artifact_location)
+        registry = Registry(settings.tracking_uri, settings.artifact_location, may_create=True)
         return cls(
             store=store,
             stats=RunStats(objects),

@@ -15,7 +15,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database that MLflow has made its tables in, which takes seconds: made once, copied for each test."""
     # The folder is made, too.
     path = tmp_path_factory.mktemp("mlflow") / "home" / "mlflow.db"
-    assert MlflowSession(f"sqlite:///{path}").client is not None
+    assert MlflowSession(f"sqlite:///{path}", may_create=True).client is not None
     return path
 
 

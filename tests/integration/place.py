@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 
 from orchestrator.registry.recorder import Recorder
 from orchestrator.registry.registry import Registry
+from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.versions import VersionInfo
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -40,6 +41,11 @@ class Place:
     def record(self, task: str = "bolts", **artifact: Any) -> None:
         with self.recorder() as recorder:
             recorder.handle(tune(self.store, task, **artifact))
+
+    @property
+    def rollouts(self) -> Rollouts:
+        """The rollouts as a new command has them."""
+        return Rollouts(self.registry, self.store)
 
     def close(self) -> None:
         self._recorders.close()

@@ -16,6 +16,7 @@ import pytest
 
 from orchestrator.errors import RegistryError
 from orchestrator.registry.registry import Registry, RegistryDown
+from orchestrator.registry.rollouts import Rollouts
 from tests.integration.place import Place, champions
 from tests.unit.orchestrator.store.factory import make_key, tune
 
@@ -80,10 +81,11 @@ def test_a_server_records_a_store_on_local_disk(
     assert champion.source == f"runs:/{champion.run_id}/prompt"
     assert champion.tags["ship.uri"] == place.store.uri(champion.digest)
     assert champions(registry) == {"bolts": champion}
-    assert registry.promote("bolts").to_version == 2
-    assert registry.rollback("bolts").to_version == 1
+    rollouts = Rollouts(registry, place.store)
+    assert rollouts.promote("bolts").to_version == 2
+    assert rollouts.rollback("bolts").to_version == 1
     with pytest.raises(RegistryError, match="no version 7; it has: 2, 1"):
-        registry.promote("bolts", 7)
+        rollouts.promote("bolts", 7)
     assert capsys.readouterr().out == ""
 
 

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from orchestrator.errors import ObjectConflict, ObjectMissing, RegistryError, StoreError
 from orchestrator.registry.recorder import Recorder
 from orchestrator.registry.registry import Registry
+from orchestrator.registry.rollouts import Rollouts
 from orchestrator.store.catalog import Catalog, CatalogEntry
 from orchestrator.store.collector import Collector
 from orchestrator.store.objects.open import ObjectStore, open_objects
@@ -179,11 +180,12 @@ def test_versions_and_aliases_on_postgres(tracking_uri: str, objects: ObjectStor
     newest, champion = registry.versions("valves")
     assert (newest.version, newest.aliases, champion.aliases) == (2, ("challenger",), ("champion",))
     assert champion.source == store.uri(champion.digest or "")
-    assert registry.promote("valves").to_version == 2
-    assert registry.rollback("valves").to_version == 1
+    rollouts = Rollouts(registry, store)
+    assert rollouts.promote("valves").to_version == 2
+    assert rollouts.rollback("valves").to_version == 1
     assert champions(registry)["valves"].version == 1
     with pytest.raises(RegistryError, match="no version 7; it has: 2, 1"):
-        registry.promote("valves", 7)
+        rollouts.promote("valves", 7)
     client = MlflowClient(tracking_uri, tracking_uri)
     assert [point.step for point in client.get_metric_history(champion.run_id, "loss")] == [1, 2, 3]
     assert "prompt/prompt.json" in {

@@ -6,10 +6,10 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.errors import RegistryError
+from orchestrator.registry.catalog_writer import CatalogWriter
 from orchestrator.registry.registry import Registry
-from orchestrator.registry.rollout import Rollouts
-from orchestrator.registry.versions import Rollout
-from orchestrator.serve.poller import reconcile
+from orchestrator.registry.rollouts import Rollouts
+from orchestrator.registry.versions import Trials, read_trials
 from orchestrator.store.catalog import Canary, CatalogEntry
 from tests.console import run_ship as run
 from tests.integration.place import Place
@@ -35,42 +35,42 @@ def digest(place: Place, number: int) -> str:
 
 def entry(place: Place) -> CatalogEntry:
     """Catalog entry that another process, which looked before, publishes."""
-    reconcile(place.reader, place.store)
+    CatalogWriter(place.reader, place.store).update()
     return place.store.read_catalog()[0].entries["bolts"]
 
 
 def test_the_life_of_a_canary(plant: Place) -> None:
     plant.reader = Registry(plant.uri)
-    rollouts = Rollouts(plant.registry)
+    rollouts = Rollouts(plant.registry, plant.store)
     assert entry(plant) == CatalogEntry(version=1, digest=digest(plant, 1), others={3: digest(plant, 3)})
 
     started = rollouts.start_canary("bolts", 2, 0.1)
 
-    assert started == Rollout(canary=Canary(version=2, share=0.1))
+    assert started == Trials(canary=Canary(version=2, share=0.1))
     assert entry(plant).canary == Canary(version=2, share=0.1)
     assert entry(plant).others == {2: digest(plant, 2), 3: digest(plant, 3)}
     assert rollouts.start_canary("bolts", 2, 0.5).canary.share == 0.5
     assert entry(plant).canary.share == 0.5
 
-    plant.registry.promote("bolts", 2)
+    plant.rollouts.promote("bolts", 2)
 
     assert entry(plant) == CatalogEntry(
         version=2, digest=digest(plant, 2), others={1: digest(plant, 1), 3: digest(plant, 3)}
     )
-    aliases, tags = plant.registry.aliases_and_tags("bolts")
-    assert aliases == {"champion": 2, "challenger": 3, "previous": 1}
-    assert "ship.canary_share" not in tags
+    view = plant.registry.view("bolts")
+    assert view.aliases == {"champion": 2, "challenger": 3, "previous": 1}
+    assert "ship.canary_share" not in view.tags
 
 
 def test_a_canary_outlives_the_promotion_of_another_version(plant: Place) -> None:
-    rollouts = Rollouts(plant.registry)
+    rollouts = Rollouts(plant.registry, plant.store)
     rollouts.start_canary("bolts", 2, 0.25)
     rollouts.start_shadow("bolts", 3)
-    plant.registry.promote("bolts", 3)
-    assert rollouts.read("bolts") == Rollout(canary=Canary(version=2, share=0.25))
-    assert rollouts.stop_canary("bolts") == Rollout(canary=Canary(version=2, share=0.25))
-    assert rollouts.stop_canary("bolts") == Rollout()
-    assert rollouts.stop_shadow("bolts") == Rollout()
+    plant.rollouts.promote("bolts", 3)
+    assert read_trials(rollouts.read("bolts").aliases) == Trials(canary=Canary(version=2, share=0.25))
+    assert rollouts.stop_canary("bolts") == Trials(canary=Canary(version=2, share=0.25))
+    assert rollouts.stop_canary("bolts") == Trials()
+    assert rollouts.stop_shadow("bolts") == Trials()
 
 
 def test_an_alias_that_was_moved_in_mlflow_is_seen_at_the_next_look(plant: Place) -> None:
@@ -107,14 +107,14 @@ def test_a_look_costs_one_call_and_one_for_each_new_version(
     # The listing has the newest version.
     assert calls == ["search_registered_models", "get_model_version"]
     calls.clear()
-    Rollouts(plant.registry).start_canary("bolts", 2, 0.1)
+    Rollouts(plant.registry, plant.store).start_canary("bolts", 2, 0.1)
     entry(plant)
     entry(plant)
     assert calls == ["search_registered_models", "get_model_version", "search_registered_models"]
 
 
 def test_what_cannot_be_tried_says_why(plant: Place) -> None:
-    rollouts = Rollouts(plant.registry)
+    rollouts = Rollouts(plant.registry, plant.store)
     client = MlflowClient(tracking_uri=plant.uri, registry_uri=plant.uri)
     client.create_model_version("ship.bolts", source="s3://somewhere/else")
     client.create_registered_model("ship.nuts")
@@ -129,7 +129,7 @@ def test_what_cannot_be_tried_says_why(plant: Place) -> None:
         ):
             with pytest.raises(RegistryError, match=words):
                 start(task, version)
-    assert rollouts.read("bolts") == Rollout()
+    assert read_trials(rollouts.read("bolts").aliases) == Trials()
 
 
 def test_the_shell_starts_shows_and_ends_both(
@@ -180,5 +180,5 @@ def test_a_version_that_was_seen_while_it_was_made_is_served_once_promoted(
         assert entry(plant).version == 1
     # From now on another one is the newest, and the listing tells of that one only.
     plant.record("bolts", key=make_key("4"), accuracy=0.8, accuracy_low=0.79)
-    plant.registry.promote("bolts", 3)
+    plant.rollouts.promote("bolts", 3)
     assert entry(plant).version == 3

@@ -20,6 +20,7 @@ import torch
 from orchestrator.client.client import Client, EndpointError, Prediction
 from orchestrator.client.questions import Question
 from orchestrator.registry.registry import Registry
+from orchestrator.registry.rollouts import Rollouts
 from orchestrator.settings import Settings
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -62,6 +63,10 @@ class Plant:
     request_log: Path
     endpoint: Endpoint | None = None
     artifacts: dict[tuple[str, int], dict[str, bytes]] = field(default_factory=dict)
+
+    @property
+    def rollouts(self) -> Rollouts:
+        return Rollouts(self.registry, self.store)
 
     def register(self, task: str, seed: int, backbone: Backbone | None = None) -> int:
         files = make_artifact(backbone or self.backbone, task, NUM_CLASSES.get(task, 2), seed)
@@ -112,13 +117,13 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
         backbone=write_and_load(folder / "backbone", seed=0),
         store=store,
         token=make_token(store, "plant", Scope(predict=("*",), metrics=True)),
-        registry=Registry(settings.tracking_uri),
+        registry=Registry(settings.tracking_uri, may_create=True),
         request_log=folder / "requests.jsonl",
     )
     for seed, task in enumerate(NUM_CLASSES):
-        plant.registry.set_champion(task, plant.register(task, seed))
+        plant.rollouts.promote(task, plant.register(task, seed))
     foreign = plant.register("foreign", 50, write_and_load(folder / "other", seed=1))
-    plant.registry.set_champion("foreign", foreign)
+    plant.rollouts.promote("foreign", foreign)
     limits = Limits(max_body_bytes=MAX_BODY_BYTES, request_log=str(plant.request_log))
     with start(settings, plant.backbone, ServeOptions(port=0, limits=limits)) as plant.endpoint:
         yield plant
@@ -300,9 +305,9 @@ def test_a_promotion_arrives_under_load_without_a_failed_or_mixed_answer(plant: 
         thread.start()
     try:
         wait_for(seen, "1")
-        plant.registry.promote("bolts", candidate)
+        plant.rollouts.promote("bolts", candidate)
         wait_for(seen, str(candidate))
-        plant.registry.rollback("bolts")
+        plant.rollouts.rollback("bolts")
         seen.clear()
         wait_for(seen, "1")
     finally:

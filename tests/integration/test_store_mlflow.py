@@ -76,17 +76,17 @@ def test_promote_and_roll_back(place: Place) -> None:
     place.record("bolts", key=make_key("1"), accuracy=0.95, accuracy_low=0.93)
     place.record("bolts", key=make_key("2"), accuracy=0.85)
 
-    promotion = place.registry.promote("bolts")
+    promotion = place.rollouts.promote("bolts")
 
     assert (promotion.from_version, promotion.to_version) == (1, 2)
     [info] = place.registry.tasks()
     assert (info.champion.version, info.challenger, info.previous) == (2, None, 1)
-    back = place.registry.rollback("bolts")
+    back = place.rollouts.rollback("bolts")
     assert (back.from_version, back.to_version) == (2, 1)
     assert place.registry.champion("bolts").version == 1
-    assert place.registry.rollback("bolts").to_version == 2
-    assert place.registry.promote("bolts", 1).to_version == 1
-    assert place.registry.promote("bolts", 1).from_version == 1
+    assert place.rollouts.rollback("bolts").to_version == 2
+    assert place.rollouts.promote("bolts", 1).to_version == 1
+    assert place.rollouts.promote("bolts", 1).from_version == 1
 
 
 def test_a_promoted_version_is_seen_by_a_registry_that_looked_before(place: Place) -> None:
@@ -95,7 +95,7 @@ def test_a_promoted_version_is_seen_by_a_registry_that_looked_before(place: Plac
     reader = Registry(place.uri)
     before = reader.champion("bolts")
 
-    place.registry.promote("bolts", 2)
+    place.rollouts.promote("bolts", 2)
 
     assert (before.version, reader.champion("bolts").version) == (1, 2)
     assert reader.champion("bolts").digest == place.store.published("bolts", make_key("2")).digest
@@ -128,12 +128,11 @@ def test_foreign_models_are_left_alone(place: Place) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda registry: registry.versions("bolt"), "no task 'bolt'.*did you mean bolts"),
-        (lambda registry: registry.champion("zzz"), "no task 'zzz'.*ship ls"),
-        (lambda registry: registry.promote("bolts", 7), "no version 7; it has: 1"),
-        (lambda registry: registry.set_challenger("bolts", 7), "no version 7; it has: 1"),
-        (lambda registry: registry.promote("bolts"), "no challenger.*name a version: 1"),
-        (lambda registry: registry.rollback("bolts"), "no previous champion.*one of its versions: 1"),
+        (lambda place: place.registry.versions("bolt"), "no task 'bolt'.*did you mean bolts"),
+        (lambda place: place.registry.champion("zzz"), "no task 'zzz'.*ship ls"),
+        (lambda place: place.rollouts.promote("bolts", 7), "no version 7; it has: 1"),
+        (lambda place: place.rollouts.promote("bolts"), "no challenger.*name a version: 1"),
+        (lambda place: place.rollouts.rollback("bolts"), "no previous champion.*one of its versions: 1"),
     ],
 )
 def test_what_cannot_be_done_says_what_can(place: Place, call: Any, message: str) -> None:
@@ -269,7 +268,7 @@ def test_an_alias_that_a_person_moved_is_not_moved_back(place: Place) -> None:
     second = tune(place.store, "bolts", make_key("2"), accuracy=0.95)
     place.recorder().handle([*first, *second])
     assert place.registry.champion("bolts").version == 2
-    place.registry.rollback("bolts")
+    place.rollouts.rollback("bolts")
 
     place.recorder().handle([*first, *second])
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.registry.catalog_writer import CatalogWriter
 from orchestrator.registry.registry import Registry
+from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.versions import Promotion
-from orchestrator.serve.poller import reconcile
 from orchestrator.store.collector import Collector
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
@@ -34,12 +35,14 @@ def objects(tmp_path: Path) -> LocalObjects:
     return LocalObjects(tmp_path / "store")
 
 
-def test_tasks_versions_and_champions_are_listed_and_roll_back(registry: Registry) -> None:
+def test_tasks_versions_and_champions_are_listed_and_roll_back(
+    registry: Registry, objects: LocalObjects
+) -> None:
     bolts, nuts = registry.tasks()
 
     assert (bolts.task, bolts.champion.version, bolts.previous, bolts.latest) == ("bolts", 1, 2, 2)
     assert (nuts.task, nuts.champion.version, nuts.previous, nuts.latest) == ("nuts", 2, 1, 2)
-    assert bolts.rollout.canary.share == 0.25
+    assert bolts.trials.canary.share == 0.25
     for task, versions in EXPECTED.items():
         found = registry.versions(task)
         assert {str(info.version): info.digest for info in found} == {
@@ -50,20 +53,24 @@ def test_tasks_versions_and_champions_are_listed_and_roll_back(registry: Registr
         (task, expected["digest"]) for task, versions in EXPECTED.items() for expected in versions.values()
     }
 
-    assert registry.rollback("nuts") == Promotion(task="nuts", from_version=2, to_version=1)
+    rollouts = Rollouts(registry, PromptStore(objects))
+    assert rollouts.rollback("nuts") == Promotion(task="nuts", from_version=2, to_version=1)
     assert registry.champion("nuts").digest == EXPECTED["nuts"]["1"]["digest"]
-    assert registry.promote("bolts", 2) == Promotion(task="bolts", from_version=1, to_version=2)
-    assert registry.standing("bolts").rollout.canary is None
+    assert rollouts.promote("bolts", 2) == Promotion(task="bolts", from_version=1, to_version=2)
+    assert "canary" not in rollouts.read("bolts").aliases.versions
 
 
-def test_the_catalog_is_written_as_it_was(registry: Registry, objects: LocalObjects) -> None:
+def test_the_catalog_says_what_it_said_and_has_an_owner(registry: Registry, objects: LocalObjects) -> None:
     store = PromptStore(objects)
-    assert not reconcile(registry, store), "nothing to change"
-    objects.delete("catalog.json")
+    before, _ = store.read_catalog()
 
-    assert reconcile(registry, store)
+    assert CatalogWriter(registry, store).update().is_written
 
-    assert objects.get("catalog.json").data == (WRITTEN / "store" / "catalog.json").read_bytes()
+    after, _ = store.read_catalog()
+    assert (before.entries, before.registry) == (after.entries, None)
+    assert after.registry == store.read_owner()[0].registry == registry.session.find_identity()
+    assert not CatalogWriter(registry, store).update().is_written, "nothing to change"
+    assert list(objects.list("rollouts/")) == [], "none is made before the first change"
 
 
 def test_nothing_of_it_is_garbage(registry: Registry, objects: LocalObjects) -> None:

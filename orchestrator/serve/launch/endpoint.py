@@ -12,15 +12,17 @@ import ray
 from orchestrator.cluster.session import ray_session
 from orchestrator.cluster.signals import interrupting_signals
 from orchestrator.errors import ObjectConflict, RegistryError, ServeError, StoreError
-from orchestrator.registry.registry import Registry
+from orchestrator.registry.catalog_writer import CatalogWriter
+from orchestrator.registry.ownership import ForeignRegistryError
+from orchestrator.registry.registry import Registry, RegistryMissing
 from orchestrator.serve.engine_api import ServingState
 from orchestrator.serve.launch.address import check_port_is_free, choose_port, client_url, is_loopback
 from orchestrator.serve.launch.deployments import APPLICATIONS, close_ingress, deploy, served_tasks
 from orchestrator.serve.launch.ray_serve import serve_session
 from orchestrator.serve.options import EngineOptions, ServeOptions
-from orchestrator.serve.poller import ModelSource, reconcile
 from orchestrator.serve.residency.kept_catalog import open_kept_catalog
 from orchestrator.settings import Settings
+from orchestrator.store.catalog import Catalog
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone, load_backbone
@@ -107,19 +109,20 @@ def check_access(store: PromptStore, host: str, *, auth: bool) -> None:
         )
 
 
-def publish_first_catalog(settings: Settings, source: ModelSource) -> None:
+def publish_first_catalog(settings: Settings, registry: Registry) -> None:
     """Bring the catalog up to date, so that the endpoint starts with today's champions, not last week's.
 
     Args:
         settings: Settings of the store, and of the cache with the last catalog.
-        source: Registry of the champions.
+        registry: Registry of the champions. None is made.
 
     Raises:
-        ServeError: MLflow cannot be read, and there is no earlier catalog to serve.
+        ServeError: MLflow cannot be read, and there is no earlier catalog to serve; or it is not the one that
+            the store belongs to.
         StoreError: The store cannot be reached, and this machine has kept no catalog of it.
     """
     try:
-        _publish_catalog(PromptStore(open_objects(settings.store)), source)
+        _publish_catalog(PromptStore(open_objects(settings.store)), registry)
     except StoreError as error:
         options = EngineOptions(cache=settings.cache, cache_bytes=settings.cache_bytes)
         kept = open_kept_catalog(settings.store, options)
@@ -128,18 +131,25 @@ def publish_first_catalog(settings: Settings, source: ModelSource) -> None:
         _log.warning("%s; serving the last catalog that this machine has kept until it is back", error)
 
 
-def _publish_catalog(store: PromptStore, source: ModelSource) -> None:
+def _publish_catalog(store: PromptStore, registry: Registry) -> None:
     try:
-        reconcile(source, store)
+        if problem := CatalogWriter(registry, store).update().describe():
+            _log.warning("%s", problem)
     except ObjectConflict:
         # Another endpoint on the same store wrote it this very moment.
         return
+    except ForeignRegistryError as error:
+        raise ServeError(str(error)) from error
     except RegistryError as error:
-        if store.read_catalog() is None:
+        if store.read_catalog() is not None:
+            _log.warning("%s; serving the champions of the last catalog until it is back", error)
+        elif isinstance(error, RegistryMissing) and store.read_owner() is None:
+            # Nothing was ever tuned for this store.
+            store.write_catalog(Catalog(entries={}), None)
+        else:
             raise ServeError(
                 f"{error}; there is no earlier catalog in {store.url} to serve either"
             ) from error
-        _log.warning("%s; serving the champions of the last catalog until it is back", error)
 
 
 def _wait_until_ready(url: str, *, is_own: bool) -> None:

@@ -14,8 +14,7 @@ from pathlib import Path
 from orchestrator.bounded_folder import BoundedFolder
 from orchestrator.errors import StoreError
 from orchestrator.serve.options import EngineOptions
-from orchestrator.store.catalog import Catalog
-from orchestrator.store.prompt_store import MAX_CATALOG_BYTES
+from orchestrator.store.catalog import MAX_CATALOG_BYTES, Catalog
 
 __all__ = ["KeptCatalog", "open_kept_catalog"]
 
@@ -50,7 +49,7 @@ class KeptCatalog:
 
     def keep(self, catalog: Catalog) -> None:
         """Keep a catalog, in place of the one before."""
-        content = catalog.to_json()
+        content = catalog.to_bytes()
         try:
             self._files.keep(self._name, len(content), lambda path: path.write_bytes(content))
         except OSError as error:
@@ -72,7 +71,7 @@ class KeptCatalog:
                 content = file.read(self._max_bytes + 1)
             if len(content) > self._max_bytes:
                 raise StoreError(f"catalog: more than {self._max_bytes} bytes")
-            return Catalog.from_json(content), max(0.0, self._clock() - path.stat().st_mtime)
+            return Catalog.from_bytes(content), max(0.0, self._clock() - path.stat().st_mtime)
         except FileNotFoundError:
             return None
         except (OSError, StoreError) as error:

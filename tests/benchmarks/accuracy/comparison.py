@@ -237,7 +237,10 @@ def _best(fits: Sequence[Fit]) -> int:
 
 def _step_out(best: Settings, tried: Sequence[Settings]) -> Settings | None:
     """The best settings with a learning rate beyond the edge that theirs lies on; None within the grid."""
-    rate = best["learning_rate"]
+    rate = best.get("learning_rate")
+    if rate is None:
+        # Each kind and start has a rate of its own.
+        return None
     rates = sorted(
         settings["learning_rate"] for settings in tried if {**settings, "learning_rate": rate} == best
     )

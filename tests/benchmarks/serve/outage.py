@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 
 from orchestrator.registry.registry import Registry
+from orchestrator.registry.rollouts import Rollouts
+from orchestrator.registry.versions import CHALLENGER
 from orchestrator.serve.options import EngineOptions
 from tests.benchmarks.serve.load import Load, open_loop, zipf
 from tests.benchmarks.serve.plant import ServePlant, open_plant
@@ -63,7 +65,7 @@ def _freeze(
     registry = Registry(plant.settings.tracking_uri)
     task, promoted = plant.tasks[:2]
     version = plant.add_version(registry, task, seed=900)
-    registry.set_challenger(task, version)
+    registry.set_alias(task, CHALLENGER, version)
     successor = plant.add_version(registry, promoted, seed=901)
     _seconds_until(lambda: version in _state(plant, task)["others"])
     with services.down():
@@ -71,7 +73,7 @@ def _freeze(
         refusals = _ask_meanwhile(plant, task, version, serving)
         load = serving.result()
     back_s = _seconds_until(lambda: _ask(plant, task, version).status_code == 200)
-    registry.set_champion(promoted, successor)
+    Rollouts(registry, plant.store).promote(promoted, successor)
     promoted_s = _seconds_until(lambda: _ask(plant, promoted).headers["Ship-Version"] == str(successor))
     facts = {
         "asked meanwhile for what is not in memory": refusals,

@@ -19,6 +19,7 @@ from PIL import Image
 from ray import serve
 
 from orchestrator.registry.registry import Registry
+from orchestrator.registry.versions import CHAMPION
 from orchestrator.serve.launch.endpoint import Endpoint, start
 from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
 from orchestrator.settings import Settings
@@ -73,16 +74,15 @@ class ServePlant:
 
     def add_tasks(self, num_tasks: int) -> None:
         """Publish and register that many tasks, each with a champion."""
-        registry = Registry(self.settings.tracking_uri)
+        registry = Registry(self.settings.tracking_uri, may_create=True)
         for number in range(num_tasks):
             task = f"line-{number:04d}"
-            version = self.add_version(registry, task, seed=number, is_new=True)
-            registry.set_champion(task, version)
+            version = self.add_version(registry, task, seed=number)
+            # As a person does in MLflow: the poller takes it in, and no rollout is written for each.
+            registry.set_alias(task, CHAMPION, version)
             self.tasks.append(task)
 
-    def add_version(
-        self, registry: Registry, task: str, seed: int, num_classes: int = 4, *, is_new: bool = False
-    ) -> int:
+    def add_version(self, registry: Registry, task: str, seed: int, num_classes: int = 4) -> int:
         """Publish a random prompt as the next version of a task."""
         prompt = make_prompt(self.backbone, seed, default_k(self.name), num_classes).requires_grad_(False)
         files = make_artifact(self.backbone, task, seed=seed, prompt=prompt)
@@ -94,7 +94,6 @@ class ServePlant:
             run_id=None,
             metrics={},
             tags={},
-            is_new=is_new,
         )
         labels = PromptCard.from_json(files["prompt.json"]).labels
         self._versions[task, found.version] = published.digest, frozenset(labels)

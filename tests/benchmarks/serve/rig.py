@@ -12,6 +12,7 @@ from ray import serve
 from starlette.requests import Request
 
 from orchestrator.registry.registry import Registry
+from orchestrator.registry.rollouts import Rollouts
 from ship.images import decode_image
 from ship.runtime.runtime import Runtime
 from tests.benchmarks.serve.plant import ServePlant, draw_jpeg, replica_pids, resident_bytes
@@ -115,6 +116,7 @@ def promotions(plant: ServePlant, num_promotions: int, duration_s: float) -> Bac
     Each of ten tasks goes round four versions: champion and previous one are in memory, the next one is not.
     """
     registry = Registry(plant.settings.tracking_uri)
+    rollouts = Rollouts(registry, plant.store)
     tasks = plant.tasks[:_NUM_PROMOTED]
     versions: dict[str, list[int]] = {task: [1] for task in tasks}
     for number in range(_NUM_VERSIONS - 1):
@@ -126,7 +128,7 @@ def promotions(plant: ServePlant, num_promotions: int, duration_s: float) -> Bac
     def promote() -> tuple[str, int]:
         task = next(turns)
         versions[task].append(versions[task].pop(0))
-        registry.set_champion(task, versions[task][0])
+        rollouts.promote(task, versions[task][0])
         return task, versions[task][0]
 
     return Background(promote, duration_s / num_promotions, num_promotions)

@@ -1,9 +1,10 @@
+import gzip
 import json
 
 import pytest
 
 from orchestrator.errors import StoreError
-from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
+from orchestrator.store.catalog import MAX_CONTENT_BYTES, Canary, Catalog, CatalogEntry
 from tests.unit.orchestrator.store.factory import make_key
 
 ENTRIES = {
@@ -27,27 +28,27 @@ ENTRY = {
 
 
 def test_it_reads_back_as_it_was_written() -> None:
-    catalog = Catalog(entries=ENTRIES)
+    catalog = Catalog(entries=ENTRIES, registry="a" * 32)
 
-    assert Catalog.from_json(catalog.to_json()) == catalog
+    assert Catalog.from_bytes(catalog.to_bytes()) == catalog
 
 
 def test_the_same_content_gives_the_same_bytes() -> None:
     reverse = dict(reversed(ENTRIES.items()))
 
-    assert Catalog(entries=ENTRIES).to_json() == Catalog(entries=reverse).to_json()
+    assert Catalog(entries=ENTRIES).to_bytes() == Catalog(entries=reverse).to_bytes()
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"schema": 4}, "'schema': Input should be less than or equal to 3; update this program"),
+        ({"schema": 5}, "'schema': Input should be less than or equal to 4; update this program"),
         ({"schema": True}, "'schema': Input should be"),
         ({"schema": 1.0}, "'schema': Input should be"),
         ({"schema": []}, "'schema': Input should be"),
         ({"schema": 1}, "expected the keys of schema 1"),
         ({"extra": 1}, "'extra': Extra inputs"),
-        ({"backbone_fingerprint": None}, "expected the keys of schema 3"),
+        ({"backbone_fingerprint": None}, "expected the keys of schema 4"),
         ({"tasks": []}, "'tasks': Input should be an object"),
         ({"tasks": {"../x": {"version": 1, "digest": make_key("1")}}}, "tasks/../x"),
         ({"tasks": {"x": {"version": True, "digest": make_key("1")}}}, "tasks/x"),
@@ -58,10 +59,10 @@ def test_the_same_content_gives_the_same_bytes() -> None:
     ],
 )
 def test_anything_unexpected_is_refused(change: dict[str, object], problem: str) -> None:
-    values = {"schema": 3, "tasks": {}} | change
+    values = {"schema": 4, "registry": None, "tasks": {}} | change
 
     with pytest.raises(StoreError) as caught:
-        Catalog.from_json(json.dumps(values).encode())
+        Catalog.from_bytes(json.dumps(values).encode())
 
     assert problem in str(caught.value)
 
@@ -69,26 +70,67 @@ def test_anything_unexpected_is_refused(change: dict[str, object], problem: str)
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"[]"])
 def test_what_is_no_catalog_is_refused(content: bytes) -> None:
     with pytest.raises(StoreError, match="catalog"):
-        Catalog.from_json(content)
+        Catalog.from_bytes(content)
 
 
 def test_a_catalog_of_the_first_schema_is_read() -> None:
     entry = {"version": 4, "digest": make_key("4")}
     content = json.dumps({"schema": 1, "backbone_fingerprint": None, "tasks": {"bolts": entry}}).encode()
 
-    assert Catalog.from_json(content).entries == {"bolts": CatalogEntry(**entry)}
+    assert Catalog.from_bytes(content).entries == {"bolts": CatalogEntry(**entry)}
 
 
 def test_a_catalog_of_the_second_schema_is_read() -> None:
     content = json.dumps({"schema": 2, "backbone_fingerprint": None, "tasks": {"bolts": ENTRY}}).encode()
 
-    assert Catalog.from_json(content).entries["bolts"] == CatalogEntry(
+    assert Catalog.from_bytes(content).entries["bolts"] == CatalogEntry(
         version=1,
         digest=make_key("1"),
         others={3: make_key("3")},
         canary=Canary(version=3, share=0.1),
         shadow=3,
     )
+
+
+def test_a_catalog_of_the_third_schema_is_read() -> None:
+    content = json.dumps({"schema": 3, "tasks": {"bolts": ENTRY}}).encode()
+
+    found = Catalog.from_bytes(content)
+
+    assert (found.entries["bolts"].shadow, found.registry) == (3, None)
+
+
+def large(num_tasks: int) -> Catalog:
+    entry = CatalogEntry(version=20, digest="a" * 64, others={n: f"{n:064x}" for n in range(1, 7)})
+    return Catalog(entries={f"plant-ulm-line-{number:06d}": entry for number in range(num_tasks)})
+
+
+def test_a_large_catalog_is_compressed_and_reads_back() -> None:
+    catalog = large(3000)
+
+    content = catalog.to_bytes()
+
+    assert len(content) < 300_000
+    assert content == large(3000).to_bytes(), "the same content gives the same bytes"
+    assert Catalog.from_bytes(content) == catalog
+
+
+@pytest.mark.parametrize("keep", [5, 100, -1])
+def test_a_torn_one_is_refused(keep: int) -> None:
+    with pytest.raises(StoreError, match=r"catalog: (torn|it cannot)"):
+        Catalog.from_bytes(large(3000).to_bytes()[:keep])
+
+
+def test_what_unpacks_to_more_than_a_reader_takes_is_refused() -> None:
+    with pytest.raises(StoreError, match="more than 268435456 bytes when it is unpacked"):
+        Catalog.from_bytes(gzip.compress(b" " * (MAX_CONTENT_BYTES + 1), compresslevel=1))
+
+
+def test_what_could_not_be_read_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.store.catalog.MAX_CATALOG_BYTES", 10_000)
+
+    with pytest.raises(StoreError, match=r"catalog: 3000 tasks take .* the one before stays"):
+        large(3000).to_bytes()
 
 
 def test_all_versions_that_can_be_had_are_told() -> None:
@@ -116,40 +158,42 @@ def test_all_versions_that_can_be_had_are_told() -> None:
     ],
 )
 def test_an_entry_that_does_not_hold_together_is_refused(change: dict[str, object], problem: str) -> None:
-    values = {"schema": 3, "tasks": {"bolts": ENTRY}}
-    assert Catalog.from_json(json.dumps(values).encode()).entries["bolts"].shadow == 3
+    values = {"schema": 4, "registry": "a" * 32, "tasks": {"bolts": ENTRY}}
+    assert Catalog.from_bytes(json.dumps(values).encode()).entries["bolts"].shadow == 3
     values["tasks"] = {"bolts": ENTRY | change}
 
     with pytest.raises(StoreError, match=f"tasks/bolts.*{problem}"):
-        Catalog.from_json(json.dumps(values).encode())
+        Catalog.from_bytes(json.dumps(values).encode())
 
 
-@pytest.mark.parametrize("schema", [1, 2, 3])
+@pytest.mark.parametrize("schema", [1, 2, 3, 4])
 @pytest.mark.parametrize("key", ["others", "canary", "shadow"])
 def test_an_entry_has_the_keys_of_its_schema(schema: int, key: str) -> None:
     entry = {"version": 1, "digest": make_key("1")} if schema == 1 else ENTRY
     changed = {**entry, key: None} if schema == 1 else {name: entry[name] for name in entry if name != key}
     values = {"schema": schema, "tasks": {"bolts": changed}} | (
-        {} if schema == 3 else {"backbone_fingerprint": None}
+        {1: {"backbone_fingerprint": None}, 2: {"backbone_fingerprint": None}, 4: {"registry": None}}.get(
+            schema, {}
+        )
     )
 
     with pytest.raises(StoreError, match=r"tasks/bolts"):
-        Catalog.from_json(json.dumps(values).encode())
+        Catalog.from_bytes(json.dumps(values).encode())
 
 
 def test_a_refusal_repeats_nothing_of_the_content() -> None:
     values = {"schema": 3, "tasks": {"bolts": ENTRY | {"digest": "very-secret"}}}
 
     with pytest.raises(StoreError) as caught:
-        Catalog.from_json(json.dumps(values).encode())
+        Catalog.from_bytes(json.dumps(values).encode())
 
     assert "very-secret" not in str(caught.value)
     assert caught.value.__context__ is None
 
 
 def test_a_share_that_is_no_number_is_refused() -> None:
-    values = {"schema": 3, "tasks": {"bolts": ENTRY}}
+    values = {"schema": 4, "registry": "a" * 32, "tasks": {"bolts": ENTRY}}
     content = json.dumps(values).replace("0.1", "NaN").encode()
 
     with pytest.raises(StoreError, match="canary"):
-        Catalog.from_json(content)
+        Catalog.from_bytes(content)

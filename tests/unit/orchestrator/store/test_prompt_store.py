@@ -356,7 +356,7 @@ def test_a_first_catalog_that_was_replaced_at_once_is_a_conflict(tmp_path: Path)
     class Replaced(LocalObjects):
         def put_new(self, key: str, data: bytes) -> bool:
             made = super().put_new(key, data)
-            self.put(key, theirs.to_json())
+            self.put(key, theirs.to_bytes())
             return made
 
     with pytest.raises(ObjectConflict, match="read it again"):

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StoreError
-from orchestrator.registry.versions import ModelView
 from orchestrator.serve.engine_api import Refusal
 from orchestrator.serve.launch.endpoint import publish_first_catalog
 from orchestrator.serve.options import EngineOptions
@@ -24,6 +23,7 @@ from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone
 from ship.runtime.runtime import Runtime
+from tests.unit.orchestrator.registry.fake_mlflow import FakeMlflow, make_registry
 from tests.unit.orchestrator.serve.factory import make_artifact
 from tests.unit.orchestrator.serve.residency.prompt_pool import PATIENCE_S, find
 from tests.unit.orchestrator.store.factory import make_key
@@ -40,13 +40,6 @@ class Down:
 
     def fetch(self, digest: str) -> Mapping[str, bytes]:
         raise StoreError("no route to host")
-
-
-class NoModels:
-    """A registry without models."""
-
-    def models(self) -> list[ModelView]:
-        return []
 
 
 class Source:
@@ -147,7 +140,7 @@ def test_it_is_as_old_as_the_last_look_that_found_it_current(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"\x80\x04\x95", b"[" * 100_000, CATALOG.to_json()[:-9], b'{"schema":9}']
+    "content", [b"", b"{", b"\x80\x04\x95", b"[" * 100_000, CATALOG.to_bytes()[:-9], b'{"schema":9}']
 )
 def test_what_is_no_catalog_is_not_served(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture):
     kept = KeptCatalog(tmp_path, URL)
@@ -195,7 +188,7 @@ def test_an_endpoint_starts_without_a_store_if_its_catalog_was_kept(
         {"SHIP_CACHE": str(tmp_path / "cache"), "SHIP_STORE": str(tmp_path / "file")}, home=str(tmp_path)
     )
     with pytest.raises(StoreError, match="cannot write"):
-        publish_first_catalog(settings, NoModels())
+        publish_first_catalog(settings, make_registry(FakeMlflow()))
     KeptCatalog(tmp_path / "cache" / "catalogs", settings.store).keep(CATALOG)
-    publish_first_catalog(settings, NoModels())
+    publish_first_catalog(settings, make_registry(FakeMlflow()))
     assert "serving the last catalog" in caplog.text

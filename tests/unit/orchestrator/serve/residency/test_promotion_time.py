@@ -4,6 +4,7 @@ Poller and followers look at their intervals, with any phase. Each look sees wha
 has its effect when it ends: what happens in between is seen by the next one.
 """
 
+import copy
 import heapq
 import itertools
 import random
@@ -14,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StoreError
-from orchestrator.registry.versions import ModelView
+from orchestrator.registry.catalog_writer import CatalogWriter
 from orchestrator.serve.options import EngineOptions
-from orchestrator.serve.poller import POLL_S, reconcile
+from orchestrator.serve.poller import POLL_S
 from orchestrator.serve.residency.follower import CatalogFollower
 from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
 from orchestrator.store.catalog import Catalog, CatalogEntry
@@ -24,6 +25,8 @@ from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from ship.runtime.runtime import Runtime
 from ship.runtime.slots import Slot
+from tests.unit.orchestrator.registry.factory import World
+from tests.unit.orchestrator.registry.fake_mlflow import make_registry
 from tests.unit.orchestrator.serve.factory import make_served
 from tests.unit.orchestrator.serve.residency.prompt_pool import PATIENCE_S, apply, find
 
@@ -33,32 +36,14 @@ POLL_STEP_S, FOLLOW_STEP_S, LOAD_S = 0.4, 0.2, 0.6
 NUM_REPLICAS = 3
 
 
-class Registry:
-    """One task, whose champion is moved."""
-
-    champion = 1
-
-    def models(self) -> list[ModelView]:
-        before = max(1, self.champion - 1)
-        digests = {version: f"{version:064x}" for version in (self.champion, before)}
-        aliases = {"champion": self.champion, "previous": before}
-        return [ModelView(task="bolts", aliases=aliases, tags={}, digests=digests)]
-
-
 class Seen:
     """Registry or catalog as it was when a look began."""
 
-    def __init__(self, source: Registry | PromptStore) -> None:
-        if isinstance(source, Registry):
-            self.found_models = source.models()
+    def __init__(self, source: World | PromptStore) -> None:
+        if isinstance(source, World):
+            self.registry = make_registry(copy.deepcopy(source.mlflow))
         else:
             self.found_catalog = source.read_catalog()
-
-    def models(self) -> list[ModelView]:
-        return self.found_models
-
-    def read_catalog(self) -> tuple[Catalog, str] | None:
-        return self.found_catalog
 
 
 class Source:
@@ -141,20 +126,27 @@ class Endpoint:
     """A poller and some replicas on one store, each with a phase of its own."""
 
     def __init__(self, folder: Path, slot: Slot, draws: random.Random, poll_s: float = POLL_S) -> None:
-        self.registry, self.time = Registry(), Simulation()
+        self.world, self.time = World(), Simulation()
+        for number in range(1, 30):
+            self.world.add(number=number)
+        self.promote(1)
         store = PromptStore(LocalObjects(folder))
-        reconcile(self.registry, store)
+        CatalogWriter(self.world.registry, store).update()
         self.replicas = [Replica(slot) for _ in range(NUM_REPLICAS)]
         self.time.every(
             draws.uniform(0, poll_s),
             poll_s,
             POLL_STEP_S,
-            lambda: Seen(self.registry),
-            lambda seen: reconcile(seen, store),
+            lambda: Seen(self.world),
+            lambda seen: CatalogWriter(seen.registry, store).update(),
         )
         for replica in self.replicas:
             first_s, pause_s = draws.uniform(0, 1.0), EngineOptions().poll_s
             self.time.every(first_s, pause_s, FOLLOW_STEP_S, lambda: Seen(store), replica.follow)
+
+    def promote(self, version: int) -> None:
+        self.world.move_by_hand("champion", version)
+        self.world.move_by_hand("previous", max(1, version - 1))
 
     @property
     def versions(self) -> set[int | None]:
@@ -180,7 +172,7 @@ def test_a_promotion_reaches_every_replica_in_time(tmp_path: Path, slot: Slot, s
     endpoint.time.run(until_s=10.0)
     for version in range(2, 22):
         assert endpoint.versions == {version - 1}
-        endpoint.registry.champion = version
+        endpoint.promote(version)
         endpoint.time.run(until_s=endpoint.time.now_s + LIMIT_S - LOAD_S)
         assert endpoint.versions == {version}
         endpoint.time.run(until_s=endpoint.time.now_s + draws.uniform(0, 3.0))
@@ -190,7 +182,7 @@ def test_longer_intervals_would_not_do(tmp_path: Path, slot: Slot):
     late = 0
     endpoint = Endpoint(tmp_path, slot, random.Random(0), poll_s=3 * POLL_S)
     for version in range(2, 12):
-        endpoint.registry.champion = version
+        endpoint.promote(version)
         endpoint.time.run(until_s=endpoint.time.now_s + LIMIT_S - LOAD_S)
         late += endpoint.versions != {version}
     assert late

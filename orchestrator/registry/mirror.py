@@ -1,0 +1,273 @@
+"""The rollout of a task beside MLflow's aliases: reads both, takes in moves, and brings MLflow in line."""
+
+import getpass
+import logging
+import socket
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from orchestrator.errors import ObjectConflict, RegistryError
+from orchestrator.registry.moves import take_in
+from orchestrator.registry.registry import Registry, RegistryDown
+from orchestrator.registry.versions import CHAMPION, ModelView, VersionInfo
+from orchestrator.store.prompt_store import PromptStore
+from orchestrator.store.rollout import Aliases, Change, ChangeKind, Rollout, VersionRef
+
+__all__ = ["MAX_TRIES", "UNKNOWN", "Author", "Loaded", "Mirror", "VersionFinder", "ref_of", "shortened"]
+
+_logger = logging.getLogger(__name__)
+MAX_TRIES = 20
+UNKNOWN = "unknown"
+_MAX_REASON = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Author:
+    """Author of changes.
+
+    Attributes:
+        by: Name of the user.
+        host: Name of the machine.
+        reason: Reason that the user gave.
+    """
+
+    by: str
+    host: str
+    reason: str = ""
+
+    @classmethod
+    def of_process(cls, reason: str = "") -> "Author":
+        """The user that this process runs as, on this machine."""
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):
+            user = UNKNOWN
+        return cls(by=user, host=socket.gethostname(), reason=reason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A rollout as it was read.
+
+    Attributes:
+        rollout: The rollout; of a task without one, its aliases in MLflow as generation 0.
+        etag: Its etag in the store; None if it is not stored yet.
+        found: Aliases in MLflow; None if it cannot be reached.
+    """
+
+    rollout: Rollout
+    etag: str | None
+    found: Aliases | None
+
+
+class Mirror:
+    """Reads the rollouts of one store, and lets MLflow's aliases follow them.
+
+    Args:
+        registry: Registry of versions.
+        store: Store of rollouts.
+        author: Author of changes.
+        clock: Current time, seconds since the epoch.
+    """
+
+    def __init__(
+        self, registry: Registry, store: PromptStore, author: Author, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._registry, self._store = registry, store
+        self._author, self._clock = author, clock
+
+    def load(self, task: str, *, takes_in: bool = False) -> Loaded:
+        """The rollout, with moves made in MLflow's page.
+
+        The rollout is read before the aliases: whatever changes it in between makes the next write fail.
+        """
+        for _ in range(MAX_TRIES):
+            stored = self._store.read_rollout(task)
+            view = self._look(task, is_needed=stored is None)
+            if view is None:
+                assert stored is not None
+                return Loaded(rollout=stored[0], etag=stored[1], found=None)
+            if stored is None:
+                return Loaded(rollout=self._adopt(view, generation=0), etag=None, found=view.standing)
+            rollout, etag = stored
+            moved = self._moved(rollout, view)
+            if moved == rollout or not takes_in:
+                return Loaded(rollout=moved, etag=etag, found=view.standing)
+            try:
+                etag = self._store.write_rollout(moved, etag)
+            except ObjectConflict:
+                continue
+            _logger.warning("task %s: %s", task, moved.change.reason)
+            return Loaded(rollout=moved, etag=etag, found=view.standing)
+        raise RegistryError(f"task {task!r} is changed by others all the time; run the command again")
+
+    def _look(self, task: str, *, is_needed: bool) -> ModelView | None:
+        """The registered model; None if MLflow cannot be reached and is not needed.
+
+        Raises:
+            RegistryError: There is no such task.
+        """
+        try:
+            view = self._registry.view(task)
+        except RegistryDown as error:
+            if is_needed:
+                raise
+            _logger.warning("%s; moves made in MLflow's own page are not seen now", error)
+            return None
+        if view is None:
+            raise self._registry.no_such_task(task)
+        return view
+
+    def _moved(self, rollout: Rollout, view: ModelView) -> Rollout:
+        """The rollout with the moves that were made in MLflow's page."""
+        if rollout.model_ms != view.created_ms:
+            # The model was deleted and made again: its versions are others.
+            return self._adopt(view, generation=rollout.generation)
+        aliases = take_in(rollout, view.standing, self._clock())
+        if aliases == rollout.aliases:
+            return rollout
+        finder = VersionFinder(self._registry, rollout, {})
+        versions = {version: finder(version) for version in set(aliases.versions.values())}
+        change = self.new_change("mlflow", by=UNKNOWN, reason=_describe(rollout.aliases, aliases))
+        # What was wanted before was in MLflow, and no mirror is late with it: a person may move it back.
+        return replace(
+            rollout.changed(aliases, versions, change), mirrored=view.standing, earlier=rollout.earlier
+        )
+
+    def _adopt(self, view: ModelView, *, generation: int) -> Rollout:
+        finder = VersionFinder(self._registry, None, {}, view.task)
+        change = self.new_change("mlflow", by=UNKNOWN, reason="aliases as they were in MLflow")
+        aliases = view.standing
+        return Rollout(
+            task=view.task,
+            model_ms=view.created_ms,
+            generation=generation + 1 if generation else 0,
+            aliases=aliases,
+            mirrored=aliases,
+            versions={version: finder(version) for version in sorted(set(aliases.versions.values()))},
+            change=change,
+        )
+
+    def follow(self, loaded: Loaded) -> Rollout:
+        """Let MLflow's aliases follow, until they are those of the rollout as it is then.
+
+        Raises:
+            RegistryError: MLflow cannot be reached, or refuses.
+        """
+        rollout, etag, found = loaded.rollout, loaded.etag, loaded.found
+        for _ in range(MAX_TRIES):
+            task = rollout.task
+            if found is None:
+                view = self._registry.view(task)
+                if view is None:
+                    raise self._registry.no_such_task(task)
+                found = view.standing
+            self._move_aliases(task, found, rollout.aliases)
+            if rollout.is_mirrored and found == rollout.aliases:
+                return rollout
+            confirmed = replace(rollout, mirrored=rollout.aliases)
+            try:
+                self._store.write_rollout(confirmed, etag)
+                return confirmed
+            except ObjectConflict:
+                # Changed meanwhile: what was written here may be late, so the newer one is written again.
+                stored = self._store.read_rollout(task)
+                if stored is None:
+                    return confirmed
+                (rollout, etag), found = stored, None
+        return rollout
+
+    def _move_aliases(self, task: str, found: Aliases, wanted: Aliases) -> None:
+        """Bring MLflow's aliases in line, those that stop or go on serving first."""
+        registry = self._registry
+        if found.share != wanted.share and wanted.share is not None:
+            registry.set_share(task, wanted.share)
+        for alias in sorted({*found.versions, *wanted.versions}, key=lambda name: (name == CHAMPION, name)):
+            version = wanted.versions.get(alias)
+            if version == found.versions.get(alias):
+                continue
+            if version is None:
+                registry.drop_alias(task, alias)
+            else:
+                registry.set_alias(task, alias, version)
+        if found.share is not None and wanted.share is None:
+            registry.set_share(task, None)
+
+    def new_change(self, kind: ChangeKind, *, by: str | None = None, reason: str | None = None) -> Change:
+        """A change that is made now.
+
+        Args:
+            kind: Kind of change.
+            by: Name of its author; by default the one of all changes.
+            reason: Its reason; by default the author's.
+        """
+        return Change(
+            kind=kind,
+            by=by or self._author.by,
+            host=self._author.host,
+            time_s=self._clock(),
+            reason=shortened(self._author.reason if reason is None else reason),
+            change_id=uuid.uuid4().hex,
+        )
+
+
+class VersionFinder:
+    """Digest and time of publication of versions, from the rollout where it has them.
+
+    Args:
+        registry: Registry of versions.
+        rollout: The rollout, if there is one.
+        known: Versions that have just been registered.
+        task: Name of the task, where there is no rollout.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        rollout: Rollout | None,
+        known: Mapping[int, VersionRef],
+        task: str | None = None,
+    ) -> None:
+        self._registry = registry
+        self._task = task if rollout is None else rollout.task
+        self._known = {**({} if rollout is None else rollout.versions), **known}
+
+    def __call__(self, version: int) -> VersionRef:
+        """The version's digest and time.
+
+        Raises:
+            RegistryError: There is no such version.
+        """
+        if version not in self._known:
+            assert self._task is not None
+            self._known[version] = ref_of(self._registry.version(self._task, version))
+        return self._known[version]
+
+
+def ref_of(info: VersionInfo) -> VersionRef:
+    """A registered version as a rollout names it."""
+    return VersionRef(digest=info.digest, published_s=info.published_s)
+
+
+def _describe(before: Aliases, after: Aliases) -> str:
+    """The moves between two states, in words."""
+    names = sorted({*before.versions, *after.versions})
+    moves = [
+        f"@{name} from {_name(before.versions.get(name))} to {_name(after.versions.get(name))}"
+        for name in names
+        if before.versions.get(name) != after.versions.get(name)
+    ]
+    if before.share != after.share:
+        moves.append(f"the canary's share from {before.share} to {after.share}")
+    return f"moved in MLflow's own page: {', '.join(moves)}"
+
+
+def _name(version: int | None) -> str:
+    return "nothing" if version is None else f"version {version}"
+
+
+def shortened(text: str) -> str:
+    """A reason as long as a rollout holds."""
+    return text if len(text) <= _MAX_REASON else f"{text[: _MAX_REASON - 3]}..."

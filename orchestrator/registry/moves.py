@@ -1,0 +1,72 @@
+"""Moves of aliases, as pure functions: what a command or the gate makes of a rollout."""
+
+from collections.abc import Iterable
+
+from orchestrator.registry.versions import CANARY, CHALLENGER, CHAMPION, PREVIOUS, SHADOW
+from orchestrator.store.rollout import Aliases, Rollout
+
+__all__ = ["challenge", "promote", "take_in"]
+
+
+def promote(rollout: Rollout, version: int, digest: str | None) -> Aliases:
+    """Let a version serve; the champion before it becomes ``previous``, unless it is the same artifact.
+
+    A challenger, a canary or a shadow of that version ends.
+    """
+    champion = rollout.version(CHAMPION)
+    if champion == version:
+        return rollout.aliases
+    moved: dict[str, int | None] = {CHAMPION: version}
+    if champion is not None and rollout.digest(CHAMPION) != digest:
+        moved[PREVIOUS] = champion
+    elif rollout.version(PREVIOUS) == version or rollout.digest(PREVIOUS) == digest:
+        moved[PREVIOUS] = None
+    for alias in (CHALLENGER, CANARY, SHADOW):
+        if rollout.version(alias) == version:
+            moved[alias] = None
+    return rollout.aliases.moved(**moved)
+
+
+def challenge(rollout: Rollout, version: int, published_s: float) -> Aliases:
+    """Let a version wait for a decision, unless a newer one does already, or it has a role of its own."""
+    aliases = rollout.aliases
+    if version in aliases.versions.values():
+        return aliases
+    waiting = aliases.versions.get(CHALLENGER)
+    if waiting is not None and rollout.versions[waiting].published_s > published_s:
+        return aliases
+    return aliases.moved(**{CHALLENGER: version})
+
+
+def take_in(rollout: Rollout, found: Aliases, now_s: float) -> Aliases:
+    """Aliases after moves that a person made in MLflow's own page.
+
+    An alias that differs from the one wanted was moved by a person, unless it is as it was when MLflow was
+    last brought in line (the mirror is behind), or as a mirror that is late may have written it a moment ago.
+    A champion that was moved leaves the one before as ``previous``, so that a rollback undoes the move.
+
+    Args:
+        rollout: The rollout, read before the aliases.
+        found: Aliases in MLflow.
+        now_s: Current time, seconds since the epoch.
+    """
+    wanted = rollout.aliases
+    late = [one.aliases for one in rollout.earlier if one.until_s > now_s]
+    behind = [wanted, rollout.mirrored, *late]
+    names = {*wanted.versions, *found.versions, *rollout.mirrored.versions}
+    moved = {
+        name: found.versions.get(name)
+        for name in sorted(names)
+        if found.versions.get(name) not in _values(behind, name)
+    }
+    share = wanted.share
+    if CANARY in moved or found.share not in {aliases.share for aliases in behind}:
+        moved[CANARY], share = found.versions.get(CANARY), found.share
+    champion = rollout.version(CHAMPION)
+    if CHAMPION in moved and PREVIOUS not in moved and champion is not None and moved[CHAMPION] is not None:
+        moved[PREVIOUS] = champion
+    return wanted.moved(share=share, **moved)
+
+
+def _values(states: Iterable[Aliases], name: str) -> set[int | None]:
+    return {aliases.versions.get(name) for aliases in states}

@@ -1,0 +1,86 @@
+"""Which registry may say what a store serves: the one that has claimed it, and no other."""
+
+import time
+from collections.abc import Callable
+
+from orchestrator.errors import ObjectConflict, RegistryError
+from orchestrator.registry.registry import Registry
+from orchestrator.registry.session import RegistryMissing
+from orchestrator.store.owner import Owner
+from orchestrator.store.prompt_store import PromptStore
+
+__all__ = ["ForeignRegistryError", "adopt", "check_owner"]
+
+
+class ForeignRegistryError(RegistryError):
+    """The registry is not the one that the store belongs to."""
+
+
+def check_owner(store: PromptStore, registry: Registry) -> str:
+    """The identity of the registry, which owns the store; it claims a store that has no owner yet.
+
+    Raises:
+        ForeignRegistryError: Another one owns the store, or this one knows nothing of what the store serves.
+        RegistryMissing: There is no MLflow.
+        RegistryDown: MLflow cannot be reached.
+    """
+    identity = _identity_of(registry)
+    found = store.read_owner()
+    if found is None:
+        _check_knows(store, registry)
+        try:
+            store.write_owner(_make_owner(registry, identity, time.time), None)
+            return identity
+        except ObjectConflict:
+            if (found := store.read_owner()) is None:
+                raise
+    if found[0].registry != identity:
+        raise ForeignRegistryError(
+            f"MLflow at {registry.session.where} is registry {identity[:8]}, but the store {store.url} "
+            f"belongs to registry {found[0].registry[:8]} (MLflow at {found[0].where}): nothing was changed; "
+            "check MLFLOW_TRACKING_URI and SHIP_STORE. If this one takes its place, `ship sync --adopt` says "
+            "so"
+        )
+    return identity
+
+
+def adopt(store: PromptStore, registry: Registry, clock: Callable[[], float] = time.time) -> Owner:
+    """Let the store belong to this registry from now on, whichever it belonged to.
+
+    Raises:
+        RegistryDown: MLflow cannot be reached.
+        ObjectConflict: Another command did so at the same time.
+    """
+    owner = _make_owner(registry, _identity_of(registry), clock)
+    found = store.read_owner()
+    store.write_owner(owner, None if found is None else found[1])
+    return owner
+
+
+def _identity_of(registry: Registry) -> str:
+    identity = registry.session.find_identity()
+    if identity is None:
+        raise RegistryMissing(
+            f"nothing was recorded yet in MLflow at {registry.session.where}, so it is no registry of tasks; "
+            "check MLFLOW_TRACKING_URI, or run `ship tune`"
+        )
+    return identity
+
+
+def _check_knows(store: PromptStore, registry: Registry) -> None:
+    """A store that was served before it had an owner is claimed by a registry that knows its tasks only."""
+    catalog = store.read_catalog()
+    if catalog is None or not catalog[0].entries:
+        return
+    entries = catalog[0].entries
+    known = {model.task for model in registry.models()}
+    if 2 * len(known & set(entries)) < len(entries):
+        raise ForeignRegistryError(
+            f"MLflow at {registry.session.where} knows {len(known & set(entries))} of the {len(entries)} "
+            f"tasks that are served from {store.url}, so it may not be their registry: nothing was changed; "
+            "check MLFLOW_TRACKING_URI and SHIP_STORE. If it is, `ship sync --adopt` says so"
+        )
+
+
+def _make_owner(registry: Registry, identity: str, clock: Callable[[], float]) -> Owner:
+    return Owner(registry=identity, where=registry.session.where, since_s=clock())

@@ -1,0 +1,82 @@
+"""The strict model of a rollout's JSON."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from orchestrator.errors import StoreError
+from orchestrator.store.document import Digest, Document, TaskName
+from orchestrator.store.rollout import Aliases, Change, ChangeKind, Earlier, Rollout, VersionRef
+
+__all__ = ["read_rollout"]
+
+_ADVICE = "restore it from a copy, or delete it: the aliases in MLflow count then"
+_VersionKey = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
+_Version = Annotated[int, Field(ge=1)]
+_Text = Annotated[str, StringConstraints(max_length=2000)]
+
+
+class _Aliases(Document):
+    versions: dict[Annotated[str, StringConstraints(max_length=256)], _Version]
+    share: Annotated[float, Field(gt=0, lt=1)] | None
+
+
+class _VersionRef(Document):
+    digest: Digest | None
+    published_s: float
+
+
+class _Change(Document):
+    kind: ChangeKind
+    by: _Text
+    host: _Text
+    time_s: float
+    reason: _Text
+    change_id: _Text
+
+
+class _Earlier(Document):
+    until_s: float
+    aliases: _Aliases
+    change_id: _Text
+
+
+class _Document(Document):
+    schema_: Literal[1] = Field(alias="schema")
+    task: TaskName
+    model_ms: int
+    generation: int = Field(ge=1)
+    aliases: _Aliases
+    mirrored: _Aliases
+    versions: dict[_VersionKey, _VersionRef]
+    change: _Change
+    earlier: list[_Earlier]
+
+
+def read_rollout(content: bytes, where: str) -> Rollout:
+    """The rollout in an object's content.
+
+    Raises:
+        StoreError: It is not one; lists all problems.
+    """
+    found = _Document.read(content, where, _ADVICE)
+    rollout = Rollout(
+        task=found.task,
+        model_ms=found.model_ms,
+        generation=found.generation,
+        aliases=_read_aliases(found.aliases),
+        mirrored=_read_aliases(found.mirrored),
+        versions={int(version): VersionRef(**dict(ref)) for version, ref in found.versions.items()},
+        change=Change(**dict(found.change)),
+        earlier=tuple(
+            Earlier(until_s=one.until_s, aliases=_read_aliases(one.aliases), change_id=one.change_id)
+            for one in found.earlier
+        ),
+    )
+    if missing := set(rollout.aliases.versions.values()) - set(rollout.versions):
+        raise StoreError(f"{where}: versions {sorted(missing)} have an alias and no digest; {_ADVICE}")
+    return rollout
+
+
+def _read_aliases(found: _Aliases) -> Aliases:
+    return Aliases(versions=dict(found.versions), share=found.share)

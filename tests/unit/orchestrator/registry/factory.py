@@ -1,0 +1,139 @@
+"""Tasks in an MLflow in memory and a store in a folder."""
+
+from collections.abc import Callable, Iterator
+
+from orchestrator.errors import ObjectMissing
+from orchestrator.registry.mirror import Author
+from orchestrator.registry.registry import Registry
+from orchestrator.registry.rollouts import Rollouts
+from orchestrator.registry.versions import PUBLISHED_TAG
+from orchestrator.store.objects.protocol import (
+    ListedObject,
+    StoredObject,
+    conflict,
+    etag_of,
+    too_large,
+)
+from orchestrator.store.prompt_store import PromptStore
+from tests.unit.orchestrator.registry.fake_mlflow import FakeMlflow, make_registry
+from tests.unit.orchestrator.store.factory import make_key
+
+__all__ = ["NOW_S", "MemoryObjects", "World"]
+
+NOW_S = 1_800_000_000.0
+
+
+class MemoryObjects:
+    """An ``ObjectStore`` in memory, whose reads and writes pass a hook before and after their effect.
+
+    Args:
+        stored: Content and time of each object; shared by the clients of one store.
+    """
+
+    url = "memory://store"
+
+    def __init__(self, stored: dict[str, tuple[bytes, float]] | None = None) -> None:
+        self.stored = {} if stored is None else stored
+        self.hook: Callable[[str], None] = lambda when: None
+
+    def client(self) -> "MemoryObjects":
+        """The same store for another process."""
+        return MemoryObjects(self.stored)
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
+        self.hook("before")
+        if key not in self.stored:
+            raise ObjectMissing(key)
+        data, _ = self.stored[key]
+        if max_bytes is not None and len(data) > max_bytes:
+            raise too_large(self.url, key, len(data), max_bytes)
+        self.hook("after")
+        return StoredObject(data=data, etag=etag_of(data))
+
+    def get_unless(self, key: str, etag: str, *, max_bytes: int | None = None) -> StoredObject | None:
+        found = self.get(key, max_bytes=max_bytes)
+        return None if found.etag == etag else found
+
+    def exists(self, key: str) -> bool:
+        return key in self.stored
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        self.hook("before")
+        if key in self.stored:
+            return False
+        self._write(key, data)
+        self.hook("after")
+        return True
+
+    def put(self, key: str, data: bytes, *, if_match: str | None = None) -> str:
+        self.hook("before")
+        if if_match is not None and (key not in self.stored or etag_of(self.stored[key][0]) != if_match):
+            raise conflict(self.url, key)
+        self._write(key, data)
+        self.hook("after")
+        return etag_of(data)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        return iter(sorted(key for key in self.stored if key.startswith(prefix)))
+
+    def scan(self, prefix: str) -> Iterator[ListedObject]:
+        for key in self.list(prefix):
+            data, time_s = self.stored[key]
+            yield ListedObject(key=key, num_bytes=len(data), modified_s=time_s)
+
+    def leftovers(self) -> Iterator[ListedObject]:
+        return iter(())
+
+    def drop_leftover(self, key: str) -> None:
+        raise AssertionError("there are none")
+
+    def delete(self, key: str) -> None:
+        self.stored.pop(key, None)
+
+    def _write(self, key: str, data: bytes) -> None:
+        newest_s = max((time_s for _, time_s in self.stored.values()), default=0.0)
+        self.stored[key] = data, newest_s + 10.0
+
+
+class World:
+    """A store and an MLflow, and clients of both that know nothing of one another."""
+
+    def __init__(self) -> None:
+        self.objects = MemoryObjects()
+        self.mlflow = FakeMlflow()
+        self.now_s = NOW_S
+        self.registry = make_registry(self.mlflow)
+        self.store = PromptStore(self.objects)
+
+    def add(self, task: str = "bolts", number: int = 1, *, published_s: float | None = None) -> int:
+        """Register a version of a task; returns its number."""
+        published_s = NOW_S - 1000 + number if published_s is None else published_s
+        return self.registry.register(
+            task,
+            digest=make_key(f"{task}-{number}"),
+            source=f"s3://artifacts/{number}",
+            run_id=None,
+            metrics={"accuracy": 0.9},
+            tags={PUBLISHED_TAG: repr(published_s)},
+        ).version
+
+    def rollouts(self, by: str = "anna", store: PromptStore | None = None) -> Rollouts:
+        """The rollouts as a new process has them."""
+        return Rollouts(
+            make_registry(self.mlflow),
+            store or PromptStore(self.objects.client()),
+            Author(by=by, host="line-pc", reason=""),
+            clock=lambda: self.now_s,
+        )
+
+    def fresh_registry(self) -> Registry:
+        """The registry as a new process has it."""
+        return make_registry(self.mlflow)
+
+    def aliases(self, task: str = "bolts") -> dict[str, int]:
+        """Aliases in MLflow."""
+        return {name: int(at) for name, at in self.mlflow.models[f"ship.{task}"].aliases.items()}
+
+    def move_by_hand(self, alias: str, version: int, task: str = "bolts") -> None:
+        """Move an alias as MLflow's own page does."""
+        self.mlflow.models[f"ship.{task}"].aliases[alias] = str(version)
