@@ -194,6 +194,7 @@ class Registry:
 
     def tag_version(self, task: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
+        self._known = {key: info for key, info in self._known.items() if key[::2] != (task, version)}
         with self.session.errors(f"tag version {version} of task {task!r}"):
             for key, value in tags.items():
                 self.session.client.set_model_version_tag(model_name(task), str(version), key, value)

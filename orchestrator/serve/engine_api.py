@@ -188,6 +188,7 @@ class ResidencyStats:
         num_resident: Prompts in memory.
         resident_bytes: Device memory that they take.
         catalog_age_s: Since the catalog was last seen to be current; None before the first.
+        num_lost: Tasks that left the catalog since it started and have not come back.
     """
 
     replica: str
@@ -199,6 +200,7 @@ class ResidencyStats:
     num_resident: int
     resident_bytes: int
     catalog_age_s: float | None
+    num_lost: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +214,7 @@ class Readiness:
         num_problems: Tasks whose wanted version could not be loaded.
         num_loading: Prompts that are being loaded.
         catalog_age_s: Since the catalog was last seen to be current; None before the first.
+        num_lost: Tasks that left the catalog since the engine started and have not come back.
     """
 
     ready: bool
@@ -220,6 +223,7 @@ class Readiness:
     num_problems: int = 0
     num_loading: int = 0
     catalog_age_s: float | None = None
+    num_lost: int = 0
 
 
 class Engine(Protocol):

@@ -83,7 +83,7 @@ def test_an_alias_that_was_moved_in_mlflow_is_seen_at_the_next_look(plant: Place
     client.set_registered_model_alias("ship.bolts", "night-shift", "2")
     client.set_registered_model_alias("ship.bolts", "champion", "3")
     found = entry(plant)
-    assert (found.version, found.others) == (3, {2: digest(plant, 2)})
+    assert (found.version, found.others) == (3, {1: digest(plant, 1), 2: digest(plant, 2)})
     assert found.canary is None, "it is the champion now"
     client.set_registered_model_alias("ship.bolts", "shadow", "2")
     assert entry(plant).shadow == 2
@@ -136,6 +136,7 @@ def test_the_shell_starts_shows_and_ends_both(
     plant: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", plant.uri)
+    monkeypatch.setenv("SHIP_STORE", str(plant.folder / "store"))
 
     def ship(*arguments: str) -> str:
         assert run(monkeypatch, *arguments) == 0, capsys.readouterr().err

@@ -139,7 +139,7 @@ def test_what_cannot_be_done_says_what_can(place: Place, call: Any, message: str
     place.record("bolts")
 
     with pytest.raises(RegistryError, match=message) as caught:
-        call(place.registry)
+        call(place)
 
     assert not isinstance(caught.value, RegistryDown)
 
@@ -234,7 +234,8 @@ def test_the_driver_is_not_kept_from_its_run_by_much_that_is_to_be_written(place
     recorder.handle(events)
     assert 0 < len(champions(place.registry)) < 4
     assert list((place.folder / "spool").glob("*.jsonl"))
-    recorder.handle([])
+    for _ in range(20):
+        recorder.handle([])
 
     assert len(champions(place.registry)) == 4
     assert recorder.summary().num_records == 0

@@ -125,13 +125,14 @@ class EngineReplica:
         residency, is_ready = self._residency, self._follower.is_synced
         return Readiness(
             ready=is_ready,
-            detail=describe_served(residency.num_served, residency.catalog_age_s)
+            detail=describe_served(residency.num_served, residency.catalog_age_s, residency.num_lost)
             if is_ready
             else self._not_ready(),
             num_served=residency.num_served,
             num_problems=residency.num_problems,
             num_loading=residency.num_loading,
             catalog_age_s=residency.catalog_age_s,
+            num_lost=residency.num_lost,
         )
 
     async def stats(self) -> ResidencyStats:

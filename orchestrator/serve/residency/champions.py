@@ -24,12 +24,18 @@ class Champions:
         self._pinned = tuple(pinned)
         self._wanted: dict[str, CatalogEntry] = {}
         self._current: dict[str, PromptRef] = {}
+        self._lost: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._wanted)
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._wanted))
+
+    @property
+    def num_lost(self) -> int:
+        """Tasks that were wanted, and are no more."""
+        return len(self._lost)
 
     def changed(self, entries: Mapping[str, CatalogEntry]) -> list[str]:
         """Tasks, by name, of which something else is wanted than until now. Reads only: it needs no lock."""
@@ -42,8 +48,10 @@ class Champions:
         if entry is None:
             self._wanted.pop(task, None)
             self._current.pop(task, None)
+            self._lost.add(task)
         else:
             self._wanted[task] = entry
+            self._lost.discard(task)
         return before - self.prompts(task)
 
     def entry(self, task: str) -> CatalogEntry | None:

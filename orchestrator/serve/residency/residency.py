@@ -35,6 +35,7 @@ from ship.errors import ArtifactError, PromptTooLargeError, SlotsFullError
 
 __all__ = ["LoadPrompt", "PromptRef", "Residency", "ServedVersion"]
 
+_LISTED = 20
 _log = logging.getLogger(__name__)
 
 LoadPrompt = Callable[[PromptRef, Callable[[int], bool]], ServedVersion]
@@ -141,6 +142,11 @@ class Residency:
         return len(self._failed)
 
     @property
+    def num_lost(self) -> int:
+        """Tasks that left the catalog and have not come back."""
+        return self._champions.num_lost
+
+    @property
     def num_loading(self) -> int:
         """Prompts that are being loaded."""
         return len(self._loads)
@@ -169,6 +175,7 @@ class Residency:
                 num_resident=len(self._memory),
                 resident_bytes=self._memory.num_bytes,
                 catalog_age_s=self.catalog_age_s,
+                num_lost=self.num_lost,
             )
 
     def apply(self, catalog: Catalog, *, age_s: float = 0.0) -> None:
@@ -189,6 +196,8 @@ class Residency:
                     self._take_over(task, catalog.entries.get(task))
             with self._lock:
                 self._confirmed_at_s = self._clock() - age_s
+            if gone := [task for task in changed if task not in catalog.entries]:
+                _log.warning("%d tasks left the catalog: %s", len(gone), ", ".join(gone[:_LISTED]))
             self._load_in_advance(changed)
 
     def refresh(self) -> None:

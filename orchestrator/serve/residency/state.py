@@ -13,9 +13,11 @@ __all__ = ["describe_served", "describe_task"]
 _OLD_S = 30.0
 
 
-def describe_served(num_served: int, catalog_age_s: float | None) -> str:
-    """Number of tasks served, and a warning if the catalog is old."""
+def describe_served(num_served: int, catalog_age_s: float | None, num_lost: int = 0) -> str:
+    """Number of tasks served, and a warning if tasks left the catalog or it is old."""
     detail = f"{num_served} tasks are served"
+    if num_lost:
+        detail += f", {num_lost} left the catalog and have not come back"
     if catalog_age_s is None or catalog_age_s < _OLD_S:
         return detail
     return f"{detail}, by a catalog that is {catalog_age_s:.0f} s old: it cannot be read now"

@@ -222,3 +222,4 @@ class ReadinessReply(StrictBody):
         float | None,
         Field(examples=[0.4], description="Seconds since the catalog was last known to be current."),
     ]
+    num_lost: Annotated[int, Field(description="Tasks that left the catalog and have not come back.")]

@@ -30,6 +30,7 @@ _COUNTERS = {
 }
 _GAUGES = {
     "ship_catalog_tasks": ("Tasks of the catalog", "num_catalog_tasks"),
+    "ship_catalog_lost_tasks": ("Tasks that left the catalog and have not come back", "num_lost"),
     "ship_resident_prompts": ("Prompts in memory", "num_resident"),
     "ship_resident_bytes": ("Device memory that prompts take", "resident_bytes"),
     "ship_catalog_age_seconds": ("Since the catalog was last seen to be current", _AGE),

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Ask, Refusal
 from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
+from orchestrator.serve.residency.state import describe_served
 from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
 from ship.errors import ArtifactError
 from ship.runtime.runtime import Runtime
@@ -362,3 +363,17 @@ def test_what_happens_is_counted(residency: Residency, load: Loader, clock: Cloc
     assert (stats.num_loads, stats.num_load_failures, stats.num_swaps, stats.num_evictions) == (2, 1, 1, 0)
     assert (stats.num_catalog_tasks, stats.num_resident) == (2, 1)
     assert (stats.resident_bytes, stats.catalog_age_s) == (load.slot.num_bytes, 2.0)
+
+
+def test_tasks_that_leave_the_catalog_are_told_until_they_come_back(
+    load: Loader, caplog: pytest.LogCaptureFixture
+):
+    residency = Residency(load)
+    apply(residency, catalog(bolts=1, nuts=1, gears=1))
+    assert residency.num_lost == 0
+    apply(residency, catalog(bolts=1))
+    assert residency.num_lost == residency.stats().num_lost == 2
+    assert "2 tasks left the catalog: gears, nuts" in caplog.text
+    assert describe_served(1, 0.0, 2) == "1 tasks are served, 2 left the catalog and have not come back"
+    apply(residency, catalog(bolts=1, nuts=1))
+    assert residency.num_lost == 1
