@@ -272,35 +272,37 @@ class Rollouts:
         before: Rollout | None = None
         for _ in range(MAX_TRIES):
             loaded = self._mirror.load(task, takes_in=True)
-            rollout = loaded.rollout
-            if rollout.has_change(change.change_id):
+            if loaded.rollout.has_change(change.change_id):
                 # Written by the try before, whose answer was lost.
                 break
-            finder = VersionFinder(self._registry, rollout, known or {})
-            aliases = decide(rollout, finder)
-            before = rollout
-            if aliases == rollout.aliases:
+            before = loaded.rollout
+            find = VersionFinder(self._registry, before, known or {})
+            aliases = decide(before, find)
+            if aliases == before.aliases:
                 break
             named = replace(change, reason=shortened(reason() if reason else change.reason))
-            versions = {version: finder(version) for version in set(aliases.versions.values())}
-            rollout = rollout.changed(aliases, versions, named)
-            try:
-                etag = self._store.write_rollout(rollout, loaded.etag)
-            except ObjectConflict:
-                continue
-            except StoreError:
-                stored = self._store.read_rollout(task)
-                if stored is None or not stored[0].has_change(change.change_id):
-                    raise
-                # It was written, and the answer was lost.
-                continue
-            loaded = replace(loaded, rollout=rollout, etag=etag)
-            break
+            after = before.changed(aliases, {at: find(at) for at in set(aliases.versions.values())}, named)
+            if (etag := self._write(after, loaded.etag)) is not None:
+                loaded = replace(loaded, rollout=after, etag=etag)
+                break
         else:
             raise RegistryError(f"task {task!r} is changed by others all the time; run the command again")
         assert before is not None
         self._follow(loaded, must_mirror=must_mirror)
         return before, loaded.rollout
+
+    def _write(self, rollout: Rollout, if_match: str | None) -> str | None:
+        """Etag of the rollout that was written; None if it has to be read and decided again."""
+        try:
+            return self._store.write_rollout(rollout, if_match)
+        except ObjectConflict:
+            return None
+        except StoreError:
+            stored = self._store.read_rollout(rollout.task)
+            if stored is None or not stored[0].has_change(rollout.change.change_id):
+                raise
+            # It was written, and the answer was lost.
+            return None
 
     def _follow(self, loaded: Loaded, *, must_mirror: bool) -> None:
         if loaded.etag is None:
