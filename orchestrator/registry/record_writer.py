@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.errors import StoreError
+from orchestrator.errors import RegistryError, StoreError
 from orchestrator.events import Event
 from orchestrator.registry.figures import draw_figures
 from orchestrator.registry.gate import GateDecision, decide
 from orchestrator.registry.ownership import check_owner
-from orchestrator.registry.registry import Registry
+from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.runs import Point, RunLog, TaskRun
 from orchestrator.registry.versions import (
@@ -90,6 +90,15 @@ class RecordWriter:
             _ = self._registry.session.experiment_id
             check_owner(self._store, self._registry)
             self._is_owner = True
+        try:
+            self._try(task, key, events)
+        except RegistryDown:
+            raise
+        except RegistryError:
+            # The run may have been the copy of another recorder that was deleted: once more, as it is now.
+            self._try(task, key, events)
+
+    def _try(self, task: str, key: str, events: Sequence[Event]) -> None:
         try:
             self._record_task(task, key, events)
         except BaseException:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.errors import RegistryError
 from orchestrator.events import Event
 from orchestrator.registry.record_writer import RecordWriter
 from orchestrator.registry.recorder import LEASE, Recorder
@@ -81,6 +82,28 @@ def test_two_recorders_at_once_come_to_one_result(world: World, call: str, when:
     assert len({version.tags["ship.digest"] for version in versions.values()}) == len(versions) == 1
     assert len(world.mlflow.runs) == 1
     assert world.aliases() == {"champion": min(versions)}
+
+
+def test_a_run_that_another_recorder_merged_with_its_own_is_written_there(world: World) -> None:
+    key = make_key("k1")
+    events = tune(world.store, key=key)
+    ours = RecordWriter(world.fresh_registry(), PromptStore(world.objects.client()))
+    ours.write("bolts", key, events[:2])
+    [first] = world.mlflow.runs
+    # The smaller id stays.
+    world.mlflow.runs = {"0" * 32: world.mlflow.runs.pop(first)}
+    world.mlflow.runs["0" * 32].info.run_id = "0" * 32
+
+    def refuse_deleted(self: RunLog, run: TaskRun, status: str, time_s: float) -> None:
+        if run.run_id not in world.mlflow.runs:
+            raise RegistryError("the run must be in the 'active' state")
+        world.mlflow.runs[run.run_id].info.status = status
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunLog, "set_status", refuse_deleted)
+        ours.write("bolts", key, events)
+    assert [run.info.status for run in world.mlflow.runs.values()] == ["FINISHED"]
+    assert world.aliases() == {"champion": 1}
 
 
 def test_a_record_that_waited_is_not_judged_as_if_it_were_new(world: World) -> None:
