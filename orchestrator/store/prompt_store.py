@@ -19,7 +19,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
@@ -73,7 +73,13 @@ class PromptStore:
         """URI of an artifact's folder."""
         return f"{self._objects.url}/artifacts/{_check_digest(digest)}"
 
-    def publish(self, task: str, task_key: str, files: Mapping[str, bytes]) -> Publication:
+    def publish(
+        self,
+        task: str,
+        task_key: str,
+        files: Mapping[str, bytes],
+        watch: Callable[[str], AbstractContextManager[object]] = nullcontext,
+    ) -> Publication:
         """Write an artifact and make it the result of ``task_key``.
 
         The first writer wins. A later one, such as a worker that was thought dead, changes nothing and is
@@ -83,6 +89,7 @@ class PromptStore:
             task: Name of the task.
             task_key: Digest of the data and the settings that it was tuned from.
             files: The artifact: ``prompt.json`` and the files that it describes, no others.
+            watch: Context of each object's write, by its URL.
 
         Raises:
             StoreError: The files do not agree with ``prompt.json``, or the store failed.
@@ -90,15 +97,16 @@ class PromptStore:
         if (earlier := self.published(task, task_key)) is not None:
             return earlier
         digest = check_files(files)
-        self._write_artifact(digest, files)
+        self._write_artifact(digest, files, watch)
         marker = make_marker(task, task_key, digest, self._clock())
         key = _marker_key(task, task_key)
-        self._objects.put_new(key, marker)
-        standing = self._objects.get(key, max_bytes=MAX_MARKER_BYTES).data
+        with watch(f"{self.url}/{key}"):
+            self._objects.put_new(key, marker)
+            standing = self._objects.get(key, max_bytes=MAX_MARKER_BYTES).data
         if standing == marker:
             # A sweep that listed the store before the marker was there may have taken files of an earlier,
             # unpublished artifact with this digest. From here on none will.
-            self._write_artifact(digest, files, only_missing=True)
+            self._write_artifact(digest, files, watch, only_missing=True)
         # It is published now: a snapshot that is left behind is no reason to fail.
         try:
             self.drop_snapshot(task, task_key)
@@ -274,12 +282,20 @@ class PromptStore:
         self._snapshot_etags[key] = stored.etag
         return stored.data
 
-    def _write_artifact(self, digest: str, files: Mapping[str, bytes], *, only_missing: bool = False) -> None:
+    def _write_artifact(
+        self,
+        digest: str,
+        files: Mapping[str, bytes],
+        watch: Callable[[str], AbstractContextManager[object]],
+        *,
+        only_missing: bool = False,
+    ) -> None:
         """Write the files of an artifact, its card last."""
         for name in sorted(files, key=lambda name: (name == CARD, name)):
             key = f"artifacts/{digest}/{name}"
-            if not (only_missing and self._objects.exists(key)):
-                self._write_verified(key, files[name])
+            with watch(f"{self.url}/{key}"):
+                if not (only_missing and self._objects.exists(key)):
+                    self._write_verified(key, files[name])
 
     def _write_verified(self, key: str, data: bytes) -> None:
         """Write a file whose name implies its content, so that writing it again can only mend it."""

@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -174,7 +174,12 @@ class RunView:
         except FileNotFoundError:
             return None
         time_s = said.pop("time_s")
-        said["tasks"] = tuple(TaskStatus(**status) for status in said["tasks"])
+        known = {field.name for field in fields(TaskStatus)}
+        said["tasks"] = tuple(
+            # An older version's status may have had others.
+            TaskStatus(**{name: value for name, value in status.items() if name in known})
+            for status in said["tasks"]
+        )
         said["workers"] = {int(seat): worker for seat, worker in said["workers"].items()}
         said["evicted"] = frozenset(said["evicted"])
         return RunStatus(**said), time_s

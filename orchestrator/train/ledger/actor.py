@@ -53,7 +53,7 @@ class LedgerActor:
     ) -> bool:
         """Load a blank ledger; a loaded one stays as it is. Always True."""
         if self._ledger is None:
-            self._ledger = Ledger(specs, policy, time.time, earlier, num_lost)
+            self._ledger = Ledger(specs, policy, time.monotonic, earlier, num_lost)
         return True
 
     def call(self, method: str, *args: Any) -> tuple[str, Any] | None:
@@ -137,6 +137,10 @@ class RayLedgerClient:
     def fail(self, worker: str, task: str, attempt: int, failure: Failure) -> bool:
         """See ``Ledger.fail``."""
         return bool(self._call("fail", worker, task, attempt, failure))
+
+    def stall(self, worker: str, task: str, attempt: int, cause: str, is_shared: bool = False) -> None:
+        """See ``Ledger.stall``."""
+        self._call("stall", worker, task, attempt, cause, is_shared)
 
     def _call(self, method: str, *args: Any) -> Any:
         incarnation, answer = _ask(lambda: self._actor.call.remote(method, *args))

@@ -31,7 +31,7 @@ class TaskStatus:
         first_epoch: First epoch that the latest lease reported (above 1 if it resumed); 0 before it.
         first_epoch_s: Time of that report, seconds since the epoch.
         ended_s: Time when it was done, failed or cancelled, seconds since the epoch.
-        not_before_s: Earliest time of the next lease, seconds since the epoch.
+        pause_s: Seconds from the end of the last attempt until the next lease.
         cause: Cause of its failure, or of the last attempt's.
     """
 
@@ -51,7 +51,7 @@ class TaskStatus:
     first_epoch: int = 0
     first_epoch_s: float | None = None
     ended_s: float | None = None
-    not_before_s: float = 0.0
+    pause_s: float = 0.0
     cause: str | None = None
 
     @property
