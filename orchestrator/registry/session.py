@@ -41,7 +41,6 @@ _REFUSALS = {
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
 _NOISY_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.tracking")
 _DATABASES = {"sqlite", "postgresql", "mysql", "mssql"}
-_DATABASE_CONNECT_TIMEOUT_S = 10
 
 
 class RegistryDown(RegistryError):  # noqa: N818 - reads as a fact
@@ -103,8 +102,8 @@ class MlflowSession:
         from mlflow import MlflowClient
 
         with self.errors("open"), _quiet():
-            _check_database(self._tracking_uri)
-            return MlflowClient(tracking_uri=self._tracking_uri, registry_uri=self._tracking_uri)
+            uri = _open_database(self._tracking_uri)
+            return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
     @cached_property
     def experiment_id(self) -> str:
@@ -157,17 +156,35 @@ def _without_credentials(text: str) -> str:
     return _CREDENTIALS.sub("", text)
 
 
-def _check_database(tracking_uri: str) -> None:
-    """Connect once to a database: MLflow itself would try for over a minute before it gave up."""
+def _open_database(tracking_uri: str) -> str:
+    """The URI for MLflow, with time limits if it is a database, after connecting to it once.
+
+    MLflow itself would try to connect for over a minute before it gave up.
+    """
     scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
     if scheme not in _DATABASES:
-        return
+        return tracking_uri
     import sqlalchemy
+
+    from orchestrator.registry.time_limits import with_time_limits, without_options
 
     if scheme == "sqlite":
         _make_folder(sqlalchemy.make_url(tracking_uri).database)
-    timeout = {"connect_timeout": _DATABASE_CONNECT_TIMEOUT_S} if scheme in ("postgresql", "mysql") else {}
-    engine = sqlalchemy.create_engine(tracking_uri, poolclass=sqlalchemy.NullPool, connect_args=timeout)
+    uri = with_time_limits(tracking_uri)
+    try:
+        _connect(uri)
+    except sqlalchemy.exc.OperationalError as error:
+        if "startup parameter" not in str(error):
+            raise
+        uri = without_options(uri)
+        _connect(uri)
+    return uri
+
+
+def _connect(uri: str) -> None:
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
     sqlalchemy.inspect(engine).get_table_names()
 
 

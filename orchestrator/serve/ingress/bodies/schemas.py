@@ -222,3 +222,11 @@ class ReadinessReply(StrictBody):
         float | None,
         Field(examples=[0.4], description="Seconds since the catalog was last known to be current."),
     ]
+    last_look_s: Annotated[
+        dict[str, float | None],
+        Field(
+            examples=[{"catalog": 0.4}],
+            description="Seconds since the last look that succeeded: `catalog`, of an engine; `registry`, of "
+            "the poller; `tokens`, of the ingress.",
+        ),
+    ]

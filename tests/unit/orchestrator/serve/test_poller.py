@@ -1,12 +1,15 @@
 """The catalog is written when what is served changes, and only then."""
 
+import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import ObjectConflict, RegistryError
 from orchestrator.registry.versions import ModelView
-from orchestrator.serve.poller import reconcile
+from orchestrator.serve.poller import CatalogPoller, reconcile
 from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
@@ -141,3 +144,20 @@ def test_a_share_that_is_changed_by_hand_changes_the_catalog(store: PromptStore)
     assert entry_of(store, view(aliases, share="0.1")).canary.share == 0.1
     assert entry_of(store, view(aliases, share="0.2")).canary.share == 0.2
     assert entry_of(store, view({"champion": 1})).canary is None
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_poller_that_hangs_in_its_registry_is_not_healthy(tmp_path: Path, silent_port: int):
+    uri = f"postgresql+psycopg://me@127.0.0.1:{silent_port}/db"
+    poller = CatalogPoller(uri, str(tmp_path), limit_s=0.0)
+    while (problem := poller.problem()) is None or "not ended" not in problem:
+        time.sleep(0.01)
+    with pytest.raises(RuntimeError, match="a look at the registry has not ended"):
+        poller.check_health()
+    assert poller.look_age_s() >= 0.0
