@@ -5,6 +5,7 @@
     snapshots/<task>/<task_key>        a tuning under way; replaced by its tuner, dropped once published
     catalog.json                       what is served
     tokens.json                        tokens of clients
+    garbage/marked.json                unreferenced objects, marked by `ship gc` before they are removed
 
 A marker's *name* says that a key is done, its content says with which digest. A digest in the name would make
 one listing tell everything, but then two writers could publish two digests for one key, and that must be

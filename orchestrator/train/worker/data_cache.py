@@ -51,7 +51,7 @@ class DataCache:
         interpolation: str,
         read: Callable[[], TaskData],
         view: View = DEFAULT_VIEW,
-        watch: Callable[[str], AbstractContextManager[None]] = nullcontext,
+        watch: Callable[[str], AbstractContextManager[object]] = nullcontext,
     ) -> TaskData:
         """The data set of this fingerprint, from the cache or from its source.
 
