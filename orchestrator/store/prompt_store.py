@@ -44,6 +44,7 @@ _logger = logging.getLogger(__name__)
 MAX_MARKER_BYTES = 4096
 MAX_CATALOG_BYTES = 64 << 20
 MAX_TOKENS_BYTES = 1 << 20
+MAX_SNAPSHOT_BYTES = 1 << 30
 NUM_READERS = 16
 Value = TypeVar("Value")
 _CATALOG, _TOKENS = "catalog.json", "tokens.json"
@@ -214,7 +215,7 @@ class PromptStore:
         Raises:
             ObjectConflict: Another writer was faster: read it again.
         """
-        return self._replace(_CATALOG, catalog.to_json(), if_match)
+        return self._replace(_CATALOG, catalog.to_json(), if_match, MAX_CATALOG_BYTES)
 
     def read_tokens(self) -> tuple[Tokens, str] | None:
         """The tokens and their etag; None before the first one is made.
@@ -243,7 +244,7 @@ class PromptStore:
             )
         # Tokens that cannot be read again would lock out all clients, administrators too.
         Tokens.from_json(content)
-        return self._replace(_TOKENS, content, if_match)
+        return self._replace(_TOKENS, content, if_match, MAX_TOKENS_BYTES)
 
     def _read(self, key: str, max_bytes: int, parse: Callable[[bytes], Value]) -> tuple[Value, str] | None:
         """The parsed object and its etag; the cached value while the etag is the same.
@@ -263,20 +264,20 @@ class PromptStore:
         self._values[key] = parse(stored.data), stored.etag
         return self._values[key]
 
-    def _replace(self, key: str, data: bytes, if_match: str | None) -> str:
+    def _replace(self, key: str, data: bytes, if_match: str | None, max_bytes: int) -> str:
         """Write an object in place of the one with that etag, or as the first one."""
         if if_match is not None:
             return self._objects.put(key, data, if_match=if_match)
         if not self._objects.put_new(key, data):
             raise ObjectConflict(f"{self.url}/{key}: there is one already; read it and repeat the change")
-        stored = self._objects.get(key)
+        stored = self._objects.get(key, max_bytes=max_bytes)
         if stored.data != data:
             raise ObjectConflict(f"{self.url}/{key}: another writer replaced it at once; read it again")
         return stored.etag
 
     def _look_at_snapshot(self, key: str) -> bytes | None:
         try:
-            stored = self._objects.get(key)
+            stored = self._objects.get(key, max_bytes=MAX_SNAPSHOT_BYTES)
         except ObjectMissing:
             self._snapshot_etags[key] = None
             return None
@@ -310,7 +311,7 @@ class PromptStore:
             )
 
     def _reads_as(self, key: str, data: bytes) -> bool:
-        stored = self._objects.get(key).data
+        stored = self._objects.get(key, max_bytes=MAX_FILE_BYTES).data
         return stored == data
 
     def _publication(self, key: str, marker: bytes, *, created: bool = False) -> Publication:

@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
+from orchestrator.train.ledger.awake_clock import AwakeClock
 from orchestrator.train.ledger.failures import Failure
 from orchestrator.train.ledger.grants import Grant, LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
@@ -53,7 +54,7 @@ class LedgerActor:
     ) -> bool:
         """Load a blank ledger; a loaded one stays as it is. Always True."""
         if self._ledger is None:
-            self._ledger = Ledger(specs, policy, time.monotonic, earlier, num_lost)
+            self._ledger = Ledger(specs, policy, AwakeClock(time.monotonic), earlier, num_lost)
         return True
 
     def call(self, method: str, *args: Any) -> tuple[str, Any] | None:
