@@ -196,11 +196,11 @@ class _Worker:
         """Wait until a task has started, ended or lost its lease; removes those that ended."""
         self._changed.wait(timeout_s)
         self._changed.clear()
-        for holder in self._running.values():
-            holder.leave_if_stuck()
         for future in [future for future in self._running if future.done()]:
             del self._running[future]
             self._num_completed += future.result()
+        for holder in self._running.values():
+            holder.leave_if_stuck()
 
 
 class _Holder:
