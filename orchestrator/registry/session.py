@@ -103,7 +103,11 @@ class MlflowSession:
 
         with self.errors("open"), _quiet():
             uri = _open_database(self._tracking_uri)
-            return MlflowClient(tracking_uri=uri, registry_uri=uri)
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            if uri != self._tracking_uri:
+                # MLflow connects for registered models at their first use, and tries for minutes if it fails.
+                client.search_registered_models(max_results=1)
+            return client
 
     @cached_property
     def experiment_id(self) -> str:
@@ -166,26 +170,14 @@ def _open_database(tracking_uri: str) -> str:
         return tracking_uri
     import sqlalchemy
 
-    from orchestrator.registry.time_limits import with_time_limits, without_options
+    from orchestrator.registry.time_limits import with_time_limits
 
     if scheme == "sqlite":
         _make_folder(sqlalchemy.make_url(tracking_uri).database)
     uri = with_time_limits(tracking_uri)
-    try:
-        _connect(uri)
-    except sqlalchemy.exc.OperationalError as error:
-        if "startup parameter" not in str(error):
-            raise
-        uri = without_options(uri)
-        _connect(uri)
-    return uri
-
-
-def _connect(uri: str) -> None:
-    import sqlalchemy
-
     engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
     sqlalchemy.inspect(engine).get_table_names()
+    return uri
 
 
 def _make_folder(database: str | None) -> None:
