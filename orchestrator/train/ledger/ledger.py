@@ -31,8 +31,7 @@ from orchestrator.events import Event, EventKind
 from orchestrator.train.ledger.event_log import EventLog
 from orchestrator.train.ledger.grants import Ended, Grant, Lease, LedgerPolicy, Wait
 from orchestrator.train.ledger.status import RunStatus, TaskState, TaskStatus
-from orchestrator.train.ledger.waiting import WaitingTasks
-from ship.settings.search_config import num_full_tunings
+from orchestrator.train.ledger.waiting import WaitingTasks, order_of
 
 if TYPE_CHECKING:
     from orchestrator.planning.spec import TaskSpec
@@ -73,7 +72,7 @@ class Ledger:
         self._policy = policy
         self._clock, self._wall = clock, wall
         self._status = {spec.name: TaskStatus(task=spec.name, key=spec.key) for spec in specs}
-        self._waiting = WaitingTasks(sorted(self._specs, key=lambda name: _order(self._specs[name])))
+        self._waiting = WaitingTasks(sorted(self._specs, key=lambda name: order_of(self._specs[name])))
         # Position in the log of the last event of a task.
         self._changed: dict[str, int] = {}
         self._expires_s: dict[str, float] = {}
@@ -140,7 +139,7 @@ class Ledger:
             return False
         self._expires_s[task] = self._clock() + self._policy.lease_s
         if epoch is not None:
-            self._status[task] = _after_epoch(status, epoch, self._wall())
+            self._status[task] = status.after_epoch(epoch, self._wall())
             self._record("epoch", self._status[task], dict(epoch))
         return True
 
@@ -399,31 +398,3 @@ class Ledger:
                 data=data,
             )
         )
-
-
-def _order(spec: "TaskSpec") -> tuple[float, float, float, str]:
-    """Sort key: urgent tasks first, then the longest, for a long one that starts last ends last."""
-    priority, deadline = spec.terms.order
-    return priority, deadline, -_work(spec), spec.name
-
-
-def _work(spec: "TaskSpec") -> float:
-    """Images that tuning goes through, to which a task's time is proportional."""
-    config = spec.config
-    num_tunings = num_full_tunings(config, spec.search, spec.num_images, has_val=False)
-    return num_tunings * max(spec.num_images * config.epochs, config.min_steps * config.batch_size)
-
-
-def _after_epoch(status: TaskStatus, epoch: Mapping[str, Any], now_s: float) -> TaskStatus:
-    number = int(epoch["epoch"])
-    accuracy = epoch.get("val_accuracy")
-    return replace(
-        status,
-        epoch=number,
-        num_epochs=int(epoch["num_epochs"]),
-        accuracy=epoch.get("train_accuracy") if accuracy is None else accuracy,
-        best_epoch=max(number, status.best_epoch),
-        losses=0 if number > status.best_epoch else status.losses,
-        first_epoch=status.first_epoch or number,
-        first_epoch_s=status.first_epoch_s or now_s,
-    )
