@@ -1,6 +1,6 @@
-"""The command `ship gc`: removes unreferenced objects from the store."""
+"""The command `ship gc`: marks unreferenced objects of the store, and removes those marked before."""
 
-import time
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ from rich.console import Console
 
 from orchestrator.cli.options import json_option
 from orchestrator.cli.output import Output, format_size
-from orchestrator.durations import format_duration, parse_duration
+from orchestrator.durations import describe_seconds, format_duration, parse_duration
 
 if TYPE_CHECKING:
     from orchestrator.store.garbage import Garbage
@@ -21,7 +21,7 @@ MIN_GC_AGE_S = 3600
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="List the objects that would be removed, and remove nothing.")
+@click.option("--dry-run", is_flag=True, help="List the objects that were found; mark and remove nothing.")
 @click.option(
     "--older-than",
     "age",
@@ -30,14 +30,23 @@ MIN_GC_AGE_S = 3600
     metavar="AGE",
     help="Keep younger objects: 90m, 12h, 1d, 2w; at least 1h.",
 )
+@click.option(
+    "--marked-for",
+    "wait",
+    default="1d",
+    show_default=True,
+    metavar="AGE",
+    help="Remove only objects that an earlier run marked at least this long ago; at least 1h.",
+)
 @json_option
 @click.pass_obj
-def gc(output: Output, dry_run: bool, age: str, as_json: bool) -> None:
-    """Remove unreferenced objects from the store.
+def gc(output: Output, dry_run: bool, age: str, wait: str, as_json: bool) -> None:
+    """Mark unreferenced objects of the store, and remove those that an earlier run marked.
 
     They are artifacts that no publication, no version in the registry and no catalog entry names, snapshots
-    of tunings, and leftovers of killed writers; all of them only if older than AGE. Refuses if the registry
-    cannot be read.
+    of tunings, and leftovers of killed writers; all of them only if older than AGE, by the store's clock.
+    The first run marks and says when they may go; run it again then, such as once a day. Refuses if the
+    registry cannot be read.
 
     \b
     Examples:
@@ -47,67 +56,93 @@ def gc(output: Output, dry_run: bool, age: str, as_json: bool) -> None:
     from orchestrator.store.collector import Collector
     from orchestrator.store.objects.open import open_objects
 
-    age_s, now_s = _gc_age(age), time.time()
-    collector = Collector(open_objects(output.settings().store), output.registry())
+    age_s, marked_for_s = _gc_age(age, "--older-than"), _gc_age(wait, "--marked-for")
+    objects = open_objects(output.settings().store)
+    collector = Collector(objects, output.registry())
     with output.err.status("looking through the store"):
         found = collector.find(age_s)
-        gone = [] if dry_run else collector.remove(found)
+        gone = [] if dry_run else collector.remove(found, marked_for_s)
+        names = {one.name for one in gone}
+        left = [one for one in found if one.name not in names]
+        waits_s = collector.waits_s(left, marked_for_s)
+    shown = found if dry_run else gone
     if as_json:
-        output.print_json(garbage_json(found, gone, dry_run=dry_run, now_s=now_s))
+        output.print_json(garbage_json(shown, left, waits_s, dry_run=dry_run, now_s=collector.now_s))
     else:
-        print_garbage(output.out, found, gone, dry_run=dry_run, now_s=now_s)
+        print_garbage(output.out, shown, left, waits_s, dry_run=dry_run, now_s=collector.now_s)
 
 
-def _gc_age(text: str) -> float:
+def _gc_age(text: str, option: str) -> float:
     try:
         age_s = parse_duration(text)
     except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--older-than") from None
+        raise click.BadParameter(str(error), param_hint=option) from None
     if age_s < MIN_GC_AGE_S:
         raise click.BadParameter(
             f"{text!r}: expected at least 1h: something younger may be about to be published",
-            param_hint="--older-than",
+            param_hint=option,
         )
     return age_s
 
 
 def print_garbage(
-    console: Console, found: Sequence["Garbage"], gone: Sequence["Garbage"], *, dry_run: bool, now_s: float
+    console: Console,
+    shown: Sequence["Garbage"],
+    left: Sequence["Garbage"],
+    waits_s: Sequence[float],
+    *,
+    dry_run: bool,
+    now_s: float,
 ) -> None:
-    """Print the removed objects, or with a line each the ones that a dry run would remove."""
+    """Print the removed objects and how long the others wait; with a line each what a dry run has found."""
     if dry_run:
-        for one in found:
+        for one, wait_s in zip(shown, waits_s, strict=True):
             age = format_duration(now_s - one.modified_s)
             line = f"{one.kind} {one.name}: {format_size(one.num_bytes)}, {age} old: {one.reason}"
-            console.print(line, markup=False, soft_wrap=True)
-    shown = found if dry_run else gone
-    done = "would be removed" if dry_run else "removed"
+            console.print(f"{line}; {_when(wait_s)}", markup=False, soft_wrap=True)
+    done = "found; nothing was marked or removed" if dry_run else "removed"
     console.print(f"{_num_objects(shown)} objects, {format_size(_num_bytes(shown))} {done}.")
-    if not dry_run and len(gone) < len(found):
-        console.print(f"{len(found) - len(gone)} were written again meanwhile and stay.")
+    if left and not dry_run:
+        console.print(
+            f"{_num_objects(left)} objects, {format_size(_num_bytes(left))} are marked; run `ship gc` again "
+            f"in {describe_seconds(max(waits_s))} to remove those that nothing names by then."
+        )
 
 
 def garbage_json(
-    found: Sequence["Garbage"], gone: Sequence["Garbage"], *, dry_run: bool, now_s: float
+    shown: Sequence["Garbage"],
+    left: Sequence["Garbage"],
+    waits_s: Sequence[float],
+    *,
+    dry_run: bool,
+    now_s: float,
 ) -> dict[str, Any]:
-    """Objects that were or would be removed, as plain values."""
-    shown = found if dry_run else gone
+    """Objects that were removed or found by a dry run, and those left for a later run, as plain values."""
     return {
         "dry_run": dry_run,
         "num_objects": _num_objects(shown),
         "num_bytes": _num_bytes(shown),
-        "garbage": [
-            {
-                "kind": one.kind,
-                "name": one.name,
-                "num_objects": len(one.keys),
-                "num_bytes": one.num_bytes,
-                "age_s": round(now_s - one.modified_s),
-                "reason": one.reason,
-            }
-            for one in shown
+        "garbage": [_one_json(one, now_s) for one in shown],
+        "left": [
+            {**_one_json(one, now_s), "wait_s": math.ceil(wait_s)}
+            for one, wait_s in zip(left, waits_s, strict=True)
         ],
     }
+
+
+def _one_json(one: "Garbage", now_s: float) -> dict[str, Any]:
+    return {
+        "kind": one.kind,
+        "name": one.name,
+        "num_objects": len(one.keys),
+        "num_bytes": one.num_bytes,
+        "age_s": round(now_s - one.modified_s),
+        "reason": one.reason,
+    }
+
+
+def _when(wait_s: float) -> str:
+    return f"may go {describe_seconds(wait_s)} after a run has marked it" if wait_s else "may go now"
 
 
 def _num_objects(garbage: Sequence["Garbage"]) -> int:

@@ -46,7 +46,6 @@ _IDENTITY = re.compile(r"[0-9a-f]{32}")
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
 _NOISY_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.tracking")
 _DATABASES = {"sqlite", "postgresql", "mysql", "mssql"}
-_DATABASE_CONNECT_TIMEOUT_S = 10
 
 
 class RegistryDown(RegistryError):  # noqa: N818 - reads as a fact
@@ -126,10 +125,14 @@ class MlflowSession:
         from mlflow import MlflowClient
 
         with self.errors("open"), _quiet():
-            tables = _check_database(self._tracking_uri)
+            uri, tables = _open_database(self._tracking_uri)
             if tables is not None and "experiments" not in tables and not self._may_create:
                 raise self._missing()
-            return MlflowClient(tracking_uri=self._tracking_uri, registry_uri=self._tracking_uri)
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            if uri != self._tracking_uri:
+                # MLflow connects for registered models at their first use, and tries for minutes if it fails.
+                client.search_registered_models(max_results=1)
+            return client
 
     @cached_property
     def experiment_id(self) -> str:
@@ -204,21 +207,23 @@ def _without_credentials(text: str) -> str:
     return _CREDENTIALS.sub("", text)
 
 
-def _check_database(tracking_uri: str) -> set[str] | None:
-    """Connect once to a database, and list its tables; None for a server.
+def _open_database(tracking_uri: str) -> tuple[str, set[str] | None]:
+    """The URI for MLflow, with time limits if it is a database, and that one's tables, after connecting once.
 
-    MLflow itself would try for over a minute before it gave up.
+    MLflow itself would try to connect for over a minute before it gave up.
     """
     scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
     if scheme not in _DATABASES:
-        return None
+        return tracking_uri, None
     import sqlalchemy
+
+    from orchestrator.registry.time_limits import with_time_limits
 
     if scheme == "sqlite":
         _make_folder(sqlalchemy.make_url(tracking_uri).database)
-    timeout = {"connect_timeout": _DATABASE_CONNECT_TIMEOUT_S} if scheme in ("postgresql", "mysql") else {}
-    engine = sqlalchemy.create_engine(tracking_uri, poolclass=sqlalchemy.NullPool, connect_args=timeout)
-    return set(sqlalchemy.inspect(engine).get_table_names())
+    uri = with_time_limits(tracking_uri)
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+    return uri, set(sqlalchemy.inspect(engine).get_table_names())
 
 
 def _make_folder(database: str | None) -> None:

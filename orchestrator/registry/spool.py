@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from orchestrator.events import Event
+from orchestrator.line_files import append_lines
 
 __all__ = ["Spool"]
 
@@ -42,8 +43,7 @@ class Spool:
 
     def _append(self, lines: Iterable[str]) -> None:
         self._open()
-        with self._path.open("ab") as file:
-            _write_synced(file, lines)
+        append_lines(self._path, lines, is_synced=True)
 
     def replace(self, events: Sequence[Event]) -> None:
         """Keep these events only."""
@@ -52,8 +52,8 @@ class Spool:
             return
         self._open()
         temporary = self._path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            _write_synced(file, (event.to_json() for event in events))
+        temporary.unlink(missing_ok=True)
+        append_lines(temporary, (event.to_json() for event in events), is_synced=True)
         os.replace(temporary, self._path)
 
     def take_leftovers(self) -> list[Event]:
@@ -74,9 +74,7 @@ class Spool:
         """Keep unrecordable lines in a file for people; returns the file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / REJECTED
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"# {cause.splitlines()[0] if cause else 'unknown cause'}\n")
-            file.writelines(f"{line}\n" for line in lines)
+        append_lines(path, [f"# {cause.splitlines()[0] if cause else 'unknown cause'}", *lines])
         return path
 
     def close(self) -> None:
@@ -98,12 +96,12 @@ class Spool:
     def _read(self, path: Path) -> dict[str, Event]:
         """Line to event."""
         try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         except FileNotFoundError:
             return {}
         events: dict[str, Event] = {}
         unreadable = []
-        for line in lines:
+        for line in filter(None, lines):
             try:
                 events[line] = Event.from_json(line)
             except (ValueError, TypeError):
@@ -113,12 +111,6 @@ class Spool:
             aside = self.set_aside(unreadable, f"unreadable lines of {path.name}")
             _logger.warning("%d unreadable records of %s were set aside in %s", len(unreadable), path, aside)
         return events
-
-
-def _write_synced(file: IO[bytes], lines: Iterable[str]) -> None:
-    file.writelines(f"{line}\n".encode() for line in lines)
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _lock_path(path: Path) -> Path:

@@ -10,7 +10,7 @@ from orchestrator.errors import ObjectConflict, RegistryError, StoreError
 from orchestrator.registry.catalog_writer import CatalogWriter
 from orchestrator.registry.registry import Registry
 from orchestrator.serve.process_log import open_process_log
-from orchestrator.serve.watch import Watch
+from orchestrator.serve.watch import LOOK_LIMIT_S, Watch
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 
@@ -29,16 +29,24 @@ class CatalogPoller:
         store_url: URL of the store of prompts.
         log: File for what goes wrong; None leaves it to Ray.
         poll_s: Between two looks.
+        limit_s: A look that takes longer hangs.
     """
 
     def __init__(
-        self, tracking_uri: str, store_url: str, log: str | None = None, poll_s: float = POLL_S
+        self,
+        tracking_uri: str,
+        store_url: str,
+        log: str | None = None,
+        poll_s: float = POLL_S,
+        limit_s: float = LOOK_LIMIT_S,
     ) -> None:
         if log is not None:
             open_process_log(log)
         self._writer = CatalogWriter(Registry(tracking_uri), PromptStore(open_objects(store_url)))
         self._looks = itertools.count()
-        self._watch = Watch("registry", self._look, poll_s=poll_s, meanwhile="the catalog stays as it is")
+        self._watch = Watch(
+            "registry", self._look, poll_s=poll_s, meanwhile="the catalog stays as it is", limit_s=limit_s
+        )
         self._watch.start()
 
     def problem(self) -> str | None:
@@ -46,9 +54,12 @@ class CatalogPoller:
         return self._watch.problem
 
     def check_health(self) -> None:
-        """Called by Ray Serve, which replaces a replica that raises."""
-        if not self._watch.is_alive:
-            raise RuntimeError("the thread that polls the registry is dead")
+        """Called by Ray Serve, which replaces a replica that raises: one whose look hangs, too."""
+        self._watch.check()
+
+    def look_age_s(self) -> float:
+        """Seconds since the catalog was last compared with the registry."""
+        return self._watch.look_age_s
 
     def _look(self) -> str | None:
         # Not at the first one, which is to be quick.

@@ -1,8 +1,11 @@
 """Where the processes of an endpoint write what went wrong: Ray keeps their standard error to itself."""
 
 import logging
+from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
+
+from orchestrator.line_files import is_torn
 
 __all__ = ["append_to", "open_process_log"]
 
@@ -22,6 +25,17 @@ def open_process_log(file: str) -> None:
         logging.getLogger(__name__).warning("%s cannot be written (%s); see Ray's own logs", file, error)
 
 
+class _LineHandler(WatchedFileHandler):
+    """Handler that begins on a fresh line, whatever its file ends with."""
+
+    def _open(self) -> TextIOWrapper:
+        begins_torn = is_torn(Path(self.baseFilename))
+        file = super()._open()
+        if begins_torn:
+            file.write("\n")
+        return file
+
+
 def append_to(file: str, name: str, line_format: str, level: int) -> None:
     """Have what a logger is told appended to a file, once for each process.
 
@@ -32,7 +46,7 @@ def append_to(file: str, name: str, line_format: str, level: int) -> None:
     if any(isinstance(handler, WatchedFileHandler) for handler in logger.handlers):
         return
     Path(file).parent.mkdir(parents=True, exist_ok=True)
-    handler = WatchedFileHandler(file, encoding="utf-8")
+    handler = _LineHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter(line_format))
     logger.addHandler(handler)
     logger.setLevel(level)

@@ -1,20 +1,32 @@
 """Garbage collection of a store: finds unreferenced objects and removes them; ``garbage`` decides which.
 
-Safe beside tunings under way: what exists is listed before what refers to it, nothing young is taken, each
-find is looked at again right before it goes, and a publisher writes again what it finds in its place already,
-which makes it young.
+Safe beside tunings under way, whatever this host's clock says. What exists is listed before what refers to
+it; nothing young is taken, by the store's own clock, and nothing that no earlier run has marked. Each find is
+looked at again right before it goes, and publications are read again: what was published meanwhile stays.
+They are read once more after the deletions, which may have taken long, and what was published by then is put
+back; a publisher that comes later finds its files missing, and writes them again.
 """
 
-import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import islice
 from typing import Protocol
 
-from orchestrator.errors import RegistryError
+from orchestrator.errors import ObjectMissing, RegistryError
+from orchestrator.store.artifact_files import MAX_FILE_BYTES
 from orchestrator.store.garbage import Garbage, References, StoreListing, find_garbage
+from orchestrator.store.marks import Marks, store_time_s
 from orchestrator.store.objects.open import ObjectStore
 from orchestrator.store.prompt_store import PromptStore
+from orchestrator.store.publication import Publication
 
-__all__ = ["Collector", "DigestSource"]
+__all__ = ["DAY_S", "Collector", "DigestSource"]
+
+DAY_S = 86400.0
+# Artifacts that are read, removed and checked together: few enough for memory.
+BATCH = 16
+# By task and task key.
+Published = dict[tuple[str, str], Publication]
 
 
 class DigestSource(Protocol):
@@ -31,16 +43,24 @@ class Collector:
     Args:
         objects: Object store.
         registry: Registry of the MLflow that belongs to the store.
-        clock: Current time, seconds since the epoch.
+        now: Current time by the store's clock; by default the store is asked.
     """
 
     def __init__(
-        self, objects: ObjectStore, registry: DigestSource, clock: Callable[[], float] = time.time
+        self, objects: ObjectStore, registry: DigestSource, now: Callable[[], float] | None = None
     ) -> None:
         self._objects = objects
         self._store = PromptStore(objects)
         self._registry = registry
-        self._clock = clock
+        self._now = now or (lambda: store_time_s(objects))
+        self._now_s: float | None = None
+
+    @property
+    def now_s(self) -> float:
+        """Time of the last look, by the store's clock."""
+        if self._now_s is None:
+            self._now_s = self._now()
+        return self._now_s
 
     def find(self, older_than_s: float) -> list[Garbage]:
         """List the garbage; nothing is changed.
@@ -52,7 +72,8 @@ class Collector:
             RegistryError: MLflow cannot be asked, or is not the one that goes with this store.
             StoreError: The store cannot be read, or a publication or the catalog is damaged.
         """
-        before_s = self._clock() - older_than_s
+        self._now_s = None
+        before_s = self.now_s - older_than_s
         # In this order: an artifact that gets its publication after it was listed is then seen as published.
         listing = StoreListing(
             artifacts=list(self._objects.scan("artifacts/")),
@@ -61,13 +82,71 @@ class Collector:
         )
         return find_garbage(listing, self._references(), before_s=before_s)
 
-    def remove(self, garbage: Sequence[Garbage]) -> list[Garbage]:
-        """Remove garbage, unless it was written again since; returns what was removed.
+    def waits_s(self, garbage: Sequence[Garbage], marked_for_s: float) -> list[float]:
+        """Seconds until each may be removed, 0 for now; all of the wait for what is not marked yet."""
+        return self._waits_s(Marks(self._objects), garbage, marked_for_s)
+
+    def remove(self, garbage: Sequence[Garbage], marked_for_s: float = DAY_S) -> list[Garbage]:
+        """Mark garbage, and remove that which was marked long enough ago and is still garbage.
+
+        Args:
+            garbage: Garbage that was found just now.
+            marked_for_s: Least seconds since it was marked.
+
+        Returns:
+            What was removed.
 
         Raises:
+            ObjectConflict: Another run marks at the same time.
             StoreError: Something cannot be removed; what was removed before stays so.
         """
-        return [found for found in garbage if self._remove(found)]
+        marks = Marks(self._objects)
+        waits_s = self._waits_s(marks, garbage, marked_for_s)
+        marks.put(garbage, self.now_s)
+        due = iter([found for found, wait_s in zip(garbage, waits_s, strict=True) if wait_s == 0.0])
+        known = self._store.all_published()
+        removed: list[Garbage] = []
+        while batch := list(islice(due, BATCH)):
+            removed += self._remove_batch(batch, known)
+        return removed
+
+    def _waits_s(self, marks: Marks, garbage: Sequence[Garbage], marked_for_s: float) -> list[float]:
+        times_s = [marks.since_s(found) for found in garbage]
+        return [
+            marked_for_s if time_s is None else max(0.0, time_s + marked_for_s - self.now_s)
+            for time_s in times_s
+        ]
+
+    def _remove_batch(self, batch: Sequence[Garbage], known: Published) -> list[Garbage]:
+        """Remove garbage that is not published, as far as is known once it is gone."""
+        published = self._published_now(known)
+        due = [found for found in batch if found.name not in published and not self._is_written_again(found)]
+        contents = {found.name: self._read(found) for found in due if found.kind == "artifact"}
+        for found in due:
+            for key in found.keys:
+                if found.kind == "temporary":
+                    self._objects.drop_leftover(key)
+                else:
+                    self._objects.delete(key)
+        back = self._published_now(known).intersection(contents)
+        for name in back:
+            # The card comes last.
+            for key, content in reversed(contents[name].items()):
+                self._objects.put(key, content)
+        return [found for found in due if found.name not in back]
+
+    def _published_now(self, known: Published) -> set[str]:
+        """Digests of all publications; those that came since are read, and known from then on."""
+        known.update(self._store.find_published(self._store.published_keys() - known.keys()))
+        return {publication.digest for publication in known.values()}
+
+    def _read(self, found: Garbage) -> dict[str, bytes]:
+        """Content by key; what is gone already is left out."""
+        contents = {}
+        for key in found.keys:
+            with suppress(ObjectMissing):
+                contents[key] = self._objects.get(key, max_bytes=MAX_FILE_BYTES).data
+        return contents
 
     def _references(self) -> References:
         publications = self._store.all_published()
@@ -87,14 +166,8 @@ class Collector:
             digests=frozenset(published | registered | served), published=frozenset(publications)
         )
 
-    def _remove(self, found: Garbage) -> bool:
+    def _is_written_again(self, found: Garbage) -> bool:
         if found.kind == "temporary":
-            for key in found.keys:
-                self._objects.drop_leftover(key)
-            return True
-        prefix = f"artifacts/{found.name}/" if found.kind == "artifact" else f"snapshots/{found.name}"
-        if any(one.modified_s > found.modified_s for one in self._objects.scan(prefix)):
             return False
-        for key in found.keys:
-            self._objects.delete(key)
-        return True
+        prefix = f"artifacts/{found.name}/" if found.kind == "artifact" else f"snapshots/{found.name}"
+        return any(one.modified_s > found.modified_s for one in self._objects.scan(prefix))

@@ -8,6 +8,7 @@
     recorder.json                      the lease of the process that writes to MLflow; see ``lease``
     catalog.json                       what is served
     tokens.json                        tokens of clients
+    garbage/marked.json                unreferenced objects, marked by `ship gc` before they are removed
 
 A marker's *name* says that a key is done, its content says with which digest. A digest in the name would make
 one listing tell everything, but then two writers could publish two digests for one key, and that must be
@@ -22,7 +23,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
@@ -48,6 +49,7 @@ __all__ = ["PromptStore"]
 _logger = logging.getLogger(__name__)
 MAX_MARKER_BYTES = 4096
 MAX_TOKENS_BYTES = 1 << 20
+MAX_SNAPSHOT_BYTES = 1 << 30
 NUM_READERS = 16
 Value = TypeVar("Value")
 _CATALOG, _TOKENS, _OWNER = "catalog.json", "tokens.json", "registry.json"
@@ -78,7 +80,13 @@ class PromptStore:
         """URI of an artifact's folder."""
         return f"{self._objects.url}/artifacts/{_check_digest(digest)}"
 
-    def publish(self, task: str, task_key: str, files: Mapping[str, bytes]) -> Publication:
+    def publish(
+        self,
+        task: str,
+        task_key: str,
+        files: Mapping[str, bytes],
+        watch: Callable[[str], AbstractContextManager[object]] = nullcontext,
+    ) -> Publication:
         """Write an artifact and make it the result of ``task_key``.
 
         The first writer wins. A later one, such as a worker that was thought dead, changes nothing and is
@@ -88,6 +96,7 @@ class PromptStore:
             task: Name of the task.
             task_key: Digest of the data and the settings that it was tuned from.
             files: The artifact: ``prompt.json`` and the files that it describes, no others.
+            watch: Context of each object's write, by its URL.
 
         Raises:
             StoreError: The files do not agree with ``prompt.json``, or the store failed.
@@ -95,15 +104,16 @@ class PromptStore:
         if (earlier := self.published(task, task_key)) is not None:
             return earlier
         digest = check_files(files)
-        self._write_artifact(digest, files)
+        self._write_artifact(digest, files, watch)
         marker = make_marker(task, task_key, digest, self._clock())
         key = _marker_key(task, task_key)
-        self._objects.put_new(key, marker)
-        standing = self._objects.get(key, max_bytes=MAX_MARKER_BYTES).data
+        with watch(f"{self.url}/{key}"):
+            self._objects.put_new(key, marker)
+            standing = self._objects.get(key, max_bytes=MAX_MARKER_BYTES).data
         if standing == marker:
             # A sweep that listed the store before the marker was there may have taken files of an earlier,
             # unpublished artifact with this digest. From here on none will.
-            self._write_artifact(digest, files, only_missing=True)
+            self._write_artifact(digest, files, watch, only_missing=True)
         # It is published now: a snapshot that is left behind is no reason to fail.
         try:
             self.drop_snapshot(task, task_key)
@@ -218,7 +228,7 @@ class PromptStore:
         Raises:
             ObjectConflict: Another writer was faster: read it again.
         """
-        return self._replace(_rollout_key(rollout.task), rollout.to_json(), if_match)
+        return self._replace(_rollout_key(rollout.task), rollout.to_json(), if_match, MAX_ROLLOUT_BYTES)
 
     def scan_rollouts(self) -> Iterator[tuple[str, float]]:
         """Task of each rollout, and when it was last written by the backend's clock."""
@@ -237,7 +247,7 @@ class PromptStore:
         Raises:
             ObjectConflict: Another writer was faster: read it again.
         """
-        return self._replace(_OWNER, owner.to_json(), if_match)
+        return self._replace(_OWNER, owner.to_json(), if_match, MAX_OWNER_BYTES)
 
     def lease(self, key: str, monotonic: Callable[[], float] = time.monotonic) -> StoreLease:
         """A lease of this store, not taken yet."""
@@ -262,7 +272,7 @@ class PromptStore:
             ObjectConflict: Another writer was faster: read it again.
             StoreError: It is larger than a reader takes; the one before stays.
         """
-        return self._replace(_CATALOG, catalog.to_bytes(), if_match)
+        return self._replace(_CATALOG, catalog.to_bytes(), if_match, MAX_CATALOG_BYTES)
 
     def read_tokens(self) -> tuple[Tokens, str] | None:
         """The tokens and their etag; None before the first one is made.
@@ -291,7 +301,7 @@ class PromptStore:
             )
         # Tokens that cannot be read again would lock out all clients, administrators too.
         Tokens.from_json(content)
-        return self._replace(_TOKENS, content, if_match)
+        return self._replace(_TOKENS, content, if_match, MAX_TOKENS_BYTES)
 
     def _read(self, key: str, max_bytes: int, parse: Callable[[bytes], Value]) -> tuple[Value, str] | None:
         """The parsed object and its etag; the cached value while the etag is the same.
@@ -311,32 +321,40 @@ class PromptStore:
         self._values[key] = parse(stored.data), stored.etag
         return self._values[key]
 
-    def _replace(self, key: str, data: bytes, if_match: str | None) -> str:
+    def _replace(self, key: str, data: bytes, if_match: str | None, max_bytes: int) -> str:
         """Write an object in place of the one with that etag, or as the first one."""
         if if_match is not None:
             return self._objects.put(key, data, if_match=if_match)
         if not self._objects.put_new(key, data):
             raise ObjectConflict(f"{self.url}/{key}: there is one already; read it and repeat the change")
-        stored = self._objects.get(key)
+        stored = self._objects.get(key, max_bytes=max_bytes)
         if stored.data != data:
             raise ObjectConflict(f"{self.url}/{key}: another writer replaced it at once; read it again")
         return stored.etag
 
     def _look_at_snapshot(self, key: str) -> bytes | None:
         try:
-            stored = self._objects.get(key)
+            stored = self._objects.get(key, max_bytes=MAX_SNAPSHOT_BYTES)
         except ObjectMissing:
             self._snapshot_etags[key] = None
             return None
         self._snapshot_etags[key] = stored.etag
         return stored.data
 
-    def _write_artifact(self, digest: str, files: Mapping[str, bytes], *, only_missing: bool = False) -> None:
+    def _write_artifact(
+        self,
+        digest: str,
+        files: Mapping[str, bytes],
+        watch: Callable[[str], AbstractContextManager[object]],
+        *,
+        only_missing: bool = False,
+    ) -> None:
         """Write the files of an artifact, its card last."""
         for name in sorted(files, key=lambda name: (name == CARD, name)):
             key = f"artifacts/{digest}/{name}"
-            if not (only_missing and self._objects.exists(key)):
-                self._write_verified(key, files[name])
+            with watch(f"{self.url}/{key}"):
+                if not (only_missing and self._objects.exists(key)):
+                    self._write_verified(key, files[name])
 
     def _write_verified(self, key: str, data: bytes) -> None:
         """Write a file whose name implies its content, so that writing it again can only mend it."""
@@ -350,7 +368,7 @@ class PromptStore:
             )
 
     def _reads_as(self, key: str, data: bytes) -> bool:
-        stored = self._objects.get(key).data
+        stored = self._objects.get(key, max_bytes=MAX_FILE_BYTES).data
         return stored == data
 
     def _publication(self, key: str, marker: bytes, *, created: bool = False) -> Publication:

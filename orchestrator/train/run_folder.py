@@ -12,6 +12,7 @@ next run. Knows neither Ray nor MLflow::
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import socket
@@ -19,13 +20,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
+from orchestrator.line_files import append_lines
 from orchestrator.train.ledger.status import RunStatus, TaskStatus
 
 __all__ = ["About", "RunFolder", "RunRequest", "RunView", "hold_run"]
@@ -37,6 +39,9 @@ STATUS_SHARE = 0.05
 EPOCHS_A_TASK = 10
 _POLL_S = 0.1
 _NUM_TRIES = 5
+# A status of a hundred thousand tasks.
+_MAX_JSON_BYTES = 128 << 20
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,20 +92,18 @@ class RunFolder:
         (folder / "requests").mkdir(parents=True)
         (folder / "status.json").unlink(missing_ok=True)
         _write_json(folder / "about.json", asdict(about))
-        self._events = (folder / "events.jsonl").open("w", encoding="utf-8")
+        self._events = folder / "events.jsonl"
+        self._events.write_bytes(b"")
 
     def close(self) -> None:
-        """Write the last status, and close the log of events."""
+        """Write the last status."""
         if self._latest is not None:
             self._write_status(self._latest)
-        with suppress(OSError):
-            self._events.close()
 
     def log(self, events: Sequence[Event]) -> None:
         """Append events to the log; lines that a full disk does not take are dropped."""
         with suppress(OSError):
-            self._events.writelines(f"{event.to_json()}\n" for event in events if _is_worth_a_line(event))
-            self._events.flush()
+            append_lines(self._events, [event.to_json() for event in events if _is_worth_a_line(event)])
 
     def show(self, run_status: RunStatus) -> None:
         """Write the status, unless that was done a moment ago."""
@@ -123,7 +126,7 @@ class RunFolder:
         """New requests, oldest first, each with the function that answers it."""
         for path in sorted((self._folder / "requests").glob("*.ask")):
             try:
-                request = _read_request(json.loads(path.read_text(encoding="utf-8")))
+                request = _read_request(_read_json(path))
             except (OSError, ValueError, TypeError, KeyError):
                 request = None
             path.unlink(missing_ok=True)
@@ -160,7 +163,7 @@ class RunView:
             ExecutionError: There has been no run in this home.
         """
         try:
-            return About(**json.loads((self._folder / "about.json").read_text(encoding="utf-8")))
+            return About(**_read_json(self._folder / "about.json"))
         except (OSError, ValueError, TypeError) as error:
             raise ExecutionError(
                 f"no run in {self._home}: start one with `ship tune MANIFEST`, or name the folder of another "
@@ -170,27 +173,34 @@ class RunView:
     def status(self) -> tuple[RunStatus, float] | None:
         """Status of its tasks, and when it was written; None before the first."""
         try:
-            said = json.loads((self._folder / "status.json").read_text(encoding="utf-8"))
+            said = _read_json(self._folder / "status.json")
         except FileNotFoundError:
             return None
         time_s = said.pop("time_s")
-        said["tasks"] = tuple(TaskStatus(**status) for status in said["tasks"])
+        known = {field.name for field in fields(TaskStatus)}
+        said["tasks"] = tuple(
+            # An older version's status may have had others.
+            TaskStatus(**{name: value for name, value in status.items() if name in known})
+            for status in said["tasks"]
+        )
         said["workers"] = {int(seat): worker for seat, worker in said["workers"].items()}
         said["evicted"] = frozenset(said["evicted"])
         return RunStatus(**said), time_s
 
     def events(self, task: str | None = None, *, follow: bool = False) -> Iterator[Event]:
-        """Events so far, and with ``follow`` those until the run ends."""
-        with (self._folder / "events.jsonl").open(encoding="utf-8") as file:
+        """Events so far, and with ``follow`` those until the run ends; a torn line is skipped and logged."""
+        with (self._folder / "events.jsonl").open(encoding="utf-8", errors="replace") as file:
             rest = ""
             while True:
                 was_at_work = follow and self.is_at_work
                 rest += file.read()
                 *lines, rest = rest.split("\n")
-                for event in map(Event.from_json, lines):
-                    if task is None or event.task == task:
+                for event in map(_read_event, filter(None, lines)):
+                    if event is not None and (task is None or event.task == task):
                         yield event
                 if not was_at_work:
+                    if rest and not self.is_at_work:
+                        _read_event(rest)
                     return
                 time.sleep(_POLL_S)
 
@@ -212,7 +222,7 @@ class RunView:
                 place.unlink(missing_ok=True)
                 raise ExecutionError(f"the run in {self._home} did not answer for {patience_s:g} s")
             time.sleep(_POLL_S)
-        tasks = json.loads(answer.read_text(encoding="utf-8"))
+        tasks = _read_json(answer)
         answer.unlink(missing_ok=True)
         return tuple(tasks)
 
@@ -270,6 +280,14 @@ def _is_worth_a_line(event: Event) -> bool:
     return epoch == num_epochs or epoch % max(1, num_epochs // EPOCHS_A_TASK) == 0
 
 
+def _read_event(line: str) -> Event | None:
+    try:
+        return Event.from_json(line)
+    except (ValueError, TypeError):
+        _logger.warning("events.jsonl: a line that a killed run or a full disk tore is skipped")
+        return None
+
+
 def _read_request(value: dict[str, Any]) -> RunRequest:
     if value["kind"] not in ("cancel", "retry", "stop"):
         raise ValueError(f"unknown request {value['kind']!r}")
@@ -280,6 +298,20 @@ def _answer(place: Path, tasks: Sequence[str]) -> None:
     """Answer a request, unless the disk is full: the terminal then waits in vain, but the run goes on."""
     with suppress(OSError):
         _write_json(place, list(tasks))
+
+
+def _read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        OSError: It is not there, or cannot be read.
+        ValueError: It is no JSON, or larger than any that is written here.
+    """
+    with path.open("rb") as file:
+        content = file.read(_MAX_JSON_BYTES + 1)
+    if len(content) > _MAX_JSON_BYTES:
+        raise ValueError(f"{path}: expected at most {_MAX_JSON_BYTES} bytes")
+    return json.loads(content)
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -6,6 +6,7 @@ An image that cannot be used is never passed over: all of them are named in one 
 import hashlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -33,6 +34,7 @@ def load_task_data(
     view: View = DEFAULT_VIEW,
     num_threads: int = 4,
     on_progress: Callable[[int, int], None] | None = None,
+    watch: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> TaskData:
     """Load a data set into memory.
 
@@ -44,6 +46,8 @@ def load_task_data(
             training pictures.
         num_threads: Images that are read and decoded at once.
         on_progress: Called in this thread with images done and images in all.
+        watch: Context of each operation, in any thread, by the path or URL that is listed or read: so that a
+            caller can tell slow from stuck, and where.
 
     Returns:
         ``3 * H * W`` bytes a tile of an image, all splits.
@@ -53,12 +57,15 @@ def load_task_data(
             lies in two splits.
         ConfigError: ``interpolation`` is unknown.
     """
-    folder, listing = open_listing(source)
-    if view.tiles == "auto" and (sizes := sizes_of(folder, listing)):
-        view = view.resolved(sizes, image_size)
-    loader = _Loader(folder, image_size, interpolation, view, listing)
-    # Before reading: a file that changes while it is loaded then shows up as another fingerprint.
-    tags = {} if folder.is_local else remote_tags(folder, listing)
+    with watch(source.path):
+        folder, listing = open_listing(source)
+    with watch(source.path):
+        if view.tiles == "auto" and (sizes := sizes_of(folder, listing)):
+            view = view.resolved(sizes, image_size)
+    loader = _Loader(folder, image_size, interpolation, view, listing, watch)
+    with watch(source.path):
+        # Before reading: a file that changes while it is loaded then shows up as another fingerprint.
+        tags = {} if folder.is_local else remote_tags(folder, listing)
     loader.run(num_threads, on_progress)
     refuse_duplicates(source, listing, loader.sha256_by_path)
     return TaskData(
@@ -78,6 +85,7 @@ class _Loader:
     interpolation: str
     view: View
     listing: Listing
+    watch: Callable[[str], AbstractContextManager[object]]
     sha256_by_path: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -129,10 +137,11 @@ class _Loader:
         split, row = job
         path = self._items[split][row].path
         try:
-            content = self.folder.read(path)
-            self._images[split][row] = decode_image(
-                content, size=self.image_size, interpolation=self.interpolation, view=self.view
-            )
+            with self.watch(self.folder.locate(path)):
+                content = self.folder.read(path)
+                self._images[split][row] = decode_image(
+                    content, size=self.image_size, interpolation=self.interpolation, view=self.view
+                )
         except DataError as error:
             return error.problems
         except ImageError as error:

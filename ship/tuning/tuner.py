@@ -53,9 +53,15 @@ class Tuner:
         self._jobs: deque[Callable[[], None]] = deque()
         self._waiting: deque[_Request] = deque()
         self._is_running = False
+        self._passes = _count_passes(backbone)
         # Of its own thread alone.
         self._pack: Pack | None = None
         self._members: dict[int, tuple[_Request, int]] = {}
+
+    @property
+    def num_passes(self) -> int:
+        """Forward passes so far, for whatever purpose: while there is work, it grows."""
+        return self._passes[0]
 
     def tune(
         self, tasks: Sequence[PackTask], *, on_joined: Callable[[], None] = lambda: None
@@ -157,3 +163,14 @@ class Tuner:
         request.outcomes[number] = outcome
         if len(request.outcomes) == len(request.tasks):
             request.done.set_result([request.outcomes[index] for index in range(len(request.tasks))])
+
+
+def _count_passes(backbone: Backbone) -> list[int]:
+    """A counter of the backbone's forward passes, and of its casts', which are copies with the same hook."""
+    passes = [0]
+
+    def note(*_: object) -> None:
+        passes[0] += 1
+
+    backbone.vit.patch_embed.register_forward_hook(note)
+    return passes

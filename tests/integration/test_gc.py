@@ -44,10 +44,19 @@ class Swept:
                 os.utime(path, (time.time() - DAYS_S,) * 2)
 
     def files(self) -> list[str]:
-        return sorted(str(path) for path in self.store.rglob("*") if path.is_file())
+        found = (path for path in self.store.rglob("*") if path.is_file() and path.name != ".lock")
+        return sorted(map(str, found))
 
     def run(self, *arguments: str) -> int:
         return run_ship(self._patch, "gc", *arguments)
+
+    def pass_days(self) -> None:
+        """Put the marks of earlier runs back by three days."""
+        path = self.store / "garbage" / "marked.json"
+        said = json.loads(path.read_text())
+        for one in said["marked"].values():
+            one["marked_s"] -= DAYS_S
+        path.write_text(json.dumps(said))
 
 
 @pytest.fixture
@@ -64,14 +73,28 @@ def test_a_dry_run_lists_and_removes_nothing(swept: Swept, capsys: pytest.Captur
     assert f"artifact {swept.orphan}" in printed
     assert "3d old: no publication" in printed
     assert "snapshot nuts/" in printed
+    assert "may go 24.0 h after a run has marked it" in printed
     assert "5 objects" in printed
-    assert "would be removed" in printed
+    assert "nothing was marked or removed" in printed
     assert swept.files() == before
 
 
 def test_gc_removes_unneeded_objects_and_says_how_much(
     swept: Swept, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    before = swept.files()
+    assert swept.run() == 0
+    printed = capsys.readouterr().out
+    assert "0 objects, 0 bytes removed" in printed
+    assert "5 objects" in printed
+    assert "are marked; run `ship gc` again in 24.0 h" in printed
+    assert set(swept.files()) == {*before, str(swept.store / "garbage" / "marked.json")}
+    swept.pass_days()
+    assert swept.run("--json", "--marked-for", "1w") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["num_objects"], len(said["left"])) == (0, 2)
+    assert all(0 < one["wait_s"] <= 4 * 86400 for one in said["left"])
+
     assert swept.run("--json") == 0
 
     said = json.loads(capsys.readouterr().out)
@@ -82,7 +105,7 @@ def test_gc_removes_unneeded_objects_and_says_how_much(
     digest = champions(swept.place.registry)["bolts"].digest
     assert digest_of(swept.place.store.fetch(digest)) == digest
     assert swept.run() == 0
-    assert "0 objects, 0 bytes removed" in capsys.readouterr().out
+    assert capsys.readouterr().out == "0 objects, 0 bytes removed.\n"
 
 
 def test_what_is_younger_than_the_limit_stays(swept: Swept, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,6 +121,8 @@ def test_a_registered_version_keeps_its_artifact_without_a_publication(swept: Sw
     for path in (swept.store / "published").rglob("*.json"):
         path.unlink()
 
+    assert swept.run() == 0
+    swept.pass_days()
     assert swept.run() == 0
 
     digest = champions(swept.place.registry)["bolts"].digest
@@ -122,12 +147,13 @@ def test_gc_refuses_without_a_registry_and_makes_none(
 @pytest.mark.parametrize(
     ("age", "said"), [("1y", "such as 30m"), ("0s", "such as 30m"), ("30m", "at least 1h")]
 )
+@pytest.mark.parametrize("option", ["--older-than", "--marked-for"])
 def test_an_age_that_is_none_or_too_short_is_bad_input(
-    swept: Swept, capsys: pytest.CaptureFixture[str], age: str, said: str
+    swept: Swept, capsys: pytest.CaptureFixture[str], option: str, age: str, said: str
 ) -> None:
     before = swept.files()
 
-    assert swept.run("--older-than", age) == 2
+    assert swept.run(option, age) == 2
 
     assert said in capsys.readouterr().err
     assert swept.files() == before

@@ -249,7 +249,9 @@ def test_tuning_with_both_publishes_records_and_leaves_no_garbage(
     for name, content in orphan.items():
         objects.put_new(f"artifacts/{digest_of(orphan)}/{name}", content)
     assert Collector(objects, registry).find(DAY_S) == []
-    sweeper = Collector(objects, registry, clock=lambda: time.time() + 2 * DAY_S)
+    sweeper = Collector(objects, registry, now=lambda: time.time() + 2 * DAY_S)
+    assert sweeper.remove(sweeper.find(DAY_S)) == []
+    sweeper = Collector(objects, registry, now=lambda: time.time() + 4 * DAY_S)
     [gone] = sweeper.remove(sweeper.find(DAY_S))
     assert (gone.name, len(gone.keys)) == (digest_of(orphan), len(orphan))
     assert {key.split("/")[1] for key in objects.list("artifacts/")} == {

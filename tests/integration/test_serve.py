@@ -284,6 +284,10 @@ def test_a_prompt_for_another_backbone_is_reported_and_harms_no_other(plant: Pla
         assert (found["status"], found["ready"]) == ("ready", True)
         assert (found["num_served"], found["num_problems"], found["num_loading"]) == (3, 1, 0)
         assert found["catalog_age_s"] < 30.0
+        assert set(found["last_look_s"]) == {"catalog", "registry", "tokens"}
+        assert max(found["last_look_s"].values()) < 30.0
+        page = client.get("/metrics").text
+        assert 'ship_last_look_seconds{engine="",of="registry"}' in page
 
 
 def test_a_promotion_arrives_under_load_without_a_failed_or_mixed_answer(plant: Plant):

@@ -6,6 +6,7 @@ The task runner is a cheap stand-in for tuning; everything around it is the real
 import json
 import os
 import signal
+import threading
 import time
 import uuid
 from collections import Counter
@@ -24,7 +25,7 @@ from orchestrator.manifest.model import PoolSettings, Terms
 from orchestrator.settings import EXECUTORS, Executor, Settings
 from orchestrator.train.executor import Callbacks, RunOptions, run_tasks
 from orchestrator.train.ledger.actor import ACTOR_NAME
-from orchestrator.train.ledger.grants import LedgerPolicy
+from orchestrator.train.ledger.grants import LedgerPolicy, StallLimits
 from orchestrator.train.worker.loop import Hooks, PublishedTask, WorkerContext
 from ship.errors import DataError
 from ship.settings.config import TuneConfig
@@ -65,6 +66,10 @@ class FakeRunner:
     def __call__(self, spec: Spec, hooks: Hooks) -> PublishedTask:
         if spec.name.startswith("pair-"):
             self._meet(spec.name, hooks)
+        if spec.name == "hangs" and self._is_first_time(spec.name):
+            hooks.enter("data")
+            with hooks.doing("nfs/a.png"):
+                threading.Event().wait()
         if spec.name == "corrupt":
             raise DataError("train/broken.png: not an image")
         for epoch in range(1, NUM_EPOCHS + 1):
@@ -223,6 +228,32 @@ def test_tasks_of_a_pack_that_brought_its_worker_down_are_taken_up_alone(
     suspects = {status.task for status in statuses[-1].tasks if status.is_suspect}
     assert suspects == {"pair-1", "pair-2"}
     assert all(status.failures == 0 for status in statuses[-1].tasks), "the task at fault is not known"
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_process_whose_task_hangs_is_ended_and_the_task_goes_to_another(
+    settings: Settings, executor: Executor
+) -> None:
+    Path(settings.store).mkdir()
+    specs = [Spec("hangs", f"{1:064x}", num_images=100), Spec("good", f"{2:064x}", num_images=10)]
+    events = []
+    summary = run_tasks(
+        specs,
+        Weights(),
+        settings,
+        RunOptions(
+            pool=PoolSettings(max_workers=1, executor=executor),
+            policy=LedgerPolicy(lease_s=20.0, stall=StallLimits(data_s=10.0), backoff_s=0.1),
+            make_runner=make_fake_runner,
+        ),
+        Callbacks(on_events=events.extend),
+    )
+    assert set(summary.done) == {"hangs", "good"}
+    leases = [event.data["worker"] for event in events if (event.kind, event.task) == ("leased", "hangs")]
+    assert len(set(leases)) == 2, "in another process"
+    [retried] = [event for event in events if event.kind == "retried" and event.task == "hangs"]
+    assert retried.data["cause"] == "no progress for 10 s while reading its data (nfs/a.png)"
+    assert marked_processes() == set()
 
 
 def test_an_actor_that_had_no_room_is_not_started_when_all_is_done(settings: Settings) -> None:

@@ -141,8 +141,8 @@ class EngineReplica:
 
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""
-        if not self._follower.is_alive:
-            raise RuntimeError("the thread that follows the catalog is dead")
+        # What is loaded is served all the same, and a new replica would hang in the same store.
+        self._follower.check(may_hang=True)
 
     async def _predict_one(self, image: Image, ask: Ask, patience_s: float) -> Answer | Refusal:
         start_s = time.monotonic()

@@ -9,6 +9,7 @@ from orchestrator.serve.engine_api import Engine
 from orchestrator.serve.ingress.asking import Asker
 from orchestrator.serve.ingress.decoding import Decoder
 from orchestrator.serve.ingress.front import Front
+from orchestrator.serve.ingress.looks import Looks
 from orchestrator.serve.ingress.middleware.access_log import AccessLog
 from orchestrator.serve.ingress.middleware.admission import Admission, AdmissionGate
 from orchestrator.serve.ingress.middleware.auth import KnownTokens, RequireToken
@@ -31,6 +32,7 @@ def make_app(
     limits: Limits | None = None,
     drain: Drain | None = None,
     tokens: KnownTokens | None = None,
+    looks: Looks | None = None,
     *,
     names_responses: bool = True,
 ) -> FastAPI:
@@ -42,6 +44,7 @@ def make_app(
         limits: Limits on requests.
         drain: Closes the application.
         tokens: Tokens that have access; None turns access control off.
+        looks: Ages of the last looks; by default none is known.
         names_responses: See ``AccessLog``.
     """
     limits, metrics = limits or Limits(), Metrics()
@@ -62,6 +65,7 @@ def make_app(
         decoder=Decoder(backbone, limits),
         shadows=Shadows(engine, metrics.observe_comparison),
         metrics=metrics,
+        looks=looks or Looks(),
     )
     _add_middleware(app, drain or Drain(), tokens, names_responses=names_responses)
     install_problem_handlers(app)

@@ -1,13 +1,16 @@
 """The ingress deployment: the HTTP interface of ``app`` in a Ray Serve replica."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
+from ray import serve
 
 from orchestrator.serve.engine_api import ServingState
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.engine_client import RayEngine
+from orchestrator.serve.ingress.looks import Looks
 from orchestrator.serve.ingress.middleware.access_log import open_request_log
 from orchestrator.serve.ingress.middleware.drain import Drain
 from orchestrator.serve.ingress.middleware.token_follower import TokenFollower
@@ -31,6 +34,7 @@ class Ingress:
         limits: Limits on requests.
         tokens_url: URL of the store with the tokens; None turns access control off.
         log: File for warnings and errors; None leaves them to Ray.
+        poller: Name of the application that polls the registry, if any.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Ingress:
         limits: Limits,
         tokens_url: str | None,
         log: str | None = None,
+        poller: str | None = None,
     ) -> None:
         if log is not None:
             open_process_log(log)
@@ -48,6 +53,8 @@ class Ingress:
         self._limits = limits
         self._drain = Drain()
         self._tokens = None if tokens_url is None else _follow(tokens_url)
+        followers = {} if self._tokens is None else {"tokens": self._tokens}
+        self._looks = Looks(followers, None if poller is None else _Poller(poller).look_age_s)
 
     async def close(self, timeout_s: float) -> bool:
         """See ``Drain.close``."""
@@ -59,8 +66,9 @@ class Ingress:
 
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""
-        if self._tokens is not None and not self._tokens.is_alive:
-            raise RuntimeError("the thread that follows the tokens is dead")
+        if self._tokens is not None:
+            # The tokens that are known stay valid, and a new replica would hang in the same store.
+            self._tokens.check(may_hang=True)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Ray Serve, once ``__init__`` is done."""
@@ -68,8 +76,29 @@ class Ingress:
             open_request_log(self._limits.request_log)
         # Ray Serve's proxy puts the request's id into the response itself.
         return make_app(
-            self._engine, self._backbone, self._limits, self._drain, self._tokens, names_responses=False
+            self._engine,
+            self._backbone,
+            self._limits,
+            self._drain,
+            self._tokens,
+            self._looks,
+            names_responses=False,
         )
+
+
+class _Poller:
+    """Client of the application that polls the registry."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._handle: Any = None
+
+    async def look_age_s(self) -> float:
+        """See ``CatalogPoller.look_age_s``."""
+        if self._handle is None:
+            # Asks Ray Serve's controller and waits for it.
+            self._handle = await asyncio.to_thread(serve.get_app_handle, self._name)
+        return float(await self._handle.look_age_s.remote())
 
 
 def _follow(url: str) -> TokenFollower:

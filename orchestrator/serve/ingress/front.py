@@ -24,6 +24,7 @@ from orchestrator.serve.ingress.bodies.image import image_problem, read_body
 from orchestrator.serve.ingress.bodies.schemas import BackboneBody, PredictionReply
 from orchestrator.serve.ingress.decoding import Decoder
 from orchestrator.serve.ingress.headers import TASK_HEADER, VERSION_HEADER, check_task, read_timeout
+from orchestrator.serve.ingress.looks import Looks
 from orchestrator.serve.ingress.middleware.access_log import note
 from orchestrator.serve.ingress.middleware.admission import Admission
 from orchestrator.serve.ingress.middleware.auth import principal_of
@@ -54,6 +55,7 @@ class Front:
         decoder: Decoder of image files, shared by all routes.
         shadows: Comparisons of champions with their shadows.
         metrics: Metrics of this process.
+        looks: Ages of the last looks at registry and tokens.
         stats_timeout_s: Timeout for the engine's part of the metrics; Prometheus' own is ten seconds.
     """
 
@@ -65,6 +67,7 @@ class Front:
     decoder: Decoder
     shadows: Shadows
     metrics: Metrics = field(default_factory=Metrics)
+    looks: Looks = field(default_factory=Looks)
     stats_timeout_s: float = 1.0
 
     def admit(self, request: Request, task: str) -> str:

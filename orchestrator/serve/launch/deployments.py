@@ -87,7 +87,9 @@ def deploy(
     token_store = settings.store if options.auth else None
     own = replace(options.engine, cache=settings.cache, cache_bytes=settings.cache_bytes)
     engine = _engine(options, share).bind(header, weights, settings.store, share.num_threads, own, log)
-    ingress = _ingress(options.limits).bind(engine, header, options.limits, token_store, log)
+    ingress = _ingress(options.limits).bind(
+        engine, header, options.limits, token_store, log, poller=APPLICATIONS[1]
+    )
     poller = _poller().bind(settings.tracking_uri, settings.store, log)
     targets = [
         serve.RunTarget(ingress, name=APPLICATIONS[0], route_prefix="/"),

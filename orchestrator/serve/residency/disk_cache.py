@@ -15,13 +15,14 @@ from orchestrator.bounded_folder import BoundedFolder
 from orchestrator.errors import StoreError
 from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.residency.loader import ArtifactSource
-from orchestrator.store.artifact_files import MAX_FILES, check_files
+from orchestrator.store.artifact_files import MAX_FILE_BYTES, MAX_FILES, check_files
 
 __all__ = ["DiskCache", "with_disk_cache"]
 
 FOLDER = "prompts"
 _SUFFIX = ".artifact"
 _MAX_HEADER_BYTES = 16 << 10
+_MAX_BYTES = _MAX_HEADER_BYTES + (MAX_FILES + 1) * MAX_FILE_BYTES
 # An artifact is a few hundred kilobytes: what is passed of the limit is small.
 _LOOK_EVERY = 64
 _log = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ class DiskCache:
     def _read(self, digest: str) -> dict[str, bytes] | None:
         path = self._files.path(digest + _SUFFIX)
         try:
-            files = _split(path.read_bytes())
+            with path.open("rb") as file:
+                files = _split(file.read(_MAX_BYTES + 1))
             if check_files(files) != digest:
                 raise StoreError("it is another artifact")
         except FileNotFoundError:

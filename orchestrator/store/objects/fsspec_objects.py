@@ -38,6 +38,8 @@ __all__ = ["FsspecObjects"]
 
 Result = TypeVar("Result")
 _ATOMIC_PROTOCOLS = {"abfs", "abfss", "adl", "az", "gcs", "gs", "memory", "oci", "oss", "r2", "s3", "s3a"}
+# Where drivers keep an object's ETag, checksum or generation.
+_TAGS = ("ETag", "etag", "md5", "md5Hash", "content_md5", "checksum", "crc32c", "generation")
 # Where clients of HTTP keep the status: gcsfs, aiohttp, requests and Azure's.
 _STATUS_NAMES = ("code", "status", "status_code")
 
@@ -61,6 +63,8 @@ class FsspecObjects:
         self._root: str = root.rstrip("/")
         protocols = self._fs.protocol
         names = {protocols} if isinstance(protocols, str) else set(protocols)
+        # Of what was read last, by key: the driver's tag and ours.
+        self._etags: dict[str, tuple[str, str]] = {}
         self._is_atomic = not names.isdisjoint(_ATOMIC_PROTOCOLS)
 
     @property
@@ -76,13 +80,21 @@ class FsspecObjects:
             if max_bytes is not None and (size := self._fs.info(path)["size"]) > max_bytes:
                 raise too_large(self._url, key, size, max_bytes)
             data: bytes = self._fs.cat_file(path)
+            if max_bytes is not None and len(data) > max_bytes:
+                raise too_large(self._url, key, len(data), max_bytes)
             return StoredObject(data=data, etag=etag_of(data))
 
         return self._run("read", key, read)
 
     def get_unless(self, key: str, etag: str, *, max_bytes: int | None = None) -> StoredObject | None:
-        """Read an object, unless it has that etag, which only its content tells."""
+        """Read an object, unless it has that etag; the driver's own tag tells it, where there is one."""
+        tag = self._tag(key)
+        if tag is not None and self._etags.get(key) == (tag, etag):
+            return None
+        # What is read is what the tag was of, or newer: then the next look sees another tag, and reads again.
         stored = self.get(key, max_bytes=max_bytes)
+        if tag is not None:
+            self._etags[key] = tag, stored.etag
         return None if stored.etag == etag else stored
 
     def exists(self, key: str) -> bool:
@@ -142,6 +154,19 @@ class FsspecObjects:
         path = self._path(key)
         with suppress(ObjectMissing):
             self._run("delete", key, lambda: self._fs.rm_file(path))
+
+    def _tag(self, key: str) -> str | None:
+        """The driver's tag of an object's content, such as its ETag; None if it has none."""
+        path = self._path(key)
+
+        def look() -> str | None:
+            # Other machines write too.
+            self._fs.invalidate_cache()
+            info = self._fs.info(path)
+            tag = next((info[name] for name in _TAGS if info.get(name)), None)
+            return None if tag is None else f"{info.get('size')}:{tag}"
+
+        return self._run("look up", key, look)
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{check_key(key)}"

@@ -8,8 +8,10 @@ There are no retries: errors of a disk are not transient, and the kernel retries
 """
 
 import fcntl
+import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from orchestrator.store.objects.protocol import (
     temporary_key,
     too_large,
 )
+from orchestrator.store.objects.stamps import Stamp, Stamps
 
 __all__ = ["LocalObjects"]
 
@@ -38,10 +41,12 @@ class LocalObjects:
 
     Args:
         root: The folder; made by the first write.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._root = root.expanduser().resolve()
+        self._stamps = Stamps(clock)
 
     @property
     def url(self) -> str:
@@ -56,14 +61,22 @@ class LocalObjects:
                 size = path.stat().st_size
                 if max_bytes is not None and size > max_bytes:
                     raise too_large(self.url, key, size, max_bytes)
-                data = path.read_bytes()
+                with path.open("rb") as file:
+                    data = file.read(-1 if max_bytes is None else max_bytes + 1)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 raise ObjectMissing(f"{self.url}/{key}: no such object") from None
+        if max_bytes is not None and len(data) > max_bytes:
+            raise too_large(self.url, key, len(data), max_bytes)
         return StoredObject(data=data, etag=etag_of(data))
 
     def get_unless(self, key: str, etag: str, *, max_bytes: int | None = None) -> StoredObject | None:
-        """Read an object, unless it has that etag, which only its content tells."""
+        """Read an object, unless it has that etag; a file that was read before is told by its stamp."""
+        stamp = self._stamp(key)
+        if stamp is not None and self._stamps.has(key, stamp, etag):
+            return None
         stored = self.get(key, max_bytes=max_bytes)
+        if stamp is not None and self._stamp(key) == stamp:
+            self._stamps.note(key, stamp, stored.etag)
         return None if stored.etag == etag else stored
 
     def exists(self, key: str) -> bool:
@@ -141,9 +154,20 @@ class LocalObjects:
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
 
+    def _stamp(self, key: str) -> Stamp | None:
+        """Stamp of a file, which changes with its content; None if it is not there."""
+        try:
+            # Opened: NFS answers a mere stat from a cache that may be a minute old.
+            with self._path(key).open("rb") as file:
+                found = os.fstat(file.fileno())
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
     def _etag_now(self, path: Path) -> str | None:
         try:
-            return etag_of(path.read_bytes())
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
             return None
 

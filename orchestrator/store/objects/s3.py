@@ -244,8 +244,9 @@ class S3Objects:
     def _etag_if(self, key: str, data: bytes) -> str | None:
         """The object's etag if ``data`` is what it holds."""
         try:
-            stored = self.get(key)
-        except ObjectMissing:
+            stored = self.get(key, max_bytes=len(data))
+        except StoreError:
+            # Gone, larger, or not to be read now.
             return None
         return stored.etag if stored.data == data else None
 

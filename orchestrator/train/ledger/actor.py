@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
+from orchestrator.train.ledger.awake_clock import AwakeClock
 from orchestrator.train.ledger.failures import Failure
 from orchestrator.train.ledger.grants import Grant, LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
@@ -53,7 +54,7 @@ class LedgerActor:
     ) -> bool:
         """Load a blank ledger; a loaded one stays as it is. Always True."""
         if self._ledger is None:
-            self._ledger = Ledger(specs, policy, time.time, earlier, num_lost)
+            self._ledger = Ledger(specs, policy, AwakeClock(time.monotonic), earlier, num_lost)
         return True
 
     def call(self, method: str, *args: Any) -> tuple[str, Any] | None:
@@ -137,6 +138,10 @@ class RayLedgerClient:
     def fail(self, worker: str, task: str, attempt: int, failure: Failure) -> bool:
         """See ``Ledger.fail``."""
         return bool(self._call("fail", worker, task, attempt, failure))
+
+    def stall(self, worker: str, task: str, attempt: int, cause: str, is_shared: bool = False) -> None:
+        """See ``Ledger.stall``."""
+        self._call("stall", worker, task, attempt, cause, is_shared)
 
     def _call(self, method: str, *args: Any) -> Any:
         incarnation, answer = _ask(lambda: self._actor.call.remote(method, *args))

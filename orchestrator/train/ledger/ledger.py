@@ -6,8 +6,8 @@ Knows neither Ray nor a clock of its own, and does no input or output: it is ste
 Two budgets end a bad task without punishing its neighbours. Ray Train restarts all workers when one dies, so
 most lost leases are no task's fault:
 
-- a *failure* is charged to the task: it raised a transient error, or the worker that died was working on it.
-  ``max_attempts`` of them end it;
+- a *failure* is charged to the task: it raised a transient error, made no progress, or the worker that died
+  was working on it. ``max_attempts`` of them end it;
 - a *loss* has no known cause: the pool was restarted around it, its node died, or heartbeats stopped. Only
   ``max_losses`` in a row without one epoch of progress end the task.
 
@@ -16,9 +16,13 @@ fails, any of them may be the cause: each has a loss, and is a *suspect* from th
 a worker that holds no other task. A failure of a suspect is its own.
 
 Neither is the fencing token (``attempt``), which just counts leases.
+
+Leases and pauses are measured on a monotonic clock, which belongs to one process. Wall time is for people
+only: a pause is kept as a status by its length, and begins anew where another ledger takes over.
 """
 
 import math
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -27,8 +31,7 @@ from orchestrator.events import Event, EventKind
 from orchestrator.train.ledger.event_log import EventLog
 from orchestrator.train.ledger.grants import Ended, Grant, Lease, LedgerPolicy, Wait
 from orchestrator.train.ledger.status import RunStatus, TaskState, TaskStatus
-from orchestrator.train.ledger.waiting import WaitingTasks
-from ship.settings.search_config import num_full_tunings
+from orchestrator.train.ledger.waiting import WaitingTasks, order_of
 
 if TYPE_CHECKING:
     from orchestrator.planning.spec import TaskSpec
@@ -48,9 +51,10 @@ class Ledger:
     Args:
         specs: The tasks; names must differ.
         policy: Time-outs and budgets.
-        clock: Seconds since the epoch.
+        clock: Monotonic seconds, for leases and pauses.
         earlier: Last known status of a lost ledger, which this one continues, leases included.
         num_lost: Ledgers of these tasks that were lost before this one.
+        wall: Seconds since the epoch, for people.
     """
 
     def __init__(
@@ -60,14 +64,15 @@ class Ledger:
         clock: Callable[[], float],
         earlier: RunStatus | None = None,
         num_lost: int = 0,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._specs = {spec.name: spec for spec in specs}
         if len(self._specs) != len(specs):
             raise ValueError("two tasks of one ledger have the same name")
         self._policy = policy
-        self._clock = clock
+        self._clock, self._wall = clock, wall
         self._status = {spec.name: TaskStatus(task=spec.name, key=spec.key) for spec in specs}
-        self._waiting = WaitingTasks(sorted(self._specs, key=lambda name: _order(self._specs[name])))
+        self._waiting = WaitingTasks(sorted(self._specs, key=lambda name: order_of(self._specs[name])))
         # Position in the log of the last event of a task.
         self._changed: dict[str, int] = {}
         self._expires_s: dict[str, float] = {}
@@ -83,7 +88,7 @@ class Ledger:
             self._take_over(earlier, num_lost)
         for status in self._status.values():
             if status.state == "pending":
-                self._waiting.put(status.task, status.not_before_s)
+                self._put_back(status)
 
     # What workers call.
 
@@ -134,7 +139,7 @@ class Ledger:
             return False
         self._expires_s[task] = self._clock() + self._policy.lease_s
         if epoch is not None:
-            self._status[task] = _after_epoch(status, epoch, self._clock())
+            self._status[task] = status.after_epoch(epoch, self._wall())
             self._record("epoch", self._status[task], dict(epoch))
         return True
 
@@ -161,6 +166,29 @@ class Ledger:
         else:
             self._end(status, "failed", {"cause": failure.cause, "detail": failure.detail})
         return True
+
+    def stall(self, worker: str, task: str, attempt: int, cause: str, is_shared: bool = False) -> None:
+        """Report a task without progress; its worker leaves, and gives up all that it holds.
+
+        Args:
+            worker: The worker, which gets no other lease.
+            task: The task, which is charged with a failure.
+            attempt: Fencing token of its lease.
+            cause: Where it stood, and for how long.
+            is_shared: Whether any other task of the worker's pack may be the cause.
+        """
+        stuck = self._live(worker, task, attempt)
+        self._evicted.add(worker)
+        self._seats = {seat: holder for seat, holder in self._seats.items() if holder != worker}
+        self._last_crash = cause
+        held = self._held_by(worker)
+        for name in held:
+            if is_shared and len(held) > 1:
+                self._suspect(name, cause)
+            elif stuck is not None and name == task:
+                self._charge(stuck, cause, "")
+            else:
+                self._lose(name, f"its worker left, because task {task!r} made no progress")
 
     # What the driver and the pool's controller call.
 
@@ -210,11 +238,11 @@ class Ledger:
                 losses=0,
                 is_suspect=False,
                 ended_s=None,
-                not_before_s=0.0,
+                pause_s=0.0,
                 cause="retried on request",
             )
             self._status[name] = status
-            self._waiting.put(name, status.not_before_s)
+            self._put_back(status)
             self._record("retried", status, {"cause": status.cause})
         return found
 
@@ -251,7 +279,8 @@ class Ledger:
             worker=worker,
             attempt=max(status.attempt + 1, self._fewest_attempt.get(status.task, 0)),
             epoch=0,
-            started_s=now_s,
+            pause_s=0.0,
+            started_s=self._wall(),
             first_epoch=0,
             first_epoch_s=None,
         )
@@ -259,7 +288,12 @@ class Ledger:
         self._expires_s[status.task] = now_s + self._policy.lease_s
         self._starts_in_vain = 0
         self._record("leased", leased, {"worker": worker})
-        return Lease(spec=self._specs[status.task], attempt=leased.attempt, lease_s=self._policy.lease_s)
+        return Lease(
+            spec=self._specs[status.task],
+            attempt=leased.attempt,
+            lease_s=self._policy.lease_s,
+            stall=self._policy.stall,
+        )
 
     def _charge(self, status: TaskStatus, cause: str, detail: str) -> None:
         """Count a failure of the task, and put it back with a pause or end it."""
@@ -272,7 +306,7 @@ class Ledger:
             replace(
                 status,
                 failures=failures,
-                not_before_s=self._clock() + self._policy.backoff_after(failures),
+                pause_s=self._policy.backoff_after(failures),
                 cause=cause,
             )
         )
@@ -294,14 +328,17 @@ class Ledger:
 
     def _release(self, status: TaskStatus) -> None:
         self._status[status.task] = replace(status, state="pending")
-        self._waiting.put(status.task, status.not_before_s)
+        self._put_back(status)
         self._expires_s.pop(status.task)
         self._record("retried", status, {"cause": status.cause})
+
+    def _put_back(self, status: TaskStatus) -> None:
+        self._waiting.put(status.task, self._clock() + status.pause_s)
 
     def _end(self, status: TaskStatus, kind: EventKind, data: dict[str, Any]) -> None:
         state = _ENDS[kind]
         self._status[status.task] = replace(
-            status, state=state, cause=data.get("cause"), ended_s=self._clock()
+            status, state=state, cause=data.get("cause"), ended_s=self._wall()
         )
         self._waiting.remove(status.task)
         self._expires_s.pop(status.task, None)
@@ -357,35 +394,7 @@ class Ledger:
                 task=status.task,
                 key=status.key,
                 attempt=status.attempt,
-                time_s=self._clock(),
+                time_s=self._wall(),
                 data=data,
             )
         )
-
-
-def _order(spec: "TaskSpec") -> tuple[float, float, float, str]:
-    """Sort key: urgent tasks first, then the longest, for a long one that starts last ends last."""
-    priority, deadline = spec.terms.order
-    return priority, deadline, -_work(spec), spec.name
-
-
-def _work(spec: "TaskSpec") -> float:
-    """Images that tuning goes through, to which a task's time is proportional."""
-    config = spec.config
-    num_tunings = num_full_tunings(config, spec.search, spec.num_images, has_val=False)
-    return num_tunings * max(spec.num_images * config.epochs, config.min_steps * config.batch_size)
-
-
-def _after_epoch(status: TaskStatus, epoch: Mapping[str, Any], now_s: float) -> TaskStatus:
-    number = int(epoch["epoch"])
-    accuracy = epoch.get("val_accuracy")
-    return replace(
-        status,
-        epoch=number,
-        num_epochs=int(epoch["num_epochs"]),
-        accuracy=epoch.get("train_accuracy") if accuracy is None else accuracy,
-        best_epoch=max(number, status.best_epoch),
-        losses=0 if number > status.best_epoch else status.losses,
-        first_epoch=status.first_epoch or number,
-        first_epoch_s=status.first_epoch_s or now_s,
-    )

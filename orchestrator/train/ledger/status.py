@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 __all__ = ["RunStatus", "TaskState", "TaskStatus"]
 
@@ -31,7 +31,7 @@ class TaskStatus:
         first_epoch: First epoch that the latest lease reported (above 1 if it resumed); 0 before it.
         first_epoch_s: Time of that report, seconds since the epoch.
         ended_s: Time when it was done, failed or cancelled, seconds since the epoch.
-        not_before_s: Earliest time of the next lease, seconds since the epoch.
+        pause_s: Seconds from the end of the last attempt until the next lease.
         cause: Cause of its failure, or of the last attempt's.
     """
 
@@ -51,13 +51,28 @@ class TaskStatus:
     first_epoch: int = 0
     first_epoch_s: float | None = None
     ended_s: float | None = None
-    not_before_s: float = 0.0
+    pause_s: float = 0.0
     cause: str | None = None
 
     @property
     def has_ended(self) -> bool:
         """Whether it is done, failed or cancelled."""
         return self.state in ("done", "failed", "cancelled")
+
+    def after_epoch(self, epoch: Mapping[str, Any], now_s: float) -> Self:
+        """The status after an epoch (fields of an ``epoch`` event) that ended at ``now_s``."""
+        number = int(epoch["epoch"])
+        accuracy = epoch.get("val_accuracy")
+        return replace(
+            self,
+            epoch=number,
+            num_epochs=int(epoch["num_epochs"]),
+            accuracy=epoch.get("train_accuracy") if accuracy is None else accuracy,
+            best_epoch=max(number, self.best_epoch),
+            losses=0 if number > self.best_epoch else self.losses,
+            first_epoch=self.first_epoch or number,
+            first_epoch_s=self.first_epoch_s or now_s,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,14 @@ pause before another attempt. A removed task stays in its heap until it comes up
 
 import heapq
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-__all__ = ["WaitingTasks"]
+from ship.settings.search_config import num_full_tunings
+
+if TYPE_CHECKING:
+    from orchestrator.planning.spec import TaskSpec
+
+__all__ = ["WaitingTasks", "order_of"]
 
 
 class WaitingTasks:
@@ -52,3 +58,16 @@ class WaitingTasks:
                 return name
             heapq.heappop(self._ready)
         return None
+
+
+def order_of(spec: "TaskSpec") -> tuple[float, float, float, str]:
+    """Sort key: urgent tasks first, then the longest, for a long one that starts last ends last."""
+    priority, deadline = spec.terms.order
+    return priority, deadline, -_work(spec), spec.name
+
+
+def _work(spec: "TaskSpec") -> float:
+    """Images that tuning goes through, to which a task's time is proportional."""
+    config = spec.config
+    num_tunings = num_full_tunings(config, spec.search, spec.num_images, has_val=False)
+    return num_tunings * max(spec.num_images * config.epochs, config.min_steps * config.batch_size)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class DataCache:
         interpolation: str,
         read: Callable[[], TaskData],
         view: View = DEFAULT_VIEW,
+        watch: Callable[[str], AbstractContextManager[object]] = nullcontext,
     ) -> TaskData:
         """The data set of this fingerprint, from the cache or from its source.
 
@@ -59,18 +61,24 @@ class DataCache:
             interpolation: Interpolation by which images are resized.
             read: Reads the data from its source.
             view: View that is asked for; the one that is found has its ``auto`` tiles settled.
+            watch: Context of each read and write of the cache, by path.
 
         Raises:
             DataError: ``read`` raised it.
         """
         name = _file_name(fingerprint, image_size, interpolation, view)
-        is_in_use = self._files.limit_bytes > 0
-        if is_in_use and (found := _read_data(self._files.path(name))) is not None:
+        if self._files.limit_bytes <= 0:
+            return read()
+        path = self._files.path(name)
+        with watch(str(path)):
+            found = _read_data(path)
+        if found is not None:
             self._files.note_use(name)
             return found
         data = read()
-        if is_in_use and data.fingerprint == fingerprint:
-            self._keep(name, data)
+        if data.fingerprint == fingerprint:
+            with watch(str(path)):
+                self._keep(name, data)
         return data
 
     def _keep(self, name: str, data: TaskData) -> None:

@@ -3,6 +3,10 @@
 Each task runs in a thread of its own. Once it has joined the pack that the worker tunes, and reports that it
 has started, the worker leases the next: so the data of one task is loaded while others are tuned.
 
+A thread that hangs in a read cannot be ended. A worker with a task that makes no progress therefore says
+where that task stands and leaves: its pool ends the process, and its tasks go to others. A thread whose lease
+is lost while it still loads its data is left alone: it can hold up nothing.
+
 Knows the ledger's client and a function that runs a task; imports neither Ray nor torch.
 """
 
@@ -10,14 +14,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.errors import ExecutionError
 from orchestrator.train.ledger.failures import Failure, failure_of
-from orchestrator.train.ledger.grants import Ended, Lease
+from orchestrator.train.ledger.grants import Ended, Lease, Phase
 from orchestrator.train.worker.heartbeat import Heartbeat
+from orchestrator.train.worker.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +63,14 @@ class Hooks(Protocol):
 
     def check(self) -> None:
         """Raise ``LeaseLost`` if the lease is known to be lost; called before each write to the store."""
+        ...
+
+    def enter(self, phase: Phase, count: Callable[[], int] = lambda: 0) -> None:
+        """See ``Progress.enter``."""
+        ...
+
+    def doing(self, what: str) -> AbstractContextManager[None]:
+        """See ``Progress.doing``."""
         ...
 
 
@@ -128,7 +142,8 @@ def run_worker(
         Number of tasks that this worker completed.
 
     Raises:
-        ExecutionError: The ledger is out of reach, or a failure has made this process unusable.
+        ExecutionError: The ledger is out of reach, a task made no progress for too long, or a failure has
+            made this process unusable.
     """
     return _Worker(ledger, run_task, worker, sleep).work()
 
@@ -151,9 +166,9 @@ class _Worker:
                 if not self._may_ask():
                     self._wait_for_change(None)
                     continue
-                grant = self._ledger.lease(self._name, [holder.task for holder in self._running.values()])
+                grant = self._ledger.lease(self._name, [holder.task for holder in self._holding()])
                 if isinstance(grant, Ended):
-                    while self._running:
+                    while self._holding():
                         self._wait_for_change(None)
                     return self._num_completed
                 if isinstance(grant, Lease):
@@ -161,7 +176,7 @@ class _Worker:
                     future = threads.submit(holder.run, self._run_task)
                     self._running[future] = holder
                     future.add_done_callback(lambda _: self._changed.set())
-                elif self._running:
+                elif self._holding():
                     self._wait_for_change(grant.seconds)
                 else:
                     self._sleep(grant.seconds)
@@ -171,15 +186,21 @@ class _Worker:
 
     def _may_ask(self) -> bool:
         """Whether every held task has started."""
-        return len(self._running) < MAX_HELD and all(holder.has_started for holder in self._running.values())
+        return len(self._running) < MAX_HELD and all(holder.has_started for holder in self._holding())
+
+    def _holding(self) -> list["_Holder"]:
+        """Tasks under way, without those whose leases were lost while they loaded."""
+        return [holder for holder in self._running.values() if holder.has_started or not holder.is_lost]
 
     def _wait_for_change(self, timeout_s: float | None) -> None:
-        """Wait until a task has started or ended; removes those that ended."""
+        """Wait until a task has started, ended or lost its lease; removes those that ended."""
         self._changed.wait(timeout_s)
         self._changed.clear()
         for future in [future for future in self._running if future.done()]:
             del self._running[future]
             self._num_completed += future.result()
+        for holder in self._running.values():
+            holder.leave_if_stuck()
 
 
 class _Holder:
@@ -191,19 +212,41 @@ class _Holder:
     """
 
     def __init__(
-        self, ledger: "RayLedgerClient", worker: str, lease: Lease, on_started: Callable[[], None]
+        self, ledger: "RayLedgerClient", worker: str, lease: Lease, on_change: Callable[[], None]
     ) -> None:
         self._ledger = ledger
         self._worker = worker
         self._lease = lease
-        self._on_started = on_started
+        self._on_change = on_change
         self.task = lease.spec.name
         self.has_started = False
-        self._pulse = Heartbeat(self._beat, lease.lease_s / BEATS_PER_LEASE)
+        self._progress = Progress()
+        self._pulse = Heartbeat(
+            self._beat, lease.lease_s / BEATS_PER_LEASE, self._progress, lease.stall, on_change
+        )
+        self.enter, self.doing = self._progress.enter, self._progress.doing
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the lease is known to be lost."""
+        return self._pulse.is_lost
+
+    def leave_if_stuck(self) -> None:
+        """Report a task without progress, and end this worker.
+
+        Raises:
+            ExecutionError: Where the task stands.
+        """
+        if (stall := self._pulse.stall) is not None:
+            is_shared = self._progress.phase == "step"
+            self._ledger.stall(self._worker, self.task, self._lease.attempt, stall, is_shared)
+            raise ExecutionError(
+                f"worker {self._worker} leaves: task {self.task!r} made {stall}; the pool starts a new worker"
+            )
 
     def started(self) -> None:
         self.has_started = True
-        self._on_started()
+        self._on_change()
 
     def epoch(self, report: Mapping[str, Any]) -> None:
         if not self._ledger.heartbeat(self._worker, self.task, self._lease.attempt, report):

@@ -65,29 +65,42 @@ class TuneTask:
             LeaseLost: Another worker has the task by now.
             ShipError: The task failed.
         """
-        if (earlier := self._store.published(spec.name, spec.key)) is not None:
-            return _outcome(earlier, self._store.fetch(earlier.digest))
-        data = self._load(spec)
+        with hooks.doing(self._store.url):
+            if (earlier := self._store.published(spec.name, spec.key)) is not None:
+                return _outcome(earlier, self._store.fetch(earlier.digest))
+        hooks.enter("data")
+        data = self._load(spec, hooks)
+        # A thread that hung meanwhile may not join the pack of a worker that has gone on without it.
+        hooks.check()
         # `patience` needs validation images to the end; else they are trained on once they have chosen.
         merged = data if spec.config.patience else data.merged()
         result, found = self._tune(spec, data, merged, hooks)
+        hooks.enter("step", lambda: self._tuner.num_passes)
         files = self._tuner.run(
             lambda: make_artifact(spec.name, self._backbone, merged, result, found, task_key=spec.key)
         )
         hooks.check()
-        publication = self._store.publish(spec.name, spec.key, files)
+        hooks.enter("store")
+        publication = self._store.publish(spec.name, spec.key, files, watch=hooks.doing)
         # If another worker has published in the meantime, its artifact counts.
         return _outcome(publication, files if publication.created else self._store.fetch(publication.digest))
 
-    def _load(self, spec: "TaskSpec") -> "TaskData":
+    def _load(self, spec: "TaskSpec", hooks: Hooks) -> "TaskData":
         size, interpolation = self._backbone.image_size, self._backbone.interpolation
         read = partial(
-            load_task_data, spec.source, image_size=size, interpolation=interpolation, view=spec.view
+            load_task_data,
+            spec.source,
+            image_size=size,
+            interpolation=interpolation,
+            view=spec.view,
+            watch=hooks.doing,
         )
         data = (
             read()
             if self._cache is None
-            else self._cache.load(spec.data_fingerprint, size, interpolation, read, spec.view)
+            else self._cache.load(
+                spec.data_fingerprint, size, interpolation, read, spec.view, watch=hooks.doing
+            )
         )
         if data.fingerprint != spec.data_fingerprint:
             raise DataError(
@@ -109,7 +122,10 @@ class TuneTask:
             merged: Data to tune the chosen settings with.
             hooks: Callbacks.
         """
-        snapshot = self._store.load_snapshot(spec.name, spec.key)
+        hooks.enter("store")
+        with hooks.doing(self._store.url):
+            snapshot = self._store.load_snapshot(spec.name, spec.key)
+        hooks.enter("step", lambda: self._tuner.num_passes)
         if snapshot is not None:
             try:
                 config = _config_of(spec, snapshot)
@@ -139,7 +155,8 @@ class TuneTask:
             # During a slow write the lease may be lost to a worker with snapshots of its own.
             hooks.check()
             try:
-                self._store.save_snapshot(spec.name, spec.key, content)
+                with hooks.doing(f"{self._store.url}/snapshots/{spec.name}"):
+                    self._store.save_snapshot(spec.name, spec.key, content)
             except StoreFull:
                 # There is no room for the artifact either: fail before the other epochs are tuned.
                 raise
@@ -160,6 +177,8 @@ class TuneTask:
                 on_snapshot=put,
             )
             [outcome] = self._tuner.tune([task], on_joined=hooks.started)
+            # The writer ends once the snapshot under way is written.
+            hooks.enter("store")
             if isinstance(outcome, Exception):
                 raise outcome
             return outcome

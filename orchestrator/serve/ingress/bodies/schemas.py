@@ -223,3 +223,11 @@ class ReadinessReply(StrictBody):
         Field(examples=[0.4], description="Seconds since the catalog was last known to be current."),
     ]
     num_lost: Annotated[int, Field(description="Tasks that left the catalog and have not come back.")]
+    last_look_s: Annotated[
+        dict[str, float | None],
+        Field(
+            examples=[{"catalog": 0.4}],
+            description="Seconds since the last look that succeeded: `catalog`, of an engine; `registry`, of "
+            "the poller; `tokens`, of the ingress.",
+        ),
+    ]

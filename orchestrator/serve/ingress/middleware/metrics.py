@@ -112,6 +112,10 @@ class Metrics:
         """Keep an engine's report of its residency."""
         self._residency.note(stats)
 
+    def note_looks(self, ages_s: Mapping[str, float]) -> None:
+        """Keep the ages of the last looks of this scrape."""
+        self._residency.looks_s = ages_s
+
     def render(self) -> bytes:
         """Page of metrics."""
         return generate_latest(self._registry)
@@ -122,11 +126,15 @@ class ResidencyMetrics(Collector):
 
     Args:
         clock: Monotonic clock, in seconds.
+
+    Attributes:
+        looks_s: Seconds since the last looks that no engine takes, by what is looked at.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._said: dict[str, tuple[float, ResidencyStats]] = {}
+        self.looks_s: Mapping[str, float] = {}
 
     def note(self, stats: ResidencyStats) -> None:
         """Keep an engine's report."""
@@ -147,6 +155,20 @@ class ResidencyMetrics(Collector):
                         since_s = now_s - said_at_s if attribute == _AGE else 0.0
                         family.add_metric([engine], value + since_s)
                 yield family
+        yield self._looks(now_s)
+
+    def _looks(self, now_s: float) -> Metric:
+        family = GaugeMetricFamily(
+            "ship_last_look_seconds",
+            "Since the last look that succeeded: at the registry, the catalog (of each engine), the tokens",
+            labels=["of", "engine"],
+        )
+        for of, age_s in sorted(self.looks_s.items()):
+            family.add_metric([of, ""], age_s)
+        for engine, (said_at_s, stats) in sorted(self._said.items()):
+            if stats.catalog_age_s is not None:
+                family.add_metric(["catalog", engine], stats.catalog_age_s + now_s - said_at_s)
+        return family
 
 
 class TaskLabels:

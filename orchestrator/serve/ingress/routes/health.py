@@ -32,8 +32,10 @@ async def healthz() -> Response:
 )
 async def readyz(request: Request) -> Response:
     """Whether the endpoint answers requests: it has loaded a catalog."""
-    readiness = await front_of(request).check_ready()
-    return JSONResponse({"status": "ready", **asdict(readiness)})
+    front = front_of(request)
+    readiness = await front.check_ready()
+    ages_s = {"catalog": readiness.catalog_age_s, **await front.looks.ages_s()}
+    return JSONResponse({"status": "ready", **asdict(readiness), "last_look_s": ages_s})
 
 
 @router.get(
@@ -50,4 +52,5 @@ async def metrics(request: Request) -> Response:
     with suppress(ServeError, TimeoutError):
         async with asyncio.timeout(front.stats_timeout_s):
             front.metrics.note_residency(await front.engine.stats())
+    front.metrics.note_looks(await front.looks.ages_s())
     return Response(front.metrics.render(), media_type=CONTENT_TYPE)

@@ -47,7 +47,7 @@ def test_no_eta_while_it_cannot_be_told(values: dict) -> None:
 def test_off_a_terminal_each_change_and_each_tenth_is_one_line(clock: Clock) -> None:
     out = console(terminal=False)
     view = ProgressView(out, clock)
-    ledger = Ledger([Spec("bricks"), Spec("odd-or-even", num_images=50)], LedgerPolicy(), clock)
+    ledger = Ledger([Spec("bricks"), Spec("odd-or-even", num_images=50)], LedgerPolicy(), clock, wall=clock)
     ledger.join("worker-0@host:1", 0, 1)
     view.update(ledger.status())
     assert said(out) == ""
@@ -72,7 +72,7 @@ def test_off_a_terminal_each_change_and_each_tenth_is_one_line(clock: Clock) -> 
 def test_a_retry_says_why(clock: Clock) -> None:
     out = console(terminal=False)
     view = ProgressView(out, clock)
-    ledger = Ledger([Spec("a")], LedgerPolicy(), clock)
+    ledger = Ledger([Spec("a")], LedgerPolicy(), clock, wall=clock)
     ledger.join("w", 0, 1)
     ledger.lease("w")
     view.update(ledger.status())
@@ -84,7 +84,7 @@ def test_a_retry_says_why(clock: Clock) -> None:
 def test_on_a_terminal_there_is_one_table(clock: Clock) -> None:
     out = console(terminal=True)
     view = ProgressView(out, clock)
-    ledger = Ledger([Spec("bricks"), Spec("faces", num_images=9)], LedgerPolicy(), clock)
+    ledger = Ledger([Spec("bricks"), Spec("faces", num_images=9)], LedgerPolicy(), clock, wall=clock)
     view.update(ledger.status())
     assert "2 waiting; the workers are being started" in said(out)
     ledger.join("worker-0@host:1", 0, 1)
@@ -103,7 +103,9 @@ def test_on_a_terminal_there_is_one_table(clock: Clock) -> None:
 def test_a_table_longer_than_the_terminal_shows_those_at_work(clock: Clock) -> None:
     out = console(terminal=True, height=12)
     view = ProgressView(out, clock)
-    ledger = Ledger([Spec(f"t{number:02}", num_images=number) for number in range(30)], LedgerPolicy(), clock)
+    ledger = Ledger(
+        [Spec(f"t{number:02}", num_images=number) for number in range(30)], LedgerPolicy(), clock, wall=clock
+    )
     ledger.join("w", 0, 1)
     ledger.lease("w")
     view.update(ledger.status())
@@ -116,7 +118,7 @@ def test_markup_in_a_cause_is_not_obeyed(clock: Clock) -> None:
     for terminal in (True, False):
         out = console(terminal=terminal)
         view = ProgressView(out, clock)
-        ledger = Ledger([Spec("a")], LedgerPolicy(), clock)
+        ledger = Ledger([Spec("a")], LedgerPolicy(), clock, wall=clock)
         ledger.lease("w")
         ledger.fail("w", "a", 1, failure_of(DataError("[red]x[/nope].png")))
         view.update(ledger.status())

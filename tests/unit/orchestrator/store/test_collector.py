@@ -1,17 +1,21 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orchestrator.errors import RegistryError, StoreError
+from orchestrator.errors import ObjectConflict, RegistryError, StoreError
 from orchestrator.store.catalog import Catalog, CatalogEntry
 from orchestrator.store.collector import Collector
+from orchestrator.store.marks import Marks
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.objects.open import ObjectStore
 from orchestrator.store.objects.protocol import ListedObject
 from orchestrator.store.prompt_store import PromptStore
+from orchestrator.store.publication import make_marker
 from orchestrator.store.token_changes import create_token
 from orchestrator.store.tokens import Scope, Tokens
 from tests.unit.orchestrator.store.factory import digest_of, make_artifact, make_key
@@ -62,7 +66,18 @@ def write_artifact(objects: ObjectStore, files: dict[str, bytes]) -> str:
 
 def collector(objects: ObjectStore, *digests: str, age_s: float = 2 * DAY_S) -> Collector:
     """Looks at the store as if some time had passed."""
-    return Collector(objects, Versions(*digests), clock=lambda: time.time() + age_s)
+    return Collector(objects, Versions(*digests), now=lambda: time.time() + age_s)
+
+
+def mark(objects: ObjectStore, *digests: str) -> None:
+    """The first run, in two days."""
+    sweeper = collector(objects, *digests)
+    assert sweeper.remove(sweeper.find(DAY_S)) == []
+
+
+def later(objects: ObjectStore, *digests: str) -> Collector:
+    """Looks at the store two days after the first run."""
+    return collector(objects, *digests, age_s=4 * DAY_S)
 
 
 def age(root: Path) -> None:
@@ -82,7 +97,8 @@ def test_only_what_nothing_names_goes(objects: ObjectStore) -> None:
     entry = CatalogEntry(version=1, digest=served, others={2: other})
     store.write_catalog(Catalog(entries={"served": entry}), None)
     store.save_snapshot("nuts", KEY, b"state")
-    sweeper = collector(objects, published, registered)
+    mark(objects, published, registered)
+    sweeper = later(objects, published, registered)
 
     found = sweeper.find(DAY_S)
     before = list(objects.list(""))
@@ -126,10 +142,13 @@ def test_what_is_written_again_before_it_goes_stays(tmp_path: Path) -> None:
     files = make_artifact()
     digest = write_artifact(LocalObjects(root), files)
     age(root)
-    sweeper = Collector(LocalObjects(root), Versions())
+    mark(LocalObjects(root))
+    sweeper = later(LocalObjects(root))
     found = sweeper.find(DAY_S)
     assert [one.name for one in found] == [digest]
-    PromptStore(LocalObjects(root)).publish("bolts", KEY, files)
+    # Its publication has not followed yet.
+    for name, content in files.items():
+        LocalObjects(root).put(f"artifacts/{digest}/{name}", content)
 
     assert sweeper.remove(found) == []
 
@@ -141,9 +160,10 @@ def test_leftovers_of_killed_writers_go_when_they_are_old(tmp_path: Path) -> Non
     old, young = (tmp_path / "store" / "artifacts" / f".{digit * 32}.tmp" for digit in "01")
     old.parent.mkdir(parents=True)
     old.write_bytes(b"half")
-    age(tmp_path)
+    mark(objects)
     young.write_bytes(b"half")
-    sweeper = Collector(objects, Versions())
+    os.utime(young, (time.time() + 4 * DAY_S,) * 2)
+    sweeper = later(objects)
 
     [gone] = sweeper.remove(sweeper.find(DAY_S))
 
@@ -155,7 +175,7 @@ def test_nothing_goes_when_the_registry_cannot_be_asked(objects: ObjectStore) ->
     write_artifact(objects, make_artifact())
 
     with pytest.raises(RegistryError, match="down"):
-        Collector(objects, Down(), clock=lambda: time.time() + 2 * DAY_S).find(DAY_S)
+        Collector(objects, Down(), now=lambda: time.time() + 2 * DAY_S).find(DAY_S)
 
 
 def test_a_registry_that_knows_nothing_of_the_store_is_refused(objects: ObjectStore) -> None:
@@ -187,9 +207,135 @@ def test_tokens_are_never_collected(objects: ObjectStore) -> None:
     tokens, _ = create_token(Tokens(), "plc", Scope(predict=("*",)), now_s=0.0)
     etag = store.write_tokens(tokens, None)
     digest = write_artifact(objects, make_artifact())
-    collector = Collector(objects, Versions(), clock=lambda: time.time() + 1000 * DAY_S)
+    mark(objects)
+    sweeper = collector(objects, age_s=1000 * DAY_S)
 
-    gone = collector.remove(collector.find(older_than_s=DAY_S))
+    gone = sweeper.remove(sweeper.find(older_than_s=DAY_S))
 
     assert [(one.kind, one.name) for one in gone] == [("artifact", digest)]
     assert store.read_tokens() == (tokens, etag)
+
+
+def test_what_no_earlier_run_has_marked_stays_and_the_wait_is_said(objects: ObjectStore) -> None:
+    digest = write_artifact(objects, make_artifact())
+    first = collector(objects)
+    found = first.find(DAY_S)
+    assert first.waits_s(found, DAY_S) == [DAY_S]
+    assert first.remove(found) == []
+    assert first.waits_s(found, DAY_S) == [DAY_S]
+
+    early = collector(objects, age_s=2.75 * DAY_S)
+    found = early.find(DAY_S)
+    assert early.remove(found) == []
+    assert early.waits_s(found, DAY_S) == pytest.approx([0.25 * DAY_S], abs=60.0), "since the first mark"
+    sweeper = later(objects)
+    assert [one.name for one in sweeper.remove(sweeper.find(DAY_S))] == [digest]
+
+
+def test_a_mark_does_not_outlive_what_it_was_put_on(objects: ObjectStore) -> None:
+    files = make_artifact()
+    digest = write_artifact(objects, files)
+    mark(objects)
+    # Written again by a publisher, which died before its publication: the wait begins anew.
+    for name, content in files.items():
+        objects.put(f"artifacts/{digest}/{name}", content)
+    shifted = Shifted(objects, 3 * DAY_S)
+    sweeper = Collector(shifted, Versions(), now=lambda: time.time() + 5 * DAY_S)
+    found = sweeper.find(DAY_S)
+    assert [one.name for one in found] == [digest]
+    assert sweeper.remove(found) == []
+
+
+class Shifted:
+    """A store that was written to some time later."""
+
+    def __init__(self, objects: ObjectStore, seconds: float) -> None:
+        self._objects, self._seconds = objects, seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._objects, name)
+
+    def scan(self, prefix: str) -> Iterator[ListedObject]:
+        for found in self._objects.scan(prefix):
+            yield replace(found, modified_s=found.modified_s + self._seconds)
+
+
+@pytest.mark.parametrize("off_s", [7200.0, -7200.0, 1e9])
+def test_the_hosts_clock_plays_no_part(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch, off_s: float
+) -> None:
+    digest = write_artifact(objects, make_artifact())
+    real_s = time.time
+    monkeypatch.setattr(time, "time", lambda: real_s() + off_s)
+    sweeper = Collector(objects, Versions())
+
+    assert sweeper.find(3600) == [], "it was written just now"
+    assert abs(sweeper.now_s - real_s()) < 600
+    assert list(objects.list("garbage/")) == []
+    assert [one.name for one in sweeper.find(-60.0)] == [digest]
+
+
+class SlowDelete:
+    """A store whose first delete takes so long that something happens meanwhile."""
+
+    def __init__(self, objects: ObjectStore, happen: Callable[[], object]) -> None:
+        self._objects, self._happenings = objects, [happen]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._objects, name)
+
+    def delete(self, key: str) -> None:
+        if key.startswith("artifacts/") and self._happenings:
+            self._happenings.pop()()
+        self._objects.delete(key)
+
+
+def test_what_is_published_during_a_slow_delete_is_put_back(objects: ObjectStore) -> None:
+    files = make_artifact(key=KEY)
+    digest = write_artifact(objects, files)
+    orphan = write_artifact(objects, make_artifact("orphan"))
+    mark(objects)
+    store = PromptStore(objects)
+    sweeper = later(SlowDelete(objects, lambda: store.publish("bolts", KEY, files)))
+
+    gone = sweeper.remove(sweeper.find(DAY_S))
+
+    assert [one.name for one in gone] == [orphan]
+    assert store.published("bolts", KEY).digest == digest
+    assert store.fetch(digest) == files
+
+
+def test_a_publication_after_the_references_were_read_protects_its_artifact(objects: ObjectStore) -> None:
+    files = make_artifact(key=KEY)
+    digest = write_artifact(objects, files)
+    mark(objects)
+    sweeper = later(objects)
+    found = sweeper.find(DAY_S)
+    [name] = [one.name for one in found]
+    # The marker alone: the files stay as old as they were.
+    objects.put_new(f"published/bolts/{KEY}.json", make_marker("bolts", KEY, digest, 0.0))
+
+    assert name == digest
+    assert sweeper.remove(found) == []
+    assert PromptStore(objects).fetch(digest) == files
+
+
+def test_damaged_marks_cost_another_wait_and_nothing_else(objects: ObjectStore) -> None:
+    digest = write_artifact(objects, make_artifact())
+    mark(objects)
+    objects.put("garbage/marked.json", b"damaged")
+    sweeper = later(objects)
+    assert sweeper.remove(sweeper.find(DAY_S)) == []
+    sweeper = collector(objects, age_s=6 * DAY_S)
+    assert [one.name for one in sweeper.remove(sweeper.find(DAY_S))] == [digest]
+
+
+def test_two_runs_at_once_mark_once(tmp_path: Path) -> None:
+    objects = LocalObjects(tmp_path)
+    write_artifact(objects, make_artifact())
+    mark(objects)
+    first, second = Marks(objects), Marks(objects)
+    first.put([], 1.0)
+    second_find = collector(objects).find(DAY_S)
+    with pytest.raises(ObjectConflict):
+        second.put(second_find, 2.0)

@@ -70,7 +70,7 @@ def work(ledger: Ledger, run: TaskRunner, *, sleep: Callable[[float], object] = 
 
 def make_ledger(clock: Clock, *names: str, **policy: float) -> Ledger:
     specs = [Spec(name, num_images=1000 - number) for number, name in enumerate(names)]
-    return Ledger(specs, LedgerPolicy(**policy), clock)
+    return Ledger(specs, LedgerPolicy(**policy), clock, wall=clock)
 
 
 def take(ledger: Ledger, worker: str = "w") -> Lease:

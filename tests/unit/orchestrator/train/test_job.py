@@ -153,7 +153,7 @@ def test_what_workers_publish_is_what_estimates_learn_from(plant: Plant) -> None
         options: RunOptions,
         callbacks: Callbacks,
     ) -> RunSummary:
-        ledger = Ledger(specs, LedgerPolicy(), clock=lambda: 5.0)
+        ledger = Ledger(specs, LedgerPolicy(), clock=lambda: 0.0, wall=lambda: 5.0)
         work(ledger, TuneTask(Tuner(backbone), PromptStore(open_objects(settings.store))))
         callbacks.on_events(ledger.read(0)[0])
         return RunSummary(tasks=ledger.status().tasks)

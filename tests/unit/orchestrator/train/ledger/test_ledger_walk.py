@@ -69,7 +69,10 @@ class Walk:
         lease, done = held[name]
         attempt = lease.attempt
         chance = self.random.random()
-        if chance < 0.1:
+        if chance > 0.99:
+            self.ledger.stall(worker, name, attempt, "no progress", is_shared=self.random.random() < 0.5)
+            self.restart()
+        elif chance < 0.1:
             is_shared = len(held) > 1 and chance < 0.03
             failure = Failure(cause="?", is_retryable=chance < 0.08, is_shared=is_shared)
             self.ledger.fail(worker, name, attempt, failure)

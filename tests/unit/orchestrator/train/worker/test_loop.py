@@ -1,13 +1,12 @@
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from orchestrator.errors import ExecutionError, StoreError
-from orchestrator.train.ledger.grants import LedgerPolicy
+from orchestrator.train.ledger.grants import Ended, LedgerPolicy, StallLimits
 from orchestrator.train.ledger.ledger import Ledger
-from orchestrator.train.worker.heartbeat import Heartbeat
-from orchestrator.train.worker.loop import Hooks, PublishedTask
+from orchestrator.train.worker.loop import Hooks, PublishedTask, run_worker
 from ship.errors import DataError
 from tests.unit.orchestrator.train.fakes import Clock, Spec, epoch, work
 
@@ -238,11 +237,52 @@ def test_a_lease_that_heartbeats_found_lost_is_noticed_before_publishing(clock: 
     assert published == []
 
 
-def test_a_heartbeat_that_cannot_reach_the_ledger_counts_as_lost() -> None:
-    def beat() -> bool:
-        raise ExecutionError("no answer")
+@pytest.fixture
+def silence() -> Iterator[threading.Event]:
+    """A server that says nothing until the test is over."""
+    event = threading.Event()
+    yield event
+    event.set()
 
-    with Heartbeat(beat, 0.01) as pulse:
-        for thread in heartbeats():
-            thread.join(30)
-        assert pulse.is_lost
+
+def test_a_worker_whose_task_gets_no_further_leaves_and_says_where_it_stands(
+    clock: Clock, silence: threading.Event
+) -> None:
+    def hang(spec: Spec, hooks: Hooks) -> PublishedTask:
+        hooks.enter("data")
+        with hooks.doing("s3://user:secret@host/bucket/a.png?signature=secret"):
+            silence.wait(30)
+        raise AssertionError("never read")
+
+    policy = LedgerPolicy(lease_s=0.04, stall=StallLimits(data_s=0.1), backoff_s=0)
+    ledger = Ledger([Spec("a")], policy, clock)
+    ledger.join("w", 0, 1)
+    with pytest.raises(ExecutionError, match=r"task 'a' made no progress for .* s while reading its data"):
+        work(ledger, hang)
+    [seen] = ledger.status().tasks
+    assert (seen.state, seen.failures, seen.losses) == ("pending", 1, 0)
+    assert "(s3://host/bucket/a.png)" in seen.cause
+    assert "secret" not in seen.cause
+    assert isinstance(ledger.lease("w"), Ended), "it has left"
+
+    ledger.crashed(0, "it was killed by its pool")
+    assert ledger.status().tasks[0].failures == 1, "its end is no second failure"
+    ledger.join("v", 0, 1)
+    assert run_worker(ledger, publish, worker="v", sleep=lambda _: ledger.close()) == 1
+
+
+def test_a_cancelled_task_that_hangs_in_a_read_holds_up_nothing(
+    clock: Clock, silence: threading.Event
+) -> None:
+    ledger = Ledger([Spec("hung", num_images=1000), Spec("next")], LedgerPolicy(lease_s=0.04), clock)
+
+    def run(spec: Spec, hooks: Hooks) -> PublishedTask:
+        if spec.name == "hung":
+            ledger.cancel(["hung"])
+            silence.wait(30)
+            hooks.check()
+            raise AssertionError("went on without its lease")
+        return publish(spec, hooks)
+
+    assert work(ledger, run) == 1
+    assert states(ledger) == {"hung": "cancelled", "next": "done"}

@@ -1,6 +1,7 @@
 """The real runner on a tiny backbone, drawn pictures and a store in a folder."""
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping
@@ -12,13 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.errors import StoreError, StoreFull
+from orchestrator.errors import ExecutionError, StoreError, StoreFull
 from orchestrator.planning.spec import TaskSpec
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
+from orchestrator.train.ledger.grants import LedgerPolicy, StallLimits
+from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.worker.data_cache import DataCache
-from orchestrator.train.worker.loop import LeaseLost, PublishedTask
+from orchestrator.train.worker.loop import LeaseLost, PublishedTask, run_worker
+from orchestrator.train.worker.progress import Progress
 from orchestrator.train.worker.task_runner import TuneTask
 from ship.backbone import Backbone
 from ship.data import DataSource, fingerprint_data
@@ -26,7 +30,7 @@ from ship.errors import DataError
 from ship.settings.config import TuneConfig
 from ship.settings.search_config import SearchConfig
 from ship.tuning.tuner import Tuner
-from tests.unit.orchestrator.train.fakes import CountedObjects
+from tests.unit.orchestrator.train.fakes import Clock, CountedObjects
 from tests.unit.ship.factory import make_backbone
 
 NUM_EPOCHS = 12
@@ -80,6 +84,8 @@ class Hooks:
         self.on_check = on_check
         self.reports: list[Mapping[str, Any]] = []
         self.num_started = 0
+        self.progress = Progress()
+        self.enter, self.doing = self.progress.enter, self.progress.doing
 
     def epoch(self, report: Mapping[str, Any]) -> None:
         self.reports.append(report)
@@ -257,9 +263,9 @@ def test_a_search_comes_first_and_is_not_made_again_after_a_snapshot(
     first = Hooks(at_epoch={11: LeaseLost()}, on_check=lambda: num_checks.append(1))
     with pytest.raises(LeaseLost):
         TuneTask(Tuner(backbone), store)(spec, first)
-    # Two candidates, three folds, half of the epochs each; then one snapshot of the tuning, which is
-    # put and written.
-    assert len(num_checks) == 2 * 3 * NUM_EPOCHS // 2 + 2
+    # Once the data is loaded; two candidates, three folds, half of the epochs each; then one snapshot of the
+    # tuning, which is put and written.
+    assert len(num_checks) == 1 + 2 * 3 * NUM_EPOCHS // 2 + 2
 
     again = Hooks()
     outcome = TuneTask(Tuner(backbone), store)(spec, again)
@@ -321,3 +327,35 @@ def test_a_second_task_of_the_same_data_does_not_read_it_again(
     shutil.rmtree(copy)
     other = replace(spec, name="again", key=f"{2:064x}")
     assert TuneTask(Tuner(backbone), store, cache)(other, Hooks()).created
+
+
+def test_a_read_that_hangs_ends_its_worker_which_names_the_file(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, source: DataSource, tmp_path: Path
+) -> None:
+    shutil.copytree(source.path, tmp_path / "data")
+    pipe = tmp_path / "data" / "dark" / "pipe.png"
+    # Its reader waits for a writer, as one of a dead NFS server waits for it.
+    os.mkfifo(pipe)
+    spec = replace(spec, source=DataSource(path=str(tmp_path / "data")))
+    # Twenty pictures are read within the second: each is progress.
+    policy = LedgerPolicy(lease_s=1.0, stall=StallLimits(data_s=1.0))
+    ledger = Ledger([spec], policy, Clock())
+    try:
+        with pytest.raises(ExecutionError, match="made no progress"):
+            run_worker(ledger, TuneTask(Tuner(backbone), store), worker="w")
+    finally:
+        # With a writer the reader ends.
+        os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))
+    [seen] = ledger.status().tasks
+    assert (seen.state, seen.failures) == ("pending", 1)
+    assert seen.cause == f"no progress for 1 s while reading its data ({pipe})"
+
+
+def test_whatever_a_tuner_computes_is_seen_as_progress(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec
+) -> None:
+    tuner, hooks = Tuner(backbone), Hooks()
+    TuneTask(tuner, store)(spec, hooks)
+    # A step an epoch, and beside them features, the evaluation, and what the artifact is made from.
+    assert tuner.num_passes > NUM_EPOCHS + 3
+    assert hooks.progress.phase == "store"

@@ -52,7 +52,14 @@ def test_engines_are_told_apart_and_forgotten_when_they_are_gone():
     assert not any("catalog_age" in line and 'engine="b"' in line for line in page)
 
     now_s = 100.0
-    assert 'ship_catalog_age_seconds{engine="a"} 101.0' in generate_latest(registry).decode()
+    metrics.looks_s = {"registry": 3.0, "tokens": 1.5}
+    page = generate_latest(registry).decode().splitlines()
+    assert 'ship_catalog_age_seconds{engine="a"} 101.0' in page
+    assert [line for line in page if line.startswith("ship_last_look_seconds")] == [
+        'ship_last_look_seconds{engine="",of="registry"} 3.0',
+        'ship_last_look_seconds{engine="",of="tokens"} 1.5',
+        'ship_last_look_seconds{engine="a",of="catalog"} 101.0',
+    ]
     now_s = 299.0
     metrics.note(stats("b", 6))
     now_s = 301.0
