@@ -3,12 +3,14 @@
 import json
 import os
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
+from orchestrator.private_files import make_private_folder
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,7 +34,12 @@ class Output:
 
     def settings(self, manifest_store: str | None = None) -> Settings:
         """Flags win over the manifest, and the manifest over the environment."""
-        return Settings.from_env(os.environ, home=self.home, store=self.store or manifest_store)
+        settings = Settings.from_env(os.environ, home=self.home, store=self.store or manifest_store)
+        if settings.home.is_dir():
+            # A home that an older version or the user made; a disk that is read-only stays as it is.
+            with suppress(OSError):
+                make_private_folder(settings.home)
+        return settings
 
     def registry(self) -> "Registry":
         """The registry that the settings name."""

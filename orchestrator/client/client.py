@@ -28,9 +28,10 @@ from orchestrator.client.questions import (
     check_url,
     content_of,
 )
-from orchestrator.client.token import advice_for, make_bearer, without_token
+from orchestrator.client.token import advice_for, make_basic, make_bearer, without_token
 from orchestrator.errors import ServeError
 from orchestrator.names import is_task_name
+from ship.redaction import Url, redact_url
 
 __all__ = ["Attention", "Client", "EndpointError", "Prediction", "Question", "ServedTask"]
 
@@ -115,7 +116,7 @@ class Client:
     """A connection to an endpoint; threads may share it.
 
     Args:
-        url: URL of the endpoint.
+        url: URL of the endpoint; a user and password in it are for a proxy in front, if there is no token.
         token: Token that authenticates the client; None for that in SHIP_TOKEN, if set, and "" for none.
         timeout_s: Timeout of one try.
         patience_s: Seconds after the first try within which further ones start.
@@ -134,11 +135,13 @@ class Client:
     ) -> None:
         self._patience_s = patience_s
         try:
-            self.url = check_url(url, DEFAULT_URL).rstrip("/")
-            auth = make_bearer(token, self.url)
+            self.url = Url(check_url(url, DEFAULT_URL).rstrip("/"))
+            auth = make_bearer(token, self.url.reveal()) or make_basic(self.url.reveal())
         except ValueError as error:
             raise EndpointError(str(error)) from None
-        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, auth=auth, follow_redirects=False)
+        # httpx logs the URL of each request, and raises errors that hold it.
+        place = httpx.URL(self.url.reveal()).copy_with(userinfo=b"")
+        self._http = httpx.Client(base_url=place, timeout=timeout_s, auth=auth, follow_redirects=False)
 
     def __enter__(self) -> Self:
         """The client itself; no request is sent yet."""
@@ -190,7 +193,9 @@ class Client:
         reply = self._ask("POST", "/v1/predict:batch", files=batch_form(questions))
         answers = _read(reply, lambda body: [_read_item(item, reply) for item in body["items"]])
         if len(answers) != len(questions):
-            raise EndpointError(f"{reply.url} gave {len(answers)} answers to {len(questions)} questions")
+            raise EndpointError(
+                f"{redact_url(str(reply.url))} gave {len(answers)} answers to {len(questions)} questions"
+            )
         return answers
 
     def explain(
@@ -344,7 +349,9 @@ def _read(reply: httpx.Response, read: Callable[[Any], _Value]) -> _Value:
 
 
 def _foreign(reply: httpx.Response) -> EndpointError:
-    return EndpointError(f"{reply.url} gave a reply that is not a SHIP endpoint's: {_excerpt(reply)!r}")
+    return EndpointError(
+        f"{redact_url(str(reply.url))} gave a reply that is not a SHIP endpoint's: {_excerpt(reply)!r}"
+    )
 
 
 def _refusal(reply: httpx.Response) -> EndpointError:

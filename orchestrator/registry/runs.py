@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+from orchestrator.private_files import make_private_folder, make_private_tree
 from orchestrator.registry.session import MlflowSession, RegistryDown
 
 __all__ = ["Point", "RunLog", "TaskRun"]
@@ -120,7 +122,11 @@ class RunLog:
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
+            # MLflow copies them with their permissions.
+            make_private_tree(Path(folder))
             try:
+                if run.files_uri.startswith("file://"):
+                    make_private_folder(Path(unquote(urlsplit(run.files_uri).path)))
                 # Not `client.log_artifacts`, which reads all of the run again to learn where its files are.
                 place = get_artifact_repository(run.files_uri, tracking_uri=self._session.tracking_uri)
                 place.log_artifacts(folder)

@@ -5,14 +5,16 @@ Nothing global of MLflow's is set: ``mlflow.set_tracking_uri`` of the caller's p
 
 import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from orchestrator.errors import RegistryError
+from orchestrator.private_files import make_private_folder, open_private
+from ship.redaction import Url
 
 __all__ = ["EXPERIMENT", "MlflowSession", "RegistryDown"]
 
@@ -38,7 +40,6 @@ _REFUSALS = {
     "RESOURCE_DOES_NOT_EXIST",
     "RESOURCE_LIMIT_EXCEEDED",
 }
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
 _NOISY_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.tracking")
 _DATABASES = {"sqlite", "postgresql", "mysql", "mssql"}
 _DATABASE_CONNECT_TIMEOUT_S = 10
@@ -58,18 +59,18 @@ class MlflowSession:
     """
 
     def __init__(self, tracking_uri: str, artifact_location: str | None = None) -> None:
-        self._tracking_uri = tracking_uri
+        self._tracking_uri = Url(tracking_uri)
         self._artifact_location = artifact_location
 
     @property
     def tracking_uri(self) -> str:
         """The URI with its credentials, for MLflow alone."""
-        return self._tracking_uri
+        return self._tracking_uri.reveal()
 
     @property
     def where(self) -> str:
         """The URI without credentials, for messages."""
-        return _without_credentials(self._tracking_uri)
+        return str(self._tracking_uri)
 
     @property
     def is_server(self) -> bool:
@@ -86,7 +87,7 @@ class MlflowSession:
             return
         import sqlalchemy
 
-        database = sqlalchemy.make_url(self._tracking_uri).database
+        database = sqlalchemy.make_url(self.tracking_uri).database
         if not database or not os.path.isfile(database):
             raise RegistryDown(f"there is no MLflow at {self.where}; set MLFLOW_TRACKING_URI or SHIP_HOME")
 
@@ -103,8 +104,8 @@ class MlflowSession:
         from mlflow import MlflowClient
 
         with self.errors("open"), _quiet():
-            _check_database(self._tracking_uri)
-            return MlflowClient(tracking_uri=self._tracking_uri, registry_uri=self._tracking_uri)
+            _check_database(self.tracking_uri)
+            return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
 
     @cached_property
     def experiment_id(self) -> str:
@@ -145,16 +146,12 @@ class MlflowSession:
             raise self._translate(doing, None, error) from None
 
     def _translate(self, doing: str, code: str | None, error: Exception) -> RegistryError:
-        detail = _without_credentials(str(error)).strip().split("\n")[0][:500]
+        detail = self._tracking_uri.redact(str(error)).strip().split("\n")[0][:500]
         if code in _REFUSALS:
             return RegistryError(f"MLflow at {self.where} refused to {doing}: {detail}")
         return RegistryDown(
             f"MLflow at {self.where} did not {doing}: {detail}; check that it runs, and MLFLOW_TRACKING_URI"
         )
-
-
-def _without_credentials(text: str) -> str:
-    return _CREDENTIALS.sub("", text)
 
 
 def _check_database(tracking_uri: str) -> None:
@@ -165,15 +162,20 @@ def _check_database(tracking_uri: str) -> None:
     import sqlalchemy
 
     if scheme == "sqlite":
-        _make_folder(sqlalchemy.make_url(tracking_uri).database)
+        _make_file(sqlalchemy.make_url(tracking_uri).database)
     timeout = {"connect_timeout": _DATABASE_CONNECT_TIMEOUT_S} if scheme in ("postgresql", "mysql") else {}
     engine = sqlalchemy.create_engine(tracking_uri, poolclass=sqlalchemy.NullPool, connect_args=timeout)
     sqlalchemy.inspect(engine).get_table_names()
 
 
-def _make_folder(database: str | None) -> None:
-    if database and database != ":memory:":
-        os.makedirs(os.path.dirname(database) or ".", exist_ok=True)
+def _make_file(database: str | None) -> None:
+    """Make the file of a database that is to be made, which SQLite would make for others to read."""
+    if not database or database == ":memory:" or os.path.exists(database):
+        return
+    if not (folder := Path(database).absolute().parent).is_dir():
+        make_private_folder(folder)
+    with open(database, "ab", opener=open_private):
+        pass
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from orchestrator.events import Event
+from orchestrator.private_files import make_private_folder, open_private
 
 __all__ = ["Spool"]
 
@@ -42,7 +43,7 @@ class Spool:
 
     def _append(self, lines: Iterable[str]) -> None:
         self._open()
-        with self._path.open("ab") as file:
+        with open(self._path, "ab", opener=open_private) as file:
             _write_synced(file, lines)
 
     def replace(self, events: Sequence[Event]) -> None:
@@ -52,7 +53,7 @@ class Spool:
             return
         self._open()
         temporary = self._path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=open_private) as file:
             _write_synced(file, (event.to_json() for event in events))
         os.replace(temporary, self._path)
 
@@ -72,9 +73,9 @@ class Spool:
 
     def set_aside(self, lines: Iterable[str], cause: str) -> Path:
         """Keep unrecordable lines in a file for people; returns the file."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self.folder)
         path = self.folder / REJECTED
-        with path.open("a", encoding="utf-8") as file:
+        with open(path, "a", encoding="utf-8", opener=open_private) as file:
             file.write(f"# {cause.splitlines()[0] if cause else 'unknown cause'}\n")
             file.writelines(f"{line}\n" for line in lines)
         return path
@@ -91,8 +92,8 @@ class Spool:
     def _open(self) -> None:
         """Take the lock, before there is a file that another driver could claim."""
         if self._lock is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock_path(self._path).open("ab")
+            make_private_folder(self.folder)
+            self._lock = open(_lock_path(self._path), "ab", opener=open_private)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def _read(self, path: Path) -> dict[str, Event]:
@@ -128,7 +129,7 @@ def _lock_path(path: Path) -> Path:
 @contextmanager
 def _claimed(path: Path) -> Iterator[bool]:
     """Whether the log's driver is dead and its log is ours; if so, the lock is gone at the end."""
-    with _lock_path(path).open("ab") as lock:
+    with open(_lock_path(path), "ab", opener=open_private) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

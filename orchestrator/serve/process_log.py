@@ -2,12 +2,23 @@
 
 import logging
 from logging.handlers import WatchedFileHandler
+from io import TextIOWrapper
 from pathlib import Path
+
+from orchestrator.private_files import make_private_folder, open_like_folder
+from ship.redaction import RedactingFormatter
 
 __all__ = ["append_to", "open_process_log"]
 
 _LOGGERS = ("orchestrator", "ship")
 _FORMAT = "%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s"
+
+
+class _LogFile(WatchedFileHandler):
+    """A log file with no more permissions than its folder, also when it is made anew."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=open_like_folder)
 
 
 def open_process_log(file: str) -> None:
@@ -31,9 +42,10 @@ def append_to(file: str, name: str, line_format: str, level: int) -> None:
     logger = logging.getLogger(name)
     if any(isinstance(handler, WatchedFileHandler) for handler in logger.handlers):
         return
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    handler = WatchedFileHandler(file, encoding="utf-8")
-    handler.setFormatter(logging.Formatter(line_format))
+    if not (folder := Path(file).absolute().parent).is_dir():
+        make_private_folder(folder)
+    handler = _LogFile(file, encoding="utf-8")
+    handler.setFormatter(RedactingFormatter(line_format))
     logger.addHandler(handler)
     logger.setLevel(level)
     logger.propagate = False

@@ -26,7 +26,9 @@ from typing import IO, Any, Literal
 
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
+from orchestrator.private_files import make_private_folder, open_private
 from orchestrator.train.ledger.status import RunStatus, TaskStatus
+from ship.redaction import redact_url
 
 __all__ = ["About", "RunFolder", "RunRequest", "RunView", "hold_run"]
 
@@ -84,10 +86,10 @@ class RunFolder:
         self._next_status_s = 0.0
         self._latest: RunStatus | None = None
         shutil.rmtree(folder / "requests", ignore_errors=True)
-        (folder / "requests").mkdir(parents=True)
+        make_private_folder(folder / "requests")
         (folder / "status.json").unlink(missing_ok=True)
         _write_json(folder / "about.json", asdict(about))
-        self._events = (folder / "events.jsonl").open("w", encoding="utf-8")
+        self._events = open(folder / "events.jsonl", "w", encoding="utf-8", opener=open_private)
 
     def close(self) -> None:
         """Write the last status, and close the log of events."""
@@ -225,11 +227,16 @@ def hold_run(home: Path, run: str, manifest: str) -> Iterator[RunFolder]:
         ExecutionError: Another run holds it, or it cannot be written to.
     """
     folder = home / "run"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("ab") as lock:
+    make_private_folder(home)
+    make_private_folder(folder)
+    with open(folder / "lock", "ab", opener=open_private) as lock:
         _take(lock, home)
         about = About(
-            run=run, manifest=manifest, host=socket.gethostname(), pid=os.getpid(), started_s=time.time()
+            run=run,
+            manifest=redact_url(manifest),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_s=time.time(),
         )
         try:
             held = RunFolder(folder, about)
@@ -285,5 +292,6 @@ def _answer(place: Path, tasks: Sequence[str]) -> None:
 def _write_json(path: Path, value: object) -> None:
     """Replace a JSON file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, default=list), encoding="utf-8")
+    with open(temporary, "w", encoding="utf-8", opener=open_private) as file:
+        file.write(json.dumps(value, default=list))
     os.replace(temporary, path)
