@@ -18,7 +18,7 @@ _FOLDER_MODE, _FILE_MODE = 0o700, 0o600
 def make_private_folder(folder: Path) -> None:
     """Make a folder with those above it that are missing, each for its owner alone.
 
-    One that is there already is closed to others, if it is this user's own and no shared one such as ``/tmp``.
+    One that is there already is closed to others, if it is this user's own, and not shared as ``/tmp`` is.
 
     Raises:
         OSError: It cannot be made.

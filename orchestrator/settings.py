@@ -23,8 +23,9 @@ class Settings:
 
     Attributes:
         home: Folder for everything local (``SHIP_HOME``, default ``.ship`` in the working folder).
-        store: URL or path of the store of prompts (``SHIP_STORE``, default ``<home>/store``), as a ``Url``.
-        tracking_uri: MLflow's (``MLFLOW_TRACKING_URI``, default sqlite in ``<home>/mlflow.db``), as a ``Url``.
+        store: URL or path of the store of prompts (``SHIP_STORE``, default ``<home>/store``); made a ``Url``.
+        tracking_uri: MLflow's (``MLFLOW_TRACKING_URI``, default sqlite in ``<home>/mlflow.db``); made a
+            ``Url``.
         ray_address: Cluster to join (``RAY_ADDRESS``); None starts a local Ray.
         cache: Folder on each node of decoded data and, below it, of prompts and the last catalog that an
             endpoint served (``SHIP_CACHE``, default ``~/.cache/ship``); a leading ``~`` is for each node to

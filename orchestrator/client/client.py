@@ -31,7 +31,7 @@ from orchestrator.client.questions import (
 from orchestrator.client.token import advice_for, make_basic, make_bearer, without_token
 from orchestrator.errors import ServeError
 from orchestrator.names import is_task_name
-from ship.redaction import Url, redact_url
+from ship.redaction import Url
 
 __all__ = ["Attention", "Client", "EndpointError", "Prediction", "Question", "ServedTask"]
 
@@ -193,9 +193,7 @@ class Client:
         reply = self._ask("POST", "/v1/predict:batch", files=batch_form(questions))
         answers = _read(reply, lambda body: [_read_item(item, reply) for item in body["items"]])
         if len(answers) != len(questions):
-            raise EndpointError(
-                f"{redact_url(str(reply.url))} gave {len(answers)} answers to {len(questions)} questions"
-            )
+            raise EndpointError(f"{reply.url} gave {len(answers)} answers to {len(questions)} questions")
         return answers
 
     def explain(
@@ -349,9 +347,7 @@ def _read(reply: httpx.Response, read: Callable[[Any], _Value]) -> _Value:
 
 
 def _foreign(reply: httpx.Response) -> EndpointError:
-    return EndpointError(
-        f"{redact_url(str(reply.url))} gave a reply that is not a SHIP endpoint's: {_excerpt(reply)!r}"
-    )
+    return EndpointError(f"{reply.url} gave a reply that is not a SHIP endpoint's: {_excerpt(reply)!r}")
 
 
 def _refusal(reply: httpx.Response) -> EndpointError:

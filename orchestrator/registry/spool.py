@@ -93,7 +93,8 @@ class Spool:
         """Take the lock, before there is a file that another driver could claim."""
         if self._lock is None:
             make_private_folder(self.folder)
-            self._lock = open(_lock_path(self._path), "ab", opener=open_private)
+            # Held for as long as this driver lives.
+            self._lock = open(_lock_path(self._path), "ab", opener=open_private)  # noqa: SIM115
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def _read(self, path: Path) -> dict[str, Event]:

@@ -1,8 +1,8 @@
 """Where the processes of an endpoint write what went wrong: Ray keeps their standard error to itself."""
 
 import logging
-from logging.handlers import WatchedFileHandler
 from io import TextIOWrapper
+from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
 from orchestrator.private_files import make_private_folder, open_like_folder

@@ -89,7 +89,10 @@ class RunFolder:
         make_private_folder(folder / "requests")
         (folder / "status.json").unlink(missing_ok=True)
         _write_json(folder / "about.json", asdict(about))
-        self._events = open(folder / "events.jsonl", "w", encoding="utf-8", opener=open_private)
+        # Until `close`.
+        self._events = open(  # noqa: SIM115
+            folder / "events.jsonl", "w", encoding="utf-8", opener=open_private
+        )
 
     def close(self) -> None:
         """Write the last status, and close the log of events."""
