@@ -6,11 +6,11 @@ Any text may be redacted: what holds no URL stays as it is. Knows neither files 
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Self
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
-__all__ = ["RedactingFormatter", "Url", "redact_text", "redact_url"]
+__all__ = ["RedactingFormatter", "Url", "redact_text", "redact_url", "redact_values"]
 
 HIDDEN = "***"
 _SCHEME = r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,40}://"
@@ -36,7 +36,8 @@ _MIN_SECRET_CHARS = 3
 class Url(str):
     """A URL, chain of URLs or path, whose text (``str``, ``repr``, formatting) is redacted.
 
-    Code that takes it apart as a ``str`` (slices, ``split``, ``urlsplit``, JSON) sees all of it.
+    Code that takes it apart as a ``str`` (slices, ``split``, ``urlsplit``) sees all of it, and so does
+    ``json``; see ``redact_values``.
     """
 
     __slots__ = ()
@@ -83,10 +84,20 @@ def redact_url(url: str) -> str:
 
 def redact_text(text: str) -> str:
     """``text`` with each URL in it redacted, and each secret that stands by its name."""
-    text = _NAMED.sub(rf"\g<1>{HIDDEN}", text)
-    if "://" not in text:
-        return text
-    return _URL_IN_TEXT.sub(lambda found: redact_url(found[0]), text)
+    if "://" in text:
+        text = _URL_IN_TEXT.sub(lambda found: redact_url(found[0]), text)
+    return _NAMED.sub(rf"\g<1>{HIDDEN}", text)
+
+
+def redact_values(value: object) -> object:
+    """A JSON value with each ``Url`` in it as its text, which ``json`` alone would write with its secrets."""
+    if isinstance(value, Url):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: redact_values(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact_values(entry) for entry in value]
+    return value
 
 
 def _redact_link(link: str) -> str:
@@ -122,10 +133,9 @@ def _secrets(url: str) -> set[str]:
         if scheme is None:
             continue
         found.update(_secrets_of_user(scheme, user), _secrets_of_query(rest))
-    spelled = {
-        spell(secret) for secret in found for spell in (str, unquote, unquote_plus, _quote_all, quote_plus)
-    }
-    return {secret for secret in spelled if len(secret) >= _MIN_SECRET_CHARS}
+    found |= {spell(secret) for secret in found for spell in (unquote, unquote_plus)}
+    found |= {spell(secret) for secret in found for spell in (_quote_all, quote_plus)}
+    return {secret for secret in found if len(secret) >= _MIN_SECRET_CHARS}
 
 
 def _secrets_of_user(scheme: str, user: str) -> Iterator[str]:

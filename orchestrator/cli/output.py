@@ -12,6 +12,7 @@ from rich.console import Console
 
 from orchestrator.private_files import make_private_folder
 from orchestrator.settings import Settings
+from ship.redaction import redact_values
 
 if TYPE_CHECKING:
     from orchestrator.registry.registry import Registry
@@ -50,7 +51,7 @@ class Output:
 
     def print_json(self, value: object) -> None:
         """One JSON document on standard output."""
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(redact_values(value), indent=2, ensure_ascii=False))
 
 
 def format_size(num_bytes: int) -> str:

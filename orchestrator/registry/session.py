@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from orchestrator.errors import RegistryError
 from orchestrator.private_files import make_private_folder, open_private
@@ -77,6 +77,12 @@ class MlflowSession:
         """Whether MLflow is a server over HTTP, rather than a database opened here."""
         return urlsplit(self._tracking_uri).scheme in ("http", "https")
 
+    def private_folder(self, files_uri: str) -> Path | None:
+        """Folder of a run's files, if it is in the home of this user; those of a server are the server's."""
+        if self._artifact_location is None or not files_uri.startswith(f"{self._artifact_location}/"):
+            return None
+        return Path(unquote(urlsplit(files_uri).path))
+
     def check_exists(self) -> None:
         """See that an MLflow in a file is there. Opening one that is not would make it, and find it empty.
 
@@ -104,7 +110,7 @@ class MlflowSession:
         from mlflow import MlflowClient
 
         with self.errors("open"), _quiet():
-            _check_database(self.tracking_uri)
+            self._check_database()
             return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
 
     @cached_property
@@ -145,6 +151,29 @@ class MlflowSession:
         except (SQLAlchemyError, OSError) as error:
             raise self._translate(doing, None, error) from None
 
+    def _check_database(self) -> None:
+        """Connect once to a database: MLflow itself would try for over a minute before it gave up."""
+        scheme = self.tracking_uri.partition(":")[0].partition("+")[0]
+        if scheme not in _DATABASES:
+            return
+        import sqlalchemy
+
+        try:
+            url = sqlalchemy.make_url(self.tracking_uri)
+        except ValueError:
+            # Its text holds a part of the password.
+            raise RegistryDown(
+                f"MLFLOW_TRACKING_URI={self.where}: no URL of a database; write @, : and / in a user or "
+                "password as %40, %3A and %2F"
+            ) from None
+        if scheme == "sqlite":
+            _make_file(url.database)
+        timeout = (
+            {"connect_timeout": _DATABASE_CONNECT_TIMEOUT_S} if scheme in ("postgresql", "mysql") else {}
+        )
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=timeout)
+        sqlalchemy.inspect(engine).get_table_names()
+
     def _translate(self, doing: str, code: str | None, error: Exception) -> RegistryError:
         detail = self._tracking_uri.redact(str(error)).strip().split("\n")[0][:500]
         if code in _REFUSALS:
@@ -154,23 +183,9 @@ class MlflowSession:
         )
 
 
-def _check_database(tracking_uri: str) -> None:
-    """Connect once to a database: MLflow itself would try for over a minute before it gave up."""
-    scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
-    if scheme not in _DATABASES:
-        return
-    import sqlalchemy
-
-    if scheme == "sqlite":
-        _make_file(sqlalchemy.make_url(tracking_uri).database)
-    timeout = {"connect_timeout": _DATABASE_CONNECT_TIMEOUT_S} if scheme in ("postgresql", "mysql") else {}
-    engine = sqlalchemy.create_engine(tracking_uri, poolclass=sqlalchemy.NullPool, connect_args=timeout)
-    sqlalchemy.inspect(engine).get_table_names()
-
-
 def _make_file(database: str | None) -> None:
     """Make the file of a database that is to be made, which SQLite would make for others to read."""
-    if not database or database == ":memory:" or os.path.exists(database):
+    if not database or database.startswith((":memory:", "file:")) or os.path.exists(database):
         return
     if not (folder := Path(database).absolute().parent).is_dir():
         make_private_folder(folder)

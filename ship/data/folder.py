@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ship.data.local_walk import walk_local
 from ship.errors import DataError, ShipError
-from ship.redaction import Url, redact_url
+from ship.redaction import Url
 
 __all__ = [
     "Folder",
@@ -72,7 +72,7 @@ class Folder:
     def locate(self, path: str) -> str:
         """The full path or URL of a file, for messages: without secrets."""
         full = self._join(path)
-        return full if self.is_local else redact_url(self._filesystem.unstrip_protocol(full))
+        return full if self.is_local else self._url.redact(self._filesystem.unstrip_protocol(full))
 
     def read(self, path: str) -> bytes:
         """The bytes of one file.
@@ -271,4 +271,4 @@ def _backend_errors(url: Url, place: str | None = None) -> Iterator[None]:
         problem = f"{type(error).__name__}: {error}"
     else:
         return
-    raise DataError(f"{url if place is None else url.redact(place)}: {url.redact(problem)}") from None
+    raise DataError(f"{place or url}: {url.redact(problem)}") from None

@@ -57,9 +57,9 @@ class SharedCluster:
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith(("SHIP_", "MLFLOW_"))
         }
+        place = ["--port", str(self.port), "--backbone", str(self.folder / "backbone")]
         driver = subprocess.Popen(
-            [SHIP, "serve", "--name", name, "--port", str(self.port), "--no-auth"]
-            + ["--backbone", str(self.folder / "backbone")],
+            [SHIP, "serve", "--name", name, *place, "--no-auth"],
             env={**inherited, "RAY_ADDRESS": self.address, "SHIP_HOME": str(self.settings.home)},
             stdout=subprocess.PIPE,
             text=True,

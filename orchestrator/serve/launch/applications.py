@@ -103,9 +103,11 @@ class Applications:
         except RayServeException as error:
             # Ray Serve has one proxy for the whole cluster, and that proxy one application at each prefix.
             others = ", ".join(sorted(set(self._api.status().applications) - {self.ingress, self.poller}))
+            # Raised on another machine, its text is a traceback, and this the last line of it.
+            said = str(error).strip().rpartition("\n")[2]
             raise ServeError(
                 f"endpoint {self.endpoint!r} cannot be deployed beside what this Ray cluster serves "
-                f"({others}): {error} A cluster has one endpoint, on one port: end the other one with "
+                f"({others}): {said} A cluster has one endpoint, on one port: end the other one with "
                 "`ship serve --stop --name NAME`, or set RAY_ADDRESS to another cluster"
             ) from error
         except (RuntimeError, TimeoutError) as error:
