@@ -18,7 +18,9 @@ class _LogFile(WatchedFileHandler):
     """A log file with no more permissions than its folder, also when it is made anew."""
 
     def _open(self) -> TextIOWrapper:
-        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=open_like_folder)
+        file = open(self.baseFilename, self.mode, encoding=self.encoding, opener=open_like_folder)
+        assert isinstance(file, TextIOWrapper)
+        return file
 
 
 def open_process_log(file: str) -> None:

@@ -112,9 +112,9 @@ class Applications:
             ) from error
         except (RuntimeError, TimeoutError) as error:
             found = self._api.status().applications
-            said = [found[name].message for name in (self.ingress, self.poller) if name in found]
+            causes = [found[name].message for name in (self.ingress, self.poller) if name in found]
             raise ServeError(
-                f"the endpoint could not be deployed: {'; '.join(filter(None, said)) or error}"
+                f"the endpoint could not be deployed: {'; '.join(filter(None, causes)) or error}"
             ) from error
 
     def delete(self) -> None:
