@@ -18,7 +18,10 @@ class _LogFile(WatchedFileHandler):
     """A log file with no more permissions than its folder, also when it is made anew."""
 
     def _open(self) -> TextIOWrapper:
-        file = open(self.baseFilename, self.mode, encoding=self.encoding, opener=open_like_folder)
+        # The handler's to close.
+        file = open(  # noqa: SIM115
+            self.baseFilename, self.mode, encoding=self.encoding, opener=open_like_folder
+        )
         assert isinstance(file, TextIOWrapper)
         return file
 

@@ -6,9 +6,9 @@ already is refused, and what is deleted is what this endpoint deployed.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol, Self
 
 from ray import serve
 from ray.exceptions import RayError
@@ -74,6 +74,27 @@ class Applications:
         """Those that exist, with their status."""
         found = self._api.status().applications
         return {name: str(found[name].status) for name in (self.ingress, self.poller) if name in found}
+
+    @contextmanager
+    def held(self, is_ours: Callable[[], bool], drain: Callable[[Self], None]) -> Iterator[Self]:
+        """Check that none of them exists, and delete those that do after the block.
+
+        Args:
+            is_ours: Whether the claim to their name still holds. If `ship serve --stop` has ended it, what
+                has the name now is another endpoint.
+            drain: Lets requests under way finish.
+
+        Raises:
+            ServeError: One exists already.
+        """
+        self.check_absent()
+        try:
+            yield self
+        finally:
+            if is_ours():
+                if self.find():
+                    drain(self)
+                self.delete()
 
     def check_absent(self) -> None:
         """Check that none of them exists.

@@ -5,8 +5,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 
 import httpx
 import ray
@@ -23,7 +23,7 @@ from orchestrator.serve.launch.ray_serve import end_unless_used, serve_session
 from orchestrator.serve.options import EngineOptions, ServeOptions
 from orchestrator.serve.poller import ModelSource, reconcile
 from orchestrator.serve.residency.kept_catalog import open_kept_catalog
-from orchestrator.serve.weights import Claim, EndpointAbout, claimed, find_claim
+from orchestrator.serve.weights import EndpointAbout, claimed, find_claim
 from orchestrator.settings import Settings
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -88,7 +88,9 @@ def start(settings: Settings, backbone: Backbone, options: ServeOptions) -> Endp
             owns_serve=place.is_own,
         )
         claim = stack.enter_context(claimed(name, about))
-        applications = stack.enter_context(_deleted_at_the_end(Applications(name), claim))
+        applications = stack.enter_context(
+            Applications(name).held(lambda: claim.about() is not None, close_ingress)
+        )
         claim.keep(arrays)
         deploy(applications, session, settings, options, header)
         url = client_url(place.host, place.port)
@@ -96,24 +98,6 @@ def start(settings: Settings, backbone: Backbone, options: ServeOptions) -> Endp
         _wait_until_loaded(url)
         _report_problems(served_tasks(applications), url)
         return Endpoint(url, stack.pop_all())
-
-
-@contextmanager
-def _deleted_at_the_end(applications: Applications, claim: Claim) -> Iterator[Applications]:
-    """Drain and delete the applications after the block, unless the claim to their name was lost.
-
-    Raises:
-        ServeError: There are such already.
-    """
-    applications.check_absent()
-    try:
-        yield applications
-    finally:
-        # Else it was stopped by `ship serve --stop`, and what has the name now is another endpoint.
-        if claim.about() is not None:
-            if applications.find():
-                close_ingress(applications)
-            applications.delete()
 
 
 def stop(settings: Settings, name: str | None) -> str:

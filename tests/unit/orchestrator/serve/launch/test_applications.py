@@ -88,6 +88,29 @@ def test_only_its_own_applications_are_deleted() -> None:
     assert serve.deployed == {"theirs": "/theirs", "ship-2-poller": None, "ship": None}
 
 
+def test_what_is_deployed_in_the_block_is_drained_and_deleted_after_it() -> None:
+    serve, drained = FakeServe({"theirs": "/theirs"}), []
+    with applications(serve, "ship-1").held(lambda: True, drained.append) as own:
+        own.run("ingress", "poller")
+    assert (serve.deployed, drained) == ({"theirs": "/theirs"}, [own])
+
+
+def test_what_took_its_name_after_it_was_stopped_is_left_alone() -> None:
+    serve, drained = FakeServe(), []
+    with applications(serve, "ship-1").held(lambda: False, drained.append):
+        # By `ship serve --stop` and another `ship serve`.
+        applications(serve, "ship-1").run("ingress", "poller")
+    assert (serve.deployed, drained) == ({"ship-1": "/", "ship-1-poller": None}, [])
+
+
+def test_what_existed_before_is_neither_drained_nor_deleted() -> None:
+    serve, drained = FakeServe({"ship-1": "/"}), []
+    held = applications(serve, "ship-1").held(lambda: True, drained.append)
+    with pytest.raises(ServeError, match=r"ship-1 \(RUNNING\)"), held:
+        raise AssertionError("not to be reached")
+    assert (serve.deployed, drained) == ({"ship-1": "/"}, [])
+
+
 def test_half_of_a_deployment_that_failed_is_deleted() -> None:
     serve = FakeServe({"theirs": "/theirs"}, problem=RuntimeError("no GPU"))
     own = applications(serve, "ship-1")
