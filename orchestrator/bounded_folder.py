@@ -63,7 +63,9 @@ class BoundedFolder:
             make_private_folder(self._folder)
             self._make_room(num_bytes)
             write(temporary)
-            temporary.chmod(0o600)
+            # Its folder is closed anyway, where the file system has permissions.
+            with suppress(OSError):
+                temporary.chmod(0o600)
             os.replace(temporary, path)
         finally:
             # Not there any more, unless something went wrong.

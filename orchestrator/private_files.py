@@ -4,6 +4,7 @@ A home is such a folder. A file elsewhere gets no more permissions than the fold
 one that is shared on purpose stays shared.
 """
 
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 __all__ = ["make_folder_like", "make_private_folder", "make_private_tree", "open_like_folder", "open_private"]
 
 _FOLDER_MODE, _FILE_MODE = 0o700, 0o600
+_log = logging.getLogger(__name__)
 
 
 def make_private_folder(folder: Path) -> None:
@@ -30,7 +32,7 @@ def make_private_folder(folder: Path) -> None:
     found = folder.stat()
     is_shared = found.st_mode & stat.S_ISVTX or found.st_uid != os.geteuid()
     if stat.S_IMODE(found.st_mode) & 0o077 and not is_shared:
-        folder.chmod(_FOLDER_MODE)
+        _close(folder, _FOLDER_MODE)
 
 
 def make_folder_like(root: Path, folder: Path) -> None:
@@ -50,17 +52,12 @@ def make_folder_like(root: Path, folder: Path) -> None:
 
 
 def make_private_tree(folder: Path) -> None:
-    """Close a folder, and all that is in it, to all but its owner.
-
-    Raises:
-        OSError: A part of it is another user's.
-    """
+    """Close a folder, and all that is in it, to all but its owner."""
     for place, _, names in os.walk(folder):
-        os.chmod(place, _FOLDER_MODE)
+        _close(Path(place), _FOLDER_MODE)
         for name in names:
-            path = os.path.join(place, name)
-            if not os.path.islink(path):
-                os.chmod(path, _FILE_MODE)
+            if not (path := Path(place, name)).is_symlink():
+                _close(path, _FILE_MODE)
 
 
 def open_private(path: str, flags: int) -> int:
@@ -72,6 +69,14 @@ def open_like_folder(path: str, flags: int) -> int:
     """Opener that makes a file with no more permissions than the folder that it lies in."""
     mode = stat.S_IMODE(os.stat(os.path.dirname(path) or ".").st_mode)
     return os.open(path, flags, mode & 0o666)
+
+
+def _close(path: Path, mode: int) -> None:
+    """Set permissions, where the file system has any: a share of SMB has its own."""
+    try:
+        path.chmod(mode)
+    except OSError as error:
+        _log.warning("%s cannot be closed to other users: %s", path, error)
 
 
 def _missing(folder: Path) -> Iterator[Path]:
