@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from orchestrator.private_files import make_private_folder
+
 __all__ = ["BoundedFolder"]
 
 # Of the limit: what is left when something had to go.
@@ -58,9 +60,12 @@ class BoundedFolder:
         path = self.path(name)
         temporary = path.with_name(f".{name}.{uuid.uuid4().hex[:8]}")
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(self._folder)
             self._make_room(num_bytes)
             write(temporary)
+            # Its folder is closed anyway, where the file system has permissions.
+            with suppress(OSError):
+                temporary.chmod(0o600)
             os.replace(temporary, path)
         finally:
             # Not there any more, unless something went wrong.

@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from ship.redaction import redact_values
+
 __all__ = ["Event", "EventKind"]
 
 EventKind = Literal["leased", "epoch", "published", "failed", "retried", "cancelled"]
@@ -34,7 +36,7 @@ class Event:
 
     def to_json(self) -> str:
         """One line of JSON."""
-        return json.dumps(vars(self), sort_keys=True)
+        return json.dumps(redact_values(vars(self)), sort_keys=True)
 
     @classmethod
     def from_json(cls, line: str) -> Self:

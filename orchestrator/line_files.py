@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from orchestrator.private_files import open_like_folder
+
 __all__ = ["append_lines", "is_torn"]
 
 
@@ -26,7 +28,7 @@ def append_lines(path: Path, lines: Iterable[str], *, is_synced: bool = False) -
     """Append lines, on a fresh one.
 
     Args:
-        path: The file; made if it is not there.
+        path: The file; made if it is not there, with no more permissions than its folder.
         lines: Lines without their ends.
         is_synced: Whether they are on disk when this returns.
 
@@ -35,7 +37,7 @@ def append_lines(path: Path, lines: Iterable[str], *, is_synced: bool = False) -
     """
     content = b"".join(f"{line}\n".encode() for line in lines)
     start = b"\n" if is_torn(path) else b""
-    with path.open("ab") as file:
+    with open(path, "ab", opener=open_like_folder) as file:
         file.write(start + content)
         if is_synced:
             file.flush()

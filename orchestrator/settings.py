@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from orchestrator.errors import ManifestError
+from ship.redaction import Url
 
 __all__ = ["EXECUTORS", "Executor", "Settings"]
 
@@ -22,8 +23,9 @@ class Settings:
 
     Attributes:
         home: Folder for everything local (``SHIP_HOME``, default ``.ship`` in the working folder).
-        store: URL or path of the store of prompts (``SHIP_STORE``, default ``<home>/store``).
-        tracking_uri: MLflow's (``MLFLOW_TRACKING_URI``, default sqlite in ``<home>/mlflow.db``).
+        store: URL or path of the store of prompts (``SHIP_STORE``, default ``<home>/store``); made a ``Url``.
+        tracking_uri: MLflow's (``MLFLOW_TRACKING_URI``, default sqlite in ``<home>/mlflow.db``); made a
+            ``Url``.
         ray_address: Cluster to join (``RAY_ADDRESS``); None starts a local Ray.
         cache: Folder on each node of decoded data and, below it, of prompts and the last catalog that an
             endpoint served (``SHIP_CACHE``, default ``~/.cache/ship``); a leading ``~`` is for each node to
@@ -38,6 +40,11 @@ class Settings:
     ray_address: str | None
     cache: str = DEFAULT_CACHE
     cache_bytes: int = DEFAULT_CACHE_GB * BYTES_A_GB
+
+    def __post_init__(self) -> None:
+        """Let no text of the settings show a password."""
+        for name in ("store", "tracking_uri"):
+            object.__setattr__(self, name, Url(getattr(self, name)))
 
     @classmethod
     def from_env(cls, env: Mapping[str, str], *, home: str | None = None, store: str | None = None) -> Self:

@@ -17,6 +17,8 @@ Every one of them survives pickling, because Ray carries them between processes.
 from collections.abc import Iterable
 from typing import Literal
 
+from ship.redaction import redact_text
+
 __all__ = [
     "ArtifactError",
     "BackboneError",
@@ -37,11 +39,13 @@ class ShipError(Exception):
     """Base of all errors that a user can cause or fix.
 
     Args:
-        problems: One message, or several that were found in one go.
+        problems: One message, or several that were found in one go. Secrets of URLs in them are left out.
     """
 
     def __init__(self, problems: str | Iterable[str]) -> None:
-        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        found = (problems,) if isinstance(problems, str) else tuple(problems)
+        # Messages go to terminals, logs and MLflow, and many name a URL.
+        self.problems: tuple[str, ...] = tuple(map(redact_text, found))
         super().__init__(self.problems[0] if len(self.problems) == 1 else self.problems)
 
     def __str__(self) -> str:

@@ -6,6 +6,7 @@ interrupted.
 Heavy packages are imported by the command that needs them, so that ``ship --help`` answers at once.
 """
 
+import logging
 import sys
 
 import click
@@ -15,6 +16,7 @@ from orchestrator.cli import ask, exchange, gc, manifest, registry, runs, serve,
 from orchestrator.cli.output import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, Output
 from orchestrator.errors import ManifestError, OrchestratorError
 from ship.errors import ShipError
+from ship.redaction import RedactingFormatter
 
 __all__ = ["main"]
 
@@ -61,6 +63,9 @@ for command in (
 def main() -> None:
     """Entry point: errors that a user can fix are printed, not traced."""
     console = Console(stderr=True, highlight=False)
+    if logging.lastResort is not None:
+        # What no handler takes, of libraries too, is printed by this one.
+        logging.lastResort.setFormatter(RedactingFormatter("%(message)s"))
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:

@@ -3,13 +3,16 @@
 import json
 import os
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
+from orchestrator.private_files import make_private_folder
 from orchestrator.settings import Settings
+from ship.redaction import redact_values
 
 if TYPE_CHECKING:
     from orchestrator.registry.registry import Registry
@@ -33,7 +36,12 @@ class Output:
 
     def settings(self, manifest_store: str | None = None) -> Settings:
         """Flags win over the manifest, and the manifest over the environment."""
-        return Settings.from_env(os.environ, home=self.home, store=self.store or manifest_store)
+        settings = Settings.from_env(os.environ, home=self.home, store=self.store or manifest_store)
+        if settings.home.is_dir():
+            # A home that an older version or the user made; a disk that is read-only stays as it is.
+            with suppress(OSError):
+                make_private_folder(settings.home)
+        return settings
 
     def registry(self, *, may_create: bool = False) -> "Registry":
         """The registry that the settings name; made if it is not there only for what records."""
@@ -58,7 +66,7 @@ class Output:
 
     def print_json(self, value: object) -> None:
         """One JSON document on standard output."""
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(redact_values(value), indent=2, ensure_ascii=False))
 
 
 def format_size(num_bytes: int) -> str:

@@ -58,8 +58,17 @@ __all__ = ["serve"]
     help="Use HAProxy, which comes with Ray Serve, as ingress: more requests a second; see docs/serving.md.",
 )
 @click.option("--no-auth", is_flag=True, help="Accept every request without a token.")
+@click.option(
+    "--name", help="Name of the endpoint on a Ray cluster that others use too [by default from the store]."
+)
+@click.option(
+    "--stop",
+    "is_stop",
+    is_flag=True,
+    help="Stop the endpoint of that name on the cluster at RAY_ADDRESS, such as one whose `ship serve` died.",
+)
 @click.pass_obj
-def serve(output: Output, /, backbone: str, haproxy: bool, **flags: Any) -> None:
+def serve(output: Output, /, backbone: str, haproxy: bool, is_stop: bool, **flags: Any) -> None:
     """Answer for every task that has a champion, from one backbone. Ctrl-C drains and ends.
 
     A request names its task in the header Ship-Task, and carries a token of `ship token create`.
@@ -69,12 +78,18 @@ def serve(output: Output, /, backbone: str, haproxy: bool, **flags: Any) -> None
       ship serve
       ship serve --no-auth
       ship serve --replicas 2 --prompt-memory 8 --pin 'line-1-*'
+      RAY_ADDRESS=ray-head:6379 ship serve --stop
       curl -H "Authorization: Bearer $SHIP_TOKEN" -H 'Ship-Task: bottle-caps' \\
         --data-binary @cap.png http://127.0.0.1:8000/v1/predict
     """
     from orchestrator.serve.launch.haproxy import haproxy_ingress
 
     settings = output.settings()
+    if is_stop:
+        from orchestrator.serve.launch.endpoint import stop
+
+        output.out.print(f"Endpoint {stop(settings, flags['name'])} is stopped")
+        return
     with haproxy_ingress(settings.ray_address) if haproxy else contextlib.nullcontext():
         # Ray Serve, which is imported here, reads the environment of the line above.
         from orchestrator.serve.launch.endpoint import serve_forever
@@ -91,6 +106,7 @@ def _read_options(
     *,
     host: str,
     port: int,
+    name: str | None,
     image_size: int | None,
     replicas: int,
     log_requests: str | None,
@@ -106,6 +122,7 @@ def _read_options(
     return ServeOptions(
         host=host,
         port=port,
+        name=name,
         auth=not no_auth,
         image_size=image_size,
         num_replicas=replicas,

@@ -28,9 +28,10 @@ from orchestrator.client.questions import (
     check_url,
     content_of,
 )
-from orchestrator.client.token import advice_for, make_bearer, without_token
+from orchestrator.client.token import advice_for, make_basic, make_bearer, without_token
 from orchestrator.errors import ServeError
 from orchestrator.names import is_task_name
+from ship.redaction import Url
 
 __all__ = ["Attention", "Client", "EndpointError", "Prediction", "Question", "ServedTask"]
 
@@ -115,7 +116,7 @@ class Client:
     """A connection to an endpoint; threads may share it.
 
     Args:
-        url: URL of the endpoint.
+        url: URL of the endpoint; a user and password in it are for a proxy in front, if there is no token.
         token: Token that authenticates the client; None for that in SHIP_TOKEN, if set, and "" for none.
         timeout_s: Timeout of one try.
         patience_s: Seconds after the first try within which further ones start.
@@ -134,11 +135,13 @@ class Client:
     ) -> None:
         self._patience_s = patience_s
         try:
-            self.url = check_url(url, DEFAULT_URL).rstrip("/")
-            auth = make_bearer(token, self.url)
+            self.url = Url(check_url(url, DEFAULT_URL).rstrip("/"))
+            auth = make_bearer(token, self.url.reveal()) or make_basic(self.url.reveal())
         except ValueError as error:
             raise EndpointError(str(error)) from None
-        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, auth=auth, follow_redirects=False)
+        # httpx logs the URL of each request, and raises errors that hold it.
+        place = httpx.URL(self.url.reveal()).copy_with(userinfo=b"")
+        self._http = httpx.Client(base_url=place, timeout=timeout_s, auth=auth, follow_redirects=False)
 
     def __enter__(self) -> Self:
         """The client itself; no request is sent yet."""

@@ -10,6 +10,8 @@ from typing import Any, Self
 
 import httpx
 
+from ship.redaction import Url
+
 __all__ = [
     "Attention",
     "FormPart",
@@ -94,9 +96,10 @@ def check_url(url: str, example: str) -> str:
         # As the connection will look it up.
         parsed.raw_host.decode("ascii").encode("idna")
     except (httpx.InvalidURL, UnicodeError) as error:
-        raise ValueError(f"{url[:200]!r}: expected a URL such as {example} ({str(error)[:200]})") from error
+        said = Url(url).redact(str(error))[:200]
+        raise ValueError(f"{str(Url(url))[:200]!r}: expected a URL such as {example} ({said})") from error
     if parsed.scheme not in ("http", "https") or not host or port > _MAX_PORT:
-        raise ValueError(f"{url[:200]!r}: expected a URL such as {example}")
+        raise ValueError(f"{str(Url(url))[:200]!r}: expected a URL such as {example}")
     return url
 
 

@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import httpx
 
-__all__ = ["Bearer", "advice_for", "make_bearer", "without_token"]
+__all__ = ["Bearer", "advice_for", "make_basic", "make_bearer", "without_token"]
 
 _VARIABLE = "SHIP_TOKEN"
 _SCHEME = "Bearer "
@@ -40,6 +40,12 @@ def make_bearer(token: str | None, url: str) -> Bearer | None:
     if not _TOKEN.fullmatch(text):
         raise ValueError(f"{_VARIABLE}: expected one token such as ship_..., without spaces or lines")
     return Bearer(text, httpx.URL(url))
+
+
+def make_basic(url: str) -> httpx.BasicAuth | None:
+    """Authorization by the user and password of a URL; None if it has none."""
+    parsed = httpx.URL(url)
+    return httpx.BasicAuth(parsed.username, parsed.password) if parsed.userinfo else None
 
 
 def without_token(text: str, reply: httpx.Response) -> str:

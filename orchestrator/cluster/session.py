@@ -19,6 +19,7 @@ import ray
 from orchestrator.cluster.processes import end_processes, find_processes, start_in_two_tries
 from orchestrator.cluster.signals import deferred_signals
 from orchestrator.errors import ClusterError
+from orchestrator.private_files import make_private_folder, make_private_tree
 
 __all__ = ["Session", "ray_session"]
 
@@ -168,6 +169,8 @@ def _short_temp_dir() -> str:
 def _copy_logs(folder: Path, logs: Path) -> None:
     """Keep Ray's logs for the diagnosis of a failure; best effort."""
     try:
+        make_private_folder(logs)
         shutil.copytree(folder / "session_latest" / "logs", logs, dirs_exist_ok=True, symlinks=True)
+        make_private_tree(logs)
     except (OSError, shutil.Error):
         _log.warning("Ray's logs could not be copied to %s", logs)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.manifest.yaml_document import Place, YamlDocument
+from ship.redaction import redact_text
 
 __all__ = ["MANIFEST", "Problems", "describe_unknown_key", "describe_value"]
 
@@ -38,7 +39,7 @@ class Problems:
     def note(self, place: Place, problem: str, owners: Iterable[Place] | None = None) -> None:
         """Note a problem at a place; ``owners`` where they do not follow from the place."""
         chosen = (_owner_of(place),) if owners is None else tuple(owners)
-        message = f"{self.describe(place)}: {problem}"
+        message = redact_text(f"{self.describe(place)}: {problem}")
         self._noted.append(_Problem(line=self._document.line(place), message=message, owners=chosen))
 
     def note_fields(self, place: Place, values: Mapping[str, Any], problems: Iterable[str]) -> set[str]:
@@ -99,5 +100,6 @@ def describe_value(value: object) -> str:
         return "nothing"
     if isinstance(value, (dict, list)):
         return "a mapping" if isinstance(value, dict) else "a list"
-    text = repr(value)
+    # Redacted before it is cut: half a URL is not known for one.
+    text = redact_text(repr(value))
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator.private_files import make_private_folder, make_private_tree
 from orchestrator.registry.session import MlflowSession, RegistryDown
 
 __all__ = ["Point", "RunLog", "TaskRun"]
@@ -112,9 +113,9 @@ class RunLog:
         """Add values; parameters that the run has stay as they are. One call for up to 800 points."""
         from mlflow.entities import Metric, Param, RunTag
 
-        new = [Param(name, value) for name, value in params.items() if name not in run.params]
+        new = [Param(name, str(value)) for name, value in params.items() if name not in run.params]
         metrics = [Metric(p.name, p.value, _milliseconds(p.time_s), p.step) for p in points]
-        marks = [RunTag(name, value) for name, value in tags.items()]
+        marks = [RunTag(name, str(value)) for name, value in tags.items()]
         with self._session.errors("log to a run"):
             for batch in _calls(metrics, new, marks):
                 self._session.client.log_batch(run.run_id, **batch)
@@ -134,10 +135,16 @@ class RunLog:
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
+            local = self._session.private_folder(run.files_uri)
             try:
+                if local is not None:
+                    make_private_folder(local)
                 # Not `client.log_artifacts`, which reads all of the run again to learn where its files are.
                 place = get_artifact_repository(run.files_uri, tracking_uri=self._session.tracking_uri)
                 place.log_artifacts(folder)
+                if local is not None:
+                    # MLflow makes folders in it as the umask has it.
+                    make_private_tree(local)
             # A boundary: files go to whatever storage MLflow has, whose client raises errors of its own.
             except Exception as error:
                 raise RegistryDown(

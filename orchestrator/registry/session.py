@@ -11,10 +11,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from orchestrator.errors import RegistryError
+from orchestrator.private_files import make_private_folder, open_private
+from ship.redaction import Url
 
 __all__ = ["EXPERIMENT", "MlflowSession", "RegistryDown", "RegistryMissing"]
 
@@ -43,7 +46,6 @@ _REFUSALS = {
     "RESOURCE_LIMIT_EXCEEDED",
 }
 _IDENTITY = re.compile(r"[0-9a-f]{32}")
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
 _NOISY_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.tracking")
 _DATABASES = {"sqlite", "postgresql", "mysql", "mssql"}
 
@@ -70,24 +72,30 @@ class MlflowSession:
     def __init__(
         self, tracking_uri: str, artifact_location: str | None = None, *, may_create: bool = False
     ) -> None:
-        self._tracking_uri = tracking_uri
+        self._tracking_uri = Url(tracking_uri)
         self._artifact_location = artifact_location
         self._may_create = may_create
 
     @property
     def tracking_uri(self) -> str:
         """The URI with its credentials, for MLflow alone."""
-        return self._tracking_uri
+        return self._tracking_uri.reveal()
 
     @property
     def where(self) -> str:
         """The URI without credentials, for messages."""
-        return _without_credentials(self._tracking_uri)
+        return str(self._tracking_uri)
 
     @property
     def is_server(self) -> bool:
         """Whether MLflow is a server over HTTP, rather than a database opened here."""
         return urlsplit(self._tracking_uri).scheme in ("http", "https")
+
+    def private_folder(self, files_uri: str) -> Path | None:
+        """Folder of a run's files, if it is in the home of this user; those of a server are the server's."""
+        if self._artifact_location is None or not files_uri.startswith(f"{self._artifact_location}/"):
+            return None
+        return Path(unquote(urlsplit(files_uri).path))
 
     def check_exists(self) -> None:
         """See that an MLflow in a file is there. Opening one that is not would make it, and find it empty.
@@ -99,7 +107,7 @@ class MlflowSession:
             return
         import sqlalchemy
 
-        database = sqlalchemy.make_url(self._tracking_uri).database
+        database = sqlalchemy.make_url(self.tracking_uri).database
         if not database or not os.path.isfile(database):
             raise self._missing()
 
@@ -125,11 +133,11 @@ class MlflowSession:
         from mlflow import MlflowClient
 
         with self.errors("open"), _quiet():
-            uri, tables = _open_database(self._tracking_uri)
+            uri, tables = self._open_database()
             if tables is not None and "experiments" not in tables and not self._may_create:
                 raise self._missing()
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            if uri != self._tracking_uri:
+            if uri != self.tracking_uri:
                 # MLflow connects for registered models at their first use, and tries for minutes if it fails.
                 client.search_registered_models(max_results=1)
             return client
@@ -194,8 +202,34 @@ class MlflowSession:
         except (SQLAlchemyError, OSError) as error:
             raise self._translate(doing, None, error) from None
 
+    def _open_database(self) -> tuple[str, set[str] | None]:
+        """The URI for MLflow, with time limits if it is a database, and that one's tables.
+
+        It is connected to once: MLflow itself would try for over a minute before it gave up.
+        """
+        scheme = self.tracking_uri.partition(":")[0].partition("+")[0]
+        if scheme not in _DATABASES:
+            return self.tracking_uri, None
+        import sqlalchemy
+
+        from orchestrator.registry.time_limits import with_time_limits
+
+        try:
+            url = sqlalchemy.make_url(self.tracking_uri)
+        except ValueError:
+            # Its text holds a part of the password.
+            raise RegistryDown(
+                f"MLFLOW_TRACKING_URI={self.where}: no URL of a database; write @, : and / in a user or "
+                "password as %40, %3A and %2F"
+            ) from None
+        if scheme == "sqlite":
+            _make_file(url.database)
+        uri = with_time_limits(self.tracking_uri)
+        engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+        return uri, set(sqlalchemy.inspect(engine).get_table_names())
+
     def _translate(self, doing: str, code: str | None, error: Exception) -> RegistryError:
-        detail = _without_credentials(str(error)).strip().split("\n")[0][:500]
+        detail = self._tracking_uri.redact(str(error)).strip().split("\n")[0][:500]
         if code in _REFUSALS:
             return RegistryError(f"MLflow at {self.where} refused to {doing}: {detail}")
         return RegistryDown(
@@ -203,32 +237,14 @@ class MlflowSession:
         )
 
 
-def _without_credentials(text: str) -> str:
-    return _CREDENTIALS.sub("", text)
-
-
-def _open_database(tracking_uri: str) -> tuple[str, set[str] | None]:
-    """The URI for MLflow, with time limits if it is a database, and that one's tables, after connecting once.
-
-    MLflow itself would try to connect for over a minute before it gave up.
-    """
-    scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
-    if scheme not in _DATABASES:
-        return tracking_uri, None
-    import sqlalchemy
-
-    from orchestrator.registry.time_limits import with_time_limits
-
-    if scheme == "sqlite":
-        _make_folder(sqlalchemy.make_url(tracking_uri).database)
-    uri = with_time_limits(tracking_uri)
-    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
-    return uri, set(sqlalchemy.inspect(engine).get_table_names())
-
-
-def _make_folder(database: str | None) -> None:
-    if database and database != ":memory:":
-        os.makedirs(os.path.dirname(database) or ".", exist_ok=True)
+def _make_file(database: str | None) -> None:
+    """Make the file of a database that is to be made, which SQLite would make for others to read."""
+    if not database or database.startswith((":memory:", "file:")) or os.path.exists(database):
+        return
+    if not (folder := Path(database).absolute().parent).is_dir():
+        make_private_folder(folder)
+    with open(database, "ab", opener=open_private):
+        pass
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import IO
 
 from orchestrator.events import Event
 from orchestrator.line_files import append_lines
+from orchestrator.private_files import make_private_folder, open_private
 
 __all__ = ["Spool"]
 
@@ -72,7 +73,7 @@ class Spool:
 
     def set_aside(self, lines: Iterable[str], cause: str) -> Path:
         """Keep unrecordable lines in a file for people; returns the file."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self.folder)
         path = self.folder / REJECTED
         append_lines(path, [f"# {cause.splitlines()[0] if cause else 'unknown cause'}", *lines])
         return path
@@ -89,8 +90,9 @@ class Spool:
     def _open(self) -> None:
         """Take the lock, before there is a file that another driver could claim."""
         if self._lock is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock_path(self._path).open("ab")
+            make_private_folder(self.folder)
+            # Held for as long as this driver lives.
+            self._lock = open(_lock_path(self._path), "ab", opener=open_private)  # noqa: SIM115
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def _read(self, path: Path) -> dict[str, Event]:
@@ -120,7 +122,7 @@ def _lock_path(path: Path) -> Path:
 @contextmanager
 def _claimed(path: Path) -> Iterator[bool]:
     """Whether the log's driver is dead and its log is ours; if so, the lock is gone at the end."""
-    with _lock_path(path).open("ab") as lock:
+    with open(_lock_path(path), "ab", opener=open_private) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -90,6 +90,7 @@ class ServeOptions:
     Attributes:
         host: Address to listen on; loopback by default, because nothing is encrypted.
         port: TCP port to listen on; 0 for any free one.
+        name: Name of the endpoint on its Ray cluster; None for one by the store.
         auth: Whether a request needs a token, see ``token_changes``.
         image_size: Height and width of the backbone's input in pixels; None for its own.
         num_replicas: Number of engines.
@@ -101,6 +102,7 @@ class ServeOptions:
 
     host: str = "127.0.0.1"
     port: int = 8000
+    name: str | None = None
     auth: bool = True
     image_size: int | None = None
     num_replicas: int = 1

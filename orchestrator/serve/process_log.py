@@ -6,11 +6,28 @@ from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
 from orchestrator.line_files import is_torn
+from orchestrator.private_files import make_private_folder, open_like_folder
+from ship.redaction import RedactingFormatter
 
 __all__ = ["append_to", "open_process_log"]
 
 _LOGGERS = ("orchestrator", "ship")
 _FORMAT = "%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s"
+
+
+class _LogFile(WatchedFileHandler):
+    """A log file with no more permissions than its folder, which begins on a fresh line."""
+
+    def _open(self) -> TextIOWrapper:
+        begins_torn = is_torn(Path(self.baseFilename))
+        # The handler's to close.
+        file = open(  # noqa: SIM115
+            self.baseFilename, self.mode, encoding=self.encoding, opener=open_like_folder
+        )
+        assert isinstance(file, TextIOWrapper)
+        if begins_torn:
+            file.write("\n")
+        return file
 
 
 def open_process_log(file: str) -> None:
@@ -25,17 +42,6 @@ def open_process_log(file: str) -> None:
         logging.getLogger(__name__).warning("%s cannot be written (%s); see Ray's own logs", file, error)
 
 
-class _LineHandler(WatchedFileHandler):
-    """Handler that begins on a fresh line, whatever its file ends with."""
-
-    def _open(self) -> TextIOWrapper:
-        begins_torn = is_torn(Path(self.baseFilename))
-        file = super()._open()
-        if begins_torn:
-            file.write("\n")
-        return file
-
-
 def append_to(file: str, name: str, line_format: str, level: int) -> None:
     """Have what a logger is told appended to a file, once for each process.
 
@@ -45,9 +51,10 @@ def append_to(file: str, name: str, line_format: str, level: int) -> None:
     logger = logging.getLogger(name)
     if any(isinstance(handler, WatchedFileHandler) for handler in logger.handlers):
         return
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    handler = _LineHandler(file, encoding="utf-8")
-    handler.setFormatter(logging.Formatter(line_format))
+    if not (folder := Path(file).absolute().parent).is_dir():
+        make_private_folder(folder)
+    handler = _LogFile(file, encoding="utf-8")
+    handler.setFormatter(RedactingFormatter(line_format))
     logger.addHandler(handler)
     logger.setLevel(level)
     logger.propagate = False

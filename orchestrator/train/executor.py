@@ -15,6 +15,7 @@ from orchestrator.cluster.signals import catch_interruption
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
 from orchestrator.manifest.model import PoolSettings
+from orchestrator.private_files import make_private_folder
 from orchestrator.settings import Settings
 from orchestrator.train.ledger.actor import RayLedger, start_actor
 from orchestrator.train.ledger.grants import LedgerPolicy
@@ -171,6 +172,7 @@ def _make_pool(
     )
     if options.pool.executor == "actors":
         return ActorPool(config, size)
+    make_private_folder(_train_folder(settings))
     return TrainPool(config, size, _train_folder(settings))
 
 

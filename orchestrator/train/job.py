@@ -316,4 +316,5 @@ def _parameters(spec: TaskSpec) -> dict[str, str]:
     if spec.config.fallback:
         searched += ["kind", "start"]
     settings = {name: str(value) for name, value in spec.config.to_dict().items() if name not in searched}
-    return {**settings, "data": spec.source.path}
+    # Its text, which shows no password.
+    return {**settings, "data": str(spec.source.path)}

@@ -28,7 +28,9 @@ from typing import IO, Any, Literal
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
 from orchestrator.line_files import append_lines
+from orchestrator.private_files import make_private_folder, open_private
 from orchestrator.train.ledger.status import RunStatus, TaskStatus
+from ship.redaction import redact_url
 
 __all__ = ["About", "RunFolder", "RunRequest", "RunView", "hold_run"]
 
@@ -89,11 +91,11 @@ class RunFolder:
         self._next_status_s = 0.0
         self._latest: RunStatus | None = None
         shutil.rmtree(folder / "requests", ignore_errors=True)
-        (folder / "requests").mkdir(parents=True)
+        make_private_folder(folder / "requests")
         (folder / "status.json").unlink(missing_ok=True)
         _write_json(folder / "about.json", asdict(about))
         self._events = folder / "events.jsonl"
-        self._events.write_bytes(b"")
+        self._events.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Write the last status."""
@@ -235,11 +237,16 @@ def hold_run(home: Path, run: str, manifest: str) -> Iterator[RunFolder]:
         ExecutionError: Another run holds it, or it cannot be written to.
     """
     folder = home / "run"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("ab") as lock:
+    make_private_folder(home)
+    make_private_folder(folder)
+    with open(folder / "lock", "ab", opener=open_private) as lock:
         _take(lock, home)
         about = About(
-            run=run, manifest=manifest, host=socket.gethostname(), pid=os.getpid(), started_s=time.time()
+            run=run,
+            manifest=redact_url(manifest),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_s=time.time(),
         )
         try:
             held = RunFolder(folder, about)
@@ -317,5 +324,6 @@ def _read_json(path: Path) -> Any:
 def _write_json(path: Path, value: object) -> None:
     """Replace a JSON file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, default=list), encoding="utf-8")
+    with open(temporary, "w", encoding="utf-8", opener=open_private) as file:
+        file.write(json.dumps(value, default=list))
     os.replace(temporary, path)

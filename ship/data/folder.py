@@ -7,7 +7,7 @@ as a ``DataError``, so that callers need not know the backends.
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from glob import has_magic
 from typing import Any
@@ -18,6 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ship.data.local_walk import walk_local
 from ship.errors import DataError, ShipError
+from ship.redaction import Url
 
 __all__ = [
     "Folder",
@@ -60,8 +61,8 @@ class Folder:
         is_local: Whether its files are on this machine, so that reading them all is cheap.
     """
 
-    def __init__(self, filesystem: fsspec.AbstractFileSystem, root: str) -> None:
-        self._filesystem = filesystem
+    def __init__(self, filesystem: fsspec.AbstractFileSystem, root: str, url: Url) -> None:
+        self._filesystem, self._url = filesystem, url
         self._root = root.rstrip("/")
         self.is_local = isinstance(filesystem, LocalFileSystem)
 
@@ -69,9 +70,9 @@ class Folder:
         return self.locate("")
 
     def locate(self, path: str) -> str:
-        """The full path or URL of a file, for messages."""
+        """The full path or URL of a file, for messages: without secrets."""
         full = self._join(path)
-        return full if self.is_local else str(self._filesystem.unstrip_protocol(full))
+        return full if self.is_local else self._url.redact(self._filesystem.unstrip_protocol(full))
 
     def read(self, path: str) -> bytes:
         """The bytes of one file.
@@ -79,22 +80,22 @@ class Folder:
         Raises:
             DataError: It is missing or cannot be read.
         """
-        with _backend_errors(self.locate(path)):
+        with self._errors(path):
             return bytes(self._filesystem.cat_file(self._join(path)))
 
     def is_file(self, path: str) -> bool:
         """Whether there is such a file."""
-        with _backend_errors(self.locate(path)):
+        with self._errors(path):
             return bool(self._filesystem.isfile(self._join(path)))
 
     def is_folder(self) -> bool:
         """Whether the folder itself is there."""
-        with _backend_errors(str(self)):
+        with self._errors():
             return bool(self._filesystem.isdir(self._root or "/"))
 
     def tree(self) -> FolderTree:
         """Everything below."""
-        with _backend_errors(str(self)):
+        with self._errors():
             folders, files = walk_local(self._root or "/") if self.is_local else self._find_remote()
         return FolderTree(
             folders=frozenset(path for path in folders if path and not _is_hidden(path)),
@@ -108,7 +109,7 @@ class Folder:
             A tag for each path that is there; missing files are left out.
         """
         base = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
-        with _backend_errors(str(self)):
+        with self._errors():
             found = self._filesystem.find(self._join(base), detail=True)
             tags = {}
             for path in paths:
@@ -128,6 +129,9 @@ class Folder:
             path = inside[0]
         parts = [part for part in path.split("/") if part not in ("", ".")]
         return None if ".." in parts or not parts else "/".join(parts)
+
+    def _errors(self, path: str = "") -> AbstractContextManager[None]:
+        return _backend_errors(self._url, self.locate(path))
 
     def _join(self, path: str) -> str:
         return f"{self._root}/{path}".rstrip("/") or "/"
@@ -161,11 +165,12 @@ def open_folder(path: str) -> Folder:
     Raises:
         DataError: No backend for such a URL.
     """
-    with _backend_errors(path):
-        filesystem, root = url_to_fs(path)
+    url = Url(path)
+    with _backend_errors(url):
+        filesystem, root = url_to_fs(url.reveal())
         # Backends remember listings for as long as the process lives; data may have changed since.
         filesystem.invalidate_cache()
-    return Folder(filesystem, root)
+    return Folder(filesystem, root, url)
 
 
 def open_parent(path: str) -> tuple[Folder, str]:
@@ -177,11 +182,12 @@ def open_parent(path: str) -> tuple[Folder, str]:
     Raises:
         DataError: No backend for such a URL.
     """
-    with _backend_errors(path):
-        filesystem, root = url_to_fs(path)
+    url = Url(path)
+    with _backend_errors(url):
+        filesystem, root = url_to_fs(url.reveal())
         filesystem.invalidate_cache()
     parent, _, name = root.rpartition("/")
-    return Folder(filesystem, parent), name
+    return Folder(filesystem, parent, url), name
 
 
 def path_exists(path: str) -> bool:
@@ -190,8 +196,9 @@ def path_exists(path: str) -> bool:
     Raises:
         DataError: The backend cannot tell.
     """
-    with _backend_errors(path):
-        filesystem, root = url_to_fs(path)
+    url = Url(path)
+    with _backend_errors(url):
+        filesystem, root = url_to_fs(url.reveal())
         return bool(filesystem.exists(root))
 
 
@@ -204,8 +211,9 @@ def find_folders(pattern: str) -> list[str]:
     Raises:
         DataError: The backend cannot list.
     """
-    with _backend_errors(pattern):
-        filesystem, root = url_to_fs(pattern)
+    url = Url(pattern)
+    with _backend_errors(url):
+        filesystem, root = url_to_fs(url.reveal())
         # Backends remember listings for as long as the process lives; folders may have come since.
         filesystem.invalidate_cache()
         found = filesystem.glob(root if has_magic(root) else f"{root.rstrip('/')}/*", detail=True)
@@ -226,13 +234,14 @@ def read_small_file(path: str, *, max_bytes: int) -> bytes:
     Raises:
         DataError: It is missing, no file, larger than ``max_bytes``, or cannot be read.
     """
-    with _backend_errors(path):
-        filesystem, root = url_to_fs(path)
+    url = Url(path)
+    with _backend_errors(url):
+        filesystem, root = url_to_fs(url.reveal())
         info = filesystem.info(root)
         if info["type"] != "file":
-            raise DataError(f"{path}: expected a file, found a {info['type']}")
+            raise DataError(f"{url}: expected a file, found a {info['type']}")
         if (info.get("size") or 0) > max_bytes:
-            raise DataError(f"{path}: expected at most {max_bytes} bytes, found {info['size']}")
+            raise DataError(f"{url}: expected at most {max_bytes} bytes, found {info['size']}")
         return bytes(filesystem.cat_file(root))
 
 
@@ -241,17 +250,25 @@ def _is_hidden(path: str) -> bool:
 
 
 @contextmanager
-def _backend_errors(path: str) -> Iterator[None]:
+def _backend_errors(url: Url, place: str | None = None) -> Iterator[None]:
+    """Translate errors of a backend that was opened by ``url``, at a place below it.
+
+    The original error is left out of the new one's traceback, which may be logged, for it may show the
+    password.
+    """
     try:
         yield
     except ShipError:
         raise
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file or folder") from error
+    except FileNotFoundError:
+        problem = "no such file or folder"
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno in errno.errorcode else str(error)
-        raise DataError(f"{path}: {reason or type(error).__name__}") from error
+        problem = reason or type(error).__name__
     # A boundary: each fsspec backend raises errors of its own library (credentials, endpoints, protocols),
     # which ship must not import to name them.
     except Exception as error:
-        raise DataError(f"{path}: {type(error).__name__}: {error}") from error
+        problem = f"{type(error).__name__}: {error}"
+    else:
+        return
+    raise DataError(f"{place or url}: {url.redact(problem)}") from None

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
 from ship.errors import ConfigError
+from ship.redaction import Url
 
 __all__ = ["FORMATS", "DataFormat", "DataSource"]
 
@@ -19,6 +20,8 @@ class DataSource:
 
     Splits that the data names itself are kept. Where it names neither validation nor test images, a share is
     cut out of each class, by seed; see ``ship.data.splitting``.
+
+    Both paths become a ``Url``, so that their text shows no passwords.
 
     Attributes:
         path: Folder or file, local or any fsspec URL.
@@ -49,6 +52,9 @@ class DataSource:
         Raises:
             ConfigError: Lists all settings that are out of range.
         """
+        for name in ("path", "image_root"):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, Url(value))
         problems = [
             *self._path_problems(),
             *self._group_problems(),
@@ -98,7 +104,7 @@ class DataSource:
         return [] if num_groups == 1 else [f"{expected}, got {self.group!r} with {num_groups}"]
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain values, in a fixed order."""
+        """The settings as plain values, in a fixed order; URLs as JSON has them, with their secrets."""
         return asdict(self)
 
     @classmethod

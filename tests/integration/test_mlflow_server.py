@@ -74,7 +74,7 @@ def test_a_server_records_a_store_on_local_disk(
     recorder = place.recorder(registry)
     recorder.handle(events)
 
-    assert recorder.summary().num_records == 0
+    assert recorder.drain().num_records == 0
     newest, champion = registry.versions("bolts")
     assert (newest.aliases, champion.aliases) == (("challenger",), ("champion",))
     # A server takes no path of its client's disk as a source.

@@ -175,7 +175,7 @@ def test_versions_and_aliases_on_postgres(tracking_uri: str, objects: ObjectStor
 
     with Recorder(registry, store, tmp_path / "spool") as recorder:
         recorder.handle(events)
-        assert recorder.summary().num_records == 0
+        assert recorder.drain().num_records == 0
 
     newest, champion = registry.versions("valves")
     assert (newest.version, newest.aliases, champion.aliases) == (2, ("challenger",), ("champion",))

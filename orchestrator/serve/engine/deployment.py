@@ -3,11 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import ray
 import torch
 
 from orchestrator.serve.canary import key_of_image
@@ -48,8 +47,8 @@ class EngineReplica:
 
     Args:
         header: Header of the backbone, see ``Backbone.to_arrays``.
-        weights: Reference to the backbone's arrays in Ray's object store, in a list that keeps Ray from
-            resolving it. Replicas of one machine share that memory.
+        read_weights: Reads the backbone's arrays, see ``serve.weights``. Replicas of one machine share their
+            memory.
         store_url: URL of the store of prompts.
         num_threads: Threads of torch.
         options: Options of this replica.
@@ -59,7 +58,7 @@ class EngineReplica:
     def __init__(
         self,
         header: Mapping[str, Any],
-        weights: Sequence[Any],
+        read_weights: Callable[[], Mapping[str, Any]],
         store_url: str,
         num_threads: int,
         options: EngineOptions,
@@ -69,7 +68,7 @@ class EngineReplica:
             open_process_log(log)
         torch.set_num_threads(num_threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        backbone = Backbone.from_arrays(header, ray.get(weights[0]), device)
+        backbone = Backbone.from_arrays(header, read_weights(), device)
         self._runtime = Runtime(backbone, capacity_bytes=options.slot_bytes)
         store = PromptStore(open_objects(store_url))
         self._residency = Residency(

@@ -1,8 +1,9 @@
 """Ray Serve deployments of the endpoint: the ingress with its engines, and the poller."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 from ray import serve
@@ -14,13 +15,14 @@ from orchestrator.errors import ServeError
 from orchestrator.serve.engine.deployment import EngineReplica
 from orchestrator.serve.engine_api import ServingState
 from orchestrator.serve.ingress.deployment import Ingress
+from orchestrator.serve.launch.applications import Applications
 from orchestrator.serve.options import Limits, ServeOptions
 from orchestrator.serve.poller import CatalogPoller
+from orchestrator.serve.weights import fetch_weights
 from orchestrator.settings import Settings
 
-__all__ = ["APPLICATIONS", "EngineShare", "close_ingress", "deploy", "served_tasks"]
+__all__ = ["EngineShare", "close_ingress", "deploy", "served_tasks"]
 
-APPLICATIONS = ("ship", "ship-poller")
 # Requests under way are given this long when a replica has to go.
 DRAIN_S = 20.0
 _ASK_S = 30.0
@@ -65,44 +67,38 @@ class EngineShare:
 
 
 def deploy(
+    applications: Applications,
     session: Session,
     settings: Settings,
     options: ServeOptions,
     header: Mapping[str, Any],
-    weights: Sequence[Any],
 ) -> None:
     """Deploy everything and wait until it runs.
 
     Args:
+        applications: Names of what is deployed; the weights are those of their endpoint.
         session: The Ray to deploy on.
         settings: Where store and registry are.
         options: Options of the endpoint.
         header: The backbone's header, see ``Backbone.to_arrays``.
-        weights: Reference to its arrays in Ray's object store, in a list.
 
     Raises:
-        ServeError: A replica cannot be started; says why.
+        ServeError: See ``Applications.run``.
     """
     log, share = str(settings.serve_log), EngineShare.of(session, options)
     token_store = settings.store if options.auth else None
     own = replace(options.engine, cache=settings.cache, cache_bytes=settings.cache_bytes)
-    engine = _engine(options, share).bind(header, weights, settings.store, share.num_threads, own, log)
+    engine = _engine(options, share).bind(
+        header, partial(fetch_weights, applications.endpoint), settings.store, share.num_threads, own, log
+    )
     ingress = _ingress(options.limits).bind(
-        engine, header, options.limits, token_store, log, poller=APPLICATIONS[1]
+        engine, header, options.limits, token_store, log, poller=applications.poller
     )
     poller = _poller().bind(settings.tracking_uri, settings.store, log)
-    targets = [
-        serve.RunTarget(ingress, name=APPLICATIONS[0], route_prefix="/"),
-        serve.RunTarget(poller, name=APPLICATIONS[1], route_prefix=None),
-    ]
-    try:
-        serve.run_many(targets)
-    except (RuntimeError, TimeoutError) as error:
-        found = [app.message for app in serve.status().applications.values() if app.message]
-        raise ServeError(f"the endpoint could not be deployed: {'; '.join(found) or error}") from error
+    applications.run(ingress, poller)
 
 
-def served_tasks() -> list[ServingState]:
+def served_tasks(applications: Applications) -> list[ServingState]:
     """States of all tasks of the endpoint.
 
     Raises:
@@ -110,17 +106,18 @@ def served_tasks() -> list[ServingState]:
     """
     try:
         states: list[ServingState] = (
-            serve.get_app_handle(APPLICATIONS[0]).tasks.remote().result(timeout_s=_ASK_S)
+            serve.get_app_handle(applications.ingress).tasks.remote().result(timeout_s=_ASK_S)
         )
     except (RayError, RayServeException, TimeoutError) as error:
         raise ServeError(f"the endpoint does not say what it serves: {error}") from error
     return states
 
 
-def close_ingress() -> None:
+def close_ingress(applications: Applications) -> None:
     """Turn new requests away and let those under way finish."""
     try:
-        is_empty = serve.get_app_handle(APPLICATIONS[0]).close.remote(DRAIN_S).result(timeout_s=DRAIN_S + 5.0)
+        ingress = serve.get_app_handle(applications.ingress)
+        is_empty = ingress.close.remote(DRAIN_S).result(timeout_s=DRAIN_S + 5.0)
     except (RayError, RayServeException, TimeoutError) as error:
         _log.warning("the endpoint ends without draining: %s", error)
         return

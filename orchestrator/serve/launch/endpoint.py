@@ -1,6 +1,8 @@
 """Starts the endpoint, waits until it answers, and stops all that it started."""
 
 import logging
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -17,17 +19,19 @@ from orchestrator.registry.ownership import ForeignRegistryError
 from orchestrator.registry.registry import Registry, RegistryMissing
 from orchestrator.serve.engine_api import ServingState
 from orchestrator.serve.launch.address import check_port_is_free, choose_port, client_url, is_loopback
-from orchestrator.serve.launch.deployments import APPLICATIONS, close_ingress, deploy, served_tasks
-from orchestrator.serve.launch.ray_serve import serve_session
+from orchestrator.serve.launch.applications import Applications, name_endpoint
+from orchestrator.serve.launch.deployments import close_ingress, deploy, served_tasks
+from orchestrator.serve.launch.ray_serve import end_unless_used, serve_session
 from orchestrator.serve.options import EngineOptions, ServeOptions
 from orchestrator.serve.residency.kept_catalog import open_kept_catalog
+from orchestrator.serve.weights import EndpointAbout, claimed, find_claim
 from orchestrator.settings import Settings
 from orchestrator.store.catalog import Catalog
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone, load_backbone
 
-__all__ = ["Endpoint", "serve_forever", "start"]
+__all__ = ["Endpoint", "serve_forever", "start", "stop"]
 
 
 _LISTED_PROBLEMS = 20
@@ -62,30 +66,76 @@ def start(settings: Settings, backbone: Backbone, options: ServeOptions) -> Endp
 
     Raises:
         ClusterError: Ray cannot be joined or started.
-        ServeError: The port is taken, there is no token, or the endpoint did not come up. All that
-            was started by then is stopped.
+        ServeError: The port is taken, there is no token, the cluster has such an endpoint already, or it did
+            not come up. All that was started by then is stopped.
         StoreError: The store cannot be reached.
     """
     host, port = options.host, options.port or choose_port(options.host)
     if settings.ray_address is None and not ray.is_initialized():
         check_port_is_free(host, port)
-    check_access(PromptStore(open_objects(settings.store)), host, auth=options.auth)
+    store = PromptStore(open_objects(settings.store))
+    name = name_endpoint(store.url, options.name)
+    check_access(store, host, auth=options.auth)
     publish_first_catalog(settings, Registry(settings.tracking_uri))
     header, arrays = backbone.to_arrays()
-    url = client_url(host, port)
     with ExitStack() as stack:
         num_bytes = _OBJECT_STORE_BYTES + 2 * sum(array.nbytes for array in arrays.values())
         session = stack.enter_context(ray_session(settings.ray_address, object_store_bytes=num_bytes))
-        is_own = stack.enter_context(serve_session(session, host, port, APPLICATIONS))
-        # The driver owns the weights, and lives as long as the endpoint.
-        weights = [ray.put(arrays)]
-        stack.callback(weights.clear)
-        deploy(session, settings, options, header, weights)
-        _wait_until_ready(url, is_own=is_own)
+        place = stack.enter_context(serve_session(session, host, port, is_any_port=options.port == 0))
+        about = EndpointAbout(
+            store=store.url,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_s=time.time(),
+            owns_serve=place.is_own,
+        )
+        claim = stack.enter_context(claimed(name, about))
+        applications = stack.enter_context(
+            Applications(name).held(lambda: claim.about() is not None, close_ingress)
+        )
+        claim.keep(arrays)
+        deploy(applications, session, settings, options, header)
+        url = client_url(place.host, place.port)
+        _wait_until_ready(url, is_own=place.is_own)
         _wait_until_loaded(url)
-        _report_problems(served_tasks(), url)
-        stack.callback(close_ingress)
+        _report_problems(served_tasks(applications), url)
         return Endpoint(url, stack.pop_all())
+
+
+def stop(settings: Settings, name: str | None) -> str:
+    """Stop an endpoint of a cluster, such as one whose driver was killed; returns its name.
+
+    Args:
+        settings: Where the Ray cluster is, and the store.
+        name: Name of the endpoint; None for that of the store.
+
+    Raises:
+        ClusterError: Ray cannot be joined.
+        ServeError: No cluster is named, or it has no such endpoint.
+    """
+    if settings.ray_address is None and not ray.is_initialized():
+        raise ServeError(
+            "--stop: set RAY_ADDRESS to the cluster of the endpoint; one on a Ray of its own ends with its "
+            "`ship serve`"
+        )
+    endpoint = name_endpoint(PromptStore(open_objects(settings.store)).url, name)
+    with ray_session(settings.ray_address):
+        applications, claim = Applications(endpoint), find_claim(endpoint)
+        found = applications.find()
+        if claim is None and not found:
+            raise ServeError(
+                f"--stop: this Ray cluster has no endpoint named {endpoint!r}; see `serve status`"
+            )
+        if found:
+            close_ingress(applications)
+        about = None if claim is None else claim.about()
+        if claim is not None:
+            # First, so that the driver, if it lives, leaves the rest alone.
+            claim.give_up()
+        applications.delete()
+        if about is not None and about.owns_serve:
+            end_unless_used()
+    return endpoint
 
 
 def check_access(store: PromptStore, host: str, *, auth: bool) -> None:

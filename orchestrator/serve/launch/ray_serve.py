@@ -1,50 +1,92 @@
 """The Ray Serve session of the endpoint: used where the cluster runs one, else started and stopped.
 
-A Ray Serve that was running already is left as it was found, applications of others included.
+A Ray Serve that was running already is left as it was found, and so is one that others have come to use.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-import ray
 from ray import serve
+from ray.serve.context import _get_global_client
 
 from orchestrator.cluster.session import Session
+from orchestrator.errors import ServeError
 
-__all__ = ["serve_session"]
+__all__ = ["ServePlace", "check_place", "end_unless_used", "serve_session"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServePlace:
+    """Address of the proxy of a Ray Serve.
+
+    Attributes:
+        host: Host that it listens on.
+        port: Port that it listens on.
+        is_own: Whether it was started for the session.
+    """
+
+    host: str
+    port: int
+    is_own: bool
 
 
 @contextmanager
-def serve_session(
-    session: Session, host: str, port: int, application_names: tuple[str, ...]
-) -> Iterator[bool]:
-    """Start Ray Serve for the block, or use the one that the cluster runs; yields whether it was started.
+def serve_session(session: Session, host: str, port: int, *, is_any_port: bool) -> Iterator[ServePlace]:
+    """Start Ray Serve for the block, or use the one that the cluster runs.
 
     Args:
         session: The Ray that it runs on.
-        host: Where the proxy listens, if it is started.
-        port: Where the proxy listens, if it is started.
-        application_names: Ours, removed at the end.
+        host: Where the proxy is to listen.
+        port: Where the proxy is to listen.
+        is_any_port: Whether the port of a Ray Serve that runs already will do.
+
+    Raises:
+        ServeError: The Ray Serve of the cluster listens elsewhere.
     """
     if session.is_own:
         # There is no Serve on it yet, but Serve may keep a handle of an earlier Ray in this process, which it
         # takes for one of this Ray. This makes it notice that the handle is dead.
         serve.shutdown()
-    is_own = not serve.status().proxies
-    if is_own:
-        serve.start(
-            proxy_location="HeadOnly",
-            http_options={"host": host, "port": port},
-            logging_config={"log_level": "WARNING", "enable_access_log": False},
-        )
+    if serve.status().proxies:
+        config = _get_global_client().http_config
+        found = ServePlace(host=str(config.host), port=int(config.port), is_own=False)
+        check_place(found, host, None if is_any_port else port)
+        yield found
+        return
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": host, "port": port},
+        logging_config={"log_level": "WARNING", "enable_access_log": False},
+    )
     try:
-        yield is_own
+        yield ServePlace(host=host, port=port, is_own=True)
     finally:
         # On a Ray of our own it ends with Ray.
-        if is_own and not session.is_own:
-            serve.shutdown()
-        elif not is_own:
-            for name in application_names:
-                # One that was never deployed is not there to delete.
-                with suppress(ray.exceptions.RayError, serve.exceptions.RayServeException):
-                    serve.delete(name)
+        if not session.is_own:
+            end_unless_used()
+
+
+def check_place(found: ServePlace, host: str, port: int | None) -> None:
+    """Check that the Ray Serve of a cluster listens where it is wanted: it has one proxy for all.
+
+    Args:
+        found: Where it listens.
+        host: Where it is wanted: an endpoint for this machine alone must not be reachable from others.
+        port: Where it is wanted; None for any port.
+
+    Raises:
+        ServeError: It listens elsewhere.
+    """
+    if (found.host, port or found.port) != (host, found.port):
+        raise ServeError(
+            f"this Ray cluster runs Ray Serve already, which listens at {found.host}:{found.port} for all "
+            f"of its applications, not at {host}:{port or found.port}: serve there with --host {found.host} "
+            f"--port {found.port}, or set RAY_ADDRESS to another cluster"
+        )
+
+
+def end_unless_used() -> None:
+    """Shut Ray Serve down, unless an application is left on it."""
+    if not serve.status().applications:
+        serve.shutdown()

@@ -29,11 +29,13 @@ class LoadFailure:
     """Why a prompt is not in memory.
 
     Attributes:
-        text: The cause.
+        text: The cause as clients may read it: without a bucket, host or path.
+        cause: The whole cause, for the log.
         retry_at_s: When it may be tried again; None for never: an artifact's bytes do not change.
     """
 
     text: str
+    cause: str
     retry_at_s: float | None
 
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from orchestrator.errors import ObjectMissing, StoreError
 from orchestrator.serve.canary import choose_version
 from orchestrator.serve.engine_api import Ask, Refusal, ResidencyStats, ServingState
 from orchestrator.serve.residency.champions import Champions
@@ -304,7 +305,7 @@ class Residency:
                 self._in_advance.leave_out(load.ref.task)
             self._note(load.ref.task)
         if isinstance(outcome, LoadFailure):
-            ref, cause = load.ref, outcome.text
+            ref, cause = load.ref, outcome.cause
             _log.warning("task %s, version %d cannot be served: %s", ref.task, ref.version, cause)
         load.ended.set()
         return outcome
@@ -322,8 +323,10 @@ class Residency:
 
     def _as_failure(self, error: Exception) -> LoadFailure:
         is_final = isinstance(error, ArtifactError | PromptTooLargeError)
+        cause = str(error) or type(error).__name__
         return LoadFailure(
-            text=str(error) or type(error).__name__,
+            text=cause if isinstance(error, ArtifactError | SlotsFullError) else _without_place(error),
+            cause=cause,
             retry_at_s=None if is_final else self._clock() + self._retry_s,
         )
 
@@ -389,6 +392,14 @@ def _not_loaded(ref: PromptRef, cause: str) -> Refusal:
     return Refusal(
         reason="not_loaded", detail=f"version {ref.version} of task {ref.task!r} is not served: {cause}"
     )
+
+
+def _without_place(error: Exception) -> str:
+    """What clients may know of an error of the store, or of any library: those name buckets, hosts, paths."""
+    if isinstance(error, ObjectMissing):
+        return "its artifact is not in the store; the endpoint's log says which"
+    where = "fetched from the store" if isinstance(error, StoreError) else "loaded"
+    return f"its artifact could not be {where}; the endpoint's log has the cause"
 
 
 async def _wait(future: "Future[ServedVersion | LoadFailure | None]", timeout_s: float) -> bool:

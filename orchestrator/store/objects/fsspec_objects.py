@@ -31,8 +31,8 @@ from orchestrator.store.objects.protocol import (
     is_temporary,
     temporary_key,
     too_large,
-    without_secrets,
 )
+from ship.redaction import Url
 
 __all__ = ["FsspecObjects"]
 
@@ -56,10 +56,11 @@ class FsspecObjects:
     """
 
     def __init__(self, url: str, *, patience: Patience | None = None) -> None:
-        self._url = without_secrets(url).rstrip("/")
+        self._secret_url = Url(url)
+        self._url = str(self._secret_url).rstrip("/")
         self._patience = patience or Patience()
         with self._errors("open", ""):
-            self._fs, root = fsspec.url_to_fs(url)
+            self._fs, root = fsspec.url_to_fs(self._secret_url.reveal())
         self._root: str = root.rstrip("/")
         protocols = self._fs.protocol
         names = {protocols} if isinstance(protocols, str) else set(protocols)
@@ -234,21 +235,22 @@ class FsspecObjects:
     def _errors(self, doing: str, key: str) -> Iterator[None]:
         try:
             yield
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise ObjectMissing(f"{self._url}/{key}: no such object") from error
+        # `from None`: the driver's own text may hold the password, and tracebacks are logged.
+        except (FileNotFoundError, IsADirectoryError):
+            raise ObjectMissing(f"{self._url}/{key}: no such object") from None
         except StoreError:
             raise
         except GaveUp as end:
-            raise StoreError(
-                f"cannot {doing} {self._url}/{key}: {type(end.error).__name__}: {end}; check the network and "
-                "the server"
-            ) from end
+            said = f"{type(end.error).__name__}: {end}"
+            advice = "check the network and the server"
         # A boundary: each driver raises what its own client raises, and they have no class in common.
         except Exception as error:
-            raise StoreError(
-                f"cannot {doing} {self._url}/{key}: {type(error).__name__}: {error}; check the URL, its "
-                "credentials, and that fsspec's driver for it is installed"
-            ) from error
+            said = f"{type(error).__name__}: {error}"
+            advice = "check the URL, its credentials, and that fsspec's driver for it is installed"
+        else:
+            return
+        said = self._secret_url.redact(said)
+        raise StoreError(f"cannot {doing} {self._url}/{key}: {said}; {advice}") from None
 
 
 def _seconds(modified: datetime) -> float:

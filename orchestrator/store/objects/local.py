@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.errors import ObjectMissing, StoreError, StoreFull
+from orchestrator.private_files import make_folder_like, open_like_folder
 from orchestrator.store.objects.protocol import (
     ListedObject,
     StoredObject,
@@ -40,7 +41,8 @@ class LocalObjects:
     """An ``ObjectStore`` in a folder, safe for many processes at once.
 
     Args:
-        root: The folder; made by the first write.
+        root: The folder; made by the first write, for this user alone. What is made in it gets its
+            permissions, so that a store for several users is a folder that was made for them before.
         clock: Monotonic seconds.
     """
 
@@ -175,9 +177,9 @@ class LocalObjects:
     def _temporary(self, key: str, data: bytes) -> Iterator[Path]:
         """A synced file with ``data`` beside that of ``key``, gone at the end unless it was renamed."""
         temporary = self._root / temporary_key(key)
-        temporary.parent.mkdir(parents=True, exist_ok=True)
+        make_folder_like(self._root, temporary.parent)
         try:
-            with temporary.open("xb") as file:
+            with open(temporary, "xb", opener=open_like_folder) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -199,7 +201,7 @@ class LocalObjects:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock. The lock file stays: removing it would let two writers lock two files."""
-    with (folder / ".lock").open("ab") as lock:
+    with open(folder / ".lock", "ab", opener=open_like_folder) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

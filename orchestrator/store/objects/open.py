@@ -5,6 +5,7 @@ from urllib.parse import unquote, urlsplit
 
 from orchestrator.errors import StoreError
 from orchestrator.store.objects.protocol import ObjectStore, StoredObject
+from ship.redaction import Url
 
 __all__ = ["ObjectStore", "StoredObject", "open_objects"]
 
@@ -22,7 +23,7 @@ def open_objects(url: str) -> ObjectStore:
     scheme, separator, _ = url.partition("://")
     if not url or "\0" in url:
         raise StoreError(
-            f"store {url!r}: expected a path, or a URL such as s3://bucket/prefix; set SHIP_STORE"
+            f"store {Url(url)!r}: expected a path, or a URL such as s3://bucket/prefix; set SHIP_STORE"
         )
     if not separator or scheme == "file":
         # Imported here, each: a local store needs neither boto3 nor fsspec.

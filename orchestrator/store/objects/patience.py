@@ -12,6 +12,8 @@ from typing import TypeVar
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
+from ship.redaction import redact_text
+
 __all__ = ["TRANSIENT_STATUSES", "GaveUp", "Patience"]
 
 # Of HTTP: too many requests, or a server that may answer the same request later.
@@ -82,4 +84,5 @@ class Patience:
     def _tell(self, state: RetryCallState) -> None:
         """Log the cause of the wait, once."""
         if state.attempt_number == 1 and state.outcome is not None:
-            _logger.warning("%s; trying again for up to %.0f s", state.outcome.exception(), self.total_s)
+            said = redact_text(str(state.outcome.exception()))
+            _logger.warning("%s; trying again for up to %.0f s", said, self.total_s)

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 from orchestrator.errors import ObjectConflict, StoreError
 
@@ -26,7 +25,6 @@ __all__ = [
     "is_temporary",
     "temporary_key",
     "too_large",
-    "without_secrets",
 ]
 
 # A part never starts with a dot, so no key climbs with `..` or meets a backend's own temporary files.
@@ -197,14 +195,6 @@ def conflict(url: str, key: str) -> ObjectConflict:
 def too_large(url: str, key: str, num_bytes: int, max_bytes: int) -> StoreError:
     """The error for an object that is larger than its reader takes."""
     return StoreError(f"{url}/{key}: {num_bytes} bytes, expected at most {max_bytes}; it was not read")
-
-
-def without_secrets(url: str) -> str:
-    """``url`` without user, password and query."""
-    parts = urlsplit(url)
-    if not parts.netloc:
-        return url
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def is_full(error: OSError) -> bool:

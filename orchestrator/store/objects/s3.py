@@ -38,8 +38,8 @@ from orchestrator.store.objects.protocol import (
     conflict,
     is_key,
     too_large,
-    without_secrets,
 )
+from ship.redaction import redact_url
 
 __all__ = ["S3Objects"]
 
@@ -86,13 +86,13 @@ class S3Objects:
     """
 
     def __init__(self, url: str, *, patience: Patience | None = None) -> None:
-        parts = urlsplit(url)
-        self._bucket = parts.netloc.rpartition("@")[2]
-        prefix = parts.path.strip("/")
+        # A bucket's keys are boto3's to find, so nothing of a user in the URL is kept.
+        self._url = redact_url(url).rstrip("/")
+        parts = urlsplit(self._url)
+        self._bucket, prefix = parts.netloc, parts.path.strip("/")
         if not self._bucket:
-            raise StoreError(f"store {url!r}: no bucket; expected s3://bucket/prefix")
+            raise StoreError(f"store {self._url!r}: no bucket; expected s3://bucket/prefix")
         self._root = f"{check_key(prefix)}/" if prefix else ""
-        self._url = without_secrets(url).rstrip("/")
         self._patience = patience or Patience()
 
     def __reduce__(self) -> tuple[Callable[..., "S3Objects"], tuple[str, Patience]]:

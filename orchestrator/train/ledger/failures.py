@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from orchestrator.errors import StoreError, StoreFull
 from ship.errors import PackError, ShipError
+from ship.redaction import redact_text
 
 __all__ = ["Failure", "failure_of"]
 
@@ -13,7 +14,7 @@ MAX_DETAIL_CHARS = 8_000
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why an attempt at a task ended.
+    """Why an attempt at a task ended. Cause and detail go to MLflow and logs: secrets of URLs are left out.
 
     Attributes:
         cause: Message for the user.
@@ -28,6 +29,11 @@ class Failure:
     is_retryable: bool
     poisons_worker: bool = False
     is_shared: bool = False
+
+    def __post_init__(self) -> None:
+        """Redact what an exception of any library says."""
+        for name in ("cause", "detail"):
+            object.__setattr__(self, name, redact_text(getattr(self, name)))
 
 
 def failure_of(error: Exception) -> Failure:

@@ -11,6 +11,7 @@ import ray.train
 
 from orchestrator.errors import ExecutionError
 from orchestrator.train.ledger.actor import RayLedgerClient
+from ship.redaction import redact_text
 
 __all__ = ["CrashReport", "cause_of", "is_node_death"]
 
@@ -51,7 +52,7 @@ def cause_of(error: Exception) -> str:
         said = f"its node {found[1]} has died: {found[2] or 'no cause given'}"
     elif found := _EXIT_DETAIL.search(said):
         said = found[1]
-    return said[:MAX_CAUSE_CHARS] or type(error).__name__
+    return redact_text(said)[:MAX_CAUSE_CHARS] or type(error).__name__
 
 
 def is_node_death(error: Exception) -> bool:

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from orchestrator.store.objects.protocol import without_secrets
 from orchestrator.train.ledger.grants import Phase
+from ship.redaction import redact_url
 
 __all__ = ["Progress"]
 
@@ -71,4 +71,4 @@ class Progress:
         with self._lock:
             oldest = next(iter(self._under_way.values()), None)
         words = _WORDS[self._phase]
-        return words if oldest is None else f"{words} ({without_secrets(oldest)})"
+        return words if oldest is None else f"{words} ({redact_url(oldest)})"

@@ -131,6 +131,7 @@ def open_plant(
         plant.add_tasks(num_tasks)
         serve_options = ServeOptions(
             port=0,
+            name="ship",
             # On loopback; the check of a token takes microseconds and is not measured.
             auth=False,
             num_replicas=num_replicas,

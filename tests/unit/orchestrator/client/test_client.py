@@ -1,6 +1,7 @@
 """The client against the real application on loopback, with an engine that is none."""
 
 import json
+import logging
 import pickle
 import threading
 from collections.abc import Iterator
@@ -274,3 +275,15 @@ def test_an_explanation_in_a_picture_and_in_numbers(client: Client, engine: Fake
     engine.refusal = Refusal(reason="unknown_task", detail="task 'bolts' is not in the catalog")
     with pytest.raises(EndpointError, match="not in the catalog"):
         client.explain("bolts", PNG)
+
+
+def test_a_user_in_the_url_is_sent_and_shown_nowhere(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with Client(url.replace("://", "://proxy:S3cret@"), patience_s=0.0) as client:
+        client.predict("bolts", PNG)
+        assert (str(client.url), f"{client.url!r}") == (url, repr(url))
+    assert "S3cret" not in caplog.text
+    for bad in ("http://proxy:S3cret@h:99999", "ftp://proxy:S3cret@h", "http://proxy:S3cret@"):
+        with pytest.raises(EndpointError) as refused:
+            Client(bad)
+        assert "S3cret" not in str(refused.value)

@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image as PillowImage
 
-from orchestrator.serve.engine import deployment as engine
 from orchestrator.serve.engine.deployment import EngineReplica
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.tiled_map import lay_back
@@ -61,7 +60,9 @@ class Plant:
         entries = {task: CatalogEntry(version=1, digest=digest) for task, digest in self.digests.items()}
         self.etag = self.store.write_catalog(Catalog(entries=entries), if_match=None)
         header, arrays = backbone.to_arrays()
-        self.replica = EngineReplica(header, [arrays], str(folder), 1, EngineOptions(slot_bytes=16 << 20))
+        self.replica = EngineReplica(
+            header, lambda: arrays, str(folder), 1, EngineOptions(slot_bytes=16 << 20)
+        )
 
     def serve(self, entries: dict[str, CatalogEntry]) -> None:
         """Change the catalog, and wait until it is followed."""
@@ -94,8 +95,7 @@ class Plant:
 
 
 @pytest.fixture
-def plant(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plant]:
-    monkeypatch.setattr(engine.ray, "get", lambda held: held)
+def plant(backbone: Backbone, tmp_path: Path) -> Iterator[Plant]:
     plant = Plant(backbone, tmp_path)
     yield plant
     plant.replica._follower.stop()

@@ -12,7 +12,6 @@ import httpx
 import numpy as np
 import pytest
 
-from orchestrator.serve.engine import deployment as engine
 from orchestrator.serve.engine.deployment import EngineReplica
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.options import EngineOptions
@@ -32,8 +31,7 @@ CLOSE = 1e-5
 
 
 @pytest.fixture
-def replica(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineReplica]:
-    monkeypatch.setattr(engine.ray, "get", lambda held: held)
+def replica(backbone: Backbone, tmp_path: Path) -> Iterator[EngineReplica]:
     store = PromptStore(LocalObjects(tmp_path))
     entries = {}
     for seed, task in enumerate(("bolts", "nuts"), start=1):
@@ -43,7 +41,7 @@ def replica(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         )
     store.write_catalog(Catalog(entries=entries), if_match=None)
     header, arrays = backbone.to_arrays()
-    replica = EngineReplica(header, [arrays], str(tmp_path), 1, EngineOptions(slot_bytes=16 << 20))
+    replica = EngineReplica(header, lambda: arrays, str(tmp_path), 1, EngineOptions(slot_bytes=16 << 20))
     yield replica
     replica._follower.stop()
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from orchestrator.planning.estimates import TuningRun
-from orchestrator.serve.engine import deployment as engine
 from orchestrator.serve.engine.deployment import EngineReplica
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.options import EngineOptions
@@ -49,10 +48,9 @@ def store(folder: Path) -> PromptStore:
 
 
 @pytest.fixture
-def replica(bundled: Backbone, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineReplica]:
-    monkeypatch.setattr(engine.ray, "get", lambda held: held)
+def replica(bundled: Backbone, folder: Path) -> Iterator[EngineReplica]:
     header, arrays = bundled.to_arrays()
-    replica = EngineReplica(header, [arrays], str(folder), 1, EngineOptions(slot_bytes=64 << 20))
+    replica = EngineReplica(header, lambda: arrays, str(folder), 1, EngineOptions(slot_bytes=64 << 20))
     yield replica
     replica._follower.stop()
 

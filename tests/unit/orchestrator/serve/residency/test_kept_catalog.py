@@ -105,7 +105,7 @@ def test_a_prompt_that_is_not_on_disk_is_refused_with_the_reason(tmp_path: Path,
     engine.start()
     found = find(engine.residency, "bolts")
     assert isinstance(found, Refusal)
-    assert "no route to host" in found.detail
+    assert "could not be fetched from the store" in found.detail
 
 
 def test_a_store_that_goes_down_later_brings_no_kept_catalog_back(tmp_path: Path, runtime: Runtime):

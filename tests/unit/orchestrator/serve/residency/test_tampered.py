@@ -50,8 +50,8 @@ class Bomb:
 class Plant:
     """A store on disk, and what serves from it."""
 
-    def __init__(self, folder: Path, runtime: Runtime) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, runtime: Runtime, logged: pytest.LogCaptureFixture) -> None:
+        self.folder, self.logged = folder, logged
         self.store = PromptStore(LocalObjects(folder))
         self.runtime = runtime
         self.residency = Residency(PromptLoader(self.store, runtime))
@@ -88,9 +88,9 @@ def better(backbone: Backbone) -> Files:
 
 
 @pytest.fixture
-def plant(tmp_path: Path, backbone: Backbone, good: Files) -> Plant:
+def plant(tmp_path: Path, backbone: Backbone, good: Files, caplog: pytest.LogCaptureFixture) -> Plant:
     # A pool of its own: in another test's, the slots of that test are freed at any time.
-    plant = Plant(tmp_path / "store", Runtime(backbone, capacity_bytes=16 << 20))
+    plant = Plant(tmp_path / "store", Runtime(backbone, capacity_bytes=16 << 20), caplog)
     plant.serve(1, plant.put(good))
     plant.assert_serves(1, digest_of(good), seed=1)
     return plant
@@ -101,7 +101,9 @@ def assert_refused(plant: Plant, good: Files, digest: str, reason: str) -> None:
     plant.assert_serves(1, digest_of(good), seed=1)
     state = plant.residency.state("bolts")
     assert (state.version, state.wanted_version) == (1, 2)
-    assert reason in state.problem, state.problem
+    # Clients learn no place of the store, the log has all of it.
+    assert str(plant.folder) not in state.problem
+    assert reason in plant.logged.text, plant.logged.text
 
 
 def test_an_untampered_artifact_is_served(plant: Plant, better: Files):

@@ -65,3 +65,13 @@ def test_a_broken_device_poisons_the_worker() -> None:
     failure = failure_of(RuntimeError("CUDA error: device-side assert triggered"))
     assert failure.poisons_worker
     assert failure.is_retryable
+
+
+def test_neither_cause_nor_traceback_shows_the_password_of_a_url() -> None:
+    try:
+        raise KeyError("no answer from https://reader:S3cret@files.plant/a?sig=S3cret")
+    except KeyError as error:
+        failures = [failure_of(error), failure_of(OSError(str(error))), failure_of(PackError.of(error, 2))]
+    for failure in failures:
+        assert "https://files.plant/a" in failure.cause
+        assert "S3cret" not in failure.cause + failure.detail

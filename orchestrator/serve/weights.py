@@ -1,0 +1,135 @@
+"""Actor that owns an endpoint's backbone weights, and by its name the endpoint's claim to that name.
+
+An object in Ray's object store goes with the process that put it there. Were that the driver, no replica
+could be started again after its death; the actor is detached, and lives until the endpoint is stopped.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from orchestrator.errors import ServeError
+
+__all__ = ["Claim", "ClaimHolder", "EndpointAbout", "claimed", "fetch_weights", "find_claim"]
+
+_NAMESPACE = "ship"
+_PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointAbout:
+    """Identity of an endpoint, for the messages of others.
+
+    Attributes:
+        store: URL of its store, without secrets.
+        host: Host of its driver.
+        pid: Process id of its driver.
+        started_s: Seconds since the epoch.
+        owns_serve: Whether it started the cluster's Ray Serve.
+    """
+
+    store: str
+    host: str
+    pid: int
+    started_s: float
+    owns_serve: bool
+
+    def __str__(self) -> str:
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started_s))
+        return f"store {self.store}, started {started} by process {self.pid} on {self.host}"
+
+
+class ClaimHolder:
+    """The actor's class."""
+
+    def __init__(self, about: EndpointAbout) -> None:
+        self._about = about
+        self._weights: list[Any] = []
+
+    def about(self) -> EndpointAbout:
+        """Identity of the endpoint."""
+        return self._about
+
+    def keep(self, arrays: Mapping[str, Any]) -> None:
+        """Put the weights into the object store, as this process's own."""
+        self._weights = [ray.put(arrays)]
+
+    def weights(self) -> list[Any]:
+        """Reference to the weights, in a list that keeps Ray from resolving it."""
+        return self._weights
+
+
+class Claim:
+    """A claim to the name of an endpoint, held by an actor.
+
+    Args:
+        holder: Handle of the actor.
+    """
+
+    def __init__(self, holder: Any) -> None:
+        self._holder = holder
+
+    def about(self) -> EndpointAbout | None:
+        """Identity of the endpoint; None if the claim was given up."""
+        try:
+            about: EndpointAbout = ray.get(self._holder.about.remote(), timeout=_PATIENCE_S)
+        except RayError:
+            return None
+        return about
+
+    def keep(self, arrays: Mapping[str, Any]) -> None:
+        """Keep the weights for ``fetch_weights``."""
+        ray.get(self._holder.keep.remote(arrays))
+
+    def give_up(self) -> None:
+        """End the actor, if it still runs."""
+        with suppress(RayError):
+            ray.kill(self._holder)
+
+
+def find_claim(name: str) -> Claim | None:
+    """The claim to a name of the cluster that this process has joined, if there is one."""
+    try:
+        return Claim(ray.get_actor(name, namespace=_NAMESPACE))
+    except ValueError:
+        return None
+
+
+@contextmanager
+def claimed(name: str, about: EndpointAbout) -> Iterator[Claim]:
+    """Hold the claim to a name for the block. Of two processes that try it at once, one gets it.
+
+    Raises:
+        ServeError: The name is taken.
+    """
+    actor = ray.remote(num_cpus=0, max_restarts=0)(ClaimHolder)
+    try:
+        claim = Claim(actor.options(name=name, namespace=_NAMESPACE, lifetime="detached").remote(about))
+    except ValueError as error:
+        found = find_claim(name)
+        other = None if found is None else found.about()
+        raise ServeError(
+            f"an endpoint named {name!r} is on this Ray cluster already ({other or 'it says nothing'}); end "
+            f"it with `ship serve --stop --name {name}`, or set RAY_ADDRESS to another cluster"
+        ) from error
+    try:
+        yield claim
+    finally:
+        claim.give_up()
+
+
+def fetch_weights(name: str) -> Mapping[str, Any]:
+    """The weights of the endpoint of that name; processes of one machine share the memory.
+
+    Raises:
+        RayError: The endpoint was stopped, or the node of its actor died.
+    """
+    holder = ray.get_actor(name, namespace=_NAMESPACE)
+    (weights,) = ray.get(holder.weights.remote())
+    arrays: Mapping[str, Any] = ray.get(weights)
+    return arrays
