@@ -102,4 +102,4 @@ def test_a_database_that_cannot_be_opened_is_named(uri: str, tmp_path: Path) -> 
     (tmp_path / "no-database").write_bytes(b"this is text, not a database" * 100)
 
     with pytest.raises(RegistryDown, match="did not open"):
-        Registry(uri.format(folder=tmp_path)).tasks()
+        Registry(uri.format(folder=tmp_path), may_create=True).tasks()
