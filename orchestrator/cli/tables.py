@@ -175,6 +175,7 @@ def version_json(info: "VersionInfo") -> dict[str, Any]:
         "metrics": dict(info.metrics),
         "bytes": bytes_by_part(info) or None,
         "gate": info.gate_reason,
+        "choice": info.choice,
         "warnings": find_warnings(info.metrics),
         "created": format_time(info.created_s),
         "run_id": info.run_id,

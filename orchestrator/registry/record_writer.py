@@ -21,6 +21,7 @@ from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.runs import Point, RunLog, TaskRun
 from orchestrator.registry.versions import (
+    CHOICE_TAG,
     DATA_TAG,
     GATE_REASON_TAG,
     GATE_TAG,
@@ -35,6 +36,7 @@ __all__ = ["RecordWriter"]
 _logger = logging.getLogger(__name__)
 # Folder of the artifact's files in a run.
 FOLDER = "prompt"
+_MAX_CHOICE = 2000
 _STATUS = {"failed": "FAILED", "cancelled": "KILLED"}
 _CURVES = {
     "loss": "loss",
@@ -181,6 +183,7 @@ class RecordWriter:
                 "ship.backbone": card["backbone"]["name"],
                 "ship.backbone_fingerprint": card["backbone"]["fingerprint"],
                 DATA_TAG: card["data_fingerprint"],
+                CHOICE_TAG: str(artifact.record.get("choice", ""))[:_MAX_CHOICE],
                 PUBLISHED_TAG: repr(event.time_s if publication is None else publication.time_s),
             },
         )

@@ -16,6 +16,7 @@ __all__ = [
     "CANARY_SHARE_TAG",
     "CHALLENGER",
     "CHAMPION",
+    "CHOICE_TAG",
     "DATA_TAG",
     "DIGEST_TAG",
     "GATE_REASON_TAG",
@@ -41,7 +42,7 @@ CANARY, SHADOW = "canary", "shadow"
 DIGEST_TAG, METRICS_TAG, DATA_TAG = "ship.digest", "ship.metrics", "ship.data_fingerprint"
 CANARY_SHARE_TAG = "ship.canary_share"
 GATE_TAG, GATE_REASON_TAG = "ship.gate", "ship.gate_reason"
-PUBLISHED_TAG = "ship.published_s"
+PUBLISHED_TAG, CHOICE_TAG = "ship.published_s", "ship.choice"
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -82,6 +83,11 @@ class VersionInfo:
         except ValueError:
             return self.created_s
         return time_s if math.isfinite(time_s) else self.created_s
+
+    @property
+    def choice(self) -> str | None:
+        """Why its settings were chosen, where there was a choice."""
+        return self.tags.get(CHOICE_TAG) or None
 
     @property
     def gate_reason(self) -> str | None:
