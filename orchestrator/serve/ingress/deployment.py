@@ -67,9 +67,11 @@ class Ingress:
         if self._limits.request_log is not None:
             open_request_log(self._limits.request_log)
         # Ray Serve's proxy puts the request's id into the response itself.
-        return make_app(
+        app = make_app(
             self._engine, self._backbone, self._limits, self._drain, self._tokens, names_responses=False
         )
+        app.state.front.decoder.start()
+        return app
 
 
 def _follow(url: str) -> TokenFollower:

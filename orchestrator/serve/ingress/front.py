@@ -35,7 +35,7 @@ from orchestrator.serve.options import Limits
 from ship.backbone import BackboneInfo
 from ship.errors import ImageError
 
-__all__ = ["Front", "answer_body", "front_of"]
+__all__ = ["Front", "answer_body", "front_of", "in_turn"]
 
 DIGEST_HEADER, BACKBONE_HEADER = "Ship-Digest", "Ship-Backbone"
 _Reply = TypeVar("_Reply")
@@ -102,13 +102,15 @@ class Front:
         note(request, bytes_in=len(body))
         return body
 
-    def picture(self, content: bytes) -> Picture:
-        """An image file, which is decoded after those before it; refused with 413, 415 or 422."""
-        return Picture(lambda view: _in_turn(self.decoder.decode(content, view)))
+    def picture(self, request: Request, content: bytes) -> Picture:
+        """An image file, decoded when it is the account's turn; refused with 413, 415 or 422."""
+        account = principal_of(request).account
+        return Picture(lambda view: in_turn(self.decoder.decode(content, view, account=account)))
 
-    def raw_picture(self, pixels_3HW: Image) -> Picture:
+    def raw_picture(self, request: Request, pixels_3HW: Image) -> Picture:
         """Pixels, which are fitted as those of a file are; refused with 422."""
-        return Picture(lambda view: _in_turn(self.decoder.fit(pixels_3HW, view)))
+        account = principal_of(request).account
+        return Picture(lambda view: in_turn(self.decoder.fit(pixels_3HW, view, account)))
 
     async def decode(self, picture: Picture, ask: Ask) -> Image:
         """Decode a picture by the view that the task is known to have.
@@ -133,6 +135,10 @@ class Front:
         for ask, reply in zip(asks, replies, strict=True):
             if isinstance(reply, Refusal) and reply.wait_s:
                 self.admission.keep_out(ask.task, reply.wait_s)
+            if isinstance(reply, Answer):
+                self.admission.note_task(ask.task, exists=True)
+            elif isinstance(reply, Refusal) and reply.reason == "unknown_task":
+                self.admission.note_task(ask.task, exists=False)
         return replies
 
     async def ask(self, reply: Awaitable[_Reply]) -> _Reply:
@@ -230,8 +236,8 @@ def answer_body(answer: Answer) -> PredictionReply:
     }
 
 
-async def _in_turn(decoded: Awaitable[Image]) -> Image:
-    """The image; its refusal as a problem."""
+async def in_turn(decoded: Awaitable[_Reply]) -> _Reply:
+    """What the decoder returns; its refusal as a problem."""
     try:
         return await decoded
     except ImageError as error:
