@@ -221,13 +221,23 @@ class Client:
         return _read(self._ask("POST", "/v1/explain", **question), Attention.from_body)
 
     def tasks(self) -> list[ServedTask]:
-        """All tasks, by name.
+        """All tasks, by name, as many pages as that takes.
 
         Raises:
             EndpointError: There was no answer in time.
         """
-        reply = self._ask("GET", "/v1/tasks")
-        return _read(reply, lambda body: [_read_task(task) for task in body["tasks"]])
+        found: list[ServedTask] = []
+        cursor: str | None = None
+        while True:
+            reply = self._ask("GET", "/v1/tasks", params={} if cursor is None else {"cursor": cursor})
+            found += _read(reply, lambda body: [_read_task(task) for task in body["tasks"]])
+            # An older endpoint gives one page of them all.
+            following = _read(reply, lambda body: body.get("next_cursor"))
+            if following is None:
+                return found
+            if not isinstance(following, str) or following <= (cursor or ""):
+                raise _foreign(reply)
+            cursor = following
 
     def task(self, name: str) -> ServedTask:
         """One task, with its labels.

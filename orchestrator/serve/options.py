@@ -27,6 +27,8 @@ class Limits:
             one token alone gets half of the places, and one task a third.
         max_inside_bytes: Size of their bodies, all together, as far as they have arrived.
         body_idle_s: Longest pause of a body that is arriving; after it the request is refused (408).
+        probe_keep_s: Seconds for which readiness and the page of metrics are kept, however often they are
+            asked for.
         timeout_s: Time limit of a request, reading and a second try included; a client may ask for less.
         retry_after_s: Least Retry-After of a refusal for lack of capacity.
         request_log: File that gets a JSON line for each request; None for none.
@@ -44,6 +46,7 @@ class Limits:
     max_inside: int = 512
     max_inside_bytes: int = 512 << 20
     body_idle_s: float = 10.0
+    probe_keep_s: float = 1.0
     timeout_s: float = 30.0
     retry_after_s: int = 1
     request_log: str | None = None

@@ -3,8 +3,12 @@
 It knows no Ray: tests run it on a fake engine.
 """
 
+import asyncio
+from contextlib import suppress
+
 from fastapi import FastAPI
 
+from orchestrator.errors import ServeError
 from orchestrator.serve.engine_api import Engine
 from orchestrator.serve.ingress.asking import Asker
 from orchestrator.serve.ingress.decoding import Decoder
@@ -15,6 +19,7 @@ from orchestrator.serve.ingress.middleware.auth import KnownTokens, RequireToken
 from orchestrator.serve.ingress.middleware.drain import Drain, DrainGate
 from orchestrator.serve.ingress.middleware.metrics import Metrics
 from orchestrator.serve.ingress.problems import CatchUnexpected, install_problem_handlers
+from orchestrator.serve.ingress.recent import Recent
 from orchestrator.serve.ingress.routes import batch, docs, explain, health, open_inference, predict, tasks
 from orchestrator.serve.ingress.shadow import Shadows
 from orchestrator.serve.options import Limits
@@ -22,6 +27,8 @@ from ship.backbone import BackboneInfo
 
 __all__ = ["make_app"]
 
+# For the engine's part of the metrics; Prometheus' own timeout is ten seconds.
+_STATS_TIMEOUT_S = 1.0
 _ROUTERS = (predict, batch, explain, tasks, health, docs, open_inference)
 
 
@@ -62,10 +69,20 @@ def make_app(
         decoder=Decoder(backbone, limits),
         shadows=Shadows(engine, metrics.observe_comparison),
         metrics=metrics,
+        readiness=Recent(engine.readiness, limits.probe_keep_s),
+        metrics_page=Recent(lambda: _render(engine, metrics), limits.probe_keep_s),
     )
     _add_middleware(app, drain or Drain(), tokens, names_responses=names_responses)
     install_problem_handlers(app)
     return app
+
+
+async def _render(engine: Engine, metrics: Metrics) -> bytes:
+    # Metrics matter most while no engine answers.
+    with suppress(ServeError, TimeoutError):
+        async with asyncio.timeout(_STATS_TIMEOUT_S):
+            metrics.note_residency(await engine.stats())
+    return metrics.render()
 
 
 def _add_middleware(app: FastAPI, drain: Drain, tokens: KnownTokens | None, *, names_responses: bool) -> None:

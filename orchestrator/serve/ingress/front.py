@@ -1,7 +1,7 @@
 """Shared steps of all routes: from a request to the engine, and from its reply to a response."""
 
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 from fastapi import Request
@@ -29,6 +29,7 @@ from orchestrator.serve.ingress.middleware.admission import Admission
 from orchestrator.serve.ingress.middleware.auth import principal_of
 from orchestrator.serve.ingress.middleware.metrics import Metrics
 from orchestrator.serve.ingress.problems import Problem
+from orchestrator.serve.ingress.recent import Recent
 from orchestrator.serve.ingress.request_clock import RequestClock
 from orchestrator.serve.ingress.shadow import Shadows
 from orchestrator.serve.options import Limits
@@ -54,7 +55,8 @@ class Front:
         decoder: Decoder of image files, shared by all routes.
         shadows: Comparisons of champions with their shadows.
         metrics: Metrics of this process.
-        stats_timeout_s: Timeout for the engine's part of the metrics; Prometheus' own is ten seconds.
+        readiness: Readiness of an engine; probes need no token.
+        metrics_page: Page of the metrics.
     """
 
     engine: Engine
@@ -64,8 +66,9 @@ class Front:
     admission: Admission
     decoder: Decoder
     shadows: Shadows
-    metrics: Metrics = field(default_factory=Metrics)
-    stats_timeout_s: float = 1.0
+    metrics: Metrics
+    readiness: Recent[Readiness]
+    metrics_page: Recent[bytes]
 
     def admit(self, request: Request, task: str) -> str:
         """Return ``task`` if the request has access to it: all routes and all items of a batch check it here.
@@ -160,7 +163,7 @@ class Front:
         Raises:
             Problem: 503, it is not ready; or see ``ask``.
         """
-        readiness = await self.ask(self.engine.readiness())
+        readiness = await self.ask(self.readiness.get())
         if not readiness.ready:
             raise self.unavailable("not-ready", readiness.detail)
         return readiness

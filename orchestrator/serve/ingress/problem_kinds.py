@@ -34,6 +34,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "key-invalid": Kind(400, "Invalid key", "The key is not 1 to 128 printable ASCII characters."),
     "timeout-invalid": Kind(400, "Invalid timeout", "Ship-Timeout is not a number of seconds above 0."),
+    "page-invalid": Kind(400, "Invalid page", "The query's limit or cursor names no page of the list."),
     "header-ambiguous": Kind(400, "Ambiguous header", "A header occurs with different values."),
     "length-invalid": Kind(400, "Invalid length", "Content-Length is not a number."),
     "body-empty": Kind(400, "Empty body", "The request has no body."),

@@ -23,13 +23,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from orchestrator.serve.canary import choose_version
-from orchestrator.serve.engine_api import Ask, Refusal, ResidencyStats, ServingState
+from orchestrator.serve.engine_api import ALL_TASKS, Ask, Refusal, ResidencyStats, ServingState, TaskPage
 from orchestrator.serve.residency.champions import Champions
 from orchestrator.serve.residency.loads import Load, LoadFailure, Loads, Precedence
 from orchestrator.serve.residency.prefetch import InAdvance
 from orchestrator.serve.residency.prompt_memory import PromptMemory, wait_until_released
 from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
 from orchestrator.serve.residency.state import describe_task
+from orchestrator.serve.residency.task_names import TaskNames
 from orchestrator.store.catalog import Catalog, CatalogEntry
 from ship.errors import ArtifactError, PromptTooLargeError, SlotsFullError
 
@@ -86,6 +87,9 @@ class Residency:
         # Of all that follows; never held while something is loaded.
         self._lock = threading.Lock()
         self._champions = Champions(pinned)
+        # Of the names alone, so that a long list holds up no request.
+        self._listing = threading.Lock()
+        self._names = TaskNames()
         self._memory = PromptMemory()
         self._loads = Loads(self._run, num_loaders, clock)
         self._in_advance = InAdvance(self._champions, self._memory, self._loads)
@@ -123,12 +127,19 @@ class Residency:
         with self._lock:
             return self._state(task)
 
-    def states(self) -> list[ServingState]:
-        """States of all tasks of the catalog, by name."""
-        with self._lock:
-            tasks = sorted(self._champions)
-        found = (self.state(task) for task in tasks)
-        return [state for state in found if state is not None]
+    def states(self, page: TaskPage = ALL_TASKS) -> list[ServingState]:
+        """States of the tasks of a page, by name."""
+        found: list[ServingState] = []
+        after = page.after
+        while True:
+            num_left = None if page.limit is None else page.limit - len(found)
+            with self._listing:
+                names = self._names.page(page.patterns, after, num_left)
+            # One that leaves the catalog meanwhile has no state.
+            found += [state for name in names if (state := self.state(name)) is not None]
+            if num_left is None or len(names) < num_left or len(found) == page.limit:
+                return found
+            after = names[-1]
 
     @property
     def num_served(self) -> int:
@@ -183,6 +194,9 @@ class Residency:
         """
         with self._applying:
             changed = self._champions.changed(catalog.entries)
+            if set(self._champions) != catalog.entries.keys():
+                with self._listing:
+                    self._names = TaskNames(catalog.entries)
             for task in changed:
                 # Let go in between: requests go on.
                 with self._lock:

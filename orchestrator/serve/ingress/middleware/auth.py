@@ -58,6 +58,11 @@ class Principal:
         """Whether the token has access to a task."""
         return self.scope.may_predict(task)
 
+    @property
+    def task_patterns(self) -> tuple[str, ...]:
+        """Patterns of the tasks that the token has access to."""
+        return ("*",) if self.scope.admin else self.scope.predict
+
     def check_may_predict(self, task: str) -> None:
         """Return if the token has access to a task, which need not exist.
 

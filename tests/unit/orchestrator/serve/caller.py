@@ -26,6 +26,7 @@ LIMITS = Limits(
     max_batch_images=4,
     max_batch_bytes=300_000,
     body_idle_s=0.2,
+    probe_keep_s=0.0,
 )
 
 

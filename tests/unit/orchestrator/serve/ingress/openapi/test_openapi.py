@@ -179,6 +179,10 @@ def _unknown(sent: Sent, engine: FakeEngine) -> None:
             engine.refusal = Refusal(reason="unknown_task", detail="task 'nuts' is not in the catalog")
 
 
+def _no_page(sent: Sent, _: FakeEngine) -> None:
+    sent.path += "?limit=0"
+
+
 def _other_version(sent: Sent, engine: FakeEngine) -> None:
     sent.path = sent.path.replace("/versions/2", "/versions/7")
     detail = "version 7 of task 'bolts' is not served; version 2 is"
@@ -219,6 +223,7 @@ SPOILED: dict[str, Callable[[Sent, FakeEngine], None]] = {
     "form-invalid": _header("Content-Type", "multipart/form-data"),
     "json-invalid": _not_json,
     "binary-tensors": _header("Inference-Header-Content-Length", "7"),
+    "page-invalid": _no_page,
     "task-unknown": _unknown,
     "version-not-served": _other_version,
     "not-acceptable": _header("Accept", "text/html"),
