@@ -21,11 +21,12 @@ import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 
 from orchestrator.serve.canary import choose_version
 from orchestrator.serve.engine_api import ALL_TASKS, Ask, Refusal, ResidencyStats, ServingState, TaskPage
 from orchestrator.serve.residency.champions import Champions
-from orchestrator.serve.residency.loads import Load, LoadFailure, Loads, Precedence
+from orchestrator.serve.residency.loads import Load, LoadFailure, Loads, Precedence, public_text
 from orchestrator.serve.residency.prefetch import InAdvance
 from orchestrator.serve.residency.prompt_memory import PromptMemory, wait_until_released
 from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
@@ -129,17 +130,11 @@ class Residency:
 
     def states(self, page: TaskPage = ALL_TASKS) -> list[ServingState]:
         """States of the tasks of a page, by name."""
-        found: list[ServingState] = []
-        after = page.after
-        while True:
-            num_left = None if page.limit is None else page.limit - len(found)
-            with self._listing:
-                names = self._names.page(page.patterns, after, num_left)
-            # One that leaves the catalog meanwhile has no state.
-            found += [state for name in names if (state := self.state(name)) is not None]
-            if num_left is None or len(names) < num_left or len(found) == page.limit:
-                return found
-            after = names[-1]
+        with self._listing:
+            names = self._names.behind(page.patterns, page.after)
+        # A name that leaves the catalog meanwhile has no state, and takes no place of the page.
+        found = (state for name in names if (state := self.state(name)) is not None)
+        return list(islice(found, page.limit))
 
     @property
     def num_served(self) -> int:
@@ -309,7 +304,7 @@ class Residency:
                 self._in_advance.leave_out(load.ref.task)
             self._note(load.ref.task)
         if isinstance(outcome, LoadFailure):
-            ref, cause = load.ref, outcome.text
+            ref, cause = load.ref, outcome.cause or outcome.text
             _log.warning("task %s, version %d cannot be served: %s", ref.task, ref.version, cause)
         load.ended.set()
         return outcome
@@ -328,7 +323,8 @@ class Residency:
     def _as_failure(self, error: Exception) -> LoadFailure:
         is_final = isinstance(error, ArtifactError | PromptTooLargeError)
         return LoadFailure(
-            text=str(error) or type(error).__name__,
+            text=public_text(error),
+            cause=str(error) or type(error).__name__,
             retry_at_s=None if is_final else self._clock() + self._retry_s,
         )
 

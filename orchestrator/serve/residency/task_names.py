@@ -23,11 +23,10 @@ class TaskNames:
         self._names = sorted(names)
         self._matched: OrderedDict[tuple[str, ...], list[str]] = OrderedDict()
 
-    def page(self, patterns: tuple[str, ...], after: str, limit: int | None) -> list[str]:
-        """Names behind ``after`` that one of the patterns matches, at most ``limit`` of them."""
+    def behind(self, patterns: tuple[str, ...], after: str) -> list[str]:
+        """Names behind ``after`` that one of the patterns matches."""
         names = self._match(patterns)
-        start = bisect.bisect_right(names, after)
-        return names[start : None if limit is None else start + limit]
+        return names[bisect.bisect_right(names, after) :]
 
     def _match(self, patterns: tuple[str, ...]) -> list[str]:
         if "*" in patterns:

@@ -1,5 +1,6 @@
 """One image, one task: ``POST /v1/predict``."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -74,7 +75,8 @@ async def read_question(front: Front, request: Request, clock: RequestClock) -> 
     wanted = read_wanted(request.headers)
     ask = Ask(task=front.admit(request, wanted.task), version=wanted.version, key=wanted.key)
     body = await front.read(request, front.limits.max_body_bytes)
-    content = extract_image(request.headers, body)
+    # A form of megabytes takes a while to parse.
+    content = await asyncio.to_thread(extract_image, request.headers, body)
     clock.end_stage("read")
     picture = front.picture(request, content)
     await front.decode(picture, ask)

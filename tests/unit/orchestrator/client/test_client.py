@@ -4,7 +4,7 @@ import json
 import pickle
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from orchestrator.client.client import Client, EndpointError, Prediction, Question
 from orchestrator.serve.engine_api import EngineBusyError, Refusal
 from tests.unit.orchestrator.client.endpoint import BACKBONE, PNG, Endpoint
-from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
+from tests.unit.orchestrator.serve.factory import BOLTS, FakeEngine, draw_png
 
 
 def test_a_prediction_says_what_answered(client: Client, engine: FakeEngine, tmp_path: Path) -> None:
@@ -274,3 +274,17 @@ def test_an_explanation_in_a_picture_and_in_numbers(client: Client, engine: Fake
     engine.refusal = Refusal(reason="unknown_task", detail="task 'bolts' is not in the catalog")
     with pytest.raises(EndpointError, match="not in the catalog"):
         client.explain("bolts", PNG)
+
+
+def test_a_list_of_tasks_is_followed_to_its_end(client: Client, engine: FakeEngine) -> None:
+    engine.more = {f"line-{number:04}": replace(BOLTS, task=f"line-{number:04}") for number in range(1200)}
+    assert [task.task for task in client.tasks()] == ["bolts", *engine.more]
+
+
+def test_a_list_that_goes_in_circles_is_refused() -> None:
+    app = FastAPI()
+    app.get("/v1/tasks")(lambda: {"tasks": [], "next_cursor": "bolts"})
+    endpoint = Endpoint(app)
+    with Client(endpoint.url) as client, pytest.raises(EndpointError, match="not a SHIP endpoint's"):
+        client.tasks()
+    endpoint.close()

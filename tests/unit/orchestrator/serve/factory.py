@@ -187,8 +187,8 @@ class FakeEngine:
     async def tasks(self, page: TaskPage = ALL_TASKS) -> list[ServingState]:
         self._raise()
         named = sorted({self.state.task: self.state, **self.more}.items())
-        names = TaskNames(dict(named)).page(page.patterns, page.after, page.limit)
-        return [dict(named)[name] for name in names]
+        names = TaskNames(dict(named)).behind(page.patterns, page.after)
+        return [dict(named)[name] for name in names[: page.limit]]
 
     async def task(self, name: str) -> ServingState | None:
         self._raise()

@@ -116,9 +116,22 @@ def test_tasks_that_left_the_catalog_are_dropped(residency: Residency, load: Loa
     assert (residency.num_served, residency.num_problems) == (1, 0)
 
 
-@pytest.mark.parametrize("error", [ArtifactError("changed"), StoreError("changed"), RuntimeError("changed")])
-def test_a_failed_load_keeps_the_old_version_and_says_so(
-    residency: Residency, load: Loader, error: Exception
+UNREADABLE = "is missing or damaged, or cannot be read now; the log of the endpoint has the cause"
+DAMAGED = f"s3://acme-plant/ship/artifacts/{'a' * 64}/prompt.json: found 3 bytes"
+DOWN = 'could not connect to the endpoint URL: "http://10.0.0.7:9000/acme-plant/key?X-Amz-Signature=abc"'
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ArtifactError("changed"), "changed"),
+        (StoreError(DAMAGED), f"prompt.json: it {UNREADABLE}"),
+        (StoreError(DOWN), f"it {UNREADABLE}"),
+        (RuntimeError("/srv/store/key"), f"it {UNREADABLE}"),
+    ],
+)
+def test_a_failed_load_keeps_the_old_version_and_tells_clients_no_place(
+    residency: Residency, load: Loader, error: Exception, text: str, caplog: pytest.LogCaptureFixture
 ):
     apply(residency, catalog(bolts=1, nuts=1))
     load.errors["bolts-2"] = error
@@ -126,7 +139,8 @@ def test_a_failed_load_keeps_the_old_version_and_says_so(
     assert residency.state("bolts").version == 1
     assert residency.state("nuts").version == 2
     state = residency.state("bolts")
-    assert (state.version, state.wanted_version, state.problem) == (1, 2, "changed")
+    assert (state.version, state.wanted_version, state.problem) == (1, 2, text)
+    assert str(error) in caplog.text, "the log has the cause"
 
 
 def test_what_answers_can_be_asked_for_by_its_number(residency: Residency, load: Loader):

@@ -54,7 +54,10 @@ def test_a_task_that_leaves_meanwhile_moves_no_other(call: Caller) -> None:
 
 def test_pages_hold_what_the_token_has_access_to(backbone: Backbone, call: Caller) -> None:
     known = Known()
-    some, none = known.make("some", Scope(predict=("*-000", "line-001", "nuts"))), known.make("none", Scope(metrics=True))
+    some, none = (
+        known.make("some", Scope(predict=("*-000", "line-001", "nuts"))),
+        known.make("none", Scope(metrics=True)),
+    )
     call.app = make_app(call.engine, backbone.info, tokens=known)
     assert follow(call, 1, {"Authorization": f"Bearer {some}"}) == [NAMES[:1], NAMES[1:2]]
     assert follow(call, 2, {"Authorization": f"Bearer {none}"}) == [[]]
