@@ -29,6 +29,7 @@ class Limits:
         body_idle_s: Longest pause of a body that is arriving; after it the request is refused (408).
         probe_keep_s: Seconds for which readiness and the page of metrics are kept, however often they are
             asked for.
+        stats_timeout_s: Timeout for the engine's part of the metrics; Prometheus' own is ten seconds.
         timeout_s: Time limit of a request, reading and a second try included; a client may ask for less.
         retry_after_s: Least Retry-After of a refusal for lack of capacity.
         request_log: File that gets a JSON line for each request; None for none.
@@ -47,6 +48,7 @@ class Limits:
     max_inside_bytes: int = 512 << 20
     body_idle_s: float = 10.0
     probe_keep_s: float = 1.0
+    stats_timeout_s: float = 1.0
     timeout_s: float = 30.0
     retry_after_s: int = 1
     request_log: str | None = None

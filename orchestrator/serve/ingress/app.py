@@ -27,8 +27,6 @@ from ship.backbone import BackboneInfo
 
 __all__ = ["make_app"]
 
-# For the engine's part of the metrics; Prometheus' own timeout is ten seconds.
-_STATS_TIMEOUT_S = 1.0
 _ROUTERS = (predict, batch, explain, tasks, health, docs, open_inference)
 
 
@@ -70,17 +68,17 @@ def make_app(
         shadows=Shadows(engine, metrics.observe_comparison),
         metrics=metrics,
         readiness=Recent(engine.readiness, limits.probe_keep_s),
-        metrics_page=Recent(lambda: _render(engine, metrics), limits.probe_keep_s),
+        metrics_page=Recent(lambda: _render(engine, metrics, limits), limits.probe_keep_s),
     )
     _add_middleware(app, drain or Drain(), tokens, names_responses=names_responses)
     install_problem_handlers(app)
     return app
 
 
-async def _render(engine: Engine, metrics: Metrics) -> bytes:
+async def _render(engine: Engine, metrics: Metrics, limits: Limits) -> bytes:
     # Metrics matter most while no engine answers.
     with suppress(ServeError, TimeoutError):
-        async with asyncio.timeout(_STATS_TIMEOUT_S):
+        async with asyncio.timeout(limits.stats_timeout_s):
             metrics.note_residency(await engine.stats())
     return metrics.render()
 
