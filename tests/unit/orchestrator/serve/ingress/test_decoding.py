@@ -211,6 +211,16 @@ def test_a_process_that_died_between_two_pictures_is_replaced(backbone: Backbone
     assert second != first
 
 
+def test_a_process_has_no_credentials_of_its_parent(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "marker-7c1")
+    decoder = Decoder(backbone.info, Limits())
+    asyncio.run(decoder.decode(PNG))
+    [pid] = decoder.pool.pids
+    assert b"marker-7c1" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
 def test_processes_end_with_the_decoder(backbone: Backbone) -> None:
     decoder = Decoder(backbone.info, Limits())
     asyncio.run(decoder.decode(PNG))
