@@ -26,7 +26,13 @@ _BOOT = (
     "from orchestrator.serve.ingress.decode_process import main; main(*map(int, sys.argv[2:]))"
 )
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "TMPDIR")
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+# glibc would give the memory of each picture back, and take a third of the time to get the next one's.
+_TUNED = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+}
 _END_S = 5.0
 
 
@@ -51,7 +57,7 @@ class DecodeProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 # Not the parent's: a decoder needs no credentials.
-                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _ONE_THREAD,
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _TUNED,
             )
 
     @property
