@@ -76,14 +76,14 @@ class ImageError(ShipError):
     Args:
         problems: Description of what is wrong with the image.
         kind: ``unsupported`` (not an image, or a format that is not allowed), ``corrupt`` (the right
-            format, but broken), ``too_large`` (more pixels than allowed) or ``too_small`` (it does not hold
-            the task's crop).
+            format, but broken), ``too_large`` (more pixels than allowed), ``too_small`` (it does not hold
+            the task's crop) or ``too_costly`` (decoding it takes more work than its pixels warrant).
     """
 
     def __init__(
         self,
         problems: str | Iterable[str],
-        kind: Literal["unsupported", "corrupt", "too_large", "too_small"] = "corrupt",
+        kind: Literal["unsupported", "corrupt", "too_large", "too_small", "too_costly"] = "corrupt",
     ) -> None:
         super().__init__(problems)
         self.kind = kind

@@ -199,18 +199,7 @@ class Client:
     def explain(
         self, task: str, image: ImageSource, *, version: int | None = None, key: str | None = None
     ) -> bytes:
-        """Attention maps with the task's prompt and without, drawn side by side: a PNG.
-
-        Args:
-            task: Its name.
-            image: See ``predict``.
-            version: See ``predict``.
-            key: See ``predict``.
-
-        Raises:
-            EndpointError: It was refused, or there was no answer in time.
-            OSError: The file cannot be read.
-        """
+        """Attention maps with the task's prompt and without, side by side: a PNG. See ``predict``."""
         reply = self._ask("POST", "/v1/explain", **_question(task, image, version, key, "image/png"))
         if reply.headers.get("Content-Type") != "image/png":
             raise _foreign(reply)
@@ -224,13 +213,22 @@ class Client:
         return _read(self._ask("POST", "/v1/explain", **question), Attention.from_body)
 
     def tasks(self) -> list[ServedTask]:
-        """All tasks, by name.
+        """All tasks, by name, as many pages as that takes.
 
         Raises:
             EndpointError: There was no answer in time.
         """
-        reply = self._ask("GET", "/v1/tasks")
-        return _read(reply, lambda body: [_read_task(task) for task in body["tasks"]])
+        found: list[ServedTask] = []
+        page: dict[str, str] = {}
+        while True:
+            reply = self._ask("GET", "/v1/tasks", params=page)
+            tasks, cursor = _read(reply, _read_page)
+            found += tasks
+            if cursor is None:
+                return found
+            if cursor <= page.get("cursor", ""):
+                raise _foreign(reply)
+            page["cursor"] = cursor
 
     def task(self, name: str) -> ServedTask:
         """One task, with its labels.
@@ -330,6 +328,12 @@ def _read_task(value: Any) -> ServedTask:
     said = _mapping(value)
     known = {field.name: said[field.name] for field in fields(ServedTask) if field.name in said}
     return ServedTask(**{**known, "labels": tuple(said.get("labels", ()))})
+
+
+def _read_page(body: Mapping[str, Any]) -> tuple[list[ServedTask], str | None]:
+    # An older endpoint gives one page of them all.
+    cursor = body.get("next_cursor")
+    return [_read_task(task) for task in body["tasks"]], None if cursor is None else str(cursor)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from orchestrator.store.catalog import Canary
 from ship.settings.view import DEFAULT_VIEW, View
 
 __all__ = [
+    "ALL_TASKS",
     "Answer",
     "Ask",
     "Engine",
@@ -24,6 +25,7 @@ __all__ = [
     "RefusalReason",
     "ResidencyStats",
     "ServingState",
+    "TaskPage",
 ]
 
 # uint8, 3,H,W of the backbone's input size, or T,3,H,W of a picture in T tiles.
@@ -175,6 +177,24 @@ class ServingState:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaskPage:
+    """Part of the list of all tasks, which is in the order of their names.
+
+    Attributes:
+        patterns: Patterns of the names that belong to the list.
+        after: Name that the page begins behind; empty for the first page.
+        limit: Most tasks of the page; None for all.
+    """
+
+    patterns: tuple[str, ...] = ("*",)
+    after: str = ""
+    limit: int | None = None
+
+
+ALL_TASKS = TaskPage()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ResidencyStats:
     """Which prompts one engine holds, and what it took.
 
@@ -242,8 +262,8 @@ class Engine(Protocol):
         """Show what the task that is asked makes the network attend to in one image."""
         ...
 
-    async def tasks(self) -> list[ServingState]:
-        """States of all tasks of the catalog, by name."""
+    async def tasks(self, page: TaskPage = ALL_TASKS) -> list[ServingState]:
+        """States of the tasks of a page, by name, without labels and views."""
         ...
 
     async def task(self, name: str) -> ServingState | None:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from ship.images import ALLOWED_FORMATS, MAX_PIXELS
+from ship.images.decoding import ALLOWED_FORMATS, MAX_PIXELS
 
 __all__ = ["EngineOptions", "Limits", "ServeOptions"]
 
@@ -16,12 +16,20 @@ class Limits:
         max_body_bytes: Size of a request body, multipart wrapping included.
         max_pixels: Pixels of an image, read from its header before it is decoded.
         formats: Accepted image formats, told by content.
+        decode_cpu_s: CPU time that decoding an image may take, beside that for its pixels.
+        decode_cpu_s_per_megapixel: CPU time that decoding may take for each million pixels.
+        decode_processes: Processes that decode small pictures; None for one more than there are cores,
+            and nine at most.
         max_batch_items: Questions of one batch.
         max_batch_images: Images of one batch.
         max_batch_bytes: Size of a batch request, multipart wrapping included.
         max_inside: Requests that are being read, decoded or answered in one ingress; more are refused (429);
-            one task alone gets half of the places.
-        max_inside_bytes: Size of their bodies, all together.
+            one token alone gets half of the places, and one task a third.
+        max_inside_bytes: Size of their bodies, all together, as far as they have arrived.
+        body_idle_s: Longest pause of a body that is arriving; after it the request is refused (408).
+        probe_keep_s: Seconds for which readiness and the page of metrics are kept, however often they are
+            asked for.
+        stats_timeout_s: Timeout for the engine's part of the metrics; Prometheus' own is ten seconds.
         timeout_s: Time limit of a request, reading and a second try included; a client may ask for less.
         retry_after_s: Least Retry-After of a refusal for lack of capacity.
         request_log: File that gets a JSON line for each request; None for none.
@@ -30,11 +38,17 @@ class Limits:
     max_body_bytes: int = 20 << 20
     max_pixels: int = MAX_PIXELS
     formats: tuple[str, ...] = ALLOWED_FORMATS
+    decode_cpu_s: float = 1.0
+    decode_cpu_s_per_megapixel: float = 0.25
+    decode_processes: int | None = None
     max_batch_items: int = 256
     max_batch_images: int = 64
     max_batch_bytes: int = 64 << 20
     max_inside: int = 512
     max_inside_bytes: int = 512 << 20
+    body_idle_s: float = 10.0
+    probe_keep_s: float = 1.0
+    stats_timeout_s: float = 1.0
     timeout_s: float = 30.0
     retry_after_s: int = 1
     request_log: str | None = None

@@ -32,6 +32,7 @@ _METHODS = {1: "ship-1", SCHEMA_VERSION: METHOD_VERSION}
 _ADDED_IN_2: dict[str, Any] = {"head_layers": [], "view": DEFAULT_VIEW.to_dict()}
 _MAX_LABELS = 100_000
 _LARGEST_NUMBER = 1e30
+_HALF = re.compile("[\\ud800-\\udfff]")
 _HEX_64 = re.compile(r"[0-9a-f]{64}")
 _VIEW_KEYS = tuple(DEFAULT_VIEW.to_dict())
 _BACKBONE_KEYS = ("name", "fingerprint", "image_size", "interpolation", "mean", "std")
@@ -212,7 +213,12 @@ def _are_rising(value: object) -> bool:
 def _are_labels(value: object) -> bool:
     if not isinstance(value, list) or not 1 <= len(value) <= _MAX_LABELS:
         return False
-    return all(isinstance(label, str) and label for label in value) and len(set(value)) == len(value)
+    return all(_is_name(label) for label in value) and len(set(value)) == len(value)
+
+
+def _is_name(value: object) -> bool:
+    # JSON may escape half a character, which no reply could be written with.
+    return isinstance(value, str) and len(value) > 0 and not _HALF.search(value)
 
 
 def _are_numbers(value: object) -> bool:

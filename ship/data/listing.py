@@ -3,13 +3,13 @@
 import posixpath
 from collections import Counter
 
-from ship.data.folder import Folder, open_folder, open_parent
+from ship.data.folder import Folder, open_folder, open_parent, read_small_file
 from ship.data.grouping import divided_groups, name_groups
 from ship.data.imagefolder import is_mvtec, list_imagefolder, list_mvtec
 from ship.data.items import Item, Listing, sort_labels
 from ship.data.source import DataFormat, DataSource
 from ship.data.splitting import cut_splits
-from ship.data.tables import list_csv, list_parquet
+from ship.data.tables import MAX_TABLE_BYTES, list_csv, list_parquet
 from ship.data.vtab import is_vtab, list_vtab
 from ship.errors import DataError
 
@@ -59,10 +59,11 @@ def _list_folder(source: DataSource, folder: Folder) -> Listing:
 
 
 def _open_table(source: DataSource, format_: DataFormat) -> tuple[Folder, Listing]:
-    parent, name = open_parent(source.path)
+    content = read_small_file(source.path, max_bytes=MAX_TABLE_BYTES)
+    parent, _ = open_parent(source.path)
     images = parent if source.image_root is None else open_folder(source.image_root)
     read = list_csv if format_ == "csv" else list_parquet
-    return images, _finish(source, format_, read(parent.read(name), source.path, images, source.group))
+    return images, _finish(source, format_, read(content, source.path, images, source.group))
 
 
 def _finish(
@@ -82,7 +83,11 @@ def _finish(
 
 
 def _problems(source: DataSource, listing: Listing, needs_all_classes: bool) -> list[str]:
-    problems = []
+    problems = [
+        f"{source.path}: {name!r}: expected a name in UTF-8; rename the file or folder"
+        for name in (*listing.labels, *(item.path for item in listing.items))
+        if not _is_text(name)
+    ]
     if len(listing.labels) < 2:
         problems.append(
             f"{source.path}: expected at least 2 classes, found {len(listing.labels)}"
@@ -104,3 +109,12 @@ def _problems(source: DataSource, listing: Listing, needs_all_classes: bool) -> 
             if label not in trained
         ]
     return problems
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8: one of another encoding comes from a disk as surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -9,7 +9,17 @@ from ship.data.folder import Folder
 from ship.data.items import SPLIT_OF_NAME, Item
 from ship.errors import DataError
 
-__all__ = ["list_csv", "list_parquet"]
+__all__ = ["MAX_TABLE_BYTES", "list_csv", "list_parquet"]
+
+# A table of the largest public sets has a million rows and a tenth of these bytes. A file of kilobytes can
+# claim far more, so that nothing is unpacked or kept beyond these.
+MAX_TABLE_BYTES = 128 << 20
+MAX_ROWS = 2_000_000
+MAX_COLUMNS = 1000
+MAX_CELL_BYTES = 4096
+MAX_LINE_CHARS = 1 << 20
+MAX_PROBLEMS = 1000
+_ROWS_AT_ONCE = 10_000
 
 _REQUIRED = ("path", "label")
 # Place, cells by column, whether the row has more cells than there are columns.
@@ -32,13 +42,13 @@ def list_csv(content: bytes, name: str, images: Folder, group: str | None = None
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{name}: expected UTF-8 text: {error}") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    lines = _Lines(text)
+    reader = csv.reader(lines, strict=True)
     try:
-        columns = _check_columns(name, [column.strip() for column in reader.fieldnames or ()])
+        columns = _check_columns(name, [column.strip() for column in next(reader, [])])
     except csv.Error as error:
-        raise DataError(f"{name}: line 1: {error}") from error
-    reader.fieldnames = columns
-    return _to_items(_csv_rows(reader, name), columns, name, images, group)
+        raise DataError(f"{name}: line {lines.number}: {error}") from error
+    return _to_items(_csv_rows(reader, lines, columns, name, group), columns, name, images, group)
 
 
 def list_parquet(content: bytes, name: str, images: Folder, group: str | None = None) -> list[Item]:
@@ -57,14 +67,45 @@ def list_parquet(content: bytes, name: str, images: Folder, group: str | None = 
     try:
         table = pyarrow.parquet.ParquetFile(io.BytesIO(content))
         columns = _check_columns(name, [str(column) for column in table.schema_arrow.names])
-        wanted = [column for column in dict.fromkeys((*_REQUIRED, "split", group)) if column in columns]
-        rows = table.read(columns=wanted).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+        wanted = _wanted(columns, group)
+        _check_parquet(table, wanted, name)
+        # Each different text once, however many rows repeat it.
+        table = pyarrow.parquet.ParquetFile(io.BytesIO(content), read_dictionary=wanted)
+        return _to_items(_parquet_rows(table, wanted, name), columns, name, images, group)
+    # A cell that is no UTF-8 is a ValueError.
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{name}: not a readable Parquet file: {error}") from error
-    return _to_items(_parquet_rows(rows), columns, name, images, group)
+
+
+def _wanted(columns: list[str], group: str | None) -> list[str]:
+    return [column for column in dict.fromkeys((*_REQUIRED, "split", group)) if column in columns]
+
+
+def _check_parquet(table: Any, wanted: list[str], name: str) -> None:
+    """Check by the file's own account what it would become, before anything of it is unpacked."""
+    import pyarrow
+
+    facts, kinds = table.metadata, pyarrow.types
+    problems = []
+    if facts.num_rows > MAX_ROWS:
+        problems.append(f"{name}: expected at most {MAX_ROWS} rows, found {facts.num_rows}")
+    for column in wanted:
+        kind = table.schema_arrow.field(column).type
+        if kinds.is_nested(kind):
+            problems.append(f"{name}: column {column!r}: expected text or numbers, found {kind}")
+    groups = [facts.row_group(number) for number in range(min(facts.num_row_groups, MAX_ROWS))]
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    num_bytes = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in wanted)
+    if num_bytes > MAX_TABLE_BYTES:
+        found = f"{num_bytes} bytes in {', '.join(wanted)} once unpacked"
+        problems.append(f"{name}: expected at most {MAX_TABLE_BYTES}, found {found}")
+    if problems:
+        raise DataError(problems)
 
 
 def _check_columns(name: str, columns: list[str]) -> list[str]:
+    if len(columns) > MAX_COLUMNS:
+        raise DataError(f"{name}: expected at most {MAX_COLUMNS} columns, found {len(columns)}")
     problems = [f"{name}: column {column!r} is missing" for column in _REQUIRED if column not in columns]
     problems += [
         f"{name}: column {column!r} is there more than once"
@@ -77,22 +118,65 @@ def _check_columns(name: str, columns: list[str]) -> list[str]:
     return columns
 
 
-def _csv_rows(reader: "csv.DictReader[str]", name: str) -> Iterator[_Row]:
+class _Lines:
+    """Lines of a CSV file, which end with a row that is too long: a row may go over many lines."""
+
+    def __init__(self, text: str) -> None:
+        self._lines = io.StringIO(text, newline="")
+        self._num_chars = 0
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self._num_chars += len(line)
+        self.number += 1
+        if self._num_chars > MAX_LINE_CHARS:
+            raise csv.Error(f"expected at most {MAX_LINE_CHARS} characters a row")
+        return line
+
+    def end_row(self) -> None:
+        """Begin to count anew."""
+        self._num_chars = 0
+
+
+def _csv_rows(reader: Any, lines: _Lines, columns: list[str], name: str, group: str | None) -> Iterator[_Row]:
+    place_of = {column: place for place, column in enumerate(columns)}
+    wanted = [(column, place_of[column]) for column in _wanted(columns, group)]
+    lines.end_row()
     try:
         for row in reader:
-            # DictReader keeps surplus cells under None, and fills missing ones with None.
-            surplus = row.pop(None, None)
-            cells = {key: (value or "").strip() for key, value in row.items()}
-            yield f"line {reader.line_num}", cells, bool(surplus)
+            lines.end_row()
+            if row:
+                cells = {column: row[at].strip() if at < len(row) else "" for column, at in wanted}
+                yield f"line {reader.line_num}", cells, len(row) > len(columns)
     except csv.Error as error:
-        # DictReader's own count lags behind when a line fails.
-        raise DataError(f"{name}: line {reader.reader.line_num}: {error}") from error
+        raise DataError(f"{name}: line {lines.number}: {error}") from error
 
 
-def _parquet_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[_Row]:
-    for number, row in enumerate(rows, start=1):
-        cells = {key: "" if cell is None else str(cell).strip() for key, cell in row.items()}
-        yield f"row {number}", cells, False
+def _parquet_rows(table: Any, wanted: list[str], name: str) -> Iterator[_Row]:
+    import pyarrow.compute
+
+    number = 0
+    for batch in table.iter_batches(batch_size=_ROWS_AT_ONCE, columns=wanted):
+        for column in batch.columns:
+            texts = getattr(column, "dictionary", column)
+            if pyarrow.types.is_string(texts.type) or pyarrow.types.is_large_string(texts.type):
+                longest = pyarrow.compute.max(pyarrow.compute.binary_length(texts)).as_py() or 0
+                if longest > MAX_CELL_BYTES:
+                    raise DataError(
+                        f"{name}: expected at most {MAX_CELL_BYTES} bytes a cell, found {longest} in one of "
+                        f"the rows from {number + 1}"
+                    )
+        for row in batch.to_pylist():
+            number += 1
+            yield f"row {number}", {key: _text_of(cell) for key, cell in row.items()}, False
+
+
+def _text_of(cell: object) -> str:
+    return "" if cell is None else str(cell).strip()
 
 
 def _to_items(
@@ -101,8 +185,10 @@ def _to_items(
     items: list[Item] = []
     problems: list[str] = []
     first_place: dict[str, str] = {}
+    # One object for each name, which a row of kilobytes may repeat.
+    names: dict[str, str] = {}
     has_split, has_group = "split" in columns, group in columns
-    for place, row, is_too_long in rows:
+    for place, row, is_too_long in _bounded(rows, name):
         found = _row_problems(row, has_split)
         if has_group and not row[str(group)]:
             found.append(f"{group} is empty")
@@ -114,15 +200,29 @@ def _to_items(
         if path is not None and path in first_place:
             found.append(f"path {path!r} was already in {first_place[path]}")
         problems += [f"{name}: {place}: {problem}" for problem in found]
+        if len(problems) >= MAX_PROBLEMS:
+            raise DataError([*problems, f"{name}: the rest of the table was not read"])
         if path is not None and not found:
             first_place[path] = place
             split = SPLIT_OF_NAME[row["split"]] if has_split else "train"
-            items.append(Item(path, row["label"], split, row[str(group)] if has_group else None))
+            label, kept = row["label"], row[str(group)] if has_group else None
+            label = names.setdefault(label, label)
+            items.append(Item(path, label, split, None if kept is None else names.setdefault(kept, kept)))
     if not items and not problems:
         problems.append(f"{name}: no rows")
     if problems:
         raise DataError(problems)
     return items
+
+
+def _bounded(rows: Iterable[_Row], name: str) -> Iterator[_Row]:
+    num_chars = 0
+    for number, row in enumerate(rows, start=1):
+        num_chars += sum(map(len, row[1].values()))
+        if number > MAX_ROWS or num_chars > MAX_TABLE_BYTES:
+            most = f"{MAX_ROWS} rows and {MAX_TABLE_BYTES} characters"
+            raise DataError(f"{name}: {row[0]}: expected at most {most}; split the table")
+        yield row
 
 
 def _row_problems(row: Mapping[str, str], has_split: bool) -> list[str]:

@@ -9,6 +9,7 @@ import click
 
 from tests.benchmarks import speed
 from tests.benchmarks.accuracy.command import accuracy
+from tests.benchmarks.decoding import decoding
 from tests.benchmarks.fleet.commands import fleet
 from tests.benchmarks.serve.commands import serve
 
@@ -33,7 +34,7 @@ def cli() -> None:
     """
 
 
-for command in (*speed.COMMANDS, accuracy, fleet, serve):
+for command in (*speed.COMMANDS, accuracy, decoding, fleet, serve):
     cli.add_command(command)
 
 

@@ -15,6 +15,7 @@ from orchestrator.serve.engine.batcher import Batcher, LateError, QueueFullError
 from orchestrator.serve.engine.explain import Explainer
 from orchestrator.serve.engine.forward import Row, answer_rows
 from orchestrator.serve.engine_api import (
+    ALL_TASKS,
     Answer,
     Ask,
     Explanation,
@@ -23,6 +24,7 @@ from orchestrator.serve.engine_api import (
     Refusal,
     ResidencyStats,
     ServingState,
+    TaskPage,
 )
 from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.process_log import open_process_log
@@ -111,9 +113,12 @@ class EngineReplica:
             else await self._explainer.explain(image, served, patience_s)
         )
 
-    async def tasks(self) -> list[ServingState]:
+    async def tasks(self, page: TaskPage = ALL_TASKS) -> list[ServingState]:
         """See ``engine_api.Engine``."""
-        return self._residency.states()
+        # In a thread: a page of thousands takes a while, and so does the first one of a token's patterns.
+        states = await asyncio.to_thread(self._residency.states, page)
+        # Thousands of tasks with hundreds of labels each: a task's own state has them.
+        return [replace(state, labels=(), view=None) for state in states]
 
     async def task(self, name: str) -> ServingState | None:
         """See ``engine_api.Engine``."""

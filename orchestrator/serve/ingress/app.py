@@ -3,8 +3,12 @@
 It knows no Ray: tests run it on a fake engine.
 """
 
+import asyncio
+from contextlib import suppress
+
 from fastapi import FastAPI
 
+from orchestrator.errors import ServeError
 from orchestrator.serve.engine_api import Engine
 from orchestrator.serve.ingress.asking import Asker
 from orchestrator.serve.ingress.decoding import Decoder
@@ -16,6 +20,7 @@ from orchestrator.serve.ingress.middleware.auth import KnownTokens, RequireToken
 from orchestrator.serve.ingress.middleware.drain import Drain, DrainGate
 from orchestrator.serve.ingress.middleware.metrics import Metrics
 from orchestrator.serve.ingress.problems import CatchUnexpected, install_problem_handlers
+from orchestrator.serve.ingress.recent import Recent
 from orchestrator.serve.ingress.routes import batch, docs, explain, health, open_inference, predict, tasks
 from orchestrator.serve.ingress.shadow import Shadows
 from orchestrator.serve.options import Limits
@@ -47,7 +52,7 @@ def make_app(
         looks: Ages of the last looks; by default none is known.
         names_responses: See ``AccessLog``.
     """
-    limits, metrics = limits or Limits(), Metrics()
+    limits, metrics, looks = limits or Limits(), Metrics(), looks or Looks()
     admission = Admission(limits)
     # FastAPI's own pages of documentation load their scripts from another host. A redirect would repeat what
     # a client says its host is.
@@ -65,11 +70,22 @@ def make_app(
         decoder=Decoder(backbone, limits),
         shadows=Shadows(engine, metrics.observe_comparison),
         metrics=metrics,
-        looks=looks or Looks(),
+        looks=looks,
+        readiness=Recent(engine.readiness, limits.probe_keep_s),
+        metrics_page=Recent(lambda: _render(engine, metrics, looks, limits), limits.probe_keep_s),
     )
     _add_middleware(app, drain or Drain(), tokens, names_responses=names_responses)
     install_problem_handlers(app)
     return app
+
+
+async def _render(engine: Engine, metrics: Metrics, looks: Looks, limits: Limits) -> bytes:
+    # Metrics matter most while no engine answers.
+    with suppress(ServeError, TimeoutError):
+        async with asyncio.timeout(limits.stats_timeout_s):
+            metrics.note_residency(await engine.stats())
+    metrics.note_looks(await looks.ages_s())
+    return metrics.render()
 
 
 def _add_middleware(app: FastAPI, drain: Drain, tokens: KnownTokens | None, *, names_responses: bool) -> None:

@@ -1,61 +1,114 @@
-"""Decoder of image files in a few threads of its own, which limits memory for all requests together.
+"""Decoder of image files in processes with a budget of CPU time, which accounts share.
 
-A request that is cancelled before its turn is not decoded; a decode in progress keeps its place until it is
-done, because a thread cannot be stopped. It knows no HTTP.
+Small pictures and large ones go different ways: a large one holds a process for seconds, and takes memory,
+which limits their number. It knows no HTTP.
 """
 
 import asyncio
+import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
-from torch import Tensor
+import numpy as np
 
 from orchestrator.serve.engine_api import Image
+from orchestrator.serve.ingress.decode_pool import ProcessPool
+from orchestrator.serve.ingress.fair_turns import FairTurns
 from orchestrator.serve.options import Limits
 from ship.backbone import BackboneInfo
-from ship.images import decode_image, read_image
+from ship.errors import ConfigError, ImageError
+from ship.images.decoding import read_pixels, read_size
 from ship.settings.view import DEFAULT_VIEW, View
 
-__all__ = ["Decoder", "num_at_a_time"]
+__all__ = ["Decoder", "num_large_at_a_time"]
 
-# Memory for all images that are being decoded: four of the largest (50 megapixels).
+# Memory for all large images that are being decoded: four of the largest (50 megapixels).
 _BYTES = 3 << 30
 # Peak for an image with transparency: Pillow has four bytes a pixel, and the image, its RGBA form, the white
 # background and the blend of both exist at once.
 _BYTES_A_PIXEL = 16
-# Small images would be allowed by the thousand; more threads than this decode nothing faster.
-_MOST_THREADS = 32
+# A picture of more pixels goes the way of the large ones.
+_SMALL_PIXELS = 4_000_000
+# A process takes 30 MB, and the ingress that feeds them all is one thread.
+_MOST_CORES = 8
+_ALONE = ""
+_Value = TypeVar("_Value")
 
 
 class Decoder:
-    """Decoder of image files into the engine's input, for one process.
+    """Decoder of image files into the engine's input, for one ingress.
 
     Args:
         backbone: Backbone that the engine runs; determines how images are resized.
-        limits: Accepted formats and most pixels of an image.
-        decode: Function that decodes a file, see ``ship.images.decode_image``.
+        limits: Accepted formats, most pixels of an image, CPU time and processes.
+        decode: Function that decodes a file in place of the processes, see ``ship.images.decode_pixels``; for
+            tests.
     """
 
     def __init__(
-        self, backbone: BackboneInfo, limits: Limits, decode: Callable[..., Tensor] = decode_image
+        self, backbone: BackboneInfo, limits: Limits, decode: Callable[..., Image] | None = None
     ) -> None:
         self._backbone = backbone
         self._limits = limits
         self._decode_file = decode
-        self._threads = ThreadPoolExecutor(num_at_a_time(limits.max_pixels), thread_name_prefix="decode")
+        num = limits.decode_processes or min(os.cpu_count() or 1, _MOST_CORES) + 1
+        self.pool = ProcessPool(limits.max_pixels, limits.timeout_s)
+        self._small = FairTurns(num, "decode")
+        self._large = FairTurns(min(num, num_large_at_a_time(limits.max_pixels)), "decode-large")
+
+    def start(self) -> None:
+        """Start the processes for small pictures, so that the first requests need not wait for them."""
+        for _ in range(self._small.num_threads):
+            self._small.submit(_ALONE, self.pool.start)
+
+    @property
+    def num_busy(self) -> int:
+        """Pictures in progress, also those that no request waits for any more."""
+        return self._small.num_running + self._large.num_running
 
     async def decode(
-        self, content: bytes, view: View = DEFAULT_VIEW, size: tuple[int, int] | None = None
+        self,
+        content: bytes,
+        view: View = DEFAULT_VIEW,
+        size: tuple[int, int] | None = None,
+        account: str = _ALONE,
     ) -> Image:
         """Decode an image file into the engine's input, or into another size.
+
+        Args:
+            content: The file's bytes.
+            view: See ``ship.images.decode_image``.
+            size: Height and width; None for the engine's input.
+            account: Account that the processes are shared by.
 
         Raises:
             ImageError: The image is refused.
         """
-        return await self._run(self._decode, content, view, size or self._backbone.image_size)
+        how = {
+            "size": size or self._backbone.image_size,
+            "interpolation": self._backbone.interpolation,
+            "formats": self._limits.formats,
+        }
+        if self._decode_file is not None:
+            asked = {**how, "view": view, "max_pixels": self._limits.max_pixels}
+            return await _result(self._small.submit(account, _call, self._decode_file, content, asked))
+        facts, payload = await self._ask(account, {**how, "view": view.to_dict()}, content)
+        return np.frombuffer(payload, np.uint8).reshape(facts["shape"])
 
-    async def fit(self, pixels_3HW: Image, view: View = DEFAULT_VIEW) -> Image:
+    async def read_size(self, content: bytes, account: str = _ALONE) -> tuple[int, int]:
+        """Width and height of an image file as it is shown.
+
+        Raises:
+            ImageError: The image is refused.
+        """
+        if self._decode_file is not None:
+            return await _result(self._small.submit(account, read_size, content))
+        facts, _ = await self._ask(account, {"view": None}, content)
+        width, height = facts["size"]
+        return width, height
+
+    async def fit(self, pixels_3HW: Image, view: View = DEFAULT_VIEW, account: str = _ALONE) -> Image:
         """Fit pixels into the engine's input, as those of a file are.
 
         Raises:
@@ -63,25 +116,25 @@ class Decoder:
         """
         if view.is_default and pixels_3HW.shape[1:] == self._backbone.image_size:
             return pixels_3HW
-        return await self._run(self._fit, pixels_3HW, view)
+        return await _result(self._small.submit(account, self._fit, pixels_3HW, view))
 
-    async def _run(self, work: Callable[..., Tensor], *args: Any) -> Image:
-        image = await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
-        found: Image = image.numpy()
-        return found
+    async def _ask(self, account: str, how: dict[str, Any], content: bytes) -> tuple[dict[str, Any], Any]:
+        """Ask a process for small pictures, and one for large ones if the first says so."""
+        limits = self._limits
+        budget = {"cpu_s": limits.decode_cpu_s, "cpu_s_per_megapixel": limits.decode_cpu_s_per_megapixel}
+        for turns, largest in ((self._small, _SMALL_PIXELS), (self._large, None)):
+            asked = {**how, **budget, "largest": largest}
+            facts, payload = await _result(turns.submit(account, self.pool.ask, asked, content))
+            if "large" not in facts:
+                break
+        if "problems" in facts:
+            if facts["kind"] is None:
+                raise ConfigError(facts["problems"])
+            raise ImageError(facts["problems"], facts["kind"])
+        return facts, payload
 
-    def _decode(self, content: bytes, view: View, size: tuple[int, int]) -> Tensor:
-        return self._decode_file(
-            content,
-            size=size,
-            interpolation=self._backbone.interpolation,
-            max_pixels=self._limits.max_pixels,
-            formats=self._limits.formats,
-            view=view,
-        )
-
-    def _fit(self, pixels_3HW: Image, view: View) -> Tensor:
-        return read_image(
+    def _fit(self, pixels_3HW: Image, view: View) -> Image:
+        return read_pixels(
             pixels_3HW.transpose(1, 2, 0),
             size=self._backbone.image_size,
             interpolation=self._backbone.interpolation,
@@ -89,6 +142,14 @@ class Decoder:
         )
 
 
-def num_at_a_time(max_pixels: int) -> int:
-    """Number of images of at most ``max_pixels`` to decode at a time; at least one."""
-    return max(1, min(_MOST_THREADS, _BYTES // (_BYTES_A_PIXEL * max_pixels)))
+def num_large_at_a_time(max_pixels: int) -> int:
+    """Number of large images of at most ``max_pixels`` to decode at a time; at least one."""
+    return max(1, _BYTES // (_BYTES_A_PIXEL * max_pixels))
+
+
+def _call(decode: Callable[..., Image], content: bytes, how: dict[str, Any]) -> Image:
+    return np.asarray(decode(content, **how))
+
+
+async def _result(future: Future[_Value]) -> _Value:
+    return await asyncio.wrap_future(future)

@@ -75,7 +75,7 @@ class Ingress:
         if self._limits.request_log is not None:
             open_request_log(self._limits.request_log)
         # Ray Serve's proxy puts the request's id into the response itself.
-        return make_app(
+        app = make_app(
             self._engine,
             self._backbone,
             self._limits,
@@ -84,6 +84,8 @@ class Ingress:
             self._looks,
             names_responses=False,
         )
+        app.state.front.decoder.start()
+        return app
 
 
 class _Poller:

@@ -8,6 +8,7 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
 from orchestrator.serve.engine_api import (
+    ALL_TASKS,
     Answer,
     Ask,
     EngineBusyError,
@@ -18,6 +19,7 @@ from orchestrator.serve.engine_api import (
     Refusal,
     ResidencyStats,
     ServingState,
+    TaskPage,
 )
 
 __all__ = ["RayEngine"]
@@ -51,9 +53,9 @@ class RayEngine:
         reply: Explanation | Refusal = await self._call("explain", image, ask, patience_s)
         return reply
 
-    async def tasks(self) -> list[ServingState]:
+    async def tasks(self, page: TaskPage = ALL_TASKS) -> list[ServingState]:
         """See ``engine_api.Engine``."""
-        states: list[ServingState] = await self._call("tasks")
+        states: list[ServingState] = await self._call("tasks", page)
         return states
 
     async def task(self, name: str) -> ServingState | None:

@@ -1,7 +1,7 @@
 """Shared steps of all routes: from a request to the engine, and from its reply to a response."""
 
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 from fastapi import Request
@@ -30,13 +30,14 @@ from orchestrator.serve.ingress.middleware.admission import Admission
 from orchestrator.serve.ingress.middleware.auth import principal_of
 from orchestrator.serve.ingress.middleware.metrics import Metrics
 from orchestrator.serve.ingress.problems import Problem
+from orchestrator.serve.ingress.recent import Recent
 from orchestrator.serve.ingress.request_clock import RequestClock
 from orchestrator.serve.ingress.shadow import Shadows
 from orchestrator.serve.options import Limits
 from ship.backbone import BackboneInfo
 from ship.errors import ImageError
 
-__all__ = ["Front", "answer_body", "front_of"]
+__all__ = ["Front", "answer_body", "front_of", "in_turn"]
 
 DIGEST_HEADER, BACKBONE_HEADER = "Ship-Digest", "Ship-Backbone"
 _Reply = TypeVar("_Reply")
@@ -56,7 +57,8 @@ class Front:
         shadows: Comparisons of champions with their shadows.
         metrics: Metrics of this process.
         looks: Ages of the last looks at registry and tokens.
-        stats_timeout_s: Timeout for the engine's part of the metrics; Prometheus' own is ten seconds.
+        readiness: Readiness of an engine; probes need no token.
+        metrics_page: Page of the metrics.
     """
 
     engine: Engine
@@ -66,9 +68,10 @@ class Front:
     admission: Admission
     decoder: Decoder
     shadows: Shadows
-    metrics: Metrics = field(default_factory=Metrics)
-    looks: Looks = field(default_factory=Looks)
-    stats_timeout_s: float = 1.0
+    metrics: Metrics
+    looks: Looks
+    readiness: Recent[Readiness]
+    metrics_page: Recent[bytes]
 
     def admit(self, request: Request, task: str) -> str:
         """Return ``task`` if the request has access to it: all routes and all items of a batch check it here.
@@ -105,13 +108,15 @@ class Front:
         note(request, bytes_in=len(body))
         return body
 
-    def picture(self, content: bytes) -> Picture:
-        """An image file, which is decoded after those before it; refused with 413, 415 or 422."""
-        return Picture(lambda view: _in_turn(self.decoder.decode(content, view)))
+    def picture(self, request: Request, content: bytes) -> Picture:
+        """An image file, decoded when it is the account's turn; refused with 413, 415 or 422."""
+        account = principal_of(request).account
+        return Picture(lambda view: in_turn(self.decoder.decode(content, view, account=account)))
 
-    def raw_picture(self, pixels_3HW: Image) -> Picture:
+    def raw_picture(self, request: Request, pixels_3HW: Image) -> Picture:
         """Pixels, which are fitted as those of a file are; refused with 422."""
-        return Picture(lambda view: _in_turn(self.decoder.fit(pixels_3HW, view)))
+        account = principal_of(request).account
+        return Picture(lambda view: in_turn(self.decoder.fit(pixels_3HW, view, account)))
 
     async def decode(self, picture: Picture, ask: Ask) -> Image:
         """Decode a picture by the view that the task is known to have.
@@ -136,6 +141,10 @@ class Front:
         for ask, reply in zip(asks, replies, strict=True):
             if isinstance(reply, Refusal) and reply.wait_s:
                 self.admission.keep_out(ask.task, reply.wait_s)
+            if isinstance(reply, Answer):
+                self.admission.note_task(ask.task, exists=True)
+            elif isinstance(reply, Refusal) and reply.reason == "unknown_task":
+                self.admission.note_task(ask.task, exists=False)
         return replies
 
     async def ask(self, reply: Awaitable[_Reply]) -> _Reply:
@@ -157,7 +166,7 @@ class Front:
         Raises:
             Problem: 503, it is not ready; or see ``ask``.
         """
-        readiness = await self.ask(self.engine.readiness())
+        readiness = await self.ask(self.readiness.get())
         if not readiness.ready:
             raise self.unavailable("not-ready", readiness.detail)
         return readiness
@@ -233,8 +242,8 @@ def answer_body(answer: Answer) -> PredictionReply:
     }
 
 
-async def _in_turn(decoded: Awaitable[Image]) -> Image:
-    """The image; its refusal as a problem."""
+async def in_turn(decoded: Awaitable[_Reply]) -> _Reply:
+    """What the decoder returns; its refusal as a problem."""
     try:
         return await decoded
     except ImageError as error:

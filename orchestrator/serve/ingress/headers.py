@@ -1,4 +1,4 @@
-"""Request headers and their rules: task, version, key, timeout, content type, accepted types.
+"""Request headers and their rules: task, version, key, timeout, content type, accepted types; and pages.
 
 It knows no Ray and no engine.
 """
@@ -7,15 +7,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 
 from orchestrator.errors import ManifestError
-from orchestrator.names import check_task_name
+from orchestrator.names import check_task_name, is_task_name
 from orchestrator.serve.ingress.problems import Problem
 
 __all__ = [
     "KEY_HEADER",
     "KEY_PATTERN",
+    "MAX_PAGE",
     "MAX_VERSION",
     "RAW_TYPES",
     "SECONDS_PATTERN",
@@ -29,6 +30,7 @@ __all__ = [
     "check_version",
     "media_type",
     "read_accepted",
+    "read_page",
     "read_timeout",
     "read_wanted",
 ]
@@ -39,8 +41,11 @@ KEY_HEADER, TIMEOUT_HEADER = "Ship-Key", "Ship-Timeout"
 RAW_TYPES = ("application/octet-stream", "application/x-www-form-urlencoded")
 VERSION_PATTERN, MAX_VERSION = "[0-9]{1,9}", 999_999_999
 KEY_PATTERN = "[ -~]{1,128}"
+# Tasks of one page of their list: a hundredth of a second in the ingress.
+MAX_PAGE = 500
 SECONDS_PATTERN = "[0-9]{1,6}([.][0-9]{1,6})?"
 _VERSION, _KEY, _SECONDS = map(re.compile, (VERSION_PATTERN, KEY_PATTERN, SECONDS_PATTERN))
+_PAGE = re.compile("[0-9]{1,4}")
 _NEVER = re.compile(r";\s*q\s*=\s*0(\.0*)?\s*(;|$)")
 
 
@@ -159,6 +164,23 @@ def read_accepted(headers: Headers, offered: Sequence[str]) -> str:
         if form in accepted:
             return form
     raise Problem("not-acceptable", f"expected Accept: {' or '.join(offered)}")
+
+
+def read_page(query: QueryParams) -> tuple[str, int]:
+    """Cursor and limit of a page; the first page, of as many as are allowed, without them.
+
+    Raises:
+        Problem: 400, one of them is not valid, or there more than once.
+    """
+    limits, cursors = query.getlist("limit"), query.getlist("cursor")
+    if len(limits) > 1 or len(cursors) > 1:
+        raise Problem("page-invalid", "query: expected at most one limit and one cursor")
+    limit, cursor = limits[0] if limits else str(MAX_PAGE), cursors[0] if cursors else ""
+    if not _PAGE.fullmatch(limit) or not 1 <= int(limit) <= MAX_PAGE:
+        raise Problem("page-invalid", f"limit: expected 1 to {MAX_PAGE}, found {limit[:40]!r}")
+    if cursor and not is_task_name(cursor):
+        raise Problem("page-invalid", f"cursor: expected `next_cursor` of a page, found {cursor[:80]!r}")
+    return cursor, int(limit)
 
 
 def _single(headers: Headers, name: str) -> str | None:

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute
 from orchestrator.names import TASK_NAME_PATTERN
 from orchestrator.serve.ingress.bodies.schemas import BatchBody
 from orchestrator.serve.ingress.bodies.tensor_schemas import TensorBody
-from orchestrator.serve.ingress.headers import KEY_PATTERN, SECONDS_PATTERN, VERSION_PATTERN
+from orchestrator.serve.ingress.headers import KEY_PATTERN, MAX_PAGE, SECONDS_PATTERN, VERSION_PATTERN
 from orchestrator.serve.ingress.problem_kinds import KINDS
 from orchestrator.serve.ingress.problems import MEDIA_TYPE, ErrorReply, Problem, ProblemReply, respond
 
@@ -65,6 +65,18 @@ REPLY_HEADERS = {
     "Ship-Version": {"description": "Version that answered.", "schema": _VERSION},
     "Ship-Digest": {"description": "SHA-256 of the prompt's artifact.", "schema": _TEXT},
 }
+_QUERY: dict[str, dict[str, Any]] = {
+    "limit": {
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": MAX_PAGE},
+        "description": "Most tasks of the page.",
+        "example": 100,
+    },
+    "cursor": {
+        "schema": _TASK,
+        "description": "`next_cursor` of the page before; the list is in the order of the tasks' names.",
+        "example": "bolts",
+    },
+}
 _REQUEST_ID = {"description": "Id of the request.", "schema": _TEXT}
 _RETRY_AFTER = {
     "Retry-After": {
@@ -98,6 +110,7 @@ def describe(
     problems: str = "",
     *,
     headers: str = "",
+    query: str = "",
     body: dict[str, Any] | None = None,
     is_open: bool = False,
 ) -> dict[str, Any]:
@@ -106,10 +119,12 @@ def describe(
     Args:
         problems: Kinds of problem that the route itself answers with, with blanks between them.
         headers: Names of the headers that it reads, likewise; those that end in ``?`` are optional.
+        query: Names of the parameters of its query, likewise.
         body: Its request body.
         is_open: It needs no token.
     """
-    parameters = [_header(name) for name in (*headers.split(), "X-Request-ID")]
+    parameters = [{"name": name, "in": "query", **_QUERY[name]} for name in query.split()]
+    parameters += [_header(name) for name in (*headers.split(), "X-Request-ID")]
     extra: dict[str, Any] = {_PROBLEMS: problems.split(), "parameters": parameters}
     return extra | ({"requestBody": body} if body else {}) | ({"security": []} if is_open else {})
 

@@ -34,6 +34,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "key-invalid": Kind(400, "Invalid key", "The key is not 1 to 128 printable ASCII characters."),
     "timeout-invalid": Kind(400, "Invalid timeout", "Ship-Timeout is not a number of seconds above 0."),
+    "page-invalid": Kind(400, "Invalid page", "The query's limit or cursor names no page of the list."),
     "header-ambiguous": Kind(400, "Ambiguous header", "A header occurs with different values."),
     "length-invalid": Kind(400, "Invalid length", "Content-Length is not a number."),
     "body-empty": Kind(400, "Empty body", "The request has no body."),
@@ -51,6 +52,7 @@ KINDS: Mapping[str, Kind] = {
     "task-unknown": Kind(404, "Unknown task", "The catalog has no task of this name."),
     "version-not-served": Kind(404, "Version not served", "The task does not answer with this version."),
     "not-acceptable": Kind(406, "Not acceptable", "Accept excludes all media types of the reply."),
+    "body-late": Kind(408, "Body too slow", "The body stopped arriving before its end."),
     "body-too-large": Kind(413, "Body too large", "The body has more bytes than the endpoint accepts."),
     "image-too-large": Kind(413, "Too many pixels", "An image has more pixels than the endpoint accepts."),
     "image-file-too-large": Kind(
@@ -66,6 +68,9 @@ KINDS: Mapping[str, Kind] = {
         415, "Unsupported image format", "The content is not an image of a known format."
     ),
     "image-too-small": Kind(422, "Image too small", "The image does not hold the region of the task's crop."),
+    "image-too-costly": Kind(
+        422, "Image too costly", "Decoding the image takes more work, or more time, than its pixels warrant."
+    ),
     "image-corrupt": Kind(422, "Corrupt image", "The image cannot be decoded."),
     "busy": Kind(
         429,

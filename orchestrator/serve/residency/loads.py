@@ -1,6 +1,8 @@
 """Loads under way and loads that failed: one a prompt, however many ask. Its caller holds a lock."""
 
+import asyncio
 import logging
+import re
 import threading
 import traceback
 from collections import Counter
@@ -10,9 +12,15 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
+from ship.errors import ArtifactError, SlotsFullError
 
-__all__ = ["Load", "LoadFailure", "LoadQueue", "Loads", "Precedence"]
+__all__ = ["Load", "LoadFailure", "LoadQueue", "Loads", "Precedence", "public_text", "wait_for"]
 
+# A file of an artifact, behind whatever the store's URL is, and what it ought to be: no host has blanks.
+_FILE = re.compile(
+    r"/[0-9a-f]{64}/(prompt\.safetensors|prompt\.json|record\.json|README\.md)\b"
+    r"(: expected [0-9a-z ,]+|: no such object)?"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -37,6 +45,17 @@ class LoadFailure:
     text: str
     cause: str
     retry_at_s: float | None
+
+
+def public_text(error: Exception) -> str:
+    """What clients are told of a failed load: what is wrong with the prompt, and not where the store is."""
+    if isinstance(error, ArtifactError | SlotsFullError):
+        return str(error)
+    found = _FILE.search(str(error))
+    if found and found.group(2):
+        return f"{found.group(1)}{found.group(2)}; the artifact was damaged or changed"
+    what = f"{found.group(1)}: it" if found else "it"
+    return f"{what} is missing or damaged, or cannot be read now; the log of the endpoint has the cause"
 
 
 def _make_future() -> "Future[ServedVersion | LoadFailure | None]":
@@ -196,3 +215,10 @@ class Loads:
 
     def _may_retry(self, failure: LoadFailure) -> bool:
         return failure.retry_at_s is not None and self._clock() >= failure.retry_at_s
+
+
+async def wait_for(future: "Future[ServedVersion | LoadFailure | None]", timeout_s: float) -> bool:
+    """Wait for a load, which continues if the wait is given up; whether it is over."""
+    if not future.done() and timeout_s > 0.0:
+        await asyncio.wait({asyncio.wrap_future(future)}, timeout=timeout_s)
+    return future.done()

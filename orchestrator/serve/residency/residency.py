@@ -19,18 +19,18 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 
-from orchestrator.errors import ObjectMissing, StoreError
 from orchestrator.serve.canary import choose_version
-from orchestrator.serve.engine_api import Ask, Refusal, ResidencyStats, ServingState
+from orchestrator.serve.engine_api import ALL_TASKS, Ask, Refusal, ResidencyStats, ServingState, TaskPage
 from orchestrator.serve.residency.champions import Champions
-from orchestrator.serve.residency.loads import Load, LoadFailure, Loads, Precedence
+from orchestrator.serve.residency.loads import Load, LoadFailure, Loads, Precedence, public_text, wait_for
 from orchestrator.serve.residency.prefetch import InAdvance
 from orchestrator.serve.residency.prompt_memory import PromptMemory, wait_until_released
 from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
 from orchestrator.serve.residency.state import describe_task
+from orchestrator.serve.residency.task_names import TaskNames
 from orchestrator.store.catalog import Catalog, CatalogEntry
 from ship.errors import ArtifactError, PromptTooLargeError, SlotsFullError
 
@@ -88,6 +88,9 @@ class Residency:
         # Of all that follows; never held while something is loaded.
         self._lock = threading.Lock()
         self._champions = Champions(pinned)
+        # Of the names alone, so that a long list holds up no request.
+        self._listing = threading.Lock()
+        self._names = TaskNames()
         self._memory = PromptMemory()
         self._loads = Loads(self._run, num_loaders, clock)
         self._in_advance = InAdvance(self._champions, self._memory, self._loads)
@@ -112,7 +115,7 @@ class Residency:
                 found = self._look(ask)
             if not isinstance(found, _Pending):
                 return found
-            ended = await _wait(found.load.future, deadline_s - loop.time())
+            ended = await wait_for(found.load.future, deadline_s - loop.time())
             if not ended:
                 return _not_loaded(found.load.ref, "it is still being loaded; try again shortly")
             outcome = found.load.future.result()
@@ -125,12 +128,13 @@ class Residency:
         with self._lock:
             return self._state(task)
 
-    def states(self) -> list[ServingState]:
-        """States of all tasks of the catalog, by name."""
-        with self._lock:
-            tasks = sorted(self._champions)
-        found = (self.state(task) for task in tasks)
-        return [state for state in found if state is not None]
+    def states(self, page: TaskPage = ALL_TASKS) -> list[ServingState]:
+        """States of the tasks of a page, by name."""
+        with self._listing:
+            names = self._names.behind(page.patterns, page.after)
+        # A name that leaves the catalog meanwhile has no state, and takes no place of the page.
+        found = (state for name in names if (state := self.state(name)) is not None)
+        return list(islice(found, page.limit))
 
     @property
     def num_served(self) -> int:
@@ -191,6 +195,9 @@ class Residency:
         """
         with self._applying:
             changed = self._champions.changed(catalog.entries)
+            if set(self._champions) != catalog.entries.keys():
+                with self._listing:
+                    self._names = TaskNames(catalog.entries)
             for task in changed:
                 # Let go in between: requests go on.
                 with self._lock:
@@ -323,10 +330,9 @@ class Residency:
 
     def _as_failure(self, error: Exception) -> LoadFailure:
         is_final = isinstance(error, ArtifactError | PromptTooLargeError)
-        cause = str(error) or type(error).__name__
         return LoadFailure(
-            text=cause if isinstance(error, ArtifactError | SlotsFullError) else _without_place(error),
-            cause=cause,
+            text=public_text(error),
+            cause=str(error) or type(error).__name__,
             retry_at_s=None if is_final else self._clock() + self._retry_s,
         )
 
@@ -392,18 +398,3 @@ def _not_loaded(ref: PromptRef, cause: str) -> Refusal:
     return Refusal(
         reason="not_loaded", detail=f"version {ref.version} of task {ref.task!r} is not served: {cause}"
     )
-
-
-def _without_place(error: Exception) -> str:
-    """What clients may know of an error of the store, or of any library: those name buckets, hosts, paths."""
-    if isinstance(error, ObjectMissing):
-        return "its artifact is not in the store; the endpoint's log says which"
-    where = "fetched from the store" if isinstance(error, StoreError) else "loaded"
-    return f"its artifact could not be {where}; the endpoint's log has the cause"
-
-
-async def _wait(future: "Future[ServedVersion | LoadFailure | None]", timeout_s: float) -> bool:
-    """Wait for a load, which continues if the wait is given up; whether it is over."""
-    if not future.done() and timeout_s > 0.0:
-        await asyncio.wait({asyncio.wrap_future(future)}, timeout=timeout_s)
-    return future.done()

@@ -177,6 +177,10 @@ class TaskListReply(StrictBody):
 
     backbone: BackboneBody
     tasks: list[TaskRowBody]
+    next_cursor: Annotated[
+        str | None,
+        Field(examples=["bolts"], description="Cursor of the next page; null on the last."),
+    ]
 
 
 class ViewBody(StrictBody):

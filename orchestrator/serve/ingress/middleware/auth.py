@@ -19,7 +19,7 @@ from orchestrator.serve.ingress.problems import Problem, respond
 from orchestrator.store.tokens import Scope as TokenScope
 from orchestrator.store.tokens import Tokens, parse_token
 
-__all__ = ["ANONYMOUS", "KnownTokens", "Principal", "RequireToken", "principal_in", "principal_of"]
+__all__ = ["KnownTokens", "Principal", "RequireToken", "principal_in", "principal_of"]
 
 _PRINCIPAL = "ship.principal"
 # For probes, which have no token. Readiness tells nothing about any task.
@@ -46,14 +46,22 @@ class Principal:
     Attributes:
         name: Name of the token.
         scope: Scope of the token.
+        account: Account that places and bytes are counted by, as in messages: the token; without access
+            control the client's address.
     """
 
     name: str
     scope: TokenScope
+    account: str
 
     def may_predict(self, task: str) -> bool:
         """Whether the token has access to a task."""
         return self.scope.may_predict(task)
+
+    @property
+    def task_patterns(self) -> tuple[str, ...]:
+        """Patterns of the tasks that the token has access to."""
+        return ("*",) if self.scope.admin else self.scope.predict
 
     def check_may_predict(self, task: str) -> None:
         """Return if the token has access to a task, which need not exist.
@@ -75,10 +83,6 @@ class Principal:
             raise _not_allowed(
                 f"token {self.name!r} has no access to /metrics, which takes --metrics or --admin"
             )
-
-
-# Sender of all requests where access control is off.
-ANONYMOUS = Principal(name="anonymous", scope=TokenScope(admin=True))
 
 
 def principal_of(request: Request) -> Principal:
@@ -132,13 +136,16 @@ class RequireToken:
     def _admit(self, scope: Scope) -> None:
         path = scope["path"]
         if self._known is None:
-            scope[_PRINCIPAL] = ANONYMOUS
-        elif path not in _OPEN:
-            tokens = self._known.tokens
-            if tokens is None:
-                raise _not_ready()
-            if path not in _OPEN_ONCE_READY:
-                scope[_PRINCIPAL] = self._identify(scope, tokens)
+            scope[_PRINCIPAL] = _anonymous(scope, TokenScope(admin=True))
+            return
+        if path in _OPEN:
+            scope[_PRINCIPAL] = _anonymous(scope, TokenScope())
+            return
+        tokens = self._known.tokens
+        if tokens is None:
+            raise _not_ready()
+        is_open = path in _OPEN_ONCE_READY
+        scope[_PRINCIPAL] = _anonymous(scope, TokenScope()) if is_open else self._identify(scope, tokens)
 
     def _identify(self, scope: Scope, tokens: Tokens) -> Principal:
         values = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -157,7 +164,12 @@ class RequireToken:
             self._refusals.add(token_id, f"({name}) has expired")
             raise _invalid("the token is unknown, expired or revoked")
         note(Request(scope), token=token_id)
-        return Principal(name=name, scope=token.scope)
+        return Principal(name=name, scope=token.scope, account=f"Token {name!r}")
+
+
+def _anonymous(scope: Scope, allowed: TokenScope) -> Principal:
+    client = scope.get("client")
+    return Principal(name="anonymous", scope=allowed, account=f"Client {client[0] if client else 'unknown'}")
 
 
 class _RefusalLog:

@@ -45,7 +45,8 @@ router = APIRouter(tags=["predict"], generate_unique_id_function=operation_id)
     responses=reply(BatchReply, "Ship-Backbone"),
     openapi_extra=describe(
         "task-missing version-invalid key-invalid timeout-invalid header-ambiguous body-empty form-invalid "
-        "json-invalid body-too-large batch-too-large content-type-unsupported busy unavailable late",
+        "json-invalid body-late body-too-large batch-too-large content-type-unsupported busy unavailable "
+        "late",
         headers="Ship-Task? Ship-Version Ship-Key Ship-Timeout",
         body=_BODY,
     ),
@@ -69,7 +70,7 @@ async def predict_batch(request: Request) -> Response:
         note(request, task=None, items=len(batch.items))
         asked = [item for item, problem in zip(batch.items, admitted, strict=True) if problem is None]
         names = list(dict.fromkeys(item.image for item in asked))
-        pictures = [_picture(front, batch.images[name]) for name in names]
+        pictures = [_picture(front, request, batch.images[name]) for name in names]
         asks = [
             Ask(task=item.task, version=item.version, key=item.key, image=names.index(item.image))
             for item in asked
@@ -94,9 +95,9 @@ def _admit(front: Front, request: Request, item: BatchItem) -> Problem | None:
     return None
 
 
-def _picture(front: Front, content: bytes) -> Picture:
+def _picture(front: Front, request: Request, content: bytes) -> Picture:
     if len(content) <= front.limits.max_body_bytes:
-        return front.picture(content)
+        return front.picture(request, content)
 
     async def refuse(view: View) -> Image:
         raise image_too_large(front.limits.max_body_bytes)

@@ -52,8 +52,8 @@ def openapi(request: Request) -> Response:
     """This document."""
     state = request.app.state
     if not hasattr(state, "document"):
-        state.document = make_document(request.app.routes)
-    return JSONResponse(state.document)
+        state.document = JSONResponse(make_document(request.app.routes)).body
+    return Response(state.document, media_type="application/json")
 
 
 @router.get("/docs", include_in_schema=False)

@@ -8,10 +8,11 @@ from fastapi.responses import JSONResponse
 from orchestrator.serve.engine_api import Explanation, Image, Refusal
 from orchestrator.serve.ingress.asking import Picture
 from orchestrator.serve.ingress.bodies.schemas import ExplanationReply
-from orchestrator.serve.ingress.front import Front, front_of
+from orchestrator.serve.ingress.front import Front, front_of, in_turn
 from orchestrator.serve.ingress.headers import read_accepted
 from orchestrator.serve.ingress.heat_map import draw_explanation
 from orchestrator.serve.ingress.middleware.access_log import note
+from orchestrator.serve.ingress.middleware.auth import principal_of
 from orchestrator.serve.ingress.openapi import BINARY, REPLY_HEADERS, describe, operation_id, reply
 from orchestrator.serve.ingress.problems import Problem
 from orchestrator.serve.ingress.routes.predict import (
@@ -21,7 +22,6 @@ from orchestrator.serve.ingress.routes.predict import (
     read_question,
 )
 from orchestrator.serve.ingress.tiled_map import Map, lay_back
-from ship.images import read_size
 from ship.settings.view import View
 
 __all__ = ["router"]
@@ -54,14 +54,16 @@ async def explain(request: Request) -> Response:
             raise found
         if isinstance(found, Refusal):
             raise front.refusal_problem(found)
-        size, input_size = read_size(content), front.backbone.image_size
+        account = principal_of(request).account
+        size = await in_turn(front.decoder.read_size(content, account))
+        input_size = front.backbone.image_size
         maps = [lay_back(map_TYX, view, size, input_size) for map_TYX in (found.prompted_TYX, found.bare_TYX)]
         note(request, version=found.version, digest=found.digest)
         headers = {**front.headers(found), "Vary": "Accept"}
         if form == _JSON:
             response: Response = JSONResponse(_describe(found, *maps), headers=headers)
         else:
-            region_3HW = await _region(front, picture, content, view)
+            region_3HW = await _region(front, picture, content, view, account)
             drawing = await asyncio.to_thread(draw_explanation, region_3HW, found, *maps)
             clock.end_stage("draw")
             response = Response(drawing, media_type=_PNG, headers=headers)
@@ -69,14 +71,15 @@ async def explain(request: Request) -> Response:
     return response
 
 
-async def _region(front: Front, picture: Picture, content: bytes, view: View) -> Image:
+async def _region(front: Front, picture: Picture, content: bytes, view: View, account: str) -> Image:
     """The region that a task looks at, as large as its tiles together."""
     (rows, columns), (height, width) = view.grid, front.backbone.image_size
     if (rows, columns, view.fit) == (1, 1, "squash") and not isinstance(
         seen := await picture.seen(view), Problem
     ):
         return seen
-    return await front.decoder.decode(content, View(crop=view.crop), (rows * height, columns * width))
+    size = rows * height, columns * width
+    return await in_turn(front.decoder.decode(content, View(crop=view.crop), size, account))
 
 
 def _describe(found: Explanation, prompted_YX: Map, bare_YX: Map) -> ExplanationReply:

@@ -1,13 +1,10 @@
 """Probes and counters of the endpoint: ``GET /healthz``, ``/readyz`` and ``/metrics``."""
 
-import asyncio
-from contextlib import suppress
 from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from orchestrator.errors import ServeError
 from orchestrator.serve.ingress.bodies.schemas import HealthReply, ReadinessReply
 from orchestrator.serve.ingress.front import front_of
 from orchestrator.serve.ingress.middleware.auth import principal_of
@@ -47,10 +44,4 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Metrics in Prometheus' text format."""
     principal_of(request).check_may_read_metrics()
-    front = front_of(request)
-    # Metrics matter most while no engine answers.
-    with suppress(ServeError, TimeoutError):
-        async with asyncio.timeout(front.stats_timeout_s):
-            front.metrics.note_residency(await front.engine.stats())
-    front.metrics.note_looks(await front.looks.ages_s())
-    return Response(front.metrics.render(), media_type=CONTENT_TYPE)
+    return Response(await front_of(request).metrics_page.get(), media_type=CONTENT_TYPE)

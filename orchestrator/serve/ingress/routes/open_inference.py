@@ -46,8 +46,9 @@ _ENCODED = "or BYTES [-1]: base64 of JPEG, PNG, WebP, BMP or TIFF files"
 _MODEL_PROBLEMS = "task-invalid not-allowed task-unknown busy unavailable"
 _INFER_PROBLEMS = (
     f"{_MODEL_PROBLEMS} version-in-path key-invalid timeout-invalid header-ambiguous body-empty json-invalid "
-    "binary-tensors body-too-large batch-too-large image-too-large content-type-unsupported "
-    "image-unsupported image-too-small image-corrupt failed not-ready task-not-loaded version-changed late"
+    "binary-tensors body-late body-too-large batch-too-large image-too-large content-type-unsupported "
+    "image-unsupported image-too-small image-too-costly image-corrupt failed not-ready task-not-loaded "
+    "version-changed late"
 )
 _BODY = {
     "required": True,
@@ -133,8 +134,8 @@ async def infer(request: Request, task: str) -> Response:
         del body
         clock.end_stage("read")
         # One after the other: the first that is refused is the last, and other requests have their turns.
-        pictures = [front.raw_picture(pixels) for pixels in asked.pixels]
-        pictures += [front.picture(file) for file in asked.files]
+        pictures = [front.raw_picture(request, pixels) for pixels in asked.pixels]
+        pictures += [front.picture(request, file) for file in asked.files]
         ask = Ask(task=task, version=number, key=key)
         first, *_ = [await front.decode(picture, ask) for picture in pictures]
         clock.end_stage("decode")

@@ -1,5 +1,6 @@
 """One image, one task: ``POST /v1/predict``."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -21,9 +22,9 @@ __all__ = ["IMAGE_BODY", "QUESTION_HEADERS", "QUESTION_PROBLEMS", "read_question
 QUESTION_HEADERS = "Ship-Task Ship-Version Ship-Key Ship-Timeout"
 QUESTION_PROBLEMS = (
     "task-missing task-invalid not-allowed version-invalid key-invalid timeout-invalid header-ambiguous "
-    "body-empty form-invalid body-too-large image-too-large content-type-unsupported image-unsupported "
-    "image-too-small image-corrupt task-unknown version-not-served busy failed not-ready task-not-loaded "
-    "version-changed unavailable late"
+    "body-empty form-invalid body-late body-too-large image-too-large content-type-unsupported "
+    "image-unsupported image-too-small image-too-costly image-corrupt task-unknown version-not-served busy "
+    "failed not-ready task-not-loaded version-changed unavailable late"
 )
 _IMAGE_TYPES = ("jpeg", "png", "webp", "bmp", "tiff")
 _FORM = {"type": "object", "properties": {"image": BINARY}, "required": ["image"]}
@@ -74,9 +75,10 @@ async def read_question(front: Front, request: Request, clock: RequestClock) -> 
     wanted = read_wanted(request.headers)
     ask = Ask(task=front.admit(request, wanted.task), version=wanted.version, key=wanted.key)
     body = await front.read(request, front.limits.max_body_bytes)
-    content = extract_image(request.headers, body)
+    # A form of megabytes takes a while to parse.
+    content = await asyncio.to_thread(extract_image, request.headers, body)
     clock.end_stage("read")
-    picture = front.picture(content)
+    picture = front.picture(request, content)
     await front.decode(picture, ask)
     clock.end_stage("decode")
     return ask, picture, content

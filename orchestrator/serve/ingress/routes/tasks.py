@@ -6,9 +6,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from orchestrator.serve.engine_api import ServingState
+from orchestrator.serve.engine_api import ServingState, TaskPage
 from orchestrator.serve.ingress.bodies.schemas import TaskListReply, TaskReply
 from orchestrator.serve.ingress.front import front_of
+from orchestrator.serve.ingress.headers import read_page
 from orchestrator.serve.ingress.middleware.auth import principal_of
 from orchestrator.serve.ingress.openapi import describe, operation_id, reply
 
@@ -20,17 +21,24 @@ router = APIRouter(tags=["tasks"], generate_unique_id_function=operation_id)
 @router.get(
     "/v1/tasks",
     responses=reply(TaskListReply, "Ship-Backbone"),
-    openapi_extra=describe("busy unavailable"),
+    openapi_extra=describe("page-invalid busy unavailable", query="limit cursor"),
 )
 async def list_tasks(request: Request) -> Response:
-    """List the tasks that the token has access to, with the versions that are served."""
-    front, principal = front_of(request), principal_of(request)
-    states = await front.ask(front.engine.tasks())
-    rows = [_describe(state) for state in states if principal.may_predict(state.task)]
+    """List the tasks that the token has access to, with the versions that are served.
+
+    In the order of their names, a page at a time: `next_cursor` is the `cursor` of the next page.
+    """
+    front = front_of(request)
+    cursor, limit = read_page(request.query_params)
+    # One more than wanted says whether there is a next page.
+    page = TaskPage(patterns=principal_of(request).task_patterns, after=cursor, limit=limit + 1)
+    states = await front.ask(front.engine.tasks(page))
+    rows = [_describe(state) for state in states[:limit]]
     for row in rows:
-        # Thousands of tasks with hundreds of labels each: a task's own page has them.
+        # A task's own page has them.
         del row["labels"], row["view"]
-    body = {"backbone": front.describe_backbone(), "tasks": rows}
+    following = states[limit - 1].task if len(states) > limit else None
+    body = {"backbone": front.describe_backbone(), "tasks": rows, "next_cursor": following}
     return JSONResponse(body, headers=front.headers())
 
 
@@ -52,4 +60,6 @@ async def show_task(request: Request, task: str) -> Response:
 
 def _describe(state: ServingState) -> dict[str, Any]:
     view = None if state.view is None else state.view.to_dict()
-    return {**asdict(state), "labels": list(state.labels), "view": view}
+    canary = None if state.canary is None else asdict(state.canary)
+    # Not ``asdict`` of it all, which copies: a page has hundreds.
+    return {**vars(state), "labels": list(state.labels), "view": view, "canary": canary}

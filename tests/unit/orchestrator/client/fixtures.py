@@ -20,7 +20,9 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def url(engine: FakeEngine) -> Iterator[str]:
-    endpoint = Endpoint(make_app(engine, BACKBONE, Limits(retry_after_s=0, max_body_bytes=100_000)))
+    endpoint = Endpoint(
+        make_app(engine, BACKBONE, Limits(retry_after_s=0, max_body_bytes=100_000, probe_keep_s=0.0))
+    )
     yield endpoint.url
     endpoint.close()
 

@@ -5,7 +5,7 @@ import logging
 import pickle
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from orchestrator.client.client import Client, EndpointError, Prediction, Question
 from orchestrator.serve.engine_api import EngineBusyError, Refusal
 from tests.unit.orchestrator.client.endpoint import BACKBONE, PNG, Endpoint
-from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
+from tests.unit.orchestrator.serve.factory import BOLTS, FakeEngine, draw_png
 
 
 def test_a_prediction_says_what_answered(client: Client, engine: FakeEngine, tmp_path: Path) -> None:
@@ -287,3 +287,17 @@ def test_a_user_in_the_url_is_sent_and_shown_nowhere(url: str, caplog: pytest.Lo
         with pytest.raises(EndpointError) as refused:
             Client(bad)
         assert "S3cret" not in str(refused.value)
+
+
+def test_a_list_of_tasks_is_followed_to_its_end(client: Client, engine: FakeEngine) -> None:
+    engine.more = {f"line-{number:04}": replace(BOLTS, task=f"line-{number:04}") for number in range(1200)}
+    assert [task.task for task in client.tasks()] == ["bolts", *engine.more]
+
+
+def test_a_list_that_goes_in_circles_is_refused() -> None:
+    app = FastAPI()
+    app.get("/v1/tasks")(lambda: {"tasks": [], "next_cursor": "bolts"})
+    endpoint = Endpoint(app)
+    with Client(endpoint.url) as client, pytest.raises(EndpointError, match="not a SHIP endpoint's"):
+        client.tasks()
+    endpoint.close()

@@ -12,6 +12,7 @@ from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.decoding import Decoder
 from orchestrator.serve.options import Limits
 from ship.backbone import Backbone
+from ship.images.decoding import decode_pixels
 from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
 
 __all__ = ["PNG", "TO_BOLTS", "Caller", "assert_problem", "decode_with"]
@@ -24,6 +25,8 @@ LIMITS = Limits(
     max_batch_items=8,
     max_batch_images=4,
     max_batch_bytes=300_000,
+    body_idle_s=0.2,
+    probe_keep_s=0.0,
 )
 
 
@@ -33,6 +36,8 @@ class Caller:
     def __init__(self, backbone: Backbone, limits: Limits = LIMITS) -> None:
         self.engine = FakeEngine()
         self.app = make_app(self.engine, backbone.info, limits)
+        # Processes have tests of their own; each would take a third of a second to start.
+        decode_with(self.app, Decoder(backbone.info, limits, decode_pixels))
 
     def __call__(self, method: str, path: str, **request: object) -> httpx.Response:
         async def send() -> httpx.Response:

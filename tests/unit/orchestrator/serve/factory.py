@@ -11,6 +11,7 @@ import torch
 from PIL import Image as PillowImage
 
 from orchestrator.serve.engine_api import (
+    ALL_TASKS,
     Answer,
     Ask,
     Explanation,
@@ -19,8 +20,10 @@ from orchestrator.serve.engine_api import (
     Refusal,
     ResidencyStats,
     ServingState,
+    TaskPage,
 )
 from orchestrator.serve.residency.residency import ServedVersion
+from orchestrator.serve.residency.task_names import TaskNames
 from orchestrator.store.catalog import Canary
 from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, backbone_entry
 from ship.artifact.files import describe_files, digest_of, prompt_to_bytes, run_probe
@@ -130,6 +133,7 @@ class FakeEngine:
     takes_s: float = 0.0
     waits: bool = False
     state: ServingState = field(default_factory=lambda: BOLTS)
+    more: dict[str, ServingState] = field(default_factory=dict)
     asked: list[tuple[Image, str, int | None]] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
     patience_s: list[float] = field(default_factory=list)
@@ -180,9 +184,11 @@ class FakeEngine:
             batch_tasks=2,
         )
 
-    async def tasks(self) -> list[ServingState]:
+    async def tasks(self, page: TaskPage = ALL_TASKS) -> list[ServingState]:
         self._raise()
-        return [self.state]
+        named = sorted({self.state.task: self.state, **self.more}.items())
+        names = TaskNames(dict(named)).behind(page.patterns, page.after)
+        return [dict(named)[name] for name in names[: page.limit]]
 
     async def task(self, name: str) -> ServingState | None:
         self._raise()

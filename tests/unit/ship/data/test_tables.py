@@ -1,11 +1,14 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 
 from ship.data import DataSource, list_items
+from ship.data.tables import MAX_LINE_CHARS, MAX_PROBLEMS, MAX_ROWS, MAX_TABLE_BYTES
 from ship.errors import DataError
 
 
@@ -133,3 +136,80 @@ def test_parquet_problems_name_the_row(tmp_path: Path) -> None:
 
 def test_table_format_with_a_folder(tree: Path, write_image: Callable[..., Path]) -> None:
     assert problems_of(DataSource(path=str(tree), format="csv")) == ["expected a csv file, found a folder"]
+
+
+def write_parquet(root: Path, **columns: object) -> DataSource:
+    path = root / "data.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, compression="zstd")
+    return DataSource(path=str(path))
+
+
+def repeated(text: str, times: int) -> pyarrow.Array:
+    """A column of one text, which takes kilobytes however often it is repeated."""
+    places = pyarrow.array(np.zeros(times, dtype=np.int32))
+    return pyarrow.DictionaryArray.from_arrays(places, [text])
+
+
+def test_a_parquet_file_that_claims_too_many_rows_is_refused_unread(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path, path=repeated("a", MAX_ROWS + 1), label=repeated("b", MAX_ROWS + 1))
+    assert Path(source.path).stat().st_size < 20_000
+    assert problems_of(source) == [f"expected at most {MAX_ROWS} rows, found {MAX_ROWS + 1}"]
+
+
+def test_a_parquet_file_that_unpacks_to_too_much_is_refused_unread(tmp_path: Path) -> None:
+    texts = pyarrow.array([str(number) * 20_000_000 for number in range(7)])
+    source = write_parquet(tmp_path, path=texts, label=pyarrow.array(["b"] * 7))
+    assert Path(source.path).stat().st_size < 1_000_000
+    assert "once unpacked" in problems_of(source)[0]
+    # A column that is not read does not count.
+    source = write_parquet(tmp_path, path=list("abcdefg"), label=list("aabbaab"), note=texts)
+    assert len(list_items(source).items) == 7
+
+
+def test_a_parquet_cell_that_rows_repeat_is_bounded(tmp_path: Path) -> None:
+    """A megabyte, stored once, is a gigabyte in a thousand rows."""
+    source = write_parquet(tmp_path, path=repeated("a", 1000), label=repeated("b" * 1_000_000, 1000))
+    assert "expected at most 4096 bytes a cell, found 1000000" in problems_of(source)[0]
+
+
+def test_nested_parquet_columns_are_refused(tmp_path: Path) -> None:
+    source = write_parquet(tmp_path, path=["a", "b"], label=[["x"] * 1000, []])
+    assert "column 'label': expected text or numbers, found list<" in problems_of(source)[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (",".join(["path", "label", *"x" * 999]), "expected at most 1000 columns, found 1001"),
+        ("path,label\n" + "," * MAX_LINE_CHARS + "\n", "line 2: expected at most 1048576 characters a row"),
+        ("path,label\n" + '"\n",' * MAX_LINE_CHARS, "expected at most 1048576 characters a row"),
+        ("path,label\n" + "x" * 200_000 + ",y\n", "line 2: field larger than field limit"),
+    ],
+)
+def test_csv_rows_and_columns_are_bounded(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "data.csv").write_text(content)
+    assert message in "\n".join(problems_of(DataSource(path=str(tmp_path / "data.csv"))))
+
+
+def test_problems_of_a_table_end_somewhere(tmp_path: Path) -> None:
+    problems = problems_of(write_csv(tmp_path, "path,label", *["a.png,"] * 5000))
+    assert len(problems) == MAX_PROBLEMS + 1
+    assert problems[-1] == "the rest of the table was not read"
+
+
+def test_a_table_larger_than_any_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    with path.open("wb") as file:
+        # A hole, which takes no room on the disk.
+        file.truncate(MAX_TABLE_BYTES + 1)
+    assert f"expected at most {MAX_TABLE_BYTES} bytes" in problems_of(DataSource(path=str(path)))[0]
+
+
+def test_names_that_are_no_utf_8_are_found_before_tuning(tmp_path: Path) -> None:
+    for label in (b"gut", b"gr\xfcn"):
+        folder = os.fsencode(tmp_path) + b"/" + label
+        os.mkdir(folder)
+        for number in range(5):
+            Path(os.fsdecode(folder + b"/%d.png" % number)).write_bytes(b"")
+    problems = problems_of(DataSource(path=str(tmp_path)))
+    assert problems[0] == "'gr\\udcfcn': expected a name in UTF-8; rename the file or folder"

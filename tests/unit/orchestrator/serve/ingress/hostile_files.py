@@ -10,7 +10,16 @@ from functools import cache
 
 from PIL import Image as PillowImage
 
-__all__ = ["bombs", "encode", "polyglots", "truncations", "wrong_kinds"]
+__all__ = [
+    "bombs",
+    "encode",
+    "jpeg_of_scans",
+    "png_of_profiles",
+    "polyglots",
+    "repeated_work",
+    "truncations",
+    "wrong_kinds",
+]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 
@@ -49,6 +58,84 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     for order in "<>":
         for size in (9000, 100_000, 2**31 - 1):
             yield f"tiff ({order}) that claims {size} squared", _tiff(order, size)
+
+
+def jpeg_of_scans(num_scans: int, size: tuple[int, int] = (16, 16)) -> bytes:
+    """A progressive JPEG whose last scan stands many times."""
+    file = io.BytesIO()
+    PillowImage.new("L", size).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    start = content.rindex(b"\xff\xda")
+    num_more = num_scans - content.count(b"\xff\xda")
+    return content[:-2] + content[start:-2] * num_more + content[-2:]
+
+
+def png_of_profiles(num_profiles: int) -> bytes:
+    """A PNG with many profiles of a megabyte each."""
+    whole = png(8, 8, zlib.compress(bytes(72)))
+    profile = _chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1_000_000), 9))
+    return whole[:33] + profile * num_profiles + whole[33:]
+
+
+def tiff_of_strips(num_strips: int, num_bytes: int) -> bytes:
+    """A TIFF whose strips, a row each, are all the same bytes."""
+    return _tiff_of(
+        [(256, 4, 64), (257, 4, num_strips), (258, 3, 8), (259, 3, 8), (262, 3, 1), (278, 4, 1)],
+        {273: [8] * num_strips, 279: [num_bytes] * num_strips},
+        bytes(num_bytes),
+    )
+
+
+def tiff_of_one_tile(side: int) -> bytes:
+    """A TIFF of a few pixels in a tile of many."""
+    packed = zlib.compress(bytes(side * side // 64), 9)
+    tags = [(256, 4, 8), (257, 4, 8), (258, 3, 8), (259, 3, 8), (262, 3, 1), (322, 4, side), (323, 4, side)]
+    return _tiff_of([*tags, (324, 4, 8), (325, 4, len(packed))], {}, packed)
+
+
+def _tiff_of(tags: list[tuple[int, int, int]], arrays: dict[int, list[int]], data: bytes) -> bytes:
+    """A TIFF with its data first, then its directory, then the values of the arrays."""
+    at = 8 + len(data)
+    behind = at + 2 + 12 * (len(tags) + len(arrays)) + 4
+    rows, rest = [struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags], b""
+    for tag, values in arrays.items():
+        rows.append(struct.pack("<HHII", tag, 4, len(values), behind + len(rest)))
+        rest += struct.pack(f"<{len(values)}I", *values)
+    rows.sort(key=lambda row: struct.unpack("<H", row[:2]))
+    directory = struct.pack("<H", len(rows)) + b"".join(rows) + bytes(4)
+    return b"II" + struct.pack("<HI", 42, at) + data + directory + rest
+
+
+def bmp_of_runs(num_bytes: int) -> bytes:
+    """A BMP of a few pixels with a great many runs of none."""
+    head = struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, 8, 1, 0, 0, 0, 256, 0)
+    palette = bytes(range(256)) * 4
+    offset = 14 + len(head) + len(palette)
+    return struct.pack("<2sIHHI", b"BM", offset + num_bytes, 0, 0, offset) + head + palette + bytes(num_bytes)
+
+
+def webp_of_frames(num_frames: int) -> bytes:
+    """An animated WebP of a great many frames."""
+    file = io.BytesIO()
+    first, second = PillowImage.new("RGB", (8, 8)), PillowImage.new("RGB", (8, 8), "red")
+    first.save(file, "WEBP", save_all=True, append_images=[second])
+    content = file.getvalue()
+    start = content.rindex(b"ANMF")
+    whole = content + content[start:] * (num_frames - 2)
+    return whole[:4] + struct.pack("<I", len(whole) - 8) + whole[8:]
+
+
+def repeated_work() -> Iterator[tuple[str, bytes]]:
+    """Files of few pixels that ask a decoder to do something again and again, of each format."""
+    yield "jpeg of 1000 scans", jpeg_of_scans(1000)
+    yield "jpeg of 1000 scans behind garbage", jpeg_of_scans(1000).replace(b"\xff\xda", b"xx\xff\xff\xda")
+    yield "png of 65 profiles", png_of_profiles(65)
+    empty = _chunk(b"IDAT", b"")
+    yield "png of 2000 empty chunks", png(8, 8)[:33] + empty * 2000 + png(8, 8)[33:]
+    yield "webp of 1001 frames", webp_of_frames(1001)
+    yield "bmp of 20000 runs", bmp_of_runs(40_000)
+    yield "tiff of 500 strips that share bytes", tiff_of_strips(500, 10_000)
+    yield "tiff of a tile of 4000 squared", tiff_of_one_tile(4000)
 
 
 @cache

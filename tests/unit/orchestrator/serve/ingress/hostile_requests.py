@@ -4,7 +4,13 @@ import base64
 from collections.abc import Iterator
 
 from tests.unit.orchestrator.serve.caller import PNG
-from tests.unit.orchestrator.serve.ingress.hostile_files import bombs, polyglots, truncations, wrong_kinds
+from tests.unit.orchestrator.serve.ingress.hostile_files import (
+    bombs,
+    polyglots,
+    repeated_work,
+    truncations,
+    wrong_kinds,
+)
 from tests.unit.orchestrator.serve.ingress.hostile_request import (
     BATCH,
     INFER,
@@ -23,6 +29,7 @@ __all__ = ["bodies", "headers", "images", "names", "routes"]
 def images() -> Iterator[Hostile]:
     groups = (
         (bombs(), (413, 422)),
+        (repeated_work(), (422,)),
         (truncations(), (415, 422)),
         (wrong_kinds(), (415,)),
         (polyglots(), (413, 415, 422)),

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from orchestrator.serve.engine_api import EngineBusyError, EngineUnavailableError, Refusal
 from ship.backbone import Backbone
 from ship.images import decode_image
-from tests.unit.orchestrator.serve.caller import PNG, TO_BOLTS, Caller, assert_problem
+from tests.unit.orchestrator.serve.caller import LIMITS, PNG, TO_BOLTS, Caller, assert_problem
 from tests.unit.orchestrator.serve.factory import draw_png
 
 
@@ -176,8 +176,8 @@ def test_requests_and_batches_are_counted(call: Caller):
     assert 'ship_catalog_age_seconds{engine="a"} 0.5' in page.text
 
 
-def test_an_engine_that_hangs_does_not_hold_up_the_counters(call: Caller):
-    call.app.state.front = replace(call.app.state.front, stats_timeout_s=0.01)
+def test_an_engine_that_hangs_does_not_hold_up_the_counters(backbone: Backbone):
+    call = Caller(backbone, replace(LIMITS, stats_timeout_s=0.01))
     call.engine.stats = lambda: asyncio.sleep(3600)
     page = call("GET", "/metrics")
     assert page.status_code == 200

@@ -98,14 +98,14 @@ def test_a_start_without_a_store_serves_what_is_on_disk(tmp_path: Path, runtime:
     assert engine.residency.catalog_age_s < PATIENCE_S
 
 
-def test_a_prompt_that_is_not_on_disk_is_refused_with_the_reason(tmp_path: Path, runtime: Runtime):
+def test_a_prompt_that_is_not_on_disk_is_refused(tmp_path: Path, runtime: Runtime):
     kept = open_kept_catalog("the-store", EngineOptions(cache=str(tmp_path), cache_bytes=1))
     kept.keep(CATALOG)
     engine = Engine(runtime, Down(), tmp_path)
     engine.start()
     found = find(engine.residency, "bolts")
     assert isinstance(found, Refusal)
-    assert "could not be fetched from the store" in found.detail
+    assert "cannot be read now" in found.detail
 
 
 def test_a_store_that_goes_down_later_brings_no_kept_catalog_back(tmp_path: Path, runtime: Runtime):

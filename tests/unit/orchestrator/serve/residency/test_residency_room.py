@@ -232,7 +232,7 @@ def test_all_requests_that_wait_for_a_load_that_fails_are_told_why():
             gate.set()
             return await asyncio.gather(*found)
 
-    assert all("could not be fetched from the store" in refusal.detail for refusal in asyncio.run(ask()))
+    assert all("cannot be read now" in refusal.detail for refusal in asyncio.run(ask()))
     assert load.started == {"a-1": 1}
 
 

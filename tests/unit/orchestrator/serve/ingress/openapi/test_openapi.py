@@ -1,8 +1,9 @@
 """The OpenAPI document: valid, complete, and every example as the application really answers."""
 
+import asyncio
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from ship.backbone import Backbone
 from ship.settings.view import DEFAULT_VIEW, View
 from tests.unit.orchestrator.serve.caller import PNG, TO_BOLTS, Caller
 from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
+from tests.unit.orchestrator.serve.ingress.hostile_files import jpeg_of_scans
 from tests.unit.orchestrator.serve.ingress.known_tokens import Known
 from tests.unit.orchestrator.serve.ingress.openapi.schema import DOCUMENT, check_schema
 from tests.unit.ship.factory import make_backbone
@@ -49,7 +51,7 @@ class Sent:
         self.template = path
         self.method, self.path = method, path.format(task="bolts", version="2")
         self.headers: dict[str, Any] = {}
-        self.content: bytes | None = None
+        self.content: bytes | AsyncIterator[bytes] | None = None
         self.known = Known()
         self.drain = Drain()
         if method == "post":
@@ -145,6 +147,14 @@ def _change_version(sent: Sent, engine: FakeEngine) -> None:
     sent.with_json({"inputs": [{**INFER["inputs"][0], "shape": [2], "data": files}]})
 
 
+def _stalled(sent: Sent, _: FakeEngine) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.Event().wait()
+
+    sent.content = body()
+
+
 def _content(content: bytes) -> Callable[[Sent, FakeEngine], None]:
     return lambda sent, _: setattr(sent, "content", content)
 
@@ -167,6 +177,10 @@ def _unknown(sent: Sent, engine: FakeEngine) -> None:
         sent.headers["Ship-Task"] = "nuts"
         if sent.path == "/v1/explain":
             engine.refusal = Refusal(reason="unknown_task", detail="task 'nuts' is not in the catalog")
+
+
+def _no_page(sent: Sent, _: FakeEngine) -> None:
+    sent.path += "?limit=0"
 
 
 def _other_version(sent: Sent, engine: FakeEngine) -> None:
@@ -205,9 +219,11 @@ SPOILED: dict[str, Callable[[Sent, FakeEngine], None]] = {
     "timeout-invalid": _header("Ship-Timeout", "soon"),
     "header-ambiguous": _ambiguous,
     "body-empty": _content(b""),
+    "body-late": _stalled,
     "form-invalid": _header("Content-Type", "multipart/form-data"),
     "json-invalid": _not_json,
     "binary-tensors": _header("Inference-Header-Content-Length", "7"),
+    "page-invalid": _no_page,
     "task-unknown": _unknown,
     "version-not-served": _other_version,
     "not-acceptable": _header("Accept", "text/html"),
@@ -218,6 +234,7 @@ SPOILED: dict[str, Callable[[Sent, FakeEngine], None]] = {
     "image-too-small": _other_view(View(crop=(0, 0, 100, 100))),
     "image-unsupported": _image(b"<svg/>"),
     "image-corrupt": _image(PNG[:200]),
+    "image-too-costly": _image(jpeg_of_scans(200)),
     "busy": _raise(EngineBusyError("full")),
     "failed": _refuse("failed", "the forward pass failed (RuntimeError)"),
     "not-ready": _refuse("not_ready", "the catalog is being loaded"),

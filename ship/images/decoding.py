@@ -1,4 +1,4 @@
-"""Decoding of images to tensors: one way for tuning, serving and notebooks, so that all agree.
+"""Decoding of images to arrays. Loads without torch.
 
 It owns the limits (formats by content, pixels by header) and the conversion of every colour mode to RGB. It
 knows nothing of data sets or normalisation; the backbone normalises.
@@ -12,11 +12,11 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
-from torch import Tensor
 
 from ship.errors import ConfigError, ImageError
+from ship.images.work import check_work
 from ship.settings.view import DEFAULT_VIEW, Tile, View
 
 __all__ = [
@@ -24,8 +24,8 @@ __all__ = [
     "INTERPOLATIONS",
     "MAX_PIXELS",
     "ImageLike",
-    "decode_image",
-    "read_image",
+    "decode_pixels",
+    "read_pixels",
     "read_size",
 ]
 
@@ -57,7 +57,7 @@ _TRANSPOSE_BY_ORIENTATION = {
 }
 
 
-def decode_image(
+def decode_pixels(
     content: bytes,
     *,
     size: tuple[int, int],
@@ -65,7 +65,8 @@ def decode_image(
     max_pixels: int = MAX_PIXELS,
     formats: Collection[str] = ALLOWED_FORMATS,
     view: View = DEFAULT_VIEW,
-) -> Tensor:
+    on_open: Callable[[int], None] = lambda num_pixels: None,
+) -> NDArray[np.uint8]:
     """Decode an image file and fit it to the input of a network by a task's view.
 
     The default view resizes the whole picture without regard to its aspect ratio, as the paper does.
@@ -80,6 +81,7 @@ def decode_image(
         max_pixels: Refuse images with more pixels than this, before they are decoded.
         formats: Names out of ``ALLOWED_FORMATS``; the content decides, not a file name.
         view: Part of the picture that is looked at, and its tiles.
+        on_open: Called with the file's number of pixels before they are decoded.
 
     Returns:
         uint8, RGB, ``3,H,W``; ``T,3,H,W`` of a view of several tiles.
@@ -89,22 +91,24 @@ def decode_image(
         ConfigError: ``interpolation`` is unknown.
     """
     format_ = _sniff(content, formats)
+    check_work(content, format_)
 
     def open_rgb() -> Image.Image:
         with Image.open(io.BytesIO(content), formats=[format_]) as image:
+            on_open(image.width * image.height)
             return _load_rgb(image, max_pixels)
 
     return _fit(open_rgb, size, interpolation, view, max_pixels, f"{format_} file")
 
 
-def read_image(
+def read_pixels(
     image: ImageLike,
     *,
     size: tuple[int, int],
     interpolation: str = "bicubic",
     view: View = DEFAULT_VIEW,
-) -> Tensor:
-    """An image in any of the forms that a notebook has, by the same steps as ``decode_image``.
+) -> NDArray[np.uint8]:
+    """An image in any of the forms that a notebook has, by the same steps as ``decode_pixels``.
 
     Args:
         image: A path, the bytes of a file, a PIL image, or an array: ``H,W`` or ``H,W,C``, uint8 in 0..255,
@@ -126,7 +130,7 @@ def read_image(
         except OSError as error:
             raise ImageError(f"the file cannot be read: {error}", "unsupported") from error
     if isinstance(image, bytes):
-        return decode_image(image, size=size, interpolation=interpolation, view=view)
+        return decode_pixels(image, size=size, interpolation=interpolation, view=view)
     if isinstance(image, np.ndarray):
         image = _from_array(image)
     if not isinstance(image, Image.Image):
@@ -168,7 +172,7 @@ def _fit(
     view: View,
     max_pixels: int,
     what: str,
-) -> Tensor:
+) -> NDArray[np.uint8]:
     if interpolation not in INTERPOLATIONS:
         raise ConfigError(
             f"interpolation: expected one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}"
@@ -190,8 +194,7 @@ def _fit(
         # SyntaxError, ValueError, struct.error, IndexError, ...).
         except Exception as error:
             raise ImageError(f"broken {what}: {_reason(error)}", "corrupt") from error
-    pixels_THWC = torch.from_numpy(np.stack(tiles) if len(tiles) > 1 else tiles[0][None])
-    pixels_T3HW = pixels_THWC.permute(0, 3, 1, 2).contiguous()
+    pixels_T3HW = np.ascontiguousarray(np.stack(tiles).transpose(0, 3, 1, 2))
     return pixels_T3HW if len(tiles) > 1 else pixels_T3HW[0]
 
 
@@ -218,12 +221,13 @@ def read_size(content: bytes) -> tuple[int, int]:
         ImageError: The image is refused; ``kind`` says which way.
     """
     format_ = _sniff(content, ALLOWED_FORMATS)
+    check_work(content, format_)
     with _QUIET_PILLOW:
         try:
             with Image.open(io.BytesIO(content), formats=[format_]) as image:
                 width, height = image.size
                 is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-        # A boundary, as in ``decode_image``.
+        # A boundary, as in ``decode_pixels``.
         except Exception as error:
             raise ImageError(f"broken {format_} file: {_reason(error)}", "corrupt") from error
     return (height, width) if is_turned else (width, height)
