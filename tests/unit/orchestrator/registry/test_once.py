@@ -1,6 +1,7 @@
 """One publication makes one run and one version, whatever is repeated, by one recorder or by two."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,37 @@ def test_two_recorders_at_once_come_to_one_result(world: World, call: str, when:
     assert len({version.tags["ship.digest"] for version in versions.values()}) == len(versions) == 1
     assert len(world.mlflow.runs) == 1
     assert world.aliases() == {"champion": min(versions)}
+
+
+class KilledError(BaseException):
+    """The recorder is ended here."""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_recorder_that_was_killed_at_any_call_is_made_up_for(world: World, when: str) -> None:
+    num_calls = 0
+    for number in range(60):
+        world.mlflow = FakeMlflow()
+        world.objects.stored.clear()
+        key = make_key(f"k{number}")
+        events = tune(world.store, key=key)
+        calls = iter(range(10_000))
+
+        def kill(_: str, number: int = number, calls: Iterator[int] = calls) -> None:
+            if next(calls) == number:
+                raise KilledError
+
+        setattr(world.mlflow, when, kill)
+        with suppress(KilledError):
+            write(world, key, events)
+            num_calls = number
+        setattr(world.mlflow, when, lambda _: None)
+        write(world, key, events)
+        check_once(world, 1)
+        assert world.aliases() == {"champion": 1}
+        if num_calls:
+            break
+    assert num_calls > 12, "no call was ended, or there is no end of calls"
 
 
 def test_a_run_that_another_recorder_merged_with_its_own_is_written_there(world: World) -> None:
