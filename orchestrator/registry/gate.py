@@ -1,11 +1,19 @@
-"""The promotion gate: a pure decision whether a new version replaces the champion, with its reason."""
+"""The promotion gate: a pure decision whether a new version replaces the champion, with its reason.
 
-import math
-from collections.abc import Mapping
+A version is withheld if it is not told from guessing, or if it is *significantly* worse than the linear probe
+or than a champion: one image more or less decides nothing. It is compared with the best champion that was
+measured on the same images, and not only with the last one, so that accuracy cannot slide down step by step.
+"""
+
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["GateDecision", "decide"]
+from orchestrator.registry.measurement import Measurement
+
+__all__ = ["SIGNIFICANT", "GateDecision", "decide"]
+
+# Of a version that is no worse, one in twenty is withheld at most.
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,57 +35,72 @@ class GateDecision:
 
 
 def decide(
-    candidate: Mapping[str, float], champion: Mapping[str, float] | None, *, same_data: bool = True
+    candidate: Measurement, champion: Measurement | None, best: Measurement | None = None
 ) -> GateDecision:
     """Decide on a new version.
 
-    It is promoted if it is no worse than the linear probe on the same split, and no worse than today's
-    champion beyond the confidence interval. A number that is missing, or not a number, never promotes.
-
     Args:
-        candidate: Metrics of the new version: ``accuracy`` and ``probe_accuracy``, from 0 to 1.
-        champion: Metrics of today's champion: ``accuracy`` and ``accuracy_low``, the lower end of its 95%
-            interval. None if the task has no champion.
-        same_data: Whether both were measured on the same images; said in the reason if not.
+        candidate: The new version.
+        champion: Today's champion; None if the task has none.
+        best: The best of the champions before it on the candidate's data, if one was better than it.
     """
-    accuracy, probe = _number(candidate, "accuracy"), _number(candidate, "probe_accuracy")
+    accuracy, probe = candidate.accuracy, candidate.probe_accuracy
     if accuracy is None or probe is None:
         missing = "accuracy" if accuracy is None else "probe accuracy"
-        return GateDecision(promote=False, reason=f"Its {missing} is not known, so it cannot be judged.")
-    if accuracy < probe:
-        return GateDecision(
-            promote=False,
-            reason=f"Accuracy {accuracy:.4f} is below the linear probe's {probe:.4f} on the same images.",
+        return _withhold(f"Its {missing} is not known, so it cannot be judged.")
+    if (doubt := _doubt_that_it_guesses(candidate)) is not None:
+        return _withhold(doubt)
+    against_probe = candidate.beside_probe()
+    assert against_probe is not None, "both accuracies are known"
+    if against_probe.p_worse < SIGNIFICANT:
+        return _withhold(
+            f"Accuracy {accuracy:.4f} is below the linear probe's {probe:.4f} on the same images "
+            f"({against_probe})."
         )
-    relation = "ties with" if accuracy == probe else "beats"
-    beats_probe = f"Accuracy {accuracy:.4f} {relation} the linear probe's {probe:.4f}"
+    relation = "ties with" if accuracy == probe else "beats" if accuracy > probe else "is no worse than"
+    beside_probe = f"Accuracy {accuracy:.4f} {relation} the linear probe's {probe:.4f}"
     if champion is None:
-        return GateDecision(promote=True, reason=f"{beats_probe}, and there is no champion yet.")
-    return _against_champion(beats_probe, accuracy, champion, same_data)
+        return GateDecision(promote=True, reason=f"{beside_probe}, and there is no champion yet.")
+    return _against_champions(beside_probe, candidate, champion, best)
 
 
-def _against_champion(
-    beats_probe: str, accuracy: float, champion: Mapping[str, float], same_data: bool
-) -> GateDecision:
-    best, low = _number(champion, "accuracy"), _number(champion, "accuracy_low")
-    if best is None or low is None:
-        return GateDecision(
-            promote=False,
-            reason=f"{beats_probe}, but today's champion has no accuracy on record to compare with; "
-            "promote by hand.",
-        )
-    note = "" if same_data else " The champion was measured on other data."
-    interval = f"today's champion ({best:.4f}, 95% interval from {low:.4f})"
-    if accuracy < low:
-        return GateDecision(promote=False, reason=f"{beats_probe}, but is worse than {interval}.{note}")
-    relation = (
-        "is no worse than" if accuracy < best else "ties with" if accuracy == best else "is better than"
-    )
-    return GateDecision(promote=True, reason=f"{beats_probe}, and {relation} {interval}.{note}")
-
-
-def _number(metrics: Mapping[str, float], name: str) -> float | None:
-    value = metrics.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+def _doubt_that_it_guesses(candidate: Measurement) -> str | None:
+    """Why it may be guessing, if it may."""
+    low, chance, found = candidate.balanced_low, candidate.chance, candidate.balanced_accuracy
+    if low is None or chance is None or low > chance or len(candidate.recalls) < 2:
         return None
-    return float(value)
+    return (
+        f"Its balanced accuracy {found:.4f} on {candidate.num_images} held-out images (95% interval from "
+        f"{max(0.0, low):.4f}) is not told from guessing, which gives {chance:.4f} for "
+        f"{len(candidate.recalls)} classes: it needs more images, or another backbone or image size."
+    )
+
+
+def _against_champions(
+    beside_probe: str, candidate: Measurement, champion: Measurement, best: Measurement | None
+) -> GateDecision:
+    against = candidate.beside(champion)
+    if against is None or champion.accuracy is None or candidate.accuracy is None:
+        return _withhold(
+            f"{beside_probe}, but today's champion has no accuracy on record to compare with; promote by "
+            "hand."
+        )
+    note = "" if candidate.data == champion.data else " The champion was measured on other data."
+    today = f"today's champion ({champion.accuracy:.4f}; {against})"
+    if against.p_worse < SIGNIFICANT:
+        return _withhold(f"{beside_probe}, but is worse than {today}.{note}")
+    against_best = None if best is None else candidate.beside(best)
+    if best is not None and against_best is not None and against_best.p_worse < SIGNIFICANT:
+        return _withhold(
+            f"{beside_probe}, and is no worse than {today}, but is worse than an earlier champion on the "
+            f"same data ({best.accuracy:.4f}; {against_best})."
+        )
+    if candidate.accuracy == champion.accuracy:
+        relation = "ties with"
+    else:
+        relation = "is better than" if candidate.accuracy > champion.accuracy else "is no worse than"
+    return GateDecision(promote=True, reason=f"{beside_probe}, and {relation} {today}.{note}")
+
+
+def _withhold(reason: str) -> GateDecision:
+    return GateDecision(promote=False, reason=reason)

@@ -16,11 +16,13 @@ from orchestrator.errors import RegistryError, StoreError
 from orchestrator.events import Event
 from orchestrator.registry.figures import draw_figures
 from orchestrator.registry.gate import GateDecision, decide
+from orchestrator.registry.measurement import Measurement
 from orchestrator.registry.ownership import check_owner
 from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.runs import Point, RunLog, TaskRun
 from orchestrator.registry.versions import (
+    CHAMPION,
     CHOICE_TAG,
     DATA_TAG,
     GATE_REASON_TAG,
@@ -189,12 +191,38 @@ class RecordWriter:
         )
         if GATE_TAG in found.tags:
             return
-        decision = self._rollouts.admit(task, found, lambda champion: _judge(card, champion))
+        decision = self._rollouts.admit(task, found, lambda champion: self._judge(task, artifact, champion))
         _logger.info("%s version %d is @%s: %s", task, found.version, decision.alias, decision.reason)
         # The tag that says "done" comes last.
         self._registry.tag_version(
             task, found.version, {GATE_REASON_TAG: decision.reason, GATE_TAG: decision.alias}
         )
+
+    def _judge(self, task: str, artifact: _Artifact, champion: VersionInfo | None) -> GateDecision:
+        candidate = Measurement.read(artifact.card, artifact.record)
+        if champion is None:
+            return decide(candidate, None)
+        floor = champion.metrics.get("accuracy", 0.0)
+        before = [
+            info
+            for info in self._registry.versions(task)
+            if info.tags.get(GATE_TAG) == CHAMPION
+            and info.data_fingerprint == candidate.data
+            and info.metrics.get("accuracy", 0.0) > floor
+        ]
+        best = max(before, key=lambda info: info.metrics["accuracy"], default=None)
+        return decide(candidate, self._measure(champion), None if best is None else self._measure(best))
+
+    def _measure(self, info: VersionInfo) -> Measurement:
+        """The measurement of a version, image by image where its artifact can be read."""
+        if info.digest is not None:
+            try:
+                artifact = self._read(info.digest)
+                return Measurement.read(artifact.card, artifact.record)
+            except StoreError as error:
+                _logger.warning("the gate compares with version %d by its metrics: %s", info.version, error)
+        card = {"metrics": info.metrics, "data_fingerprint": info.data_fingerprint}
+        return Measurement.read(card, {})
 
     def _source(self, run: TaskRun, digest: str) -> str:
         """The artifact's URI; or, as a server takes no local path of its client's, the copy in its run."""
@@ -202,14 +230,6 @@ class RecordWriter:
         if self._registry.session.is_server and uri.startswith("file:"):
             return f"runs:/{run.run_id}/{FOLDER}"
         return uri
-
-
-def _judge(card: Mapping[str, Any], champion: VersionInfo | None) -> GateDecision:
-    return decide(
-        card["metrics"],
-        None if champion is None else champion.metrics,
-        same_data=champion is None or champion.data_fingerprint == card["data_fingerprint"],
-    )
 
 
 def _tags_of(event: Event) -> dict[str, str]:

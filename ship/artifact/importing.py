@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from ship.artifact.making import held_out_metrics, seal
+from ship.artifact.making import held_out_answers, held_out_metrics, seal
 from ship.artifact.peft import ADAPTER_MODEL, AdapterFiles, adapter_to_prompt
 from ship.artifact.peft_config import ADAPTER_CONFIG, read_settings
 from ship.backbone import Backbone
 from ship.data import Split, TaskData
 from ship.errors import ArtifactError, DataError
-from ship.evaluation.accuracy import Evaluation, evaluate_logits, predict_logits
+from ship.evaluation.accuracy import evaluate_logits, predict_logits
 from ship.evaluation.attention_change import measure_attention
 from ship.method.prompts import Prompt
 from ship.settings.config import METHOD_VERSION
@@ -68,9 +68,9 @@ def import_adapter(
     }
     metrics: dict[str, float] = {"num_params": _count_weights(prompt), "num_levels": prompt.num_levels}
     if data is not None:
-        measured, evaluation = _measure(backbone, prompt, _in_order(data, names))
+        measured, answers = _measure(backbone, prompt, _in_order(data, names))
         metrics = {**measured, **metrics}
-        record |= {"confusion": evaluation.confusion_CC, "recall": evaluation.recalls}
+        record |= answers
     key = _task_key(source, names, backbone, data)
     artifact = seal(
         task,
@@ -147,8 +147,8 @@ def _in_order(data: TaskData, labels: tuple[str, ...]) -> TaskData:
     return replace(data, labels=labels, train=train, val=move(data.val), test=move(data.test))
 
 
-def _measure(backbone: Backbone, prompt: Prompt, data: TaskData) -> tuple[dict[str, float], Evaluation]:
-    """Accuracy of the adapter and of the linear probe, on the same images."""
+def _measure(backbone: Backbone, prompt: Prompt, data: TaskData) -> tuple[dict[str, float], dict[str, Any]]:
+    """Metrics of the adapter and of the linear probe on the same images, and what the record has of them."""
     features = extract_features(backbone, data)
     probe = fit_probe(backbone, data, features.train)
     held_out = data.held_out
@@ -161,7 +161,11 @@ def _measure(backbone: Backbone, prompt: Prompt, data: TaskData) -> tuple[dict[s
         probe_accuracy=of_probe.accuracy,
         probe_balanced_accuracy=of_probe.balanced_accuracy,
     )
-    return metrics, evaluation
+    return metrics, {
+        "confusion": evaluation.confusion_CC,
+        "recall": evaluation.recalls,
+        "held_out": held_out_answers(data, evaluation, of_probe.right),
+    }
 
 
 def _describe_source(files: AdapterFiles) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ship.settings.view import DEFAULT_VIEW, View
 from ship.tuning.run import TuneResult
 from ship.tuning.search import SearchResult
 
-__all__ = ["held_out_metrics", "make_artifact", "seal"]
+__all__ = ["held_out_answers", "held_out_metrics", "make_artifact", "seal"]
 
 
 def make_artifact(
@@ -146,6 +146,15 @@ def held_out_metrics(
     }
 
 
+def held_out_answers(data: TaskData, evaluation: Evaluation, probe_right: str) -> dict[str, Any]:
+    """Label of each held-out image, and whether prompt and probe got it right: for paired comparisons."""
+    return {
+        "labels": data.held_out.labels_B.tolist(),
+        "right": evaluation.right,
+        "probe_right": probe_right,
+    }
+
+
 def _record(
     data: TaskData, result: TuneResult, attention: AttentionChange, found: SearchResult | None
 ) -> dict[str, Any]:
@@ -158,6 +167,7 @@ def _record(
         "level_starts": list(result.prompt.level_starts),
         "gate": result.prompt.gate.tolist(),
         "confusion": result.evaluation.confusion_CC,
+        "held_out": held_out_answers(data, result.evaluation, result.preparation.probe_right),
         "labels": list(data.labels),
         "recall": result.evaluation.recalls,
         "attention": asdict(attention),

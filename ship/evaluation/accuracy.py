@@ -30,6 +30,8 @@ class Evaluation:
         confusion_CC: Counts; rows are the truth.
         calibration_error: Expected calibration error (C. Guo et al., ICML 2017) in ten bins of equal width:
             how far, on average, the highest probability is from how often it is right.
+        right: A character an image, in order: ``1`` where the highest score is the label's, else ``0``. Two
+            evaluations on the same images are compared image by image.
     """
 
     accuracy: float
@@ -37,6 +39,7 @@ class Evaluation:
     high: float
     confusion_CC: list[list[int]]
     calibration_error: float
+    right: str
 
     @property
     def balanced_accuracy(self) -> float:
@@ -66,7 +69,8 @@ def evaluate_logits(logits_BC: Tensor, labels_B: Tensor) -> Evaluation:
     """Accuracy with its interval, and the confusion matrix."""
     num_classes, predicted_B = logits_BC.shape[1], logits_BC.argmax(dim=1)
     confusion = torch.bincount(labels_B * num_classes + predicted_B, minlength=num_classes**2)
-    num_correct = int((predicted_B == labels_B).sum())
+    right = "".join("1" if right else "0" for right in (predicted_B == labels_B).tolist())
+    num_correct = right.count("1")
     low, high = wilson_interval(num_correct, len(labels_B))
     return Evaluation(
         accuracy=num_correct / max(1, len(labels_B)),
@@ -74,6 +78,7 @@ def evaluate_logits(logits_BC: Tensor, labels_B: Tensor) -> Evaluation:
         high=high,
         confusion_CC=confusion.view(num_classes, num_classes).tolist(),
         calibration_error=_calibration_error(logits_BC, labels_B),
+        right=right,
     )
 
 

@@ -47,12 +47,15 @@ class Preparation:
         threshold: The number that was used, also where ``auto`` chose it.
         probe_accuracy: Accuracy of the linear probe on the held-out images.
         probe_balanced_accuracy: Its mean recall of the classes that have held-out images.
+        probe_right: The held-out images that it gets right, see ``Evaluation``; empty in snapshots of earlier
+            versions.
     """
 
     affinity: list[list[float]]
     threshold: float
     probe_accuracy: float
     probe_balanced_accuracy: float
+    probe_right: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,6 +121,7 @@ def prepare(
         threshold=threshold,
         probe_accuracy=evaluation.accuracy,
         probe_balanced_accuracy=evaluation.balanced_accuracy,
+        probe_right=evaluation.right,
     )
     return prompt.to(backbone.device), preparation
 

@@ -33,7 +33,7 @@ def make_artifact(
         "accuracy_high": min(1.0, accuracy + 0.05),
         "probe_accuracy": probe_accuracy,
         "num_train": 100,
-        "num_test": 50,
+        "num_test": 200,
         "num_params": 1234,
         "num_levels": 2,
         "epochs": NUM_EPOCHS,
@@ -121,7 +121,7 @@ def _record() -> dict[str, Any]:
         "threshold": 0.95,
         "level_starts": [0, 2],
         "gate": [0.0, 0.0, 0.1, 0.2],
-        "confusion": [[20, 5], [1, 24]],
+        "confusion": [[80, 20], [4, 96]],
         "labels": ["good", "bad"],
         "time_s": TIME_S + 30,
     }
