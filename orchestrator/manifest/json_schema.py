@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from orchestrator.durations import DURATION_PATTERN
-from orchestrator.manifest.model import DataLimits
+from orchestrator.manifest.floors import Floors
+from orchestrator.manifest.model import TERMS, DataLimits
 from orchestrator.manifest.schema import BackboneModel, FolderModel, ManifestModel
 from orchestrator.names import TASK_NAME_PATTERN
 from ship.data import DataSource
@@ -30,6 +31,7 @@ _REFINED: dict[str, _Schema] = {
     "data": {"anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/Data"}]},
     "tags": {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}},
     "view": {"$ref": "#/$defs/View"},
+    "gate": {"$ref": "#/$defs/Gate"},
     "config": {"$ref": "#/$defs/Settings"},
     "defaults": {"$ref": "#/$defs/Defaults"},
     "search": {"anyOf": [{"const": False}, {"$ref": "#/$defs/Search"}]},
@@ -51,13 +53,14 @@ def manifest_json_schema() -> _Schema:
     schema = ManifestModel.model_json_schema()
     task = _refine(schema.pop("$defs")["TaskModel"])
     settings = _with_auto(_settings_schema(TuneConfig))
-    beside = {name: task["properties"][name] for name in ("tags", "view", "priority", "deadline", "budget")}
+    beside = {name: task["properties"][name] for name in ("tags", "view", "gate", *TERMS)}
     definitions = {
         "Backbone": BackboneModel.model_json_schema(),
         "Checks": _settings_schema(DataLimits),
         "Data": {**_settings_schema(DataSource), "required": ["path"]},
         "Defaults": {**settings, "properties": {**beside, **settings["properties"]}},
         "Folder": {"anyOf": [{"type": "string", "minLength": 1}, _refine(FolderModel.model_json_schema())]},
+        "Gate": _settings_schema(Floors),
         "Search": _settings_schema(SearchConfig),
         "Settings": settings,
         "Task": task,

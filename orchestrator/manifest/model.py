@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from orchestrator.durations import parse_duration
+from orchestrator.manifest.floors import Floors
 from orchestrator.settings import Executor
 from ship.data import DataSource
 from ship.settings.checks import check_settings, number, whole
@@ -83,6 +84,7 @@ class TaskEntry:
         pinned: Names of settings in the manifest, which no preset may change.
         auto: Names of settings that are `auto` in the manifest: validation chooses.
         terms: Priority, deadline and budget.
+        floors: The least that a version has to reach before it may serve.
     """
 
     name: str
@@ -95,6 +97,7 @@ class TaskEntry:
     pinned: frozenset[str] = frozenset()
     auto: frozenset[str] = frozenset()
     terms: Terms = field(default_factory=Terms)
+    floors: Floors = field(default_factory=Floors)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,7 @@ class _Model(BaseModel):
 class _CommonModel(_Model):
     tags: dict[str, Any] = Field({}, description="For people and --tag: site, line, family")
     view: dict[str, Any] = Field({}, description="Part of the pictures that is looked at, and their tiles")
+    gate: dict[str, Any] = Field({}, description="The least that a version has to reach to serve")
     config: dict[str, Any] = Field({}, description="Settings, over those of defaults")
     preset: Preset | None = Field(None, description="Chooses settings by the size of the data")
     search: Any = Field(None, description="Values to choose among by setting; false searches nothing")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from orchestrator.manifest.floors import Floors
 from orchestrator.manifest.model import TERMS, DataLimits, Terms
 from orchestrator.manifest.problems import Problems, describe_value
 from orchestrator.manifest.schema import find_tag_problem
@@ -20,7 +21,7 @@ from ship.settings.view import View
 __all__ = ["Defaults", "as_dict", "read_defaults", "read_limits", "read_task_settings", "without_none"]
 
 # Keys of ``defaults`` beside the settings of tuning.
-_OTHER_DEFAULTS = ("tags", "view", *TERMS)
+_OTHER_DEFAULTS = ("tags", "view", "gate", *TERMS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Defaults:
         view: Settings of ``View`` that the manifest gives.
         tags: Tags.
         terms: Priority, deadline and budget.
+        gate: Settings of ``Floors`` that the manifest gives.
         preset: Preset, if any.
         search: Search, if any.
     """
@@ -40,6 +42,7 @@ class Defaults:
     view: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     terms: Terms = field(default_factory=Terms)
+    gate: Mapping[str, Any] = field(default_factory=dict)
     preset: Preset | None = None
     search: SearchConfig | None = None
 
@@ -50,7 +53,7 @@ def read_defaults(problems: Problems, manifest: Mapping[str, Any]) -> Defaults:
     values = without_none(as_dict(manifest.get("defaults")))
     settings = {name: value for name, value in values.items() if name not in _OTHER_DEFAULTS}
     preset = manifest.get("preset")
-    for name in ("tags", "view"):
+    for name in ("tags", "view", "gate"):
         if name in values and not isinstance(values[name], dict):
             problems.note((*place, name), f"expected a mapping, got {describe_value(values[name])}")
     return Defaults(
@@ -58,6 +61,7 @@ def read_defaults(problems: Problems, manifest: Mapping[str, Any]) -> Defaults:
         view=_read_view(problems, (*place, "view"), values.get("view"), {}),
         tags=_read_tags(problems, (*place, "tags"), values.get("tags")),
         terms=_read_terms(problems, place, values, Terms()),
+        gate=_read_gate(problems, (*place, "gate"), values.get("gate"), {}),
         preset=preset if preset in PRESETS else None,
         search=_read_search(problems, ("search",), manifest.get("search")),
     )
@@ -78,6 +82,7 @@ def read_task_settings(
     view = _read_view(problems, (*place, "view"), values.get("view"), defaults.view)
     tags = {**defaults.tags, **_read_tags(problems, (*place, "tags"), values.get("tags"))}
     terms = _read_terms(problems, place, values, defaults.terms)
+    gate = _read_gate(problems, (*place, "gate"), values.get("gate"), defaults.gate)
     preset = values.get("preset", defaults.preset)
     search = (
         _read_search(problems, (*place, "search"), values["search"])
@@ -95,6 +100,7 @@ def read_task_settings(
             "config": config,
             "tags": tags,
             "terms": terms,
+            "floors": Floors(**gate),
             "preset": preset if preset in PRESETS else None,
             "search": search,
             "pinned": pinned if preset is not None else frozenset(),
@@ -166,6 +172,20 @@ def _read_view(
         problems.note_fields(place, own, error.problems)
         return defaults
     return {**defaults, **own}
+
+
+def _read_gate(
+    problems: Problems, place: Place, values: object, defaults: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Settings of ``Floors`` over the defaults, recalls by class; the defaults alone if they are wrong."""
+    own = problems.known_only(place, without_none(as_dict(values)), [each.name for each in fields(Floors)])
+    try:
+        Floors(**own)
+    except ConfigError as error:
+        problems.note_fields(place, own, error.problems)
+        return defaults
+    recalls = {**defaults.get("recall", {}), **own.get("recall", {})}
+    return {**defaults, **own, **({"recall": recalls} if recalls else {})}
 
 
 def _read_search(problems: Problems, place: Place, value: object) -> SearchConfig | None:

@@ -27,6 +27,7 @@ __all__ = ["DEFAULT_MAX_TASKS", "Plan", "find_sure_fan_out", "make_plan"]
 # More tasks than that are more often than not a mistake, such as a glob a level too high.
 DEFAULT_MAX_TASKS = 1000
 _NUM_THREADS = 4
+_LISTED_LABELS = 20
 _SECONDS_AN_HOUR = 3600.0
 
 
@@ -144,6 +145,10 @@ def _plan_all(
     for number, (entry, summary) in enumerate(_describe_all(tasks), start=1):
         if isinstance(summary, DataError):
             broken.append(RefusedTask(name=entry.name, reasons=summary.problems, tags=entry.tags))
+        elif unknown := sorted(set(entry.floors.recall) - set(summary.labels)):
+            reason = f"gate.recall: {', '.join(unknown)}: expected classes of the data: "
+            labels = ", ".join(summary.labels[:_LISTED_LABELS])
+            broken.append(RefusedTask(name=entry.name, reasons=(reason + labels,), tags=entry.tags))
         else:
             planned.append(_plan_task(entry, summary, backbone, published, speed))
         on_progress(number, len(tasks))
@@ -252,6 +257,7 @@ def _plan_task(
         search=search,
         tags=entry.tags,
         terms=entry.terms,
+        floors=entry.floors,
         data_fingerprint=summary.fingerprint,
         num_images=summary.num_train,
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from orchestrator.manifest.floors import Floors
 from orchestrator.manifest.model import Terms
 from ship.data import DataSource
 from ship.settings.config import METHOD_VERSION, TuneConfig
@@ -28,6 +29,7 @@ class TaskSpec:
         search: Search to make first, if any.
         tags: Tags for users to find it by.
         terms: Priority, deadline and budget; no part of the key.
+        floors: The least that a version has to reach before it may serve; no part of the key.
         data_fingerprint: Fingerprint of the data when the task was planned.
         num_images: Training images.
     """
@@ -40,6 +42,7 @@ class TaskSpec:
     search: SearchConfig | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     terms: Terms = field(default_factory=Terms)
+    floors: Floors = field(default_factory=Floors)
     data_fingerprint: str
     num_images: int
 

@@ -8,10 +8,12 @@ measured on the same images, and not only with the last one, so that accuracy ca
 from dataclasses import dataclass
 from typing import Literal
 
+from orchestrator.manifest.floors import Floors
 from orchestrator.registry.measurement import Measurement
 
-__all__ = ["SIGNIFICANT", "GateDecision", "decide"]
+__all__ = ["NO_FLOORS", "SIGNIFICANT", "GateDecision", "decide"]
 
+NO_FLOORS = Floors()
 # Of a version that is no worse, one in twenty is withheld at most.
 SIGNIFICANT = 0.05
 
@@ -35,7 +37,11 @@ class GateDecision:
 
 
 def decide(
-    candidate: Measurement, champion: Measurement | None, best: Measurement | None = None
+    candidate: Measurement,
+    champion: Measurement | None,
+    best: Measurement | None = None,
+    *,
+    floors: Floors = NO_FLOORS,
 ) -> GateDecision:
     """Decide on a new version.
 
@@ -43,6 +49,7 @@ def decide(
         candidate: The new version.
         champion: Today's champion; None if the task has none.
         best: The best of the champions before it on the candidate's data, if one was better than it.
+        floors: The least that the version has to reach, as the task's manifest says.
     """
     accuracy, probe = candidate.accuracy, candidate.probe_accuracy
     if accuracy is None or probe is None:
@@ -50,6 +57,8 @@ def decide(
         return _withhold(f"Its {missing} is not known, so it cannot be judged.")
     if (doubt := _doubt_that_it_guesses(candidate)) is not None:
         return _withhold(doubt)
+    if missed := _missed_floors(candidate, floors):
+        return _withhold(f"It does not reach the task's floors: {'; '.join(missed)}.")
     against_probe = candidate.beside_probe()
     assert against_probe is not None, "both accuracies are known"
     if against_probe.p_worse < SIGNIFICANT:
@@ -74,6 +83,23 @@ def _doubt_that_it_guesses(candidate: Measurement) -> str | None:
         f"{max(0.0, low):.4f}) is not told from guessing, which gives {chance:.4f} for "
         f"{len(candidate.recalls)} classes: it needs more images, or another backbone or image size."
     )
+
+
+def _missed_floors(candidate: Measurement, floors: Floors) -> list[str]:
+    """Floors that a version does not reach, or that cannot be told, in words."""
+    found = {
+        "accuracy": candidate.accuracy,
+        "accuracy_low": candidate.accuracy_low,
+        "balanced_accuracy": candidate.balanced_accuracy,
+    }
+    least = {name: getattr(floors, name) for name in found}
+    found |= {f"recall of {name}": candidate.recall(name) for name in floors.recall}
+    least |= {f"recall of {name}": share for name, share in floors.recall.items()}
+    return [
+        f"{name} {'is not known' if value is None else f'{value:.4f}'}, expected at least {least[name]:.4f}"
+        for name, value in found.items()
+        if least[name] > 0.0 and (value is None or value < least[name])
+    ]
 
 
 def _against_champions(

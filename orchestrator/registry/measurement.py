@@ -49,7 +49,9 @@ class Measurement:
         accuracy: Share of images that it gets right; None if it was not measured.
         probe_accuracy: That of the linear probe.
         num_images: Number of images; 0 if it is not known.
-        recalls: Right and all images of each class; empty if they are not known.
+        accuracy_low: Lower end of the accuracy's 95% interval.
+        recalls: Right and all images of each class that has some; empty if they are not known.
+        classes: Names of these classes.
         data: Fingerprint of its data.
         labels: Label of each image; empty in artifacts of earlier versions.
         right: Whether it gets each image right.
@@ -59,7 +61,9 @@ class Measurement:
     accuracy: float | None
     probe_accuracy: float | None
     num_images: int = 0
+    accuracy_low: float | None = None
     recalls: tuple[tuple[int, int], ...] = ()
+    classes: tuple[str, ...] = ()
     data: str | None = None
     labels: tuple[int, ...] = ()
     right: str = ""
@@ -72,16 +76,25 @@ class Measurement:
         answers = record.get("held_out") or {}
         labels, right = tuple(answers.get("labels", ())), str(answers.get("right", ""))
         probe_right = str(answers.get("probe_right", ""))
+        counts = _counts_of(record.get("confusion") or ())
+        names = [str(name) for name in record.get("labels") or ()]
         return cls(
             accuracy=_number(metrics, "accuracy"),
             probe_accuracy=_number(metrics, "probe_accuracy"),
             num_images=int(_number(metrics, "num_test") or 0),
-            recalls=_recalls_of(record.get("confusion") or ()),
+            accuracy_low=_number(metrics, "accuracy_low"),
+            recalls=tuple(count for count in counts if count[1] > 0),
+            classes=tuple(name for name, (_, all_) in zip(names, counts, strict=False) if all_ > 0),
             data=card.get("data_fingerprint"),
             labels=labels if len(labels) == len(right) else (),
             right=right if len(labels) == len(right) else "",
             probe_right=probe_right if len(labels) == len(right) == len(probe_right) else "",
         )
+
+    def recall(self, name: str) -> float | None:
+        """Recall of a class; None if it has no images."""
+        found = dict(zip(self.classes, self.recalls, strict=False)).get(name)
+        return None if found is None else found[0] / found[1]
 
     @property
     def balanced_accuracy(self) -> float | None:
@@ -167,13 +180,12 @@ def _unpaired(
     return Difference(p_worse=0.5 * math.erfc(-(accuracy - other) / error / math.sqrt(2)))
 
 
-def _recalls_of(confusion: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
-    """Right and all images of each class that has some."""
+def _counts_of(confusion: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """Right and all images of each class."""
     try:
-        rows = [(int(row[label]), sum(map(int, row))) for label, row in enumerate(confusion)]
+        return [(int(row[label]), sum(map(int, row))) for label, row in enumerate(confusion)]
     except (TypeError, ValueError, IndexError):
-        return ()
-    return tuple((found, all_) for found, all_ in rows if all_ > 0)
+        return []
 
 
 def _number(metrics: Mapping[str, Any], name: str) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestrator.errors import RegistryError, StoreError
 from orchestrator.events import Event
+from orchestrator.manifest.floors import Floors
 from orchestrator.registry.figures import draw_figures
 from orchestrator.registry.gate import GateDecision, decide
 from orchestrator.registry.measurement import Measurement
@@ -191,27 +192,34 @@ class RecordWriter:
         )
         if GATE_TAG in found.tags:
             return
-        decision = self._rollouts.admit(task, found, lambda champion: self._judge(task, artifact, champion))
+        decision = self._rollouts.admit(
+            task, found, lambda champion: self._judge(task, artifact, event, champion)
+        )
         _logger.info("%s version %d is @%s: %s", task, found.version, decision.alias, decision.reason)
         # The tag that says "done" comes last.
         self._registry.tag_version(
             task, found.version, {GATE_REASON_TAG: decision.reason, GATE_TAG: decision.alias}
         )
 
-    def _judge(self, task: str, artifact: _Artifact, champion: VersionInfo | None) -> GateDecision:
+    def _judge(
+        self, task: str, artifact: _Artifact, event: Event, champion: VersionInfo | None
+    ) -> GateDecision:
         candidate = Measurement.read(artifact.card, artifact.record)
+        floors = Floors.from_dict(event.data.get("floors", {}))
         if champion is None:
-            return decide(candidate, None)
-        floor = champion.metrics.get("accuracy", 0.0)
+            return decide(candidate, None, floors=floors)
+        least = champion.metrics.get("accuracy", 0.0)
         before = [
             info
             for info in self._registry.versions(task)
             if info.tags.get(GATE_TAG) == CHAMPION
             and info.data_fingerprint == candidate.data
-            and info.metrics.get("accuracy", 0.0) > floor
+            and info.metrics.get("accuracy", 0.0) > least
         ]
         best = max(before, key=lambda info: info.metrics["accuracy"], default=None)
-        return decide(candidate, self._measure(champion), None if best is None else self._measure(best))
+        return decide(
+            candidate, self._measure(champion), None if best is None else self._measure(best), floors=floors
+        )
 
     def _measure(self, info: VersionInfo) -> Measurement:
         """The measurement of a version, image by image where its artifact can be read."""

@@ -17,6 +17,7 @@ from typing import Protocol, Self
 
 from orchestrator.errors import RegistryError, StoreError
 from orchestrator.events import Event
+from orchestrator.manifest.floors import Floors
 from orchestrator.registry.ownership import ForeignRegistryError
 from orchestrator.registry.record_writer import RecordWriter
 from orchestrator.registry.registry import Registry
@@ -55,6 +56,11 @@ class TaskKey(Protocol):
     @property
     def key(self) -> str:
         """Task key."""
+        ...
+
+    @property
+    def floors(self) -> Floors:
+        """The least that a version has to reach before it may serve."""
         ...
 
 
@@ -168,7 +174,11 @@ class Recorder:
         Returns:
             What still waits: all of it, if MLflow cannot be reached.
         """
-        found = [published[spec.name, spec.key] for spec in specs if (spec.name, spec.key) in published]
+        found = [
+            (published[spec.name, spec.key], spec.floors)
+            for spec in specs
+            if (spec.name, spec.key) in published
+        ]
         if not found:
             return self.summary()
         try:
@@ -179,7 +189,9 @@ class Recorder:
         except RegistryError as error:
             _logger.warning("what the registry lacks cannot be found out: %s", error)
             return self.summary()
-        self.handle([_event_of(one) for one in found if (one.task, one.digest) not in recorded])
+        self.handle(
+            [_event_of(one, floors) for one, floors in found if (one.task, one.digest) not in recorded]
+        )
         return self.summary()
 
     def summary(self) -> Backlog:
@@ -300,12 +312,12 @@ class Recorder:
         self._next_try_s = self._monotonic() + self._pause_s
 
 
-def _event_of(publication: Publication) -> Event:
+def _event_of(publication: Publication, floors: Floors) -> Event:
     return Event(
         kind="published",
         task=publication.task,
         key=publication.task_key,
         attempt=1,
         time_s=publication.time_s,
-        data={"digest": publication.digest},
+        data={"digest": publication.digest, **({"floors": floors.to_dict()} if floors.to_dict() else {})},
     )

@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.errors import RegistryError
+from orchestrator.manifest.floors import Floors
 from orchestrator.registry.database_file import read_models
 from orchestrator.registry.recorder import MAX_WRITING_S, NEWS_EVERY_S
 from orchestrator.registry.registry import Registry, RegistryDown
@@ -279,7 +280,10 @@ def test_an_alias_that_a_person_moved_is_not_moved_back(place: Place) -> None:
 def test_an_unrecorded_version_is_recorded_from_the_artifact(place: Place) -> None:
     tune(place.store, "bolts")
     tune(place.store, "nuts")
-    specs = [SimpleNamespace(name=task, key=make_key(task)) for task in ("bolts", "nuts", "unpublished")]
+    specs = [
+        SimpleNamespace(name=task, key=make_key(task), floors=Floors())
+        for task in ("bolts", "nuts", "unpublished")
+    ]
     published = place.store.all_published()
 
     place.recorder().reconcile(published, specs)

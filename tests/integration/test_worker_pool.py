@@ -21,6 +21,7 @@ import ray
 from ray.util import list_named_actors
 
 from orchestrator.cluster.processes import end_processes
+from orchestrator.manifest.floors import Floors
 from orchestrator.manifest.model import PoolSettings, Terms
 from orchestrator.settings import EXECUTORS, Executor, Settings
 from orchestrator.train.executor import Callbacks, RunOptions, run_tasks
@@ -48,6 +49,7 @@ class Spec:
     config: TuneConfig = field(default_factory=lambda: TuneConfig(epochs=NUM_EPOCHS))
     search: None = None
     terms: Terms = field(default_factory=Terms)
+    floors: Floors = field(default_factory=Floors)
 
 
 class Weights:

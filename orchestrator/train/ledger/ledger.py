@@ -151,7 +151,8 @@ class Ledger:
         live = self._live(worker, task, attempt)
         if live is None:
             return False
-        self._end(live, "published", dict(data))
+        floors = self._specs[task].floors.to_dict()
+        self._end(live, "published", {**data, **({"floors": floors} if floors else {})})
         return True
 
     def fail(self, worker: str, task: str, attempt: int, failure: "Failure") -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.durations import describe_seconds, parse_duration
 from orchestrator.errors import ManifestError
+from orchestrator.manifest.floors import Floors
 from orchestrator.manifest.load import load_manifest
 from orchestrator.manifest.model import Manifest, RefusedTask, Terms, parse_deadline
 from ship.settings.config import TuneConfig
@@ -264,16 +265,37 @@ def test_a_view_over_that_of_the_defaults(folder: Path) -> None:
     assert bolts.config.augment == "flips"
 
 
+def test_floors_over_those_of_the_defaults(folder: Path) -> None:
+    manifest = load(
+        folder,
+        """
+        defaults: {gate: {accuracy: 0.9, recall: {scratch: 0.95}}}
+        tasks:
+        - {name: caps, data: lines/ulm/caps}
+        - name: bolts
+          data: lines/ulm/bolts
+          gate: {accuracy: 0.8, recall: {dent: 1}}
+        """,
+    )
+    caps, bolts = manifest.tasks
+    assert caps.floors == Floors(accuracy=0.9, recall={"scratch": 0.95})
+    assert bolts.floors == Floors(accuracy=0.8, recall={"scratch": 0.95, "dent": 1})
+
+
 @pytest.mark.parametrize(
     ("row", "what"),
     [
+        ("gate: {accuracy: 90}", "tasks[0].gate.accuracy (line 2): expected a number from 0 to 1"),
+        ("gate: {recall: {scratch: 2}}", "expected a mapping of classes, each with a number from 0 to 1"),
+        ("gate: {recal: {scratch: 1}}", "did you mean 'recall'?"),
+        ("gate: 0.9", "expected a mapping"),
         ("view: {tiles: 7}", "tasks[0].view.tiles (line 2): expected `auto` or ROWSxCOLUMNS"),
         ("view: {crop: [1, 2]}", "expected [x, y, width, height]"),
         ("view: {tile: 2x2}", "did you mean 'tiles'?"),
         ("view: 2x2", "expected a mapping"),
     ],
 )
-def test_wrong_views_are_told_with_their_place(folder: Path, row: str, what: str) -> None:
+def test_wrong_views_and_floors_are_told_with_their_place(folder: Path, row: str, what: str) -> None:
     found = problems_of(folder, f"tasks:\n- {{name: caps, data: lines/ulm/caps, {row}}}")
     assert len(found) == 1
     assert what in found[0]

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from orchestrator.cli.plan_report import plan_json, print_plan
 from orchestrator.errors import ManifestError
+from orchestrator.manifest.floors import Floors
 from orchestrator.manifest.model import Manifest, RefusedTask, TaskEntry, Terms
 from orchestrator.planning.estimates import Speed
 from orchestrator.planning.plan import Plan, make_plan
@@ -122,6 +123,18 @@ def test_tags_do_not_change_the_key(manifest: Manifest) -> None:
     retagged = replace(manifest, tasks=(replace(manifest.tasks[0], tags={}), manifest.tasks[1]))
 
     assert plan(retagged).tasks[0].spec.key == plan(manifest).tasks[0].spec.key
+
+
+def test_floors_are_carried_do_not_change_the_key_and_name_classes_of_the_data(manifest: Manifest) -> None:
+    task, *others = manifest.tasks
+    named = replace(task, floors=Floors(recall={"ok": 0.9}))
+    spec = plan(replace(manifest, tasks=(named, *others))).tasks[0].spec
+    assert spec.floors == Floors(recall={"ok": 0.9})
+    assert spec.key == plan(manifest).tasks[0].spec.key
+    wrong = replace(task, floors=Floors(recall={"okay": 0.9}))
+    [refused] = plan(replace(manifest, tasks=(wrong, *others)), keep_going=True).refused
+    assert refused.name == task.name
+    assert "gate.recall: okay: expected classes of the data: " in refused.reasons[0]
 
 
 def test_estimates_follow_from_shapes_and_speed(manifest: Manifest) -> None:

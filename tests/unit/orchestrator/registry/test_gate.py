@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from orchestrator.manifest.floors import Floors
 from orchestrator.registry.gate import GateDecision, decide
 from orchestrator.registry.measurement import Measurement
+from ship.errors import ConfigError
 
 DATA = "d" * 64
 
@@ -117,6 +119,38 @@ def test_what_is_not_known_never_promotes(missing: str, champion: Measurement | 
     decision = decide(replace(of(99), **{missing: None}), champion)
     assert not decision.promote
     assert "is not known, so it cannot be judged" in decision.reason
+
+
+NAMED = replace(of(90, probe=80), classes=("good", "scratch"), accuracy_low=0.83)
+
+
+@pytest.mark.parametrize(
+    ("floors", "missed"),
+    [
+        ({"accuracy": 0.9, "accuracy_low": 0.8, "balanced_accuracy": 0.9}, None),
+        ({"recall": {"scratch": 0.9}}, None),
+        ({"accuracy": 0.95}, "accuracy 0.9000, expected at least 0.9500"),
+        ({"accuracy_low": 0.85}, "accuracy_low 0.8300, expected at least 0.8500"),
+        ({"recall": {"scratch": 0.99}}, "recall of scratch 0.9000, expected at least 0.9900"),
+        ({"recall": {"dent": 0.5}}, "recall of dent is not known, expected at least 0.5000"),
+    ],
+)
+def test_a_version_below_a_floor_of_its_task_stays_challenger(
+    floors: dict[str, object], missed: str | None
+) -> None:
+    decision = decide(NAMED, None, floors=Floors.from_dict(floors))
+    assert decision.promote is (missed is None)
+    if missed:
+        assert decision.reason == f"It does not reach the task's floors: {missed}."
+
+
+@pytest.mark.parametrize(
+    "floors", [{"accuracy": 1.5}, {"recall": {"a": -1}}, {"recall": 0.5}, {"accuracy": "x"}]
+)
+def test_floors_are_shares(floors: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="from 0 to 1"):
+        Floors(**floors)
+    assert Floors.from_dict(Floors(recall={"a": 0.5}).to_dict()) == Floors(recall={"a": 0.5})
 
 
 def test_a_champion_without_a_number_is_a_matter_for_people() -> None:

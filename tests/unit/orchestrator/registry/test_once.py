@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,19 @@ def test_a_run_that_another_recorder_merged_with_its_own_is_written_there(world:
         ours.write("bolts", key, events)
     assert [run.info.status for run in world.mlflow.runs.values()] == ["FINISHED"]
     assert world.aliases() == {"champion": 1}
+
+
+def test_a_version_below_its_tasks_floors_is_recorded_and_does_not_serve(world: World) -> None:
+    key = make_key("k1")
+    events = [
+        replace(event, data={**event.data, "floors": {"accuracy": 0.95}})
+        if event.kind == "published"
+        else event
+        for event in tune(world.store, key=key, accuracy=0.90)
+    ]
+    write(world, key, events)
+    assert world.aliases() == {"challenger": 1}
+    assert "accuracy 0.9000, expected at least 0.9500" in world.registry.version("bolts", 1).gate_reason
 
 
 def test_a_record_that_waited_is_not_judged_as_if_it_were_new(world: World) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.manifest.floors import Floors
 from orchestrator.manifest.model import Terms
 from orchestrator.store.objects.protocol import ObjectStore
 from orchestrator.train.ledger.grants import Lease, LedgerPolicy
@@ -23,6 +24,7 @@ class Spec:
     config: TuneConfig = field(default_factory=TuneConfig)
     search: None = None
     terms: Terms = field(default_factory=Terms)
+    floors: Floors = field(default_factory=Floors)
 
     @property
     def key(self) -> str:
