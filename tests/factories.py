@@ -33,7 +33,7 @@ def write_backbone(folder: Path, seed: int = 0, **args: object) -> VisionTransfo
 
 
 def write_stripes(folder: Path, num_train: int = 12, num_test: int = 6, num_classes: int = 2) -> None:
-    """An ImageFolder of noisy stripes; the class is their direction."""
+    """An ImageFolder of noisy stripes; classes differ in direction and width, and can be told apart."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:32, :32]
     for split, num_images in (("train", num_train), ("test", num_test)):
@@ -42,6 +42,7 @@ def write_stripes(folder: Path, num_train: int = 12, num_test: int = 6, num_clas
             target.mkdir(parents=True)
             angle = np.pi * label / num_classes
             for number in range(num_images):
-                wave = np.sin((np.cos(angle) * x + np.sin(angle) * y) * 0.8 + rng.uniform(0, 6.28))
-                noisy = 128 + 90 * wave[..., None] + rng.normal(0, 40, (32, 32, 3))
+                place = np.cos(angle) * x + np.sin(angle) * y
+                wave = np.sin(place * (0.5 + 0.5 * label) + rng.uniform(0, 6.28))
+                noisy = 128 + 90 * wave[..., None] + rng.normal(0, 20, (32, 32, 3))
                 Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(target / f"{number}.png")
