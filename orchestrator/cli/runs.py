@@ -42,13 +42,13 @@ def status(output: Output, watch: bool, as_json: bool) -> None:
     where = f"process {about.pid} on {about.host}"
     state = f"at work, {where}" if view.is_at_work else "over"
     output.out.print(f"{about.run}, {about.manifest}: {state}", markup=False, soft_wrap=True)
-    shown = ProgressView(output.out)
+    shown = ProgressView(output.out, lists_all=True)
     try:
         while True:
-            goes_on = watch and view.is_at_work
+            is_over = not view.is_at_work
             if (found := view.status()) is not None:
-                shown.update(found[0])
-            if not goes_on:
+                shown.update(found[0], is_over=is_over)
+            if is_over or not watch:
                 break
             time.sleep(WATCH_EVERY_S)
     finally:

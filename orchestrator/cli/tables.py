@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.output import format_size, format_time
+from orchestrator.cli.output import format_accuracy, format_size, format_time
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
@@ -103,9 +103,15 @@ def _told(event: "Event") -> str:
         case "leased":
             return f"taken up by {data.get('worker', '?')}"
         case "epoch":
-            return f"epoch {data['epoch']}/{data['num_epochs']}, loss {data['loss']:.4f}"
+            epoch = f"epoch {data['epoch']}/{data['num_epochs']}, loss {data['loss']:.4f}"
+            accuracy = data.get("train_accuracy")
+            return epoch if accuracy is None else f"{epoch}, training accuracy {accuracy:.3f}"
+        case "search":
+            where = f"round {data['round']}/{data['num_rounds']}"
+            return f"searches settings, {where}, {data['num_candidates']} candidates left"
         case "published":
-            return f"published as {str(data.get('digest', '?'))[:12]}"
+            published = f"published as {str(data.get('digest', '?'))[:12]}"
+            return ", ".join(filter(None, [published, format_accuracy(data.get("metrics", {}))]))
         case "failed":
             return f"failed: {data.get('cause', '?')}"
         case "retried":

@@ -207,7 +207,8 @@ class _EventHandler:
         self._has_begun = self._has_begun or bool(events)
         # Before work has begun, workers that start beside the driver need its cores more than records do.
         if self._has_begun:
-            self._recorder.handle([self._with_parameters(event) for event in events])
+            told = [event for event in events if event.kind != "search"]
+            self._recorder.handle([self._with_parameters(event) for event in told])
 
     def _note(self, event: Event) -> None:
         metrics = event.data.get("metrics", {})
