@@ -145,7 +145,8 @@ class ProgressView:
             return []
         figures = []
         if (found := status.search) is not None:
-            figures.append(f"round {found['round']}/{found['num_rounds']}")
+            is_probing = found["round"] == 0
+            figures.append("linear probes" if is_probing else f"round {found['round']}/{found['num_rounds']}")
             figures.append(f"{found['num_candidates']} candidates left")
         elif status.epoch:
             figures.append(f"epoch {status.epoch}/{status.num_epochs}")
