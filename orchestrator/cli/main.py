@@ -1,7 +1,7 @@
 """The console command ``ship``: parses, calls, prints. Decides nothing.
 
-Exit status: 0 done; 1 some tasks failed, or the registry refused; 2 bad input, nothing was written; 130
-interrupted.
+Exit status: 0 done; 1 some tasks failed, or the registry refused; 2 bad input, nothing was written; 3 all
+were tuned, but some wait and do not serve; 130 interrupted.
 
 Heavy packages are imported by the command that needs them, so that ``ship --help`` answers at once.
 """

@@ -9,7 +9,7 @@ import click
 
 from orchestrator.cli import tables
 from orchestrator.cli.options import json_option, request_options, selection_options
-from orchestrator.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output
+from orchestrator.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WAITING, Output
 
 if TYPE_CHECKING:
     from orchestrator.manifest.request import Request, Selection
@@ -93,8 +93,9 @@ def tune(output: Output, manifest: str, request: "Request", check_first: bool, a
     """Tune every task of MANIFEST that is not in the store yet.
 
     Ctrl-C stops cleanly; run the same command to resume. A task that fails, or that the plan
-    refuses, is reported and stops no other; the exit status is then 1. Problems of the manifest or of the
-    data stop all before anything starts, unless --keep-going refuses their tasks alone.
+    refuses, is reported and stops no other; the exit status is then 1. It is 3 if all were tuned, but some
+    have no version that serves, because the gate refused theirs. Problems of the manifest or of the data stop
+    all before anything starts, unless --keep-going refuses their tasks alone.
 
     \b
     Examples:
@@ -152,6 +153,8 @@ def run_job(output: Output, job: "Job", *, as_json: bool) -> None:
         sys.exit(EXIT_INTERRUPTED)
     if report.summary.failed or report.summary.cancelled or report.refused:
         sys.exit(EXIT_FAILED)
+    if any(verdict.serves is False for verdict in report.verdicts):
+        sys.exit(EXIT_WAITING)
 
 
 def _check(output: Output, manifest: str, request: "Request") -> "list[TaskCheck]":

@@ -24,6 +24,7 @@ __all__ = [
     "EXIT_BAD_INPUT",
     "EXIT_FAILED",
     "EXIT_INTERRUPTED",
+    "EXIT_WAITING",
     "Output",
     "format_accuracy",
     "format_size",
@@ -32,7 +33,7 @@ __all__ = [
 
 PIPE_COLUMNS = 200
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_WAITING, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
 class Output:

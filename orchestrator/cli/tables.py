@@ -1,6 +1,7 @@
 """Reports and registry listings: tables for people, plain values for scripts."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.registry.versions import Promotion, TaskInfo, Trials, VersionInfo
     from orchestrator.store.rollout import Change
     from orchestrator.train.job import JobReport
+    from orchestrator.train.verdicts import Verdict
 
 __all__ = [
     "bytes_by_part",
@@ -55,18 +57,16 @@ def print_checks(console: Console, found: Sequence["TaskCheck"]) -> None:
 
 
 def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
-    """Print the counts of a run, its warnings, and the cause of each failure."""
+    """Print the counts of a run, the verdict on each task, warnings and failures; last, how many serve."""
     summary = report.summary
     if not summary.tasks and not report.refused:
         console.print(f"Nothing to do: all {num_tasks} tasks are in the store already.")
-        return
-    refused = f", {len(report.refused)} refused" if report.refused else ""
-    console.print(
-        f"{len(summary.done)} tuned, {len(report.reused)} in the store already, "
-        f"{len(summary.failed)} failed, "
-        + (f"{len(summary.cancelled)} cancelled, " if summary.cancelled else "")
-        + f"{len(summary.unfinished)} unfinished{refused}."
-    )
+    else:
+        _print_counts(console, report)
+    for verdict in report.verdicts:
+        # What was tuned before, and serves, is no news.
+        if verdict.is_new or not verdict.serves:
+            console.print(_verdict_line(verdict), markup=False, soft_wrap=True)
     for task, warnings in report.warnings.items():
         for warning in warnings:
             console.print(f"{task}: {warning}", style="yellow", markup=False, soft_wrap=True)
@@ -74,6 +74,45 @@ def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
         console.print(f"{task}: {cause}", style="red", markup=False, soft_wrap=True)
     if summary.unfinished:
         console.print("Interrupted; run the same command to resume.", style="yellow")
+    elif report.verdicts:
+        console.print(_tally(report.verdicts), markup=False, soft_wrap=True)
+
+
+def _print_counts(console: Console, report: "JobReport") -> None:
+    summary = report.summary
+    refused = f", {len(report.refused)} refused" if report.refused else ""
+    console.print(
+        f"{len(summary.done)} tuned, {len(report.reused)} in the store already, "
+        f"{len(summary.failed)} failed, "
+        + (f"{len(summary.cancelled)} cancelled, " if summary.cancelled else "")
+        + f"{len(summary.unfinished)} unfinished{refused}."
+    )
+
+
+def _verdict_line(verdict: "Verdict") -> str:
+    version = "" if verdict.version is None else f"version {verdict.version} "
+    reason = f": {verdict.reason}" if verdict.reason else ""
+    if verdict.serves is None:
+        said = "whether it serves is not known yet"
+    elif not verdict.serves:
+        said = f"{version}waits, and nothing serves{reason}"
+    elif verdict.version in (None, verdict.champion):
+        said = f"version {verdict.champion} serves"
+    else:
+        said = f"{version}waits, and version {verdict.champion} serves on{reason}"
+    accuracy = format_accuracy(verdict.metrics)
+    return f"{verdict.task}: {accuracy}; {said}" if accuracy else f"{verdict.task}: {said}"
+
+
+def _tally(verdicts: Sequence["Verdict"]) -> str:
+    """The last line of a run: how many tasks serve, and where to read why the others do not."""
+    counts = Counter(verdict.serves for verdict in verdicts)
+    said = f"{counts[True]} of {len(verdicts)} serve"
+    if counts[False]:
+        said += f"; {counts[False]} wait: `ship show TASK` says why"
+    if counts[None]:
+        said += f"; not known yet for {counts[None]}, whose records MLflow has not taken: see `ship ls`"
+    return said
 
 
 def report_json(report: "JobReport") -> dict[str, Any]:
@@ -87,7 +126,14 @@ def report_json(report: "JobReport") -> dict[str, Any]:
         "unfinished": list(report.summary.unfinished),
         "records_waiting": report.backlog.num_records,
         "warnings": {task: list(warnings) for task, warnings in report.warnings.items()},
+        "tasks": [_verdict_json(verdict) for verdict in report.verdicts],
+        "num_serving": sum(verdict.serves is True for verdict in report.verdicts),
     }
+
+
+def _verdict_json(verdict: "Verdict") -> dict[str, Any]:
+    values = asdict(verdict)
+    return {"task": values.pop("task"), **values.pop("metrics"), **values}
 
 
 def event_line(event: "Event") -> str:
@@ -107,7 +153,7 @@ def _told(event: "Event") -> str:
             accuracy = data.get("train_accuracy")
             return epoch if accuracy is None else f"{epoch}, training accuracy {accuracy:.3f}"
         case "search":
-            where = f"round {data['round']}/{data['num_rounds']}"
+            where = f"round {data['round']}/{data['num_rounds']}" if data["round"] else "linear probes"
             return f"searches settings, {where}, {data['num_candidates']} candidates left"
         case "published":
             published = f"published as {str(data.get('digest', '?'))[:12]}"

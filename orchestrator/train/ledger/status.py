@@ -104,7 +104,6 @@ class TaskStatus:
             now_s: Seconds since the epoch.
         """
         metrics = data.get("metrics") or {}
-        measured = {name: metrics.get(name) for name in MEASURED}
         return replace(
             self,
             state=state,
@@ -112,7 +111,10 @@ class TaskStatus:
             ended_s=now_s,
             search=None,
             train_accuracy=None,
-            **measured,
+            accuracy=metrics.get("accuracy"),
+            accuracy_low=metrics.get("accuracy_low"),
+            accuracy_high=metrics.get("accuracy_high"),
+            probe_accuracy=metrics.get("probe_accuracy"),
         )
 
 

@@ -6,8 +6,9 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,10 +17,13 @@ from orchestrator.cli.manifest import run_job
 from orchestrator.cli.output import Output
 from orchestrator.planning.estimates import TuningRun
 from orchestrator.registry.database_file import SCHEMA_REVISIONS
+from orchestrator.registry.recorder import Backlog
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import RunSummary
-from orchestrator.train.job import Services, prepare_job
+from orchestrator.train.job import JobReport, Services, prepare_job
+from orchestrator.train.ledger.status import TaskState, TaskStatus
+from orchestrator.train.verdicts import Verdict
 from ship.backbone import load_backbone
 from tests.console import run_ship as run
 from tests.factories import write_backbone, write_stripes
@@ -138,6 +142,48 @@ def test_what_libraries_print_is_not_in_the_json(plant: Path, capsys: pytest.Cap
     printed = capsys.readouterr()
     assert json.loads(printed.out)["tuned"] == []
     assert "(raylet) a worker died" in printed.err
+
+
+@dataclass
+class FakeJob:
+    """A job that has ended."""
+
+    report: JobReport
+
+    def run(self, on_progress: object) -> JobReport:
+        return self.report
+
+    @property
+    def plan(self) -> object:
+        return SimpleNamespace(tasks=())
+
+
+@pytest.mark.parametrize(
+    ("serves", "state", "status"),
+    [
+        (True, "done", 0),
+        (None, "done", 0),
+        (False, "done", 3),
+        (False, "failed", 1),
+    ],
+)
+def test_the_exit_status_says_that_a_task_does_not_serve(
+    plant: Path, capsys: pytest.CaptureFixture[str], serves: bool | None, state: TaskState, status: int
+) -> None:
+    report = JobReport(
+        reused=(),
+        summary=RunSummary(tasks=(TaskStatus(task="a", key="k", state=state),)),
+        backlog=Backlog(num_records=0, folder=plant),
+        verdicts=(Verdict(task="b", metrics={}, is_new=True, serves=serves),),
+    )
+    for as_json in (True, False):
+        ended = 0
+        try:
+            run_job(Output(home=str(plant / "home"), store=None), FakeJob(report), as_json=as_json)
+        except SystemExit as error:
+            ended = error.code
+        assert ended == status
+    assert f"{int(serves is True)} of 1 serve" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_check_looks_at_the_tasks_that_are_meant(

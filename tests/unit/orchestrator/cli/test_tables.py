@@ -12,6 +12,7 @@ from orchestrator.registry.versions import VersionInfo
 from orchestrator.train.executor import RunSummary
 from orchestrator.train.job import JobReport
 from orchestrator.train.ledger.status import TaskStatus
+from orchestrator.train.verdicts import Verdict
 
 
 def test_a_report_names_what_failed_and_what_to_doubt() -> None:
@@ -43,7 +44,63 @@ def test_a_report_names_what_failed_and_what_to_doubt() -> None:
         "unfinished": [],
         "records_waiting": 0,
         "warnings": {"caps": ["measured on 12 held-out images: too few for a claim"]},
+        "tasks": [],
+        "num_serving": 0,
     }
+
+
+MEASURED = {"accuracy": 0.658, "accuracy_low": 0.6012, "accuracy_high": 0.712, "probe_accuracy": 0.64}
+
+
+def make_report(*verdicts: Verdict) -> JobReport:
+    tasks = tuple(TaskStatus(task=one.task, key="0" * 64, state="done") for one in verdicts if one.is_new)
+    return JobReport(
+        reused=tuple(one.task for one in verdicts if not one.is_new),
+        summary=RunSummary(tasks=tasks),
+        backlog=Backlog(num_records=0, folder=Path("spool")),
+        verdicts=verdicts,
+    )
+
+
+def test_a_report_says_of_each_task_whether_it_serves() -> None:
+    report = make_report(
+        Verdict(task="a", metrics=MEASURED, is_new=True, serves=True, version=1, champion=1),
+        Verdict(task="b", metrics=MEASURED, is_new=True, serves=False, version=1, reason="Below [it]."),
+        Verdict(task="c", metrics=MEASURED, is_new=True, serves=True, version=4, champion=3, reason="Worse."),
+        Verdict(task="d", metrics={}, is_new=True),
+        Verdict(task="e", metrics={}, is_new=False, serves=True, version=1, champion=1),
+        Verdict(task="f", metrics={}, is_new=False, serves=False, version=1, reason="Below."),
+    )
+    printed = io.StringIO()
+    print_report(Console(file=printed, width=62), report, num_tasks=6)
+    assert printed.getvalue().splitlines()[1:] == [
+        "a: held out 0.658 (0.601-0.712), probe 0.640; version 1 serves",
+        "b: held out 0.658 (0.601-0.712), probe 0.640; version 1 waits, and nothing serves: Below [it].",
+        "c: held out 0.658 (0.601-0.712), probe 0.640; version 4 waits, and version 3 serves on: Worse.",
+        "d: whether it serves is not known yet",
+        "f: version 1 waits, and nothing serves: Below.",
+        "3 of 6 serve; 2 wait: `ship show TASK` says why; not known yet for 1, whose records MLflow has not "
+        "taken: see `ship ls`",
+    ]
+    said = report_json(report)
+    assert said["num_serving"] == 3
+    assert [task["serves"] for task in said["tasks"]] == [True, False, True, None, True, False]
+    assert said["tasks"][1] == {
+        "task": "b",
+        **MEASURED,
+        "is_new": True,
+        "serves": False,
+        "version": 1,
+        "champion": None,
+        "reason": "Below [it].",
+    }
+
+
+def test_a_run_with_nothing_to_do_says_what_serves() -> None:
+    report = make_report(Verdict(task="f", metrics={}, is_new=False, serves=False, version=1))
+    printed = io.StringIO()
+    print_report(Console(file=printed, width=80), report, num_tasks=1)
+    assert printed.getvalue().splitlines()[-1] == "0 of 1 serve; 1 wait: `ship show TASK` says why"
 
 
 def make_version(**metrics: float) -> VersionInfo:
