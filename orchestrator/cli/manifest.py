@@ -1,6 +1,7 @@
 """Commands on a manifest: plan, check, tune, schema."""
 
 import contextlib
+import os
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from orchestrator.train.job import Job
 
 __all__ = ["COMMANDS", "run_job"]
+
+_STOPPING = (
+    b"\nStopping: workers drop their tasks at the next epoch, within 15 s. Published tasks stay; the same "
+    b"command resumes the others. Ctrl-C again ends without waiting.\n"
+)
 
 
 @click.command()
@@ -107,9 +113,12 @@ def tune(output: Output, manifest: str, request: "Request", check_first: bool, a
       RAY_ADDRESS=ray-head:6379 ship tune lines.yaml
     """
     from orchestrator.cli.plan_report import print_refused
+    from orchestrator.train.run_folder import check_free
 
+    # Planning reads all data: what the run would be refused for in the end is said before.
+    check_free(output.settings().home)
     if check_first:
-        request = _refuse_unsound(output, manifest, request)
+        request = _refuse_unsound(output, manifest, request, as_json)
     job = _prepare(output, manifest, request, will_run=True)
     job.check_fan_out()
     print_refused(output.err, job.plan.refused)
@@ -140,7 +149,7 @@ def run_job(output: Output, job: "Job", *, as_json: bool) -> None:
     try:
         # What libraries print, such as Ray of a dead worker, must not end in the JSON.
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-            report = job.run(on_progress=view.update)
+            report = job.run(on_progress=view.update, on_stop=_say_stopping)
     finally:
         view.close()
     if as_json:
@@ -157,6 +166,12 @@ def run_job(output: Output, job: "Job", *, as_json: bool) -> None:
         sys.exit(EXIT_WAITING)
 
 
+def _say_stopping() -> None:
+    """Say on standard error what Ctrl-C does; a signal handler may write to no buffered stream."""
+    with contextlib.suppress(OSError):
+        os.write(2, _STOPPING)
+
+
 def _check(output: Output, manifest: str, request: "Request") -> "list[TaskCheck]":
     from orchestrator.planning.check import check_tasks
 
@@ -167,13 +182,15 @@ def _check(output: Output, manifest: str, request: "Request") -> "list[TaskCheck
         )
 
 
-def _refuse_unsound(output: Output, manifest: str, request: "Request") -> "Request":
+def _refuse_unsound(output: Output, manifest: str, request: "Request", as_json: bool) -> "Request":
     """The request without the tasks whose data fail the check; ends the command if it must not go on."""
     found = _check(output, manifest, request)
     failed = {check.task: check.failures for check in found if check.has_failed}
     if failed:
         tables.print_checks(output.err, found)
     if failed and not request.keep_going:
+        if as_json:
+            output.print_error("CheckFailed", f"the check failed for {', '.join(failed)}", EXIT_FAILED)
         sys.exit(EXIT_FAILED)
     return replace(request, refused=failed)
 

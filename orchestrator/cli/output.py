@@ -39,8 +39,9 @@ EXIT_FAILED, EXIT_BAD_INPUT, EXIT_WAITING, EXIT_INTERRUPTED = 1, 2, 3, 130
 class Output:
     """Where a command prints, and with which settings it works."""
 
-    def __init__(self, home: str | None, store: str | None) -> None:
+    def __init__(self, home: str | None = None, store: str | None = None) -> None:
         self.home, self.store = home, store
+        self._has_printed_json = False
         # Rich cuts tables to 80 columns where there is no terminal: in a file or a pipe nothing is too wide.
         width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
         self.out, self.err = Console(highlight=False, width=width), Console(stderr=True, highlight=False)
@@ -77,7 +78,14 @@ class Output:
 
     def print_json(self, value: object) -> None:
         """One JSON document on standard output."""
+        self._has_printed_json = True
         click.echo(json.dumps(redact_values(value), indent=2, ensure_ascii=False))
+
+    def print_error(self, kind: str, message: str, status: int) -> None:
+        """An error as JSON on one line of standard output, unless the command has printed its document."""
+        if not self._has_printed_json:
+            error = {"kind": kind, "message": message, "exit_status": status}
+            click.echo(json.dumps(redact_values({"error": error}), ensure_ascii=False))
 
 
 def format_size(num_bytes: int) -> str:

@@ -120,11 +120,17 @@ class Job:
         """
         _refuse_fan_out(self.plan.find_fan_out(_max_tasks(self.request, self.manifest)))
 
-    def run(self, *, on_progress: Callable[[RunStatus], None] = lambda status: None) -> JobReport:
+    def run(
+        self,
+        *,
+        on_progress: Callable[[RunStatus], None] = lambda status: None,
+        on_stop: Callable[[], None] = lambda: None,
+    ) -> JobReport:
         """Tune the missing tasks, and record all published ones.
 
         Args:
             on_progress: Gets the status of all tasks about twice a second.
+            on_stop: Called in the handler of the first signal, which stops the run.
 
         Raises:
             ManifestError: More tasks would be tuned than allowed; nothing was written.
@@ -134,9 +140,15 @@ class Job:
         self.check_fan_out()
         run = name_run()
         with hold_run(self.settings.home, run, self.path) as folder:
-            return self._run(run, folder, on_progress)
+            return self._run(run, folder, on_progress, on_stop)
 
-    def _run(self, run: str, folder: RunFolder, on_progress: Callable[[RunStatus], None]) -> JobReport:
+    def _run(
+        self,
+        run: str,
+        folder: RunFolder,
+        on_progress: Callable[[RunStatus], None],
+        on_stop: Callable[[], None],
+    ) -> JobReport:
         recorder = self.services.recorder
         handler = _EventHandler(folder, recorder, [task.spec for task in self.plan.tasks])
 
@@ -154,7 +166,9 @@ class Job:
                 self.backbone,
                 self.settings,
                 RunOptions(run=run, pool=self.manifest.pool),
-                Callbacks(on_events=handler.handle, on_progress=show, requests=folder.requests),
+                Callbacks(
+                    on_events=handler.handle, on_progress=show, requests=folder.requests, on_stop=on_stop
+                ),
             )
             if not summary.is_interrupted:
                 farewell_s = math.inf

@@ -32,7 +32,7 @@ from orchestrator.private_files import make_private_folder, open_private
 from orchestrator.train.ledger.status import RunStatus, TaskStatus
 from ship.redaction import redact_url
 
-__all__ = ["About", "RunFolder", "RunRequest", "RunView", "hold_run"]
+__all__ = ["About", "RunFolder", "RunRequest", "RunView", "check_free", "hold_run"]
 
 RequestKind = Literal["cancel", "retry", "stop"]
 STATUS_EVERY_S = 1.0
@@ -228,6 +228,16 @@ class RunView:
         return tuple(tasks)
 
 
+def check_free(home: Path) -> None:
+    """Check that no run holds the home's run folder now.
+
+    Raises:
+        ExecutionError: A run holds it.
+    """
+    if RunView(home).is_at_work:
+        raise _busy(home)
+
+
 @contextmanager
 def hold_run(home: Path, run: str, manifest: str) -> Iterator[RunFolder]:
     """Hold the home's run folder for the block.
@@ -268,12 +278,16 @@ def _take(lock: IO[bytes], home: Path) -> None:
             time.sleep(_POLL_S)
         else:
             return
+    raise _busy(home)
+
+
+def _busy(home: Path) -> ExecutionError:
     try:
         other = RunView(home).about()
         run = f"{other.manifest}, process {other.pid} on {other.host}"
     except ExecutionError:
         run = "just started"
-    raise ExecutionError(
+    return ExecutionError(
         f"another `ship tune` runs in {home} ({run}): watch it with `ship status`, end it with "
         "`ship cancel`, or choose another folder with --home"
     )

@@ -23,6 +23,7 @@ from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import RunSummary
 from orchestrator.train.job import JobReport, Services, prepare_job
 from orchestrator.train.ledger.status import TaskState, TaskStatus
+from orchestrator.train.run_folder import hold_run
 from orchestrator.train.verdicts import Verdict
 from ship.backbone import load_backbone
 from tests.console import run_ship as run
@@ -150,7 +151,7 @@ class FakeJob:
 
     report: JobReport
 
-    def run(self, on_progress: object) -> JobReport:
+    def run(self, **callbacks: object) -> JobReport:
         return self.report
 
     @property
@@ -186,6 +187,52 @@ def test_the_exit_status_says_that_a_task_does_not_serve(
     assert f"{int(serves is True)} of 1 serve" in capsys.readouterr().out.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "kind", "said"),
+    [
+        (["plan", "nowhere.yaml"], 2, "ManifestError", "nowhere.yaml"),
+        (["tune"], 2, "MissingParameter", "MANIFEST"),
+        (["status"], 1, "ExecutionError", "no run in"),
+        (["promote", "a", "zero"], 2, "BadParameter", "zero"),
+        (["logs", "caps"], 1, "ExecutionError", "no run in"),
+    ],
+)
+def test_an_error_is_json_if_that_is_asked_for(
+    plant: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    status: int,
+    kind: str,
+    said: str,
+) -> None:
+    assert run(monkeypatch, *arguments, "--json") == status
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["kind"], error["exit_status"]) == (kind, status)
+    assert said in error["message"]
+    assert run(monkeypatch, *arguments) == status
+    assert capsys.readouterr().out == ""
+
+
+def test_there_is_one_json_document_if_a_command_fails_after_it(
+    broken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--only", "[ab]", "--keep-going", "--max-tasks", "1", "--json")
+    assert run(monkeypatch, "plan", "manifest.yaml", *flags) == 2
+    assert len(json.loads(capsys.readouterr().out)["tasks"]) == 2
+
+
+def test_a_second_run_is_refused_before_its_manifest_is_read(
+    plant: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with hold_run(plant / ".ship", "tune-1", "lines.yaml"):
+        for flags in ((), ("--check",)):
+            assert run(monkeypatch, "tune", "nowhere.yaml", *flags) == 1
+            said = capsys.readouterr().err
+            assert "another `ship tune` runs in" in said
+            assert "(lines.yaml, process" in said
+
+
 def test_check_looks_at_the_tasks_that_are_meant(
     plant: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,6 +252,9 @@ def test_check_and_keep_going_refuse_what_fails_the_check(
     printed = capsys.readouterr()
     assert json.loads(printed.out)["refused"] == {"a": ["corrupt: 1 of 36 images: cannot be read"]}
     assert run(monkeypatch, "tune", "manifest.yaml", "--check") == 1
+    capsys.readouterr()
+    assert run(monkeypatch, "tune", "manifest.yaml", "--check", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["error"]["message"] == "the check failed for a"
     assert not (plant / ".ship" / "store").exists()
 
 

@@ -175,7 +175,7 @@ def test_commands_say_how_a_run_ended(tmp_path: Path, capsys: pytest.CaptureFixt
         "      line 1",
         "1970-01-01T00:00:00Z  caps  attempt 1  cancelled",
     ]
-    for arguments in (["cancel", "screws"], ["retry", "screws"]):
+    for arguments in (["cancel", "screws"], ["retry", "screws"], ["logs", "screws"]):
         with pytest.raises(ExecutionError, match="no such task in the run: screws"):
             cli([*home, *arguments], standalone_mode=False)
 
@@ -208,3 +208,45 @@ def test_the_log_has_a_line_for_each_round_of_a_search(tmp_path: Path) -> None:
     [found] = RunView(tmp_path).events()
     assert found.data["epoch"] == 0
     assert event_line(found).endswith("searches settings, round 1/3, 8 candidates left")
+
+
+def test_a_mistyped_task_is_corrected(tmp_path: Path) -> None:
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        folder.show(make_ledger("bottle-caps").status())
+    with pytest.raises(ExecutionError, match="no such task in the run: botle-caps; did you mean bottle-caps"):
+        cli(["--home", str(tmp_path), "logs", "botle-caps"], standalone_mode=False)
+
+
+def test_a_retry_that_takes_nothing_up_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = make_ledger("caps", "welds", "bolts", "nuts")
+    assert ledger.complete("worker-0@host:1", "bolts", 1, {})
+    ledger.lease("worker-0@host:1")
+    ledger.cancel(["nuts"])
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        folder.show(ledger.status())
+        is_over = threading.Event()
+
+        def drive() -> None:
+            while not is_over.wait(0.01):
+                for request, answer in folder.requests():
+                    answer(ledger.retry(request.tasks))
+
+        driver = threading.Thread(target=drive)
+        driver.start()
+        try:
+            with pytest.raises(SystemExit) as ended:
+                cli(
+                    ["--home", str(tmp_path), "retry", "bolts", "caps", "welds", "nuts", "--json"],
+                    standalone_mode=False,
+                )
+        finally:
+            is_over.set()
+            driver.join()
+    assert ended.value.code == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["taken_up"] == ["nuts"]
+    assert [(task, reason.split(";")[0]) for task, reason in said["refused"].items()] == [
+        ("bolts", "it is published"),
+        ("caps", "a worker is tuning it now"),
+        ("welds", "it waits for a worker already"),
+    ]
