@@ -2,7 +2,7 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -166,41 +166,42 @@ def _told(event: "Event") -> str:
             return "cancelled"
 
 
-def tasks_table(infos: Sequence["TaskInfo"]) -> Table:
-    """All tasks at a glance."""
-    table = _table(
-        "task", "champion", "accuracy", "linear probe", "challenger", "canary", "shadow", "latest", "updated"
-    )
+def tasks_table(infos: Sequence["TaskInfo"], width: int) -> Table:
+    """All tasks at a glance: whole names, and as many of the other columns as there is room for."""
+    rows = []
     for info in infos:
         metrics = info.champion.metrics if info.champion else {}
-        table.add_row(
-            escape(info.task),
-            _version(info.champion.version if info.champion else None),
-            _share(metrics.get("accuracy")),
-            _share(metrics.get("probe_accuracy")),
-            _version(info.challenger.version if info.challenger else None),
-            _canary(info.trials),
-            _version(info.trials.shadow),
-            _version(info.latest),
-            format_time(info.updated_s),
+        rows.append(
+            {
+                "task": info.task,
+                "champion": _version(info.champion.version if info.champion else None),
+                "accuracy": _share(metrics.get("accuracy")),
+                "linear probe": _share(metrics.get("probe_accuracy")),
+                "challenger": _version(info.challenger.version if info.challenger else None),
+                "canary": _canary(info.trials),
+                "shadow": _version(info.trials.shadow),
+                "latest": _version(info.latest),
+                "updated": format_time(info.updated_s),
+            }
         )
-    return table
+    return _table(rows, width, ("latest", "shadow", "canary", "updated", "challenger", "linear probe"))
 
 
-def versions_table(infos: Sequence["VersionInfo"]) -> Table:
-    """All versions of one task."""
-    table = _table("version", "alias", "accuracy", "linear probe", "levels", "digest", "made")
-    for info in infos:
-        table.add_row(
-            _version(info.version),
-            ", ".join(info.aliases),
-            _share(info.metrics.get("accuracy")),
-            _share(info.metrics.get("probe_accuracy")),
-            f"{info.metrics.get('num_levels', 0):.0f}",
-            (info.digest or "?")[:12],
-            format_time(info.created_s),
-        )
-    return table
+def versions_table(infos: Sequence["VersionInfo"], width: int) -> Table:
+    """All versions of one task, with as many columns as there is room for."""
+    rows = [
+        {
+            "version": _version(info.version),
+            "alias": ", ".join(info.aliases),
+            "accuracy": _share(info.metrics.get("accuracy")),
+            "linear probe": _share(info.metrics.get("probe_accuracy")),
+            "levels": f"{info.metrics.get('num_levels', 0):.0f}",
+            "digest": (info.digest or "?")[:12],
+            "made": format_time(info.created_s),
+        }
+        for info in infos
+    ]
+    return _table(rows, width, ("levels", "digest", "made"))
 
 
 def task_json(info: "TaskInfo") -> dict[str, Any]:
@@ -247,11 +248,22 @@ def promotion_json(promotion: "Promotion") -> dict[str, Any]:
     return {"task": promotion.task, "from": promotion.from_version, "to": promotion.to_version}
 
 
-def _table(*columns: str) -> Table:
+def _table(rows: Sequence[Mapping[str, str]], width: int, dispensable: Sequence[str]) -> Table:
+    """A table that is no wider than ``width``: it goes without columns, the first dispensable one first.
+
+    What is still too wide is folded, and never cut.
+    """
+    widths = {name: max(map(len, (name, *(row[name] for row in rows)))) for name in (rows[0] if rows else ())}
+    for name in dispensable:
+        if sum(widths.values()) + 3 * len(widths) <= width:
+            break
+        widths.pop(name, None)
     table = Table(show_edge=False, header_style="bold")
-    for column in columns:
-        is_number = column in ("accuracy", "linear probe", "levels")
-        table.add_column(column, justify="right" if is_number else "left")
+    for name in widths:
+        is_number = name in ("accuracy", "linear probe", "levels")
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(row[name]) for name in widths))
     return table
 
 

@@ -1,14 +1,23 @@
 """Content of reports, for people and for scripts."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
-from orchestrator.cli.tables import memory_line, print_report, report_json, version_json
+from orchestrator.cli.tables import (
+    memory_line,
+    print_report,
+    report_json,
+    tasks_table,
+    version_json,
+    versions_table,
+)
 from orchestrator.manifest.model import RefusedTask
 from orchestrator.registry.recorder import Backlog
-from orchestrator.registry.versions import VersionInfo
+from orchestrator.registry.versions import TaskInfo, VersionInfo
 from orchestrator.train.executor import RunSummary
 from orchestrator.train.job import JobReport
 from orchestrator.train.ledger.status import TaskStatus
@@ -118,3 +127,39 @@ def test_a_version_shows_its_bytes_on_the_device_by_part() -> None:
 def test_a_version_from_before_shows_none() -> None:
     assert memory_line(make_version(accuracy=0.9)) == ""
     assert version_json(make_version(accuracy=0.9))["bytes"] is None
+
+
+def test_no_versions_are_an_empty_table() -> None:
+    assert versions_table([], 80).row_count == 0
+
+
+def make_task(name: str) -> TaskInfo:
+    champion = make_version(accuracy=0.9, probe_accuracy=0.8)
+    return TaskInfo(
+        task=name, champion=champion, challenger=None, previous=None, latest=1, updated_s=0.0, aliases={}
+    )
+
+
+@pytest.mark.parametrize("width", [62, 80, 100, 200])
+def test_lists_keep_whole_names(width: int) -> None:
+    names = ["plant-ulm.line-3.weld-seam-front-left", "caps"]
+    printed = io.StringIO()
+    Console(file=printed, width=width).print(tasks_table([make_task(name) for name in names], width))
+    lines = printed.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert len(lines) == 4, "a line a task"
+    for name, line in zip(names, lines[2:], strict=True):
+        assert line.split()[0] == name
+        assert "0.9000" in line
+    assert ("updated" in lines[0]) == (width == 200)
+
+
+@pytest.mark.parametrize("width", [62, 80, 200])
+def test_versions_fit_a_line(width: int) -> None:
+    printed = io.StringIO()
+    info = replace(make_version(accuracy=0.9, probe_accuracy=0.8), aliases=("canary", "challenger"))
+    Console(file=printed, width=width).print(versions_table([info], width))
+    [head, _, line] = printed.getvalue().splitlines()
+    assert max(len(head), len(line)) <= width
+    for text in ("v1", "canary, challenger", "0.9000", "0.8000"):
+        assert text in line
