@@ -8,7 +8,7 @@ from ship.redaction import redact_values
 
 __all__ = ["Event", "EventKind"]
 
-EventKind = Literal["leased", "epoch", "published", "failed", "retried", "cancelled"]
+EventKind = Literal["leased", "search", "epoch", "published", "failed", "retried", "cancelled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,10 +16,12 @@ class Event:
     """One event of one task.
 
     Attributes:
-        kind: ``leased`` (a worker took it; data: worker), ``epoch`` (data: epoch, num_epochs,
-            loss, matching_loss, train_accuracy, val_accuracy and val_loss or None, lr), ``published``
-            (data: digest, metrics), ``failed`` (for good; data: cause, detail), ``retried`` (this
-            attempt is over, another will follow; data: cause) or ``cancelled`` (on request).
+        kind: ``leased`` (a worker took it; data: worker), ``search`` (a step of the search of its settings;
+            data: round, num_rounds, num_candidates, is_new_round, and epoch and num_epochs of all rounds
+            together), ``epoch`` (data: epoch, num_epochs, loss, matching_loss, train_accuracy, val_accuracy
+            and val_loss or None, lr), ``published`` (data: digest, metrics), ``failed`` (for good; data:
+            cause, detail), ``retried`` (this attempt is over, another will follow; data: cause) or
+            ``cancelled`` (on request).
         task: Task name.
         key: Task key, 64 hex digits.
         attempt: Fencing token of the lease, from 1; 0 of a task that was never taken up.

@@ -14,7 +14,7 @@
 Every one of them survives pickling, because Ray carries them between processes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from ship.redaction import redact_text
@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 MAX_LISTED_PROBLEMS = 20
+MAX_ALIKE = 3
 
 
 class ShipError(Exception):
@@ -49,13 +50,34 @@ class ShipError(Exception):
         super().__init__(self.problems[0] if len(self.problems) == 1 else self.problems)
 
     def __str__(self) -> str:
-        """All problems, one a line."""
+        """All problems, one a line; many that differ by their places alone are one, with their number."""
         if len(self.problems) == 1:
             return self.problems[0]
-        listed = [f"- {problem}" for problem in self.problems[:MAX_LISTED_PROBLEMS]]
-        if len(self.problems) > MAX_LISTED_PROBLEMS:
-            listed.append(f"- ... and {len(self.problems) - MAX_LISTED_PROBLEMS} more")
+        found = _grouped(self.problems)
+        listed = [f"- {problem}" for problem in found[:MAX_LISTED_PROBLEMS]]
+        if len(found) > MAX_LISTED_PROBLEMS:
+            listed.append(f"- ... and {len(found) - MAX_LISTED_PROBLEMS} more")
         return "\n".join([f"{len(self.problems)} problems:", *listed])
+
+
+def _grouped(problems: Sequence[str]) -> list[str]:
+    """The problems, where more than ``MAX_ALIKE`` with the same words after their places are one."""
+    alike: dict[str, list[str]] = {}
+    for problem in problems:
+        place, _, words = problem.rpartition(": ")
+        alike.setdefault(words, []).append(place)
+    found: list[str] = []
+    said: set[str] = set()
+    for problem in problems:
+        words = problem.rpartition(": ")[2]
+        if len(alike[words]) <= MAX_ALIKE:
+            found.append(problem)
+        elif words not in said:
+            said.add(words)
+            places = list(dict.fromkeys(filter(None, alike[words])))
+            shown = places[:MAX_ALIKE] + ["..."] * (len(places) > MAX_ALIKE)
+            found.append(f"{', '.join(shown)} ({len(alike[words])} times): {words}".lstrip())
+    return found
 
 
 class ConfigError(ShipError):

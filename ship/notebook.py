@@ -28,7 +28,7 @@ from ship.settings.config import TuneConfig, count_epochs
 from ship.settings.presets import Preset, choose_settings
 from ship.settings.search_config import AUTO, SearchConfig
 from ship.settings.view import DEFAULT_VIEW, View
-from ship.tuning.search import SearchResult
+from ship.tuning.search import SearchResult, SearchStep
 from ship.tuning.search import search as find_settings
 
 if TYPE_CHECKING:
@@ -216,7 +216,14 @@ def tune(
         num_classes=len(loaded.labels),
     )
     with tqdm(desc="comparing", unit="epoch", disable=not progress) as bar:
-        found = find_settings(network, loaded, config, search, on_epoch=bar.update)
+
+        def show_step(step: SearchStep) -> None:
+            bar.total = step.num_epochs
+            if step.is_new_round:
+                bar.set_postfix(round=f"{step.round}/{step.num_rounds}", candidates=step.num_candidates)
+            bar.update(step.epoch - bar.n)
+
+        found = find_settings(network, loaded, config, search, on_epoch=show_step)
     # `patience` needs validation images to the end; else they are trained on once they have chosen.
     loaded = loaded if config.patience else loaded.merged()
     num_epochs = 1 if found.config.kind == "probe" else count_epochs(config, len(loaded.train))

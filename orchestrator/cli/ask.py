@@ -91,7 +91,11 @@ def _table(answers: list[dict[str, Any]], top: int) -> Table:
 @click.argument("task")
 @click.argument("image", type=click.Path(exists=True, dir_okay=False))
 @click.option(
-    "-o", "--out", "file", type=click.Path(dir_okay=False), help="PNG to write [the image's name, -TASK.png]."
+    "-o",
+    "--out",
+    "file",
+    type=click.Path(dir_okay=False),
+    help="PNG to write [IMAGE's name, -TASK.png, in the working folder].",
 )
 @endpoint_options
 @click.option(
@@ -110,6 +114,7 @@ def explain(
     """
     from orchestrator.client.client import Client
 
+    path = Path(file) if file is not None else None if as_json else _new_picture(Path(image), task)
     with Client(url, patience_s=_EXPLAIN_PATIENCE_S) as client:
         if as_json:
             found = client.attention(task, image, version=version)
@@ -117,16 +122,27 @@ def explain(
             # A reply has one form. The picture is of the version that the numbers are of, whatever a canary
             # or a promotion would choose for another request.
             version = found.version
-        if file is not None or not as_json:
-            picture = client.explain(task, image, version=version)
-            path = Path(file) if file is not None else _beside(Path(image), task)
-            path.write_bytes(picture)
+        if path is not None:
+            path.write_bytes(client.explain(task, image, version=version))
             # Standard output is the JSON document's alone.
             (output.err if as_json else output.out).print(f"{path}", markup=False)
 
 
-def _beside(image: Path, task: str) -> Path:
-    return image.with_name(f"{image.stem}-{task}.png")
+def _new_picture(image: Path, task: str) -> Path:
+    """The picture's path in the working folder.
+
+    Raises:
+        click.UsageError: The working folder may be a data set, which would take the picture for an image.
+    """
+    folder = Path.cwd()
+    is_data = image.resolve().parent == folder or any(
+        split in folder.parts or (folder / split).is_dir() for split in ("train", "val", "test")
+    )
+    if is_data:
+        raise click.UsageError(
+            f"{folder} may be a data set, which would take the picture for an image; name a file with -o"
+        )
+    return Path(f"{image.stem}-{task}.png")
 
 
 COMMANDS = (predict, explain)

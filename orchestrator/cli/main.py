@@ -1,13 +1,15 @@
 """The console command ``ship``: parses, calls, prints. Decides nothing.
 
-Exit status: 0 done; 1 some tasks failed, or the registry refused; 2 bad input, nothing was written; 130
-interrupted.
+Exit status: 0 done; 1 some tasks failed, or the registry refused; 2 bad input, nothing was written; 3 all
+were tuned, but some wait and do not serve; 130 interrupted. With ``--json`` an error is JSON on standard
+output, too.
 
 Heavy packages are imported by the command that needs them, so that ``ship --help`` answers at once.
 """
 
 import logging
 import sys
+from typing import NoReturn
 
 import click
 from rich.console import Console
@@ -44,7 +46,8 @@ def cli(context: click.Context, home: str | None, store: str | None) -> None:
       ship ls
       ship serve --port 8000
     """
-    context.obj = Output(home, store)
+    output = context.ensure_object(Output)
+    output.home, output.store = home, store
 
 
 for command in (
@@ -62,20 +65,26 @@ for command in (
 
 def main() -> None:
     """Entry point: errors that a user can fix are printed, not traced."""
-    console = Console(stderr=True, highlight=False)
+    console, output = Console(stderr=True, highlight=False), Output()
+
+    def end(error: BaseException, message: str, status: int) -> NoReturn:
+        if "--json" in sys.argv[1:]:
+            output.print_error(type(error).__name__, message, status)
+        sys.exit(status)
+
     if logging.lastResort is not None:
         # What no handler takes, of libraries too, is printed by this one.
         logging.lastResort.setFormatter(RedactingFormatter("%(message)s"))
     try:
-        cli(standalone_mode=False)
+        cli(obj=output, standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(EXIT_BAD_INPUT)
-    except (click.Abort, KeyboardInterrupt):
+        end(error, error.format_message(), EXIT_BAD_INPUT)
+    except (click.Abort, KeyboardInterrupt) as error:
         console.print("interrupted", style="yellow")
-        sys.exit(EXIT_INTERRUPTED)
+        end(error, "interrupted", EXIT_INTERRUPTED)
     except ShipError as error:
         console.print("error:", style="bold red", end=" ")
         console.print(str(error), markup=False, soft_wrap=True)
         is_late = isinstance(error, OrchestratorError) and not isinstance(error, ManifestError)
-        sys.exit(EXIT_FAILED if is_late else EXIT_BAD_INPUT)
+        end(error, str(error), EXIT_FAILED if is_late else EXIT_BAD_INPUT)

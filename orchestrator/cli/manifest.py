@@ -1,6 +1,7 @@
 """Commands on a manifest: plan, check, tune, schema."""
 
 import contextlib
+import os
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ import click
 
 from orchestrator.cli import tables
 from orchestrator.cli.options import json_option, request_options, selection_options
-from orchestrator.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output
+from orchestrator.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WAITING, Output
 
 if TYPE_CHECKING:
     from orchestrator.manifest.request import Request, Selection
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from orchestrator.train.job import Job
 
 __all__ = ["COMMANDS", "run_job"]
+
+_STOPPING = (
+    b"\nStopping: workers drop their tasks at the next epoch, within 15 s. Published tasks stay; the same "
+    b"command resumes the others. Ctrl-C again ends without waiting.\n"
+)
 
 
 @click.command()
@@ -93,8 +99,9 @@ def tune(output: Output, manifest: str, request: "Request", check_first: bool, a
     """Tune every task of MANIFEST that is not in the store yet.
 
     Ctrl-C stops cleanly; run the same command to resume. A task that fails, or that the plan
-    refuses, is reported and stops no other; the exit status is then 1. Problems of the manifest or of the
-    data stop all before anything starts, unless --keep-going refuses their tasks alone.
+    refuses, is reported and stops no other; the exit status is then 1. It is 3 if all were tuned, but some
+    have no version that serves, because the gate refused theirs. Problems of the manifest or of the data stop
+    all before anything starts, unless --keep-going refuses their tasks alone.
 
     \b
     Examples:
@@ -106,9 +113,12 @@ def tune(output: Output, manifest: str, request: "Request", check_first: bool, a
       RAY_ADDRESS=ray-head:6379 ship tune lines.yaml
     """
     from orchestrator.cli.plan_report import print_refused
+    from orchestrator.train.run_folder import check_free
 
+    # Planning reads all data: what the run would be refused for in the end is said before.
+    check_free(output.settings().home)
     if check_first:
-        request = _refuse_unsound(output, manifest, request)
+        request = _refuse_unsound(output, manifest, request, as_json)
     job = _prepare(output, manifest, request, will_run=True)
     job.check_fan_out()
     print_refused(output.err, job.plan.refused)
@@ -139,7 +149,7 @@ def run_job(output: Output, job: "Job", *, as_json: bool) -> None:
     try:
         # What libraries print, such as Ray of a dead worker, must not end in the JSON.
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-            report = job.run(on_progress=view.update)
+            report = job.run(on_progress=view.update, on_stop=_say_stopping)
     finally:
         view.close()
     if as_json:
@@ -152,6 +162,14 @@ def run_job(output: Output, job: "Job", *, as_json: bool) -> None:
         sys.exit(EXIT_INTERRUPTED)
     if report.summary.failed or report.summary.cancelled or report.refused:
         sys.exit(EXIT_FAILED)
+    if any(verdict.serves is False for verdict in report.verdicts):
+        sys.exit(EXIT_WAITING)
+
+
+def _say_stopping() -> None:
+    """Say on standard error what Ctrl-C does; a signal handler may write to no buffered stream."""
+    with contextlib.suppress(OSError):
+        os.write(2, _STOPPING)
 
 
 def _check(output: Output, manifest: str, request: "Request") -> "list[TaskCheck]":
@@ -164,13 +182,15 @@ def _check(output: Output, manifest: str, request: "Request") -> "list[TaskCheck
         )
 
 
-def _refuse_unsound(output: Output, manifest: str, request: "Request") -> "Request":
+def _refuse_unsound(output: Output, manifest: str, request: "Request", as_json: bool) -> "Request":
     """The request without the tasks whose data fail the check; ends the command if it must not go on."""
     found = _check(output, manifest, request)
     failed = {check.task: check.failures for check in found if check.has_failed}
     if failed:
         tables.print_checks(output.err, found)
     if failed and not request.keep_going:
+        if as_json:
+            output.print_error("CheckFailed", f"the check failed for {', '.join(failed)}", EXIT_FAILED)
         sys.exit(EXIT_FAILED)
     return replace(request, refused=failed)
 

@@ -3,33 +3,45 @@
 import json
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
 from orchestrator.private_files import make_private_folder
 from orchestrator.settings import Settings
+from orchestrator.train.ledger.status import MEASURED
 from ship.redaction import redact_values
 
 if TYPE_CHECKING:
     from orchestrator.registry.registry import Registry
     from orchestrator.registry.rollouts import Rollouts
 
-__all__ = ["EXIT_BAD_INPUT", "EXIT_FAILED", "EXIT_INTERRUPTED", "Output", "format_size", "format_time"]
+__all__ = [
+    "EXIT_BAD_INPUT",
+    "EXIT_FAILED",
+    "EXIT_INTERRUPTED",
+    "EXIT_WAITING",
+    "Output",
+    "format_accuracy",
+    "format_size",
+    "format_time",
+]
 
 PIPE_COLUMNS = 200
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_WAITING, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
 class Output:
     """Where a command prints, and with which settings it works."""
 
-    def __init__(self, home: str | None, store: str | None) -> None:
+    def __init__(self, home: str | None = None, store: str | None = None) -> None:
         self.home, self.store = home, store
+        self._has_printed_json = False
         # Rich cuts tables to 80 columns where there is no terminal: in a file or a pipe nothing is too wide.
         width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
         self.out, self.err = Console(highlight=False, width=width), Console(stderr=True, highlight=False)
@@ -66,7 +78,14 @@ class Output:
 
     def print_json(self, value: object) -> None:
         """One JSON document on standard output."""
+        self._has_printed_json = True
         click.echo(json.dumps(redact_values(value), indent=2, ensure_ascii=False))
+
+    def print_error(self, kind: str, message: str, status: int) -> None:
+        """An error as JSON on one line of standard output, unless the command has printed its document."""
+        if not self._has_printed_json:
+            error = {"kind": kind, "message": message, "exit_status": status}
+            click.echo(json.dumps(redact_values({"error": error}), ensure_ascii=False))
 
 
 def format_size(num_bytes: int) -> str:
@@ -75,6 +94,15 @@ def format_size(num_bytes: int) -> str:
     while size >= 1000 and unit < len(_UNITS) - 1:
         size, unit = size / 1000, unit + 1
     return f"{num_bytes} bytes" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"
+
+
+def format_accuracy(metrics: Mapping[str, Any]) -> str:
+    """Held-out accuracy with its 95% interval beside the linear probe's; empty where it is not known."""
+    accuracy, low, high, probe = (metrics.get(name) for name in MEASURED)
+    if accuracy is None:
+        return ""
+    interval = "" if low is None or high is None else f" ({low:.3f}-{high:.3f})"
+    return f"held out {accuracy:.3f}{interval}" + ("" if probe is None else f", probe {probe:.3f}")
 
 
 def format_time(seconds: float) -> str:

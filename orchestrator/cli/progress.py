@@ -4,20 +4,24 @@ A view of the run's status, nothing more: it decides nothing and keeps only what
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.output import format_accuracy
 from orchestrator.train.ledger.status import RunStatus, TaskState, TaskStatus
 
 __all__ = ["ProgressView", "eta_s"]
 
 # A line is printed each time a task has got this much further.
 LINE_EVERY_SHARE = 0.1
-MAX_NOTE_CHARS = 60
+# A note is cut to the rest of its line, but not below this; the figures before it are never cut.
+MIN_NOTE_COLUMNS = 60
+MIN_NEWS_COLUMNS = 24
 
 _COUNTED: dict[TaskState, str] = {
     "done": "done",
@@ -37,28 +41,32 @@ _WORDS = {
 
 
 class ProgressView:
-    """Prints what changed since the last status.
+    """A live table on a terminal, else lines of what changed since the last status.
 
     Args:
         console: Where to.
         clock: Seconds since the epoch.
+        lists_all: Whether the first status has a line for each task, also for one that waits.
     """
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, console: Console, clock: Callable[[], float] = time.time, *, lists_all: bool = False
+    ) -> None:
         self._console = console
         self._clock = clock
         self._live: Live | None = None
-        self._said: dict[str, tuple[str, int, int]] = {}
+        self._unsaid = None if lists_all else ("pending", 0, "", 0)
+        self._said: dict[str, tuple[str, int, str, int]] = {}
 
-    def update(self, run_status: RunStatus) -> None:
-        """Show the status of a run."""
+    def update(self, run_status: RunStatus, *, is_over: bool = False) -> None:
+        """Show the status of a run, which is at work or over."""
         if not self._console.is_terminal:
-            self._print_news(run_status)
+            self._print_news(run_status, is_over)
             return
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
-        self._live.update(self._table(run_status), refresh=True)
+        self._live.update(self._table(run_status, is_over), refresh=True)
 
     def close(self) -> None:
         """Leave the last state standing, and give the terminal back."""
@@ -66,63 +74,91 @@ class ProgressView:
             self._live.stop()
             self._live = None
 
-    def _table(self, run_status: RunStatus) -> Table:
-        table = Table(caption=_summary(run_status), caption_justify="left")
-        table.add_column("task", no_wrap=True)
-        table.add_column("state")
-        for name in ("epoch", "accuracy", "ETA"):
-            table.add_column(name, justify="right")
-        table.add_column("worker")
-        table.add_column("note", overflow="ellipsis", no_wrap=True)
-        shown = self._fit(run_status.tasks)
-        for status in shown:
-            table.add_row(*self._cells(status))
-        if hidden := len(run_status.tasks) - len(shown):
-            table.add_row(Text(f"... {hidden} more", style="dim"))
+    def _table(self, run_status: RunStatus, is_over: bool) -> Table:
+        """The table, with widths of its columns that depend on no note: what is long is folded or cut."""
+        tasks = run_status.tasks
+        words = max((len(_word(status, is_over)) for status in tasks), default=0)
+        room = self._console.width - max(words, len("state")) - 4
+        names = max([len(f"... {len(tasks)} more"), *(cell_len(status.task) for status in tasks)])
+        names = max(min(names, room - MIN_NEWS_COLUMNS), 1)
+        table = Table(
+            caption=_summary(run_status, is_over),
+            caption_justify="left",
+            box=None,
+            padding=(0, 2, 0, 0),
+            pad_edge=False,
+        )
+        table.add_column("task", width=names, overflow="fold")
+        table.add_column("state", no_wrap=True)
+        table.add_column("", width=max(room - names, 1), overflow="fold")
+        rows = [(status, self._news(status, is_over, room - names)) for status in self._sorted(tasks)]
+        lines_left = max(self._console.height - 7, 3)
+        for number, (status, news) in enumerate(rows):
+            lines_left -= max(_num_lines(status.task, names), _num_lines(news.plain, room - names))
+            if lines_left < 0 and number:
+                table.add_row(Text(f"... {len(tasks) - number} more", style="dim"))
+                break
+            word = Text(_word(status, is_over), style=_STYLES[status.state])
+            table.add_row(Text(status.task), word, news)
         return table
 
-    def _fit(self, tasks: tuple[TaskStatus, ...]) -> list[TaskStatus]:
-        """As many tasks as the terminal has lines for; those at work first if not all fit."""
+    def _sorted(self, tasks: tuple[TaskStatus, ...]) -> list[TaskStatus]:
+        """The tasks in their order; those at work first if the terminal has no lines for all."""
         room = max(self._console.height - 7, 3)
         if len(tasks) <= room:
             return list(tasks)
         rank = {"leased": 0, "failed": 1, "pending": 2, "cancelled": 3, "done": 4}
-        return sorted(tasks, key=lambda status: rank[status.state])[:room]
+        return sorted(tasks, key=lambda status: rank[status.state])[: room + 1]
 
-    def _cells(self, status: TaskStatus) -> Iterable[Text]:
-        yield Text(status.task)
-        yield Text(_WORDS[status.state], style=_STYLES[status.state])
-        yield Text(_epochs(status))
-        yield Text("" if status.accuracy is None else f"{status.accuracy:.3f}")
-        yield Text(_duration(eta_s(status, self._clock())))
-        yield Text(_short(status.worker) if status.state == "leased" else "")
-        yield Text(_note(status), style="red" if status.state == "failed" else "dim")
+    def _news(self, status: TaskStatus, is_over: bool, columns: int) -> Text:
+        figures = self._figures(status, is_over)
+        if status.state == "leased" and not is_over:
+            figures.append(_short(status.worker))
+        news = Text(", ".join(figures))
+        note = Text(_note(status, is_over), style="red" if status.state == "failed" else "dim")
+        note.truncate(max(MIN_NOTE_COLUMNS, columns - news.cell_len - 2), overflow="ellipsis")
+        return news.append(", ") + note if news and note else news + note
 
-    def _print_news(self, run_status: RunStatus) -> None:
+    def _print_news(self, run_status: RunStatus, is_over: bool) -> None:
         for status in run_status.tasks:
-            step = int(status.epoch / status.num_epochs / LINE_EVERY_SHARE) if status.num_epochs else 0
-            now = (status.state, status.attempt, step if status.state == "leased" else 0)
-            if self._said.get(status.task, ("pending", 0, 0)) != now:
+            now: tuple[str, int, str, int] = (status.state, status.attempt, "", 0)
+            if status.state == "leased" and status.num_epochs:
+                stage = f"round {status.search['round']}" if status.search else ""
+                step = 0 if stage else int(status.epoch / status.num_epochs / LINE_EVERY_SHARE)
+                now = (status.state, status.attempt, stage, step)
+            if self._said.get(status.task, self._unsaid) != now:
                 self._said[status.task] = now
-                self._console.print(self._line(status), markup=False, highlight=False, soft_wrap=True)
+                self._console.print(
+                    self._line(status, is_over), markup=False, highlight=False, soft_wrap=True
+                )
 
-    def _line(self, status: TaskStatus) -> str:
-        parts = [f"{status.task}: {_WORDS[status.state]}"]
-        if status.state == "leased":
-            parts[0] += f" on {_short(status.worker)}"
-        if status.epoch:
-            parts.append(f"epoch {_epochs(status)}")
-        if status.accuracy is not None:
-            parts.append(f"accuracy {status.accuracy:.3f}")
+    def _line(self, status: TaskStatus, is_over: bool) -> str:
+        at = f" on {_short(status.worker)}" if status.state == "leased" and not is_over else ""
+        said = [f"{status.task}: {_word(status, is_over)}{at}", *self._figures(status, is_over)]
+        return ", ".join([*said, note] if (note := _note(status, is_over)) else said)
+
+    def _figures(self, status: TaskStatus, is_over: bool) -> list[str]:
+        """What is measured of a task: while it tunes on training images, then on the held-out ones."""
+        if status.state == "done":
+            return list(filter(None, [format_accuracy(vars(status))]))
+        if status.state != "leased" or is_over:
+            return []
+        figures = []
+        if (found := status.search) is not None:
+            is_probing = found["round"] == 0
+            figures.append("linear probes" if is_probing else f"round {found['round']}/{found['num_rounds']}")
+            figures.append(f"{found['num_candidates']} candidates left")
+        elif status.epoch:
+            figures.append(f"epoch {status.epoch}/{status.num_epochs}")
+        if status.train_accuracy is not None:
+            figures.append(f"training accuracy {status.train_accuracy:.3f}")
         if (left_s := eta_s(status, self._clock())) is not None:
-            parts.append(f"ETA {_duration(left_s)}")
-        if note := _note(status, max_chars=None):
-            parts.append(note)
-        return ", ".join(parts)
+            figures.append(f"ETA {_duration(left_s)}")
+        return figures
 
 
 def eta_s(status: TaskStatus, now_s: float) -> float | None:
-    """Seconds until the task's last epoch at its rate so far; None while that cannot be told.
+    """Seconds until the last epoch of the task, or of its search, at its rate so far; None while unknown.
 
     The first epoch sets the clock, because reading data and finding levels come before it.
     """
@@ -135,13 +171,7 @@ def eta_s(status: TaskStatus, now_s: float) -> float | None:
     return max(0.0, epoch_s * (status.num_epochs - status.epoch))
 
 
-def _epochs(status: TaskStatus) -> str:
-    return f"{status.epoch}/{status.num_epochs}" if status.num_epochs else ""
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
+def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -151,14 +181,28 @@ def _short(worker: str | None) -> str:
     return (worker or "").partition("@")[0]
 
 
-def _note(status: TaskStatus, max_chars: int | None = MAX_NOTE_CHARS) -> str:
+def _word(status: TaskStatus, is_over: bool) -> str:
+    if is_over and not status.has_ended:
+        return "unfinished"
+    return "searches" if status.state == "leased" and status.search is not None else _WORDS[status.state]
+
+
+def _num_lines(text: str, columns: int) -> int:
+    return max(1, -(-cell_len(text) // max(columns, 1)))
+
+
+def _note(status: TaskStatus, is_over: bool) -> str:
     words = " ".join((status.cause or "").split())
-    if words and status.state in ("pending", "leased"):
+    if words and not is_over and status.state in ("pending", "leased"):
         words = f"attempt {status.attempt + (status.state == 'pending')}: {words}"
-    return words if max_chars is None or len(words) <= max_chars else words[: max_chars - 3] + "..."
+    return words
 
 
-def _summary(run_status: RunStatus) -> str:
+def _summary(run_status: RunStatus, is_over: bool) -> str:
     counts = run_status.counts()
-    said = ", ".join(f"{counts[state]} {word}" for state, word in _COUNTED.items() if counts[state])
-    return said if run_status.workers else f"{said}; the workers are being started"
+    if is_over:
+        left = counts["leased"] + counts["pending"]
+        said = [f"{counts[state]} {state}" for state in ("done", "failed", "cancelled") if counts[state]]
+        return ", ".join([*said, f"{left} unfinished"] if left else said)
+    summary = ", ".join(f"{counts[state]} {word}" for state, word in _COUNTED.items() if counts[state])
+    return summary if run_status.workers else f"{summary}; the workers are being started"

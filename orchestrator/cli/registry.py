@@ -42,7 +42,7 @@ def list_tasks(output: Output, as_json: bool) -> None:
     if as_json:
         output.print_json([tables.task_json(info) for info in infos])
     elif infos:
-        output.out.print(tables.tasks_table(infos))
+        output.out.print(tables.tasks_table(infos, output.out.width))
     else:
         output.out.print("No task is registered yet: `ship tune MANIFEST` registers what it tunes.")
 
@@ -70,7 +70,7 @@ def show(output: Output, task: str, as_json: bool) -> None:
             }
         )
     else:
-        output.out.print(tables.versions_table(versions))
+        output.out.print(tables.versions_table(versions, output.out.width))
         if change is not None:
             _print(output, tables.change_line(change))
         for info in versions:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS"]
 
 WATCH_EVERY_S = 1.0
+_NOT_RETRIED = {
+    "leased": "a worker is tuning it now; `ship cancel` it first to start over",
+    "pending": "it waits for a worker already",
+    "done": "it is published; change its settings or data in the manifest to tune it again",
+}
+_CHANGED_STATE = "it had neither failed nor been cancelled; `ship status` says what it does now"
 
 
 @click.command()
@@ -42,13 +49,13 @@ def status(output: Output, watch: bool, as_json: bool) -> None:
     where = f"process {about.pid} on {about.host}"
     state = f"at work, {where}" if view.is_at_work else "over"
     output.out.print(f"{about.run}, {about.manifest}: {state}", markup=False, soft_wrap=True)
-    shown = ProgressView(output.out)
+    shown = ProgressView(output.out, lists_all=True)
     try:
         while True:
-            goes_on = watch and view.is_at_work
+            is_over = not view.is_at_work
             if (found := view.status()) is not None:
-                shown.update(found[0])
-            if not goes_on:
+                shown.update(found[0], is_over=is_over)
+            if is_over or not watch:
                 break
             time.sleep(WATCH_EVERY_S)
     finally:
@@ -70,10 +77,9 @@ def logs(output: Output, task: str | None, follow: bool, as_json: bool) -> None:
     """
     from orchestrator.cli.tables import event_line
 
-    if task is not None:
-        check_task_name(task)
     view = _view(output)
     view.about()
+    _check_known(view, () if task is None else (task,))
     for event in view.events(task, follow=follow):
         click.echo(event.to_json() if as_json else event_line(event))
 
@@ -127,11 +133,14 @@ def retry(output: Output, tasks: tuple[str, ...], failed: bool, as_json: bool) -
     view = _view(output)
     _check_known(view, tasks)
     changed = view.ask(RunRequest(kind="retry", tasks=tasks))
+    refused = _refused(view, [task for task in tasks if task not in changed])
     if as_json:
-        output.print_json({"taken_up": list(changed)})
+        output.print_json({"taken_up": list(changed), "refused": refused})
     else:
         output.out.print(f"taken up again: {', '.join(changed) or 'none'}", markup=False)
-    if not changed:
+        for task, reason in refused.items():
+            output.err.print(f"{task}: {reason}", style="yellow", markup=False, soft_wrap=True)
+    if refused or not changed:
         sys.exit(EXIT_FAILED)
 
 
@@ -144,6 +153,13 @@ def _view(output: Output) -> "RunView":
     return RunView(output.settings().home)
 
 
+def _refused(view: "RunView", tasks: list[str]) -> dict[str, str]:
+    """Why tasks were not taken up again."""
+    found = view.status()
+    states = {status.task: status.state for status in found[0].tasks} if found is not None else {}
+    return {task: _NOT_RETRIED.get(states.get(task, ""), _CHANGED_STATE) for task in tasks}
+
+
 def _check_known(view: "RunView", tasks: tuple[str, ...]) -> None:
     for task in tasks:
         check_task_name(task)
@@ -152,7 +168,9 @@ def _check_known(view: "RunView", tasks: tuple[str, ...]) -> None:
         raise ExecutionError("the run has no tasks under way yet; try again in a moment")
     known = {status.task for status in found[0].tasks} if found is not None else set()
     if unknown := [task for task in tasks if task not in known]:
-        raise ExecutionError(f"no such task in the run: {', '.join(unknown)}; `ship status` lists them")
+        close = get_close_matches(unknown[0], known, n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else "`ship status` lists them"
+        raise ExecutionError(f"no such task in the run: {', '.join(unknown)}; {hint}")
 
 
 def _status_json(view: "RunView") -> dict[str, object]:

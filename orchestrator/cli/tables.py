@@ -1,7 +1,8 @@
 """Reports and registry listings: tables for people, plain values for scripts."""
 
 import textwrap
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.output import format_size, format_time
+from orchestrator.cli.output import format_accuracy, format_size, format_time
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.registry.versions import Promotion, TaskInfo, Trials, VersionInfo
     from orchestrator.store.rollout import Change
     from orchestrator.train.job import JobReport
+    from orchestrator.train.verdicts import Verdict
 
 __all__ = [
     "bytes_by_part",
@@ -55,18 +57,16 @@ def print_checks(console: Console, found: Sequence["TaskCheck"]) -> None:
 
 
 def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
-    """Print the counts of a run, its warnings, and the cause of each failure."""
+    """Print the counts of a run, the verdict on each task, warnings and failures; last, how many serve."""
     summary = report.summary
     if not summary.tasks and not report.refused:
         console.print(f"Nothing to do: all {num_tasks} tasks are in the store already.")
-        return
-    refused = f", {len(report.refused)} refused" if report.refused else ""
-    console.print(
-        f"{len(summary.done)} tuned, {len(report.reused)} in the store already, "
-        f"{len(summary.failed)} failed, "
-        + (f"{len(summary.cancelled)} cancelled, " if summary.cancelled else "")
-        + f"{len(summary.unfinished)} unfinished{refused}."
-    )
+    else:
+        _print_counts(console, report)
+    for verdict in report.verdicts:
+        # What was tuned before, and serves, is no news.
+        if verdict.is_new or not verdict.serves:
+            console.print(_verdict_line(verdict), markup=False, soft_wrap=True)
     for task, warnings in report.warnings.items():
         for warning in warnings:
             console.print(f"{task}: {warning}", style="yellow", markup=False, soft_wrap=True)
@@ -74,6 +74,45 @@ def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
         console.print(f"{task}: {cause}", style="red", markup=False, soft_wrap=True)
     if summary.unfinished:
         console.print("Interrupted; run the same command to resume.", style="yellow")
+    elif report.verdicts:
+        console.print(_tally(report.verdicts), markup=False, soft_wrap=True)
+
+
+def _print_counts(console: Console, report: "JobReport") -> None:
+    summary = report.summary
+    refused = f", {len(report.refused)} refused" if report.refused else ""
+    console.print(
+        f"{len(summary.done)} tuned, {len(report.reused)} in the store already, "
+        f"{len(summary.failed)} failed, "
+        + (f"{len(summary.cancelled)} cancelled, " if summary.cancelled else "")
+        + f"{len(summary.unfinished)} unfinished{refused}."
+    )
+
+
+def _verdict_line(verdict: "Verdict") -> str:
+    version = "" if verdict.version is None else f"version {verdict.version} "
+    reason = f": {verdict.reason}" if verdict.reason else ""
+    if verdict.serves is None:
+        said = "whether it serves is not known yet"
+    elif not verdict.serves:
+        said = f"{version}waits, and nothing serves{reason}"
+    elif verdict.version in (None, verdict.champion):
+        said = f"version {verdict.champion} serves"
+    else:
+        said = f"{version}waits, and version {verdict.champion} serves on{reason}"
+    accuracy = format_accuracy(verdict.metrics)
+    return f"{verdict.task}: {accuracy}; {said}" if accuracy else f"{verdict.task}: {said}"
+
+
+def _tally(verdicts: Sequence["Verdict"]) -> str:
+    """The last line of a run: how many tasks serve, and where to read why the others do not."""
+    counts = Counter(verdict.serves for verdict in verdicts)
+    said = f"{counts[True]} of {len(verdicts)} serve"
+    if counts[False]:
+        said += f"; {counts[False]} wait: `ship show TASK` says why"
+    if counts[None]:
+        said += f"; not known yet for {counts[None]}, whose records MLflow has not taken: see `ship ls`"
+    return said
 
 
 def report_json(report: "JobReport") -> dict[str, Any]:
@@ -87,7 +126,14 @@ def report_json(report: "JobReport") -> dict[str, Any]:
         "unfinished": list(report.summary.unfinished),
         "records_waiting": report.backlog.num_records,
         "warnings": {task: list(warnings) for task, warnings in report.warnings.items()},
+        "tasks": [_verdict_json(verdict) for verdict in report.verdicts],
+        "num_serving": sum(verdict.serves is True for verdict in report.verdicts),
     }
+
+
+def _verdict_json(verdict: "Verdict") -> dict[str, Any]:
+    values = asdict(verdict)
+    return {"task": values.pop("task"), **values.pop("metrics"), **values}
 
 
 def event_line(event: "Event") -> str:
@@ -103,9 +149,15 @@ def _told(event: "Event") -> str:
         case "leased":
             return f"taken up by {data.get('worker', '?')}"
         case "epoch":
-            return f"epoch {data['epoch']}/{data['num_epochs']}, loss {data['loss']:.4f}"
+            epoch = f"epoch {data['epoch']}/{data['num_epochs']}, loss {data['loss']:.4f}"
+            accuracy = data.get("train_accuracy")
+            return epoch if accuracy is None else f"{epoch}, training accuracy {accuracy:.3f}"
+        case "search":
+            where = f"round {data['round']}/{data['num_rounds']}" if data["round"] else "linear probes"
+            return f"searches settings, {where}, {data['num_candidates']} candidates left"
         case "published":
-            return f"published as {str(data.get('digest', '?'))[:12]}"
+            published = f"published as {str(data.get('digest', '?'))[:12]}"
+            return ", ".join(filter(None, [published, format_accuracy(data.get("metrics", {}))]))
         case "failed":
             return f"failed: {data.get('cause', '?')}"
         case "retried":
@@ -114,41 +166,42 @@ def _told(event: "Event") -> str:
             return "cancelled"
 
 
-def tasks_table(infos: Sequence["TaskInfo"]) -> Table:
-    """All tasks at a glance."""
-    table = _table(
-        "task", "champion", "accuracy", "linear probe", "challenger", "canary", "shadow", "latest", "updated"
-    )
+def tasks_table(infos: Sequence["TaskInfo"], width: int) -> Table:
+    """All tasks at a glance: whole names, and as many of the other columns as there is room for."""
+    rows = []
     for info in infos:
         metrics = info.champion.metrics if info.champion else {}
-        table.add_row(
-            escape(info.task),
-            _version(info.champion.version if info.champion else None),
-            _share(metrics.get("accuracy")),
-            _share(metrics.get("probe_accuracy")),
-            _version(info.challenger.version if info.challenger else None),
-            _canary(info.trials),
-            _version(info.trials.shadow),
-            _version(info.latest),
-            format_time(info.updated_s),
+        rows.append(
+            {
+                "task": info.task,
+                "champion": _version(info.champion.version if info.champion else None),
+                "accuracy": _share(metrics.get("accuracy")),
+                "linear probe": _share(metrics.get("probe_accuracy")),
+                "challenger": _version(info.challenger.version if info.challenger else None),
+                "canary": _canary(info.trials),
+                "shadow": _version(info.trials.shadow),
+                "latest": _version(info.latest),
+                "updated": format_time(info.updated_s),
+            }
         )
-    return table
+    return _table(rows, width, ("latest", "shadow", "canary", "updated", "challenger", "linear probe"))
 
 
-def versions_table(infos: Sequence["VersionInfo"]) -> Table:
-    """All versions of one task."""
-    table = _table("version", "alias", "accuracy", "linear probe", "levels", "digest", "made")
-    for info in infos:
-        table.add_row(
-            _version(info.version),
-            ", ".join(info.aliases),
-            _share(info.metrics.get("accuracy")),
-            _share(info.metrics.get("probe_accuracy")),
-            f"{info.metrics.get('num_levels', 0):.0f}",
-            (info.digest or "?")[:12],
-            format_time(info.created_s),
-        )
-    return table
+def versions_table(infos: Sequence["VersionInfo"], width: int) -> Table:
+    """All versions of one task, with as many columns as there is room for."""
+    rows = [
+        {
+            "version": _version(info.version),
+            "alias": ", ".join(info.aliases),
+            "accuracy": _share(info.metrics.get("accuracy")),
+            "linear probe": _share(info.metrics.get("probe_accuracy")),
+            "levels": f"{info.metrics.get('num_levels', 0):.0f}",
+            "digest": (info.digest or "?")[:12],
+            "made": format_time(info.created_s),
+        }
+        for info in infos
+    ]
+    return _table(rows, width, ("levels", "digest", "made"))
 
 
 def task_json(info: "TaskInfo") -> dict[str, Any]:
@@ -195,11 +248,22 @@ def promotion_json(promotion: "Promotion") -> dict[str, Any]:
     return {"task": promotion.task, "from": promotion.from_version, "to": promotion.to_version}
 
 
-def _table(*columns: str) -> Table:
+def _table(rows: Sequence[Mapping[str, str]], width: int, dispensable: Sequence[str]) -> Table:
+    """A table that is no wider than ``width``: it goes without columns, the first dispensable one first.
+
+    What is still too wide is folded, and never cut.
+    """
+    widths = {name: max(map(len, (name, *(row[name] for row in rows)))) for name in (rows[0] if rows else ())}
+    for name in dispensable:
+        if sum(widths.values()) + 3 * len(widths) <= width:
+            break
+        widths.pop(name, None)
     table = Table(show_edge=False, header_style="bold")
-    for column in columns:
-        is_number = column in ("accuracy", "linear probe", "levels")
-        table.add_column(column, justify="right" if is_number else "left")
+    for name in widths:
+        is_number = name in ("accuracy", "linear probe", "levels")
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(row[name]) for name in widths))
     return table
 
 

@@ -46,14 +46,19 @@ def deferred_signals() -> Iterator[None]:
 
 
 @contextmanager
-def catch_interruption() -> Iterator[threading.Event]:
-    """An event that is set at the first signal; the second raises ``KeyboardInterrupt``."""
+def catch_interruption(on_first: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
+    """An event that is set at the first signal; the second raises ``KeyboardInterrupt``.
+
+    Args:
+        on_first: Called in the handler of the first signal.
+    """
     event = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()
+        on_first()
 
     with _handled_by(handle):
         yield event

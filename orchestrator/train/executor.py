@@ -90,11 +90,13 @@ class Callbacks:
         on_events: Gets each event once, in order; none if there are none. An exception ends the run.
         on_progress: Gets the status of all tasks.
         requests: Requests of other terminals, each with a function that takes the tasks which it changed.
+        on_stop: Called in the handler of the first signal; may use no buffered stream and no lock.
     """
 
     on_events: Callable[[Sequence[Event]], None] = lambda events: None
     on_progress: Callable[[RunStatus], None] = lambda status: None
     requests: Callable[[], Iterable[tuple[RunRequest, Callable[[Sequence[str]], None]]]] = lambda: ()
+    on_stop: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +143,7 @@ def run_tasks(
     logs = settings.home / "logs" / options.run
     with (
         ray_session(settings.ray_address, min_cpus=min_cpus, logs=logs) as session,
-        catch_interruption() as interruption,
+        catch_interruption(callbacks.on_stop) as interruption,
     ):
         ledger = RayLedger(start_actor(options.run), specs, options.policy)
         try:

@@ -26,6 +26,7 @@ from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import Callbacks, RunOptions, RunSummary, name_run, run_tasks
 from orchestrator.train.ledger.status import RunStatus
 from orchestrator.train.run_folder import RunFolder, hold_run
+from orchestrator.train.verdicts import Decisions, Published, Verdict, find_verdicts
 from ship.backbone import Backbone, load_backbone
 from ship.findings import find_warnings
 from ship.settings.search_config import AXES
@@ -43,12 +44,14 @@ class Services:
         store: Store of prompts.
         stats: Record of past tunings.
         recorder: Writer of records to MLflow.
+        registry: Reader of the gate's decisions; makes no database.
         run_tasks: Tunes tasks; ``executor.run_tasks``.
     """
 
     store: PromptStore
     stats: RunStats
     recorder: Recorder
+    registry: Decisions
     run_tasks: Callable[[Sequence[TaskSpec], Backbone, Settings, RunOptions, Callbacks], RunSummary]
 
     @classmethod
@@ -61,6 +64,7 @@ class Services:
             store=store,
             stats=RunStats(objects),
             recorder=Recorder(registry, store, settings.spool),
+            registry=Registry(settings.tracking_uri, settings.artifact_location),
             run_tasks=run_tasks,
         )
 
@@ -75,6 +79,7 @@ class JobReport:
         backlog: Records that MLflow has not taken yet.
         warnings: Warnings about tuned prompts, by task.
         refused: Tasks that were not tuned, with the reasons.
+        verdicts: Whether each published task serves; of an interrupted run only those that it tuned.
     """
 
     reused: tuple[str, ...]
@@ -82,6 +87,7 @@ class JobReport:
     backlog: Backlog
     warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     refused: tuple[RefusedTask, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +120,17 @@ class Job:
         """
         _refuse_fan_out(self.plan.find_fan_out(_max_tasks(self.request, self.manifest)))
 
-    def run(self, *, on_progress: Callable[[RunStatus], None] = lambda status: None) -> JobReport:
+    def run(
+        self,
+        *,
+        on_progress: Callable[[RunStatus], None] = lambda status: None,
+        on_stop: Callable[[], None] = lambda: None,
+    ) -> JobReport:
         """Tune the missing tasks, and record all published ones.
 
         Args:
             on_progress: Gets the status of all tasks about twice a second.
+            on_stop: Called in the handler of the first signal, which stops the run.
 
         Raises:
             ManifestError: More tasks would be tuned than allowed; nothing was written.
@@ -128,9 +140,15 @@ class Job:
         self.check_fan_out()
         run = name_run()
         with hold_run(self.settings.home, run, self.path) as folder:
-            return self._run(run, folder, on_progress)
+            return self._run(run, folder, on_progress, on_stop)
 
-    def _run(self, run: str, folder: RunFolder, on_progress: Callable[[RunStatus], None]) -> JobReport:
+    def _run(
+        self,
+        run: str,
+        folder: RunFolder,
+        on_progress: Callable[[RunStatus], None],
+        on_stop: Callable[[], None],
+    ) -> JobReport:
         recorder = self.services.recorder
         handler = _EventHandler(folder, recorder, [task.spec for task in self.plan.tasks])
 
@@ -140,6 +158,7 @@ class Job:
 
         # The records of a run that is broken off wait in the spool.
         farewell_s = MAX_FAREWELL_S
+        found: Sequence[Published] = ()
         try:
             recorder.replay()
             summary = self.services.run_tasks(
@@ -147,11 +166,13 @@ class Job:
                 self.backbone,
                 self.settings,
                 RunOptions(run=run, pool=self.manifest.pool),
-                Callbacks(on_events=handler.handle, on_progress=show, requests=folder.requests),
+                Callbacks(
+                    on_events=handler.handle, on_progress=show, requests=folder.requests, on_stop=on_stop
+                ),
             )
             if not summary.is_interrupted:
                 farewell_s = math.inf
-                self._reconcile()
+                found = self._reconcile()
         finally:
             backlog = recorder.close(farewell_s)
             self._remember(handler.runs)
@@ -161,13 +182,20 @@ class Job:
             backlog=backlog,
             warnings=handler.warnings,
             refused=self.plan.refused,
+            verdicts=find_verdicts(self.services.registry, [*handler.published, *found]),
         )
 
-    def _reconcile(self) -> None:
-        """Record published tasks that a lost driver or a lost spool left unrecorded."""
+    def _reconcile(self) -> Sequence[Published]:
+        """Record published tasks that a lost driver or a lost spool left unrecorded.
+
+        Returns:
+            The tasks that were not to be tuned, as they are in the store.
+        """
+        digests: dict[str, str] = {}
         specs = [task.spec for task in self.plan.tasks]
         try:
             published = self.services.store.find_published([(spec.name, spec.key) for spec in specs])
+            digests = {task: found.digest for (task, _), found in published.items()}
             self.services.recorder.reconcile(published, specs)
         except StoreError as error:
             # The run is over, and its report is still due.
@@ -175,6 +203,9 @@ class Job:
                 "publications were not compared with MLflow, as the store failed: %s; the next run does it",
                 error,
             )
+        return [
+            Published(task=task.spec.name, digest=digests.get(task.spec.name)) for task in self.plan.to_reuse
+        ]
 
     def _remember(self, runs: Sequence[TuningRun]) -> None:
         try:
@@ -190,6 +221,7 @@ class _EventHandler:
     Attributes:
         warnings: Warnings about prompts, by task.
         runs: Duration of each tuning.
+        published: Artifacts of the tasks that were tuned.
     """
 
     def __init__(self, folder: RunFolder, recorder: Recorder, specs: Sequence[TaskSpec]) -> None:
@@ -198,6 +230,7 @@ class _EventHandler:
         self._has_begun = False
         self.warnings: dict[str, tuple[str, ...]] = {}
         self.runs: list[TuningRun] = []
+        self.published: list[Published] = []
 
     def handle(self, events: Sequence[Event]) -> None:
         self._folder.log(events)
@@ -207,10 +240,13 @@ class _EventHandler:
         self._has_begun = self._has_begun or bool(events)
         # Before work has begun, workers that start beside the driver need its cores more than records do.
         if self._has_begun:
-            self._recorder.handle([self._with_parameters(event) for event in events])
+            told = [event for event in events if event.kind != "search"]
+            self._recorder.handle([self._with_parameters(event) for event in told])
 
     def _note(self, event: Event) -> None:
         metrics = event.data.get("metrics", {})
+        digest = event.data.get("digest")
+        self.published.append(Published(task=event.task, digest=digest, metrics=metrics, is_new=True))
         if found := find_warnings(metrics):
             self.warnings[event.task] = tuple(found)
         if (run := TuningRun.from_metrics(event.key, metrics, event.time_s)) is not None:

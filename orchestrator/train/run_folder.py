@@ -20,7 +20,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -32,7 +32,7 @@ from orchestrator.private_files import make_private_folder, open_private
 from orchestrator.train.ledger.status import RunStatus, TaskStatus
 from ship.redaction import redact_url
 
-__all__ = ["About", "RunFolder", "RunRequest", "RunView", "hold_run"]
+__all__ = ["About", "RunFolder", "RunRequest", "RunView", "check_free", "hold_run"]
 
 RequestKind = Literal["cancel", "retry", "stop"]
 STATUS_EVERY_S = 1.0
@@ -173,18 +173,17 @@ class RunView:
             ) from error
 
     def status(self) -> tuple[RunStatus, float] | None:
-        """Status of its tasks, and when it was written; None before the first."""
+        """Status of its tasks, and when it was written; None before the first.
+
+        Once the run is over, tasks that it left have no lease any more: they are pending.
+        """
+        is_over = not self.is_at_work
         try:
             said = _read_json(self._folder / "status.json")
         except FileNotFoundError:
             return None
         time_s = said.pop("time_s")
-        known = {field.name for field in fields(TaskStatus)}
-        said["tasks"] = tuple(
-            # An older version's status may have had others.
-            TaskStatus(**{name: value for name, value in status.items() if name in known})
-            for status in said["tasks"]
-        )
+        said["tasks"] = tuple(_read_task(status, is_over) for status in said["tasks"])
         said["workers"] = {int(seat): worker for seat, worker in said["workers"].items()}
         said["evicted"] = frozenset(said["evicted"])
         return RunStatus(**said), time_s
@@ -229,6 +228,16 @@ class RunView:
         return tuple(tasks)
 
 
+def check_free(home: Path) -> None:
+    """Check that no run holds the home's run folder now.
+
+    Raises:
+        ExecutionError: A run holds it.
+    """
+    if RunView(home).is_at_work:
+        raise _busy(home)
+
+
 @contextmanager
 def hold_run(home: Path, run: str, manifest: str) -> Iterator[RunFolder]:
     """Hold the home's run folder for the block.
@@ -269,18 +278,24 @@ def _take(lock: IO[bytes], home: Path) -> None:
             time.sleep(_POLL_S)
         else:
             return
+    raise _busy(home)
+
+
+def _busy(home: Path) -> ExecutionError:
     try:
         other = RunView(home).about()
         run = f"{other.manifest}, process {other.pid} on {other.host}"
     except ExecutionError:
         run = "just started"
-    raise ExecutionError(
+    return ExecutionError(
         f"another `ship tune` runs in {home} ({run}): watch it with `ship status`, end it with "
         "`ship cancel`, or choose another folder with --home"
     )
 
 
 def _is_worth_a_line(event: Event) -> bool:
+    if event.kind == "search":
+        return bool(event.data["is_new_round"])
     if event.kind != "epoch":
         return True
     epoch, num_epochs = int(event.data["epoch"]), int(event.data["num_epochs"])
@@ -293,6 +308,17 @@ def _read_event(line: str) -> Event | None:
     except (ValueError, TypeError):
         _logger.warning("events.jsonl: a line that a killed run or a full disk tore is skipped")
         return None
+
+
+def _read_task(values: dict[str, Any], is_over: bool) -> TaskStatus:
+    known = {field.name for field in fields(TaskStatus)}
+    # An older version's status had other fields, and under `accuracy` that of the training images.
+    if "probe_accuracy" not in values:
+        known.remove("accuracy")
+    status = TaskStatus(**{name: value for name, value in values.items() if name in known})
+    if not is_over or status.state != "leased":
+        return status
+    return replace(status, state="pending", search=None, train_accuracy=None)
 
 
 def _read_request(value: dict[str, Any]) -> RunRequest:

@@ -29,7 +29,7 @@ from ship.tuning.member import PackTask, TuneResult
 from ship.tuning.preparation import check_fit
 from ship.tuning.run import tune_pack
 
-__all__ = ["SearchResult", "Trial", "make_folds", "search"]
+__all__ = ["SearchResult", "SearchStep", "Trial", "make_folds", "search"]
 
 _HELD_OUT_SHARE = 0.2
 # Fewer steps tell settings apart by chance.
@@ -55,6 +55,27 @@ class Trial:
     epochs: int
     val_loss: float
     val_accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchStep:
+    """Position in a search, for people who wait for it.
+
+    Attributes:
+        round: Round under way, from 1; 0 for linear probes.
+        num_rounds: Rounds in all.
+        num_candidates: Candidates of this round.
+        is_new_round: Whether the round has only begun.
+        epoch: Epochs so far, of all candidates on all folds in all rounds.
+        num_epochs: As many in the end.
+    """
+
+    round: int
+    num_rounds: int
+    num_candidates: int
+    is_new_round: bool
+    epoch: int
+    num_epochs: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +118,7 @@ def search(
     config: TuneConfig,
     search_config: SearchConfig | None = None,
     *,
-    on_epoch: Callable[[], None] | None = None,
+    on_epoch: Callable[[SearchStep], None] | None = None,
     tune_all: TuneAll | None = None,
 ) -> SearchResult:
     """Choose settings for a task.
@@ -109,7 +130,7 @@ def search(
             in turn.
         config: Gives all settings that are not searched.
         search_config: Values to try; None for the fallback alone.
-        on_epoch: Called after each epoch of each candidate; an exception in it ends the search.
+        on_epoch: Called as a round starts and after each epoch of a candidate; an exception ends the search.
         tune_all: Tunes the candidates of a round; by default ``tune_pack``.
 
     Raises:
@@ -128,6 +149,8 @@ def search(
         reason = "No class has a second image, so nothing could be compared."
         return SearchResult(config=probes[0] if may_be_probe else config, reason=reason)
     rounds = _Rounds(tune_all or partial(tune_pack, backbone), folds, wanted, on_epoch)
+    # For another head than this one, there may be more or fewer.
+    rounds.plan([each for each in wanted.candidates(config) if each.kind != "probe"])
     # Without a choice of heads and without the fallback they would decide nothing.
     scores = rounds.run(0, probes, 0.0) if may_be_probe or len(heads) > 1 else []
     probe = min(zip(probes, scores, strict=True), key=lambda pair: pair[1].loss)[0] if scores else probes[0]
@@ -187,19 +210,33 @@ class _Rounds:
         tune_all: TuneAll,
         folds: Sequence[TaskData],
         search_config: SearchConfig,
-        on_epoch: Callable[[], None] | None,
+        on_epoch: Callable[[SearchStep], None] | None,
     ) -> None:
         self._tune_all, self._folds, self._on_epoch = tune_all, folds, on_epoch
         self._axes = [axis for axis in AXES if axis in ("kind", "head") or getattr(search_config, axis)]
         self._scores: dict[TuneConfig, dict[int, _Score]] = {}
         self.trials: list[Trial] = []
         self.num_passes, self.tuning_s = 0, 0.0
+        # Epochs in all, by round; and those so far.
+        self._planned: list[int] = []
+        self._num_done = 0
+
+    def plan(self, candidates: Sequence[TuneConfig]) -> None:
+        """Count the epochs of all rounds of ``halve``."""
+        num_rounds = _num_rounds(candidates)
+        self._planned = [0] * (num_rounds + 1)
+        left, num_train = len(candidates), len(self._folds[0].train)
+        for number in range(1, num_rounds + 1):
+            epochs = _shortened(candidates[0], num_train, _share(number, num_rounds))
+            self._planned[number] = left * len(self._folds) * epochs
+            left = math.ceil(left / 2)
 
     def halve(self, candidates: Sequence[TuneConfig]) -> TuneConfig:
         """The last candidate after as many rounds as it takes, at least one."""
-        left, num_rounds = list(candidates), max(1, math.ceil(math.log2(len(candidates))))
+        self.plan(candidates)
+        left, num_rounds = list(candidates), _num_rounds(candidates)
         for number in range(1, num_rounds + 1):
-            scores = self.run(number, left, 2.0 ** (number - 1 - num_rounds))
+            scores = self.run(number, left, _share(number, num_rounds))
             order = sorted(range(len(left)), key=lambda i: scores[i].loss)
             left = [left[i] for i in sorted(order[: math.ceil(len(left) / 2)])]
         return left[0]
@@ -212,7 +249,9 @@ class _Rounds:
         """
         num_train = len(self._folds[0].train)
         epochs = [_shortened(config, num_train, share) for config in candidates]
-        outcomes = self._tune(candidates, epochs)
+        # A candidate that failed has left some out.
+        self._num_done = sum(self._planned[:number])
+        outcomes = self._tune(number, candidates, epochs)
         scores = []
         for i, config in enumerate(candidates):
             score = _score(outcomes[i :: len(candidates)], epochs[i] if number else 0)
@@ -261,7 +300,21 @@ class _Rounds:
         axes = [axis for axis in self._axes if config.kind != "probe" or axis not in idle]
         return ", ".join(f"{axis} {getattr(config, axis)}" for axis in axes)
 
-    def _tune(self, candidates: Sequence[TuneConfig], epochs: Sequence[int]) -> list[TuneResult | Exception]:
+    def _tell(self, number: int, num_candidates: int, *, is_new_round: bool) -> None:
+        if self._on_epoch is not None:
+            step = SearchStep(
+                round=number,
+                num_rounds=len(self._planned) - 1,
+                num_candidates=num_candidates,
+                is_new_round=is_new_round,
+                epoch=self._num_done,
+                num_epochs=sum(self._planned),
+            )
+            self._on_epoch(step)
+
+    def _tune(
+        self, number: int, candidates: Sequence[TuneConfig], epochs: Sequence[int]
+    ) -> list[TuneResult | Exception]:
         """Outcomes on each fold of each candidate in turn.
 
         Raises:
@@ -270,20 +323,20 @@ class _Rounds:
         stopped: list[Exception] = []
 
         def report(_: object) -> None:
-            if self._on_epoch is not None and not stopped:
+            if not stopped:
+                self._num_done += 1
                 try:
-                    self._on_epoch()
+                    self._tell(number, len(candidates), is_new_round=False)
                 except Exception as error:
                     stopped.append(error)
             if stopped:
                 raise stopped[0]
 
+        self._tell(number, len(candidates), is_new_round=True)
         tasks = [
-            PackTask(
-                data=fold, config=replace(config, epochs=number, min_steps=0, patience=0), on_epoch=report
-            )
+            PackTask(data=fold, config=replace(config, epochs=num, min_steps=0, patience=0), on_epoch=report)
             for fold in self._folds
-            for config, number in zip(candidates, epochs, strict=True)
+            for config, num in zip(candidates, epochs, strict=True)
         ]
         outcomes = self._tune_all(tasks)
         if stopped:
@@ -296,6 +349,15 @@ class _Rounds:
                 self.num_passes += task.config.epochs * len(task.data.train)
                 self.tuning_s += outcome.tuning_s
         return outcomes
+
+
+def _num_rounds(candidates: Sequence[TuneConfig]) -> int:
+    return max(1, math.ceil(math.log2(len(candidates)))) if candidates else 0
+
+
+def _share(number: int, num_rounds: int) -> float:
+    """Share of its epochs that a candidate is tuned for in a round."""
+    return 2.0 ** (number - 1 - num_rounds)
 
 
 def _shortened(config: TuneConfig, num_train: int, share: float) -> int:

@@ -42,7 +42,7 @@ def test_a_run_is_watched_steered_and_ended_from_another_terminal(plant: Plant) 
 
         assert plant.ship_json("cancel", "line-a") == {"stopped": False, "cancelled": ["line-a"]}
         assert plant.ship_json("cancel", "line-a") == {"stopped": False, "cancelled": []}
-        assert plant.ship_json("retry", "line-a") == {"taken_up": ["line-a"]}
+        assert plant.ship_json("retry", "line-a") == {"taken_up": ["line-a"], "refused": {}}
         unknown = plant.ship("cancel", "line-z")
         assert (unknown.returncode, "no such task in the run: line-z" in unknown.stderr) == (1, True)
 

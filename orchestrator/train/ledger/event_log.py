@@ -1,6 +1,7 @@
 """A log of events with positions: read from a position on, and dropped once acknowledged.
 
-Knows no meaning of events, except that those of kind ``epoch`` may be dropped while the reader is away.
+Knows no meaning of events, except that those of kind ``epoch`` and ``search`` may be dropped while the reader
+is away.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ class EventLog:
     """Events in order, each at a position counted from 0.
 
     Args:
-        max_events: When this many wait for the reader, the oldest ``epoch`` events are dropped.
+        max_events: When this many wait for the reader, the oldest of those are dropped.
         max_read: Events of one read.
     """
 
@@ -52,7 +53,7 @@ class EventLog:
         return [event for _, event in page], page[-1][0] + 1
 
     def _drop_epochs(self) -> None:
-        """Drop ``epoch`` events, points of a curve, from the older half."""
+        """Drop ``epoch`` and ``search`` events, points of a curve, from the older half."""
         half = len(self._waiting) // 2
-        kept = [item for item in self._waiting[:half] if item[1].kind != "epoch"]
+        kept = [item for item in self._waiting[:half] if item[1].kind not in ("epoch", "search")]
         self._waiting = kept + self._waiting[half:]

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.events import Event, EventKind
 from orchestrator.train.ledger.event_log import EventLog
 from orchestrator.train.ledger.grants import Ended, Grant, Lease, LedgerPolicy, Wait
-from orchestrator.train.ledger.status import RunStatus, TaskState, TaskStatus
+from orchestrator.train.ledger.status import RunStatus, TaskState, TaskStatus, is_of_search
 from orchestrator.train.ledger.waiting import WaitingTasks, order_of
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Ledger:
         return self._grant(self._status[task], worker, now_s)
 
     def heartbeat(self, worker: str, task: str, attempt: int, epoch: Mapping[str, Any] | None = None) -> bool:
-        """Prolong a lease, and report the epoch that just ended, if any.
+        """Prolong a lease, and report the epoch, or the step of the search, that just ended, if any.
 
         Returns:
             Whether the worker still holds the lease; if not, it must drop the task.
@@ -139,8 +139,8 @@ class Ledger:
             return False
         self._expires_s[task] = self._clock() + self._policy.lease_s
         if epoch is not None:
-            self._status[task] = status.after_epoch(epoch, self._wall())
-            self._record("epoch", self._status[task], dict(epoch))
+            self._status[task] = status.after_report(epoch, self._wall())
+            self._record("search" if is_of_search(epoch) else "epoch", self._status[task], dict(epoch))
         return True
 
     def complete(self, worker: str, task: str, attempt: int, data: Mapping[str, Any]) -> bool:
@@ -279,7 +279,9 @@ class Ledger:
             state="leased",
             worker=worker,
             attempt=max(status.attempt + 1, self._fewest_attempt.get(status.task, 0)),
+            search=None,
             epoch=0,
+            train_accuracy=None,
             pause_s=0.0,
             started_s=self._wall(),
             first_epoch=0,
@@ -328,7 +330,7 @@ class Ledger:
         self._lose(name, cause)
 
     def _release(self, status: TaskStatus) -> None:
-        self._status[status.task] = replace(status, state="pending")
+        self._status[status.task] = replace(status, state="pending", search=None, train_accuracy=None)
         self._put_back(status)
         self._expires_s.pop(status.task)
         self._record("retried", status, {"cause": status.cause})
@@ -337,10 +339,7 @@ class Ledger:
         self._waiting.put(status.task, self._clock() + status.pause_s)
 
     def _end(self, status: TaskStatus, kind: EventKind, data: dict[str, Any]) -> None:
-        state = _ENDS[kind]
-        self._status[status.task] = replace(
-            status, state=state, cause=data.get("cause"), ended_s=self._wall()
-        )
+        self._status[status.task] = status.ended(_ENDS[kind], data, self._wall())
         self._waiting.remove(status.task)
         self._expires_s.pop(status.task, None)
         self._record(kind, status, data)

@@ -61,6 +61,10 @@ class Hooks(Protocol):
         """Report an epoch (fields of an ``epoch`` event). Raises ``LeaseLost``."""
         ...
 
+    def search(self, report: Mapping[str, Any]) -> None:
+        """Report a step of the search (fields of a ``search`` event). Raises ``LeaseLost``."""
+        ...
+
     def check(self) -> None:
         """Raise ``LeaseLost`` if the lease is known to be lost; called before each write to the store."""
         ...
@@ -251,6 +255,9 @@ class _Holder:
     def epoch(self, report: Mapping[str, Any]) -> None:
         if not self._ledger.heartbeat(self._worker, self.task, self._lease.attempt, report):
             raise LeaseLost(self.task)
+
+    def search(self, report: Mapping[str, Any]) -> None:
+        self.epoch(report)
 
     def check(self) -> None:
         if self._pulse.is_lost:

@@ -5,6 +5,7 @@ A task is done when its key is published in the store, whatever the ledger's sta
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from ship.backbone import Backbone
 from ship.data import load_task_data
 from ship.errors import ArtifactError, DataError
 from ship.tuning.run import EpochReport, PackTask
-from ship.tuning.search import SearchResult, search
+from ship.tuning.search import SearchResult, SearchStep, search
 from ship.tuning.state import TuningState
 from ship.tuning.tuner import Tuner
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from ship.settings.config import TuneConfig
     from ship.tuning.run import TuneResult
 
-__all__ = ["TuneTask", "make_task_runner"]
+__all__ = ["SearchReporter", "TuneTask", "make_task_runner"]
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ class TuneTask:
             data,
             spec.config,
             spec.search,
-            on_epoch=hooks.check,
+            on_epoch=SearchReporter(hooks),
             tune_all=partial(self._tuner.tune, on_joined=hooks.started),
         )
         return self._tune_from(spec, found.config, merged, hooks, None), found
@@ -182,6 +183,26 @@ class TuneTask:
             if isinstance(outcome, Exception):
                 raise outcome
             return outcome
+
+
+class SearchReporter:
+    """Reports the steps of a search, at most a hundred and the start of each round; each report is a call.
+
+    Args:
+        hooks: Callbacks of the task.
+    """
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
+        self._percent = 0
+
+    def __call__(self, step: SearchStep) -> None:
+        """Report a step if there is news. Raises ``LeaseLost``."""
+        self._hooks.check()
+        percent = 100 * step.epoch // max(step.num_epochs, 1)
+        if step.is_new_round or percent != self._percent:
+            self._percent = percent
+            self._hooks.search(asdict(step))
 
 
 def _outcome(publication: "Publication", files: Mapping[str, bytes]) -> PublishedTask:

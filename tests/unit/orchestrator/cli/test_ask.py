@@ -81,8 +81,10 @@ def test_ship_predict_refuses(
 def test_ship_explain_asks_once_for_each_form_and_both_are_of_one_version(
     url: str, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "cap.png").write_bytes(PNG)
-    asked = ("explain", "bolts", str(tmp_path / "cap.png"), "--url", url)
+    image = tmp_path / "data" / "cap.png"
+    image.parent.mkdir()
+    image.write_bytes(PNG)
+    asked = ("explain", "bolts", str(image), "--url", url)
     monkeypatch.chdir(tmp_path)
     for options, versions in (((), [None]), (("--json",), [None]), (("--json", "-o", "heat.png"), [None, 2])):
         engine.asks.clear()
@@ -94,21 +96,43 @@ def test_ship_explain_asks_once_for_each_form_and_both_are_of_one_version(
 def test_ship_explain(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    image = tmp_path / "cap.png"
+    image, working = tmp_path / "data" / "cap.png", tmp_path / "working"
+    image.parent.mkdir()
+    working.mkdir()
     image.write_bytes(PNG)
     monkeypatch.setenv("SHIP_URL", url)
+    monkeypatch.chdir(working)
 
     assert run_ship(monkeypatch, "explain", "bolts", str(image), "-o", str(tmp_path / "heat.png")) == 0
     assert "heat.png" in capsys.readouterr().out
     assert (tmp_path / "heat.png").read_bytes().startswith(b"\x89PNG")
     assert run_ship(monkeypatch, "explain", "bolts", str(image)) == 0
-    assert (tmp_path / "cap-bolts.png").exists()
+    assert (working / "cap-bolts.png").exists()
+    assert list(image.parent.iterdir()) == [image]
     assert image.read_bytes() == PNG
     capsys.readouterr()
 
-    before = sorted(tmp_path.iterdir())
+    before = sorted(tmp_path.rglob("*"))
     assert run_ship(monkeypatch, "explain", "bolts", str(image), "--json") == 0
     assert json.loads(capsys.readouterr().out)["distance"] == 0.5
-    assert sorted(tmp_path.iterdir()) == before
+    assert sorted(tmp_path.rglob("*")) == before
     assert run_ship(monkeypatch, "explain", "../bolts", str(image)) == 1
     assert "no task name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("working", ["caps/train/good", "caps/train", "caps"])
+def test_ship_explain_writes_into_no_data_set(
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    working: str,
+) -> None:
+    image = tmp_path / "caps" / "train" / "good" / "1.png"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(PNG)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path / working)
+    assert run_ship(monkeypatch, "explain", "bolts", str(image), "--url", url) == 2
+    assert "may be a data set" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before

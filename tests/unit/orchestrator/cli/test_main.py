@@ -6,8 +6,9 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,10 +17,14 @@ from orchestrator.cli.manifest import run_job
 from orchestrator.cli.output import Output
 from orchestrator.planning.estimates import TuningRun
 from orchestrator.registry.database_file import SCHEMA_REVISIONS
+from orchestrator.registry.recorder import Backlog
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import RunSummary
-from orchestrator.train.job import Services, prepare_job
+from orchestrator.train.job import JobReport, Services, prepare_job
+from orchestrator.train.ledger.status import TaskState, TaskStatus
+from orchestrator.train.run_folder import hold_run
+from orchestrator.train.verdicts import Verdict
 from ship.backbone import load_backbone
 from tests.console import run_ship as run
 from tests.factories import write_backbone, write_stripes
@@ -140,6 +145,94 @@ def test_what_libraries_print_is_not_in_the_json(plant: Path, capsys: pytest.Cap
     assert "(raylet) a worker died" in printed.err
 
 
+@dataclass
+class FakeJob:
+    """A job that has ended."""
+
+    report: JobReport
+
+    def run(self, **callbacks: object) -> JobReport:
+        return self.report
+
+    @property
+    def plan(self) -> object:
+        return SimpleNamespace(tasks=())
+
+
+@pytest.mark.parametrize(
+    ("serves", "state", "status"),
+    [
+        (True, "done", 0),
+        (None, "done", 0),
+        (False, "done", 3),
+        (False, "failed", 1),
+    ],
+)
+def test_the_exit_status_says_that_a_task_does_not_serve(
+    plant: Path, capsys: pytest.CaptureFixture[str], serves: bool | None, state: TaskState, status: int
+) -> None:
+    report = JobReport(
+        reused=(),
+        summary=RunSummary(tasks=(TaskStatus(task="a", key="k", state=state),)),
+        backlog=Backlog(num_records=0, folder=plant),
+        verdicts=(Verdict(task="b", metrics={}, is_new=True, serves=serves),),
+    )
+    for as_json in (True, False):
+        ended = 0
+        try:
+            run_job(Output(home=str(plant / "home"), store=None), FakeJob(report), as_json=as_json)
+        except SystemExit as error:
+            ended = error.code
+        assert ended == status
+    assert f"{int(serves is True)} of 1 serve" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "kind", "said"),
+    [
+        (["plan", "nowhere.yaml"], 2, "ManifestError", "nowhere.yaml"),
+        (["tune"], 2, "MissingParameter", "MANIFEST"),
+        (["status"], 1, "ExecutionError", "no run in"),
+        (["promote", "a", "zero"], 2, "BadParameter", "zero"),
+        (["logs", "caps"], 1, "ExecutionError", "no run in"),
+    ],
+)
+def test_an_error_is_json_if_that_is_asked_for(
+    plant: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    status: int,
+    kind: str,
+    said: str,
+) -> None:
+    assert run(monkeypatch, *arguments, "--json") == status
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["kind"], error["exit_status"]) == (kind, status)
+    assert said in error["message"]
+    assert run(monkeypatch, *arguments) == status
+    assert capsys.readouterr().out == ""
+
+
+def test_there_is_one_json_document_if_a_command_fails_after_it(
+    broken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--only", "[ab]", "--keep-going", "--max-tasks", "1", "--json")
+    assert run(monkeypatch, "plan", "manifest.yaml", *flags) == 2
+    assert len(json.loads(capsys.readouterr().out)["tasks"]) == 2
+
+
+def test_a_second_run_is_refused_before_its_manifest_is_read(
+    plant: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with hold_run(plant / ".ship", "tune-1", "lines.yaml"):
+        for flags in ((), ("--check",)):
+            assert run(monkeypatch, "tune", "nowhere.yaml", *flags) == 1
+            said = capsys.readouterr().err
+            assert "another `ship tune` runs in" in said
+            assert "(lines.yaml, process" in said
+
+
 def test_check_looks_at_the_tasks_that_are_meant(
     plant: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +252,9 @@ def test_check_and_keep_going_refuse_what_fails_the_check(
     printed = capsys.readouterr()
     assert json.loads(printed.out)["refused"] == {"a": ["corrupt: 1 of 36 images: cannot be read"]}
     assert run(monkeypatch, "tune", "manifest.yaml", "--check") == 1
+    capsys.readouterr()
+    assert run(monkeypatch, "tune", "manifest.yaml", "--check", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["error"]["message"] == "the check failed for a"
     assert not (plant / ".ship" / "store").exists()
 
 

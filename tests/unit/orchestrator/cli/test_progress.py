@@ -1,6 +1,8 @@
+import re
 from io import StringIO
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from orchestrator.cli.progress import ProgressView, eta_s
@@ -9,7 +11,9 @@ from orchestrator.train.ledger.grants import LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.ledger.status import TaskStatus
 from ship.errors import DataError
-from tests.unit.orchestrator.train.fakes import Clock, Spec, epoch
+from tests.unit.orchestrator.train.fakes import Clock, Spec, epoch, make_ledger, status
+
+MEASURED = {"accuracy": 0.658, "accuracy_low": 0.6012, "accuracy_high": 0.712, "probe_accuracy": 0.64}
 
 
 @pytest.fixture
@@ -17,12 +21,19 @@ def clock() -> Clock:
     return Clock()
 
 
-def console(*, terminal: bool, height: int = 40) -> Console:
-    return Console(file=StringIO(), force_terminal=terminal, width=120, height=height, color_system=None)
+def console(*, terminal: bool, height: int = 40, width: int = 120) -> Console:
+    return Console(file=StringIO(), force_terminal=terminal, width=width, height=height, color_system=None)
 
 
 def said(view_console: Console) -> str:
     return view_console.file.getvalue()
+
+
+def frame(view: ProgressView, view_console: Console) -> str:
+    """The table that is left standing on the terminal, without control codes."""
+    view.close()
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said(view_console)).replace("\r", "")
+    return plain[plain.rindex("task ") :]
 
 
 def test_eta_is_the_rate_since_the_first_epoch_times_what_is_left() -> None:
@@ -57,15 +68,18 @@ def test_off_a_terminal_each_change_and_each_tenth_is_one_line(clock: Clock) -> 
         ledger.heartbeat("worker-0@host:1", "bricks", 1, epoch(number))
         view.update(ledger.status())
         view.update(ledger.status())
-    ledger.complete("worker-0@host:1", "bricks", 1, {})
+    ledger.complete("worker-0@host:1", "bricks", 1, {"metrics": MEASURED})
     ledger.lease("worker-0@host:1")
     ledger.fail("worker-0@host:1", "odd-or-even", 1, failure_of(DataError("a.png: broken")))
     view.update(ledger.status())
     view.close()
     lines = said(out).splitlines()
-    assert lines[0] == "bricks: tunes on worker-0, epoch 1/100, accuracy 0.500"
-    assert lines[1] == "bricks: tunes on worker-0, epoch 10/100, accuracy 0.500, ETA 1:30"
-    assert lines[-2:] == ["bricks: done, epoch 100/100, accuracy 0.500", "odd-or-even: failed, a.png: broken"]
+    assert lines[0] == "bricks: tunes on worker-0, epoch 1/100, training accuracy 0.500"
+    assert lines[1] == "bricks: tunes on worker-0, epoch 10/100, training accuracy 0.500, ETA 1:30"
+    assert lines[-2:] == [
+        "bricks: done, held out 0.658 (0.601-0.712), probe 0.640",
+        "odd-or-even: failed, a.png: broken",
+    ]
     assert len(lines) == 13
 
 
@@ -124,3 +138,91 @@ def test_markup_in_a_cause_is_not_obeyed(clock: Clock) -> None:
         view.update(ledger.status())
         view.close()
         assert "[red]x[/nope].png" in said(out)
+
+
+@pytest.mark.parametrize("width", [62, 80, 100, 200])
+@pytest.mark.parametrize("note", ["out of memory: " + "x" * 2000, "壊れた画像 " * 300, "a\n" * 500])
+def test_a_long_note_blanks_nothing_at_any_width(clock: Clock, width: int, note: str) -> None:
+    names = ["line-3.weld-seam-front", "caps"]
+    view = ProgressView(out := console(terminal=True, width=width), clock)
+    ledger = make_ledger(clock, *names)
+    for seat in range(2):
+        ledger.join(f"worker-{seat}@host:1", seat, 2)
+        ledger.lease(f"worker-{seat}@host:1")
+        ledger.crashed(seat, note)
+    clock.advance(1000)
+    ledger.join("worker-2@host:1", 0, 1)
+    ledger.lease("worker-2@host:1")
+    ledger.heartbeat("worker-2@host:1", names[0], 2, epoch(3))
+    view.update(ledger.status())
+    shown = frame(view, out)
+    lines = shown.splitlines()
+    assert max(map(cell_len, lines)) <= width
+    assert sum(len(line) > 0 for line in lines) < 20, "a note takes few lines"
+    assert set(names) <= set(shown.split())
+    assert shown.count("attempt") == 2
+    for word in ("3/100,", "0.500,", "worker-2,", "waits", "tunes"):
+        assert word in shown.split()
+
+
+@pytest.mark.parametrize("width", [62, 80, 100, 200])
+def test_figures_are_shown_whole_at_any_width(clock: Clock, width: int) -> None:
+    view = ProgressView(out := console(terminal=True, width=width), clock)
+    ledger = make_ledger(clock, "bricks", "a-name-of-many-letters-" + "x" * 40)
+    ledger.join("worker-0@host:1", 0, 1)
+    ledger.lease("worker-0@host:1")
+    ledger.complete("worker-0@host:1", "bricks", 1, {"metrics": MEASURED})
+    ledger.lease("worker-0@host:1")
+    view.update(ledger.status())
+    shown = frame(view, out)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+    assert shown.count("x") == 40, "a long name is folded, not cut"
+    for word in ("held", "out", "0.658", "(0.601-0.712),", "probe", "0.640"):
+        assert word in shown.split()
+
+
+def test_training_accuracy_is_shown_only_while_a_task_tunes(clock: Clock) -> None:
+    ledger = make_ledger(clock, "a")
+    ledger.lease("w")
+    ledger.heartbeat("w", "a", 1, epoch(10, train_accuracy=1.0))
+    assert (status(ledger, "a").train_accuracy, status(ledger, "a").accuracy) == (1.0, None)
+    ledger.complete("w", "a", 1, {"metrics": MEASURED})
+    ended = status(ledger, "a")
+    assert (ended.train_accuracy, ended.accuracy, ended.probe_accuracy) == (None, 0.658, 0.64)
+    view = ProgressView(out := console(terminal=True), clock)
+    view.update(ledger.status())
+    assert "1.000" not in said(out)
+    assert "held out 0.658 (0.601-0.712), probe 0.640" in said(out)
+
+
+def test_a_search_shows_its_round_what_is_left_and_its_eta(clock: Clock) -> None:
+    ledger = make_ledger(clock, "a")
+    ledger.join("worker-0@host:1", 0, 1)
+    ledger.lease("worker-0@host:1")
+    step = {"round": 1, "num_rounds": 3, "num_candidates": 8, "num_epochs": 100, "is_new_round": False}
+    view = ProgressView(out := console(terminal=False), clock)
+    for number in (10, 30):
+        ledger.heartbeat("worker-0@host:1", "a", 1, {**step, "epoch": number})
+        clock.advance(10)
+    view.update(ledger.status())
+    [line] = said(out).splitlines()
+    assert line == "a: searches on worker-0, round 1/3, 8 candidates left, ETA 1:10"
+    assert status(ledger, "a").best_epoch == 0, "a search is no progress of the tuning"
+    ledger.heartbeat("worker-0@host:1", "a", 1, epoch(1))
+    tuning = status(ledger, "a")
+    assert (tuning.search, tuning.first_epoch, tuning.first_epoch_s) == (None, 1, clock.now_s)
+
+
+def test_a_run_that_is_over_tunes_nothing(clock: Clock) -> None:
+    for terminal in (True, False):
+        ledger = make_ledger(clock, "a", "b")
+        ledger.lease("w")
+        for number in (1, 2):
+            ledger.heartbeat("w", "a", 1, epoch(number))
+            clock.advance(10)
+        view = ProgressView(out := console(terminal=terminal), clock, lists_all=True)
+        view.update(ledger.status(), is_over=True)
+        shown = frame(view, out) if terminal else said(out)
+        assert shown.count("unfinished") == (3 if terminal else 2)
+        assert "ETA" not in shown
+        assert "tunes" not in shown

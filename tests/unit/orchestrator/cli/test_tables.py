@@ -1,17 +1,27 @@
 """Content of reports, for people and for scripts."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
-from orchestrator.cli.tables import memory_line, print_report, report_json, version_json
+from orchestrator.cli.tables import (
+    memory_line,
+    print_report,
+    report_json,
+    tasks_table,
+    version_json,
+    versions_table,
+)
 from orchestrator.manifest.model import RefusedTask
 from orchestrator.registry.recorder import Backlog
-from orchestrator.registry.versions import VersionInfo
+from orchestrator.registry.versions import TaskInfo, VersionInfo
 from orchestrator.train.executor import RunSummary
 from orchestrator.train.job import JobReport
 from orchestrator.train.ledger.status import TaskStatus
+from orchestrator.train.verdicts import Verdict
 
 
 def test_a_report_names_what_failed_and_what_to_doubt() -> None:
@@ -43,7 +53,63 @@ def test_a_report_names_what_failed_and_what_to_doubt() -> None:
         "unfinished": [],
         "records_waiting": 0,
         "warnings": {"caps": ["measured on 12 held-out images: too few for a claim"]},
+        "tasks": [],
+        "num_serving": 0,
     }
+
+
+MEASURED = {"accuracy": 0.658, "accuracy_low": 0.6012, "accuracy_high": 0.712, "probe_accuracy": 0.64}
+
+
+def make_report(*verdicts: Verdict) -> JobReport:
+    tasks = tuple(TaskStatus(task=one.task, key="0" * 64, state="done") for one in verdicts if one.is_new)
+    return JobReport(
+        reused=tuple(one.task for one in verdicts if not one.is_new),
+        summary=RunSummary(tasks=tasks),
+        backlog=Backlog(num_records=0, folder=Path("spool")),
+        verdicts=verdicts,
+    )
+
+
+def test_a_report_says_of_each_task_whether_it_serves() -> None:
+    report = make_report(
+        Verdict(task="a", metrics=MEASURED, is_new=True, serves=True, version=1, champion=1),
+        Verdict(task="b", metrics=MEASURED, is_new=True, serves=False, version=1, reason="Below [it]."),
+        Verdict(task="c", metrics=MEASURED, is_new=True, serves=True, version=4, champion=3, reason="Worse."),
+        Verdict(task="d", metrics={}, is_new=True),
+        Verdict(task="e", metrics={}, is_new=False, serves=True, version=1, champion=1),
+        Verdict(task="f", metrics={}, is_new=False, serves=False, version=1, reason="Below."),
+    )
+    printed = io.StringIO()
+    print_report(Console(file=printed, width=62), report, num_tasks=6)
+    assert printed.getvalue().splitlines()[1:] == [
+        "a: held out 0.658 (0.601-0.712), probe 0.640; version 1 serves",
+        "b: held out 0.658 (0.601-0.712), probe 0.640; version 1 waits, and nothing serves: Below [it].",
+        "c: held out 0.658 (0.601-0.712), probe 0.640; version 4 waits, and version 3 serves on: Worse.",
+        "d: whether it serves is not known yet",
+        "f: version 1 waits, and nothing serves: Below.",
+        "3 of 6 serve; 2 wait: `ship show TASK` says why; not known yet for 1, whose records MLflow has not "
+        "taken: see `ship ls`",
+    ]
+    said = report_json(report)
+    assert said["num_serving"] == 3
+    assert [task["serves"] for task in said["tasks"]] == [True, False, True, None, True, False]
+    assert said["tasks"][1] == {
+        "task": "b",
+        **MEASURED,
+        "is_new": True,
+        "serves": False,
+        "version": 1,
+        "champion": None,
+        "reason": "Below [it].",
+    }
+
+
+def test_a_run_with_nothing_to_do_says_what_serves() -> None:
+    report = make_report(Verdict(task="f", metrics={}, is_new=False, serves=False, version=1))
+    printed = io.StringIO()
+    print_report(Console(file=printed, width=80), report, num_tasks=1)
+    assert printed.getvalue().splitlines()[-1] == "0 of 1 serve; 1 wait: `ship show TASK` says why"
 
 
 def make_version(**metrics: float) -> VersionInfo:
@@ -61,3 +127,39 @@ def test_a_version_shows_its_bytes_on_the_device_by_part() -> None:
 def test_a_version_from_before_shows_none() -> None:
     assert memory_line(make_version(accuracy=0.9)) == ""
     assert version_json(make_version(accuracy=0.9))["bytes"] is None
+
+
+def test_no_versions_are_an_empty_table() -> None:
+    assert versions_table([], 80).row_count == 0
+
+
+def make_task(name: str) -> TaskInfo:
+    champion = make_version(accuracy=0.9, probe_accuracy=0.8)
+    return TaskInfo(
+        task=name, champion=champion, challenger=None, previous=None, latest=1, updated_s=0.0, aliases={}
+    )
+
+
+@pytest.mark.parametrize("width", [62, 80, 100, 200])
+def test_lists_keep_whole_names(width: int) -> None:
+    names = ["plant-ulm.line-3.weld-seam-front-left", "caps"]
+    printed = io.StringIO()
+    Console(file=printed, width=width).print(tasks_table([make_task(name) for name in names], width))
+    lines = printed.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert len(lines) == 4, "a line a task"
+    for name, line in zip(names, lines[2:], strict=True):
+        assert line.split()[0] == name
+        assert "0.9000" in line
+    assert ("updated" in lines[0]) == (width == 200)
+
+
+@pytest.mark.parametrize("width", [62, 80, 200])
+def test_versions_fit_a_line(width: int) -> None:
+    printed = io.StringIO()
+    info = replace(make_version(accuracy=0.9, probe_accuracy=0.8), aliases=("canary", "challenger"))
+    Console(file=printed, width=width).print(versions_table([info], width))
+    [head, _, line] = printed.getvalue().splitlines()
+    assert max(len(head), len(line)) <= width
+    for text in ("v1", "canary, challenger", "0.9000", "0.8000"):
+        assert text in line

@@ -9,12 +9,15 @@ from orchestrator.cluster.signals import catch_interruption
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_sets_the_flag_and_the_second_raises(number: int) -> None:
     before = signal.getsignal(number)
-    with catch_interruption() as interruption:
+    said: list[str] = []
+    with catch_interruption(lambda: said.append("stopping")) as interruption:
         assert not interruption.is_set()
         signal.raise_signal(number)
         assert interruption.is_set()
+        assert said == ["stopping"], "before anything is waited for"
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
+    assert said == ["stopping"]
     assert signal.getsignal(number) is before
 
 

@@ -336,3 +336,13 @@ def test_the_sound_tasks_run_and_every_other_is_reported(plant: Plant) -> None:
 def test_old_records_wait_until_work_has_begun(plant: Plant) -> None:
     plant.prepare(rows(2)).run()
     assert plant.recorder.handled == [1, 1], "and nothing is asked of it before the first event"
+
+
+def test_a_report_tells_what_serves_of_tuned_and_of_reused_tasks(plant: Plant) -> None:
+    first = plant.prepare(rows(2)).run()
+    # Nothing was recorded: there is no MLflow, and none is made to ask it.
+    assert [(verdict.task, verdict.is_new, verdict.serves) for verdict in first.verdicts] == [
+        ("t0", True, None),
+        ("t1", True, None),
+    ]
+    assert not (plant.home / "mlflow.db").exists()

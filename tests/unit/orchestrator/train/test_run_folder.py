@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.main import cli
+from orchestrator.cli.tables import event_line
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
 from orchestrator.train.ledger.grants import LedgerPolicy
@@ -110,7 +111,8 @@ def test_a_full_disk_costs_lines_and_not_the_run(tmp_path: Path) -> None:
     assert request == RunRequest(kind="cancel", tasks=("caps",))
     found = RunView(tmp_path).status()
     assert found is not None
-    assert found[0] == ledger.status(), "the last status is written once there is room"
+    [task] = found[0].tasks
+    assert (task.worker, task.attempt) == ("worker-0@host:1", 1), "the status is written once there is room"
     with (
         full_disk(),
         pytest.raises(ExecutionError, match=r"cannot be written to .*File too large"),
@@ -161,10 +163,11 @@ def test_commands_say_how_a_run_ended(tmp_path: Path, capsys: pytest.CaptureFixt
     cli([*home, "status"], standalone_mode=False)
     printed = capsys.readouterr().out
     assert "tune-1, lines.yaml: over" in printed
+    assert "caps: unfinished" in printed
     assert "welds: cancelled" in printed
     cli([*home, "status", "--json"], standalone_mode=False)
     said = json.loads(capsys.readouterr().out)
-    assert (said["is_at_work"], said["counts"]) == (False, {"leased": 1, "cancelled": 1})
+    assert (said["is_at_work"], said["counts"]) == (False, {"pending": 1, "cancelled": 1})
     cli([*home, "logs", "caps"], standalone_mode=False)
     assert capsys.readouterr().out.splitlines() == [
         "1970-01-01T00:00:00Z  caps  attempt 1  failed: a.png is corrupt",
@@ -172,6 +175,78 @@ def test_commands_say_how_a_run_ended(tmp_path: Path, capsys: pytest.CaptureFixt
         "      line 1",
         "1970-01-01T00:00:00Z  caps  attempt 1  cancelled",
     ]
-    for arguments in (["cancel", "screws"], ["retry", "screws"]):
+    for arguments in (["cancel", "screws"], ["retry", "screws"], ["logs", "screws"]):
         with pytest.raises(ExecutionError, match="no such task in the run: screws"):
             cli([*home, *arguments], standalone_mode=False)
+
+
+def test_status_in_a_pipe_lists_tasks_that_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        folder.show(make_ledger("caps", "welds").status())
+        cli(["--home", str(tmp_path), "status"], standalone_mode=False)
+    assert capsys.readouterr().out.splitlines()[1:] == ["caps: tunes on worker-0", "welds: waits"]
+
+
+def test_training_accuracy_of_an_older_run_is_not_taken_for_held_out_accuracy(tmp_path: Path) -> None:
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        folder.show(make_ledger("caps").status())
+    place = tmp_path / "run" / "status.json"
+    said = json.loads(place.read_text())
+    new = {"search", "train_accuracy", "accuracy_low", "accuracy_high", "probe_accuracy"}
+    [task] = said["tasks"]
+    said["tasks"] = [{name: value for name, value in task.items() if name not in new} | {"accuracy": 1.0}]
+    place.write_text(json.dumps(said))
+    found = RunView(tmp_path).status()
+    assert found is not None
+    assert found[0].tasks[0].accuracy is None
+
+
+def test_the_log_has_a_line_for_each_round_of_a_search(tmp_path: Path) -> None:
+    step = {"round": 1, "num_rounds": 3, "num_candidates": 8, "num_epochs": 100}
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        folder.log([event("search", **step, epoch=at, is_new_round=at == 0) for at in range(9)])
+    [found] = RunView(tmp_path).events()
+    assert found.data["epoch"] == 0
+    assert event_line(found).endswith("searches settings, round 1/3, 8 candidates left")
+
+
+def test_a_mistyped_task_is_corrected(tmp_path: Path) -> None:
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        folder.show(make_ledger("bottle-caps").status())
+    with pytest.raises(ExecutionError, match="no such task in the run: botle-caps; did you mean bottle-caps"):
+        cli(["--home", str(tmp_path), "logs", "botle-caps"], standalone_mode=False)
+
+
+def test_a_retry_that_takes_nothing_up_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = make_ledger("caps", "welds", "bolts", "nuts")
+    assert ledger.complete("worker-0@host:1", "bolts", 1, {})
+    ledger.lease("worker-0@host:1")
+    ledger.cancel(["nuts"])
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        folder.show(ledger.status())
+        is_over = threading.Event()
+
+        def drive() -> None:
+            while not is_over.wait(0.01):
+                for request, answer in folder.requests():
+                    answer(ledger.retry(request.tasks))
+
+        driver = threading.Thread(target=drive)
+        driver.start()
+        try:
+            with pytest.raises(SystemExit) as ended:
+                cli(
+                    ["--home", str(tmp_path), "retry", "bolts", "caps", "welds", "nuts", "--json"],
+                    standalone_mode=False,
+                )
+        finally:
+            is_over.set()
+            driver.join()
+    assert ended.value.code == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["taken_up"] == ["nuts"]
+    assert [(task, reason.split(";")[0]) for task, reason in said["refused"].items()] == [
+        ("bolts", "it is published"),
+        ("caps", "a worker is tuning it now"),
+        ("welds", "it waits for a worker already"),
+    ]

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,7 +11,9 @@ from ship.settings.config import TuneConfig
 from ship.settings.presets import PRESETS, choose_settings
 from ship.settings.search_config import SearchConfig, num_full_tunings
 from ship.settings.view import View
-from ship.tuning.search import make_folds, search
+from ship.tuning.member import PackTask, TuneResult
+from ship.tuning.run import tune_pack
+from ship.tuning.search import SearchStep, make_folds, search
 from tests.unit.ship.factory import make_data
 
 
@@ -152,13 +154,53 @@ def test_a_caller_that_gives_up_is_heard_at_once(
 ) -> None:
     calls = []
 
-    def give_up() -> None:
+    def give_up(_: SearchStep) -> None:
         calls.append(1)
         raise InterruptedError("lease lost")
 
     with pytest.raises(InterruptedError, match="lease lost"):
         search(backbone, make_data(), quick(), SearchConfig(num_independent=(1, 2)), on_epoch=give_up)
     assert len(calls) == 1
+
+
+def test_a_search_tells_its_rounds_and_how_far_it_has_got(
+    backbone: Backbone, quick: Callable[..., TuneConfig]
+) -> None:
+    grid = SearchConfig(learning_rate=(0.003, 0.01, 0.02, 0.03))
+    config = quick(epochs=32, batch_size=8, learning_rate=0.003)
+    steps: list[SearchStep] = []
+    # On three folds: a probe; then four candidates for 10 epochs (20 steps) and two for 16.
+    search(backbone, make_data(), config, grid, on_epoch=steps.append)
+
+    starts = [step for step in steps if step.is_new_round]
+    assert [(step.round, step.num_rounds, step.num_candidates) for step in starts] == [
+        (0, 2, 1),
+        (1, 2, 4),
+        (2, 2, 2),
+    ]
+    assert {step.num_epochs for step in steps} == {3 * (4 * 10 + 2 * 16)}
+    assert [step.epoch for step in starts] == [0, 0, 3 * 4 * 10]
+    done = [step.epoch for step in steps]
+    assert done == sorted(done)
+    assert done[-1] == steps[-1].num_epochs
+
+
+def test_a_failed_candidate_does_not_hold_the_progress_back(
+    backbone: Backbone, quick: Callable[..., TuneConfig]
+) -> None:
+    def tune_all(tasks: Sequence[PackTask]) -> list[TuneResult | Exception]:
+        fit = [task for task in tasks if task.config.learning_rate != 0.02]
+        found = iter(tune_pack(backbone, fit))
+        return [next(found) if task in fit else TuningError("loss is not finite") for task in tasks]
+
+    grid = SearchConfig(learning_rate=(0.003, 0.01, 0.02))
+    config = quick(epochs=8, learning_rate=0.003, fallback=False)
+    steps: list[SearchStep] = []
+    found = search(backbone, make_data(num_val=6), config, grid, on_epoch=steps.append, tune_all=tune_all)
+
+    _, second = (step for step in steps if step.is_new_round)
+    assert second.epoch == sum(trial.epochs for trial in found.trials if trial.round == 1)
+    assert steps[-1].epoch == steps[-1].num_epochs
 
 
 def test_what_a_search_costs() -> None:

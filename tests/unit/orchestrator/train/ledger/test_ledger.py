@@ -279,7 +279,7 @@ def test_epochs_show_in_the_snapshot_and_as_events(clock: Clock) -> None:
     clock.advance(2)
     ledger.heartbeat("w", "a", 1, epoch(12, of=100, train_accuracy=0.95))
     now = status(ledger, "a")
-    assert (now.epoch, now.num_epochs, now.best_epoch, now.accuracy) == (12, 100, 12, 0.95)
+    assert (now.epoch, now.num_epochs, now.best_epoch, now.train_accuracy) == (12, 100, 12, 0.95)
     assert (now.first_epoch, now.first_epoch_s, now.started_s) == (11, 1_003.0, 1_000.0)
     seen = [event for event in ledger.read(0)[0] if event.kind == "epoch"]
     assert [event.data["epoch"] for event in seen] == [11, 12]

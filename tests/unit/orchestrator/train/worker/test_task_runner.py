@@ -23,12 +23,13 @@ from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.worker.data_cache import DataCache
 from orchestrator.train.worker.loop import LeaseLost, PublishedTask, run_worker
 from orchestrator.train.worker.progress import Progress
-from orchestrator.train.worker.task_runner import TuneTask
+from orchestrator.train.worker.task_runner import SearchReporter, TuneTask
 from ship.backbone import Backbone
 from ship.data import DataSource, fingerprint_data
 from ship.errors import DataError
 from ship.settings.config import TuneConfig
 from ship.settings.search_config import SearchConfig
+from ship.tuning.search import SearchStep
 from ship.tuning.tuner import Tuner
 from tests.unit.orchestrator.train.fakes import Clock, CountedObjects
 from tests.unit.ship.factory import make_backbone
@@ -83,6 +84,7 @@ class Hooks:
         self.at_epoch = at_epoch or {}
         self.on_check = on_check
         self.reports: list[Mapping[str, Any]] = []
+        self.steps: list[Mapping[str, Any]] = []
         self.num_started = 0
         self.progress = Progress()
         self.enter, self.doing = self.progress.enter, self.progress.doing
@@ -91,6 +93,9 @@ class Hooks:
         self.reports.append(report)
         if report["epoch"] in self.at_epoch:
             raise self.at_epoch[report["epoch"]]
+
+    def search(self, report: Mapping[str, Any]) -> None:
+        self.steps.append(report)
 
     def started(self) -> None:
         self.num_started += 1
@@ -255,6 +260,24 @@ def searching(spec: TaskSpec, **axes: Any) -> TaskSpec:
     return replace(spec, config=replace(spec.config, batch_size=3), search=SearchConfig(**axes))
 
 
+def test_steps_of_a_search_are_reported(backbone: Backbone, store: PromptStore, spec: TaskSpec) -> None:
+    TuneTask(Tuner(backbone), store)(searching(spec, learning_rate=(0.001,)), hooks := Hooks())
+    assert [step["epoch"] for step in hooks.steps if step["is_new_round"]] == [0]
+    assert (hooks.steps[-1]["round"], hooks.steps[-1]["num_candidates"]) == (1, 2)
+    assert hooks.steps[-1]["epoch"] == hooks.steps[-1]["num_epochs"] == 2 * 3 * NUM_EPOCHS // 2
+
+
+def test_a_long_search_makes_few_reports() -> None:
+    hooks = Hooks()
+    report = SearchReporter(hooks)
+    step = SearchStep(
+        round=1, num_rounds=2, num_candidates=8, is_new_round=False, epoch=0, num_epochs=100_000
+    )
+    for number in range(100_000):
+        report(replace(step, epoch=number + 1))
+    assert len(hooks.steps) == 100
+
+
 def test_a_search_comes_first_and_is_not_made_again_after_a_snapshot(
     backbone: Backbone, store: PromptStore, spec: TaskSpec
 ) -> None:
@@ -263,9 +286,9 @@ def test_a_search_comes_first_and_is_not_made_again_after_a_snapshot(
     first = Hooks(at_epoch={11: LeaseLost()}, on_check=lambda: num_checks.append(1))
     with pytest.raises(LeaseLost):
         TuneTask(Tuner(backbone), store)(spec, first)
-    # Once the data is loaded; two candidates, three folds, half of the epochs each; then one snapshot of the
-    # tuning, which is put and written.
-    assert len(num_checks) == 1 + 2 * 3 * NUM_EPOCHS // 2 + 2
+    # Once the data is loaded, and the round begins; two candidates, three folds, half of the epochs; then
+    # one snapshot of the tuning, which is put and written.
+    assert len(num_checks) == 2 + 2 * 3 * NUM_EPOCHS // 2 + 2
 
     again = Hooks()
     outcome = TuneTask(Tuner(backbone), store)(spec, again)

@@ -1,0 +1,104 @@
+"""Outcome of a run for each published task: its held-out accuracy, and whether the task serves now."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from orchestrator.errors import RegistryError
+from orchestrator.registry.versions import TaskInfo, VersionInfo
+from orchestrator.train.ledger.status import MEASURED
+
+__all__ = ["Decisions", "Published", "Verdict", "find_verdicts"]
+
+_logger = logging.getLogger(__name__)
+
+
+class Decisions(Protocol):
+    """The parts of a ``Registry`` that tell what the gate decided."""
+
+    def tasks(self) -> list[TaskInfo]:
+        """All tasks."""
+        ...
+
+    def gated_digests(self) -> set[tuple[str, str]]:
+        """Task and digest of each version that went through the gate."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """An artifact that a run published, or found in the store.
+
+    Attributes:
+        task: Name of the task.
+        digest: Digest of the artifact; None if the store did not tell it.
+        metrics: Metrics of its card; empty if they are not known.
+        is_new: Whether this run published it.
+    """
+
+    task: str
+    digest: str | None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    is_new: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether a published task serves.
+
+    Attributes:
+        task: Name of the task.
+        metrics: Held-out accuracy, its interval and the linear probe's accuracy, as far as they are known.
+        is_new: Whether this run published it; False for an artifact that was in the store already.
+        serves: Whether the task has a champion; None while the gate has not decided on the artifact.
+        version: Version of the artifact; None if it is not known.
+        champion: Version that serves; None if there is none.
+        reason: Reason of the gate's decision on the artifact.
+    """
+
+    task: str
+    metrics: Mapping[str, Any]
+    is_new: bool
+    serves: bool | None = None
+    version: int | None = None
+    champion: int | None = None
+    reason: str | None = None
+
+
+def find_verdicts(registry: Decisions, published: Iterable[Published]) -> tuple[Verdict, ...]:
+    """The verdict on each artifact, as the registry knows it now; unknown where it cannot be asked."""
+    published = tuple(published)
+    if not published:
+        return ()
+    try:
+        gated, infos = registry.gated_digests(), {info.task: info for info in registry.tasks()}
+    except RegistryError as error:
+        _logger.info("which tasks serve cannot be found out: %s", error)
+        gated, infos = set(), {}
+    return tuple(
+        _judge(one, infos.get(one.task), is_decided=(one.task, one.digest) in gated) for one in published
+    )
+
+
+def _judge(published: Published, info: TaskInfo | None, *, is_decided: bool) -> Verdict:
+    own = _find_version(info, published.digest)
+    metrics = own.metrics if own is not None and not published.metrics else published.metrics
+    known = {name: metrics.get(name) for name in MEASURED}
+    if info is None or not is_decided:
+        return Verdict(task=published.task, metrics=known, is_new=published.is_new)
+    return Verdict(
+        task=published.task,
+        metrics=known,
+        is_new=published.is_new,
+        serves=info.champion is not None,
+        version=None if own is None else own.version,
+        champion=None if info.champion is None else info.champion.version,
+        reason=None if own is None else own.gate_reason,
+    )
+
+
+def _find_version(info: TaskInfo | None, digest: str | None) -> VersionInfo | None:
+    """The champion or challenger with this digest; another version has lost its alias since."""
+    found = () if info is None or digest is None else (info.champion, info.challenger)
+    return next((version for version in found if version is not None and version.digest == digest), None)

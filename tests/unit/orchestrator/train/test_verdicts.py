@@ -1,0 +1,110 @@
+"""Verdicts on what a run published, against a registry that is made of plain values."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from orchestrator.errors import RegistryError
+from orchestrator.registry.session import RegistryDown, RegistryMissing
+from orchestrator.registry.versions import GATE_REASON_TAG, TaskInfo, VersionInfo
+from orchestrator.train.verdicts import Published, Verdict, find_verdicts
+
+METRICS = {"accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95, "probe_accuracy": 0.85}
+
+
+def make_version(number: int, digest: str) -> VersionInfo:
+    return VersionInfo(
+        version=number,
+        digest=digest,
+        source="",
+        metrics={**METRICS, "num_test": 40.0},
+        aliases=(),
+        created_s=0.0,
+        run_id=None,
+        tags={GATE_REASON_TAG: f"reason of {digest}"},
+    )
+
+
+@dataclass
+class Registry:
+    """Champion and challenger by task; each went through the gate, and so did ``others``."""
+
+    standing: dict[str, tuple[VersionInfo | None, VersionInfo | None]] = field(default_factory=dict)
+    others: set[tuple[str, str]] = field(default_factory=set)
+    error: RegistryError | None = None
+
+    def tasks(self) -> list[TaskInfo]:
+        if self.error is not None:
+            raise self.error
+        return [
+            TaskInfo(
+                task=task,
+                champion=champion,
+                challenger=challenger,
+                previous=None,
+                latest=1,
+                updated_s=0.0,
+            )
+            for task, (champion, challenger) in self.standing.items()
+        ]
+
+    def gated_digests(self) -> set[tuple[str, str]]:
+        if self.error is not None:
+            raise self.error
+        found = {
+            (task, version.digest)
+            for task, versions in self.standing.items()
+            for version in versions
+            if version is not None and version.digest is not None
+        }
+        return found | self.others
+
+
+def judge(registry: Registry, digest: str | None = "new", **values: object) -> Verdict:
+    [verdict] = find_verdicts(registry, [Published(task="a", digest=digest, **values)])
+    return verdict
+
+
+def test_a_promoted_version_serves() -> None:
+    found = judge(Registry({"a": (make_version(2, "new"), None)}), is_new=True, metrics=METRICS)
+    assert (found.serves, found.version, found.champion, found.is_new) == (True, 2, 2, True)
+    assert found.metrics == METRICS
+
+
+def test_a_refused_version_waits_with_its_reason() -> None:
+    found = judge(Registry({"a": (None, make_version(1, "new"))}))
+    assert (found.serves, found.version, found.champion) == (False, 1, None)
+    assert found.reason == "reason of new"
+
+
+def test_a_champion_of_before_serves_on() -> None:
+    found = judge(Registry({"a": (make_version(1, "old"), make_version(2, "new"))}))
+    assert (found.serves, found.version, found.champion, found.reason) == (True, 2, 1, "reason of new")
+
+
+def test_a_version_that_lost_its_alias_since_then_is_decided_all_the_same() -> None:
+    found = judge(Registry({"a": (make_version(3, "newest"), None)}, others={("a", "new")}))
+    assert (found.serves, found.version, found.champion) == (True, None, 3)
+
+
+def test_a_version_whose_record_waits_is_not_known_whatever_served_before() -> None:
+    found = judge(Registry({"a": (make_version(1, "old"), None)}), metrics=METRICS)
+    assert (found.serves, found.champion) == (None, None)
+    assert found.metrics == METRICS
+
+
+def test_metrics_of_an_artifact_of_before_are_those_of_its_version() -> None:
+    assert judge(Registry({"a": (make_version(1, "new"), None)})).metrics == METRICS
+
+
+def test_a_publication_that_the_store_did_not_tell_is_not_known() -> None:
+    assert judge(Registry({"a": (make_version(1, "old"), None)}), digest=None).serves is None
+
+
+@pytest.mark.parametrize("error", [RegistryDown("down"), RegistryMissing("none"), RegistryError("refused")])
+def test_nothing_is_known_without_the_registry(error: RegistryError) -> None:
+    assert judge(Registry(error=error)).serves is None
+
+
+def test_without_publications_the_registry_is_not_asked() -> None:
+    assert find_verdicts(Registry(error=RegistryDown("down")), []) == ()
