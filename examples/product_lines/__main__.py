@@ -22,6 +22,8 @@ from examples.product_lines.report import print_invitation, print_results
 HERE = Path(__file__).parent
 SHIP = str(Path(sys.executable).parent / "ship")
 TOKEN_NAME = "demo"
+# All tasks are tuned, and the gate keeps some from serving.
+EXIT_SOME_WAIT = 3
 
 
 def main() -> None:
@@ -38,7 +40,9 @@ def main() -> None:
     shutil.copy(HERE / "manifest.yaml", folder / "manifest.yaml")
     console.print(f"{len(tasks)} tasks in {folder / 'data'}", soft_wrap=True)
     console.rule("ship tune manifest.yaml")
-    subprocess.run([SHIP, "tune", str(folder / "manifest.yaml")], env=environment, check=True)
+    tuned = subprocess.run([SHIP, "tune", str(folder / "manifest.yaml")], env=environment, check=False)
+    if tuned.returncode not in (0, EXIT_SOME_WAIT):
+        tuned.check_returncode()
     listed = json.loads(subprocess.check_output([SHIP, "ls", "--json"], env=environment))
     console.rule("ship token, ship serve")
     token = make_token(environment)
