@@ -161,6 +161,51 @@ def test_the_shell_starts_shows_and_ends_both(
     assert "is its champion" in capsys.readouterr().err
 
 
+def test_the_shell_brings_catalog_and_registry_in_line(
+    plant: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", plant.uri)
+    monkeypatch.setenv("SHIP_STORE", str(plant.folder / "store"))
+
+    def ship(*arguments: str) -> str:
+        assert run(monkeypatch, *arguments) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    assert "The catalog is written." in ship("sync")
+    assert "was in line already" in ship("sync")
+    MlflowClient(tracking_uri=plant.uri, registry_uri=plant.uri).delete_registered_model("ship.bolts")
+    assert json.loads(ship("sync", "--json")) == {
+        "is_written": True,
+        "lost": ["bolts"],
+        "missing": [],
+        "problems": {},
+    }
+    other = f"sqlite:///{plant.folder / 'other.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
+    assert run(monkeypatch, "sync") == 1
+    assert "there is no MLflow at" in capsys.readouterr().err
+    assert Registry(other, may_create=True).session.experiment_id
+    assert run(monkeypatch, "sync") == 1
+    assert "belongs to registry" in capsys.readouterr().err
+    ship("sync", "--adopt")
+    assert plant.store.read_owner()[0].where.endswith("other.db")
+
+
+def test_the_last_change_and_its_reason_are_shown(
+    plant: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", plant.uri)
+    monkeypatch.setenv("SHIP_STORE", str(plant.folder / "store"))
+    assert run(monkeypatch, "promote", "bolts", "2", "--reason", "new camera") == 0
+    capsys.readouterr()
+    assert run(monkeypatch, "show", "bolts") == 0
+    shown = capsys.readouterr().out
+    assert "Last change: promote, " in shown
+    assert ": new camera" in shown
+    assert run(monkeypatch, "show", "bolts", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["change"]["reason"] == "new camera"
+
+
 def test_a_version_that_was_seen_while_it_was_made_is_served_once_promoted(
     plant: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
