@@ -1,5 +1,6 @@
 """A PEFT adapter answers as it does in PEFT, in a mixed batch too; what cannot is refused by name."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -317,8 +318,9 @@ def test_what_cannot_be_run_exactly_is_refused_by_name(
         (tmp_path / file).write_bytes(content)
     tamper, what = REFUSED_FILES[name]
     tamper(tmp_path)
-    with pytest.raises(ArtifactError, match=what):
+    with pytest.raises(ArtifactError) as refused:
         read(tmp_path, frozen)
+    assert any(re.search(what, problem) for problem in refused.value.problems), refused.value.problems
 
 
 def test_an_mlp_of_another_form_is_not_updated_in_silence(tmp_path: Path) -> None:
