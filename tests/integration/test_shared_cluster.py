@@ -93,11 +93,11 @@ def cluster(tmp_path: Path) -> Iterator[SharedCluster]:
     settings = Settings.from_env({"SHIP_CACHE": str(tmp_path / "cache")}, home=str(tmp_path / "home"))
     files = make_artifact(backbone, "bolts", 2, seed=1)
     published = PromptStore(open_objects(settings.store)).publish("bolts", "1" * 64, files)
-    registry = Registry(settings.tracking_uri, settings.artifact_location)
+    registry = Registry(settings.tracking_uri, settings.artifact_location, may_create=True)
     registry.register(
         "bolts", digest=published.digest, source=published.uri, run_id=None, metrics={}, tags={}
     )
-    registry.set_champion("bolts", 1)
+    registry.set_alias("bolts", "champion", 1)
     with ray_session(None, object_store_bytes=1 << 29):
         address = ray.get_runtime_context().gcs_address
         yield SharedCluster(settings, backbone, tmp_path, address, choose_port("127.0.0.1"))
