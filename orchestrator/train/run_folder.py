@@ -95,7 +95,9 @@ class RunFolder:
         (folder / "status.json").unlink(missing_ok=True)
         _write_json(folder / "about.json", asdict(about))
         self._events = folder / "events.jsonl"
-        self._events.unlink(missing_ok=True)
+        with open(self._events, "wb", opener=open_private):
+            # Emptied; it is there for readers before the first event.
+            pass
 
     def close(self) -> None:
         """Write the last status."""
