@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from orchestrator.errors import OrchestratorError, RegistryError
+from orchestrator.errors import OrchestratorError, RegistryError, StoreError
 from orchestrator.registry.ownership import check_owner
 from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.rollouts import Rollouts
@@ -92,7 +92,8 @@ class CatalogWriter:
         """
         stored = self._store.read_catalog()
         catalog, etag = stored if stored is not None else (Catalog(entries={}), None)
-        changed = set(self._read_changed(catalog)) if looks_at_rollouts else set()
+        problems: dict[str, str] = {}
+        changed = self._read_changed(catalog, problems) if looks_at_rollouts else {}
         try:
             identity = check_owner(self._store, self._registry)
             views = {view.task: view for view in self._registry.models()}
@@ -101,8 +102,9 @@ class CatalogWriter:
             raise
         wanted: dict[str, CatalogEntry | None] = {task: _entry_of_view(view) for task, view in views.items()}
         differing = {task for task, entry in wanted.items() if entry != catalog.entries.get(task)}
-        problems: dict[str, str] = {}
-        wanted |= self._settle_all(differing | changed & set(views), catalog, problems)
+        # A rollout counts, also where MLflow cannot be brought in line with it now.
+        known = {**catalog.entries, **changed}
+        wanted |= self._settle_all(differing | changed.keys() & views.keys(), known, problems)
         entries = {task: entry for task, entry in wanted.items() if entry is not None}
         missing, lost = self._find_lost(catalog, views, entries, problems, may_drop=may_drop)
         entries |= {task: catalog.entries[task] for task in missing}
@@ -110,7 +112,8 @@ class CatalogWriter:
         if not is_same:
             self._store.write_catalog(Catalog(entries=entries, registry=identity), if_match=etag)
         if looks_at_rollouts:
-            self._unread.clear()
+            # One that could not be read or brought in line is looked at again.
+            self._unread &= problems.keys()
         if lost:
             _logger.warning("%d tasks left the catalog: %s", len(lost), _some(lost))
         return CatalogChange(is_written=not is_same, lost=lost, missing=missing, problems=problems)
@@ -147,22 +150,24 @@ class CatalogWriter:
             return False
 
     def _settle_all(
-        self, tasks: Iterable[str], catalog: Catalog, problems: dict[str, str]
+        self, tasks: Iterable[str], known: Mapping[str, CatalogEntry | None], problems: dict[str, str]
     ) -> dict[str, CatalogEntry | None]:
-        """Entries of tasks that are brought in line now; one that cannot be keeps its entry."""
+        """Entries of tasks that are brought in line now; one that cannot be keeps the known one."""
 
         def settle(task: str) -> tuple[str, CatalogEntry | None, str | None]:
             try:
                 return task, _entry_of(self._rollouts.settle(task)), None
             except OrchestratorError as error:
-                return task, catalog.entries.get(task), str(error)
+                return task, known.get(task), str(error)
 
         found = _in_threads(settle, tasks)
         problems |= {task: problem for task, _, problem in found if problem is not None}
         return {task: entry for task, entry, _ in found}
 
-    def _read_changed(self, catalog: Catalog) -> dict[str, CatalogEntry | None]:
+    def _read_changed(self, catalog: Catalog, problems: dict[str, str]) -> dict[str, CatalogEntry | None]:
         """Entries of the rollouts that were written since the last look and that the catalog does not show.
+
+        One that cannot be read is noted as a problem, and is no matter of the others.
 
         As far as the store's clock can tell, which counts in seconds: one that was written just now may be
         written again in the same second.
@@ -172,11 +177,16 @@ class CatalogWriter:
         self._unread |= {task for task, at_s in listed.items() if self._seen_s.get(task) != at_s}
         self._seen_s = {task: at_s for task, at_s in listed.items() if at_s < newest_s - 2.0}
 
-        def read(task: str) -> tuple[str, Rollout | None]:
-            stored = self._store.read_rollout(task)
-            return task, None if stored is None else stored[0]
+        def read(task: str) -> Rollout | None:
+            try:
+                stored = self._store.read_rollout(task)
+            except StoreError as error:
+                problems[task] = str(error)
+                return None
+            return None if stored is None else stored[0]
 
-        found = {task: rollout for task, rollout in _in_threads(read, self._unread) if rollout is not None}
+        read_now = _in_threads(read, self._unread)
+        found = {rollout.task: rollout for rollout in read_now if rollout is not None}
         return {
             task: entry
             for task, rollout in found.items()
@@ -187,11 +197,15 @@ class CatalogWriter:
         """Without MLflow: let the catalog follow the rollouts that were changed since the last look."""
         if self._store.read_owner() is None:
             return
-        changed = {task: entry for task, entry in self._read_changed(catalog).items() if entry is not None}
+        problems: dict[str, str] = {}
+        read = self._read_changed(catalog, problems)
+        changed = {task: entry for task, entry in read.items() if entry is not None}
         entries = {**catalog.entries, **changed}
         if entries != dict(catalog.entries):
             self._store.write_catalog(Catalog(entries=entries, registry=catalog.registry), if_match=etag)
-        self._unread.clear()
+        for task, problem in problems.items():
+            _logger.warning("task %s stays as it was: %s", task, problem)
+        self._unread &= problems.keys()
 
 
 def make_entry(aliases: Aliases, digests: Mapping[int, str | None]) -> CatalogEntry | None:

@@ -180,7 +180,7 @@ class Mirror:
         return rollout
 
     def _move_aliases(self, task: str, found: Aliases, wanted: Aliases) -> None:
-        """Bring MLflow's aliases in line, those that stop or go on serving first."""
+        """Bring MLflow's aliases in line, the champion's last."""
         registry = self._registry
         if found.share != wanted.share and wanted.share is not None:
             registry.set_share(task, wanted.share)

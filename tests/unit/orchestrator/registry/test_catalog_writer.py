@@ -220,6 +220,38 @@ def test_a_task_whose_model_was_deleted_leaves_and_is_named(
     assert world.store.read_rollout("nuts")[0].aliases == Aliases()
 
 
+@pytest.mark.parametrize("is_down", [False, True])
+def test_a_rollout_that_cannot_be_read_stops_no_other_and_is_looked_at_again(
+    world: World, is_down: bool
+) -> None:
+    add_champions(world, "bolts", "nuts")
+    world.rollouts().promote("bolts", world.add("bolts", 2))
+    poller = writer(world)
+    poller.update(looks_at_rollouts=True)
+    whole, _ = world.objects.stored["rollouts/nuts.json"]
+
+    def down(name: str) -> None:
+        if is_down or name.startswith("set_"):
+            raise MlflowException("down")
+
+    world.mlflow.before = down
+    world.rollouts().rollback("bolts")
+    world.objects.put("rollouts/nuts.json", b"{")
+    for _ in range(2):
+        if is_down:
+            with pytest.raises(RegistryDown):
+                poller.update()
+        else:
+            assert set(poller.update(looks_at_rollouts=True).problems) == {"bolts", "nuts"}
+        assert served(world) == {"bolts": 1, "nuts": 1}, "the rollout counts before MLflow follows"
+    world.mlflow.before = lambda _: None
+    poller.update(looks_at_rollouts=True)
+    assert served(world) == {"bolts": 1, "nuts": 1}
+    assert world.aliases() == {"champion": 1, "previous": 2}
+    world.objects.put("rollouts/nuts.json", whole)
+    assert not poller.update(looks_at_rollouts=True).problems
+
+
 def test_what_is_wrong_with_one_task_stops_no_other(world: World) -> None:
     add_champions(world, "bolts", "nuts")
     writer(world).update()
