@@ -215,26 +215,36 @@ def tune(
         num_train=len(loaded.train),
         num_classes=len(loaded.labels),
     )
+    found = _find_settings(network, loaded, config, search, progress)
+    # `patience` needs validation images to the end; else they are trained on once they have chosen.
+    loaded = loaded if config.patience else loaded.merged()
+    result = _tune(network, loaded, found.config, progress)
+    return TunedTask(backbone=network, data=loaded, result=result, search=found)
+
+
+def _find_settings(
+    backbone: Backbone, data: TaskData, config: TuneConfig, search: SearchConfig | None, progress: bool
+) -> SearchResult:
     with tqdm(desc="comparing", unit="epoch", disable=not progress) as bar:
 
-        def show_step(step: SearchStep) -> None:
+        def show(step: SearchStep) -> None:
             bar.total = step.num_epochs
             if step.is_new_round:
                 bar.set_postfix(round=f"{step.round}/{step.num_rounds}", candidates=step.num_candidates)
             bar.update(step.epoch - bar.n)
 
-        found = find_settings(network, loaded, config, search, on_epoch=show_step)
-    # `patience` needs validation images to the end; else they are trained on once they have chosen.
-    loaded = loaded if config.patience else loaded.merged()
-    num_epochs = 1 if found.config.kind == "probe" else count_epochs(config, len(loaded.train))
+        return find_settings(backbone, data, config, search, on_epoch=show)
+
+
+def _tune(backbone: Backbone, data: TaskData, config: TuneConfig, progress: bool) -> tuning.TuneResult:
+    num_epochs = 1 if config.kind == "probe" else count_epochs(config, len(data.train))
     with tqdm(total=num_epochs, desc="tuning", unit="epoch", disable=not progress) as bar:
 
         def show(report: tuning.EpochReport) -> None:
             bar.set_postfix(loss=f"{report.loss:.3f}", train_accuracy=f"{report.train_accuracy:.3f}")
             bar.update()
 
-        result = tuning.tune(network, loaded, found.config, on_epoch=show)
-    return TunedTask(backbone=network, data=loaded, result=result, search=found)
+        return tuning.tune(backbone, data, config, on_epoch=show)
 
 
 def load(

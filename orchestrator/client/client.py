@@ -377,7 +377,6 @@ def _kind(type_: str) -> str | None:
 
 
 def _excerpt(reply: httpx.Response) -> str:
-    """The beginning of a reply."""
     return without_token(reply.text, reply)[:200]
 
 

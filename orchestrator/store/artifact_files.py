@@ -11,10 +11,19 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from orchestrator.errors import StoreError
+from orchestrator.names import is_digest
 from orchestrator.store.document import Digest, Document
 from ship.artifact.card import CARD
 
-__all__ = ["MAX_FILES", "MAX_FILE_BYTES", "FileStamp", "check_content", "check_files", "read_stamps"]
+__all__ = [
+    "MAX_FILES",
+    "MAX_FILE_BYTES",
+    "FileStamp",
+    "check_content",
+    "check_digest",
+    "check_files",
+    "read_stamps",
+]
 
 MAX_FILE_BYTES = 64 << 20
 MAX_FILES = 16
@@ -40,6 +49,17 @@ class _Card(Document, extra="ignore"):
         if CARD in self.files:
             raise ValueError(f"files: expected no {CARD}, which cannot name its own digest")
         return self
+
+
+def check_digest(digest: str) -> str:
+    """Return ``digest`` unchanged.
+
+    Raises:
+        StoreError: It is no digest.
+    """
+    if not is_digest(digest):
+        raise StoreError(f"digest {digest[:80]!r}: expected 64 hex digits")
+    return digest
 
 
 def check_files(files: Mapping[str, bytes]) -> str:

@@ -27,11 +27,12 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
-from orchestrator.names import check_task_name, is_digest, is_task_name
+from orchestrator.names import check_task_name, is_task_name
 from orchestrator.store.artifact_files import (
     MAX_FILE_BYTES,
     FileStamp,
     check_content,
+    check_digest,
     check_files,
     read_stamps,
 )
@@ -78,7 +79,7 @@ class PromptStore:
 
     def uri(self, digest: str) -> str:
         """URI of an artifact's folder."""
-        return f"{self._objects.url}/artifacts/{_check_digest(digest)}"
+        return f"{self._objects.url}/artifacts/{check_digest(digest)}"
 
     def publish(
         self,
@@ -164,7 +165,7 @@ class PromptStore:
             ObjectMissing: There is no such artifact, or a file of it is gone.
             StoreError: A file is not what the digest stands for, or is too large.
         """
-        folder = f"artifacts/{_check_digest(digest)}"
+        folder = f"artifacts/{check_digest(digest)}"
         card = self._objects.get(f"{folder}/{CARD}", max_bytes=MAX_FILE_BYTES).data
         check_content(card, FileStamp(sha256=digest, bytes=len(card)), f"{self.uri(digest)}/{CARD}")
         files = {CARD: card}
@@ -368,8 +369,7 @@ class PromptStore:
             )
 
     def _reads_as(self, key: str, data: bytes) -> bool:
-        stored = self._objects.get(key, max_bytes=MAX_FILE_BYTES).data
-        return stored == data
+        return self._objects.get(key, max_bytes=MAX_FILE_BYTES).data == data
 
     def _publication(self, key: str, marker: bytes, *, created: bool = False) -> Publication:
         where = f"{self.url}/{key}"
@@ -398,9 +398,3 @@ def _rollout_key(task: str) -> str:
 
 def _snapshot_key(task: str, task_key: str) -> str:
     return f"snapshots/{check_task_name(task)}/{check_task_key(task_key)}"
-
-
-def _check_digest(digest: str) -> str:
-    if not is_digest(digest):
-        raise StoreError(f"digest {digest[:80]!r}: expected 64 hex digits")
-    return digest
