@@ -165,27 +165,29 @@ def _read_view(
     problems: Problems, place: Place, values: object, defaults: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """Settings of ``View`` over the defaults; the defaults alone if they are wrong."""
-    own = problems.known_only(place, without_none(as_dict(values)), [field.name for field in fields(View)])
-    try:
-        View(**own)
-    except ConfigError as error:
-        problems.note_fields(place, own, error.problems)
-        return defaults
-    return {**defaults, **own}
+    return {**defaults, **_read_own(problems, place, values, View)}
 
 
 def _read_gate(
     problems: Problems, place: Place, values: object, defaults: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """Settings of ``Floors`` over the defaults, recalls by class; the defaults alone if they are wrong."""
-    own = problems.known_only(place, without_none(as_dict(values)), [each.name for each in fields(Floors)])
-    try:
-        Floors(**own)
-    except ConfigError as error:
-        problems.note_fields(place, own, error.problems)
-        return defaults
+    own = _read_own(problems, place, values, Floors)
     recalls = {**defaults.get("recall", {}), **own.get("recall", {})}
     return {**defaults, **own, **({"recall": recalls} if recalls else {})}
+
+
+def _read_own(
+    problems: Problems, place: Place, values: object, kind: type[View] | type[Floors]
+) -> dict[str, Any]:
+    """A task's own settings of ``kind``; none of them if some are wrong."""
+    own = problems.known_only(place, without_none(as_dict(values)), [each.name for each in fields(kind)])
+    try:
+        kind(**own)
+    except ConfigError as error:
+        problems.note_fields(place, own, error.problems)
+        return {}
+    return dict(own)
 
 
 def _read_search(problems: Problems, place: Place, value: object) -> SearchConfig | None:

@@ -54,9 +54,9 @@ class Registry:
         self, tracking_uri: str, artifact_location: str | None = None, *, may_create: bool = False
     ) -> None:
         self.session = MlflowSession(tracking_uri, artifact_location, may_create=may_create)
-        # What a version points at never changes. The model's creation time is part of the key, because a
-        # model that was deleted and made again counts its versions from 1 again.
-        self._known: dict[tuple[str, int, int], VersionInfo] = {}
+        # What a version points at never changes. Each has the creation time of its model, because a model
+        # that was deleted and made again counts its versions from 1 again.
+        self._known: dict[tuple[str, int], tuple[int, VersionInfo]] = {}
 
     def register(
         self,
@@ -194,7 +194,7 @@ class Registry:
 
     def tag_version(self, task: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
-        self._known = {key: info for key, info in self._known.items() if key[::2] != (task, version)}
+        self._known.pop((task, version), None)
         with self.session.errors(f"tag version {version} of task {task!r}"):
             for key, value in tags.items():
                 self.session.client.set_model_version_tag(model_name(task), str(version), key, value)
@@ -303,23 +303,22 @@ class Registry:
     def _info(self, task: str, model: Any, version: str | int | None) -> VersionInfo | None:
         if version is None:
             return None
-        key = (task, model.creation_timestamp, int(version))
-        info = self._known.get(key)
-        if info is None:
+        made, info = self._known.get((task, int(version)), (None, None))
+        if info is None or made != model.creation_timestamp:
             with self.session.errors(f"read version {version} of task {task!r}"):
                 found = self.session.client.get_model_version(model.name, str(version))
-            info = self._remember(key, read_version(found))
+            info = self._remember(task, model, read_version(found))
         return replace(info, aliases=aliases_at(_aliases_of(model), int(version)))
 
     def _remember_latest(self, task: str, model: Any) -> None:
         """A list of models carries each one's newest version, mostly its champion: that saves a call."""
         for found in model.latest_versions or ():
-            self._remember((task, model.creation_timestamp, int(found.version)), read_version(found))
+            self._remember(task, model, read_version(found))
 
-    def _remember(self, key: tuple[str, int, int], info: VersionInfo) -> VersionInfo:
+    def _remember(self, task: str, model: Any, info: VersionInfo) -> VersionInfo:
         # MLflow lists a version that is being made before it has its tags.
         if info.digest is not None:
-            self._known[key] = info
+            self._known[task, info.version] = model.creation_timestamp, info
         return info
 
     def _task_info(self, task: str, model: Any) -> TaskInfo:

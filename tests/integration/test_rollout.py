@@ -1,6 +1,7 @@
 """Canaries and shadows in a real MLflow on sqlite, from the shell to the catalog."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 from mlflow import MlflowClient
@@ -132,9 +133,12 @@ def test_what_cannot_be_tried_says_why(plant: Place) -> None:
     assert read_trials(rollouts.read("bolts").aliases) == Trials()
 
 
-def test_the_shell_starts_shows_and_ends_both(
-    plant: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+Ship = Callable[..., str]
+
+
+@pytest.fixture
+def ship(plant: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ship:
+    """Runs the command on the plant; returns what it prints."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", plant.uri)
     monkeypatch.setenv("SHIP_STORE", str(plant.folder / "store"))
 
@@ -142,6 +146,12 @@ def test_the_shell_starts_shows_and_ends_both(
         assert run(monkeypatch, *arguments) == 0, capsys.readouterr().err
         return capsys.readouterr().out
 
+    return ship
+
+
+def test_the_shell_starts_shows_and_ends_both(
+    plant: Place, ship: Ship, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "version 2 answers 12.5% of the requests now" in ship("canary", "bolts", "2", "12.5%")
     assert json.loads(ship("shadow", "bolts", "3", "--json")) == {
         "task": "bolts",
@@ -162,15 +172,8 @@ def test_the_shell_starts_shows_and_ends_both(
 
 
 def test_the_shell_brings_catalog_and_registry_in_line(
-    plant: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    plant: Place, ship: Ship, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", plant.uri)
-    monkeypatch.setenv("SHIP_STORE", str(plant.folder / "store"))
-
-    def ship(*arguments: str) -> str:
-        assert run(monkeypatch, *arguments) == 0, capsys.readouterr().err
-        return capsys.readouterr().out
-
     assert "The catalog is written." in ship("sync")
     assert "was in line already" in ship("sync")
     MlflowClient(tracking_uri=plant.uri, registry_uri=plant.uri).delete_registered_model("ship.bolts")
@@ -191,19 +194,12 @@ def test_the_shell_brings_catalog_and_registry_in_line(
     assert plant.store.read_owner()[0].where.endswith("other.db")
 
 
-def test_the_last_change_and_its_reason_are_shown(
-    plant: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", plant.uri)
-    monkeypatch.setenv("SHIP_STORE", str(plant.folder / "store"))
-    assert run(monkeypatch, "promote", "bolts", "2", "--reason", "new camera") == 0
-    capsys.readouterr()
-    assert run(monkeypatch, "show", "bolts") == 0
-    shown = capsys.readouterr().out
+def test_the_last_change_and_its_reason_are_shown(plant: Place, ship: Ship) -> None:
+    ship("promote", "bolts", "2", "--reason", "new camera")
+    shown = ship("show", "bolts")
     assert "Last change: promote, " in shown
     assert ": new camera" in shown
-    assert run(monkeypatch, "show", "bolts", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["change"]["reason"] == "new camera"
+    assert json.loads(ship("show", "bolts", "--json"))["change"]["reason"] == "new camera"
 
 
 def test_a_version_that_was_seen_while_it_was_made_is_served_once_promoted(
