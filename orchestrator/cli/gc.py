@@ -12,7 +12,7 @@ from orchestrator.cli.output import Output, format_size
 from orchestrator.durations import describe_seconds, format_duration, parse_duration
 
 if TYPE_CHECKING:
-    from orchestrator.store.garbage import Garbage
+    from orchestrator.store.garbage.finding import Garbage
 
 __all__ = ["garbage_json", "gc", "print_garbage"]
 
@@ -53,7 +53,7 @@ def gc(output: Output, dry_run: bool, age: str, wait: str, as_json: bool) -> Non
       ship gc --dry-run
       ship --store s3://models/ship gc --older-than 2w --json | jq .num_bytes
     """
-    from orchestrator.store.collector import Collector
+    from orchestrator.store.garbage.collector import Collector
     from orchestrator.store.objects.open import open_objects
 
     age_s, marked_for_s = _gc_age(age, "--older-than"), _gc_age(wait, "--marked-for")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.events import Event
     from orchestrator.planning.check import TaskCheck
     from orchestrator.registry.versions import Promotion, TaskInfo, Trials, VersionInfo
-    from orchestrator.store.rollout import Change
+    from orchestrator.store.documents.rollout import Change
     from orchestrator.train.job import JobReport
     from orchestrator.train.verdicts import Verdict
 

@@ -13,8 +13,8 @@ from orchestrator.durations import describe_seconds, parse_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from orchestrator.store.token_changes import NewToken
-    from orchestrator.store.tokens import Secret, Token, Tokens
+    from orchestrator.store.documents.token_changes import NewToken
+    from orchestrator.store.documents.tokens import Secret, Token, Tokens
 
 __all__ = ["token"]
 
@@ -67,8 +67,8 @@ def create(
       ship token create prometheus --metrics
       ship token create ops --admin --json | jq -r .token
     """
-    from orchestrator.store.token_changes import create_token
-    from orchestrator.store.tokens import Scope
+    from orchestrator.store.documents.token_changes import create_token
+    from orchestrator.store.documents.tokens import Scope
 
     lifetime_s = None if expires is None else _duration(expires, "--expires")
     scope = Scope(predict=predict, metrics=metrics, admin=admin)
@@ -125,7 +125,7 @@ def rotate(output: Output, name: str, grace: str, as_json: bool) -> None:
       ship token rotate line-1
       ship token rotate line-1 --grace 1h
     """
-    from orchestrator.store.token_changes import rotate_token
+    from orchestrator.store.documents.token_changes import rotate_token
 
     grace_s = 0.0 if grace.strip("smhdw") == "0" else _duration(grace, "--grace")
     made = _change(output, lambda tokens: rotate_token(tokens, name, now_s=time.time(), grace_s=grace_s))
@@ -144,7 +144,7 @@ def revoke(output: Output, name: str) -> None:
     Example:
       ship token revoke line-1
     """
-    from orchestrator.store.token_changes import revoke_token
+    from orchestrator.store.documents.token_changes import revoke_token
 
     taken = _change(output, lambda tokens: revoke_token(tokens, name))
     ids = ", ".join(secret.token_id for secret in taken.secrets)
@@ -152,9 +152,9 @@ def revoke(output: Output, name: str) -> None:
 
 
 def _change(output: Output, change: "Callable[[Tokens], tuple[Tokens, _Result]]") -> _Result:
+    from orchestrator.store.documents.token_changes import change_tokens
     from orchestrator.store.objects.open import open_objects
     from orchestrator.store.prompt_store import PromptStore
-    from orchestrator.store.token_changes import change_tokens
 
     return change_tokens(PromptStore(open_objects(output.settings().store)), change)
 

@@ -16,9 +16,9 @@ from orchestrator.registry.ownership import check_owner
 from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.versions import CHAMPION, ModelView, read_trials
-from orchestrator.store.catalog import Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Catalog, CatalogEntry
+from orchestrator.store.documents.rollout import Aliases, Rollout
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.rollout import Aliases, Rollout
 
 __all__ = ["CatalogChange", "CatalogWriter", "make_entry"]
 

@@ -12,8 +12,8 @@ from orchestrator.errors import ObjectConflict, RegistryError
 from orchestrator.registry.moves import take_in
 from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.versions import CHAMPION, ModelView, VersionInfo
+from orchestrator.store.documents.rollout import Aliases, Change, ChangeKind, Rollout, VersionRef
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.rollout import Aliases, Change, ChangeKind, Rollout, VersionRef
 
 __all__ = ["MAX_TRIES", "UNKNOWN", "Author", "Loaded", "Mirror", "VersionFinder", "ref_of", "shortened"]
 

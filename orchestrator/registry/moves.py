@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from orchestrator.registry.versions import CANARY, CHALLENGER, CHAMPION, PREVIOUS, SHADOW
-from orchestrator.store.rollout import Aliases, Rollout
+from orchestrator.store.documents.rollout import Aliases, Rollout
 
 __all__ = ["challenge", "promote", "take_in"]
 

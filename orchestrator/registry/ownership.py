@@ -6,7 +6,7 @@ from collections.abc import Callable
 from orchestrator.errors import ObjectConflict, RegistryError
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.session import RegistryMissing
-from orchestrator.store.owner import Owner
+from orchestrator.store.documents.owner import Owner
 from orchestrator.store.prompt_store import PromptStore
 
 __all__ = ["ForeignRegistryError", "adopt", "check_owner"]

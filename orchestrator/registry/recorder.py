@@ -23,8 +23,8 @@ from orchestrator.registry.record_writer import RecordWriter
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.session import RegistryDown
 from orchestrator.registry.spool import Spool
+from orchestrator.store.documents.publication import Publication
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.publication import Publication
 
 __all__ = ["Backlog", "Recorder", "TaskKey"]
 

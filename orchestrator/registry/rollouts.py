@@ -36,8 +36,8 @@ from orchestrator.registry.versions import (
     VersionInfo,
     read_trials,
 )
+from orchestrator.store.documents.rollout import Aliases, Change, ChangeKind, Rollout, VersionRef
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.rollout import Aliases, Change, ChangeKind, Rollout, VersionRef
 
 __all__ = ["Rollouts"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.names import is_digest
-from orchestrator.store.catalog import Canary
-from orchestrator.store.rollout import Aliases
+from orchestrator.store.documents.catalog import Canary
+from orchestrator.store.documents.rollout import Aliases
 
 __all__ = [
     "CANARY",

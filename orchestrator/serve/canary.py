@@ -9,7 +9,7 @@ import hashlib
 import numpy as np
 
 from orchestrator.serve.engine_api import Image
-from orchestrator.store.catalog import CatalogEntry
+from orchestrator.store.documents.catalog import CatalogEntry
 
 __all__ = ["choose_version", "key_of_image"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import ServeError
-from orchestrator.store.catalog import Canary
+from orchestrator.store.documents.catalog import Canary
 from ship.settings.view import DEFAULT_VIEW, View
 
 __all__ = [

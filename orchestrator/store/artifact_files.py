@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from orchestrator.errors import StoreError
 from orchestrator.names import is_digest
-from orchestrator.store.document import Digest, Document
+from orchestrator.store.documents.document import Digest, Document
 from ship.artifact.card import CARD
 
 __all__ = [

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
-from orchestrator.store.document import Document
+from orchestrator.store.documents.document import Document
 from orchestrator.store.objects.open import ObjectStore
 
 __all__ = ["LEASE_S", "StoreLease"]

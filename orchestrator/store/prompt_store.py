@@ -3,8 +3,8 @@
     artifacts/<digest>/<file>          written once, verified
     published/<task>/<task_key>.json   the marker; written last and only once: this is the publication
     snapshots/<task>/<task_key>        a tuning under way; replaced by its tuner, dropped once published
-    rollouts/<task>.json               which versions of a task serve and are tried; see ``rollout``
-    registry.json                      the registry that this store belongs to; see ``owner``
+    rollouts/<task>.json               which versions of a task serve and are tried; see ``documents.rollout``
+    registry.json                      the registry that this store belongs to; see ``documents.owner``
     recorder.json                      the lease of the process that writes to MLflow; see ``lease``
     catalog.json                       what is served
     tokens.json                        tokens of clients
@@ -36,13 +36,13 @@ from orchestrator.store.artifact_files import (
     check_files,
     read_stamps,
 )
-from orchestrator.store.catalog import MAX_CATALOG_BYTES, Catalog
+from orchestrator.store.documents.catalog import MAX_CATALOG_BYTES, Catalog
+from orchestrator.store.documents.owner import MAX_OWNER_BYTES, Owner
+from orchestrator.store.documents.publication import Marker, Publication, check_task_key, make_marker
+from orchestrator.store.documents.rollout import MAX_ROLLOUT_BYTES, Rollout
+from orchestrator.store.documents.tokens import Tokens
 from orchestrator.store.lease import StoreLease
 from orchestrator.store.objects.open import ObjectStore
-from orchestrator.store.owner import MAX_OWNER_BYTES, Owner
-from orchestrator.store.publication import Marker, Publication, check_task_key, make_marker
-from orchestrator.store.rollout import MAX_ROLLOUT_BYTES, Rollout
-from orchestrator.store.tokens import Tokens
 from ship.artifact.card import CARD
 
 __all__ = ["PromptStore"]

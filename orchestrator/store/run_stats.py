@@ -15,7 +15,7 @@ from pydantic import Field
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
 from orchestrator.names import is_digest
 from orchestrator.planning.estimates import TuningRun
-from orchestrator.store.document import Digest, Document
+from orchestrator.store.documents.document import Digest, Document
 from orchestrator.store.objects.protocol import ObjectStore, StoredObject
 
 __all__ = ["RunStats"]

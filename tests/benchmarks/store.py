@@ -17,7 +17,7 @@ from tests.benchmarks.synthetic import default_k, find_backbone, make_data
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator.store.publication import Publication
+    from orchestrator.store.documents.publication import Publication
     from ship.backbone import Backbone
 
 __all__ = ["LEGEND", "run"]

@@ -18,8 +18,8 @@ from orchestrator.errors import ObjectConflict, ObjectMissing, RegistryError, St
 from orchestrator.registry.recorder import Recorder
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollouts import Rollouts
-from orchestrator.store.catalog import Catalog, CatalogEntry
-from orchestrator.store.collector import Collector
+from orchestrator.store.documents.catalog import Catalog, CatalogEntry
+from orchestrator.store.garbage.collector import Collector
 from orchestrator.store.objects.open import ObjectStore, open_objects
 from orchestrator.store.prompt_store import PromptStore
 from tests.factories import write_backbone, write_stripes

@@ -11,7 +11,7 @@ from orchestrator.registry.catalog_writer import CatalogWriter
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.versions import Trials, read_trials
-from orchestrator.store.catalog import Canary, CatalogEntry
+from orchestrator.store.documents.catalog import Canary, CatalogEntry
 from tests.console import run_ship as run
 from tests.integration.place import Place
 from tests.unit.orchestrator.store.factory import make_key

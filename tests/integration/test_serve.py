@@ -22,10 +22,10 @@ from orchestrator.client.questions import Question
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.settings import Settings
+from orchestrator.store.documents.token_changes import change_tokens, create_token, revoke_token, rotate_token
+from orchestrator.store.documents.tokens import Scope
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.token_changes import change_tokens, create_token, revoke_token, rotate_token
-from orchestrator.store.tokens import Scope
 from ship.artifact.files import load_files
 from ship.backbone import Backbone, load_backbone
 from ship.images import decode_image

@@ -10,7 +10,7 @@ from orchestrator.registry.catalog_writer import CatalogWriter
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.versions import Promotion
-from orchestrator.store.collector import Collector
+from orchestrator.store.garbage.collector import Collector
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 

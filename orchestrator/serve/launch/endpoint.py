@@ -26,7 +26,7 @@ from orchestrator.serve.options import EngineOptions, ServeOptions
 from orchestrator.serve.residency.kept_catalog import open_kept_catalog
 from orchestrator.serve.weights import EndpointAbout, claimed, find_claim
 from orchestrator.settings import Settings
-from orchestrator.store.catalog import Catalog
+from orchestrator.store.documents.catalog import Catalog
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone, load_backbone

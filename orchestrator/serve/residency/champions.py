@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from orchestrator.serve.engine_api import Refusal
 from orchestrator.serve.residency.served import Key, PromptRef
-from orchestrator.store.catalog import CatalogEntry
+from orchestrator.store.documents.catalog import CatalogEntry
 
 __all__ = ["Champions"]
 

@@ -11,7 +11,7 @@ from orchestrator.errors import StoreError
 from orchestrator.serve.residency.kept_catalog import KeptCatalog
 from orchestrator.serve.residency.residency import Residency
 from orchestrator.serve.watch import Watch
-from orchestrator.store.catalog import Catalog
+from orchestrator.store.documents.catalog import Catalog
 
 __all__ = ["CatalogFollower", "CatalogSource"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from orchestrator.bounded_folder import BoundedFolder
 from orchestrator.errors import StoreError
 from orchestrator.serve.options import EngineOptions
-from orchestrator.store.catalog import MAX_CATALOG_BYTES, Catalog
+from orchestrator.store.documents.catalog import MAX_CATALOG_BYTES, Catalog
 
 __all__ = ["KeptCatalog", "open_kept_catalog"]
 

@@ -31,7 +31,7 @@ from orchestrator.serve.residency.prompt_memory import PromptMemory, wait_until_
 from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
 from orchestrator.serve.residency.state import describe_task
 from orchestrator.serve.residency.task_names import TaskNames
-from orchestrator.store.catalog import Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from ship.errors import ArtifactError, PromptTooLargeError, SlotsFullError
 
 __all__ = ["LoadPrompt", "PromptRef", "Residency", "ServedVersion"]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from orchestrator.serve.engine_api import ServingState
 from orchestrator.serve.residency.loads import LoadFailure
 from orchestrator.serve.residency.served import Key, ServedVersion
-from orchestrator.store.catalog import CatalogEntry
+from orchestrator.store.documents.catalog import CatalogEntry
 
 __all__ = ["describe_served", "describe_task"]
 

@@ -27,7 +27,7 @@ from ship.tuning.tuner import Tuner
 
 if TYPE_CHECKING:
     from orchestrator.planning.spec import TaskSpec
-    from orchestrator.store.publication import Publication
+    from orchestrator.store.documents.publication import Publication
     from ship.data import TaskData
     from ship.settings.config import TuneConfig
     from ship.tuning.run import TuneResult

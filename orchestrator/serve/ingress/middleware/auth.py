@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orchestrator.serve.ingress.middleware.access_log import note
 from orchestrator.serve.ingress.problems import Problem, respond
-from orchestrator.store.tokens import Scope as TokenScope
-from orchestrator.store.tokens import Tokens, parse_token
+from orchestrator.store.documents.tokens import Scope as TokenScope
+from orchestrator.store.documents.tokens import Tokens, parse_token
 
 __all__ = ["KnownTokens", "Principal", "RequireToken", "principal_in", "principal_of"]
 

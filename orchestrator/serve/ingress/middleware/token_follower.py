@@ -6,7 +6,7 @@ from typing import Protocol
 
 from orchestrator.errors import StoreError
 from orchestrator.serve.watch import Watch
-from orchestrator.store.tokens import Tokens
+from orchestrator.store.documents.tokens import Tokens
 
 __all__ = ["TokenFollower", "TokenSource"]
 

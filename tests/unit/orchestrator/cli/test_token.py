@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.store.documents.tokens import Tokens, parse_token
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.tokens import Tokens, parse_token
 from tests.console import run_ship
 
 DAY_S = 86_400.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import uvicorn
 from fastapi import FastAPI
 
-from orchestrator.store.tokens import Tokens
+from orchestrator.store.documents.tokens import Tokens
 from tests.unit.orchestrator.serve.factory import draw_png
 from tests.unit.ship.factory import make_backbone
 

@@ -7,8 +7,8 @@ import pytest
 from orchestrator.client.client import Client
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.options import Limits
-from orchestrator.store.token_changes import create_token
-from orchestrator.store.tokens import Scope, Tokens
+from orchestrator.store.documents.token_changes import create_token
+from orchestrator.store.documents.tokens import Scope, Tokens
 from tests.unit.orchestrator.client.endpoint import BACKBONE, Endpoint, Known
 from tests.unit.orchestrator.serve.factory import FakeEngine
 

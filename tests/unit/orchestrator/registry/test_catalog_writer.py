@@ -11,10 +11,10 @@ from orchestrator.registry.catalog_writer import CatalogChange, CatalogWriter, m
 from orchestrator.registry.ownership import ForeignRegistryError, adopt
 from orchestrator.registry.session import RegistryDown, RegistryMissing
 from orchestrator.registry.versions import read_share
-from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry
+from orchestrator.store.documents.rollout import Aliases
 from orchestrator.store.objects.protocol import StoredObject
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.rollout import Aliases
 from tests.unit.orchestrator.registry.factory import MemoryObjects, World
 from tests.unit.orchestrator.registry.fake_mlflow import FakeMlflow, make_registry
 from tests.unit.orchestrator.store.factory import make_key

@@ -10,8 +10,8 @@ from orchestrator.registry.gate import GateDecision
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.session import RegistryDown
 from orchestrator.registry.versions import Promotion, Trials, VersionInfo
-from orchestrator.store.catalog import Canary
-from orchestrator.store.rollout import LATE_WRITE_S
+from orchestrator.store.documents.catalog import Canary
+from orchestrator.store.documents.rollout import LATE_WRITE_S
 from tests.unit.orchestrator.registry.factory import World
 
 

@@ -24,7 +24,7 @@ from orchestrator.serve.engine_api import (
 )
 from orchestrator.serve.residency.residency import ServedVersion
 from orchestrator.serve.residency.task_names import TaskNames
-from orchestrator.store.catalog import Canary
+from orchestrator.store.documents.catalog import Canary
 from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, backbone_entry
 from ship.artifact.files import describe_files, digest_of, prompt_to_bytes, run_probe
 from ship.backbone import Backbone

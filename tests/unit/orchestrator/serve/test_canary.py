@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from orchestrator.serve.canary import choose_version, key_of_image
-from orchestrator.store.catalog import Canary, CatalogEntry
+from orchestrator.store.documents.catalog import Canary, CatalogEntry
 
 KEYS = [f"line-{number}" for number in range(20_000)]
 FIRST = ["line-11", "line-15", "line-16"]

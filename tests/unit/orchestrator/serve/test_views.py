@@ -18,7 +18,7 @@ from orchestrator.serve.engine.deployment import EngineReplica
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.tiled_map import lay_back
 from orchestrator.serve.options import EngineOptions
-from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.files import load_files

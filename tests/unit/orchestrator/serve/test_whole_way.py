@@ -15,7 +15,7 @@ import pytest
 from orchestrator.serve.engine.deployment import EngineReplica
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.options import EngineOptions
-from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone

@@ -16,7 +16,7 @@ from orchestrator.planning.estimates import TuningRun
 from orchestrator.serve.engine.deployment import EngineReplica
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.options import EngineOptions
-from orchestrator.store.catalog import Canary
+from orchestrator.store.documents.catalog import Canary
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.run_stats import RunStats

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from orchestrator.store.token_changes import create_token
-from orchestrator.store.tokens import Scope as TokenScope
-from orchestrator.store.tokens import Tokens
+from orchestrator.store.documents.token_changes import create_token
+from orchestrator.store.documents.tokens import Scope as TokenScope
+from orchestrator.store.documents.tokens import Tokens
 
 __all__ = ["Known"]
 

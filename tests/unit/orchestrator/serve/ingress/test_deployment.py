@@ -11,10 +11,10 @@ import pytest
 
 from orchestrator.serve.ingress.deployment import Ingress
 from orchestrator.serve.options import Limits
+from orchestrator.store.documents.token_changes import change_tokens, create_token, revoke_token
+from orchestrator.store.documents.tokens import Scope
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.token_changes import change_tokens, create_token, revoke_token
-from orchestrator.store.tokens import Scope
 from ship.backbone import Backbone
 from tests.unit.orchestrator.serve.factory import FakeEngine
 

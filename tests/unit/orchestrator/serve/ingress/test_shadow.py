@@ -19,7 +19,7 @@ from orchestrator.serve.engine_api import (
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.asking import Picture
 from orchestrator.serve.ingress.shadow import REST_S, Shadows
-from orchestrator.store.catalog import Canary
+from orchestrator.store.documents.catalog import Canary
 from ship.backbone import Backbone
 from ship.settings.view import View
 from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png

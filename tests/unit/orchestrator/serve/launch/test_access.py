@@ -11,10 +11,10 @@ from orchestrator.serve.launch.address import choose_port, is_loopback
 from orchestrator.serve.launch.endpoint import check_access, start
 from orchestrator.serve.options import ServeOptions
 from orchestrator.settings import Settings
+from orchestrator.store.documents.token_changes import change_tokens, create_token, revoke_token
+from orchestrator.store.documents.tokens import Scope
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.token_changes import change_tokens, create_token, revoke_token
-from orchestrator.store.tokens import Scope
 from ship.backbone import Backbone
 from tests.console import run_ship
 

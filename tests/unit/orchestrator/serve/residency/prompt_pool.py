@@ -13,7 +13,7 @@ import torch
 
 from orchestrator.serve.engine_api import Ask, Refusal
 from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
-from orchestrator.store.catalog import Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from ship.errors import PromptTooLargeError, SlotsFullError
 from ship.runtime.slots import Slot
 

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.serve.residency.follower import CatalogFollower
-from orchestrator.store.catalog import Catalog
+from orchestrator.store.documents.catalog import Catalog
 
 
 @dataclass

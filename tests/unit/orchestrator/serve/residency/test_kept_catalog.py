@@ -18,7 +18,7 @@ from orchestrator.serve.residency.loader import PromptLoader
 from orchestrator.serve.residency.residency import Residency
 from orchestrator.serve.residency.state import describe_served
 from orchestrator.settings import Settings
-from orchestrator.store.catalog import Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.serve.residency.champions import Champions
 from orchestrator.serve.residency.loads import Load, LoadQueue, Precedence
 from orchestrator.serve.residency.served import PromptRef
-from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry
 from tests.unit.orchestrator.serve.residency.prompt_pool import (
     PATIENCE_S,
     apply,

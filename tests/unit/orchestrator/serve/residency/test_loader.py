@@ -12,7 +12,7 @@ from orchestrator.serve.engine_api import Ask
 from orchestrator.serve.residency.loader import PromptLoader
 from orchestrator.serve.residency.residency import Residency
 from orchestrator.serve.residency.served import PromptRef, ServedVersion
-from orchestrator.store.catalog import Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.files import digest_of

@@ -20,7 +20,7 @@ from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.poller import POLL_S
 from orchestrator.serve.residency.follower import CatalogFollower
 from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
-from orchestrator.store.catalog import Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from ship.runtime.runtime import Runtime

@@ -13,7 +13,7 @@ from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Ask, Refusal
 from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
 from orchestrator.serve.residency.state import describe_served
-from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry
 from ship.errors import ArtifactError
 from ship.runtime.runtime import Runtime
 from ship.runtime.slots import Slot

@@ -12,7 +12,7 @@ import pytest
 from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Ask
 from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
-from orchestrator.store.catalog import Canary, Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry
 from tests.unit.orchestrator.serve.residency.prompt_pool import PATIENCE_S, Loader, Pool, apply, entry, find
 
 NUM_TASKS, NUM_VERSIONS, CAPACITY, NUM_STEPS = 8, 4, 24, 250

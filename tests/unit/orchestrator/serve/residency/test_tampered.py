@@ -22,7 +22,7 @@ from orchestrator.serve.engine.forward import Row, answer_rows
 from orchestrator.serve.engine_api import Ask
 from orchestrator.serve.residency.loader import PromptLoader
 from orchestrator.serve.residency.residency import Residency
-from orchestrator.store.catalog import Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.card import CARD, README, RECORD, TENSORS

@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.serve.residency.task_names import TaskNames
-from orchestrator.store.tokens import Scope
+from orchestrator.store.documents.tokens import Scope
 
 NAMES = ["bolts", "line-1-caps", "line-1-nuts", "line-10", "line-2-caps", "x.y_z"]
 PATTERNS = [

@@ -12,7 +12,7 @@ from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.decoding import Decoder
 from orchestrator.serve.ingress.middleware.admission import Admission, Busy, Place
 from orchestrator.serve.options import Limits
-from orchestrator.store.tokens import Scope
+from orchestrator.store.documents.tokens import Scope
 from ship.backbone import Backbone
 from ship.images.decoding import decode_pixels
 from tests.unit.orchestrator.serve.caller import PNG, assert_problem, decode_with

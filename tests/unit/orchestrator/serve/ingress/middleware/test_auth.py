@@ -13,9 +13,9 @@ from starlette.types import Message, Receive, Scope, Send
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.middleware.access_log import LOGGER
 from orchestrator.serve.ingress.middleware.auth import RequireToken
-from orchestrator.store.token_changes import revoke_token, rotate_token
-from orchestrator.store.tokens import Scope as TokenScope
-from orchestrator.store.tokens import Tokens
+from orchestrator.store.documents.token_changes import revoke_token, rotate_token
+from orchestrator.store.documents.tokens import Scope as TokenScope
+from orchestrator.store.documents.tokens import Tokens
 from ship.backbone import Backbone
 from tests.unit.orchestrator.serve.caller import LIMITS, PNG, TO_BOLTS, Caller, assert_problem
 from tests.unit.orchestrator.serve.factory import FakeEngine

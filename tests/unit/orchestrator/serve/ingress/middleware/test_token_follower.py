@@ -7,10 +7,10 @@ import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.serve.ingress.middleware.token_follower import TokenFollower
+from orchestrator.store.documents.token_changes import change_tokens, create_token, rotate_token
+from orchestrator.store.documents.tokens import Scope, Tokens
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.token_changes import change_tokens, create_token, rotate_token
-from orchestrator.store.tokens import Scope, Tokens
 
 
 @dataclass

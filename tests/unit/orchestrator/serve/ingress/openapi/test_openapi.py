@@ -16,7 +16,7 @@ from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.middleware.drain import Drain
 from orchestrator.serve.ingress.paths import PATHS
 from orchestrator.serve.ingress.problem_kinds import KINDS
-from orchestrator.store.tokens import Scope as TokenScope
+from orchestrator.store.documents.tokens import Scope as TokenScope
 from ship.backbone import Backbone
 from ship.settings.view import DEFAULT_VIEW, View
 from tests.unit.orchestrator.serve.caller import PNG, TO_BOLTS, Caller

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from orchestrator.serve.ingress.app import make_app
-from orchestrator.store.tokens import Scope as TokenScope
+from orchestrator.store.documents.tokens import Scope as TokenScope
 from ship.backbone import Backbone
 from tests.unit.orchestrator.serve.caller import Caller, assert_problem
 from tests.unit.orchestrator.serve.ingress.known_tokens import Known

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.paths import PATHS
-from orchestrator.store.tokens import Scope
+from orchestrator.store.documents.tokens import Scope
 from ship.backbone import Backbone
 from tests.unit.orchestrator.serve.factory import FakeEngine
 from tests.unit.orchestrator.serve.ingress.known_tokens import Known

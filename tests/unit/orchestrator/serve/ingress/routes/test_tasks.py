@@ -9,7 +9,7 @@ import pytest
 from orchestrator.serve.engine_api import EngineBusyError
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.options import Limits
-from orchestrator.store.tokens import Scope
+from orchestrator.store.documents.tokens import Scope
 from ship.backbone import Backbone
 from tests.unit.orchestrator.serve.caller import Caller, assert_problem
 from tests.unit.orchestrator.serve.factory import BOLTS, FakeEngine

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from orchestrator.errors import StoreError
-from orchestrator.store.document import Digest, Document, TaskName
-from orchestrator.store.rollout import Aliases, Change, ChangeKind, Earlier, Rollout, VersionRef
+from orchestrator.store.documents.document import Digest, Document, TaskName
+from orchestrator.store.documents.rollout import Aliases, Change, ChangeKind, Earlier, Rollout, VersionRef
 
 __all__ = ["read_rollout"]
 

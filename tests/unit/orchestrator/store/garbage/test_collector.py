@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ObjectConflict, RegistryError, StoreError
-from orchestrator.store.catalog import Catalog, CatalogEntry
-from orchestrator.store.collector import Collector
-from orchestrator.store.marks import Marks
+from orchestrator.store.documents.catalog import Catalog, CatalogEntry
+from orchestrator.store.documents.publication import make_marker
+from orchestrator.store.documents.token_changes import create_token
+from orchestrator.store.documents.tokens import Scope, Tokens
+from orchestrator.store.garbage.collector import Collector
+from orchestrator.store.garbage.marks import Marks
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.objects.open import ObjectStore
 from orchestrator.store.objects.protocol import ListedObject
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.publication import make_marker
-from orchestrator.store.token_changes import create_token
-from orchestrator.store.tokens import Scope, Tokens
 from tests.unit.orchestrator.store.factory import digest_of, make_artifact, make_key
 
 DAY_S = 86400.0

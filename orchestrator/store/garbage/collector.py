@@ -1,4 +1,4 @@
-"""Garbage collection of a store: finds unreferenced objects and removes them; ``garbage`` decides which.
+"""Garbage collection of a store: finds unreferenced objects and removes them; ``finding`` decides which.
 
 Safe beside tunings under way, whatever this host's clock says. What exists is listed before what refers to
 it; nothing young is taken, by the store's own clock, and nothing that no earlier run has marked. Each find is
@@ -14,11 +14,11 @@ from typing import Protocol
 
 from orchestrator.errors import ObjectMissing, RegistryError
 from orchestrator.store.artifact_files import MAX_FILE_BYTES
-from orchestrator.store.garbage import Garbage, References, StoreListing, find_garbage
-from orchestrator.store.marks import Marks, store_time_s
+from orchestrator.store.documents.publication import Publication
+from orchestrator.store.garbage.finding import Garbage, References, StoreListing, find_garbage
+from orchestrator.store.garbage.marks import Marks, store_time_s
 from orchestrator.store.objects.open import ObjectStore
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.publication import Publication
 
 __all__ = ["DAY_S", "Collector", "DigestSource"]
 

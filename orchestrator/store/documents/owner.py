@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints
 
-from orchestrator.store.document import Document
+from orchestrator.store.documents.document import Document
 
 __all__ = ["MAX_OWNER_BYTES", "Owner"]
 

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from orchestrator.errors import ManifestError, ObjectConflict, StoreError
 from orchestrator.names import is_task_name
-from orchestrator.store.tokens import (
+from orchestrator.store.documents.tokens import (
     MAX_SECRETS,
     MAX_TIME_S,
     Scope,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.errors import StoreError
 from orchestrator.names import check_task_name
-from orchestrator.store.document import Digest, Document, TaskName
+from orchestrator.store.documents.document import Digest, Document, TaskName
 
 __all__ = ["Marker", "Publication", "check_task_key", "make_marker"]
 

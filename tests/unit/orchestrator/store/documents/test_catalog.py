@@ -4,7 +4,7 @@ import json
 import pytest
 
 from orchestrator.errors import StoreError
-from orchestrator.store.catalog import MAX_CONTENT_BYTES, Canary, Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import MAX_CONTENT_BYTES, Canary, Catalog, CatalogEntry
 from tests.unit.orchestrator.store.factory import make_key
 
 ENTRIES = {
@@ -127,7 +127,7 @@ def test_what_unpacks_to_more_than_a_reader_takes_is_refused() -> None:
 
 
 def test_what_could_not_be_read_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.store.catalog.MAX_CATALOG_BYTES", 10_000)
+    monkeypatch.setattr("orchestrator.store.documents.catalog.MAX_CATALOG_BYTES", 10_000)
 
     with pytest.raises(StoreError, match=r"catalog: 3000 tasks take .* the one before stays"):
         large(3000).to_bytes()

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from pydantic import Field
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
-from orchestrator.store.document import Document
-from orchestrator.store.garbage import Garbage
+from orchestrator.store.documents.document import Document
+from orchestrator.store.garbage.finding import Garbage
 from orchestrator.store.objects.protocol import ObjectStore
 
 __all__ = ["Marks", "store_time_s"]

@@ -1,4 +1,4 @@
-from orchestrator.store.garbage import Garbage, References, StoreListing, find_garbage
+from orchestrator.store.garbage.finding import Garbage, References, StoreListing, find_garbage
 from orchestrator.store.objects.protocol import ListedObject
 from tests.unit.orchestrator.store.factory import make_key
 

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import StoreError
-from orchestrator.store.tokens import Scope, Secret, Token, Tokens, hash_secret, is_pattern, parse_token
+from orchestrator.store.documents.tokens import (
+    Scope,
+    Secret,
+    Token,
+    Tokens,
+    hash_secret,
+    is_pattern,
+    parse_token,
+)
 from tests.unit.orchestrator.store.factory import make_key
 
 SECRET = {"id": "0" * 12, "sha256": make_key("1"), "created_s": 5.0, "expires_s": None}

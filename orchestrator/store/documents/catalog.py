@@ -110,7 +110,7 @@ class Catalog:
             StoreError: Lists all problems.
         """
         # Imported here: the registry's commands use these values, and start without pydantic.
-        from orchestrator.store.catalog_document import read_catalog
+        from orchestrator.store.documents.catalog_document import read_catalog
 
         entries, registry = read_catalog(content)
         return cls(entries=entries, registry=registry)

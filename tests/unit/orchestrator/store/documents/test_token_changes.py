@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ManifestError, ObjectConflict, StoreError
+from orchestrator.store.documents.token_changes import change_tokens, create_token, revoke_token, rotate_token
+from orchestrator.store.documents.tokens import MAX_SECRETS, MAX_TIME_S, Scope, Tokens, parse_token
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.objects.open import ObjectStore, open_objects
 from orchestrator.store.objects.protocol import StoredObject
 from orchestrator.store.prompt_store import MAX_TOKENS_BYTES, PromptStore
-from orchestrator.store.token_changes import change_tokens, create_token, revoke_token, rotate_token
-from orchestrator.store.tokens import MAX_SECRETS, MAX_TIME_S, Scope, Tokens, parse_token
 
 LINE_1 = Scope(predict=("line-1-*",))
 

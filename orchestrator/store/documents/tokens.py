@@ -18,7 +18,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from orchestrator.store.document import Digest, Document, TaskName
+from orchestrator.store.documents.document import Digest, Document, TaskName
 
 __all__ = [
     "MAX_SECRETS",

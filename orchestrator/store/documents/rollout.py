@@ -203,7 +203,7 @@ class Rollout:
             StoreError: Lists all problems.
         """
         # Imported here: the registry's commands use these values, and start without pydantic.
-        from orchestrator.store.rollout_document import read_rollout
+        from orchestrator.store.documents.rollout_document import read_rollout
 
         return read_rollout(content, where)
 

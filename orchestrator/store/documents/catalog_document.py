@@ -8,8 +8,8 @@ from pydantic import Field, StringConstraints, model_validator, with_config
 from typing_extensions import TypedDict
 
 from orchestrator.errors import StoreError
-from orchestrator.store.catalog import MAX_CONTENT_BYTES, SCHEMA_VERSION, Canary, CatalogEntry
-from orchestrator.store.document import STRICT, Digest, Document, TaskName
+from orchestrator.store.documents.catalog import MAX_CONTENT_BYTES, SCHEMA_VERSION, Canary, CatalogEntry
+from orchestrator.store.documents.document import STRICT, Digest, Document, TaskName
 
 __all__ = ["read_catalog"]
 

@@ -1,0 +1,1 @@
+"""Garbage collection of a store: what is garbage, since when it is marked, and its removal."""
