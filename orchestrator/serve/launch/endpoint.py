@@ -194,8 +194,9 @@ def _publish_catalog(store: PromptStore, registry: Registry) -> None:
         if store.read_catalog() is not None:
             _log.warning("%s; serving the champions of the last catalog until it is back", error)
         elif isinstance(error, RegistryMissing) and store.read_owner() is None:
-            # Nothing was ever tuned for this store.
-            store.write_catalog(Catalog(entries={}), None)
+            # Nothing was ever tuned for this store. Another endpoint may write the same at this moment.
+            with suppress(ObjectConflict):
+                store.write_catalog(Catalog(entries={}), None)
         else:
             raise ServeError(
                 f"{error}; there is no earlier catalog in {store.url} to serve either"
