@@ -29,6 +29,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from orchestrator.serve.launch.address import choose_port
     from orchestrator.serve.launch.endpoint import Endpoint, start, stop
+    from orchestrator.serve.launch.ray_serve import serve_session
     from orchestrator.serve.options import ServeOptions
 
 # SQLAlchemy 2.1 tells MLflow 3.17 of an option that it will drop.
@@ -131,3 +132,15 @@ def test_no_endpoint_takes_anothers_place_and_one_outlives_its_driver(cluster: S
     with cluster.start("line-1"):
         assert cluster.answers()
     assert not engines("line-1")
+
+
+def test_the_serve_of_a_ray_that_has_ended_is_not_taken_for_one_of_the_next():
+    port = choose_port("127.0.0.1")
+    with ray_session(None) as session, serve_session(session, "127.0.0.1", port, is_any_port=False):
+        pass
+    with (
+        ray_session(None),
+        ray_session(None) as joined,
+        serve_session(joined, "127.0.0.1", port, is_any_port=False) as place,
+    ):
+        assert place.is_own

@@ -21,7 +21,7 @@ from orchestrator.serve.engine_api import ServingState
 from orchestrator.serve.launch.address import check_port_is_free, choose_port, client_url, is_loopback
 from orchestrator.serve.launch.applications import Applications, name_endpoint
 from orchestrator.serve.launch.deployments import close_ingress, deploy, served_tasks
-from orchestrator.serve.launch.ray_serve import end_unless_used, serve_session
+from orchestrator.serve.launch.ray_serve import end_unless_used, forget_earlier_serve, serve_session
 from orchestrator.serve.options import EngineOptions, ServeOptions
 from orchestrator.serve.residency.kept_catalog import open_kept_catalog
 from orchestrator.serve.weights import EndpointAbout, claimed, find_claim
@@ -120,6 +120,7 @@ def stop(settings: Settings, name: str | None) -> str:
         )
     endpoint = name_endpoint(PromptStore(open_objects(settings.store)).url, name)
     with ray_session(settings.ray_address):
+        forget_earlier_serve()
         applications, claim = Applications(endpoint), find_claim(endpoint)
         found = applications.find()
         if claim is None and not found:

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ray import serve
-from ray.serve.context import _get_global_client
+from ray.serve.context import _get_global_client, _set_global_client
 
 from orchestrator.cluster.session import Session
 from orchestrator.errors import ServeError
 
-__all__ = ["ServePlace", "check_place", "end_unless_used", "serve_session"]
+__all__ = ["ServePlace", "check_place", "end_unless_used", "forget_earlier_serve", "serve_session"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +44,7 @@ def serve_session(session: Session, host: str, port: int, *, is_any_port: bool) 
     Raises:
         ServeError: The Ray Serve of the cluster listens elsewhere.
     """
-    if session.is_own:
-        # There is no Serve on it yet, but Serve may keep a handle of an earlier Ray in this process, which it
-        # takes for one of this Ray. This makes it notice that the handle is dead.
-        serve.shutdown()
+    forget_earlier_serve()
     if serve.status().proxies:
         config = _get_global_client().http_config
         found = ServePlace(host=str(config.host), port=int(config.port), is_own=False)
@@ -65,6 +62,15 @@ def serve_session(session: Session, host: str, port: int, *, is_any_port: bool) 
         # On a Ray of our own it ends with Ray.
         if not session.is_own:
             end_unless_used()
+
+
+def forget_earlier_serve() -> None:
+    """Have Ray Serve look for its controller anew.
+
+    It keeps a handle in the process and tells Rays apart by their job's number, which is 1 on each local Ray:
+    the handle of a Ray that has ended would be taken for one of the Ray at hand.
+    """
+    _set_global_client(None)
 
 
 def check_place(found: ServePlace, host: str, port: int | None) -> None:
