@@ -1,0 +1,1 @@
+"""Decisions from class scores: calibration, thresholds, and when an answer is ``unsure``."""

@@ -1,0 +1,188 @@
+"""The decision rule of a task: from class scores and distance to a label, or to ``unsure``.
+
+Shapes: C classes.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from ship.errors import ConfigError
+from ship.settings.checks import check_settings, number
+
+__all__ = ["UNSURE", "Costs", "Decision", "DecisionRule"]
+
+UNSURE = "unsure"
+_SCHEMA = 1
+_share = number("from 0 to 1", lambda v: 0.0 <= v <= 1.0)
+_cost = number("from 0", lambda v: 0.0 <= v < math.inf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Costs of wrong decisions, and of having a person look (C. K. Chow, 1970).
+
+    Attributes:
+        good: Label of the parts that are in order.
+        escape: Cost of answering ``good`` for a part that is not.
+        false_reject: Cost of answering another label for a good part.
+        unsure: Cost of answering ``unsure``; None if that is not to be weighed.
+    """
+
+    good: str
+    escape: float = 1.0
+    false_reject: float = 1.0
+    unsure: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check every cost. Raises ``ConfigError``."""
+        check_settings(self, {"escape": _cost, "false_reject": _cost})
+        if self.unsure is not None:
+            check_settings(self, {"unsure": _cost})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A decision about one picture.
+
+    Attributes:
+        label: The label, or ``unsure``.
+        probabilities: Calibrated probability of each class, in the order of the scores.
+        because: Reason of an ``unsure``: ``far`` from all training images, ``several`` classes with a
+            promised recall are possible, ``confidence`` is below the least, or an error would ``cost`` more
+            than a look.
+    """
+
+    label: str
+    probabilities: tuple[float, ...]
+    because: Literal["far", "several", "confidence", "cost"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionRule:
+    """A decision rule; by default the likeliest class of uncalibrated scores.
+
+    Attributes:
+        temperature: Divides the scores before the softmax (C. Guo et al., ICML 2017).
+        thresholds: Of classes with a promised recall: least probability at which the class is possible. A
+            picture for which one is possible is answered with that label or ``unsure``, and no other.
+        recalls: The recall that was promised, of the same classes.
+        costs: Costs of errors, if they decide between good and not good.
+        min_confidence: Least probability of a label that is answered.
+        max_distance: Distance from the training images beyond which a picture is ``far``; None for no limit.
+        expected: Figures of the rule on held-out images that it was not chosen on, for people.
+    """
+
+    temperature: float = 1.0
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    recalls: Mapping[str, float] = field(default_factory=dict)
+    costs: Costs | None = None
+    min_confidence: float = 0.0
+    max_distance: float | None = None
+    expected: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check every setting.
+
+        Raises:
+            ConfigError: Lists all that are out of range.
+        """
+        shares = (
+            lambda found: isinstance(found, Mapping) and all(map(_share[0], found.values())),
+            f"a mapping of labels, each with {_share[1]}",
+        )
+        distance = number("from 0, or null", lambda v: v >= 0.0)
+        check_settings(
+            self,
+            {
+                "temperature": number("above 0", lambda v: 0.0 < v < math.inf),
+                "thresholds": shares,
+                "recalls": shares,
+                "min_confidence": _share,
+                "max_distance": (lambda v: v is None or distance[0](v), distance[1]),
+            },
+        )
+
+    def decide(
+        self, labels: Sequence[str], logits_C: Sequence[float], distance: float | None = None
+    ) -> Decision:
+        """Decide about a picture.
+
+        Args:
+            labels: Class names, in the order of the scores.
+            logits_C: Class scores.
+            distance: Distance from the training images; None where it is not known.
+        """
+        p_C = self.probabilities(logits_C)
+        if self.max_distance is not None and distance is not None and distance > self.max_distance:
+            return Decision(label=UNSURE, probabilities=p_C, because="far")
+        top = max(range(len(p_C)), key=p_C.__getitem__)
+        possible = [
+            place
+            for place, label in enumerate(labels)
+            if label in self.thresholds and (place == top or p_C[place] >= self.thresholds[label])
+        ]
+        if len(possible) > 1:
+            return Decision(label=UNSURE, probabilities=p_C, because="several")
+        chosen = possible[0] if possible else top
+        if not possible and self.costs is not None and self.costs.good in labels:
+            weighed = _weigh(p_C, labels.index(self.costs.good), self.costs)
+            if weighed is None:
+                return Decision(label=UNSURE, probabilities=p_C, because="cost")
+            chosen = weighed
+        if p_C[chosen] < self.min_confidence:
+            return Decision(label=UNSURE, probabilities=p_C, because="confidence")
+        return Decision(label=labels[chosen], probabilities=p_C)
+
+    def probabilities(self, logits_C: Sequence[float]) -> tuple[float, ...]:
+        """Calibrated probabilities of the classes."""
+        highest = max(logits_C)
+        odds = [math.exp((logit - highest) / self.temperature) for logit in logits_C]
+        total = math.fsum(odds)
+        return tuple(odd / total for odd in odds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The rule as plain values."""
+        return {
+            "schema": _SCHEMA,
+            "temperature": self.temperature,
+            "thresholds": dict(self.thresholds),
+            "recalls": dict(self.recalls),
+            "costs": None if self.costs is None else dict(vars(self.costs)),
+            "min_confidence": self.min_confidence,
+            "max_distance": self.max_distance,
+            "expected": dict(self.expected),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The rule of ``to_dict``; anything unexpected is refused.
+
+        Raises:
+            ConfigError: It is no rule.
+        """
+        known = {"schema", *cls.__dataclass_fields__}
+        if set(values) != known or values["schema"] != _SCHEMA:
+            raise ConfigError(
+                f"decision rule: expected exactly {', '.join(sorted(known))}, with schema {_SCHEMA}, found "
+                f"{', '.join(sorted(map(str, values)))[:300]}"
+            )
+        given = {name: value for name, value in values.items() if name != "schema"}
+        costs, expected = given.pop("costs"), given.pop("expected")
+        if not isinstance(expected, Mapping):
+            raise ConfigError("decision rule: expected: expected a mapping")
+        try:
+            return cls(**given, expected=expected, costs=None if costs is None else Costs(**costs))
+        except TypeError as error:
+            raise ConfigError(f"decision rule: costs: {error}") from error
+
+
+def _weigh(p_C: Sequence[float], good: int, costs: Costs) -> int | None:
+    """Place of the class whose answer costs least; None where a look of a person costs less."""
+    by_chance = [(1.0 - p_C[good]) * costs.escape, p_C[good] * costs.false_reject]
+    if costs.unsure is not None and costs.unsure < min(by_chance):
+        return None
+    if by_chance[0] <= by_chance[1] or len(p_C) == 1:
+        return good
+    return max((place for place in range(len(p_C)) if place != good), key=p_C.__getitem__)
