@@ -10,6 +10,7 @@ from ship.data import Split, TaskData
 from ship.decision.fitting import fit_decision
 from ship.evaluation.prediction import predict
 from ship.images import read_image
+from ship.runtime import Runtime
 from ship.settings.config import TuneConfig
 from ship.tuning.run import tune
 from tests.unit.ship.factory import QUICK, make_data
@@ -18,7 +19,8 @@ from tests.unit.ship.factory import QUICK, make_data
 def test_the_rule_is_chosen_on_the_held_out_images(backbone: Backbone, data: TaskData) -> None:
     result = tune(backbone, data, TuneConfig(**QUICK))
     found = fit_decision(backbone, result.prompt, data, result.outputs)
-    assert torch.equal(result.outputs.logits_BC.argmax(dim=1), predicted(backbone, result.prompt, data))
+    again = predict(backbone, result.prompt, data.held_out.images_B3HW)
+    torch.testing.assert_close(result.outputs.features_BD, again.features_BD)
     assert found.rule.max_distance == float(found.distances_B.max())
     assert found.rule.expected["far"]["false_alarm_rate"] == 1 / 19
     assert found.rule.expected["num_images"] == 18
@@ -27,10 +29,6 @@ def test_the_rule_is_chosen_on_the_held_out_images(backbone: Backbone, data: Tas
     train = predict(backbone, result.prompt, data.train.images_B3HW)
     assert float(found.distance.distances(train.features_BD).mean()) < float(found.distances_B.mean())
     assert len(found.distance.means_CR) == 3
-
-
-def predicted(backbone: Backbone, prompt, data: TaskData) -> Tensor:
-    return predict(backbone, prompt, data.held_out.images_B3HW).logits_BC.argmax(dim=1)
 
 
 def test_of_many_training_images_some_of_each_class_are_enough(backbone: Backbone) -> None:
@@ -86,4 +84,8 @@ def test_strange_pictures_are_far_more_often_than_new_ones_of_the_task() -> None
     assert share_far(fresh) <= 0.1
     assert share_far(noise) >= 0.9
     assert share_far(255 - fresh) >= 0.9
+    # Served in half the precision they are no farther.
+    runtime = Runtime(backbone, dtype=torch.bfloat16, capacity_bytes=1 << 20)
+    rows = runtime.infer_rows(fresh, [runtime.insert(result.prompt)] * len(fresh))
+    assert sum(found.distance.distance(row.feature_D) > found.rule.max_distance for row in rows) <= 4
     assert share_far(fresh[..., :24].repeat(1, 1, 1, 2)) >= 0.5
