@@ -53,6 +53,15 @@ def test_the_figures_are_those_of_the_counts() -> None:
     assert mean_cost(LABELS, truth, decisions, costs) == pytest.approx((50 + 2 + 2 * 0.5) / 9)
 
 
+def test_of_very_many_classes_those_of_the_lowest_recalls_are_kept() -> None:
+    labels = [f"class-{place}" for place in range(700)]
+    answers = [decision(labels[place if place % 10 else 0]) for place in range(700)]
+    found = expected_figures(labels, list(range(700)), answers, None)
+    assert len(found["recall"]) == len(found["caught"]) == 500
+    assert {label for label in labels[10::10]} <= set(found["recall"])
+    assert found["accuracy"]["num"] == 700 - 69
+
+
 def test_a_class_called_unsure_is_no_unsure() -> None:
     found = expected_figures((UNSURE, "b"), [0, 1], [decision(UNSURE), decision("b")], None)
     assert (found["accuracy"]["num"], found["unsure"]["num"]) == (2, 0)
