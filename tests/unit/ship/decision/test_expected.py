@@ -58,7 +58,7 @@ def test_of_very_many_classes_those_of_the_lowest_recalls_are_kept() -> None:
     answers = [decision(labels[place if place % 10 else 0]) for place in range(700)]
     found = expected_figures(labels, list(range(700)), answers, None)
     assert len(found["recall"]) == len(found["caught"]) == 500
-    assert {label for label in labels[10::10]} <= set(found["recall"])
+    assert set(labels[10::10]) <= set(found["recall"])
     assert found["accuracy"]["num"] == 700 - 69
 
 
