@@ -10,6 +10,9 @@ from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, backbo
 from ship.artifact.files import describe_files, prompt_to_bytes, run_probe
 from ship.backbone import Backbone
 from ship.data import TaskData
+from ship.decision.distance import DistanceModel
+from ship.decision.fitting import fit_decision
+from ship.decision.rule import DecisionRule
 from ship.errors import ArtifactError
 from ship.evaluation.accuracy import Evaluation
 from ship.evaluation.attention_change import AttentionChange, measure_attention
@@ -44,6 +47,7 @@ def make_artifact(
         task_key: sha256 over data, settings, backbone and method version, of a task that a manifest planned.
     """
     attention = measure_attention(backbone, result.prompt, data.held_out.images_B3HW)
+    fitted = fit_decision(backbone, result.prompt, data, result.outputs)
     metrics = {
         **held_out_metrics(
             data,
@@ -52,6 +56,7 @@ def make_artifact(
             probe_accuracy=result.preparation.probe_accuracy,
             probe_balanced_accuracy=result.preparation.probe_balanced_accuracy,
         ),
+        **_calibrated(fitted.rule),
         "num_train": len(data.train.labels_B),
         "num_params": result.prompt.num_trained(),
         "num_levels": result.prompt.num_levels,
@@ -69,10 +74,12 @@ def make_artifact(
         labels=data.labels,
         metrics=metrics,
         record=_record(data, result, attention, found),
-        readme=_readme(task, backbone, data, result, metrics, found),
+        readme=_readme(task, backbone, data, result, metrics, found, fitted.rule),
         data_fingerprint=data.fingerprint,
         task_key=task_key,
         view=data.view,
+        decision=fitted.rule,
+        distance=fitted.distance,
     )
 
 
@@ -88,6 +95,8 @@ def seal(
     data_fingerprint: str,
     task_key: str | None,
     view: View = DEFAULT_VIEW,
+    decision: DecisionRule | None = None,
+    distance: DistanceModel | None = None,
 ) -> dict[str, bytes]:
     """The files of an artifact from their contents: adds sizes on the device, probe scores and digests.
 
@@ -99,7 +108,7 @@ def seal(
     if not all(map(math.isfinite, logits)):
         raise ArtifactError(f"prompt of task {task!r}: expected finite scores for the probe image")
     files = {
-        TENSORS: prompt_to_bytes(prompt),
+        TENSORS: prompt_to_bytes(prompt, distance),
         RECORD: json.dumps(record).encode(),
         README: readme.encode(),
     }
@@ -111,6 +120,7 @@ def seal(
         level_starts=prompt.level_starts,
         head_layers=prompt.head_layers,
         view=view,
+        decision=decision or DecisionRule(),
         labels=labels,
         metrics={**metrics, **{f"{part}_bytes": size for part, size in baked.bytes_by_part.items()}},
         data_fingerprint=data_fingerprint,
@@ -155,6 +165,12 @@ def held_out_answers(data: TaskData, evaluation: Evaluation, probe_right: str) -
     }
 
 
+def _calibrated(rule: DecisionRule) -> dict[str, float]:
+    """The calibration error of what is answered, on images that the temperature was not fitted on."""
+    errors = rule.expected.get("calibration_error")
+    return {} if errors is None else {"calibration_error": errors["after"]}
+
+
 def _record(
     data: TaskData, result: TuneResult, attention: AttentionChange, found: SearchResult | None
 ) -> dict[str, Any]:
@@ -173,6 +189,14 @@ def _record(
         "attention": asdict(attention),
         "time_s": result.history[-1].time_s,
     }
+
+
+def _decision_of(rule: DecisionRule) -> str:
+    if rule.max_distance is None:
+        return "likeliest class"
+    far = rule.expected.get("far")
+    alarms = "" if far is None else f" (false alarms {far['false_alarm_rate']:.4f})"
+    return f"likeliest class, `unsure` beyond distance {rule.max_distance:.3g}{alarms}"
 
 
 def _kind_of(config: TuneConfig) -> str:
@@ -198,6 +222,7 @@ def _readme(
     result: TuneResult,
     metrics: Mapping[str, float],
     found: SearchResult | None,
+    rule: DecisionRule,
 ) -> str:
     config = result.prompt.config
     warnings = "".join(f"\n**Warning:** {warning}.\n" for warning in find_warnings(metrics))
@@ -214,7 +239,8 @@ A SHIP prompt for the frozen backbone `{backbone.name}` (`{backbone.fingerprint[
 {metrics["accuracy_high"]:.4f}, {metrics["num_test"]:.0f} images) |
 | linear probe, same images | {metrics["probe_accuracy"]:.4f} |
 | lowest recall of a class | {metrics["min_recall"]:.4f} |
-| calibration error | {metrics["calibration_error"]:.4f} |
+| calibration error | {metrics["calibration_error"]:.4f} at temperature {rule.temperature:.3g} |
+| decision | {_decision_of(rule)} |
 | attention of CLS that the prompt moves | {metrics["attention_distance"]:.4f} (entropy \
 {metrics["attention_entropy"]:.4f}, bare {metrics["attention_entropy_bare"]:.4f}) |
 | training images | {metrics["num_train"]:.0f} |
