@@ -61,6 +61,7 @@ class TuneResult:
         preparation: Affinity, threshold and the linear probe's accuracy.
         history: One report an epoch.
         evaluation: Evaluation on the held-out images.
+        logits_BC: Class scores of the held-out images, on the CPU.
         losses_B: Cross-entropy of each held-out image, by the task's ``balance``.
         tuning_s: Seconds spent, including those before a resumption; of a pack's seconds, this task's share.
     """
@@ -69,6 +70,7 @@ class TuneResult:
     preparation: Preparation
     history: list[EpochReport]
     evaluation: Evaluation
+    logits_BC: Tensor
     losses_B: Tensor
     tuning_s: float
 
@@ -220,6 +222,7 @@ class Member:
             preparation=self._state.preparation,
             history=self._state.history,
             evaluation=evaluate_logits(logits_BC, held_out.labels_B),
+            logits_BC=logits_BC,
             losses_B=self._balance.losses(logits_BC, held_out.labels_B),
             tuning_s=self._state.spent_s + time.monotonic() - clock_s,
         )

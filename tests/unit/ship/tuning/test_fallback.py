@@ -40,6 +40,7 @@ class MadeUp:
             preparation=None,
             history=[],
             evaluation=evaluate_logits(logits_BC, held_out.labels_B),
+            logits_BC=logits_BC,
             losses_B=losses_B,
             tuning_s=0.0,
         )

@@ -133,18 +133,18 @@ def test_publishes_once_and_then_finds_it_published(
     assert (repeated.digest, repeated.metrics) == (outcome.digest, outcome.metrics)
 
 
-def test_a_task_costs_eighteen_requests_of_the_store(
+def test_a_task_costs_twenty_one_requests_of_the_store(
     backbone: Backbone, tmp_path: Path, spec: TaskSpec
 ) -> None:
     objects = CountedObjects(LocalObjects(tmp_path / "store"))
     store = PromptStore(objects)
     TuneTask(Tuner(backbone), store)(replace(spec, config=replace(spec.config, epochs=3)), Hooks())
     assert objects.requests == {
-        # Is it published (asked twice), is there a snapshot; four files and the marker read back.
-        "get": 2 + 1 + 4 + 1,
-        "put_new": 4 + 1,
+        # Is it published (asked twice), is there a snapshot; five files and the marker read back.
+        "get": 2 + 1 + 5 + 1,
+        "put_new": 5 + 1,
         # Did garbage collection take a file meanwhile?
-        "exists": 4,
+        "exists": 5,
         "delete": 1,
     }
 
