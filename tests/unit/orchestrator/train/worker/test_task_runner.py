@@ -299,6 +299,17 @@ def test_a_search_comes_first_and_is_not_made_again_after_a_snapshot(
     assert card["config"]["epochs"] == NUM_EPOCHS
 
 
+@pytest.mark.parametrize("thumbnails", [True, False])
+def test_pictures_of_mistakes_are_published_unless_the_task_is_secret(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, thumbnails: bool
+) -> None:
+    spec = replace(spec, config=replace(spec.config, epochs=1), thumbnails=thumbnails)
+    held_out = store.fetch_held_out(TuneTask(Tuner(backbone), store)(spec, Hooks()).digest)
+    assert held_out is not None
+    assert len(held_out) == held_out.num_images > 0
+    assert bool(held_out.thumbnails) == thumbnails
+
+
 def test_the_record_says_what_was_tried(backbone: Backbone, store: PromptStore, spec: TaskSpec) -> None:
     spec = searching(spec, num_independent=(3,))
     spec = replace(spec, config=replace(spec.config, fallback=True))
