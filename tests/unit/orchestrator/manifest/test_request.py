@@ -88,7 +88,9 @@ def test_no_thumbnails_overrides_every_task(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     manifest = tmp_path / "lines.yaml"
     manifest.write_text(
-        "tasks:\n- {name: caps, data: caps, thumbnails: true}\n- {name: bolts, data: bolts, thumbnails: false}\n"
+        "tasks:\n"
+        "- {name: caps, data: caps, thumbnails: true}\n"
+        "- {name: bolts, data: bolts, thumbnails: false}\n"
     )
     assert [task.thumbnails for task in Request().load(str(manifest)).tasks] == [True, False]
     secret = Request(thumbnails=False).load(str(manifest))
