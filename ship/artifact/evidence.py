@@ -18,7 +18,7 @@ from ship.artifact.held_out import (
     HeldOut,
 )
 from ship.data import TaskData
-from ship.evaluation.mistakes import find_good_label, find_mistakes, find_narrow
+from ship.decision.mistakes import find_good_label, find_mistakes, find_narrow
 from ship.settings.view import View
 
 __all__ = ["draw_thumbnail", "gather_held_out", "pixel_digest"]

@@ -69,11 +69,12 @@ def test_answers_are_those_of_the_evaluation(
     assert right == record["right"] == result.evaluation.right
     probe_right = torch.tensor(found.probe_logits_BC).argmax(1) == labels_B
     assert "".join("01"[bool(hit)] for hit in probe_right) == record["probe_right"]
-    torch.testing.assert_close(logits_BC, result.logits_BC, rtol=1e-5, atol=0)
+    torch.testing.assert_close(logits_BC, result.outputs.logits_BC, rtol=1e-5, atol=0)
     assert (found.labels, found.paths, found.num_images) == (data.labels, data.test.paths, 18)
     assert found.digests == tuple(map(pixel_digest, data.test.images_B3HW))
     assert len(set(found.digests)) == 18
-    assert found.distances_B is None
+    assert found.distances_B is not None
+    assert len(found.distances_B) == 18
 
 
 def test_written_and_read_again_is_the_same(found: HeldOut, files: Files) -> None:
