@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli import tables
-from orchestrator.cli.options import image_size_option, json_option
+from orchestrator.cli.options import image_size_option, json_option, read_source
 from orchestrator.cli.output import Output
 
 if TYPE_CHECKING:
     from orchestrator.registry.versions import VersionInfo
-    from ship.data import DataSource
 
 __all__ = ["COMMANDS"]
 
@@ -171,7 +170,8 @@ def _make_artifact(
 
     # What is cheap to find wrong comes first.
     files, names = read_folder(folder, head), _read_labels(labels)
-    source = None if data is None else _read_source(data)
+    # Test images are not cut from the data, unless the mapping says so.
+    source = None if data is None else read_source(data, "--data", test_fraction=0.0)
     frozen = load_backbone(backbone, image_size=image_size)
     images = None
     if source is not None:
@@ -187,15 +187,6 @@ def _read_labels(text: str | None) -> tuple[str, ...] | None:
     if os.path.isfile(text):
         return split_labels(Path(text).read_bytes())
     return tuple(name.strip() for name in text.split(","))
-
-
-def _read_source(text: str) -> "DataSource":
-    """The data of a path or a mapping. Test images are not cut from it, unless the mapping says so."""
-    from ship.artifact.card import parse_json
-    from ship.data import DataSource
-
-    values = parse_json(text.encode(), "--data") if text.lstrip().startswith("{") else {"path": text}
-    return DataSource.from_dict({"test_fraction": 0.0, **values})
 
 
 def _roles(version: "VersionInfo") -> str:
