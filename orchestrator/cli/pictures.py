@@ -126,8 +126,8 @@ def evaluate(
     """Measure a version of TASK on the labelled images of DATA, on this machine.
 
     DATA is a path or URL of class folders or of a CSV or Parquet file, or a JSON mapping as a task's `data`
-    in a manifest. Its classes have to be some of the task's. All its images are measured, unless --split takes
-    a part; of data that the version was tuned on, only --split test is a fair measure.
+    in a manifest. Its classes have to be some of the task's. All its images are measured, unless --split
+    takes a part; of data that the version was tuned on, only --split test is a fair measure.
 
     \b
     Examples:
@@ -207,7 +207,8 @@ def compare(
             found.append(
                 measure_version(store, task, info, source, split=split, backbone=backbone, on_progress=show)
             )
-        _warn_of_own_data(output, source, split, found[-1])
+    if source is not None:
+        _warn_of_own_data(output, source, split, *found)
     result = compare_versions(task, found[0], found[1], is_same_source=source is not None)
     result = {**result, "data": None if source is None else str(source.path), "split": split}
     if as_json:
@@ -264,26 +265,27 @@ def _progress(output: Output, what: str) -> Iterator[Callable[[int, int], None]]
 
 
 def _warn_of_own_data(
-    output: Output, source: "DataSource", split: "SplitName | None", found: "Evidence"
+    output: Output, source: "DataSource", split: "SplitName | None", *found: "Evidence"
 ) -> None:
-    """Say so if the images are those that the version was tuned on."""
+    """Say so if the images are those that a version was tuned on."""
     from ship.data import fingerprint_data
     from ship.errors import DataError
 
     if split == "test":
         return
     try:
-        is_own = fingerprint_data(source) == found.card.data_fingerprint
+        fingerprint = fingerprint_data(source)
     except DataError:
         # Data that could not be tuned on, such as a folder of one class.
         return
-    if is_own:
-        output.err.print(
-            f"Version {found.version} was tuned on these very images: it is better on them than on new ones. "
-            "--split test takes those that were held out.",
-            style="yellow",
-            soft_wrap=True,
-        )
+    for one in found:
+        if one.card.data_fingerprint == fingerprint:
+            output.err.print(
+                f"Version {one.version} was tuned on some of these images, and is better on them than on "
+                "new ones: --split test takes those that were held out.",
+                style="yellow",
+                soft_wrap=True,
+            )
 
 
 COMMANDS = (mistakes, evaluate, compare)
