@@ -45,6 +45,7 @@ __all__ = ["COMMANDS"]
     metavar="PATH|JSON",
     help="Data to measure it on: a path, or a mapping as a task's `data` in a manifest.",
 )
+@click.option("--no-thumbnails", is_flag=True, help="Keep no pictures of mistakes in what is published.")
 @click.option("--promote", is_flag=True, help="Serve it whatever the gate says.")
 @json_option
 @click.pass_obj
@@ -57,6 +58,7 @@ def import_adapter(
     labels: str | None,
     head: str | None,
     data: str | None,
+    no_thumbnails: bool,
     promote: bool,
     as_json: bool,
 ) -> None:
@@ -82,7 +84,9 @@ def import_adapter(
     from orchestrator.store.prompt_store import PromptStore
 
     check_task_name(task)
-    key, artifact = _make_artifact(task, folder, backbone, image_size, labels, head, data)
+    key, artifact = _make_artifact(
+        task, folder, backbone, image_size, labels, head, data, thumbnails=not no_thumbnails
+    )
     settings, registry = output.settings(), output.registry(may_create=True)
     store = PromptStore(open_objects(settings.store))
     admission = admit(
@@ -162,6 +166,8 @@ def _make_artifact(
     labels: str | None,
     head: str | None,
     data: str | None,
+    *,
+    thumbnails: bool,
 ) -> tuple[str, dict[str, bytes]]:
     from ship.artifact.importing import import_adapter as make
     from ship.artifact.peft import read_folder
@@ -176,7 +182,7 @@ def _make_artifact(
     images = None
     if source is not None:
         images = load_task_data(source, image_size=frozen.image_size, interpolation=frozen.interpolation)
-    return make(task, frozen, files, labels=names, data=images)
+    return make(task, frozen, files, labels=names, data=images, thumbnails=thumbnails)
 
 
 def _read_labels(text: str | None) -> tuple[str, ...] | None:

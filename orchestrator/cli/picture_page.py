@@ -111,7 +111,7 @@ def _mistakes(report: Mapping[str, Any], thumbnails: Mapping[int, bytes]) -> str
         probe = "" if one["probe_answer"] is None else f"<br>linear probe: {_text(one['probe_answer'])}"
         figures.append(
             f"<figure{kind}>{_picture(one['place'], thumbnails)}<figcaption>"
-            f"<strong>{_text(one['answer'])}</strong> {one['probability']:.4f}<br>"
+            f"answer: <strong>{_text(one['answer'])}</strong> {one['probability']:.4f}<br>"
             f"label: {_text(one['label'])} {one['label_probability']:.4f}<br>"
             f"decision: {_text(one['decision'])}{unsure}{probe}<br>{_text(one['path'])}</figcaption></figure>"
         )
@@ -122,7 +122,7 @@ def _mistakes(report: Mapping[str, Any], thumbnails: Mapping[int, bytes]) -> str
 def _narrow(one: Mapping[str, Any], thumbnails: Mapping[int, bytes]) -> str:
     return (
         f"<figure>{_picture(one['place'], thumbnails)}<figcaption>"
-        f"{_text(one['label'])} {one['probability']:.4f}<br>"
+        f"answer: {_text(one['label'])} {one['probability']:.4f}<br>"
         f"next: {_text(one['next'])} {one['next_probability']:.4f}<br>{_text(one['path'])}"
         "</figcaption></figure>"
     )

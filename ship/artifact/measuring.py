@@ -3,7 +3,7 @@
 Images are loaded a few hundred at a time, so that their number is not bounded by memory.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -63,8 +63,9 @@ def measure(
     for part in load_in_parts(folder, listing, **look):
         digests += map(pixel_digest, part.images_B3HW)
         labels_B += part.labels_B.tolist()
-        rows += _ask(runtime, slot, part)
-        on_progress(len(rows), len(listing.items))
+        for row in _ask(runtime, slot, part):
+            rows.append(row)
+            on_progress(len(rows), len(listing.items))
     scores = rounded_rows(torch.stack([row.logits_C for row in rows]))
     distances_B: tuple[float, ...] | None = None
     if loaded.distance is not None:
@@ -85,10 +86,7 @@ def measure(
     )
 
 
-def _ask(runtime: Runtime, slot: Slot, part: Split) -> list[RowOutput]:
+def _ask(runtime: Runtime, slot: Slot, part: Split) -> Iterator[RowOutput]:
     num_pictures = max(1, runtime.backbone.info.rows_at_once // slot.num_tiles)
-    return [
-        row
-        for images in part.images_B3HW.split(num_pictures)
-        for row in runtime.infer_rows(as_rows(images), [slot] * len(images))
-    ]
+    for images in part.images_B3HW.split(num_pictures):
+        yield from runtime.infer_rows(as_rows(images), [slot] * len(images))

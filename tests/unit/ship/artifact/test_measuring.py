@@ -68,7 +68,7 @@ def test_the_same_images_get_the_same_answers(
     )
     assert list(found.digests) == [pixel_digest(data.test.images_B3HW[place]) for place in places]
     assert found.thumbnails
-    assert seen == [(18, 18)]
+    assert seen == [(done, 18) for done in range(1, 19)]
 
 
 def test_a_part_of_the_classes_is_enough(loaded: LoadedPrompt, backbone: Backbone, folder: Path) -> None:
@@ -123,7 +123,7 @@ def test_more_images_than_are_loaded_at_once(
         DataSource(path=str(tmp_path / "all.csv")),
         on_progress=lambda *done: seen.append(done),
     )
-    assert seen == [(256, 300), (300, 300)]
+    assert seen[-1] == (300, 300)
     assert list(found.labels_B) == split.labels_B.tolist()
 
 
