@@ -47,8 +47,8 @@ def print_comparison(console: Console, result: Mapping[str, Any], limit: int) ->
             for row in rows:
                 table.add_row(*map(_cell, (row["path"], row["label"], *row["answers"])))
             console.print(table)
-        if (left := len(result[word]) - len(rows)) > 0:
-            _print(console, f"{left} more are {word}: --limit {len(result[word])} lists all.")
+        if (left := result[f"num_{word}"] - len(rows)) > 0:
+            _print(console, f"{left} more are {word}: --limit {result[f'num_{word}']} lists all.")
     _print(console, result["outcome"])
 
 

@@ -230,7 +230,7 @@ def _show(
     from orchestrator.cli.picture_page import render_page
     from ship.artifact.report import report_answers
 
-    report = report_answers(found.answers, found.card.decision, good)
+    report = report_answers(found.answers, found.rule, good)
     report = {**place, "digest": found.digest, "num_mistakes": len(report["mistakes"]), **report}
     if page is not None:
         content = render_page({**report, "mistakes": report["mistakes"][:limit]}, found.answers.thumbnails)

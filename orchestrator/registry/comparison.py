@@ -69,6 +69,8 @@ def compare_versions(
         "versions": [
             _describe(evidence, measured) for evidence, measured in ((first, of_first), (second, of_second))
         ],
+        "num_fixed": len(fixed),
+        "num_broken": len(broken),
         "fixed": [_row(pair) for pair in fixed],
         "broken": [_row(pair) for pair in broken],
         "num_both_right": sum(pair.first == pair.second == pair.label for pair in pairs),

@@ -14,6 +14,7 @@ from ship.artifact.measuring import measure
 from ship.backbone import Backbone, load_backbone
 from ship.data import DataSource
 from ship.data.items import SplitName
+from ship.decision.rule import DecisionRule
 from ship.errors import BackboneError
 
 __all__ = ["Evidence", "choose_version", "digest_of_version", "measure_version", "read_held_out"]
@@ -27,12 +28,14 @@ class Evidence:
         version: Its number.
         digest: Digest of its artifact.
         card: Card of its artifact.
+        rule: Rule that makes decisions of its scores.
         answers: Class scores of labelled images.
     """
 
     version: int
     digest: str
     card: PromptCard
+    rule: DecisionRule
     answers: HeldOut
 
 
@@ -88,7 +91,7 @@ def read_held_out(
             f"measure it on: `{instead or f'ship eval {task} DATA --version {info.version}'}`"
         )
     card = PromptCard.from_json(store.fetch(digest)[CARD])
-    return Evidence(version=info.version, digest=digest, card=card, answers=answers)
+    return Evidence(version=info.version, digest=digest, card=card, rule=card.decision, answers=answers)
 
 
 def measure_version(
@@ -131,7 +134,8 @@ def measure_version(
         thumbnails=thumbnails,
         on_progress=on_progress,
     )
-    return Evidence(version=info.version, digest=digest, card=loaded.card, answers=answers)
+    card = loaded.card
+    return Evidence(version=info.version, digest=digest, card=card, rule=card.decision, answers=answers)
 
 
 def _load_backbone(loaded: LoadedPrompt, name: str | None) -> Backbone:

@@ -56,7 +56,9 @@ def gather_held_out(
     """
     split = data.held_out
     rows = rounded_rows(logits_BC)
-    probe_rows = None if probe_logits_BC is None else rounded_rows(probe_logits_BC)
+    # A probe that failed is no reason to fail: its answers are then not known.
+    is_probe = probe_logits_BC is not None and bool(probe_logits_BC.isfinite().all())
+    probe_rows = rounded_rows(probe_logits_BC) if is_probe and probe_logits_BC is not None else None
     sizes = [len(json.dumps(line)) + 50 for line in zip(split.paths, rows, probe_rows or rows, strict=True)]
     places = _places_that_fit(sizes, _MAX_ROWS_BYTES - len(json.dumps(data.labels)))
     if not places:

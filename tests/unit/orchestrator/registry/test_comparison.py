@@ -51,7 +51,11 @@ def make_evidence(
         files={},
     )
     return Evidence(
-        version=version, digest=make_key(str(version)), card=card, answers=replace(answers, **changes)
+        version=version,
+        digest=make_key(str(version)),
+        card=card,
+        rule=card.decision,
+        answers=replace(answers, **changes),
     )
 
 
@@ -73,6 +77,7 @@ def test_what_is_fixed_and_broken_is_named_and_counted() -> None:
     assert [row["path"] for row in result["broken"]] == ["38.png", "39.png"]
     assert (result["num_both_right"], result["num_both_wrong"]) == (32, 1)
     assert result["num_images"] == 40
+    assert (result["num_fixed"], result["num_broken"]) == (5, 2)
     one, other = result["versions"]
     assert (one["version"], one["accuracy"]["num"], one["accuracy"]["share"]) == (1, 34, 0.85)
     assert (other["version"], other["accuracy"]["num"], other["balanced_accuracy"]) == (2, 37, 0.925)
