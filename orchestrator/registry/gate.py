@@ -11,11 +11,9 @@ from typing import Literal
 from orchestrator.manifest.floors import Floors
 from orchestrator.registry.measurement import Measurement
 
-__all__ = ["NO_FLOORS", "SIGNIFICANT", "GateDecision", "decide"]
+__all__ = ["NO_FLOORS", "GateDecision", "decide"]
 
 NO_FLOORS = Floors()
-# Of a version that is no worse, one in twenty is withheld at most.
-SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +59,7 @@ def decide(
         return _withhold(f"It does not reach the task's floors: {'; '.join(missed)}.")
     against_probe = candidate.beside_probe()
     assert against_probe is not None, "both accuracies are known"
-    if against_probe.p_worse < SIGNIFICANT:
+    if against_probe.is_worse:
         return _withhold(
             f"Accuracy {accuracy:.4f} is below the linear probe's {probe:.4f} on the same images "
             f"({against_probe})."
@@ -113,10 +111,10 @@ def _against_champions(
         )
     note = "" if candidate.data == champion.data else " The champion was measured on other data."
     today = f"today's champion ({champion.accuracy:.4f}; {against})"
-    if against.p_worse < SIGNIFICANT:
+    if against.is_worse:
         return _withhold(f"{beside_probe}, but is worse than {today}.{note}")
     against_best = None if best is None else candidate.beside(best)
-    if best is not None and against_best is not None and against_best.p_worse < SIGNIFICANT:
+    if best is not None and against_best is not None and against_best.is_worse:
         return _withhold(
             f"{beside_probe}, and is no worse than {today}, but is worse than an earlier champion on the "
             f"same data ({best.accuracy:.4f}; {against_best})."

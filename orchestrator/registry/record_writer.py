@@ -149,7 +149,8 @@ class RecordWriter:
         points: list[Point] = []
         if artifact is not None:
             # Events may have been missed while it was tuned: the artifact has all epochs.
-            epochs += artifact.record["history"]
+            instead_of = artifact.record.get("instead_of") or artifact.record
+            epochs += instead_of["history"]
             # Of an import, which was not tuned here, settings of tuning would say nothing.
             if "source" not in artifact.record:
                 params = {name: str(value) for name, value in artifact.card["config"].items()} | params

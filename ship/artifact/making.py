@@ -56,8 +56,7 @@ def make_artifact(
         "num_params": result.prompt.num_trained(),
         "num_levels": result.prompt.num_levels,
         "num_tiles": data.num_tiles,
-        # A linear probe takes no step.
-        "epochs": 0 if result.prompt.config.kind == "probe" else len(result.history),
+        "epochs": _num_epochs(result),
         "tuning_s": round(result.tuning_s, 3),
         "search_passes": found.num_passes if found else 0,
         "search_s": round(found.tuning_s, 3) if found else 0.0,
@@ -160,7 +159,9 @@ def _record(
 ) -> dict[str, Any]:
     return {
         "search": [_without_infinity(asdict(trial)) for trial in (found.trials if found else ())],
-        "choice": found.reason if found else "",
+        "choice": _choice(result, found),
+        "instead_of": asdict(result.instead_of) if result.instead_of else None,
+        "learning_curve": result.preparation.learning_curve,
         "history": [asdict(report) for report in result.history],
         "affinity": result.preparation.affinity,
         "threshold": result.preparation.threshold,
@@ -173,6 +174,18 @@ def _record(
         "attention": asdict(attention),
         "time_s": result.history[-1].time_s,
     }
+
+
+def _num_epochs(result: TuneResult) -> int:
+    """Epochs that the tuning took; a linear probe takes no step."""
+    if result.instead_of is not None:
+        return len(result.instead_of.history)
+    return 0 if result.prompt.config.kind == "probe" else len(result.history)
+
+
+def _choice(result: TuneResult, found: SearchResult | None) -> str:
+    reasons = (found.reason if found else "", result.instead_of.reason if result.instead_of else "")
+    return " ".join(filter(None, reasons))
 
 
 def _kind_of(config: TuneConfig) -> str:
@@ -201,7 +214,8 @@ def _readme(
 ) -> str:
     config = result.prompt.config
     warnings = "".join(f"\n**Warning:** {warning}.\n" for warning in find_warnings(metrics))
-    choice = f"\nChoice of settings: {found.reason}\n" if found and found.reason else ""
+    reasons = _choice(result, found)
+    choice = f"\nChoice of settings: {reasons}\n" if reasons else ""
     labels = ", ".join(data.labels[:20]) + (", ..." if len(data.labels) > 20 else "")
     return f"""# {task}
 

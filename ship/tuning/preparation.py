@@ -3,6 +3,7 @@
 All of it comes from one pass of the bare backbone over the training images.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -37,6 +38,9 @@ __all__ = [
     "prepare",
 ]
 
+# Of a learning curve: a quarter of a class is an image at least, and one draw's luck decides little.
+_FEWEST_OF_A_CLASS, _NUM_DRAWS = 4, 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
@@ -49,6 +53,8 @@ class Preparation:
         probe_balanced_accuracy: Its mean recall of the classes that have held-out images.
         probe_right: The held-out images that it gets right, see ``Evaluation``; empty in snapshots of earlier
             versions.
+        learning_curve: Number of training images and held-out accuracy of the linear probe on a quarter, half
+            and all of them; empty where a class has fewer than four, and in snapshots of earlier versions.
     """
 
     affinity: list[list[float]]
@@ -56,6 +62,7 @@ class Preparation:
     probe_accuracy: float
     probe_balanced_accuracy: float
     probe_right: str = ""
+    learning_curve: list[list[float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,12 +72,12 @@ class Features:
     Attributes:
         train: Of the training images.
         held_out: Of the held-out images.
-        probes: Linear probes fitted so far, by what tells them apart.
+        probes: Linear probes fitted so far, by what tells them apart, each with its learning curve.
     """
 
     train: LayerTokens
     held_out: LayerTokens
-    probes: dict[tuple[object, ...], LinearProbe] = field(default_factory=dict)
+    probes: dict[tuple[object, ...], tuple[LinearProbe, list[list[float]]]] = field(default_factory=dict)
 
 
 def extract_features(backbone: Backbone, data: TaskData) -> Features:
@@ -108,20 +115,23 @@ def prepare(
         num_tiles=data.num_tiles,
     )
     prompt.initialise(generator)
+    held_out_BF = bare_features(backbone, features.held_out, prompt.head_layers, data.num_tiles)
     key = (prompt.head_layers, config.balance, config.seed)
     if key not in features.probes:
-        features.probes[key] = fit_probe(backbone, data, features.train, prompt.head_layers, config)
-    probe = features.probes[key]
+        train_NF = bare_features(backbone, features.train, prompt.head_layers, data.num_tiles)
+        fitted = fit_probe(backbone, data, features.train, prompt.head_layers, config)
+        features.probes[key] = fitted, _learning_curve(data, config, fitted, train_NF, held_out_BF)
+    probe, curve = features.probes[key]
     if config.start == "gated" or config.kind == "probe":
         _start_head(prompt, probe)
-    logits_BC = probe.logits(bare_features(backbone, features.held_out, prompt.head_layers, data.num_tiles))
-    evaluation = evaluate_logits(logits_BC, data.held_out.labels_B)
+    evaluation = evaluate_logits(probe.logits(held_out_BF), data.held_out.labels_B)
     preparation = Preparation(
         affinity=affinity_LL.tolist(),
         threshold=threshold,
         probe_accuracy=evaluation.accuracy,
         probe_balanced_accuracy=evaluation.balanced_accuracy,
         probe_right=evaluation.right,
+        learning_curve=curve,
     )
     return prompt.to(backbone.device), preparation
 
@@ -155,6 +165,42 @@ def _choose(num_images: int, limit: int, generator: torch.Generator) -> Tensor:
     if num_images <= limit:
         return torch.arange(num_images)
     return torch.randperm(num_images, generator=generator)[:limit].sort().values
+
+
+def _learning_curve(
+    data: TaskData, config: TuneConfig, probe: LinearProbe, train_NF: Tensor, held_out_BF: Tensor
+) -> list[list[float]]:
+    """Held-out accuracy of the linear probe by number of training images, mean over draws."""
+    labels_N, labels_B = data.train.labels_B, data.held_out.labels_B
+    counts_C = labels_N.bincount(minlength=len(data.labels))
+    if int(counts_C.min()) < _FEWEST_OF_A_CLASS or len(counts_C) < 2:
+        return []
+    generator, curve = torch.Generator().manual_seed(config.seed), []
+    for share in (0.25, 0.5):
+        chosen, accuracies = torch.arange(0), []
+        for _ in range(_NUM_DRAWS):
+            chosen = _draw_of_each_class(labels_N, share, generator)
+            part = fit_linear_probe(
+                train_NF[chosen],
+                labels_N[chosen],
+                num_classes=len(data.labels),
+                balance=Balance.of(config, labels_N[chosen], len(data.labels)),
+                seed=config.seed,
+                inverse_penalty=probe.inverse_penalty,
+            )
+            accuracies.append(evaluate_logits(part.logits(held_out_BF), labels_B).accuracy)
+        curve.append([len(chosen), sum(accuracies) / len(accuracies)])
+    return [*curve, [len(labels_N), evaluate_logits(probe.logits(held_out_BF), labels_B).accuracy]]
+
+
+def _draw_of_each_class(labels_N: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Places of this share of each class's images, rounded up, in rising order."""
+    order_N = torch.randperm(len(labels_N), generator=generator)
+    chosen = []
+    for label in labels_N.unique():
+        places = order_N[labels_N[order_N] == label]
+        chosen.append(places[: math.ceil(share * len(places))])
+    return torch.cat(chosen).sort().values
 
 
 @torch.no_grad()
