@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.train.verdicts import Verdict
 
 __all__ = [
+    "advice_line",
     "bytes_by_part",
     "change_line",
     "event_line",
@@ -35,6 +36,14 @@ __all__ = [
     "version_json",
     "versions_table",
 ]
+
+# Verdicts on tasks that do not serve, in words.
+_KINDS = {
+    "needs-data": "needs data",
+    "needs-backbone": "needs another backbone or resolution",
+    "withheld": "withheld",
+    "failed": "failed",
+}
 
 
 def print_checks(console: Console, found: Sequence["TaskCheck"]) -> None:
@@ -65,7 +74,7 @@ def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
         _print_counts(console, report)
     for verdict in report.verdicts:
         # What was tuned before, and serves, is no news.
-        if verdict.is_new or not verdict.serves:
+        if verdict.kind != "failed" and (verdict.is_new or not verdict.serves):
             console.print(_verdict_line(verdict), markup=False, soft_wrap=True)
     for task, warnings in report.warnings.items():
         for warning in warnings:
@@ -92,10 +101,12 @@ def _print_counts(console: Console, report: "JobReport") -> None:
 def _verdict_line(verdict: "Verdict") -> str:
     version = "" if verdict.version is None else f"version {verdict.version} "
     reason = f": {verdict.reason}" if verdict.reason else ""
-    if verdict.serves is None:
+    if verdict.kind == "unknown":
         said = "whether it serves is not known yet"
-    elif not verdict.serves:
+    elif verdict.kind != "serves":
         said = f"{version}waits, and nothing serves{reason}"
+        if verdict.advice:
+            said += f" {_KINDS[verdict.kind].capitalize()}: {verdict.advice}."
     elif verdict.version in (None, verdict.champion):
         said = f"version {verdict.champion} serves"
     else:
@@ -105,14 +116,18 @@ def _verdict_line(verdict: "Verdict") -> str:
 
 
 def _tally(verdicts: Sequence["Verdict"]) -> str:
-    """The last line of a run: how many tasks serve, and where to read why the others do not."""
-    counts = Counter(verdict.serves for verdict in verdicts)
-    said = f"{counts[True]} of {len(verdicts)} serve"
-    if counts[False]:
-        said += f"; {counts[False]} wait: `ship show TASK` says why"
-    if counts[None]:
-        said += f"; not known yet for {counts[None]}, whose records MLflow has not taken: see `ship ls`"
-    return said
+    """The last line of a run: how many tasks serve, and what the others are."""
+    counts = Counter(verdict.kind for verdict in verdicts)
+    said = [f"{counts['serves']} of {len(verdicts)} serve"]
+    for kind, words in _KINDS.items():
+        if number := counts[kind]:
+            verb = words.replace("needs", "need", 1) if number > 1 else words
+            said.append(f"{number} {verb}")
+    if counts["unknown"]:
+        said.append(
+            f"not known yet for {counts['unknown']}, whose records MLflow has not taken: see `ship ls`"
+        )
+    return "; ".join(said)
 
 
 def report_json(report: "JobReport") -> dict[str, Any]:
@@ -228,11 +243,19 @@ def version_json(info: "VersionInfo") -> dict[str, Any]:
         "metrics": dict(info.metrics),
         "bytes": bytes_by_part(info) or None,
         "gate": info.gate_reason,
+        "verdict": _advice_json(info),
         "choice": info.choice,
         "warnings": find_warnings(info.metrics),
         "created": format_time(info.created_s),
         "run_id": info.run_id,
     }
+
+
+def _advice_json(info: "VersionInfo") -> dict[str, Any] | None:
+    """The verdict on a version, as it stands now: whatever the gate said, a champion serves."""
+    if "champion" in info.aliases:
+        return {"kind": "serves"}
+    return None if info.advice is None else asdict(info.advice)
 
 
 def change_line(change: "Change") -> str:
@@ -271,6 +294,13 @@ def bytes_by_part(info: "VersionInfo") -> dict[str, int]:
     """Bytes on the device in float32 by part; empty for a version that was made before they were measured."""
     sizes = {name: size for name, size in info.metrics.items() if name.endswith("_bytes")}
     return {name.removesuffix("_bytes"): int(size) for name, size in sizes.items()}
+
+
+def advice_line(info: "VersionInfo") -> str:
+    """What a version that does not serve needs; empty where it serves, or nothing is known."""
+    if info.advice is None or not info.advice.text or "champion" in info.aliases:
+        return ""
+    return f"{_KINDS[info.advice.kind]}: {info.advice.text}"
 
 
 def memory_line(info: "VersionInfo") -> str:

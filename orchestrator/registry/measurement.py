@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from ship.evaluation.paired import Difference, compare_paired
 
-__all__ = ["Measurement"]
+__all__ = ["Measurement", "balanced_low"]
 
 _Z_95 = 1.959963984540054
 
@@ -81,16 +81,8 @@ class Measurement:
 
     @property
     def balanced_low(self) -> float | None:
-        """Lower end of the 95% interval of the balanced accuracy.
-
-        Of each class two images more are counted, of which a guess gets its share right (A. Agresti and B.
-        Coull, 1998, with the guess in place of a half): few images then say little.
-        """
-        if self.chance is None:
-            return None
-        shares = [((found + 2 * self.chance) / (all_ + 2), all_ + 2) for found, all_ in self.recalls]
-        variance = sum(share * (1 - share) / count for share, count in shares) / len(shares) ** 2
-        return sum(share for share, _ in shares) / len(shares) - _Z_95 * math.sqrt(variance)
+        """Lower end of the 95% interval of the balanced accuracy; None if it is not known."""
+        return balanced_low(self.recalls) if self.recalls else None
 
     def beside_probe(self) -> Difference | None:
         """This version beside the linear probe; None if that cannot be tested."""
@@ -103,6 +95,21 @@ class Measurement:
         if self.data == other.data and self.labels and self.labels == other.labels:
             return compare_paired(self.labels, self.right, other.right)
         return _unpaired(self.accuracy, self.num_images, other.accuracy, other.num_images)
+
+
+def balanced_low(recalls: Sequence[tuple[float, float]]) -> float:
+    """Lower end of the 95% interval of a balanced accuracy.
+
+    Of each class two images more are counted, of which a guess gets its share right (A. Agresti and B. Coull,
+    1998, with the guess in place of a half): few images then say little.
+
+    Args:
+        recalls: Right and all images of each class.
+    """
+    chance = 1 / len(recalls)
+    shares = [((found + 2 * chance) / (all_ + 2), all_ + 2) for found, all_ in recalls]
+    variance = sum(share * (1 - share) / count for share, count in shares) / len(shares) ** 2
+    return sum(share for share, _ in shares) / len(shares) - _Z_95 * math.sqrt(variance)
 
 
 def _unpaired(

@@ -15,6 +15,7 @@ from typing import Any
 from orchestrator.errors import RegistryError, StoreError
 from orchestrator.events import Event
 from orchestrator.manifest.floors import Floors
+from orchestrator.registry.advice import Evidence, advise
 from orchestrator.registry.figures import draw_figures
 from orchestrator.registry.gate import GateDecision, decide
 from orchestrator.registry.measurement import Measurement
@@ -29,6 +30,7 @@ from orchestrator.registry.versions import (
     GATE_REASON_TAG,
     GATE_TAG,
     PUBLISHED_TAG,
+    VERDICT_TAG,
     VersionInfo,
 )
 from orchestrator.store.prompt_store import PromptStore
@@ -197,16 +199,18 @@ class RecordWriter:
             task, found, lambda champion: self._judge(task, artifact, event, champion)
         )
         _logger.info("%s version %d is @%s: %s", task, found.version, decision.alias, decision.reason)
+        candidate = Measurement.read(artifact.card, artifact.record)
+        evidence = Evidence.read(artifact.card, artifact.record)
+        advice = advise(decision, candidate, evidence, _floors_of(event))
         # The tag that says "done" comes last.
-        self._registry.tag_version(
-            task, found.version, {GATE_REASON_TAG: decision.reason, GATE_TAG: decision.alias}
-        )
+        tags = {GATE_REASON_TAG: decision.reason, VERDICT_TAG: advice.to_json(), GATE_TAG: decision.alias}
+        self._registry.tag_version(task, found.version, tags)
 
     def _judge(
         self, task: str, artifact: _Artifact, event: Event, champion: VersionInfo | None
     ) -> GateDecision:
         candidate = Measurement.read(artifact.card, artifact.record)
-        floors = Floors.from_dict(event.data.get("floors", {}))
+        floors = _floors_of(event)
         if champion is None:
             return decide(candidate, None, floors=floors)
         least = champion.metrics.get("accuracy", 0.0)
@@ -239,6 +243,10 @@ class RecordWriter:
         if self._registry.session.is_server and uri.startswith("file:"):
             return f"runs:/{run.run_id}/{FOLDER}"
         return uri
+
+
+def _floors_of(event: Event) -> Floors:
+    return Floors.from_dict(event.data.get("floors", {}))
 
 
 def _tags_of(event: Event) -> dict[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.names import is_digest
+from orchestrator.registry.advice import Advice
 from orchestrator.store.documents.catalog import Canary
 from orchestrator.store.documents.rollout import Aliases
 
@@ -24,6 +25,7 @@ __all__ = [
     "PREVIOUS",
     "PUBLISHED_TAG",
     "SHADOW",
+    "VERDICT_TAG",
     "ModelView",
     "Promotion",
     "TaskInfo",
@@ -42,7 +44,7 @@ CANARY, SHADOW = "canary", "shadow"
 DIGEST_TAG, METRICS_TAG, DATA_TAG = "ship.digest", "ship.metrics", "ship.data_fingerprint"
 CANARY_SHARE_TAG = "ship.canary_share"
 GATE_TAG, GATE_REASON_TAG = "ship.gate", "ship.gate_reason"
-PUBLISHED_TAG, CHOICE_TAG = "ship.published_s", "ship.choice"
+PUBLISHED_TAG, CHOICE_TAG, VERDICT_TAG = "ship.published_s", "ship.choice", "ship.verdict"
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -88,6 +90,11 @@ class VersionInfo:
     def choice(self) -> str | None:
         """Why its settings were chosen, where there was a choice."""
         return self.tags.get(CHOICE_TAG) or None
+
+    @property
+    def advice(self) -> Advice | None:
+        """The verdict on it; None for a version of before there were any."""
+        return Advice.from_json(self.tags.get(VERDICT_TAG))
 
     @property
     def gate_reason(self) -> str | None:

@@ -26,7 +26,7 @@ from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import Callbacks, RunOptions, RunSummary, name_run, run_tasks
 from orchestrator.train.ledger.status import RunStatus
 from orchestrator.train.run_folder import RunFolder, hold_run
-from orchestrator.train.verdicts import Decisions, Published, Verdict, find_verdicts
+from orchestrator.train.verdicts import Decisions, Published, Verdict, failed_verdicts, find_verdicts
 from ship.backbone import Backbone, load_backbone
 from ship.findings import find_warnings
 from ship.settings.search_config import AXES
@@ -79,7 +79,7 @@ class JobReport:
         backlog: Records that MLflow has not taken yet.
         warnings: Warnings about tuned prompts, by task.
         refused: Tasks that were not tuned, with the reasons.
-        verdicts: Whether each published task serves; of an interrupted run only those that it tuned.
+        verdicts: Verdict on each published or failed task; of an interrupted run only on those that it tuned.
     """
 
     reused: tuple[str, ...]
@@ -182,7 +182,10 @@ class Job:
             backlog=backlog,
             warnings=handler.warnings,
             refused=self.plan.refused,
-            verdicts=find_verdicts(self.services.registry, [*handler.published, *found]),
+            verdicts=(
+                *find_verdicts(self.services.registry, [*handler.published, *found]),
+                *failed_verdicts(summary.failed),
+            ),
         )
 
     def _reconcile(self) -> Sequence[Published]:

@@ -42,7 +42,8 @@ class Difference:
         counts = (
             "" if self.gained is None else f"right on {self.gained} where it errs, wrong on {self.lost}, "
         )
-        return f"{counts}p = {self.p_worse:.2g}"
+        p = "p < 0.001" if self.p_worse < 0.001 else f"p = {self.p_worse:.2g}"
+        return f"{counts}{p}"
 
 
 def compare_paired(labels: Sequence[int], right: str, other: str) -> Difference:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ship.evaluation.paired import compare_paired
+from ship.evaluation.paired import Difference, compare_paired
 from ship.settings.config import TuneConfig
 from ship.tuning.diagnosis import find_cause
 
@@ -46,12 +46,12 @@ class InsteadOf:
     @property
     def reason(self) -> str:
         """Why the probe serves, in sentences."""
+        difference = Difference(p_worse=self.p_worse, gained=self.gained, lost=self.lost)
         return (
             f"The linear probe takes the place of the tuned {self.settings['kind']} prompt, whose accuracy "
-            f"{self.accuracy:.4f} is significantly lower on the same held-out images (right on {self.gained} "
-            f"where the probe errs, wrong on {self.lost}, p = {self.p_worse:.2g}): {self.cause}. Chosen on "
-            "the images that it was measured on, the probe's accuracy is a little too high: by 0.011 to "
-            "0.019 at most."
+            f"{self.accuracy:.4f} is significantly lower on the same held-out images ({difference}): "
+            f"{self.cause}. Chosen on the images that it was measured on, the probe's accuracy is a little "
+            "too high: by 0.011 to 0.019 at most."
         )
 
 

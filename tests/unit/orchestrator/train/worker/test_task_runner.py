@@ -396,7 +396,7 @@ def test_a_tuning_that_collapses_is_served_by_its_probe(
         epochs=6,
         batch_size=8,
         warmup_epochs=1,
-        learning_rate=10.0,
+        learning_rate=0.1,
         low_rank_rate_scale=10.0,
         fallback=False,
     )
