@@ -7,9 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, backbone_entry
+from ship.artifact.evidence import gather_held_out
 from ship.artifact.files import describe_files, prompt_to_bytes, run_probe
+from ship.artifact.held_out import HELD_OUT, HeldOut
 from ship.backbone import Backbone
 from ship.data import TaskData
+from ship.decision.distance import DistanceModel
+from ship.decision.fitting import fit_decision
+from ship.decision.rule import DecisionRule
 from ship.errors import ArtifactError
 from ship.evaluation.accuracy import Evaluation
 from ship.evaluation.attention_change import AttentionChange, measure_attention
@@ -32,6 +37,7 @@ def make_artifact(
     found: SearchResult | None = None,
     *,
     task_key: str | None = None,
+    thumbnails: bool = True,
 ) -> dict[str, bytes]:
     """All files of an artifact, name to content.
 
@@ -42,8 +48,10 @@ def make_artifact(
         result: Result of the tuning.
         found: Result of the search for its settings.
         task_key: sha256 over data, settings, backbone and method version, of a task that a manifest planned.
+        thumbnails: Whether small pictures of mistakes are kept among the held-out answers.
     """
     attention = measure_attention(backbone, result.prompt, data.held_out.images_B3HW)
+    fitted = fit_decision(backbone, result.prompt, data, result.outputs)
     metrics = {
         **held_out_metrics(
             data,
@@ -72,6 +80,15 @@ def make_artifact(
         data_fingerprint=data.fingerprint,
         task_key=task_key,
         view=data.view,
+        decision=fitted.rule,
+        distance=fitted.distance,
+        held_out=gather_held_out(
+            data,
+            result.outputs.logits_BC,
+            result.preparation.probe_logits_BC,
+            fitted.distances_B,
+            thumbnails=thumbnails,
+        ),
     )
 
 
@@ -87,6 +104,9 @@ def seal(
     data_fingerprint: str,
     task_key: str | None,
     view: View = DEFAULT_VIEW,
+    decision: DecisionRule | None = None,
+    distance: DistanceModel | None = None,
+    held_out: HeldOut | None = None,
 ) -> dict[str, bytes]:
     """The files of an artifact from their contents: adds sizes on the device, probe scores and digests.
 
@@ -98,10 +118,12 @@ def seal(
     if not all(map(math.isfinite, logits)):
         raise ArtifactError(f"prompt of task {task!r}: expected finite scores for the probe image")
     files = {
-        TENSORS: prompt_to_bytes(prompt),
+        TENSORS: prompt_to_bytes(prompt, distance),
         RECORD: json.dumps(record).encode(),
         README: readme.encode(),
     }
+    if held_out is not None:
+        files[HELD_OUT] = held_out.to_json()
     card = PromptCard(
         task=task,
         task_key=task_key,
@@ -110,6 +132,7 @@ def seal(
         level_starts=prompt.level_starts,
         head_layers=prompt.head_layers,
         view=view,
+        decision=decision or DecisionRule(),
         labels=labels,
         metrics={**metrics, **{f"{part}_bytes": size for part, size in baked.bytes_by_part.items()}},
         data_fingerprint=data_fingerprint,

@@ -3,7 +3,6 @@
 All of it comes from one pass of the bare backbone over the training images.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -26,6 +25,7 @@ from ship.method.prompts import Prompt, count_attribute_groups, spread_layers
 from ship.method.prototypes import find_prototypes
 from ship.settings.config import TuneConfig
 from ship.tuning.balance import Balance
+from ship.tuning.learning import measure_learning_curve
 from ship.tuning.linear_probe import LinearProbe, fit_linear_probe
 
 __all__ = [
@@ -37,9 +37,6 @@ __all__ = [
     "fit_probe",
     "prepare",
 ]
-
-# Of a learning curve: a quarter of a class is an image at least, and one draw's luck decides little.
-_FEWEST_OF_A_CLASS, _NUM_DRAWS = 4, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +52,8 @@ class Preparation:
             versions.
         learning_curve: Number of training images and held-out accuracy of the linear probe on a quarter, half
             and all of them; empty where a class has fewer than four, and in snapshots of earlier versions.
+        probe_logits_BC: Its class scores of the held-out images, on the CPU; None in snapshots of earlier
+            versions.
     """
 
     affinity: list[list[float]]
@@ -63,6 +62,7 @@ class Preparation:
     probe_balanced_accuracy: float
     probe_right: str = ""
     learning_curve: list[list[float]] = field(default_factory=list)
+    probe_logits_BC: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,11 +120,12 @@ def prepare(
     if key not in features.probes:
         train_NF = bare_features(backbone, features.train, prompt.head_layers, data.num_tiles)
         fitted = fit_probe(backbone, data, features.train, prompt.head_layers, config)
-        features.probes[key] = fitted, _learning_curve(data, config, fitted, train_NF, held_out_BF)
+        features.probes[key] = fitted, measure_learning_curve(data, config, fitted, train_NF, held_out_BF)
     probe, curve = features.probes[key]
     if config.start == "gated" or config.kind == "probe":
         _start_head(prompt, probe)
-    evaluation = evaluate_logits(probe.logits(held_out_BF), data.held_out.labels_B)
+    logits_BC = probe.logits(held_out_BF)
+    evaluation = evaluate_logits(logits_BC, data.held_out.labels_B)
     preparation = Preparation(
         affinity=affinity_LL.tolist(),
         threshold=threshold,
@@ -132,6 +133,7 @@ def prepare(
         probe_balanced_accuracy=evaluation.balanced_accuracy,
         probe_right=evaluation.right,
         learning_curve=curve,
+        probe_logits_BC=logits_BC,
     )
     return prompt.to(backbone.device), preparation
 
@@ -165,42 +167,6 @@ def _choose(num_images: int, limit: int, generator: torch.Generator) -> Tensor:
     if num_images <= limit:
         return torch.arange(num_images)
     return torch.randperm(num_images, generator=generator)[:limit].sort().values
-
-
-def _learning_curve(
-    data: TaskData, config: TuneConfig, probe: LinearProbe, train_NF: Tensor, held_out_BF: Tensor
-) -> list[list[float]]:
-    """Held-out accuracy of the linear probe by number of training images, mean over draws."""
-    labels_N, labels_B = data.train.labels_B, data.held_out.labels_B
-    counts_C = labels_N.bincount(minlength=len(data.labels))
-    if int(counts_C.min()) < _FEWEST_OF_A_CLASS or len(counts_C) < 2:
-        return []
-    generator, curve = torch.Generator().manual_seed(config.seed), []
-    for share in (0.25, 0.5):
-        chosen, accuracies = torch.arange(0), []
-        for _ in range(_NUM_DRAWS):
-            chosen = _draw_of_each_class(labels_N, share, generator)
-            part = fit_linear_probe(
-                train_NF[chosen],
-                labels_N[chosen],
-                num_classes=len(data.labels),
-                balance=Balance.of(config, labels_N[chosen], len(data.labels)),
-                seed=config.seed,
-                inverse_penalty=probe.inverse_penalty,
-            )
-            accuracies.append(evaluate_logits(part.logits(held_out_BF), labels_B).accuracy)
-        curve.append([len(chosen), sum(accuracies) / len(accuracies)])
-    return [*curve, [len(labels_N), evaluate_logits(probe.logits(held_out_BF), labels_B).accuracy]]
-
-
-def _draw_of_each_class(labels_N: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Places of this share of each class's images, rounded up, in rising order."""
-    order_N = torch.randperm(len(labels_N), generator=generator)
-    chosen = []
-    for label in labels_N.unique():
-        places = order_N[labels_N[order_N] == label]
-        chosen.append(places[: math.ceil(share * len(places))])
-    return torch.cat(chosen).sort().values
 
 
 @torch.no_grad()

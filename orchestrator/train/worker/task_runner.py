@@ -80,7 +80,15 @@ class TuneTask:
         hooks.enter("step", lambda: self._tuner.num_passes)
         result = take_the_better(result, merged, partial(self._tune_probe, merged))
         files = self._tuner.run(
-            lambda: make_artifact(spec.name, self._backbone, merged, result, found, task_key=spec.key)
+            lambda: make_artifact(
+                spec.name,
+                self._backbone,
+                merged,
+                result,
+                found,
+                task_key=spec.key,
+                thumbnails=spec.thumbnails,
+            )
         )
         hooks.check()
         hooks.enter("store")
