@@ -12,6 +12,7 @@ from ship.artifact.files import describe_files, prompt_to_bytes, run_probe
 from ship.artifact.held_out import HELD_OUT, HeldOut
 from ship.backbone import Backbone
 from ship.data import TaskData
+from ship.data.duplicates import find_leaked
 from ship.decision.distance import DistanceModel
 from ship.decision.fitting import fit_decision
 from ship.decision.rule import DecisionRule
@@ -27,6 +28,8 @@ from ship.tuning.run import TuneResult
 from ship.tuning.search import SearchResult
 
 __all__ = ["held_out_answers", "held_out_metrics", "make_artifact", "seal"]
+
+_NUM_LEAKED_NAMED = 10
 
 
 def make_artifact(
@@ -180,6 +183,7 @@ def held_out_answers(data: TaskData, evaluation: Evaluation, probe_right: str) -
 def _record(
     data: TaskData, result: TuneResult, attention: AttentionChange, found: SearchResult | None
 ) -> dict[str, Any]:
+    leaked = find_leaked(data)
     return {
         "search": [_without_infinity(asdict(trial)) for trial in (found.trials if found else ())],
         "choice": _choice(result, found),
@@ -194,6 +198,8 @@ def _record(
         "held_out": held_out_answers(data, result.evaluation, result.preparation.probe_right),
         "labels": list(data.labels),
         "recall": result.evaluation.recalls,
+        "train_counts": data.train.labels_B.bincount(minlength=len(data.labels)).tolist(),
+        "leaked": {"count": len(leaked), "paths": leaked[:_NUM_LEAKED_NAMED]},
         "attention": asdict(attention),
         "time_s": result.history[-1].time_s,
     }
