@@ -25,7 +25,7 @@ from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import Callbacks, RunOptions, RunSummary, name_run, run_tasks
 from orchestrator.train.ledger.status import RunStatus
-from orchestrator.train.run_folder import RunFolder, hold_run
+from orchestrator.train.run_folder import KEPT_RUNS, RunFolder, hold_run
 from orchestrator.train.verdicts import Decisions, Published, Verdict, find_verdicts
 from ship.backbone import Backbone, load_backbone
 from ship.findings import find_warnings
@@ -102,6 +102,7 @@ class Job:
         request: The user's choices.
         path: Path of the manifest.
         services: Services that it depends on.
+        num_kept: Runs whose folders stay in the home, this one among them.
     """
 
     manifest: Manifest
@@ -111,6 +112,7 @@ class Job:
     request: Request
     path: str
     services: Services
+    num_kept: int = KEPT_RUNS
 
     def check_fan_out(self) -> None:
         """Check that no more tasks would be tuned than allowed.
@@ -139,7 +141,7 @@ class Job:
         """
         self.check_fan_out()
         run = name_run()
-        with hold_run(self.settings.home, run, self.path) as folder:
+        with hold_run(self.settings.home, run, self.path, self.num_kept) as folder:
             return self._run(run, folder, on_progress, on_stop)
 
     def _run(
