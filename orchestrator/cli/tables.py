@@ -165,13 +165,15 @@ def _told(event: "Event") -> str:
             return f"to be tried again: {data.get('cause', '?')}"
         case "cancelled":
             return "cancelled"
+        case "tagged":
+            return "tagged anew"
 
 
 def runs_table(runs: Sequence[Mapping[str, Any]], width: int) -> Table:
     """The runs of a home, newest first.
 
     Args:
-        runs: Name, manifest, start, whether it is at work and number of tasks by state, as `ship runs --json`.
+        runs: Values of each run, as `ship runs --json` prints them.
         width: Columns of the terminal.
     """
     rows = [

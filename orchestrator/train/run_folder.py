@@ -173,8 +173,10 @@ class RunView:
             close = get_close_matches(run, found, n=1)
             hint = f"did you mean {close[0]}?" if close else "`ship runs` lists those that are kept"
             raise ExecutionError(f"no run {run!r} in {home}; {hint}")
-        chosen = found[run] if run is not None else next(iter(found.values()), None)
-        self._about, self._folder = chosen or (None, home / _RUNS / "none")
+        self._about: About | None = None
+        self._folder = home / _RUNS / "none"
+        if found:
+            self._about, self._folder = found[run] if run is not None else next(iter(found.values()))
 
     @property
     def is_at_work(self) -> bool:
