@@ -98,6 +98,14 @@ def check(output: Output, manifest: str, selection: "Selection", as_json: bool) 
     help="Keep no pictures of mistakes in what is published; tasks that are published keep theirs.",
 )
 @click.option("--check", "check_first", is_flag=True, help="First `ship check`; tune nothing if it fails.")
+@click.option(
+    "--keep",
+    "num_kept",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Runs whose status and events stay in the home, this one among them; see `ship runs`.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON at the end; progress goes to stderr.")
 @click.pass_obj
 def tune(
@@ -106,6 +114,7 @@ def tune(
     request: "Request",
     no_thumbnails: bool,
     check_first: bool,
+    num_kept: int,
     as_json: bool,
 ) -> None:
     """Tune every task of MANIFEST that is not in the store yet.
@@ -135,7 +144,7 @@ def tune(
     job = _prepare(output, manifest, request, will_run=True)
     job.check_fan_out()
     print_refused(output.err, job.plan.refused)
-    run_job(output, job, as_json=as_json)
+    run_job(output, replace(job, num_kept=num_kept), as_json=as_json)
 
 
 @click.command()

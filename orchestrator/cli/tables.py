@@ -31,6 +31,7 @@ __all__ = [
     "print_report",
     "promotion_json",
     "report_json",
+    "runs_table",
     "task_json",
     "tasks_table",
     "version_json",
@@ -179,6 +180,37 @@ def _told(event: "Event") -> str:
             return f"to be tried again: {data.get('cause', '?')}"
         case "cancelled":
             return "cancelled"
+        case "tagged":
+            return "tagged anew"
+
+
+def runs_table(runs: Sequence[Mapping[str, Any]], width: int) -> Table:
+    """The runs of a home, newest first.
+
+    Args:
+        runs: Values of each run, as `ship runs --json` prints them.
+        width: Columns of the terminal.
+    """
+    rows = [
+        {
+            "run": str(run["run"]),
+            "started": format_time(run["started_s"]),
+            "state": "at work" if run["is_at_work"] else "over",
+            "tasks": _counts(run["counts"], is_over=not run["is_at_work"]) or "none to tune",
+            "manifest": str(run["manifest"]),
+        }
+        for run in runs
+    ]
+    return _table(rows, width, ("started", "manifest"))
+
+
+def _counts(counts: Mapping[str, int], *, is_over: bool) -> str:
+    """Numbers of tasks by state, in words."""
+    left = {"unfinished": sum(counts.get(state, 0) for state in ("leased", "pending"))}
+    at_work = {"at work": counts.get("leased", 0), "waiting": counts.get("pending", 0)}
+    ended = {state: counts.get(state, 0) for state in ("done", "failed", "cancelled")}
+    said = {**ended, **(left if is_over else at_work)}
+    return ", ".join(f"{number} {word}" for word, number in said.items() if number)
 
 
 def tasks_table(infos: Sequence["TaskInfo"], width: int) -> Table:

@@ -79,7 +79,7 @@ class FakeRecorder:
     def handle(self, events: Sequence[Event]) -> None:
         self.handled.append(len(events))
 
-    def reconcile(self, published: object, specs: object) -> None:
+    def reconcile(self, published: object, specs: object, read_s: float) -> None:
         pass
 
     def close(self, limit_s: float) -> Backlog:
