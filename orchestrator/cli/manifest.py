@@ -175,7 +175,7 @@ def run_job(output: Output, job: "Job", *, as_json: bool) -> None:
     finally:
         view.close()
     if as_json:
-        output.print_json(tables.report_json(report))
+        output.print_json(report.to_dict())
     else:
         tables.print_report(output.out, report, num_tasks=len(job.plan.tasks))
     if report.backlog.num_records:

@@ -1,7 +1,6 @@
 """Reports and registry listings: tables for people, plain values for scripts."""
 
 import textwrap
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.output import format_accuracy, format_size, format_time
+from orchestrator.report.kinds import KINDS, tally
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.planning.check import TaskCheck
     from orchestrator.registry.versions import Promotion, TaskInfo, Trials, VersionInfo
     from orchestrator.store.documents.rollout import Change
-    from orchestrator.train.job import JobReport
+    from orchestrator.train.job_report import JobReport
     from orchestrator.train.verdicts import Verdict
 
 __all__ = [
@@ -30,21 +30,12 @@ __all__ = [
     "print_checks",
     "print_report",
     "promotion_json",
-    "report_json",
     "runs_table",
     "task_json",
     "tasks_table",
     "version_json",
     "versions_table",
 ]
-
-# Verdicts on tasks that do not serve, in words.
-_KINDS = {
-    "needs-data": "needs data",
-    "needs-backbone": "needs another backbone or resolution",
-    "withheld": "withheld",
-    "failed": "failed",
-}
 
 
 def print_checks(console: Console, found: Sequence["TaskCheck"]) -> None:
@@ -82,10 +73,12 @@ def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
             console.print(f"{task}: {warning}", style="yellow", markup=False, soft_wrap=True)
     for task, cause in summary.failed.items():
         console.print(f"{task}: {cause}", style="red", markup=False, soft_wrap=True)
+    if report.page is not None:
+        console.print(f"Report: {report.page}", markup=False, soft_wrap=True)
     if summary.unfinished:
         console.print("Interrupted; run the same command to resume.", style="yellow")
     elif report.verdicts:
-        console.print(_tally(report.verdicts), markup=False, soft_wrap=True)
+        console.print(tally([one.kind for one in report.verdicts]), markup=False, soft_wrap=True)
 
 
 def _print_counts(console: Console, report: "JobReport") -> None:
@@ -107,49 +100,13 @@ def _verdict_line(verdict: "Verdict") -> str:
     elif verdict.kind != "serves":
         said = f"{version}waits, and nothing serves{reason}"
         if verdict.advice:
-            said += f" {_KINDS[verdict.kind].capitalize()}: {verdict.advice}."
+            said += f" {KINDS[verdict.kind].capitalize()}: {verdict.advice}."
     elif verdict.version in (None, verdict.champion):
         said = f"version {verdict.champion} serves"
     else:
         said = f"{version}waits, and version {verdict.champion} serves on{reason}"
     accuracy = format_accuracy(verdict.metrics)
     return f"{verdict.task}: {accuracy}; {said}" if accuracy else f"{verdict.task}: {said}"
-
-
-def _tally(verdicts: Sequence["Verdict"]) -> str:
-    """The last line of a run: how many tasks serve, and what the others are."""
-    counts = Counter(verdict.kind for verdict in verdicts)
-    said = [f"{counts['serves']} of {len(verdicts)} serve"]
-    for kind, words in _KINDS.items():
-        if number := counts[kind]:
-            verb = words.replace("needs", "need", 1) if number > 1 else words
-            said.append(f"{number} {verb}")
-    if counts["unknown"]:
-        said.append(
-            f"not known yet for {counts['unknown']}, whose records MLflow has not taken: see `ship ls`"
-        )
-    return "; ".join(said)
-
-
-def report_json(report: "JobReport") -> dict[str, Any]:
-    """The report as plain values."""
-    return {
-        "tuned": list(report.summary.done),
-        "reused": list(report.reused),
-        "failed": report.summary.failed,
-        "cancelled": list(report.summary.cancelled),
-        "refused": {task.name: list(task.reasons) for task in report.refused},
-        "unfinished": list(report.summary.unfinished),
-        "records_waiting": report.backlog.num_records,
-        "warnings": {task: list(warnings) for task, warnings in report.warnings.items()},
-        "tasks": [_verdict_json(verdict) for verdict in report.verdicts],
-        "num_serving": sum(verdict.serves is True for verdict in report.verdicts),
-    }
-
-
-def _verdict_json(verdict: "Verdict") -> dict[str, Any]:
-    values = asdict(verdict)
-    return {"task": values.pop("task"), **values.pop("metrics"), **values}
 
 
 def event_line(event: "Event") -> str:
@@ -332,7 +289,7 @@ def advice_line(info: "VersionInfo") -> str:
     """What a version that does not serve needs; empty where it serves, or nothing is known."""
     if info.advice is None or not info.advice.text or "champion" in info.aliases:
         return ""
-    return f"{_KINDS[info.advice.kind]}: {info.advice.text}"
+    return f"{KINDS[info.advice.kind]}: {info.advice.text}"
 
 
 def memory_line(info: "VersionInfo") -> str:

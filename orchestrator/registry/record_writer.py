@@ -9,13 +9,13 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from orchestrator.errors import RegistryError, StoreError
 from orchestrator.events import Event
 from orchestrator.manifest.floors import Floors
-from orchestrator.registry.advice import Evidence, advise
+from orchestrator.registry.advice import Advice, Evidence, advise
 from orchestrator.registry.figures import draw_figures
 from orchestrator.registry.gate import GateDecision, decide
 from orchestrator.registry.measurement import Measurement
@@ -34,6 +34,8 @@ from orchestrator.registry.versions import (
     VersionInfo,
     own_tags,
 )
+from orchestrator.report.document import make_report
+from orchestrator.report.gathering import gather_section
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.card import CARD, RECORD
 
@@ -179,13 +181,36 @@ class RecordWriter:
         if run.status != "FINISHED":
             files = {f"{FOLDER}/{name}": content for name, content in artifact.files.items()}
             self._runs.log_files(run, files | _figures(task, artifact.record))
-        self._register(task, key, run, event, artifact)
+        version = self._register(task, key, run, event, artifact)
+        if run.status != "FINISHED":
+            self._runs.log_files(run, self._report(task, artifact.digest, version))
         # Last of all: a run that is finished has nothing left to be written.
         if run.status != "FINISHED":
             self._runs.set_status(run, "FINISHED", event.time_s)
 
-    def _register(self, task: str, key: str, run: TaskRun, event: Event, artifact: _Artifact) -> None:
-        """Register the version, and let it pass the gate, once."""
+    def _report(self, task: str, digest: str, version: VersionInfo) -> dict[str, bytes]:
+        """The report about one version; without any, if none can be made."""
+        advice = version.advice or Advice(kind="withheld")
+        serves = version.version if advice.kind == "serves" else None
+        verdict = {
+            **{name: value for name, value in asdict(advice).items() if name != "text"},
+            "task": task,
+            "version": version.version,
+            "champion": serves,
+            "reason": version.gate_reason,
+            "advice": advice.text or None,
+        }
+        try:
+            section = gather_section(self._store, task, digest, verdict)
+            run = {"name": task, "version": version.version, "digest": digest}
+            report = make_report(run, [verdict], {task: section})
+            return {"report.html": report.to_html(), "report.json": report.to_json()}
+        except StoreError as error:
+            _logger.warning("no report for task %s: %s", task, error)
+            return {}
+
+    def _register(self, task: str, key: str, run: TaskRun, event: Event, artifact: _Artifact) -> VersionInfo:
+        """Register the version, and let it pass the gate, once; returns it with the gate's tags."""
         card = artifact.card
         publication = self._store.published(task, key)
         found = self._registry.register(
@@ -205,7 +230,7 @@ class RecordWriter:
             },
         )
         if GATE_TAG in found.tags:
-            return
+            return found
         decision = self._rollouts.admit(
             task, found, lambda champion: self._judge(task, artifact, event, champion)
         )
@@ -216,6 +241,7 @@ class RecordWriter:
         # The tag that says "done" comes last.
         tags = {GATE_REASON_TAG: decision.reason, VERDICT_TAG: advice.to_json(), GATE_TAG: decision.alias}
         self._registry.tag_version(task, found.version, tags)
+        return replace(found, tags={**found.tags, **tags})
 
     def _judge(
         self, task: str, artifact: _Artifact, event: Event, champion: VersionInfo | None

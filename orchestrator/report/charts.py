@@ -18,7 +18,9 @@ def draw_accuracy(low: float, accuracy: float, high: float, probe: float | None)
     """A line from 0 to 1 with the interval as a bar, the accuracy as a tick and the probe's as a ring."""
     middle = BAR_HEIGHT / 2
     x_low, x_high, x = (_round(BAR_WIDTH * share) for share in (low, high, accuracy))
-    ring = "" if probe is None else f'<circle class="probe" cx="{_round(BAR_WIDTH * probe)}" cy="{middle:g}" r="4"/>'
+    ring = ""
+    if probe is not None:
+        ring = f'<circle class="probe" cx="{_round(BAR_WIDTH * probe):g}" cy="{middle:g}" r="4"/>'
     return (
         f'<svg class="bar" viewBox="-5 0 {BAR_WIDTH + 10} {BAR_HEIGHT}" width="{BAR_WIDTH + 10}" '
         f'height="{BAR_HEIGHT}" aria-hidden="true"><path class="axis" d="M0 {middle:g}h{BAR_WIDTH}"/>'
@@ -55,7 +57,9 @@ def draw_learning_curve(probe: Sequence[Mapping[str, Any]], expected: Sequence[M
     for number in numbers:
         x, _ = place_of(number, floor, numbers[0], numbers[-1], floor)
         parts.append(f'<text x="{x:g}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{number}</text>')
-    parts.append(f'<text x="{(LEFT + WIDTH) // 2}" y="{HEIGHT - 3}" text-anchor="middle">training images</text>')
+    parts.append(
+        f'<text x="{(LEFT + WIDTH) // 2}" y="{HEIGHT - 3}" text-anchor="middle">training images</text>'
+    )
     parts.append(f'<path class="expected" d="{line(expected)}"/><path class="line" d="{line(probe)}"/>')
     for name, points in (("probe", probe), ("own", expected[:1]), ("guess", expected[1:])):
         for point in points:
@@ -65,9 +69,7 @@ def draw_learning_curve(probe: Sequence[Mapping[str, Any]], expected: Sequence[M
     return "".join((*parts, "</svg>"))
 
 
-def place_of(
-    number: float, accuracy: float, fewest: float, most: float, floor: float
-) -> tuple[float, float]:
+def place_of(number: float, accuracy: float, fewest: float, most: float, floor: float) -> tuple[float, float]:
     """Pixels from the left and the top of a point of a learning curve."""
     wide, high = WIDTH - LEFT - _RIGHT - 20, HEIGHT - TOP - BOTTOM
     share = math.log(number / fewest) / math.log(most / fewest) if most > fewest else 0.0

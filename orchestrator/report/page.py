@@ -11,20 +11,12 @@ from functools import partial
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from orchestrator.report.charts import draw_accuracy, draw_learning_curve
+from orchestrator.report.kinds import KINDS
 
 __all__ = ["FORMATS", "render"]
-
-KINDS = {
-    "serves": "serves",
-    "needs-data": "needs data",
-    "needs-backbone": "needs another backbone or resolution",
-    "withheld": "withheld",
-    "failed": "failed",
-    "unknown": "not known yet",
-}
 
 
 def _format_size(value: float) -> str:
@@ -36,7 +28,10 @@ def _format_size(value: float) -> str:
 
 def _format_seconds(value: float) -> str:
     minutes, seconds = divmod(round(value), 60)
-    return f"{value:.1f} s" if value < 60 else f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+    if minutes < 1:
+        return f"{value:.1f} s"
+    hours = f"{minutes // 60}:{minutes % 60:02}" if minutes >= 60 else f"{minutes}"
+    return f"{hours}:{seconds:02}"
 
 
 FORMATS: Mapping[str, Callable[[float], str]] = {
@@ -83,7 +78,7 @@ def _figure(report: Mapping[str, Any], place: str, form: str) -> Markup:
     for step in place.split("."):
         value = value[int(step)] if isinstance(value, list) else value[step]
     if value is None:
-        return Markup("–")
+        return Markup("-")
     return Markup('<data value="{}" data-of="{}" data-as="{}">{}</data>').format(
         repr(value), place, form, FORMATS[form](value)
     )

@@ -1,4 +1,4 @@
-"""Section of a report about one task: every figure as a plain value, from an artifact's files and its verdict.
+"""Section of a report about one task: every figure as a plain value, from an artifact and its verdict.
 
 Knows neither the store nor HTML. Records of earlier versions lack parts: these are None or empty.
 """
@@ -70,7 +70,8 @@ def make_section(
         **pictures,
         "warnings": _warnings(metrics, record),
         "learning_curve": _learning_curve(metrics, record),
-        "cost": {name: _number(metrics.get(name)) for name in _COSTS} | {"device_bytes": _device_bytes(metrics)},
+        "cost": {name: _number(metrics.get(name)) for name in _COSTS}
+        | {"device_bytes": _device_bytes(metrics)},
         "settings": dict(card["config"]),
         "backbone": card["backbone"]["name"],
         "data_fingerprint": card["data_fingerprint"],

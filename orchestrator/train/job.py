@@ -7,33 +7,35 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from orchestrator.errors import ManifestError, StoreError
 from orchestrator.events import Event
-from orchestrator.manifest.model import Manifest, RefusedTask
+from orchestrator.manifest.model import Manifest
 from orchestrator.manifest.request import Request
 from orchestrator.planning.estimates import TuningRun, learn_speed
 from orchestrator.planning.plan import DEFAULT_MAX_TASKS, Plan, find_sure_fan_out, make_plan
 from orchestrator.planning.spec import TaskSpec
-from orchestrator.registry.recorder import MAX_FAREWELL_S, Backlog, Recorder
+from orchestrator.registry.recorder import MAX_FAREWELL_S, Recorder
 from orchestrator.registry.registry import Registry
 from orchestrator.settings import Settings
 from orchestrator.store.objects.open import ObjectStore, open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import Callbacks, RunOptions, RunSummary, name_run, run_tasks
+from orchestrator.train.job_report import JobReport
 from orchestrator.train.ledger.status import RunStatus
 from orchestrator.train.lineage import find_lineage
 from orchestrator.train.run_folder import KEPT_RUNS, RunFolder, hold_run
-from orchestrator.train.verdicts import Decisions, Published, Verdict, failed_verdicts, find_verdicts
+from orchestrator.train.run_report import leave_report
+from orchestrator.train.verdicts import Decisions, Published, failed_verdicts, find_verdicts
 from ship.backbone import Backbone, load_backbone
 from ship.findings import find_warnings
-from ship.redaction import redact_values
+from ship.redaction import redact_url, redact_values
 from ship.settings.search_config import AXES
 
-__all__ = ["Job", "JobReport", "Services", "prepare_job"]
+__all__ = ["Job", "Services", "prepare_job"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,27 +71,6 @@ class Services:
             registry=Registry(settings.tracking_uri, settings.artifact_location),
             run_tasks=run_tasks,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobReport:
-    """Result of a job.
-
-    Attributes:
-        reused: Tasks that were published before.
-        summary: Result of the tunings.
-        backlog: Records that MLflow has not taken yet.
-        warnings: Warnings about tuned prompts, by task.
-        refused: Tasks that were not tuned, with the reasons.
-        verdicts: Verdict on each published or failed task; of an interrupted run only on those that it tuned.
-    """
-
-    reused: tuple[str, ...]
-    summary: RunSummary
-    backlog: Backlog
-    warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    refused: tuple[RefusedTask, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +166,7 @@ class Job:
         finally:
             backlog = recorder.close(farewell_s)
             self._remember(handler.runs)
-        return JobReport(
+        report = JobReport(
             reused=tuple(task.spec.name for task in self.plan.to_reuse),
             summary=summary,
             backlog=backlog,
@@ -196,6 +177,8 @@ class Job:
                 *failed_verdicts(summary.failed),
             ),
         )
+        about = {"name": run, "manifest": redact_url(self.path), "backbone": self.plan.backbone}
+        return leave_report(folder.folder, about, report, self.services.store, self.plan.warnings)
 
     def _reconcile(self) -> Sequence[Published]:
         """Record published tasks that a lost driver or a lost spool left unrecorded.

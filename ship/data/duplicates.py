@@ -1,7 +1,6 @@
 """Images that are there twice: one picture in two splits, which makes a result look better than it is."""
 
 import hashlib
-
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 

@@ -21,7 +21,8 @@ from orchestrator.registry.recorder import Backlog
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import RunSummary
-from orchestrator.train.job import JobReport, Services, prepare_job
+from orchestrator.train.job import Services, prepare_job
+from orchestrator.train.job_report import JobReport
 from orchestrator.train.ledger.status import TaskState, TaskStatus
 from orchestrator.train.run_folder import hold_run
 from orchestrator.train.verdicts import Verdict

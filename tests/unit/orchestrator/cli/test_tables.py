@@ -11,7 +11,6 @@ from orchestrator.cli.tables import (
     advice_line,
     memory_line,
     print_report,
-    report_json,
     tasks_table,
     version_json,
     versions_table,
@@ -21,7 +20,7 @@ from orchestrator.registry.advice import Advice
 from orchestrator.registry.recorder import Backlog
 from orchestrator.registry.versions import VERDICT_TAG, TaskInfo, VersionInfo
 from orchestrator.train.executor import RunSummary
-from orchestrator.train.job import JobReport
+from orchestrator.train.job_report import JobReport
 from orchestrator.train.ledger.status import TaskStatus
 from orchestrator.train.verdicts import Verdict
 
@@ -46,7 +45,7 @@ def test_a_report_names_what_failed_and_what_to_doubt() -> None:
         "caps: measured on 12 held-out images: too few for a claim",
         "welds: no such folder: [welds]",
     ]
-    assert report_json(report) == {
+    assert report.to_dict() == {
         "tuned": ["caps"],
         "reused": ["bolts"],
         "failed": {"welds": "no such folder: [welds]"},
@@ -57,6 +56,7 @@ def test_a_report_names_what_failed_and_what_to_doubt() -> None:
         "warnings": {"caps": ["measured on 12 held-out images: too few for a claim"]},
         "tasks": [],
         "num_serving": 0,
+        "report": None,
     }
 
 
@@ -107,7 +107,7 @@ def test_a_report_says_of_each_task_whether_it_serves() -> None:
         "3 of 8 serve; 1 needs data; 2 withheld; 1 failed; not known yet for 1, whose records MLflow has not "
         "taken: see `ship ls`",
     ]
-    said = report_json(report)
+    said = report.to_dict()
     assert said["num_serving"] == 3
     assert [task["serves"] for task in said["tasks"]] == [True, False, True, None, True, False, False, None]
     assert said["tasks"][1] == {
