@@ -205,8 +205,9 @@ class RecordWriter:
             run = {"name": task, "version": version.version, "digest": digest}
             report = make_report(run, [verdict], {task: section})
             return {"report.html": report.to_html(), "report.json": report.to_json()}
-        except StoreError as error:
-            _logger.warning("no report for task %s: %s", task, error)
+        # A boundary: a report that cannot be made of odd records must not hold up what is recorded.
+        except Exception as error:
+            _logger.warning("no report for task %s: %r", task, error)
             return {}
 
     def _register(self, task: str, key: str, run: TaskRun, event: Event, artifact: _Artifact) -> VersionInfo:

@@ -72,7 +72,8 @@ def make_section(
         "learning_curve": _learning_curve(metrics, record),
         "cost": {name: _number(metrics.get(name)) for name in _COSTS}
         | {"device_bytes": _device_bytes(metrics)},
-        "settings": dict(card["config"]),
+        # Method ship-1 knew one kind, and did not name it.
+        "settings": {"kind": "ship", **card["config"]},
         "backbone": card["backbone"]["name"],
         "data_fingerprint": card["data_fingerprint"],
         "instead_of": _instead_of(record),

@@ -44,15 +44,19 @@ def leave_report(
         store: Store of artifacts.
         warnings: Warnings of the plan.
     """
-    try:
-        if report.verdicts and not report.summary.is_interrupted:
-            rows = [verdict_values(verdict) for verdict in report.verdicts]
+    if report.verdicts and not report.summary.is_interrupted:
+        rows = [verdict_values(verdict) for verdict in report.verdicts]
+        try:
             made = make_report(run, rows, _gather(store, report.verdicts), warnings)
             report = replace(report, page=made.write(folder))
-        content = json.dumps(redact_values({"run": dict(run), **report.to_dict()}), indent=1)
+        # A boundary: the run is over, and its result must reach the user whatever a record looks like.
+        except Exception as error:
+            _logger.warning("%s: there is no report of this run: %r", folder, error)
+    content = json.dumps(redact_values({"run": dict(run), **report.to_dict()}), indent=1)
+    try:
         replace_private(folder / "run.json", content.encode())
     except OSError as error:
-        _logger.warning("%s: the report of the run cannot be written: %s", folder, error)
+        _logger.warning("%s: run.json cannot be written: %s", folder, error)
     return report
 
 
