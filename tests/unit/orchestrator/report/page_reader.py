@@ -1,12 +1,28 @@
 """Reader of a report's page: its elements, its numbers and whatever a browser would fetch or run."""
 
+import json
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from typing import Any
 
-__all__ = ["Figure", "PageReader"]
+__all__ = ["Figure", "PageReader", "check_figures"]
 
 _VOID = {"meta", "img", "br", "link", "input"}
 _FETCHING = {"src", "href", "xlink:href", "action", "data", "poster", "srcset"}
+
+
+# The formats of numbers once more, by what they mean.
+FORMATS = {
+    "share": lambda value: f"{value:.3f}",
+    "gain": lambda value: f"{value:+.3f}",
+    "percent": lambda value: f"{100 * value:.1f}%",
+    "count": lambda value: f"{value:.0f}",
+    "number": lambda value: f"{value:.3g}",
+    "size": lambda value: f"{value} bytes" if value < 1000 else f"{value / 1000:.1f} KB",
+    "time": lambda value: (
+        f"{value:.1f} s" if value < 59.5 else f"{round(value) // 60}:{round(value) % 60:02}"
+    ),
+}
 
 
 @dataclass(kw_only=True)
@@ -76,3 +92,20 @@ class PageReader(HTMLParser):
             self.text += data
         if self.open and self.open[-1] == "data":
             self.figures[-1].text += data
+
+
+def check_figures(page: bytes, document: bytes) -> set[str]:
+    """Recompute every number of a page from the document; returns their places there."""
+    values = json.loads(document)
+    figures = PageReader.of(page).figures
+    for figure in figures:
+        value = _look_up(values, figure.place)
+        assert float(figure.value) == value, figure
+        assert figure.text == FORMATS[figure.form](value), figure
+    return {figure.place for figure in figures}
+
+
+def _look_up(document: Any, place: str) -> Any:
+    for step in place.split("."):
+        document = document[int(step)] if isinstance(document, list) else document[step]
+    return document

@@ -20,22 +20,10 @@ from tests.unit.orchestrator.report.factory import (
     make_record,
     make_verdict,
 )
-from tests.unit.orchestrator.report.page_reader import PageReader
+from tests.unit.orchestrator.report.page_reader import PageReader, check_figures
 
 RUN = {"name": "tune-1", "manifest": "lines.yaml", "backbone": "bundled"}
 REPLACED = {"settings": {"kind": "lora"}, "accuracy": 0.5, "gained": 2, "lost": 9, "p_worse": 0.03}
-# The formats again, as this test understands them.
-FORMATS = {
-    "share": lambda value: f"{value:.3f}",
-    "gain": lambda value: f"{value:+.3f}",
-    "percent": lambda value: f"{100 * value:.1f}%",
-    "count": lambda value: f"{value:.0f}",
-    "number": lambda value: f"{value:.3g}",
-    "size": lambda value: f"{value} bytes" if value < 1000 else f"{value / 1000:.1f} KB",
-    "time": lambda value: (
-        f"{value:.1f} s" if value < 59.5 else f"{round(value) // 60}:{round(value) % 60:02}"
-    ),
-}
 
 
 def make(
@@ -55,21 +43,9 @@ def make(
     return make_report(RUN, verdicts, sections, max_thumbnails_bytes=8_000_000)
 
 
-def look_up(document: Any, place: str) -> Any:
-    for step in place.split("."):
-        document = document[int(step)] if isinstance(document, list) else document[step]
-    return document
-
-
 def test_every_figure_is_recomputed_from_the_document() -> None:
     report = make("welds", "caps", instead_of={**REPLACED, "cause": "it collapsed"})
-    document = json.loads(report.to_json())
-    figures = PageReader.of(report.to_html()).figures
-    for figure in figures:
-        value = look_up(document, figure.place)
-        assert float(figure.value) == value, figure
-        assert figure.text == FORMATS[figure.form](value), figure
-    places = {figure.place for figure in figures}
+    places = check_figures(report.to_html(), report.to_json())
     for expected in (
         *("accuracy", "accuracy_low", "accuracy_high", "probe_accuracy", "worst_class.recall"),
         *("cost.tuning_s", "cost.epochs", "cost.device_bytes", "classes.1.recall", "confusion.1.0"),
