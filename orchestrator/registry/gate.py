@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.manifest.floors import Floors
+from orchestrator.registry.advice import Gate
 from orchestrator.registry.measurement import Measurement
 
-__all__ = ["NO_FLOORS", "Gate", "GateDecision", "Missed", "decide", "missed_floors"]
+__all__ = ["NO_FLOORS", "GateDecision", "Missed", "decide", "missed_floors"]
 
 NO_FLOORS = Floors()
-Gate = Literal["unmeasured", "guessing", "floors", "probe", "champion", "best", "older"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +24,7 @@ class GateDecision:
     Attributes:
         promote: True to serve it from now on.
         reason: Sentence with the numbers.
-        gate: What it was withheld by; None if it was not. ``unmeasured``: there are no numbers; ``guessing``:
-            it is not told from that; ``floors``: it misses some; ``probe``, ``champion``, ``best``: it is
-            worse than the linear probe, than today's champion, or than an earlier one on the same data;
-            ``older``: it was published before today's champion.
+        gate: What it was withheld by; None if it was not.
     """
 
     promote: bool

@@ -15,7 +15,8 @@ from typing import Any
 from orchestrator.errors import RegistryError, StoreError
 from orchestrator.events import Event
 from orchestrator.manifest.floors import Floors
-from orchestrator.registry.advice import Advice, Evidence, advise
+from orchestrator.registry.advice import Advice
+from orchestrator.registry.advising import Evidence, advise
 from orchestrator.registry.figures import draw_figures
 from orchestrator.registry.gate import GateDecision, decide
 from orchestrator.registry.measurement import Measurement

@@ -52,11 +52,11 @@ class LearningCurve:
 
     def through(self, accuracy: float) -> Self:
         """The same law for an adapter of this accuracy at the last point."""
-        return replace(self, a=(1.0 - accuracy) * self.num_images**self.b)
+        return replace(self, a=(1.0 - accuracy) * math.pow(self.num_images, self.b))
 
     def accuracy(self, num_images: float) -> float:
         """Accuracy to be expected with that many training images."""
-        return 1.0 - min(1.0, self.a * num_images**-self.b)
+        return 1.0 - min(1.0, self.a * math.pow(num_images, -self.b))
 
     @property
     def is_flat(self) -> bool:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.manifest.floors import Floors
-from orchestrator.registry.advice import Advice, Evidence, advise
+from orchestrator.registry.advice import Advice
+from orchestrator.registry.advising import Evidence, advise
 from orchestrator.registry.gate import GateDecision, decide
 from orchestrator.registry.measurement import Measurement, balanced_low
 from ship.evaluation.accuracy import wilson_interval
