@@ -102,7 +102,7 @@ def _verdict_line(verdict: "Verdict") -> str:
         if verdict.advice:
             said += f" {KINDS[verdict.kind].capitalize()}: {verdict.advice}."
     elif verdict.version in (None, verdict.champion):
-        said = f"version {verdict.champion} serves"
+        said = f"version {verdict.champion} serves" + (f"; {verdict.advice}" if verdict.advice else "")
     else:
         said = f"{version}waits, and version {verdict.champion} serves on{reason}"
     accuracy = format_accuracy(verdict.metrics)
@@ -241,10 +241,10 @@ def version_json(info: "VersionInfo") -> dict[str, Any]:
 
 
 def _advice_json(info: "VersionInfo") -> dict[str, Any] | None:
-    """The verdict on a version, as it stands now: whatever the gate said, a champion serves."""
+    """The verdict on a version, as it stands now: whatever the gate said, a champion serves, and no other."""
     if "champion" in info.aliases:
         return {"kind": "serves"}
-    return None if info.advice is None else asdict(info.advice)
+    return None if info.advice is None or info.advice.kind == "serves" else asdict(info.advice)
 
 
 def change_line(change: "Change") -> str:
@@ -287,9 +287,9 @@ def bytes_by_part(info: "VersionInfo") -> dict[str, int]:
 
 def advice_line(info: "VersionInfo") -> str:
     """What a version that does not serve needs; empty where it serves, or nothing is known."""
-    if info.advice is None or not info.advice.text or "champion" in info.aliases:
+    if info.advice is None or info.advice.kind == "serves" or "champion" in info.aliases:
         return ""
-    return f"{KINDS[info.advice.kind]}: {info.advice.text}"
+    return KINDS[info.advice.kind] + (f": {info.advice.text}" if info.advice.text else "")
 
 
 def memory_line(info: "VersionInfo") -> str:

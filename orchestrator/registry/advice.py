@@ -6,9 +6,9 @@ from typing import Literal, Self
 
 __all__ = ["Advice", "Gate", "Kind"]
 
-# What a version was withheld by. ``unmeasured``: there are no numbers; ``guessing``: it is not told from that;
-# ``floors``: it misses some; ``probe``, ``champion``, ``best``: it is worse than the linear probe, than today's
-# champion, or than an earlier one on the same data; ``older``: it was published before today's champion.
+# What a version was withheld by. ``unmeasured``: there are no numbers; ``guessing``: it is not told from
+# that; ``floors``: it misses some; ``probe``, ``champion``, ``best``: it is worse than the linear probe, than
+# today's champion, or than an earlier one on the same data; ``older``: it was published before the champion.
 Gate = Literal["unmeasured", "guessing", "floors", "probe", "champion", "best", "older"]
 Kind = Literal["serves", "needs-data", "needs-backbone", "withheld"]
 
@@ -21,7 +21,8 @@ class Advice:
         kind: ``serves``: the gate promoted it. ``needs-data``, ``needs-backbone``: more images, or another
             backbone or image size, promise what the gate asks for. ``withheld``: neither would.
         gate: What it was withheld by, see ``Gate``; None if it was not.
-        text: What to do, as a sentence without a full stop; empty if there is nothing to do.
+        text: What to do, as a sentence without a full stop; empty if there is nothing to do. Of a linear probe
+            that serves in place of a tuned prompt, why.
         num_images: Images to add (``needs-data``).
         split: Where to add them.
         of_class: Class that needs them most.

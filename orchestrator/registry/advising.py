@@ -34,11 +34,13 @@ class Evidence:
         curve: Learning curve of the linear probe; None where it is not known.
         num_train: Training images; 0 if that is not known.
         train_accuracy: Training accuracy of the last epoch.
+        replaced: Of a linear probe that took a tuned prompt's place: why, without a full stop; else empty.
     """
 
     curve: LearningCurve | None = None
     num_train: int = 0
     train_accuracy: float | None = None
+    replaced: str = ""
 
     @classmethod
     def read(cls, card: Mapping[str, Any], record: Mapping[str, Any]) -> Self:
@@ -53,9 +55,20 @@ class Evidence:
                 curve=curve,
                 num_train=int(metrics.get("num_train", 0)),
                 train_accuracy=None if accuracy is None else float(accuracy),
+                replaced=_describe_replaced(record.get("instead_of")),
             )
         except (TypeError, ValueError, AttributeError, KeyError, OverflowError):
             return cls()
+
+
+def _describe_replaced(instead_of: Mapping[str, Any] | None) -> str:
+    if not instead_of:
+        return ""
+    kind = instead_of["settings"]["kind"]
+    return (
+        f"it is the linear probe, for the tuned {kind} prompt is significantly worse "
+        f"(accuracy {float(instead_of['accuracy']):.4f}): {instead_of['cause']}"
+    )
 
 
 def advise(
@@ -70,7 +83,7 @@ def advise(
         floors: Floors of the task.
     """
     if decision.promote:
-        return Advice(kind="serves")
+        return Advice(kind="serves", text=evidence.replaced)
     if decision.gate == "guessing":
         advice = _beyond_guessing(candidate, evidence)
     elif decision.gate == "floors":
@@ -124,27 +137,21 @@ def _more_training(
     worst = of_class or _worst_class(candidate)
     most = "" if worst is None else f", above all of {worst!r}"
     num_classes, curve = max(1, len(candidate.recalls)), evidence.curve
+    hardly = max(found, 1.0 / num_classes + _HARDLY)
+    if evidence.train_accuracy is not None and evidence.train_accuracy < min(wanted, hardly):
+        return _other_backbone(f"even training images are answered with {evidence.train_accuracy:.3f} only")
+    if curve is not None and (number := curve.through(found).images_for(wanted)) is not None:
+        more = max(1, number - curve.num_images)
+        reached = f"by its learning curve it reaches {wanted:.3f} with {number}"
+        return _training(f"add about {more} training images{most}: {reached}", more, worst)
+    missing = _FEW_OF_A_CLASS * num_classes - evidence.num_train
+    if missing > 0:
+        text = f"add about {missing} training images{most}: there are too few to say more"
+        return _training(text, missing, worst)
     if curve is None:
-        missing = _FEW_OF_A_CLASS * num_classes - evidence.num_train
-        if not evidence.num_train or missing > 0:
-            text = f"add about {max(1, missing)} training images{most}: there are too few to say more"
-            return _training(text, max(1, missing), worst)
-        return _other_backbone("the learning curve is not known")
-    if evidence.train_accuracy is not None and evidence.train_accuracy < wanted:
-        floor = 1.0 / num_classes + _HARDLY
-        if evidence.train_accuracy < max(floor, found):
-            return _other_backbone(
-                f"even training images are answered with {evidence.train_accuracy:.3f} only"
-            )
-    number = curve.through(found).images_for(wanted)
-    if number is None:
-        doubled = curve.through(found).accuracy(2 * curve.num_images)
-        return _other_backbone(f"twice the training images would give about {doubled:.3f}")
-    more = max(1, number - curve.num_images)
-    text = (
-        f"add about {more} training images{most}: by its learning curve it reaches {wanted:.3f} with {number}"
-    )
-    return _training(text, more, worst)
+        return _other_backbone("more images are not known to help")
+    doubled = curve.through(found).accuracy(2 * curve.num_images)
+    return _other_backbone(f"twice the training images would give about {doubled:.3f}")
 
 
 def _training(text: str, number: int, of_class: str | None) -> Advice:

@@ -60,7 +60,8 @@ class Verdict:
         champion: Version that serves; None if there is none.
         reason: Reason of the gate's decision on the artifact; of a failed task its cause.
         gate: What the artifact was withheld by, see ``GateDecision``.
-        advice: What to do about that, as a sentence without a full stop.
+        advice: What to do about that, as a sentence without a full stop; of a linear probe that serves in
+            place of a tuned prompt, why.
         num_images: Images to add, where the task needs data.
         split: Where to add them: ``training`` or ``held-out``.
         of_class: Class that needs them most.

@@ -82,6 +82,7 @@ def test_a_report_says_of_each_task_whether_it_serves() -> None:
         Verdict(task="c", metrics=MEASURED, is_new=True, **serves, version=4, champion=3, reason="Worse."),
         Verdict(task="d", metrics={}, is_new=True),
         Verdict(task="e", metrics={}, is_new=False, **serves, version=1, champion=1),
+        Verdict(task="p", metrics={}, is_new=True, **serves, version=1, champion=1, advice="it is the probe"),
         Verdict(task="f", metrics={}, is_new=False, **waits, reason="Below."),
         Verdict(
             task="g",
@@ -102,14 +103,25 @@ def test_a_report_says_of_each_task_whether_it_serves() -> None:
         "b: held out 0.658 (0.601-0.712), probe 0.640; version 1 waits, and nothing serves: Below [it].",
         "c: held out 0.658 (0.601-0.712), probe 0.640; version 4 waits, and version 3 serves on: Worse.",
         "d: whether it serves is not known yet",
+        "p: version 1 serves; it is the probe",
         "f: version 1 waits, and nothing serves: Below.",
         "g: version 1 waits, and nothing serves: It guesses. Needs data: add about 40 held-out images.",
-        "3 of 8 serve; 1 needs data; 2 withheld; 1 failed; not known yet for 1, whose records MLflow has not "
+        "4 of 9 serve; 1 needs data; 2 withheld; 1 failed; not known yet for 1, whose records MLflow has not "
         "taken: see `ship ls`",
     ]
     said = report.to_dict()
-    assert said["num_serving"] == 3
-    assert [task["serves"] for task in said["tasks"]] == [True, False, True, None, True, False, False, None]
+    assert said["num_serving"] == 4
+    assert [task["serves"] for task in said["tasks"]] == [
+        True,
+        False,
+        True,
+        None,
+        True,
+        True,
+        False,
+        False,
+        None,
+    ]
     assert said["tasks"][1] == {
         "task": "b",
         **MEASURED,
@@ -121,7 +133,7 @@ def test_a_report_says_of_each_task_whether_it_serves() -> None:
         "reason": "Below [it].",
         **dict.fromkeys(("gate", "advice", "num_images", "split", "of_class", "digest")),
     }
-    assert said["tasks"][6]["num_images"] == 40
+    assert said["tasks"][7]["num_images"] == 40
 
 
 @pytest.mark.parametrize(
@@ -163,6 +175,8 @@ def test_a_version_shows_what_it_needs_until_it_serves() -> None:
     promoted = replace(waits, aliases=("champion",))
     assert (advice_line(promoted), version_json(promoted)["verdict"]) == ("", {"kind": "serves"})
     assert version_json(make_version())["verdict"] is None
+    was_champion = replace(waits, tags={VERDICT_TAG: Advice(kind="serves").to_json()})
+    assert (advice_line(was_champion), version_json(was_champion)["verdict"]) == ("", None)
 
 
 def test_a_version_from_before_shows_none() -> None:

@@ -48,6 +48,22 @@ def test_a_promoted_version_serves() -> None:
     assert judge(measured((45, 50), (40, 50)), FLAT) == Advice(kind="serves")
 
 
+def test_a_probe_that_serves_in_a_prompts_place_says_why() -> None:
+    record = {"instead_of": {"settings": {"kind": "lora"}, "accuracy": 0.5, "cause": "training collapsed"}}
+    found = judge(measured((45, 50), (40, 50)), Evidence.read({"metrics": {}}, record))
+    assert found.kind == "serves"
+    assert found.text == (
+        "it is the linear probe, for the tuned lora prompt is significantly worse (accuracy 0.5000): training "
+        "collapsed"
+    )
+
+
+def test_a_flat_curve_of_few_images_is_no_verdict_on_the_backbone() -> None:
+    few = replace(FLAT, num_train=24)
+    found = judge(measured((150, 300), (150, 300)), few)
+    assert (found.kind, found.split, found.num_images) == ("needs-data", "training", 16)
+
+
 def test_too_few_held_out_images_are_counted_by_the_interval() -> None:
     few = measured((4, 5), (3, 4))
     found = judge(few, FLAT)
