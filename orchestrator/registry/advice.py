@@ -21,7 +21,7 @@ class Advice:
         kind: ``serves``: the gate promoted it. ``needs-data``, ``needs-backbone``: more images, or another
             backbone or image size, promise what the gate asks for. ``withheld``: neither would.
         gate: What it was withheld by, see ``Gate``; None if it was not.
-        text: What to do, as a sentence without a full stop; empty if there is nothing to do. Of a linear probe
+        text: What to do, as a sentence without a full stop; empty if there is nothing to do. Of a probe
             that serves in place of a tuned prompt, why.
         num_images: Images to add (``needs-data``).
         split: Where to add them.

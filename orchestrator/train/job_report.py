@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.manifest.model import RefusedTask
 from orchestrator.registry.recorder import Backlog
+from orchestrator.report.kinds import tally
 from orchestrator.train.executor import RunSummary
 from orchestrator.train.verdicts import Verdict
 
@@ -48,6 +49,7 @@ class JobReport:
             "warnings": {task: list(warnings) for task, warnings in self.warnings.items()},
             "tasks": [verdict_values(verdict) for verdict in self.verdicts],
             "num_serving": sum(verdict.serves is True for verdict in self.verdicts),
+            "summary": tally([verdict.kind for verdict in self.verdicts]),
             "report": None if self.page is None else str(self.page),
         }
 

@@ -56,6 +56,7 @@ def test_a_report_names_what_failed_and_what_to_doubt() -> None:
         "warnings": {"caps": ["measured on 12 held-out images: too few for a claim"]},
         "tasks": [],
         "num_serving": 0,
+        "summary": "0 of 0 serve",
         "report": None,
     }
 

@@ -53,8 +53,8 @@ def test_a_probe_that_serves_in_a_prompts_place_says_why() -> None:
     found = judge(measured((45, 50), (40, 50)), Evidence.read({"metrics": {}}, record))
     assert found.kind == "serves"
     assert found.text == (
-        "it is the linear probe, for the tuned lora prompt is significantly worse (accuracy 0.5000): training "
-        "collapsed"
+        "it is the linear probe, for the tuned lora prompt is significantly worse (accuracy 0.5000): "
+        "training collapsed"
     )
 
 

@@ -25,6 +25,12 @@ def test_an_image_of_a_rare_class_weighs_more() -> None:
     assert compare_paired([0] * 52, gained, lost).p_worse > 0.9
 
 
+def test_a_sample_of_patterns_never_claims_certainty() -> None:
+    found = compare_paired([0, 1] * 30, "0" * 60, "1" * 60)
+    assert found.p_worse == 1 / 4001
+    assert str(found) == "right on 0 where it errs, wrong on 60, p < 0.001"
+
+
 def test_answers_of_other_images_are_refused() -> None:
     with pytest.raises(ValueError, match="shorter"):
         compare_paired([0, 1], "11", "1")
