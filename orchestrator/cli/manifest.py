@@ -121,8 +121,9 @@ def tune(
 
     Ctrl-C stops cleanly; run the same command to resume. A task that fails, or that the plan
     refuses, is reported and stops no other; the exit status is then 1. It is 3 if all were tuned, but some
-    have no version that serves, because the gate refused theirs. Problems of the manifest or of the data stop
-    all before anything starts, unless --keep-going refuses their tasks alone.
+    have no version that serves, because the gate refused theirs: the verdict on each task says what it needs.
+    Problems of the manifest or of the data stop all before anything starts, unless --keep-going refuses their
+    tasks alone. A report for a browser is left in the run's folder, and its path is printed.
 
     \b
     Examples:

@@ -289,7 +289,8 @@ def advice_line(info: "VersionInfo") -> str:
     """What a version that does not serve needs; empty where it serves, or nothing is known."""
     if info.advice is None or info.advice.kind == "serves" or "champion" in info.aliases:
         return ""
-    return KINDS[info.advice.kind] + (f": {info.advice.text}" if info.advice.text else "")
+    gate = f" (gate: {info.advice.gate})" if info.advice.kind == "withheld" and info.advice.gate else ""
+    return KINDS[info.advice.kind] + gate + (f": {info.advice.text}" if info.advice.text else "")
 
 
 def memory_line(info: "VersionInfo") -> str:

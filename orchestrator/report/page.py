@@ -19,6 +19,15 @@ from orchestrator.report.kinds import KINDS
 __all__ = ["FORMATS", "render"]
 
 
+_SHARES = {
+    "accuracy": "right among the decided",
+    "unsure": "unsure",
+    "far": "far from all training images",
+    "false_rejects": "good parts rejected",
+    "escapes": "defects passed as good",
+}
+
+
 def _format_size(value: float) -> str:
     size, unit = float(value), 0
     while size >= 1000 and unit < 4:
@@ -68,6 +77,7 @@ def render(report: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> str:
         ),
         curve=lambda found: Markup(draw_learning_curve(found["probe"], found["expected"])),
         kinds=KINDS,
+        shares=_SHARES,
     )
     return environment.get_template("report.html").render(report=clean)
 

@@ -78,7 +78,7 @@ def make_section(
         "data_fingerprint": card["data_fingerprint"],
         "instead_of": _instead_of(record),
         "choice": str(record.get("choice") or ""),
-        "decision": card.get("decision"),
+        "decision": _decision(card.get("decision") or {}),
         "changes": None if before is None else _changes(card, before),
     }
     return Section(values=values, thumbnails=thumbnails)
@@ -206,6 +206,28 @@ def _learning_curve(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> di
         "expected": [{"images": n, "accuracy": own.accuracy(n)} for n in numbers],
         "is_flat": own.is_flat,
     }
+
+
+def _decision(rule: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The figures of the decision rule on held-out images that it was not chosen on; None without any."""
+    expected = rule.get("expected") or {}
+    if not expected:
+        return None
+    recalls = expected.get("recall") or {}
+    promised = [
+        {"label": label, "promised": promise, "expected": _share(recalls.get(label))}
+        for label, promise in (rule.get("recalls") or {}).items()
+    ]
+    names = ("accuracy", "unsure", "far", "false_rejects", "escapes")
+    return {
+        "temperature": _number(rule.get("temperature")),
+        "promised": promised,
+        "shares": [{"name": name, **_share(expected[name])} for name in names if expected.get(name)],
+    }
+
+
+def _share(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: _number((found or {}).get(name)) for name in ("share", "low", "high")}
 
 
 def _train_accuracy(record: Mapping[str, Any]) -> float | None:

@@ -176,6 +176,8 @@ def test_a_version_shows_what_it_needs_until_it_serves() -> None:
     promoted = replace(waits, aliases=("champion",))
     assert (advice_line(promoted), version_json(promoted)["verdict"]) == ("", {"kind": "serves"})
     assert version_json(make_version())["verdict"] is None
+    worse = replace(waits, tags={VERDICT_TAG: Advice(kind="withheld", gate="champion").to_json()})
+    assert advice_line(worse) == "withheld (gate: champion)"
     was_champion = replace(waits, tags={VERDICT_TAG: Advice(kind="serves").to_json()})
     assert (advice_line(was_champion), version_json(was_champion)["verdict"]) == ("", None)
 

@@ -54,7 +54,16 @@ def make_card(task: str = "welds", **values: Any) -> dict[str, Any]:
         "config": {"kind": "ship", "learning_rate": 0.02, "epochs": 30},
         "backbone": {"name": "bundled"},
         "data_fingerprint": "d" * 64,
-        "decision": {"temperature": 2.0, "thresholds": {}, "recalls": {}},
+        "decision": {
+            "temperature": 2.0,
+            "thresholds": {"scratch": 0.2},
+            "recalls": {"scratch": 0.99},
+            "expected": {
+                "accuracy": {"share": 0.95, "low": 0.76, "high": 0.99, "num": 19, "of": 20},
+                "unsure": {"share": None, "low": 0.0, "high": 1.0, "num": 0, "of": 0},
+                "recall": {"scratch": {"share": 0.9, "low": 0.6, "high": 0.98, "num": 9, "of": 10}},
+            },
+        },
         **values,
     }
 

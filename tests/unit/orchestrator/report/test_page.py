@@ -51,6 +51,7 @@ def test_every_figure_is_recomputed_from_the_document() -> None:
         *("cost.tuning_s", "cost.epochs", "cost.device_bytes", "classes.1.recall", "confusion.1.0"),
         *("mistakes.0.probability", "narrow.0.runner_up_probability", "changes.gain", "verdict.champion"),
         *("learning_curve.probe.0.accuracy", "learning_curve.expected.2.images", "balanced_accuracy"),
+        *("decision.shares.0.share", "decision.promised.0.promised", "decision.promised.0.expected.low"),
     ):
         assert f"tasks.0.{expected}" in places
         assert f"tasks.1.{expected}" in places

@@ -97,6 +97,14 @@ def test_an_artifact_of_an_earlier_version_has_a_section_without_what_it_lacks()
     assert values["train_accuracy"] is None
 
 
+def test_the_decision_rule_is_told_by_what_it_is_expected_to_do() -> None:
+    decision = make().values["decision"]
+    expected = {"share": 0.9, "low": 0.6, "high": 0.98}
+    assert decision["promised"] == [{"label": "scratch", "promised": 0.99, "expected": expected}]
+    assert [one["name"] for one in decision["shares"]] == ["accuracy", "unsure"]
+    assert make(make_card(decision={"temperature": 1.0})).values["decision"] is None
+
+
 def test_a_wide_matrix_is_told_by_its_confusions() -> None:
     labels = tuple(f"class-{number}" for number in range(21))
     values = make(record=make_record(labels), held_out=None).values
