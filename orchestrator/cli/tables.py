@@ -105,6 +105,8 @@ def _verdict_line(verdict: "Verdict") -> str:
         said = f"version {verdict.champion} serves" + (f"; {verdict.advice}" if verdict.advice else "")
     else:
         said = f"{version}waits, and version {verdict.champion} serves on{reason}"
+        if verdict.advice:
+            said += f" What it needs: {verdict.advice}."
     accuracy = format_accuracy(verdict.metrics)
     return f"{verdict.task}: {accuracy}; {said}" if accuracy else f"{verdict.task}: {said}"
 

@@ -7,7 +7,7 @@ foreign data: Jinja escapes all of them, and what cannot be printed is replaced.
 import base64
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -61,25 +61,35 @@ def render(report: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> str:
         report: The document, see ``orchestrator.report.document``.
         thumbnails: JPEG by the digest of a picture.
     """
-    clean = _clean(report)
-    environment = Environment(
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            report=_clean(report),
+            figure=partial(_figure, report),
+            picture=lambda digest: _data_url(thumbnails.get(digest)),
+            bar=lambda one: Markup(
+                draw_accuracy(
+                    one["accuracy_low"], one["accuracy"], one["accuracy_high"], one["probe_accuracy"]
+                )
+            ),
+            curve=lambda found: Markup(draw_learning_curve(found["probe"], found["expected"])),
+            kinds=KINDS,
+            shares=_SHARES,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    """The templates, compiled once."""
+    return Environment(
         loader=PackageLoader("orchestrator.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(
-        figure=partial(_figure, report),
-        picture=lambda digest: _data_url(thumbnails.get(digest)),
-        bar=lambda one: Markup(
-            draw_accuracy(one["accuracy_low"], one["accuracy"], one["accuracy_high"], one["probe_accuracy"])
-        ),
-        curve=lambda found: Markup(draw_learning_curve(found["probe"], found["expected"])),
-        kinds=KINDS,
-        shares=_SHARES,
-    )
-    return environment.get_template("report.html").render(report=clean)
 
 
 def _figure(report: Mapping[str, Any], place: str, form: str) -> Markup:

@@ -84,6 +84,16 @@ def test_a_report_says_of_each_task_whether_it_serves() -> None:
         Verdict(task="d", metrics={}, is_new=True),
         Verdict(task="e", metrics={}, is_new=False, **serves, version=1, champion=1),
         Verdict(task="p", metrics={}, is_new=True, **serves, version=1, champion=1, advice="it is the probe"),
+        Verdict(
+            task="n",
+            metrics={},
+            is_new=True,
+            **serves,
+            version=4,
+            champion=3,
+            reason="It guesses.",
+            advice="add 9 images",
+        ),
         Verdict(task="f", metrics={}, is_new=False, **waits, reason="Below."),
         Verdict(
             task="g",
@@ -105,24 +115,16 @@ def test_a_report_says_of_each_task_whether_it_serves() -> None:
         "c: held out 0.658 (0.601-0.712), probe 0.640; version 4 waits, and version 3 serves on: Worse.",
         "d: whether it serves is not known yet",
         "p: version 1 serves; it is the probe",
+        "n: version 4 waits, and version 3 serves on: It guesses. What it needs: add 9 images.",
         "f: version 1 waits, and nothing serves: Below.",
         "g: version 1 waits, and nothing serves: It guesses. Needs data: add about 40 held-out images.",
-        "4 of 9 serve; 1 needs data; 2 withheld; 1 failed; not known yet for 1, whose records MLflow has not "
-        "taken: see `ship ls`",
+        "5 of 10 serve; 1 needs data; 2 withheld; 1 failed; not known yet for 1, whose records MLflow has "
+        "not taken: see `ship ls`",
     ]
     said = report.to_dict()
-    assert said["num_serving"] == 4
-    assert [task["serves"] for task in said["tasks"]] == [
-        True,
-        False,
-        True,
-        None,
-        True,
-        True,
-        False,
-        False,
-        None,
-    ]
+    assert said["num_serving"] == 5
+    serving = {task["task"] for task in said["tasks"] if task["serves"]}
+    assert serving == set("acenp")
     assert said["tasks"][1] == {
         "task": "b",
         **MEASURED,
@@ -134,7 +136,7 @@ def test_a_report_says_of_each_task_whether_it_serves() -> None:
         "reason": "Below [it].",
         **dict.fromkeys(("gate", "advice", "num_images", "split", "of_class", "digest")),
     }
-    assert said["tasks"][7]["num_images"] == 40
+    assert said["tasks"][8]["num_images"] == 40
 
 
 @pytest.mark.parametrize(

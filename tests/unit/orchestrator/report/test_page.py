@@ -146,6 +146,15 @@ def test_the_files_are_private_and_nothing_else_is_left(tmp_path: Path) -> None:
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in tmp_path.iterdir())
 
 
+def test_an_artifact_of_version_0_1_0_has_a_page() -> None:
+    folder = Path(__file__).parents[3] / "fixtures" / "artifact-0.1.0"
+    card, record = (json.loads((folder / name).read_bytes()) for name in ("prompt.json", "record.json"))
+    verdict = make_verdict(card["task"])
+    report = make_report(RUN, [verdict], {card["task"]: make_section(card, record, None, verdict=verdict)})
+    places = check_figures(report.to_html(), report.to_json())
+    assert {"tasks.0.accuracy", "tasks.0.probe_accuracy", "tasks.0.classes.0.recall"} <= places
+
+
 def test_a_bar_is_drawn_to_scale() -> None:
     drawn = draw_accuracy(0.5, 0.75, 1.0, 0.25)
     assert '<rect class="interval" x="60" y="3" width="60"' in drawn
