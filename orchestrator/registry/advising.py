@@ -108,6 +108,8 @@ def _beyond_guessing(candidate: Measurement, evidence: Evidence) -> Advice:
 
 def _to_reach(missed: Missed, candidate: Measurement, evidence: Evidence) -> Advice:
     """What would lift a version over a floor."""
+    if missed.found is None and not missed.is_recall:
+        return Advice(kind="withheld", text=f"its {missed.name} is not on record: tune the task again")
     if missed.found is None:
         split: Literal["held-out"] = "held-out"
         text = f"add held-out images of {missed.name!r}: there are none"

@@ -134,6 +134,13 @@ def test_an_interval_that_is_too_wide_asks_for_held_out_images() -> None:
     assert wilson_interval(round(0.9 * number), number)[0] >= 0.85
 
 
+def test_a_share_that_an_older_artifact_does_not_record_is_no_lack_of_data() -> None:
+    old = replace(measured((95, 100), (90, 100)), accuracy_low=None)
+    found = judge(old, FLAT, accuracy_low=0.5)
+    assert (found.kind, found.gate) == ("withheld", "floors")
+    assert found.text == "its accuracy_low is not on record: tune the task again"
+
+
 def test_the_recall_of_a_class_without_held_out_images_asks_for_some() -> None:
     found = judge(measured((95, 100), (90, 100)), FLAT, recall={"c": 0.5})
     assert (found.kind, found.split, found.of_class) == ("needs-data", "held-out", "c")
