@@ -12,6 +12,7 @@ from ship.artifact.files import describe_files, prompt_to_bytes, run_probe
 from ship.artifact.held_out import HELD_OUT, HeldOut
 from ship.backbone import Backbone
 from ship.data import TaskData
+from ship.data.duplicates import find_leaked
 from ship.decision.distance import DistanceModel
 from ship.decision.fitting import fit_decision
 from ship.decision.rule import DecisionRule
@@ -27,6 +28,8 @@ from ship.tuning.run import TuneResult
 from ship.tuning.search import SearchResult
 
 __all__ = ["held_out_answers", "held_out_metrics", "make_artifact", "seal"]
+
+_NUM_LEAKED_NAMED = 10
 
 
 def make_artifact(
@@ -65,8 +68,7 @@ def make_artifact(
         "num_params": result.prompt.num_trained(),
         "num_levels": result.prompt.num_levels,
         "num_tiles": data.num_tiles,
-        # A linear probe takes no step.
-        "epochs": 0 if result.prompt.config.kind == "probe" else len(result.history),
+        "epochs": _num_epochs(result),
         "tuning_s": round(result.tuning_s, 3),
         "search_passes": found.num_passes if found else 0,
         "search_s": round(found.tuning_s, 3) if found else 0.0,
@@ -188,9 +190,12 @@ def _calibrated(rule: DecisionRule) -> dict[str, float]:
 def _record(
     data: TaskData, result: TuneResult, attention: AttentionChange, found: SearchResult | None
 ) -> dict[str, Any]:
+    leaked = find_leaked(data)
     return {
         "search": [_without_infinity(asdict(trial)) for trial in (found.trials if found else ())],
-        "choice": found.reason if found else "",
+        "choice": _choice(result, found),
+        "instead_of": asdict(result.instead_of) if result.instead_of else None,
+        "learning_curve": result.preparation.learning_curve,
         "history": [asdict(report) for report in result.history],
         "affinity": result.preparation.affinity,
         "threshold": result.preparation.threshold,
@@ -200,6 +205,8 @@ def _record(
         "held_out": held_out_answers(data, result.evaluation, result.preparation.probe_right),
         "labels": list(data.labels),
         "recall": result.evaluation.recalls,
+        "train_counts": data.train.labels_B.bincount(minlength=len(data.labels)).tolist(),
+        "leaked": {"count": len(leaked), "paths": leaked[:_NUM_LEAKED_NAMED]},
         "attention": asdict(attention),
         "time_s": result.history[-1].time_s,
     }
@@ -211,6 +218,18 @@ def _decision_of(rule: DecisionRule) -> str:
     far = rule.expected.get("far")
     alarms = "" if far is None else f" (false alarms {far['false_alarm_rate']:.4f})"
     return f"likeliest class, `unsure` beyond distance {rule.max_distance:.3g}{alarms}"
+
+
+def _num_epochs(result: TuneResult) -> int:
+    """Epochs that the tuning took; a linear probe takes no step."""
+    if result.instead_of is not None:
+        return len(result.instead_of.history)
+    return 0 if result.prompt.config.kind == "probe" else len(result.history)
+
+
+def _choice(result: TuneResult, found: SearchResult | None) -> str:
+    reasons = (found.reason if found else "", result.instead_of.reason if result.instead_of else "")
+    return " ".join(filter(None, reasons))
 
 
 def _kind_of(config: TuneConfig) -> str:
@@ -240,7 +259,8 @@ def _readme(
 ) -> str:
     config = result.prompt.config
     warnings = "".join(f"\n**Warning:** {warning}.\n" for warning in find_warnings(metrics))
-    choice = f"\nChoice of settings: {found.reason}\n" if found and found.reason else ""
+    reasons = _choice(result, found)
+    choice = f"\nChoice of settings: {reasons}\n" if reasons else ""
     labels = ", ".join(data.labels[:20]) + (", ..." if len(data.labels) > 20 else "")
     return f"""# {task}
 

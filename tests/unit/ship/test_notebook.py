@@ -128,6 +128,17 @@ def test_data_in_memory_is_tuned_as_it_is(backbone: Backbone) -> None:
         ship.tune(data, progress=False, epochs=1)
 
 
+def test_a_prompt_that_is_worse_than_its_probe_gives_way_to_it(backbone: Backbone) -> None:
+    data = make_data(48, num_classes=2)
+    settings = {**SETTINGS, "epochs": 1, "start": "published", "fallback": False}
+    tuned = ship.tune(data, backbone, progress=False, **settings)
+    assert tuned.result.prompt.config.kind == "probe"
+    assert tuned.result.instead_of is not None
+    assert "raise epochs" in repr(tuned)
+    kept = ship.tune(data, backbone, progress=False, **{**SETTINGS, "fallback": False})
+    assert (kept.result.prompt.config.kind, kept.result.instead_of) == ("ship", None)
+
+
 def test_auto_is_searched_and_validation_images_are_trained_on_at_last(backbone: Backbone) -> None:
     settings = {**SETTINGS, "epochs": 1, "kind": "auto", "head": "auto"}
     found = ship.tune(make_data(num_val=6), backbone, progress=False, **settings)
