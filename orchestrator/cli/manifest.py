@@ -13,7 +13,8 @@ from orchestrator.cli.options import json_option, request_options, selection_opt
 from orchestrator.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WAITING, Output
 
 if TYPE_CHECKING:
-    from orchestrator.manifest.request import Request, Selection
+    from orchestrator.manifest.request import Request
+    from orchestrator.manifest.selection import Selection
     from orchestrator.planning.check import TaskCheck
     from orchestrator.train.job import Job
 

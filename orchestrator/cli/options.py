@@ -10,7 +10,7 @@ import click
 from orchestrator.settings import EXECUTORS, Executor
 
 if TYPE_CHECKING:
-    from orchestrator.manifest.request import Selection
+    from orchestrator.manifest.selection import Selection
 
 __all__ = ["endpoint_options", "image_size_option", "json_option", "request_options", "selection_options"]
 
@@ -46,7 +46,7 @@ def selection_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @wraps(command)
     def with_selection(*args: Any, only: tuple[str, ...], tags: tuple[str, ...], **options: Any) -> None:
-        from orchestrator.manifest.request import Selection
+        from orchestrator.manifest.selection import Selection
 
         command(*args, selection=Selection.from_flags(only, tags), **options)
 

@@ -12,7 +12,7 @@ from orchestrator.cli.output import Output
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
-    from orchestrator.manifest.request import Selection
+    from orchestrator.manifest.selection import Selection
     from orchestrator.registry.versions import TaskInfo, Trials
 
 __all__ = ["COMMANDS"]

@@ -2,7 +2,7 @@ import pytest
 
 from orchestrator.errors import ManifestError
 from orchestrator.manifest.model import Manifest, RefusedTask, TaskEntry
-from orchestrator.manifest.request import Selection
+from orchestrator.manifest.selection import Selection
 from ship.data import DataSource
 from ship.settings.config import TuneConfig
 
