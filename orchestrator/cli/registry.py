@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli import tables
+from orchestrator.cli.completion import task_argument
 from orchestrator.cli.options import json_option, selection_options
 from orchestrator.cli.output import Output
 from ship.findings import find_warnings
@@ -78,7 +79,7 @@ def _print_tasks(output: Output, infos: "list[TaskInfo]", num_retired: int) -> N
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @json_option
 @click.pass_obj
 def show(output: Output, task: str, as_json: bool) -> None:
@@ -114,7 +115,7 @@ def show(output: Output, task: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @click.argument("version", type=_VERSION, required=False)
 @_reason_option
 @json_option
@@ -133,7 +134,7 @@ def promote(output: Output, task: str, version: int | None, reason: str | None, 
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @_reason_option
 @json_option
 @click.pass_obj
@@ -150,7 +151,7 @@ def rollback(output: Output, task: str, reason: str | None, as_json: bool) -> No
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @_reason_option
 @json_option
 @click.pass_obj
@@ -172,7 +173,7 @@ def retire(output: Output, task: str, reason: str | None, as_json: bool) -> None
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @click.argument("version", type=_VERSION, required=False)
 @click.argument("share", metavar="SHARE%", required=False)
 @click.option("--stop", is_flag=True, help="Let the champion answer all requests again.")
@@ -217,7 +218,7 @@ def canary(
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @click.argument("version", type=_VERSION, required=False)
 @click.option("--stop", is_flag=True, help="Ask the champion alone again.")
 @_reason_option
