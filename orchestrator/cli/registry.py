@@ -58,7 +58,9 @@ def list_tasks(
     except RegistryMissing as error:
         # Before the first task; or the folder is another one, which the message says.
         output.err.print(str(error), markup=False, soft_wrap=True)
-        infos = []
+        if as_json:
+            output.print_json([])
+        return
     if infos:
         chosen = selection.choose({info.task: info.own_tags for info in infos}, "the registry")
         infos = tables.in_order([info for info in infos if info.task in chosen], by, reverse=reverse)

@@ -323,6 +323,22 @@ def test_help_loads_no_heavy_package() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("flags", [(), ("--json",), ("--tag", "site=ulm", "--only", "caps")])
+def test_a_listing_of_a_mistyped_home_names_it_and_makes_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    home = tmp_path / "mistyped"
+    assert run(monkeypatch, "--home", str(home), "ls", *flags) == 0
+    printed = capsys.readouterr()
+    assert f"there is no MLflow at sqlite:///{home}/mlflow.db" in printed.err
+    assert printed.out.strip() == ("[]" if flags == ("--json",) else "")
+    assert not home.exists()
+
+
 # As MLflow 3.17 makes them, as far as a listing reads them.
 MLFLOW_TABLES = """
     CREATE TABLE alembic_version (version_num);
