@@ -1,4 +1,4 @@
-"""Commands on the registry: ls, show, promote, rollback, canary, shadow, sync."""
+"""Commands on the registry: ls, show, promote, rollback, retire, canary, shadow, sync."""
 
 import math
 from dataclasses import asdict, replace
@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli import tables
-from orchestrator.cli.options import json_option
+from orchestrator.cli.completion import task_argument
+from orchestrator.cli.options import json_option, selection_options
 from orchestrator.cli.output import Output
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
-    from orchestrator.registry.versions import Trials
+    from orchestrator.manifest.selection import Selection
+    from orchestrator.registry.versions import TaskInfo, Trials
 
 __all__ = ["COMMANDS"]
 
@@ -21,14 +23,32 @@ _reason_option = click.option("--reason", metavar="TEXT", help="Why; kept with t
 
 
 @click.command(name="ls")
+@selection_options
+@click.option(
+    "--sort",
+    "by",
+    type=click.Choice(tables.ORDERS),
+    default="task",
+    show_default=True,
+    help="By name; the least accurate first; or the latest change first.",
+)
+@click.option("--reverse", is_flag=True, help="The other way round.")
+@click.option("--all", "with_retired", is_flag=True, help="Retired tasks, too.")
 @json_option
 @click.pass_obj
-def list_tasks(output: Output, as_json: bool) -> None:
-    """List all tasks of the registry: serving version, accuracy, time of the last change.
+def list_tasks(
+    output: Output, selection: "Selection", by: str, reverse: bool, with_retired: bool, as_json: bool
+) -> None:
+    """List the tasks of the registry: the version that serves, its accuracy, since when it serves.
+
+    Where no version serves, the accuracy is that of the challenger, and marked so. Tags are those of the
+    manifest, or made in MLflow's page; --tag given twice takes tasks that have both.
 
     \b
     Examples:
       ship ls
+      ship ls --tag site=ulm --only 'weld-*' --sort accuracy
+      ship ls --sort changed --all
       ship ls --json | jq -r '.[] | select(.champion == null) | .task'
     """
     from orchestrator.registry.session import RegistryMissing
@@ -38,17 +58,30 @@ def list_tasks(output: Output, as_json: bool) -> None:
     except RegistryMissing as error:
         # Before the first task; or the folder is another one, which the message says.
         output.err.print(str(error), markup=False, soft_wrap=True)
-        infos = []
+        if as_json:
+            output.print_json([])
+        return
+    if infos:
+        chosen = selection.choose({info.task: info.own_tags for info in infos}, "the registry")
+        infos = tables.in_order([info for info in infos if info.task in chosen], by, reverse=reverse)
+    shown = [info for info in infos if with_retired or not info.is_retired]
     if as_json:
-        output.print_json([tables.task_json(info) for info in infos])
-    elif infos:
-        output.out.print(tables.tasks_table(infos, output.out.width))
+        output.print_json([tables.task_json(info) for info in shown])
     else:
+        _print_tasks(output, shown, num_retired=len(infos) - len(shown))
+
+
+def _print_tasks(output: Output, infos: "list[TaskInfo]", num_retired: int) -> None:
+    if infos:
+        output.out.print(tables.tasks_table(infos, output.out.width))
+    elif not num_retired:
         output.out.print("No task is registered yet: `ship tune MANIFEST` registers what it tunes.")
+    if num_retired:
+        output.out.print(f"{num_retired} retired: `ship ls --all` lists them.", markup=False)
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @json_option
 @click.pass_obj
 def show(output: Output, task: str, as_json: bool) -> None:
@@ -86,13 +119,15 @@ def show(output: Output, task: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @click.argument("version", type=_VERSION, required=False)
 @_reason_option
 @json_option
 @click.pass_obj
 def promote(output: Output, task: str, version: int | None, reason: str | None, as_json: bool) -> None:
     """Serve VERSION of TASK from now on; without VERSION its challenger.
+
+    A retired task comes back; without VERSION that which served before it was retired.
 
     \b
     Examples:
@@ -103,7 +138,7 @@ def promote(output: Output, task: str, version: int | None, reason: str | None, 
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @_reason_option
 @json_option
 @click.pass_obj
@@ -120,7 +155,29 @@ def rollback(output: Output, task: str, reason: str | None, as_json: bool) -> No
 
 
 @click.command()
-@click.argument("task")
+@task_argument
+@_reason_option
+@json_option
+@click.pass_obj
+def retire(output: Output, task: str, reason: str | None, as_json: bool) -> None:
+    """Take TASK out of service: no version of it serves or is tried from now on.
+
+    The endpoint answers 410 for it, and `ship ls` leaves it out. Its versions stay, a new one that is tuned
+    waits, and `ship promote TASK` brings it back. Like a rollback it needs no MLflow.
+
+    \b
+    Example:
+      ship retire bottle-caps --reason 'line 3 is closed'
+    """
+    version = output.rollouts(reason).retire(task)
+    if as_json:
+        output.print_json({"task": task, "retired": version})
+    else:
+        _print(output, f"{task}: retired, version {version} serves no more; `ship promote {task}` undoes it.")
+
+
+@click.command()
+@task_argument
 @click.argument("version", type=_VERSION, required=False)
 @click.argument("share", metavar="SHARE%", required=False)
 @click.option("--stop", is_flag=True, help="Let the champion answer all requests again.")
@@ -165,7 +222,7 @@ def canary(
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @click.argument("version", type=_VERSION, required=False)
 @click.option("--stop", is_flag=True, help="Ask the champion alone again.")
 @_reason_option
@@ -284,4 +341,4 @@ def _print_promotion(output: Output, promotion: Any, as_json: bool) -> None:
         output.out.print(f"{promotion.task}: version {promotion.to_version} serves now, {before} did before.")
 
 
-COMMANDS = (list_tasks, show, promote, rollback, canary, shadow, sync)
+COMMANDS = (list_tasks, show, promote, rollback, retire, canary, shadow, sync)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.completion import complete_run, complete_task_of_run
 from orchestrator.cli.options import json_option
 from orchestrator.cli.output import EXIT_FAILED, Output
 from orchestrator.errors import ExecutionError
@@ -26,7 +27,10 @@ _NOT_RETRIED = {
 }
 _CHANGED_STATE = "it had neither failed nor been cancelled; `ship status` says what it does now"
 _run_option = click.option(
-    "--run", metavar="NAME", help="A run that `ship runs` lists [the one at work, else the last]."
+    "--run",
+    metavar="NAME",
+    shell_complete=complete_run,
+    help="A run that `ship runs` lists [the one at work, else the last].",
 )
 
 
@@ -96,7 +100,7 @@ def status(output: Output, run: str | None, watch: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("task", required=False)
+@click.argument("task", required=False, shell_complete=complete_task_of_run)
 @_run_option
 @click.option("--follow", "-f", is_flag=True, help="Follow the run until it ends.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one event a line.")
@@ -120,7 +124,7 @@ def logs(output: Output, task: str | None, run: str | None, follow: bool, as_jso
 
 
 @click.command()
-@click.argument("tasks", nargs=-1)
+@click.argument("tasks", nargs=-1, shell_complete=complete_task_of_run)
 @json_option
 @click.pass_obj
 def cancel(output: Output, tasks: tuple[str, ...], as_json: bool) -> None:
@@ -147,7 +151,7 @@ def cancel(output: Output, tasks: tuple[str, ...], as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("tasks", nargs=-1)
+@click.argument("tasks", nargs=-1, shell_complete=complete_task_of_run)
 @click.option("--failed", is_flag=True, help="Retry all tasks that failed or were cancelled.")
 @json_option
 @click.pass_obj

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from orchestrator.errors import ObjectConflict, RegistryError
 from orchestrator.registry.moves import take_in
 from orchestrator.registry.registry import Registry, RegistryDown
-from orchestrator.registry.versions import CHAMPION, ModelView, VersionInfo
+from orchestrator.registry.versions import CHAMPION, ModelView, VersionInfo, since_tag
 from orchestrator.store.documents.rollout import Aliases, Change, ChangeKind, Rollout, VersionRef
 from orchestrator.store.prompt_store import PromptStore
 
@@ -164,6 +164,7 @@ class Mirror:
                 if view is None:
                     raise self._registry.no_such_task(task)
                 found = view.standing
+            self._note_since(rollout, found)
             self._move_aliases(task, found, rollout.aliases)
             if rollout.is_mirrored and found == rollout.aliases:
                 return rollout
@@ -178,6 +179,14 @@ class Mirror:
                     return confirmed
                 (rollout, etag), found = stored, None
         return rollout
+
+    def _note_since(self, rollout: Rollout, found: Aliases) -> None:
+        """Note when a new champion began to serve, before its alias is moved."""
+        champion = rollout.version(CHAMPION)
+        # One that was made champion in MLflow's own page has its alias already.
+        is_new = champion != found.versions.get(CHAMPION) or rollout.change.kind == "mlflow"
+        if champion is not None and rollout.champion_s is not None and is_new:
+            self._registry.set_since(rollout.task, since_tag(champion, rollout.champion_s))
 
     def _move_aliases(self, task: str, found: Aliases, wanted: Aliases) -> None:
         """Bring MLflow's aliases in line, the champion's last."""

@@ -24,6 +24,7 @@ from orchestrator.registry.versions import (
     DIGEST_TAG,
     GATE_TAG,
     PREVIOUS,
+    SINCE_TAG,
     TAGS_TAG,
     ModelView,
     TaskInfo,
@@ -195,6 +196,11 @@ class Registry:
                 client.delete_registered_model_tag(name, CANARY_SHARE_TAG)
             else:
                 client.set_registered_model_tag(name, CANARY_SHARE_TAG, repr(share))
+
+    def set_since(self, task: str, mark: str) -> None:
+        """Note which version serves since when; see ``since_tag``."""
+        with self.session.errors(f"note since when task {task!r} serves"):
+            self.session.client.set_registered_model_tag(model_name(task), SINCE_TAG, mark)
 
     def tag_version(self, task: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""

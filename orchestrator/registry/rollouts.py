@@ -22,7 +22,7 @@ from orchestrator.registry.mirror import (
     ref_of,
     shortened,
 )
-from orchestrator.registry.moves import challenge, promote
+from orchestrator.registry.moves import challenge, promote, retire, retired_version
 from orchestrator.registry.ownership import ForeignRegistryError, check_owner
 from orchestrator.registry.registry import Registry, RegistryDown, RegistryMissing
 from orchestrator.registry.versions import (
@@ -86,14 +86,15 @@ class Rollouts:
 
         Args:
             task: Name of the task.
-            version: Version to serve; None for the challenger.
+            version: Version to serve; None for the challenger, or of a retired task for the one that served.
 
         Raises:
             RegistryError: There is no such task or version, or no challenger.
         """
 
         def decide(rollout: Rollout, ref: VersionFinder) -> Aliases:
-            wanted = rollout.version(CHALLENGER) if version is None else version
+            standing = retired_version(rollout.aliases) or rollout.version(CHALLENGER)
+            wanted = standing if version is None else version
             if wanted is None:
                 raise RegistryError(
                     f"task {task!r} has no challenger to promote; name a version: "
@@ -107,6 +108,8 @@ class Rollouts:
     def rollback(self, task: str) -> Promotion:
         """Serve the previous champion again; a second rollback undoes the first.
 
+        Of a retired task the version that served comes back.
+
         One that was interrupted before MLflow followed is completed by repeating it, and not undone.
 
         Raises:
@@ -116,6 +119,8 @@ class Rollouts:
         def decide(rollout: Rollout, ref: VersionFinder) -> Aliases:
             if rollout.change.kind == "rollback" and not rollout.is_mirrored:
                 return rollout.aliases
+            if (retired := retired_version(rollout.aliases)) is not None:
+                return promote(rollout, retired, ref(retired).digest)
             previous = rollout.version(PREVIOUS)
             if previous is None or rollout.digest(PREVIOUS) == rollout.digest(CHAMPION):
                 raise RegistryError(
@@ -126,6 +131,31 @@ class Rollouts:
 
         before, after = self._change(task, "rollback", decide)
         return _promotion(before, after)
+
+    def retire(self, task: str) -> int:
+        """Take a task out of service; returns the version that served.
+
+        It keeps its versions, and ``promote`` brings it back; a new version that is tuned of it waits. What
+        was interrupted is completed by repeating it.
+
+        Raises:
+            RegistryError: There is no such task, or it has no champion.
+        """
+
+        def decide(rollout: Rollout, _: VersionFinder) -> Aliases:
+            if retired_version(rollout.aliases) is not None:
+                return rollout.aliases
+            if rollout.version(CHAMPION) is None:
+                raise RegistryError(
+                    f"task {task!r} has no champion, so nothing of it serves; leave it out of the manifest "
+                    "to tune it no more"
+                )
+            return retire(rollout)
+
+        version = retired_version(self._change(task, "retire", decide)[1].aliases)
+        if version is None:
+            raise RegistryError(f"task {task!r} was brought back at the same time; see `ship show {task}`")
+        return version
 
     def start_canary(self, task: str, version: int, share: float) -> Trials:
         """Let a version take a share of the requests, above 0 and below 1, in place of the canary before it.
@@ -207,7 +237,15 @@ class Rollouts:
                 # An earlier try ended between the decision and its record, or a person was faster.
                 found.append(GateDecision(promote=True, reason="It was made champion before this was noted."))
                 return rollout.aliases
-            decision = judge(None if champion is None else self._registry.version(task, champion))
+            retired = retired_version(rollout.aliases)
+            standing = retired if champion is None else champion
+            decision = judge(None if standing is None else self._registry.version(task, standing))
+            if retired is not None:
+                decision = GateDecision(
+                    promote=False,
+                    reason=f"The task is retired; `ship promote {task} {candidate.version}` brings it back "
+                    f"with this version; {decision.reason}",
+                )
             if champion is not None and candidate.published_s < rollout.versions[champion].published_s:
                 decision = GateDecision(
                     promote=False,
@@ -344,6 +382,8 @@ def _promotion(before: Rollout, after: Rollout) -> Promotion:
 def _check_trial(rollout: Rollout, version: int, ref: VersionFinder) -> None:
     """Refuse to try a version that answers already, or cannot."""
     task, champion = rollout.task, rollout.version(CHAMPION)
+    if champion is None and retired_version(rollout.aliases) is not None:
+        raise RegistryError(f"task {task!r} is retired; `ship promote {task}` brings it back")
     if champion is None:
         raise RegistryError(
             f"task {task!r} has no champion to try a version beside; `ship promote {task} {version}` makes "

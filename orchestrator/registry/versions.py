@@ -24,7 +24,9 @@ __all__ = [
     "GATE_TAG",
     "PREVIOUS",
     "PUBLISHED_TAG",
+    "RETIRED",
     "SHADOW",
+    "SINCE_TAG",
     "TAGS_TAG",
     "VERDICT_TAG",
     "ModelView",
@@ -39,13 +41,18 @@ __all__ = [
     "read_share",
     "read_trials",
     "read_version",
+    "since_tag",
     "version_tags",
 ]
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 CANARY, SHADOW = "canary", "shadow"
+# The champion that was taken out of service.
+RETIRED = "retired"
 DIGEST_TAG, METRICS_TAG, DATA_TAG = "ship.digest", "ship.metrics", "ship.data_fingerprint"
 CANARY_SHARE_TAG = "ship.canary_share"
+# Of a model: its champion, and when that began to serve, as in 3@1764144000.0.
+SINCE_TAG = "ship.champion_since"
 GATE_TAG, GATE_REASON_TAG = "ship.gate", "ship.gate_reason"
 PUBLISHED_TAG, CHOICE_TAG, VERDICT_TAG = "ship.published_s", "ship.choice", "ship.verdict"
 # Of a model: the names of the tags that the manifest gave it, and the time at which they were read.
@@ -170,6 +177,23 @@ class TaskInfo:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def is_retired(self) -> bool:
+        """Whether the task was taken out of service."""
+        return self.champion is None and RETIRED in self.aliases
+
+    @property
+    def serves_since_s(self) -> float | None:
+        """When the champion began to serve, seconds since the epoch; None if that is not known."""
+        version, _, time = self.tags.get(SINCE_TAG, "").partition("@")
+        if self.champion is None or version != str(self.champion.version):
+            return None
+        try:
+            time_s = float(time)
+        except ValueError:
+            return None
+        return time_s if math.isfinite(time_s) else None
+
+    @property
     def own_tags(self) -> dict[str, str]:
         """Tags by which people find the task: of its manifest, or made in MLflow's page."""
         return own_tags(self.tags)
@@ -221,6 +245,11 @@ def version_tags(digest: str, metrics: Mapping[str, float], tags: Mapping[str, s
     """Tags that a version is registered with; ``read_version`` reads them back."""
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     return {**tags, DIGEST_TAG: digest, METRICS_TAG: json.dumps(finite, sort_keys=True)}
+
+
+def since_tag(version: int, since_s: float) -> str:
+    """The tag that tells when a champion began to serve."""
+    return f"{version}@{since_s!r}"
 
 
 def own_tags(tags: Mapping[str, str]) -> dict[str, str]:

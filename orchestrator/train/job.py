@@ -27,6 +27,7 @@ from orchestrator.train.executor import Callbacks, RunOptions, RunSummary, name_
 from orchestrator.train.job_report import JobReport
 from orchestrator.train.ledger.status import RunStatus
 from orchestrator.train.lineage import find_lineage
+from orchestrator.train.pool.size import expect_workers
 from orchestrator.train.run_folder import KEPT_RUNS, RunFolder, hold_run
 from orchestrator.train.run_report import leave_report
 from orchestrator.train.verdicts import Decisions, Published, failed_verdicts, find_verdicts
@@ -106,6 +107,11 @@ class Job:
             ManifestError: More tasks would be tuned than the request, the manifest or the default allows.
         """
         _refuse_fan_out(self.plan.find_fan_out(_max_tasks(self.request, self.manifest)))
+
+    @property
+    def num_workers(self) -> int | None:
+        """Workers that the run would have at most; None if the cluster that it joins decides that."""
+        return expect_workers(len(self.plan.to_tune), self.manifest.pool, self.settings.ray_address)
 
     def run(
         self,

@@ -31,8 +31,18 @@ LATE_WRITE_S = 120.0
 _MAX_EARLIER = 16
 
 ChangeKind = Literal[
-    "gate", "promote", "rollback", "canary", "stop-canary", "shadow", "stop-shadow", "mlflow", "drop"
+    "gate",
+    "promote",
+    "rollback",
+    "canary",
+    "stop-canary",
+    "shadow",
+    "stop-shadow",
+    "retire",
+    "mlflow",
+    "drop",
 ]
+CHAMPION = "champion"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +128,8 @@ class Rollout:
         versions: The versions that have an alias.
         change: The last change.
         earlier: Aliases before the changes of the last ``LATE_WRITE_S``.
+        champion_s: When the champion began to serve, seconds since the epoch; None without a champion, and
+            where it is not known.
     """
 
     task: str
@@ -128,6 +140,7 @@ class Rollout:
     versions: Mapping[int, VersionRef]
     change: Change
     earlier: tuple[Earlier, ...] = ()
+    champion_s: float | None = None
 
     @property
     def is_mirrored(self) -> bool:
@@ -161,8 +174,14 @@ class Rollout:
         late.append(
             Earlier(until_s=now_s + LATE_WRITE_S, aliases=self.aliases, change_id=self.change.change_id)
         )
+        champion = aliases.versions.get(CHAMPION)
+        if champion != self.version(CHAMPION):
+            champion_s = None if champion is None else now_s
+        else:
+            champion_s = self.champion_s
         return replace(
             self,
+            champion_s=champion_s,
             generation=self.generation + 1,
             aliases=aliases,
             versions={version: known[version] for version in sorted(set(aliases.versions.values()))},
@@ -185,6 +204,7 @@ class Rollout:
             "mirrored": _alias_values(self.mirrored),
             "versions": {str(version): vars(ref) for version, ref in self.versions.items()},
             "change": vars(self.change),
+            "champion_s": self.champion_s,
             "earlier": [{**vars(one), "aliases": _alias_values(one.aliases)} for one in self.earlier],
         }
         content = (json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n").encode()

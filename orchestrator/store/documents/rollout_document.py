@@ -51,6 +51,8 @@ class _Document(Document):
     versions: dict[_VersionKey, _VersionRef]
     change: _Change
     earlier: list[_Earlier]
+    # Earlier versions did not write it.
+    champion_s: float | None = None
 
 
 def read_rollout(content: bytes, where: str) -> Rollout:
@@ -72,6 +74,7 @@ def read_rollout(content: bytes, where: str) -> Rollout:
             Earlier(until_s=one.until_s, aliases=_read_aliases(one.aliases), change_id=one.change_id)
             for one in found.earlier
         ),
+        champion_s=_champion_s(found),
     )
     if missing := set(rollout.aliases.versions.values()) - set(rollout.versions):
         raise StoreError(f"{where}: versions {sorted(missing)} have an alias and no digest; {_ADVICE}")
@@ -80,3 +83,10 @@ def read_rollout(content: bytes, where: str) -> Rollout:
 
 def _read_aliases(found: _Aliases) -> Aliases:
     return Aliases(versions=dict(found.versions), share=found.share)
+
+
+def _champion_s(found: _Document) -> float | None:
+    """When the champion began to serve; of a rollout of an earlier version, if its last change tells."""
+    if "champion_s" not in found.model_fields_set and found.change.kind in ("promote", "rollback"):
+        return found.change.time_s
+    return found.champion_s

@@ -13,7 +13,8 @@ import pytest
 from orchestrator.errors import ExecutionError, ManifestError, StoreError
 from orchestrator.events import Event
 from orchestrator.manifest.model import PoolSettings
-from orchestrator.manifest.request import Request, Selection
+from orchestrator.manifest.request import Request
+from orchestrator.manifest.selection import Selection
 from orchestrator.planning.plan import find_sure_fan_out
 from orchestrator.planning.spec import TaskSpec
 from orchestrator.registry.recorder import Backlog
