@@ -32,6 +32,7 @@ from ship.settings.config import TuneConfig, count_epochs
 from ship.settings.presets import Preset, choose_settings
 from ship.settings.search_config import AUTO, SearchConfig
 from ship.settings.view import DEFAULT_VIEW, View
+from ship.tuning.probe_instead import take_the_better
 from ship.tuning.search import SearchResult, SearchStep
 from ship.tuning.search import search as find_settings
 
@@ -224,7 +225,7 @@ def tune(
     search: SearchConfig | None = None,
     **settings: Any,
 ) -> TunedTask:
-    """Tune one task.
+    """Tune one task. A prompt that is significantly worse than its own linear probe gives way to the probe.
 
     Args:
         data: A folder or file, a source with settings of format and splits, or loaded images.
@@ -262,7 +263,11 @@ def tune(
     found = _find_settings(network, loaded, config, search, progress)
     # `patience` needs validation images to the end; else they are trained on once they have chosen.
     loaded = loaded if config.patience else loaded.merged()
-    result = _tune(network, loaded, found.config, progress)
+    result = take_the_better(
+        _tune(network, loaded, found.config, progress),
+        loaded,
+        lambda config: _tune(network, loaded, config, progress=False),
+    )
     return TunedTask(backbone=network, data=loaded, result=result, search=found)
 
 

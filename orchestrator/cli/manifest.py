@@ -98,6 +98,14 @@ def check(output: Output, manifest: str, selection: "Selection", as_json: bool) 
     help="Keep no pictures of mistakes in what is published; tasks that are published keep theirs.",
 )
 @click.option("--check", "check_first", is_flag=True, help="First `ship check`; tune nothing if it fails.")
+@click.option(
+    "--keep",
+    "num_kept",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Runs whose status and events stay in the home, this one among them; see `ship runs`.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON at the end; progress goes to stderr.")
 @click.pass_obj
 def tune(
@@ -106,14 +114,16 @@ def tune(
     request: "Request",
     no_thumbnails: bool,
     check_first: bool,
+    num_kept: int,
     as_json: bool,
 ) -> None:
     """Tune every task of MANIFEST that is not in the store yet.
 
     Ctrl-C stops cleanly; run the same command to resume. A task that fails, or that the plan
     refuses, is reported and stops no other; the exit status is then 1. It is 3 if all were tuned, but some
-    have no version that serves, because the gate refused theirs. Problems of the manifest or of the data stop
-    all before anything starts, unless --keep-going refuses their tasks alone.
+    have no version that serves, because the gate refused theirs: the verdict on each task says what it needs.
+    Problems of the manifest or of the data stop all before anything starts, unless --keep-going refuses their
+    tasks alone. A report for a browser is left in the run's folder, and its path is printed.
 
     \b
     Examples:
@@ -135,7 +145,7 @@ def tune(
     job = _prepare(output, manifest, request, will_run=True)
     job.check_fan_out()
     print_refused(output.err, job.plan.refused)
-    run_job(output, job, as_json=as_json)
+    run_job(output, replace(job, num_kept=num_kept), as_json=as_json)
 
 
 @click.command()
@@ -166,7 +176,7 @@ def run_job(output: Output, job: "Job", *, as_json: bool) -> None:
     finally:
         view.close()
     if as_json:
-        output.print_json(tables.report_json(report))
+        output.print_json(report.to_dict())
     else:
         tables.print_report(output.out, report, num_tasks=len(job.plan.tasks))
     if report.backlog.num_records:

@@ -75,6 +75,8 @@ def show(output: Output, task: str, as_json: bool) -> None:
             _print(output, tables.change_line(change))
         for info in versions:
             output.out.print(f"v{info.version}: {info.gate_reason}", markup=False, soft_wrap=True)
+            if advice := tables.advice_line(info):
+                _print(output, f"v{info.version}: {advice}")
             if info.choice:
                 _print(output, f"v{info.version}: {info.choice}")
             if memory := tables.memory_line(info):

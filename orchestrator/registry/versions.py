@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.names import is_digest
+from orchestrator.registry.advice import Advice
 from orchestrator.store.documents.catalog import Canary
 from orchestrator.store.documents.rollout import Aliases
 
@@ -24,6 +25,8 @@ __all__ = [
     "PREVIOUS",
     "PUBLISHED_TAG",
     "SHADOW",
+    "TAGS_TAG",
+    "VERDICT_TAG",
     "ModelView",
     "Promotion",
     "TaskInfo",
@@ -31,6 +34,8 @@ __all__ = [
     "VersionInfo",
     "aliases_at",
     "digests_of",
+    "given_tags",
+    "own_tags",
     "read_share",
     "read_trials",
     "read_version",
@@ -42,7 +47,10 @@ CANARY, SHADOW = "canary", "shadow"
 DIGEST_TAG, METRICS_TAG, DATA_TAG = "ship.digest", "ship.metrics", "ship.data_fingerprint"
 CANARY_SHARE_TAG = "ship.canary_share"
 GATE_TAG, GATE_REASON_TAG = "ship.gate", "ship.gate_reason"
-PUBLISHED_TAG, CHOICE_TAG = "ship.published_s", "ship.choice"
+PUBLISHED_TAG, CHOICE_TAG, VERDICT_TAG = "ship.published_s", "ship.choice", "ship.verdict"
+# Of a model: the names of the tags that the manifest gave it, and the time at which they were read.
+TAGS_TAG = "ship.tags"
+_RESERVED = ("ship.", "mlflow.")
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -88,6 +96,11 @@ class VersionInfo:
     def choice(self) -> str | None:
         """Why its settings were chosen, where there was a choice."""
         return self.tags.get(CHOICE_TAG) or None
+
+    @property
+    def advice(self) -> Advice | None:
+        """The verdict on it; None for a version of before there were any."""
+        return Advice.from_json(self.tags.get(VERDICT_TAG))
 
     @property
     def gate_reason(self) -> str | None:
@@ -157,6 +170,11 @@ class TaskInfo:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def own_tags(self) -> dict[str, str]:
+        """Tags by which people find the task: of its manifest, or made in MLflow's page."""
+        return own_tags(self.tags)
+
+    @property
     def trials(self) -> Trials:
         """The canary and the shadow of the task."""
         return read_trials(Aliases(versions=self.aliases, share=read_share(self.aliases, self.tags)))
@@ -203,6 +221,24 @@ def version_tags(digest: str, metrics: Mapping[str, float], tags: Mapping[str, s
     """Tags that a version is registered with; ``read_version`` reads them back."""
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     return {**tags, DIGEST_TAG: digest, METRICS_TAG: json.dumps(finite, sort_keys=True)}
+
+
+def own_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags that people gave: none of this package's or of MLflow's own."""
+    return {name: value for name, value in tags.items() if not name.lower().startswith(_RESERVED)}
+
+
+def given_tags(tags: Mapping[str, str]) -> tuple[dict[str, str], float]:
+    """The tags of a model that its manifest gave, and when that was read, seconds since the epoch.
+
+    What tells them from those made in MLflow's page is a tag itself, which a person may have edited.
+    """
+    try:
+        said = json.loads(tags.get(TAGS_TAG, "{}"))
+        names, read_s = {str(name) for name in said.get("names", ())}, float(said.get("read_s", 0.0))
+    except (ValueError, TypeError, AttributeError):
+        return {}, 0.0
+    return {name: value for name, value in own_tags(tags).items() if name in names}, read_s
 
 
 def aliases_at(aliases: Mapping[str, int], version: int) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from ship.tuning.balance import Balance
 from ship.tuning.memory import step_bytes
 from ship.tuning.precision import compute_dtype
 from ship.tuning.preparation import Features, Preparation, bare_features, prepare
+from ship.tuning.probe_instead import InsteadOf
 from ship.tuning.schedule import has_stalled, learning_rate_at, order_epoch
 from ship.tuning.state import EpochReport, TuningState
 
@@ -65,6 +66,7 @@ class TuneResult:
         outputs: Scores and features of the held-out images.
         losses_B: Cross-entropy of each held-out image, by the task's ``balance``.
         tuning_s: Seconds spent, including those before a resumption; of a pack's seconds, this task's share.
+        instead_of: The tuned prompt whose place this linear probe took, see ``take_the_better``.
     """
 
     prompt: Prompt
@@ -74,6 +76,7 @@ class TuneResult:
     outputs: Outputs
     losses_B: Tensor
     tuning_s: float
+    instead_of: InsteadOf | None = None
 
     def __repr__(self) -> str:
         """Accuracy and effort."""
@@ -81,6 +84,7 @@ class TuneResult:
         return (
             f"TuneResult(accuracy {found.accuracy:.4f} ({found.low:.4f} to {found.high:.4f}), linear probe "
             f"{self.preparation.probe_accuracy:.4f}, {len(self.history)} epochs, {self.tuning_s:.1f} s)"
+            + ("" if self.instead_of is None else f". {self.instead_of.reason}")
         )
 
 

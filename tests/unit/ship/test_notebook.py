@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,26 @@ def test_a_saved_task_answers_as_the_runtime_does(
     assert answers[0].label == "class-1"
 
 
+def test_a_picture_like_no_training_image_is_answered_unsure(
+    tuned: ship.TunedTask, saved: Path, folder: Path, backbone: Backbone
+) -> None:
+    model = ship.load(saved, backbone)
+    rule = model.rule
+    assert rule == load_artifact(saved).card.decision
+    strange = np.zeros((32, 32, 3), np.uint8)
+    strange[::2] = 255
+    known, other = model.predict([folder / "class-1" / "1.png", strange])
+    assert known.decision == known.label == "class-1"
+    assert known.distance <= rule.max_distance < other.distance
+    assert (other.decision, other.because) == ("unsure", "far")
+    # A task that was not saved yet answers alike, and another rule otherwise.
+    again = tuned.model().predict(strange)[0]
+    assert (again.decision, again.distance) == ("unsure", pytest.approx(other.distance, rel=1e-4))
+    model.rule = replace(rule, max_distance=None, min_confidence=1.0)
+    found = model.predict(folder / "class-1" / "1.png")[0]
+    assert (found.label, found.decision, found.because) == ("class-1", "unsure", "confidence")
+
+
 def test_one_image_and_a_stack_of_images_are_asked_about_alike(
     tuned: ship.TunedTask, backbone: Backbone
 ) -> None:
@@ -105,6 +126,17 @@ def test_data_in_memory_is_tuned_as_it_is(backbone: Backbone) -> None:
     assert "standard error" in found.search.reason
     with pytest.raises(DataError, match=r"images of \(32, 32\) pixels: backbone 'bundled' expects"):
         ship.tune(data, progress=False, epochs=1)
+
+
+def test_a_prompt_that_is_worse_than_its_probe_gives_way_to_it(backbone: Backbone) -> None:
+    data = make_data(48, num_classes=2)
+    settings = {**SETTINGS, "epochs": 1, "start": "published", "fallback": False}
+    tuned = ship.tune(data, backbone, progress=False, **settings)
+    assert tuned.result.prompt.config.kind == "probe"
+    assert tuned.result.instead_of is not None
+    assert "raise epochs" in repr(tuned)
+    kept = ship.tune(data, backbone, progress=False, **{**SETTINGS, "fallback": False})
+    assert (kept.result.prompt.config.kind, kept.result.instead_of) == ("ship", None)
 
 
 def test_auto_is_searched_and_validation_images_are_trained_on_at_last(backbone: Backbone) -> None:

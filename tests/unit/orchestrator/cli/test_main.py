@@ -21,7 +21,8 @@ from orchestrator.registry.recorder import Backlog
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import RunSummary
-from orchestrator.train.job import JobReport, Services, prepare_job
+from orchestrator.train.job import Services, prepare_job
+from orchestrator.train.job_report import JobReport
 from orchestrator.train.ledger.status import TaskState, TaskStatus
 from orchestrator.train.run_folder import hold_run
 from orchestrator.train.verdicts import Verdict
@@ -171,11 +172,12 @@ class FakeJob:
 def test_the_exit_status_says_that_a_task_does_not_serve(
     plant: Path, capsys: pytest.CaptureFixture[str], serves: bool | None, state: TaskState, status: int
 ) -> None:
+    kind = {True: "serves", False: "withheld", None: "unknown"}[serves]
     report = JobReport(
         reused=(),
         summary=RunSummary(tasks=(TaskStatus(task="a", key="k", state=state),)),
         backlog=Backlog(num_records=0, folder=plant),
-        verdicts=(Verdict(task="b", metrics={}, is_new=True, serves=serves),),
+        verdicts=(Verdict(task="b", metrics={}, is_new=True, kind=kind, serves=serves),),
     )
     for as_json in (True, False):
         ended = 0

@@ -24,6 +24,7 @@ from orchestrator.train.worker.data_cache import DataCache
 from orchestrator.train.worker.loop import LeaseLost, PublishedTask, run_worker
 from orchestrator.train.worker.progress import Progress
 from orchestrator.train.worker.task_runner import SearchReporter, TuneTask
+from ship.artifact.card import CARD, RECORD, PromptCard
 from ship.backbone import Backbone
 from ship.data import DataSource, fingerprint_data
 from ship.errors import DataError
@@ -31,6 +32,7 @@ from ship.settings.config import TuneConfig
 from ship.settings.search_config import SearchConfig
 from ship.tuning.search import SearchStep
 from ship.tuning.tuner import Tuner
+from tests.factories import write_stripes
 from tests.unit.orchestrator.train.fakes import Clock, CountedObjects
 from tests.unit.ship.factory import make_backbone
 
@@ -393,3 +395,35 @@ def test_whatever_a_tuner_computes_is_seen_as_progress(
     # A step an epoch, and beside them features, the evaluation, and what the artifact is made from.
     assert tuner.num_passes > NUM_EPOCHS + 3
     assert hooks.progress.phase == "store"
+
+
+def test_a_tuning_that_collapses_is_served_by_its_probe(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, tmp_path: Path
+) -> None:
+    write_stripes(tmp_path / "stripes", num_train=24, num_test=20)
+    source = DataSource(path=str(tmp_path / "stripes"))
+    config = TuneConfig(
+        kind="lora",
+        epochs=6,
+        batch_size=8,
+        warmup_epochs=1,
+        learning_rate=0.1,
+        low_rank_rate_scale=10.0,
+        fallback=False,
+    )
+    hooks = Hooks()
+    outcome = TuneTask(Tuner(backbone), store)(
+        replace(spec, source=source, config=config, data_fingerprint=fingerprint_data(source)), hooks
+    )
+    assert hooks.epochs == list(range(1, 7)), "the probe reports no epoch of its own"
+    files = store.fetch(outcome.digest)
+    assert PromptCard.from_json(files[CARD]).config.kind == "probe"
+    assert outcome.metrics["accuracy"] == outcome.metrics["probe_accuracy"] > 0.8
+    published = store.published("shade", KEY)
+    assert published is not None
+    assert published.digest == outcome.digest
+    instead_of = json.loads(files[RECORD])["instead_of"]
+    assert instead_of["accuracy"] < outcome.metrics["accuracy"]
+    assert instead_of["p_worse"] < 0.05
+    assert "set warmup_epochs to 10" in instead_of["cause"]
+    assert store.load_snapshot("shade", KEY) is None
