@@ -12,6 +12,7 @@ from ship.backbone import Backbone
 from ship.data import TaskData
 from ship.decision.choosing import choose_rule
 from ship.decision.distance import DistanceModel
+from ship.decision.mistakes import find_good_label
 from ship.decision.rule import DecisionRule
 from ship.evaluation.prediction import Outputs, predict
 from ship.method.prompts import Prompt
@@ -66,7 +67,8 @@ def fit_decision(
     ]
     distance = DistanceModel.fit(torch.cat(features), data.train.labels_B[chosen_B])
     distances_B = distance.distances(held_out.features_BD)
-    rule = choose_rule(data.labels, held_out.logits_BC, data.held_out.labels_B, distances_B)
+    good = find_good_label(data.labels)
+    rule = choose_rule(data.labels, held_out.logits_BC, data.held_out.labels_B, distances_B, good=good)
     return FittedDecision(rule=rule, distance=distance, distances_B=distances_B)
 
 
