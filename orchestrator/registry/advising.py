@@ -91,10 +91,14 @@ def advise(
             _to_reach(missed, candidate, evidence) for missed in missed_floors(candidate, floors or Floors())
         ]
         # The hardest to meet: another backbone, then the most images.
-        advice = max(needs, key=lambda one: (one.kind == "needs-backbone", one.num_images or 0))
+        advice = max(needs, key=_hardness, default=Advice(kind="withheld"))
     else:
         advice = Advice(kind="withheld")
     return replace(advice, gate=decision.gate)
+
+
+def _hardness(need: Advice) -> tuple[bool, int]:
+    return need.kind == "needs-backbone", need.num_images or 0
 
 
 def _beyond_guessing(candidate: Measurement, evidence: Evidence) -> Advice:
