@@ -9,10 +9,10 @@ from typing import Any
 
 from orchestrator.errors import RegistryError
 from orchestrator.registry.evidence import Evidence
-from orchestrator.registry.gate import SIGNIFICANT
 from orchestrator.registry.measurement import Measurement
 from ship.artifact.held_out import HeldOut
 from ship.evaluation.accuracy import wilson_interval
+from ship.evaluation.paired import SIGNIFICANT
 
 __all__ = ["compare_versions"]
 
