@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from glob import glob
 
-__all__ = ["NEEDS", "ONNX", "Need", "find_missing"]
+__all__ = ["BROWSER", "NEEDS", "ONNX", "Need", "find_missing"]
 
 # Where Debian keeps programs of PostgreSQL that are not on the path.
 _POSTGRES = "/usr/lib/postgresql/*/bin"
@@ -20,6 +20,7 @@ class Need:
     Attributes:
         tests: The tests, in words.
         programs: Programs on the path or among those of PostgreSQL.
+        advice: How the programs are installed.
         packages: Packages of the extra ``industrial``, by the names of their modules.
         root: Whether they need to be root.
         device: A device file.
@@ -27,6 +28,7 @@ class Need:
 
     tests: str
     programs: tuple[str, ...] = ()
+    advice: str = _INSTALL
     packages: tuple[str, ...] = ()
     root: bool = False
     device: str | None = None
@@ -35,7 +37,7 @@ class Need:
         """What is missing, and what to do about it; None if nothing is."""
         path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", *glob(_POSTGRES)])
         if missing := [name for name in self.programs if shutil.which(name, path=path) is None]:
-            return f"{', '.join(missing)} not found; {_INSTALL}"
+            return f"{', '.join(missing)} not found; {self.advice}"
         if missing := [name for name in self.packages if importlib.util.find_spec(name) is None]:
             return f"{', '.join(missing)} not installed; `pip install -e '.[industrial]'`"
         if self.root and os.geteuid() != 0:
@@ -46,8 +48,12 @@ class Need:
 
 
 ONNX = Need(tests="tests of a backbone's conversion", packages=("onnx",))
+BROWSER = Need(
+    tests="tests of the report in a browser", programs=("chromium",), advice="`apt-get install chromium`"
+)
 NEEDS = (
     ONNX,
+    BROWSER,
     Need(tests="tests against a real S3", programs=("radosgw", "ceph-mon", "ceph-osd", "radosgw-admin")),
     Need(tests="tests against a real PostgreSQL", programs=("initdb", "postgres", "setpriv")),
     Need(tests="tests on several hosts", programs=("ip", "unshare"), root=True),

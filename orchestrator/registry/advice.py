@@ -6,9 +6,10 @@ from typing import Literal, Self
 
 __all__ = ["Advice", "Gate", "Kind"]
 
-# What a version was withheld by. ``unmeasured``: there are no numbers; ``guessing``: it is not told from
-# that; ``floors``: it misses some; ``probe``, ``champion``, ``best``: it is worse than the linear probe, than
-# today's champion, or than an earlier one on the same data; ``older``: it was published before the champion.
+# What a version was withheld by. ``unmeasured``: numbers lack, its own or the champion's; ``guessing``: it is
+# not told from that; ``floors``: it misses some; ``probe``, ``champion``, ``best``: it is worse than the
+# linear probe, than today's champion, or than an earlier one on the same data; ``older``: it was published
+# before the champion.
 Gate = Literal["unmeasured", "guessing", "floors", "probe", "champion", "best", "older"]
 Kind = Literal["serves", "needs-data", "needs-backbone", "withheld"]
 

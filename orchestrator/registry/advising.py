@@ -16,7 +16,7 @@ from orchestrator.registry.gate import GateDecision, Missed, missed_floors
 from orchestrator.registry.measurement import Measurement, balanced_low
 from ship.evaluation.learning_curve import LearningCurve
 
-__all__ = ["Evidence", "advise"]
+__all__ = ["TuningFacts", "advise"]
 
 # As many times the held-out images are worth collecting; beyond that the version hardly beats guessing.
 _MOST_HELD_OUT = 8.0
@@ -27,7 +27,7 @@ _HARDLY = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class TuningFacts:
     """What an artifact records of its tuning, beside the measurement.
 
     Attributes:
@@ -44,7 +44,7 @@ class Evidence:
 
     @classmethod
     def read(cls, card: Mapping[str, Any], record: Mapping[str, Any]) -> Self:
-        """The evidence in an artifact's card and record; what is missing or odd there is left out."""
+        """The facts in an artifact's card and record; what is missing or odd there is left out."""
         metrics = card.get("metrics", {})
         try:
             points = [(int(n), float(accuracy)) for n, accuracy in record.get("learning_curve") or ()]
@@ -72,41 +72,45 @@ def _describe_replaced(instead_of: Mapping[str, Any] | None) -> str:
 
 
 def advise(
-    decision: GateDecision, candidate: Measurement, evidence: Evidence, floors: Floors | None = None
+    decision: GateDecision, candidate: Measurement, facts: TuningFacts, floors: Floors | None = None
 ) -> Advice:
     """The verdict on a version.
 
     Args:
         decision: The gate's decision on it.
         candidate: Its measurement.
-        evidence: What else its artifact records.
+        facts: What else its artifact records.
         floors: Floors of the task.
     """
     if decision.promote:
-        return Advice(kind="serves", text=evidence.replaced)
+        return Advice(kind="serves", text=facts.replaced)
     if decision.gate == "guessing":
-        advice = _beyond_guessing(candidate, evidence)
+        advice = _beyond_guessing(candidate, facts)
     elif decision.gate == "floors":
         needs = [
-            _to_reach(missed, candidate, evidence) for missed in missed_floors(candidate, floors or Floors())
+            _to_reach(missed, candidate, facts) for missed in missed_floors(candidate, floors or Floors())
         ]
         # The hardest to meet: another backbone, then the most images.
-        advice = max(needs, key=lambda one: (one.kind == "needs-backbone", one.num_images or 0))
+        advice = max(needs, key=_hardness, default=Advice(kind="withheld"))
     else:
         advice = Advice(kind="withheld")
     return replace(advice, gate=decision.gate)
 
 
-def _beyond_guessing(candidate: Measurement, evidence: Evidence) -> Advice:
+def _hardness(need: Advice) -> tuple[bool, int]:
+    return need.kind == "needs-backbone", need.num_images or 0
+
+
+def _beyond_guessing(candidate: Measurement, facts: TuningFacts) -> Advice:
     """What would tell a version from guessing."""
     if (factor := _factor_beyond_chance(candidate)) is not None:
         return _more_held_out(candidate, factor, "to tell its accuracy from guessing")
     chance = candidate.chance or 0.0
     wanted = _least_accuracy(candidate)
-    return _more_training(candidate, evidence, wanted, max(chance, candidate.balanced_accuracy or 0.0))
+    return _more_training(candidate, facts, wanted, max(chance, candidate.balanced_accuracy or 0.0))
 
 
-def _to_reach(missed: Missed, candidate: Measurement, evidence: Evidence) -> Advice:
+def _to_reach(missed: Missed, candidate: Measurement, facts: TuningFacts) -> Advice:
     """What would lift a version over a floor."""
     if missed.found is None and not missed.is_recall:
         return Advice(kind="withheld", text=f"its {missed.name} is not on record: tune the task again")
@@ -118,9 +122,9 @@ def _to_reach(missed: Missed, candidate: Measurement, evidence: Evidence) -> Adv
         accuracy = candidate.accuracy or 0.0
         if accuracy > missed.least and (factor := _factor_beyond(accuracy, candidate, missed.least)):
             return _more_held_out(candidate, factor, f"for an interval from {missed.least:g}")
-        return _more_training(candidate, evidence, missed.least, accuracy)
+        return _more_training(candidate, facts, missed.least, accuracy)
     of_class = missed.name if missed.is_recall else None
-    return _more_training(candidate, evidence, missed.least, missed.found, of_class)
+    return _more_training(candidate, facts, missed.least, missed.found, of_class)
 
 
 def _more_held_out(candidate: Measurement, factor: float, purpose: str) -> Advice:
@@ -133,20 +137,20 @@ def _more_held_out(candidate: Measurement, factor: float, purpose: str) -> Advic
 
 
 def _more_training(
-    candidate: Measurement, evidence: Evidence, wanted: float, found: float, of_class: str | None = None
+    candidate: Measurement, facts: TuningFacts, wanted: float, found: float, of_class: str | None = None
 ) -> Advice:
     """More training images, if the learning curve promises that share; else another backbone."""
     worst = of_class or _worst_class(candidate)
     most = "" if worst is None else f", above all of {worst!r}"
-    num_classes, curve = max(1, len(candidate.recalls)), evidence.curve
+    num_classes, curve = max(1, len(candidate.recalls)), facts.curve
     hardly = max(found, 1.0 / num_classes + _HARDLY)
-    if evidence.train_accuracy is not None and evidence.train_accuracy < min(wanted, hardly):
-        return _other_backbone(f"even training images are answered with {evidence.train_accuracy:.3f} only")
+    if facts.train_accuracy is not None and facts.train_accuracy < min(wanted, hardly):
+        return _other_backbone(f"even training images are answered with {facts.train_accuracy:.3f} only")
     if curve is not None and (number := curve.through(found).images_for(wanted)) is not None:
         more = max(1, number - curve.num_images)
         reached = f"by its learning curve it reaches {wanted:.3f} with {number}"
         return _training(f"add about {more} training images{most}: {reached}", more, worst)
-    missing = _FEW_OF_A_CLASS * num_classes - evidence.num_train
+    missing = _FEW_OF_A_CLASS * num_classes - facts.num_train
     if missing > 0:
         text = f"add about {missing} training images{most}: there are too few to say more"
         return _training(text, missing, worst)

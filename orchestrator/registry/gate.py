@@ -32,6 +32,11 @@ class GateDecision:
     gate: Gate | None = None
 
     @property
+    def is_refusal(self) -> bool:
+        """Whether something speaks against the version: not where it cannot be judged, or came late."""
+        return self.gate not in (None, "unmeasured", "older")
+
+    @property
     def alias(self) -> Literal["champion", "challenger"]:
         """Alias of the version after the decision."""
         return "champion" if self.promote else "challenger"
@@ -132,7 +137,7 @@ def _against_champions(
     against = candidate.beside(champion)
     if against is None or champion.accuracy is None or candidate.accuracy is None:
         return _withhold(
-            "champion",
+            "unmeasured",
             f"{beside_probe}, but today's champion has no accuracy on record to compare with; promote by "
             "hand.",
         )

@@ -16,7 +16,7 @@ from orchestrator.errors import RegistryError, StoreError
 from orchestrator.events import Event
 from orchestrator.manifest.floors import Floors
 from orchestrator.registry.advice import Advice
-from orchestrator.registry.advising import Evidence, advise
+from orchestrator.registry.advising import TuningFacts, advise
 from orchestrator.registry.figures import draw_figures
 from orchestrator.registry.gate import GateDecision, decide
 from orchestrator.registry.measurement import Measurement
@@ -238,8 +238,8 @@ class RecordWriter:
         )
         _logger.info("%s version %d is @%s: %s", task, found.version, decision.alias, decision.reason)
         candidate = Measurement.read(artifact.card, artifact.record)
-        evidence = Evidence.read(artifact.card, artifact.record)
-        advice = advise(decision, candidate, evidence, _floors_of(event))
+        facts = TuningFacts.read(artifact.card, artifact.record)
+        advice = advise(decision, candidate, facts, _floors_of(event))
         # The tag that says "done" comes last.
         tags = {GATE_REASON_TAG: decision.reason, VERDICT_TAG: advice.to_json(), GATE_TAG: decision.alias}
         self._registry.tag_version(task, found.version, tags)

@@ -249,7 +249,7 @@ class Rollouts:
             if champion is not None and candidate.published_s < rollout.versions[champion].published_s:
                 decision = GateDecision(
                     promote=False,
-                    gate="older",
+                    gate=decision.gate or "older",
                     reason=f"It was published before today's champion, version {champion}; {decision.reason}",
                 )
             found.append(decision)

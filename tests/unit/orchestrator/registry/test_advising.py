@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.manifest.floors import Floors
 from orchestrator.registry.advice import Advice
-from orchestrator.registry.advising import Evidence, advise
+from orchestrator.registry.advising import TuningFacts, advise
 from orchestrator.registry.gate import GateDecision, decide
 from orchestrator.registry.measurement import Measurement, balanced_low
 from ship.evaluation.accuracy import wilson_interval
@@ -35,13 +35,13 @@ def curve(*accuracies: float, number: int = 100) -> LearningCurve | None:
     return LearningCurve.fit(list(zip((number // 4, number // 2, number), accuracies, strict=True)), 1000)
 
 
-def judge(measurement: Measurement, evidence: Evidence, **floors: object) -> Advice:
+def judge(measurement: Measurement, facts: TuningFacts, **floors: object) -> Advice:
     wanted = Floors(**floors)
-    return advise(decide(measurement, None, floors=wanted), measurement, evidence, wanted)
+    return advise(decide(measurement, None, floors=wanted), measurement, facts, wanted)
 
 
-RISING = Evidence(curve=curve(0.5, 0.6, 0.7), num_train=100, train_accuracy=1.0)
-FLAT = Evidence(curve=curve(0.6, 0.6, 0.6), num_train=100, train_accuracy=1.0)
+RISING = TuningFacts(curve=curve(0.5, 0.6, 0.7), num_train=100, train_accuracy=1.0)
+FLAT = TuningFacts(curve=curve(0.6, 0.6, 0.6), num_train=100, train_accuracy=1.0)
 
 
 def test_a_promoted_version_serves() -> None:
@@ -50,7 +50,7 @@ def test_a_promoted_version_serves() -> None:
 
 def test_a_probe_that_serves_in_a_prompts_place_says_why() -> None:
     record = {"instead_of": {"settings": {"kind": "lora"}, "accuracy": 0.5, "cause": "training collapsed"}}
-    found = judge(measured((45, 50), (40, 50)), Evidence.read({"metrics": {}}, record))
+    found = judge(measured((45, 50), (40, 50)), TuningFacts.read({"metrics": {}}, record))
     assert found.kind == "serves"
     assert found.text == (
         "it is the linear probe, for the tuned lora prompt is significantly worse (accuracy 0.5000): "
@@ -103,9 +103,9 @@ def test_what_cannot_even_learn_its_training_images_needs_another_backbone() -> 
 
 
 def test_without_a_curve_few_training_images_are_too_few() -> None:
-    found = judge(measured((150, 300), (150, 300)), Evidence(num_train=6))
+    found = judge(measured((150, 300), (150, 300)), TuningFacts(num_train=6))
     assert (found.kind, found.split, found.num_images) == ("needs-data", "training", 34)
-    assert judge(measured((150, 300), (150, 300)), Evidence(num_train=60)).kind == "needs-backbone"
+    assert judge(measured((150, 300), (150, 300)), TuningFacts(num_train=60)).kind == "needs-backbone"
 
 
 def test_a_recall_that_is_missed_asks_for_images_of_its_class() -> None:
@@ -160,10 +160,10 @@ def test_advice_is_read_back_from_its_tag_and_nothing_else_is() -> None:
 
 
 def test_evidence_of_an_older_or_odd_record_is_empty() -> None:
-    assert Evidence.read({}, {}) == Evidence()
+    assert TuningFacts.read({}, {}) == TuningFacts()
     for record in ({"learning_curve": 7}, {"learning_curve": [[1]]}, {"history": [7]}):
-        assert Evidence.read({"metrics": {}}, record) == Evidence()
-    found = Evidence.read(
+        assert TuningFacts.read({"metrics": {}}, record) == TuningFacts()
+    found = TuningFacts.read(
         {"metrics": {"num_train": 40, "num_test": 10}},
         {"learning_curve": [[10, 0.5], [20, 0.6], [40, 0.7]], "history": [{"train_accuracy": 0.9}]},
     )

@@ -113,6 +113,24 @@ def test_on_other_data_shares_are_compared_and_that_is_said(num_right: int, prom
     assert "measured on other data" in decision.reason
 
 
+@pytest.mark.parametrize(
+    ("decision", "gate", "is_refusal"),
+    [
+        (decide(of(90, probe=80), None), None, False),
+        (decide(replace(of(90), accuracy=None), None), "unmeasured", False),
+        (decide(of(90), replace(of(90), accuracy=None)), "unmeasured", False),
+        (decide(of(30, 60, probe=23), None), "guessing", True),
+        (decide(of(80), None, floors=Floors(accuracy=0.9)), "floors", True),
+        (decide(of(60, probe=80), None), "probe", True),
+        (decide(of(80), of(90)), "champion", True),
+        (decide(of(88, probe=80), of(91), of(95)), "best", True),
+    ],
+)
+def test_a_decision_names_its_gate(decision: GateDecision, gate: str | None, is_refusal: bool) -> None:
+    assert (decision.gate, decision.is_refusal) == (gate, is_refusal)
+    assert decision.promote == (gate is None)
+
+
 @pytest.mark.parametrize("missing", ["accuracy", "probe_accuracy"])
 @pytest.mark.parametrize("champion", [None, of(90)])
 def test_what_is_not_known_never_promotes(missing: str, champion: Measurement | None) -> None:
