@@ -1,8 +1,6 @@
 """The rollout of a task beside MLflow's aliases: reads both, takes in moves, and brings MLflow in line."""
 
-import getpass
 import logging
-import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -12,39 +10,14 @@ from orchestrator.errors import ObjectConflict, RegistryError
 from orchestrator.registry.moves import take_in
 from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.versions import CHAMPION, ModelView, VersionInfo
+from orchestrator.store.documents.audit import UNKNOWN, Author, shortened
 from orchestrator.store.documents.rollout import Aliases, Change, ChangeKind, Rollout, VersionRef
 from orchestrator.store.prompt_store import PromptStore
 
-__all__ = ["MAX_TRIES", "UNKNOWN", "Author", "Loaded", "Mirror", "VersionFinder", "ref_of", "shortened"]
+__all__ = ["MAX_TRIES", "Loaded", "Mirror", "VersionFinder", "ref_of"]
 
 _logger = logging.getLogger(__name__)
 MAX_TRIES = 20
-UNKNOWN = "unknown"
-_MAX_REASON = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Author:
-    """Author of changes.
-
-    Attributes:
-        by: Name of the user.
-        host: Name of the machine.
-        reason: Reason that the user gave.
-    """
-
-    by: str
-    host: str
-    reason: str = ""
-
-    @classmethod
-    def of_process(cls, reason: str = "") -> "Author":
-        """The user that this process runs as, on this machine."""
-        try:
-            user = getpass.getuser()
-        except (KeyError, OSError):
-            user = UNKNOWN
-        return cls(by=user, host=socket.gethostname(), reason=reason)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,8 +239,3 @@ def _describe(before: Aliases, after: Aliases) -> str:
 
 def _name(version: int | None) -> str:
     return "nothing" if version is None else f"version {version}"
-
-
-def shortened(text: str) -> str:
-    """A reason as long as a rollout holds."""
-    return text if len(text) <= _MAX_REASON else f"{text[: _MAX_REASON - 3]}..."

@@ -12,16 +12,7 @@ from dataclasses import replace
 
 from orchestrator.errors import ObjectConflict, RegistryError, StoreError
 from orchestrator.registry.gate import GateDecision
-from orchestrator.registry.mirror import (
-    MAX_TRIES,
-    UNKNOWN,
-    Author,
-    Loaded,
-    Mirror,
-    VersionFinder,
-    ref_of,
-    shortened,
-)
+from orchestrator.registry.mirror import MAX_TRIES, Loaded, Mirror, VersionFinder, ref_of
 from orchestrator.registry.moves import challenge, promote
 from orchestrator.registry.ownership import ForeignRegistryError, check_owner
 from orchestrator.registry.registry import Registry, RegistryDown, RegistryMissing
@@ -36,6 +27,7 @@ from orchestrator.registry.versions import (
     VersionInfo,
     read_trials,
 )
+from orchestrator.store.documents.audit import UNKNOWN, Author, shortened
 from orchestrator.store.documents.rollout import Aliases, Change, ChangeKind, Rollout, VersionRef
 from orchestrator.store.prompt_store import PromptStore
 
