@@ -5,8 +5,17 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from orchestrator.errors import StoreError
+from orchestrator.store.documents.audit_document import TrailDocument
 from orchestrator.store.documents.document import Digest, Document, TaskName
-from orchestrator.store.documents.rollout import Aliases, Change, ChangeKind, Earlier, Rollout, VersionRef
+from orchestrator.store.documents.rollout import (
+    Aliases,
+    Change,
+    ChangeKind,
+    Earlier,
+    Pending,
+    Rollout,
+    VersionRef,
+)
 
 __all__ = ["read_rollout"]
 
@@ -41,6 +50,16 @@ class _Earlier(Document):
     change_id: _Text
 
 
+class _Pending(Document):
+    version: _Version
+    digest: Digest | None
+    champion: _Version | None
+    request: _Change
+
+    def to_pending(self) -> Pending:
+        return Pending(**{**dict(self), "request": Change(**dict(self.request))})
+
+
 class _Document(Document):
     schema_: Literal[1] = Field(alias="schema")
     task: TaskName
@@ -51,6 +70,8 @@ class _Document(Document):
     versions: dict[_VersionKey, _VersionRef]
     change: _Change
     earlier: list[_Earlier]
+    pending: _Pending | None = None
+    trail: TrailDocument = TrailDocument()
 
 
 def read_rollout(content: bytes, where: str) -> Rollout:
@@ -72,6 +93,8 @@ def read_rollout(content: bytes, where: str) -> Rollout:
             Earlier(until_s=one.until_s, aliases=_read_aliases(one.aliases), change_id=one.change_id)
             for one in found.earlier
         ),
+        pending=None if found.pending is None else found.pending.to_pending(),
+        trail=found.trail.to_trail(),
     )
     if missing := set(rollout.aliases.versions.values()) - set(rollout.versions):
         raise StoreError(f"{where}: versions {sorted(missing)} have an alias and no digest; {_ADVICE}")
