@@ -302,10 +302,10 @@ class Rollouts:
             self._log_decision(task, candidate, found[-1], judged)
         return found[-1]
 
-    def log(self, task: str) -> None:
-        """Write changes of a task into the audit log that a command was ended before."""
-        if (stored := self._store.read_rollout(task)) is not None:
-            self._writer.log.follow(*stored, self._store.write_rollout)
+    def log(self, task: str) -> bool:
+        """Write changes of a task into the audit log that a command was ended before; whether none waits."""
+        stored = self._store.read_rollout(task)
+        return stored is None or self._writer.log.follow(*stored, self._store.write_rollout)
 
     def settle(self, task: str) -> Rollout:
         """Take in moves made in MLflow's page, and let MLflow follow the rollout.
