@@ -3,17 +3,19 @@
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli import tables
-from orchestrator.cli.options import image_size_option, json_option
+from orchestrator.cli.options import author_options, image_size_option, json_option
 from orchestrator.cli.output import Output
 
 if TYPE_CHECKING:
     from orchestrator.registry.versions import VersionInfo
+    from orchestrator.store.documents.audit import Author
     from ship.data import DataSource
 
 __all__ = ["COMMANDS"]
@@ -47,6 +49,7 @@ __all__ = ["COMMANDS"]
     help="Data to measure it on: a path, or a mapping as a task's `data` in a manifest.",
 )
 @click.option("--promote", is_flag=True, help="Serve it whatever the gate says.")
+@author_options
 @json_option
 @click.pass_obj
 def import_adapter(
@@ -59,6 +62,7 @@ def import_adapter(
     head: str | None,
     data: str | None,
     promote: bool,
+    author: "Author",
     as_json: bool,
 ) -> None:
     """Make the PEFT LoRA adapter in FOLDER a version of a task, served beside all others.
@@ -94,6 +98,7 @@ def import_adapter(
         registry=registry,
         recorder=Recorder(registry, store, settings.spool),
         promote=promote,
+        author=replace(author, reason=author.reason or "ship import --promote"),
     )
     version = admission.version
     if as_json:

@@ -12,7 +12,15 @@ from orchestrator.settings import EXECUTORS, Executor
 if TYPE_CHECKING:
     from orchestrator.manifest.request import Selection
 
-__all__ = ["endpoint_options", "image_size_option", "json_option", "request_options", "selection_options"]
+__all__ = [
+    "author_options",
+    "endpoint_options",
+    "force_option",
+    "image_size_option",
+    "json_option",
+    "request_options",
+    "selection_options",
+]
 
 image_size_option = click.option(
     "--image-size",
@@ -20,7 +28,28 @@ image_size_option = click.option(
     metavar="PIXELS",
     help="Height and width of the backbone's input, as in a manifest; its own if left out.",
 )
+force_option = click.option(
+    "--force", is_flag=True, help="Take it although the gate refused it; with --reason."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def author_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The flags that say who makes a change, and why; they arrive as one ``Author``."""
+
+    @click.option("--reason", metavar="TEXT", help="Why; kept with the change and in the audit log.")
+    @click.option(
+        "--as", "name", metavar="NAME", help="Who makes the change, where people share a user [the user]."
+    )
+    @wraps(command)
+    def with_author(*args: Any, reason: str | None, name: str | None, **options: Any) -> None:
+        from orchestrator.store.documents.audit import Author
+
+        if options.get("force") and not (reason or "").strip():
+            raise click.UsageError("--force needs --reason TEXT: say why it is taken all the same")
+        command(*args, author=Author.of_process(reason or "", name), **options)
+
+    return with_author
 
 
 def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:

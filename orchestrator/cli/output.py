@@ -19,6 +19,8 @@ from ship.redaction import redact_values
 if TYPE_CHECKING:
     from orchestrator.registry.registry import Registry
     from orchestrator.registry.rollouts import Rollouts
+    from orchestrator.store.documents.audit import Author
+    from orchestrator.store.prompt_store import PromptStore
 
 __all__ = [
     "EXIT_BAD_INPUT",
@@ -62,19 +64,22 @@ class Output:
         settings = self.settings()
         return Registry(settings.tracking_uri, settings.artifact_location, may_create=may_create)
 
-    def rollouts(self, reason: str | None = None) -> "Rollouts":
-        """The rollouts of the store and the registry that the settings name.
-
-        Args:
-            reason: Reason of the changes that are made.
-        """
-        from orchestrator.registry.rollouts import Rollouts
-        from orchestrator.store.documents.audit import Author
+    def prompt_store(self) -> "PromptStore":
+        """The store that the settings name."""
         from orchestrator.store.objects.open import open_objects
         from orchestrator.store.prompt_store import PromptStore
 
-        store = PromptStore(open_objects(self.settings().store))
-        return Rollouts(self.registry(), store, Author.of_process(reason or ""))
+        return PromptStore(open_objects(self.settings().store))
+
+    def rollouts(self, author: "Author | None" = None) -> "Rollouts":
+        """The rollouts of the store and the registry that the settings name.
+
+        Args:
+            author: Author of the changes that are made; by default the user of this process.
+        """
+        from orchestrator.registry.rollouts import Rollouts
+
+        return Rollouts(self.registry(), self.prompt_store(), author)
 
     def print_json(self, value: object) -> None:
         """One JSON document on standard output."""

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any
@@ -25,6 +26,7 @@ from orchestrator.registry.versions import (
     CANARY,
     CHALLENGER,
     CHAMPION,
+    GATE_TAG,
     PREVIOUS,
     SHADOW,
     Promotion,
@@ -33,7 +35,7 @@ from orchestrator.registry.versions import (
     read_trials,
 )
 from orchestrator.store.documents.audit import UNKNOWN, Author, shortened
-from orchestrator.store.documents.rollout import Aliases, Change, Pending, Rollout
+from orchestrator.store.documents.rollout import Aliases, Pending, Rollout
 from orchestrator.store.prompt_store import PromptStore
 
 __all__ = ["Rollouts"]
@@ -76,10 +78,10 @@ class Rollouts:
         """
         return self._mirror.load(task).rollout
 
-    def last_change(self, task: str) -> Change | None:
-        """The last change of a task's rollout; None of one that was never changed here."""
+    def stored(self, task: str) -> Rollout | None:
+        """The rollout of a task as it is in the store; None of one that was never changed here."""
         stored = self._store.read_rollout(task)
-        return None if stored is None else stored[0].change
+        return None if stored is None else stored[0]
 
     def promote(self, task: str, version: int | None = None, *, force: bool = False) -> Promotion:
         """Serve a version from now on; the champion before it becomes ``previous``.
@@ -112,7 +114,7 @@ class Rollouts:
                 return replace(rollout, pending=ask(rollout, wanted, digest, change))
             return promote(rollout, wanted, digest)
 
-        before, after = self._writer.write(task, change, decide)
+        before, after = self._writer.write(task, change, decide, told={"forced": True} if force else None)
         return _promotion(before, after, asked[-1])
 
     def approve(self, task: str) -> Promotion:
@@ -138,7 +140,12 @@ class Rollouts:
                 )
             return promote(rollout, pending.version, ref(pending.version).digest)
 
-        return _promotion(*self._writer.write(task, change, decide))
+        before, after = self._writer.write(task, change, decide)
+        if before.pending is not None and before.pending.request.kind == "gate":
+            # Later versions are compared with the best that has served: this one has passed the gate.
+            with suppress(RegistryError):
+                self._registry.tag_version(task, before.pending.version, {GATE_TAG: CHAMPION})
+        return _promotion(before, after)
 
     def reject(self, task: str) -> Pending:
         """Drop the promotion that waits; returns it.

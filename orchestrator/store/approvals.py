@@ -1,6 +1,6 @@
 """The rules of one store on which promotions wait for a second person."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from orchestrator.errors import ManifestError, ObjectConflict, ObjectMissing
@@ -39,17 +39,28 @@ class Approvals:
         """Whether a promotion of the task waits for an approval."""
         return self.read().requires(task)
 
-    def set_patterns(self, patterns: Sequence[str], author: Author) -> ApprovalRules:
-        """Let tasks of these patterns, and no others besides those of manifests, need an approval.
+    def change_patterns(self, add: Iterable[str], drop: Iterable[str], author: Author) -> ApprovalRules:
+        """Let tasks of some patterns need an approval, and of others not any more.
 
         Raises:
-            ManifestError: A pattern is none.
+            ManifestError: A pattern is none, or is to be dropped and not there.
         """
-        if bad := [pattern for pattern in patterns if not is_pattern(pattern)]:
+        added, dropped = tuple(add), set(drop)
+        if bad := [pattern for pattern in added if not is_pattern(pattern)]:
             raise ManifestError(
-                f"--only {bad[0][:80]!r}: expected a task name or a pattern of them, such as 'line-1-*'"
+                f"--require {bad[0][:80]!r}: expected a task name or a pattern of them, such as 'line-1-*'"
             )
-        return self._change(lambda rules: replace(rules, patterns=tuple(dict.fromkeys(patterns))), author)
+
+        def change(rules: ApprovalRules) -> ApprovalRules:
+            if missing := sorted(dropped - set(rules.patterns)):
+                known = ", ".join(rules.patterns) or "none"
+                raise ManifestError(
+                    f"--lift {missing[0][:80]!r}: expected one of the store's patterns: {known}"
+                )
+            patterns = [pattern for pattern in rules.patterns if pattern not in dropped]
+            return replace(rules, patterns=tuple(dict.fromkeys([*patterns, *added])))
+
+        return self._change(change, author)
 
     def follow_manifest(self, wanted: Mapping[str, bool], author: Author) -> ApprovalRules:
         """Let the tasks of a manifest need an approval, or not any more; other tasks stay as they are."""

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from orchestrator.errors import RegistryError, StoreError
 from orchestrator.registry.catalog_writer import CatalogWriter
 from orchestrator.registry.gate import GateDecision
-from orchestrator.registry.ownership import adopt, log_owner
+from orchestrator.registry.ownership import adopt
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.store.approvals import Approvals
 from orchestrator.store.audit import AuditLog, entry_key
@@ -18,6 +18,7 @@ from orchestrator.store.documents.audit import AuditRecord, Author
 from orchestrator.store.documents.token_changes import TokenLog, change_tokens, create_token, revoke_token
 from orchestrator.store.documents.tokens import Scope
 from orchestrator.store.prompt_store import PromptStore
+from orchestrator.store.settling import log_documents
 from orchestrator.store.verification import verify
 from tests.unit.orchestrator.registry.factory import NOW_S, MemoryObjects, World
 from tests.unit.orchestrator.registry.fake_mlflow import FakeMlflow, make_registry
@@ -242,7 +243,7 @@ STORE_CHANGES: dict[str, Callable[[PromptStore], object]] = {
         TokenLog(log=AuditLog(store), action="token-revoke", author=ANNA),
     ),
     "adopt": lambda store: adopt(store, make_registry(FakeMlflow(identity="b" * 32)), author=ANNA),
-    "approvals": lambda store: Approvals(store, AuditLog(store)).set_patterns(["bolts"], ANNA),
+    "approvals": lambda store: Approvals(store, AuditLog(store)).change_patterns(["bolts"], [], ANNA),
 }
 
 
@@ -273,7 +274,7 @@ def test_a_change_of_the_store_that_was_ended_at_any_call_is_logged_once(action:
         with suppress(Killed):
             STORE_CHANGES[action](PromptStore(objects))
         ended = next(calls) > number
-        settle(world.store)
+        log_documents(world.store)
         is_made = content_of(world) != before
         assert [one.action for one in records(world)[num_before:]] == [action] * is_made, f"call {number}"
         assert (verify(world.store).breaks, verify(world.store).num_waiting) == ((), 0)
@@ -282,15 +283,6 @@ def test_a_change_of_the_store_that_was_ended_at_any_call_is_logged_once(action:
             assert number > 4, "no call was ended"
             return
     raise AssertionError("a change makes no end of calls")
-
-
-def settle(store: PromptStore) -> None:
-    """What `ship sync` does for the documents of the store."""
-    log = AuditLog(store)
-    if (found := store.read_tokens()) is not None:
-        log.follow(*found, store.write_tokens)
-    log_owner(store)
-    Approvals(store, log).settle()
 
 
 def test_a_token_is_told_without_its_secret() -> None:
