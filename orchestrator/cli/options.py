@@ -39,15 +39,15 @@ def author_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @click.option("--reason", metavar="TEXT", help="Why; kept with the change and in the audit log.")
     @click.option(
-        "--as", "name", metavar="NAME", help="Who makes the change, where people share a user [the user]."
+        "--as", "person", metavar="NAME", help="Who makes the change, where people share a user [the user]."
     )
     @wraps(command)
-    def with_author(*args: Any, reason: str | None, name: str | None, **options: Any) -> None:
+    def with_author(*args: Any, reason: str | None, person: str | None, **options: Any) -> None:
         from orchestrator.store.documents.audit import Author
 
         if options.get("force") and not (reason or "").strip():
             raise click.UsageError("--force needs --reason TEXT: say why it is taken all the same")
-        command(*args, author=Author.of_process(reason or "", name), **options)
+        command(*args, author=Author.of_process(reason or "", person), **options)
 
     return with_author
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.registry.registry import Registry
     from orchestrator.registry.rollouts import Rollouts
     from orchestrator.store.documents.audit import Author
+    from orchestrator.store.objects.protocol import ObjectStore
     from orchestrator.store.prompt_store import PromptStore
 
 __all__ = [
@@ -64,12 +65,17 @@ class Output:
         settings = self.settings()
         return Registry(settings.tracking_uri, settings.artifact_location, may_create=may_create)
 
+    def objects(self) -> "ObjectStore":
+        """The objects of the store that the settings name."""
+        from orchestrator.store.objects.open import open_objects
+
+        return open_objects(self.settings().store)
+
     def prompt_store(self) -> "PromptStore":
         """The store that the settings name."""
-        from orchestrator.store.objects.open import open_objects
         from orchestrator.store.prompt_store import PromptStore
 
-        return PromptStore(open_objects(self.settings().store))
+        return PromptStore(self.objects())
 
     def rollouts(self, author: "Author | None" = None) -> "Rollouts":
         """The rollouts of the store and the registry that the settings name.

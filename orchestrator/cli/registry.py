@@ -268,9 +268,13 @@ def sync(output: Output, adopt: bool, drop: bool, author: "Author", as_json: boo
 def _find_pending(output: Output, infos: "Sequence[TaskInfo]") -> "dict[str, Rollout]":
     """Rollouts of tasks with a promotion that waits; none where the store cannot be read."""
     from orchestrator.errors import StoreError
+    from orchestrator.store.approvals import read_rules
 
     try:
-        return output.rollouts().pending(info.task for info in infos) if infos else {}
+        # Rollouts take longer to load than the whole list: they are read where a task needs an approval only.
+        if not infos or read_rules(output.objects()).are_empty:
+            return {}
+        return output.rollouts().pending(info.task for info in infos)
     except StoreError as error:
         output.err.print(f"what waits for an approval is not known: {error}", markup=False, soft_wrap=True)
         return {}

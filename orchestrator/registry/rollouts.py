@@ -135,8 +135,8 @@ class Rollouts:
                 )
             if pending.request.by.casefold() == change.by.casefold():
                 raise RegistryError(
-                    f"{change.by} asked to promote version {pending.version} of task {task!r}, and another "
-                    "person has to approve it; where several people share a user, `--as NAME` says who it is"
+                    f"{pending.request.by} asked to promote version {pending.version} of task {task!r}, and "
+                    "another person has to approve it; where people share a user, `--as NAME` says who it is"
                 )
             return promote(rollout, pending.version, ref(pending.version).digest)
 
@@ -208,7 +208,8 @@ class Rollouts:
                 check_fit(self._registry, rollout, version, "canary")
             return _moved(rollout, share=share, **{CANARY: version})
 
-        return read_trials(self._writer.write(task, self._mirror.new_change("canary"), decide)[1].aliases)
+        change, told = self._mirror.new_change("canary"), {"forced": True} if force else None
+        return read_trials(self._writer.write(task, change, decide, told=told)[1].aliases)
 
     def start_shadow(self, task: str, version: int) -> Trials:
         """Ask a version beside the champion, in place of the shadow before it.

@@ -8,8 +8,9 @@ from orchestrator.store.audit import AuditLog, HasObjects
 from orchestrator.store.documents.approvals import MAX_APPROVALS_BYTES, ApprovalRules
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.tokens import is_pattern
+from orchestrator.store.objects.protocol import ObjectStore
 
-__all__ = ["KEY", "Approvals"]
+__all__ = ["KEY", "Approvals", "read_rules"]
 
 KEY = "approvals.json"
 _NUM_TRIES = 20
@@ -32,8 +33,7 @@ class Approvals:
 
     def read(self) -> ApprovalRules:
         """The rules as they are now."""
-        found = self._read()
-        return ApprovalRules() if found is None else found[0]
+        return read_rules(self._objects)
 
     def requires(self, task: str) -> bool:
         """Whether a promotion of the task waits for an approval."""
@@ -68,12 +68,12 @@ class Approvals:
 
     def settle(self) -> None:
         """Log a change whose command was ended before it did."""
-        if (found := self._read()) is not None:
+        if (found := _read(self._objects)) is not None:
             self._log.follow(*found, self._write)
 
     def _change(self, change: Callable[[ApprovalRules], ApprovalRules], author: Author) -> ApprovalRules:
         for _ in range(_NUM_TRIES):
-            rules, etag = self._read() or (ApprovalRules(), None)
+            rules, etag = _read(self._objects) or (ApprovalRules(), None)
             changed = change(rules)
             if changed == rules:
                 return rules
@@ -87,13 +87,6 @@ class Approvals:
             return changed
         raise ObjectConflict(f"{self._objects.url}/{KEY}: others changed it {_NUM_TRIES} times; try again")
 
-    def _read(self) -> tuple[ApprovalRules, str] | None:
-        try:
-            stored = self._objects.get(KEY, max_bytes=MAX_APPROVALS_BYTES)
-        except ObjectMissing:
-            return None
-        return ApprovalRules.from_json(stored.data), stored.etag
-
     def _write(self, rules: ApprovalRules, if_match: str | None) -> str:
         content = rules.to_json()
         if if_match is not None:
@@ -103,6 +96,24 @@ class Approvals:
             if stored.data == content:
                 return stored.etag
         raise ObjectConflict(f"{self._objects.url}/{KEY}: another writer was faster; read it again")
+
+
+def read_rules(objects: ObjectStore) -> ApprovalRules:
+    """The rules of a store as they are now.
+
+    Raises:
+        StoreError: They are damaged, or cannot be read.
+    """
+    found = _read(objects)
+    return ApprovalRules() if found is None else found[0]
+
+
+def _read(objects: ObjectStore) -> tuple[ApprovalRules, str] | None:
+    try:
+        stored = objects.get(KEY, max_bytes=MAX_APPROVALS_BYTES)
+    except ObjectMissing:
+        return None
+    return ApprovalRules.from_json(stored.data), stored.etag
 
 
 def _told(rules: ApprovalRules, other: ApprovalRules) -> dict[str, object]:

@@ -33,6 +33,11 @@ class ApprovalRules:
     tasks: frozenset[str] = frozenset()
     trail: Trail = field(default_factory=Trail)
 
+    @property
+    def are_empty(self) -> bool:
+        """Whether no task needs one."""
+        return not (self.patterns or self.tasks)
+
     def requires(self, task: str) -> bool:
         """Whether a promotion of the task waits for an approval."""
         return task in self.tasks or any(fnmatchcase(task, pattern) for pattern in self.patterns)
