@@ -107,7 +107,9 @@ def import_adapter(
     before = "" if admission.is_new else ", as it was before"
     _print(output, f"{task}: version {version.version} is {_roles(version)}{before}.")
     _print(output, f"v{version.version}: {version.gate_reason}")
-    if "accuracy" not in version.metrics and "champion" not in version.aliases:
+    if admission.waits:
+        _print(output, f"{task}: it waits for an approval by another person: `ship approve {task}`.")
+    elif "accuracy" not in version.metrics and "champion" not in version.aliases:
         _print(
             output, f"Measure it with --data, or serve it as it is: `ship promote {task} {version.version}`."
         )

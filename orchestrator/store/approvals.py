@@ -7,7 +7,6 @@ from orchestrator.errors import ManifestError, ObjectConflict, ObjectMissing
 from orchestrator.store.audit import AuditLog, HasObjects
 from orchestrator.store.documents.approvals import MAX_APPROVALS_BYTES, ApprovalRules
 from orchestrator.store.documents.audit import Author
-from orchestrator.store.documents.tokens import is_pattern
 from orchestrator.store.objects.protocol import ObjectStore
 
 __all__ = ["KEY", "Approvals", "read_rules"]
@@ -45,6 +44,8 @@ class Approvals:
         Raises:
             ManifestError: A pattern is none, or is to be dropped and not there.
         """
+        from orchestrator.store.documents.tokens import is_pattern
+
         added, dropped = tuple(add), set(drop)
         if bad := [pattern for pattern in added if not is_pattern(pattern)]:
             raise ManifestError(
