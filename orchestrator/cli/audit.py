@@ -108,11 +108,11 @@ def approve(output: Output, task: str, reject: bool, author: "Author", as_json: 
       ship approve bottle-caps --as maria
       ship approve bottle-caps --reject --reason 'scratches are missed'
     """
-    rollouts = output.rollouts(author)
+    requests = output.requests(author)
     if not reject:
-        print_promotion(output, rollouts.approve(task), as_json)
+        print_promotion(output, requests.approve(task), as_json)
         return
-    dropped = rollouts.reject(task)
+    dropped = requests.reject(task)
     if as_json:
         output.print_json({"task": task, "rejected": dropped.version})
     else:
@@ -148,14 +148,13 @@ def approvals(
       ship approvals --require 'weld-*' --reason 'audit of 2026'
       ship approvals --lift 'weld-*'
     """
-    from orchestrator.registry.rollouts import Rollouts
     from orchestrator.store.approvals import Approvals
     from orchestrator.store.audit import AuditLog
 
     store = output.prompt_store()
     rules = Approvals(store, AuditLog(store))
     found = rules.change_patterns(require, lift, author) if require or lift else rules.read()
-    pending = Rollouts(output.registry(), store).pending(task for task, _ in store.scan_rollouts())
+    pending = output.requests().pending(task for task, _ in store.scan_rollouts())
     if as_json:
         waits = [{"task": task, **(pending_json(rollout) or {})} for task, rollout in pending.items()]
         output.print_json({"patterns": list(found.patterns), "tasks": sorted(found.tasks), "pending": waits})

@@ -18,6 +18,7 @@ from ship.redaction import redact_values
 
 if TYPE_CHECKING:
     from orchestrator.registry.registry import Registry
+    from orchestrator.registry.requests import Requests
     from orchestrator.registry.rollouts import Rollouts
     from orchestrator.store.documents.audit import Author
     from orchestrator.store.objects.protocol import ObjectStore
@@ -86,6 +87,12 @@ class Output:
         from orchestrator.registry.rollouts import Rollouts
 
         return Rollouts(self.registry(), self.prompt_store(), author)
+
+    def requests(self, author: "Author | None" = None) -> "Requests":
+        """The promotions that wait in the store that the settings name; see ``rollouts``."""
+        from orchestrator.registry.requests import Requests
+
+        return Requests(self.registry(), self.prompt_store(), author)
 
     def print_json(self, value: object) -> None:
         """One JSON document on standard output."""

@@ -274,7 +274,7 @@ def _find_pending(output: Output, infos: "Sequence[TaskInfo]") -> "dict[str, Rol
         # Rollouts take longer to load than the whole list: they are read where a task needs an approval only.
         if not infos or read_rules(output.objects()).are_empty:
             return {}
-        return output.rollouts().pending(info.task for info in infos)
+        return output.requests().pending(info.task for info in infos)
     except StoreError as error:
         output.err.print(f"what waits for an approval is not known: {error}", markup=False, soft_wrap=True)
         return {}

@@ -52,14 +52,14 @@ def test_a_promotion_waits_until_another_person_approves(world: World) -> None:
     waits = world.rollouts().promote("bolts", 3)
     assert waits == Promotion(task="bolts", from_version=2, to_version=3, waits=True)
     assert (champion(world), world.aliases()["champion"]) == (2, 2)
-    [rollout] = world.rollouts().pending(["bolts", "nuts"]).values()
+    [rollout] = world.requests().pending(["bolts", "nuts"]).values()
     assert (rollout.pending.version, rollout.pending.champion, rollout.pending.request.by) == (3, 2, "anna")
     with pytest.raises(RegistryError, match=r"anna asked to promote version 3.*another person"):
-        world.rollouts(by="Anna").approve("bolts")
+        world.requests(by="Anna").approve("bolts")
     assert champion(world) == 2
-    assert world.rollouts(by="ben").approve("bolts") == Promotion(task="bolts", from_version=2, to_version=3)
+    assert world.requests(by="ben").approve("bolts") == Promotion(task="bolts", from_version=2, to_version=3)
     assert world.aliases() == {"champion": 3, "previous": 2}
-    assert world.rollouts().pending(["bolts"]) == {}
+    assert world.requests().pending(["bolts"]) == {}
     assert actions(world)[:2] == ["approve", "request"]
     assert verify(world.store).breaks == ()
 
@@ -77,18 +77,18 @@ def test_a_request_that_was_overtaken_is_void(world: World) -> None:
     world.rollouts().promote("bolts", 3)
     world.rollouts(by="carl").rollback("bolts")
     with pytest.raises(RegistryError, match="is void: it was made when version 2 served, and version 1"):
-        world.rollouts(by="ben").approve("bolts")
+        world.requests(by="ben").approve("bolts")
     assert champion(world) == 1
     world.rollouts().promote("bolts", 3)
-    assert world.rollouts(by="ben").approve("bolts").to_version == 3
+    assert world.requests(by="ben").approve("bolts").to_version == 3
 
 
 def test_a_request_is_dropped_by_either_person(world: World) -> None:
     for by in ("anna", "ben"):
         world.rollouts().promote("bolts", 3)
-        assert world.rollouts(by=by).reject("bolts").version == 3
+        assert world.requests(by=by).reject("bolts").version == 3
         with pytest.raises(RegistryError, match="no promotion of task 'bolts' waits"):
-            world.rollouts(by="ben").approve("bolts")
+            world.requests(by="ben").approve("bolts")
     assert champion(world) == 2
 
 
@@ -105,7 +105,7 @@ def test_a_version_that_passed_the_gate_waits_as_the_challenger(world: World) ->
     assert (decision.promote, decision.is_refusal) == (False, False)
     assert decision.reason == "It beats the probe. It waits for a second person: `ship approve bolts`."
     assert world.aliases() == {"champion": 2, "previous": 1, "challenger": 3}
-    assert world.rollouts(by="ben").approve("bolts").to_version == 3
+    assert world.requests(by="ben").approve("bolts").to_version == 3
     assert world.aliases() == {"champion": 3, "previous": 2}
     assert world.mlflow.versions["ship.bolts"][3].tags["ship.gate"] == "champion"
 
@@ -116,17 +116,50 @@ def test_the_first_version_of_a_task_waits_too(world: World) -> None:
     passed = GateDecision(promote=True, reason="It beats the probe.")
     world.rollouts().admit("nuts", world.registry.version("nuts", 1), lambda _: passed)
     assert world.aliases("nuts") == {"challenger": 1}
-    assert world.rollouts(by="ben").approve("nuts").from_version is None
+    assert world.requests(by="ben").approve("nuts").from_version is None
     assert world.aliases("nuts") == {"champion": 1}
 
 
-def test_mlflows_page_is_no_way_around_an_approval(world: World) -> None:
-    world.move_by_hand("champion", 3)
-    rollout = world.rollouts().settle("bolts")
-    assert (rollout.version("champion"), rollout.version("previous")) == (2, 1)
-    assert (rollout.pending.version, rollout.pending.request.by) == (3, "unknown")
-    assert world.aliases()["champion"] == 2, "it is set right there"
-    assert world.rollouts().approve("bolts").to_version == 3
+@pytest.mark.parametrize("alias", ["champion", "previous"])
+def test_mlflows_page_is_no_way_around_an_approval(world: World, alias: str) -> None:
+    world.rollouts().promote("bolts", 3)
+    world.move_by_hand(alias, 4)
+    world.move_by_hand("night-shift", 4)
+    rollout = world.rollouts(by="poller").settle("bolts")
+    assert rollout.aliases.versions == {"champion": 2, "previous": 1, "night-shift": 4}
+    assert world.aliases() == {"champion": 2, "previous": 1, "night-shift": 4}, "it is set right there"
+    assert (rollout.pending.version, rollout.pending.request.by) == (3, "anna"), "and nobody asked for it"
+    told = next(AuditLog(world.store).newest()).record
+    assert (told.action, told.by) == ("mlflow", "unknown")
+    assert f"@{alias} from version {2 if alias == 'champion' else 1} to version 4" in told.reason
+    assert "set right: ask with `ship promote`" in told.reason
+    assert verify(world.store).breaks == ()
+
+
+def test_a_champion_may_be_taken_out_of_service_in_mlflows_page(world: World) -> None:
+    world.now_s += 1000.0
+    del world.mlflow.models["ship.bolts"].aliases["champion"]
+    assert world.rollouts().settle("bolts").version("champion") is None
+
+
+def test_the_gate_leaves_a_persons_request_as_it_is(world: World) -> None:
+    world.rollouts().promote("bolts", 3)
+    passed = GateDecision(promote=True, reason="It beats the probe.")
+    decision = world.rollouts().admit("bolts", world.registry.version("bolts", 4), lambda _: passed)
+    assert decision.reason == (
+        "It beats the probe. It waits, as anna asked for version 3; `ship promote bolts 4` asks for this one."
+    )
+    rollout = world.store.read_rollout("bolts")[0]
+    assert (rollout.pending.version, rollout.version("challenger")) == (3, 4)
+
+
+def test_the_gates_last_version_is_the_one_that_waits(world: World) -> None:
+    passed = GateDecision(promote=True, reason="It beats the probe.")
+    for number in (3, 4):
+        for _ in range(2):
+            world.rollouts().admit("bolts", world.registry.version("bolts", number), lambda _: passed)
+    assert world.store.read_rollout("bolts")[0].pending.version == 4
+    assert actions(world).count("gate") == 2, "a record that is replayed is told once"
 
 
 def test_tasks_of_no_pattern_need_no_approval(world: World) -> None:
@@ -288,7 +321,7 @@ def test_an_approval_that_was_ended_at_any_call_is_made_once(world: World, actio
                 raise Killed
 
         objects.hook = kill
-        by_ben = other.rollouts(by="ben", store=PromptStore(objects))
+        by_ben = other.requests(by="ben", store=PromptStore(objects))
         try:
             by_ben.approve("bolts") if action == "approve" else by_ben.reject("bolts")
             ended = False
