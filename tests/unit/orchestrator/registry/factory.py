@@ -10,6 +10,7 @@ from orchestrator.registry.versions import PUBLISHED_TAG
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.objects.protocol import (
     ListedObject,
+    ObjectStore,
     StoredObject,
     conflict,
     etag_of,
@@ -97,14 +98,18 @@ class MemoryObjects:
 
 
 class World:
-    """A store and an MLflow, and clients of both that know nothing of one another."""
+    """A store and an MLflow, and clients of both that know nothing of one another.
 
-    def __init__(self) -> None:
+    Args:
+        objects: Objects of the store; by default in memory.
+    """
+
+    def __init__(self, objects: ObjectStore | None = None) -> None:
         self.objects = MemoryObjects()
         self.mlflow = FakeMlflow()
         self.now_s = NOW_S
         self.registry = make_registry(self.mlflow)
-        self.store = PromptStore(self.objects)
+        self.store = PromptStore(objects or self.objects)
 
     def add(self, task: str = "bolts", number: int = 1, *, published_s: float | None = None) -> int:
         """Register a version of a task; returns its number."""

@@ -1,8 +1,12 @@
 """A change that took effect is logged once, and one that did not is not, wherever it is ended."""
 
+import os
+import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
@@ -17,6 +21,8 @@ from orchestrator.store.audit import AuditLog, entry_key
 from orchestrator.store.documents.audit import AuditRecord, Author
 from orchestrator.store.documents.token_changes import TokenLog, change_tokens, create_token, revoke_token
 from orchestrator.store.documents.tokens import Scope
+from orchestrator.store.objects.local import LocalObjects
+from orchestrator.store.objects.protocol import StoredObject
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.settling import log_documents
 from orchestrator.store.verification import verify
@@ -306,3 +312,84 @@ def test_the_entry_of_a_change_is_the_one_that_its_rollout_pins() -> None:
     assert trail.waiting == ()
     content = world.objects.stored[entry_key(trail.last.sequence)][0]
     assert b'"action":"shadow"' in content
+
+
+class DyingObjects(LocalObjects):
+    """A folder whose process is killed after one of its calls, or within a write before its file has a name.
+
+    Args:
+        root: The folder.
+        dies_at: Number of the call.
+    """
+
+    def __init__(self, root: Path, dies_at: int) -> None:
+        super().__init__(root)
+        self._calls, self._dies_at = 0, dies_at
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
+        try:
+            return super().get(key, max_bytes=max_bytes)
+        finally:
+            self._count()
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        self._count()
+        try:
+            return super().put_new(key, data)
+        finally:
+            self._count()
+
+    def put(self, key: str, data: bytes, *, if_match: str | None = None) -> str:
+        try:
+            return super().put(key, data, if_match=if_match)
+        finally:
+            self._count()
+
+    def _count(self) -> None:
+        self._calls += 1
+        if self._calls == self._dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("name", ["promote", "token-create"])
+def test_kill_9_at_any_call_leaves_a_log_that_is_whole_once_the_next_look_has_been(
+    tmp_path: Path, name: str
+) -> None:
+    world = World(LocalObjects(tmp_path / "before"))
+    for version in (1, 2, 3):
+        world.add(number=version)
+    world.rollouts(store=world.store).promote("bolts", 1)
+    num_before, before = len(records(world)), made(world)
+    for number in range(1, 60):
+        root = tmp_path / str(number)
+        shutil.copytree(tmp_path / "before", root)
+        # MLflow is in memory: what the child does there is lost, as a request that never arrives.
+        world.mlflow.models["ship.bolts"].aliases = {"champion": "1"}
+        child = os.fork()
+        if child == 0:
+            try:
+                store = PromptStore(DyingObjects(root, number))
+                if name in CHANGES:
+                    CHANGES[name](world, world.rollouts(store=store))
+                else:
+                    STORE_CHANGES[name](store)
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        world.store = PromptStore(LocalObjects(root))
+        CatalogWriter(world.fresh_registry(), world.store).update(looks_at_rollouts=True)
+        log_documents(world.store)
+        told = [record.action for record in records(world)[num_before:]]
+        assert told == [name] * (made(world) != before), f"killed at call {number}"
+        assert (verify(world.store).breaks, verify(world.store).num_waiting) == ((), 0)
+        if not os.WIFSIGNALED(status):
+            assert told
+            assert number > 4, "it was never killed"
+            return
+    raise AssertionError("a change makes no end of calls")
+
+
+def made(world: World) -> list[object]:
+    """What changes change, apart from their trails."""
+    return [world.store.read_rollout("bolts")[0].generation, *content_of(world)]

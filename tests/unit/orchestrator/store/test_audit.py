@@ -1,13 +1,17 @@
 """The audit log: each record once, in one chain, whatever runs at the same time or is ended half-way."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.store.audit import HEAD, AuditLog, entry_key
 from orchestrator.store.documents.audit import NOWHERE, AuditEntry, Author, Pin
+from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
+from orchestrator.store.verification import verify
 from tests.unit.orchestrator.registry.factory import NOW_S, MemoryObjects
 
 ANNA = Author(by="anna", host="line-pc", user="ops")
@@ -113,3 +117,22 @@ def test_what_is_too_long_for_an_entry_is_refused_before_the_change() -> None:
     log = open_log(MemoryObjects())
     with pytest.raises(StoreError, match="expected at most"):
         log.record("gc", None, {}, {"names": ["x" * 100] * 1000}, ANNA)
+
+
+def test_many_writers_on_one_folder_make_one_chain(tmp_path: Path) -> None:
+    def write(writer: int) -> None:
+        log = AuditLog(PromptStore(LocalObjects(tmp_path)))
+        for number in range(5):
+            log.append("gc", None, {}, {"writer": writer, "number": number}, "", ANNA)
+
+    with ThreadPoolExecutor(8) as writers:
+        list(writers.map(write, range(8)))
+    store = PromptStore(LocalObjects(tmp_path))
+    found = verify(store)
+    assert (found.breaks, found.head.sequence) == ((), 41)
+    told = [entry.record.after for entry in AuditLog(store).newest() if entry.sequence > 1][::-1]
+    assert sorted((one["writer"], one["number"]) for one in told) == [
+        (writer, number) for writer in range(8) for number in range(5)
+    ]
+    for writer in range(8):
+        assert [one["number"] for one in told if one["writer"] == writer] == list(range(5)), "in its order"
