@@ -65,6 +65,18 @@ def open_private(path: str, flags: int) -> int:
     return os.open(path, flags, _FILE_MODE)
 
 
+def replace_private(path: Path, content: bytes) -> None:
+    """Replace a file whole or not at all, for its owner alone.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "wb", opener=open_private) as file:
+        file.write(content)
+    os.replace(temporary, path)
+
+
 def open_like_folder(path: str, flags: int) -> int:
     """Opener that makes a file with no more permissions than the folder that it lies in."""
     mode = stat.S_IMODE(os.stat(os.path.dirname(path) or ".").st_mode)

@@ -13,7 +13,8 @@ from orchestrator.cli.options import json_option, request_options, selection_opt
 from orchestrator.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WAITING, Output
 
 if TYPE_CHECKING:
-    from orchestrator.manifest.request import Request, Selection
+    from orchestrator.manifest.request import Request
+    from orchestrator.manifest.selection import Selection
     from orchestrator.planning.check import TaskCheck
     from orchestrator.train.job import Job
 
@@ -36,8 +37,9 @@ _STOPPING = (
 def plan(output: Output, manifest: str, request: "Request", price: float | None, as_json: bool) -> None:
     """Check MANIFEST and show what `ship tune` would do. Writes nothing.
 
-    Each task is to be tuned, reused from the store, or refused with the reason. Hours of one device are
-    learned from past tunings in the store on the same backbone, and unknown before the first. The exit status
+    Each task is to be tuned, reused from the store, or refused with the reason. Time is that of one worker
+    for each task, and that of the wall clock for all; it is learned from past tunings in the store on the
+    same backbone, and unknown before the first. The exit status
     is 1 if tasks are refused, and 2 if --max-tasks is given and more would be tuned.
 
     \b
@@ -51,9 +53,9 @@ def plan(output: Output, manifest: str, request: "Request", price: float | None,
 
     job = _prepare(output, manifest, request)
     if as_json:
-        output.print_json(plan_json(job.plan, price))
+        output.print_json(plan_json(job.plan, price, job.num_workers))
     else:
-        print_plan(output.out, job.plan, price)
+        print_plan(output.out, job.plan, price, job.num_workers)
     if request.max_tasks is not None:
         job.check_fan_out()
     if job.plan.refused:
@@ -92,16 +94,38 @@ def check(output: Output, manifest: str, selection: "Selection", as_json: bool) 
 @click.command()
 @click.argument("manifest", type=click.Path())
 @request_options
+@click.option(
+    "--no-thumbnails",
+    is_flag=True,
+    help="Keep no pictures of mistakes in what is published; tasks that are published keep theirs.",
+)
 @click.option("--check", "check_first", is_flag=True, help="First `ship check`; tune nothing if it fails.")
+@click.option(
+    "--keep",
+    "num_kept",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Runs whose status and events stay in the home, this one among them; see `ship runs`.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON at the end; progress goes to stderr.")
 @click.pass_obj
-def tune(output: Output, manifest: str, request: "Request", check_first: bool, as_json: bool) -> None:
+def tune(
+    output: Output,
+    manifest: str,
+    request: "Request",
+    no_thumbnails: bool,
+    check_first: bool,
+    num_kept: int,
+    as_json: bool,
+) -> None:
     """Tune every task of MANIFEST that is not in the store yet.
 
     Ctrl-C stops cleanly; run the same command to resume. A task that fails, or that the plan
     refuses, is reported and stops no other; the exit status is then 1. It is 3 if all were tuned, but some
-    have no version that serves, because the gate refused theirs. Problems of the manifest or of the data stop
-    all before anything starts, unless --keep-going refuses their tasks alone.
+    have no version that serves, because the gate refused theirs: the verdict on each task says what it needs.
+    Problems of the manifest or of the data stop all before anything starts, unless --keep-going refuses their
+    tasks alone. A report for a browser is left in the run's folder, and its path is printed.
 
     \b
     Examples:
@@ -117,12 +141,13 @@ def tune(output: Output, manifest: str, request: "Request", check_first: bool, a
 
     # Planning reads all data: what the run would be refused for in the end is said before.
     check_free(output.settings().home)
+    request = replace(request, thumbnails=not no_thumbnails)
     if check_first:
         request = _refuse_unsound(output, manifest, request, as_json)
     job = _prepare(output, manifest, request, will_run=True)
     job.check_fan_out()
     print_refused(output.err, job.plan.refused)
-    run_job(output, job, as_json=as_json)
+    run_job(output, replace(job, num_kept=num_kept), as_json=as_json)
 
 
 @click.command()
@@ -153,7 +178,7 @@ def run_job(output: Output, job: "Job", *, as_json: bool) -> None:
     finally:
         view.close()
     if as_json:
-        output.print_json(tables.report_json(report))
+        output.print_json(report.to_dict())
     else:
         tables.print_report(output.out, report, num_tasks=len(job.plan.tasks))
     if report.backlog.num_records:

@@ -10,7 +10,8 @@ import click
 from orchestrator.settings import EXECUTORS, Executor
 
 if TYPE_CHECKING:
-    from orchestrator.manifest.request import Selection
+    from orchestrator.manifest.selection import Selection
+    from ship.data import DataSource
 
 __all__ = [
     "author_options",
@@ -18,6 +19,7 @@ __all__ = [
     "force_option",
     "image_size_option",
     "json_option",
+    "read_source",
     "request_options",
     "selection_options",
 ]
@@ -52,6 +54,25 @@ def author_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_author
 
 
+def read_source(text: str, name: str, **defaults: Any) -> "DataSource":
+    """The data of a path, or of a JSON mapping as a task's `data` in a manifest.
+
+    Args:
+        text: The path or the mapping.
+        name: Name of the argument, for messages.
+        **defaults: Settings where the mapping has none.
+
+    Raises:
+        ConfigError: A setting is unknown or out of range.
+        ArtifactError: It begins as a mapping and is none.
+    """
+    from ship.artifact.card import parse_json
+    from ship.data import DataSource
+
+    values = parse_json(text.encode(), name) if text.lstrip().startswith("{") else {"path": text}
+    return DataSource.from_dict({**defaults, **values})
+
+
 def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
     """The flags that say which endpoint is asked, and for which version."""
     url = click.option(
@@ -75,7 +96,7 @@ def selection_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @wraps(command)
     def with_selection(*args: Any, only: tuple[str, ...], tags: tuple[str, ...], **options: Any) -> None:
-        from orchestrator.manifest.request import Selection
+        from orchestrator.manifest.selection import Selection
 
         command(*args, selection=Selection.from_flags(only, tags), **options)
 

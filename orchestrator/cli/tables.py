@@ -1,7 +1,6 @@
 """Reports and registry listings: tables for people, plain values for scripts."""
 
 import textwrap
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.output import format_accuracy, format_size, format_time
+from orchestrator.report.kinds import KINDS, tally
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
@@ -18,23 +18,29 @@ if TYPE_CHECKING:
     from orchestrator.planning.check import TaskCheck
     from orchestrator.registry.versions import Promotion, TaskInfo, Trials, VersionInfo
     from orchestrator.store.documents.rollout import Change
-    from orchestrator.train.job import JobReport
+    from orchestrator.train.job_report import JobReport
     from orchestrator.train.verdicts import Verdict
 
 __all__ = [
+    "ORDERS",
+    "advice_line",
     "bytes_by_part",
     "change_line",
     "event_line",
+    "in_order",
     "memory_line",
     "print_checks",
     "print_report",
     "promotion_json",
-    "report_json",
+    "runs_table",
     "task_json",
     "tasks_table",
     "version_json",
     "versions_table",
 ]
+
+
+ORDERS = ("task", "accuracy", "changed")
 
 
 def print_checks(console: Console, found: Sequence["TaskCheck"]) -> None:
@@ -65,17 +71,19 @@ def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
         _print_counts(console, report)
     for verdict in report.verdicts:
         # What was tuned before, and serves, is no news.
-        if verdict.is_new or not verdict.serves:
+        if verdict.kind != "failed" and (verdict.is_new or not verdict.serves):
             console.print(_verdict_line(verdict), markup=False, soft_wrap=True)
     for task, warnings in report.warnings.items():
         for warning in warnings:
             console.print(f"{task}: {warning}", style="yellow", markup=False, soft_wrap=True)
     for task, cause in summary.failed.items():
         console.print(f"{task}: {cause}", style="red", markup=False, soft_wrap=True)
+    if report.page is not None:
+        console.print(f"Report: {report.page}", markup=False, soft_wrap=True)
     if summary.unfinished:
         console.print("Interrupted; run the same command to resume.", style="yellow")
     elif report.verdicts:
-        console.print(_tally(report.verdicts), markup=False, soft_wrap=True)
+        console.print(tally([one.kind for one in report.verdicts]), markup=False, soft_wrap=True)
 
 
 def _print_counts(console: Console, report: "JobReport") -> None:
@@ -92,48 +100,20 @@ def _print_counts(console: Console, report: "JobReport") -> None:
 def _verdict_line(verdict: "Verdict") -> str:
     version = "" if verdict.version is None else f"version {verdict.version} "
     reason = f": {verdict.reason}" if verdict.reason else ""
-    if verdict.serves is None:
+    if verdict.kind == "unknown":
         said = "whether it serves is not known yet"
-    elif not verdict.serves:
+    elif verdict.kind != "serves":
         said = f"{version}waits, and nothing serves{reason}"
+        if verdict.advice:
+            said += f" {KINDS[verdict.kind].capitalize()}: {verdict.advice}."
     elif verdict.version in (None, verdict.champion):
-        said = f"version {verdict.champion} serves"
+        said = f"version {verdict.champion} serves" + (f"; {verdict.advice}" if verdict.advice else "")
     else:
         said = f"{version}waits, and version {verdict.champion} serves on{reason}"
+        if verdict.advice:
+            said += f" What it needs: {verdict.advice}."
     accuracy = format_accuracy(verdict.metrics)
     return f"{verdict.task}: {accuracy}; {said}" if accuracy else f"{verdict.task}: {said}"
-
-
-def _tally(verdicts: Sequence["Verdict"]) -> str:
-    """The last line of a run: how many tasks serve, and where to read why the others do not."""
-    counts = Counter(verdict.serves for verdict in verdicts)
-    said = f"{counts[True]} of {len(verdicts)} serve"
-    if counts[False]:
-        said += f"; {counts[False]} wait: `ship show TASK` says why"
-    if counts[None]:
-        said += f"; not known yet for {counts[None]}, whose records MLflow has not taken: see `ship ls`"
-    return said
-
-
-def report_json(report: "JobReport") -> dict[str, Any]:
-    """The report as plain values."""
-    return {
-        "tuned": list(report.summary.done),
-        "reused": list(report.reused),
-        "failed": report.summary.failed,
-        "cancelled": list(report.summary.cancelled),
-        "refused": {task.name: list(task.reasons) for task in report.refused},
-        "unfinished": list(report.summary.unfinished),
-        "records_waiting": report.backlog.num_records,
-        "warnings": {task: list(warnings) for task, warnings in report.warnings.items()},
-        "tasks": [_verdict_json(verdict) for verdict in report.verdicts],
-        "num_serving": sum(verdict.serves is True for verdict in report.verdicts),
-    }
-
-
-def _verdict_json(verdict: "Verdict") -> dict[str, Any]:
-    values = asdict(verdict)
-    return {"task": values.pop("task"), **values.pop("metrics"), **values}
 
 
 def event_line(event: "Event") -> str:
@@ -164,27 +144,91 @@ def _told(event: "Event") -> str:
             return f"to be tried again: {data.get('cause', '?')}"
         case "cancelled":
             return "cancelled"
+        case "tagged":
+            return "tagged anew"
+
+
+def runs_table(runs: Sequence[Mapping[str, Any]], width: int) -> Table:
+    """The runs of a home, newest first.
+
+    Args:
+        runs: Values of each run, as `ship runs --json` prints them.
+        width: Columns of the terminal.
+    """
+    rows = [
+        {
+            "run": str(run["run"]),
+            "started": format_time(run["started_s"]),
+            "state": "at work" if run["is_at_work"] else "over",
+            "tasks": _counts(run["counts"], is_over=not run["is_at_work"]) or "none to tune",
+            "manifest": str(run["manifest"]),
+        }
+        for run in runs
+    ]
+    return _table(rows, width, ("started", "manifest"))
+
+
+def _counts(counts: Mapping[str, int], *, is_over: bool) -> str:
+    """Numbers of tasks by state, in words."""
+    left = {"unfinished": sum(counts.get(state, 0) for state in ("leased", "pending"))}
+    at_work = {"at work": counts.get("leased", 0), "waiting": counts.get("pending", 0)}
+    ended = {state: counts.get(state, 0) for state in ("done", "failed", "cancelled")}
+    said = {**ended, **(left if is_over else at_work)}
+    return ", ".join(f"{number} {word}" for word, number in said.items() if number)
+
+
+def in_order(infos: Sequence["TaskInfo"], by: str, *, reverse: bool = False) -> list["TaskInfo"]:
+    """Tasks by name, the least accurate first, or the latest change first; without an accuracy last.
+
+    Args:
+        infos: The tasks.
+        by: One of ``ORDERS``.
+        reverse: The other way round; what has no accuracy stays last.
+    """
+    named = sorted(infos, key=lambda info: info.task, reverse=reverse and by == "task")
+    if by == "changed":
+        return sorted(named, key=lambda info: info.updated_s, reverse=not reverse)
+    if by == "accuracy":
+        known = [(_accuracy(info), info) for info in named]
+        measured = [(accuracy, info) for accuracy, info in known if accuracy is not None]
+        in_turn = [info for _, info in sorted(measured, key=lambda pair: pair[0], reverse=reverse)]
+        return in_turn + [info for accuracy, info in known if accuracy is None]
+    return named
+
+
+def _accuracy(info: "TaskInfo") -> float | None:
+    """Held-out accuracy of the champion, or of the challenger where there is none."""
+    standing = info.champion or info.challenger
+    return None if standing is None else standing.metrics.get("accuracy")
 
 
 def tasks_table(infos: Sequence["TaskInfo"], width: int) -> Table:
     """All tasks at a glance: whole names, and as many of the other columns as there is room for."""
     rows = []
     for info in infos:
-        metrics = info.champion.metrics if info.champion else {}
+        standing = info.champion or info.challenger
+        metrics = standing.metrics if standing else {}
+        # No version serves: it is what would.
+        mark = " (challenger)" if info.champion is None and "accuracy" in metrics else ""
+        champion, since_s = info.champion.version if info.champion else None, info.serves_since_s
         rows.append(
             {
                 "task": info.task,
-                "champion": _version(info.champion.version if info.champion else None),
-                "accuracy": _share(metrics.get("accuracy")),
+                "champion": "retired" if info.is_retired else _version(champion),
+                "accuracy": _share(metrics.get("accuracy")) + mark,
                 "linear probe": _share(metrics.get("probe_accuracy")),
                 "challenger": _version(info.challenger.version if info.challenger else None),
                 "canary": _canary(info.trials),
                 "shadow": _version(info.trials.shadow),
                 "latest": _version(info.latest),
-                "updated": format_time(info.updated_s),
+                "serves since": "-" if since_s is None else format_time(since_s),
+                "tags": ", ".join(f"{name}={value}" for name, value in sorted(info.own_tags.items())),
             }
         )
-    return _table(rows, width, ("latest", "shadow", "canary", "updated", "challenger", "linear probe"))
+    if not any(row["tags"] for row in rows):
+        rows = [{name: value for name, value in row.items() if name != "tags"} for row in rows]
+    dispensable = ("tags", "latest", "shadow", "canary", "serves since", "challenger", "linear probe")
+    return _table(rows, width, dispensable)
 
 
 def versions_table(infos: Sequence["VersionInfo"], width: int) -> Table:
@@ -214,7 +258,10 @@ def task_json(info: "TaskInfo") -> dict[str, Any]:
         "shadow": info.trials.shadow,
         "previous": info.previous,
         "latest": info.latest,
+        "retired": info.is_retired,
+        "serves_since": None if info.serves_since_s is None else format_time(info.serves_since_s),
         "updated": format_time(info.updated_s),
+        "tags": info.own_tags,
     }
 
 
@@ -228,11 +275,19 @@ def version_json(info: "VersionInfo") -> dict[str, Any]:
         "metrics": dict(info.metrics),
         "bytes": bytes_by_part(info) or None,
         "gate": info.gate_reason,
+        "verdict": _advice_json(info),
         "choice": info.choice,
         "warnings": find_warnings(info.metrics),
         "created": format_time(info.created_s),
         "run_id": info.run_id,
     }
+
+
+def _advice_json(info: "VersionInfo") -> dict[str, Any] | None:
+    """The verdict on a version, as it stands now: whatever the gate said, a champion serves, and no other."""
+    if "champion" in info.aliases:
+        return {"kind": "serves"}
+    return None if info.advice is None or info.advice.kind == "serves" else asdict(info.advice)
 
 
 def change_line(change: "Change") -> str:
@@ -276,6 +331,14 @@ def bytes_by_part(info: "VersionInfo") -> dict[str, int]:
     """Bytes on the device in float32 by part; empty for a version that was made before they were measured."""
     sizes = {name: size for name, size in info.metrics.items() if name.endswith("_bytes")}
     return {name.removesuffix("_bytes"): int(size) for name, size in sizes.items()}
+
+
+def advice_line(info: "VersionInfo") -> str:
+    """What a version that does not serve needs; empty where it serves, or nothing is known."""
+    if info.advice is None or info.advice.kind == "serves" or "champion" in info.aliases:
+        return ""
+    gate = f" (gate: {info.advice.gate})" if info.advice.kind == "withheld" and info.advice.gate else ""
+    return KINDS[info.advice.kind] + gate + (f": {info.advice.text}" if info.advice.text else "")
 
 
 def memory_line(info: "VersionInfo") -> str:

@@ -87,6 +87,7 @@ class TaskEntry:
         auto: Names of settings that are `auto` in the manifest: validation chooses.
         terms: Priority, deadline, budget and approvals.
         floors: The least that a version has to reach before it may serve.
+        thumbnails: Whether small pictures of mistakes are kept in the artifact.
     """
 
     name: str
@@ -100,6 +101,7 @@ class TaskEntry:
     auto: frozenset[str] = frozenset()
     terms: Terms = field(default_factory=Terms)
     floors: Floors = field(default_factory=Floors)
+    thumbnails: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +203,7 @@ class Manifest:
         pool: Size and executor of the pool.
         max_tasks: Most tasks that are tuned in one run; None stands for the default.
         refused: Tasks whose entries have problems, if the manifest was read with ``keep_going``.
+        digest: sha256 of the file, 64 hex digits.
     """
 
     backbone: str
@@ -211,6 +214,7 @@ class Manifest:
     pool: PoolSettings = field(default_factory=PoolSettings)
     max_tasks: int | None = None
     refused: tuple[RefusedTask, ...] = ()
+    digest: str = ""
 
 
 def parse_deadline(value: object) -> float:

@@ -3,6 +3,7 @@
 Names, paths and settings are checked further in ``orchestrator.manifest.load``.
 """
 
+import posixpath
 import re
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ _EXPECTED = {
     "int_type": "a whole number",
     "dict_type": "a mapping",
     "list_type": "a list",
+    "bool_type": "true or false",
     "model_type": "a mapping",
 }
 # Keys of tags that MLflow accepts.
@@ -49,6 +51,7 @@ class _CommonModel(_Model):
     tags: dict[str, Any] = Field({}, description="For people and --tag: site, line, family")
     view: dict[str, Any] = Field({}, description="Part of the pictures that is looked at, and their tiles")
     gate: dict[str, Any] = Field({}, description="The least that a version has to reach to serve")
+    thumbnails: bool | None = Field(None, description="Whether small pictures of mistakes are kept; true")
     config: dict[str, Any] = Field({}, description="Settings, over those of defaults")
     preset: Preset | None = Field(None, description="Chooses settings by the size of the data")
     search: Any = Field(None, description="Values to choose among by setting; false searches nothing")
@@ -128,11 +131,14 @@ def _find_problems(model: type[BaseModel], value: object) -> list[tuple[Place, s
 
 def find_tag_problem(key: str, value: object) -> str | None:
     """The problem of a tag, if any."""
-    if not _TAG_KEY.fullmatch(key) or key.startswith(_RESERVED_TAGS):
+    if not _TAG_KEY.fullmatch(key) or key.lower().startswith(_RESERVED_TAGS):
         return (
             "expected a tag name of 1 to 250 letters, digits, spaces and _ - . : /, "
             f"which does not start with {' or '.join(_RESERVED_TAGS)}"
         )
+    # MLflow refuses what is no plain relative path.
+    if key.startswith(("/", "..")) or posixpath.normpath(key) != key or key == ".":
+        return f"expected a tag name that is no path such as /a, a/, ../a or a//b, got {key!r}"
     if not isinstance(value, (str, int, float)) or len(str(value)) > _MAX_TAG_CHARS:
         return f"expected text of at most {_MAX_TAG_CHARS} characters, got {describe_value(value)}"
     return None

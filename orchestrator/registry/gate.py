@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.manifest.floors import Floors
+from orchestrator.registry.advice import Gate
 from orchestrator.registry.measurement import Measurement
 
-__all__ = ["NO_FLOORS", "SIGNIFICANT", "GateDecision", "decide"]
+__all__ = ["NO_FLOORS", "GateDecision", "Missed", "decide", "missed_floors"]
 
 NO_FLOORS = Floors()
-# Of a version that is no worse, one in twenty is withheld at most.
-SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +24,17 @@ class GateDecision:
     Attributes:
         promote: True to serve it from now on.
         reason: Sentence with the numbers.
-        is_refusal: Whether something speaks against it; False too for one that cannot be judged.
+        gate: What it was withheld by; None if it was not.
     """
 
     promote: bool
     reason: str
-    is_refusal: bool = False
+    gate: Gate | None = None
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether something speaks against it; not of what could not be judged, or only came late."""
+        return self.gate not in (None, "unmeasured", "older")
 
     @property
     def alias(self) -> Literal["champion", "challenger"]:
@@ -56,17 +60,19 @@ def decide(
     accuracy, probe = candidate.accuracy, candidate.probe_accuracy
     if accuracy is None or probe is None:
         missing = "accuracy" if accuracy is None else "probe accuracy"
-        return GateDecision(promote=False, reason=f"Its {missing} is not known, so it cannot be judged.")
+        return _withhold("unmeasured", f"Its {missing} is not known, so it cannot be judged.")
     if (doubt := _doubt_that_it_guesses(candidate)) is not None:
-        return _withhold(doubt)
-    if missed := _missed_floors(candidate, floors):
-        return _withhold(f"It does not reach the task's floors: {'; '.join(missed)}.")
+        return _withhold("guessing", doubt)
+    if missed := missed_floors(candidate, floors):
+        said = "; ".join(map(str, missed))
+        return _withhold("floors", f"It does not reach the task's floors: {said}.")
     against_probe = candidate.beside_probe()
     assert against_probe is not None, "both accuracies are known"
-    if against_probe.p_worse < SIGNIFICANT:
+    if against_probe.is_worse:
         return _withhold(
+            "probe",
             f"Accuracy {accuracy:.4f} is below the linear probe's {probe:.4f} on the same images "
-            f"({against_probe})."
+            f"({against_probe}).",
         )
     relation = "ties with" if accuracy == probe else "beats" if accuracy > probe else "is no worse than"
     beside_probe = f"Accuracy {accuracy:.4f} {relation} the linear probe's {probe:.4f}"
@@ -87,21 +93,42 @@ def _doubt_that_it_guesses(candidate: Measurement) -> str | None:
     )
 
 
-def _missed_floors(candidate: Measurement, floors: Floors) -> list[str]:
-    """Floors that a version does not reach, or that cannot be told, in words."""
-    found = {
+@dataclass(frozen=True, kw_only=True)
+class Missed:
+    """A floor that a version does not reach.
+
+    Attributes:
+        name: ``accuracy``, ``accuracy_low`` or ``balanced_accuracy``; of a recall, its class.
+        is_recall: Whether it is the recall of a class.
+        found: The version's; None if it is not known.
+        least: The floor.
+    """
+
+    name: str
+    found: float | None
+    least: float
+    is_recall: bool = False
+
+    def __str__(self) -> str:
+        """The floor in words."""
+        name = f"recall of {self.name}" if self.is_recall else self.name
+        found = "is not known" if self.found is None else f"{self.found:.4f}"
+        return f"{name} {found}, expected at least {self.least:.4f}"
+
+
+def missed_floors(candidate: Measurement, floors: Floors) -> list[Missed]:
+    """Floors that a version does not reach, or that cannot be told."""
+    shares = {
         "accuracy": candidate.accuracy,
         "accuracy_low": candidate.accuracy_low,
         "balanced_accuracy": candidate.balanced_accuracy,
     }
-    least = {name: getattr(floors, name) for name in found}
-    found |= {f"recall of {name}": candidate.recall(name) for name in floors.recall}
-    least |= {f"recall of {name}": share for name, share in floors.recall.items()}
-    return [
-        f"{name} {'is not known' if value is None else f'{value:.4f}'}, expected at least {least[name]:.4f}"
-        for name, value in found.items()
-        if least[name] > 0.0 and (value is None or value < least[name])
+    wanted = [Missed(name=name, found=found, least=getattr(floors, name)) for name, found in shares.items()]
+    wanted += [
+        Missed(name=name, found=candidate.recall(name), least=least, is_recall=True)
+        for name, least in floors.recall.items()
     ]
+    return [one for one in wanted if one.least > 0.0 and (one.found is None or one.found < one.least)]
 
 
 def _against_champions(
@@ -109,20 +136,21 @@ def _against_champions(
 ) -> GateDecision:
     against = candidate.beside(champion)
     if against is None or champion.accuracy is None or candidate.accuracy is None:
-        return GateDecision(
-            promote=False,
-            reason=f"{beside_probe}, but today's champion has no accuracy on record to compare with; promote "
-            "by hand.",
+        return _withhold(
+            "unmeasured",
+            f"{beside_probe}, but today's champion has no accuracy on record to compare with; promote by "
+            "hand.",
         )
     note = "" if candidate.data == champion.data else " The champion was measured on other data."
     today = f"today's champion ({champion.accuracy:.4f}; {against})"
-    if against.p_worse < SIGNIFICANT:
-        return _withhold(f"{beside_probe}, but is worse than {today}.{note}")
+    if against.is_worse:
+        return _withhold("champion", f"{beside_probe}, but is worse than {today}.{note}")
     against_best = None if best is None else candidate.beside(best)
-    if best is not None and against_best is not None and against_best.p_worse < SIGNIFICANT:
+    if best is not None and against_best is not None and against_best.is_worse:
         return _withhold(
+            "best",
             f"{beside_probe}, and is no worse than {today}, but is worse than an earlier champion on the "
-            f"same data ({best.accuracy:.4f}; {against_best})."
+            f"same data ({best.accuracy:.4f}; {against_best}).",
         )
     if candidate.accuracy == champion.accuracy:
         relation = "ties with"
@@ -131,5 +159,5 @@ def _against_champions(
     return GateDecision(promote=True, reason=f"{beside_probe}, and {relation} {today}.{note}")
 
 
-def _withhold(reason: str) -> GateDecision:
-    return GateDecision(promote=False, reason=reason, is_refusal=True)
+def _withhold(gate: Gate, reason: str) -> GateDecision:
+    return GateDecision(promote=False, reason=reason, gate=gate)

@@ -1,44 +1,15 @@
-"""What an artifact records of its accuracy on held-out images, and tests of differences between two.
-
-Shapes: B held-out images, C classes that have some.
-"""
+"""What an artifact records of its accuracy on held-out images, and tests of differences between two."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
+from ship.evaluation.paired import Difference, compare_paired
 
-__all__ = ["Difference", "Measurement"]
+__all__ = ["Measurement", "balanced_low"]
 
 _Z_95 = 1.959963984540054
-# All sign patterns are tried up to this number of differing images, else a fixed sample of them.
-_MAX_EXACT, _NUM_DRAWS = 12, 4000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """A version beside another one, or beside the linear probe.
-
-    Attributes:
-        p_worse: Chance of a result as bad as this, if it were no worse (one-sided).
-        gained: Images that it alone gets right; None if the images are not known.
-        lost: Images that the other alone gets right.
-    """
-
-    p_worse: float
-    gained: int | None = None
-    lost: int | None = None
-
-    def __str__(self) -> str:
-        """The counts and the chance, for people."""
-        counts = (
-            "" if self.gained is None else f"right on {self.gained} where it errs, wrong on {self.lost}, "
-        )
-        return f"{counts}p = {self.p_worse:.2g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,59 +81,35 @@ class Measurement:
 
     @property
     def balanced_low(self) -> float | None:
-        """Lower end of the 95% interval of the balanced accuracy.
-
-        Of each class two images more are counted, of which a guess gets its share right (A. Agresti and B.
-        Coull, 1998, with the guess in place of a half): few images then say little.
-        """
-        if self.chance is None:
-            return None
-        shares = [((found + 2 * self.chance) / (all_ + 2), all_ + 2) for found, all_ in self.recalls]
-        variance = sum(share * (1 - share) / count for share, count in shares) / len(shares) ** 2
-        return sum(share for share, _ in shares) / len(shares) - _Z_95 * math.sqrt(variance)
+        """Lower end of the 95% interval of the balanced accuracy; None if it is not known."""
+        return balanced_low(self.recalls) if self.recalls else None
 
     def beside_probe(self) -> Difference | None:
         """This version beside the linear probe; None if that cannot be tested."""
         if self.probe_right:
-            return _paired(self.labels, self.right, self.probe_right)
+            return compare_paired(self.labels, self.right, self.probe_right)
         return _unpaired(self.accuracy, self.num_images, self.probe_accuracy, self.num_images)
 
     def beside(self, other: "Measurement") -> Difference | None:
         """This version beside another one; None if that cannot be tested."""
         if self.data == other.data and self.labels and self.labels == other.labels:
-            return _paired(self.labels, self.right, other.right)
+            return compare_paired(self.labels, self.right, other.right)
         return _unpaired(self.accuracy, self.num_images, other.accuracy, other.num_images)
 
 
-def _paired(labels: Sequence[int], right: str, other: str) -> Difference:
-    """Sign-flip test of the difference of two balanced accuracies on the same images.
+def balanced_low(recalls: Sequence[tuple[float, float]]) -> float:
+    """Lower end of the 95% interval of a balanced accuracy.
 
-    If neither were better, each image on which they differ would be as likely to speak for the one as for the
-    other. With classes of one size it is the exact test of McNemar (1947).
+    Of each class two images more are counted, of which a guess gets its share right (A. Agresti and B. Coull,
+    1998, with the guess in place of a half): few images then say little.
+
+    Args:
+        recalls: Right and all images of each class.
     """
-    labels_B = np.asarray(labels)
-    sizes_C = np.bincount(labels_B)
-    weight_B = 1.0 / (np.count_nonzero(sizes_C) * sizes_C[labels_B])
-    signs = np.array([int(a) - int(b) for a, b in zip(right, other, strict=True)])
-    differs = signs != 0
-    weights_D, observed = weight_B[differs], float((weight_B * signs).sum())
-    return Difference(
-        p_worse=_share_below(weights_D, observed),
-        gained=int((signs > 0).sum()),
-        lost=int((signs < 0).sum()),
-    )
-
-
-def _share_below(weights_D: NDArray[np.float64], observed: float) -> float:
-    """Share of sign patterns whose sum is no more than the one observed."""
-    if not len(weights_D):
-        return 1.0
-    if len(weights_D) <= _MAX_EXACT:
-        signs_ND = np.array(list(product((-1.0, 1.0), repeat=len(weights_D))))
-    else:
-        draws = np.random.default_rng(0).integers(0, 2, (_NUM_DRAWS, len(weights_D)), dtype=np.int8)
-        signs_ND = 2.0 * draws - 1.0
-    return float((signs_ND @ weights_D <= observed + 1e-12).mean())
+    chance = 1 / len(recalls)
+    shares = [((found + 2 * chance) / (all_ + 2), all_ + 2) for found, all_ in recalls]
+    variance = sum(share * (1 - share) / count for share, count in shares) / len(shares) ** 2
+    return sum(share for share, _ in shares) / len(shares) - _Z_95 * math.sqrt(variance)
 
 
 def _unpaired(

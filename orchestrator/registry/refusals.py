@@ -12,6 +12,7 @@ from orchestrator.registry.versions import (
     GATE_TAG,
     PREVIOUS,
     REFUSED_TAG,
+    RETIRED,
     VersionInfo,
 )
 from orchestrator.store.documents.rollout import Rollout
@@ -55,7 +56,7 @@ def check_fit(registry: Registry, rollout: Rollout, version: int, command: str) 
         RegistryError: It takes force, or there is no such version.
     """
     task = rollout.task
-    if version in (rollout.version(CHAMPION), rollout.version(PREVIOUS)):
+    if version in (rollout.version(role) for role in (CHAMPION, PREVIOUS, RETIRED)):
         return
     if (doubt := find_doubt(registry, task, version)) is not None:
         share = " SHARE%" if command == "canary" else ""

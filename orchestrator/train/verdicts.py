@@ -1,16 +1,19 @@
-"""Outcome of a run for each published task: its held-out accuracy, and whether the task serves now."""
+"""Verdict of a run on each task: whether it serves, what it needs if it does not, or why it failed."""
 
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from orchestrator.errors import RegistryError
+from orchestrator.registry.advice import Advice
 from orchestrator.registry.versions import TaskInfo, VersionInfo
 from orchestrator.train.ledger.status import MEASURED
 
-__all__ = ["Decisions", "Published", "Verdict", "find_verdicts"]
+__all__ = ["Decisions", "Published", "Verdict", "VerdictKind", "failed_verdicts", "find_verdicts"]
 
+# What a version that was withheld needs is told only where no version of its task serves.
+VerdictKind = Literal["serves", "needs-data", "needs-backbone", "withheld", "failed", "unknown"]
 _logger = logging.getLogger(__name__)
 
 
@@ -45,25 +48,48 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether a published task serves.
+    """Verdict on a task.
 
     Attributes:
         task: Name of the task.
         metrics: Held-out accuracy, its interval and the linear probe's accuracy, as far as they are known.
         is_new: Whether this run published it; False for an artifact that was in the store already.
-        serves: Whether the task has a champion; None while the gate has not decided on the artifact.
+        kind: The verdict; ``unknown`` while the gate has not decided on the artifact.
+        serves: Whether the task has a champion; None where that is not known.
         version: Version of the artifact; None if it is not known.
         champion: Version that serves; None if there is none.
-        reason: Reason of the gate's decision on the artifact.
+        reason: Reason of the gate's decision on the artifact; of a failed task its cause.
+        gate: What the artifact was withheld by, see ``GateDecision``.
+        advice: What to do about that, as a sentence without a full stop; of a linear probe that serves in
+            place of a tuned prompt, why.
+        num_images: Images to add, where the task needs data.
+        split: Where to add them: ``training`` or ``held-out``.
+        of_class: Class that needs them most.
+        digest: Digest of the artifact.
     """
 
     task: str
     metrics: Mapping[str, Any]
     is_new: bool
+    kind: VerdictKind = "unknown"
     serves: bool | None = None
     version: int | None = None
     champion: int | None = None
     reason: str | None = None
+    gate: str | None = None
+    advice: str | None = None
+    num_images: int | None = None
+    split: str | None = None
+    of_class: str | None = None
+    digest: str | None = None
+
+
+def failed_verdicts(failed: Mapping[str, str]) -> tuple[Verdict, ...]:
+    """The verdicts on tasks that failed, given the cause of each."""
+    return tuple(
+        Verdict(task=task, metrics={}, is_new=True, kind="failed", reason=cause)
+        for task, cause in failed.items()
+    )
 
 
 def find_verdicts(registry: Decisions, published: Iterable[Published]) -> tuple[Verdict, ...]:
@@ -86,16 +112,30 @@ def _judge(published: Published, info: TaskInfo | None, *, is_decided: bool) -> 
     metrics = own.metrics if own is not None and not published.metrics else published.metrics
     known = {name: metrics.get(name) for name in MEASURED}
     if info is None or not is_decided:
-        return Verdict(task=published.task, metrics=known, is_new=published.is_new)
+        return Verdict(task=published.task, metrics=known, is_new=published.is_new, digest=published.digest)
+    advice = (own.advice if own is not None else None) or Advice(kind="withheld")
     return Verdict(
         task=published.task,
         metrics=known,
         is_new=published.is_new,
+        # A version that was withheld by a gate and promoted by hand since serves like any other.
+        kind="serves" if info.champion is not None else _unserved(advice),
         serves=info.champion is not None,
         version=None if own is None else own.version,
         champion=None if info.champion is None else info.champion.version,
         reason=None if own is None else own.gate_reason,
+        gate=advice.gate,
+        advice=advice.text or None,
+        num_images=advice.num_images,
+        split=advice.split,
+        of_class=advice.of_class,
+        digest=published.digest,
     )
+
+
+def _unserved(advice: Advice) -> VerdictKind:
+    """A version that the gate promoted, of a task that was rolled back to nothing since, is withheld."""
+    return "withheld" if advice.kind == "serves" else advice.kind
 
 
 def _find_version(info: TaskInfo | None, digest: str | None) -> VersionInfo | None:

@@ -12,14 +12,17 @@ from typing import Any
 
 import torch
 
+from ship.artifact.evidence import gather_held_out
+from ship.artifact.held_out import HeldOut
 from ship.artifact.making import held_out_answers, held_out_metrics, seal
 from ship.artifact.peft import ADAPTER_MODEL, AdapterFiles, adapter_to_prompt
 from ship.artifact.peft_config import ADAPTER_CONFIG, read_settings
 from ship.backbone import Backbone
 from ship.data import Split, TaskData
 from ship.errors import ArtifactError, DataError
-from ship.evaluation.accuracy import evaluate_logits, predict_logits
+from ship.evaluation.accuracy import evaluate_logits
 from ship.evaluation.attention_change import measure_attention
+from ship.evaluation.prediction import predict_logits
 from ship.method.prompts import Prompt
 from ship.settings.config import METHOD_VERSION
 from ship.tuning.preparation import bare_features, extract_features, fit_probe
@@ -37,6 +40,7 @@ def import_adapter(
     *,
     labels: tuple[str, ...] | None = None,
     data: TaskData | None = None,
+    thumbnails: bool = True,
     clock: Callable[[], float] = time.time,
 ) -> tuple[str, dict[str, bytes]]:
     """The task key and all files of an artifact that answers as a PEFT adapter does.
@@ -48,6 +52,7 @@ def import_adapter(
         labels: Class names in the order of the head's outputs; None for those of ``labels.txt``, else those
             of the data, else numbers from 0.
         data: Its held-out images measure the adapter, its training images the linear probe beside it.
+        thumbnails: Whether small pictures of mistakes are kept among the held-out answers.
         clock: Current time, seconds since the epoch.
 
     Raises:
@@ -66,9 +71,12 @@ def import_adapter(
         "labels": list(names),
         "time_s": clock(),
     }
+    held_out: HeldOut | None = None
     metrics: dict[str, float] = {"num_params": _count_weights(prompt), "num_levels": prompt.num_levels}
     if data is not None:
-        measured, answers = _measure(backbone, prompt, _in_order(data, names))
+        measured, answers, held_out = _measure(
+            backbone, prompt, _in_order(data, names), thumbnails=thumbnails
+        )
         metrics = {**measured, **metrics}
         record |= answers
     key = _task_key(source, names, backbone, data)
@@ -82,6 +90,7 @@ def import_adapter(
         readme=_readme(task, backbone, prompt, source, metrics),
         data_fingerprint=_NO_DATA if data is None else data.fingerprint,
         task_key=key,
+        held_out=held_out,
     )
     return key, artifact
 
@@ -147,13 +156,17 @@ def _in_order(data: TaskData, labels: tuple[str, ...]) -> TaskData:
     return replace(data, labels=labels, train=train, val=move(data.val), test=move(data.test))
 
 
-def _measure(backbone: Backbone, prompt: Prompt, data: TaskData) -> tuple[dict[str, float], dict[str, Any]]:
-    """Metrics of the adapter and of the linear probe on the same images, and what the record has of them."""
+def _measure(
+    backbone: Backbone, prompt: Prompt, data: TaskData, *, thumbnails: bool
+) -> tuple[dict[str, float], dict[str, Any], HeldOut | None]:
+    """Metrics of the adapter and of the linear probe on the same images, the record's part, the answers."""
     features = extract_features(backbone, data)
     probe = fit_probe(backbone, data, features.train)
     held_out = data.held_out
-    evaluation = evaluate_logits(predict_logits(backbone, prompt, held_out.images_B3HW), held_out.labels_B)
-    of_probe = evaluate_logits(probe.logits(bare_features(backbone, features.held_out)), held_out.labels_B)
+    logits_BC = predict_logits(backbone, prompt, held_out.images_B3HW)
+    probe_logits_BC = probe.logits(bare_features(backbone, features.held_out))
+    evaluation = evaluate_logits(logits_BC, held_out.labels_B)
+    of_probe = evaluate_logits(probe_logits_BC, held_out.labels_B)
     metrics = held_out_metrics(
         data,
         evaluation,
@@ -161,11 +174,12 @@ def _measure(backbone: Backbone, prompt: Prompt, data: TaskData) -> tuple[dict[s
         probe_accuracy=of_probe.accuracy,
         probe_balanced_accuracy=of_probe.balanced_accuracy,
     )
-    return metrics, {
+    record = {
         "confusion": evaluation.confusion_CC,
         "recall": evaluation.recalls,
         "held_out": held_out_answers(data, evaluation, of_probe.right),
     }
+    return metrics, record, gather_held_out(data, logits_BC, probe_logits_BC, thumbnails=thumbnails)
 
 
 def _describe_source(files: AdapterFiles) -> dict[str, Any]:

@@ -7,9 +7,15 @@ from dataclasses import asdict
 from typing import Any
 
 from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, backbone_entry
+from ship.artifact.evidence import gather_held_out
 from ship.artifact.files import describe_files, prompt_to_bytes, run_probe
+from ship.artifact.held_out import HELD_OUT, HeldOut
 from ship.backbone import Backbone
 from ship.data import TaskData
+from ship.data.duplicates import find_leaked
+from ship.decision.distance import DistanceModel
+from ship.decision.fitting import fit_decision
+from ship.decision.rule import DecisionRule
 from ship.errors import ArtifactError
 from ship.evaluation.accuracy import Evaluation
 from ship.evaluation.attention_change import AttentionChange, measure_attention
@@ -23,6 +29,8 @@ from ship.tuning.search import SearchResult
 
 __all__ = ["held_out_answers", "held_out_metrics", "make_artifact", "seal"]
 
+_NUM_LEAKED_NAMED = 10
+
 
 def make_artifact(
     task: str,
@@ -32,6 +40,7 @@ def make_artifact(
     found: SearchResult | None = None,
     *,
     task_key: str | None = None,
+    thumbnails: bool = True,
 ) -> dict[str, bytes]:
     """All files of an artifact, name to content.
 
@@ -42,8 +51,10 @@ def make_artifact(
         result: Result of the tuning.
         found: Result of the search for its settings.
         task_key: sha256 over data, settings, backbone and method version, of a task that a manifest planned.
+        thumbnails: Whether small pictures of mistakes are kept among the held-out answers.
     """
     attention = measure_attention(backbone, result.prompt, data.held_out.images_B3HW)
+    fitted = fit_decision(backbone, result.prompt, data, result.outputs)
     metrics = {
         **held_out_metrics(
             data,
@@ -52,12 +63,12 @@ def make_artifact(
             probe_accuracy=result.preparation.probe_accuracy,
             probe_balanced_accuracy=result.preparation.probe_balanced_accuracy,
         ),
+        **_calibrated(fitted.rule),
         "num_train": len(data.train.labels_B),
         "num_params": result.prompt.num_trained(),
         "num_levels": result.prompt.num_levels,
         "num_tiles": data.num_tiles,
-        # A linear probe takes no step.
-        "epochs": 0 if result.prompt.config.kind == "probe" else len(result.history),
+        "epochs": _num_epochs(result),
         "tuning_s": round(result.tuning_s, 3),
         "search_passes": found.num_passes if found else 0,
         "search_s": round(found.tuning_s, 3) if found else 0.0,
@@ -69,10 +80,19 @@ def make_artifact(
         labels=data.labels,
         metrics=metrics,
         record=_record(data, result, attention, found),
-        readme=_readme(task, backbone, data, result, metrics, found),
+        readme=_readme(task, backbone, data, result, metrics, found, fitted.rule),
         data_fingerprint=data.fingerprint,
         task_key=task_key,
         view=data.view,
+        decision=fitted.rule,
+        distance=fitted.distance,
+        held_out=gather_held_out(
+            data,
+            result.outputs.logits_BC,
+            result.preparation.probe_logits_BC,
+            fitted.distances_B,
+            thumbnails=thumbnails,
+        ),
     )
 
 
@@ -88,6 +108,9 @@ def seal(
     data_fingerprint: str,
     task_key: str | None,
     view: View = DEFAULT_VIEW,
+    decision: DecisionRule | None = None,
+    distance: DistanceModel | None = None,
+    held_out: HeldOut | None = None,
 ) -> dict[str, bytes]:
     """The files of an artifact from their contents: adds sizes on the device, probe scores and digests.
 
@@ -99,10 +122,12 @@ def seal(
     if not all(map(math.isfinite, logits)):
         raise ArtifactError(f"prompt of task {task!r}: expected finite scores for the probe image")
     files = {
-        TENSORS: prompt_to_bytes(prompt),
+        TENSORS: prompt_to_bytes(prompt, distance),
         RECORD: json.dumps(record).encode(),
         README: readme.encode(),
     }
+    if held_out is not None:
+        files[HELD_OUT] = held_out.to_json()
     card = PromptCard(
         task=task,
         task_key=task_key,
@@ -111,6 +136,7 @@ def seal(
         level_starts=prompt.level_starts,
         head_layers=prompt.head_layers,
         view=view,
+        decision=decision or DecisionRule(),
         labels=labels,
         metrics={**metrics, **{f"{part}_bytes": size for part, size in baked.bytes_by_part.items()}},
         data_fingerprint=data_fingerprint,
@@ -155,12 +181,21 @@ def held_out_answers(data: TaskData, evaluation: Evaluation, probe_right: str) -
     }
 
 
+def _calibrated(rule: DecisionRule) -> dict[str, float]:
+    """The calibration error of what is answered, on images that the temperature was not fitted on."""
+    errors = rule.expected.get("calibration_error")
+    return {} if errors is None else {"calibration_error": errors["after"]}
+
+
 def _record(
     data: TaskData, result: TuneResult, attention: AttentionChange, found: SearchResult | None
 ) -> dict[str, Any]:
+    leaked = find_leaked(data)
     return {
         "search": [_without_infinity(asdict(trial)) for trial in (found.trials if found else ())],
-        "choice": found.reason if found else "",
+        "choice": _choice(result, found),
+        "instead_of": asdict(result.instead_of) if result.instead_of else None,
+        "learning_curve": result.preparation.learning_curve,
         "history": [asdict(report) for report in result.history],
         "affinity": result.preparation.affinity,
         "threshold": result.preparation.threshold,
@@ -170,9 +205,31 @@ def _record(
         "held_out": held_out_answers(data, result.evaluation, result.preparation.probe_right),
         "labels": list(data.labels),
         "recall": result.evaluation.recalls,
+        "train_counts": data.train.labels_B.bincount(minlength=len(data.labels)).tolist(),
+        "leaked": {"count": len(leaked), "paths": leaked[:_NUM_LEAKED_NAMED]},
         "attention": asdict(attention),
         "time_s": result.history[-1].time_s,
     }
+
+
+def _decision_of(rule: DecisionRule) -> str:
+    if rule.max_distance is None:
+        return "likeliest class"
+    far = rule.expected.get("far")
+    alarms = "" if far is None else f" (false alarms {far['false_alarm_rate']:.4f})"
+    return f"likeliest class, `unsure` beyond distance {rule.max_distance:.3g}{alarms}"
+
+
+def _num_epochs(result: TuneResult) -> int:
+    """Epochs that the tuning took; a linear probe takes no step."""
+    if result.instead_of is not None:
+        return len(result.instead_of.history)
+    return 0 if result.prompt.config.kind == "probe" else len(result.history)
+
+
+def _choice(result: TuneResult, found: SearchResult | None) -> str:
+    reasons = (found.reason if found else "", result.instead_of.reason if result.instead_of else "")
+    return " ".join(filter(None, reasons))
 
 
 def _kind_of(config: TuneConfig) -> str:
@@ -198,10 +255,12 @@ def _readme(
     result: TuneResult,
     metrics: Mapping[str, float],
     found: SearchResult | None,
+    rule: DecisionRule,
 ) -> str:
     config = result.prompt.config
     warnings = "".join(f"\n**Warning:** {warning}.\n" for warning in find_warnings(metrics))
-    choice = f"\nChoice of settings: {found.reason}\n" if found and found.reason else ""
+    reasons = _choice(result, found)
+    choice = f"\nChoice of settings: {reasons}\n" if reasons else ""
     labels = ", ".join(data.labels[:20]) + (", ..." if len(data.labels) > 20 else "")
     return f"""# {task}
 
@@ -214,7 +273,8 @@ A SHIP prompt for the frozen backbone `{backbone.name}` (`{backbone.fingerprint[
 {metrics["accuracy_high"]:.4f}, {metrics["num_test"]:.0f} images) |
 | linear probe, same images | {metrics["probe_accuracy"]:.4f} |
 | lowest recall of a class | {metrics["min_recall"]:.4f} |
-| calibration error | {metrics["calibration_error"]:.4f} |
+| calibration error | {metrics["calibration_error"]:.4f} at temperature {rule.temperature:.3g} |
+| decision | {_decision_of(rule)} |
 | attention of CLS that the prompt moves | {metrics["attention_distance"]:.4f} (entropy \
 {metrics["attention_entropy"]:.4f}, bare {metrics["attention_entropy_bare"]:.4f}) |
 | training images | {metrics["num_train"]:.0f} |

@@ -1,12 +1,17 @@
-"""Images that are there twice: one file in two splits, which makes a result look better than it is."""
+"""Images that are there twice: one picture in two splits, which makes a result look better than it is."""
 
+import hashlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ship.data.items import Listing
 from ship.data.source import DataSource
 from ship.errors import DataError
 
-__all__ = ["count_repeated", "refuse_duplicates"]
+if TYPE_CHECKING:
+    from ship.data.task_data import Split, TaskData
+
+__all__ = ["count_repeated", "find_leaked", "refuse_duplicates"]
 
 _MOST_NAMED = 20
 
@@ -44,3 +49,14 @@ def count_repeated(listing: Listing, sha256_by_path: Mapping[str, str]) -> int:
     """Training images that come after another of the same bytes."""
     digests = [sha256_by_path[item.path] for item in listing.of_split("train")]
     return len(digests) - len(set(digests))
+
+
+def find_leaked(data: "TaskData") -> list[str]:
+    """Paths of held-out images that are trained on as well, pixel for pixel as the backbone sees them."""
+    trained = set(_pixel_digests(data.train))
+    digests = _pixel_digests(data.held_out)
+    return [path for path, digest in zip(data.held_out.paths, digests, strict=True) if digest in trained]
+
+
+def _pixel_digests(split: "Split") -> list[bytes]:
+    return [hashlib.sha256(image.contiguous().numpy().data).digest() for image in split.images_B3HW]

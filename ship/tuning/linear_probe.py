@@ -48,7 +48,13 @@ class LinearProbe:
 
 
 def fit_linear_probe(
-    features_NF: Tensor, labels_N: Tensor, *, num_classes: int, balance: Balance, seed: int = 0
+    features_NF: Tensor,
+    labels_N: Tensor,
+    *,
+    num_classes: int,
+    balance: Balance,
+    seed: int = 0,
+    inverse_penalty: float | None = None,
 ) -> LinearProbe:
     """Fit multinomial logistic regression on standardised features.
 
@@ -61,6 +67,7 @@ def fit_linear_probe(
         num_classes: C.
         balance: Remedy for unequal class counts.
         seed: Seed of the folds.
+        inverse_penalty: A penalty that is known, instead of the cross-validation.
 
     Raises:
         TuningError: A feature is not finite.
@@ -70,14 +77,15 @@ def fit_linear_probe(
     if not np.isfinite(x_NF).all():
         raise TuningError("the backbone's features of some training image are not finite; check its weights")
     weights_N = None if balance.weight_C is None else balance.weight_C.double().cpu().numpy()[y_N]
-    strength = 0.1
+    strength = 0.1 if inverse_penalty is None else inverse_penalty
     weight_CF, bias_C = np.zeros((num_classes, x_NF.shape[1])), np.full(num_classes, math.log(0.5 / len(y_N)))
     present = np.unique(y_N)
     if len(present) > 1:
         # One thread: sums in a fixed order, so that a seed repeats bit for bit.
         with threadpool_limits(limits=1):
             z_NJ, basis_JF = _span(x_NF)
-            strength = _choose_strength(z_NJ, y_N, weights_N, seed)
+            if inverse_penalty is None:
+                strength = _choose_strength(z_NJ, y_N, weights_N, seed)
             model = _make_model(strength).fit(z_NJ, y_N, weights_N)
         rows, biases = model.coef_ @ basis_JF, model.intercept_
         if len(present) == 2:  # scikit-learn keeps one row: a sigmoid, which is this softmax

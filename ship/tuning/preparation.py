@@ -25,6 +25,7 @@ from ship.method.prompts import Prompt, count_attribute_groups, spread_layers
 from ship.method.prototypes import find_prototypes
 from ship.settings.config import TuneConfig
 from ship.tuning.balance import Balance
+from ship.tuning.learning import measure_learning_curve
 from ship.tuning.linear_probe import LinearProbe, fit_linear_probe
 
 __all__ = [
@@ -49,6 +50,10 @@ class Preparation:
         probe_balanced_accuracy: Its mean recall of the classes that have held-out images.
         probe_right: The held-out images that it gets right, see ``Evaluation``; empty in snapshots of earlier
             versions.
+        learning_curve: Number of training images and held-out accuracy of the linear probe on a quarter, half
+            and all of them; empty where a class has fewer than four, and in snapshots of earlier versions.
+        probe_logits_BC: Its class scores of the held-out images, on the CPU; None in snapshots of earlier
+            versions.
     """
 
     affinity: list[list[float]]
@@ -56,6 +61,8 @@ class Preparation:
     probe_accuracy: float
     probe_balanced_accuracy: float
     probe_right: str = ""
+    learning_curve: list[list[float]] = field(default_factory=list)
+    probe_logits_BC: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,12 +72,12 @@ class Features:
     Attributes:
         train: Of the training images.
         held_out: Of the held-out images.
-        probes: Linear probes fitted so far, by what tells them apart.
+        probes: Linear probes fitted so far, by what tells them apart, each with its learning curve.
     """
 
     train: LayerTokens
     held_out: LayerTokens
-    probes: dict[tuple[object, ...], LinearProbe] = field(default_factory=dict)
+    probes: dict[tuple[object, ...], tuple[LinearProbe, list[list[float]]]] = field(default_factory=dict)
 
 
 def extract_features(backbone: Backbone, data: TaskData) -> Features:
@@ -108,13 +115,16 @@ def prepare(
         num_tiles=data.num_tiles,
     )
     prompt.initialise(generator)
+    held_out_BF = bare_features(backbone, features.held_out, prompt.head_layers, data.num_tiles)
     key = (prompt.head_layers, config.balance, config.seed)
     if key not in features.probes:
-        features.probes[key] = fit_probe(backbone, data, features.train, prompt.head_layers, config)
-    probe = features.probes[key]
+        train_NF = bare_features(backbone, features.train, prompt.head_layers, data.num_tiles)
+        fitted = fit_probe(backbone, data, features.train, prompt.head_layers, config)
+        features.probes[key] = fitted, measure_learning_curve(data, config, fitted, train_NF, held_out_BF)
+    probe, curve = features.probes[key]
     if config.start == "gated" or config.kind == "probe":
         _start_head(prompt, probe)
-    logits_BC = probe.logits(bare_features(backbone, features.held_out, prompt.head_layers, data.num_tiles))
+    logits_BC = probe.logits(held_out_BF)
     evaluation = evaluate_logits(logits_BC, data.held_out.labels_B)
     preparation = Preparation(
         affinity=affinity_LL.tolist(),
@@ -122,6 +132,8 @@ def prepare(
         probe_accuracy=evaluation.accuracy,
         probe_balanced_accuracy=evaluation.balanced_accuracy,
         probe_right=evaluation.right,
+        learning_curve=curve,
+        probe_logits_BC=logits_BC,
     )
     return prompt.to(backbone.device), preparation
 

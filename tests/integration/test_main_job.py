@@ -82,6 +82,8 @@ def test_mlflow_shows_the_run(plant: Plant, killed_run: tuple[int, str, list[int
         "prompt.json",
         "affinity.svg",
         "confusion.svg",
+        "report.html",
+        "report.json",
     }
     assert runs["line-bad"].info.status == "FAILED"
 

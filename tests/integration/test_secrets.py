@@ -18,7 +18,8 @@ from orchestrator.settings import Settings
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.train.executor import Callbacks, RunOptions, RunSummary
-from orchestrator.train.job import Job, JobReport, Services, prepare_job
+from orchestrator.train.job import Job, Services, prepare_job
+from orchestrator.train.job_report import JobReport
 from orchestrator.train.ledger.grants import LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.worker.task_runner import TuneTask

@@ -31,7 +31,7 @@ from orchestrator.serve.residency.prompt_memory import PromptMemory, wait_until_
 from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
 from orchestrator.serve.residency.state import describe_task
 from orchestrator.serve.residency.task_names import TaskNames
-from orchestrator.store.documents.catalog import Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Catalog, CatalogEntry, IdleTask
 from ship.errors import ArtifactError, PromptTooLargeError, SlotsFullError
 
 __all__ = ["LoadPrompt", "PromptRef", "Residency", "ServedVersion"]
@@ -128,6 +128,12 @@ class Residency:
         with self._lock:
             return self._state(task)
 
+    def idle_reason(self, task: str) -> Refusal | None:
+        """Why no version of a registered task serves; None of any other task."""
+        with self._lock:
+            idle = self._champions.idle(task)
+        return None if idle is None else _idle_refusal(task, idle)
+
     def states(self, page: TaskPage = ALL_TASKS) -> list[ServingState]:
         """States of the tasks of a page, by name."""
         with self._listing:
@@ -194,17 +200,18 @@ class Residency:
             age_s: Since it was last seen to be current.
         """
         with self._applying:
-            changed = self._champions.changed(catalog.entries)
+            changed = self._champions.changed(catalog)
+            gone = [task for task in changed if self._is_lost_by(catalog, task)]
             if set(self._champions) != catalog.entries.keys():
                 with self._listing:
                     self._names = TaskNames(catalog.entries)
             for task in changed:
                 # Let go in between: requests go on.
                 with self._lock:
-                    self._take_over(task, catalog.entries.get(task))
+                    self._take_over(task, catalog.find(task))
             with self._lock:
                 self._confirmed_at_s = self._clock() - age_s
-            if gone := [task for task in changed if task not in catalog.entries]:
+            if gone:
                 _log.warning("%d tasks left the catalog: %s", len(gone), ", ".join(gone[:_LISTED]))
             self._load_in_advance(changed)
 
@@ -223,12 +230,18 @@ class Residency:
         deadline_s = time.monotonic() + min(timeout_s, threading.TIMEOUT_MAX)
         return all(ended.wait(max(0.0, deadline_s - time.monotonic())) for ended in ends)
 
-    def _take_over(self, task: str, entry: CatalogEntry | None) -> None:
-        unwanted = self._champions.take(task, entry)
-        if entry is None:
-            self._in_advance.forget(task)
-        else:
+    def _is_lost_by(self, catalog: Catalog, task: str) -> bool:
+        """Whether a task that is served is served no more by a catalog, and was not retired."""
+        idle = catalog.idle.get(task)
+        is_served = self._champions.entry(task) is not None
+        return is_served and task not in catalog.entries and (idle is None or not idle.is_retired)
+
+    def _take_over(self, task: str, found: CatalogEntry | IdleTask | None) -> None:
+        unwanted = self._champions.take(task, found)
+        if isinstance(found, CatalogEntry):
             self._crown(task)
+        else:
+            self._in_advance.forget(task)
         for key in unwanted:
             self._drop(key)
         self._note(task)
@@ -246,7 +259,7 @@ class Residency:
     def _look(self, ask: Ask) -> ServedVersion | Refusal | _Pending:
         entry = self._champions.entry(ask.task)
         if entry is None:
-            return Refusal(reason="unknown_task", detail=f"task {ask.task!r} is not in the catalog")
+            return self._look_at_idle(ask)
         if ask.version is not None or ask.is_background:
             ref = self._champions.ref(ask.task, ask.version or entry.version)
             if isinstance(ref, Refusal):
@@ -260,6 +273,15 @@ class Residency:
             # One that is not there yet, or will not be, costs no request its answer.
             self._in_advance.begin(canary, Precedence.SWAP, may_evict=True)
         return self._look_for_champion(ask.task, entry)
+
+    def _look_at_idle(self, ask: Ask) -> ServedVersion | Refusal | _Pending:
+        """A version of a task without a champion, if the request names one that can be had."""
+        if (idle := self._champions.idle(ask.task)) is None:
+            return Refusal(reason="unknown_task", detail=f"task {ask.task!r} is not in the catalog")
+        if idle.is_retired or ask.version is None or ask.is_background:
+            return _idle_refusal(ask.task, idle)
+        ref = self._champions.ref(ask.task, ask.version)
+        return ref if isinstance(ref, Refusal) else self._obtain(ref)
 
     def _look_for_champion(self, task: str, entry: CatalogEntry) -> ServedVersion | Refusal | _Pending:
         wanted = self._champions.wanted(task)
@@ -358,7 +380,7 @@ class Residency:
 
     def _crown(self, task: str) -> None:
         """Let the wanted champion answer, if it is in memory; the one before stays if it can be asked for."""
-        if self._champions.wanted(task).key not in self._memory:
+        if self._champions.entry(task) is None or self._champions.wanted(task).key not in self._memory:
             return
         if (before := self._champions.crown(task)) is not None:
             self._num_swaps += 1
@@ -392,6 +414,17 @@ class Residency:
         if wanted is None:
             return None
         return describe_task(task, wanted, self._champion_in_memory(task), self._loads.failure)
+
+
+def _idle_refusal(task: str, idle: IdleTask) -> Refusal:
+    if idle.is_retired:
+        return Refusal(reason="retired", detail=f"task {task!r} was taken out of service")
+    named = ", ".join(map(str, sorted(idle.versions)))
+    return Refusal(
+        reason="no_champion",
+        detail=f"task {task!r} is registered, but none of its versions serves yet"
+        + (f"; a request may name one: {named}" if named else ""),
+    )
 
 
 def _not_loaded(ref: PromptRef, cause: str) -> Refusal:

@@ -43,9 +43,11 @@ ChangeKind = Literal[
     "stop-canary",
     "shadow",
     "stop-shadow",
+    "retire",
     "mlflow",
     "drop",
 ]
+CHAMPION = "champion"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +150,8 @@ class Rollout:
         versions: The versions that have an alias.
         change: The last change.
         earlier: Aliases before the changes of the last ``LATE_WRITE_S``.
+        champion_s: When the champion began to serve, seconds since the epoch; None without a champion, and
+            where it is not known.
         pending: The promotion that waits for approval, if one does.
         trail: Its changes in the audit log.
     """
@@ -160,6 +164,7 @@ class Rollout:
     versions: Mapping[int, VersionRef]
     change: Change
     earlier: tuple[Earlier, ...] = ()
+    champion_s: float | None = None
     pending: Pending | None = None
     trail: Trail = field(default_factory=Trail)
 
@@ -195,8 +200,14 @@ class Rollout:
         late.append(
             Earlier(until_s=now_s + LATE_WRITE_S, aliases=self.aliases, change_id=self.change.change_id)
         )
+        champion = aliases.versions.get(CHAMPION)
+        if champion != self.version(CHAMPION):
+            champion_s = None if champion is None else now_s
+        else:
+            champion_s = self.champion_s
         return replace(
             self,
+            champion_s=champion_s,
             generation=self.generation + 1,
             aliases=aliases,
             versions={version: known[version] for version in sorted(set(aliases.versions.values()))},
@@ -219,6 +230,7 @@ class Rollout:
             "mirrored": _alias_values(self.mirrored),
             "versions": {str(version): vars(ref) for version, ref in self.versions.items()},
             "change": vars(self.change),
+            "champion_s": self.champion_s,
             "earlier": [{**vars(one), "aliases": _alias_values(one.aliases)} for one in self.earlier],
         }
         if self.pending is not None:

@@ -70,6 +70,8 @@ class _Document(Document):
     versions: dict[_VersionKey, _VersionRef]
     change: _Change
     earlier: list[_Earlier]
+    # Earlier versions did not write it.
+    champion_s: float | None = None
     pending: _Pending | None = None
     trail: TrailDocument = TrailDocument()
 
@@ -93,6 +95,7 @@ def read_rollout(content: bytes, where: str) -> Rollout:
             Earlier(until_s=one.until_s, aliases=_read_aliases(one.aliases), change_id=one.change_id)
             for one in found.earlier
         ),
+        champion_s=_champion_s(found),
         pending=None if found.pending is None else found.pending.to_pending(),
         trail=found.trail.to_trail(),
     )
@@ -103,3 +106,10 @@ def read_rollout(content: bytes, where: str) -> Rollout:
 
 def _read_aliases(found: _Aliases) -> Aliases:
     return Aliases(versions=dict(found.versions), share=found.share)
+
+
+def _champion_s(found: _Document) -> float | None:
+    """When the champion began to serve; of a rollout of an earlier version, if its last change tells."""
+    if "champion_s" not in found.model_fields_set and found.change.kind in ("promote", "rollback"):
+        return found.change.time_s
+    return found.champion_s

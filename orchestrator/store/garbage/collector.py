@@ -183,10 +183,9 @@ class Collector:
                 "records it"
             )
         catalog = self._store.read_catalog()
-        entries = catalog[0].entries.values() if catalog else ()
-        served = {digest for entry in entries for digest in entry.versions.values()}
+        served = catalog[0].digests if catalog else frozenset()
         return References(
-            digests=frozenset(published | registered | served), published=frozenset(publications)
+            digests=frozenset(published | registered) | served, published=frozenset(publications)
         )
 
     def _is_written_again(self, found: Garbage) -> bool:

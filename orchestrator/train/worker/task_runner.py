@@ -20,6 +20,7 @@ from ship.artifact.making import make_artifact
 from ship.backbone import Backbone
 from ship.data import load_task_data
 from ship.errors import ArtifactError, DataError
+from ship.tuning.probe_instead import take_the_better
 from ship.tuning.run import EpochReport, PackTask
 from ship.tuning.search import SearchResult, SearchStep, search
 from ship.tuning.state import TuningState
@@ -77,8 +78,17 @@ class TuneTask:
         merged = data if spec.config.patience else data.merged()
         result, found = self._tune(spec, data, merged, hooks)
         hooks.enter("step", lambda: self._tuner.num_passes)
+        result = take_the_better(result, merged, partial(self._tune_probe, merged))
         files = self._tuner.run(
-            lambda: make_artifact(spec.name, self._backbone, merged, result, found, task_key=spec.key)
+            lambda: make_artifact(
+                spec.name,
+                self._backbone,
+                merged,
+                result,
+                found,
+                task_key=spec.key,
+                thumbnails=spec.thumbnails,
+            )
         )
         hooks.check()
         hooks.enter("store")
@@ -183,6 +193,12 @@ class TuneTask:
             if isinstance(outcome, Exception):
                 raise outcome
             return outcome
+
+    def _tune_probe(self, data: "TaskData", config: "TuneConfig") -> "TuneResult":
+        [outcome] = self._tuner.tune([PackTask(data=data, config=config)])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
 
 class SearchReporter:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,12 +53,13 @@ def test_a_saved_task_answers_as_the_runtime_does(
     pixels = np.asarray(Image.open(path))
     images = [path, str(path), path.read_bytes(), Image.open(path), pixels]
 
-    answers = ship.load(saved, backbone).predict(images)
+    model = ship.load(saved, backbone)
+    answers = model.predict(images)
 
     runtime = Runtime(backbone, capacity_bytes=1 << 20)
     image_3HW = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     [logits_C] = runtime.infer(image_3HW[None], [runtime.insert(tuned.result.prompt)])
-    shares = logits_C.double().softmax(dim=0).tolist()
+    shares = (logits_C.double() / model.rule.temperature).softmax(dim=0).tolist()
     for answer in answers:
         assert answer.probabilities == pytest.approx(
             dict(zip(tuned.data.labels, shares, strict=True)), abs=1e-6
@@ -66,6 +68,26 @@ def test_a_saved_task_answers_as_the_runtime_does(
         assert (answer.label, answer.probability) == next(iter(answer.probabilities.items()))
     assert len(answers) == 5
     assert answers[0].label == "class-1"
+
+
+def test_a_picture_like_no_training_image_is_answered_unsure(
+    tuned: ship.TunedTask, saved: Path, folder: Path, backbone: Backbone
+) -> None:
+    model = ship.load(saved, backbone)
+    rule = model.rule
+    assert rule == load_artifact(saved).card.decision
+    strange = np.zeros((32, 32, 3), np.uint8)
+    strange[::2] = 255
+    known, other = model.predict([folder / "class-1" / "1.png", strange])
+    assert known.decision == known.label == "class-1"
+    assert known.distance <= rule.max_distance < other.distance
+    assert (other.decision, other.because) == ("unsure", "far")
+    # A task that was not saved yet answers alike, and another rule otherwise.
+    again = tuned.model().predict(strange)[0]
+    assert (again.decision, again.distance) == ("unsure", pytest.approx(other.distance, rel=1e-4))
+    model.rule = replace(rule, max_distance=None, min_confidence=1.0)
+    found = model.predict(folder / "class-1" / "1.png")[0]
+    assert (found.label, found.decision, found.because) == ("class-1", "unsure", "confidence")
 
 
 def test_one_image_and_a_stack_of_images_are_asked_about_alike(
@@ -104,6 +126,17 @@ def test_data_in_memory_is_tuned_as_it_is(backbone: Backbone) -> None:
     assert "standard error" in found.search.reason
     with pytest.raises(DataError, match=r"images of \(32, 32\) pixels: backbone 'bundled' expects"):
         ship.tune(data, progress=False, epochs=1)
+
+
+def test_a_prompt_that_is_worse_than_its_probe_gives_way_to_it(backbone: Backbone) -> None:
+    data = make_data(48, num_classes=2)
+    settings = {**SETTINGS, "epochs": 1, "start": "published", "fallback": False}
+    tuned = ship.tune(data, backbone, progress=False, **settings)
+    assert tuned.result.prompt.config.kind == "probe"
+    assert tuned.result.instead_of is not None
+    assert "raise epochs" in repr(tuned)
+    kept = ship.tune(data, backbone, progress=False, **{**SETTINGS, "fallback": False})
+    assert (kept.result.prompt.config.kind, kept.result.instead_of) == ("ship", None)
 
 
 def test_auto_is_searched_and_validation_images_are_trained_on_at_last(backbone: Backbone) -> None:
@@ -212,7 +245,8 @@ def test_a_task_with_a_view_is_answered_with_it(folder: Path, backbone: Backbone
     image_3HW = torch.from_numpy(np.asarray(Image.open(path)).copy()).permute(2, 0, 1)
     halves = [read_image(half.permute(1, 2, 0).numpy(), size=(32, 32)) for half in image_3HW.split(16, dim=2)]
     [logits_C] = runtime.infer(torch.stack(halves), [runtime.insert(tuned.result.prompt)])
-    shares = dict(zip(tuned.data.labels, logits_C.double().softmax(dim=0).tolist(), strict=True))
+    shares_C = (logits_C.double() / card.decision.temperature).softmax(dim=0)
+    shares = dict(zip(tuned.data.labels, shares_C.tolist(), strict=True))
     assert found.probabilities == pytest.approx(shares, abs=1e-6)
 
 

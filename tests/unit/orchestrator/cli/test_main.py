@@ -21,7 +21,8 @@ from orchestrator.registry.recorder import Backlog
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import RunSummary
-from orchestrator.train.job import JobReport, Services, prepare_job
+from orchestrator.train.job import Services, prepare_job
+from orchestrator.train.job_report import JobReport
 from orchestrator.train.ledger.status import TaskState, TaskStatus
 from orchestrator.train.run_folder import hold_run
 from orchestrator.train.verdicts import Verdict
@@ -85,7 +86,7 @@ def test_plan_refuses_broken_tasks_alone_if_asked(
     }
     assert run(monkeypatch, "plan", "manifest.yaml", "--keep-going", "--price", "2.5") == 1
     printed = capsys.readouterr().out
-    assert "2 to tune, 0 in the store already, 2 refused; unknown device-hours, cost unknown" in printed
+    assert "2 to tune, 0 in the store already, 2 refused; time unknown, cost unknown" in printed
     assert "refused gone: tasks[2].data (line 6): no such file or folder" in printed
     assert run(monkeypatch, "plan", "manifest.yaml", "--keep-going", "--only", "[ab]", "--json") == 0
 
@@ -171,11 +172,12 @@ class FakeJob:
 def test_the_exit_status_says_that_a_task_does_not_serve(
     plant: Path, capsys: pytest.CaptureFixture[str], serves: bool | None, state: TaskState, status: int
 ) -> None:
+    kind = {True: "serves", False: "withheld", None: "unknown"}[serves]
     report = JobReport(
         reused=(),
         summary=RunSummary(tasks=(TaskStatus(task="a", key="k", state=state),)),
         backlog=Backlog(num_records=0, folder=plant),
-        verdicts=(Verdict(task="b", metrics={}, is_new=True, serves=serves),),
+        verdicts=(Verdict(task="b", metrics={}, is_new=True, kind=kind, serves=serves),),
     )
     for as_json in (True, False):
         ended = 0
@@ -321,6 +323,22 @@ def test_help_loads_no_heavy_package() -> None:
     code = f"import sys, orchestrator.cli.main; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",), ("--tag", "site=ulm", "--only", "caps")])
+def test_a_listing_of_a_mistyped_home_names_it_and_makes_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    home = tmp_path / "mistyped"
+    assert run(monkeypatch, "--home", str(home), "ls", *flags) == 0
+    printed = capsys.readouterr()
+    assert f"there is no MLflow at sqlite:///{home}/mlflow.db" in printed.err
+    assert printed.out.strip() == ("[]" if flags == ("--json",) else "")
+    assert not home.exists()
 
 
 # As MLflow 3.17 makes them, as far as a listing reads them.

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 
 from orchestrator.errors import ManifestError
 from orchestrator.manifest.model import Manifest, RefusedTask, TaskEntry
-from orchestrator.manifest.request import Selection
+from orchestrator.manifest.request import Request
+from orchestrator.manifest.selection import Selection
 from ship.data import DataSource
 from ship.settings.config import TuneConfig
 
@@ -51,8 +54,13 @@ def test_what_is_meant(only: tuple[str, ...], tags: tuple[str, ...], expected: l
             (
                 "--only weld: the manifest has no such task; did you mean 'weld-3', 'weld-2', 'weld-1'?",
                 "--only pump: the manifest has no such task; it has 4 others",
-                "--only x*: matches none of the manifest's 4 tasks",
+                "--only x*: matches none of the 4 tasks of the manifest",
             ),
+        ),
+        (
+            (),
+            ("site=ulm", "site=jena"),
+            ("no task has the tags site=ulm and site=jena; site is one of jena, ulm",),
         ),
         ((), ("site=bonn",), ("no task has the tags site=bonn; site is one of jena, ulm",)),
         (
@@ -79,3 +87,17 @@ def test_what_means_nothing_is_an_error(
     with pytest.raises(ManifestError) as caught:
         names(only, tags)
     assert caught.value.problems == problems
+
+
+def test_no_thumbnails_overrides_every_task(tmp_path: Path) -> None:
+    for name in ("caps", "bolts"):
+        (tmp_path / name).mkdir()
+    manifest = tmp_path / "lines.yaml"
+    manifest.write_text(
+        "tasks:\n"
+        "- {name: caps, data: caps, thumbnails: true}\n"
+        "- {name: bolts, data: bolts, thumbnails: false}\n"
+    )
+    assert [task.thumbnails for task in Request().load(str(manifest)).tasks] == [True, False]
+    secret = Request(thumbnails=False).load(str(manifest))
+    assert [task.thumbnails for task in secret.tasks] == [False, False]

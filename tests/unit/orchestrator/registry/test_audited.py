@@ -54,7 +54,9 @@ def records(world: World, action: str | None = None) -> list[AuditRecord]:
 
 
 def judge(promote: bool) -> Callable[[object], GateDecision]:
-    return lambda champion: GateDecision(promote=promote, reason="measured", is_refusal=not promote)
+    return lambda champion: GateDecision(
+        promote=promote, reason="measured", gate=None if promote else "probe"
+    )
 
 
 def gate(number: int, promote: bool) -> Callable[[World, Rollouts], object]:

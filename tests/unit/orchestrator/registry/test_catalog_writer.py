@@ -11,7 +11,7 @@ from orchestrator.registry.catalog_writer import CatalogChange, CatalogWriter, m
 from orchestrator.registry.ownership import ForeignRegistryError, adopt
 from orchestrator.registry.session import RegistryDown, RegistryMissing
 from orchestrator.registry.versions import read_share
-from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry, IdleTask
 from orchestrator.store.documents.rollout import Aliases
 from orchestrator.store.objects.protocol import StoredObject
 from orchestrator.store.prompt_store import PromptStore
@@ -332,3 +332,50 @@ def test_a_share_that_is_changed_by_hand_changes_the_catalog(world: World) -> No
     assert world.store.read_catalog()[0].entries["bolts"].canary == Canary(version=2, share=0.2)
     rollout, _ = world.store.read_rollout("bolts")
     assert replace(rollout.aliases, versions={}) == Aliases(share=0.2)
+
+
+def idle(world: World) -> dict[str, IdleTask]:
+    found = world.store.read_catalog()
+    assert found is not None
+    return dict(found[0].idle)
+
+
+def test_a_task_without_a_champion_is_named_with_the_versions_that_can_be_asked_for(world: World) -> None:
+    add_champions(world, "bolts")
+    world.add("gears")
+    world.move_by_hand("challenger", 1, "gears")
+    world.add("nuts")
+    writer(world).update()
+    assert idle(world) == {"gears": IdleTask(versions={1: make_key("gears-1")}), "nuts": IdleTask()}
+    world.rollouts().promote("gears")
+    writer(world).update()
+    assert (served(world), idle(world)) == ({"bolts": 1, "gears": 1}, {"nuts": IdleTask()})
+
+
+def test_retired_tasks_leave_the_catalog_however_many_they_are_and_are_not_lost(world: World) -> None:
+    tasks = [f"task-{number}" for number in range(20)]
+    add_champions(world, *tasks)
+    poller = writer(world)
+    poller.update()
+    for task in tasks[1:]:
+        world.rollouts().retire(task)
+    assert poller.update() == CatalogChange(is_written=True)
+    assert served(world) == {"task-0": 1}
+    assert idle(world) == {task: IdleTask(is_retired=True) for task in tasks[1:]}
+    world.rollouts().promote("task-1")
+    poller.update()
+    assert served(world) == {"task-0": 1, "task-1": 1}
+
+
+def test_a_retirement_is_followed_without_mlflow(world: World) -> None:
+    add_champions(world, "bolts", "nuts")
+    writer(world).update()
+
+    def fail(_: str) -> None:
+        raise MlflowException("down")
+
+    world.mlflow.before = fail
+    world.rollouts().retire("bolts")
+    with pytest.raises(RegistryDown):
+        writer(world).update(looks_at_rollouts=True)
+    assert (served(world), idle(world)) == ({"nuts": 1}, {"bolts": IdleTask(is_retired=True)})

@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.errors import RegistryError
 from orchestrator.events import Event
+from orchestrator.registry.advice import Advice
 from orchestrator.registry.record_writer import RecordWriter
 from orchestrator.registry.recorder import LEASE, Recorder
 from orchestrator.registry.runs import Point, RunLog, TaskRun
@@ -152,6 +153,8 @@ def test_a_version_below_its_tasks_floors_is_recorded_and_does_not_serve(world: 
     version = world.registry.version("bolts", 1)
     assert "accuracy 0.9000, expected at least 0.9500" in version.gate_reason
     assert version.tags["ship.gate_refused"] == "true", "only force promotes it"
+    assert version.advice is not None
+    assert version.advice.gate == "floors"
 
 
 def test_a_record_that_waited_is_not_judged_as_if_it_were_new(world: World) -> None:
@@ -162,6 +165,7 @@ def test_a_record_that_waited_is_not_judged_as_if_it_were_new(world: World) -> N
     assert world.aliases() == {"champion": 1, "challenger": 2}
     waiting = world.mlflow.versions["ship.bolts"][2]
     assert waiting.tags["ship.gate"] == "challenger"
+    assert world.registry.version("bolts", 2).advice == Advice(kind="withheld", gate="older")
     assert waiting.tags["ship.gate_reason"].startswith("It was published before today's champion, version 1")
 
 

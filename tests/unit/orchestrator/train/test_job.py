@@ -1,5 +1,6 @@
 """Calls of the job to its parts, and its use of their answers; the pool itself is tested elsewhere."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,8 @@ import pytest
 from orchestrator.errors import ExecutionError, ManifestError, StoreError
 from orchestrator.events import Event
 from orchestrator.manifest.model import PoolSettings
-from orchestrator.manifest.request import Request, Selection
+from orchestrator.manifest.request import Request
+from orchestrator.manifest.selection import Selection
 from orchestrator.planning.plan import find_sure_fan_out
 from orchestrator.planning.spec import TaskSpec
 from orchestrator.registry.recorder import Backlog
@@ -26,6 +28,7 @@ from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import Callbacks, RunOptions, RunSummary
 from orchestrator.train.job import Job, Services, prepare_job
+from orchestrator.train.job_report import JobReport
 from orchestrator.train.ledger.grants import LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.ledger.status import TaskStatus
@@ -33,6 +36,7 @@ from orchestrator.train.worker.task_runner import TuneTask
 from ship.backbone import Backbone
 from ship.tuning.tuner import Tuner
 from tests.factories import write_backbone, write_stripes
+from tests.unit.orchestrator.report.page_reader import check_figures
 from tests.unit.orchestrator.train.fakes import CountedObjects, work
 
 
@@ -81,7 +85,7 @@ class FakeRecorder:
     def handle(self, events: Sequence[Event]) -> None:
         self.handled.append(len(events))
 
-    def reconcile(self, published: object, specs: object) -> None:
+    def reconcile(self, published: object, specs: object, read_s: float) -> None:
         pass
 
     def close(self, limit_s: float) -> Backlog:
@@ -147,6 +151,23 @@ def test_estimates_learn_from_what_the_last_run_took(plant: Plant) -> None:
     assert [task.estimate_s for task in again.plan.tasks] == [2.5 * 2.0, 2.5 * 2.0, 2.5 * 4.0]
 
 
+def check_report(plant: Plant, job: Job, report: JobReport) -> None:
+    """A run leaves its page, the page's document and the report's values in its folder."""
+    assert report.page is not None
+    folder = report.page.parent
+    assert folder.parent == plant.home / "runs"
+    places = check_figures(report.page.read_bytes(), (folder / "report.json").read_bytes())
+    assert {"tasks.0.accuracy", "tasks.0.learning_curve.probe.0.accuracy", "tasks.0.cost.epochs"} <= places
+    said = json.loads((folder / "run.json").read_bytes())
+    assert said == {
+        "run": {"name": folder.name, "manifest": job.path, "backbone": job.plan.backbone},
+        **report.to_dict(),
+    }
+    [task] = said["tasks"]
+    assert (task["task"], task["kind"], task["serves"]) == ("a", "unknown", None)
+    assert 0.0 <= task["accuracy"] <= 1.0
+
+
 def test_what_workers_publish_is_what_estimates_learn_from(plant: Plant) -> None:
     def tune_here(
         specs: Sequence[TaskSpec],
@@ -164,7 +185,9 @@ def test_what_workers_publish_is_what_estimates_learn_from(plant: Plant) -> None
     job = plant.prepare(
         "tasks: [{name: a, data: stripes, config: {num_independent: 4, top_k: 4, fallback: false}}]\n"
     )
-    assert job.run().summary.done == ("a",)
+    report = job.run()
+    assert report.summary.done == ("a",)
+    check_report(plant, job, report)
 
     (learned,) = RunStats(plant.objects).read(job.backbone.fingerprint)
     assert (learned.task_key, learned.num_passes, learned.time_s) == (job.plan.tasks[0].spec.key, 24 * 3, 5.0)

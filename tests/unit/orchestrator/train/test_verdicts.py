@@ -1,18 +1,22 @@
 """Verdicts on what a run published, against a registry that is made of plain values."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from orchestrator.errors import RegistryError
+from orchestrator.registry.advice import Advice
 from orchestrator.registry.session import RegistryDown, RegistryMissing
-from orchestrator.registry.versions import GATE_REASON_TAG, TaskInfo, VersionInfo
-from orchestrator.train.verdicts import Published, Verdict, find_verdicts
+from orchestrator.registry.versions import GATE_REASON_TAG, VERDICT_TAG, TaskInfo, VersionInfo
+from orchestrator.train.verdicts import Published, Verdict, failed_verdicts, find_verdicts
 
+NEEDS = Advice(
+    kind="needs-data", gate="guessing", text="add 40 images", num_images=40, split="training", of_class="b"
+)
 METRICS = {"accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95, "probe_accuracy": 0.85}
 
 
-def make_version(number: int, digest: str) -> VersionInfo:
+def make_version(number: int, digest: str, advice: Advice = NEEDS) -> VersionInfo:
     return VersionInfo(
         version=number,
         digest=digest,
@@ -21,7 +25,7 @@ def make_version(number: int, digest: str) -> VersionInfo:
         aliases=(),
         created_s=0.0,
         run_id=None,
-        tags={GATE_REASON_TAG: f"reason of {digest}"},
+        tags={GATE_REASON_TAG: f"reason of {digest}", VERDICT_TAG: advice.to_json()},
     )
 
 
@@ -68,18 +72,38 @@ def judge(registry: Registry, digest: str | None = "new", **values: object) -> V
 def test_a_promoted_version_serves() -> None:
     found = judge(Registry({"a": (make_version(2, "new"), None)}), is_new=True, metrics=METRICS)
     assert (found.serves, found.version, found.champion, found.is_new) == (True, 2, 2, True)
-    assert found.metrics == METRICS
+    assert (found.kind, found.metrics) == ("serves", METRICS)
 
 
 def test_a_refused_version_waits_with_its_reason() -> None:
     found = judge(Registry({"a": (None, make_version(1, "new"))}))
     assert (found.serves, found.version, found.champion) == (False, 1, None)
-    assert found.reason == "reason of new"
+    assert (found.reason, found.kind, found.gate) == ("reason of new", "needs-data", "guessing")
+    assert (found.advice, found.num_images, found.split, found.of_class) == (
+        *("add 40 images", 40, "training", "b"),
+    )
+
+
+def test_a_version_of_before_there_was_advice_is_withheld() -> None:
+    version = make_version(1, "new")
+    found = judge(Registry({"a": (None, replace(version, tags={GATE_REASON_TAG: "Below."}))}))
+    assert (found.kind, found.reason, found.advice) == ("withheld", "Below.", None)
+
+
+def test_a_promoted_version_that_was_taken_back_is_withheld() -> None:
+    found = judge(Registry({"a": (None, make_version(1, "new", Advice(kind="serves")))}))
+    assert (found.kind, found.serves) == ("withheld", False)
+
+
+def test_a_task_that_failed_has_its_cause() -> None:
+    [found] = failed_verdicts({"a": "out of memory"})
+    assert (found.kind, found.reason, found.serves) == ("failed", "out of memory", None)
 
 
 def test_a_champion_of_before_serves_on() -> None:
     found = judge(Registry({"a": (make_version(1, "old"), make_version(2, "new"))}))
     assert (found.serves, found.version, found.champion, found.reason) == (True, 2, 1, "reason of new")
+    assert found.kind == "serves", "the task does, though its new version waits"
 
 
 def test_a_version_that_lost_its_alias_since_then_is_decided_all_the_same() -> None:

@@ -24,6 +24,7 @@ from orchestrator.train.worker.data_cache import DataCache
 from orchestrator.train.worker.loop import LeaseLost, PublishedTask, run_worker
 from orchestrator.train.worker.progress import Progress
 from orchestrator.train.worker.task_runner import SearchReporter, TuneTask
+from ship.artifact.card import CARD, RECORD, PromptCard
 from ship.backbone import Backbone
 from ship.data import DataSource, fingerprint_data
 from ship.errors import DataError
@@ -31,6 +32,7 @@ from ship.settings.config import TuneConfig
 from ship.settings.search_config import SearchConfig
 from ship.tuning.search import SearchStep
 from ship.tuning.tuner import Tuner
+from tests.factories import write_stripes
 from tests.unit.orchestrator.train.fakes import Clock, CountedObjects
 from tests.unit.ship.factory import make_backbone
 
@@ -133,18 +135,18 @@ def test_publishes_once_and_then_finds_it_published(
     assert (repeated.digest, repeated.metrics) == (outcome.digest, outcome.metrics)
 
 
-def test_a_task_costs_eighteen_requests_of_the_store(
+def test_a_task_costs_twenty_one_requests_of_the_store(
     backbone: Backbone, tmp_path: Path, spec: TaskSpec
 ) -> None:
     objects = CountedObjects(LocalObjects(tmp_path / "store"))
     store = PromptStore(objects)
     TuneTask(Tuner(backbone), store)(replace(spec, config=replace(spec.config, epochs=3)), Hooks())
     assert objects.requests == {
-        # Is it published (asked twice), is there a snapshot; four files and the marker read back.
-        "get": 2 + 1 + 4 + 1,
-        "put_new": 4 + 1,
+        # Is it published (asked twice), is there a snapshot; five files and the marker read back.
+        "get": 2 + 1 + 5 + 1,
+        "put_new": 5 + 1,
         # Did garbage collection take a file meanwhile?
-        "exists": 4,
+        "exists": 5,
         "delete": 1,
     }
 
@@ -299,6 +301,17 @@ def test_a_search_comes_first_and_is_not_made_again_after_a_snapshot(
     assert card["config"]["epochs"] == NUM_EPOCHS
 
 
+@pytest.mark.parametrize("thumbnails", [True, False])
+def test_pictures_of_mistakes_are_published_unless_the_task_is_secret(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, thumbnails: bool
+) -> None:
+    spec = replace(spec, config=replace(spec.config, epochs=1), thumbnails=thumbnails)
+    held_out = store.fetch_held_out(TuneTask(Tuner(backbone), store)(spec, Hooks()).digest)
+    assert held_out is not None
+    assert len(held_out) == held_out.num_images > 0
+    assert bool(held_out.thumbnails) == thumbnails
+
+
 def test_the_record_says_what_was_tried(backbone: Backbone, store: PromptStore, spec: TaskSpec) -> None:
     spec = searching(spec, num_independent=(3,))
     spec = replace(spec, config=replace(spec.config, fallback=True))
@@ -382,3 +395,35 @@ def test_whatever_a_tuner_computes_is_seen_as_progress(
     # A step an epoch, and beside them features, the evaluation, and what the artifact is made from.
     assert tuner.num_passes > NUM_EPOCHS + 3
     assert hooks.progress.phase == "store"
+
+
+def test_a_tuning_that_collapses_is_served_by_its_probe(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, tmp_path: Path
+) -> None:
+    write_stripes(tmp_path / "stripes", num_train=24, num_test=20)
+    source = DataSource(path=str(tmp_path / "stripes"))
+    config = TuneConfig(
+        kind="lora",
+        epochs=6,
+        batch_size=8,
+        warmup_epochs=1,
+        learning_rate=0.1,
+        low_rank_rate_scale=10.0,
+        fallback=False,
+    )
+    hooks = Hooks()
+    outcome = TuneTask(Tuner(backbone), store)(
+        replace(spec, source=source, config=config, data_fingerprint=fingerprint_data(source)), hooks
+    )
+    assert hooks.epochs == list(range(1, 7)), "the probe reports no epoch of its own"
+    files = store.fetch(outcome.digest)
+    assert PromptCard.from_json(files[CARD]).config.kind == "probe"
+    assert outcome.metrics["accuracy"] == outcome.metrics["probe_accuracy"] > 0.8
+    published = store.published("shade", KEY)
+    assert published is not None
+    assert published.digest == outcome.digest
+    instead_of = json.loads(files[RECORD])["instead_of"]
+    assert instead_of["accuracy"] < outcome.metrics["accuracy"]
+    assert instead_of["p_worse"] < 0.05
+    assert "set warmup_epochs to 10" in instead_of["cause"]
+    assert store.load_snapshot("shade", KEY) is None
