@@ -11,6 +11,7 @@ from orchestrator.registry.recorder import Recorder
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.versions import CHAMPION, VersionInfo
+from orchestrator.store.documents.audit import Author
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.files import load_files
 from ship.artifact.peft import prompt_to_adapter
@@ -26,10 +27,12 @@ class Admission:
     Attributes:
         version: The version in the registry.
         is_new: False if the same import was published before.
+        waits: Whether its promotion waits for an approval.
     """
 
     version: VersionInfo
     is_new: bool
+    waits: bool = False
 
 
 def admit(
@@ -41,6 +44,7 @@ def admit(
     registry: Registry,
     recorder: Recorder,
     promote: bool = False,
+    author: Author | None = None,
 ) -> Admission:
     """Publish the artifact of an import, register it, and let it pass the gate. Repeating it changes nothing.
 
@@ -52,6 +56,7 @@ def admit(
         registry: Registry of versions.
         recorder: Writer of records; closed here.
         promote: Serve it whatever the gate's decision.
+        author: Author of that promotion; by default the user of this process.
 
     Raises:
         StoreError: The store failed.
@@ -71,10 +76,11 @@ def admit(
     if backlog.num_records:
         raise RegistryError(f"task {task!r} is published, but not registered yet: {backlog}")
     found = _find(registry, task, publication.digest)
+    waits = False
     if promote and CHAMPION not in found.aliases:
-        Rollouts(registry, store).promote(task, found.version)
+        waits = Rollouts(registry, store, author).promote(task, found.version, force=True).waits
         found = _find(registry, task, publication.digest)
-    return Admission(version=found, is_new=publication.created)
+    return Admission(version=found, is_new=publication.created, waits=waits)
 
 
 def export_version(

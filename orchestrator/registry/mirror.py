@@ -1,50 +1,26 @@
 """The rollout of a task beside MLflow's aliases: reads both, takes in moves, and brings MLflow in line."""
 
-import getpass
 import logging
-import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from orchestrator.errors import ObjectConflict, RegistryError
+from orchestrator.errors import ObjectConflict, RegistryError, StoreError
+from orchestrator.registry.changes import logged
 from orchestrator.registry.moves import take_in
 from orchestrator.registry.registry import Registry, RegistryDown
-from orchestrator.registry.versions import CHAMPION, ModelView, VersionInfo, since_tag
+from orchestrator.registry.versions import CHAMPION, PREVIOUS, RETIRED, ModelView, VersionInfo, since_tag
+from orchestrator.store.approvals import Approvals
+from orchestrator.store.audit import AuditLog
+from orchestrator.store.documents.audit import UNKNOWN, Author, shortened
 from orchestrator.store.documents.rollout import Aliases, Change, ChangeKind, Rollout, VersionRef
 from orchestrator.store.prompt_store import PromptStore
 
-__all__ = ["MAX_TRIES", "UNKNOWN", "Author", "Loaded", "Mirror", "VersionFinder", "ref_of", "shortened"]
+__all__ = ["MAX_TRIES", "Loaded", "Mirror", "VersionFinder", "ref_of"]
 
 _logger = logging.getLogger(__name__)
 MAX_TRIES = 20
-UNKNOWN = "unknown"
-_MAX_REASON = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Author:
-    """Author of changes.
-
-    Attributes:
-        by: Name of the user.
-        host: Name of the machine.
-        reason: Reason that the user gave.
-    """
-
-    by: str
-    host: str
-    reason: str = ""
-
-    @classmethod
-    def of_process(cls, reason: str = "") -> "Author":
-        """The user that this process runs as, on this machine."""
-        try:
-            user = getpass.getuser()
-        except (KeyError, OSError):
-            user = UNKNOWN
-        return cls(by=user, host=socket.gethostname(), reason=reason)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +53,8 @@ class Mirror:
     ) -> None:
         self._registry, self._store = registry, store
         self._author, self._clock = author, clock
+        self.log = AuditLog(store, clock)
+        self.approvals = Approvals(store, self.log)
 
     def load(self, task: str, *, takes_in: bool = False) -> Loaded:
         """The rollout, with moves made in MLflow's page.
@@ -95,6 +73,8 @@ class Mirror:
             moved = self._moved(rollout, view)
             if moved == rollout or not takes_in:
                 return Loaded(rollout=moved, etag=etag, found=view.standing)
+            # Its author is not known: the user of this process has only found it.
+            moved = logged(self.log, rollout, moved, user="")
             try:
                 etag = self._store.write_rollout(moved, etag)
             except ObjectConflict:
@@ -124,16 +104,23 @@ class Mirror:
         """The rollout with the moves that were made in MLflow's page."""
         if rollout.model_ms != view.created_ms:
             # The model was deleted and made again: its versions are others.
-            return self._adopt(view, generation=rollout.generation)
+            return replace(self._adopt(view, generation=rollout.generation), trail=rollout.trail)
         aliases = take_in(rollout, view.standing, self._clock())
         if aliases == rollout.aliases:
             return rollout
         finder = VersionFinder(self._registry, rollout, {})
+        reason = _describe(rollout.aliases, aliases)
+        set_right = _taken_back(rollout.aliases, aliases)
+        if set_right != aliases and self.approvals.requires(rollout.task):
+            # Its author is not known, so it is not known either whether another person has approved.
+            aliases = set_right
+            reason += "; the task needs approvals, so what serves is set right: ask with `ship promote`"
         versions = {version: finder(version) for version in set(aliases.versions.values())}
-        change = self.new_change("mlflow", by=UNKNOWN, reason=_describe(rollout.aliases, aliases))
         # What was wanted before was in MLflow, and no mirror is late with it: a person may move it back.
         return replace(
-            rollout.changed(aliases, versions, change), mirrored=view.standing, earlier=rollout.earlier
+            rollout.changed(aliases, versions, self.new_change("mlflow", by=UNKNOWN, reason=reason)),
+            mirrored=view.standing,
+            earlier=rollout.earlier,
         )
 
     def _adopt(self, view: ModelView, *, generation: int) -> Rollout:
@@ -151,7 +138,7 @@ class Mirror:
         )
 
     def follow(self, loaded: Loaded) -> Rollout:
-        """Let MLflow's aliases follow, until they are those of the rollout as it is then.
+        """Log what waits for it, and let MLflow's aliases follow, until they are those of the rollout then.
 
         Raises:
             RegistryError: MLflow cannot be reached, or refuses.
@@ -159,6 +146,7 @@ class Mirror:
         rollout, etag, found = loaded.rollout, loaded.etag, loaded.found
         for _ in range(MAX_TRIES):
             task = rollout.task
+            settled = self._logged(rollout)
             if found is None:
                 view = self._registry.view(task)
                 if view is None:
@@ -166,9 +154,9 @@ class Mirror:
                 found = view.standing
             self._note_since(rollout, found)
             self._move_aliases(task, found, rollout.aliases)
-            if rollout.is_mirrored and found == rollout.aliases:
+            if settled is rollout and rollout.is_mirrored and found == rollout.aliases:
                 return rollout
-            confirmed = replace(rollout, mirrored=rollout.aliases)
+            confirmed = replace(settled, mirrored=rollout.aliases)
             try:
                 self._store.write_rollout(confirmed, etag)
                 return confirmed
@@ -179,6 +167,14 @@ class Mirror:
                     return confirmed
                 (rollout, etag), found = stored, None
         return rollout
+
+    def _logged(self, rollout: Rollout) -> Rollout:
+        """The rollout once what waits in its trail is logged; as it is, if the log cannot be written now."""
+        try:
+            return self.log.settle(rollout)
+        except StoreError as error:
+            _logger.warning("a change of task %s waits for the audit log: %s", rollout.task, error)
+            return rollout
 
     def _note_since(self, rollout: Rollout, found: Aliases) -> None:
         """Note when a new champion began to serve, before its alias is moved."""
@@ -260,6 +256,16 @@ def ref_of(info: VersionInfo) -> VersionRef:
     return VersionRef(digest=info.digest, published_s=info.published_s)
 
 
+def _taken_back(before: Aliases, after: Aliases) -> Aliases:
+    """The moved aliases without new versions that serve, or that a rollback would let serve."""
+    old = {
+        name: before.versions.get(name)
+        for name in (CHAMPION, PREVIOUS, RETIRED)
+        if after.versions.get(name) not in (None, before.versions.get(name))
+    }
+    return after.moved(**old)
+
+
 def _describe(before: Aliases, after: Aliases) -> str:
     """The moves between two states, in words."""
     names = sorted({*before.versions, *after.versions})
@@ -275,8 +281,3 @@ def _describe(before: Aliases, after: Aliases) -> str:
 
 def _name(version: int | None) -> str:
     return "nothing" if version is None else f"version {version}"
-
-
-def shortened(text: str) -> str:
-    """A reason as long as a rollout holds."""
-    return text if len(text) <= _MAX_REASON else f"{text[: _MAX_REASON - 3]}..."

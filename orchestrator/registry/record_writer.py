@@ -25,12 +25,15 @@ from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.runs import DataSet, Point, RunLog, TaskRun
 from orchestrator.registry.versions import (
+    BACKBONE_TAG,
     CHAMPION,
     CHOICE_TAG,
     DATA_TAG,
+    FINGERPRINT_TAG,
     GATE_REASON_TAG,
     GATE_TAG,
     PUBLISHED_TAG,
+    REFUSED_TAG,
     VERDICT_TAG,
     VersionInfo,
     own_tags,
@@ -241,7 +244,12 @@ class RecordWriter:
         facts = TuningFacts.read(artifact.card, artifact.record)
         advice = advise(decision, candidate, facts, _floors_of(event))
         # The tag that says "done" comes last.
-        tags = {GATE_REASON_TAG: decision.reason, VERDICT_TAG: advice.to_json(), GATE_TAG: decision.alias}
+        tags = {
+            GATE_REASON_TAG: decision.reason,
+            REFUSED_TAG: str(decision.is_refusal).lower(),
+            VERDICT_TAG: advice.to_json(),
+            GATE_TAG: decision.alias,
+        }
         self._registry.tag_version(task, found.version, tags)
         return replace(found, tags={**found.tags, **tags})
 
@@ -316,7 +324,7 @@ def _lineage(event: Event) -> dict[str, str]:
 
 def _backbone_tags(card: Mapping[str, Any]) -> dict[str, str]:
     backbone = card["backbone"]
-    return {"ship.backbone": backbone["name"], "ship.backbone_fingerprint": backbone["fingerprint"]}
+    return {BACKBONE_TAG: backbone["name"], FINGERPRINT_TAG: backbone["fingerprint"]}
 
 
 def _data_set(events: Sequence[Event], artifact: _Artifact | None) -> DataSet | None:

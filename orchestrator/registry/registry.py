@@ -18,10 +18,12 @@ from orchestrator.names import MODEL_PREFIX, is_task_name, model_name
 from orchestrator.registry.database_file import read_models
 from orchestrator.registry.session import MlflowSession, RegistryDown, RegistryMissing
 from orchestrator.registry.versions import (
+    BACKBONE_TAG,
     CANARY_SHARE_TAG,
     CHALLENGER,
     CHAMPION,
     DIGEST_TAG,
+    FINGERPRINT_TAG,
     GATE_TAG,
     PREVIOUS,
     SINCE_TAG,
@@ -169,6 +171,13 @@ class Registry:
         return {
             (task, info.digest) for task, info in infos if info.digest is not None and GATE_TAG in info.tags
         }
+
+    def champion_backbones(self) -> list[tuple[str, str]]:
+        """Name and fingerprint of the backbone of each champion that tells them."""
+        at = {(model.name, str(_aliases_of(model).get(CHAMPION))) for _, model in self._models()}
+        versions = self._search_versions(f"name LIKE '{MODEL_PREFIX}%'")
+        tags = [dict(found.tags or {}) for found in versions if (found.name, str(found.version)) in at]
+        return [(one.get(BACKBONE_TAG, "?"), one[FINGERPRINT_TAG]) for one in tags if FINGERPRINT_TAG in one]
 
     def referenced_digests(self) -> set[str]:
         """Digests of all artifacts that a version of any registered model names, by tag or by source.

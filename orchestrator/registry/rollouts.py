@@ -9,22 +9,25 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import takewhile
+from typing import Any
 
-from orchestrator.errors import ObjectConflict, RegistryError, StoreError
+from orchestrator.errors import RegistryError
+from orchestrator.registry.changes import logged
 from orchestrator.registry.gate import GateDecision
-from orchestrator.registry.mirror import (
-    MAX_TRIES,
-    UNKNOWN,
-    Author,
-    Loaded,
-    Mirror,
-    VersionFinder,
-    ref_of,
-    shortened,
+from orchestrator.registry.mirror import VersionFinder, ref_of
+from orchestrator.registry.moves import (
+    ask,
+    challenge,
+    is_void,
+    promote,
+    promotion,
+    retire,
+    retired_version,
 )
-from orchestrator.registry.moves import challenge, promote, retire, retired_version
-from orchestrator.registry.ownership import ForeignRegistryError, check_owner
-from orchestrator.registry.registry import Registry, RegistryDown, RegistryMissing
+from orchestrator.registry.refusals import check_fit
+from orchestrator.registry.registry import Registry
+from orchestrator.registry.rollout_writer import RolloutWriter
 from orchestrator.registry.versions import (
     CANARY,
     CHALLENGER,
@@ -36,12 +39,15 @@ from orchestrator.registry.versions import (
     VersionInfo,
     read_trials,
 )
-from orchestrator.store.documents.rollout import Aliases, Change, ChangeKind, Rollout, VersionRef
+from orchestrator.store.documents.audit import UNKNOWN, Author, shortened
+from orchestrator.store.documents.rollout import Aliases, Rollout
 from orchestrator.store.prompt_store import PromptStore
 
 __all__ = ["Rollouts"]
 
 _logger = logging.getLogger(__name__)
+# Of MLflow's server and of the hosts that write the log.
+_CLOCKS_DIFFER_S = 3600.0
 
 
 class Rollouts:
@@ -65,8 +71,8 @@ class Rollouts:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry, self._store = registry, store
-        self._mirror = Mirror(registry, store, author or Author.of_process(), clock)
-        self._is_owner = False
+        self._writer = RolloutWriter(registry, store, author or Author.of_process(), clock)
+        self._mirror = self._writer.mirror
 
     def read(self, task: str) -> Rollout:
         """The rollout of a task, moves made in MLflow's page included; nothing is written.
@@ -76,23 +82,28 @@ class Rollouts:
         """
         return self._mirror.load(task).rollout
 
-    def last_change(self, task: str) -> Change | None:
-        """The last change of a task's rollout; None of one that was never changed here."""
+    def stored(self, task: str) -> Rollout | None:
+        """The rollout of a task as it is in the store; None of one that was never changed here."""
         stored = self._store.read_rollout(task)
-        return None if stored is None else stored[0].change
+        return None if stored is None else stored[0]
 
-    def promote(self, task: str, version: int | None = None) -> Promotion:
+    def promote(self, task: str, version: int | None = None, *, force: bool = False) -> Promotion:
         """Serve a version from now on; the champion before it becomes ``previous``.
+
+        Where the task needs an approval it waits for that, see ``Requests``.
 
         Args:
             task: Name of the task.
             version: Version to serve; None for the challenger, or of a retired task for the one that served.
+            force: Serve it also if the gate refused it, or if it is of another backbone than the champions.
 
         Raises:
-            RegistryError: There is no such task or version, or no challenger.
+            RegistryError: There is no such task or version, or no challenger, or it takes force.
         """
+        change = self._mirror.new_change("promote")
+        asked: list[int] = []
 
-        def decide(rollout: Rollout, ref: VersionFinder) -> Aliases:
+        def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
             standing = retired_version(rollout.aliases) or rollout.version(CHALLENGER)
             wanted = standing if version is None else version
             if wanted is None:
@@ -100,10 +111,16 @@ class Rollouts:
                     f"task {task!r} has no challenger to promote; name a version: "
                     f"{self._registry.listed_versions(task)}"
                 )
-            return promote(rollout, wanted, ref(wanted).digest)
+            asked.append(wanted)
+            if not force:
+                check_fit(self._registry, rollout, wanted, "promote")
+            digest = ref(wanted).digest
+            if rollout.version(CHAMPION) != wanted and self._mirror.approvals.requires(task):
+                return replace(rollout, pending=ask(rollout, wanted, digest, change))
+            return promote(rollout, wanted, digest)
 
-        before, after = self._change(task, "promote", decide)
-        return _promotion(before, after)
+        before, after = self._writer.write(task, change, decide, told={"forced": True} if force else None)
+        return promotion(before, after, asked[-1])
 
     def rollback(self, task: str) -> Promotion:
         """Serve the previous champion again; a second rollback undoes the first.
@@ -116,9 +133,9 @@ class Rollouts:
             RegistryError: There is no such task, or it has had one champion only.
         """
 
-        def decide(rollout: Rollout, ref: VersionFinder) -> Aliases:
+        def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
             if rollout.change.kind == "rollback" and not rollout.is_mirrored:
-                return rollout.aliases
+                return rollout
             if (retired := retired_version(rollout.aliases)) is not None:
                 return promote(rollout, retired, ref(retired).digest)
             previous = rollout.version(PREVIOUS)
@@ -129,8 +146,7 @@ class Rollouts:
                 )
             return promote(rollout, previous, ref(previous).digest)
 
-        before, after = self._change(task, "rollback", decide)
-        return _promotion(before, after)
+        return promotion(*self._writer.write(task, self._mirror.new_change("rollback"), decide))
 
     def retire(self, task: str) -> int:
         """Take a task out of service; returns the version that served.
@@ -142,33 +158,43 @@ class Rollouts:
             RegistryError: There is no such task, or it has no champion.
         """
 
-        def decide(rollout: Rollout, _: VersionFinder) -> Aliases:
+        def decide(rollout: Rollout, _: VersionFinder) -> Rollout:
             if retired_version(rollout.aliases) is not None:
-                return rollout.aliases
+                return rollout
             if rollout.version(CHAMPION) is None:
                 raise RegistryError(
                     f"task {task!r} has no champion, so nothing of it serves; leave it out of the manifest "
                     "to tune it no more"
                 )
-            return retire(rollout)
+            return replace(rollout, aliases=retire(rollout))
 
-        version = retired_version(self._change(task, "retire", decide)[1].aliases)
+        _, after = self._writer.write(task, self._mirror.new_change("retire"), decide)
+        version = retired_version(after.aliases)
         if version is None:
             raise RegistryError(f"task {task!r} was brought back at the same time; see `ship show {task}`")
         return version
 
-    def start_canary(self, task: str, version: int, share: float) -> Trials:
-        """Let a version take a share of the requests, above 0 and below 1, in place of the canary before it.
+    def start_canary(self, task: str, version: int, share: float, *, force: bool = False) -> Trials:
+        """Let a version take a share of the requests, in place of the canary before it.
+
+        Args:
+            task: Name of the task.
+            version: The version.
+            share: Its share of the requests, above 0 and below 1.
+            force: As for ``promote``: a canary's answers count.
 
         Raises:
-            RegistryError: It is the champion, or has no artifact of ours; or there is no champion.
+            RegistryError: It is the champion, has no artifact of ours or takes force; or none serves.
         """
 
-        def decide(rollout: Rollout, ref: VersionFinder) -> Aliases:
+        def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
             _check_trial(rollout, version, ref)
-            return rollout.aliases.moved(share=share, **{CANARY: version})
+            if not force and rollout.version(CANARY) != version:
+                check_fit(self._registry, rollout, version, "canary")
+            return _moved(rollout, share=share, **{CANARY: version})
 
-        return read_trials(self._change(task, "canary", decide)[1].aliases)
+        change, told = self._mirror.new_change("canary"), {"forced": True} if force else None
+        return read_trials(self._writer.write(task, change, decide, told=told)[1].aliases)
 
     def start_shadow(self, task: str, version: int) -> Trials:
         """Ask a version beside the champion, in place of the shadow before it.
@@ -177,11 +203,11 @@ class Rollouts:
             RegistryError: It is the champion, or has no artifact of ours; or there is no champion.
         """
 
-        def decide(rollout: Rollout, ref: VersionFinder) -> Aliases:
+        def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
             _check_trial(rollout, version, ref)
-            return rollout.aliases.moved(**{SHADOW: version})
+            return _moved(rollout, **{SHADOW: version})
 
-        return read_trials(self._change(task, "shadow", decide)[1].aliases)
+        return read_trials(self._writer.write(task, self._mirror.new_change("shadow"), decide)[1].aliases)
 
     def stop_canary(self, task: str, version: int | None = None) -> Trials:
         """Let the champion answer all requests; returns what was tried before.
@@ -194,22 +220,23 @@ class Rollouts:
             RegistryError: Another version is the canary.
         """
 
-        def decide(rollout: Rollout, _: VersionFinder) -> Aliases:
+        def decide(rollout: Rollout, _: VersionFinder) -> Rollout:
             found = rollout.version(CANARY)
             if None not in (version, found) and found != version:
                 raise RegistryError(
                     f"the canary of task {task!r} is version {found}, not {version}: nothing was changed; "
                     f"`ship canary {task} --stop` ends it"
                 )
-            return rollout.aliases.moved(**{CANARY: None})
+            return _moved(rollout, **{CANARY: None})
 
-        return read_trials(self._change(task, "stop-canary", decide)[0].aliases)
+        return read_trials(
+            self._writer.write(task, self._mirror.new_change("stop-canary"), decide)[0].aliases
+        )
 
     def stop_shadow(self, task: str) -> Trials:
         """Ask the champion alone; returns what was tried before."""
-        before, _ = self._change(
-            task, "stop-shadow", lambda rollout, _: rollout.aliases.moved(**{SHADOW: None})
-        )
+        change = self._mirror.new_change("stop-shadow")
+        before, _ = self._writer.write(task, change, lambda rollout, _: _moved(rollout, **{SHADOW: None}))
         return read_trials(before.aliases)
 
     def admit(
@@ -219,7 +246,7 @@ class Rollouts:
 
         The decision is made against the champion of the generation that it changes: if a person or another
         gate was faster, it is made again. A version that was published before the champion never replaces
-        it: its record has waited somewhere.
+        it: its record has waited somewhere. One that has passed waits where the task needs an approval.
 
         Args:
             task: Name of the task.
@@ -230,42 +257,60 @@ class Rollouts:
             RegistryDown: MLflow cannot be reached; repeat it later.
         """
         found: list[GateDecision] = []
+        change = self._mirror.new_change("gate")
+        judged = {"judged": {"version": candidate.version, "digest": candidate.digest}}
 
-        def decide(rollout: Rollout, _: VersionFinder) -> Aliases:
+        def decide(rollout: Rollout, _: VersionFinder) -> Rollout:
             champion = rollout.version(CHAMPION)
             if champion is not None and rollout.digest(CHAMPION) == candidate.digest:
                 # An earlier try ended between the decision and its record, or a person was faster.
                 found.append(GateDecision(promote=True, reason="It was made champion before this was noted."))
-                return rollout.aliases
+                return rollout
             retired = retired_version(rollout.aliases)
             standing = retired if champion is None else champion
             decision = judge(None if standing is None else self._registry.version(task, standing))
             if retired is not None:
-                decision = GateDecision(
-                    promote=False,
-                    reason=f"The task is retired; `ship promote {task} {candidate.version}` brings it back "
-                    f"with this version; {decision.reason}",
-                )
+                back = f"`ship promote {task} {candidate.version}` brings it back with this version"
+                reason = f"The task is retired; {back}; {decision.reason}"
+                decision = replace(decision, promote=False, reason=reason)
             if champion is not None and candidate.published_s < rollout.versions[champion].published_s:
-                decision = GateDecision(
-                    promote=False,
-                    gate=decision.gate or "older",
-                    reason=f"It was published before today's champion, version {champion}; {decision.reason}",
-                )
+                late = f"It was published before today's champion, version {champion}; {decision.reason}"
+                decision = replace(decision, promote=False, reason=late, gate=decision.gate or "older")
+            pending = rollout.pending
+            if decision.promote and self._mirror.approvals.requires(task):
+                said = f"It waits for a second person: `ship approve {task}`."
+                if pending is None or is_void(rollout) or pending.request.kind == "gate":
+                    asked = replace(change, reason=shortened(decision.reason))
+                    pending = ask(rollout, candidate.version, candidate.digest, asked)
+                else:
+                    said = (
+                        f"It waits, as {pending.request.by} asked for version {pending.version}; `ship "
+                        f"promote {task} {candidate.version}` asks for this one."
+                    )
+                decision = replace(decision, promote=False, reason=f"{decision.reason} {said}")
             found.append(decision)
             if decision.promote:
                 return promote(rollout, candidate.version, candidate.digest)
-            return challenge(rollout, candidate.version, candidate.published_s)
+            aliases = challenge(rollout, candidate.version, candidate.published_s)
+            return replace(rollout, aliases=aliases, pending=pending)
 
-        self._change(
+        before, after = self._writer.write(
             task,
-            "gate",
+            change,
             decide,
             known={candidate.version: ref_of(candidate)},
             reason=lambda: found[-1].reason,
+            told=judged,
             must_mirror=True,
         )
+        if before.generation == after.generation:
+            self._log_decision(task, candidate, found[-1], judged)
         return found[-1]
+
+    def log(self, task: str) -> bool:
+        """Write changes of a task into the audit log that a command was ended before; whether none waits."""
+        stored = self._store.read_rollout(task)
+        return stored is None or self._writer.log.follow(*stored, self._store.write_rollout)
 
     def settle(self, task: str) -> Rollout:
         """Take in moves made in MLflow's page, and let MLflow follow the rollout.
@@ -283,100 +328,24 @@ class Rollouts:
             return
         rollout, etag = stored
         change = self._mirror.new_change("drop", by=UNKNOWN, reason="its model was deleted in MLflow")
-        gone = rollout.changed(Aliases(), {}, change)
-        self._store.write_rollout(replace(gone, mirrored=Aliases(), earlier=()), etag)
+        gone = replace(rollout.changed(Aliases(), {}, change), mirrored=Aliases(), earlier=(), pending=None)
+        gone = logged(self._writer.log, rollout, gone, user="")
+        self._writer.log.follow(gone, self._store.write_rollout(gone, etag), self._store.write_rollout)
 
-    def _change(
-        self,
-        task: str,
-        kind: ChangeKind,
-        decide: Callable[[Rollout, VersionFinder], Aliases],
-        *,
-        known: Mapping[int, VersionRef] | None = None,
-        reason: Callable[[], str] | None = None,
-        must_mirror: bool = False,
-    ) -> tuple[Rollout, Rollout]:
-        """Write one change, and let MLflow follow; returns the rollout before and after it.
-
-        Args:
-            task: Name of the task.
-            kind: Kind of change.
-            decide: The aliases that are wanted, given the rollout as it is now; asked again after a conflict.
-            known: Versions that have just been registered.
-            reason: Reason of the change, asked after the decision.
-            must_mirror: Whether the change has failed if MLflow does not follow now.
-        """
-        self._check_owner()
-        change = self._mirror.new_change(kind)
-        before: Rollout | None = None
-        for _ in range(MAX_TRIES):
-            loaded = self._mirror.load(task, takes_in=True)
-            if loaded.rollout.has_change(change.change_id):
-                # Written by the try before, whose answer was lost.
-                break
-            before = loaded.rollout
-            find = VersionFinder(self._registry, before, known or {})
-            aliases = decide(before, find)
-            if aliases == before.aliases:
-                break
-            named = replace(change, reason=shortened(reason() if reason else change.reason))
-            after = before.changed(aliases, {at: find(at) for at in set(aliases.versions.values())}, named)
-            if (etag := self._write(after, loaded.etag)) is not None:
-                loaded = replace(loaded, rollout=after, etag=etag)
-                break
-        else:
-            raise RegistryError(f"task {task!r} is changed by others all the time; run the command again")
-        assert before is not None
-        self._follow(loaded, must_mirror=must_mirror)
-        return before, loaded.rollout
-
-    def _write(self, rollout: Rollout, if_match: str | None) -> str | None:
-        """Etag of the rollout that was written; None if it has to be read and decided again."""
-        try:
-            return self._store.write_rollout(rollout, if_match)
-        except ObjectConflict:
-            return None
-        except StoreError:
-            stored = self._store.read_rollout(rollout.task)
-            if stored is None or not stored[0].has_change(rollout.change.change_id):
-                raise
-            # It was written, and the answer was lost.
-            return None
-
-    def _follow(self, loaded: Loaded, *, must_mirror: bool) -> None:
-        if loaded.etag is None:
-            return
-        try:
-            self._mirror.follow(loaded)
-        except (RegistryError, StoreError) as error:
-            if must_mirror:
-                raise
-            _logger.warning(
-                "task %s is changed, and the endpoint follows; MLflow's aliases do once they can be set: %s",
-                loaded.rollout.task,
-                error,
-            )
-
-    def _check_owner(self) -> None:
-        if self._is_owner:
-            return
-        try:
-            check_owner(self._store, self._registry)
-        except (RegistryMissing, ForeignRegistryError):
-            raise
-        except RegistryDown as error:
-            # A rollback must not wait for MLflow: the poller that brings it in line checks again.
-            if self._store.read_owner() is None:
-                raise
-            _logger.warning("%s; the change is made in the store", error)
-            return
-        self._is_owner = True
+    def _log_decision(
+        self, task: str, candidate: VersionInfo, decision: GateDecision, judged: Mapping[str, Any]
+    ) -> None:
+        """Log a decision that changed nothing, unless an earlier try did."""
+        log, since_s = self._writer.log, candidate.created_s - _CLOCKS_DIFFER_S
+        for entry in takewhile(lambda entry: entry.record.time_s > since_s, log.newest()):
+            record = entry.record
+            if (record.task, record.action) == (task, "gate") and judged.items() <= record.after.items():
+                return
+        log.append("gate", task, {}, judged, decision.reason, self._writer.author)
 
 
-def _promotion(before: Rollout, after: Rollout) -> Promotion:
-    to_version = after.version(CHAMPION)
-    assert to_version is not None
-    return Promotion(task=after.task, from_version=before.version(CHAMPION), to_version=to_version)
+def _moved(rollout: Rollout, **moves: Any) -> Rollout:
+    return replace(rollout, aliases=rollout.aliases.moved(**moves))
 
 
 def _check_trial(rollout: Rollout, version: int, ref: VersionFinder) -> None:

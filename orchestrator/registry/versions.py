@@ -13,6 +13,7 @@ from orchestrator.store.documents.catalog import Canary
 from orchestrator.store.documents.rollout import Aliases
 
 __all__ = [
+    "BACKBONE_TAG",
     "CANARY",
     "CANARY_SHARE_TAG",
     "CHALLENGER",
@@ -20,10 +21,12 @@ __all__ = [
     "CHOICE_TAG",
     "DATA_TAG",
     "DIGEST_TAG",
+    "FINGERPRINT_TAG",
     "GATE_REASON_TAG",
     "GATE_TAG",
     "PREVIOUS",
     "PUBLISHED_TAG",
+    "REFUSED_TAG",
     "RETIRED",
     "SHADOW",
     "SINCE_TAG",
@@ -53,7 +56,8 @@ DIGEST_TAG, METRICS_TAG, DATA_TAG = "ship.digest", "ship.metrics", "ship.data_fi
 CANARY_SHARE_TAG = "ship.canary_share"
 # Of a model: its champion, and when that began to serve, as in 3@1764144000.0.
 SINCE_TAG = "ship.champion_since"
-GATE_TAG, GATE_REASON_TAG = "ship.gate", "ship.gate_reason"
+GATE_TAG, GATE_REASON_TAG, REFUSED_TAG = "ship.gate", "ship.gate_reason", "ship.gate_refused"
+BACKBONE_TAG, FINGERPRINT_TAG = "ship.backbone", "ship.backbone_fingerprint"
 PUBLISHED_TAG, CHOICE_TAG, VERDICT_TAG = "ship.published_s", "ship.choice", "ship.verdict"
 # Of a model: the names of the tags that the manifest gave it, and the time at which they were read.
 TAGS_TAG = "ship.tags"
@@ -211,12 +215,14 @@ class Promotion:
     Attributes:
         task: Name of the task.
         from_version: The champion before; None if there was none.
-        to_version: The champion now.
+        to_version: The champion now; if it waits for approval, the one that is asked for.
+        waits: Whether it waits for the approval of a second person.
     """
 
     task: str
     from_version: int | None
     to_version: int
+    waits: bool = False
 
 
 def read_trials(aliases: Aliases) -> Trials:

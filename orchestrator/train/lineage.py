@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.manifest.model import Manifest
-from orchestrator.registry.mirror import Author
+from orchestrator.store.documents.audit import Author
 from ship.backbone import Backbone
 from ship.redaction import redact_url
 from ship.version import __version__

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from orchestrator.errors import StoreError
+from orchestrator.store.documents.audit import Trail
 
 __all__ = [
     "LATE_WRITE_S",
@@ -20,6 +21,7 @@ __all__ = [
     "Change",
     "ChangeKind",
     "Earlier",
+    "Pending",
     "Rollout",
     "VersionRef",
 ]
@@ -33,6 +35,9 @@ _MAX_EARLIER = 16
 ChangeKind = Literal[
     "gate",
     "promote",
+    "request",
+    "approve",
+    "reject",
     "rollback",
     "canary",
     "stop-canary",
@@ -115,6 +120,23 @@ class Earlier:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pending:
+    """A promotion that waits for the approval of a second person.
+
+    Attributes:
+        version: The version that is to serve.
+        digest: Digest of its artifact.
+        champion: The champion that it was asked against; another one makes the request void.
+        request: The change that asked for it.
+    """
+
+    version: int
+    digest: str | None
+    champion: int | None
+    request: Change
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rollout:
     """The rollout of a task.
 
@@ -130,6 +152,8 @@ class Rollout:
         earlier: Aliases before the changes of the last ``LATE_WRITE_S``.
         champion_s: When the champion began to serve, seconds since the epoch; None without a champion, and
             where it is not known.
+        pending: The promotion that waits for approval, if one does.
+        trail: Its changes in the audit log.
     """
 
     task: str
@@ -141,6 +165,8 @@ class Rollout:
     change: Change
     earlier: tuple[Earlier, ...] = ()
     champion_s: float | None = None
+    pending: Pending | None = None
+    trail: Trail = field(default_factory=Trail)
 
     @property
     def is_mirrored(self) -> bool:
@@ -195,7 +221,7 @@ class Rollout:
         Raises:
             StoreError: It would be larger than a reader takes.
         """
-        values = {
+        values: dict[str, Any] = {
             "schema": SCHEMA_VERSION,
             "task": self.task,
             "model_ms": self.model_ms,
@@ -207,6 +233,10 @@ class Rollout:
             "champion_s": self.champion_s,
             "earlier": [{**vars(one), "aliases": _alias_values(one.aliases)} for one in self.earlier],
         }
+        if self.pending is not None:
+            values["pending"] = {**vars(self.pending), "request": vars(self.pending.request)}
+        if trail := self.trail.to_dict():
+            values["trail"] = trail
         content = (json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n").encode()
         if len(content) > MAX_ROLLOUT_BYTES:
             raise StoreError(

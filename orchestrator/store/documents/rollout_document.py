@@ -5,8 +5,17 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from orchestrator.errors import StoreError
+from orchestrator.store.documents.audit_document import TrailDocument
 from orchestrator.store.documents.document import Digest, Document, TaskName
-from orchestrator.store.documents.rollout import Aliases, Change, ChangeKind, Earlier, Rollout, VersionRef
+from orchestrator.store.documents.rollout import (
+    Aliases,
+    Change,
+    ChangeKind,
+    Earlier,
+    Pending,
+    Rollout,
+    VersionRef,
+)
 
 __all__ = ["read_rollout"]
 
@@ -41,6 +50,16 @@ class _Earlier(Document):
     change_id: _Text
 
 
+class _Pending(Document):
+    version: _Version
+    digest: Digest | None
+    champion: _Version | None
+    request: _Change
+
+    def to_pending(self) -> Pending:
+        return Pending(**{**dict(self), "request": Change(**dict(self.request))})
+
+
 class _Document(Document):
     schema_: Literal[1] = Field(alias="schema")
     task: TaskName
@@ -53,6 +72,8 @@ class _Document(Document):
     earlier: list[_Earlier]
     # Earlier versions did not write it.
     champion_s: float | None = None
+    pending: _Pending | None = None
+    trail: TrailDocument = TrailDocument()
 
 
 def read_rollout(content: bytes, where: str) -> Rollout:
@@ -75,6 +96,8 @@ def read_rollout(content: bytes, where: str) -> Rollout:
             for one in found.earlier
         ),
         champion_s=_champion_s(found),
+        pending=None if found.pending is None else found.pending.to_pending(),
+        trail=found.trail.to_trail(),
     )
     if missing := set(rollout.aliases.versions.values()) - set(rollout.versions):
         raise StoreError(f"{where}: versions {sorted(missing)} have an alias and no digest; {_ADVICE}")

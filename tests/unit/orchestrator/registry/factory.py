@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator
 
 from orchestrator.errors import ObjectMissing
-from orchestrator.registry.mirror import Author
 from orchestrator.registry.registry import Registry
+from orchestrator.registry.requests import Requests
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.versions import PUBLISHED_TAG
+from orchestrator.store.documents.audit import Author
 from orchestrator.store.objects.protocol import (
     ListedObject,
+    ObjectStore,
     StoredObject,
     conflict,
     etag_of,
@@ -96,14 +98,18 @@ class MemoryObjects:
 
 
 class World:
-    """A store and an MLflow, and clients of both that know nothing of one another."""
+    """A store and an MLflow, and clients of both that know nothing of one another.
 
-    def __init__(self) -> None:
+    Args:
+        objects: Objects of the store; by default in memory.
+    """
+
+    def __init__(self, objects: ObjectStore | None = None) -> None:
         self.objects = MemoryObjects()
         self.mlflow = FakeMlflow()
         self.now_s = NOW_S
         self.registry = make_registry(self.mlflow)
-        self.store = PromptStore(self.objects)
+        self.store = PromptStore(objects or self.objects)
 
     def add(self, task: str = "bolts", number: int = 1, *, published_s: float | None = None) -> int:
         """Register a version of a task; returns its number."""
@@ -120,6 +126,15 @@ class World:
     def rollouts(self, by: str = "anna", store: PromptStore | None = None) -> Rollouts:
         """The rollouts as a new process has them."""
         return Rollouts(
+            make_registry(self.mlflow),
+            store or PromptStore(self.objects.client()),
+            Author(by=by, host="line-pc", reason=""),
+            clock=lambda: self.now_s,
+        )
+
+    def requests(self, by: str = "anna", store: PromptStore | None = None) -> Requests:
+        """The promotions that wait, as a new process has them."""
+        return Requests(
             make_registry(self.mlflow),
             store or PromptStore(self.objects.client()),
             Author(by=by, host="line-pc", reason=""),

@@ -152,6 +152,7 @@ def test_a_version_below_its_tasks_floors_is_recorded_and_does_not_serve(world: 
     assert world.aliases() == {"challenger": 1}
     version = world.registry.version("bolts", 1)
     assert "accuracy 0.9000, expected at least 0.9500" in version.gate_reason
+    assert version.tags["ship.gate_refused"] == "true", "only force promotes it"
     assert version.advice is not None
     assert version.advice.gate == "floors"
 
