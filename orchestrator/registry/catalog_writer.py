@@ -8,10 +8,12 @@ changes nothing, and neither does one that lacks many tasks at once.
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from orchestrator.errors import OrchestratorError, RegistryError, StoreError
+from orchestrator.errors import ObjectConflict, OrchestratorError, RegistryError, StoreError
+from orchestrator.registry.mirror import MAX_TRIES
 from orchestrator.registry.ownership import check_owner
 from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.rollouts import Rollouts
@@ -20,7 +22,7 @@ from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.documents.rollout import Aliases, Rollout
 from orchestrator.store.prompt_store import PromptStore
 
-__all__ = ["CatalogChange", "CatalogWriter", "make_entry"]
+__all__ = ["CatalogChange", "CatalogWriter", "follow_rollout", "make_entry"]
 
 Found = TypeVar("Found")
 _logger = logging.getLogger(__name__)
@@ -100,7 +102,9 @@ class CatalogWriter:
         except RegistryDown:
             self._follow_rollouts(catalog, etag)
             raise
-        wanted: dict[str, CatalogEntry | None] = {task: _entry_of_view(view) for task, view in views.items()}
+        wanted: dict[str, CatalogEntry | None] = {
+            task: _entry_of_view(view, catalog.entries.get(task)) for task, view in views.items()
+        }
         differing = {task for task, entry in wanted.items() if entry != catalog.entries.get(task)}
         # A rollout counts, also where MLflow cannot be brought in line with it now.
         known = {**catalog.entries, **changed}
@@ -208,18 +212,22 @@ class CatalogWriter:
         self._unread &= problems.keys()
 
 
-def make_entry(aliases: Aliases, digests: Mapping[int, str | None]) -> CatalogEntry | None:
+def make_entry(
+    aliases: Aliases, digests: Mapping[int, str | None], rules: Mapping[str, str] | None = None
+) -> CatalogEntry | None:
     """A task's entry in the catalog; None if it has no champion with an artifact of ours.
 
     Args:
         aliases: Aliases of its versions.
         digests: Digests of the versions that have an alias; None for versions registered by other programs.
+        rules: Digests of decision rules by digest of the artifact, also of artifacts that are not served.
     """
     known = {version: digest for version, digest in digests.items() if digest is not None}
     champion = aliases.versions.get(CHAMPION)
     if champion is None or champion not in known:
         return None
     trials = read_trials(aliases)
+    named = set(known.values())
     digest = known.pop(champion)
     return CatalogEntry(
         version=champion,
@@ -227,11 +235,35 @@ def make_entry(aliases: Aliases, digests: Mapping[int, str | None]) -> CatalogEn
         others=known,
         canary=trials.canary if trials.canary and trials.canary.version in known else None,
         shadow=trials.shadow if trials.shadow in known else None,
+        rules={artifact: rule for artifact, rule in sorted((rules or {}).items()) if artifact in named},
     )
 
 
+def follow_rollout(store: PromptStore, rollout: Rollout) -> bool:
+    """Let the catalog follow one rollout at once, if it names the task already; the poller does so later.
+
+    Returns:
+        Whether the catalog is as the rollout says.
+
+    Raises:
+        StoreError: The catalog cannot be read or written.
+    """
+    for _ in range(MAX_TRIES):
+        stored, entry = store.read_catalog(), _entry_of(rollout)
+        if stored is None or entry is None or rollout.task not in stored[0].entries:
+            return False
+        catalog, etag = stored
+        if catalog.entries[rollout.task] == entry:
+            return True
+        with suppress(ObjectConflict):
+            entries = {**catalog.entries, rollout.task: entry}
+            store.write_catalog(replace(catalog, entries=entries), if_match=etag)
+    return False
+
+
 def _entry_of(rollout: Rollout) -> CatalogEntry | None:
-    return make_entry(rollout.aliases, {version: ref.digest for version, ref in rollout.versions.items()})
+    digests = {version: ref.digest for version, ref in rollout.versions.items()}
+    return make_entry(rollout.aliases, digests, rollout.rules)
 
 
 def _in_threads(do: Callable[[str], Found], tasks: Iterable[str]) -> list[Found]:
@@ -242,8 +274,10 @@ def _in_threads(do: Callable[[str], Found], tasks: Iterable[str]) -> list[Found]
         return list(pool.map(do, wanted))
 
 
-def _entry_of_view(view: ModelView) -> CatalogEntry | None:
-    return make_entry(view.standing, view.digests)
+def _entry_of_view(view: ModelView, known: CatalogEntry | None) -> CatalogEntry | None:
+    """A task's entry as MLflow has it, which knows no rules: the known one where nothing else differs."""
+    entry = make_entry(view.standing, view.digests)
+    return known if known is not None and entry == replace(known, rules={}) else entry
 
 
 def _some(tasks: Iterable[str]) -> str:

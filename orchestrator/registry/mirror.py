@@ -124,7 +124,7 @@ class Mirror:
         """The rollout with the moves that were made in MLflow's page."""
         if rollout.model_ms != view.created_ms:
             # The model was deleted and made again: its versions are others.
-            return self._adopt(view, generation=rollout.generation)
+            return self._adopt(view, generation=rollout.generation, rules=rollout.rules)
         aliases = take_in(rollout, view.standing, self._clock())
         if aliases == rollout.aliases:
             return rollout
@@ -136,7 +136,7 @@ class Mirror:
             rollout.changed(aliases, versions, change), mirrored=view.standing, earlier=rollout.earlier
         )
 
-    def _adopt(self, view: ModelView, *, generation: int) -> Rollout:
+    def _adopt(self, view: ModelView, *, generation: int, rules: Mapping[str, str] | None = None) -> Rollout:
         finder = VersionFinder(self._registry, None, {}, view.task)
         change = self.new_change("mlflow", by=UNKNOWN, reason="aliases as they were in MLflow")
         aliases = view.standing
@@ -148,6 +148,7 @@ class Mirror:
             mirrored=aliases,
             versions={version: finder(version) for version in sorted(set(aliases.versions.values()))},
             change=change,
+            rules=rules or {},
         )
 
     def follow(self, loaded: Loaded) -> Rollout:

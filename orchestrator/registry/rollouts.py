@@ -1,4 +1,4 @@
-"""Changes of who serves: promotions, rollbacks, canaries, shadows and the gate's decisions.
+"""Changes of a task's rollout: promotions, rollbacks, canaries, shadows, rules and the gate's decisions.
 
 Each is one conditional write of the task's rollout in the store, decided on the rollout as it is and decided
 again if another writer was faster. MLflow's aliases follow: a mirror that fails, or is ended half-way, is
@@ -228,6 +228,36 @@ class Rollouts:
         )
         return found[-1]
 
+    def set_rule(
+        self, task: str, version: int, artifact: str, rule: str | None, *, instead_of: str | None
+    ) -> Rollout:
+        """Let a version decide by another rule from now on; the version takes it along when it is promoted.
+
+        Args:
+            task: Name of the task.
+            version: The version.
+            artifact: Digest of the version's artifact, which the rule was chosen for.
+            rule: Digest of the rule, which is in the store; None for the artifact's own rule.
+            instead_of: Digest of the rule that it was chosen in place of; None for the artifact's own.
+
+        Returns:
+            The rollout after the change.
+
+        Raises:
+            RegistryError: There is no such task or version, or its rule was changed meanwhile.
+        """
+
+        def decide(rollout: Rollout, ref: VersionFinder) -> Aliases:
+            found = rollout.rules.get(artifact)
+            if ref(version).digest != artifact or found not in (instead_of, rule):
+                raise RegistryError(
+                    f"version {version} of task {task!r} was changed meanwhile; look at its rule with "
+                    f"`ship threshold {task} --version {version}`, and repeat the change"
+                )
+            return rollout.aliases
+
+        return self._change(task, "threshold", decide, rule=(artifact, rule))[1]
+
     def settle(self, task: str) -> Rollout:
         """Take in moves made in MLflow's page, and let MLflow follow the rollout.
 
@@ -256,6 +286,7 @@ class Rollouts:
         known: Mapping[int, VersionRef] | None = None,
         reason: Callable[[], str] | None = None,
         must_mirror: bool = False,
+        rule: tuple[str, str | None] | None = None,
     ) -> tuple[Rollout, Rollout]:
         """Write one change, and let MLflow follow; returns the rollout before and after it.
 
@@ -266,6 +297,7 @@ class Rollouts:
             known: Versions that have just been registered.
             reason: Reason of the change, asked after the decision.
             must_mirror: Whether the change has failed if MLflow does not follow now.
+            rule: Digests of an artifact and of its rule from now on, None for its own.
         """
         self._check_owner()
         change = self._mirror.new_change(kind)
@@ -278,10 +310,11 @@ class Rollouts:
             before = loaded.rollout
             find = VersionFinder(self._registry, before, known or {})
             aliases = decide(before, find)
-            if aliases == before.aliases:
+            ruled = before if rule is None else before.with_rule(*rule)
+            if aliases == before.aliases and ruled.rules == before.rules:
                 break
             named = replace(change, reason=shortened(reason() if reason else change.reason))
-            after = before.changed(aliases, {at: find(at) for at in set(aliases.versions.values())}, named)
+            after = ruled.changed(aliases, {at: find(at) for at in set(aliases.versions.values())}, named)
             if (etag := self._write(after, loaded.etag)) is not None:
                 loaded = replace(loaded, rollout=after, etag=etag)
                 break

@@ -4,6 +4,7 @@
     published/<task>/<task_key>.json   the marker; written last and only once: this is the publication
     snapshots/<task>/<task_key>        a tuning under way; replaced by its tuner, dropped once published
     rollouts/<task>.json               which versions of a task serve and are tried; see ``documents.rollout``
+    rules/<digest>.json                a decision rule, written once; see ``documents.rule``
     registry.json                      the registry that this store belongs to; see ``documents.owner``
     recorder.json                      the lease of the process that writes to MLflow; see ``lease``
     catalog.json                       what is served
@@ -43,6 +44,7 @@ from orchestrator.store.documents.rollout import MAX_ROLLOUT_BYTES, Rollout
 from orchestrator.store.documents.tokens import Tokens
 from orchestrator.store.lease import StoreLease
 from orchestrator.store.objects.open import ObjectStore
+from orchestrator.store.rules import RuleStore
 from ship.artifact.card import CARD
 
 __all__ = ["PromptStore"]
@@ -76,6 +78,11 @@ class PromptStore:
     def url(self) -> str:
         """URL of the store, without credentials."""
         return self._objects.url
+
+    @property
+    def rules(self) -> RuleStore:
+        """The decision rules of this store."""
+        return RuleStore(self._objects)
 
     def uri(self, digest: str) -> str:
         """URI of an artifact's folder."""

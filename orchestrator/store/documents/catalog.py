@@ -14,7 +14,9 @@ from orchestrator.errors import StoreError
 
 __all__ = ["MAX_CATALOG_BYTES", "MAX_CONTENT_BYTES", "SCHEMA_VERSION", "Canary", "Catalog", "CatalogEntry"]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
+# Of a catalog that names no decision rule: endpoints of the release before read it.
+_SCHEMA_WITHOUT_RULES = 4
 # Of the object, and of its content. A hundred thousand tasks with four versions each take 34 and 66 MB.
 MAX_CATALOG_BYTES, MAX_CONTENT_BYTES = 64 << 20, 256 << 20
 _COMPRESSED_FROM_BYTES = 1 << 20
@@ -43,6 +45,8 @@ class CatalogEntry:
         others: Digests of the other versions that a request may name: those with an alias.
         canary: The other version that answers a share of the requests, if any.
         shadow: The other version that gets copies of requests and whose answers are dropped, if any.
+        rules: Digest of the decision rule by digest of the artifact, of versions that do not decide by their
+            artifact's own rule.
     """
 
     version: int
@@ -50,6 +54,7 @@ class CatalogEntry:
     others: Mapping[int, str] = field(default_factory=dict)
     canary: Canary | None = None
     shadow: int | None = None
+    rules: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def versions(self) -> dict[int, str]:
@@ -59,13 +64,14 @@ class CatalogEntry:
     def to_values(self) -> dict[str, Any]:
         """The entry as JSON values."""
         canary = self.canary
-        return {
+        values = {
             "version": self.version,
             "digest": self.digest,
             "others": {str(version): digest for version, digest in self.others.items()},
             "canary": None if canary is None else {"version": canary.version, "share": canary.share},
             "shadow": self.shadow,
         }
+        return {**values, "rules": dict(self.rules)} if self.rules else values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +92,9 @@ class Catalog:
         Raises:
             StoreError: It would be larger than a reader takes.
         """
+        has_rules = any(entry.rules for entry in self.entries.values())
         values = {
-            "schema": SCHEMA_VERSION,
+            "schema": SCHEMA_VERSION if has_rules else _SCHEMA_WITHOUT_RULES,
             "registry": self.registry,
             "tasks": {task: entry.to_values() for task, entry in self.entries.items()},
         }

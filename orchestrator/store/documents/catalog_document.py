@@ -18,14 +18,15 @@ VersionKey = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
 _ADVICE = "update this program, or delete the catalog, and it is written anew"
 _ENTRY = {"version", "digest", "others", "canary", "shadow"}
 # Keys of the catalog and of its entries by schema. The first had the champion alone; the first two had a
-# fingerprint that was never written.
+# fingerprint that was never written; the first four had no decision rules.
 _KEYS = {
     1: {"schema_", "backbone_fingerprint", "tasks"},
     2: {"schema_", "backbone_fingerprint", "tasks"},
     3: {"schema_", "tasks"},
+    4: {"schema_", "registry", "tasks"},
     SCHEMA_VERSION: {"schema_", "registry", "tasks"},
 }
-_ENTRY_KEYS = {1: {"version", "digest"}, 2: _ENTRY, 3: _ENTRY, SCHEMA_VERSION: _ENTRY}
+_ENTRY_KEYS = {1: {"version", "digest"}, 2: _ENTRY, 3: _ENTRY, 4: _ENTRY, SCHEMA_VERSION: _ENTRY}
 _GZIP = b"\x1f\x8b"
 
 
@@ -68,6 +69,7 @@ class _Entry(TypedDict):
     others: NotRequired[dict[VersionKey, Digest]]
     canary: NotRequired[_Canary | None]
     shadow: NotRequired[Version | None]
+    rules: NotRequired[dict[Digest, Digest]]
 
 
 class _Document(Document):
@@ -81,14 +83,15 @@ class _Document(Document):
         if self.model_fields_set != _KEYS[self.schema_]:
             raise ValueError(f"expected the keys of schema {self.schema_}")
         keys = _ENTRY_KEYS[self.schema_]
-        found = {task: _find_problem(entry, keys) for task, entry in self.tasks.items()}
+        more = {"rules"} if self.schema_ == SCHEMA_VERSION else set()
+        found = {task: _find_problem(entry, keys, more) for task, entry in self.tasks.items()}
         if wrong := [f"tasks/{task}: {problem}" for task, problem in found.items() if problem]:
             raise ValueError("; ".join(wrong))
         return self
 
 
-def _find_problem(entry: _Entry, keys: Set[str]) -> str | None:
-    if entry.keys() != keys:
+def _find_problem(entry: _Entry, keys: Set[str], more: Set[str]) -> str | None:
+    if entry.keys() - more != keys:
         return f"expected exactly the keys {', '.join(sorted(keys))}"
     others, canary, shadow = entry.get("others", {}), entry.get("canary"), entry.get("shadow")
     if str(entry["version"]) in others:
@@ -97,6 +100,8 @@ def _find_problem(entry: _Entry, keys: Set[str]) -> str | None:
         return "canary: expected one of the others"
     if shadow is not None and str(shadow) not in others:
         return "shadow: expected one of the others"
+    if entry.get("rules", {}).keys() - {entry["digest"], *others.values()}:
+        return "rules: expected rules of the artifacts that are named"
     return None
 
 
@@ -108,4 +113,5 @@ def _make_entry(values: _Entry) -> CatalogEntry:
         others={int(version): digest for version, digest in values.get("others", {}).items()},
         canary=None if canary is None else Canary(**canary),
         shadow=values.get("shadow"),
+        rules=values.get("rules", {}),
     )

@@ -24,14 +24,25 @@ __all__ = [
     "VersionRef",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_ROLLOUT_BYTES = 64 << 10
 # A request to MLflow that was sent before its sender was ended arrives within this time, or never.
 LATE_WRITE_S = 120.0
 _MAX_EARLIER = 16
+# Artifacts whose rules are known; those of older ones are forgotten first, of versions without an alias.
+_MAX_RULES = 128
 
 ChangeKind = Literal[
-    "gate", "promote", "rollback", "canary", "stop-canary", "shadow", "stop-shadow", "mlflow", "drop"
+    "gate",
+    "promote",
+    "rollback",
+    "canary",
+    "stop-canary",
+    "shadow",
+    "stop-shadow",
+    "threshold",
+    "mlflow",
+    "drop",
 ]
 
 
@@ -118,6 +129,9 @@ class Rollout:
         versions: The versions that have an alias.
         change: The last change.
         earlier: Aliases before the changes of the last ``LATE_WRITE_S``.
+        rules: Digest of the decision rule by digest of the artifact, in the order in which they were set; an
+            artifact that is not among them decides by its own rule. A version takes its rule along, whatever
+            is promoted in between.
     """
 
     task: str
@@ -128,6 +142,7 @@ class Rollout:
     versions: Mapping[int, VersionRef]
     change: Change
     earlier: tuple[Earlier, ...] = ()
+    rules: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_mirrored(self) -> bool:
@@ -146,6 +161,17 @@ class Rollout:
         """Digest of the version that has an alias."""
         version = self.version(alias)
         return None if version is None else self.versions[version].digest
+
+    def with_rule(self, artifact: str, rule: str | None) -> Self:
+        """The rollout with another decision rule of an artifact; None for the artifact's own."""
+        rules = {known: digest for known, digest in self.rules.items() if known != artifact}
+        if rule is not None:
+            rules[artifact] = rule
+        named = {ref.digest for ref in self.versions.values()}
+        spare = [known for known in rules if known not in named and known != artifact]
+        for known in spare[: max(0, len(rules) - _MAX_RULES)]:
+            del rules[known]
+        return replace(self, rules=rules)
 
     def changed(self, aliases: Aliases, versions: Mapping[int, VersionRef], change: Change) -> Self:
         """The rollout after a change.
@@ -176,8 +202,8 @@ class Rollout:
         Raises:
             StoreError: It would be larger than a reader takes.
         """
-        values = {
-            "schema": SCHEMA_VERSION,
+        values: dict[str, Any] = {
+            "schema": 1,
             "task": self.task,
             "model_ms": self.model_ms,
             "generation": self.generation,
@@ -187,6 +213,10 @@ class Rollout:
             "change": vars(self.change),
             "earlier": [{**vars(one), "aliases": _alias_values(one.aliases)} for one in self.earlier],
         }
+        if self.rules:
+            # Programs of the release before read a rollout without rules.
+            values["schema"] = SCHEMA_VERSION
+            values["rules"] = [{"artifact": artifact, "rule": rule} for artifact, rule in self.rules.items()]
         content = (json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n").encode()
         if len(content) > MAX_ROLLOUT_BYTES:
             raise StoreError(

@@ -1,8 +1,8 @@
 """The strict model of a rollout's JSON."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from orchestrator.errors import StoreError
 from orchestrator.store.documents.document import Digest, Document, TaskName
@@ -41,8 +41,13 @@ class _Earlier(Document):
     change_id: _Text
 
 
+class _Rule(Document):
+    artifact: Digest
+    rule: Digest
+
+
 class _Document(Document):
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: Literal[1, 2] = Field(alias="schema")
     task: TaskName
     model_ms: int
     generation: int = Field(ge=1)
@@ -51,6 +56,13 @@ class _Document(Document):
     versions: dict[_VersionKey, _VersionRef]
     change: _Change
     earlier: list[_Earlier]
+    rules: tuple[_Rule, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> Self:
+        if ("rules" in self.model_fields_set) != (self.schema_ > 1):
+            raise ValueError(f"expected the keys of schema {self.schema_}")
+        return self
 
 
 def read_rollout(content: bytes, where: str) -> Rollout:
@@ -72,6 +84,7 @@ def read_rollout(content: bytes, where: str) -> Rollout:
             Earlier(until_s=one.until_s, aliases=_read_aliases(one.aliases), change_id=one.change_id)
             for one in found.earlier
         ),
+        rules={one.artifact: one.rule for one in found.rules},
     )
     if missing := set(rollout.aliases.versions.values()) - set(rollout.versions):
         raise StoreError(f"{where}: versions {sorted(missing)} have an alias and no digest; {_ADVICE}")

@@ -42,7 +42,7 @@ def test_the_same_content_gives_the_same_bytes() -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"schema": 5}, "'schema': Input should be less than or equal to 4; update this program"),
+        ({"schema": 6}, "'schema': Input should be less than or equal to 5; update this program"),
         ({"schema": True}, "'schema': Input should be"),
         ({"schema": 1.0}, "'schema': Input should be"),
         ({"schema": []}, "'schema': Input should be"),
@@ -98,6 +98,37 @@ def test_a_catalog_of_the_third_schema_is_read() -> None:
     found = Catalog.from_bytes(content)
 
     assert (found.entries["bolts"].shadow, found.registry) == (3, None)
+
+
+def test_rules_of_the_named_artifacts_read_back() -> None:
+    ruled = CatalogEntry(version=1, digest=make_key("1"), rules={make_key("1"): make_key("rule")})
+    catalog = Catalog(entries={**ENTRIES, "gears": ruled})
+
+    assert Catalog.from_bytes(catalog.to_bytes()) == catalog
+    assert json.loads(catalog.to_bytes())["schema"] == 5
+
+
+def test_without_a_rule_the_release_before_reads_it() -> None:
+    values = json.loads(Catalog(entries=ENTRIES).to_bytes())
+
+    assert values["schema"] == 4
+    assert values["tasks"]["bolts"].keys() == ENTRY.keys()
+
+
+@pytest.mark.parametrize(
+    ("schema", "rules", "problem"),
+    [
+        (4, {make_key("3"): make_key("rule")}, "expected exactly the keys"),
+        (5, {make_key("4"): make_key("rule")}, "rules: expected rules of the artifacts that are named"),
+        (5, {make_key("3"): "short"}, "String should match pattern"),
+        (5, None, "should be an object"),
+    ],
+)
+def test_other_rules_are_refused(schema: int, rules: object, problem: str) -> None:
+    values = {"schema": schema, "registry": None, "tasks": {"bolts": {**ENTRY, "rules": rules}}}
+
+    with pytest.raises(StoreError, match=problem):
+        Catalog.from_bytes(json.dumps(values).encode())
 
 
 def large(num_tasks: int) -> Catalog:
