@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import ServeError
 from orchestrator.store.documents.catalog import Canary
+from ship.decision.rule import Because
 from ship.settings.view import DEFAULT_VIEW, View
 
 __all__ = [
@@ -74,7 +75,10 @@ class Answer:
         task: Name of the task.
         version: Version that answered.
         digest: Digest of its artifact.
-        probabilities: Label and probability, the likeliest first; they sum to 1.
+        probabilities: Label and calibrated probability, the likeliest first; they sum to 1.
+        decision: Label that the decision rule answers, or ``unsure``.
+        because: Reason of an ``unsure``, see ``ship.decision.rule.Decision``; None of a label.
+        rule: Digest of the decision rule; None for the artifact's own.
         batch_rows: Rows of the forward pass that this one was in.
         batch_tasks: Different tasks among them.
         queue_s: Seconds that the row waited for its pass.
@@ -86,8 +90,11 @@ class Answer:
     version: int
     digest: str
     probabilities: tuple[tuple[str, float], ...]
+    decision: str
     batch_rows: int
     batch_tasks: int
+    because: Because | None = None
+    rule: str | None = None
     queue_s: float = 0.0
     forward_s: float = 0.0
     shadow_version: int | None = None
@@ -156,11 +163,13 @@ class ServingState:
         wanted_version: Version that the catalog names. Differs from ``version`` while a new one is loaded,
             and after it was refused.
         wanted_digest: Digest that the catalog names.
-        problem: Why the wanted version, or its canary or shadow, is not served, if it was tried.
+        problem: Why the wanted version or its rule, or its canary or shadow, is not served, if it was tried.
         canary: The version that takes a share of the requests, if any.
         shadow_version: The version that is asked beside it, without its answers being sent, if any.
         others: Versions that can be asked for by number.
         view: View of the version that is served; None if none is.
+        rule: Digest of the decision rule of the version that is served; None for its artifact's own.
+        wanted_rule: Digest of the rule that the catalog names; None for the artifact's own.
     """
 
     task: str
@@ -174,6 +183,8 @@ class ServingState:
     shadow_version: int | None = None
     others: tuple[int, ...] = ()
     view: View | None = None
+    rule: str | None = None
+    wanted_rule: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

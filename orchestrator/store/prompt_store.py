@@ -181,6 +181,10 @@ class PromptStore:
             check_content(files[name], stamp, f"{self.uri(digest)}/{name}")
         return files
 
+    def fetch_rule(self, digest: str) -> bytes:
+        """The content of a decision rule; see ``RuleStore.fetch``."""
+        return self.rules.fetch(digest)
+
     def save_snapshot(self, task: str, task_key: str, data: bytes) -> None:
         """Keep the state of a tuning under way, in place of the one that was read or saved here before.
 

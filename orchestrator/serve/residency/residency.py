@@ -1,8 +1,10 @@
 """Prompts in memory, and the swap of new ones for old ones.
 
-A served task is one immutable object: weights, labels, version and digest together. A request takes it once
-and keeps it, so a swap can never mix the labels of one version with the weights of another, and the old
-object lives until its last request is done.
+A served task is one immutable object: weights, labels, decision rule, version and digest together. A request
+takes it once and keeps it, so a swap can never mix the labels of one version with the weights of another, and
+the old object lives until its last request is done. A new rule for a prompt in memory makes a new object
+with the same weights. Until it is read, or if it cannot be, the task decides by its last rule; a prompt that
+is not in memory is not served without its rule.
 
 All champions are in memory while there is room. When there is not, a prompt that is asked for takes the
 place of the ones used longest ago; one that is loaded in advance takes only that of spare ones, which are no
@@ -19,20 +21,29 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import islice
 
 from orchestrator.serve.canary import choose_version
 from orchestrator.serve.engine_api import ALL_TASKS, Ask, Refusal, ResidencyStats, ServingState, TaskPage
 from orchestrator.serve.residency.champions import Champions
-from orchestrator.serve.residency.loads import Load, LoadFailure, Loads, Precedence, public_text, wait_for
+from orchestrator.serve.residency.loads import (
+    Load,
+    LoadFailure,
+    Loads,
+    Pending,
+    Precedence,
+    describe_failure,
+    refuse,
+    wait_for,
+)
 from orchestrator.serve.residency.prefetch import InAdvance
 from orchestrator.serve.residency.prompt_memory import PromptMemory, wait_until_released
 from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
 from orchestrator.serve.residency.state import describe_task
 from orchestrator.serve.residency.task_names import TaskNames
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
-from ship.errors import ArtifactError, PromptTooLargeError, SlotsFullError
+from ship.decision.rule import DecisionRule
+from ship.errors import ArtifactError, SlotsFullError
 
 __all__ = ["LoadPrompt", "PromptRef", "Residency", "ServedVersion"]
 
@@ -40,15 +51,11 @@ _LISTED = 20
 _log = logging.getLogger(__name__)
 
 LoadPrompt = Callable[[PromptRef, Callable[[int], bool]], ServedVersion]
+ReadRule = Callable[[PromptRef], DecisionRule]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Pending:
-    """A load to wait for, and what its prompt is to be called."""
-
-    load: Load
-    version: int
-    shadow_version: int | None
+def _read_no_rule(ref: PromptRef) -> DecisionRule:
+    raise ArtifactError(f"decision rule {str(ref.rule)[:12]}: this residency was made without a reader of rules")
 
 
 class Residency:
@@ -59,6 +66,7 @@ class Residency:
             Whatever it raises is kept as that version's problem.
         num_loaders: Loads at a time that a request waits for, as many of promoted versions, and as many in
             advance.
+        read_rule: Reads the decision rule that a version names; raises as ``load`` does.
         pinned: Patterns of tasks whose champions stay in memory.
         load_wait_s: Longest time that a request waits for its prompt to be loaded.
         retry_s: Until a failed load is tried again.
@@ -72,13 +80,14 @@ class Residency:
         load: LoadPrompt,
         num_loaders: int = 4,
         *,
+        read_rule: ReadRule = _read_no_rule,
         pinned: Iterable[str] = (),
         load_wait_s: float = 10.0,
         retry_s: float = 10.0,
         release_wait_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._load = load
+        self._load, self._read_rule = load, read_rule
         # Its counts begin at zero, so a residency that takes its place must not go by its name.
         self._name = uuid.uuid4().hex[:8]
         self._load_wait_s, self._retry_s = load_wait_s, retry_s
@@ -113,11 +122,11 @@ class Residency:
         while True:
             with self._lock:
                 found = self._look(ask)
-            if not isinstance(found, _Pending):
+            if not isinstance(found, Pending):
                 return found
             ended = await wait_for(found.load.future, deadline_s - loop.time())
             if not ended:
-                return _not_loaded(found.load.ref, "it is still being loaded; try again shortly")
+                return refuse(found.load.ref, "it is still being loaded; try again shortly")
             outcome = found.load.future.result()
             if isinstance(outcome, ServedVersion):
                 return outcome.named(found.version, found.shadow_version)
@@ -224,11 +233,15 @@ class Residency:
         return all(ended.wait(max(0.0, deadline_s - time.monotonic())) for ended in ends)
 
     def _take_over(self, task: str, entry: CatalogEntry | None) -> None:
+        before = self._champions.entry(task)
         unwanted = self._champions.take(task, entry)
         if entry is None:
             self._in_advance.forget(task)
         else:
             self._crown(task)
+            for digest, _ in set(entry.rules.items()) ^ set(before.rules.items() if before else ()):
+                # What failed with the rule before need not fail with this one.
+                self._loads.forget((task, digest))
         for key in unwanted:
             self._drop(key)
         self._note(task)
@@ -243,7 +256,7 @@ class Residency:
                 with self._lock:
                     begin(task)
 
-    def _look(self, ask: Ask) -> ServedVersion | Refusal | _Pending:
+    def _look(self, ask: Ask) -> ServedVersion | Refusal | Pending:
         entry = self._champions.entry(ask.task)
         if entry is None:
             return Refusal(reason="unknown_task", detail=f"task {ask.task!r} is not in the catalog")
@@ -254,14 +267,14 @@ class Residency:
             return self._glance(ref) if ask.is_background else self._obtain(ref)
         version = choose_version(ask.task, entry, ask.key)
         if version != entry.version:
-            canary = PromptRef(task=ask.task, version=version, digest=entry.others[version])
+            canary = self._champions.named(ask.task, version)
             if (served := self._memory.use(canary.key)) is not None:
                 return served.named(version)
             # One that is not there yet, or will not be, costs no request its answer.
             self._in_advance.begin(canary, Precedence.SWAP, may_evict=True)
         return self._look_for_champion(ask.task, entry)
 
-    def _look_for_champion(self, task: str, entry: CatalogEntry) -> ServedVersion | Refusal | _Pending:
+    def _look_for_champion(self, task: str, entry: CatalogEntry) -> ServedVersion | Refusal | Pending:
         wanted = self._champions.wanted(task)
         current = self._champions.current(task) or wanted
         if (served := self._memory.use(wanted.key)) is not None:
@@ -276,31 +289,35 @@ class Residency:
 
     def _obtain(
         self, ref: PromptRef, shadow_version: int | None = None
-    ) -> ServedVersion | Refusal | _Pending:
+    ) -> ServedVersion | Refusal | Pending:
         """The version in memory, or the load that will bring it there, or the refusal."""
         if (served := self._memory.use(ref.key)) is not None:
             return served.named(ref.version, shadow_version)
         if (failure := self._loads.hindrance(ref.key)) is not None:
-            return _not_loaded(ref, failure.text)
+            return refuse(ref, failure.text)
         load = self._loads.begin(ref, Precedence.URGENT, may_evict=True)
-        return _Pending(load=load, version=ref.version, shadow_version=shadow_version)
+        return Pending(load=load, version=ref.version, shadow_version=shadow_version)
 
     def _glance(self, ref: PromptRef) -> ServedVersion | Refusal:
         """The version if it is in memory now; else it is loaded if there is room, without waiting."""
         if (served := self._memory.peek(ref.key)) is not None:
             return served.named(ref.version)
         self._in_advance.begin(ref, Precedence.IN_ADVANCE, may_evict=False)
-        return _not_loaded(ref, "it is not in memory, and is not waited for")
+        return refuse(ref, "it is not in memory, and is not waited for")
 
     def _run(self, load: Load) -> ServedVersion | LoadFailure | None:
         """Load, in a thread; returns what came of it, see ``Load.future``."""
         outcome = self._attempt(load)
         with self._lock:
             # It may have left the catalog meanwhile: then only the requests that wait for it get it.
-            is_named = self._champions.is_named(load.ref.key)
-            self._loads.end(load, outcome if isinstance(outcome, LoadFailure) and is_named else None)
+            is_named, has_rule = self._champions.is_named(load.ref.key), self._champions.wants_rule(load.ref)
+            if isinstance(outcome, ServedVersion) and load.is_of_rule and load.ref.key not in self._memory:
+                # The prompt gave way meanwhile.
+                outcome = None
+            is_lasting = is_named and has_rule
+            self._loads.end(load, outcome if isinstance(outcome, LoadFailure) and is_lasting else None)
             if isinstance(outcome, ServedVersion):
-                self._num_loads += 1
+                self._num_loads += not load.is_of_rule
                 if is_named:
                     self._memory.add(load.ref.key, outcome)
                     self._crown(load.ref.task)
@@ -310,6 +327,10 @@ class Residency:
                 # A request for it makes room.
                 self._in_advance.is_full |= load.found_no_room
                 self._in_advance.leave_out(load.ref.task)
+            if not has_rule:
+                # Another rule is wanted meanwhile.
+                self._in_advance.begin_champion(load.ref.task)
+                self._in_advance.begin_others(load.ref.task)
             self._note(load.ref.task)
         if isinstance(outcome, LoadFailure):
             ref, cause = load.ref, outcome.cause
@@ -319,22 +340,20 @@ class Residency:
 
     def _attempt(self, load: Load) -> ServedVersion | LoadFailure | None:
         """The same; on return an error is gone, and with its frames the slot of a refused prompt."""
-        if self._in_advance.is_full and not load.may_evict:
+        ref = load.ref
+        with self._lock:
+            held = self._memory.peek(ref.key)
+        load.is_of_rule = held is not None
+        if held is None and self._in_advance.is_full and not load.may_evict:
             return None
         try:
-            return self._load(load.ref, lambda num_bytes: self._make_room(load, num_bytes))
+            rule = None if ref.rule is None else self._read_rule(ref)
+            served = held or self._load(ref, lambda num_bytes: self._make_room(load, num_bytes))
+            return served.ruled(ref.rule, rule)
         # A boundary: whatever is wrong with one task's prompt, the others are served, and so is the old one.
         except Exception as error:
             has_no_room = isinstance(error, SlotsFullError) and load.found_no_room
-            return None if has_no_room else self._as_failure(error)
-
-    def _as_failure(self, error: Exception) -> LoadFailure:
-        is_final = isinstance(error, ArtifactError | PromptTooLargeError)
-        return LoadFailure(
-            text=public_text(error),
-            cause=str(error) or type(error).__name__,
-            retry_at_s=None if is_final else self._clock() + self._retry_s,
-        )
+            return None if has_no_room else describe_failure(error, self._clock() + self._retry_s)
 
     def _make_room(self, load: Load, num_bytes: int) -> bool:
         """Let go of the prompt that is next to go; False if all that may go would not be enough."""
@@ -392,9 +411,3 @@ class Residency:
         if wanted is None:
             return None
         return describe_task(task, wanted, self._champion_in_memory(task), self._loads.failure)
-
-
-def _not_loaded(ref: PromptRef, cause: str) -> Refusal:
-    return Refusal(
-        reason="not_loaded", detail=f"version {ref.version} of task {ref.task!r} is not served: {cause}"
-    )

@@ -1,7 +1,7 @@
 """A decision rule that took the place of an artifact's own one: an immutable object of the store.
 
-``rules/<sha256 of its content>.json``. A task's rollout names the rules of its artifacts, the catalog those of
-the versions that are served.
+``rules/<sha256 of its content>.json``. A task's rollout names the rules of its artifacts, the catalog those
+of the versions that are served.
 """
 
 import hashlib
