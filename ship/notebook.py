@@ -19,10 +19,14 @@ from ship import artifact, tuning
 from ship.artifact.files import insert_verified
 from ship.backbone import BUNDLED, Backbone, as_rows, load_backbone
 from ship.data import DataSource, TaskData, load_task_data
+from ship.decision.distance import DistanceModel
+from ship.decision.fitting import fit_decision
+from ship.decision.rule import DecisionRule
 from ship.errors import BackboneError, DataError, ImageError, ShipError
 from ship.images import ImageLike, read_image
 from ship.method.prompts import Prompt
 from ship.runtime import Runtime
+from ship.runtime.runtime import RowOutput
 from ship.runtime.slots import Slot
 from ship.settings.config import TuneConfig, count_epochs
 from ship.settings.presets import Preset, choose_settings
@@ -45,17 +49,24 @@ class Prediction:
 
     Attributes:
         label: The likeliest class.
-        probability: Probability of that class.
-        probabilities: Probability of every class by label, the likeliest first; they sum to 1.
+        probability: Calibrated probability of that class.
+        probabilities: Calibrated probability of every class by label, the likeliest first; they sum to 1.
+        decision: The label to act on by the task's decision rule, or ``unsure``.
+        because: Reason of an ``unsure``, see ``ship.decision.rule.Decision``.
+        distance: Distance from the training images; None where the artifact cannot tell it.
     """
 
     label: str
     probability: float
     probabilities: dict[str, float]
+    decision: str
+    because: str | None = None
+    distance: float | None = None
 
     def __repr__(self) -> str:
-        """Label and probability."""
-        return f"Prediction({self.label!r}, {self.probability:.4f})"
+        """Decision, label and probability."""
+        because = f" ({self.because})" if self.because else ""
+        return f"Prediction({self.label!r}, {self.probability:.4f}, decision {self.decision!r}{because})"
 
 
 class Model:
@@ -66,12 +77,22 @@ class Model:
         slot: The prompt.
         labels: Class names, in the order of the scores.
         view: Part of each image that is looked at, and its tiles.
+        rule: Rule that makes a decision of the scores; may be replaced.
+        distance: Distance from the training images, if it is known.
     """
 
     def __init__(
-        self, runtime: Runtime, slot: Slot, labels: tuple[str, ...], view: View = DEFAULT_VIEW
+        self,
+        runtime: Runtime,
+        slot: Slot,
+        labels: tuple[str, ...],
+        view: View = DEFAULT_VIEW,
+        *,
+        rule: DecisionRule | None = None,
+        distance: DistanceModel | None = None,
     ) -> None:
-        self.labels, self.view, self._runtime, self._slot = labels, view, runtime, slot
+        self.labels, self.view, self.rule = labels, view, rule or DecisionRule()
+        self._runtime, self._slot, self._distance = runtime, slot, distance
 
     def __repr__(self) -> str:
         """Classes and backbone."""
@@ -93,12 +114,11 @@ class Model:
             ImageError: There is no image, or some cannot be read; lists all of these.
         """
         found = self._read(images)
-        scores = [
-            logits_C
+        return [
+            self._answer(row)
             for images in found.split(_BATCH)
-            for logits_C in self._runtime.infer(as_rows(images), [self._slot] * len(images))
+            for row in self._runtime.infer_rows(as_rows(images), [self._slot] * len(images))
         ]
-        return [self._answer(logits_C) for logits_C in scores]
 
     def _read(self, images: ImageLike | Iterable[ImageLike]) -> Tensor:
         size, interpolation = self.backbone.image_size, self.backbone.interpolation
@@ -112,11 +132,20 @@ class Model:
             raise ImageError(problems or "no image was given: expected at least one", "unsupported")
         return torch.stack(tensors)
 
-    def _answer(self, logits_C: Tensor) -> Prediction:
-        shares = torch.softmax(logits_C.double(), dim=0).tolist()
-        ranked = dict(sorted(zip(self.labels, shares, strict=True), key=lambda pair: -pair[1]))
+    def _answer(self, row: RowOutput) -> Prediction:
+        distance = None if self._distance is None else self._distance.distance(row.feature_D)
+        decision = self.rule.decide(self.labels, row.logits_C.tolist(), distance)
+        pairs = zip(self.labels, decision.probabilities, strict=True)
+        ranked = dict(sorted(pairs, key=lambda pair: -pair[1]))
         label, probability = next(iter(ranked.items()))
-        return Prediction(label=label, probability=probability, probabilities=ranked)
+        return Prediction(
+            label=label,
+            probability=probability,
+            probabilities=ranked,
+            decision=decision.label,
+            because=decision.because,
+            distance=distance,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,8 +170,17 @@ class TunedTask:
 
     def model(self) -> Model:
         """The tuned prompt, ready to answer."""
-        runtime = _small_runtime(self.backbone, self.result.prompt)
-        return Model(runtime, runtime.insert(self.result.prompt), self.data.labels, self.data.view)
+        prompt, data = self.result.prompt, self.data
+        fitted = fit_decision(self.backbone, prompt, data, self.result.outputs)
+        runtime = _small_runtime(self.backbone, prompt)
+        return Model(
+            runtime,
+            runtime.insert(prompt),
+            data.labels,
+            data.view,
+            rule=fitted.rule,
+            distance=fitted.distance,
+        )
 
     def save(self, folder: str | os.PathLike[str]) -> str:
         """Write the artifact into a folder, whose name is the task's; returns the artifact's digest.
@@ -278,7 +316,9 @@ def load(
             f"{error}\nthe artifact names its backbone {named!r}; pass it as `backbone`"
         ) from error
     runtime = _small_runtime(network, loaded.prompt)
-    return Model(runtime, insert_verified(runtime, loaded), loaded.card.labels, loaded.card.view)
+    card = loaded.card
+    slot = insert_verified(runtime, loaded)
+    return Model(runtime, slot, card.labels, card.view, rule=card.decision, distance=loaded.distance)
 
 
 def _listed(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:

@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Self
 
 from ship.backbone import BackboneInfo
+from ship.decision.rule import DecisionRule
 from ship.errors import ArtifactError, ConfigError
 from ship.settings.config import METHOD_VERSION, TuneConfig
 from ship.settings.view import DEFAULT_VIEW, View
@@ -25,11 +26,14 @@ __all__ = [
 
 # The names of an artifact's files.
 TENSORS, CARD, RECORD, README = "prompt.safetensors", "prompt.json", "record.json", "README.md"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # Versions that are read, each with the method whose prompts it describes.
-_METHODS = {1: "ship-1", SCHEMA_VERSION: METHOD_VERSION}
-# Keys that version 1 lacks, with what they mean there.
-_ADDED_IN_2: dict[str, Any] = {"head_layers": [], "view": DEFAULT_VIEW.to_dict()}
+_METHODS = {1: "ship-1", 2: METHOD_VERSION, SCHEMA_VERSION: METHOD_VERSION}
+# Keys that came with a version, with what they mean in a file of an earlier one.
+_ADDED: dict[int, dict[str, Any]] = {
+    2: {"head_layers": [], "view": DEFAULT_VIEW.to_dict()},
+    3: {"decision": DecisionRule().to_dict()},
+}
 _MAX_LABELS = 100_000
 _LARGEST_NUMBER = 1e30
 _HALF = re.compile("[\\ud800-\\udfff]")
@@ -50,6 +54,7 @@ class PromptCard:
         level_starts: First layer of each level.
         head_layers: Layers before the last that the head reads.
         view: Part of a picture that is looked at, and its tiles.
+        decision: Rule that makes a decision of the scores, unless another one was set since.
         labels: Class names, in the order of the scores.
         metrics: Held-out accuracy with its interval, the linear probe's, counts, seconds.
         data_fingerprint: Fingerprint of the images and labels.
@@ -71,12 +76,14 @@ class PromptCard:
     files: dict[str, dict[str, Any]]
     head_layers: tuple[int, ...] = ()
     view: View = DEFAULT_VIEW
+    decision: DecisionRule = field(default_factory=DecisionRule)
     schema: int = SCHEMA_VERSION
     method: str = METHOD_VERSION
 
     def to_json(self) -> bytes:
         """The file's content."""
-        values = {**asdict(self), "config": self.config.to_dict(), "view": self.view.to_dict()}
+        values = {known.name: getattr(self, known.name) for known in fields(self)}
+        values |= {name: values[name].to_dict() for name in ("config", "view", "decision")}
         return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
     @classmethod
@@ -87,9 +94,10 @@ class PromptCard:
             ArtifactError: Lists all problems.
         """
         values = parse_json(content, "prompt.json")
-        if values.get("schema") == 1 and not set(values) & set(_ADDED_IN_2):
-            values |= _ADDED_IN_2
-        known = {field.name for field in fields(cls)}
+        later = [added for version, added in _ADDED.items() if values.get("schema") in range(1, version)]
+        if not any(set(values) & set(added) for added in later):
+            values |= {key: value for added in later for key, value in added.items()}
+        known = {known.name for known in fields(cls)}
         problems = [f"prompt.json: unknown key {key!r}" for key in sorted(set(values) - known)]
         problems += [f"prompt.json: missing key {key!r}" for key in sorted(known - set(values))]
         if not problems:
@@ -104,11 +112,16 @@ class PromptCard:
             view = View.from_dict(values["view"])
         except ConfigError as error:
             raise ArtifactError(f"prompt.json: view: {error}") from error
+        try:
+            decision = DecisionRule.from_dict(values["decision"])
+        except ConfigError as error:
+            raise ArtifactError(f"prompt.json: {error}") from error
         return cls(
             **{
                 **values,
                 "config": config,
                 "view": view,
+                "decision": decision,
                 "level_starts": tuple(values["level_starts"]),
                 "head_layers": tuple(values["head_layers"]),
                 "labels": tuple(values["labels"]),
@@ -149,7 +162,7 @@ def _refuse_constant(constant: str) -> None:
 
 def _find_problems(values: Mapping[str, Any]) -> list[str]:
     checks = {
-        f"schema: expected {' or '.join(map(str, _METHODS))}": _is_int(values["schema"])
+        f"schema: expected {', '.join(map(str, _METHODS))}": _is_int(values["schema"])
         and values["schema"] in _METHODS,
         "method: expected that of the schema": values["method"] == _METHODS.get(values["schema"]),
         "task: expected a name": isinstance(values["task"], str) and 0 < len(values["task"]) <= 63,

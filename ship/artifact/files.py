@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, parse_json
 from ship.backbone import Backbone
+from ship.decision.distance import DistanceModel
 from ship.errors import ArtifactError, ConfigError, PromptTooLargeError, SlotsFullError
 from ship.method.prompts import Prompt, count_attribute_groups
 from ship.runtime.baking import BakedPrompt, bake
@@ -60,11 +61,13 @@ class LoadedPrompt:
         prompt: The tensors.
         card: Content of ``prompt.json``.
         digest: sha256 of ``prompt.json``.
+        distance: Distance from the training images; None where the artifact has none.
     """
 
     prompt: Prompt
     card: PromptCard
     digest: str
+    distance: DistanceModel | None = None
 
 
 def digest_of(files: Mapping[str, bytes]) -> str:
@@ -80,11 +83,10 @@ def describe_files(files: Mapping[str, bytes]) -> dict[str, dict[str, object]]:
     }
 
 
-def prompt_to_bytes(prompt: Prompt) -> bytes:
+def prompt_to_bytes(prompt: Prompt, distance: DistanceModel | None = None) -> bytes:
     """The content of ``prompt.safetensors``."""
-    return save_tensors(
-        {key: value.detach().cpu().contiguous() for key, value in prompt.state_dict().items()}
-    )
+    tensors = {**prompt.state_dict(), **({} if distance is None else distance.to_tensors())}
+    return save_tensors({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
 
 
 def load_files(files: Mapping[str, bytes], digest: str | None = None) -> LoadedPrompt:
@@ -106,7 +108,11 @@ def load_files(files: Mapping[str, bytes], digest: str | None = None) -> LoadedP
     if changed := [name for name in described if card.files.get(name) != described[name]]:
         raise ArtifactError([f"{name}: size or sha256 is not the card's; it was changed" for name in changed])
     tensors = read_tensors(files[TENSORS])
-    return LoadedPrompt(prompt=_restore(card, tensors), card=card, digest=found)
+    of_distance = {key: tensors.pop(key) for key in list(tensors) if key.startswith("distance.")}
+    prompt = _restore(card, tensors)
+    return LoadedPrompt(
+        prompt=prompt, card=card, digest=found, distance=_restore_distance(prompt, of_distance)
+    )
 
 
 def save(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -> str:
@@ -269,6 +275,13 @@ def _restore(card: PromptCard, tensors: Mapping[str, Tensor]) -> Prompt:
     # Copies: what was read shares the file's memory.
     prompt.load_tensors({key: tensor.clone() for key, tensor in tensors.items()})
     return prompt.requires_grad_(False)
+
+
+def _restore_distance(prompt: Prompt, tensors: Mapping[str, Tensor]) -> DistanceModel | None:
+    if not tensors:
+        return None
+    width = prompt.prototypes.shape[1]
+    return DistanceModel.from_tensors(tensors, num_classes=prompt.num_classes, width=width)
 
 
 def _expected_prompt(card: PromptCard, tensors: Mapping[str, Tensor]) -> Prompt:

@@ -18,8 +18,9 @@ from ship.artifact.peft_config import ADAPTER_CONFIG, read_settings
 from ship.backbone import Backbone
 from ship.data import Split, TaskData
 from ship.errors import ArtifactError, DataError
-from ship.evaluation.accuracy import evaluate_logits, predict_logits
+from ship.evaluation.accuracy import evaluate_logits
 from ship.evaluation.attention_change import measure_attention
+from ship.evaluation.prediction import predict_logits
 from ship.method.prompts import Prompt
 from ship.settings.config import METHOD_VERSION
 from ship.tuning.preparation import bare_features, extract_features, fit_probe

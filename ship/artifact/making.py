@@ -10,6 +10,9 @@ from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, backbo
 from ship.artifact.files import describe_files, prompt_to_bytes, run_probe
 from ship.backbone import Backbone
 from ship.data import TaskData
+from ship.decision.distance import DistanceModel
+from ship.decision.fitting import fit_decision
+from ship.decision.rule import DecisionRule
 from ship.errors import ArtifactError
 from ship.evaluation.accuracy import Evaluation
 from ship.evaluation.attention_change import AttentionChange, measure_attention
@@ -44,6 +47,7 @@ def make_artifact(
         task_key: sha256 over data, settings, backbone and method version, of a task that a manifest planned.
     """
     attention = measure_attention(backbone, result.prompt, data.held_out.images_B3HW)
+    fitted = fit_decision(backbone, result.prompt, data, result.outputs)
     metrics = {
         **held_out_metrics(
             data,
@@ -73,6 +77,8 @@ def make_artifact(
         data_fingerprint=data.fingerprint,
         task_key=task_key,
         view=data.view,
+        decision=fitted.rule,
+        distance=fitted.distance,
     )
 
 
@@ -88,6 +94,8 @@ def seal(
     data_fingerprint: str,
     task_key: str | None,
     view: View = DEFAULT_VIEW,
+    decision: DecisionRule | None = None,
+    distance: DistanceModel | None = None,
 ) -> dict[str, bytes]:
     """The files of an artifact from their contents: adds sizes on the device, probe scores and digests.
 
@@ -99,7 +107,7 @@ def seal(
     if not all(map(math.isfinite, logits)):
         raise ArtifactError(f"prompt of task {task!r}: expected finite scores for the probe image")
     files = {
-        TENSORS: prompt_to_bytes(prompt),
+        TENSORS: prompt_to_bytes(prompt, distance),
         RECORD: json.dumps(record).encode(),
         README: readme.encode(),
     }
@@ -111,6 +119,7 @@ def seal(
         level_starts=prompt.level_starts,
         head_layers=prompt.head_layers,
         view=view,
+        decision=decision or DecisionRule(),
         labels=labels,
         metrics={**metrics, **{f"{part}_bytes": size for part, size in baked.bytes_by_part.items()}},
         data_fingerprint=data_fingerprint,

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from ship.errors import ConfigError
 from ship.settings.checks import check_settings, number
 
-__all__ = ["UNSURE", "Costs", "Decision", "DecisionRule"]
+__all__ = ["UNSURE", "Costs", "Decision", "DecisionRule", "share_beside"]
 
 UNSURE = "unsure"
 _SCHEMA = 1
@@ -37,7 +37,8 @@ class Costs:
 
     def __post_init__(self) -> None:
         """Check every cost. Raises ``ConfigError``."""
-        check_settings(self, {"escape": _cost, "false_reject": _cost})
+        name = (lambda found: isinstance(found, str) and bool(found), "a label")
+        check_settings(self, {"good": name, "escape": _cost, "false_reject": _cost})
         if self.unsure is not None:
             check_settings(self, {"unsure": _cost})
 
@@ -65,8 +66,9 @@ class DecisionRule:
 
     Attributes:
         temperature: Divides the scores before the softmax (C. Guo et al., ICML 2017).
-        thresholds: Of classes with a promised recall: least probability at which the class is possible. A
-            picture for which one is possible is answered with that label or ``unsure``, and no other.
+        thresholds: Of classes with a promised recall: least share at which the class is possible, see
+            ``share_beside``; the likeliest class always is. A picture for which one is possible is answered
+            with that label or ``unsure``, and no other.
         recalls: The recall that was promised, of the same classes.
         costs: Costs of errors, if they decide between good and not good.
         min_confidence: Least probability of a label that is answered.
@@ -117,12 +119,8 @@ class DecisionRule:
         p_C = self.probabilities(logits_C)
         if self.max_distance is not None and distance is not None and distance > self.max_distance:
             return Decision(label=UNSURE, probabilities=p_C, because="far")
-        top = max(range(len(p_C)), key=p_C.__getitem__)
-        possible = [
-            place
-            for place, label in enumerate(labels)
-            if label in self.thresholds and (place == top or p_C[place] >= self.thresholds[label])
-        ]
+        top = max(range(len(p_C)), key=logits_C.__getitem__)
+        possible = self._possible(labels, logits_C, top) if self.thresholds else []
         if len(possible) > 1:
             return Decision(label=UNSURE, probabilities=p_C, because="several")
         chosen = possible[0] if possible else top
@@ -134,6 +132,18 @@ class DecisionRule:
         if p_C[chosen] < self.min_confidence:
             return Decision(label=UNSURE, probabilities=p_C, because="confidence")
         return Decision(label=labels[chosen], probabilities=p_C)
+
+    def _possible(self, labels: Sequence[str], logits_C: Sequence[float], top: int) -> list[int]:
+        """Places of the classes with a promised recall that a picture may show."""
+        return [
+            place
+            for place, label in enumerate(labels)
+            if label in self.thresholds
+            and (
+                place == top
+                or share_beside(logits_C[place] - logits_C[top], self.temperature) >= self.thresholds[label]
+            )
+        ]
 
     def probabilities(self, logits_C: Sequence[float]) -> tuple[float, ...]:
         """Calibrated probabilities of the classes."""
@@ -163,10 +173,11 @@ class DecisionRule:
             ConfigError: It is no rule.
         """
         known = {"schema", *cls.__dataclass_fields__}
-        if set(values) != known or values["schema"] != _SCHEMA:
+        if not isinstance(values, Mapping) or set(values) != known or values["schema"] != _SCHEMA:
+            found = ", ".join(sorted(map(str, values))) if isinstance(values, Mapping) else repr(values)
             raise ConfigError(
                 f"decision rule: expected exactly {', '.join(sorted(known))}, with schema {_SCHEMA}, found "
-                f"{', '.join(sorted(map(str, values)))[:300]}"
+                f"{found[:300]}"
             )
         given = {name: value for name, value in values.items() if name != "schema"}
         costs, expected = given.pop("costs"), given.pop("expected")
@@ -176,6 +187,20 @@ class DecisionRule:
             return cls(**given, expected=expected, costs=None if costs is None else Costs(**costs))
         except TypeError as error:
             raise ConfigError(f"decision rule: costs: {error}") from error
+
+
+def share_beside(margin: float, temperature: float) -> float:
+    """The probability of a class beside that of the likeliest one alone, from 0 to 1/2.
+
+    It orders pictures as the margin does, at any temperature, so that a limit on it keeps its promise however
+    the temperature was fitted. For two classes it is the class's calibrated probability.
+
+    Args:
+        margin: Score of the class less the highest score, at most 0.
+        temperature: Divides it.
+    """
+    odds = math.exp(margin / temperature)
+    return odds / (1.0 + odds)
 
 
 def _weigh(p_C: Sequence[float], good: int, costs: Costs) -> int | None:

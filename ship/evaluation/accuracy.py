@@ -9,11 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ship.backbone import Backbone, as_rows
-from ship.method.model import forward
-from ship.method.prompts import Prompt
-
-__all__ = ["Evaluation", "evaluate_logits", "predict_logits", "wilson_interval"]
+__all__ = ["Evaluation", "calibration_error", "evaluate_logits", "wilson_interval"]
 
 _Z_95 = 1.959963984540054
 _NUM_BINS = 10
@@ -77,12 +73,13 @@ def evaluate_logits(logits_BC: Tensor, labels_B: Tensor) -> Evaluation:
         low=low,
         high=high,
         confusion_CC=confusion.view(num_classes, num_classes).tolist(),
-        calibration_error=_calibration_error(logits_BC, labels_B),
+        calibration_error=calibration_error(logits_BC, labels_B),
         right=right,
     )
 
 
-def _calibration_error(logits_BC: Tensor, labels_B: Tensor) -> float:
+def calibration_error(logits_BC: Tensor, labels_B: Tensor) -> float:
+    """Expected calibration error; see ``Evaluation``."""
     if not len(labels_B):
         return 0.0
     confidence_B, predicted_B = logits_BC.double().softmax(dim=1).max(dim=1)
@@ -90,14 +87,3 @@ def _calibration_error(logits_BC: Tensor, labels_B: Tensor) -> float:
     bin_B = (confidence_B * _NUM_BINS).long().clamp(max=_NUM_BINS - 1)
     gaps = torch.zeros(_NUM_BINS, dtype=torch.float64).index_add_(0, bin_B, gap_B)
     return float(gaps.abs().sum() / len(labels_B))
-
-
-@torch.no_grad()
-def predict_logits(backbone: Backbone, prompt: Prompt, images_BCHW: Tensor) -> Tensor:
-    """Class scores of uint8 images, on the CPU; of pictures in tiles ``B,T,C,H,W`` are taken."""
-    num_pictures = max(1, backbone.info.rows_at_once // prompt.num_tiles)
-    parts = [
-        forward(backbone, prompt, backbone.normalise(as_rows(images))).logits_BC.float().cpu()
-        for images in images_BCHW.split(num_pictures)
-    ]
-    return torch.cat(parts)

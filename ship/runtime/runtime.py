@@ -36,9 +36,22 @@ from ship.runtime.rows import LayerPrompts, Rows
 from ship.runtime.slots import PADDING_ROW, Slot, SlotPool, pad_rows
 from ship.vit import Block
 
-__all__ = ["Runtime"]
+__all__ = ["RowOutput", "Runtime"]
 
 DEFAULT_CAPACITY_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowOutput:
+    """Result of one row; float32, on the CPU.
+
+    Attributes:
+        logits_C: Class scores.
+        feature_D: Class token of the last layer after the final norm, the mean over tiles.
+    """
+
+    logits_C: Tensor
+    feature_D: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +127,6 @@ class Runtime:
         """
         return self._pool.insert(bake(self.backbone, prompt) if isinstance(prompt, Prompt) else prompt)
 
-    @torch.no_grad()
     def infer(
         self, images_UCHW: Tensor, slots: Sequence[Slot], image_of_row: Sequence[int] | None = None
     ) -> list[Tensor]:
@@ -132,15 +144,34 @@ class Runtime:
         Raises:
             ValueError: Rows and images do not match.
         """
+        scores, _ = self._pass(images_UCHW, slots, image_of_row)
+        return scores
+
+    def infer_rows(
+        self, images_UCHW: Tensor, slots: Sequence[Slot], image_of_row: Sequence[int] | None = None
+    ) -> list[RowOutput]:
+        """Class scores and feature of each row; see ``infer``."""
+        scores, cls_VD = self._pass(images_UCHW, slots, image_of_row)
+        tiles = cls_VD.float().cpu().split([slot.num_tiles for slot in slots])
+        return [
+            RowOutput(logits_C=logits_C, feature_D=cls_TD.mean(dim=0))
+            for logits_C, cls_TD in zip(scores, tiles, strict=True)
+        ]
+
+    @torch.no_grad()
+    def _pass(
+        self, images_UCHW: Tensor, slots: Sequence[Slot], image_of_row: Sequence[int] | None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Scores of each row, and the normed class token ``V,D`` of each tile, on the device."""
         image_of_tile = _find_images(images_UCHW.shape[0], slots, image_of_row)
         if not slots:
-            return []
+            return [], torch.empty(0, self.backbone.info.width)
         slot_of_tile = [slot for slot in slots for _ in range(slot.num_tiles)]
         last = self._enter_last(images_UCHW, slot_of_tile, image_of_tile)
         block = self._network.blocks[-1]
         z_VND, _ = _run_block(block, last.z_BND, last.prompts, last.update, is_last=True, with_logits=False)
-        tokens_VXD = torch.stack([*last.read, z_VND[:, 0]], dim=1)
-        return self._heads(self._network.norm(tokens_VXD), last.head_layers, slots)
+        tokens_VXD = self._network.norm(torch.stack([*last.read, z_VND[:, 0]], dim=1))
+        return self._heads(tokens_VXD, last.head_layers, slots), tokens_VXD[:, -1]
 
     @torch.no_grad()
     def cls_attention(self, images_BCHW: Tensor, slots: Sequence[Slot]) -> Tensor:

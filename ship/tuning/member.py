@@ -15,7 +15,8 @@ from torch import Tensor
 from ship.backbone import Backbone
 from ship.data import Split, TaskData
 from ship.errors import TuningError
-from ship.evaluation.accuracy import Evaluation, evaluate_logits, predict_logits
+from ship.evaluation.accuracy import Evaluation, evaluate_logits
+from ship.evaluation.prediction import Outputs, predict
 from ship.method.losses import total_loss
 from ship.method.model import ForwardOutput
 from ship.method.prompts import Prompt
@@ -61,6 +62,7 @@ class TuneResult:
         preparation: Affinity, threshold and the linear probe's accuracy.
         history: One report an epoch.
         evaluation: Evaluation on the held-out images.
+        outputs: Scores and features of the held-out images.
         losses_B: Cross-entropy of each held-out image, by the task's ``balance``.
         tuning_s: Seconds spent, including those before a resumption; of a pack's seconds, this task's share.
     """
@@ -69,6 +71,7 @@ class TuneResult:
     preparation: Preparation
     history: list[EpochReport]
     evaluation: Evaluation
+    outputs: Outputs
     losses_B: Tensor
     tuning_s: float
 
@@ -214,12 +217,14 @@ class Member:
         """The result, measured on the held-out images."""
         clock_s = time.monotonic()
         held_out, prompt = self.task.data.held_out, self.prompt.finished()
-        logits_BC = self._predict(prompt, held_out)
+        outputs = self._predict(prompt, held_out)
+        logits_BC = outputs.logits_BC
         return TuneResult(
             prompt=prompt,
             preparation=self._state.preparation,
             history=self._state.history,
             evaluation=evaluate_logits(logits_BC, held_out.labels_B),
+            outputs=outputs,
             losses_B=self._balance.losses(logits_BC, held_out.labels_B),
             tuning_s=self._state.spent_s + time.monotonic() - clock_s,
         )
@@ -274,20 +279,20 @@ class Member:
             time_s=time.time(),
         )
 
-    def _predict(self, prompt: Prompt, split: Split) -> Tensor:
-        logits_BC = predict_logits(self._backbone, prompt, split.images_B3HW)
-        if not bool(logits_BC.isfinite().all()):
+    def _predict(self, prompt: Prompt, split: Split) -> Outputs:
+        outputs = predict(self._backbone, prompt, split.images_B3HW)
+        if not bool(outputs.logits_BC.isfinite().all()):
             config = self.task.config
             raise TuningError(
                 f"the scores of some image are not finite after {len(self._state.history)} epochs; lower "
                 f"learning_rate ({config.learning_rate:g}) or matching_weight ({config.matching_weight:g})"
             )
-        return logits_BC
+        return outputs
 
     def _validate(self) -> tuple[float | None, float | None]:
         val = self.task.data.val
         if val is None:
             return None, None
-        logits_BC = self._predict(self.prompt, val)
+        logits_BC = self._predict(self.prompt, val).logits_BC
         val_loss = float(self._balance.cross_entropy(logits_BC, val.labels_B))
         return evaluate_logits(logits_BC, val.labels_B).accuracy, val_loss

@@ -52,12 +52,13 @@ def test_a_saved_task_answers_as_the_runtime_does(
     pixels = np.asarray(Image.open(path))
     images = [path, str(path), path.read_bytes(), Image.open(path), pixels]
 
-    answers = ship.load(saved, backbone).predict(images)
+    model = ship.load(saved, backbone)
+    answers = model.predict(images)
 
     runtime = Runtime(backbone, capacity_bytes=1 << 20)
     image_3HW = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     [logits_C] = runtime.infer(image_3HW[None], [runtime.insert(tuned.result.prompt)])
-    shares = logits_C.double().softmax(dim=0).tolist()
+    shares = (logits_C.double() / model.rule.temperature).softmax(dim=0).tolist()
     for answer in answers:
         assert answer.probabilities == pytest.approx(
             dict(zip(tuned.data.labels, shares, strict=True)), abs=1e-6
@@ -212,7 +213,8 @@ def test_a_task_with_a_view_is_answered_with_it(folder: Path, backbone: Backbone
     image_3HW = torch.from_numpy(np.asarray(Image.open(path)).copy()).permute(2, 0, 1)
     halves = [read_image(half.permute(1, 2, 0).numpy(), size=(32, 32)) for half in image_3HW.split(16, dim=2)]
     [logits_C] = runtime.infer(torch.stack(halves), [runtime.insert(tuned.result.prompt)])
-    shares = dict(zip(tuned.data.labels, logits_C.double().softmax(dim=0).tolist(), strict=True))
+    shares_C = (logits_C.double() / card.decision.temperature).softmax(dim=0)
+    shares = dict(zip(tuned.data.labels, shares_C.tolist(), strict=True))
     assert found.probabilities == pytest.approx(shares, abs=1e-6)
 
 

@@ -130,7 +130,7 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
     ),
     "unknown key": (lambda f: with_card(f, lambda c: c.update(extra=1)), "unknown key 'extra'"),
     "missing key": (lambda f: with_card(f, lambda c: c.pop("labels")), "missing key 'labels'"),
-    "newer schema": (lambda f: with_card(f, lambda c: c.update(schema=3)), "schema: expected 1 or 2"),
+    "newer schema": (lambda f: with_card(f, lambda c: c.update(schema=4)), "schema: expected 1, 2, 3"),
     "former schema, newer keys": (
         lambda f: with_card(f, lambda c: c.update(schema=1)),
         "method: expected",

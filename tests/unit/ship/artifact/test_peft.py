@@ -15,7 +15,7 @@ from ship.artifact.peft import adapter_to_prompt, prompt_to_adapter, read_folder
 from ship.backbone import Backbone
 from ship.data import TaskData
 from ship.errors import ArtifactError, DataError
-from ship.evaluation.accuracy import predict_logits
+from ship.evaluation.prediction import predict_logits
 from ship.method.prompts import Prompt
 from ship.runtime.runtime import Runtime
 from ship.settings.config import TuneConfig

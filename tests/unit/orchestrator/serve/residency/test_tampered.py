@@ -311,7 +311,7 @@ CLEVER: dict[str, tuple[Callable[[Files], Files], str]] = {
     "another task's prompt": (with_card(task="nuts"), "the prompt of task 'nuts'"),
     "deep nesting": (lambda f: {**f, CARD: b'{"files":' + b"[" * 100_000}, "prompt.json"),
     "a number of a million digits": (
-        lambda f: {**f, CARD: f[CARD].replace(b'"schema": 2', b'"schema": ' + b"1" * 1_000_000)},
+        lambda f: {**f, CARD: f[CARD].replace(b'"schema": 3', b'"schema": ' + b"1" * 1_000_000)},
         "prompt.json",
     ),
     "a file of its own": (lambda f: restamp({**f, "run.py": b"print()"}), "run.py: unknown file"),

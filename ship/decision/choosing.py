@@ -1,0 +1,221 @@
+"""Choice of a decision rule from held-out images: temperature, thresholds and the limit of the distance.
+
+What is promised holds for pictures that are drawn as the held-out ones were, one by one.
+
+Shapes: B held-out images, C classes.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ship.decision.calibration import fit_temperature
+from ship.decision.expectation import expected_figures, mean_cost
+from ship.decision.limits import conformal_rank, fewest_for, highest_for, tolerance_rank
+from ship.decision.rule import Costs, Decision, DecisionRule, share_beside
+from ship.errors import ConfigError
+from ship.evaluation.accuracy import calibration_error
+from ship.settings.checks import check_settings, number
+
+__all__ = ["choose_rule"]
+
+# Share of drawn tasks in which all promised recalls are kept.
+_CONFIDENCE = 0.95
+_NUM_FOLDS = 10
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Scores:
+    """Held-out images as a rule sees them, float64; see ``choose_rule``."""
+
+    labels: tuple[str, ...]
+    logits_BC: Tensor
+    labels_B: Tensor
+    distances_B: Tensor | None
+
+    def take(self, chosen_B: Tensor) -> "_Scores":
+        """The images for which the mask is true."""
+        distances_B = None if self.distances_B is None else self.distances_B[chosen_B]
+        return replace(
+            self,
+            logits_BC=self.logits_BC[chosen_B],
+            labels_B=self.labels_B[chosen_B],
+            distances_B=distances_B,
+        )
+
+    def decide(self, rule: DecisionRule) -> list[Decision]:
+        """The rule's decision about each image."""
+        far = [None] * len(self.labels_B) if self.distances_B is None else self.distances_B.tolist()
+        return [
+            rule.decide(self.labels, logits_C, distance)
+            for logits_C, distance in zip(self.logits_BC.tolist(), far, strict=True)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wishes:
+    """What a rule is to keep to; see ``choose_rule``."""
+
+    recalls: Mapping[str, float]
+    costs: Costs | None
+    min_confidence: float
+    false_alarm_rate: float
+
+    @property
+    def doubt(self) -> float:
+        """Probability that one promised recall is not kept: classes are drawn apart from each other."""
+        return float(1.0 - _CONFIDENCE ** (1 / max(1, len(self.recalls))))
+
+
+def choose_rule(
+    labels: Sequence[str],
+    logits_BC: Tensor | Sequence[Sequence[float]],
+    labels_B: Tensor | Sequence[int],
+    distances_B: Tensor | Sequence[float] | None = None,
+    *,
+    recalls: Mapping[str, float] | None = None,
+    costs: Costs | None = None,
+    min_confidence: float = 0.0,
+    false_alarm_rate: float = 0.01,
+    good: str | None = None,
+) -> DecisionRule:
+    """Choose a rule on held-out images, with figures that are measured on images it was not chosen on.
+
+    Args:
+        labels: Class names, in the order of the scores.
+        logits_BC: Class scores of the held-out images.
+        labels_B: Their classes, 0..C-1.
+        distances_B: Their distances from the training images; None where they are not known.
+        recalls: Label to the least share of its pictures that are answered with it or ``unsure``. With 95%
+            confidence all of these are kept for new pictures.
+        costs: Costs of errors, if they are to decide between good and not good.
+        min_confidence: Least probability of a label that is answered.
+        false_alarm_rate: Highest expected share of new pictures of the task's own kind that are ``far``; with
+            too few images for it, one in their number and one more.
+        good: Label of the parts that are in order, for the figures; None for that of the costs.
+
+    Raises:
+        ConfigError: A label is unknown, a setting is out of range, or a recall cannot be promised with so few
+            images; says which can, and how many images it takes.
+    """
+    wishes = _Wishes(
+        recalls=recalls or {},
+        costs=costs,
+        min_confidence=min_confidence,
+        false_alarm_rate=false_alarm_rate,
+    )
+    good = good if costs is None else costs.good
+    held_out = _Scores(
+        labels=tuple(labels),
+        logits_BC=torch.as_tensor(logits_BC, dtype=torch.float64).reshape(-1, len(labels)),
+        labels_B=torch.as_tensor(labels_B, dtype=torch.int64),
+        distances_B=None if distances_B is None else torch.as_tensor(distances_B, dtype=torch.float64),
+    )
+    _check(held_out, wishes, good)
+    return replace(_choose(held_out, wishes), expected=_cross_fit(held_out, wishes, good))
+
+
+def _check(held_out: _Scores, wishes: _Wishes, good: str | None) -> None:
+    wanted = [*wishes.recalls, *([] if good is None else [good])]
+    if unknown := [label for label in wanted if label not in held_out.labels]:
+        raise ConfigError(
+            f"unknown label {', '.join(map(repr, unknown))[:200]}: the task has "
+            f"{', '.join(held_out.labels)[:200]}"
+        )
+    check_settings(wishes, {"false_alarm_rate": number("above 0, below 1", lambda v: 0.0 < v < 1.0)})
+    problems = []
+    for label, recall in wishes.recalls.items():
+        if not 0.0 < recall < 1.0:
+            problems.append(f"recall of {label!r}: expected a number above 0, below 1, got {recall!r}")
+            continue
+        num = int((held_out.labels_B == held_out.labels.index(label)).sum())
+        needed = fewest_for(1.0 - recall, wishes.doubt)
+        if num < needed:
+            best = math.floor(1000 * highest_for(num, wishes.doubt)) / 1000
+            problems.append(
+                f"a recall of {recall:g} for {label!r} cannot be promised with {num} held-out images of it: "
+                f"that takes {needed}; with {num} at most {best:g} can be promised"
+            )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _choose(held_out: _Scores, wishes: _Wishes) -> DecisionRule:
+    temperature = fit_temperature(held_out.logits_BC, held_out.labels_B)
+    margins_BC = held_out.logits_BC - held_out.logits_BC.amax(dim=1, keepdim=True)
+    thresholds = {}
+    for label, recall in wishes.recalls.items():
+        place = held_out.labels.index(label)
+        margins_b = margins_BC[held_out.labels_B == place, place].sort().values
+        # In the folds of a cross-fit there may be too few: the lowest is then the closest to the promise.
+        rank = max(1, tolerance_rank(len(margins_b), 1.0 - recall, wishes.doubt))
+        limit = float(margins_b[rank - 1]) if len(margins_b) else -math.inf
+        thresholds[label] = share_beside(limit, temperature)
+    return DecisionRule(
+        temperature=temperature,
+        thresholds=thresholds,
+        recalls=dict(wishes.recalls),
+        costs=wishes.costs,
+        min_confidence=wishes.min_confidence,
+        max_distance=_max_distance(held_out.distances_B, wishes.false_alarm_rate),
+    )
+
+
+def _max_distance(distances_B: Tensor | None, rate: float) -> float | None:
+    if distances_B is None or not len(distances_B):
+        return None
+    return float(distances_B.sort().values[conformal_rank(len(distances_B), rate) - 1])
+
+
+def _cross_fit(held_out: _Scores, wishes: _Wishes, good: str | None) -> dict[str, Any]:
+    """Figures of rules that are each chosen on the other folds."""
+    num = len(held_out.labels_B)
+    if num < 2:
+        return {"num_images": num, "cross_fitted": False}
+    folds_B = _fold(held_out.labels_B, min(_NUM_FOLDS, num))
+    scaled_BC = torch.empty_like(held_out.logits_BC)
+    decisions: list[Decision | None] = [None] * num
+    for fold in folds_B.unique().tolist():
+        rule = _choose(held_out.take(folds_B != fold), wishes)
+        places = (folds_B == fold).nonzero().squeeze(1)
+        scaled_BC[places] = held_out.logits_BC[places] / rule.temperature
+        for place, decision in zip(places.tolist(), held_out.take(folds_B == fold).decide(rule), strict=True):
+            decisions[place] = decision
+    made = [decision for decision in decisions if decision is not None]
+    truth = held_out.labels_B.tolist()
+    figures = expected_figures(held_out.labels, truth, made, good)
+    if held_out.distances_B is not None:
+        rank = conformal_rank(num, wishes.false_alarm_rate)
+        figures["far"]["false_alarm_rate"] = (num + 1 - rank) / (num + 1)
+    if wishes.costs is not None:
+        figures["cost"] = mean_cost(held_out.labels, truth, made, wishes.costs)
+    return {
+        "num_images": num,
+        "cross_fitted": True,
+        **figures,
+        "calibration_error": _before_and_after(calibration_error, held_out, scaled_BC),
+        "cross_entropy": _before_and_after(_cross_entropy, held_out, scaled_BC),
+    }
+
+
+def _fold(labels_B: Tensor, num_folds: int) -> Tensor:
+    """Fold of each image: every class is spread over the folds, in an order that a fixed seed draws."""
+    generator = torch.Generator().manual_seed(0)
+    drawn_B = torch.randperm(len(labels_B), generator=generator)
+    order_B = drawn_B[labels_B[drawn_B].sort(stable=True).indices]
+    folds_B = torch.empty_like(labels_B)
+    folds_B[order_B] = torch.arange(len(labels_B)) % num_folds
+    return folds_B
+
+
+def _cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> float:
+    return float(torch.nn.functional.cross_entropy(logits_BC, labels_B))
+
+
+def _before_and_after(measure: Any, held_out: _Scores, scaled_BC: Tensor) -> dict[str, float]:
+    found = [measure(logits_BC, held_out.labels_B) for logits_BC in (held_out.logits_BC, scaled_BC)]
+    return {"before": round(found[0], 6), "after": round(found[1], 6)}
