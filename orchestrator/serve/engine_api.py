@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import ServeError
 from orchestrator.store.documents.catalog import Canary
-from ship.decision.rule import Because
 from ship.settings.view import DEFAULT_VIEW, View
 
 __all__ = [
     "ALL_TASKS",
     "Answer",
     "Ask",
+    "Because",
     "Engine",
     "EngineBusyError",
     "EngineUnavailableError",
@@ -32,6 +32,8 @@ __all__ = [
 # uint8, 3,H,W of the backbone's input size, or T,3,H,W of a picture in T tiles.
 Image = NDArray[np.uint8]
 
+# See ``ship.decision.rule.Decision``.
+Because = Literal["far", "several", "confidence", "cost"]
 RefusalReason = Literal[
     "unknown_task", "other_version", "other_view", "not_loaded", "not_ready", "busy", "late", "failed"
 ]
@@ -77,7 +79,7 @@ class Answer:
         digest: Digest of its artifact.
         probabilities: Label and calibrated probability, the likeliest first; they sum to 1.
         decision: Label that the decision rule answers, or ``unsure``.
-        because: Reason of an ``unsure``, see ``ship.decision.rule.Decision``; None of a label.
+        because: Reason of an ``unsure``; None of a label.
         rule: Digest of the decision rule; None for the artifact's own.
         batch_rows: Rows of the forward pass that this one was in.
         batch_tasks: Different tasks among them.

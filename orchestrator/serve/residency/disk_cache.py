@@ -1,8 +1,8 @@
 """Artifacts and rules on this machine's own disk, by digest: a restart needs no store for what it served.
 
-One file a rule, as it is. One file an artifact: a line of JSON that gives each file's size, then the files one after another. What is
-read is checked against the digest as if it came from the store. What goes wrong here costs time and nothing
-else.
+One file a rule, as it is. One file an artifact: a line of JSON that gives each file's size, then the files
+one after another. What is read is checked against the digest as if it came from the store. What goes wrong
+here costs time and nothing else.
 """
 
 import json

@@ -55,7 +55,7 @@ ReadRule = Callable[[PromptRef], DecisionRule]
 
 
 def _read_no_rule(ref: PromptRef) -> DecisionRule:
-    raise ArtifactError(f"decision rule {str(ref.rule)[:12]}: this residency was made without a reader of rules")
+    raise ArtifactError(f"decision rule {str(ref.rule)[:12]}: there is no reader of rules here")
 
 
 class Residency:
@@ -287,9 +287,7 @@ class Residency:
             return self._obtain(current, entry.shadow)
         return found
 
-    def _obtain(
-        self, ref: PromptRef, shadow_version: int | None = None
-    ) -> ServedVersion | Refusal | Pending:
+    def _obtain(self, ref: PromptRef, shadow_version: int | None = None) -> ServedVersion | Refusal | Pending:
         """The version in memory, or the load that will bring it there, or the refusal."""
         if (served := self._memory.use(ref.key)) is not None:
             return served.named(ref.version, shadow_version)

@@ -1,6 +1,6 @@
 """A version of a task: as the catalog names it, and as it is in memory, ready to answer."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ship.decision.distance import DistanceModel
 from ship.decision.rule import DecisionRule
@@ -61,9 +61,9 @@ class ServedVersion:
     slot: Slot
     view: View = DEFAULT_VIEW
     shadow_version: int | None = None
-    rule: DecisionRule = DecisionRule()
+    rule: DecisionRule = field(default_factory=DecisionRule)
     rule_digest: str | None = None
-    own_rule: DecisionRule = DecisionRule()
+    own_rule: DecisionRule = field(default_factory=DecisionRule)
     distance: DistanceModel | None = None
 
     def ruled(self, digest: str | None, rule: DecisionRule | None) -> "ServedVersion":
