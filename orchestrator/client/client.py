@@ -77,8 +77,13 @@ class Prediction:
         version: Version of the prompt that answered.
         digest: Digest of the prompt that answered.
         label: The likeliest class.
-        probabilities: Probability by label, the likeliest first; they sum to 1.
+        probabilities: Calibrated probability by label, the likeliest first; they sum to 1.
         backbone: Fingerprint of the backbone.
+        decision: Label that the task's decision rule answers, or ``unsure``.
+        decision_because: Reason of an ``unsure``: ``far`` from all training images, ``several`` classes with
+            a promised recall are possible, the ``confidence`` is too low, or an error would ``cost`` more
+            than a look. None of a label.
+        rule: Start of the decision rule's digest; None for the rule that came with the version.
     """
 
     task: str
@@ -87,6 +92,9 @@ class Prediction:
     label: str
     probabilities: Mapping[str, float]
     backbone: str
+    decision: str
+    decision_because: str | None = None
+    rule: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +107,10 @@ class ServedTask:
         digest: Digest of the served prompt; None if none is.
         wanted_version: Version that the registry names; another one while it loads, or if it was refused.
         wanted_digest: Digest that the registry names.
-        problem: Reason why the wanted version is not served, if loading it failed.
+        problem: Reason why the wanted version or its rule is not served, if loading it failed.
         labels: Class names; empty in a list of all tasks.
+        rule: Digest of the decision rule that is served; None for the rule that came with the version.
+        wanted_rule: Digest of the decision rule that the task ought to have.
     """
 
     task: str
@@ -110,6 +120,8 @@ class ServedTask:
     wanted_digest: str
     problem: str | None
     labels: tuple[str, ...] = ()
+    rule: str | None = None
+    wanted_rule: str | None = None
 
 
 class Client:
@@ -311,7 +323,15 @@ def _read_prediction(body: Mapping[str, Any], reply: httpx.Response) -> Predicti
         **{name: body[name] for name in ("task", "version", "digest", "label")},
         probabilities={label: float(share) for label, share in shares.items()},
         backbone=reply.headers["Ship-Backbone"],
+        # An older endpoint decides for the likeliest label, and says no more.
+        decision=str(body.get("decision", body["label"])),
+        decision_because=_text_or_none(body.get("decision_because")),
+        rule=_text_or_none(body.get("rule")),
     )
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _read_item(item: Any, reply: httpx.Response) -> Prediction | EndpointError:
