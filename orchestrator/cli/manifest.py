@@ -92,10 +92,22 @@ def check(output: Output, manifest: str, selection: "Selection", as_json: bool) 
 @click.command()
 @click.argument("manifest", type=click.Path())
 @request_options
+@click.option(
+    "--no-thumbnails",
+    is_flag=True,
+    help="Keep no pictures of mistakes in what is published; tasks that are published keep theirs.",
+)
 @click.option("--check", "check_first", is_flag=True, help="First `ship check`; tune nothing if it fails.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON at the end; progress goes to stderr.")
 @click.pass_obj
-def tune(output: Output, manifest: str, request: "Request", check_first: bool, as_json: bool) -> None:
+def tune(
+    output: Output,
+    manifest: str,
+    request: "Request",
+    no_thumbnails: bool,
+    check_first: bool,
+    as_json: bool,
+) -> None:
     """Tune every task of MANIFEST that is not in the store yet.
 
     Ctrl-C stops cleanly; run the same command to resume. A task that fails, or that the plan
@@ -117,6 +129,7 @@ def tune(output: Output, manifest: str, request: "Request", check_first: bool, a
 
     # Planning reads all data: what the run would be refused for in the end is said before.
     check_free(output.settings().home)
+    request = replace(request, thumbnails=not no_thumbnails)
     if check_first:
         request = _refuse_unsound(output, manifest, request, as_json)
     job = _prepare(output, manifest, request, will_run=True)

@@ -53,7 +53,7 @@ def manifest_json_schema() -> _Schema:
     schema = ManifestModel.model_json_schema()
     task = _refine(schema.pop("$defs")["TaskModel"])
     settings = _with_auto(_settings_schema(TuneConfig))
-    beside = {name: task["properties"][name] for name in ("tags", "view", "gate", *TERMS)}
+    beside = {name: task["properties"][name] for name in ("tags", "view", "gate", "thumbnails", *TERMS)}
     definitions = {
         "Backbone": BackboneModel.model_json_schema(),
         "Checks": _settings_schema(DataLimits),

@@ -85,6 +85,7 @@ class TaskEntry:
         auto: Names of settings that are `auto` in the manifest: validation chooses.
         terms: Priority, deadline and budget.
         floors: The least that a version has to reach before it may serve.
+        thumbnails: Whether small pictures of mistakes are kept in the artifact.
     """
 
     name: str
@@ -98,6 +99,7 @@ class TaskEntry:
     auto: frozenset[str] = frozenset()
     terms: Terms = field(default_factory=Terms)
     floors: Floors = field(default_factory=Floors)
+    thumbnails: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

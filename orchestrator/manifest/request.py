@@ -92,6 +92,7 @@ class Request:
         max_tasks: Most tasks to tune in one run; None takes the manifest's, else 1000.
         pool: Size and executor of the pool; a None takes the manifest's value.
         refused: Reasons, by task, not to tune it that do not come from the manifest.
+        thumbnails: Whether small pictures of mistakes may be kept; False overrides the manifest.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -99,6 +100,7 @@ class Request:
     max_tasks: int | None = None
     pool: PoolSettings = field(default_factory=PoolSettings)
     refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    thumbnails: bool = True
 
     def load(self, path: str) -> Manifest:
         """The manifest with the selected tasks.
@@ -114,7 +116,11 @@ class Request:
         ]
         return replace(
             manifest,
-            tasks=tuple(task for task in manifest.tasks if task.name not in self.refused),
+            tasks=tuple(
+                replace(task, thumbnails=task.thumbnails and self.thumbnails)
+                for task in manifest.tasks
+                if task.name not in self.refused
+            ),
             refused=(*manifest.refused, *late),
             pool=self.pool.over(manifest.pool),
         )

@@ -32,6 +32,7 @@ _EXPECTED = {
     "int_type": "a whole number",
     "dict_type": "a mapping",
     "list_type": "a list",
+    "bool_type": "true or false",
     "model_type": "a mapping",
 }
 # Keys of tags that MLflow accepts.
@@ -49,6 +50,7 @@ class _CommonModel(_Model):
     tags: dict[str, Any] = Field({}, description="For people and --tag: site, line, family")
     view: dict[str, Any] = Field({}, description="Part of the pictures that is looked at, and their tiles")
     gate: dict[str, Any] = Field({}, description="The least that a version has to reach to serve")
+    thumbnails: bool | None = Field(None, description="Whether small pictures of mistakes are kept; true")
     config: dict[str, Any] = Field({}, description="Settings, over those of defaults")
     preset: Preset | None = Field(None, description="Chooses settings by the size of the data")
     search: Any = Field(None, description="Values to choose among by setting; false searches nothing")

@@ -21,7 +21,7 @@ from ship.settings.view import View
 __all__ = ["Defaults", "as_dict", "read_defaults", "read_limits", "read_task_settings", "without_none"]
 
 # Keys of ``defaults`` beside the settings of tuning.
-_OTHER_DEFAULTS = ("tags", "view", "gate", *TERMS)
+_OTHER_DEFAULTS = ("tags", "view", "gate", "thumbnails", *TERMS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class Defaults:
         tags: Tags.
         terms: Priority, deadline and budget.
         gate: Settings of ``Floors`` that the manifest gives.
+        thumbnails: Whether small pictures of mistakes are kept.
         preset: Preset, if any.
         search: Search, if any.
     """
@@ -43,6 +44,7 @@ class Defaults:
     tags: Mapping[str, str] = field(default_factory=dict)
     terms: Terms = field(default_factory=Terms)
     gate: Mapping[str, Any] = field(default_factory=dict)
+    thumbnails: bool = True
     preset: Preset | None = None
     search: SearchConfig | None = None
 
@@ -56,12 +58,16 @@ def read_defaults(problems: Problems, manifest: Mapping[str, Any]) -> Defaults:
     for name in ("tags", "view", "gate"):
         if name in values and not isinstance(values[name], dict):
             problems.note((*place, name), f"expected a mapping, got {describe_value(values[name])}")
+    thumbnails = values.get("thumbnails", True)
+    if not isinstance(thumbnails, bool):
+        problems.note((*place, "thumbnails"), f"expected true or false, got {describe_value(thumbnails)}")
     return Defaults(
         settings=_read_settings(problems, place, settings, known_beside=_OTHER_DEFAULTS),
         view=_read_view(problems, (*place, "view"), values.get("view"), {}),
         tags=_read_tags(problems, (*place, "tags"), values.get("tags")),
         terms=_read_terms(problems, place, values, Terms()),
         gate=_read_gate(problems, (*place, "gate"), values.get("gate"), {}),
+        thumbnails=thumbnails is True,
         preset=preset if preset in PRESETS else None,
         search=_read_search(problems, ("search",), manifest.get("search")),
     )
@@ -101,6 +107,7 @@ def read_task_settings(
             "tags": tags,
             "terms": terms,
             "floors": Floors(**gate),
+            "thumbnails": values.get("thumbnails", defaults.thumbnails) is True,
             "preset": preset if preset in PRESETS else None,
             "search": search,
             "pinned": pinned if preset is not None else frozenset(),

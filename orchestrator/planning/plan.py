@@ -258,6 +258,7 @@ def _plan_task(
         tags=entry.tags,
         terms=entry.terms,
         floors=entry.floors,
+        thumbnails=entry.thumbnails,
         data_fingerprint=summary.fingerprint,
         num_images=summary.num_train,
     )

@@ -30,6 +30,7 @@ class TaskSpec:
         tags: Tags for users to find it by.
         terms: Priority, deadline and budget; no part of the key.
         floors: The least that a version has to reach before it may serve; no part of the key.
+        thumbnails: Whether small pictures of mistakes are kept in the artifact; no part of the key.
         data_fingerprint: Fingerprint of the data when the task was planned.
         num_images: Training images.
     """
@@ -43,6 +44,7 @@ class TaskSpec:
     tags: Mapping[str, str] = field(default_factory=dict)
     terms: Terms = field(default_factory=Terms)
     floors: Floors = field(default_factory=Floors)
+    thumbnails: bool = True
     data_fingerprint: str
     num_images: int
 

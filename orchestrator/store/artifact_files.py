@@ -5,7 +5,7 @@ torch.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -62,8 +62,12 @@ def check_digest(digest: str) -> str:
     return digest
 
 
-def check_files(files: Mapping[str, bytes]) -> str:
+def check_files(files: Mapping[str, bytes], *, but: Collection[str] = ()) -> str:
     """The digest of an artifact's files, after checking that they agree.
+
+    Args:
+        files: Name to content.
+        but: Names of files that the card may describe and that are not among them.
 
     Raises:
         StoreError: A file is missing, unknown, too large, or not what the card says.
@@ -75,7 +79,7 @@ def check_files(files: Mapping[str, bytes]) -> str:
     wanted = read_stamps(files[CARD], "artifact")
     others = {name: data for name, data in files.items() if name != CARD}
     right = {name for name, data in others.items() if name in wanted and wanted[name].describes(data)}
-    if wrong := sorted((wanted.keys() | others) - right):
+    if wrong := sorted(((wanted.keys() - set(but)) | others.keys()) - right):
         raise StoreError([f"artifact: {name}: is not the file that {CARD} describes" for name in wrong])
     return _sha256(files[CARD])
 

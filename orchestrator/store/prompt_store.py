@@ -29,14 +29,8 @@ from typing import Any, TypeVar
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
 from orchestrator.names import check_task_name, is_task_name
-from orchestrator.store.artifact_files import (
-    MAX_FILE_BYTES,
-    FileStamp,
-    check_content,
-    check_digest,
-    check_files,
-    read_stamps,
-)
+from orchestrator.store.artifact_files import MAX_FILE_BYTES, check_digest, check_files
+from orchestrator.store.artifact_reading import fetch_files, fetch_held_out
 from orchestrator.store.documents.catalog import MAX_CATALOG_BYTES, Catalog
 from orchestrator.store.documents.owner import MAX_OWNER_BYTES, Owner
 from orchestrator.store.documents.publication import Marker, Publication, check_task_key, make_marker
@@ -46,6 +40,7 @@ from orchestrator.store.lease import StoreLease
 from orchestrator.store.objects.open import ObjectStore
 from orchestrator.store.rules import RuleStore
 from ship.artifact.card import CARD
+from ship.artifact.held_out import HeldOut
 
 __all__ = ["PromptStore"]
 
@@ -166,20 +161,22 @@ class PromptStore:
         return self.find_published(self.published_keys())
 
     def fetch(self, digest: str) -> dict[str, bytes]:
-        """All files of an artifact, each checked against the digest.
+        """The files of an artifact but ``held_out.json``, each checked against the digest.
 
         Raises:
             ObjectMissing: There is no such artifact, or a file of it is gone.
             StoreError: A file is not what the digest stands for, or is too large.
         """
-        folder = f"artifacts/{check_digest(digest)}"
-        card = self._objects.get(f"{folder}/{CARD}", max_bytes=MAX_FILE_BYTES).data
-        check_content(card, FileStamp(sha256=digest, bytes=len(card)), f"{self.uri(digest)}/{CARD}")
-        files = {CARD: card}
-        for name, stamp in read_stamps(card, self.uri(digest)).items():
-            files[name] = self._objects.get(f"{folder}/{name}", max_bytes=stamp.num_bytes).data
-            check_content(files[name], stamp, f"{self.uri(digest)}/{name}")
-        return files
+        return fetch_files(self._objects, digest)
+
+    def fetch_held_out(self, digest: str) -> HeldOut | None:
+        """The held-out answers of an artifact; None of an earlier version's, which has none.
+
+        Raises:
+            ObjectMissing: There is no such artifact, or its file is gone.
+            StoreError: It is not what the digest stands for, or not as expected.
+        """
+        return fetch_held_out(self._objects, digest)
 
     def fetch_rule(self, digest: str) -> bytes:
         """The content of a decision rule; see ``RuleStore.fetch``."""

@@ -4,6 +4,8 @@
     prompt.json          the card (``ship.artifact.card``); names the sha256 of every other file
     record.json          history, affinity, confusion matrix: for people and the registry
     README.md            the same for a reader
+    held_out.json        answers on the held-out images (``ship.artifact.held_out``); optional, serving needs
+                         none
 
 The sha256 of ``prompt.json`` is the digest of the whole artifact. A file that is read is not trusted: its
 size is checked before it is parsed, and tensors against the shapes that the card implies.
@@ -22,6 +24,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, parse_json
+from ship.artifact.held_out import HELD_OUT, MAX_HELD_OUT_BYTES
 from ship.backbone import Backbone
 from ship.decision.distance import DistanceModel
 from ship.errors import ArtifactError, ConfigError, PromptTooLargeError, SlotsFullError
@@ -45,7 +48,13 @@ __all__ = [
 ]
 
 FILES = (TENSORS, CARD, RECORD, README)
-_MAX_BYTES = {TENSORS: 1 << 30, CARD: 16 << 20, RECORD: 64 << 20, README: 1 << 20}
+_MAX_BYTES = {
+    TENSORS: 1 << 30,
+    CARD: 16 << 20,
+    RECORD: 64 << 20,
+    README: 1 << 20,
+    HELD_OUT: MAX_HELD_OUT_BYTES,
+}
 # Seven names need under a kilobyte; a header of megabytes is an attack on its parser.
 _MAX_TENSOR_HEADER_BYTES = 64 << 10
 # Another processor adds in another order, and a runtime may be of half precision. A wrong prompt is off by
@@ -93,7 +102,8 @@ def load_files(files: Mapping[str, bytes], digest: str | None = None) -> LoadedP
     """Read an artifact's files.
 
     Args:
-        files: Name to content, exactly ``FILES``.
+        files: Name to content, ``FILES``; ``held_out.json`` is not needed, and its digest checked if it is
+            there.
         digest: The expected digest, if it is known.
 
     Raises:
@@ -104,7 +114,7 @@ def load_files(files: Mapping[str, bytes], digest: str | None = None) -> LoadedP
     if digest is not None and found != digest:
         raise ArtifactError(f"prompt.json: expected sha256 {digest}, found {found}; it was changed")
     card = PromptCard.from_json(files[CARD])
-    described = describe_files({name: files[name] for name in FILES if name != CARD})
+    described = describe_files({name: files[name] for name in files if name != CARD})
     if changed := [name for name in described if card.files.get(name) != described[name]]:
         raise ArtifactError([f"{name}: size or sha256 is not the card's; it was changed" for name in changed])
     tensors = read_tensors(files[TENSORS])
@@ -134,10 +144,11 @@ def load(folder: str | os.PathLike[str]) -> LoadedPrompt:
     """
     source = Path(folder)
     try:
-        sizes = {name: (source / name).stat().st_size for name in FILES}
+        names = (*FILES, HELD_OUT) if (source / HELD_OUT).exists() else FILES
+        sizes = {name: (source / name).stat().st_size for name in names}
         if large := [name for name, size in sizes.items() if size > _MAX_BYTES[name]]:
             raise ArtifactError([f"{source / name}: larger than {_MAX_BYTES[name]} bytes" for name in large])
-        return load_files({name: (source / name).read_bytes() for name in FILES})
+        return load_files({name: (source / name).read_bytes() for name in names})
     except OSError as error:
         raise ArtifactError(f"{source}: not an artifact: {error}") from error
 
@@ -225,12 +236,12 @@ def _ask_probe(runtime: Runtime, slot: Slot) -> list[float]:
 
 
 def _check_files(files: Mapping[str, bytes]) -> None:
-    problems = [f"{name}: unknown file in an artifact" for name in sorted(set(files) - set(FILES))]
+    problems = [f"{name}: unknown file in an artifact" for name in sorted(set(files) - set(_MAX_BYTES))]
     problems += [f"{name}: missing from the artifact" for name in sorted(set(FILES) - set(files))]
     problems += [
-        f"{name}: {len(files[name])} bytes, expected at most {_MAX_BYTES[name]}"
-        for name in FILES
-        if len(files.get(name, b"")) > _MAX_BYTES[name]
+        f"{name}: {len(files[name])} bytes, expected at most {limit}"
+        for name, limit in _MAX_BYTES.items()
+        if len(files.get(name, b"")) > limit
     ]
     if problems:
         raise ArtifactError(problems)

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from ship.artifact.evidence import gather_held_out
+from ship.artifact.held_out import HeldOut
 from ship.artifact.making import held_out_answers, held_out_metrics, seal
 from ship.artifact.peft import ADAPTER_MODEL, AdapterFiles, adapter_to_prompt
 from ship.artifact.peft_config import ADAPTER_CONFIG, read_settings
@@ -67,9 +69,10 @@ def import_adapter(
         "labels": list(names),
         "time_s": clock(),
     }
+    held_out: HeldOut | None = None
     metrics: dict[str, float] = {"num_params": _count_weights(prompt), "num_levels": prompt.num_levels}
     if data is not None:
-        measured, answers = _measure(backbone, prompt, _in_order(data, names))
+        measured, answers, held_out = _measure(backbone, prompt, _in_order(data, names))
         metrics = {**measured, **metrics}
         record |= answers
     key = _task_key(source, names, backbone, data)
@@ -83,6 +86,7 @@ def import_adapter(
         readme=_readme(task, backbone, prompt, source, metrics),
         data_fingerprint=_NO_DATA if data is None else data.fingerprint,
         task_key=key,
+        held_out=held_out,
     )
     return key, artifact
 
@@ -148,13 +152,17 @@ def _in_order(data: TaskData, labels: tuple[str, ...]) -> TaskData:
     return replace(data, labels=labels, train=train, val=move(data.val), test=move(data.test))
 
 
-def _measure(backbone: Backbone, prompt: Prompt, data: TaskData) -> tuple[dict[str, float], dict[str, Any]]:
-    """Metrics of the adapter and of the linear probe on the same images, and what the record has of them."""
+def _measure(
+    backbone: Backbone, prompt: Prompt, data: TaskData
+) -> tuple[dict[str, float], dict[str, Any], HeldOut | None]:
+    """Metrics of the adapter and of the linear probe on the same images, the record's part, the answers."""
     features = extract_features(backbone, data)
     probe = fit_probe(backbone, data, features.train)
     held_out = data.held_out
-    evaluation = evaluate_logits(predict_logits(backbone, prompt, held_out.images_B3HW), held_out.labels_B)
-    of_probe = evaluate_logits(probe.logits(bare_features(backbone, features.held_out)), held_out.labels_B)
+    logits_BC = predict_logits(backbone, prompt, held_out.images_B3HW)
+    probe_logits_BC = probe.logits(bare_features(backbone, features.held_out))
+    evaluation = evaluate_logits(logits_BC, held_out.labels_B)
+    of_probe = evaluate_logits(probe_logits_BC, held_out.labels_B)
     metrics = held_out_metrics(
         data,
         evaluation,
@@ -162,11 +170,12 @@ def _measure(backbone: Backbone, prompt: Prompt, data: TaskData) -> tuple[dict[s
         probe_accuracy=of_probe.accuracy,
         probe_balanced_accuracy=of_probe.balanced_accuracy,
     )
-    return metrics, {
+    record = {
         "confusion": evaluation.confusion_CC,
         "recall": evaluation.recalls,
         "held_out": held_out_answers(data, evaluation, of_probe.right),
     }
+    return metrics, record, gather_held_out(data, logits_BC, probe_logits_BC)
 
 
 def _describe_source(files: AdapterFiles) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, backbone_entry
+from ship.artifact.evidence import gather_held_out
 from ship.artifact.files import describe_files, prompt_to_bytes, run_probe
+from ship.artifact.held_out import HELD_OUT, HeldOut
 from ship.backbone import Backbone
 from ship.data import TaskData
 from ship.decision.distance import DistanceModel
@@ -35,6 +37,7 @@ def make_artifact(
     found: SearchResult | None = None,
     *,
     task_key: str | None = None,
+    thumbnails: bool = True,
 ) -> dict[str, bytes]:
     """All files of an artifact, name to content.
 
@@ -45,6 +48,7 @@ def make_artifact(
         result: Result of the tuning.
         found: Result of the search for its settings.
         task_key: sha256 over data, settings, backbone and method version, of a task that a manifest planned.
+        thumbnails: Whether small pictures of mistakes are kept among the held-out answers.
     """
     attention = measure_attention(backbone, result.prompt, data.held_out.images_B3HW)
     fitted = fit_decision(backbone, result.prompt, data, result.outputs)
@@ -79,6 +83,13 @@ def make_artifact(
         view=data.view,
         decision=fitted.rule,
         distance=fitted.distance,
+        held_out=gather_held_out(
+            data,
+            result.outputs.logits_BC,
+            result.preparation.probe_logits_BC,
+            fitted.distances_B,
+            thumbnails=thumbnails,
+        ),
     )
 
 
@@ -96,6 +107,7 @@ def seal(
     view: View = DEFAULT_VIEW,
     decision: DecisionRule | None = None,
     distance: DistanceModel | None = None,
+    held_out: HeldOut | None = None,
 ) -> dict[str, bytes]:
     """The files of an artifact from their contents: adds sizes on the device, probe scores and digests.
 
@@ -111,6 +123,8 @@ def seal(
         RECORD: json.dumps(record).encode(),
         README: readme.encode(),
     }
+    if held_out is not None:
+        files[HELD_OUT] = held_out.to_json()
     card = PromptCard(
         task=task,
         task_key=task_key,

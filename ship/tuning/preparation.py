@@ -49,6 +49,8 @@ class Preparation:
         probe_balanced_accuracy: Its mean recall of the classes that have held-out images.
         probe_right: The held-out images that it gets right, see ``Evaluation``; empty in snapshots of earlier
             versions.
+        probe_logits_BC: Its class scores of the held-out images, on the CPU; None in snapshots of earlier
+            versions.
     """
 
     affinity: list[list[float]]
@@ -56,6 +58,7 @@ class Preparation:
     probe_accuracy: float
     probe_balanced_accuracy: float
     probe_right: str = ""
+    probe_logits_BC: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,6 +125,7 @@ def prepare(
         probe_accuracy=evaluation.accuracy,
         probe_balanced_accuracy=evaluation.balanced_accuracy,
         probe_right=evaluation.right,
+        probe_logits_BC=logits_BC,
     )
     return prompt.to(backbone.device), preparation
 

@@ -5,7 +5,7 @@ A snapshot is one safetensors file: tensors, and JSON in its metadata. Nothing i
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from ship.tuning.preparation import Preparation
 __all__ = ["EpochReport", "TuningState"]
 
 _HEAD_SCALES = ("feature_mean", "feature_scale")
+_PROBE_LOGITS = "probe_logits"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,10 @@ class TuningState:
         tensors = {f"prompt.{key}": value for key, value in self.prompt.state_dict().items()}
         tensors["head_start"] = self.head_start_CF
         tensors |= {name: getattr(self.prompt, name) for name in _HEAD_SCALES}
+        preparation = asdict(replace(self.preparation, probe_logits_BC=None))
+        del preparation["probe_logits_BC"]
+        if self.preparation.probe_logits_BC is not None:
+            tensors[_PROBE_LOGITS] = self.preparation.probe_logits_BC
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
         header = {
@@ -97,7 +102,7 @@ class TuningState:
             "level_starts": self.prompt.level_starts,
             "head_layers": self.prompt.head_layers,
             "num_tiles": self.prompt.num_tiles,
-            "preparation": asdict(self.preparation),
+            "preparation": preparation,
             "history": [asdict(report) for report in self.history],
             "spent_s": self.spent_s,
         }
@@ -130,9 +135,8 @@ class TuningState:
                 raise ArtifactError(
                     "snapshot: it belongs to a tuning of other data, settings or backbone; start over"
                 )
-            state = cls.start(
-                _restore_prompt(header, tensors, identity, device), Preparation(**header["preparation"])
-            )
+            preparation = Preparation(**header["preparation"], probe_logits_BC=tensors.get(_PROBE_LOGITS))
+            state = cls.start(_restore_prompt(header, tensors, identity, device), preparation)
             _restore_moments(state.optimizer, tensors)
             state.head_start_CF = tensors["head_start"].to(device)
             state.history = [EpochReport(**values) for values in header["history"]]

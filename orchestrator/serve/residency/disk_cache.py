@@ -17,6 +17,7 @@ from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.residency.loader import ArtifactSource
 from orchestrator.store.artifact_files import MAX_FILE_BYTES, MAX_FILES, check_files
 from orchestrator.store.documents.rule import MAX_RULE_BYTES, StoredRule
+from ship.artifact.held_out import HELD_OUT
 
 __all__ = ["DiskCache", "with_disk_cache"]
 
@@ -75,7 +76,7 @@ class DiskCache:
         try:
             with path.open("rb") as file:
                 files = _split(file.read(_MAX_BYTES + 1))
-            if check_files(files) != digest:
+            if check_files(files, but=[HELD_OUT]) != digest:
                 raise StoreError("it is another artifact")
         except FileNotFoundError:
             return None

@@ -78,7 +78,15 @@ class TuneTask:
         result, found = self._tune(spec, data, merged, hooks)
         hooks.enter("step", lambda: self._tuner.num_passes)
         files = self._tuner.run(
-            lambda: make_artifact(spec.name, self._backbone, merged, result, found, task_key=spec.key)
+            lambda: make_artifact(
+                spec.name,
+                self._backbone,
+                merged,
+                result,
+                found,
+                task_key=spec.key,
+                thumbnails=spec.thumbnails,
+            )
         )
         hooks.check()
         hooks.enter("store")

@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pytest
 
 from orchestrator.errors import ManifestError
 from orchestrator.manifest.model import Manifest, RefusedTask, TaskEntry
-from orchestrator.manifest.request import Selection
+from orchestrator.manifest.request import Request, Selection
 from ship.data import DataSource
 from ship.settings.config import TuneConfig
 
@@ -79,3 +81,17 @@ def test_what_means_nothing_is_an_error(
     with pytest.raises(ManifestError) as caught:
         names(only, tags)
     assert caught.value.problems == problems
+
+
+def test_no_thumbnails_overrides_every_task(tmp_path: Path) -> None:
+    for name in ("caps", "bolts"):
+        (tmp_path / name).mkdir()
+    manifest = tmp_path / "lines.yaml"
+    manifest.write_text(
+        "tasks:\n"
+        "- {name: caps, data: caps, thumbnails: true}\n"
+        "- {name: bolts, data: bolts, thumbnails: false}\n"
+    )
+    assert [task.thumbnails for task in Request().load(str(manifest)).tasks] == [True, False]
+    secret = Request(thumbnails=False).load(str(manifest))
+    assert [task.thumbnails for task in secret.tasks] == [False, False]

@@ -282,9 +282,27 @@ def test_floors_over_those_of_the_defaults(folder: Path) -> None:
     assert bolts.floors == Floors(accuracy=0.8, recall={"scratch": 0.95, "dent": 1})
 
 
+def test_thumbnails_are_kept_unless_the_task_or_the_defaults_say_no(folder: Path) -> None:
+    rows = """
+        tasks:
+        - {name: caps, data: lines/ulm/caps}
+        - {name: bolts, data: lines/ulm/bolts, thumbnails: false}
+        tasks_from: {path: lines/jena, thumbnails: true}
+        """
+    assert [task.thumbnails for task in load(folder, rows).tasks] == [True, False, True]
+    secret = load(folder, f"\n        defaults: {{thumbnails: false}}{rows}")
+    assert [task.thumbnails for task in secret.tasks] == [False, False, True]
+
+
+def test_thumbnails_of_the_defaults_are_true_or_false(folder: Path) -> None:
+    found = problems_of(folder, "defaults: {thumbnails: 3}\ntasks: [{name: caps, data: lines/ulm/caps}]")
+    assert found == ["defaults.thumbnails (line 1): expected true or false, got 3"]
+
+
 @pytest.mark.parametrize(
     ("row", "what"),
     [
+        ("thumbnails: none", "tasks[0].thumbnails (line 2): expected true or false, got 'none'"),
         ("gate: {accuracy: 90}", "tasks[0].gate.accuracy (line 2): expected a number from 0 to 1"),
         ("gate: {recall: {scratch: 2}}", "expected a mapping of classes, each with a number from 0 to 1"),
         ("gate: {recal: {scratch: 1}}", "did you mean 'recall'?"),

@@ -137,6 +137,14 @@ def test_floors_are_carried_do_not_change_the_key_and_name_classes_of_the_data(m
     assert "gate.recall: okay: expected classes of the data: " in refused.reasons[0]
 
 
+def test_thumbnails_are_carried_and_do_not_change_the_key(manifest: Manifest) -> None:
+    secret = replace(manifest, tasks=(replace(manifest.tasks[0], thumbnails=False), manifest.tasks[1]))
+
+    specs, keys = [[task.spec for task in plan(one).tasks] for one in (secret, manifest)]
+    assert [spec.thumbnails for spec in specs] == [False, True]
+    assert [spec.key for spec in specs] == [spec.key for spec in keys]
+
+
 def test_estimates_follow_from_shapes_and_speed(manifest: Manifest) -> None:
     task = plan(manifest, speed=Speed(images_per_s=40.0, num_runs=1)).tasks[0]
 

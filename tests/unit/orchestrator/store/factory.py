@@ -24,8 +24,9 @@ def make_artifact(
     accuracy_low: float | None = None,
     probe_accuracy: float = 0.8,
     data: str = "images",
+    held_out: bytes | None = None,
 ) -> dict[str, bytes]:
-    """The files of an artifact of two classes and four layers."""
+    """The files of an artifact of two classes and four layers; by default without held-out answers."""
     low = accuracy - 0.05 if accuracy_low is None else accuracy_low
     metrics = {
         "accuracy": accuracy,
@@ -44,6 +45,8 @@ def make_artifact(
         "record.json": json.dumps(_record()).encode(),
         "README.md": f"# {task}\n".encode(),
     }
+    if held_out is not None:
+        files["held_out.json"] = held_out
     card = {
         "task": task,
         "task_key": key or make_key(task),

@@ -10,6 +10,7 @@ from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.objects.open import ObjectStore, open_objects
 from orchestrator.store.prompt_store import PromptStore
+from ship.artifact.held_out import HeldOut
 from tests.unit.orchestrator.store.factory import digest_of, make_artifact, make_key
 
 KEY = make_key("bolts")
@@ -140,6 +141,67 @@ def test_a_lost_file_is_missing(store: PromptStore, tmp_path: Path) -> None:
 def test_an_unknown_digest_is_missing(store: PromptStore) -> None:
     with pytest.raises(ObjectMissing):
         store.fetch(make_key("nothing"))
+
+
+def make_held_out() -> HeldOut:
+    return HeldOut(
+        labels=("good", "bad"),
+        paths=("a.png", "b.png"),
+        digests=("0" * 32, "1" * 32),
+        labels_B=(0, 1),
+        logits_BC=((1.0, 0.0), (0.5, 0.25)),
+        thumbnails={1: b"\xff\xd8\xff"},
+        num_images=2,
+    )
+
+
+def test_held_out_answers_are_fetched_alone(objects: ObjectStore) -> None:
+    store, held_out = PromptStore(objects), make_held_out()
+    files = make_artifact(held_out=held_out.to_json())
+    digest = store.publish("bolts", KEY, files).digest
+
+    assert store.fetch(digest) == {name: files[name] for name in files if name != "held_out.json"}
+    found = store.fetch_held_out(digest)
+    assert found is not None
+    assert vars(found) == vars(held_out)
+
+
+def test_an_artifact_of_an_earlier_version_has_no_held_out_answers(store: PromptStore) -> None:
+    assert store.fetch_held_out(store.publish("bolts", KEY, make_artifact()).digest) is None
+
+
+def test_held_out_answers_that_are_lost_or_changed_do_not_disturb_serving(
+    store: PromptStore, tmp_path: Path
+) -> None:
+    digest = store.publish("bolts", KEY, make_artifact(held_out=make_held_out().to_json())).digest
+    path = folder(tmp_path, digest) / "held_out.json"
+    path.write_bytes(path.read_bytes().replace(b"a.png", b"c.png"))
+
+    assert len(store.fetch(digest)) == 4
+    with pytest.raises(StoreError, match=r"held_out\.json.*damaged or changed"):
+        store.fetch_held_out(digest)
+    path.unlink()
+    assert len(store.fetch(digest)) == 4
+    with pytest.raises(ObjectMissing, match=r"held_out\.json"):
+        store.fetch_held_out(digest)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"{}", "missing key"), (b" " * (9 << 20), "bytes, expected at most")]
+)
+def test_held_out_answers_that_are_none_are_refused(content: bytes, message: str, store: PromptStore) -> None:
+    digest = store.publish("bolts", KEY, make_artifact(held_out=content)).digest
+
+    with pytest.raises(StoreError, match=rf"held_out\.json: .*{message}"):
+        store.fetch_held_out(digest)
+
+
+def test_an_artifact_without_its_held_out_answers_is_not_published(store: PromptStore) -> None:
+    files = make_artifact(held_out=make_held_out().to_json())
+    del files["held_out.json"]
+
+    with pytest.raises(StoreError, match=r"held_out\.json"):
+        store.publish("bolts", KEY, files)
 
 
 @pytest.mark.parametrize("digest", ["", "abc", "../../etc", "A" * 64])

@@ -12,6 +12,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from ship.artifact.files import FILES, digest_of, insert_verified, load, load_files, save
+from ship.artifact.held_out import HELD_OUT
 from ship.artifact.making import make_artifact
 from ship.backbone import Backbone
 from ship.data import TaskData
@@ -39,7 +40,7 @@ def restamp(files: Files, **changed: bytes) -> Files:
     card = json.loads(files["prompt.json"])
     card["files"] = {
         name: {"sha256": hashlib.sha256(files[name]).hexdigest(), "bytes": len(files[name])}
-        for name in FILES
+        for name in files
         if name != "prompt.json"
     }
     return {**files, "prompt.json": json.dumps(card).encode()}
@@ -64,7 +65,7 @@ def test_what_is_loaded_answers_as_what_was_tuned(
     loaded = load(tmp_path / "artifact")
     assert loaded.digest == digest == digest_of(files)
     assert loaded.card.labels == data.labels
-    assert {path.name for path in (tmp_path / "artifact").iterdir()} == set(FILES)
+    assert {path.name for path in (tmp_path / "artifact").iterdir()} == {*FILES, HELD_OUT}
     runtime = Runtime(backbone)
     slot = insert_verified(runtime, loaded)
     logits = torch.stack(runtime.infer(data.test.images_B3HW, [slot] * len(data.test.labels_B)))

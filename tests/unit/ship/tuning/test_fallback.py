@@ -9,6 +9,7 @@ import torch
 from ship.backbone import Backbone
 from ship.data import TaskData
 from ship.evaluation.accuracy import evaluate_logits
+from ship.evaluation.prediction import Outputs
 from ship.settings.config import TuneConfig
 from ship.settings.search_config import AUTO, SearchConfig
 from ship.tuning.member import PackTask, TuneResult
@@ -40,6 +41,7 @@ class MadeUp:
             preparation=None,
             history=[],
             evaluation=evaluate_logits(logits_BC, held_out.labels_B),
+            outputs=Outputs(logits_BC=logits_BC, features_BD=torch.zeros(len(held_out), 1)),
             losses_B=losses_B,
             tuning_s=0.0,
         )

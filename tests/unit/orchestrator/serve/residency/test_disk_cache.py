@@ -62,6 +62,16 @@ def test_an_artifact_is_fetched_once_and_outlives_the_process_and_the_store(tmp_
     assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
 
 
+def test_an_artifact_is_kept_without_its_held_out_answers(tmp_path: Path):
+    source = Source()
+    files = make_artifact("nuts", held_out=b"{}")
+    digest = digest_of(files)
+    del files["held_out.json"]
+    source.files[digest] = files
+    assert [DiskCache(source, tmp_path, LARGE).fetch(digest) for _ in range(2)] == [files, files]
+    assert source.asked == {digest: 1}
+
+
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_entry_is_fetched_again(tmp_path: Path, name: str):
     source = Source()

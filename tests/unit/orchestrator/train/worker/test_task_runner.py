@@ -133,18 +133,18 @@ def test_publishes_once_and_then_finds_it_published(
     assert (repeated.digest, repeated.metrics) == (outcome.digest, outcome.metrics)
 
 
-def test_a_task_costs_eighteen_requests_of_the_store(
+def test_a_task_costs_twenty_one_requests_of_the_store(
     backbone: Backbone, tmp_path: Path, spec: TaskSpec
 ) -> None:
     objects = CountedObjects(LocalObjects(tmp_path / "store"))
     store = PromptStore(objects)
     TuneTask(Tuner(backbone), store)(replace(spec, config=replace(spec.config, epochs=3)), Hooks())
     assert objects.requests == {
-        # Is it published (asked twice), is there a snapshot; four files and the marker read back.
-        "get": 2 + 1 + 4 + 1,
-        "put_new": 4 + 1,
+        # Is it published (asked twice), is there a snapshot; five files and the marker read back.
+        "get": 2 + 1 + 5 + 1,
+        "put_new": 5 + 1,
         # Did garbage collection take a file meanwhile?
-        "exists": 4,
+        "exists": 5,
         "delete": 1,
     }
 
@@ -297,6 +297,17 @@ def test_a_search_comes_first_and_is_not_made_again_after_a_snapshot(
     card = json.loads(store.fetch(outcome.digest)["prompt.json"])
     assert card["config"]["learning_rate"] in (0.001, 0.02)
     assert card["config"]["epochs"] == NUM_EPOCHS
+
+
+@pytest.mark.parametrize("thumbnails", [True, False])
+def test_pictures_of_mistakes_are_published_unless_the_task_is_secret(
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, thumbnails: bool
+) -> None:
+    spec = replace(spec, config=replace(spec.config, epochs=1), thumbnails=thumbnails)
+    held_out = store.fetch_held_out(TuneTask(Tuner(backbone), store)(spec, Hooks()).digest)
+    assert held_out is not None
+    assert len(held_out) == held_out.num_images > 0
+    assert bool(held_out.thumbnails) == thumbnails
 
 
 def test_the_record_says_what_was_tried(backbone: Backbone, store: PromptStore, spec: TaskSpec) -> None:
