@@ -68,8 +68,8 @@ class Output:
         Args:
             reason: Reason of the changes that are made.
         """
-        from orchestrator.registry.mirror import Author
         from orchestrator.registry.rollouts import Rollouts
+        from orchestrator.store.documents.audit import Author
         from orchestrator.store.objects.open import open_objects
         from orchestrator.store.prompt_store import PromptStore
 

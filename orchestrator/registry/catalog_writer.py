@@ -184,6 +184,8 @@ class CatalogWriter:
         def read(task: str) -> Rollout | None:
             try:
                 stored = self._store.read_rollout(task)
+                if stored is not None and stored[0].trail.waiting:
+                    self._rollouts.log(task)
             except StoreError as error:
                 problems[task] = str(error)
                 return None

@@ -10,6 +10,7 @@ from orchestrator.registry.recorder import Recorder
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.versions import CHAMPION, VersionInfo
+from orchestrator.store.documents.audit import Author
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.files import load_files
 from ship.artifact.peft import prompt_to_adapter
@@ -40,6 +41,7 @@ def admit(
     registry: Registry,
     recorder: Recorder,
     promote: bool = False,
+    author: Author | None = None,
 ) -> Admission:
     """Publish the artifact of an import, register it, and let it pass the gate. Repeating it changes nothing.
 
@@ -51,6 +53,7 @@ def admit(
         registry: Registry of versions.
         recorder: Writer of records; closed here.
         promote: Serve it whatever the gate's decision.
+        author: Author of that promotion; by default the user of this process.
 
     Raises:
         StoreError: The store failed.
@@ -71,7 +74,7 @@ def admit(
         raise RegistryError(f"task {task!r} is published, but not registered yet: {backlog}")
     found = _find(registry, task, publication.digest)
     if promote and CHAMPION not in found.aliases:
-        Rollouts(registry, store).promote(task, found.version)
+        Rollouts(registry, store, author).promote(task, found.version, force=True)
         found = _find(registry, task, publication.digest)
     return Admission(version=found, is_new=publication.created)
 

@@ -25,10 +25,12 @@ class GateDecision:
     Attributes:
         promote: True to serve it from now on.
         reason: Sentence with the numbers.
+        is_refusal: Whether something speaks against it; False too for one that cannot be judged.
     """
 
     promote: bool
     reason: str
+    is_refusal: bool = False
 
     @property
     def alias(self) -> Literal["champion", "challenger"]:
@@ -54,7 +56,7 @@ def decide(
     accuracy, probe = candidate.accuracy, candidate.probe_accuracy
     if accuracy is None or probe is None:
         missing = "accuracy" if accuracy is None else "probe accuracy"
-        return _withhold(f"Its {missing} is not known, so it cannot be judged.")
+        return GateDecision(promote=False, reason=f"Its {missing} is not known, so it cannot be judged.")
     if (doubt := _doubt_that_it_guesses(candidate)) is not None:
         return _withhold(doubt)
     if missed := _missed_floors(candidate, floors):
@@ -107,9 +109,10 @@ def _against_champions(
 ) -> GateDecision:
     against = candidate.beside(champion)
     if against is None or champion.accuracy is None or candidate.accuracy is None:
-        return _withhold(
-            f"{beside_probe}, but today's champion has no accuracy on record to compare with; promote by "
-            "hand."
+        return GateDecision(
+            promote=False,
+            reason=f"{beside_probe}, but today's champion has no accuracy on record to compare with; promote "
+            "by hand.",
         )
     note = "" if candidate.data == champion.data else " The champion was measured on other data."
     today = f"today's champion ({champion.accuracy:.4f}; {against})"
@@ -129,4 +132,4 @@ def _against_champions(
 
 
 def _withhold(reason: str) -> GateDecision:
-    return GateDecision(promote=False, reason=reason)
+    return GateDecision(promote=False, reason=reason, is_refusal=True)

@@ -1,50 +1,26 @@
 """The rollout of a task beside MLflow's aliases: reads both, takes in moves, and brings MLflow in line."""
 
-import getpass
 import logging
-import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from orchestrator.errors import ObjectConflict, RegistryError
-from orchestrator.registry.moves import take_in
+from orchestrator.errors import ObjectConflict, RegistryError, StoreError
+from orchestrator.registry.changes import logged
+from orchestrator.registry.moves import ask, take_in
 from orchestrator.registry.registry import Registry, RegistryDown
-from orchestrator.registry.versions import CHAMPION, ModelView, VersionInfo
+from orchestrator.registry.versions import CHAMPION, PREVIOUS, ModelView, VersionInfo
+from orchestrator.store.approvals import Approvals
+from orchestrator.store.audit import AuditLog
+from orchestrator.store.documents.audit import UNKNOWN, Author, shortened
 from orchestrator.store.documents.rollout import Aliases, Change, ChangeKind, Rollout, VersionRef
 from orchestrator.store.prompt_store import PromptStore
 
-__all__ = ["MAX_TRIES", "UNKNOWN", "Author", "Loaded", "Mirror", "VersionFinder", "ref_of", "shortened"]
+__all__ = ["MAX_TRIES", "Loaded", "Mirror", "VersionFinder", "ref_of"]
 
 _logger = logging.getLogger(__name__)
 MAX_TRIES = 20
-UNKNOWN = "unknown"
-_MAX_REASON = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Author:
-    """Author of changes.
-
-    Attributes:
-        by: Name of the user.
-        host: Name of the machine.
-        reason: Reason that the user gave.
-    """
-
-    by: str
-    host: str
-    reason: str = ""
-
-    @classmethod
-    def of_process(cls, reason: str = "") -> "Author":
-        """The user that this process runs as, on this machine."""
-        try:
-            user = getpass.getuser()
-        except (KeyError, OSError):
-            user = UNKNOWN
-        return cls(by=user, host=socket.gethostname(), reason=reason)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +53,8 @@ class Mirror:
     ) -> None:
         self._registry, self._store = registry, store
         self._author, self._clock = author, clock
+        self.log = AuditLog(store, clock)
+        self.approvals = Approvals(store, self.log)
 
     def load(self, task: str, *, takes_in: bool = False) -> Loaded:
         """The rollout, with moves made in MLflow's page.
@@ -95,6 +73,8 @@ class Mirror:
             moved = self._moved(rollout, view)
             if moved == rollout or not takes_in:
                 return Loaded(rollout=moved, etag=etag, found=view.standing)
+            # Its author is not known: the user of this process has only found it.
+            moved = logged(self.log, rollout, moved, user="")
             try:
                 etag = self._store.write_rollout(moved, etag)
             except ObjectConflict:
@@ -124,19 +104,26 @@ class Mirror:
         """The rollout with the moves that were made in MLflow's page."""
         if rollout.model_ms != view.created_ms:
             # The model was deleted and made again: its versions are others.
-            return self._adopt(view, generation=rollout.generation, rules=rollout.rules)
+            adopted = self._adopt(view, generation=rollout.generation)
+            return replace(adopted, trail=rollout.trail, rules=rollout.rules)
         aliases = take_in(rollout, view.standing, self._clock())
         if aliases == rollout.aliases:
             return rollout
         finder = VersionFinder(self._registry, rollout, {})
-        versions = {version: finder(version) for version in set(aliases.versions.values())}
         change = self.new_change("mlflow", by=UNKNOWN, reason=_describe(rollout.aliases, aliases))
+        asked = aliases.versions.get(CHAMPION)
+        pending = rollout.pending
+        if asked not in (None, rollout.version(CHAMPION)) and self.approvals.requires(rollout.task):
+            # MLflow's page is no way around an approval: the move is a request, and is set right there.
+            pending = ask(rollout, asked, finder(asked).digest, change)
+            old = {alias: rollout.version(alias) for alias in (CHAMPION, PREVIOUS)}
+            aliases = aliases.moved(**old)
+        versions = {version: finder(version) for version in set(aliases.versions.values())}
         # What was wanted before was in MLflow, and no mirror is late with it: a person may move it back.
-        return replace(
-            rollout.changed(aliases, versions, change), mirrored=view.standing, earlier=rollout.earlier
-        )
+        moved = rollout.changed(aliases, versions, change)
+        return replace(moved, mirrored=view.standing, earlier=rollout.earlier, pending=pending)
 
-    def _adopt(self, view: ModelView, *, generation: int, rules: Mapping[str, str] | None = None) -> Rollout:
+    def _adopt(self, view: ModelView, *, generation: int) -> Rollout:
         finder = VersionFinder(self._registry, None, {}, view.task)
         change = self.new_change("mlflow", by=UNKNOWN, reason="aliases as they were in MLflow")
         aliases = view.standing
@@ -148,11 +135,10 @@ class Mirror:
             mirrored=aliases,
             versions={version: finder(version) for version in sorted(set(aliases.versions.values()))},
             change=change,
-            rules=rules or {},
         )
 
     def follow(self, loaded: Loaded) -> Rollout:
-        """Let MLflow's aliases follow, until they are those of the rollout as it is then.
+        """Log what waits for it, and let MLflow's aliases follow, until they are those of the rollout then.
 
         Raises:
             RegistryError: MLflow cannot be reached, or refuses.
@@ -160,15 +146,16 @@ class Mirror:
         rollout, etag, found = loaded.rollout, loaded.etag, loaded.found
         for _ in range(MAX_TRIES):
             task = rollout.task
+            settled = self._logged(rollout)
             if found is None:
                 view = self._registry.view(task)
                 if view is None:
                     raise self._registry.no_such_task(task)
                 found = view.standing
             self._move_aliases(task, found, rollout.aliases)
-            if rollout.is_mirrored and found == rollout.aliases:
+            if settled is rollout and rollout.is_mirrored and found == rollout.aliases:
                 return rollout
-            confirmed = replace(rollout, mirrored=rollout.aliases)
+            confirmed = replace(settled, mirrored=rollout.aliases)
             try:
                 self._store.write_rollout(confirmed, etag)
                 return confirmed
@@ -179,6 +166,14 @@ class Mirror:
                     return confirmed
                 (rollout, etag), found = stored, None
         return rollout
+
+    def _logged(self, rollout: Rollout) -> Rollout:
+        """The rollout once what waits in its trail is logged; as it is, if the log cannot be written now."""
+        try:
+            return self.log.settle(rollout)
+        except StoreError as error:
+            _logger.warning("a change of task %s waits for the audit log: %s", rollout.task, error)
+            return rollout
 
     def _move_aliases(self, task: str, found: Aliases, wanted: Aliases) -> None:
         """Bring MLflow's aliases in line, the champion's last."""
@@ -267,8 +262,3 @@ def _describe(before: Aliases, after: Aliases) -> str:
 
 def _name(version: int | None) -> str:
     return "nothing" if version is None else f"version {version}"
-
-
-def shortened(text: str) -> str:
-    """A reason as long as a rollout holds."""
-    return text if len(text) <= _MAX_REASON else f"{text[: _MAX_REASON - 3]}..."

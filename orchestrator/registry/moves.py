@@ -1,21 +1,22 @@
 """Moves of aliases, as pure functions: what a command or the gate makes of a rollout."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from orchestrator.registry.versions import CANARY, CHALLENGER, CHAMPION, PREVIOUS, SHADOW
-from orchestrator.store.documents.rollout import Aliases, Rollout
+from orchestrator.store.documents.rollout import Aliases, Change, Pending, Rollout
 
-__all__ = ["challenge", "promote", "take_in"]
+__all__ = ["ask", "challenge", "is_void", "promote", "take_in"]
 
 
-def promote(rollout: Rollout, version: int, digest: str | None) -> Aliases:
+def promote(rollout: Rollout, version: int, digest: str | None) -> Rollout:
     """Let a version serve; the champion before it becomes ``previous``, unless it is the same artifact.
 
-    A challenger, a canary or a shadow of that version ends.
+    A challenger, a canary or a shadow of that version ends, and a request for it is met.
     """
     champion = rollout.version(CHAMPION)
     if champion == version:
-        return rollout.aliases
+        return rollout
     moved: dict[str, int | None] = {CHAMPION: version}
     if champion is not None and rollout.digest(CHAMPION) != digest:
         moved[PREVIOUS] = champion
@@ -24,7 +25,10 @@ def promote(rollout: Rollout, version: int, digest: str | None) -> Aliases:
     for alias in (CHALLENGER, CANARY, SHADOW):
         if rollout.version(alias) == version:
             moved[alias] = None
-    return rollout.aliases.moved(**moved)
+    pending = rollout.pending
+    if pending is not None and pending.version == version:
+        pending = None
+    return replace(rollout, aliases=rollout.aliases.moved(**moved), pending=pending)
 
 
 def challenge(rollout: Rollout, version: int, published_s: float) -> Aliases:
@@ -36,6 +40,25 @@ def challenge(rollout: Rollout, version: int, published_s: float) -> Aliases:
     if waiting is not None and rollout.versions[waiting].published_s > published_s:
         return aliases
     return aliases.moved(**{CHALLENGER: version})
+
+
+def ask(rollout: Rollout, version: int, digest: str | None, request: Change) -> Pending:
+    """The request to let a version serve; the one that waits, if the same person asked for the same."""
+    champion = rollout.version(CHAMPION)
+    known = rollout.pending
+    if known is not None and (known.version, known.digest, known.champion, known.request.by) == (
+        version,
+        digest,
+        champion,
+        request.by,
+    ):
+        return known
+    return Pending(version=version, digest=digest, champion=champion, request=request)
+
+
+def is_void(rollout: Rollout) -> bool:
+    """Whether another version than the one that its request was made against serves meanwhile."""
+    return rollout.pending is not None and rollout.pending.champion != rollout.version(CHAMPION)
 
 
 def take_in(rollout: Rollout, found: Aliases, now_s: float) -> Aliases:

@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from orchestrator.errors import ObjectConflict, RegistryError
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.session import RegistryMissing
+from orchestrator.store.audit import AuditLog
+from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.owner import Owner
 from orchestrator.store.prompt_store import PromptStore
 
-__all__ = ["ForeignRegistryError", "adopt", "check_owner"]
+__all__ = ["ForeignRegistryError", "adopt", "check_owner", "log_owner"]
 
 
 class ForeignRegistryError(RegistryError):
@@ -29,7 +32,7 @@ def check_owner(store: PromptStore, registry: Registry) -> str:
     if found is None:
         _check_knows(store, registry)
         try:
-            store.write_owner(_make_owner(registry, identity, time.time), None)
+            _write_owner(store, _make_owner(registry, identity, time.time), None, Author.of_process())
             return identity
         except ObjectConflict:
             if (found := store.read_owner()) is None:
@@ -44,17 +47,42 @@ def check_owner(store: PromptStore, registry: Registry) -> str:
     return identity
 
 
-def adopt(store: PromptStore, registry: Registry, clock: Callable[[], float] = time.time) -> Owner:
+def adopt(
+    store: PromptStore,
+    registry: Registry,
+    clock: Callable[[], float] = time.time,
+    author: Author | None = None,
+) -> Owner:
     """Let the store belong to this registry from now on, whichever it belonged to.
+
+    Args:
+        store: The store.
+        registry: The registry.
+        clock: Current time, seconds since the epoch.
+        author: Author of the change; by default the user of this process.
 
     Raises:
         RegistryDown: MLflow cannot be reached.
         ObjectConflict: Another command did so at the same time.
     """
     owner = _make_owner(registry, _identity_of(registry), clock)
-    found = store.read_owner()
-    store.write_owner(owner, None if found is None else found[1])
+    _write_owner(store, owner, store.read_owner(), author or Author.of_process())
     return owner
+
+
+def log_owner(store: PromptStore) -> None:
+    """Log a change of the owner whose command was ended before it did."""
+    if (found := store.read_owner()) is not None:
+        AuditLog(store).follow(*found, store.write_owner)
+
+
+def _write_owner(store: PromptStore, owner: Owner, found: tuple[Owner, str] | None, author: Author) -> None:
+    before, etag = (None, None) if found is None else found
+    log = AuditLog(store)
+    told = {} if before is None else {"registry": before.registry, "where": before.where}
+    record = log.record("adopt", None, told, {"registry": owner.registry, "where": owner.where}, author)
+    owner = replace(owner, trail=(owner if before is None else before).trail.add(record))
+    log.follow(owner, store.write_owner(owner, etag), store.write_owner)
 
 
 def _identity_of(registry: Registry) -> str:

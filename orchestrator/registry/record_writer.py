@@ -23,12 +23,15 @@ from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.runs import Point, RunLog, TaskRun
 from orchestrator.registry.versions import (
+    BACKBONE_TAG,
     CHAMPION,
     CHOICE_TAG,
     DATA_TAG,
+    FINGERPRINT_TAG,
     GATE_REASON_TAG,
     GATE_TAG,
     PUBLISHED_TAG,
+    REFUSED_TAG,
     VersionInfo,
 )
 from orchestrator.store.prompt_store import PromptStore
@@ -183,8 +186,8 @@ class RecordWriter:
             tags={
                 "ship.uri": self._store.uri(artifact.digest),
                 "ship.task_key": card["task_key"],
-                "ship.backbone": card["backbone"]["name"],
-                "ship.backbone_fingerprint": card["backbone"]["fingerprint"],
+                BACKBONE_TAG: card["backbone"]["name"],
+                FINGERPRINT_TAG: card["backbone"]["fingerprint"],
                 DATA_TAG: card["data_fingerprint"],
                 CHOICE_TAG: str(artifact.record.get("choice", ""))[:_MAX_CHOICE],
                 PUBLISHED_TAG: repr(event.time_s if publication is None else publication.time_s),
@@ -197,8 +200,11 @@ class RecordWriter:
         )
         _logger.info("%s version %d is @%s: %s", task, found.version, decision.alias, decision.reason)
         # The tag that says "done" comes last.
+        refused = str(decision.is_refusal).lower()
         self._registry.tag_version(
-            task, found.version, {GATE_REASON_TAG: decision.reason, GATE_TAG: decision.alias}
+            task,
+            found.version,
+            {GATE_REASON_TAG: decision.reason, REFUSED_TAG: refused, GATE_TAG: decision.alias},
         )
 
     def _judge(

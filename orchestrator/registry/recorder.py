@@ -24,6 +24,7 @@ from orchestrator.registry.registry import Registry
 from orchestrator.registry.session import RegistryDown
 from orchestrator.registry.spool import Spool
 from orchestrator.store.documents.publication import Publication
+from orchestrator.store.lease import StoreLease
 from orchestrator.store.prompt_store import PromptStore
 
 __all__ = ["Backlog", "Recorder", "TaskKey"]
@@ -116,7 +117,7 @@ class Recorder:
         self._news_due_s: dict[tuple[str, str], float] = {}
         self._pause_s = 0.0
         self._next_try_s = 0.0
-        self._lease = store.lease(LEASE, monotonic)
+        self._lease = StoreLease(store.objects, LEASE, monotonic)
         # Ends of this recorder's turn; and whether it waits for the next one.
         self._turn_ends_s = self._idle_from_s = 0.0
         self._waits_for_turn = False

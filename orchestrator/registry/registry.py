@@ -17,10 +17,12 @@ from orchestrator.names import MODEL_PREFIX, is_task_name, model_name
 from orchestrator.registry.database_file import read_models
 from orchestrator.registry.session import MlflowSession, RegistryDown, RegistryMissing
 from orchestrator.registry.versions import (
+    BACKBONE_TAG,
     CANARY_SHARE_TAG,
     CHALLENGER,
     CHAMPION,
     DIGEST_TAG,
+    FINGERPRINT_TAG,
     GATE_TAG,
     PREVIOUS,
     ModelView,
@@ -164,6 +166,20 @@ class Registry:
         return {
             (task, info.digest) for task, info in infos if info.digest is not None and GATE_TAG in info.tags
         }
+
+    def champion_backbones(self) -> list[tuple[str, str]]:
+        """Name and fingerprint of the backbone of each champion that tells them."""
+        at = {(model.name, str(_aliases_of(model).get(CHAMPION))) for _, model in self._models()}
+        champions = [
+            read_version(found)
+            for found in self._search_versions(f"name LIKE '{MODEL_PREFIX}%'")
+            if (found.name, str(found.version)) in at
+        ]
+        return [
+            (info.tags.get(BACKBONE_TAG, "?"), info.tags[FINGERPRINT_TAG])
+            for info in champions
+            if FINGERPRINT_TAG in info.tags
+        ]
 
     def referenced_digests(self) -> set[str]:
         """Digests of all artifacts that a version of any registered model names, by tag or by source.

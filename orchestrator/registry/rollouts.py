@@ -7,24 +7,20 @@ made up for by the next command, or by the poller. Moves made in MLflow's own pa
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import takewhile
+from typing import Any
 
-from orchestrator.errors import ObjectConflict, RegistryError, StoreError
+from orchestrator.errors import RegistryError
+from orchestrator.registry.changes import logged
 from orchestrator.registry.gate import GateDecision
-from orchestrator.registry.mirror import (
-    MAX_TRIES,
-    UNKNOWN,
-    Author,
-    Loaded,
-    Mirror,
-    VersionFinder,
-    ref_of,
-    shortened,
-)
-from orchestrator.registry.moves import challenge, promote
-from orchestrator.registry.ownership import ForeignRegistryError, check_owner
-from orchestrator.registry.registry import Registry, RegistryDown, RegistryMissing
+from orchestrator.registry.mirror import VersionFinder, ref_of
+from orchestrator.registry.moves import ask, challenge, is_void, promote
+from orchestrator.registry.refusals import check_fit
+from orchestrator.registry.registry import Registry
+from orchestrator.registry.rollout_writer import RolloutWriter
 from orchestrator.registry.versions import (
     CANARY,
     CHALLENGER,
@@ -36,12 +32,16 @@ from orchestrator.registry.versions import (
     VersionInfo,
     read_trials,
 )
-from orchestrator.store.documents.rollout import Aliases, Change, ChangeKind, Rollout, VersionRef
+from orchestrator.store.documents.audit import UNKNOWN, Author, shortened
+from orchestrator.store.documents.rollout import Aliases, Change, Pending, Rollout
 from orchestrator.store.prompt_store import PromptStore
 
 __all__ = ["Rollouts"]
 
 _logger = logging.getLogger(__name__)
+NUM_READERS = 16
+# Of MLflow's server and of the hosts that write the log.
+_CLOCKS_DIFFER_S = 3600.0
 
 
 class Rollouts:
@@ -65,8 +65,8 @@ class Rollouts:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry, self._store = registry, store
-        self._mirror = Mirror(registry, store, author or Author.of_process(), clock)
-        self._is_owner = False
+        self._writer = RolloutWriter(registry, store, author or Author.of_process(), clock)
+        self._mirror = self._writer.mirror
 
     def read(self, task: str) -> Rollout:
         """The rollout of a task, moves made in MLflow's page included; nothing is written.
@@ -81,28 +81,84 @@ class Rollouts:
         stored = self._store.read_rollout(task)
         return None if stored is None else stored[0].change
 
-    def promote(self, task: str, version: int | None = None) -> Promotion:
+    def promote(self, task: str, version: int | None = None, *, force: bool = False) -> Promotion:
         """Serve a version from now on; the champion before it becomes ``previous``.
+
+        Where the task needs an approval it waits for that, see ``approve``.
 
         Args:
             task: Name of the task.
             version: Version to serve; None for the challenger.
+            force: Serve it also if the gate refused it, or if it is of another backbone than the champions.
 
         Raises:
-            RegistryError: There is no such task or version, or no challenger.
+            RegistryError: There is no such task or version, or no challenger, or it takes force.
         """
+        change = self._mirror.new_change("promote")
+        asked: list[int] = []
 
-        def decide(rollout: Rollout, ref: VersionFinder) -> Aliases:
+        def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
             wanted = rollout.version(CHALLENGER) if version is None else version
             if wanted is None:
                 raise RegistryError(
                     f"task {task!r} has no challenger to promote; name a version: "
                     f"{self._registry.listed_versions(task)}"
                 )
-            return promote(rollout, wanted, ref(wanted).digest)
+            asked.append(wanted)
+            if not force:
+                check_fit(self._registry, rollout, wanted, "promote")
+            digest = ref(wanted).digest
+            if rollout.version(CHAMPION) != wanted and self._mirror.approvals.requires(task):
+                return replace(rollout, pending=ask(rollout, wanted, digest, change))
+            return promote(rollout, wanted, digest)
 
-        before, after = self._change(task, "promote", decide)
-        return _promotion(before, after)
+        before, after = self._writer.write(task, change, decide)
+        return _promotion(before, after, asked[-1])
+
+    def approve(self, task: str) -> Promotion:
+        """Make the promotion that waits, which another person has asked for.
+
+        Raises:
+            RegistryError: None waits, or it is void, or this author asked for it.
+        """
+        change = self._mirror.new_change("approve")
+
+        def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
+            pending = _pending_of(rollout)
+            if is_void(rollout):
+                raise RegistryError(
+                    f"the request to promote version {pending.version} of task {task!r} is void: it was made "
+                    f"when {_named(pending.champion)} served, and {_named(rollout.version(CHAMPION))} serves "
+                    f"now; ask again with `ship promote {task} {pending.version}`"
+                )
+            if pending.request.by.casefold() == change.by.casefold():
+                raise RegistryError(
+                    f"{change.by} asked to promote version {pending.version} of task {task!r}, and another "
+                    "person has to approve it; where several people share a user, `--as NAME` says who it is"
+                )
+            return promote(rollout, pending.version, ref(pending.version).digest)
+
+        return _promotion(*self._writer.write(task, change, decide))
+
+    def reject(self, task: str) -> Pending:
+        """Drop the promotion that waits; returns it.
+
+        Raises:
+            RegistryError: None waits.
+        """
+
+        def decide(rollout: Rollout, _: VersionFinder) -> Rollout:
+            _pending_of(rollout)
+            return replace(rollout, pending=None)
+
+        return _pending_of(self._writer.write(task, self._mirror.new_change("reject"), decide)[0])
+
+    def pending(self, tasks: Iterable[str]) -> dict[str, Rollout]:
+        """Rollouts of those of ``tasks`` that have a promotion that waits, or one that is void, by task."""
+        rules = self._mirror.approvals.read()
+        with ThreadPoolExecutor(NUM_READERS) as readers:
+            found = readers.map(self._store.read_rollout, filter(rules.requires, tasks))
+            return {stored[0].task: stored[0] for stored in found if stored and stored[0].pending}
 
     def rollback(self, task: str) -> Promotion:
         """Serve the previous champion again; a second rollback undoes the first.
@@ -113,9 +169,9 @@ class Rollouts:
             RegistryError: There is no such task, or it has had one champion only.
         """
 
-        def decide(rollout: Rollout, ref: VersionFinder) -> Aliases:
+        def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
             if rollout.change.kind == "rollback" and not rollout.is_mirrored:
-                return rollout.aliases
+                return rollout
             previous = rollout.version(PREVIOUS)
             if previous is None or rollout.digest(PREVIOUS) == rollout.digest(CHAMPION):
                 raise RegistryError(
@@ -124,21 +180,28 @@ class Rollouts:
                 )
             return promote(rollout, previous, ref(previous).digest)
 
-        before, after = self._change(task, "rollback", decide)
-        return _promotion(before, after)
+        return _promotion(*self._writer.write(task, self._mirror.new_change("rollback"), decide))
 
-    def start_canary(self, task: str, version: int, share: float) -> Trials:
-        """Let a version take a share of the requests, above 0 and below 1, in place of the canary before it.
+    def start_canary(self, task: str, version: int, share: float, *, force: bool = False) -> Trials:
+        """Let a version take a share of the requests, in place of the canary before it.
+
+        Args:
+            task: Name of the task.
+            version: The version.
+            share: Its share of the requests, above 0 and below 1.
+            force: As for ``promote``: a canary's answers count.
 
         Raises:
-            RegistryError: It is the champion, or has no artifact of ours; or there is no champion.
+            RegistryError: It is the champion, has no artifact of ours or takes force; or none serves.
         """
 
-        def decide(rollout: Rollout, ref: VersionFinder) -> Aliases:
+        def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
             _check_trial(rollout, version, ref)
-            return rollout.aliases.moved(share=share, **{CANARY: version})
+            if not force and rollout.version(CANARY) != version:
+                check_fit(self._registry, rollout, version, "canary")
+            return _moved(rollout, share=share, **{CANARY: version})
 
-        return read_trials(self._change(task, "canary", decide)[1].aliases)
+        return read_trials(self._writer.write(task, self._mirror.new_change("canary"), decide)[1].aliases)
 
     def start_shadow(self, task: str, version: int) -> Trials:
         """Ask a version beside the champion, in place of the shadow before it.
@@ -147,11 +210,11 @@ class Rollouts:
             RegistryError: It is the champion, or has no artifact of ours; or there is no champion.
         """
 
-        def decide(rollout: Rollout, ref: VersionFinder) -> Aliases:
+        def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
             _check_trial(rollout, version, ref)
-            return rollout.aliases.moved(**{SHADOW: version})
+            return _moved(rollout, **{SHADOW: version})
 
-        return read_trials(self._change(task, "shadow", decide)[1].aliases)
+        return read_trials(self._writer.write(task, self._mirror.new_change("shadow"), decide)[1].aliases)
 
     def stop_canary(self, task: str, version: int | None = None) -> Trials:
         """Let the champion answer all requests; returns what was tried before.
@@ -164,22 +227,23 @@ class Rollouts:
             RegistryError: Another version is the canary.
         """
 
-        def decide(rollout: Rollout, _: VersionFinder) -> Aliases:
+        def decide(rollout: Rollout, _: VersionFinder) -> Rollout:
             found = rollout.version(CANARY)
             if None not in (version, found) and found != version:
                 raise RegistryError(
                     f"the canary of task {task!r} is version {found}, not {version}: nothing was changed; "
                     f"`ship canary {task} --stop` ends it"
                 )
-            return rollout.aliases.moved(**{CANARY: None})
+            return _moved(rollout, **{CANARY: None})
 
-        return read_trials(self._change(task, "stop-canary", decide)[0].aliases)
+        return read_trials(
+            self._writer.write(task, self._mirror.new_change("stop-canary"), decide)[0].aliases
+        )
 
     def stop_shadow(self, task: str) -> Trials:
         """Ask the champion alone; returns what was tried before."""
-        before, _ = self._change(
-            task, "stop-shadow", lambda rollout, _: rollout.aliases.moved(**{SHADOW: None})
-        )
+        change = self._mirror.new_change("stop-shadow")
+        before, _ = self._writer.write(task, change, lambda rollout, _: _moved(rollout, **{SHADOW: None}))
         return read_trials(before.aliases)
 
     def admit(
@@ -189,7 +253,7 @@ class Rollouts:
 
         The decision is made against the champion of the generation that it changes: if a person or another
         gate was faster, it is made again. A version that was published before the champion never replaces
-        it: its record has waited somewhere.
+        it: its record has waited somewhere. One that has passed waits where the task needs an approval.
 
         Args:
             task: Name of the task.
@@ -200,32 +264,42 @@ class Rollouts:
             RegistryDown: MLflow cannot be reached; repeat it later.
         """
         found: list[GateDecision] = []
+        change = self._mirror.new_change("gate")
+        judged = {"judged": {"version": candidate.version, "digest": candidate.digest}}
 
-        def decide(rollout: Rollout, _: VersionFinder) -> Aliases:
+        def decide(rollout: Rollout, _: VersionFinder) -> Rollout:
             champion = rollout.version(CHAMPION)
             if champion is not None and rollout.digest(CHAMPION) == candidate.digest:
                 # An earlier try ended between the decision and its record, or a person was faster.
                 found.append(GateDecision(promote=True, reason="It was made champion before this was noted."))
-                return rollout.aliases
+                return rollout
             decision = judge(None if champion is None else self._registry.version(task, champion))
             if champion is not None and candidate.published_s < rollout.versions[champion].published_s:
-                decision = GateDecision(
-                    promote=False,
-                    reason=f"It was published before today's champion, version {champion}; {decision.reason}",
-                )
+                late = f"It was published before today's champion, version {champion}; {decision.reason}"
+                decision = replace(decision, promote=False, reason=late)
+            pending = rollout.pending
+            if decision.promote and self._mirror.approvals.requires(task):
+                asked = replace(change, reason=shortened(decision.reason))
+                pending = ask(rollout, candidate.version, candidate.digest, asked)
+                waits = f"{decision.reason} It waits for a second person: `ship approve {task}`."
+                decision = replace(decision, promote=False, reason=waits)
             found.append(decision)
             if decision.promote:
                 return promote(rollout, candidate.version, candidate.digest)
-            return challenge(rollout, candidate.version, candidate.published_s)
+            aliases = challenge(rollout, candidate.version, candidate.published_s)
+            return replace(rollout, aliases=aliases, pending=pending)
 
-        self._change(
+        before, after = self._writer.write(
             task,
-            "gate",
+            change,
             decide,
             known={candidate.version: ref_of(candidate)},
             reason=lambda: found[-1].reason,
+            told=judged,
             must_mirror=True,
         )
+        if before.generation == after.generation:
+            self._log_decision(task, candidate, found[-1], judged)
         return found[-1]
 
     def set_rule(
@@ -247,16 +321,21 @@ class Rollouts:
             RegistryError: There is no such task or version, or its rule was changed meanwhile.
         """
 
-        def decide(rollout: Rollout, ref: VersionFinder) -> Aliases:
+        def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
             found = rollout.rules.get(artifact)
             if ref(version).digest != artifact or found not in (instead_of, rule):
                 raise RegistryError(
                     f"version {version} of task {task!r} was changed meanwhile; look at its rule with "
                     f"`ship threshold {task} --version {version}`, and repeat the change"
                 )
-            return rollout.aliases
+            return rollout.with_rule(artifact, rule)
 
-        return self._change(task, "threshold", decide, rule=(artifact, rule))[1]
+        return self._writer.write(task, self._mirror.new_change("threshold"), decide)[1]
+
+    def log(self, task: str) -> None:
+        """Write changes of a task into the audit log that a command was ended before."""
+        if (stored := self._store.read_rollout(task)) is not None:
+            self._writer.log.follow(*stored, self._store.write_rollout)
 
     def settle(self, task: str) -> Rollout:
         """Take in moves made in MLflow's page, and let MLflow follow the rollout.
@@ -274,103 +353,48 @@ class Rollouts:
             return
         rollout, etag = stored
         change = self._mirror.new_change("drop", by=UNKNOWN, reason="its model was deleted in MLflow")
-        gone = rollout.changed(Aliases(), {}, change)
-        self._store.write_rollout(replace(gone, mirrored=Aliases(), earlier=()), etag)
+        gone = replace(rollout.changed(Aliases(), {}, change), mirrored=Aliases(), earlier=(), pending=None)
+        gone = logged(self._writer.log, rollout, gone, user="")
+        self._writer.log.follow(gone, self._store.write_rollout(gone, etag), self._store.write_rollout)
 
-    def _change(
-        self,
-        task: str,
-        kind: ChangeKind,
-        decide: Callable[[Rollout, VersionFinder], Aliases],
-        *,
-        known: Mapping[int, VersionRef] | None = None,
-        reason: Callable[[], str] | None = None,
-        must_mirror: bool = False,
-        rule: tuple[str, str | None] | None = None,
-    ) -> tuple[Rollout, Rollout]:
-        """Write one change, and let MLflow follow; returns the rollout before and after it.
-
-        Args:
-            task: Name of the task.
-            kind: Kind of change.
-            decide: The aliases that are wanted, given the rollout as it is now; asked again after a conflict.
-            known: Versions that have just been registered.
-            reason: Reason of the change, asked after the decision.
-            must_mirror: Whether the change has failed if MLflow does not follow now.
-            rule: Digests of an artifact and of its rule from now on, None for its own.
-        """
-        self._check_owner()
-        change = self._mirror.new_change(kind)
-        before: Rollout | None = None
-        for _ in range(MAX_TRIES):
-            loaded = self._mirror.load(task, takes_in=True)
-            if loaded.rollout.has_change(change.change_id):
-                # Written by the try before, whose answer was lost.
-                break
-            before = loaded.rollout
-            find = VersionFinder(self._registry, before, known or {})
-            aliases = decide(before, find)
-            ruled = before if rule is None else before.with_rule(*rule)
-            if aliases == before.aliases and ruled.rules == before.rules:
-                break
-            named = replace(change, reason=shortened(reason() if reason else change.reason))
-            after = ruled.changed(aliases, {at: find(at) for at in set(aliases.versions.values())}, named)
-            if (etag := self._write(after, loaded.etag)) is not None:
-                loaded = replace(loaded, rollout=after, etag=etag)
-                break
-        else:
-            raise RegistryError(f"task {task!r} is changed by others all the time; run the command again")
-        assert before is not None
-        self._follow(loaded, must_mirror=must_mirror)
-        return before, loaded.rollout
-
-    def _write(self, rollout: Rollout, if_match: str | None) -> str | None:
-        """Etag of the rollout that was written; None if it has to be read and decided again."""
-        try:
-            return self._store.write_rollout(rollout, if_match)
-        except ObjectConflict:
-            return None
-        except StoreError:
-            stored = self._store.read_rollout(rollout.task)
-            if stored is None or not stored[0].has_change(rollout.change.change_id):
-                raise
-            # It was written, and the answer was lost.
-            return None
-
-    def _follow(self, loaded: Loaded, *, must_mirror: bool) -> None:
-        if loaded.etag is None:
-            return
-        try:
-            self._mirror.follow(loaded)
-        except (RegistryError, StoreError) as error:
-            if must_mirror:
-                raise
-            _logger.warning(
-                "task %s is changed, and the endpoint follows; MLflow's aliases do once they can be set: %s",
-                loaded.rollout.task,
-                error,
-            )
-
-    def _check_owner(self) -> None:
-        if self._is_owner:
-            return
-        try:
-            check_owner(self._store, self._registry)
-        except (RegistryMissing, ForeignRegistryError):
-            raise
-        except RegistryDown as error:
-            # A rollback must not wait for MLflow: the poller that brings it in line checks again.
-            if self._store.read_owner() is None:
-                raise
-            _logger.warning("%s; the change is made in the store", error)
-            return
-        self._is_owner = True
+    def _log_decision(
+        self, task: str, candidate: VersionInfo, decision: GateDecision, judged: Mapping[str, Any]
+    ) -> None:
+        """Log a decision that changed nothing, unless an earlier try did."""
+        log, since_s = self._writer.log, candidate.created_s - _CLOCKS_DIFFER_S
+        for entry in takewhile(lambda entry: entry.record.time_s > since_s, log.newest()):
+            record = entry.record
+            if (record.task, record.action) == (task, "gate") and judged.items() <= record.after.items():
+                return
+        log.append("gate", task, {}, judged, decision.reason, self._writer.author)
 
 
-def _promotion(before: Rollout, after: Rollout) -> Promotion:
-    to_version = after.version(CHAMPION)
+def _promotion(before: Rollout, after: Rollout, asked: int | None = None) -> Promotion:
+    """What came of a promotion; ``asked`` is the version that was asked for, if it may wait."""
+    champion, pending = after.version(CHAMPION), after.pending
+    waits = asked not in (None, champion) and pending is not None and pending.version == asked
+    to_version = asked if waits else champion
     assert to_version is not None
-    return Promotion(task=after.task, from_version=before.version(CHAMPION), to_version=to_version)
+    return Promotion(
+        task=after.task, from_version=before.version(CHAMPION), to_version=to_version, waits=waits
+    )
+
+
+def _moved(rollout: Rollout, **moves: Any) -> Rollout:
+    return replace(rollout, aliases=rollout.aliases.moved(**moves))
+
+
+def _pending_of(rollout: Rollout) -> Pending:
+    if rollout.pending is None:
+        raise RegistryError(
+            f"no promotion of task {rollout.task!r} waits for an approval; `ship show {rollout.task}` shows "
+            "its last change"
+        )
+    return rollout.pending
+
+
+def _named(version: int | None) -> str:
+    return "nothing" if version is None else f"version {version}"
 
 
 def _check_trial(rollout: Rollout, version: int, ref: VersionFinder) -> None:

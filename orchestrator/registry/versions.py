@@ -12,6 +12,7 @@ from orchestrator.store.documents.catalog import Canary
 from orchestrator.store.documents.rollout import Aliases
 
 __all__ = [
+    "BACKBONE_TAG",
     "CANARY",
     "CANARY_SHARE_TAG",
     "CHALLENGER",
@@ -19,10 +20,12 @@ __all__ = [
     "CHOICE_TAG",
     "DATA_TAG",
     "DIGEST_TAG",
+    "FINGERPRINT_TAG",
     "GATE_REASON_TAG",
     "GATE_TAG",
     "PREVIOUS",
     "PUBLISHED_TAG",
+    "REFUSED_TAG",
     "SHADOW",
     "ModelView",
     "Promotion",
@@ -41,7 +44,8 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 CANARY, SHADOW = "canary", "shadow"
 DIGEST_TAG, METRICS_TAG, DATA_TAG = "ship.digest", "ship.metrics", "ship.data_fingerprint"
 CANARY_SHARE_TAG = "ship.canary_share"
-GATE_TAG, GATE_REASON_TAG = "ship.gate", "ship.gate_reason"
+GATE_TAG, GATE_REASON_TAG, REFUSED_TAG = "ship.gate", "ship.gate_reason", "ship.gate_refused"
+BACKBONE_TAG, FINGERPRINT_TAG = "ship.backbone", "ship.backbone_fingerprint"
 PUBLISHED_TAG, CHOICE_TAG = "ship.published_s", "ship.choice"
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
@@ -169,12 +173,14 @@ class Promotion:
     Attributes:
         task: Name of the task.
         from_version: The champion before; None if there was none.
-        to_version: The champion now.
+        to_version: The champion now; if it waits for approval, the one that is asked for.
+        waits: Whether it waits for the approval of a second person.
     """
 
     task: str
     from_version: int | None
     to_version: int
+    waits: bool = False
 
 
 def read_trials(aliases: Aliases) -> Trials:

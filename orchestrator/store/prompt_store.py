@@ -7,6 +7,7 @@
     rules/<digest>.json                a decision rule, written once; see ``documents.rule``
     registry.json                      the registry that this store belongs to; see ``documents.owner``
     recorder.json                      the lease of the process that writes to MLflow; see ``lease``
+    audit/<number>.json                the audit log; see ``audit``
     catalog.json                       what is served
     tokens.json                        tokens of clients
     garbage/marked.json                unreferenced objects, marked by `ship gc` before they are removed
@@ -36,7 +37,6 @@ from orchestrator.store.documents.owner import MAX_OWNER_BYTES, Owner
 from orchestrator.store.documents.publication import Marker, Publication, check_task_key, make_marker
 from orchestrator.store.documents.rollout import MAX_ROLLOUT_BYTES, Rollout
 from orchestrator.store.documents.tokens import Tokens
-from orchestrator.store.lease import StoreLease
 from orchestrator.store.objects.open import ObjectStore
 from orchestrator.store.rules import RuleStore
 from ship.artifact.card import CARD
@@ -62,12 +62,16 @@ class PromptStore:
     """
 
     def __init__(self, objects: ObjectStore, clock: Callable[[], float] = time.time) -> None:
-        self._objects = objects
-        self._clock = clock
+        self._objects, self._clock = objects, clock
         # Of each snapshot that was read or written here, by key; None if there was none.
         self._snapshot_etags: dict[str, str | None] = {}
         # Catalog and tokens as they were read last, each with its etag.
         self._values: dict[str, tuple[Any, str]] = {}
+
+    @property
+    def objects(self) -> ObjectStore:
+        """The object store."""
+        return self._objects
 
     @property
     def url(self) -> str:
@@ -257,10 +261,6 @@ class PromptStore:
             ObjectConflict: Another writer was faster: read it again.
         """
         return self._replace(_OWNER, owner.to_json(), if_match, MAX_OWNER_BYTES)
-
-    def lease(self, key: str, monotonic: Callable[[], float] = time.monotonic) -> StoreLease:
-        """A lease of this store, not taken yet."""
-        return StoreLease(self._objects, key, monotonic)
 
     def read_catalog(self) -> tuple[Catalog, str] | None:
         """The catalog and its etag; None before the first one is written.

@@ -1,16 +1,18 @@
 """The registry that a store belongs to, ``registry.json``: only that one may say what the store serves."""
 
 import json
-from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints
 
+from orchestrator.store.documents.audit import Trail
+from orchestrator.store.documents.audit_document import TrailDocument
 from orchestrator.store.documents.document import Document
 
 __all__ = ["MAX_OWNER_BYTES", "Owner"]
 
-MAX_OWNER_BYTES = 4096
+MAX_OWNER_BYTES = 64 << 10
 _ADVICE = "restore it from a copy, or run `ship sync --adopt` with the right MLFLOW_TRACKING_URI"
 
 
@@ -22,15 +24,25 @@ class Owner:
         registry: Identity of the registry, see ``MlflowSession.find_identity``.
         where: Its URI when it was adopted, without credentials.
         since_s: Time of that, seconds since the epoch.
+        trail: Its changes in the audit log.
     """
 
     registry: str
     where: str
     since_s: float
+    trail: Trail = field(default_factory=Trail)
 
     def to_json(self) -> bytes:
         """The object's content."""
-        return (json.dumps({"schema": 1, **vars(self)}, sort_keys=True) + "\n").encode()
+        values: dict[str, Any] = {
+            "schema": 1,
+            "registry": self.registry,
+            "where": self.where,
+            "since_s": self.since_s,
+        }
+        if trail := self.trail.to_dict():
+            values["trail"] = trail
+        return (json.dumps(values, sort_keys=True) + "\n").encode()
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
@@ -40,7 +52,9 @@ class Owner:
             StoreError: Lists all problems.
         """
         found = _Document.read(content, "registry.json", _ADVICE)
-        return cls(registry=found.registry, where=found.where, since_s=found.since_s)
+        return cls(
+            registry=found.registry, where=found.where, since_s=found.since_s, trail=found.trail.to_trail()
+        )
 
 
 class _Document(Document):
@@ -48,3 +62,4 @@ class _Document(Document):
     registry: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
     where: Annotated[str, StringConstraints(max_length=2000)]
     since_s: float
+    trail: TrailDocument = TrailDocument()

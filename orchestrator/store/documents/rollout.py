@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from orchestrator.errors import StoreError
+from orchestrator.store.documents.audit import Trail
 
 __all__ = [
     "LATE_WRITE_S",
@@ -20,11 +21,12 @@ __all__ = [
     "Change",
     "ChangeKind",
     "Earlier",
+    "Pending",
     "Rollout",
     "VersionRef",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 1
 MAX_ROLLOUT_BYTES = 64 << 10
 # A request to MLflow that was sent before its sender was ended arrives within this time, or never.
 LATE_WRITE_S = 120.0
@@ -35,6 +37,9 @@ _MAX_RULES = 128
 ChangeKind = Literal[
     "gate",
     "promote",
+    "request",
+    "approve",
+    "reject",
     "rollback",
     "canary",
     "stop-canary",
@@ -116,6 +121,23 @@ class Earlier:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pending:
+    """A promotion that waits for the approval of a second person.
+
+    Attributes:
+        version: The version that is to serve.
+        digest: Digest of its artifact.
+        champion: The champion that it was asked against; another one makes the request void.
+        request: The change that asked for it.
+    """
+
+    version: int
+    digest: str | None
+    champion: int | None
+    request: Change
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rollout:
     """The rollout of a task.
 
@@ -129,6 +151,8 @@ class Rollout:
         versions: The versions that have an alias.
         change: The last change.
         earlier: Aliases before the changes of the last ``LATE_WRITE_S``.
+        pending: The promotion that waits for approval, if one does.
+        trail: Its changes in the audit log.
         rules: Digest of the decision rule by digest of the artifact, in the order in which they were set; an
             artifact that is not among them decides by its own rule. A version takes its rule along, whatever
             is promoted in between.
@@ -142,6 +166,8 @@ class Rollout:
     versions: Mapping[int, VersionRef]
     change: Change
     earlier: tuple[Earlier, ...] = ()
+    pending: Pending | None = None
+    trail: Trail = field(default_factory=Trail)
     rules: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -203,7 +229,7 @@ class Rollout:
             StoreError: It would be larger than a reader takes.
         """
         values: dict[str, Any] = {
-            "schema": 1,
+            "schema": SCHEMA_VERSION,
             "task": self.task,
             "model_ms": self.model_ms,
             "generation": self.generation,
@@ -213,9 +239,11 @@ class Rollout:
             "change": vars(self.change),
             "earlier": [{**vars(one), "aliases": _alias_values(one.aliases)} for one in self.earlier],
         }
+        if self.pending is not None:
+            values["pending"] = {**vars(self.pending), "request": vars(self.pending.request)}
+        if trail := self.trail.to_dict():
+            values["trail"] = trail
         if self.rules:
-            # Programs of the release before read a rollout without rules.
-            values["schema"] = SCHEMA_VERSION
             values["rules"] = [{"artifact": artifact, "rule": rule} for artifact, rule in self.rules.items()]
         content = (json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n").encode()
         if len(content) > MAX_ROLLOUT_BYTES:

@@ -1,12 +1,21 @@
 """The strict model of a rollout's JSON."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints
 
 from orchestrator.errors import StoreError
+from orchestrator.store.documents.audit_document import TrailDocument
 from orchestrator.store.documents.document import Digest, Document, TaskName
-from orchestrator.store.documents.rollout import Aliases, Change, ChangeKind, Earlier, Rollout, VersionRef
+from orchestrator.store.documents.rollout import (
+    Aliases,
+    Change,
+    ChangeKind,
+    Earlier,
+    Pending,
+    Rollout,
+    VersionRef,
+)
 
 __all__ = ["read_rollout"]
 
@@ -41,13 +50,23 @@ class _Earlier(Document):
     change_id: _Text
 
 
+class _Pending(Document):
+    version: _Version
+    digest: Digest | None
+    champion: _Version | None
+    request: _Change
+
+    def to_pending(self) -> Pending:
+        return Pending(**{**dict(self), "request": Change(**dict(self.request))})
+
+
 class _Rule(Document):
     artifact: Digest
     rule: Digest
 
 
 class _Document(Document):
-    schema_: Literal[1, 2] = Field(alias="schema")
+    schema_: Literal[1] = Field(alias="schema")
     task: TaskName
     model_ms: int
     generation: int = Field(ge=1)
@@ -56,13 +75,9 @@ class _Document(Document):
     versions: dict[_VersionKey, _VersionRef]
     change: _Change
     earlier: list[_Earlier]
+    pending: _Pending | None = None
+    trail: TrailDocument = TrailDocument()
     rules: tuple[_Rule, ...] = ()
-
-    @model_validator(mode="after")
-    def _check_keys(self) -> Self:
-        if ("rules" in self.model_fields_set) != (self.schema_ > 1):
-            raise ValueError(f"expected the keys of schema {self.schema_}")
-        return self
 
 
 def read_rollout(content: bytes, where: str) -> Rollout:
@@ -85,6 +100,8 @@ def read_rollout(content: bytes, where: str) -> Rollout:
             for one in found.earlier
         ),
         rules={one.artifact: one.rule for one in found.rules},
+        pending=None if found.pending is None else found.pending.to_pending(),
+        trail=found.trail.to_trail(),
     )
     if missing := set(rollout.aliases.versions.values()) - set(rollout.versions):
         raise StoreError(f"{where}: versions {sorted(missing)} have an alias and no digest; {_ADVICE}")

@@ -6,10 +6,12 @@ Each change makes new ``Tokens`` of the old ones, and is written by compare-and-
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from orchestrator.errors import ManifestError, ObjectConflict, StoreError
 from orchestrator.names import is_task_name
+from orchestrator.store.audit import AuditLog
+from orchestrator.store.documents.audit import Author, Trail
 from orchestrator.store.documents.tokens import (
     MAX_SECRETS,
     MAX_TIME_S,
@@ -21,7 +23,15 @@ from orchestrator.store.documents.tokens import (
     is_pattern,
 )
 
-__all__ = ["NewToken", "TokenStore", "change_tokens", "create_token", "revoke_token", "rotate_token"]
+__all__ = [
+    "NewToken",
+    "TokenLog",
+    "TokenStore",
+    "change_tokens",
+    "create_token",
+    "revoke_token",
+    "rotate_token",
+]
 
 _NUM_TRIES = 20
 _Result = TypeVar("_Result")
@@ -54,8 +64,17 @@ class NewToken:
     token: Token
 
 
-def change_tokens(store: TokenStore, change: Callable[[Tokens], tuple[Tokens, _Result]]) -> _Result:
+def change_tokens(
+    store: TokenStore,
+    change: Callable[[Tokens], tuple[Tokens, _Result]],
+    log: "TokenLog | None" = None,
+) -> _Result:
     """Read, change and write the tokens; repeat all of it if another writer was faster.
+
+    Args:
+        store: Store of the tokens.
+        change: The changed tokens, and the result.
+        log: Where the change is logged; None for nowhere.
 
     Raises:
         StoreError: The store failed, or others were faster each time.
@@ -64,16 +83,58 @@ def change_tokens(store: TokenStore, change: Callable[[Tokens], tuple[Tokens, _R
         found = store.read_tokens()
         tokens, etag = (Tokens(), None) if found is None else found
         changed, result = change(tokens)
+        changed = replace(changed, trail=tokens.trail if log is None else log.trail(tokens, changed))
         try:
-            store.write_tokens(changed, etag)
+            written = store.write_tokens(changed, etag)
         except ObjectConflict:
             # Ours may be there all the same, if its reply was lost, or another writer has built on it since:
             # then it must not be made a second time.
             standing = store.read_tokens()
             if standing is None or not _has_change(standing[0], tokens, changed):
                 continue
+            changed, written = standing
+        if log is not None:
+            log.log.follow(changed, written, store.write_tokens)
         return result
     raise ObjectConflict(f"tokens: others changed them {_NUM_TRIES} times over meanwhile; try again")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenLog:
+    """Where a change of tokens is logged.
+
+    Attributes:
+        log: The audit log.
+        action: The change: ``token-create``, ``token-rotate`` or ``token-revoke``.
+        author: Its author.
+    """
+
+    log: AuditLog
+    action: str
+    author: Author
+
+    def trail(self, before: Tokens, after: Tokens) -> Trail:
+        """The trail of the tokens with the change from one state to another; it holds no secret."""
+        names = sorted(before.by_name.keys() | after.by_name.keys())
+        touched = [name for name in names if before.by_name.get(name) != after.by_name.get(name)]
+        record = self.log.record(
+            self.action,
+            None,
+            {name: _told(before.by_name[name]) for name in touched if name in before.by_name},
+            {name: _told(after.by_name[name]) for name in touched if name in after.by_name},
+            self.author,
+        )
+        return before.trail.add(record)
+
+
+def _told(token: Token) -> dict[str, Any]:
+    """A token for the log: its permissions, and the public ids and expiries of its secrets."""
+    return {
+        "predict": list(token.scope.predict),
+        "metrics": token.scope.metrics,
+        "admin": token.scope.admin,
+        "secrets": {secret.token_id: secret.expires_s for secret in token.secrets},
+    }
 
 
 def _has_change(standing: Tokens, before: Tokens, after: Tokens) -> bool:

@@ -18,11 +18,14 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from orchestrator.store.documents.audit import Trail
+from orchestrator.store.documents.audit_document import TrailDocument
 from orchestrator.store.documents.document import Digest, Document, TaskName
 
 __all__ = [
     "MAX_SECRETS",
     "MAX_TIME_S",
+    "Pattern",
     "Scope",
     "Secret",
     "Token",
@@ -114,9 +117,11 @@ class Tokens:
 
     Attributes:
         by_name: Tokens by name.
+        trail: Their changes in the audit log.
     """
 
     by_name: Mapping[str, Token] = field(default_factory=dict)
+    trail: Trail = field(default_factory=Trail)
 
     def find(self, token_id: str) -> tuple[str, Token, Secret] | None:
         """Name and token that an id belongs to, with the secret that is meant."""
@@ -140,7 +145,9 @@ class Tokens:
     def to_json(self) -> bytes:
         """The object's content."""
         tokens = {name: _write_token(token) for name, token in self.by_name.items()}
-        values = {"schema": SCHEMA_VERSION, "tokens": tokens}
+        values: dict[str, Any] = {"schema": SCHEMA_VERSION, "tokens": tokens}
+        if trail := self.trail.to_dict():
+            values["trail"] = trail
         return (json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n").encode()
 
     @classmethod
@@ -150,8 +157,9 @@ class Tokens:
         Raises:
             StoreError: Lists all problems.
         """
-        tokens = _Document.read(content, "tokens", _ADVICE).tokens
-        return cls(by_name={name: token.to_token() for name, token in tokens.items()})
+        found = _Document.read(content, "tokens", _ADVICE)
+        by_name = {name: token.to_token() for name, token in found.tokens.items()}
+        return cls(by_name=by_name, trail=found.trail.to_trail())
 
 
 def parse_token(text: str) -> tuple[str, str] | None:
@@ -191,7 +199,7 @@ def _write_token(token: Token) -> dict[str, Any]:
     }
 
 
-_Pattern = Annotated[str, StringConstraints(pattern=f"^{_PATTERN.pattern}$")]
+Pattern = Annotated[str, StringConstraints(pattern=f"^{_PATTERN.pattern}$")]
 _Time = Annotated[float, Field(ge=0, le=MAX_TIME_S)]
 
 
@@ -203,7 +211,7 @@ class _Secret(Document):
 
 
 class _Token(Document):
-    predict: list[_Pattern]
+    predict: list[Pattern]
     metrics: bool
     admin: bool
     secrets: list[_Secret] = Field(min_length=1, max_length=MAX_SECRETS)
@@ -232,6 +240,7 @@ class _Token(Document):
 class _Document(Document):
     schema_: int = Field(alias="schema", ge=SCHEMA_VERSION, le=SCHEMA_VERSION)
     tokens: dict[TaskName, _Token]
+    trail: TrailDocument = TrailDocument()
 
     @model_validator(mode="after")
     def _check_ids(self) -> Self:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 
 from orchestrator.errors import ObjectMissing
-from orchestrator.registry.mirror import Author
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.versions import PUBLISHED_TAG
+from orchestrator.store.documents.audit import Author
 from orchestrator.store.objects.protocol import (
     ListedObject,
     StoredObject,

@@ -1,0 +1,96 @@
+"""Versions that only force promotes by hand: refused by the gate, or of another backbone."""
+
+from collections import Counter
+
+from orchestrator.errors import RegistryError
+from orchestrator.registry.registry import Registry, RegistryDown
+from orchestrator.registry.versions import (
+    BACKBONE_TAG,
+    CHALLENGER,
+    CHAMPION,
+    FINGERPRINT_TAG,
+    GATE_TAG,
+    PREVIOUS,
+    REFUSED_TAG,
+    VersionInfo,
+)
+from orchestrator.store.documents.rollout import Rollout
+
+__all__ = ["check_fit", "find_doubt", "is_refused"]
+
+# Of versions of before 0.3, whose tags do not tell a refusal from what the gate could not judge.
+_NOT_REFUSED = ("cannot be judged", "promote by hand", "published before today's champion")
+
+
+def find_doubt(registry: Registry, task: str, version: int) -> str | None:
+    """Why a version needs ``--force``, as a sentence; None if it does not.
+
+    Args:
+        registry: Registry of versions.
+        task: Name of the task.
+        version: The version.
+
+    Raises:
+        RegistryError: There is no such task or version.
+    """
+    try:
+        info = registry.version(task, version)
+        if is_refused(info):
+            return f"the gate refused version {version} of task {task!r}: {info.gate_reason}"
+        return _find_other_backbone(registry, task, info)
+    except RegistryDown as error:
+        return f"{error}: whether the gate refused version {version} of task {task!r} is not known"
+
+
+def check_fit(registry: Registry, rollout: Rollout, version: int, command: str) -> None:
+    """Refuse a version that takes force; one that serves, or did before, is taken as it is.
+
+    Args:
+        registry: Registry of versions.
+        rollout: The rollout of its task.
+        version: The version.
+        command: The command that it is named in.
+
+    Raises:
+        RegistryError: It takes force, or there is no such version.
+    """
+    task = rollout.task
+    if version in (rollout.version(CHAMPION), rollout.version(PREVIOUS)):
+        return
+    if (doubt := find_doubt(registry, task, version)) is not None:
+        share = " SHARE%" if command == "canary" else ""
+        raise RegistryError(
+            f"{doubt.rstrip('.')}. Nothing was changed; tune the task again, or take it all the same: "
+            f"`ship {command} {task} {version}{share} --force --reason TEXT`"
+        )
+
+
+def is_refused(info: VersionInfo) -> bool:
+    """Whether the gate refused a version; one that it could not judge, or that only came late, was not."""
+    if info.tags.get(GATE_TAG) != CHALLENGER:
+        return False
+    refused = info.tags.get(REFUSED_TAG)
+    if refused is not None:
+        return refused == "true"
+    return not any(words in (info.gate_reason or "") for words in _NOT_REFUSED)
+
+
+def _find_other_backbone(registry: Registry, task: str, info: VersionInfo) -> str | None:
+    """Why a version's backbone is not the endpoint's, as far as the champions tell, which it serves."""
+    own = info.tags.get(FINGERPRINT_TAG)
+    if own is None:
+        return None
+    champion = registry.champion(task)
+    if champion is not None and champion.tags.get(FINGERPRINT_TAG) == own:
+        return None
+    found = Counter(registry.champion_backbones())
+    if not found:
+        return None
+    (name, fingerprint), most = found.most_common(1)[0]
+    if sum(count for (_, known), count in found.items() if known == own) >= most:
+        return None
+    return (
+        f"version {info.version} of task {task!r} is of backbone {info.tags.get(BACKBONE_TAG, '?')} "
+        f"({own[:8]}), and {most} of {found.total()} champions are of {name} ({fingerprint[:8]}): an "
+        "endpoint serves one backbone, and cannot load versions of another"
+    )
