@@ -14,7 +14,7 @@ from typing import NoReturn
 import click
 from rich.console import Console
 
-from orchestrator.cli import ask, exchange, gc, manifest, registry, runs, serve, token
+from orchestrator.cli import ask, decisions, exchange, gc, manifest, registry, runs, serve, token
 from orchestrator.cli.output import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, Output
 from orchestrator.errors import ManifestError, OrchestratorError
 from ship.errors import ShipError
@@ -54,6 +54,7 @@ for command in (
     *manifest.COMMANDS,
     *runs.COMMANDS,
     *registry.COMMANDS,
+    decisions.threshold,
     *exchange.COMMANDS,
     serve.serve,
     *ask.COMMANDS,

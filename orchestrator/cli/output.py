@@ -19,6 +19,7 @@ from ship.redaction import redact_values
 if TYPE_CHECKING:
     from orchestrator.registry.registry import Registry
     from orchestrator.registry.rollouts import Rollouts
+    from orchestrator.registry.thresholds import Thresholds
 
 __all__ = [
     "EXIT_BAD_INPUT",
@@ -75,6 +76,15 @@ class Output:
 
         store = PromptStore(open_objects(self.settings().store))
         return Rollouts(self.registry(), store, Author.of_process(reason or ""))
+
+    def thresholds(self, reason: str | None = None) -> "Thresholds":
+        """The decision rules of the store and the registry that the settings name; see ``rollouts``."""
+        from orchestrator.registry.thresholds import Thresholds
+        from orchestrator.store.objects.open import open_objects
+        from orchestrator.store.prompt_store import PromptStore
+
+        store = PromptStore(open_objects(self.settings().store))
+        return Thresholds(self.registry(), store, self.rollouts(reason))
 
     def print_json(self, value: object) -> None:
         """One JSON document on standard output."""

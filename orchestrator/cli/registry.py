@@ -60,13 +60,16 @@ def show(output: Output, task: str, as_json: bool) -> None:
       ship show bottle-caps --json | jq '.versions[0].metrics.accuracy'
     """
     versions = output.registry().versions(task)
-    change = output.rollouts().last_change(task)
+    rollouts = output.rollouts()
+    change, rules = rollouts.last_change(task), rollouts.rules(task)
     if as_json:
         output.print_json(
             {
                 "task": task,
                 "change": asdict(change) if change else None,
-                "versions": [tables.version_json(info) for info in versions],
+                "versions": [
+                    {**tables.version_json(info), "rule": rules.get(info.digest or "")} for info in versions
+                ],
             }
         )
     else:
@@ -77,6 +80,9 @@ def show(output: Output, task: str, as_json: bool) -> None:
             output.out.print(f"v{info.version}: {info.gate_reason}", markup=False, soft_wrap=True)
             if info.choice:
                 _print(output, f"v{info.version}: {info.choice}")
+            if rule := rules.get(info.digest or ""):
+                how = f"ship threshold {task} --version {info.version}"
+                _print(output, f"v{info.version}: decides by rule {rule[:12]}; `{how}` shows it")
             if memory := tables.memory_line(info):
                 output.out.print(f"v{info.version}: {memory}", markup=False, soft_wrap=True)
             for warning in find_warnings(info.metrics):

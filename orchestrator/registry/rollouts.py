@@ -68,6 +68,11 @@ class Rollouts:
         self._writer = RolloutWriter(registry, store, author or Author.of_process(), clock)
         self._mirror = self._writer.mirror
 
+    @property
+    def author(self) -> Author:
+        """Author of the changes."""
+        return self._writer.author
+
     def read(self, task: str) -> Rollout:
         """The rollout of a task, moves made in MLflow's page included; nothing is written.
 
@@ -80,6 +85,11 @@ class Rollouts:
         """The last change of a task's rollout; None of one that was never changed here."""
         stored = self._store.read_rollout(task)
         return None if stored is None else stored[0].change
+
+    def rules(self, task: str) -> Mapping[str, str]:
+        """Digest of the decision rule by digest of the artifact, of those that do not decide by their own."""
+        stored = self._store.read_rollout(task)
+        return {} if stored is None else stored[0].rules
 
     def promote(self, task: str, version: int | None = None, *, force: bool = False) -> Promotion:
         """Serve a version from now on; the champion before it becomes ``previous``.
