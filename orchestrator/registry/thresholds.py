@@ -147,8 +147,8 @@ class Thresholds:
         if held_out is None or not len(held_out):
             raise RegistryError(
                 f"version {standing.version} of task {standing.task!r} keeps no answers about held-out "
-                "images to choose a rule on: it was imported, or tuned by an earlier ship. Tune it again, with "
-                "another setting in the manifest such as its seed"
+                "images to choose a rule on: it was imported, or tuned by an earlier ship. Tune it again, "
+                "with another setting in the manifest such as its seed"
             )
         before = standing.own if wishes.from_own or standing.rule is None else standing.rule
         good = wishes.good or (before.costs.good if before.costs else find_good(standing.labels))

@@ -247,7 +247,7 @@ def _describe(asked: TensorRequest, answers: Sequence[Answer]) -> TensorReply:
         "label": ("BYTES", [len(rows)], [answer.probabilities[0][0] for answer in answers]),
         "labels": ("BYTES", [len(labels)], labels),
         "decision": ("BYTES", [len(rows)], [answer.decision for answer in answers]),
-        "decision_because": ("BYTES", [len(rows)], [answer.because or "" for answer in answers]),
+        "decision_because": ("BYTES", [len(rows)], [str(answer.because or "") for answer in answers]),
     }
     rule = short_rule(answers[0].rule)
     body: TensorReply = {
