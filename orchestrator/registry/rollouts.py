@@ -69,9 +69,9 @@ class Rollouts:
         self._mirror = self._writer.mirror
 
     @property
-    def author(self) -> Author:
-        """Author of the changes."""
-        return self._writer.author
+    def writer(self) -> RolloutWriter:
+        """Writes single changes."""
+        return self._writer
 
     def read(self, task: str) -> Rollout:
         """The rollout of a task, moves made in MLflow's page included; nothing is written.
@@ -311,36 +311,6 @@ class Rollouts:
         if before.generation == after.generation:
             self._log_decision(task, candidate, found[-1], judged)
         return found[-1]
-
-    def set_rule(
-        self, task: str, version: int, artifact: str, rule: str | None, *, instead_of: str | None
-    ) -> Rollout:
-        """Let a version decide by another rule from now on; the version takes it along when it is promoted.
-
-        Args:
-            task: Name of the task.
-            version: The version.
-            artifact: Digest of the version's artifact, which the rule was chosen for.
-            rule: Digest of the rule, which is in the store; None for the artifact's own rule.
-            instead_of: Digest of the rule that it was chosen in place of; None for the artifact's own.
-
-        Returns:
-            The rollout after the change.
-
-        Raises:
-            RegistryError: There is no such task or version, or its rule was changed meanwhile.
-        """
-
-        def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
-            found = rollout.rules.get(artifact)
-            if ref(version).digest != artifact or found not in (instead_of, rule):
-                raise RegistryError(
-                    f"version {version} of task {task!r} was changed meanwhile; look at its rule with "
-                    f"`ship threshold {task} --version {version}`, and repeat the change"
-                )
-            return rollout.with_rule(artifact, rule)
-
-        return self._writer.write(task, self._mirror.new_change("threshold"), decide)[1]
 
     def log(self, task: str) -> None:
         """Write changes of a task into the audit log that a command was ended before."""

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.errors import RegistryError, StoreError
 from orchestrator.registry.catalog_writer import follow_rollout
+from orchestrator.registry.mirror import VersionFinder
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.versions import CHAMPION
+from orchestrator.store.documents.rollout import Rollout
 from orchestrator.store.documents.rule import StoredRule
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.card import CARD, PromptCard
@@ -21,7 +23,7 @@ from ship.decision.choosing import choose_rule
 from ship.decision.rule import Costs, DecisionRule
 from ship.errors import ConfigError
 
-__all__ = ["Standing", "Thresholds", "Wishes", "find_good"]
+__all__ = ["Standing", "Thresholds", "Wishes", "find_good", "set_rule"]
 
 _logger = logging.getLogger(__name__)
 _GOOD_NAMES = frozenset({"good", "ok", "normal", "pass"})
@@ -183,7 +185,7 @@ class Thresholds:
         """
         stored, digest = None, None
         if rule is not None:
-            author = self._rollouts.author
+            author = self._rollouts.writer.author
             stored = StoredRule(
                 task=standing.task,
                 artifact=standing.artifact,
@@ -194,8 +196,13 @@ class Thresholds:
                 reason=author.reason,
             )
             digest = self._store.rules.write(stored)
-        rollout = self._rollouts.set_rule(
-            standing.task, standing.version, standing.artifact, digest, instead_of=standing.digest
+        rollout = set_rule(
+            self._rollouts,
+            standing.task,
+            standing.version,
+            standing.artifact,
+            digest,
+            instead_of=standing.digest,
         )
         try:
             follow_rollout(self._store, rollout)
@@ -213,6 +220,39 @@ class Thresholds:
                 f"the rule of version {version} of task {task!r} cannot be read: {error}; `ship threshold "
                 f"{task} --version {version} --reset` goes back to the artifact's own"
             ) from error
+
+
+def set_rule(
+    rollouts: Rollouts, task: str, version: int, artifact: str, rule: str | None, *, instead_of: str | None
+) -> Rollout:
+    """Let a version decide by another rule from now on; it takes the rule along when it is promoted.
+
+    Args:
+        rollouts: Changes the rollouts.
+        task: Name of the task.
+        version: The version.
+        artifact: Digest of the version's artifact, which the rule was chosen for.
+        rule: Digest of the rule, which is in the store; None for the artifact's own rule.
+        instead_of: Digest of the rule that it was chosen in place of; None for the artifact's own.
+
+    Returns:
+        The rollout after the change.
+
+    Raises:
+        RegistryError: There is no such task or version, or its rule was changed meanwhile.
+    """
+
+    def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
+        found = rollout.rules.get(artifact)
+        if ref(version).digest != artifact or found not in (instead_of, rule):
+            raise RegistryError(
+                f"version {version} of task {task!r} was changed meanwhile; look at its rule with "
+                f"`ship threshold {task} --version {version}`, and repeat the change"
+            )
+        return rollout.with_rule(artifact, rule)
+
+    writer = rollouts.writer
+    return writer.write(task, writer.mirror.new_change("threshold"), decide)[1]
 
 
 def find_good(labels: tuple[str, ...]) -> str | None:

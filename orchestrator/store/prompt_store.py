@@ -56,13 +56,16 @@ _CATALOG, _TOKENS, _OWNER = "catalog.json", "tokens.json", "registry.json"
 class PromptStore:
     """The store of prompts.
 
+    Attributes:
+        rules: Its decision rules.
+
     Args:
         objects: Object store.
         clock: Current time, seconds since the epoch.
     """
 
     def __init__(self, objects: ObjectStore, clock: Callable[[], float] = time.time) -> None:
-        self._objects, self._clock = objects, clock
+        self._objects, self._clock, self.rules = objects, clock, RuleStore(objects)
         # Of each snapshot that was read or written here, by key; None if there was none.
         self._snapshot_etags: dict[str, str | None] = {}
         # Catalog and tokens as they were read last, each with its etag.
@@ -77,11 +80,6 @@ class PromptStore:
     def url(self) -> str:
         """URL of the store, without credentials."""
         return self._objects.url
-
-    @property
-    def rules(self) -> RuleStore:
-        """The decision rules of this store."""
-        return RuleStore(self._objects)
 
     def uri(self, digest: str) -> str:
         """URI of an artifact's folder."""

@@ -22,6 +22,7 @@ from orchestrator.client.questions import Question
 from orchestrator.registry.catalog_writer import follow_rollout
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollouts import Rollouts
+from orchestrator.registry.thresholds import set_rule
 from orchestrator.settings import Settings
 from orchestrator.store.documents.rule import StoredRule
 from orchestrator.store.documents.token_changes import change_tokens, create_token, revoke_token, rotate_token
@@ -231,8 +232,8 @@ def test_a_new_rule_is_followed_and_every_answer_is_decided_by_one(
     # The reason of an unsure, and the temperature.
     expected = {None: (None, 1.0), digest[:12]: ("confidence", 5.0)}
 
-    def set_rule(rule: str | None, instead_of: str | None) -> None:
-        rollout = plant.rollouts.set_rule("nuts", 1, artifact, rule, instead_of=instead_of)
+    def change(rule: str | None, instead_of: str | None) -> None:
+        rollout = set_rule(plant.rollouts, "nuts", 1, artifact, rule, instead_of=instead_of)
         assert follow_rollout(plant.store, rollout)
 
     def wait_for(client: httpx.Client, rule: str | None) -> None:
@@ -251,7 +252,7 @@ def test_a_new_rule_is_followed_and_every_answer_is_decided_by_one(
 
     with plant.client() as client:
         wait_for(client, None)
-        set_rule(digest, None)
+        change(digest, None)
         wait_for(client, digest[:12])
         state = client.get("/v1/tasks/nuts").json()
         assert (state["rule"], state["wanted_rule"], state["problem"]) == (digest, digest, None)
@@ -259,7 +260,7 @@ def test_a_new_rule_is_followed_and_every_answer_is_decided_by_one(
         assert json.loads(capsys.readouterr().out)["rule"] == digest
         page = client.get("/metrics").text
         assert 'decision="unsure_confidence"' in page
-        set_rule(None, digest)
+        change(None, digest)
         wait_for(client, None)
 
 

@@ -13,17 +13,21 @@ from enum import IntEnum
 
 from orchestrator.serve.engine_api import Refusal
 from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
+from ship.decision.rule import DecisionRule
 from ship.errors import ArtifactError, PromptTooLargeError, SlotsFullError
 
 __all__ = [
     "Load",
     "LoadFailure",
+    "LoadPrompt",
     "LoadQueue",
     "Loads",
     "Pending",
     "Precedence",
+    "ReadRule",
     "describe_failure",
     "public_text",
+    "read_no_rule",
     "refuse",
     "wait_for",
 ]
@@ -34,6 +38,8 @@ _FILE = re.compile(
     r"(: expected [0-9a-z ,]+|: no such object)?"
 )
 _RULE = re.compile(r"/rules/([0-9a-f]{12})[0-9a-f]{52}\.json\b")
+LoadPrompt = Callable[[PromptRef, Callable[[int], bool]], ServedVersion]
+ReadRule = Callable[[PromptRef], DecisionRule]
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +64,11 @@ class LoadFailure:
     text: str
     cause: str
     retry_at_s: float | None
+
+
+def read_no_rule(ref: PromptRef) -> DecisionRule:
+    """A ``ReadRule`` where no version names a rule. Raises ``ArtifactError``."""
+    raise ArtifactError(f"decision rule {str(ref.rule)[:12]}: there is no reader of rules here")
 
 
 def refuse(ref: PromptRef, cause: str) -> Refusal:

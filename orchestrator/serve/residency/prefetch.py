@@ -45,6 +45,11 @@ class InAdvance:
             self._left_out.clear()
         return sorted(wanted)
 
+    def begin_all(self, task: str) -> None:
+        """Load what is wanted of a task, and its rules, if they are not there."""
+        self.begin_champion(task)
+        self.begin_others(task)
+
     def begin_champion(self, task: str) -> None:
         """Load the champion that is wanted of a task, if it is not there."""
         if self._champions.entry(task) is None:

@@ -1,10 +1,9 @@
 """Prompts in memory, and the swap of new ones for old ones.
 
-A served task is one immutable object: weights, labels, decision rule, version and digest together. A request
-takes it once and keeps it, so a swap can never mix the labels of one version with the weights of another, and
-the old object lives until its last request is done. A new rule for a prompt in memory makes a new object
-with the same weights. Until it is read, or if it cannot be, the task decides by its last rule; a prompt that
-is not in memory is not served without its rule.
+A served task is one immutable object: weights, labels, rule, version and digest together. A request takes it
+once and keeps it, so a swap can never mix the labels of one version with the weights of another, and the old
+object lives until its last request is done. A new rule makes a new object with the same weights; until it is
+read, or if it cannot be, the last rule decides. A prompt that is not in memory is not served without its rule.
 
 All champions are in memory while there is room. When there is not, a prompt that is asked for takes the
 place of the ones used longest ago; one that is loaded in advance takes only that of spare ones, which are no
@@ -29,10 +28,13 @@ from orchestrator.serve.residency.champions import Champions
 from orchestrator.serve.residency.loads import (
     Load,
     LoadFailure,
+    LoadPrompt,
     Loads,
     Pending,
     Precedence,
+    ReadRule,
     describe_failure,
+    read_no_rule,
     refuse,
     wait_for,
 )
@@ -42,20 +44,12 @@ from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
 from orchestrator.serve.residency.state import describe_task
 from orchestrator.serve.residency.task_names import TaskNames
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
-from ship.decision.rule import DecisionRule
-from ship.errors import ArtifactError, SlotsFullError
+from ship.errors import SlotsFullError
 
-__all__ = ["LoadPrompt", "PromptRef", "Residency", "ServedVersion"]
+__all__ = ["PromptRef", "Residency", "ServedVersion"]
 
 _LISTED = 20
 _log = logging.getLogger(__name__)
-
-LoadPrompt = Callable[[PromptRef, Callable[[int], bool]], ServedVersion]
-ReadRule = Callable[[PromptRef], DecisionRule]
-
-
-def _read_no_rule(ref: PromptRef) -> DecisionRule:
-    raise ArtifactError(f"decision rule {str(ref.rule)[:12]}: there is no reader of rules here")
 
 
 class Residency:
@@ -80,7 +74,7 @@ class Residency:
         load: LoadPrompt,
         num_loaders: int = 4,
         *,
-        read_rule: ReadRule = _read_no_rule,
+        read_rule: ReadRule = read_no_rule,
         pinned: Iterable[str] = (),
         load_wait_s: float = 10.0,
         retry_s: float = 10.0,
@@ -327,8 +321,7 @@ class Residency:
                 self._in_advance.leave_out(load.ref.task)
             if not has_rule:
                 # Another rule is wanted meanwhile.
-                self._in_advance.begin_champion(load.ref.task)
-                self._in_advance.begin_others(load.ref.task)
+                self._in_advance.begin_all(load.ref.task)
             self._note(load.ref.task)
         if isinstance(outcome, LoadFailure):
             ref, cause = load.ref, outcome.cause

@@ -10,6 +10,7 @@ from orchestrator.errors import ObjectConflict
 from orchestrator.registry.catalog_writer import CatalogChange, CatalogWriter, follow_rollout, make_entry
 from orchestrator.registry.ownership import ForeignRegistryError, adopt
 from orchestrator.registry.session import RegistryDown, RegistryMissing
+from orchestrator.registry.thresholds import set_rule
 from orchestrator.registry.versions import read_share
 from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry
 from orchestrator.store.documents.rollout import Aliases
@@ -334,11 +335,11 @@ def test_a_share_that_is_changed_by_hand_changes_the_catalog(world: World) -> No
     assert replace(rollout.aliases, versions={}) == Aliases(share=0.2)
 
 
-def set_rule(world: World, name: str | None, *, instead_of: str | None = None) -> None:
+def follow_rule(world: World, name: str | None, *, instead_of: str | None = None) -> None:
     version = world.aliases()["champion"]
     digests = [None if rule is None else make_key(rule) for rule in (name, instead_of)]
     artifact = make_key(f"bolts-{version}")
-    rollout = world.rollouts().set_rule("bolts", version, artifact, digests[0], instead_of=digests[1])
+    rollout = set_rule(world.rollouts(), "bolts", version, artifact, digests[0], instead_of=digests[1])
     assert follow_rollout(PromptStore(world.objects.client()), rollout)
 
 
@@ -350,14 +351,14 @@ def test_a_rule_is_followed_at_once_and_the_poller_leaves_it(world: World) -> No
     add_champions(world, "bolts", "nuts")
     poller = writer(world)
     poller.update()
-    set_rule(world, "rule")
+    follow_rule(world, "rule")
     assert entry_of(world, "bolts").rules == {make_key("bolts-1"): make_key("rule")}
     assert entry_of(world, "nuts").rules == {}
     calls = len(world.mlflow.calls)
     assert poller.update() == CatalogChange()
     assert world.mlflow.calls[calls:] == ["get_experiment_by_name", "search_registered_models"]
     assert poller.update(looks_at_rollouts=True) == CatalogChange()
-    set_rule(world, None, instead_of="rule")
+    follow_rule(world, None, instead_of="rule")
     assert entry_of(world, "bolts") == CatalogEntry(version=1, digest=make_key("bolts-1"))
 
 
@@ -365,7 +366,7 @@ def test_a_rule_whose_command_was_ended_is_followed_by_the_next_look_at_rollouts
     add_champions(world, "bolts")
     poller = writer(world)
     poller.update(looks_at_rollouts=True)
-    world.rollouts().set_rule("bolts", 1, make_key("bolts-1"), make_key("rule"), instead_of=None)
+    set_rule(world.rollouts(), "bolts", 1, make_key("bolts-1"), make_key("rule"), instead_of=None)
     assert poller.update(looks_at_rollouts=True).is_written
     assert entry_of(world, "bolts").rules == {make_key("bolts-1"): make_key("rule")}
 
@@ -374,12 +375,12 @@ def test_a_promotion_and_a_rollback_bring_each_version_its_own_rule(world: World
     add_champions(world, "bolts")
     poller = writer(world)
     poller.update()
-    set_rule(world, "first")
+    follow_rule(world, "first")
     world.rollouts().promote("bolts", world.add("bolts", 2))
     poller.update()
     assert entry_of(world, "bolts").version == 2
     assert entry_of(world, "bolts").rules == {make_key("bolts-1"): make_key("first")}
-    set_rule(world, "second")
+    follow_rule(world, "second")
     world.rollouts().rollback("bolts")
     assert poller.update().is_written
     both = {make_key("bolts-1"): make_key("first"), make_key("bolts-2"): make_key("second")}
@@ -389,7 +390,7 @@ def test_a_promotion_and_a_rollback_bring_each_version_its_own_rule(world: World
 
 def test_a_rule_of_a_task_that_does_not_serve_yet_waits_for_its_entry(world: World) -> None:
     add_champions(world, "bolts")
-    rollout = world.rollouts().set_rule("bolts", 1, make_key("bolts-1"), make_key("rule"), instead_of=None)
+    rollout = set_rule(world.rollouts(), "bolts", 1, make_key("bolts-1"), make_key("rule"), instead_of=None)
     store = PromptStore(world.objects.client())
     assert not follow_rollout(store, rollout), "there is no catalog"
     writer(world).update()
@@ -406,12 +407,12 @@ def test_two_writers_of_the_catalog_lose_no_rule(world: World) -> None:
         if when == "before" and len(raced) == 0:
             raced.append("nuts")
             other = PromptStore(world.objects.client())
-            rollout = world.rollouts().set_rule(
-                "nuts", 1, make_key("nuts-1"), make_key("theirs"), instead_of=None
+            rollout = set_rule(
+                world.rollouts(), "nuts", 1, make_key("nuts-1"), make_key("theirs"), instead_of=None
             )
             assert follow_rollout(other, rollout)
 
-    rollout = world.rollouts().set_rule("bolts", 1, make_key("bolts-1"), make_key("ours"), instead_of=None)
+    rollout = set_rule(world.rollouts(), "bolts", 1, make_key("bolts-1"), make_key("ours"), instead_of=None)
     store = PromptStore(objects)
     store.read_catalog()
     objects.hook = race

@@ -9,6 +9,7 @@ from orchestrator.errors import RegistryError
 from orchestrator.registry.gate import GateDecision
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.session import RegistryDown
+from orchestrator.registry.thresholds import set_rule
 from orchestrator.registry.versions import Promotion, Trials, VersionInfo
 from orchestrator.store.documents.catalog import Canary
 from orchestrator.store.documents.rollout import LATE_WRITE_S
@@ -296,7 +297,7 @@ def rules_in_catalog_order(world: World) -> list[str | None]:
 def test_a_rule_is_one_change_of_the_rollout_and_no_matter_of_mlflow(world: World) -> None:
     calls = len(world.mlflow.calls)
     rollouts = world.rollouts()
-    rollouts.set_rule("bolts", 2, artifact(2), make_key("rule"), instead_of=None)
+    set_rule(rollouts, "bolts", 2, artifact(2), make_key("rule"), instead_of=None)
     rollout, _ = world.store.read_rollout("bolts")
     assert rollout.rules == {artifact(2): make_key("rule")}
     assert (rollout.generation, rollout.change.kind, rollout.change.by) == (3, "threshold", "anna")
@@ -305,10 +306,10 @@ def test_a_rule_is_one_change_of_the_rollout_and_no_matter_of_mlflow(world: Worl
 
 
 def test_a_version_takes_its_rule_along_and_a_rollback_restores_it(world: World) -> None:
-    world.rollouts().set_rule("bolts", 2, artifact(2), make_key("second"), instead_of=None)
+    set_rule(world.rollouts(), "bolts", 2, artifact(2), make_key("second"), instead_of=None)
     world.rollouts().promote("bolts", 3)
     assert rules_in_catalog_order(world) == [None, make_key("second")]
-    world.rollouts().set_rule("bolts", 3, artifact(3), make_key("third"), instead_of=None)
+    set_rule(world.rollouts(), "bolts", 3, artifact(3), make_key("third"), instead_of=None)
     assert rules_in_catalog_order(world) == [make_key("third"), make_key("second")]
     world.rollouts().rollback("bolts")
     assert rules_in_catalog_order(world) == [make_key("second"), make_key("third")]
@@ -322,14 +323,14 @@ def test_a_version_takes_its_rule_along_and_a_rollback_restores_it(world: World)
 
 def test_a_rule_that_was_chosen_in_place_of_another_one_is_refused(world: World) -> None:
     first, second = make_key("first"), make_key("second")
-    world.rollouts().set_rule("bolts", 2, artifact(2), first, instead_of=None)
+    set_rule(world.rollouts(), "bolts", 2, artifact(2), first, instead_of=None)
     with pytest.raises(RegistryError, match="version 2 of task 'bolts' was changed meanwhile"):
-        world.rollouts().set_rule("bolts", 2, artifact(2), second, instead_of=None)
+        set_rule(world.rollouts(), "bolts", 2, artifact(2), second, instead_of=None)
     with pytest.raises(RegistryError, match="was changed meanwhile"):
-        world.rollouts().set_rule("bolts", 2, artifact(1), second, instead_of=None)
+        set_rule(world.rollouts(), "bolts", 2, artifact(1), second, instead_of=None)
     assert rules_in_catalog_order(world)[0] == first
-    world.rollouts().set_rule("bolts", 2, artifact(2), second, instead_of=first)
-    world.rollouts().set_rule("bolts", 2, artifact(2), None, instead_of=second)
+    set_rule(world.rollouts(), "bolts", 2, artifact(2), second, instead_of=first)
+    set_rule(world.rollouts(), "bolts", 2, artifact(2), None, instead_of=second)
     assert world.store.read_rollout("bolts")[0].rules == {}
 
 
@@ -339,7 +340,7 @@ def test_without_mlflow_a_rule_is_set_all_the_same(world: World) -> None:
 
     world.rollouts().settle("bolts")
     world.mlflow.before = down
-    world.rollouts().set_rule("bolts", 2, artifact(2), make_key("rule"), instead_of=None)
+    set_rule(world.rollouts(), "bolts", 2, artifact(2), make_key("rule"), instead_of=None)
     assert rules_in_catalog_order(world)[0] == make_key("rule")
 
 
@@ -351,7 +352,7 @@ def test_a_rule_that_was_ended_at_any_call_is_there_wholly_or_not_at_all(when: s
         world.rollouts().promote("bolts", 1)
         setattr(world.mlflow, when, stop_at(number))
         try:
-            world.rollouts().set_rule("bolts", 1, artifact(1), make_key("rule"), instead_of=None)
+            set_rule(world.rollouts(), "bolts", 1, artifact(1), make_key("rule"), instead_of=None)
             ended = False
         except Stopped:
             ended = True
@@ -365,7 +366,7 @@ def test_a_rule_that_was_ended_at_any_call_is_there_wholly_or_not_at_all(when: s
 
 
 def test_a_model_that_was_made_again_finds_the_rule_of_its_artifact(world: World) -> None:
-    world.rollouts().set_rule("bolts", 2, artifact(2), make_key("rule"), instead_of=None)
+    set_rule(world.rollouts(), "bolts", 2, artifact(2), make_key("rule"), instead_of=None)
     world.mlflow.models.pop("ship.bolts")
     world.now_s += 10 * LATE_WRITE_S
     version = world.add(number=2)
