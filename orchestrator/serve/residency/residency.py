@@ -3,7 +3,7 @@
 A served task is one immutable object: weights, labels, rule, version and digest together. A request takes it
 once and keeps it, so a swap can never mix the labels of one version with the weights of another, and the old
 object lives until its last request is done. A new rule makes a new object with the same weights; until it is
-read, or if it cannot be, the last rule decides. A prompt that is not in memory is not served without its rule.
+read, or if it cannot be, the last one decides. A prompt that is not in memory is not served without a rule.
 
 All champions are in memory while there is room. When there is not, a prompt that is asked for takes the
 place of the ones used longest ago; one that is loaded in advance takes only that of spare ones, which are no
