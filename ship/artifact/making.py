@@ -60,6 +60,7 @@ def make_artifact(
             probe_accuracy=result.preparation.probe_accuracy,
             probe_balanced_accuracy=result.preparation.probe_balanced_accuracy,
         ),
+        **_calibrated(fitted.rule),
         "num_train": len(data.train.labels_B),
         "num_params": result.prompt.num_trained(),
         "num_levels": result.prompt.num_levels,
@@ -77,7 +78,7 @@ def make_artifact(
         labels=data.labels,
         metrics=metrics,
         record=_record(data, result, attention, found),
-        readme=_readme(task, backbone, data, result, metrics, found),
+        readme=_readme(task, backbone, data, result, metrics, found, fitted.rule),
         data_fingerprint=data.fingerprint,
         task_key=task_key,
         view=data.view,
@@ -178,6 +179,12 @@ def held_out_answers(data: TaskData, evaluation: Evaluation, probe_right: str) -
     }
 
 
+def _calibrated(rule: DecisionRule) -> dict[str, float]:
+    """The calibration error of what is answered, on images that the temperature was not fitted on."""
+    errors = rule.expected.get("calibration_error")
+    return {} if errors is None else {"calibration_error": errors["after"]}
+
+
 def _record(
     data: TaskData, result: TuneResult, attention: AttentionChange, found: SearchResult | None
 ) -> dict[str, Any]:
@@ -196,6 +203,14 @@ def _record(
         "attention": asdict(attention),
         "time_s": result.history[-1].time_s,
     }
+
+
+def _decision_of(rule: DecisionRule) -> str:
+    if rule.max_distance is None:
+        return "likeliest class"
+    far = rule.expected.get("far")
+    alarms = "" if far is None else f" (false alarms {far['false_alarm_rate']:.4f})"
+    return f"likeliest class, `unsure` beyond distance {rule.max_distance:.3g}{alarms}"
 
 
 def _kind_of(config: TuneConfig) -> str:
@@ -221,6 +236,7 @@ def _readme(
     result: TuneResult,
     metrics: Mapping[str, float],
     found: SearchResult | None,
+    rule: DecisionRule,
 ) -> str:
     config = result.prompt.config
     warnings = "".join(f"\n**Warning:** {warning}.\n" for warning in find_warnings(metrics))
@@ -237,7 +253,8 @@ A SHIP prompt for the frozen backbone `{backbone.name}` (`{backbone.fingerprint[
 {metrics["accuracy_high"]:.4f}, {metrics["num_test"]:.0f} images) |
 | linear probe, same images | {metrics["probe_accuracy"]:.4f} |
 | lowest recall of a class | {metrics["min_recall"]:.4f} |
-| calibration error | {metrics["calibration_error"]:.4f} |
+| calibration error | {metrics["calibration_error"]:.4f} at temperature {rule.temperature:.3g} |
+| decision | {_decision_of(rule)} |
 | attention of CLS that the prompt moves | {metrics["attention_distance"]:.4f} (entropy \
 {metrics["attention_entropy"]:.4f}, bare {metrics["attention_entropy_bare"]:.4f}) |
 | training images | {metrics["num_train"]:.0f} |

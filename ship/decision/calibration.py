@@ -9,29 +9,36 @@ from torch import Tensor
 
 __all__ = ["fit_temperature"]
 
-# Weight of the temperature 1 against the images, in images.
+# Weight of the temperature 1, in images: of 1, 2, 4 and 8, the one that did little harm to calibrated scores
+# of ten images, and still mended scores that were three times too large.
 _PRIOR = 4.0
 _LOWEST, _HIGHEST = 0.05, 20.0
-_NUM_HALVINGS = 24
+_MOST_STEPS = 40
+_TOLERANCE = 1e-6
 
 
 def fit_temperature(logits_BC: Tensor, labels_B: Tensor) -> float:
     """The temperature of least cross-entropy (C. Guo et al., ICML 2017), drawn towards 1 for few images.
 
     With ``a`` for one over the temperature, ``a - 1 - log(a)`` is added ``_PRIOR`` times: the sum is convex
-    in ``a``, and has its minimum at a finite temperature above 0 also where every image is right.
+    in ``a``, and has its minimum at a finite temperature above 0 also where every image is right. Newton's
+    method finds it, with a bisection of what is left between the ends where a step would leave that.
 
     Args:
         logits_BC: Scores of held-out images.
         labels_B: Their classes.
     """
     logits_BC = logits_BC.double()
-    right_B = logits_BC.gather(1, labels_B.unsqueeze(1)).squeeze(1)
-    low, high = math.log(1 / _HIGHEST), math.log(1 / _LOWEST)
-    for _ in range(_NUM_HALVINGS):
-        middle = (low + high) / 2
-        a = math.exp(middle)
-        expected_B = ((a * logits_BC).softmax(dim=1) * logits_BC).sum(dim=1)
-        slope = float((expected_B - right_B).sum()) + _PRIOR * (1 - 1 / a)
-        low, high = (low, middle) if slope > 0 else (middle, high)
-    return float(f"{math.exp(-(low + high) / 2):.6g}")
+    right = float(logits_BC.gather(1, labels_B.unsqueeze(1)).sum())
+    a, low, high = 1.0, 1 / _HIGHEST, 1 / _LOWEST
+    for _ in range(_MOST_STEPS):
+        p_BC = (a * logits_BC).softmax(dim=1)
+        mean_B1 = (p_BC * logits_BC).sum(dim=1, keepdim=True)
+        slope = float(mean_B1.sum()) - right + _PRIOR * (1 - 1 / a)
+        curvature = float((p_BC * (logits_BC - mean_B1).square()).sum()) + _PRIOR / a**2
+        low, high = (low, a) if slope > 0 else (a, high)
+        step = a - slope / curvature
+        before, a = a, step if low <= step <= high else math.sqrt(low * high)
+        if abs(a - before) <= _TOLERANCE * a:
+            break
+    return float(f"{1 / a:.6g}")

@@ -25,7 +25,8 @@ __all__ = ["choose_rule"]
 
 # Share of drawn tasks in which all promised recalls are kept.
 _CONFIDENCE = 0.95
-_NUM_FOLDS = 10
+# More folds are closer to the rule that is chosen on all images; of many images, fewer are close enough.
+_NUM_FOLDS, _FOLDS_OF_MANY, _MANY = 10, 5, 1000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,7 +177,7 @@ def _cross_fit(held_out: _Scores, wishes: _Wishes, good: str | None) -> dict[str
     num = len(held_out.labels_B)
     if num < 2:
         return {"num_images": num, "cross_fitted": False}
-    folds_B = _fold(held_out.labels_B, min(_NUM_FOLDS, num))
+    folds_B = _fold(held_out.labels_B, min(_NUM_FOLDS if num < _MANY else _FOLDS_OF_MANY, num))
     scaled_BC = torch.empty_like(held_out.logits_BC)
     decisions: list[Decision | None] = [None] * num
     for fold in folds_B.unique().tolist():

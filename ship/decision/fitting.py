@@ -18,8 +18,9 @@ from ship.method.prompts import Prompt
 
 __all__ = ["FittedDecision", "fit_decision"]
 
-# Training images of a class that the distance is fitted to; more would hardly move a mean.
-_MOST_PER_CLASS = 200
+# Training images that the distance is fitted to: more of a class hardly move its mean, and of many classes a
+# few of each tell the covariance, which they share.
+_MOST_IMAGES, _MOST_PER_CLASS, _FEW_PER_CLASS = 4000, 200, 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +38,14 @@ class FittedDecision:
     distances_B: Tensor
 
 
-def fit_decision(backbone: Backbone, prompt: Prompt, data: TaskData, held_out: Outputs) -> FittedDecision:
+def fit_decision(
+    backbone: Backbone,
+    prompt: Prompt,
+    data: TaskData,
+    held_out: Outputs,
+    *,
+    most_images: int = _MOST_IMAGES,
+) -> FittedDecision:
     """Fit the distance to the training images, and choose the rule on the held-out ones.
 
     Args:
@@ -45,8 +53,10 @@ def fit_decision(backbone: Backbone, prompt: Prompt, data: TaskData, held_out: O
         prompt: The tuned prompt.
         data: Images and labels that it was tuned with.
         held_out: Scores and features of the held-out images.
+        most_images: Training images to run, of many; more where that were too few of a class.
     """
-    chosen_B = _choose(data.train.labels_B, _MOST_PER_CLASS)
+    share = max(_FEW_PER_CLASS, min(_MOST_PER_CLASS, most_images // len(data.labels)))
+    chosen_B = _choose(data.train.labels_B, share)
     train = predict(backbone, prompt, data.train.images_B3HW[chosen_B])
     distance = DistanceModel.fit(train.features_BD, data.train.labels_B[chosen_B])
     distances_B = distance.distances(held_out.features_BD)

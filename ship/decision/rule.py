@@ -16,7 +16,9 @@ __all__ = ["UNSURE", "Costs", "Decision", "DecisionRule", "share_beside"]
 UNSURE = "unsure"
 _SCHEMA = 1
 _share = number("from 0 to 1", lambda v: 0.0 <= v <= 1.0)
-_cost = number("from 0", lambda v: 0.0 <= v < math.inf)
+# Numbers of JSON may be whole and of any length; these stay what arithmetic takes.
+_LARGEST = 1e9
+_cost = number(f"from 0 to {_LARGEST:g}", lambda v: 0.0 <= v <= _LARGEST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +96,11 @@ class DecisionRule:
             lambda found: isinstance(found, Mapping) and all(map(_share[0], found.values())),
             f"a mapping of labels, each with {_share[1]}",
         )
-        distance = number("from 0, or null", lambda v: v >= 0.0)
+        distance = number(f"from 0 to {_LARGEST:g}, or null", lambda v: 0.0 <= v <= _LARGEST)
         check_settings(
             self,
             {
-                "temperature": number("above 0", lambda v: 0.0 < v < math.inf),
+                "temperature": number("from 0.001 to 1000", lambda v: 1e-3 <= v <= 1e3),
                 "thresholds": shares,
                 "recalls": shares,
                 "min_confidence": _share,

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,26 @@ def test_a_saved_task_answers_as_the_runtime_does(
         assert (answer.label, answer.probability) == next(iter(answer.probabilities.items()))
     assert len(answers) == 5
     assert answers[0].label == "class-1"
+
+
+def test_a_picture_like_no_training_image_is_answered_unsure(
+    tuned: ship.TunedTask, saved: Path, folder: Path, backbone: Backbone
+) -> None:
+    model = ship.load(saved, backbone)
+    rule = model.rule
+    assert rule == load_artifact(saved).card.decision
+    strange = np.zeros((32, 32, 3), np.uint8)
+    strange[::2] = 255
+    known, other = model.predict([folder / "class-1" / "1.png", strange])
+    assert known.decision == known.label == "class-1"
+    assert known.distance <= rule.max_distance < other.distance
+    assert (other.decision, other.because) == ("unsure", "far")
+    # A task that was not saved yet answers alike, and another rule otherwise.
+    again = tuned.model().predict(strange)[0]
+    assert (again.decision, again.distance) == ("unsure", pytest.approx(other.distance, rel=1e-4))
+    model.rule = replace(rule, max_distance=None, min_confidence=1.0)
+    found = model.predict(folder / "class-1" / "1.png")[0]
+    assert (found.label, found.decision, found.because) == ("class-1", "unsure", "confidence")
 
 
 def test_one_image_and_a_stack_of_images_are_asked_about_alike(

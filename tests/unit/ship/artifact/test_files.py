@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from ship.artifact.card import PromptCard
 from ship.artifact.files import FILES, digest_of, insert_verified, load, load_files, save
 from ship.artifact.held_out import HELD_OUT
 from ship.artifact.making import make_artifact
 from ship.backbone import Backbone
 from ship.data import TaskData
+from ship.decision.rule import DecisionRule
 from ship.errors import ArtifactError, PromptTooLargeError
 from ship.runtime.runtime import Runtime
 from ship.settings.config import TuneConfig
@@ -82,6 +84,41 @@ def test_the_card_records_what_people_ask_for(files: Files) -> None:
     assert torch.tensor(record["affinity"]).shape == (4, 4)
     assert torch.tensor(record["confusion"]).sum() == 18
     assert "bottle-caps" in files["README.md"].decode()
+
+
+def test_the_decision_is_read_back_with_its_distance(
+    files: Files, backbone: Backbone, data: TaskData
+) -> None:
+    loaded = load_files(files)
+    rule = loaded.card.decision
+    assert json.loads(files["prompt.json"])["decision"] == rule.to_dict()
+    assert rule.expected["num_images"] == len(data.held_out)
+    assert loaded.distance is not None
+    runtime = Runtime(backbone)
+    images = data.held_out.images_B3HW
+    rows = runtime.infer_rows(images, [insert_verified(runtime, loaded)] * len(images))
+    farthest = max(loaded.distance.distance(row.feature_D) for row in rows)
+    # Of fewer than 99 held-out images the limit is the farthest.
+    assert rule.max_distance == pytest.approx(farthest, rel=1e-4)
+    assert loaded.card.metrics["calibration_error"] == rule.expected["calibration_error"]["after"]
+    assert "`unsure` beyond distance" in files["README.md"].decode()
+
+
+def test_an_artifact_of_schema_2_has_the_default_rule_and_no_distance(
+    files: Files, backbone: Backbone
+) -> None:
+    def age(card: dict) -> None:
+        card["schema"] = 2
+        del card["decision"]
+
+    def forget(tensors: dict) -> None:
+        del tensors["distance.means"], tensors["distance.directions"]
+
+    loaded = load_files(with_card(with_tensors(files, forget), age))
+    assert (loaded.card.schema, loaded.card.decision, loaded.distance) == (2, DecisionRule(), None)
+    assert insert_verified(Runtime(backbone), loaded).num_classes == 3
+    # It is written as it was, but for what it lacked.
+    assert PromptCard.from_json(loaded.card.to_json()) == loaded.card
 
 
 TWICE = b'{"gate":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"gate":{}}'
@@ -154,6 +191,27 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
         lambda f: with_card(f, lambda c: c["config"].update(kind="ship+lora")),
         "missing tensor 'low_rank.down.qkv'",
     ),
+    "no decision": (lambda f: with_card(f, lambda c: c.pop("decision")), "missing key 'decision'"),
+    "decision of another kind": (
+        lambda f: with_card(f, lambda c: c.update(decision=[])),
+        "decision rule: exp",
+    ),
+    "temperature of 0": (
+        lambda f: with_card(f, lambda c: c["decision"].update(temperature=0)),
+        "temperature: expected",
+    ),
+    "schema 2 with a decision": (
+        lambda f: with_card(f, lambda c: (c.update(schema=2), c["decision"].update(schema=9))),
+        "decision rule: expected",
+    ),
+    "distance of another width": (
+        lambda f: with_tensors(f, lambda t: t.update({"distance.directions": torch.zeros(3, 9).half()})),
+        "distance.directions: expected",
+    ),
+    "half of a distance": (
+        lambda f: with_tensors(f, lambda t: t.pop("distance.means")),
+        "missing tensor 'distance.means'",
+    ),
     "other method": (lambda f: with_card(f, lambda c: c.update(method="vpt")), "method: expected"),
     "labels twice": (lambda f: with_card(f, lambda c: c.update(labels=["a", "a", "b"])), "labels: expected"),
     "labels no list": (lambda f: with_card(f, lambda c: c.update(labels=3)), "labels: expected"),
@@ -225,4 +283,5 @@ def test_an_artifact_of_the_first_release_answers_as_it_did(backbone: Backbone) 
     assert (loaded.card.task, loaded.card.task_key) == ("caps", "a" * 64)
     assert (loaded.card.schema, loaded.card.method) == (1, "ship-1")
     assert (loaded.card.config.kind, loaded.card.config.balance) == ("ship", "none")
+    assert (loaded.card.decision, loaded.distance) == (DecisionRule(), None)
     assert insert_verified(Runtime(backbone), loaded).num_classes == 3

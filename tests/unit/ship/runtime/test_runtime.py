@@ -11,6 +11,7 @@ from torch import Tensor
 from ship.artifact.files import probe_image
 from ship.backbone import Backbone
 from ship.errors import ConfigError, PromptTooLargeError, SlotsFullError
+from ship.evaluation.prediction import predict
 from ship.method.model import forward
 from ship.method.prompts import Prompt
 from ship.runtime.baking import bake
@@ -107,9 +108,30 @@ def test_rows_of_a_mixed_batch_equal_rows_served_alone(
         assert mixed[row].shape == (PROMPTS[name].num_classes,)
 
 
+def test_rows_give_the_features_that_tuning_sees(
+    backbone: Backbone, runtime: Runtime, slots: dict[str, Slot], images: Tensor
+) -> None:
+    """Of every kind of prompt in one batch, also of heads that read further tokens; scores as of `infer`."""
+    names = list(PROMPTS)
+    rows = images[torch.arange(len(names)) % len(images)]
+    scores = runtime.infer(rows, [slots[name] for name in names])
+    outputs = runtime.infer_rows(rows, [slots[name] for name in names])
+    for row, name in enumerate(names):
+        plain = predict(backbone, PROMPTS[name], rows[row : row + 1])
+        assert torch.equal(outputs[row].logits_C, scores[row])
+        assert outputs[row].feature_D.shape == (backbone.info.width,)
+        torch.testing.assert_close(
+            outputs[row].feature_D, plain.features_BD[0], atol=TOLERANCE, rtol=TOLERANCE
+        )
+    bare = backbone.vit(backbone.normalise(rows[:1])).detach()[0]
+    probe = runtime.infer_rows(rows[:1], [slots["linear probe"]])[0]
+    torch.testing.assert_close(probe.feature_D, bare, atol=TOLERANCE, rtol=TOLERANCE)
+
+
 def test_empty_and_unequal_batches(runtime: Runtime) -> None:
     image = probe_image(runtime.backbone.image_size)
     assert runtime.infer(image[:0], []) == []
+    assert runtime.infer_rows(image[:0], []) == []
     with pytest.raises(ValueError, match="expected 0 images for 0 slots, got 1"):
         runtime.infer(image, [])
 
@@ -128,6 +150,12 @@ def test_tiles_are_rows_of_a_mixed_batch_and_one_answer(backbone: Backbone, imag
     mixed = runtime.infer(tiles, slots)
     for found, prompt, own in zip(mixed, prompts, tiles.split([4, 1, 2, 4]), strict=True):
         torch.testing.assert_close(found, plain(backbone, prompt, own)[0], atol=TOLERANCE, rtol=TOLERANCE)
+    for row, prompt, own in zip(
+        runtime.infer_rows(tiles, slots), prompts, tiles.split([4, 1, 2, 4]), strict=True
+    ):
+        # The mean over tiles, whatever the head makes of them.
+        wanted = predict(backbone, prompt, own.unsqueeze(0) if prompt.num_tiles > 1 else own).features_BD[0]
+        torch.testing.assert_close(row.feature_D, wanted, atol=TOLERANCE, rtol=TOLERANCE)
     # Tasks that are asked about one picture share its tiles.
     shared = runtime.infer(tiles, [slots[0], slots[2], slots[3]], image_of_row=[0, 5, 0])
     torch.testing.assert_close(shared[2], mixed[0], atol=TOLERANCE, rtol=TOLERANCE)

@@ -1,0 +1,89 @@
+"""The rule that a task is tuned with, from its images."""
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from ship.backbone import Backbone, load_backbone
+from ship.data import Split, TaskData
+from ship.decision.fitting import fit_decision
+from ship.evaluation.prediction import predict
+from ship.images import read_image
+from ship.settings.config import TuneConfig
+from ship.tuning.run import tune
+from tests.unit.ship.factory import QUICK, make_data
+
+
+def test_the_rule_is_chosen_on_the_held_out_images(backbone: Backbone, data: TaskData) -> None:
+    result = tune(backbone, data, TuneConfig(**QUICK))
+    found = fit_decision(backbone, result.prompt, data, result.outputs)
+    assert torch.equal(result.outputs.logits_BC.argmax(dim=1), predicted(backbone, result.prompt, data))
+    assert found.rule.max_distance == float(found.distances_B.max())
+    assert found.rule.expected["far"]["false_alarm_rate"] == 1 / 19
+    assert found.rule.expected["num_images"] == 18
+    assert (found.rule.thresholds, found.rule.costs, found.rule.min_confidence) == ({}, None, 0.0)
+    # Training images are nearer, and each class has its mean.
+    train = predict(backbone, result.prompt, data.train.images_B3HW)
+    assert float(found.distance.distances(train.features_BD).mean()) < float(found.distances_B.mean())
+    assert len(found.distance.means_CR) == 3
+
+
+def predicted(backbone: Backbone, prompt, data: TaskData) -> Tensor:
+    return predict(backbone, prompt, data.held_out.images_B3HW).logits_BC.argmax(dim=1)
+
+
+def test_of_many_training_images_some_of_each_class_are_enough(backbone: Backbone) -> None:
+    data = make_data(num_train=60, num_classes=2)
+    result = tune(backbone, data, TuneConfig(**{**QUICK, "kind": "probe"}))
+    all_of_them = fit_decision(backbone, result.prompt, data, result.outputs, most_images=60)
+    some = [fit_decision(backbone, result.prompt, data, result.outputs, most_images=30) for _ in range(2)]
+    assert not torch.equal(some[0].distance.means_CR, all_of_them.distance.means_CR)
+    assert torch.equal(some[0].distance.means_CR, some[1].distance.means_CR)
+    # Never fewer than ten of a class: with as many images there is nothing to leave out.
+    few = make_data(num_train=20, num_classes=2)
+    least = [
+        fit_decision(backbone, result.prompt, few, result.outputs, most_images=most).distance.means_CR
+        for most in (1, 1000)
+    ]
+    assert torch.equal(*least)
+
+
+def test_strange_pictures_are_far_more_often_than_new_ones_of_the_task() -> None:
+    """Digits on the bundled backbone, a linear probe: new digits, and what is none."""
+    backbone = load_backbone("bundled", "cpu")
+    digits = load_digits()
+    images = torch.stack(
+        [
+            read_image((pixels * 15.9).astype("uint8"), size=backbone.image_size, interpolation="bicubic")
+            for pixels in digits.images[:260]
+        ]
+    )
+    labels_B = torch.from_numpy(digits.target[:260]).long()
+
+    def split(first: int, last: int) -> Split:
+        paths = tuple(f"{place}.png" for place in range(first, last))
+        return Split(images_B3HW=images[first:last], labels_B=labels_B[first:last], paths=paths)
+
+    data = TaskData(
+        labels=tuple(map(str, range(10))),
+        train=split(0, 120),
+        val=None,
+        test=split(120, 220),
+        fingerprint="0" * 64,
+    )
+    result = tune(backbone, data, TuneConfig(kind="probe"))
+    found = fit_decision(backbone, result.prompt, data, result.outputs)
+    assert found.rule.max_distance is not None
+
+    def share_far(pictures: Tensor) -> float:
+        features_BD = predict(backbone, result.prompt, pictures).features_BD
+        return float((found.distance.distances(features_BD) > found.rule.max_distance).double().mean())
+
+    fresh = images[220:]
+    noise = torch.randint(0, 256, fresh.shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    assert found.rule.expected["far"]["false_alarm_rate"] == pytest.approx(1 / 101)
+    assert share_far(fresh) <= 0.1
+    assert share_far(noise) >= 0.9
+    assert share_far(255 - fresh) >= 0.9
+    assert share_far(fresh[..., :24].repeat(1, 1, 1, 2)) >= 0.5
