@@ -182,14 +182,20 @@ class TunedTask:
             distance=fitted.distance,
         )
 
-    def save(self, folder: str | os.PathLike[str]) -> str:
+    def save(self, folder: str | os.PathLike[str], *, thumbnails: bool = True) -> str:
         """Write the artifact into a folder, whose name is the task's; returns the artifact's digest.
+
+        Args:
+            folder: The folder.
+            thumbnails: Whether small pictures of mistakes are kept among the held-out answers.
 
         Raises:
             ArtifactError: The folder's name cannot be a task's.
         """
         name = Path(folder).resolve().name
-        files = artifact.make_artifact(name, self.backbone, self.data, self.result, self.search)
+        files = artifact.make_artifact(
+            name, self.backbone, self.data, self.result, self.search, thumbnails=thumbnails
+        )
         artifact.load_files(files)
         return artifact.save(folder, files)
 

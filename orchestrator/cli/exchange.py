@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli import tables
-from orchestrator.cli.options import image_size_option, json_option
+from orchestrator.cli.options import image_size_option, json_option, read_source
 from orchestrator.cli.output import Output
 
 if TYPE_CHECKING:
     from orchestrator.registry.versions import VersionInfo
-    from ship.data import DataSource
 
 __all__ = ["COMMANDS"]
 
@@ -46,6 +45,7 @@ __all__ = ["COMMANDS"]
     metavar="PATH|JSON",
     help="Data to measure it on: a path, or a mapping as a task's `data` in a manifest.",
 )
+@click.option("--no-thumbnails", is_flag=True, help="Keep no pictures of mistakes in what is published.")
 @click.option("--promote", is_flag=True, help="Serve it whatever the gate says.")
 @json_option
 @click.pass_obj
@@ -58,6 +58,7 @@ def import_adapter(
     labels: str | None,
     head: str | None,
     data: str | None,
+    no_thumbnails: bool,
     promote: bool,
     as_json: bool,
 ) -> None:
@@ -83,7 +84,9 @@ def import_adapter(
     from orchestrator.store.prompt_store import PromptStore
 
     check_task_name(task)
-    key, artifact = _make_artifact(task, folder, backbone, image_size, labels, head, data)
+    key, artifact = _make_artifact(
+        task, folder, backbone, image_size, labels, head, data, thumbnails=not no_thumbnails
+    )
     settings, registry = output.settings(), output.registry(may_create=True)
     store = PromptStore(open_objects(settings.store))
     admission = admit(
@@ -163,6 +166,8 @@ def _make_artifact(
     labels: str | None,
     head: str | None,
     data: str | None,
+    *,
+    thumbnails: bool,
 ) -> tuple[str, dict[str, bytes]]:
     from ship.artifact.importing import import_adapter as make
     from ship.artifact.peft import read_folder
@@ -171,12 +176,13 @@ def _make_artifact(
 
     # What is cheap to find wrong comes first.
     files, names = read_folder(folder, head), _read_labels(labels)
-    source = None if data is None else _read_source(data)
+    # Test images are not cut from the data, unless the mapping says so.
+    source = None if data is None else read_source(data, "--data", test_fraction=0.0)
     frozen = load_backbone(backbone, image_size=image_size)
     images = None
     if source is not None:
         images = load_task_data(source, image_size=frozen.image_size, interpolation=frozen.interpolation)
-    return make(task, frozen, files, labels=names, data=images)
+    return make(task, frozen, files, labels=names, data=images, thumbnails=thumbnails)
 
 
 def _read_labels(text: str | None) -> tuple[str, ...] | None:
@@ -187,15 +193,6 @@ def _read_labels(text: str | None) -> tuple[str, ...] | None:
     if os.path.isfile(text):
         return split_labels(Path(text).read_bytes())
     return tuple(name.strip() for name in text.split(","))
-
-
-def _read_source(text: str) -> "DataSource":
-    """The data of a path or a mapping. Test images are not cut from it, unless the mapping says so."""
-    from ship.artifact.card import parse_json
-    from ship.data import DataSource
-
-    values = parse_json(text.encode(), "--data") if text.lstrip().startswith("{") else {"path": text}
-    return DataSource.from_dict({"test_fraction": 0.0, **values})
 
 
 def _roles(version: "VersionInfo") -> str:

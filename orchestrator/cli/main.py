@@ -14,7 +14,7 @@ from typing import NoReturn
 import click
 from rich.console import Console
 
-from orchestrator.cli import ask, decisions, exchange, gc, manifest, registry, runs, serve, token
+from orchestrator.cli import ask, decisions, exchange, gc, manifest, pictures, registry, runs, serve, token
 from orchestrator.cli.output import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, Output
 from orchestrator.errors import ManifestError, OrchestratorError
 from ship.errors import ShipError
@@ -55,6 +55,7 @@ for command in (
     *runs.COMMANDS,
     *registry.COMMANDS,
     decisions.threshold,
+    *pictures.COMMANDS,
     *exchange.COMMANDS,
     serve.serve,
     *ask.COMMANDS,

@@ -11,8 +11,16 @@ from orchestrator.settings import EXECUTORS, Executor
 
 if TYPE_CHECKING:
     from orchestrator.manifest.request import Selection
+    from ship.data import DataSource
 
-__all__ = ["endpoint_options", "image_size_option", "json_option", "request_options", "selection_options"]
+__all__ = [
+    "endpoint_options",
+    "image_size_option",
+    "json_option",
+    "read_source",
+    "request_options",
+    "selection_options",
+]
 
 image_size_option = click.option(
     "--image-size",
@@ -21,6 +29,25 @@ image_size_option = click.option(
     help="Height and width of the backbone's input, as in a manifest; its own if left out.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def read_source(text: str, name: str, **defaults: Any) -> "DataSource":
+    """The data of a path, or of a JSON mapping as a task's `data` in a manifest.
+
+    Args:
+        text: The path or the mapping.
+        name: Name of the argument, for messages.
+        **defaults: Settings where the mapping has none.
+
+    Raises:
+        ConfigError: A setting is unknown or out of range.
+        ArtifactError: It begins as a mapping and is none.
+    """
+    from ship.artifact.card import parse_json
+    from ship.data import DataSource
+
+    values = parse_json(text.encode(), name) if text.lstrip().startswith("{") else {"path": text}
+    return DataSource.from_dict({**defaults, **values})
 
 
 def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -30,6 +30,7 @@ __all__ = [
     "format_accuracy",
     "format_size",
     "format_time",
+    "printable",
 ]
 
 PIPE_COLUMNS = 200
@@ -89,13 +90,35 @@ class Output:
     def print_json(self, value: object) -> None:
         """One JSON document on standard output."""
         self._has_printed_json = True
-        click.echo(json.dumps(redact_values(value), indent=2, ensure_ascii=False))
+        click.echo(_to_json(value, indent=2))
 
     def print_error(self, kind: str, message: str, status: int) -> None:
         """An error as JSON on one line of standard output, unless the command has printed its document."""
         if not self._has_printed_json:
             error = {"kind": kind, "message": message, "exit_status": status}
-            click.echo(json.dumps(redact_values({"error": error}), ensure_ascii=False))
+            click.echo(_to_json({"error": error}))
+
+
+def _to_json(value: object, indent: int | None = None) -> str:
+    redacted = redact_values(value)
+    text = json.dumps(redacted, indent=indent, ensure_ascii=False)
+    # A file name that is not UTF-8 has halves of characters, which nothing but an escape can print.
+    return text if _is_utf8(text) else json.dumps(redacted, indent=indent)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(text: str) -> str:
+    """Text for a terminal or a page, without control characters, which a file's name may have: escaped."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
 
 
 def format_size(num_bytes: int) -> str:

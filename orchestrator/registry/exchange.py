@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.errors import RegistryError
 from orchestrator.events import Event
+from orchestrator.registry.evidence import digest_of_version
 from orchestrator.registry.recorder import Recorder
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollouts import Rollouts
@@ -98,9 +99,8 @@ def export_version(
     info = registry.champion(task) if version is None else registry.version(task, version)
     if info is None:
         raise RegistryError(f"task {task!r} has no champion; name a version: `ship show {task}` lists them")
-    if info.digest is None:
-        raise RegistryError(f"version {info.version} of task {task!r} was registered by another program")
-    loaded = load_files(store.fetch(info.digest), info.digest)
+    digest = digest_of_version(task, info)
+    loaded = load_files(store.fetch(digest), digest)
     if not loaded.card.view.is_default:
         raise ArtifactError(
             f"view: a PEFT adapter has none, this version has {loaded.card.view.to_dict()}; tune the "

@@ -20,13 +20,13 @@ from orchestrator.store.documents.rule import StoredRule
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.card import CARD, PromptCard
 from ship.decision.choosing import choose_rule
+from ship.decision.mistakes import find_good_label
 from ship.decision.rule import Costs, DecisionRule
 from ship.errors import ConfigError
 
-__all__ = ["Standing", "Thresholds", "Wishes", "find_good", "set_rule"]
+__all__ = ["Standing", "Thresholds", "Wishes", "set_rule"]
 
 _logger = logging.getLogger(__name__)
-_GOOD_NAMES = frozenset({"good", "ok", "normal", "pass"})
 _FALSE_ALARMS = 0.01
 
 
@@ -153,7 +153,7 @@ class Thresholds:
                 "with another setting in the manifest such as its seed"
             )
         before = standing.own if wishes.from_own or standing.rule is None else standing.rule
-        good = wishes.good or (before.costs.good if before.costs else find_good(standing.labels))
+        good = wishes.good or (before.costs.good if before.costs else find_good_label(standing.labels))
         costs = before.costs
         if wishes.costs:
             if good is None:
@@ -253,12 +253,6 @@ def set_rule(
 
     writer = rollouts.writer
     return writer.write(task, writer.mirror.new_change("threshold"), decide)[1]
-
-
-def find_good(labels: tuple[str, ...]) -> str | None:
-    """The label of good parts by its name, if exactly one label has such a name."""
-    found = [label for label in labels if label.casefold() in _GOOD_NAMES]
-    return found[0] if len(found) == 1 else None
 
 
 def _false_alarm_rate(rule: DecisionRule) -> float:

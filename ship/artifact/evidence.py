@@ -6,6 +6,7 @@ Shapes: B images, C classes, T tiles.
 import hashlib
 import io
 import json
+from collections.abc import Iterable, Sequence
 
 from PIL import Image
 from torch import Tensor
@@ -21,7 +22,14 @@ from ship.data import TaskData
 from ship.decision.mistakes import find_good_label, find_mistakes, find_narrow
 from ship.settings.view import View
 
-__all__ = ["draw_thumbnail", "gather_held_out", "pixel_digest"]
+__all__ = [
+    "draw_thumbnail",
+    "draw_thumbnails",
+    "gather_held_out",
+    "pixel_digest",
+    "rounded_rows",
+    "telling_places",
+]
 
 _THUMBNAIL_PIXELS = 96
 _NUM_NARROW = 16
@@ -47,14 +55,17 @@ def gather_held_out(
         thumbnails: Whether small pictures of mistakes, and of answers with the least lead, are kept.
     """
     split = data.held_out
-    rows = _rounded_rows(logits_BC)
-    probe_rows = None if probe_logits_BC is None else _rounded_rows(probe_logits_BC)
+    rows = rounded_rows(logits_BC)
+    # A probe that failed is no reason to fail: its answers are then not known.
+    is_probe = probe_logits_BC is not None and bool(probe_logits_BC.isfinite().all())
+    probe_rows = rounded_rows(probe_logits_BC) if is_probe and probe_logits_BC is not None else None
     sizes = [len(json.dumps(line)) + 50 for line in zip(split.paths, rows, probe_rows or rows, strict=True)]
     places = _places_that_fit(sizes, _MAX_ROWS_BYTES - len(json.dumps(data.labels)))
     if not places:
         return None
     images_B3HW, labels_B = split.images_B3HW[places], split.labels_B[places].tolist()
     kept_rows = [rows[place] for place in places]
+    telling = telling_places(data.labels, labels_B, kept_rows) if thumbnails else []
     return HeldOut(
         labels=data.labels,
         paths=tuple(split.paths[place] for place in places),
@@ -62,8 +73,8 @@ def gather_held_out(
         labels_B=tuple(labels_B),
         logits_BC=tuple(kept_rows),
         probe_logits_BC=None if probe_rows is None else tuple(probe_rows[place] for place in places),
-        distances_B=None if distances_B is None else tuple(map(_rounded, distances_B[places].tolist())),
-        thumbnails=_draw_telling(data, labels_B, kept_rows, images_B3HW) if thumbnails else {},
+        distances_B=None if distances_B is None else tuple(distances_B[places].tolist()),
+        thumbnails=draw_thumbnails(((place, images_B3HW[place]) for place in telling), data.view),
         num_images=len(split),
     )
 
@@ -92,17 +103,22 @@ def draw_thumbnail(image_3HW: Tensor, view: View) -> bytes:
     return content.getvalue()
 
 
-def _draw_telling(
-    data: TaskData, labels_B: list[int], rows: list[tuple[float, ...]], images_B3HW: Tensor
-) -> dict[int, bytes]:
-    """Thumbnails of mistakes, the worst first, and of the narrowest right answers, while there is room."""
-    good = find_good_label(data.labels)
-    mistakes = find_mistakes(labels_B, rows, None if good is None else data.labels.index(good))
+def telling_places(
+    labels: Sequence[str], labels_B: Sequence[int], rows: Sequence[Sequence[float]]
+) -> list[int]:
+    """Places of mistakes, the worst first, then of the narrowest right answers: as many as are drawn."""
+    good = find_good_label(labels)
+    mistakes = find_mistakes(labels_B, rows, None if good is None else labels.index(good))
     narrow = find_narrow(labels_B, rows, _NUM_NARROW)
+    return [mistake.place for mistake in mistakes[: MAX_THUMBNAILS - len(narrow)]] + narrow
+
+
+def draw_thumbnails(images: Iterable[tuple[int, Tensor]], view: View) -> dict[int, bytes]:
+    """Thumbnails of images by place, as many of the first as there is room for."""
     pictures: dict[int, bytes] = {}
     room = MAX_THUMBNAILS_BYTES
-    for place in [mistake.place for mistake in mistakes[: MAX_THUMBNAILS - len(narrow)]] + narrow:
-        jpeg = draw_thumbnail(images_B3HW[place], data.view)
+    for place, image_3HW in images:
+        jpeg = draw_thumbnail(image_3HW, view)
         room -= len(jpeg)
         if room < 0:
             break
@@ -125,5 +141,6 @@ def _rounded(number: float) -> float:
     return float(f"{number:.6g}")
 
 
-def _rounded_rows(logits_BC: Tensor) -> tuple[tuple[float, ...], ...]:
+def rounded_rows(logits_BC: Tensor) -> tuple[tuple[float, ...], ...]:
+    """Scores to six significant digits, which a repetition in float32 gives again."""
     return tuple(tuple(map(_rounded, row)) for row in logits_BC.float().tolist())

@@ -40,6 +40,7 @@ def import_adapter(
     *,
     labels: tuple[str, ...] | None = None,
     data: TaskData | None = None,
+    thumbnails: bool = True,
     clock: Callable[[], float] = time.time,
 ) -> tuple[str, dict[str, bytes]]:
     """The task key and all files of an artifact that answers as a PEFT adapter does.
@@ -51,6 +52,7 @@ def import_adapter(
         labels: Class names in the order of the head's outputs; None for those of ``labels.txt``, else those
             of the data, else numbers from 0.
         data: Its held-out images measure the adapter, its training images the linear probe beside it.
+        thumbnails: Whether small pictures of mistakes are kept among the held-out answers.
         clock: Current time, seconds since the epoch.
 
     Raises:
@@ -72,7 +74,9 @@ def import_adapter(
     held_out: HeldOut | None = None
     metrics: dict[str, float] = {"num_params": _count_weights(prompt), "num_levels": prompt.num_levels}
     if data is not None:
-        measured, answers, held_out = _measure(backbone, prompt, _in_order(data, names))
+        measured, answers, held_out = _measure(
+            backbone, prompt, _in_order(data, names), thumbnails=thumbnails
+        )
         metrics = {**measured, **metrics}
         record |= answers
     key = _task_key(source, names, backbone, data)
@@ -153,7 +157,7 @@ def _in_order(data: TaskData, labels: tuple[str, ...]) -> TaskData:
 
 
 def _measure(
-    backbone: Backbone, prompt: Prompt, data: TaskData
+    backbone: Backbone, prompt: Prompt, data: TaskData, *, thumbnails: bool
 ) -> tuple[dict[str, float], dict[str, Any], HeldOut | None]:
     """Metrics of the adapter and of the linear probe on the same images, the record's part, the answers."""
     features = extract_features(backbone, data)
@@ -175,7 +179,7 @@ def _measure(
         "recall": evaluation.recalls,
         "held_out": held_out_answers(data, evaluation, of_probe.right),
     }
-    return metrics, record, gather_held_out(data, logits_BC, probe_logits_BC)
+    return metrics, record, gather_held_out(data, logits_BC, probe_logits_BC, thumbnails=thumbnails)
 
 
 def _describe_source(files: AdapterFiles) -> dict[str, Any]:

@@ -2,18 +2,19 @@
 
 import posixpath
 from collections import Counter
+from collections.abc import Sequence
 
 from ship.data.folder import Folder, open_folder, open_parent, read_small_file
 from ship.data.grouping import divided_groups, name_groups
 from ship.data.imagefolder import is_mvtec, list_imagefolder, list_mvtec
-from ship.data.items import Item, Listing, sort_labels
+from ship.data.items import Item, Listing, SplitName, sort_labels
 from ship.data.source import DataFormat, DataSource
 from ship.data.splitting import cut_splits
 from ship.data.tables import MAX_TABLE_BYTES, list_csv, list_parquet
 from ship.data.vtab import is_vtab, list_vtab
 from ship.errors import DataError
 
-__all__ = ["list_items", "open_listing"]
+__all__ = ["list_items", "open_labelled", "open_listing"]
 
 _TABLE_FORMATS: dict[str, DataFormat] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
 
@@ -33,6 +34,42 @@ def open_listing(source: DataSource) -> tuple[Folder, Listing]:
     Raises:
         DataError: Lists every problem of its layout.
     """
+    folder, listing = _open(source)
+    if problems := _problems(source, listing):
+        raise DataError(problems)
+    return folder, listing
+
+
+def open_labelled(
+    source: DataSource, labels: Sequence[str], split: SplitName | None = None
+) -> tuple[Folder, Listing]:
+    """A listing of images to measure a task's answers on, and the folder that its paths are relative to.
+
+    Args:
+        source: The data set; it needs no training images, and not all classes.
+        labels: Class names of the task, which the listing has.
+        split: Split to take; None for all images.
+
+    Raises:
+        DataError: Lists every problem of its layout, and every class that is none of the task's.
+    """
+    folder, listing = _open(source)
+    items = listing.items if split is None else listing.of_split(split)
+    problems = _name_problems(source, listing)
+    if not items:
+        problems.append(f"{source.path}: no image{'' if split is None else f' in split {split!r}'}")
+    if unknown := sorted({item.label for item in items} - set(labels)):
+        problems.append(
+            f"{source.path}: the task has no class {', '.join(map(repr, unknown))[:300]}; it has "
+            f"{', '.join(map(repr, labels))[:300]}"
+        )
+    if problems:
+        raise DataError(problems)
+    return folder, Listing(format=listing.format, labels=tuple(labels), items=items)
+
+
+def _open(source: DataSource) -> tuple[Folder, Listing]:
+    """The listing of any labelled images."""
     folder = open_folder(source.path)
     if folder.is_folder():
         return folder, _list_folder(source, folder)
@@ -72,22 +109,23 @@ def _finish(
     items = name_groups(items, source)
     # The lists of VTAB-1k are a protocol: nothing is cut from them.
     items = sorted(items, key=lambda item: item.path) if format_ == "vtab" else cut_splits(items, source)
-    listing = Listing(
+    return Listing(
         format=format_,
         labels=labels if labels is not None else sort_labels(item.label for item in items),
         items=tuple(items),
     )
-    if problems := _problems(source, listing, needs_all_classes=labels is None):
-        raise DataError(problems)
-    return listing
 
 
-def _problems(source: DataSource, listing: Listing, needs_all_classes: bool) -> list[str]:
-    problems = [
+def _name_problems(source: DataSource, listing: Listing) -> list[str]:
+    return [
         f"{source.path}: {name!r}: expected a name in UTF-8; rename the file or folder"
         for name in (*listing.labels, *(item.path for item in listing.items))
         if not _is_text(name)
     ]
+
+
+def _problems(source: DataSource, listing: Listing) -> list[str]:
+    problems = _name_problems(source, listing)
     if len(listing.labels) < 2:
         problems.append(
             f"{source.path}: expected at least 2 classes, found {len(listing.labels)}"
@@ -101,7 +139,8 @@ def _problems(source: DataSource, listing: Listing, needs_all_classes: bool) -> 
         problems.append(
             f"{source.path}: no images held out for testing; set test_fraction above 0, or add a test split"
         )
-    if needs_all_classes and counts["train"]:
+    # The thousand of VTAB-1k were drawn at random.
+    if listing.format != "vtab" and counts["train"]:
         trained = Counter(item.label for item in listing.of_split("train"))
         problems += [
             f"{source.path}: class {label!r} has no training image"

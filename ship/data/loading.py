@@ -4,7 +4,7 @@ An image that cannot be used is never passed over: all of them are named in one 
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,9 @@ from ship.errors import DataError, ImageError
 from ship.images import decode_image
 from ship.settings.view import DEFAULT_VIEW, View
 
-__all__ = ["load_task_data"]
+__all__ = ["load_in_parts", "load_task_data"]
+
+_PART = 256
 
 
 def load_task_data(
@@ -76,6 +78,45 @@ def load_task_data(
         fingerprint=combine_fingerprint(source, listing, tags or loader.sha256_by_path),
         view=loader.view,
     )
+
+
+def load_in_parts(
+    folder: Folder,
+    listing: Listing,
+    *,
+    image_size: tuple[int, int],
+    interpolation: str,
+    view: View = DEFAULT_VIEW,
+    num_threads: int = 4,
+) -> Iterator[Split]:
+    """Load the images of a listing a few hundred at a time, in its order.
+
+    Args:
+        folder: Folder that its paths are relative to.
+        listing: The images; their splits play no part.
+        image_size: Height and width in pixels, the backbone's.
+        interpolation: Filter by which images are resized, the backbone's.
+        view: Part of each picture that is looked at, and its tiles; never ``auto``.
+        num_threads: Images that are read and decoded at once.
+
+    Raises:
+        DataError: Lists every image that is missing or cannot be decoded; after the first of these, no more
+            are handed out.
+    """
+    problems: list[str] = []
+    for start in range(0, len(listing.items), _PART):
+        part = tuple(replace(item, split="test") for item in listing.items[start : start + _PART])
+        loader = _Loader(
+            folder, image_size, interpolation, view, replace(listing, items=part), lambda path: nullcontext()
+        )
+        try:
+            loader.run(num_threads, None)
+        except DataError as error:
+            problems += error.problems
+        if not problems:
+            yield loader.split("test")
+    if problems:
+        raise DataError(problems)
 
 
 @dataclass

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.errors import RegistryError, StoreError
 from orchestrator.registry.catalog_writer import CatalogWriter
-from orchestrator.registry.thresholds import Thresholds, Wishes, find_good
+from orchestrator.registry.thresholds import Thresholds, Wishes
 from orchestrator.store.audit import AuditLog
 from orchestrator.store.prompt_store import PromptStore
 from ship.decision.rule import Costs, DecisionRule
@@ -175,18 +175,3 @@ def test_a_rule_that_is_broken_can_be_taken_back(world: World) -> None:
     assert (broken.digest, broken.rule) == (after.digest, None)
     assert found.set(broken, None).rule == DecisionRule(temperature=3.0)
     assert thresholds(world).standing("bolts").digest is None
-
-
-@pytest.mark.parametrize(
-    ("labels", "good"),
-    [
-        (("good", "bad"), "good"),
-        (("OK", "nok"), "OK"),
-        (("dent", "Normal"), "Normal"),
-        (("pass", "fail"), "pass"),
-        (("good", "ok", "bad"), None),
-        (("fine", "bad"), None),
-    ],
-)
-def test_good_parts_are_known_by_their_name(labels: tuple[str, ...], good: str | None) -> None:
-    assert find_good(labels) == good

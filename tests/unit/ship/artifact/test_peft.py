@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ship.artifact.files import insert_verified, load_files
+from ship.artifact.held_out import HeldOut
 from ship.artifact.importing import import_adapter
 from ship.artifact.peft import adapter_to_prompt, prompt_to_adapter, read_folder
 from ship.backbone import Backbone
@@ -351,6 +352,14 @@ def test_data_measures_an_import_in_the_order_of_its_outputs(frozen: Backbone, t
     assert (card.labels, card.task_key, card.data_fingerprint) == (turned, key, data.fingerprint)
     assert card.metrics["accuracy"] == pytest.approx(accuracy)
     assert {"probe_accuracy", "accuracy_low", "min_recall", "num_test"} <= set(card.metrics)
+    held_out = HeldOut.from_json(files["held_out.json"])
+    assert held_out.labels == turned
+    right = torch.tensor(held_out.logits_BC).argmax(1) == torch.tensor(held_out.labels_B)
+    assert float(right.double().mean()) == pytest.approx(accuracy)
+    assert held_out.probe_logits_BC is not None
+    _, secret = import_adapter("caps", frozen, read_folder(tmp_path), data=data, thumbnails=False)
+    assert held_out.thumbnails
+    assert not HeldOut.from_json(secret["held_out.json"]).thumbnails
     with pytest.raises(DataError, match="classes that the adapter does not: class-2"):
         import_adapter("caps", frozen, read_folder(tmp_path), labels=("class-0", "class-1", "x"), data=data)
 
@@ -364,6 +373,7 @@ def test_an_import_that_was_not_measured_says_where_it_comes_from(
     key, files = import_adapter("caps", frozen, adapter)
     card = load_files(files).card
     assert "accuracy" not in card.metrics
+    assert "held_out.json" not in files
     assert card.labels == ("0", "1", "2")
     assert card.config.kind == "lora"
     assert card.metrics["low_rank_bytes"] == 4 * 4 * 4 * (32 + 96)
