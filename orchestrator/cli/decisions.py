@@ -8,11 +8,12 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.options import json_option
+from orchestrator.cli.options import author_options, json_option
 from orchestrator.cli.output import Output, format_time
 
 if TYPE_CHECKING:
     from orchestrator.registry.thresholds import Standing
+    from orchestrator.store.documents.audit import Author
     from ship.decision.rule import DecisionRule
 
 __all__ = ["rule_line", "threshold"]
@@ -51,7 +52,7 @@ _MAX_CLASSES = 10
 )
 @click.option("--reset", is_flag=True, help="Go back to the rule that came with the version.")
 @click.option("--dry-run", is_flag=True, help="Show what would change; change nothing.")
-@click.option("--reason", metavar="TEXT", help="Why; kept with the rule.")
+@author_options
 @json_option
 @click.pass_obj
 def threshold(
@@ -65,7 +66,7 @@ def threshold(
     false_alarms: float | None,
     reset: bool,
     dry_run: bool,
-    reason: str | None,
+    author: "Author",
     as_json: bool,
 ) -> None:
     """Show or change the rule by which TASK decides, without tuning it again.
@@ -89,7 +90,7 @@ def threshold(
         raise click.UsageError("--dry-run shows what other options would change; give one, such as --recall")
     from orchestrator.registry.thresholds import Wishes
 
-    thresholds = output.thresholds(reason)
+    thresholds = output.thresholds(author)
     before = thresholds.standing(task, version, may_be_broken=reset)
     if not is_choice and not reset:
         if as_json:

@@ -3,17 +3,19 @@
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli import tables
-from orchestrator.cli.options import image_size_option, json_option, read_source
+from orchestrator.cli.options import author_options, image_size_option, json_option, read_source
 from orchestrator.cli.output import Output
 
 if TYPE_CHECKING:
     from orchestrator.registry.versions import VersionInfo
+    from orchestrator.store.documents.audit import Author
 
 __all__ = ["COMMANDS"]
 
@@ -47,6 +49,7 @@ __all__ = ["COMMANDS"]
 )
 @click.option("--no-thumbnails", is_flag=True, help="Keep no pictures of mistakes in what is published.")
 @click.option("--promote", is_flag=True, help="Serve it whatever the gate says.")
+@author_options
 @json_option
 @click.pass_obj
 def import_adapter(
@@ -60,6 +63,7 @@ def import_adapter(
     data: str | None,
     no_thumbnails: bool,
     promote: bool,
+    author: "Author",
     as_json: bool,
 ) -> None:
     """Make the PEFT LoRA adapter in FOLDER a version of a task, served beside all others.
@@ -97,6 +101,7 @@ def import_adapter(
         registry=registry,
         recorder=Recorder(registry, store, settings.spool),
         promote=promote,
+        author=replace(author, reason=author.reason or "ship import --promote"),
     )
     version = admission.version
     if as_json:
@@ -105,7 +110,9 @@ def import_adapter(
     before = "" if admission.is_new else ", as it was before"
     _print(output, f"{task}: version {version.version} is {_roles(version)}{before}.")
     _print(output, f"v{version.version}: {version.gate_reason}")
-    if "accuracy" not in version.metrics and "champion" not in version.aliases:
+    if admission.waits:
+        _print(output, f"{task}: it waits for an approval by another person: `ship approve {task}`.")
+    elif "accuracy" not in version.metrics and "champion" not in version.aliases:
         _print(
             output, f"Measure it with --data, or serve it as it is: `ship promote {task} {version.version}`."
         )

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from orchestrator.cli.options import json_option
+from orchestrator.cli.options import author_options, json_option
 from orchestrator.cli.output import Output, format_size
 from orchestrator.durations import describe_seconds, format_duration, parse_duration
 
 if TYPE_CHECKING:
+    from orchestrator.store.documents.audit import Author
     from orchestrator.store.garbage.finding import Garbage
 
 __all__ = ["garbage_json", "gc", "print_garbage"]
@@ -38,9 +39,10 @@ MIN_GC_AGE_S = 3600
     metavar="AGE",
     help="Remove only objects that an earlier run marked at least this long ago; at least 1h.",
 )
+@author_options
 @json_option
 @click.pass_obj
-def gc(output: Output, dry_run: bool, age: str, wait: str, as_json: bool) -> None:
+def gc(output: Output, dry_run: bool, age: str, wait: str, author: "Author", as_json: bool) -> None:
     """Mark unreferenced objects of the store, and remove those that an earlier run marked.
 
     They are artifacts that no publication, no version in the registry and no catalog entry names, decision
@@ -62,7 +64,7 @@ def gc(output: Output, dry_run: bool, age: str, wait: str, as_json: bool) -> Non
     collector = Collector(objects, output.registry())
     with output.err.status("looking through the store"):
         found = collector.find(age_s)
-        gone = [] if dry_run else collector.remove(found, marked_for_s)
+        gone = [] if dry_run else collector.remove(found, marked_for_s, author)
         names = {one.name for one in gone}
         left = [one for one in found if one.name not in names]
         waits_s = collector.waits_s(left, marked_for_s)

@@ -1,8 +1,8 @@
 """The console command ``ship``: parses, calls, prints. Decides nothing.
 
 Exit status: 0 done; 1 some tasks failed, or the registry refused; 2 bad input, nothing was written; 3 all
-were tuned, but some wait and do not serve; 130 interrupted. With ``--json`` an error is JSON on standard
-output, too.
+were tuned, but some wait and do not serve, or a promotion waits for an approval; 130 interrupted. With
+``--json`` an error is JSON on standard output, too.
 
 Heavy packages are imported by the command that needs them, so that ``ship --help`` answers at once.
 """
@@ -14,7 +14,19 @@ from typing import NoReturn
 import click
 from rich.console import Console
 
-from orchestrator.cli import ask, decisions, exchange, gc, manifest, pictures, registry, runs, serve, token
+from orchestrator.cli import (
+    ask,
+    audit,
+    decisions,
+    exchange,
+    gc,
+    manifest,
+    pictures,
+    registry,
+    runs,
+    serve,
+    token,
+)
 from orchestrator.cli.output import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, Output
 from orchestrator.errors import ManifestError, OrchestratorError
 from ship.errors import ShipError
@@ -55,6 +67,7 @@ for command in (
     *runs.COMMANDS,
     *registry.COMMANDS,
     decisions.threshold,
+    *audit.COMMANDS,
     *pictures.COMMANDS,
     *exchange.COMMANDS,
     serve.serve,

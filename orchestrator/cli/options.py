@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from ship.data import DataSource
 
 __all__ = [
+    "author_options",
     "endpoint_options",
+    "force_option",
     "image_size_option",
     "json_option",
     "read_source",
@@ -28,7 +30,28 @@ image_size_option = click.option(
     metavar="PIXELS",
     help="Height and width of the backbone's input, as in a manifest; its own if left out.",
 )
+force_option = click.option(
+    "--force", is_flag=True, help="Take it although the gate refused it; with --reason."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def author_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The flags that say who makes a change, and why; they arrive as one ``Author``."""
+
+    @click.option("--reason", metavar="TEXT", help="Why; kept with the change and in the audit log.")
+    @click.option(
+        "--as", "person", metavar="NAME", help="Who makes the change, where people share a user [the user]."
+    )
+    @wraps(command)
+    def with_author(*args: Any, reason: str | None, person: str | None, **options: Any) -> None:
+        from orchestrator.store.documents.audit import Author
+
+        if options.get("force") and not (reason or "").strip():
+            raise click.UsageError("--force needs --reason TEXT: say why it is taken all the same")
+        command(*args, author=Author.of_process(reason or "", person), **options)
+
+    return with_author
 
 
 def read_source(text: str, name: str, **defaults: Any) -> "DataSource":

@@ -18,8 +18,12 @@ from ship.redaction import redact_values
 
 if TYPE_CHECKING:
     from orchestrator.registry.registry import Registry
+    from orchestrator.registry.requests import Requests
     from orchestrator.registry.rollouts import Rollouts
     from orchestrator.registry.thresholds import Thresholds
+    from orchestrator.store.documents.audit import Author
+    from orchestrator.store.objects.protocol import ObjectStore
+    from orchestrator.store.prompt_store import PromptStore
 
 __all__ = [
     "EXIT_BAD_INPUT",
@@ -64,28 +68,39 @@ class Output:
         settings = self.settings()
         return Registry(settings.tracking_uri, settings.artifact_location, may_create=may_create)
 
-    def rollouts(self, reason: str | None = None) -> "Rollouts":
+    def objects(self) -> "ObjectStore":
+        """The objects of the store that the settings name."""
+        from orchestrator.store.objects.open import open_objects
+
+        return open_objects(self.settings().store)
+
+    def prompt_store(self) -> "PromptStore":
+        """The store that the settings name."""
+        from orchestrator.store.prompt_store import PromptStore
+
+        return PromptStore(self.objects())
+
+    def rollouts(self, author: "Author | None" = None) -> "Rollouts":
         """The rollouts of the store and the registry that the settings name.
 
         Args:
-            reason: Reason of the changes that are made.
+            author: Author of the changes that are made; by default the user of this process.
         """
         from orchestrator.registry.rollouts import Rollouts
-        from orchestrator.store.documents.audit import Author
-        from orchestrator.store.objects.open import open_objects
-        from orchestrator.store.prompt_store import PromptStore
 
-        store = PromptStore(open_objects(self.settings().store))
-        return Rollouts(self.registry(), store, Author.of_process(reason or ""))
+        return Rollouts(self.registry(), self.prompt_store(), author)
 
-    def thresholds(self, reason: str | None = None) -> "Thresholds":
+    def requests(self, author: "Author | None" = None) -> "Requests":
+        """The promotions that wait in the store that the settings name; see ``rollouts``."""
+        from orchestrator.registry.requests import Requests
+
+        return Requests(self.registry(), self.prompt_store(), author)
+
+    def thresholds(self, author: "Author | None" = None) -> "Thresholds":
         """The decision rules of the store and the registry that the settings name; see ``rollouts``."""
         from orchestrator.registry.thresholds import Thresholds
-        from orchestrator.store.objects.open import open_objects
-        from orchestrator.store.prompt_store import PromptStore
 
-        store = PromptStore(open_objects(self.settings().store))
-        return Thresholds(self.registry(), store, self.rollouts(reason))
+        return Thresholds(self.registry(), self.prompt_store(), self.rollouts(author))
 
     def print_json(self, value: object) -> None:
         """One JSON document on standard output."""

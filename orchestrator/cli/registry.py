@@ -1,23 +1,28 @@
 """Commands on the registry: ls, show, promote, rollback, canary, shadow, sync."""
 
 import math
+import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli import tables
-from orchestrator.cli.options import json_option
-from orchestrator.cli.output import Output
+from orchestrator.cli.audit_tables import pending_json, pending_line
+from orchestrator.cli.options import author_options, force_option, json_option
+from orchestrator.cli.output import EXIT_WAITING, Output
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
-    from orchestrator.registry.versions import Trials
+    from collections.abc import Sequence
 
-__all__ = ["COMMANDS"]
+    from orchestrator.registry.versions import Promotion, TaskInfo, Trials
+    from orchestrator.store.documents.audit import Author
+    from orchestrator.store.documents.rollout import Rollout
+
+__all__ = ["COMMANDS", "print_promotion"]
 
 _VERSION = click.IntRange(min=1)
-_reason_option = click.option("--reason", metavar="TEXT", help="Why; kept with the change.")
 
 
 @click.command(name="ls")
@@ -39,10 +44,15 @@ def list_tasks(output: Output, as_json: bool) -> None:
         # Before the first task; or the folder is another one, which the message says.
         output.err.print(str(error), markup=False, soft_wrap=True)
         infos = []
+    pending = _find_pending(output, infos)
     if as_json:
-        output.print_json([tables.task_json(info) for info in infos])
+        output.print_json(
+            [{**tables.task_json(info), "pending": pending_json(pending.get(info.task))} for info in infos]
+        )
     elif infos:
         output.out.print(tables.tasks_table(infos, output.out.width))
+        for rollout in pending.values():
+            _print(output, pending_line(rollout))
     else:
         output.out.print("No task is registered yet: `ship tune MANIFEST` registers what it tunes.")
 
@@ -60,13 +70,14 @@ def show(output: Output, task: str, as_json: bool) -> None:
       ship show bottle-caps --json | jq '.versions[0].metrics.accuracy'
     """
     versions = output.registry().versions(task)
-    rollouts = output.rollouts()
-    change, rules = rollouts.last_change(task), rollouts.rules(task)
+    rollout = output.rollouts().stored(task)
+    change, rules = (None, {}) if rollout is None else (rollout.change, rollout.rules)
     if as_json:
         output.print_json(
             {
                 "task": task,
                 "change": asdict(change) if change else None,
+                "pending": pending_json(rollout),
                 "versions": [
                     {**tables.version_json(info), "rule": rules.get(info.digest or "")} for info in versions
                 ],
@@ -76,6 +87,8 @@ def show(output: Output, task: str, as_json: bool) -> None:
         output.out.print(tables.versions_table(versions, output.out.width))
         if change is not None:
             _print(output, tables.change_line(change))
+        if rollout is not None and rollout.pending is not None:
+            _print(output, pending_line(rollout))
         for info in versions:
             output.out.print(f"v{info.version}: {info.gate_reason}", markup=False, soft_wrap=True)
             if info.choice:
@@ -92,35 +105,42 @@ def show(output: Output, task: str, as_json: bool) -> None:
 @click.command()
 @click.argument("task")
 @click.argument("version", type=_VERSION, required=False)
-@_reason_option
+@force_option
+@author_options
 @json_option
 @click.pass_obj
-def promote(output: Output, task: str, version: int | None, reason: str | None, as_json: bool) -> None:
+def promote(
+    output: Output, task: str, version: int | None, force: bool, author: "Author", as_json: bool
+) -> None:
     """Serve VERSION of TASK from now on; without VERSION its challenger.
+
+    A version that the gate refused, or that is of another backbone than the champions, takes --force and a
+    reason. Where the task needs an approval, the promotion waits for `ship approve`; the exit status is 3.
 
     \b
     Examples:
       ship promote bottle-caps
       ship promote bottle-caps 3 --reason 'new camera'
+      ship promote bottle-caps 4 --force --reason 'the gate judged pictures of the old camera'
     """
-    _print_promotion(output, output.rollouts(reason).promote(task, version), as_json)
+    print_promotion(output, output.rollouts(author).promote(task, version, force=force), as_json)
 
 
 @click.command()
 @click.argument("task")
-@_reason_option
+@author_options
 @json_option
 @click.pass_obj
-def rollback(output: Output, task: str, reason: str | None, as_json: bool) -> None:
+def rollback(output: Output, task: str, author: "Author", as_json: bool) -> None:
     """Serve the champion before today's again. A second rollback undoes the first.
 
-    It needs no MLflow: while that is down, its aliases follow later.
+    It needs no approval and no MLflow: while that is down, its aliases follow later.
 
     \b
     Example:
       ship rollback bottle-caps
     """
-    _print_promotion(output, output.rollouts(reason).rollback(task), as_json)
+    print_promotion(output, output.rollouts(author).rollback(task), as_json)
 
 
 @click.command()
@@ -128,7 +148,8 @@ def rollback(output: Output, task: str, reason: str | None, as_json: bool) -> No
 @click.argument("version", type=_VERSION, required=False)
 @click.argument("share", metavar="SHARE%", required=False)
 @click.option("--stop", is_flag=True, help="Let the champion answer all requests again.")
-@_reason_option
+@force_option
+@author_options
 @json_option
 @click.pass_obj
 def canary(
@@ -137,14 +158,15 @@ def canary(
     version: int | None,
     share: str | None,
     stop: bool,
-    reason: str | None,
+    force: bool,
+    author: "Author",
     as_json: bool,
 ) -> None:
     """Let VERSION of TASK answer SHARE% of its requests; the champion answers the others.
 
     Requests with one key in their header Ship-Key get the same of the two for as long as it runs, and keep it
     when the share rises. A share of 0% ends it, as --stop does; `ship promote TASK VERSION` gives it all
-    requests, and ends it too.
+    requests, and ends it too. Its answers count: a version that the gate refused takes --force and a reason.
 
     \b
     Examples:
@@ -157,11 +179,11 @@ def canary(
     if not stop and (version is None or share is None):
         raise click.UsageError(f"name a version and a share, as in `ship canary {task} 4 5%`, or --stop")
     part = _read_share(share, f"ship promote {task} {version}") if share is not None else 0.0
-    rollouts = output.rollouts(reason)
+    rollouts = output.rollouts(author)
     if version is None or part == 0.0:
         _print_stopped(output, task, "canary", rollouts.stop_canary(task, version), as_json)
         return
-    started = rollouts.start_canary(task, version, part)
+    started = rollouts.start_canary(task, version, part, force=force)
     if as_json:
         output.print_json(_trials_json(task, started))
     else:
@@ -172,11 +194,11 @@ def canary(
 @click.argument("task")
 @click.argument("version", type=_VERSION, required=False)
 @click.option("--stop", is_flag=True, help="Ask the champion alone again.")
-@_reason_option
+@author_options
 @json_option
 @click.pass_obj
 def shadow(
-    output: Output, task: str, version: int | None, stop: bool, reason: str | None, as_json: bool
+    output: Output, task: str, version: int | None, stop: bool, author: "Author", as_json: bool
 ) -> None:
     """Ask VERSION of TASK the same as its champion, and compare; its answers are not sent to clients.
 
@@ -189,7 +211,7 @@ def shadow(
     """
     if stop == (version is not None):
         raise click.UsageError(f"name a version, as in `ship shadow {task} 4`, or --stop")
-    rollouts = output.rollouts(reason)
+    rollouts = output.rollouts(author)
     if version is None:
         _print_stopped(output, task, "shadow", rollouts.stop_shadow(task), as_json)
         return
@@ -206,10 +228,11 @@ def shadow(
 @click.command()
 @click.option("--adopt", is_flag=True, help="Let the store belong to this MLflow from now on.")
 @click.option("--drop", is_flag=True, help="Take tasks that MLflow lacks out of service, however many.")
+@author_options
 @json_option
 @click.pass_obj
-def sync(output: Output, adopt: bool, drop: bool, as_json: bool) -> None:
-    """Bring the catalog of the store in line with the registry, and MLflow's aliases with the rollouts.
+def sync(output: Output, adopt: bool, drop: bool, author: "Author", as_json: bool) -> None:
+    """Bring the catalog, MLflow's aliases and the audit log in line with the rollouts.
 
     The endpoint does so every two seconds. It leaves tasks in service that many at a time are missing from
     MLflow, and refuses an MLflow that is not the one which the store belongs to: after a database was moved
@@ -224,14 +247,16 @@ def sync(output: Output, adopt: bool, drop: bool, as_json: bool) -> None:
     """
     from orchestrator.registry.catalog_writer import CatalogWriter
     from orchestrator.registry.ownership import adopt as adopt_registry
-    from orchestrator.store.objects.open import open_objects
-    from orchestrator.store.prompt_store import PromptStore
+    from orchestrator.registry.rollouts import Rollouts
+    from orchestrator.store.settling import log_documents
 
-    store, registry = PromptStore(open_objects(output.settings().store)), output.registry()
+    store, registry = output.prompt_store(), output.registry()
+    log_documents(store)
     if adopt:
-        owner = adopt_registry(store, registry)
+        owner = adopt_registry(store, registry, author=author)
         output.err.print(f"The store belongs to registry {owner.registry[:8]} now.", markup=False)
-    change = CatalogWriter(registry, store).update(may_drop=drop, looks_at_rollouts=True)
+    rollouts = Rollouts(registry, store, author)
+    change = CatalogWriter(registry, store, rollouts).update(may_drop=drop, looks_at_rollouts=True)
     if as_json:
         output.print_json(asdict(change))
         return
@@ -243,6 +268,21 @@ def sync(output: Output, adopt: bool, drop: bool, as_json: bool) -> None:
         _print(output, f"{task}: {problem}")
     if change.missing:
         _print(output, "Tasks that are missing stay in service; `ship sync --drop` takes them out.")
+
+
+def _find_pending(output: Output, infos: "Sequence[TaskInfo]") -> "dict[str, Rollout]":
+    """Rollouts of tasks with a promotion that waits; none where the store cannot be read."""
+    from orchestrator.errors import StoreError
+    from orchestrator.store.approvals import read_rules
+
+    try:
+        # Rollouts take longer to load than the whole list: they are read where a task needs an approval only.
+        if not infos or read_rules(output.objects()).are_empty:
+            return {}
+        return output.requests().pending(info.task for info in infos)
+    except StoreError as error:
+        output.err.print(f"what waits for an approval is not known: {error}", markup=False, soft_wrap=True)
+        return {}
 
 
 def _read_share(text: str, promote: str) -> float:
@@ -280,12 +320,23 @@ def _print(output: Output, text: str) -> None:
     output.out.print(text, markup=False, soft_wrap=True)
 
 
-def _print_promotion(output: Output, promotion: Any, as_json: bool) -> None:
+def print_promotion(output: Output, promotion: "Promotion", as_json: bool) -> None:
+    """Say what serves now; a promotion that waits for an approval ends the command with its status."""
+    task, before = promotion.task, "nothing"
+    if promotion.from_version:
+        before = f"version {promotion.from_version}"
     if as_json:
         output.print_json(tables.promotion_json(promotion))
+    elif promotion.waits:
+        _print(
+            output,
+            f"{task}: version {promotion.to_version} waits for an approval, and {before} serves on; another "
+            f"person makes it serve: `ship approve {task}`.",
+        )
     else:
-        before = f"version {promotion.from_version}" if promotion.from_version else "nothing"
-        output.out.print(f"{promotion.task}: version {promotion.to_version} serves now, {before} did before.")
+        _print(output, f"{task}: version {promotion.to_version} serves now, {before} did before.")
+    if promotion.waits:
+        sys.exit(EXIT_WAITING)
 
 
 COMMANDS = (list_tasks, show, promote, rollback, canary, shadow, sync)

@@ -245,7 +245,12 @@ def change_line(change: "Change") -> str:
 
 def promotion_json(promotion: "Promotion") -> dict[str, Any]:
     """One alias move as plain values."""
-    return {"task": promotion.task, "from": promotion.from_version, "to": promotion.to_version}
+    return {
+        "task": promotion.task,
+        "from": promotion.from_version,
+        "to": promotion.to_version,
+        "waits": promotion.waits,
+    }
 
 
 def _table(rows: Sequence[Mapping[str, str]], width: int, dispensable: Sequence[str]) -> Table:

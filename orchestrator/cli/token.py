@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from rich.table import Table
 
-from orchestrator.cli.options import json_option
+from orchestrator.cli.options import author_options, json_option
 from orchestrator.cli.output import Output, format_time
 from orchestrator.durations import describe_seconds, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from orchestrator.store.documents.audit import Author
     from orchestrator.store.documents.token_changes import NewToken
     from orchestrator.store.documents.tokens import Secret, Token, Tokens
 
@@ -47,6 +48,7 @@ def token() -> None:
 @click.option("--metrics", is_flag=True, help="Allow reading /metrics.")
 @click.option("--admin", is_flag=True, help="Allow everything.")
 @click.option("--expires", metavar="DURATION", help="Lifetime: 12h, 90d, 52w from now [never expires].")
+@author_options
 @json_option
 @click.pass_obj
 def create(
@@ -56,6 +58,7 @@ def create(
     metrics: bool,
     admin: bool,
     expires: str | None,
+    author: "Author",
     as_json: bool,
 ) -> None:
     """Make a token called NAME and print it: this is the only time that it can be seen.
@@ -73,7 +76,10 @@ def create(
     lifetime_s = None if expires is None else _duration(expires, "--expires")
     scope = Scope(predict=predict, metrics=metrics, admin=admin)
     made = _change(
-        output, lambda tokens: create_token(tokens, name, scope, now_s=time.time(), lifetime_s=lifetime_s)
+        output,
+        "token-create",
+        author,
+        lambda tokens: create_token(tokens, name, scope, now_s=time.time(), lifetime_s=lifetime_s),
     )
     _print_new(output, made, as_json)
 
@@ -89,10 +95,7 @@ def list_tokens(output: Output, as_json: bool) -> None:
       ship token ls
       ship token ls --json | jq -r '.[] | select(.admin) | .name'
     """
-    from orchestrator.store.objects.open import open_objects
-    from orchestrator.store.prompt_store import PromptStore
-
-    found = PromptStore(open_objects(output.settings().store)).read_tokens()
+    found = output.prompt_store().read_tokens()
     tokens = {} if found is None else dict(sorted(found[0].by_name.items()))
     now_s = time.time()
     if as_json:
@@ -112,9 +115,10 @@ def list_tokens(output: Output, as_json: bool) -> None:
     metavar="DURATION",
     help="The old secret stays valid for so long: 1h.",
 )
+@author_options
 @json_option
 @click.pass_obj
-def rotate(output: Output, name: str, grace: str, as_json: bool) -> None:
+def rotate(output: Output, name: str, grace: str, author: "Author", as_json: bool) -> None:
     """Give token NAME a new secret and print it; what it is good for stays.
 
     It lives as long as the old one was made for, from now on. The old one ends at once, unless --grace gives
@@ -128,7 +132,12 @@ def rotate(output: Output, name: str, grace: str, as_json: bool) -> None:
     from orchestrator.store.documents.token_changes import rotate_token
 
     grace_s = 0.0 if grace.strip("smhdw") == "0" else _duration(grace, "--grace")
-    made = _change(output, lambda tokens: rotate_token(tokens, name, now_s=time.time(), grace_s=grace_s))
+    made = _change(
+        output,
+        "token-rotate",
+        author,
+        lambda tokens: rotate_token(tokens, name, now_s=time.time(), grace_s=grace_s),
+    )
     _print_new(output, made, as_json)
     if len(made.token.secrets) > 1:
         output.err.print(f"The old secret stays valid for {describe_seconds(grace_s)} at most.")
@@ -136,8 +145,9 @@ def rotate(output: Output, name: str, grace: str, as_json: bool) -> None:
 
 @token.command()
 @click.argument("name")
+@author_options
 @click.pass_obj
-def revoke(output: Output, name: str) -> None:
+def revoke(output: Output, name: str, author: "Author") -> None:
     """Take token NAME away, with all its secrets.
 
     \b
@@ -146,17 +156,19 @@ def revoke(output: Output, name: str) -> None:
     """
     from orchestrator.store.documents.token_changes import revoke_token
 
-    taken = _change(output, lambda tokens: revoke_token(tokens, name))
+    taken = _change(output, "token-revoke", author, lambda tokens: revoke_token(tokens, name))
     ids = ", ".join(secret.token_id for secret in taken.secrets)
     output.out.print(f"{name} ({ids}) is revoked; endpoints follow within seconds.", soft_wrap=True)
 
 
-def _change(output: Output, change: "Callable[[Tokens], tuple[Tokens, _Result]]") -> _Result:
-    from orchestrator.store.documents.token_changes import change_tokens
-    from orchestrator.store.objects.open import open_objects
-    from orchestrator.store.prompt_store import PromptStore
+def _change(
+    output: Output, action: str, author: "Author", change: "Callable[[Tokens], tuple[Tokens, _Result]]"
+) -> _Result:
+    from orchestrator.store.audit import AuditLog
+    from orchestrator.store.documents.token_changes import TokenLog, change_tokens
 
-    return change_tokens(PromptStore(open_objects(output.settings().store)), change)
+    store = output.prompt_store()
+    return change_tokens(store, change, TokenLog(log=AuditLog(store), action=action, author=author))
 
 
 def _duration(text: str, flag: str) -> float:

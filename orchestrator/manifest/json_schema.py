@@ -37,6 +37,7 @@ _REFINED: dict[str, _Schema] = {
     "search": {"anyOf": [{"const": False}, {"$ref": "#/$defs/Search"}]},
     "checks": {"$ref": "#/$defs/Checks"},
     "priority": {"type": "integer"},
+    "approvals": {"type": "integer", "enum": [0, 1]},
     "deadline": {"type": "string", "format": "date-time"},
     "budget": {"type": "string", "minLength": 2, "pattern": DURATION_PATTERN},
     "tasks_from": {

@@ -51,17 +51,19 @@ _CHECKS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """Priority, deadline and budget of a task.
+    """Priority, deadline and budget of a task, and the approvals that it needs.
 
     Attributes:
         priority: Higher goes first.
         deadline_s: Time by which it is to be published, seconds since the epoch; earlier goes first.
         budget_s: Limit on the seconds of one device that the plan estimates for it.
+        approvals: Persons beside the one who asks that a promotion takes: 0 or 1.
     """
 
     priority: int = 0
     deadline_s: float | None = None
     budget_s: float | None = None
+    approvals: int = 0
 
     @property
     def order(self) -> tuple[float, float]:
@@ -83,7 +85,7 @@ class TaskEntry:
         search: Settings to search; None leaves it to the preset.
         pinned: Names of settings in the manifest, which no preset may change.
         auto: Names of settings that are `auto` in the manifest: validation chooses.
-        terms: Priority, deadline and budget.
+        terms: Priority, deadline, budget and approvals.
         floors: The least that a version has to reach before it may serve.
         thumbnails: Whether small pictures of mistakes are kept in the artifact.
     """
@@ -239,9 +241,16 @@ def _parse_priority(value: object) -> int:
     return value
 
 
+def _parse_approvals(value: object) -> int:
+    if type(value) is not int or value not in (0, 1):
+        raise ValueError("expected 0, or 1 for a promotion that waits for a second person")
+    return value
+
+
 # Key in a manifest -> field of ``Terms`` and its parser.
 TERMS: dict[str, tuple[str, Callable[[object], Any]]] = {
     "priority": ("priority", _parse_priority),
     "deadline": ("deadline_s", parse_deadline),
     "budget": ("budget_s", parse_duration),
+    "approvals": ("approvals", _parse_approvals),
 }

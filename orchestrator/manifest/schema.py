@@ -57,6 +57,7 @@ class _CommonModel(_Model):
     priority: Any = Field(None, description="Higher goes first; 0 where none is given")
     deadline: Any = Field(None, description="When it is to be published: ISO 8601 with a zone")
     budget: Any = Field(None, description="Device time that it may take by the plan's estimate: 30m, 2h")
+    approvals: Any = Field(None, description="1: a promotion waits for a second person, see ship approve")
 
 
 class BackboneModel(_Model):

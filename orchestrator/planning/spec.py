@@ -28,7 +28,7 @@ class TaskSpec:
         config: Settings, before a search.
         search: Search to make first, if any.
         tags: Tags for users to find it by.
-        terms: Priority, deadline and budget; no part of the key.
+        terms: Priority, deadline, budget and approvals; no part of the key.
         floors: The least that a version has to reach before it may serve; no part of the key.
         thumbnails: Whether small pictures of mistakes are kept in the artifact; no part of the key.
         data_fingerprint: Fingerprint of the data when the task was planned.

@@ -184,8 +184,8 @@ class CatalogWriter:
         def read(task: str) -> Rollout | None:
             try:
                 stored = self._store.read_rollout(task)
-                if stored is not None and stored[0].trail.waiting:
-                    self._rollouts.log(task)
+                if stored is not None and stored[0].trail.waiting and not self._rollouts.log(task):
+                    problems[task] = "its last change waits for the audit log, which cannot be written"
             except StoreError as error:
                 problems[task] = str(error)
                 return None

@@ -27,10 +27,12 @@ class Admission:
     Attributes:
         version: The version in the registry.
         is_new: False if the same import was published before.
+        waits: Whether its promotion waits for an approval.
     """
 
     version: VersionInfo
     is_new: bool
+    waits: bool = False
 
 
 def admit(
@@ -74,10 +76,11 @@ def admit(
     if backlog.num_records:
         raise RegistryError(f"task {task!r} is published, but not registered yet: {backlog}")
     found = _find(registry, task, publication.digest)
+    waits = False
     if promote and CHAMPION not in found.aliases:
-        Rollouts(registry, store, author).promote(task, found.version, force=True)
+        waits = Rollouts(registry, store, author).promote(task, found.version, force=True).waits
         found = _find(registry, task, publication.digest)
-    return Admission(version=found, is_new=publication.created)
+    return Admission(version=found, is_new=publication.created, waits=waits)
 
 
 def export_version(

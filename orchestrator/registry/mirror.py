@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.errors import ObjectConflict, RegistryError, StoreError
 from orchestrator.registry.changes import logged
-from orchestrator.registry.moves import ask, take_in
+from orchestrator.registry.moves import take_in
 from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.versions import CHAMPION, PREVIOUS, ModelView, VersionInfo
 from orchestrator.store.approvals import Approvals
@@ -110,18 +110,19 @@ class Mirror:
         if aliases == rollout.aliases:
             return rollout
         finder = VersionFinder(self._registry, rollout, {})
-        change = self.new_change("mlflow", by=UNKNOWN, reason=_describe(rollout.aliases, aliases))
-        asked = aliases.versions.get(CHAMPION)
-        pending = rollout.pending
-        if asked not in (None, rollout.version(CHAMPION)) and self.approvals.requires(rollout.task):
-            # MLflow's page is no way around an approval: the move is a request, and is set right there.
-            pending = ask(rollout, asked, finder(asked).digest, change)
-            old = {alias: rollout.version(alias) for alias in (CHAMPION, PREVIOUS)}
-            aliases = aliases.moved(**old)
+        reason = _describe(rollout.aliases, aliases)
+        set_right = _taken_back(rollout.aliases, aliases)
+        if set_right != aliases and self.approvals.requires(rollout.task):
+            # Its author is not known, so it is not known either whether another person has approved.
+            aliases = set_right
+            reason += "; the task needs approvals, so what serves is set right: ask with `ship promote`"
         versions = {version: finder(version) for version in set(aliases.versions.values())}
         # What was wanted before was in MLflow, and no mirror is late with it: a person may move it back.
-        moved = rollout.changed(aliases, versions, change)
-        return replace(moved, mirrored=view.standing, earlier=rollout.earlier, pending=pending)
+        return replace(
+            rollout.changed(aliases, versions, self.new_change("mlflow", by=UNKNOWN, reason=reason)),
+            mirrored=view.standing,
+            earlier=rollout.earlier,
+        )
 
     def _adopt(self, view: ModelView, *, generation: int) -> Rollout:
         finder = VersionFinder(self._registry, None, {}, view.task)
@@ -245,6 +246,16 @@ class VersionFinder:
 def ref_of(info: VersionInfo) -> VersionRef:
     """A registered version as a rollout names it."""
     return VersionRef(digest=info.digest, published_s=info.published_s)
+
+
+def _taken_back(before: Aliases, after: Aliases) -> Aliases:
+    """The moved aliases without new versions that serve, or that a rollback would let serve."""
+    old = {
+        name: before.versions.get(name)
+        for name in (CHAMPION, PREVIOUS)
+        if after.versions.get(name) not in (None, before.versions.get(name))
+    }
+    return after.moved(**old)
 
 
 def _describe(before: Aliases, after: Aliases) -> str:

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from orchestrator.registry.versions import CANARY, CHALLENGER, CHAMPION, PREVIOUS, SHADOW
+from orchestrator.registry.versions import CANARY, CHALLENGER, CHAMPION, PREVIOUS, SHADOW, Promotion
 from orchestrator.store.documents.rollout import Aliases, Change, Pending, Rollout
 
-__all__ = ["ask", "challenge", "is_void", "promote", "take_in"]
+__all__ = ["ask", "challenge", "is_void", "promote", "promotion", "take_in"]
 
 
 def promote(rollout: Rollout, version: int, digest: str | None) -> Rollout:
@@ -59,6 +59,17 @@ def ask(rollout: Rollout, version: int, digest: str | None, request: Change) -> 
 def is_void(rollout: Rollout) -> bool:
     """Whether another version than the one that its request was made against serves meanwhile."""
     return rollout.pending is not None and rollout.pending.champion != rollout.version(CHAMPION)
+
+
+def promotion(before: Rollout, after: Rollout, asked: int | None = None) -> Promotion:
+    """What came of a promotion; ``asked`` is the version that was asked for, if it may wait."""
+    champion, pending = after.version(CHAMPION), after.pending
+    waits = asked not in (None, champion) and pending is not None and pending.version == asked
+    to_version = asked if waits else champion
+    assert to_version is not None
+    return Promotion(
+        task=after.task, from_version=before.version(CHAMPION), to_version=to_version, waits=waits
+    )
 
 
 def take_in(rollout: Rollout, found: Aliases, now_s: float) -> Aliases:

@@ -12,7 +12,7 @@ from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.owner import Owner
 from orchestrator.store.prompt_store import PromptStore
 
-__all__ = ["ForeignRegistryError", "adopt", "check_owner", "log_owner"]
+__all__ = ["ForeignRegistryError", "adopt", "check_owner"]
 
 
 class ForeignRegistryError(RegistryError):
@@ -68,12 +68,6 @@ def adopt(
     owner = _make_owner(registry, _identity_of(registry), clock)
     _write_owner(store, owner, store.read_owner(), author or Author.of_process())
     return owner
-
-
-def log_owner(store: PromptStore) -> None:
-    """Log a change of the owner whose command was ended before it did."""
-    if (found := store.read_owner()) is not None:
-        AuditLog(store).follow(*found, store.write_owner)
 
 
 def _write_owner(store: PromptStore, owner: Owner, found: tuple[Owner, str] | None, author: Author) -> None:

@@ -7,8 +7,7 @@ made up for by the next command, or by the poller. Moves made in MLflow's own pa
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any
@@ -17,7 +16,7 @@ from orchestrator.errors import RegistryError
 from orchestrator.registry.changes import logged
 from orchestrator.registry.gate import GateDecision
 from orchestrator.registry.mirror import VersionFinder, ref_of
-from orchestrator.registry.moves import ask, challenge, is_void, promote
+from orchestrator.registry.moves import ask, challenge, is_void, promote, promotion
 from orchestrator.registry.refusals import check_fit
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollout_writer import RolloutWriter
@@ -33,13 +32,12 @@ from orchestrator.registry.versions import (
     read_trials,
 )
 from orchestrator.store.documents.audit import UNKNOWN, Author, shortened
-from orchestrator.store.documents.rollout import Aliases, Change, Pending, Rollout
+from orchestrator.store.documents.rollout import Aliases, Rollout
 from orchestrator.store.prompt_store import PromptStore
 
 __all__ = ["Rollouts"]
 
 _logger = logging.getLogger(__name__)
-NUM_READERS = 16
 # Of MLflow's server and of the hosts that write the log.
 _CLOCKS_DIFFER_S = 3600.0
 
@@ -81,20 +79,15 @@ class Rollouts:
         """
         return self._mirror.load(task).rollout
 
-    def last_change(self, task: str) -> Change | None:
-        """The last change of a task's rollout; None of one that was never changed here."""
+    def stored(self, task: str) -> Rollout | None:
+        """The rollout of a task as it is in the store; None of one that was never changed here."""
         stored = self._store.read_rollout(task)
-        return None if stored is None else stored[0].change
-
-    def rules(self, task: str) -> Mapping[str, str]:
-        """Digest of the decision rule by digest of the artifact, of those that do not decide by their own."""
-        stored = self._store.read_rollout(task)
-        return {} if stored is None else stored[0].rules
+        return None if stored is None else stored[0]
 
     def promote(self, task: str, version: int | None = None, *, force: bool = False) -> Promotion:
         """Serve a version from now on; the champion before it becomes ``previous``.
 
-        Where the task needs an approval it waits for that, see ``approve``.
+        Where the task needs an approval it waits for that, see ``Requests``.
 
         Args:
             task: Name of the task.
@@ -122,53 +115,8 @@ class Rollouts:
                 return replace(rollout, pending=ask(rollout, wanted, digest, change))
             return promote(rollout, wanted, digest)
 
-        before, after = self._writer.write(task, change, decide)
-        return _promotion(before, after, asked[-1])
-
-    def approve(self, task: str) -> Promotion:
-        """Make the promotion that waits, which another person has asked for.
-
-        Raises:
-            RegistryError: None waits, or it is void, or this author asked for it.
-        """
-        change = self._mirror.new_change("approve")
-
-        def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
-            pending = _pending_of(rollout)
-            if is_void(rollout):
-                raise RegistryError(
-                    f"the request to promote version {pending.version} of task {task!r} is void: it was made "
-                    f"when {_named(pending.champion)} served, and {_named(rollout.version(CHAMPION))} serves "
-                    f"now; ask again with `ship promote {task} {pending.version}`"
-                )
-            if pending.request.by.casefold() == change.by.casefold():
-                raise RegistryError(
-                    f"{change.by} asked to promote version {pending.version} of task {task!r}, and another "
-                    "person has to approve it; where several people share a user, `--as NAME` says who it is"
-                )
-            return promote(rollout, pending.version, ref(pending.version).digest)
-
-        return _promotion(*self._writer.write(task, change, decide))
-
-    def reject(self, task: str) -> Pending:
-        """Drop the promotion that waits; returns it.
-
-        Raises:
-            RegistryError: None waits.
-        """
-
-        def decide(rollout: Rollout, _: VersionFinder) -> Rollout:
-            _pending_of(rollout)
-            return replace(rollout, pending=None)
-
-        return _pending_of(self._writer.write(task, self._mirror.new_change("reject"), decide)[0])
-
-    def pending(self, tasks: Iterable[str]) -> dict[str, Rollout]:
-        """Rollouts of those of ``tasks`` that have a promotion that waits, or one that is void, by task."""
-        rules = self._mirror.approvals.read()
-        with ThreadPoolExecutor(NUM_READERS) as readers:
-            found = readers.map(self._store.read_rollout, filter(rules.requires, tasks))
-            return {stored[0].task: stored[0] for stored in found if stored and stored[0].pending}
+        before, after = self._writer.write(task, change, decide, told={"forced": True} if force else None)
+        return promotion(before, after, asked[-1])
 
     def rollback(self, task: str) -> Promotion:
         """Serve the previous champion again; a second rollback undoes the first.
@@ -190,7 +138,7 @@ class Rollouts:
                 )
             return promote(rollout, previous, ref(previous).digest)
 
-        return _promotion(*self._writer.write(task, self._mirror.new_change("rollback"), decide))
+        return promotion(*self._writer.write(task, self._mirror.new_change("rollback"), decide))
 
     def start_canary(self, task: str, version: int, share: float, *, force: bool = False) -> Trials:
         """Let a version take a share of the requests, in place of the canary before it.
@@ -211,7 +159,8 @@ class Rollouts:
                 check_fit(self._registry, rollout, version, "canary")
             return _moved(rollout, share=share, **{CANARY: version})
 
-        return read_trials(self._writer.write(task, self._mirror.new_change("canary"), decide)[1].aliases)
+        change, told = self._mirror.new_change("canary"), {"forced": True} if force else None
+        return read_trials(self._writer.write(task, change, decide, told=told)[1].aliases)
 
     def start_shadow(self, task: str, version: int) -> Trials:
         """Ask a version beside the champion, in place of the shadow before it.
@@ -289,10 +238,16 @@ class Rollouts:
                 decision = replace(decision, promote=False, reason=late)
             pending = rollout.pending
             if decision.promote and self._mirror.approvals.requires(task):
-                asked = replace(change, reason=shortened(decision.reason))
-                pending = ask(rollout, candidate.version, candidate.digest, asked)
-                waits = f"{decision.reason} It waits for a second person: `ship approve {task}`."
-                decision = replace(decision, promote=False, reason=waits)
+                said = f"It waits for a second person: `ship approve {task}`."
+                if pending is None or is_void(rollout) or pending.request.kind == "gate":
+                    asked = replace(change, reason=shortened(decision.reason))
+                    pending = ask(rollout, candidate.version, candidate.digest, asked)
+                else:
+                    said = (
+                        f"It waits, as {pending.request.by} asked for version {pending.version}; `ship "
+                        f"promote {task} {candidate.version}` asks for this one."
+                    )
+                decision = replace(decision, promote=False, reason=f"{decision.reason} {said}")
             found.append(decision)
             if decision.promote:
                 return promote(rollout, candidate.version, candidate.digest)
@@ -312,10 +267,10 @@ class Rollouts:
             self._log_decision(task, candidate, found[-1], judged)
         return found[-1]
 
-    def log(self, task: str) -> None:
-        """Write changes of a task into the audit log that a command was ended before."""
-        if (stored := self._store.read_rollout(task)) is not None:
-            self._writer.log.follow(*stored, self._store.write_rollout)
+    def log(self, task: str) -> bool:
+        """Write changes of a task into the audit log that a command was ended before; whether none waits."""
+        stored = self._store.read_rollout(task)
+        return stored is None or self._writer.log.follow(*stored, self._store.write_rollout)
 
     def settle(self, task: str) -> Rollout:
         """Take in moves made in MLflow's page, and let MLflow follow the rollout.
@@ -349,32 +304,8 @@ class Rollouts:
         log.append("gate", task, {}, judged, decision.reason, self._writer.author)
 
 
-def _promotion(before: Rollout, after: Rollout, asked: int | None = None) -> Promotion:
-    """What came of a promotion; ``asked`` is the version that was asked for, if it may wait."""
-    champion, pending = after.version(CHAMPION), after.pending
-    waits = asked not in (None, champion) and pending is not None and pending.version == asked
-    to_version = asked if waits else champion
-    assert to_version is not None
-    return Promotion(
-        task=after.task, from_version=before.version(CHAMPION), to_version=to_version, waits=waits
-    )
-
-
 def _moved(rollout: Rollout, **moves: Any) -> Rollout:
     return replace(rollout, aliases=rollout.aliases.moved(**moves))
-
-
-def _pending_of(rollout: Rollout) -> Pending:
-    if rollout.pending is None:
-        raise RegistryError(
-            f"no promotion of task {rollout.task!r} waits for an approval; `ship show {rollout.task}` shows "
-            "its last change"
-        )
-    return rollout.pending
-
-
-def _named(version: int | None) -> str:
-    return "nothing" if version is None else f"version {version}"
 
 
 def _check_trial(rollout: Rollout, version: int, ref: VersionFinder) -> None:

@@ -150,7 +150,7 @@ class AuditLog:
             last = self.add(record)
         return replace(document, trail=Trail(last=last))  # type: ignore[type-var]
 
-    def follow(self, document: _Document, etag: str, write: Callable[[_Document, str | None], str]) -> None:
+    def follow(self, document: _Document, etag: str, write: Callable[[_Document, str | None], str]) -> bool:
         """Log the changes of a document that was written, and note in it that they are.
 
         What fails here is made up for by the next change: the document has changed, and says so itself.
@@ -159,15 +159,20 @@ class AuditLog:
             document: The document.
             etag: Its etag.
             write: Replaces it, given the etag of the one before.
+
+        Returns:
+            Whether its changes are logged.
         """
         try:
             if (settled := self.settle(document)) is not document:
                 write(settled, etag)
         except ObjectConflict:
             # Another writer has built on it, and logs what it found there.
-            return
+            return True
         except StoreError as error:
             _logger.warning("a change is made, and waits for the audit log: %s", error)
+            return False
+        return True
 
     def add(self, record: AuditRecord) -> Pin:
         """Write a record as the next entry, unless it is in the log already; returns its entry."""

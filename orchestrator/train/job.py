@@ -5,6 +5,7 @@ Composes the parts and owns their order. Each can be read and tested without thi
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,9 @@ from orchestrator.planning.spec import TaskSpec
 from orchestrator.registry.recorder import MAX_FAREWELL_S, Backlog, Recorder
 from orchestrator.registry.registry import Registry
 from orchestrator.settings import Settings
+from orchestrator.store.approvals import Approvals
+from orchestrator.store.audit import AuditLog
+from orchestrator.store.documents.audit import Author
 from orchestrator.store.objects.open import ObjectStore, open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.run_stats import RunStats
@@ -160,6 +164,7 @@ class Job:
         farewell_s = MAX_FAREWELL_S
         found: Sequence[Published] = ()
         try:
+            self._follow_approvals()
             recorder.replay()
             summary = self.services.run_tasks(
                 [task.spec for task in self.plan.to_tune],
@@ -184,6 +189,13 @@ class Job:
             refused=self.plan.refused,
             verdicts=find_verdicts(self.services.registry, [*handler.published, *found]),
         )
+
+    def _follow_approvals(self) -> None:
+        """Let the store know which tasks need an approval by this manifest, before any can be promoted."""
+        store = self.services.store
+        needed = {task.spec.name: task.spec.terms.approvals > 0 for task in self.plan.tasks}
+        author = Author.of_process(f"ship tune {os.path.basename(self.path)}")
+        Approvals(store, AuditLog(store)).follow_manifest(needed, author)
 
     def _reconcile(self) -> Sequence[Published]:
         """Record published tasks that a lost driver or a lost spool left unrecorded.

@@ -4,19 +4,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal, Self
-
-from pydantic import Field
+from typing import Any, Self
 
 from orchestrator.store.documents.audit import Trail
-from orchestrator.store.documents.audit_document import TrailDocument
-from orchestrator.store.documents.document import Document, TaskName
-from orchestrator.store.documents.tokens import Pattern
 
 __all__ = ["MAX_APPROVALS_BYTES", "ApprovalRules"]
 
 MAX_APPROVALS_BYTES = 4 << 20
-_ADVICE = "restore it from a copy, or delete it and say again which tasks need approvals: `ship approvals`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +26,11 @@ class ApprovalRules:
     patterns: tuple[str, ...] = ()
     tasks: frozenset[str] = frozenset()
     trail: Trail = field(default_factory=Trail)
+
+    @property
+    def are_empty(self) -> bool:
+        """Whether no task needs one."""
+        return not (self.patterns or self.tasks)
 
     def requires(self, task: str) -> bool:
         """Whether a promotion of the task waits for an approval."""
@@ -58,12 +57,7 @@ class ApprovalRules:
         Raises:
             StoreError: Lists all problems.
         """
-        found = _Document.read(content, "approvals.json", _ADVICE)
-        return cls(patterns=tuple(found.patterns), tasks=frozenset(found.tasks), trail=found.trail.to_trail())
+        # Imported here: `ship ls` uses these values, and starts without pydantic.
+        from orchestrator.store.documents.approvals_document import read_approvals
 
-
-class _Document(Document):
-    schema_: Literal[1] = Field(alias="schema")
-    patterns: list[Pattern]
-    tasks: list[TaskName]
-    trail: TrailDocument = TrailDocument()
+        return cls(**read_approvals(content))

@@ -15,6 +15,8 @@ from typing import Protocol
 
 from orchestrator.errors import ObjectMissing, RegistryError
 from orchestrator.store.artifact_files import MAX_FILE_BYTES
+from orchestrator.store.audit import AuditLog
+from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.publication import Publication
 from orchestrator.store.garbage.finding import Garbage, References, StoreListing, find_garbage
 from orchestrator.store.garbage.marks import Marks, store_time_s
@@ -26,6 +28,8 @@ __all__ = ["DAY_S", "Collector", "DigestSource"]
 DAY_S = 86400.0
 # Artifacts that are read, removed and checked together: few enough for memory.
 BATCH = 16
+# Artifacts that an entry of the audit log names.
+_NAMED = 200
 # By task and task key.
 Published = dict[tuple[str, str], Publication]
 
@@ -89,12 +93,16 @@ class Collector:
         """Seconds until each may be removed, 0 for now; all of the wait for what is not marked yet."""
         return self._waits_s(Marks(self._objects), garbage, marked_for_s)
 
-    def remove(self, garbage: Sequence[Garbage], marked_for_s: float = DAY_S) -> list[Garbage]:
+    def remove(
+        self, garbage: Sequence[Garbage], marked_for_s: float = DAY_S, author: Author | None = None
+    ) -> list[Garbage]:
         """Mark garbage, and remove that which was marked long enough ago and is still garbage.
 
         Args:
             garbage: Garbage that was found just now.
             marked_for_s: Least seconds since it was marked.
+            author: Author of the removal, for the audit log, which names what is about to be removed, and
+                then what was; None for no log.
 
         Returns:
             What was removed.
@@ -106,12 +114,27 @@ class Collector:
         marks = Marks(self._objects)
         waits_s = self._waits_s(marks, garbage, marked_for_s)
         marks.put(garbage, self.now_s)
-        due = iter([found for found, wait_s in zip(garbage, waits_s, strict=True) if wait_s == 0.0])
+        due = [found for found, wait_s in zip(garbage, waits_s, strict=True) if wait_s == 0.0]
         known = self._store.all_published()
         removed: list[Garbage] = []
-        while batch := list(islice(due, BATCH)):
+        self._log("gc-begin", due, author)
+        batches = iter(due)
+        while batch := list(islice(batches, BATCH)):
             removed += self._remove_batch(batch, known)
+        self._log("gc", removed, author)
         return removed
+
+    def _log(self, action: str, garbage: Sequence[Garbage], author: Author | None) -> None:
+        if author is None or not garbage:
+            return
+        artifacts = [found.name for found in garbage if found.kind == "artifact"]
+        told = {
+            "num_objects": sum(len(found.keys) for found in garbage),
+            "num_bytes": sum(found.num_bytes for found in garbage),
+            "num_artifacts": len(artifacts),
+            "artifacts": artifacts[:_NAMED],
+        }
+        AuditLog(self._store).append(action, None, {}, told, author.reason, author)
 
     def _waits_s(self, marks: Marks, garbage: Sequence[Garbage], marked_for_s: float) -> list[float]:
         times_s = [marks.since_s(found) for found in garbage]

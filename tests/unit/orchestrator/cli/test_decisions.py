@@ -1,6 +1,7 @@
 """``ship threshold`` on a store and an MLflow in memory: what it prints, and what it changes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,9 +26,9 @@ class Shell(Output):
         self.world.add_tuned(2)
         self.world.rollouts().promote("bolts", 1)
 
-    def thresholds(self, reason: str | None = None) -> Thresholds:
+    def thresholds(self, author: Author | None = None) -> Thresholds:
         registry, store = self.world.fresh_registry(), PromptStore(self.world.objects.client())
-        author = Author(by="anna", host="line-pc", reason=reason or "")
+        author = replace(author or Author(by="", host=""), host="line-pc")
         rollouts = Rollouts(registry, store, author, clock=lambda: NOW_S)
         return Thresholds(registry, store, rollouts, clock=lambda: NOW_S)
 
@@ -35,7 +36,7 @@ class Shell(Output):
         # The console writes where standard output goes now.
         shell = Output()
         shell.thresholds = self.thresholds  # type: ignore[method-assign]
-        return CliRunner().invoke(threshold, arguments, obj=shell)
+        return CliRunner().invoke(threshold, [*arguments, "--as", "anna"], obj=shell)
 
     def print(self, *arguments: str) -> str:
         result = self.run(*arguments)

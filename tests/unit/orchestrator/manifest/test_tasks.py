@@ -105,7 +105,7 @@ def test_wrong_folders_are_told_with_their_place(folder: Path) -> None:
 - {tags: {site: ulm}}
 - lines/none/*
 - 5
-- {path: lines/ulm/caps/../bol*, priority: high, deadline: 2026-11-30, budget: 90}
+- {path: lines/ulm/caps/../bol*, priority: high, deadline: 2026-11-30, budget: 90, approvals: 2}
 - nosuchscheme://x/*
 """,
     )
@@ -119,6 +119,8 @@ def test_wrong_folders_are_told_with_their_place(folder: Path) -> None:
         "tasks_from[4].deadline (line 6): expected a date-time with a zone such as "
         "2026-11-30T06:00:00+01:00, got datetime.date(2026, 11, 30)",
         "tasks_from[4].budget (line 6): expected a duration above zero such as 30m, 2h or 1h30m, got 90",
+        "tasks_from[4].approvals (line 6): expected 0, or 1 for a promotion that waits for a second person, "
+        "got 2",
         "tasks_from[4] (line 6): 'bolts' is already taken by tasks_from[0] (line 2)",
         "tasks_from[5] (line 7): nosuchscheme://x/*: ValueError: Protocol not known: nosuchscheme",
     ]
@@ -131,12 +133,12 @@ def test_a_tasks_own_terms_win_over_the_defaults(folder: Path) -> None:
         defaults: {priority: 1, deadline: 2026-11-30T05:00:00Z, tags: {site: ulm, line: 1}}
         tasks:
           - {name: a, data: lines/ulm}
-          - {name: b, data: lines/ulm, priority: -2, budget: 90s, tags: {line: 2}}
+          - {name: b, data: lines/ulm, priority: -2, budget: 90s, approvals: 1, tags: {line: 2}}
         """,
     )
     a, b = manifest.tasks
     assert (a.terms, a.tags) == (Terms(priority=1, deadline_s=DEADLINE_S), {"site": "ulm", "line": "1"})
-    assert b.terms == Terms(priority=-2, deadline_s=DEADLINE_S, budget_s=90.0)
+    assert b.terms == Terms(priority=-2, deadline_s=DEADLINE_S, budget_s=90.0, approvals=1)
     assert b.tags == {"site": "ulm", "line": "2"}
     assert a.config == TuneConfig()
 

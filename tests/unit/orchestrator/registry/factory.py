@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 from orchestrator.errors import ObjectMissing
 from orchestrator.registry.registry import Registry
+from orchestrator.registry.requests import Requests
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.versions import PUBLISHED_TAG
 from orchestrator.store.documents.audit import Author
@@ -196,6 +197,15 @@ class World:
     def rollouts(self, by: str = "anna", store: PromptStore | None = None) -> Rollouts:
         """The rollouts as a new process has them."""
         return Rollouts(
+            make_registry(self.mlflow),
+            store or PromptStore(self.objects.client()),
+            Author(by=by, host="line-pc", reason=""),
+            clock=lambda: self.now_s,
+        )
+
+    def requests(self, by: str = "anna", store: PromptStore | None = None) -> Requests:
+        """The promotions that wait, as a new process has them."""
+        return Requests(
             make_registry(self.mlflow),
             store or PromptStore(self.objects.client()),
             Author(by=by, host="line-pc", reason=""),

@@ -149,7 +149,9 @@ def test_a_version_below_its_tasks_floors_is_recorded_and_does_not_serve(world: 
     ]
     write(world, key, events)
     assert world.aliases() == {"challenger": 1}
-    assert "accuracy 0.9000, expected at least 0.9500" in world.registry.version("bolts", 1).gate_reason
+    version = world.registry.version("bolts", 1)
+    assert "accuracy 0.9000, expected at least 0.9500" in version.gate_reason
+    assert version.tags["ship.gate_refused"] == "true", "only force promotes it"
 
 
 def test_a_record_that_waited_is_not_judged_as_if_it_were_new(world: World) -> None:

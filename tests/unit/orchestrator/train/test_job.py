@@ -17,6 +17,8 @@ from orchestrator.planning.plan import find_sure_fan_out
 from orchestrator.planning.spec import TaskSpec
 from orchestrator.registry.recorder import Backlog
 from orchestrator.settings import Settings
+from orchestrator.store.approvals import read_rules
+from orchestrator.store.audit import AuditLog
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.objects.open import ObjectStore, open_objects
 from orchestrator.store.objects.protocol import StoredObject
@@ -346,3 +348,31 @@ def test_a_report_tells_what_serves_of_tuned_and_of_reused_tasks(plant: Plant) -
         ("t1", True, None),
     ]
     assert not (plant.home / "mlflow.db").exists()
+
+
+def test_the_store_knows_which_tasks_of_a_manifest_need_an_approval_before_they_are_tuned(
+    plant: Plant,
+) -> None:
+    def asked() -> frozenset[str]:
+        return read_rules(plant.objects).tasks
+
+    seen: list[frozenset[str]] = []
+
+    def tune(*arguments: Any) -> RunSummary:
+        seen.append(asked())
+        return plant.pool(*arguments)
+
+    plant.run_tasks = tune
+    wants = "{name: t0, data: stripes, approvals: 1}"
+    assert plant.prepare(f"tasks:\n- {wants}\n- {{name: t1, data: stripes}}\n").plan.to_tune
+    assert asked() == frozenset(), "a plan writes nothing"
+    job = plant.prepare(f"tasks:\n- {wants}\n- {{name: t1, data: stripes}}\n")
+    key = job.plan.tasks[0].spec.key
+    job.run()
+    assert (asked(), seen[:1]) == ({"t0"}, [{"t0"}])
+    job = plant.prepare(rows(2))
+    assert job.plan.tasks[0].spec.key == key, "it is no part of what is tuned"
+    job.run()
+    assert asked() == frozenset()
+    actions = [entry.record.action for entry in AuditLog(PromptStore(plant.objects)).newest()]
+    assert actions == ["approvals", "approvals", "begin"]

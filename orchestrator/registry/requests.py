@@ -1,0 +1,108 @@
+"""Promotions that wait for a second person's approval: made, dropped and listed."""
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+
+from orchestrator.errors import RegistryError
+from orchestrator.registry.mirror import VersionFinder
+from orchestrator.registry.moves import is_void, promote, promotion
+from orchestrator.registry.registry import Registry
+from orchestrator.registry.rollout_writer import RolloutWriter
+from orchestrator.registry.versions import CHAMPION, GATE_TAG, Promotion
+from orchestrator.store.approvals import read_rules
+from orchestrator.store.documents.audit import Author
+from orchestrator.store.documents.rollout import Pending, Rollout
+from orchestrator.store.prompt_store import PromptStore
+
+__all__ = ["Requests"]
+
+NUM_READERS = 16
+
+
+class Requests:
+    """Promotions of one store that wait; they are asked for by ``Rollouts.promote`` and by the gate.
+
+    Methods raise ``RegistryError`` when a change is refused, ``StoreError`` when the store fails.
+
+    Args:
+        registry: Registry of versions.
+        store: Store of rollouts.
+        author: Author of the changes; by default the user of this process.
+        clock: Current time, seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: PromptStore,
+        author: Author | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry, self._store = registry, store
+        self._writer = RolloutWriter(registry, store, author or Author.of_process(), clock)
+
+    def approve(self, task: str) -> Promotion:
+        """Make the promotion that waits, which another person has asked for.
+
+        Raises:
+            RegistryError: None waits, or it is void, or this author asked for it.
+        """
+        change = self._writer.mirror.new_change("approve")
+
+        def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
+            pending = _pending_of(rollout)
+            if is_void(rollout):
+                raise RegistryError(
+                    f"the request to promote version {pending.version} of task {task!r} is void: it was made "
+                    f"when {_named(pending.champion)} served, and {_named(rollout.version(CHAMPION))} serves "
+                    f"now; ask again with `ship promote {task} {pending.version}`"
+                )
+            if pending.request.by.casefold() == change.by.casefold():
+                raise RegistryError(
+                    f"{pending.request.by} asked to promote version {pending.version} of task {task!r}, and "
+                    "another person has to approve it; where people share a user, `--as NAME` says who it is"
+                )
+            return promote(rollout, pending.version, ref(pending.version).digest)
+
+        before, after = self._writer.write(task, change, decide)
+        if before.pending is not None and before.pending.request.kind == "gate":
+            # Later versions are compared with the best that has served: this one has passed the gate.
+            with suppress(RegistryError):
+                self._registry.tag_version(task, before.pending.version, {GATE_TAG: CHAMPION})
+        return promotion(before, after)
+
+    def reject(self, task: str) -> Pending:
+        """Drop the promotion that waits; returns it.
+
+        Raises:
+            RegistryError: None waits.
+        """
+
+        def decide(rollout: Rollout, _: VersionFinder) -> Rollout:
+            _pending_of(rollout)
+            return replace(rollout, pending=None)
+
+        return _pending_of(self._writer.write(task, self._writer.mirror.new_change("reject"), decide)[0])
+
+    def pending(self, tasks: Iterable[str]) -> dict[str, Rollout]:
+        """Rollouts of those of ``tasks`` that have a promotion that waits, or one that is void, by task."""
+        rules = read_rules(self._store.objects)
+        with ThreadPoolExecutor(NUM_READERS) as readers:
+            found = readers.map(self._store.read_rollout, filter(rules.requires, tasks))
+            return {stored[0].task: stored[0] for stored in found if stored and stored[0].pending}
+
+
+def _pending_of(rollout: Rollout) -> Pending:
+    if rollout.pending is None:
+        raise RegistryError(
+            f"no promotion of task {rollout.task!r} waits for an approval; `ship show {rollout.task}` shows "
+            "its last change"
+        )
+    return rollout.pending
+
+
+def _named(version: int | None) -> str:
+    return "nothing" if version is None else f"version {version}"

@@ -1,0 +1,196 @@
+"""``ship audit``, ``approve`` and ``approvals``, and what they change in the commands beside them."""
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from orchestrator.cli.main import cli
+from orchestrator.cli.output import EXIT_WAITING, Output
+from orchestrator.errors import RegistryError
+from orchestrator.registry.registry import Registry
+from orchestrator.store.audit import entry_key
+from tests.unit.orchestrator.registry.factory import MemoryObjects, World
+
+
+class WorldOutput(Output):
+    """A command's surroundings, in memory."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def registry(self, *, may_create: bool = False) -> Registry:
+        return self._world.fresh_registry()
+
+    def objects(self) -> MemoryObjects:
+        return self._world.objects.client()
+
+
+class Shell:
+    """Runs ``ship`` on a world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def run(self, *arguments: str) -> Result:
+        return CliRunner().invoke(cli, arguments, obj=WorldOutput(self.world))
+
+    def __call__(self, *arguments: str) -> str:
+        """Standard output of a command that succeeds."""
+        result = self.run(*arguments)
+        assert result.exit_code == 0, result.output + repr(result.exception)
+        return result.stdout
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self(*arguments, "--json"))
+
+
+@pytest.fixture
+def ship() -> Shell:
+    """Three versions of bolts and one of nuts, of which the first ones serve."""
+    world = World()
+    for number in (1, 2, 3):
+        world.add("bolts", number)
+    world.add("nuts", 1)
+    shell = Shell(world)
+    shell("promote", "bolts", "1", "--as", "anna", "--reason", "first")
+    shell("promote", "nuts", "1", "--as", "anna")
+    shell("canary", "bolts", "2", "5%", "--as", "ben", "--reason", "line 3")
+    return shell
+
+
+def test_the_log_tells_who_changed_what_and_why_the_last_first(ship: Shell) -> None:
+    canary, promotion = ship.json("audit", "bolts")
+    assert (canary["action"], canary["task"], canary["by"]) == ("canary", "bolts", "ben")
+    assert (canary["before"]["share"], canary["after"]["share"]) == (None, 0.05)
+    assert (promotion["action"], promotion["by"], promotion["reason"]) == ("promote", "anna", "first")
+    assert promotion["user"], "the user of the system is kept beside the name"
+    assert [entry["sequence"] for entry in ship.json("audit")] == [5, 4, 3, 2, 1]
+    assert [entry["sequence"] for entry in ship.json("audit", "--limit", "2")] == [5, 4]
+    [line, _] = ship("audit", "bolts").splitlines()
+    assert "canary bolts canary - -> v2, share - -> 0.05  by ben (" in line
+    assert line.endswith(": line 3")
+
+
+def test_since_takes_a_duration_and_a_date(ship: Shell) -> None:
+    assert len(ship.json("audit", "--since", "1h")) == 5
+    assert ship.json("audit", "--since", "2100-01-01") == []
+    assert "No such entry" in ship("audit", "caps")
+    for flags in (("--since", "yesterday"), ("--limit", "0"), ("--known", "5:ab")):
+        assert ship.run("audit", *flags).exit_code == 2
+    assert ship.run("audit", "--verify", "--known", "5:ab").exit_code == 2
+
+
+def test_a_log_that_is_whole_is_verified_with_the_line_to_keep(ship: Shell) -> None:
+    head = ship.json("audit", "--verify")["head"]
+    printed = ship("audit", "--verify")
+    kept = f"{head['sequence']}:{head['digest']}"
+    assert f"Last entry: {kept}" in printed
+    ship("shadow", "bolts", "3")
+    assert ship.json("audit", "--verify", "--known", kept)["breaks"] == []
+
+
+def test_a_break_ends_with_status_1_and_its_place_and_kind(ship: Shell) -> None:
+    kept = ship.json("audit", "--verify")["head"]
+    del ship.world.objects.stored[entry_key(3)]
+    result = ship.run("audit", "--verify", "--json")
+    assert result.exit_code == 1
+    [found] = json.loads(result.stdout)["breaks"]
+    assert (found["place"], found["kind"]) == (entry_key(3), "missing")
+    assert f"{entry_key(3)}: missing: " in ship.run("audit", "--verify").stdout
+    wrong = ship.run("audit", "--verify", "--known", f"{kept['sequence']}:{'0' * 64}", "--json")
+    kinds = {one["kind"] for one in json.loads(wrong.stdout)["breaks"]}
+    assert kinds == {"missing", "changed"}
+
+
+def test_a_promotion_waits_for_a_second_person_with_status_3(ship: Shell) -> None:
+    ship("approvals", "--require", "bol*", "--as", "anna")
+    result = ship.run("promote", "bolts", "3", "--as", "anna", "--reason", "new camera")
+    assert result.exit_code == EXIT_WAITING
+    assert "bolts: version 3 waits for an approval, and version 1 serves on" in result.stdout
+    waits = ship.run("promote", "bolts", "3", "--as", "anna", "--json")
+    assert (waits.exit_code, json.loads(waits.stdout)["waits"]) == (EXIT_WAITING, True)
+    for listed in (ship("ls"), ship("show", "bolts"), ship("approvals")):
+        assert "bolts: version 3 waits for an approval by another person: `ship approve bolts`" in listed
+        assert "new camera" in listed
+    bolts, nuts = ship.json("ls")
+    assert (bolts["pending"]["version"], bolts["pending"]["by"], nuts["pending"]) == (3, "anna", None)
+    assert ship.json("show", "bolts")["pending"]["is_void"] is False
+    assert isinstance(ship.run("approve", "bolts", "--as", "anna").exception, RegistryError)
+    assert ship.json("approve", "bolts", "--as", "ben") == {
+        "task": "bolts",
+        "from": 1,
+        "to": 3,
+        "waits": False,
+    }
+    assert ship.json("approvals")["pending"] == []
+
+
+def test_a_void_request_says_so_and_is_rejected(ship: Shell) -> None:
+    ship("promote", "bolts", "2", "--as", "anna")
+    ship("approvals", "--require", "*")
+    assert ship.run("promote", "bolts", "3", "--as", "anna").exit_code == EXIT_WAITING
+    ship("rollback", "bolts")
+    assert "the request to promote version 3 is void" in ship("ls")
+    assert ship.json("approve", "bolts", "--reject", "--as", "anna") == {"task": "bolts", "rejected": 3}
+    assert "void" not in ship("ls")
+
+
+def test_patterns_of_the_store_are_added_and_lifted(ship: Shell) -> None:
+    assert ship.json("approvals", "--require", "a*", "--require", "b*")["patterns"] == ["a*", "b*"]
+    assert ship.json("approvals", "--lift", "a*")["patterns"] == ["b*"]
+    assert [entry["action"] for entry in ship.json("audit", "--limit", "2")] == ["approvals"] * 2
+    assert ship.json("approvals") == {"patterns": ["b*"], "tasks": [], "pending": []}
+
+
+@pytest.mark.parametrize("command", [("promote", "bolts", "3"), ("canary", "bolts", "3", "5%")])
+def test_force_needs_a_reason(ship: Shell, command: tuple[str, ...]) -> None:
+    tags = ship.world.mlflow.versions["ship.bolts"][3].tags
+    tags.update({"ship.gate": "challenger", "ship.gate_refused": "true", "ship.gate_reason": "Worse."})
+    assert "the gate refused version 3" in str(ship.run(*command).exception)
+    for flags in (("--force",), ("--force", "--reason", " ")):
+        result = ship.run(*command, *flags)
+        assert (result.exit_code, "--force needs --reason" in result.output) == (2, True)
+    ship(*command, "--force", "--reason", "the gate judged old pictures")
+    newest = ship.json("audit", "--limit", "1")[0]
+    assert (newest["reason"], newest["after"]["forced"]) == ("the gate judged old pictures", True)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "x" * 300])
+def test_a_name_that_is_none_is_refused(ship: Shell, name: str) -> None:
+    result = ship.run("promote", "bolts", "2", "--as", name)
+    assert "--as" in str(result.exception)
+    assert "expected the name of a person" in str(result.exception)
+
+
+def test_tokens_and_the_garbage_collection_are_in_the_log(ship: Shell) -> None:
+    ship("token", "create", "plc", "--predict", "*", "--as", "anna", "--reason", "line 3")
+    ship("token", "rotate", "plc")
+    ship("token", "revoke", "plc", "--as", "ben")
+    revoke, rotate, create = ship.json("audit", "--limit", "3")
+    assert [one["action"] for one in (create, rotate, revoke)] == [
+        "token-create",
+        "token-rotate",
+        "token-revoke",
+    ]
+    assert (create["by"], create["reason"], revoke["by"]) == ("anna", "line 3", "ben")
+    assert (list(create["after"]), revoke["after"]) == (["plc"], {})
+
+
+def test_sync_writes_what_a_command_was_ended_before(ship: Shell) -> None:
+    stored = ship.world.objects.stored
+    kept = {key: value for key, value in stored.items() if key.startswith("audit/")}
+    ship("token", "create", "plc", "--predict", "*")
+    tokens = json.loads(stored["tokens.json"][0])
+    entry = json.loads(stored[entry_key(6)][0])
+    tokens["trail"] = {"waiting": [entry["record"]]}
+    stored["tokens.json"] = json.dumps(tokens).encode(), stored["tokens.json"][1]
+    for key in [key for key in stored if key.startswith("audit/")]:
+        del stored[key]
+    stored.update(kept)
+    assert "1 changes wait for the log: `ship sync` writes them." in ship("audit", "--verify")
+    ship("sync", "--as", "ben")
+    assert ship.json("audit", "--verify")["num_waiting"] == 0
+    assert [one["action"] for one in ship.json("audit", "--limit", "1")] == ["token-create"]
