@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from orchestrator.cli.decisions import threshold
 from orchestrator.cli.output import Output
+from orchestrator.cli.registry import show
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.thresholds import Thresholds
 from orchestrator.store.documents.audit import Author
@@ -113,6 +114,22 @@ def test_a_reset_goes_back_to_the_rule_that_came_with_the_version(shell: Shell) 
     generation = shell.world.store.read_rollout("bolts")[0].generation
     assert "already; nothing was changed" in shell.print("bolts", "--reset")
     assert shell.world.store.read_rollout("bolts")[0].generation == generation
+
+
+def test_ship_show_names_the_rules_of_versions(shell: Shell) -> None:
+    def run(*arguments: str) -> str:
+        output = Output()
+        output.registry = shell.world.fresh_registry  # type: ignore[method-assign, assignment]
+        output.rollouts = lambda author=None: shell.world.rollouts()  # type: ignore[method-assign, misc]
+        result = CliRunner().invoke(show, ["bolts", *arguments], obj=output)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert "decides by rule" not in run()
+    shell.print("bolts", "--version", "2", "--min-confidence", "0.5")
+    [digest] = shell.rules.values()
+    assert f"v2: decides by rule {digest[:12]}; `ship threshold bolts --version 2` shows it" in run()
+    assert [found["rule"] for found in json.loads(run("--json"))["versions"]] == [digest, None]
 
 
 def test_another_versions_rule_waits_for_its_promotion(shell: Shell) -> None:

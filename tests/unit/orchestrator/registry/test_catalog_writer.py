@@ -421,3 +421,16 @@ def test_two_writers_of_the_catalog_lose_no_rule(world: World) -> None:
         {make_key("bolts-1"): make_key("ours")},
         {make_key("nuts-1"): make_key("theirs")},
     ]
+
+
+def test_a_lost_rollout_keeps_the_rules_of_what_serves(world: World) -> None:
+    add_champions(world, "bolts")
+    writer(world).update()
+    follow_rule(world, "rule")
+    world.objects.delete("rollouts/bolts.json")
+    world.rollouts().promote("bolts", world.add("bolts", 2))
+    writer(world).update()
+    assert entry_of(world, "bolts").rules == {make_key("bolts-1"): make_key("rule")}
+    world.rollouts().rollback("bolts")
+    rollout, _ = world.store.read_rollout("bolts")
+    assert (rollout.version("champion"), rollout.rules) == (1, {make_key("bolts-1"): make_key("rule")})

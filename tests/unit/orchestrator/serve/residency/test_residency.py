@@ -507,3 +507,30 @@ def test_a_prompt_that_is_not_in_memory_is_not_served_without_its_rule(load: Loa
     rules.errors.clear()
     clock.now_s += 10.0
     assert find(residency, "bolts").rule_digest == "10"
+
+
+def test_a_promoted_version_whose_rule_fails_leaves_the_champion_and_its_rule(load: Loader) -> None:
+    rules = Rules()
+    rules.errors["20"] = ArtifactError("of another task")
+    residency = Residency(load, read_rule=rules)
+    apply(residency, ruled_catalog(1, v1="10", v2="20"))
+    apply(residency, ruled_catalog(2, v1="10", v2="20"))
+    found = find(residency, "bolts")
+    assert (found.version, found.rule_digest) == (1, "10")
+    state = residency.state("bolts")
+    assert (state.version, state.rule, state.wanted_version, state.wanted_rule) == (1, "10", 2, "20")
+    assert state.problem == "of another task"
+
+
+def test_canary_and_champion_decide_by_their_own_rules(load: Loader) -> None:
+    residency = Residency(load, read_rule=Rules())
+    entry = CatalogEntry(
+        version=1,
+        digest="bolts-1",
+        others={2: "bolts-2"},
+        canary=Canary(version=2, share=0.5),
+        rules={"bolts-1": "10", "bolts-2": "20"},
+    )
+    apply(residency, Catalog(entries={"bolts": entry}))
+    found = [find(residency, "bolts", key=str(number)) for number in range(40)]
+    assert {(one.version, one.rule_digest) for one in found} == {(1, "10"), (2, "20")}
