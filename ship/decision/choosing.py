@@ -6,7 +6,7 @@ Shapes: B held-out images, C classes.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -136,10 +136,10 @@ def _check(held_out: _Scores, wishes: _Wishes, good: str | None) -> None:
         num = int((held_out.labels_B == held_out.labels.index(label)).sum())
         needed = fewest_for(1.0 - recall, wishes.doubt)
         if num < needed:
-            best = math.floor(1000 * highest_for(num, wishes.doubt)) / 1000
+            best = f"{math.floor(1000 * highest_for(num, wishes.doubt)) / 1000:g}" if num else "none"
             problems.append(
                 f"a recall of {recall:g} for {label!r} cannot be promised with {num} held-out images of it: "
-                f"that takes {needed}; with {num} at most {best:g} can be promised"
+                f"that takes {needed}; with {num} at most {best} can be promised"
             )
     if problems:
         raise ConfigError(problems)
@@ -179,21 +179,20 @@ def _cross_fit(held_out: _Scores, wishes: _Wishes, good: str | None) -> dict[str
         return {"num_images": num, "cross_fitted": False}
     folds_B = _fold(held_out.labels_B, min(_NUM_FOLDS if num < _MANY else _FOLDS_OF_MANY, num))
     scaled_BC = torch.empty_like(held_out.logits_BC)
-    decisions: list[Decision | None] = [None] * num
+    by_place: dict[int, Decision] = {}
     for fold in folds_B.unique().tolist():
         rule = _choose(held_out.take(folds_B != fold), wishes)
         places = (folds_B == fold).nonzero().squeeze(1)
         scaled_BC[places] = held_out.logits_BC[places] / rule.temperature
-        for place, decision in zip(places.tolist(), held_out.take(folds_B == fold).decide(rule), strict=True):
-            decisions[place] = decision
-    made = [decision for decision in decisions if decision is not None]
+        by_place |= zip(places.tolist(), held_out.take(folds_B == fold).decide(rule), strict=True)
+    decisions = [by_place[place] for place in range(num)]
     truth = held_out.labels_B.tolist()
-    figures = expected_figures(held_out.labels, truth, made, good)
+    figures = expected_figures(held_out.labels, truth, decisions, good)
     if held_out.distances_B is not None:
         rank = conformal_rank(num, wishes.false_alarm_rate)
         figures["far"]["false_alarm_rate"] = (num + 1 - rank) / (num + 1)
     if wishes.costs is not None:
-        figures["cost"] = mean_cost(held_out.labels, truth, made, wishes.costs)
+        figures["cost"] = mean_cost(held_out.labels, truth, decisions, wishes.costs)
     return {
         "num_images": num,
         "cross_fitted": True,
@@ -217,6 +216,8 @@ def _cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> float:
     return float(torch.nn.functional.cross_entropy(logits_BC, labels_B))
 
 
-def _before_and_after(measure: Any, held_out: _Scores, scaled_BC: Tensor) -> dict[str, float]:
+def _before_and_after(
+    measure: Callable[[Tensor, Tensor], float], held_out: _Scores, scaled_BC: Tensor
+) -> dict[str, float]:
     found = [measure(logits_BC, held_out.labels_B) for logits_BC in (held_out.logits_BC, scaled_BC)]
     return {"before": round(found[0], 6), "after": round(found[1], 6)}

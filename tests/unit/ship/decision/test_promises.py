@@ -85,24 +85,25 @@ def test_pictures_of_the_task_are_far_as_often_as_is_stated(num: int, rate: floa
 
 @pytest.mark.parametrize(
     ("num", "recall", "needed", "best"),
-    [(10, 0.99, 299, "0.741"), (298, 0.99, 299, "0.98"), (0, 0.9, 29, "0")],
+    [(0, 0.9, 29, "none"), (10, 0.99, 299, "0.741"), (58, 0.95, 59, "0.949"), (298, 0.99, 299, "0.989")],
 )
 def test_a_promise_beyond_the_images_is_refused_with_what_can_be_promised(
     num: int, recall: float, needed: int, best: str
 ) -> None:
-    logits_BC, labels_B = DrawnTask(separation=2.0).draw([30, num], seed=0)
-    expected = (
-        f"a recall of {recall:g} for 'scratch' cannot be promised with {num} held-out images of it: that "
-        f"takes {needed}; with {num} at most {best}"
-    )
+    task, labels = DrawnTask(separation=2.0), ("good", "scratch")
+    scores = task.draw([30, num], seed=0)
     with pytest.raises(ConfigError) as caught:
-        choose_rule(("good", "scratch"), logits_BC, labels_B, recalls={"scratch": recall})
-    assert expected in str(caught.value)
-    if num > 100:
-        # What it offers is taken, and so is the first promise with the number that it asks for.
-        choose_rule(("good", "scratch"), logits_BC, labels_B, recalls={"scratch": float("0.98")})
-        more = DrawnTask(separation=2.0).draw([30, needed], seed=0)
-        choose_rule(("good", "scratch"), *more, recalls={"scratch": recall})
+        choose_rule(labels, *scores, recalls={"scratch": recall})
+    assert str(caught.value) == (
+        f"a recall of {recall:g} for 'scratch' cannot be promised with {num} held-out images of it: that "
+        f"takes {needed}; with {num} at most {best} can be promised"
+    )
+    # What it offers is promised, and so is what was asked for with as many images as it names.
+    if num:
+        assert choose_rule(labels, *scores, recalls={"scratch": float(best)}).recalls == {
+            "scratch": float(best)
+        }
+    assert choose_rule(labels, *task.draw([30, needed], seed=0), recalls={"scratch": recall}).thresholds
 
 
 def test_two_promises_need_more_images_than_one_and_say_so() -> None:
