@@ -156,7 +156,7 @@ def test_what_was_tuned_is_served_and_a_promotion_is_picked_up(
 
         done = plant.ship("tune", str(plant.write_manifest(["line-a"], epochs=5, seed=1)))
         assert done.returncode == 0, done.stdout + done.stderr
-        assert plant.ship("promote", "line-a", "2").returncode == 0
+        assert plant.ship("promote", "line-a", "2", "--force", "--reason", "a try").returncode == 0
         deadline_s = time.monotonic() + PATIENCE_S
         while (version := ask("line-a", pictures["line-a"][0]).headers["Ship-Version"]) != "2":
             assert time.monotonic() < deadline_s, f"still version {version}"

@@ -82,7 +82,7 @@ def test_a_server_records_a_store_on_local_disk(
     assert champion.tags["ship.uri"] == place.store.uri(champion.digest)
     assert champions(registry) == {"bolts": champion}
     rollouts = Rollouts(registry, place.store)
-    assert rollouts.promote("bolts").to_version == 2
+    assert rollouts.promote("bolts", force=True).to_version == 2
     assert rollouts.rollback("bolts").to_version == 1
     with pytest.raises(RegistryError, match="no version 7; it has: 2, 1"):
         rollouts.promote("bolts", 7)

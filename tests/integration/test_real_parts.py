@@ -181,7 +181,7 @@ def test_versions_and_aliases_on_postgres(tracking_uri: str, objects: ObjectStor
     assert (newest.version, newest.aliases, champion.aliases) == (2, ("challenger",), ("champion",))
     assert champion.source == store.uri(champion.digest or "")
     rollouts = Rollouts(registry, store)
-    assert rollouts.promote("valves").to_version == 2
+    assert rollouts.promote("valves", force=True).to_version == 2
     assert rollouts.rollback("valves").to_version == 1
     assert champions(registry)["valves"].version == 1
     with pytest.raises(RegistryError, match="no version 7; it has: 2, 1"):

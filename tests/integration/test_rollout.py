@@ -22,6 +22,10 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
+# The gate refused versions 2 and 3.
+FORCE = ("--force", "--reason", "to be tried")
+
+
 @pytest.fixture
 def plant(place: Place) -> Place:
     """Three versions of bolts, the first of which is champion."""
@@ -45,7 +49,7 @@ def test_the_life_of_a_canary(plant: Place) -> None:
     rollouts = Rollouts(plant.registry, plant.store)
     assert entry(plant) == CatalogEntry(version=1, digest=digest(plant, 1), others={3: digest(plant, 3)})
 
-    started = rollouts.start_canary("bolts", 2, 0.1)
+    started = rollouts.start_canary("bolts", 2, 0.1, force=True)
 
     assert started == Trials(canary=Canary(version=2, share=0.1))
     assert entry(plant).canary == Canary(version=2, share=0.1)
@@ -53,7 +57,7 @@ def test_the_life_of_a_canary(plant: Place) -> None:
     assert rollouts.start_canary("bolts", 2, 0.5).canary.share == 0.5
     assert entry(plant).canary.share == 0.5
 
-    plant.rollouts.promote("bolts", 2)
+    plant.rollouts.promote("bolts", 2, force=True)
 
     assert entry(plant) == CatalogEntry(
         version=2, digest=digest(plant, 2), others={1: digest(plant, 1), 3: digest(plant, 3)}
@@ -65,9 +69,9 @@ def test_the_life_of_a_canary(plant: Place) -> None:
 
 def test_a_canary_outlives_the_promotion_of_another_version(plant: Place) -> None:
     rollouts = Rollouts(plant.registry, plant.store)
-    rollouts.start_canary("bolts", 2, 0.25)
+    rollouts.start_canary("bolts", 2, 0.25, force=True)
     rollouts.start_shadow("bolts", 3)
-    plant.rollouts.promote("bolts", 3)
+    plant.rollouts.promote("bolts", 3, force=True)
     assert read_trials(rollouts.read("bolts").aliases) == Trials(canary=Canary(version=2, share=0.25))
     assert rollouts.stop_canary("bolts") == Trials(canary=Canary(version=2, share=0.25))
     assert rollouts.stop_canary("bolts") == Trials()
@@ -108,7 +112,7 @@ def test_a_look_costs_one_call_and_one_for_each_new_version(
     # The listing has the newest version.
     assert calls == ["search_registered_models", "get_model_version"]
     calls.clear()
-    Rollouts(plant.registry, plant.store).start_canary("bolts", 2, 0.1)
+    Rollouts(plant.registry, plant.store).start_canary("bolts", 2, 0.1, force=True)
     entry(plant)
     entry(plant)
     assert calls == ["search_registered_models", "get_model_version", "search_registered_models"]
@@ -152,7 +156,7 @@ def ship(plant: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 def test_the_shell_starts_shows_and_ends_both(
     plant: Place, ship: Ship, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "version 2 answers 12.5% of the requests now" in ship("canary", "bolts", "2", "12.5%")
+    assert "version 2 answers 12.5% of the requests now" in ship("canary", "bolts", "2", "12.5%", *FORCE)
     assert json.loads(ship("shadow", "bolts", "3", "--json")) == {
         "task": "bolts",
         "canary": {"version": 2, "share": 0.125},
@@ -195,7 +199,7 @@ def test_the_shell_brings_catalog_and_registry_in_line(
 
 
 def test_the_last_change_and_its_reason_are_shown(plant: Place, ship: Ship) -> None:
-    ship("promote", "bolts", "2", "--reason", "new camera")
+    ship("promote", "bolts", "2", "--force", "--reason", "new camera")
     shown = ship("show", "bolts")
     assert "Last change: promote, " in shown
     assert ": new camera" in shown
@@ -222,5 +226,5 @@ def test_a_version_that_was_seen_while_it_was_made_is_served_once_promoted(
         assert entry(plant).version == 1
     # From now on another one is the newest, and the listing tells of that one only.
     plant.record("bolts", key=make_key("4"), accuracy=0.8, accuracy_low=0.79)
-    plant.rollouts.promote("bolts", 3)
+    plant.rollouts.promote("bolts", 3, force=True)
     assert entry(plant).version == 3

@@ -77,7 +77,7 @@ def test_promote_and_roll_back(place: Place) -> None:
     place.record("bolts", key=make_key("1"), accuracy=0.95, accuracy_low=0.93)
     place.record("bolts", key=make_key("2"), accuracy=0.85)
 
-    promotion = place.rollouts.promote("bolts")
+    promotion = place.rollouts.promote("bolts", force=True)
 
     assert (promotion.from_version, promotion.to_version) == (1, 2)
     [info] = place.registry.tasks()
@@ -96,7 +96,7 @@ def test_a_promoted_version_is_seen_by_a_registry_that_looked_before(place: Plac
     reader = Registry(place.uri)
     before = reader.champion("bolts")
 
-    place.rollouts.promote("bolts", 2)
+    place.rollouts.promote("bolts", 2, force=True)
 
     assert (before.version, reader.champion("bolts").version) == (1, 2)
     assert reader.champion("bolts").digest == place.store.published("bolts", make_key("2")).digest
