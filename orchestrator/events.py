@@ -8,7 +8,7 @@ from ship.redaction import redact_values
 
 __all__ = ["Event", "EventKind"]
 
-EventKind = Literal["leased", "search", "epoch", "published", "failed", "retried", "cancelled"]
+EventKind = Literal["leased", "search", "epoch", "published", "failed", "retried", "cancelled", "tagged"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +20,9 @@ class Event:
             data: round, num_rounds, num_candidates, is_new_round, and epoch and num_epochs of all rounds
             together), ``epoch`` (data: epoch, num_epochs, loss, matching_loss, train_accuracy, val_accuracy
             and val_loss or None, lr), ``published`` (data: digest, metrics), ``failed`` (for good; data:
-            cause, detail), ``retried`` (this attempt is over, another will follow; data: cause) or
-            ``cancelled`` (on request).
+            cause, detail), ``retried`` (this attempt is over, another will follow; data: cause),
+            ``cancelled`` (on request) or ``tagged`` (its manifest has other tags for it now; data: tags and
+            the time tagged_s at which they were read, as in ``published``).
         task: Task name.
         key: Task key, 64 hex digits.
         attempt: Fencing token of the lease, from 1; 0 of a task that was never taken up.

@@ -9,6 +9,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.cli.completion import task_argument
 from orchestrator.cli.options import endpoint_options, json_option
 from orchestrator.cli.output import EXIT_FAILED, Output
 
@@ -19,7 +20,7 @@ _PREDICT_PATIENCE_S, _EXPLAIN_PATIENCE_S = 5.0, 10.0
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @endpoint_options
 @click.option(
@@ -89,7 +90,7 @@ def _table(answers: list[dict[str, Any]], top: int) -> Table:
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @click.argument("image", type=click.Path(exists=True, dir_okay=False))
 @click.option(
     "-o",

@@ -8,6 +8,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.cli.completion import task_argument
 from orchestrator.cli.options import author_options, json_option
 from orchestrator.cli.output import Output, format_time
 
@@ -24,7 +25,7 @@ _MAX_CLASSES = 10
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @click.option(
     "--version", type=click.IntRange(min=1), help="Version whose rule is meant [the one that serves]."
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli import tables
+from orchestrator.cli.completion import task_argument
 from orchestrator.cli.options import author_options, image_size_option, json_option, read_source
 from orchestrator.cli.output import Output
 
@@ -119,7 +120,7 @@ def import_adapter(
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @click.argument("folder", type=click.Path())
 @click.option("--format", "format_", type=click.Choice(["peft"]), required=True, help="Form of the adapter.")
 @click.option("--version", type=click.IntRange(min=1), help="Version to write [the champion].")

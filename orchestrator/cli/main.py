@@ -26,6 +26,7 @@ from orchestrator.cli import (
     runs,
     serve,
     token,
+    ui,
 )
 from orchestrator.cli.output import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, Output
 from orchestrator.errors import ManifestError, OrchestratorError
@@ -47,6 +48,9 @@ def cli(context: click.Context, home: str | None, store: str | None) -> None:
 
     Tunes a small prompt per task on one frozen backbone, keeps the prompts in a store and a registry, and
     serves all of them from one endpoint.
+
+    Completion of commands, options and names of tasks in the shell, for bash (zsh_source, fish_source):
+    eval "$(_SHIP_COMPLETE=bash_source ship)"
 
     Environment: RAY_ADDRESS joins a cluster instead of starting a local Ray; MLFLOW_TRACKING_URI names a
     tracking server instead of sqlite in the home folder; AWS_* and AWS_ENDPOINT_URL as boto3 reads them.
@@ -70,6 +74,7 @@ for command in (
     *audit.COMMANDS,
     *pictures.COMMANDS,
     *exchange.COMMANDS,
+    ui.ui,
     serve.serve,
     *ask.COMMANDS,
     token.token,

@@ -13,7 +13,8 @@ from orchestrator.cli.options import json_option, request_options, selection_opt
 from orchestrator.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WAITING, Output
 
 if TYPE_CHECKING:
-    from orchestrator.manifest.request import Request, Selection
+    from orchestrator.manifest.request import Request
+    from orchestrator.manifest.selection import Selection
     from orchestrator.planning.check import TaskCheck
     from orchestrator.train.job import Job
 
@@ -36,8 +37,9 @@ _STOPPING = (
 def plan(output: Output, manifest: str, request: "Request", price: float | None, as_json: bool) -> None:
     """Check MANIFEST and show what `ship tune` would do. Writes nothing.
 
-    Each task is to be tuned, reused from the store, or refused with the reason. Hours of one device are
-    learned from past tunings in the store on the same backbone, and unknown before the first. The exit status
+    Each task is to be tuned, reused from the store, or refused with the reason. Time is that of one worker
+    for each task, and that of the wall clock for all; it is learned from past tunings in the store on the
+    same backbone, and unknown before the first. The exit status
     is 1 if tasks are refused, and 2 if --max-tasks is given and more would be tuned.
 
     \b
@@ -51,9 +53,9 @@ def plan(output: Output, manifest: str, request: "Request", price: float | None,
 
     job = _prepare(output, manifest, request)
     if as_json:
-        output.print_json(plan_json(job.plan, price))
+        output.print_json(plan_json(job.plan, price, job.num_workers))
     else:
-        print_plan(output.out, job.plan, price)
+        print_plan(output.out, job.plan, price, job.num_workers)
     if request.max_tasks is not None:
         job.check_fan_out()
     if job.plan.refused:
@@ -98,6 +100,14 @@ def check(output: Output, manifest: str, selection: "Selection", as_json: bool) 
     help="Keep no pictures of mistakes in what is published; tasks that are published keep theirs.",
 )
 @click.option("--check", "check_first", is_flag=True, help="First `ship check`; tune nothing if it fails.")
+@click.option(
+    "--keep",
+    "num_kept",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Runs whose status and events stay in the home, this one among them; see `ship runs`.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON at the end; progress goes to stderr.")
 @click.pass_obj
 def tune(
@@ -106,6 +116,7 @@ def tune(
     request: "Request",
     no_thumbnails: bool,
     check_first: bool,
+    num_kept: int,
     as_json: bool,
 ) -> None:
     """Tune every task of MANIFEST that is not in the store yet.
@@ -135,7 +146,7 @@ def tune(
     job = _prepare(output, manifest, request, will_run=True)
     job.check_fan_out()
     print_refused(output.err, job.plan.refused)
-    run_job(output, job, as_json=as_json)
+    run_job(output, replace(job, num_kept=num_kept), as_json=as_json)
 
 
 @click.command()

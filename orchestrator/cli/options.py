@@ -10,7 +10,7 @@ import click
 from orchestrator.settings import EXECUTORS, Executor
 
 if TYPE_CHECKING:
-    from orchestrator.manifest.request import Selection
+    from orchestrator.manifest.selection import Selection
     from ship.data import DataSource
 
 __all__ = [
@@ -96,7 +96,7 @@ def selection_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @wraps(command)
     def with_selection(*args: Any, only: tuple[str, ...], tags: tuple[str, ...], **options: Any) -> None:
-        from orchestrator.manifest.request import Selection
+        from orchestrator.manifest.selection import Selection
 
         command(*args, selection=Selection.from_flags(only, tags), **options)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from orchestrator.cli.output import format_time
+from orchestrator.planning.deadlines import forecast_s
 
 if TYPE_CHECKING:
     from orchestrator.manifest.model import RefusedTask
@@ -17,13 +18,22 @@ __all__ = ["plan_json", "print_plan", "print_refused"]
 
 MAX_WARNINGS = 20
 _SECONDS_AN_HOUR = 3600.0
-_NUMBERS = ("images", "epochs", "device-hours", "cost", "prompt KB (about)")
+_NUMBERS = ("images", "epochs", "time", "cost", "prompt KB (about)")
 
 
-def print_plan(console: Console, plan: "Plan", price_per_hour: float | None = None) -> None:
-    """Print the tasks and their totals, then the refused tasks with their reasons, then the warnings."""
+def print_plan(
+    console: Console, plan: "Plan", price_per_hour: float | None = None, num_workers: int | None = None
+) -> None:
+    """Print the tasks and their totals, then the refused tasks with their reasons, then the warnings.
+
+    Args:
+        console: Where to.
+        plan: The plan.
+        price_per_hour: Price of one device; None shows no cost.
+        num_workers: Workers that the run would have; None if that is not known.
+    """
     _print_tasks(console, plan, price_per_hour)
-    console.print(_totals(plan, price_per_hour), markup=False, soft_wrap=True)
+    console.print(_totals(plan, price_per_hour, num_workers), markup=False, soft_wrap=True)
     console.print(_basis(plan), markup=False, soft_wrap=True)
     print_refused(console, plan.refused)
     for warning in plan.warnings[:MAX_WARNINGS]:
@@ -39,7 +49,9 @@ def print_refused(console: Console, refused: "tuple[RefusedTask, ...]") -> None:
             console.print(f"refused {task.name}: {reason}", style="red", markup=False, soft_wrap=True)
 
 
-def plan_json(plan: "Plan", price_per_hour: float | None = None) -> dict[str, Any]:
+def plan_json(
+    plan: "Plan", price_per_hour: float | None = None, num_workers: int | None = None
+) -> dict[str, Any]:
     """The plan as plain values."""
     return {
         "backbone": {"name": plan.backbone, "fingerprint": plan.backbone_fingerprint},
@@ -50,6 +62,8 @@ def plan_json(plan: "Plan", price_per_hour: float | None = None) -> dict[str, An
         "speed": None if plan.speed is None else asdict(plan.speed),
         "estimate_s": plan.estimate_s,
         "estimate_bytes": plan.estimate_bytes,
+        "num_workers": num_workers,
+        "wall_s": None if num_workers is None else forecast_s(plan.to_tune, num_workers),
         "device_hours": plan.device_hours,
         "price_per_hour": price_per_hour,
         "cost": _cost(plan.estimate_s, price_per_hour),
@@ -73,7 +87,7 @@ def _print_tasks(console: Console, plan: "Plan", price_per_hour: float | None) -
         "augment",
         "epochs",
         "search",
-        "device-hours",
+        "time",
         *cost,
         "prompt KB (about)",
         "key",
@@ -86,7 +100,7 @@ def _print_tasks(console: Console, plan: "Plan", price_per_hour: float | None) -
             *(_choice(task.spec, name) for name in ("kind", "head", "augment")),
             str(task.spec.config.epochs),
             _candidates(task.spec),
-            _number(_hours(task.estimate_s), 3),
+            _about(task.estimate_s),
             *(_number(_cost(task.estimate_s, price_per_hour), 2) for _ in cost),
             f"{task.estimate_bytes / 1024:.0f}",
             task.spec.key[:12],
@@ -111,12 +125,31 @@ def _line(cells: Sequence[str], widths: Sequence[int], head: Sequence[str]) -> s
     return "  ".join(padded).rstrip()
 
 
-def _totals(plan: "Plan", price_per_hour: float | None) -> str:
+def _totals(plan: "Plan", price_per_hour: float | None, num_workers: int | None) -> str:
     refused = f", {len(plan.refused)} refused" if plan.refused else ""
     counts = f"{len(plan.to_tune)} to tune, {len(plan.to_reuse)} in the store already{refused}"
-    hours = f"{_number(plan.device_hours, 3)} device-hours"
     cost = "" if price_per_hour is None else f", cost {_number(_cost(plan.estimate_s, price_per_hour), 2)}"
-    return f"{counts}; {hours}{cost}, {plan.estimate_bytes / 2**20:.1f} MB to store"
+    return f"{counts}; {_time(plan, num_workers)}{cost}, {plan.estimate_bytes / 2**20:.1f} MB to store"
+
+
+def _time(plan: "Plan", num_workers: int | None) -> str:
+    """Time of the wall clock, and that of one worker."""
+    wall_s = None if num_workers is None else forecast_s(plan.to_tune, num_workers)
+    if plan.estimate_s is None:
+        return "time unknown"
+    if wall_s is None:
+        return f"about {_about(plan.estimate_s)} of tuning on one worker"
+    workers = "1 worker" if num_workers == 1 else f"{num_workers} workers"
+    return f"about {_about(wall_s)} with {workers} ({_about(plan.estimate_s)} of tuning)"
+
+
+def _about(seconds: float | None) -> str:
+    """A length of time in the unit that suits it."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 60.0:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60.0:.0f} min" if seconds < 7200.0 else f"{seconds / _SECONDS_AN_HOUR:.1f} h"
 
 
 def _basis(plan: "Plan") -> str:

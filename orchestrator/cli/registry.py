@@ -1,4 +1,4 @@
-"""Commands on the registry: ls, show, promote, rollback, canary, shadow, sync."""
+"""Commands on the registry: ls, show, promote, rollback, retire, canary, shadow, sync."""
 
 import math
 import sys
@@ -9,13 +9,15 @@ import click
 
 from orchestrator.cli import tables
 from orchestrator.cli.audit_tables import pending_json, pending_line
-from orchestrator.cli.options import author_options, force_option, json_option
+from orchestrator.cli.completion import task_argument
+from orchestrator.cli.options import author_options, force_option, json_option, selection_options
 from orchestrator.cli.output import EXIT_WAITING, Output
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from orchestrator.manifest.selection import Selection
     from orchestrator.registry.versions import Promotion, TaskInfo, Trials
     from orchestrator.store.documents.audit import Author
     from orchestrator.store.documents.rollout import Rollout
@@ -26,14 +28,32 @@ _VERSION = click.IntRange(min=1)
 
 
 @click.command(name="ls")
+@selection_options
+@click.option(
+    "--sort",
+    "by",
+    type=click.Choice(tables.ORDERS),
+    default="task",
+    show_default=True,
+    help="By name; the least accurate first; or the latest change first.",
+)
+@click.option("--reverse", is_flag=True, help="The other way round.")
+@click.option("--all", "with_retired", is_flag=True, help="Retired tasks, too.")
 @json_option
 @click.pass_obj
-def list_tasks(output: Output, as_json: bool) -> None:
-    """List all tasks of the registry: serving version, accuracy, time of the last change.
+def list_tasks(
+    output: Output, selection: "Selection", by: str, reverse: bool, with_retired: bool, as_json: bool
+) -> None:
+    """List the tasks of the registry: the version that serves, its accuracy, since when it serves.
+
+    Where no version serves, the accuracy is that of the challenger, and marked so. Tags are those of the
+    manifest, or made in MLflow's page; --tag given twice takes tasks that have both.
 
     \b
     Examples:
       ship ls
+      ship ls --tag site=ulm --only 'weld-*' --sort accuracy
+      ship ls --sort changed --all
       ship ls --json | jq -r '.[] | select(.champion == null) | .task'
     """
     from orchestrator.registry.session import RegistryMissing
@@ -44,21 +64,32 @@ def list_tasks(output: Output, as_json: bool) -> None:
         # Before the first task; or the folder is another one, which the message says.
         output.err.print(str(error), markup=False, soft_wrap=True)
         infos = []
-    pending = _find_pending(output, infos)
+    if infos:
+        chosen = selection.choose({info.task: info.own_tags for info in infos}, "the registry")
+        infos = tables.in_order([info for info in infos if info.task in chosen], by, reverse=reverse)
+    shown = [info for info in infos if with_retired or not info.is_retired]
+    pending = _find_pending(output, shown)
     if as_json:
         output.print_json(
-            [{**tables.task_json(info), "pending": pending_json(pending.get(info.task))} for info in infos]
+            [{**tables.task_json(info), "pending": pending_json(pending.get(info.task))} for info in shown]
         )
-    elif infos:
-        output.out.print(tables.tasks_table(infos, output.out.width))
+    else:
+        _print_tasks(output, shown, num_retired=len(infos) - len(shown))
         for rollout in pending.values():
             _print(output, pending_line(rollout))
-    else:
+
+
+def _print_tasks(output: Output, infos: "list[TaskInfo]", num_retired: int) -> None:
+    if infos:
+        output.out.print(tables.tasks_table(infos, output.out.width))
+    elif not num_retired:
         output.out.print("No task is registered yet: `ship tune MANIFEST` registers what it tunes.")
+    if num_retired:
+        output.out.print(f"{num_retired} retired: `ship ls --all` lists them.", markup=False)
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @json_option
 @click.pass_obj
 def show(output: Output, task: str, as_json: bool) -> None:
@@ -103,7 +134,7 @@ def show(output: Output, task: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @click.argument("version", type=_VERSION, required=False)
 @force_option
 @author_options
@@ -115,7 +146,8 @@ def promote(
     """Serve VERSION of TASK from now on; without VERSION its challenger.
 
     A version that the gate refused, or that is of another backbone than the champions, takes --force and a
-    reason. Where the task needs an approval, the promotion waits for `ship approve`; the exit status is 3.
+    reason. Where the task needs an approval, the promotion waits for `ship approve`; the exit status is 3. A
+    retired task comes back; without VERSION that which served before it was retired.
 
     \b
     Examples:
@@ -127,7 +159,7 @@ def promote(
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @author_options
 @json_option
 @click.pass_obj
@@ -144,7 +176,29 @@ def rollback(output: Output, task: str, author: "Author", as_json: bool) -> None
 
 
 @click.command()
-@click.argument("task")
+@task_argument
+@author_options
+@json_option
+@click.pass_obj
+def retire(output: Output, task: str, author: "Author", as_json: bool) -> None:
+    """Take TASK out of service: no version of it serves or is tried from now on.
+
+    The endpoint answers 410 for it, and `ship ls` leaves it out. Its versions stay, a new one that is tuned
+    waits, and `ship promote TASK` brings it back. Like a rollback it needs no MLflow.
+
+    \b
+    Example:
+      ship retire bottle-caps --reason 'line 3 is closed'
+    """
+    version = output.rollouts(author).retire(task)
+    if as_json:
+        output.print_json({"task": task, "retired": version})
+    else:
+        _print(output, f"{task}: retired, version {version} serves no more; `ship promote {task}` undoes it.")
+
+
+@click.command()
+@task_argument
 @click.argument("version", type=_VERSION, required=False)
 @click.argument("share", metavar="SHARE%", required=False)
 @click.option("--stop", is_flag=True, help="Let the champion answer all requests again.")
@@ -191,7 +245,7 @@ def canary(
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @click.argument("version", type=_VERSION, required=False)
 @click.option("--stop", is_flag=True, help="Ask the champion alone again.")
 @author_options
@@ -339,4 +393,4 @@ def print_promotion(output: Output, promotion: "Promotion", as_json: bool) -> No
         sys.exit(EXIT_WAITING)
 
 
-COMMANDS = (list_tasks, show, promote, rollback, canary, shadow, sync)
+COMMANDS = (list_tasks, show, promote, rollback, retire, canary, shadow, sync)

@@ -2,11 +2,13 @@
 
 import sys
 import time
+from dataclasses import asdict
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.completion import complete_run, complete_task_of_run
 from orchestrator.cli.options import json_option
 from orchestrator.cli.output import EXIT_FAILED, Output
 from orchestrator.errors import ExecutionError
@@ -24,24 +26,59 @@ _NOT_RETRIED = {
     "done": "it is published; change its settings or data in the manifest to tune it again",
 }
 _CHANGED_STATE = "it had neither failed nor been cancelled; `ship status` says what it does now"
+_run_option = click.option(
+    "--run",
+    metavar="NAME",
+    shell_complete=complete_run,
+    help="A run that `ship runs` lists [the one at work, else the last].",
+)
+
+
+@click.command(name="runs")
+@json_option
+@click.pass_obj
+def list_runs(output: Output, as_json: bool) -> None:
+    """List the runs of this home that are kept, newest first: `ship tune` keeps the last 20, or --keep.
+
+    \b
+    Examples:
+      ship runs
+      ship runs --json | jq -r '.[] | select(.counts.failed) | .run'
+    """
+    from orchestrator.cli.tables import runs_table
+    from orchestrator.train.run_folder import RunView
+    from orchestrator.train.run_folder import list_runs as find_runs
+
+    home = output.settings().home
+    found = [_status_json(RunView(home, about.run)) for about in find_runs(home)]
+    for run in found:
+        del run["tasks"]
+    if as_json:
+        output.print_json(found)
+    elif found:
+        output.out.print(runs_table(found, output.out.width))
+    else:
+        output.out.print(f"No run in {home} yet: `ship tune MANIFEST` starts one.", markup=False)
 
 
 @click.command()
+@_run_option
 @click.option("--watch", is_flag=True, help="Follow the run until it ends.")
 @json_option
 @click.pass_obj
-def status(output: Output, watch: bool, as_json: bool) -> None:
+def status(output: Output, run: str | None, watch: bool, as_json: bool) -> None:
     """Show the state of each task of the run in this home, or its last state if the run is over.
 
     \b
     Examples:
       ship status
       ship status --watch
+      ship status --run tune-20261126-081500-3f9a1c
       ship status --json | jq -r '.tasks[] | select(.state == "failed") | .task'
     """
     from orchestrator.cli.progress import ProgressView
 
-    view = _view(output)
+    view = _view(output, run)
     if as_json:
         output.print_json(_status_json(view))
         return
@@ -63,21 +100,23 @@ def status(output: Output, watch: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("task", required=False)
+@click.argument("task", required=False, shell_complete=complete_task_of_run)
+@_run_option
 @click.option("--follow", "-f", is_flag=True, help="Follow the run until it ends.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one event a line.")
 @click.pass_obj
-def logs(output: Output, task: str | None, follow: bool, as_json: bool) -> None:
+def logs(output: Output, task: str | None, run: str | None, follow: bool, as_json: bool) -> None:
     """Print the events of TASK, or of all tasks, of the run in this home; failures with their whole cause.
 
     \b
     Examples:
       ship logs bottle-caps
       ship logs --follow
+      ship logs bottle-caps --run tune-20261126-081500-3f9a1c
     """
     from orchestrator.cli.tables import event_line
 
-    view = _view(output)
+    view = _view(output, run)
     view.about()
     _check_known(view, () if task is None else (task,))
     for event in view.events(task, follow=follow):
@@ -85,7 +124,7 @@ def logs(output: Output, task: str | None, follow: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("tasks", nargs=-1)
+@click.argument("tasks", nargs=-1, shell_complete=complete_task_of_run)
 @json_option
 @click.pass_obj
 def cancel(output: Output, tasks: tuple[str, ...], as_json: bool) -> None:
@@ -112,7 +151,7 @@ def cancel(output: Output, tasks: tuple[str, ...], as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("tasks", nargs=-1)
+@click.argument("tasks", nargs=-1, shell_complete=complete_task_of_run)
 @click.option("--failed", is_flag=True, help="Retry all tasks that failed or were cancelled.")
 @json_option
 @click.pass_obj
@@ -144,13 +183,13 @@ def retry(output: Output, tasks: tuple[str, ...], failed: bool, as_json: bool) -
         sys.exit(EXIT_FAILED)
 
 
-COMMANDS = (status, logs, cancel, retry)
+COMMANDS = (list_runs, status, logs, cancel, retry)
 
 
-def _view(output: Output) -> "RunView":
+def _view(output: Output, run: str | None = None) -> "RunView":
     from orchestrator.train.run_folder import RunView
 
-    return RunView(output.settings().home)
+    return RunView(output.settings().home, run)
 
 
 def _refused(view: "RunView", tasks: list[str]) -> dict[str, str]:
@@ -173,12 +212,10 @@ def _check_known(view: "RunView", tasks: tuple[str, ...]) -> None:
         raise ExecutionError(f"no such task in the run: {', '.join(unknown)}; {hint}")
 
 
-def _status_json(view: "RunView") -> dict[str, object]:
-    from dataclasses import asdict
-
-    about, found = view.about(), view.status()
+def _status_json(view: "RunView") -> dict[str, Any]:
+    found = view.status()
     return {
-        **asdict(about),
+        **asdict(view.about()),
         "is_at_work": view.is_at_work,
         "time_s": found[1] if found else None,
         "counts": dict(found[0].counts()) if found else {},

@@ -22,19 +22,25 @@ if TYPE_CHECKING:
     from orchestrator.train.verdicts import Verdict
 
 __all__ = [
+    "ORDERS",
     "bytes_by_part",
     "change_line",
     "event_line",
+    "in_order",
     "memory_line",
     "print_checks",
     "print_report",
     "promotion_json",
     "report_json",
+    "runs_table",
     "task_json",
     "tasks_table",
     "version_json",
     "versions_table",
 ]
+
+
+ORDERS = ("task", "accuracy", "changed")
 
 
 def print_checks(console: Console, found: Sequence["TaskCheck"]) -> None:
@@ -164,27 +170,91 @@ def _told(event: "Event") -> str:
             return f"to be tried again: {data.get('cause', '?')}"
         case "cancelled":
             return "cancelled"
+        case "tagged":
+            return "tagged anew"
+
+
+def runs_table(runs: Sequence[Mapping[str, Any]], width: int) -> Table:
+    """The runs of a home, newest first.
+
+    Args:
+        runs: Values of each run, as `ship runs --json` prints them.
+        width: Columns of the terminal.
+    """
+    rows = [
+        {
+            "run": str(run["run"]),
+            "started": format_time(run["started_s"]),
+            "state": "at work" if run["is_at_work"] else "over",
+            "tasks": _counts(run["counts"], is_over=not run["is_at_work"]) or "none to tune",
+            "manifest": str(run["manifest"]),
+        }
+        for run in runs
+    ]
+    return _table(rows, width, ("started", "manifest"))
+
+
+def _counts(counts: Mapping[str, int], *, is_over: bool) -> str:
+    """Numbers of tasks by state, in words."""
+    left = {"unfinished": sum(counts.get(state, 0) for state in ("leased", "pending"))}
+    at_work = {"at work": counts.get("leased", 0), "waiting": counts.get("pending", 0)}
+    ended = {state: counts.get(state, 0) for state in ("done", "failed", "cancelled")}
+    said = {**ended, **(left if is_over else at_work)}
+    return ", ".join(f"{number} {word}" for word, number in said.items() if number)
+
+
+def in_order(infos: Sequence["TaskInfo"], by: str, *, reverse: bool = False) -> list["TaskInfo"]:
+    """Tasks by name, the least accurate first, or the latest change first; without an accuracy last.
+
+    Args:
+        infos: The tasks.
+        by: One of ``ORDERS``.
+        reverse: The other way round; what has no accuracy stays last.
+    """
+    named = sorted(infos, key=lambda info: info.task, reverse=reverse and by == "task")
+    if by == "changed":
+        return sorted(named, key=lambda info: info.updated_s, reverse=not reverse)
+    if by == "accuracy":
+        known = [(_accuracy(info), info) for info in named]
+        measured = [(accuracy, info) for accuracy, info in known if accuracy is not None]
+        in_turn = [info for _, info in sorted(measured, key=lambda pair: pair[0], reverse=reverse)]
+        return in_turn + [info for accuracy, info in known if accuracy is None]
+    return named
+
+
+def _accuracy(info: "TaskInfo") -> float | None:
+    """Held-out accuracy of the champion, or of the challenger where there is none."""
+    standing = info.champion or info.challenger
+    return None if standing is None else standing.metrics.get("accuracy")
 
 
 def tasks_table(infos: Sequence["TaskInfo"], width: int) -> Table:
     """All tasks at a glance: whole names, and as many of the other columns as there is room for."""
     rows = []
     for info in infos:
-        metrics = info.champion.metrics if info.champion else {}
+        standing = info.champion or info.challenger
+        metrics = standing.metrics if standing else {}
+        # No version serves: it is what would.
+        mark = " (challenger)" if info.champion is None and "accuracy" in metrics else ""
+        champion, since_s = info.champion.version if info.champion else None, info.serves_since_s
         rows.append(
             {
                 "task": info.task,
-                "champion": _version(info.champion.version if info.champion else None),
-                "accuracy": _share(metrics.get("accuracy")),
+                "champion": "retired" if info.is_retired else _version(champion),
+                "accuracy": _share(metrics.get("accuracy")) + mark,
                 "linear probe": _share(metrics.get("probe_accuracy")),
                 "challenger": _version(info.challenger.version if info.challenger else None),
                 "canary": _canary(info.trials),
                 "shadow": _version(info.trials.shadow),
                 "latest": _version(info.latest),
-                "updated": format_time(info.updated_s),
+                "serves since": "-" if since_s is None else format_time(since_s),
+                "tags": ", ".join(f"{name}={value}" for name, value in sorted(info.own_tags.items())),
             }
         )
-    return _table(rows, width, ("latest", "shadow", "canary", "updated", "challenger", "linear probe"))
+    if not any(row["tags"] for row in rows):
+        rows = [{name: value for name, value in row.items() if name != "tags"} for row in rows]
+    dispensable = ("tags", "latest", "shadow", "canary", "serves since", "challenger", "linear probe")
+    return _table(rows, width, dispensable)
 
 
 def versions_table(infos: Sequence["VersionInfo"], width: int) -> Table:
@@ -214,7 +284,10 @@ def task_json(info: "TaskInfo") -> dict[str, Any]:
         "shadow": info.trials.shadow,
         "previous": info.previous,
         "latest": info.latest,
+        "retired": info.is_retired,
+        "serves_since": None if info.serves_since_s is None else format_time(info.serves_since_s),
         "updated": format_time(info.updated_s),
+        "tags": info.own_tags,
     }
 
 

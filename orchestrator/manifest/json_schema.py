@@ -55,10 +55,17 @@ def manifest_json_schema() -> _Schema:
     task = _refine(schema.pop("$defs")["TaskModel"])
     settings = _with_auto(_settings_schema(TuneConfig))
     beside = {name: task["properties"][name] for name in ("tags", "view", "gate", "thumbnails", *TERMS)}
+    data = _settings_schema(DataSource)
+    beside["data"] = {"description": "Of every task; not the path", "$ref": "#/$defs/DataDefaults"}
     definitions = {
         "Backbone": BackboneModel.model_json_schema(),
         "Checks": _settings_schema(DataLimits),
-        "Data": {**_settings_schema(DataSource), "required": ["path"]},
+        "Data": {**data, "required": ["path"]},
+        "DataDefaults": {
+            **data,
+            "description": "Settings of the data of every task that gives none of its own",
+            "properties": {name: each for name, each in data["properties"].items() if name != "path"},
+        },
         "Defaults": {**settings, "properties": {**beside, **settings["properties"]}},
         "Folder": {"anyOf": [{"type": "string", "minLength": 1}, _refine(FolderModel.model_json_schema())]},
         "Gate": _settings_schema(Floors),

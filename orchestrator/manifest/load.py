@@ -3,6 +3,7 @@
 It knows a manifest's syntax and not the data, which ``orchestrator.planning.plan`` reads.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +34,7 @@ def load_manifest(path: str, *, keep_going: bool = False) -> Manifest:
     Raises:
         ManifestError: Lists every problem with its place and line.
     """
-    document = _read_document(path)
+    document, digest = _read_document(path)
     problems, resolver = Problems(document), PathResolver.of(path)
     value = _without_empty(document.value)
     for place, problem in find_schema_problems(value):
@@ -59,6 +60,7 @@ def load_manifest(path: str, *, keep_going: bool = False) -> Manifest:
         ),
         max_tasks=value.get("max_tasks"),
         refused=tasks.refused(),
+        digest=digest,
     )
     can_go_on = keep_going and manifest.tasks and MANIFEST not in problems.by_owner()
     if problems.all() and not can_go_on:
@@ -66,9 +68,11 @@ def load_manifest(path: str, *, keep_going: bool = False) -> Manifest:
     return manifest
 
 
-def _read_document(path: str) -> YamlDocument:
+def _read_document(path: str) -> tuple[YamlDocument, str]:
+    """The document, and the sha256 of its file."""
     try:
-        document = parse_yaml(read_small_file(path, max_bytes=MAX_MANIFEST_BYTES))
+        content = read_small_file(path, max_bytes=MAX_MANIFEST_BYTES)
+        document = parse_yaml(content)
     except DataError as error:
         raise ManifestError(error.problems) from error
     except ManifestError as error:
@@ -78,7 +82,7 @@ def _read_document(path: str) -> YamlDocument:
             f"{path}: expected a mapping with {', '.join(MANIFEST_KEYS)}, "
             f"found {describe_value(document.value)}"
         )
-    return document
+    return document, hashlib.sha256(content).hexdigest()
 
 
 def _check_together(problems: Problems, value: Mapping[str, Any]) -> None:

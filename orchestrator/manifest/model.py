@@ -203,6 +203,7 @@ class Manifest:
         pool: Size and executor of the pool.
         max_tasks: Most tasks that are tuned in one run; None stands for the default.
         refused: Tasks whose entries have problems, if the manifest was read with ``keep_going``.
+        digest: sha256 of the file, 64 hex digits.
     """
 
     backbone: str
@@ -213,6 +214,7 @@ class Manifest:
     pool: PoolSettings = field(default_factory=PoolSettings)
     max_tasks: int | None = None
     refused: tuple[RefusedTask, ...] = ()
+    digest: str = ""
 
 
 def parse_deadline(value: object) -> float:

@@ -3,6 +3,7 @@
 Names, paths and settings are checked further in ``orchestrator.manifest.load``.
 """
 
+import posixpath
 import re
 from typing import Any, Literal
 
@@ -130,11 +131,14 @@ def _find_problems(model: type[BaseModel], value: object) -> list[tuple[Place, s
 
 def find_tag_problem(key: str, value: object) -> str | None:
     """The problem of a tag, if any."""
-    if not _TAG_KEY.fullmatch(key) or key.startswith(_RESERVED_TAGS):
+    if not _TAG_KEY.fullmatch(key) or key.lower().startswith(_RESERVED_TAGS):
         return (
             "expected a tag name of 1 to 250 letters, digits, spaces and _ - . : /, "
             f"which does not start with {' or '.join(_RESERVED_TAGS)}"
         )
+    # MLflow refuses what is no plain relative path.
+    if key.startswith(("/", "..")) or posixpath.normpath(key) != key or key == ".":
+        return f"expected a tag name that is no path such as /a, a/, ../a or a//b, got {key!r}"
     if not isinstance(value, (str, int, float)) or len(str(value)) > _MAX_TAG_CHARS:
         return f"expected text of at most {_MAX_TAG_CHARS} characters, got {describe_value(value)}"
     return None

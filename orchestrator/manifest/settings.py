@@ -12,6 +12,7 @@ from orchestrator.manifest.model import TERMS, DataLimits, Terms
 from orchestrator.manifest.problems import Problems, describe_value
 from orchestrator.manifest.schema import find_tag_problem
 from orchestrator.manifest.yaml_document import Place
+from ship.data import DataSource
 from ship.errors import ConfigError
 from ship.settings.config import TuneConfig
 from ship.settings.presets import PRESETS, Preset
@@ -21,7 +22,8 @@ from ship.settings.view import View
 __all__ = ["Defaults", "as_dict", "read_defaults", "read_limits", "read_task_settings", "without_none"]
 
 # Keys of ``defaults`` beside the settings of tuning.
-_OTHER_DEFAULTS = ("tags", "view", "gate", "thumbnails", *TERMS)
+_OTHER_DEFAULTS = ("data", "tags", "view", "gate", "thumbnails", *TERMS)
+_ANY_PATH = "data"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,7 @@ class Defaults:
 
     Attributes:
         settings: Settings of ``TuneConfig`` that the manifest gives.
+        data: Settings of ``DataSource`` that the manifest gives, without a path.
         view: Settings of ``View`` that the manifest gives.
         tags: Tags.
         terms: Priority, deadline and budget.
@@ -40,6 +43,7 @@ class Defaults:
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
     view: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     terms: Terms = field(default_factory=Terms)
@@ -55,7 +59,7 @@ def read_defaults(problems: Problems, manifest: Mapping[str, Any]) -> Defaults:
     values = without_none(as_dict(manifest.get("defaults")))
     settings = {name: value for name, value in values.items() if name not in _OTHER_DEFAULTS}
     preset = manifest.get("preset")
-    for name in ("tags", "view", "gate"):
+    for name in ("data", "tags", "view", "gate"):
         if name in values and not isinstance(values[name], dict):
             problems.note((*place, name), f"expected a mapping, got {describe_value(values[name])}")
     thumbnails = values.get("thumbnails", True)
@@ -63,6 +67,7 @@ def read_defaults(problems: Problems, manifest: Mapping[str, Any]) -> Defaults:
         problems.note((*place, "thumbnails"), f"expected true or false, got {describe_value(thumbnails)}")
     return Defaults(
         settings=_read_settings(problems, place, settings, known_beside=_OTHER_DEFAULTS),
+        data=_read_data(problems, (*place, "data"), values.get("data")),
         view=_read_view(problems, (*place, "view"), values.get("view"), {}),
         tags=_read_tags(problems, (*place, "tags"), values.get("tags")),
         terms=_read_terms(problems, place, values, Terms()),
@@ -166,6 +171,18 @@ def _read_config(problems: Problems, place: Place, values: object, defaults: Def
 def _without_auto(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings without those that a search chooses."""
     return {name: value for name, value in settings.items() if name not in AUTO or value != "auto"}
+
+
+def _read_data(problems: Problems, place: Place, values: object) -> dict[str, Any]:
+    """Settings of ``DataSource`` for all tasks, each valid on its own."""
+    names = [each.name for each in fields(DataSource) if each.name != "path"]
+    known = problems.known_only(place, without_none(as_dict(values)), names)
+    try:
+        DataSource(path=_ANY_PATH, **known)
+    except ConfigError as error:
+        wrong = problems.note_fields(place, known, error.problems)
+        return {name: value for name, value in known.items() if name not in wrong}
+    return dict(known)
 
 
 def _read_view(

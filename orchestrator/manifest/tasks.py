@@ -13,7 +13,7 @@ from orchestrator.manifest.schema import find_folder_problems
 from orchestrator.manifest.settings import Defaults, read_task_settings, without_none
 from orchestrator.manifest.yaml_document import Place
 from orchestrator.names import check_task_name
-from ship.data import DataSource, find_folders, path_exists
+from ship.data import TABLE_FORMATS, TABLE_SUFFIXES, DataSource, find_folders, path_exists
 from ship.errors import ConfigError, DataError
 
 __all__ = ["TaskReader"]
@@ -110,8 +110,9 @@ class TaskReader:
             name = self._read_name(owner, place, path.rpartition("/")[2])
             if settings is not None:
                 self._tags[owner] = settings["tags"]
-                if name is not None:
-                    self._entries[owner] = TaskEntry(name=name, source=DataSource(path=path), **settings)
+                source = self._make_source(place, {"path": path})
+                if name is not None and source is not None:
+                    self._entries[owner] = TaskEntry(name=name, source=source, **settings)
 
     def _read_name(self, owner: Place, place: Place, name: object) -> str | None:
         if not isinstance(name, str):
@@ -135,20 +136,34 @@ class TaskReader:
         known = self._problems.known_only(
             place, without_none(value), [field.name for field in fields(DataSource)]
         )
+        if isinstance(path := known.get("path"), str) and path.strip():
+            self._paths.append((place, self._resolver.resolve(path)))
+        return self._make_source(place, known)
+
+    def _make_source(self, place: Place, own: Mapping[str, Any]) -> DataSource | None:
+        """A task's data: its own settings over the defaults."""
+        defaults = dict(self._defaults.data)
+        path, format_ = own.get("path"), own.get("format", defaults.get("format", "auto"))
+        is_table = format_ in TABLE_FORMATS or (
+            format_ == "auto" and isinstance(path, str) and path.lower().endswith(TABLE_SUFFIXES)
+        )
+        if not is_table:
+            # Of the tasks whose data are a table; a folder of images needs none.
+            defaults.pop("image_root", None)
         resolved = {
             name: self._resolver.resolve(entry)
             if name in ("path", "image_root") and isinstance(entry, str) and entry.strip()
             else entry
-            for name, entry in known.items()
+            for name, entry in {**defaults, **own}.items()
         }
-        path = resolved.get("path")
-        if isinstance(path, str) and path.strip():
-            self._paths.append((place, path))
         try:
-            return DataSource.from_dict(resolved)
+            source = DataSource.from_dict(resolved)
         except ConfigError as error:
-            self._problems.note_fields(place, known, error.problems)
+            self._problems.note_fields(place, own, error.problems)
             return None
+        if source.image_root is not None:
+            self._paths.append(((*place, "image_root") if "image_root" in own else place, source.image_root))
+        return source
 
     def _check_names(self) -> None:
         """Note a problem of both tasks where two have the same name."""
@@ -166,8 +181,9 @@ class TaskReader:
             except DataError as error:
                 return str(error)
 
+        distinct = list(dict.fromkeys(path for _, path in self._paths))
         with ThreadPoolExecutor(_NUM_THREADS) as pool:
-            found = list(pool.map(check, [path for _, path in self._paths]))
-        for (place, _), problem in zip(self._paths, found, strict=True):
-            if problem is not None:
+            found = dict(zip(distinct, pool.map(check, distinct), strict=True))
+        for place, path in self._paths:
+            if (problem := found[path]) is not None:
                 self._problems.note(place, problem)

@@ -1,4 +1,4 @@
-"""Forecast of late tasks: in the ledger's order, each with its estimated duration."""
+"""Forecast of a run: its end and its late tasks, in the ledger's order, each with its estimated duration."""
 
 import heapq
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,19 @@ from orchestrator.durations import describe_seconds
 if TYPE_CHECKING:
     from orchestrator.planning.spec import PlannedTask
 
-__all__ = ["find_late"]
+__all__ = ["find_late", "forecast_s"]
+
+
+def forecast_s(tasks: Sequence["PlannedTask"], num_workers: int) -> float | None:
+    """Seconds from now until the last task is tuned; None if the speed is unknown.
+
+    Args:
+        tasks: Tasks to tune.
+        num_workers: Workers of the pool.
+    """
+    if any(task.estimate_s is None for task in tasks):
+        return None
+    return max((end_s for _, end_s in _ends_in_turn(tasks, num_workers)), default=0.0)
 
 
 def find_late(tasks: Sequence["PlannedTask"], *, num_workers: int | None, now_s: float) -> list[str]:

@@ -14,11 +14,12 @@ from typing import TypeVar
 
 from orchestrator.errors import ObjectConflict, OrchestratorError, RegistryError, StoreError
 from orchestrator.registry.mirror import MAX_TRIES
+from orchestrator.registry.moves import retired_version
 from orchestrator.registry.ownership import check_owner
 from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.versions import CHAMPION, ModelView, read_trials
-from orchestrator.store.documents.catalog import Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Catalog, CatalogEntry, IdleTask
 from orchestrator.store.documents.rollout import Aliases, Rollout
 from orchestrator.store.prompt_store import PromptStore
 
@@ -30,6 +31,7 @@ _logger = logging.getLogger(__name__)
 MAX_LOST, MAX_LOST_SHARE = 5, 0.1
 _MAX_READERS = 16
 _LISTED = 5
+_State = CatalogEntry | IdleTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,19 +104,17 @@ class CatalogWriter:
         except RegistryDown:
             self._follow_rollouts(catalog, etag)
             raise
-        wanted: dict[str, CatalogEntry | None] = {
-            task: _entry_of_view(view, catalog.entries.get(task)) for task, view in views.items()
-        }
-        differing = {task for task, entry in wanted.items() if entry != catalog.entries.get(task)}
+        wanted = {task: _state_of_view(view, catalog.find(task)) for task, view in views.items()}
+        differing = {task for task, state in wanted.items() if state != catalog.find(task)}
         # A rollout counts, also where MLflow cannot be brought in line with it now.
-        known = {**catalog.entries, **changed}
+        known = {**catalog.entries, **catalog.idle, **changed}
         wanted |= self._settle_all(differing | changed.keys() & views.keys(), known, problems)
-        entries = {task: entry for task, entry in wanted.items() if entry is not None}
-        missing, lost = self._find_lost(catalog, views, entries, problems, may_drop=may_drop)
-        entries |= {task: catalog.entries[task] for task in missing}
-        is_same = stored is not None and entries == dict(catalog.entries) and catalog.registry == identity
+        written = _catalog_of(wanted, identity)
+        missing, lost = self._find_lost(catalog, views, written, problems, may_drop=may_drop)
+        written = _catalog_of({**wanted, **{task: catalog.entries[task] for task in missing}}, identity)
+        is_same = stored is not None and written == catalog
         if not is_same:
-            self._store.write_catalog(Catalog(entries=entries, registry=identity), if_match=etag)
+            self._store.write_catalog(written, if_match=etag)
         if looks_at_rollouts:
             # One that could not be read or brought in line is looked at again.
             self._unread &= problems.keys()
@@ -126,13 +126,14 @@ class CatalogWriter:
         self,
         catalog: Catalog,
         views: Mapping[str, ModelView],
-        entries: Mapping[str, CatalogEntry],
+        wanted: Catalog,
         problems: dict[str, str],
         *,
         may_drop: bool,
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Tasks of the catalog that stay although the registry does not have them, and those that leave."""
-        gone = sorted(set(catalog.entries) - set(entries))
+        retired = {task for task, idle in wanted.idle.items() if idle.is_retired}
+        gone = sorted(set(catalog.entries) - set(wanted.entries) - retired)
         limit = max(MAX_LOST, int(MAX_LOST_SHARE * len(catalog.entries)))
         if len(gone) > limit and not may_drop:
             return tuple(gone), ()
@@ -154,22 +155,22 @@ class CatalogWriter:
             return False
 
     def _settle_all(
-        self, tasks: Iterable[str], known: Mapping[str, CatalogEntry | None], problems: dict[str, str]
-    ) -> dict[str, CatalogEntry | None]:
-        """Entries of tasks that are brought in line now; one that cannot be keeps the known one."""
+        self, tasks: Iterable[str], known: Mapping[str, _State], problems: dict[str, str]
+    ) -> dict[str, _State]:
+        """States of tasks that are brought in line now; one that cannot be keeps the known one."""
 
-        def settle(task: str) -> tuple[str, CatalogEntry | None, str | None]:
+        def settle(task: str) -> tuple[str, _State, str | None]:
             try:
-                return task, _entry_of(self._rollouts.settle(task)), None
+                return task, _state_of(self._rollouts.settle(task)), None
             except OrchestratorError as error:
-                return task, known.get(task), str(error)
+                return task, known.get(task, IdleTask()), str(error)
 
         found = _in_threads(settle, tasks)
         problems |= {task: problem for task, _, problem in found if problem is not None}
-        return {task: entry for task, entry, _ in found}
+        return {task: state for task, state, _ in found}
 
-    def _read_changed(self, catalog: Catalog, problems: dict[str, str]) -> dict[str, CatalogEntry | None]:
-        """Entries of the rollouts that were written since the last look and that the catalog does not show.
+    def _read_changed(self, catalog: Catalog, problems: dict[str, str]) -> dict[str, _State]:
+        """States of the rollouts that were written since the last look and that the catalog does not show.
 
         One that cannot be read is noted as a problem, and is no matter of the others.
 
@@ -194,9 +195,9 @@ class CatalogWriter:
         read_now = _in_threads(read, self._unread)
         found = {rollout.task: rollout for rollout in read_now if rollout is not None}
         return {
-            task: entry
+            task: state
             for task, rollout in found.items()
-            if (entry := _entry_of(rollout)) != catalog.entries.get(task) or not rollout.is_mirrored
+            if (state := _state_of(rollout)) != catalog.find(task) or not rollout.is_mirrored
         }
 
     def _follow_rollouts(self, catalog: Catalog, etag: str | None) -> None:
@@ -205,10 +206,15 @@ class CatalogWriter:
             return
         problems: dict[str, str] = {}
         read = self._read_changed(catalog, problems)
-        changed = {task: entry for task, entry in read.items() if entry is not None}
-        entries = {**catalog.entries, **changed}
-        if entries != dict(catalog.entries):
-            self._store.write_catalog(Catalog(entries=entries, registry=catalog.registry), if_match=etag)
+        # Only of a task that was retired it is certain that nothing is to serve.
+        changed = {
+            task: state
+            for task, state in read.items()
+            if isinstance(state, CatalogEntry) or state.is_retired or task not in catalog.entries
+        }
+        written = _catalog_of({**catalog.entries, **catalog.idle, **changed}, catalog.registry)
+        if written != catalog:
+            self._store.write_catalog(written, if_match=etag)
         for task, problem in problems.items():
             _logger.warning("task %s stays as it was: %s", task, problem)
         self._unread &= problems.keys()
@@ -229,7 +235,7 @@ def make_entry(
     if champion is None or champion not in known:
         return None
     trials = read_trials(aliases)
-    named = set(known.values())
+    ruled = _rules_of(known.values(), rules)
     digest = known.pop(champion)
     return CatalogEntry(
         version=champion,
@@ -237,7 +243,7 @@ def make_entry(
         others=known,
         canary=trials.canary if trials.canary and trials.canary.version in known else None,
         shadow=trials.shadow if trials.shadow in known else None,
-        rules={artifact: rule for artifact, rule in sorted((rules or {}).items()) if artifact in named},
+        rules=ruled,
     )
 
 
@@ -250,22 +256,49 @@ def follow_rollout(store: PromptStore, rollout: Rollout) -> bool:
     Raises:
         StoreError: The catalog cannot be read or written.
     """
+    task, state = rollout.task, _state_of(rollout)
     for _ in range(MAX_TRIES):
-        stored, entry = store.read_catalog(), _entry_of(rollout)
-        if stored is None or entry is None or rollout.task not in stored[0].entries:
+        stored = store.read_catalog()
+        found = None if stored is None else stored[0].find(task)
+        if stored is None or type(found) is not type(state):
             return False
-        catalog, etag = stored
-        if catalog.entries[rollout.task] == entry:
+        if found == state:
             return True
+        catalog, etag = stored
+        written = _catalog_of({**catalog.entries, **catalog.idle, task: state}, catalog.registry)
         with suppress(ObjectConflict):
-            entries = {**catalog.entries, rollout.task: entry}
-            store.write_catalog(replace(catalog, entries=entries), if_match=etag)
+            store.write_catalog(written, if_match=etag)
     return False
 
 
-def _entry_of(rollout: Rollout) -> CatalogEntry | None:
+def _find_state(
+    aliases: Aliases, digests: Mapping[int, str | None], rules: Mapping[str, str] | None = None
+) -> _State:
+    """A task's entry, or what it is without one."""
+    if (entry := make_entry(aliases, digests, rules)) is not None:
+        return entry
+    if retired_version(aliases) is not None:
+        return IdleTask(is_retired=True)
+    versions = {version: digest for version, digest in digests.items() if digest is not None}
+    return IdleTask(versions=versions, rules=_rules_of(versions.values(), rules))
+
+
+def _rules_of(artifacts: Iterable[str], rules: Mapping[str, str] | None) -> dict[str, str]:
+    named = set(artifacts)
+    return {artifact: rule for artifact, rule in sorted((rules or {}).items()) if artifact in named}
+
+
+def _state_of(rollout: Rollout) -> _State:
     digests = {version: ref.digest for version, ref in rollout.versions.items()}
-    return make_entry(rollout.aliases, digests, rollout.rules)
+    return _find_state(rollout.aliases, digests, rollout.rules)
+
+
+def _catalog_of(states: Mapping[str, _State], registry: str | None) -> Catalog:
+    return Catalog(
+        entries={task: state for task, state in states.items() if isinstance(state, CatalogEntry)},
+        idle={task: state for task, state in states.items() if isinstance(state, IdleTask)},
+        registry=registry,
+    )
 
 
 def _in_threads(do: Callable[[str], Found], tasks: Iterable[str]) -> list[Found]:
@@ -276,10 +309,10 @@ def _in_threads(do: Callable[[str], Found], tasks: Iterable[str]) -> list[Found]
         return list(pool.map(do, wanted))
 
 
-def _entry_of_view(view: ModelView, known: CatalogEntry | None) -> CatalogEntry | None:
-    """A task's entry as MLflow has it, which knows no rules: the known one where nothing else differs."""
-    entry = make_entry(view.standing, view.digests)
-    return known if known is not None and entry == replace(known, rules={}) else entry
+def _state_of_view(view: ModelView, known: _State | None) -> _State:
+    """A task's state as MLflow has it, which knows no rules: the known one where nothing else differs."""
+    state = _find_state(view.standing, view.digests)
+    return known if known is not None and state == replace(known, rules={}) else state
 
 
 def _some(tasks: Iterable[str]) -> str:

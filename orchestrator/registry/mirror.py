@@ -10,7 +10,7 @@ from orchestrator.errors import ObjectConflict, RegistryError, StoreError
 from orchestrator.registry.changes import logged
 from orchestrator.registry.moves import take_in
 from orchestrator.registry.registry import Registry, RegistryDown
-from orchestrator.registry.versions import CHAMPION, PREVIOUS, ModelView, VersionInfo
+from orchestrator.registry.versions import CHAMPION, PREVIOUS, ModelView, VersionInfo, since_tag
 from orchestrator.store.approvals import Approvals
 from orchestrator.store.audit import AuditLog
 from orchestrator.store.documents.audit import UNKNOWN, Author, shortened
@@ -132,8 +132,8 @@ class Mirror:
         except StoreError as error:
             _logger.warning("task %s: rules of its versions cannot be told from the catalog: %s", task, error)
             return {}
-        entry = None if stored is None else stored[0].entries.get(task)
-        return {} if entry is None else entry.rules
+        standing = None if stored is None else stored[0].find(task)
+        return {} if standing is None else standing.rules
 
     def _adopt(self, view: ModelView, *, generation: int) -> Rollout:
         finder = VersionFinder(self._registry, None, {}, view.task)
@@ -164,6 +164,7 @@ class Mirror:
                 if view is None:
                     raise self._registry.no_such_task(task)
                 found = view.standing
+            self._note_since(rollout, found)
             self._move_aliases(task, found, rollout.aliases)
             if settled is rollout and rollout.is_mirrored and found == rollout.aliases:
                 return rollout
@@ -186,6 +187,14 @@ class Mirror:
         except StoreError as error:
             _logger.warning("a change of task %s waits for the audit log: %s", rollout.task, error)
             return rollout
+
+    def _note_since(self, rollout: Rollout, found: Aliases) -> None:
+        """Note when a new champion began to serve, before its alias is moved."""
+        champion = rollout.version(CHAMPION)
+        # One that was made champion in MLflow's own page has its alias already.
+        is_new = champion != found.versions.get(CHAMPION) or rollout.change.kind == "mlflow"
+        if champion is not None and rollout.champion_s is not None and is_new:
+            self._registry.set_since(rollout.task, since_tag(champion, rollout.champion_s))
 
     def _move_aliases(self, task: str, found: Aliases, wanted: Aliases) -> None:
         """Bring MLflow's aliases in line, the champion's last."""

@@ -3,23 +3,43 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from orchestrator.registry.versions import CANARY, CHALLENGER, CHAMPION, PREVIOUS, SHADOW, Promotion
+from orchestrator.registry.versions import (
+    CANARY,
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    RETIRED,
+    SHADOW,
+    Promotion,
+)
 from orchestrator.store.documents.rollout import Aliases, Change, Pending, Rollout
 
-__all__ = ["ask", "challenge", "is_void", "promote", "promotion", "take_in"]
+__all__ = [
+    "ask",
+    "challenge",
+    "is_void",
+    "promote",
+    "promotion",
+    "retire",
+    "retired_version",
+    "take_in",
+]
 
 
 def promote(rollout: Rollout, version: int, digest: str | None) -> Rollout:
     """Let a version serve; the champion before it becomes ``previous``, unless it is the same artifact.
 
-    A challenger, a canary or a shadow of that version ends, and a request for it is met.
+    The champion before it may be the one of a retired task, which comes back by this. A challenger, a canary
+    or a shadow of that version ends, and a request for it is met.
     """
     champion = rollout.version(CHAMPION)
     if champion == version:
         return rollout
-    moved: dict[str, int | None] = {CHAMPION: version}
-    if champion is not None and rollout.digest(CHAMPION) != digest:
-        moved[PREVIOUS] = champion
+    moved: dict[str, int | None] = {CHAMPION: version, RETIRED: None}
+    role = CHAMPION if champion is not None else RETIRED
+    before = rollout.version(role)
+    if before not in (None, version) and rollout.digest(role) != digest:
+        moved[PREVIOUS] = before
     elif rollout.version(PREVIOUS) == version or rollout.digest(PREVIOUS) == digest:
         moved[PREVIOUS] = None
     for alias in (CHALLENGER, CANARY, SHADOW):
@@ -29,6 +49,18 @@ def promote(rollout: Rollout, version: int, digest: str | None) -> Rollout:
     if pending is not None and pending.version == version:
         pending = None
     return replace(rollout, aliases=rollout.aliases.moved(**moved), pending=pending)
+
+
+def retire(rollout: Rollout) -> Rollout:
+    """Let no version serve; the champion becomes ``retired``, and the others keep their places."""
+    champion = rollout.version(CHAMPION)
+    aliases = rollout.aliases.moved(**{RETIRED: champion, CHAMPION: None, CANARY: None, SHADOW: None})
+    return replace(rollout, aliases=aliases)
+
+
+def retired_version(aliases: Aliases) -> int | None:
+    """The version that served before the task was retired; None of a task that was not."""
+    return None if CHAMPION in aliases.versions else aliases.versions.get(RETIRED)
 
 
 def challenge(rollout: Rollout, version: int, published_s: float) -> Aliases:
@@ -96,6 +128,9 @@ def take_in(rollout: Rollout, found: Aliases, now_s: float) -> Aliases:
     share = wanted.share
     if CANARY in moved or found.share not in {aliases.share for aliases in behind}:
         moved[CANARY], share = found.versions.get(CANARY), found.share
+    if moved.get(CHAMPION) is not None:
+        # It serves again.
+        moved.setdefault(RETIRED, None)
     champion = rollout.version(CHAMPION)
     if CHAMPION in moved and PREVIOUS not in moved and champion is not None and moved[CHAMPION] is not None:
         moved[PREVIOUS] = champion

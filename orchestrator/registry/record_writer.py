@@ -21,7 +21,7 @@ from orchestrator.registry.measurement import Measurement
 from orchestrator.registry.ownership import check_owner
 from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.rollouts import Rollouts
-from orchestrator.registry.runs import Point, RunLog, TaskRun
+from orchestrator.registry.runs import DataSet, Point, RunLog, TaskRun
 from orchestrator.registry.versions import (
     BACKBONE_TAG,
     CHAMPION,
@@ -33,6 +33,7 @@ from orchestrator.registry.versions import (
     PUBLISHED_TAG,
     REFUSED_TAG,
     VersionInfo,
+    own_tags,
 )
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.card import CARD, RECORD
@@ -93,18 +94,24 @@ class RecordWriter:
         if all(event.attempt == 0 for event in events):
             # Cancelled before any worker took it: there is nothing to make a run of.
             return
+        told = [event for event in events if event.kind != "tagged"]
         if not self._is_owner:
             # Its experiment is what a registry is told by: made now, if this is the first record of all.
             _ = self._registry.session.experiment_id
             check_owner(self._store, self._registry)
             self._is_owner = True
-        try:
-            self._try(task, key, events)
-        except RegistryDown:
-            raise
-        except RegistryError:
-            # The run may have been the copy of another recorder that was deleted: once more, as it is now.
-            self._try(task, key, events)
+        if told:
+            try:
+                self._try(task, key, told)
+            except RegistryDown:
+                raise
+            except RegistryError:
+                # The run may have been the copy of another recorder that was deleted: once more, as it is
+                # now.
+                self._try(task, key, told)
+        tagged = [event for event in events if event.kind in ("published", "tagged")]
+        if tagged and "tagged_s" in (data := tagged[-1].data):
+            self._registry.tag_task(task, _manifest_tags(tagged[-1]), float(data["tagged_s"]))
 
     def _try(self, task: str, key: str, events: Sequence[Event]) -> None:
         try:
@@ -119,7 +126,7 @@ class RecordWriter:
         artifact = self._read(str(published.data["digest"])) if published else None
         run = self._open(task, key, events, artifact)
         if run.status != "FINISHED":
-            self._log(run, events, artifact)
+            self._log(task, run, events, artifact)
         if published is not None and artifact is not None:
             self._finish(task, key, run, published, artifact)
             del self._open_runs[task, key]
@@ -139,10 +146,11 @@ class RecordWriter:
             started_s = events[0].time_s
             if artifact is not None and artifact.record["history"]:
                 started_s = min(started_s, artifact.record["history"][0]["time_s"])
-            self._open_runs[task, key] = self._runs.open(task, key, started_s)
+            lineage = next((_lineage(event) for event in events if event.kind == "leased"), {})
+            self._open_runs[task, key] = self._runs.open(task, key, started_s, lineage)
         return self._open_runs[task, key]
 
-    def _log(self, run: TaskRun, events: Sequence[Event], artifact: _Artifact | None) -> None:
+    def _log(self, task: str, run: TaskRun, events: Sequence[Event], artifact: _Artifact | None) -> None:
         epochs = [{**event.data, "time_s": event.time_s} for event in events if event.kind == "epoch"]
         params: dict[str, str] = {}
         tags: dict[str, str] = {}
@@ -157,7 +165,10 @@ class RecordWriter:
             if "source" not in artifact.record:
                 params = {name: str(value) for name, value in artifact.card["config"].items()} | params
             points = _final_points(artifact.card["metrics"], artifact.record["time_s"])
+            tags |= _backbone_tags(artifact.card)
         self._runs.log(run, _curve_points(epochs, run.steps) + points, params, tags)
+        if (data := _data_set(events, artifact)) is not None:
+            self._runs.log_data(run, task, data)
 
     def _set_status(self, run: TaskRun, last: Event) -> None:
         status = _STATUS.get(last.kind, "RUNNING")
@@ -184,10 +195,10 @@ class RecordWriter:
             run_id=run.run_id,
             metrics=card["metrics"],
             tags={
+                **_manifest_tags(event),
                 "ship.uri": self._store.uri(artifact.digest),
                 "ship.task_key": card["task_key"],
-                BACKBONE_TAG: card["backbone"]["name"],
-                FINGERPRINT_TAG: card["backbone"]["fingerprint"],
+                **_backbone_tags(card),
                 DATA_TAG: card["data_fingerprint"],
                 CHOICE_TAG: str(artifact.record.get("choice", ""))[:_MAX_CHOICE],
                 PUBLISHED_TAG: repr(event.time_s if publication is None else publication.time_s),
@@ -250,9 +261,9 @@ def _tags_of(event: Event) -> dict[str, str]:
     """Tags of a run for an event."""
     if event.kind == "leased":
         tags = {"ship.attempt": str(event.attempt), "ship.worker": str(event.data.get("worker", ""))}
-        return tags | {str(name): str(value) for name, value in event.data.get("tags", {}).items()}
+        return _manifest_tags(event) | _lineage(event) | tags
     if event.kind == "published":
-        return {"ship.digest": str(event.data["digest"])}
+        return _manifest_tags(event) | {"ship.digest": str(event.data["digest"])}
     if event.kind in ("failed", "retried"):
         prefix = "ship" if event.kind == "failed" else "ship.retry"
         named = {
@@ -260,6 +271,30 @@ def _tags_of(event: Event) -> dict[str, str]:
         }
         return named if event.kind == "failed" else {**named, "ship.retries": str(event.attempt)}
     return {}
+
+
+def _manifest_tags(event: Event) -> dict[str, str]:
+    """Tags that the manifest gives the task, none of which can pass for one of ours or of MLflow's."""
+    return own_tags({str(name): str(value) for name, value in event.data.get("tags", {}).items()})
+
+
+def _lineage(event: Event) -> dict[str, str]:
+    """Tags that tell where a tuning comes from, see ``orchestrator.train.lineage``."""
+    return {str(name): str(value) for name, value in event.data.get("lineage", {}).items()}
+
+
+def _backbone_tags(card: Mapping[str, Any]) -> dict[str, str]:
+    backbone = card["backbone"]
+    return {BACKBONE_TAG: backbone["name"], FINGERPRINT_TAG: backbone["fingerprint"]}
+
+
+def _data_set(events: Sequence[Event], artifact: _Artifact | None) -> DataSet | None:
+    """The data set of a tuning, by its events or else by its artifact; None if neither tells it."""
+    for event in events:
+        if (found := event.data.get("data_set")) is not None:
+            return DataSet(**found)
+    fingerprint = "" if artifact is None else str(artifact.card["data_fingerprint"] or "")
+    return DataSet(fingerprint=fingerprint) if fingerprint else None
 
 
 def _curve_points(epochs: Sequence[Mapping[str, Any]], known: set[int]) -> list[Point]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 from orchestrator.errors import RegistryError, StoreError
 from orchestrator.events import Event
@@ -23,6 +23,7 @@ from orchestrator.registry.record_writer import RecordWriter
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.session import RegistryDown
 from orchestrator.registry.spool import Spool
+from orchestrator.registry.versions import own_tags
 from orchestrator.store.documents.publication import Publication
 from orchestrator.store.lease import StoreLease
 from orchestrator.store.prompt_store import PromptStore
@@ -43,7 +44,7 @@ NEWS_EVERY_S = 5.0
 LEASE = "recorder.json"
 TURN_S, IDLE_S, LEASE_LOOK_S = 10.0, 2.0, 1.0
 _NEWS = frozenset({"leased", "epoch"})
-_ENDS = frozenset({"published", "failed", "cancelled"})
+_ENDS = frozenset({"published", "failed", "cancelled", "tagged"})
 
 
 class TaskKey(Protocol):
@@ -62,6 +63,11 @@ class TaskKey(Protocol):
     @property
     def floors(self) -> Floors:
         """The least that a version has to reach before it may serve."""
+        ...
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """Tags that the manifest gives the task."""
         ...
 
 
@@ -164,35 +170,37 @@ class Recorder:
         return self.summary()
 
     def reconcile(
-        self, published: Mapping[tuple[str, str], Publication], specs: Iterable[TaskKey]
+        self, published: Mapping[tuple[str, str], Publication], specs: Iterable[TaskKey], read_s: float = 0.0
     ) -> Backlog:
-        """Record tasks that are published but not in the registry, from their artifacts.
+        """Record tasks that are published but not in the registry, from their artifacts, and changed tags.
 
         Args:
             published: Publications in the store, by task and task key.
             specs: Tasks to look at.
+            read_s: When their tags were read, seconds since the epoch.
 
         Returns:
             What still waits: all of it, if MLflow cannot be reached.
         """
         found = [
-            (published[spec.name, spec.key], spec.floors)
-            for spec in specs
-            if (spec.name, spec.key) in published
+            (published[spec.name, spec.key], spec) for spec in specs if (spec.name, spec.key) in published
         ]
         if not found:
             return self.summary()
         try:
-            recorded = self._registry.gated_digests()
+            recorded, tags = self._registry.gated_digests(), self._registry.tags()
         except RegistryDown as error:
             self._be_patient(error)
             return self.summary()
         except RegistryError as error:
             _logger.warning("what the registry lacks cannot be found out: %s", error)
             return self.summary()
-        self.handle(
-            [_event_of(one, floors) for one, floors in found if (one.task, one.digest) not in recorded]
-        )
+        events = [
+            _event_of(one, spec, read_s, "tagged" if (one.task, one.digest) in recorded else "published")
+            for one, spec in found
+            if (one.task, one.digest) not in recorded or tags.get(one.task, {}) != own_tags(spec.tags)
+        ]
+        self.handle(events)
         return self.summary()
 
     def summary(self) -> Backlog:
@@ -313,12 +321,16 @@ class Recorder:
         self._next_try_s = self._monotonic() + self._pause_s
 
 
-def _event_of(publication: Publication, floors: Floors) -> Event:
+def _event_of(
+    publication: Publication, spec: TaskKey, read_s: float, kind: Literal["published", "tagged"]
+) -> Event:
+    floors = spec.floors.to_dict()
+    told = {"digest": publication.digest, **({"floors": floors} if floors else {})}
     return Event(
-        kind="published",
+        kind=kind,
         task=publication.task,
         key=publication.task_key,
         attempt=1,
         time_s=publication.time_s,
-        data={"digest": publication.digest, **({"floors": floors.to_dict()} if floors.to_dict() else {})},
+        data={**(told if kind == "published" else {}), "tags": dict(spec.tags), "tagged_s": read_s},
     )

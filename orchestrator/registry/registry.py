@@ -5,6 +5,7 @@ digest. Aliases: ``champion`` is served, ``challenger`` waits for a decision, ``
 goes; ``canary`` and ``shadow`` are tried. They follow the task's rollout in the store, see ``rollouts``.
 """
 
+import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -25,11 +26,15 @@ from orchestrator.registry.versions import (
     FINGERPRINT_TAG,
     GATE_TAG,
     PREVIOUS,
+    SINCE_TAG,
+    TAGS_TAG,
     ModelView,
     TaskInfo,
     VersionInfo,
     aliases_at,
     digests_of,
+    given_tags,
+    own_tags,
     read_version,
     version_tags,
 )
@@ -208,12 +213,51 @@ class Registry:
             else:
                 client.set_registered_model_tag(name, CANARY_SHARE_TAG, repr(share))
 
+    def set_since(self, task: str, mark: str) -> None:
+        """Note which version serves since when; see ``since_tag``."""
+        with self.session.errors(f"note since when task {task!r} serves"):
+            self.session.client.set_registered_model_tag(model_name(task), SINCE_TAG, mark)
+
     def tag_version(self, task: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
         self._known.pop((task, version), None)
         with self.session.errors(f"tag version {version} of task {task!r}"):
             for key, value in tags.items():
                 self.session.client.set_model_version_tag(model_name(task), str(version), key, value)
+
+    def tags(self) -> dict[str, dict[str, str]]:
+        """Tags of all tasks that their manifests gave, as they are now."""
+        return {task: given_tags(model.tags or {})[0] for task, model in self._models()}
+
+    def tag_task(self, task: str, tags: Mapping[str, str], read_s: float) -> None:
+        """Give a task the tags of its manifest, and drop those that an earlier manifest gave it.
+
+        What a person tagged in MLflow's page stays. Tags that were read before those that it has change
+        nothing.
+
+        Args:
+            task: Name of the task.
+            tags: All tags of the manifest.
+            read_s: When the manifest was read, seconds since the epoch.
+
+        Raises:
+            RegistryError: There is no such task.
+        """
+        found, wanted = dict(self._model(task).tags or {}), own_tags(tags)
+        before, before_s = given_tags(found)
+        if read_s < before_s or (not wanted and not before):
+            return
+        client, name = self.session.client, model_name(task)
+        with self.session.errors(f"tag task {task!r}"):
+            for key, value in wanted.items():
+                if found.get(key) != value:
+                    client.set_registered_model_tag(name, key, value)
+            for key in sorted(before.keys() - wanted.keys()):
+                client.delete_registered_model_tag(name, key)
+            # Last: what was interrupted is written again.
+            given = json.dumps({"names": sorted(wanted), "read_s": read_s})
+            if found.get(TAGS_TAG) != given:
+                client.set_registered_model_tag(name, TAGS_TAG, given)
 
     def _models(self) -> Iterator[tuple[str, Any]]:
         """All registered models that are tasks, with their aliases: one call for a thousand."""

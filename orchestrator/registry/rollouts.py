@@ -16,7 +16,7 @@ from orchestrator.errors import RegistryError
 from orchestrator.registry.changes import logged
 from orchestrator.registry.gate import GateDecision
 from orchestrator.registry.mirror import VersionFinder, ref_of
-from orchestrator.registry.moves import ask, challenge, is_void, promote, promotion
+from orchestrator.registry.moves import ask, challenge, is_void, promote, promotion, retire, retired_version
 from orchestrator.registry.refusals import check_fit
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollout_writer import RolloutWriter
@@ -91,7 +91,7 @@ class Rollouts:
 
         Args:
             task: Name of the task.
-            version: Version to serve; None for the challenger.
+            version: Version to serve; None for the challenger, or of a retired task for the one that served.
             force: Serve it also if the gate refused it, or if it is of another backbone than the champions.
 
         Raises:
@@ -101,7 +101,8 @@ class Rollouts:
         asked: list[int] = []
 
         def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
-            wanted = rollout.version(CHALLENGER) if version is None else version
+            standing = retired_version(rollout.aliases) or rollout.version(CHALLENGER)
+            wanted = standing if version is None else version
             if wanted is None:
                 raise RegistryError(
                     f"task {task!r} has no challenger to promote; name a version: "
@@ -121,6 +122,8 @@ class Rollouts:
     def rollback(self, task: str) -> Promotion:
         """Serve the previous champion again; a second rollback undoes the first.
 
+        Of a retired task the version that served comes back.
+
         One that was interrupted before MLflow followed is completed by repeating it, and not undone.
 
         Raises:
@@ -130,6 +133,8 @@ class Rollouts:
         def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
             if rollout.change.kind == "rollback" and not rollout.is_mirrored:
                 return rollout
+            if (retired := retired_version(rollout.aliases)) is not None:
+                return promote(rollout, retired, ref(retired).digest)
             previous = rollout.version(PREVIOUS)
             if previous is None or rollout.digest(PREVIOUS) == rollout.digest(CHAMPION):
                 raise RegistryError(
@@ -139,6 +144,31 @@ class Rollouts:
             return promote(rollout, previous, ref(previous).digest)
 
         return promotion(*self._writer.write(task, self._mirror.new_change("rollback"), decide))
+
+    def retire(self, task: str) -> int:
+        """Take a task out of service; returns the version that served.
+
+        It keeps its versions, and ``promote`` brings it back; a new version that is tuned of it waits. What
+        was interrupted is completed by repeating it.
+
+        Raises:
+            RegistryError: There is no such task, or it has no champion.
+        """
+
+        def decide(rollout: Rollout, _: VersionFinder) -> Rollout:
+            if retired_version(rollout.aliases) is not None:
+                return rollout
+            if rollout.version(CHAMPION) is None:
+                raise RegistryError(
+                    f"task {task!r} has no champion, so nothing of it serves; leave it out of the manifest "
+                    "to tune it no more"
+                )
+            return retire(rollout)
+
+        after = self._writer.write(task, self._mirror.new_change("retire"), decide)[1]
+        if (version := retired_version(after.aliases)) is None:
+            raise RegistryError(f"task {task!r} was brought back at the same time; see `ship show {task}`")
+        return version
 
     def start_canary(self, task: str, version: int, share: float, *, force: bool = False) -> Trials:
         """Let a version take a share of the requests, in place of the canary before it.
@@ -232,7 +262,12 @@ class Rollouts:
                 # An earlier try ended between the decision and its record, or a person was faster.
                 found.append(GateDecision(promote=True, reason="It was made champion before this was noted."))
                 return rollout
-            decision = judge(None if champion is None else self._registry.version(task, champion))
+            retired = retired_version(rollout.aliases)
+            standing = retired if champion is None else champion
+            decision = judge(None if standing is None else self._registry.version(task, standing))
+            if retired is not None:
+                waits = f"The task is retired; `ship promote {task} {candidate.version}` brings it back with"
+                decision = replace(decision, promote=False, reason=f"{waits} this version; {decision.reason}")
             if champion is not None and candidate.published_s < rollout.versions[champion].published_s:
                 late = f"It was published before today's champion, version {champion}; {decision.reason}"
                 decision = replace(decision, promote=False, reason=late)
@@ -311,6 +346,8 @@ def _moved(rollout: Rollout, **moves: Any) -> Rollout:
 def _check_trial(rollout: Rollout, version: int, ref: VersionFinder) -> None:
     """Refuse to try a version that answers already, or cannot."""
     task, champion = rollout.task, rollout.version(CHAMPION)
+    if champion is None and retired_version(rollout.aliases) is not None:
+        raise RegistryError(f"task {task!r} is retired; `ship promote {task}` brings it back")
     if champion is None:
         raise RegistryError(
             f"task {task!r} has no champion to try a version beside; `ship promote {task} {version}` makes "

@@ -1,5 +1,6 @@
 """MLflow runs, one for each task key: found again by their tags, never made twice, timed by what happened."""
 
+import json
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,11 +11,13 @@ from typing import Any
 from orchestrator.private_files import make_private_folder, make_private_tree
 from orchestrator.registry.session import MlflowSession, RegistryDown
 
-__all__ = ["Point", "RunLog", "TaskRun"]
+__all__ = ["DataSet", "Point", "RunLog", "TaskRun"]
 
 _logger = logging.getLogger(__name__)
 MAX_METRICS_A_CALL = 800
 MAX_OTHERS_A_CALL = 100
+# Of MLflow's column.
+MAX_DATA_DIGEST = 36
 KEY_TAG, TASK_TAG = "ship.key", "ship.task"
 # Every epoch has one: tells which epochs a run has already.
 STEP_METRIC = "loss"
@@ -30,6 +33,26 @@ class Point:
     time_s: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """A data set that a run was trained with.
+
+    Attributes:
+        fingerprint: Fingerprint of its images and labels, 64 hex digits.
+        source: Path or URL, without secrets; empty if it is not known.
+        num_images: Training images; None if it is not known.
+    """
+
+    fingerprint: str
+    source: str = ""
+    num_images: int | None = None
+
+    @property
+    def digest(self) -> str:
+        """The fingerprint, as much of it as MLflow takes."""
+        return self.fingerprint[:MAX_DATA_DIGEST]
+
+
 @dataclass(kw_only=True)
 class TaskRun:
     """A run and its known contents.
@@ -40,6 +63,7 @@ class TaskRun:
         status: Status in MLflow: ``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``.
         steps: Epochs in the run.
         params: Names of parameters in the run; a parameter can be written once.
+        data: Digests of the data sets in the run.
     """
 
     run_id: str
@@ -47,6 +71,7 @@ class TaskRun:
     status: str
     steps: set[int] = field(default_factory=set)
     params: set[str] = field(default_factory=set)
+    data: set[str] = field(default_factory=set)
 
 
 class RunLog:
@@ -61,20 +86,21 @@ class RunLog:
     def __init__(self, session: MlflowSession) -> None:
         self._session = session
 
-    def open(self, task: str, key: str, started_s: float) -> TaskRun:
+    def open(self, task: str, key: str, started_s: float, tags: Mapping[str, str] | None = None) -> TaskRun:
         """The run of a task key; made now, if there is none.
 
         Args:
             task: Name of the task.
             key: Task key.
             started_s: When the tuning began, seconds since the epoch.
+            tags: Further tags, if it is made now.
         """
         run = self._find(task, key)
         if run is None:
             experiment, client = self._session.experiment_id, self._session.client
-            tags = {KEY_TAG: key, TASK_TAG: task}
+            named = {**(tags or {}), KEY_TAG: key, TASK_TAG: task}
             with self._session.errors(f"open the run of task {task!r}"):
-                client.create_run(experiment, start_time=_milliseconds(started_s), tags=tags, run_name=task)
+                client.create_run(experiment, start_time=_milliseconds(started_s), tags=named, run_name=task)
             # Looked for again: MLflow's client repeats a request whose answer was lost, which makes two.
             run = self._find(task, key)
             if run is None:
@@ -90,6 +116,7 @@ class RunLog:
             status=run.info.status,
             steps=steps,
             params=set(run.data.params),
+            data={found.dataset.digest for found in run.inputs.dataset_inputs} if run.inputs else set(),
         )
 
     def _find(self, task: str, key: str) -> Any | None:
@@ -121,6 +148,25 @@ class RunLog:
                 self._session.client.log_batch(run.run_id, **batch)
         run.params.update(params)
         run.steps.update(point.step for point in points if point.name == STEP_METRIC)
+
+    def log_data(self, run: TaskRun, task: str, data: DataSet) -> None:
+        """Add the data set that the run was trained with, unless the run has it."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        if data.digest in run.data:
+            return
+        scheme, _, rest = data.source.partition("://")
+        dataset = Dataset(
+            name=task,
+            digest=data.digest,
+            source_type=scheme if rest else "local",
+            source=json.dumps({"uri": data.source}),
+            profile=json.dumps({"fingerprint": data.fingerprint, "num_train": data.num_images}),
+        )
+        with self._session.errors("log the data of a run"):
+            context = [InputTag("mlflow.data.context", "training")]
+            self._session.client.log_inputs(run.run_id, [DatasetInput(dataset, context)])
+        run.data.add(data.digest)
 
     def log_files(self, run: TaskRun, files: Mapping[str, bytes]) -> None:
         """Add files, path to content, in place of earlier ones.

@@ -24,6 +24,8 @@ __all__ = ["EXPERIMENT", "MlflowSession", "RegistryDown", "RegistryMissing"]
 EXPERIMENT = "ship"
 # Of the experiment: the identity of the registry, see `find_identity`.
 _IDENTITY_TAG = "ship.registry"
+# Of the experiment, too: MLflow's page shows it as one of model training, and does not guess or ask.
+_KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
 # MLflow's own defaults retry for four minutes. Records wait in a spool and readers keep what they have, so it
 # is better to know within seconds. They can be set by environment alone; what the user has set stays.
 # Telemetry: tuning must work without a network, and send nothing outside of it. URLs: standard output is for
@@ -157,9 +159,11 @@ class MlflowSession:
                     client.create_experiment(
                         EXPERIMENT,
                         artifact_location=self._artifact_location,
-                        tags={_IDENTITY_TAG: uuid.uuid4().hex},
+                        tags={_IDENTITY_TAG: uuid.uuid4().hex, _KIND_TAG: _KIND},
                     )
                 )
+            if self._may_create and found.lifecycle_stage == "active" and _KIND_TAG not in (found.tags or {}):
+                client.set_experiment_tag(found.experiment_id, _KIND_TAG, _KIND)
         if found.lifecycle_stage != "active":
             raise RegistryDown(
                 f"MLflow at {self.where}: the experiment {EXPERIMENT!r} was deleted; restore it with "

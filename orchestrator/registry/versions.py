@@ -26,7 +26,10 @@ __all__ = [
     "PREVIOUS",
     "PUBLISHED_TAG",
     "REFUSED_TAG",
+    "RETIRED",
     "SHADOW",
+    "SINCE_TAG",
+    "TAGS_TAG",
     "ModelView",
     "Promotion",
     "TaskInfo",
@@ -34,19 +37,29 @@ __all__ = [
     "VersionInfo",
     "aliases_at",
     "digests_of",
+    "given_tags",
+    "own_tags",
     "read_share",
     "read_trials",
     "read_version",
+    "since_tag",
     "version_tags",
 ]
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 CANARY, SHADOW = "canary", "shadow"
+# The champion that was taken out of service.
+RETIRED = "retired"
 DIGEST_TAG, METRICS_TAG, DATA_TAG = "ship.digest", "ship.metrics", "ship.data_fingerprint"
 CANARY_SHARE_TAG = "ship.canary_share"
+# Of a model: its champion, and when that began to serve, as in 3@1764144000.0.
+SINCE_TAG = "ship.champion_since"
 GATE_TAG, GATE_REASON_TAG, REFUSED_TAG = "ship.gate", "ship.gate_reason", "ship.gate_refused"
 BACKBONE_TAG, FINGERPRINT_TAG = "ship.backbone", "ship.backbone_fingerprint"
 PUBLISHED_TAG, CHOICE_TAG = "ship.published_s", "ship.choice"
+# Of a model: the names of the tags that the manifest gave it, and the time at which they were read.
+TAGS_TAG = "ship.tags"
+_RESERVED = ("ship.", "mlflow.")
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -161,6 +174,28 @@ class TaskInfo:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def is_retired(self) -> bool:
+        """Whether the task was taken out of service."""
+        return self.champion is None and RETIRED in self.aliases
+
+    @property
+    def serves_since_s(self) -> float | None:
+        """When the champion began to serve, seconds since the epoch; None if that is not known."""
+        version, _, time = self.tags.get(SINCE_TAG, "").partition("@")
+        if self.champion is None or version != str(self.champion.version):
+            return None
+        try:
+            time_s = float(time)
+        except ValueError:
+            return None
+        return time_s if math.isfinite(time_s) else None
+
+    @property
+    def own_tags(self) -> dict[str, str]:
+        """Tags by which people find the task: of its manifest, or made in MLflow's page."""
+        return own_tags(self.tags)
+
+    @property
     def trials(self) -> Trials:
         """The canary and the shadow of the task."""
         return read_trials(Aliases(versions=self.aliases, share=read_share(self.aliases, self.tags)))
@@ -209,6 +244,29 @@ def version_tags(digest: str, metrics: Mapping[str, float], tags: Mapping[str, s
     """Tags that a version is registered with; ``read_version`` reads them back."""
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     return {**tags, DIGEST_TAG: digest, METRICS_TAG: json.dumps(finite, sort_keys=True)}
+
+
+def since_tag(version: int, since_s: float) -> str:
+    """The tag that tells when a champion began to serve."""
+    return f"{version}@{since_s!r}"
+
+
+def own_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags that people gave: none of this package's or of MLflow's own."""
+    return {name: value for name, value in tags.items() if not name.lower().startswith(_RESERVED)}
+
+
+def given_tags(tags: Mapping[str, str]) -> tuple[dict[str, str], float]:
+    """The tags of a model that its manifest gave, and when that was read, seconds since the epoch.
+
+    What tells them from those made in MLflow's page is a tag itself, which a person may have edited.
+    """
+    try:
+        said = json.loads(tags.get(TAGS_TAG, "{}"))
+        names, read_s = {str(name) for name in said.get("names", ())}, float(said.get("read_s", 0.0))
+    except (ValueError, TypeError, AttributeError):
+        return {}, 0.0
+    return {name: value for name, value in own_tags(tags).items() if name in names}, read_s
 
 
 def aliases_at(aliases: Mapping[str, int], version: int) -> tuple[str, ...]:

@@ -35,7 +35,16 @@ Image = NDArray[np.uint8]
 # See ``ship.decision.rule.Decision``.
 Because = Literal["far", "several", "confidence", "cost"]
 RefusalReason = Literal[
-    "unknown_task", "other_version", "other_view", "not_loaded", "not_ready", "busy", "late", "failed"
+    "unknown_task",
+    "no_champion",
+    "retired",
+    "other_version",
+    "other_view",
+    "not_loaded",
+    "not_ready",
+    "busy",
+    "late",
+    "failed",
 ]
 
 
@@ -107,7 +116,8 @@ class Refusal:
     """Why one row has no answer. A value and not an exception: it concerns no other row of its batch.
 
     Attributes:
-        reason: ``unknown_task`` (not in the catalog), ``other_version`` (that version is not served),
+        reason: ``unknown_task`` (not registered), ``no_champion`` (registered, but no version serves unless
+            a request names it), ``retired`` (out of service), ``other_version`` (that version is not served),
             ``other_view`` (the image was decoded by another view than that of the version to answer),
             ``not_loaded`` (in the catalog, but its prompt could not be loaded or is still under way),
             ``not_ready`` (no catalog was read yet), ``busy`` (too many wait, or too many of its task),
@@ -279,8 +289,8 @@ class Engine(Protocol):
         """States of the tasks of a page, by name, without labels and views."""
         ...
 
-    async def task(self, name: str) -> ServingState | None:
-        """State of one task; None if it is not in the catalog."""
+    async def task(self, name: str) -> ServingState | Refusal | None:
+        """State of one task; why no version of it serves; None if it is not registered."""
         ...
 
     async def readiness(self) -> Readiness:

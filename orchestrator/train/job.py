@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 from orchestrator.errors import ManifestError, StoreError
 from orchestrator.events import Event
@@ -29,10 +29,13 @@ from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import Callbacks, RunOptions, RunSummary, name_run, run_tasks
 from orchestrator.train.ledger.status import RunStatus
-from orchestrator.train.run_folder import RunFolder, hold_run
+from orchestrator.train.lineage import find_lineage
+from orchestrator.train.pool.size import expect_workers
+from orchestrator.train.run_folder import KEPT_RUNS, RunFolder, hold_run
 from orchestrator.train.verdicts import Decisions, Published, Verdict, find_verdicts
 from ship.backbone import Backbone, load_backbone
 from ship.findings import find_warnings
+from ship.redaction import redact_values
 from ship.settings.search_config import AXES
 
 __all__ = ["Job", "JobReport", "Services", "prepare_job"]
@@ -106,6 +109,8 @@ class Job:
         request: The user's choices.
         path: Path of the manifest.
         services: Services that it depends on.
+        num_kept: Runs whose folders stay in the home, this one among them.
+        read_s: When the manifest was read, seconds since the epoch.
     """
 
     manifest: Manifest
@@ -115,6 +120,8 @@ class Job:
     request: Request
     path: str
     services: Services
+    num_kept: int = KEPT_RUNS
+    read_s: float = 0.0
 
     def check_fan_out(self) -> None:
         """Check that no more tasks would be tuned than allowed.
@@ -123,6 +130,11 @@ class Job:
             ManifestError: More tasks would be tuned than the request, the manifest or the default allows.
         """
         _refuse_fan_out(self.plan.find_fan_out(_max_tasks(self.request, self.manifest)))
+
+    @property
+    def num_workers(self) -> int | None:
+        """Workers that the run would have at most; None if the cluster that it joins decides that."""
+        return expect_workers(len(self.plan.to_tune), self.manifest.pool, self.settings.ray_address)
 
     def run(
         self,
@@ -143,7 +155,7 @@ class Job:
         """
         self.check_fan_out()
         run = name_run()
-        with hold_run(self.settings.home, run, self.path) as folder:
+        with hold_run(self.settings.home, run, self.path, self.num_kept) as folder:
             return self._run(run, folder, on_progress, on_stop)
 
     def _run(
@@ -154,7 +166,10 @@ class Job:
         on_stop: Callable[[], None],
     ) -> JobReport:
         recorder = self.services.recorder
-        handler = _EventHandler(folder, recorder, [task.spec for task in self.plan.tasks])
+        lineage = find_lineage(run, self.path, self.manifest, self.backbone)
+        handler = _EventHandler(
+            folder, recorder, [task.spec for task in self.plan.tasks], lineage, self.read_s
+        )
 
         def show(status: RunStatus) -> None:
             folder.show(status)
@@ -208,7 +223,7 @@ class Job:
         try:
             published = self.services.store.find_published([(spec.name, spec.key) for spec in specs])
             digests = {task: found.digest for (task, _), found in published.items()}
-            self.services.recorder.reconcile(published, specs)
+            self.services.recorder.reconcile(published, specs, self.read_s)
         except StoreError as error:
             # The run is over, and its report is still due.
             logger.warning(
@@ -236,8 +251,16 @@ class _EventHandler:
         published: Artifacts of the tasks that were tuned.
     """
 
-    def __init__(self, folder: RunFolder, recorder: Recorder, specs: Sequence[TaskSpec]) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        recorder: Recorder,
+        specs: Sequence[TaskSpec],
+        lineage: Mapping[str, str],
+        read_s: float,
+    ) -> None:
         self._folder, self._recorder = folder, recorder
+        self._lineage, self._read_s = lineage, read_s
         self._spec_of = {spec.name: spec for spec in specs}
         self._has_begun = False
         self.warnings: dict[str, tuple[str, ...]] = {}
@@ -253,7 +276,7 @@ class _EventHandler:
         # Before work has begun, workers that start beside the driver need its cores more than records do.
         if self._has_begun:
             told = [event for event in events if event.kind != "search"]
-            self._recorder.handle([self._with_parameters(event) for event in told])
+            self._recorder.handle([self._with_origin(event) for event in told])
 
     def _note(self, event: Event) -> None:
         metrics = event.data.get("metrics", {})
@@ -264,11 +287,25 @@ class _EventHandler:
         if (run := TuningRun.from_metrics(event.key, metrics, event.time_s)) is not None:
             self.runs.append(run)
 
-    def _with_parameters(self, event: Event) -> Event:
-        """Add its settings to the event of a leased task: the record of a failed one shows them."""
-        if event.kind != "leased":
+    def _with_origin(self, event: Event) -> Event:
+        """Add tags to an event, and settings, data and lineage to that of a leased task, which may fail."""
+        if event.kind not in ("leased", "published"):
             return event
-        return replace(event, data={**event.data, "params": _parameters(self._spec_of[event.task])})
+        spec = self._spec_of[event.task]
+        origin: dict[str, Any] = {"tags": redact_values(dict(spec.tags))}
+        if event.kind == "published":
+            origin |= {"tagged_s": self._read_s}
+        else:
+            origin |= {
+                "params": _parameters(spec),
+                "lineage": self._lineage,
+                "data_set": {
+                    "fingerprint": spec.data_fingerprint,
+                    "source": str(spec.source.path),
+                    "num_images": spec.num_images,
+                },
+            }
+        return replace(event, data={**event.data, **origin})
 
 
 def prepare_job(
@@ -298,6 +335,7 @@ def prepare_job(
         BackboneError: The backbone cannot be loaded.
     """
     request = request or Request()
+    read_s = time.time()
     manifest = request.load(manifest_path)
     settings = make_settings(manifest.store)
     backbone = load_backbone(manifest.backbone, image_size=manifest.image_size)
@@ -310,6 +348,7 @@ def prepare_job(
         request=request,
         path=manifest_path,
         services=services,
+        read_s=read_s,
     )
 
 

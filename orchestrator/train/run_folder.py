@@ -1,13 +1,15 @@
-"""Status, events and requests of a run, as files in ``<home>/run`` that other terminals read and write.
+"""Status, events and requests of a run, as files of its folder that other terminals read and write.
 
-One run at a time works in a home, which it locks for as long as its process lives. Its files stay until the
-next run. Knows neither Ray nor MLflow::
+One run at a time works in a home, which it locks for as long as its process lives. The folders of the last
+runs are kept. Earlier versions had one folder, ``<home>/run``, with the same files. Knows neither Ray nor
+MLflow::
 
-    run/lock            held while a run is at work
-    run/about.json      name, manifest, host, process and start of the run
-    run/status.json     status of all tasks, renewed every second or two
-    run/events.jsonl    one event a line; about ten epochs a task
-    run/requests/       a file for each request; the run puts its answer beside it
+    runs/lock                 held while a run is at work
+    runs/<run>/lock           held while that run is at work
+    runs/<run>/about.json     name, manifest, host, process and start of the run
+    runs/<run>/status.json    status of all tasks, renewed every second or two
+    runs/<run>/events.jsonl   one event a line; about ten epochs a task
+    runs/<run>/requests/      a file for each request; the run puts its answer beside it
 """
 
 import fcntl
@@ -21,6 +23,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -32,13 +35,24 @@ from orchestrator.private_files import make_private_folder, open_private
 from orchestrator.train.ledger.status import RunStatus, TaskStatus
 from ship.redaction import redact_url
 
-__all__ = ["About", "RunFolder", "RunRequest", "RunView", "check_free", "hold_run"]
+__all__ = [
+    "KEPT_RUNS",
+    "About",
+    "RunFolder",
+    "RunRequest",
+    "RunView",
+    "check_free",
+    "hold_run",
+    "list_runs",
+]
 
 RequestKind = Literal["cancel", "retry", "stop"]
 STATUS_EVERY_S = 1.0
 # Writing the status of ten thousand tasks takes long: never more than this share of the driver's time.
 STATUS_SHARE = 0.05
 EPOCHS_A_TASK = 10
+KEPT_RUNS = 20
+_RUNS, _RUN_OF_EARLIER_VERSIONS = "runs", "run"
 _POLL_S = 0.1
 _NUM_TRIES = 5
 # A status of a hundred thousand tasks.
@@ -81,13 +95,16 @@ class RunRequest:
 class RunFolder:
     """The driver's end of the run folder.
 
+    Attributes:
+        folder: Folder of the run's files.
+
     Args:
-        folder: ``<home>/run``, locked by this process (``hold_run``).
+        folder: ``<home>/runs/<run>``, locked by this process (``hold_run``).
         about: Identity of this run.
     """
 
     def __init__(self, folder: Path, about: About) -> None:
-        self._folder = folder
+        self.folder = folder
         self._next_status_s = 0.0
         self._latest: RunStatus | None = None
         shutil.rmtree(folder / "requests", ignore_errors=True)
@@ -123,12 +140,12 @@ class RunFolder:
             # Not `asdict`, which copies each value of ten thousand tasks.
             tasks = [vars(status) for status in run_status.tasks]
             _write_json(
-                self._folder / "status.json", {"time_s": time.time(), **vars(run_status), "tasks": tasks}
+                self.folder / "status.json", {"time_s": time.time(), **vars(run_status), "tasks": tasks}
             )
 
     def requests(self) -> Iterator[tuple[RunRequest, Callable[[Sequence[str]], None]]]:
         """New requests, oldest first, each with the function that answers it."""
-        for path in sorted((self._folder / "requests").glob("*.ask")):
+        for path in sorted((self.folder / "requests").glob("*.ask")):
             try:
                 request = _read_request(_read_json(path))
             except (OSError, ValueError, TypeError, KeyError):
@@ -143,36 +160,41 @@ class RunView:
 
     Args:
         home: Folder for everything local.
+        run: Name of a run that is kept; None for the one that is at work, or was last.
+
+    Raises:
+        ExecutionError: No run of that name is kept.
     """
 
-    def __init__(self, home: Path) -> None:
-        self._home, self._folder = home, home / "run"
+    def __init__(self, home: Path, run: str | None = None) -> None:
+        self._home = home
+        found = {about.run: (about, folder) for about, folder in _find_runs(home)}
+        if run is not None and run not in found:
+            close = get_close_matches(run, found, n=1)
+            hint = f"did you mean {close[0]}?" if close else "`ship runs` lists those that are kept"
+            raise ExecutionError(f"no run {run!r} in {home}; {hint}")
+        self._about: About | None = None
+        self._folder = home / _RUNS / "none"
+        if found:
+            self._about, self._folder = found[run] if run is not None else next(iter(found.values()))
 
     @property
     def is_at_work(self) -> bool:
-        """Whether a run holds the lock."""
-        try:
-            with (self._folder / "lock").open("rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except FileNotFoundError:
-            pass
-        return False
+        """Whether the process of the run holds its lock."""
+        return _is_locked(self._folder / "lock")
 
     def about(self) -> About:
-        """Identity of the current or last run.
+        """Identity of the run.
 
         Raises:
             ExecutionError: There has been no run in this home.
         """
-        try:
-            return About(**_read_json(self._folder / "about.json"))
-        except (OSError, ValueError, TypeError) as error:
+        if self._about is None:
             raise ExecutionError(
                 f"no run in {self._home}: start one with `ship tune MANIFEST`, or name the folder of another "
                 "with --home"
-            ) from error
+            )
+        return self._about
 
     def status(self) -> tuple[RunStatus, float] | None:
         """Status of its tasks, and when it was written; None before the first.
@@ -230,30 +252,52 @@ class RunView:
         return tuple(tasks)
 
 
+def list_runs(home: Path) -> list[About]:
+    """The runs of a home that are kept, newest first."""
+    return [about for about, _ in _find_runs(home)]
+
+
 def check_free(home: Path) -> None:
-    """Check that no run holds the home's run folder now.
+    """Check that no run is at work in a home now.
 
     Raises:
-        ExecutionError: A run holds it.
+        ExecutionError: A run is.
     """
-    if RunView(home).is_at_work:
+    if any(_is_locked(home / place / "lock") for place in (_RUNS, _RUN_OF_EARLIER_VERSIONS)):
         raise _busy(home)
 
 
 @contextmanager
-def hold_run(home: Path, run: str, manifest: str) -> Iterator[RunFolder]:
-    """Hold the home's run folder for the block.
+def hold_run(home: Path, run: str, manifest: str, keep: int = KEPT_RUNS) -> Iterator[RunFolder]:
+    """Make the folder of a run, and hold the home for the block.
+
+    Args:
+        home: Folder for everything local.
+        run: Name of the run.
+        manifest: Path of its manifest.
+        keep: Number of runs whose folders stay, this one among them; those of older ones are removed.
 
     Raises:
-        ExecutionError: Another run holds it, or it cannot be written to.
+        ExecutionError: Another run holds the home, or it cannot be written to.
     """
-    folder = home / "run"
-    make_private_folder(home)
+    check_free(home)
+    folder = home / _RUNS / run
+    for each in (home, home / _RUNS):
+        make_private_folder(each)
+    with open(home / _RUNS / "lock", "ab", opener=open_private) as lock:
+        _take(lock, home)
+        with _hold_folder(home, folder, manifest, keep) as held:
+            yield held
+
+
+@contextmanager
+def _hold_folder(home: Path, folder: Path, manifest: str, keep: int) -> Iterator[RunFolder]:
+    _drop_old_runs(home, keep - 1)
     make_private_folder(folder)
     with open(folder / "lock", "ab", opener=open_private) as lock:
         _take(lock, home)
         about = About(
-            run=run,
+            run=folder.name,
             manifest=redact_url(manifest),
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -269,6 +313,38 @@ def hold_run(home: Path, run: str, manifest: str) -> Iterator[RunFolder]:
             yield held
         finally:
             held.close()
+
+
+def _find_runs(home: Path) -> list[tuple[About, Path]]:
+    """Identities and folders of the runs that are kept: the one that is at work, then the newest."""
+    found = []
+    for place in (home / _RUN_OF_EARLIER_VERSIONS / "about.json", *(home / _RUNS).glob("*/about.json")):
+        # One that was torn, or that another process removes now, is no run.
+        with suppress(OSError, ValueError, TypeError):
+            about = About(**_read_json(place))
+            found.append((_is_locked(place.parent / "lock"), float(about.started_s), about, place.parent))
+    in_order = sorted(found, key=lambda one: one[:2], reverse=True)
+    return [(about, folder) for _, _, about, folder in in_order]
+
+
+def _drop_old_runs(home: Path, keep: int) -> None:
+    """Remove the folders, and the logs of Ray, of all runs but the newest."""
+    for _, folder in _find_runs(home)[max(keep, 0) :]:
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.parent.name == _RUNS:
+            shutil.rmtree(home / "logs" / folder.name, ignore_errors=True)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether another process, or this one, holds a lock."""
+    try:
+        with path.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
 
 
 def _take(lock: IO[bytes], home: Path) -> None:

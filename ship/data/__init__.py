@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ship.data.fingerprint import DataSummary, describe_data, fingerprint_data
 from ship.data.folder import find_folders, path_exists, read_small_file
 from ship.data.items import Item, Listing
-from ship.data.listing import list_items
+from ship.data.listing import TABLE_FORMATS, TABLE_SUFFIXES, list_items
 from ship.data.source import DataSource
 from ship.lazy import lazy_names
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ship.data.task_data import Split, TaskData
 
 __all__ = [
+    "TABLE_FORMATS",
+    "TABLE_SUFFIXES",
     "DataSource",
     "DataSummary",
     "ImageFacts",

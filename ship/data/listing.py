@@ -14,9 +14,10 @@ from ship.data.tables import MAX_TABLE_BYTES, list_csv, list_parquet
 from ship.data.vtab import is_vtab, list_vtab
 from ship.errors import DataError
 
-__all__ = ["list_items", "open_labelled", "open_listing"]
+__all__ = ["TABLE_FORMATS", "TABLE_SUFFIXES", "list_items", "open_labelled", "open_listing"]
 
 _TABLE_FORMATS: dict[str, DataFormat] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+TABLE_SUFFIXES, TABLE_FORMATS = tuple(_TABLE_FORMATS), tuple(dict.fromkeys(_TABLE_FORMATS.values()))
 
 
 def list_items(source: DataSource) -> Listing:

@@ -175,6 +175,52 @@ def test_the_shell_starts_shows_and_ends_both(
     assert "is its champion" in capsys.readouterr().err
 
 
+def test_the_shell_retires_a_task_and_brings_it_back(
+    plant: Place, ship: Ship, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [before] = json.loads(ship("ls", "--json"))
+    champion = before["champion"]["version"]
+    assert before["serves_since"] is not None
+    assert f"version {champion} serves no more" in ship("retire", "bolts", "--reason", "line 3 is closed")
+    assert json.loads(ship("ls", "--json")) == []
+    assert "1 retired: `ship ls --all` lists them." in ship("ls")
+    [listed] = json.loads(ship("ls", "--all", "--json"))
+    assert (listed["retired"], listed["champion"], listed["serves_since"]) == (True, None, None)
+    assert "line 3 is closed" in ship("show", "bolts")
+    ship("sync")
+    [idle] = plant.store.read_catalog()[0].idle.items()
+    assert (idle[0], idle[1].is_retired) == ("bolts", True)
+    assert f"version {champion} serves now" in ship("promote", "bolts")
+    assert json.loads(ship("ls", "--json"))[0]["champion"]["version"] == champion
+    assert json.loads(ship("retire", "bolts", "--json")) == {"task": "bolts", "retired": champion}
+    assert run(monkeypatch, "retire", "bolt") == 1
+    assert "did you mean bolts?" in capsys.readouterr().err
+
+
+def test_the_shell_lists_tasks_by_tag_and_name(
+    plant: Place, ship: Ship, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant.record("weld-1", accuracy=0.95)
+    plant.record("weld-2", accuracy=0.7, accuracy_low=0.4)
+    for task, tags in (("bolts", {"site": "ulm"}), ("weld-1", {"site": "ulm", "line": "3"})):
+        plant.registry.tag_task(task, tags, 1.0)
+
+    def names(*arguments: str) -> list[str]:
+        return [task["task"] for task in json.loads(ship("ls", "--json", *arguments))]
+
+    assert names() == ["bolts", "weld-1", "weld-2"]
+    assert names("--tag", "site=ulm", "--tag", "line=3") == ["weld-1"]
+    assert names("--only", "weld-*", "--sort", "accuracy") == ["weld-2", "weld-1"]
+    assert names("--only", "weld-*", "--sort", "accuracy", "--reverse") == ["weld-1", "weld-2"]
+    printed = ship("ls")
+    assert "0.7000 (challenger)" in printed
+    assert "line=3, site=ulm" in printed
+    assert run(monkeypatch, "ls", "--tag", "site=jena") == 2
+    assert "no task has the tags site=jena; site is one of ulm" in capsys.readouterr().err
+    assert run(monkeypatch, "ls", "--only", "weldd-1") == 2
+    assert "the registry has no such task; did you mean 'weld-1'" in capsys.readouterr().err
+
+
 def test_the_shell_brings_catalog_and_registry_in_line(
     plant: Place, ship: Ship, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

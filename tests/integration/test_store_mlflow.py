@@ -281,7 +281,7 @@ def test_an_unrecorded_version_is_recorded_from_the_artifact(place: Place) -> No
     tune(place.store, "bolts")
     tune(place.store, "nuts")
     specs = [
-        SimpleNamespace(name=task, key=make_key(task), floors=Floors())
+        SimpleNamespace(name=task, key=make_key(task), floors=Floors(), tags={})
         for task in ("bolts", "nuts", "unpublished")
     ]
     published = place.store.all_published()

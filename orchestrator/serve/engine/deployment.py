@@ -122,9 +122,9 @@ class EngineReplica:
         # Thousands of tasks with hundreds of labels each: a task's own state has them.
         return [replace(state, labels=(), view=None) for state in states]
 
-    async def task(self, name: str) -> ServingState | None:
+    async def task(self, name: str) -> ServingState | Refusal | None:
         """See ``engine_api.Engine``."""
-        return self._residency.state(name)
+        return self._residency.state(name) or self._residency.idle_reason(name)
 
     async def readiness(self) -> Readiness:
         """See ``engine_api.Engine``."""

@@ -58,9 +58,9 @@ class RayEngine:
         states: list[ServingState] = await self._call("tasks", page)
         return states
 
-    async def task(self, name: str) -> ServingState | None:
+    async def task(self, name: str) -> ServingState | Refusal | None:
         """See ``engine_api.Engine``."""
-        state: ServingState | None = await self._call("task", name)
+        state: ServingState | Refusal | None = await self._call("task", name)
         return state
 
     async def readiness(self) -> Readiness:

@@ -175,11 +175,14 @@ class Front:
         """State of a task that the request may name.
 
         Raises:
-            Problem: 404, the catalog has no such task; or see ``admit`` and ``ask``.
+            Problem: 404, there is no such task, or no version of it serves; 410, it was retired; or see
+                ``admit`` and ``ask``.
         """
         state = await self.ask(self.engine.task(self.admit(request, task)))
         if state is None:
             raise _unknown_task(f"task {task!r} is not in the catalog")
+        if isinstance(state, Refusal):
+            raise self.refusal_problem(state)
         return state
 
     def headers(self, found: Answer | Explanation | None = None) -> dict[str, str]:
@@ -206,6 +209,10 @@ class Front:
         match refusal.reason:
             case "unknown_task":
                 return _unknown_task(refusal.detail)
+            case "no_champion":
+                return Problem("task-waiting", refusal.detail)
+            case "retired":
+                return Problem("task-retired", refusal.detail)
             case "other_version":
                 return Problem("version-not-served", refusal.detail)
             case "not_loaded":

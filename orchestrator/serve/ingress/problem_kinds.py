@@ -50,6 +50,12 @@ KINDS: Mapping[str, Kind] = {
     "token-invalid": Kind(401, "Invalid token", "The token is malformed, unknown, expired or revoked."),
     "not-allowed": Kind(403, "Not allowed", "The token has no access to this task or to the metrics."),
     "task-unknown": Kind(404, "Unknown task", "The catalog has no task of this name."),
+    "task-waiting": Kind(
+        404,
+        "No version serves",
+        "The task is registered, but has no champion yet; a request may name one of its versions.",
+    ),
+    "task-retired": Kind(410, "Task retired", "The task was taken out of service."),
     "version-not-served": Kind(404, "Version not served", "The task does not answer with this version."),
     "not-acceptable": Kind(406, "Not acceptable", "Accept excludes all media types of the reply."),
     "body-late": Kind(408, "Body too slow", "The body stopped arriving before its end."),

@@ -3,12 +3,12 @@
 Its caller holds a lock. It knows names and digests only, and nothing of what is in memory.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
 from orchestrator.serve.engine_api import Refusal
 from orchestrator.serve.residency.served import Key, PromptRef
-from orchestrator.store.documents.catalog import CatalogEntry
+from orchestrator.store.documents.catalog import Catalog, CatalogEntry, IdleTask
 
 __all__ = ["Champions"]
 
@@ -23,6 +23,7 @@ class Champions:
     def __init__(self, pinned: Iterable[str]) -> None:
         self._pinned = tuple(pinned)
         self._wanted: dict[str, CatalogEntry] = {}
+        self._idle: dict[str, IdleTask] = {}
         self._current: dict[str, PromptRef] = {}
         self._lost: set[str] = set()
 
@@ -34,29 +35,40 @@ class Champions:
 
     @property
     def num_lost(self) -> int:
-        """Tasks that were wanted, and are no more."""
+        """Tasks that were wanted, and are no more, without those that were retired."""
         return len(self._lost)
 
-    def changed(self, entries: Mapping[str, CatalogEntry]) -> list[str]:
+    def changed(self, catalog: Catalog) -> list[str]:
         """Tasks, by name, of which something else is wanted than until now. Reads only: it needs no lock."""
-        gone = [task for task in self._wanted if task not in entries]
-        return sorted(gone + [task for task, entry in entries.items() if self._wanted.get(task) != entry])
+        known = {**self._wanted, **self._idle}
+        wanted = {**catalog.entries, **catalog.idle}
+        gone = [task for task in known if task not in wanted]
+        return sorted(gone + [task for task, found in wanted.items() if known.get(task) != found])
 
-    def take(self, task: str, entry: CatalogEntry | None) -> set[Key]:
+    def take(self, task: str, found: CatalogEntry | IdleTask | None) -> set[Key]:
         """Want this of a task from now on, or nothing; returns its prompts that are wanted no more."""
         before = self.prompts(task)
-        if entry is None:
-            self._wanted.pop(task, None)
-            self._current.pop(task, None)
-            self._lost.add(task)
-        else:
-            self._wanted[task] = entry
+        self._idle.pop(task, None)
+        if isinstance(found, CatalogEntry):
+            self._wanted[task] = found
             self._lost.discard(task)
+            return before - self.prompts(task)
+        if self._wanted.pop(task, None) is not None:
+            self._lost.add(task)
+        self._current.pop(task, None)
+        if found is not None:
+            self._idle[task] = found
+            if found.is_retired:
+                self._lost.discard(task)
         return before - self.prompts(task)
 
     def entry(self, task: str) -> CatalogEntry | None:
         """Entry of a task in the catalog; None if it is not there."""
         return self._wanted.get(task)
+
+    def idle(self, task: str) -> IdleTask | None:
+        """A registered task without a champion; None of any other."""
+        return self._idle.get(task)
 
     def wanted(self, task: str) -> PromptRef:
         """The champion that a task of the catalog ought to have."""
@@ -64,17 +76,18 @@ class Champions:
 
     def named(self, task: str, version: int) -> PromptRef:
         """A version that the catalog names of a task."""
-        entry = self._wanted[task]
-        digest = entry.versions[version]
-        return PromptRef(task=task, version=version, digest=digest, rule=entry.rules.get(digest))
+        standing = self._wanted.get(task) or self._idle[task]
+        digest = standing.versions[version]
+        return PromptRef(task=task, version=version, digest=digest, rule=standing.rules.get(digest))
 
     def current(self, task: str) -> PromptRef | None:
         """The champion that answers, or did before it gave way to others; None before the first."""
         return self._current.get(task)
 
     def ref(self, task: str, version: int) -> PromptRef | Refusal:
-        """A version of a task of the catalog, if it can be had."""
-        versions, current = set(self._wanted[task].versions), self._current.get(task)
+        """A version of a task of the catalog, with a champion or without, if it can be had."""
+        standing, current = self._wanted.get(task) or self._idle[task], self._current.get(task)
+        versions = set(standing.versions)
         if version in versions:
             return self.named(task, version)
         if current is not None:
@@ -83,7 +96,7 @@ class Champions:
                 return current
             versions.add(current.version)
         had = ", ".join(map(str, sorted(versions)))
-        detail = f"version {version} of task {task!r} cannot be had; these can: {had}"
+        detail = f"version {version} of task {task!r} cannot be had; these can: {had or 'none'}"
         return Refusal(reason="other_version", detail=detail)
 
     def crown(self, task: str) -> PromptRef | None:
@@ -96,7 +109,8 @@ class Champions:
         """Prompts that the catalog names of a task, and the one that answers until its champion is there."""
         entry, current = self._wanted.get(task), self._current.get(task)
         if entry is None:
-            return set()
+            idle = self._idle.get(task)
+            return set() if idle is None else {(task, digest) for digest in idle.versions.values()}
         named = {(task, digest) for digest in entry.versions.values()}
         return named if current is None else named | {current.key}
 
@@ -106,9 +120,10 @@ class Champions:
 
     def wants_rule(self, ref: PromptRef) -> bool:
         """Whether the catalog wants this decision rule of a prompt, or none other."""
-        entry = self._wanted.get(ref.task)
-        is_named = entry is not None and ref.digest in entry.versions.values()
-        return entry is None or not is_named or entry.rules.get(ref.digest) == ref.rule
+        standing = self._wanted.get(ref.task) or self._idle.get(ref.task)
+        if standing is None or ref.digest not in standing.versions.values():
+            return True
+        return standing.rules.get(ref.digest) == ref.rule
 
     def is_spare(self, key: Key) -> bool:
         """Whether a prompt is no champion, canary or shadow: it only answers requests for its number."""

@@ -13,6 +13,7 @@ from enum import IntEnum
 
 from orchestrator.serve.engine_api import Refusal
 from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
+from orchestrator.store.documents.catalog import IdleTask
 from ship.decision.rule import DecisionRule
 from ship.errors import ArtifactError, PromptTooLargeError, SlotsFullError
 
@@ -29,6 +30,7 @@ __all__ = [
     "public_text",
     "read_no_rule",
     "refuse",
+    "refuse_idle",
     "wait_for",
 ]
 
@@ -75,6 +77,18 @@ def refuse(ref: PromptRef, cause: str) -> Refusal:
     """The refusal of a request for a version that is not in memory."""
     return Refusal(
         reason="not_loaded", detail=f"version {ref.version} of task {ref.task!r} is not served: {cause}"
+    )
+
+
+def refuse_idle(task: str, idle: IdleTask) -> Refusal:
+    """The refusal of a request for a task without a champion."""
+    if idle.is_retired:
+        return Refusal(reason="retired", detail=f"task {task!r} was taken out of service")
+    named = ", ".join(map(str, sorted(idle.versions)))
+    return Refusal(
+        reason="no_champion",
+        detail=f"task {task!r} is registered, but none of its versions serves yet"
+        + (f"; a request may name one: {named}" if named else ""),
     )
 
 

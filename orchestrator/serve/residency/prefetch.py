@@ -64,11 +64,13 @@ class InAdvance:
 
     def begin_others(self, task: str) -> None:
         """Load canary and shadow of a task, if they are not there, and new rules of all that is there."""
-        entry = self._champions.entry(task)
-        if entry is None:
-            return
-        tried = (None if entry.canary is None else entry.canary.version, entry.shadow)
-        for version, digest in entry.others.items():
+        entry, idle = self._champions.entry(task), self._champions.idle(task)
+        tried: tuple[int | None, ...] = ()
+        others = {} if idle is None else idle.versions
+        if entry is not None:
+            canary = None if entry.canary is None else entry.canary.version
+            tried, others = (canary, entry.shadow), entry.others
+        for version, digest in others.items():
             if version in tried or (task, digest) in self._memory:
                 self.begin(self._champions.named(task, version), Precedence.IN_ADVANCE, may_evict=False)
 

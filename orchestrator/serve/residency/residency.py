@@ -36,6 +36,7 @@ from orchestrator.serve.residency.loads import (
     describe_failure,
     read_no_rule,
     refuse,
+    refuse_idle,
     wait_for,
 )
 from orchestrator.serve.residency.prefetch import InAdvance
@@ -43,7 +44,7 @@ from orchestrator.serve.residency.prompt_memory import PromptMemory, wait_until_
 from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
 from orchestrator.serve.residency.state import describe_task
 from orchestrator.serve.residency.task_names import TaskNames
-from orchestrator.store.documents.catalog import Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Catalog, CatalogEntry, IdleTask
 from ship.errors import SlotsFullError
 
 __all__ = ["PromptRef", "Residency", "ServedVersion"]
@@ -131,6 +132,12 @@ class Residency:
         with self._lock:
             return self._state(task)
 
+    def idle_reason(self, task: str) -> Refusal | None:
+        """Why no version of a registered task serves; None of any other task."""
+        with self._lock:
+            idle = self._champions.idle(task)
+        return None if idle is None else refuse_idle(task, idle)
+
     def states(self, page: TaskPage = ALL_TASKS) -> list[ServingState]:
         """States of the tasks of a page, by name."""
         with self._listing:
@@ -197,17 +204,18 @@ class Residency:
             age_s: Since it was last seen to be current.
         """
         with self._applying:
-            changed = self._champions.changed(catalog.entries)
+            changed = self._champions.changed(catalog)
+            gone = [task for task in changed if self._is_lost_by(catalog, task)]
             if set(self._champions) != catalog.entries.keys():
                 with self._listing:
                     self._names = TaskNames(catalog.entries)
             for task in changed:
                 # Let go in between: requests go on.
                 with self._lock:
-                    self._take_over(task, catalog.entries.get(task))
+                    self._take_over(task, catalog.find(task))
             with self._lock:
                 self._confirmed_at_s = self._clock() - age_s
-            if gone := [task for task in changed if task not in catalog.entries]:
+            if gone:
                 _log.warning("%d tasks left the catalog: %s", len(gone), ", ".join(gone[:_LISTED]))
             self._load_in_advance(changed)
 
@@ -226,16 +234,23 @@ class Residency:
         deadline_s = time.monotonic() + min(timeout_s, threading.TIMEOUT_MAX)
         return all(ended.wait(max(0.0, deadline_s - time.monotonic())) for ended in ends)
 
-    def _take_over(self, task: str, entry: CatalogEntry | None) -> None:
-        before = self._champions.entry(task)
-        unwanted = self._champions.take(task, entry)
-        if entry is None:
-            self._in_advance.forget(task)
-        else:
+    def _is_lost_by(self, catalog: Catalog, task: str) -> bool:
+        """Whether a task that is served is served no more by a catalog, and was not retired."""
+        idle = catalog.idle.get(task)
+        is_served = self._champions.entry(task) is not None
+        return is_served and task not in catalog.entries and (idle is None or not idle.is_retired)
+
+    def _take_over(self, task: str, found: CatalogEntry | IdleTask | None) -> None:
+        before = self._champions.entry(task) or self._champions.idle(task)
+        unwanted = self._champions.take(task, found)
+        if isinstance(found, CatalogEntry):
             self._crown(task)
-            for digest, _ in set(entry.rules.items()) ^ set(before.rules.items() if before else ()):
-                # What failed with the rule before need not fail with this one.
-                self._loads.forget((task, digest))
+        else:
+            self._in_advance.forget(task)
+        rules = [set(standing.rules.items()) if standing else set() for standing in (before, found)]
+        for digest, _ in rules[0] ^ rules[1]:
+            # What failed with the rule before need not fail with this one.
+            self._loads.forget((task, digest))
         for key in unwanted:
             self._drop(key)
         self._note(task)
@@ -253,7 +268,7 @@ class Residency:
     def _look(self, ask: Ask) -> ServedVersion | Refusal | Pending:
         entry = self._champions.entry(ask.task)
         if entry is None:
-            return Refusal(reason="unknown_task", detail=f"task {ask.task!r} is not in the catalog")
+            return self._look_at_idle(ask)
         if ask.version is not None or ask.is_background:
             ref = self._champions.ref(ask.task, ask.version or entry.version)
             if isinstance(ref, Refusal):
@@ -267,6 +282,15 @@ class Residency:
             # One that is not there yet, or will not be, costs no request its answer.
             self._in_advance.begin(canary, Precedence.SWAP, may_evict=True)
         return self._look_for_champion(ask.task, entry)
+
+    def _look_at_idle(self, ask: Ask) -> ServedVersion | Refusal | Pending:
+        """A version of a task without a champion, if the request names one that can be had."""
+        if (idle := self._champions.idle(ask.task)) is None:
+            return Refusal(reason="unknown_task", detail=f"task {ask.task!r} is not in the catalog")
+        if idle.is_retired or ask.version is None or ask.is_background:
+            return refuse_idle(ask.task, idle)
+        ref = self._champions.ref(ask.task, ask.version)
+        return ref if isinstance(ref, Refusal) else self._obtain(ref)
 
     def _look_for_champion(self, task: str, entry: CatalogEntry) -> ServedVersion | Refusal | Pending:
         wanted = self._champions.wanted(task)
@@ -368,7 +392,7 @@ class Residency:
 
     def _crown(self, task: str) -> None:
         """Let the wanted champion answer, if it is in memory; the one before stays if it can be asked for."""
-        if self._champions.wanted(task).key not in self._memory:
+        if self._champions.entry(task) is None or self._champions.wanted(task).key not in self._memory:
             return
         if (before := self._champions.crown(task)) is not None:
             self._num_swaps += 1

@@ -12,11 +12,17 @@ from typing import Any, Self
 
 from orchestrator.errors import StoreError
 
-__all__ = ["MAX_CATALOG_BYTES", "MAX_CONTENT_BYTES", "SCHEMA_VERSION", "Canary", "Catalog", "CatalogEntry"]
+__all__ = [
+    "MAX_CATALOG_BYTES",
+    "MAX_CONTENT_BYTES",
+    "SCHEMA_VERSION",
+    "Canary",
+    "Catalog",
+    "CatalogEntry",
+    "IdleTask",
+]
 
 SCHEMA_VERSION = 5
-# Of a catalog that names no decision rule: endpoints of the release before read it.
-_SCHEMA_WITHOUT_RULES = 4
 # Of the object, and of its content. A hundred thousand tasks with four versions each take 34 and 66 MB.
 MAX_CATALOG_BYTES, MAX_CONTENT_BYTES = 64 << 20, 256 << 20
 _COMPRESSED_FROM_BYTES = 1 << 20
@@ -75,16 +81,56 @@ class CatalogEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IdleTask:
+    """A registered task without a champion.
+
+    Attributes:
+        is_retired: Whether it was taken out of service; else it waits for its first champion.
+        versions: Digests of the versions that a request may name: those with an alias; of a retired task
+            none.
+        rules: See ``CatalogEntry``.
+    """
+
+    is_retired: bool = False
+    versions: Mapping[int, str] = field(default_factory=dict)
+    rules: Mapping[str, str] = field(default_factory=dict)
+
+    def to_values(self) -> dict[str, Any]:
+        """The task as JSON values."""
+        versions = {str(version): digest for version, digest in self.versions.items()}
+        values = {"is_retired": self.is_retired, "versions": versions}
+        return {**values, "rules": dict(self.rules)} if self.rules else values
+
+
+@dataclass(frozen=True, kw_only=True)
 class Catalog:
     """The served versions of all tasks.
 
     Attributes:
         entries: Entries by task name.
         registry: Identity of the registry that it was written from; None before there were any.
+        idle: Registered tasks without a champion, by name; none of them is in ``entries``.
     """
 
     entries: Mapping[str, CatalogEntry]
     registry: str | None = None
+    idle: Mapping[str, IdleTask] = field(default_factory=dict)
+
+    def find(self, task: str) -> CatalogEntry | IdleTask | None:
+        """The entry of a task, or what it is without one; None if it is not registered."""
+        return self.entries.get(task) or self.idle.get(task)
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """Digests of all versions that may be asked for."""
+        served = {digest for entry in self.entries.values() for digest in entry.versions.values()}
+        return frozenset(served.union(*(found.versions.values() for found in self.idle.values())))
+
+    @property
+    def named_rules(self) -> frozenset[str]:
+        """Digests of all decision rules that may be asked for."""
+        rules = [entry.rules for entry in self.entries.values()] + [idle.rules for idle in self.idle.values()]
+        return frozenset(digest for of_task in rules for digest in of_task.values())
 
     def to_bytes(self) -> bytes:
         """The object: JSON, compressed if it is large.
@@ -92,11 +138,11 @@ class Catalog:
         Raises:
             StoreError: It would be larger than a reader takes.
         """
-        has_rules = any(entry.rules for entry in self.entries.values())
         values = {
-            "schema": SCHEMA_VERSION if has_rules else _SCHEMA_WITHOUT_RULES,
+            "schema": SCHEMA_VERSION,
             "registry": self.registry,
             "tasks": {task: entry.to_values() for task, entry in self.entries.items()},
+            "idle": {task: found.to_values() for task, found in self.idle.items()},
         }
         content = (json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n").encode()
         large = len(content) >= _COMPRESSED_FROM_BYTES
@@ -119,5 +165,5 @@ class Catalog:
         # Imported here: the registry's commands use these values, and start without pydantic.
         from orchestrator.store.documents.catalog_document import read_catalog
 
-        entries, registry = read_catalog(content)
-        return cls(entries=entries, registry=registry)
+        entries, idle, registry = read_catalog(content)
+        return cls(entries=entries, idle=idle, registry=registry)

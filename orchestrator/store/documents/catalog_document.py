@@ -8,7 +8,13 @@ from pydantic import Field, StringConstraints, model_validator, with_config
 from typing_extensions import TypedDict
 
 from orchestrator.errors import StoreError
-from orchestrator.store.documents.catalog import MAX_CONTENT_BYTES, SCHEMA_VERSION, Canary, CatalogEntry
+from orchestrator.store.documents.catalog import (
+    MAX_CONTENT_BYTES,
+    SCHEMA_VERSION,
+    Canary,
+    CatalogEntry,
+    IdleTask,
+)
 from orchestrator.store.documents.document import STRICT, Digest, Document, TaskName
 
 __all__ = ["read_catalog"]
@@ -24,20 +30,22 @@ _KEYS = {
     2: {"schema_", "backbone_fingerprint", "tasks"},
     3: {"schema_", "tasks"},
     4: {"schema_", "registry", "tasks"},
-    SCHEMA_VERSION: {"schema_", "registry", "tasks"},
+    SCHEMA_VERSION: {"schema_", "registry", "tasks", "idle"},
 }
 _ENTRY_KEYS = {1: {"version", "digest"}, 2: _ENTRY, 3: _ENTRY, 4: _ENTRY, SCHEMA_VERSION: _ENTRY}
 _GZIP = b"\x1f\x8b"
 
 
-def read_catalog(content: bytes) -> tuple[dict[str, CatalogEntry], str | None]:
-    """The entries in a catalog's content, by task, and the registry that it was written from.
+def read_catalog(content: bytes) -> tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None]:
+    """The entries in a catalog's content, by task, the idle tasks, and the registry that it was written from.
 
     Raises:
         StoreError: It is not a catalog; lists all problems.
     """
     document = _Document.read(_unpack(content), "catalog", _ADVICE)
-    return {task: _make_entry(values) for task, values in document.tasks.items()}, document.registry
+    entries = {task: _make_entry(values) for task, values in document.tasks.items()}
+    idle = {task: _make_idle(values) for task, values in document.idle.items()}
+    return entries, idle, document.registry
 
 
 def _unpack(content: bytes) -> bytes:
@@ -72,11 +80,19 @@ class _Entry(TypedDict):
     rules: NotRequired[dict[Digest, Digest]]
 
 
+@with_config(STRICT)
+class _Idle(TypedDict):
+    is_retired: bool
+    versions: dict[VersionKey, Digest]
+    rules: NotRequired[dict[Digest, Digest]]
+
+
 class _Document(Document):
     schema_: int = Field(alias="schema", ge=1, le=SCHEMA_VERSION)
     backbone_fingerprint: Any = None
     registry: str | None = None
     tasks: dict[TaskName, _Entry]
+    idle: dict[TaskName, _Idle] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check_keys(self) -> Self:
@@ -87,6 +103,11 @@ class _Document(Document):
         found = {task: _find_problem(entry, keys, more) for task, entry in self.tasks.items()}
         if wrong := [f"tasks/{task}: {problem}" for task, problem in found.items() if problem]:
             raise ValueError("; ".join(wrong))
+        for task, idle in self.idle.items():
+            if idle.get("rules", {}).keys() - idle["versions"].values():
+                raise ValueError(f"idle/{task}: rules: expected rules of the artifacts that are named")
+        if both := sorted(self.tasks.keys() & self.idle.keys()):
+            raise ValueError(f"idle/{both[0]}: expected tasks without a champion")
         return self
 
 
@@ -115,3 +136,8 @@ def _make_entry(values: _Entry) -> CatalogEntry:
         shadow=values.get("shadow"),
         rules=values.get("rules", {}),
     )
+
+
+def _make_idle(values: _Idle) -> IdleTask:
+    versions = {int(version): digest for version, digest in values["versions"].items()}
+    return IdleTask(is_retired=values["is_retired"], versions=versions, rules=values.get("rules", {}))

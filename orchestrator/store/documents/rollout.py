@@ -46,9 +46,11 @@ ChangeKind = Literal[
     "shadow",
     "stop-shadow",
     "threshold",
+    "retire",
     "mlflow",
     "drop",
 ]
+CHAMPION = "champion"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +158,8 @@ class Rollout:
         rules: Digest of the decision rule by digest of the artifact, in the order in which they were set; an
             artifact that is not among them decides by its own rule. A version takes its rule along, whatever
             is promoted in between.
+        champion_s: When the champion began to serve, seconds since the epoch; None without a champion, and
+            where it is not known.
     """
 
     task: str
@@ -169,6 +173,7 @@ class Rollout:
     pending: Pending | None = None
     trail: Trail = field(default_factory=Trail)
     rules: Mapping[str, str] = field(default_factory=dict)
+    champion_s: float | None = None
 
     @property
     def is_mirrored(self) -> bool:
@@ -213,8 +218,14 @@ class Rollout:
         late.append(
             Earlier(until_s=now_s + LATE_WRITE_S, aliases=self.aliases, change_id=self.change.change_id)
         )
+        champion = aliases.versions.get(CHAMPION)
+        if champion != self.version(CHAMPION):
+            champion_s = None if champion is None else now_s
+        else:
+            champion_s = self.champion_s
         return replace(
             self,
+            champion_s=champion_s,
             generation=self.generation + 1,
             aliases=aliases,
             versions={version: known[version] for version in sorted(set(aliases.versions.values()))},
@@ -237,6 +248,7 @@ class Rollout:
             "mirrored": _alias_values(self.mirrored),
             "versions": {str(version): vars(ref) for version, ref in self.versions.items()},
             "change": vars(self.change),
+            "champion_s": self.champion_s,
             "earlier": [{**vars(one), "aliases": _alias_values(one.aliases)} for one in self.earlier],
         }
         if self.pending is not None:

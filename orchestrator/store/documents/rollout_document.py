@@ -78,6 +78,8 @@ class _Document(Document):
     pending: _Pending | None = None
     trail: TrailDocument = TrailDocument()
     rules: tuple[_Rule, ...] = ()
+    # Earlier versions did not write it.
+    champion_s: float | None = None
 
 
 def read_rollout(content: bytes, where: str) -> Rollout:
@@ -102,6 +104,7 @@ def read_rollout(content: bytes, where: str) -> Rollout:
         rules={one.artifact: one.rule for one in found.rules},
         pending=None if found.pending is None else found.pending.to_pending(),
         trail=found.trail.to_trail(),
+        champion_s=_champion_s(found),
     )
     if missing := set(rollout.aliases.versions.values()) - set(rollout.versions):
         raise StoreError(f"{where}: versions {sorted(missing)} have an alias and no digest; {_ADVICE}")
@@ -110,3 +113,10 @@ def read_rollout(content: bytes, where: str) -> Rollout:
 
 def _read_aliases(found: _Aliases) -> Aliases:
     return Aliases(versions=dict(found.versions), share=found.share)
+
+
+def _champion_s(found: _Document) -> float | None:
+    """When the champion began to serve; of a rollout of an earlier version, if its last change tells."""
+    if "champion_s" not in found.model_fields_set and found.change.kind in ("promote", "rollback"):
+        return found.change.time_s
+    return found.champion_s

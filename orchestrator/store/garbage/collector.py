@@ -186,11 +186,10 @@ class Collector:
                 "records it"
             )
         catalog = self._store.read_catalog()
-        entries = catalog[0].entries.values() if catalog else ()
-        served = {digest for entry in entries for digest in entry.versions.values()}
-        rules = {rule for entry in entries for rule in entry.rules.values()}
+        served = catalog[0].digests if catalog else frozenset()
+        rules = catalog[0].named_rules if catalog else frozenset()
         return References(
-            digests=frozenset(published | registered | served),
+            digests=frozenset(published | registered) | served,
             published=frozenset(publications),
             rules=frozenset(rules | self._named_rules() if with_rules else rules),
         )

@@ -2,12 +2,15 @@
 
 import logging
 import math
+import os
 from dataclasses import dataclass
+
+import torch
 
 from orchestrator.cluster.session import Session
 from orchestrator.manifest.model import PoolSettings
 
-__all__ = ["PoolSize", "choose_size"]
+__all__ = ["PoolSize", "choose_size", "expect_workers"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,3 +57,17 @@ def choose_size(session: Session, num_tasks: int, pool: PoolSettings) -> PoolSiz
         use_gpu=use_gpu,
         num_sharers=math.ceil(chosen / session.num_nodes),
     )
+
+
+def expect_workers(num_tasks: int, pool: PoolSettings, ray_address: str | None) -> int | None:
+    """Workers that a run on this machine will have at most; None if a cluster decides that.
+
+    Args:
+        num_tasks: Tasks to tune.
+        pool: The user's limits.
+        ray_address: Cluster that the run would join.
+    """
+    if pool.max_workers is None and ray_address is not None:
+        return None
+    room = torch.cuda.device_count() or len(os.sched_getaffinity(0))
+    return max(1, min(num_tasks, pool.max_workers or max(room, pool.min_workers or 1)))

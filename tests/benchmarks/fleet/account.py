@@ -1,11 +1,11 @@
 """Account of a run's time from its events, and of its memory's growth with the number of tasks."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.events import Event
+from orchestrator.train.run_folder import RunView
 from tests.benchmarks.fleet.watch import Sample
 
 __all__ = ["Account", "growth_kb", "make_account", "read_account", "read_events"]
@@ -78,9 +78,8 @@ def make_account(events: Iterable[Event], began_s: float, ended_s: float, num_wo
 
 
 def read_events(folder: Path) -> list[Event]:
-    """Events of the run whose home is in ``folder``, without epochs."""
-    lines = (folder / "home" / "run" / "events.jsonl").read_text().splitlines()
-    return [Event.from_json(line) for line in lines if json.loads(line)["kind"] != "epoch"]
+    """Events of the last run whose home is in ``folder``, without epochs."""
+    return [event for event in RunView(folder / "home").events() if event.kind != "epoch"]
 
 
 def growth_kb(samples: Sequence[Sample], published_s: Sequence[float], kind: str) -> tuple[float, float]:

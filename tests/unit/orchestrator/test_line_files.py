@@ -66,9 +66,9 @@ def test_the_file_of_rejected_records_is_torn_alone(tmp_path: Path) -> None:
 def test_a_torn_event_of_a_run_is_skipped_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with hold_run(tmp_path, "run", "lines.yaml") as folder:
         folder.log([event(1)])
-        tear(tmp_path / "run" / "events.jsonl")
+        tear(folder.folder / "events.jsonl")
         folder.log([event(2)])
-    tear(tmp_path / "run" / "events.jsonl")
+    tear(folder.folder / "events.jsonl")
     assert list(RunView(tmp_path).events()) == [event(1), event(2)]
     assert len([record for record in caplog.records if "is skipped" in record.getMessage()]) == 2
 

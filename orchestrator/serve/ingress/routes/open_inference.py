@@ -43,7 +43,7 @@ _BINARY_HEADER = "Inference-Header-Content-Length"
 _ENCODED = "or BYTES [-1]: base64 of JPEG, PNG, WebP, BMP or TIFF files"
 
 
-_MODEL_PROBLEMS = "task-invalid not-allowed task-unknown busy unavailable"
+_MODEL_PROBLEMS = "task-invalid not-allowed task-unknown task-waiting task-retired busy unavailable"
 _INFER_PROBLEMS = (
     f"{_MODEL_PROBLEMS} version-in-path key-invalid timeout-invalid header-ambiguous body-empty json-invalid "
     "binary-tensors body-late body-too-large batch-too-large image-too-large content-type-unsupported "

@@ -23,8 +23,8 @@ QUESTION_HEADERS = "Ship-Task Ship-Version Ship-Key Ship-Timeout"
 QUESTION_PROBLEMS = (
     "task-missing task-invalid not-allowed version-invalid key-invalid timeout-invalid header-ambiguous "
     "body-empty form-invalid body-late body-too-large image-too-large content-type-unsupported "
-    "image-unsupported image-too-small image-too-costly image-corrupt task-unknown version-not-served busy "
-    "failed not-ready task-not-loaded version-changed unavailable late"
+    "image-unsupported image-too-small image-too-costly image-corrupt task-unknown task-waiting "
+    "task-retired version-not-served busy failed not-ready task-not-loaded version-changed unavailable late"
 )
 _IMAGE_TYPES = ("jpeg", "png", "webp", "bmp", "tiff")
 _FORM = {"type": "object", "properties": {"image": BINARY}, "required": ["image"]}

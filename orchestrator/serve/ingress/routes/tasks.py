@@ -45,7 +45,9 @@ async def list_tasks(request: Request) -> Response:
 @router.get(
     "/v1/tasks/{task}",
     responses=reply(TaskReply, "Ship-Backbone"),
-    openapi_extra=describe("task-invalid not-allowed task-unknown busy unavailable"),
+    openapi_extra=describe(
+        "task-invalid not-allowed task-unknown task-waiting task-retired busy unavailable"
+    ),
 )
 async def show_task(request: Request, task: str) -> Response:
     """Show one task: its labels, the version that is served, and the version that the registry names."""

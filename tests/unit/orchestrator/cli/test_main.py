@@ -85,7 +85,7 @@ def test_plan_refuses_broken_tasks_alone_if_asked(
     }
     assert run(monkeypatch, "plan", "manifest.yaml", "--keep-going", "--price", "2.5") == 1
     printed = capsys.readouterr().out
-    assert "2 to tune, 0 in the store already, 2 refused; unknown device-hours, cost unknown" in printed
+    assert "2 to tune, 0 in the store already, 2 refused; time unknown, cost unknown" in printed
     assert "refused gone: tasks[2].data (line 6): no such file or folder" in printed
     assert run(monkeypatch, "plan", "manifest.yaml", "--keep-going", "--only", "[ab]", "--json") == 0
 

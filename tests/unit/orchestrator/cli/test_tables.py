@@ -8,9 +8,11 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli.tables import (
+    in_order,
     memory_line,
     print_report,
     report_json,
+    task_json,
     tasks_table,
     version_json,
     versions_table,
@@ -140,6 +142,56 @@ def make_task(name: str) -> TaskInfo:
     )
 
 
+def test_a_task_without_a_champion_shows_its_challengers_accuracy_and_says_so() -> None:
+    challenger = replace(make_version(accuracy=0.8167), version=2)
+    task = replace(make_task("caps"), champion=None, challenger=challenger)
+    printed = io.StringIO()
+    Console(file=printed, width=200).print(tasks_table([task, make_task("bolts")], 200))
+    _, _, waiting, serving = printed.getvalue().splitlines()
+    assert "0.8167 (challenger)" in waiting
+    assert "challenger)" not in serving
+
+
+def test_tags_retirement_and_the_time_since_when_it_serves_are_shown() -> None:
+    tags = {"ship.task": "caps", "ship.champion_since": "1@3600.0", "site": "ulm", "mlflow.user": "x"}
+    task = replace(make_task("caps"), tags=tags)
+    retired = replace(make_task("welds"), champion=None, aliases={"retired": 1}, tags=tags)
+    printed = io.StringIO()
+    Console(file=printed, width=200).print(tasks_table([task, retired], 200))
+    _, _, serving, gone = printed.getvalue().splitlines()
+    assert "1970-01-01T01:00:00Z" in serving
+    assert "site=ulm" in serving
+    assert "mlflow" not in serving
+    assert "retired" in gone
+    assert "1970" not in gone
+    said = task_json(task)
+    assert (said["tags"], said["serves_since"], said["retired"]) == (
+        {"site": "ulm"},
+        "1970-01-01T01:00:00Z",
+        False,
+    )
+    assert (task_json(retired)["retired"], task_json(retired)["serves_since"]) == (True, None)
+
+
+@pytest.mark.parametrize("mark", ["2@3600.0", "1@", "1@soon", "1@nan", "", "@", "1"])
+def test_a_mark_of_another_champion_or_none_tells_no_time(mark: str) -> None:
+    assert replace(make_task("caps"), tags={"ship.champion_since": mark}).serves_since_s is None
+
+
+def test_tasks_are_sorted_by_name_accuracy_or_change() -> None:
+    worst = replace(make_task("b"), champion=None, challenger=make_version(accuracy=0.5), updated_s=2.0)
+    best = replace(make_task("c"), champion=make_version(accuracy=0.99), updated_s=1.0)
+    unknown, middle = replace(make_task("a"), champion=None, updated_s=3.0), make_task("d")
+    tasks = [middle, best, worst, unknown]
+
+    def names(by: str, reverse: bool) -> str:
+        return "".join(info.task for info in in_order(tasks, by, reverse=reverse))
+
+    assert (names("task", False), names("task", True)) == ("abcd", "dcba")
+    assert (names("accuracy", False), names("accuracy", True)) == ("bdca", "cdba")
+    assert (names("changed", False), names("changed", True)) == ("abcd", "dcba")
+
+
 @pytest.mark.parametrize("width", [62, 80, 100, 200])
 def test_lists_keep_whole_names(width: int) -> None:
     names = ["plant-ulm.line-3.weld-seam-front-left", "caps"]
@@ -151,7 +203,7 @@ def test_lists_keep_whole_names(width: int) -> None:
     for name, line in zip(names, lines[2:], strict=True):
         assert line.split()[0] == name
         assert "0.9000" in line
-    assert ("updated" in lines[0]) == (width == 200)
+    assert ("serves since" in lines[0]) == (width == 200)
 
 
 @pytest.mark.parametrize("width", [62, 80, 200])

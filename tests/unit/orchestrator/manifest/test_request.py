@@ -4,7 +4,8 @@ import pytest
 
 from orchestrator.errors import ManifestError
 from orchestrator.manifest.model import Manifest, RefusedTask, TaskEntry
-from orchestrator.manifest.request import Request, Selection
+from orchestrator.manifest.request import Request
+from orchestrator.manifest.selection import Selection
 from ship.data import DataSource
 from ship.settings.config import TuneConfig
 
@@ -53,8 +54,13 @@ def test_what_is_meant(only: tuple[str, ...], tags: tuple[str, ...], expected: l
             (
                 "--only weld: the manifest has no such task; did you mean 'weld-3', 'weld-2', 'weld-1'?",
                 "--only pump: the manifest has no such task; it has 4 others",
-                "--only x*: matches none of the manifest's 4 tasks",
+                "--only x*: matches none of the 4 tasks of the manifest",
             ),
+        ),
+        (
+            (),
+            ("site=ulm", "site=jena"),
+            ("no task has the tags site=ulm and site=jena; site is one of jena, ulm",),
         ),
         ((), ("site=bonn",), ("no task has the tags site=bonn; site is one of jena, ulm",)),
         (

@@ -145,12 +145,18 @@ class FakeMlflow:
         self.runs[run_id] = SimpleNamespace(
             info=SimpleNamespace(run_id=run_id, status="RUNNING", artifact_uri="memory:/"),
             data=SimpleNamespace(tags=dict(values.get("tags", {})), metrics={}, params={}),
+            inputs=SimpleNamespace(dataset_inputs=[]),
         )
         return self.runs[run_id]
 
     def search_runs(self, _: list[str], condition: str, **__: Any) -> list[SimpleNamespace]:
         wanted = dict(re.findall(r"tags\.`([^`]*)` = '([^']*)'", condition))
         return [run for run in self.runs.values() if wanted.items() <= run.data.tags.items()]
+
+    def log_inputs(self, run_id: str, datasets: list[Any]) -> None:
+        if run_id not in self.runs:
+            raise MlflowException("no such run", RESOURCE_DOES_NOT_EXIST)
+        self.runs[run_id].inputs.dataset_inputs += datasets
 
     def delete_run(self, run_id: str) -> None:
         del self.runs[run_id]

@@ -12,7 +12,7 @@ from orchestrator.registry.ownership import ForeignRegistryError, adopt
 from orchestrator.registry.session import RegistryDown, RegistryMissing
 from orchestrator.registry.thresholds import set_rule
 from orchestrator.registry.versions import read_share
-from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry, IdleTask
 from orchestrator.store.documents.rollout import Aliases
 from orchestrator.store.objects.protocol import StoredObject
 from orchestrator.store.prompt_store import PromptStore
@@ -434,3 +434,72 @@ def test_a_lost_rollout_keeps_the_rules_of_what_serves(world: World) -> None:
     world.rollouts().rollback("bolts")
     rollout, _ = world.store.read_rollout("bolts")
     assert (rollout.version("champion"), rollout.rules) == (1, {make_key("bolts-1"): make_key("rule")})
+
+
+def idle(world: World) -> dict[str, IdleTask]:
+    found = world.store.read_catalog()
+    assert found is not None
+    return dict(found[0].idle)
+
+
+def test_a_task_without_a_champion_is_named_with_the_versions_that_can_be_asked_for(world: World) -> None:
+    add_champions(world, "bolts")
+    world.add("gears")
+    world.move_by_hand("challenger", 1, "gears")
+    world.add("nuts")
+    writer(world).update()
+    assert idle(world) == {"gears": IdleTask(versions={1: make_key("gears-1")}), "nuts": IdleTask()}
+    world.rollouts().promote("gears")
+    writer(world).update()
+    assert (served(world), idle(world)) == ({"bolts": 1, "gears": 1}, {"nuts": IdleTask()})
+
+
+def test_retired_tasks_leave_the_catalog_however_many_they_are_and_are_not_lost(world: World) -> None:
+    tasks = [f"task-{number}" for number in range(20)]
+    add_champions(world, *tasks)
+    poller = writer(world)
+    poller.update()
+    for task in tasks[1:]:
+        world.rollouts().retire(task)
+    assert poller.update() == CatalogChange(is_written=True)
+    assert served(world) == {"task-0": 1}
+    assert idle(world) == {task: IdleTask(is_retired=True) for task in tasks[1:]}
+    world.rollouts().promote("task-1")
+    poller.update()
+    assert served(world) == {"task-0": 1, "task-1": 1}
+
+
+def test_a_retirement_is_followed_without_mlflow(world: World) -> None:
+    add_champions(world, "bolts", "nuts")
+    writer(world).update()
+
+    def fail(_: str) -> None:
+        raise MlflowException("down")
+
+    world.mlflow.before = fail
+    world.rollouts().retire("bolts")
+    with pytest.raises(RegistryDown):
+        writer(world).update(looks_at_rollouts=True)
+    assert (served(world), idle(world)) == ({"nuts": 1}, {"bolts": IdleTask(is_retired=True)})
+
+
+def test_a_version_that_waits_takes_its_rule_into_the_catalog(world: World) -> None:
+    add_champions(world, "nuts")
+    world.add("bolts")
+    world.move_by_hand("challenger", 1)
+    poller = writer(world)
+    poller.update()
+    artifact, rule = make_key("bolts-1"), make_key("rule")
+    rollout = set_rule(world.rollouts(), "bolts", 1, artifact, rule, instead_of=None)
+    assert follow_rollout(PromptStore(world.objects.client()), rollout)
+    assert idle(world) == {"bolts": IdleTask(versions={1: artifact}, rules={artifact: rule})}
+    assert poller.update() == CatalogChange()
+    world.rollouts().promote("bolts", 1)
+    poller.update()
+    assert entry_of(world, "bolts").rules == {artifact: rule}
+    world.rollouts().retire("bolts")
+    poller.update()
+    assert idle(world) == {"bolts": IdleTask(is_retired=True)}
+    world.rollouts().promote("bolts")
+    poller.update()
+    assert entry_of(world, "bolts").rules == {artifact: rule}, "what comes back has its rule"

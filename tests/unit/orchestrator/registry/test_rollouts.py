@@ -33,12 +33,14 @@ CHANGES: dict[str, Callable[[Rollouts], object]] = {
     "rollback": lambda rollouts: rollouts.rollback("bolts"),
     "canary": lambda rollouts: rollouts.start_canary("bolts", 3, 0.1),
     "shadow": lambda rollouts: rollouts.start_shadow("bolts", 3),
+    "retire": lambda rollouts: rollouts.retire("bolts"),
 }
 AFTER = {
     "promote": {"champion": 3, "previous": 2},
     "rollback": {"champion": 1, "previous": 2},
     "canary": {"champion": 2, "previous": 1, "canary": 3},
     "shadow": {"champion": 2, "previous": 1, "shadow": 3},
+    "retire": {"retired": 2, "previous": 1},
 }
 
 
@@ -372,3 +374,106 @@ def test_a_model_that_was_made_again_finds_the_rule_of_its_artifact(world: World
     version = world.add(number=2)
     world.rollouts().promote("bolts", version)
     assert rules_in_catalog_order(world)[0] == make_key("rule")
+
+
+def test_a_retired_task_serves_and_tries_nothing_and_a_promotion_brings_it_back(world: World) -> None:
+    world.rollouts().start_canary("bolts", 3, 0.1)
+    world.rollouts().start_shadow("bolts", 1)
+    assert world.rollouts().retire("bolts") == 2
+    assert world.aliases() == {"retired": 2, "previous": 1}
+    assert world.rollouts().retire("bolts") == 2, "again is no other change"
+    rollout, _ = world.store.read_rollout("bolts")
+    assert (rollout.change.kind, rollout.change.by, rollout.champion_s) == ("retire", "anna", None)
+    for change in (
+        lambda: world.rollouts().start_canary("bolts", 3, 0.1),
+        lambda: world.rollouts().start_shadow("bolts", 3),
+    ):
+        with pytest.raises(RegistryError, match="is retired; `ship promote bolts` brings it back"):
+            change()
+    world.now_s += 50.0
+    assert world.rollouts().promote("bolts") == Promotion(task="bolts", from_version=None, to_version=2)
+    assert world.aliases() == {"champion": 2, "previous": 1}
+    assert world.store.read_rollout("bolts")[0].champion_s == world.now_s
+
+
+def test_a_rollback_undoes_a_retirement(world: World) -> None:
+    world.rollouts().retire("bolts")
+    assert world.rollouts().rollback("bolts").to_version == 2
+    assert world.aliases() == {"champion": 2, "previous": 1}
+
+
+def test_another_version_of_a_retired_task_leaves_the_one_before_to_go_back_to(world: World) -> None:
+    world.rollouts().retire("bolts")
+    world.rollouts().promote("bolts", 3)
+    assert world.aliases() == {"champion": 3, "previous": 2}
+
+
+def test_a_task_that_never_served_cannot_be_retired(world: World) -> None:
+    world.add("gears")
+    with pytest.raises(RegistryError, match="'gears' has no champion"):
+        world.rollouts().retire("gears")
+    with pytest.raises(RegistryError, match="no task 'bolt'"):
+        world.rollouts().retire("bolt")
+
+
+def test_the_gate_brings_no_retired_task_back(world: World) -> None:
+    world.rollouts().retire("bolts")
+    candidate = world.registry.version("bolts", world.add(number=4))
+    judged: list[VersionInfo | None] = []
+
+    def judge(champion: VersionInfo | None) -> GateDecision:
+        judged.append(champion)
+        return GateDecision(promote=True, reason="It is better.")
+
+    decision = world.rollouts().admit("bolts", candidate, judge)
+    assert not decision.promote
+    assert decision.reason == (
+        "The task is retired; `ship promote bolts 4` brings it back with this version; It is better."
+    )
+    assert [info.version for info in judged if info] == [2], "it is compared with what served"
+    assert world.aliases() == {"retired": 2, "previous": 1, "challenger": 4}
+    assert world.rollouts().promote("bolts").to_version == 2, "not the challenger"
+
+
+def test_a_champion_that_a_person_sets_in_mlflows_page_ends_a_retirement(world: World) -> None:
+    world.rollouts().retire("bolts")
+    world.now_s += LATE_WRITE_S + 1.0
+    world.move_by_hand("champion", 3)
+    rollout = world.rollouts().settle("bolts")
+    assert rollout.aliases.versions == {"champion": 3, "previous": 1}
+    assert world.aliases() == {"champion": 3, "previous": 1}
+
+
+def since(world: World) -> str:
+    return world.mlflow.models["ship.bolts"].tags["ship.champion_since"]
+
+
+def test_mlflow_tells_when_the_champion_began_to_serve_and_not_when_something_else_changed(
+    world: World,
+) -> None:
+    began_s = world.now_s
+    assert since(world) == f"2@{began_s!r}"
+    world.now_s += 100.0
+    world.rollouts().start_canary("bolts", 3, 0.1)
+    world.rollouts().stop_canary("bolts")
+    assert since(world) == f"2@{began_s!r}"
+    assert world.store.read_rollout("bolts")[0].champion_s == began_s
+    world.rollouts().rollback("bolts")
+    assert since(world) == f"1@{world.now_s!r}"
+    world.now_s += LATE_WRITE_S + 1.0
+    world.move_by_hand("champion", 3)
+    world.rollouts().settle("bolts")
+    assert since(world) == f"3@{world.now_s!r}"
+
+
+def test_a_time_that_mlflow_did_not_take_is_told_later(world: World) -> None:
+    def fail(name: str) -> None:
+        raise MlflowException("down")
+
+    world.mlflow.before = fail
+    began_s = world.now_s = world.now_s + 10.0
+    world.rollouts().rollback("bolts")
+    world.mlflow.before = lambda _: None
+    world.now_s += 30.0
+    world.rollouts().start_shadow("bolts", 3)
+    assert since(world) == f"1@{began_s!r}", "the time of the rollback, and not of what came after"

@@ -140,6 +140,7 @@ class FakeEngine:
     asks: list[Ask] = field(default_factory=list)
     patience_s: list[float] = field(default_factory=list)
     num_images: list[int] = field(default_factory=list)
+    idle: dict[str, Refusal] = field(default_factory=dict)
     digests: Iterator[str] = field(default_factory=lambda: repeat("d"))
     decision: str = "bad"
     because: Because | None = None
@@ -198,9 +199,9 @@ class FakeEngine:
         names = TaskNames(dict(named)).behind(page.patterns, page.after)
         return [dict(named)[name] for name in names[: page.limit]]
 
-    async def task(self, name: str) -> ServingState | None:
+    async def task(self, name: str) -> ServingState | Refusal | None:
         self._raise()
-        return self.state if name == "bolts" else None
+        return self.idle.get(name) or (self.state if name == "bolts" else None)
 
     async def stats(self) -> ResidencyStats:
         self._raise()

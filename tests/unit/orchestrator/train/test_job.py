@@ -12,7 +12,8 @@ import pytest
 from orchestrator.errors import ExecutionError, ManifestError, StoreError
 from orchestrator.events import Event
 from orchestrator.manifest.model import PoolSettings
-from orchestrator.manifest.request import Request, Selection
+from orchestrator.manifest.request import Request
+from orchestrator.manifest.selection import Selection
 from orchestrator.planning.plan import find_sure_fan_out
 from orchestrator.planning.spec import TaskSpec
 from orchestrator.registry.recorder import Backlog
@@ -81,7 +82,7 @@ class FakeRecorder:
     def handle(self, events: Sequence[Event]) -> None:
         self.handled.append(len(events))
 
-    def reconcile(self, published: object, specs: object) -> None:
+    def reconcile(self, published: object, specs: object, read_s: float) -> None:
         pass
 
     def close(self, limit_s: float) -> Backlog:

@@ -1,5 +1,6 @@
 """Status and requests between a run and other terminals, with a driver that is stepped by the test."""
 
+import fcntl
 import json
 import resource
 import subprocess
@@ -17,7 +18,7 @@ from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
 from orchestrator.train.ledger.grants import LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
-from orchestrator.train.run_folder import RunRequest, RunView, hold_run
+from orchestrator.train.run_folder import RunRequest, RunView, hold_run, list_runs
 from tests.unit.orchestrator.train.fakes import Clock, Spec, epoch
 
 
@@ -61,6 +62,102 @@ def test_one_run_a_home(tmp_path: Path) -> None:
         assert RunView(tmp_path).about().run == "tune-3"
 
 
+def test_the_last_runs_are_kept_each_with_its_own_status(tmp_path: Path) -> None:
+    for number in range(1, 6):
+        with hold_run(tmp_path, f"tune-{number}", "lines.yaml", keep=3) as folder:
+            folder.show(make_ledger(f"task-{number}").status())
+            folder.log([event("cancelled", task=f"task-{number}")])
+        (tmp_path / "logs" / f"tune-{number}").mkdir(parents=True)
+    assert [about.run for about in list_runs(tmp_path)] == ["tune-5", "tune-4", "tune-3"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
+        "lock",
+        "tune-3",
+        "tune-4",
+        "tune-5",
+    ]
+    # Those of tune-2 go with the next run.
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["tune-3", "tune-4", "tune-5"]
+    view = RunView(tmp_path, "tune-4")
+    assert [status.task for status in view.status()[0].tasks] == ["task-4"]
+    assert [found.task for found in view.events()] == ["task-4"]
+    assert RunView(tmp_path).about().run == "tune-5"
+    with pytest.raises(ExecutionError, match=r"no run 'tune-2' in .*did you mean tune-"):
+        RunView(tmp_path, "tune-2")
+    for outside in ("../runs/tune-5", "..", ""):
+        with pytest.raises(ExecutionError, match="no run"):
+            RunView(tmp_path, outside)
+
+
+def test_the_run_at_work_comes_first_whatever_its_clock_says(tmp_path: Path) -> None:
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        place = folder.folder / "about.json"
+        place.write_text(json.dumps(json.loads(place.read_text()) | {"run": "tune-late", "started_s": 9e12}))
+        place.parent.rename(tmp_path / "runs" / "tune-late")
+    with hold_run(tmp_path, "tune-2", "lines.yaml"):
+        assert [about.run for about in list_runs(tmp_path)] == ["tune-2", "tune-late"]
+        assert RunView(tmp_path).is_at_work
+        assert not RunView(tmp_path, "tune-late").is_at_work
+    assert RunView(tmp_path).about().run == "tune-late"
+
+
+def test_the_run_of_an_earlier_version_is_read_and_excludes_another(tmp_path: Path) -> None:
+    with hold_run(tmp_path, "tune-old", "lines.yaml") as folder:
+        folder.show(make_ledger("caps").status())
+    folder.folder.rename(tmp_path / "run")
+    (tmp_path / "runs" / "lock").unlink()
+    (tmp_path / "runs").rmdir()
+    assert [status.task for status in RunView(tmp_path).status()[0].tasks] == ["caps"]
+    with (tmp_path / "run" / "lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert RunView(tmp_path).is_at_work
+        with (
+            pytest.raises(ExecutionError, match="another `ship tune` runs in"),
+            hold_run(tmp_path, "tune-new", "lines.yaml"),
+        ):
+            pass
+    with hold_run(tmp_path, "tune-new", "lines.yaml"):
+        assert [about.run for about in list_runs(tmp_path)] == ["tune-new", "tune-old"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"run": "a"}', '{"run": "a", "manifest": "b"}'])
+def test_a_folder_that_is_no_run_is_passed_over(tmp_path: Path, content: str) -> None:
+    with hold_run(tmp_path, "tune-1", "lines.yaml"):
+        pass
+    (tmp_path / "runs" / "torn").mkdir()
+    (tmp_path / "runs" / "torn" / "about.json").write_text(content)
+    assert [about.run for about in list_runs(tmp_path)] == ["tune-1"]
+    with hold_run(tmp_path, "tune-2", "lines.yaml", keep=1):
+        assert [about.run for about in list_runs(tmp_path)] == ["tune-2"]
+    assert (tmp_path / "runs" / "torn").is_dir(), "what is not ours stays"
+
+
+def test_runs_are_listed_and_asked_for_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = ["--home", str(tmp_path)]
+    cli([*home, "runs"], standalone_mode=False)
+    assert "No run in" in capsys.readouterr().out
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        folder.show(make_ledger("caps", "welds").status())
+        folder.log([event("cancelled", task="welds")])
+    with hold_run(tmp_path, "tune-2", "other.yaml") as folder:
+        folder.show(make_ledger("bolts").status())
+        cli([*home, "runs", "--json"], standalone_mode=False)
+        said = json.loads(capsys.readouterr().out)
+        assert [(run["run"], run["is_at_work"], run["counts"]) for run in said] == [
+            ("tune-2", True, {"leased": 1}),
+            ("tune-1", False, {"pending": 2}),
+        ]
+        cli([*home, "runs"], standalone_mode=False)
+        printed = capsys.readouterr().out
+        assert "1 at work" in printed
+        assert "2 unfinished" in printed
+    cli([*home, "status", "--run", "tune-1"], standalone_mode=False)
+    assert "caps: unfinished" in capsys.readouterr().out
+    cli([*home, "logs", "welds", "--run", "tune-1"], standalone_mode=False)
+    assert capsys.readouterr().out.endswith("cancelled\n")
+    with pytest.raises(ExecutionError, match="no such task in the run: welds"):
+        cli([*home, "logs", "welds"], standalone_mode=False)
+
+
 def test_a_killed_run_holds_nothing(tmp_path: Path) -> None:
     code = (
         "import os, sys, pathlib, signal\n"
@@ -99,9 +196,7 @@ def full_disk() -> Iterator[None]:
 def test_a_full_disk_costs_lines_and_not_the_run(tmp_path: Path) -> None:
     ledger = make_ledger("caps")
     with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
-        (tmp_path / "run" / "requests" / "1.ask").write_text(
-            json.dumps({"kind": "cancel", "tasks": ["caps"]})
-        )
+        (folder.folder / "requests" / "1.ask").write_text(json.dumps({"kind": "cancel", "tasks": ["caps"]}))
         with full_disk():
             folder.show(ledger.status())
             folder.log([event("leased", worker="w")])
@@ -123,8 +218,8 @@ def test_a_full_disk_costs_lines_and_not_the_run(tmp_path: Path) -> None:
 
 def test_a_request_is_answered_once_and_rubbish_is_dropped(tmp_path: Path) -> None:
     with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
-        (tmp_path / "run" / "requests" / "1.ask").write_text("{")
-        (tmp_path / "run" / "requests" / "2.ask").write_text(json.dumps({"kind": "format", "tasks": []}))
+        (folder.folder / "requests" / "1.ask").write_text("{")
+        (folder.folder / "requests" / "2.ask").write_text(json.dumps({"kind": "format", "tasks": []}))
         got: list[RunRequest] = []
 
         def drive() -> None:
@@ -139,7 +234,7 @@ def test_a_request_is_answered_once_and_rubbish_is_dropped(tmp_path: Path) -> No
         driver.join()
         assert changed == ("caps",)
         assert got == [RunRequest(kind="cancel", tasks=("caps", "welds"))]
-        assert list((tmp_path / "run" / "requests").iterdir()) == []
+        assert list((folder.folder / "requests").iterdir()) == []
 
 
 def test_no_control_answers_where_no_run_is_at_work(tmp_path: Path) -> None:
@@ -190,7 +285,7 @@ def test_status_in_a_pipe_lists_tasks_that_wait(tmp_path: Path, capsys: pytest.C
 def test_training_accuracy_of_an_older_run_is_not_taken_for_held_out_accuracy(tmp_path: Path) -> None:
     with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
         folder.show(make_ledger("caps").status())
-    place = tmp_path / "run" / "status.json"
+    place = folder.folder / "status.json"
     said = json.loads(place.read_text())
     new = {"search", "train_accuracy", "accuracy_low", "accuracy_high", "probe_accuracy"}
     [task] = said["tasks"]

@@ -82,6 +82,8 @@ def test_bad_requests_never_reach_the_engine(call: Caller):
     ("reason", "status", "kind"),
     [
         ("unknown_task", 404, "task-unknown"),
+        ("no_champion", 404, "task-waiting"),
+        ("retired", 410, "task-retired"),
         ("other_version", 404, "version-not-served"),
         ("not_loaded", 503, "task-not-loaded"),
         ("not_ready", 503, "not-ready"),
@@ -156,6 +158,10 @@ def test_tasks_are_listed_with_what_is_wrong(call: Caller, backbone: Backbone):
     ]
     assert call("GET", "/v1/tasks/bolts").json()["labels"] == ["good", "bad"]
     assert_problem(call("GET", "/v1/tasks/nuts"), 404, "task-unknown")
+    for reason, status, kind in (("no_champion", 404, "task-waiting"), ("retired", 410, "task-retired")):
+        call.engine.idle["gears"] = Refusal(reason=reason, detail="because")
+        assert_problem(call("GET", "/v1/tasks/gears"), status, kind)
+        assert call("GET", "/v2/models/gears").status_code == status
     assert_problem(call("GET", "/v1/tasks/%2e%2e%5c"), 400, "task-invalid")
 
 

@@ -13,7 +13,7 @@ from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Ask, Refusal
 from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
 from orchestrator.serve.residency.state import describe_served
-from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry, IdleTask
 from ship.decision.rule import DecisionRule
 from ship.errors import ArtifactError
 from ship.runtime.runtime import Runtime
@@ -534,3 +534,16 @@ def test_canary_and_champion_decide_by_their_own_rules(load: Loader) -> None:
     apply(residency, Catalog(entries={"bolts": entry}))
     found = [find(residency, "bolts", key=str(number)) for number in range(40)]
     assert {(one.version, one.rule_digest) for one in found} == {(1, "10"), (2, "20")}
+
+
+def test_a_version_of_a_task_without_a_champion_decides_by_its_rule(load: Loader) -> None:
+    residency = Residency(load, read_rule=Rules())
+
+    def waiting(rule: str) -> Catalog:
+        return Catalog(entries={}, idle={"bolts": IdleTask(versions={1: "bolts-1"}, rules={"bolts-1": rule})})
+
+    apply(residency, waiting("10"))
+    assert find(residency, "bolts", version=1).rule_digest == "10"
+    apply(residency, waiting("11"))
+    assert find(residency, "bolts", version=1).rule_digest == "11"
+    assert load.loads == {"bolts-1": 1}

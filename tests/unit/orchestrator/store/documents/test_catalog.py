@@ -4,7 +4,13 @@ import json
 import pytest
 
 from orchestrator.errors import StoreError
-from orchestrator.store.documents.catalog import MAX_CONTENT_BYTES, Canary, Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import (
+    MAX_CONTENT_BYTES,
+    Canary,
+    Catalog,
+    CatalogEntry,
+    IdleTask,
+)
 from tests.unit.orchestrator.store.factory import make_key
 
 ENTRIES = {
@@ -17,6 +23,7 @@ ENTRIES = {
         shadow=12,
     ),
 }
+IDLE = {"caps": IdleTask(versions={1: make_key("caps")}), "welds": IdleTask(is_retired=True)}
 # As it is written.
 ENTRY = {
     "version": 1,
@@ -28,9 +35,10 @@ ENTRY = {
 
 
 def test_it_reads_back_as_it_was_written() -> None:
-    catalog = Catalog(entries=ENTRIES, registry="a" * 32)
+    catalog = Catalog(entries=ENTRIES, registry="a" * 32, idle=IDLE)
 
     assert Catalog.from_bytes(catalog.to_bytes()) == catalog
+    assert catalog.digests == {make_key(text) for text in ("1", "2", "3", "12", "caps")}
 
 
 def test_the_same_content_gives_the_same_bytes() -> None:
@@ -48,7 +56,19 @@ def test_the_same_content_gives_the_same_bytes() -> None:
         ({"schema": []}, "'schema': Input should be"),
         ({"schema": 1}, "expected the keys of schema 1"),
         ({"extra": 1}, "'extra': Extra inputs"),
-        ({"backbone_fingerprint": None}, "expected the keys of schema 4"),
+        ({"backbone_fingerprint": None}, "expected the keys of schema 5"),
+        ({"schema": 4}, "expected the keys of schema 4"),
+        ({"idle": None}, "'idle': Input should be"),
+        ({"idle": {"../x": {"is_retired": True, "versions": {}}}}, "idle/../x"),
+        ({"idle": {"x": {"is_retired": True}}}, "idle/x"),
+        ({"idle": {"x": {"is_retired": 1, "versions": {}}}}, "idle/x"),
+        ({"idle": {"x": {"is_retired": True, "versions": {"0": make_key("1")}}}}, "idle/x"),
+        ({"idle": {"x": {"is_retired": True, "versions": {"1": "abc"}}}}, "idle/x"),
+        ({"idle": {"x": {"is_retired": True, "versions": {}, "more": 1}}}, "idle/x"),
+        (
+            {"tasks": {"x": ENTRY}, "idle": {"x": {"is_retired": True, "versions": {}}}},
+            "idle/x: expected tasks without a champion",
+        ),
         ({"tasks": []}, "'tasks': Input should be an object"),
         ({"tasks": {"../x": {"version": 1, "digest": make_key("1")}}}, "tasks/../x"),
         ({"tasks": {"x": {"version": True, "digest": make_key("1")}}}, "tasks/x"),
@@ -59,7 +79,7 @@ def test_the_same_content_gives_the_same_bytes() -> None:
     ],
 )
 def test_anything_unexpected_is_refused(change: dict[str, object], problem: str) -> None:
-    values = {"schema": 4, "registry": None, "tasks": {}} | change
+    values = {"schema": 5, "registry": None, "tasks": {}, "idle": {}} | change
 
     with pytest.raises(StoreError) as caught:
         Catalog.from_bytes(json.dumps(values).encode())
@@ -108,11 +128,14 @@ def test_rules_of_the_named_artifacts_read_back() -> None:
     assert json.loads(catalog.to_bytes())["schema"] == 5
 
 
-def test_without_a_rule_the_release_before_reads_it() -> None:
-    values = json.loads(Catalog(entries=ENTRIES).to_bytes())
+def test_rules_of_a_task_without_a_champion_read_back() -> None:
+    waiting = IdleTask(versions={1: make_key("1")}, rules={make_key("1"): make_key("rule")})
+    catalog = Catalog(entries=ENTRIES, idle={"gears": waiting})
 
-    assert values["schema"] == 4
-    assert values["tasks"]["bolts"].keys() == ENTRY.keys()
+    assert Catalog.from_bytes(catalog.to_bytes()) == catalog
+    other = Catalog(entries={}, idle={"gears": IdleTask(rules=waiting.rules)})
+    with pytest.raises(StoreError, match="idle/gears: rules: expected rules of the artifacts that are named"):
+        Catalog.from_bytes(other.to_bytes())
 
 
 @pytest.mark.parametrize(
@@ -126,6 +149,8 @@ def test_without_a_rule_the_release_before_reads_it() -> None:
 )
 def test_other_rules_are_refused(schema: int, rules: object, problem: str) -> None:
     values = {"schema": schema, "registry": None, "tasks": {"bolts": {**ENTRY, "rules": rules}}}
+    if schema == 5:
+        values["idle"] = {}
 
     with pytest.raises(StoreError, match=problem):
         Catalog.from_bytes(json.dumps(values).encode())

@@ -3,7 +3,7 @@ import pytest
 from orchestrator.cluster.session import Session
 from orchestrator.manifest.model import PoolSettings
 from orchestrator.train.pool.crashes import cause_of, is_node_death
-from orchestrator.train.pool.size import PoolSize, choose_size
+from orchestrator.train.pool.size import PoolSize, choose_size, expect_workers
 
 
 def size(
@@ -48,6 +48,24 @@ def test_choose_size(cpus, gpus, nodes, tasks, wish, expected) -> None:
 )
 def test_a_minimum_of_workers(tasks: int, wish: PoolSettings, expected: PoolSize) -> None:
     assert choose_size(Session(is_own=True, num_cpus=2, num_gpus=0, num_nodes=1), tasks, wish) == expected
+
+
+@pytest.mark.parametrize(
+    ("tasks", "wish", "address", "expected"),
+    [
+        (9, PoolSettings(max_workers=3), None, 3),
+        (9, PoolSettings(max_workers=3), "head:6379", 3),
+        (2, PoolSettings(max_workers=3), None, 2),
+        (0, PoolSettings(max_workers=3), None, 1),
+        (9, PoolSettings(), "head:6379", None),
+        (1, PoolSettings(), None, 1),
+        (100_000, PoolSettings(min_workers=50_000), None, 50_000),
+    ],
+)
+def test_the_workers_that_a_plan_counts_on(
+    tasks: int, wish: PoolSettings, address: str | None, expected: int | None
+) -> None:
+    assert expect_workers(tasks, wish, address) == expected
 
 
 def test_a_minimum_that_is_not_there_yet_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -180,6 +180,14 @@ def _unknown(sent: Sent, engine: FakeEngine) -> None:
             engine.refusal = Refusal(reason="unknown_task", detail="task 'nuts' is not in the catalog")
 
 
+def _idle(reason: str) -> Callable[[Sent, FakeEngine], None]:
+    def spoil(_: Sent, engine: FakeEngine) -> None:
+        engine.refusal = Refusal(reason=reason, detail="no version of task 'bolts' serves")
+        engine.idle["bolts"] = engine.refusal
+
+    return spoil
+
+
 def _no_page(sent: Sent, _: FakeEngine) -> None:
     sent.path += "?limit=0"
 
@@ -226,6 +234,8 @@ SPOILED: dict[str, Callable[[Sent, FakeEngine], None]] = {
     "binary-tensors": _header("Inference-Header-Content-Length", "7"),
     "page-invalid": _no_page,
     "task-unknown": _unknown,
+    "task-waiting": _idle("no_champion"),
+    "task-retired": _idle("retired"),
     "version-not-served": _other_version,
     "not-acceptable": _header("Accept", "text/html"),
     "body-too-large": _content(bytes(300_001)),
