@@ -39,14 +39,15 @@ def predict(
 ) -> None:
     """Ask TASK, at an endpoint of `ship serve`, about IMAGES.
 
-    SHIP_TOKEN holds the token of the client; see `ship token create`. An image that is refused stops no
-    other; the exit status is then 1.
+    Shows the decision of the task's rule, which is a label or `unsure` with its reason, and the likeliest
+    labels. SHIP_TOKEN holds the token of the client; see `ship token create`. An image that is refused stops
+    no other; the exit status is then 1.
 
     \b
     Examples:
       ship predict bottle-caps cap.png
       ship predict bottle-caps shift-2/*.jpg --url http://serve.plant:8000 --version 3
-      ship predict bottle-caps *.png --json | jq -r '.[] | select(.label == "bad") | .image'
+      ship predict bottle-caps *.png --json | jq -r '.[] | select(.decision == "unsure") | .image'
     """
     from orchestrator.client.client import Client, EndpointError
 
@@ -74,7 +75,7 @@ def _table(answers: list[dict[str, Any]], top: int) -> Table:
     table = Table(show_edge=False, header_style="bold")
     # The end of a path tells images apart; it would be cut off.
     table.add_column("image", overflow="fold")
-    for column in ("label", f"likeliest {top}", "version"):
+    for column in ("decision", f"likeliest {top}", "version"):
         table.add_column(column)
     for answer in answers:
         if "error" in answer:
@@ -82,9 +83,9 @@ def _table(answers: list[dict[str, Any]], top: int) -> Table:
             continue
         likeliest = list(answer["probabilities"].items())[:top]
         shares = ", ".join(f"{label} {share:.1%}" for label, share in likeliest)
-        table.add_row(
-            escape(answer["image"]), escape(answer["label"]), escape(shares), str(answer["version"])
-        )
+        because = answer["decision_because"]
+        decision = answer["decision"] if because is None else f"{answer['decision']}: {because}"
+        table.add_row(escape(answer["image"]), escape(decision), escape(shares), str(answer["version"]))
     return table
 
 

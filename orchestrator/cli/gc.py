@@ -45,8 +45,9 @@ MIN_GC_AGE_S = 3600
 def gc(output: Output, dry_run: bool, age: str, wait: str, author: "Author", as_json: bool) -> None:
     """Mark unreferenced objects of the store, and remove those that an earlier run marked.
 
-    They are artifacts that no publication, no version in the registry and no catalog entry names, snapshots
-    of tunings, and leftovers of killed writers; all of them only if older than AGE, by the store's clock.
+    They are artifacts that no publication, no version in the registry and no catalog entry names, decision
+    rules that no rollout names, snapshots of tunings, and leftovers of killed writers; all of them only if
+    older than AGE, by the store's clock.
     The first run marks and says when they may go; run it again then, such as once a day. Refuses if the
     registry cannot be read.
 

@@ -14,7 +14,20 @@ from typing import NoReturn
 import click
 from rich.console import Console
 
-from orchestrator.cli import ask, audit, exchange, gc, manifest, pictures, registry, runs, serve, token, ui
+from orchestrator.cli import (
+    ask,
+    audit,
+    decisions,
+    exchange,
+    gc,
+    manifest,
+    pictures,
+    registry,
+    runs,
+    serve,
+    token,
+    ui,
+)
 from orchestrator.cli.output import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, Output
 from orchestrator.errors import ManifestError, OrchestratorError
 from ship.errors import ShipError
@@ -57,6 +70,7 @@ for command in (
     *manifest.COMMANDS,
     *runs.COMMANDS,
     *registry.COMMANDS,
+    decisions.threshold,
     *audit.COMMANDS,
     *pictures.COMMANDS,
     *exchange.COMMANDS,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.registry.registry import Registry
     from orchestrator.registry.requests import Requests
     from orchestrator.registry.rollouts import Rollouts
+    from orchestrator.registry.thresholds import Thresholds
     from orchestrator.store.documents.audit import Author
     from orchestrator.store.objects.protocol import ObjectStore
     from orchestrator.store.prompt_store import PromptStore
@@ -94,6 +95,12 @@ class Output:
         from orchestrator.registry.requests import Requests
 
         return Requests(self.registry(), self.prompt_store(), author)
+
+    def thresholds(self, author: "Author | None" = None) -> "Thresholds":
+        """The decision rules of the store and the registry that the settings name; see ``rollouts``."""
+        from orchestrator.registry.thresholds import Thresholds
+
+        return Thresholds(self.registry(), self.prompt_store(), self.rollouts(author))
 
     def print_json(self, value: object) -> None:
         """One JSON document on standard output."""

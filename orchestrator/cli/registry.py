@@ -104,14 +104,16 @@ def show(output: Output, task: str, as_json: bool) -> None:
     """
     versions = output.registry().versions(task)
     rollout = output.rollouts().stored(task)
-    change = None if rollout is None else rollout.change
+    change, rules = (None, {}) if rollout is None else (rollout.change, rollout.rules)
     if as_json:
         output.print_json(
             {
                 "task": task,
                 "change": asdict(change) if change else None,
                 "pending": pending_json(rollout),
-                "versions": [tables.version_json(info) for info in versions],
+                "versions": [
+                    {**tables.version_json(info), "rule": rules.get(info.digest or "")} for info in versions
+                ],
             }
         )
     else:
@@ -126,6 +128,9 @@ def show(output: Output, task: str, as_json: bool) -> None:
                 _print(output, f"v{info.version}: {advice}")
             if info.choice:
                 _print(output, f"v{info.version}: {info.choice}")
+            if rule := rules.get(info.digest or ""):
+                how = f"ship threshold {task} --version {info.version}"
+                _print(output, f"v{info.version}: decides by rule {rule[:12]}; `{how}` shows it")
             if memory := tables.memory_line(info):
                 output.out.print(f"v{info.version}: {memory}", markup=False, soft_wrap=True)
             for warning in find_warnings(info.metrics):

@@ -11,7 +11,7 @@ queue, a task that is still loading.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -19,6 +19,7 @@ import httpx
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
+from orchestrator.client.answers import Prediction, ServedTask
 from orchestrator.client.questions import (
     Attention,
     ImageSource,
@@ -66,50 +67,6 @@ class EndpointError(ServeError):
     def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
         """Keep everything when pickled."""
         return type(self), (str(self), self.status, self.kind, self.retry_after_s)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """A task's answer about an image.
-
-    Attributes:
-        task: Name of the task.
-        version: Version of the prompt that answered.
-        digest: Digest of the prompt that answered.
-        label: The likeliest class.
-        probabilities: Probability by label, the likeliest first; they sum to 1.
-        backbone: Fingerprint of the backbone.
-    """
-
-    task: str
-    version: int
-    digest: str
-    label: str
-    probabilities: Mapping[str, float]
-    backbone: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServedTask:
-    """State of a task at the endpoint.
-
-    Attributes:
-        task: Its name.
-        version: Served version; None if none is.
-        digest: Digest of the served prompt; None if none is.
-        wanted_version: Version that the registry names; another one while it loads, or if it was refused.
-        wanted_digest: Digest that the registry names.
-        problem: Reason why the wanted version is not served, if loading it failed.
-        labels: Class names; empty in a list of all tasks.
-    """
-
-    task: str
-    version: int | None
-    digest: str | None
-    wanted_version: int
-    wanted_digest: str
-    problem: str | None
-    labels: tuple[str, ...] = ()
 
 
 class Client:
@@ -311,7 +268,15 @@ def _read_prediction(body: Mapping[str, Any], reply: httpx.Response) -> Predicti
         **{name: body[name] for name in ("task", "version", "digest", "label")},
         probabilities={label: float(share) for label, share in shares.items()},
         backbone=reply.headers["Ship-Backbone"],
+        # An older endpoint decides for the likeliest label, and says no more.
+        decision=str(body.get("decision", body["label"])),
+        decision_because=_text_or_none(body.get("decision_because")),
+        rule=_text_or_none(body.get("rule")),
     )
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _read_item(item: Any, reply: httpx.Response) -> Prediction | EndpointError:

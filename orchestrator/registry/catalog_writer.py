@@ -8,10 +8,12 @@ changes nothing, and neither does one that lacks many tasks at once.
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from orchestrator.errors import OrchestratorError, RegistryError, StoreError
+from orchestrator.errors import ObjectConflict, OrchestratorError, RegistryError, StoreError
+from orchestrator.registry.mirror import MAX_TRIES
 from orchestrator.registry.moves import retired_version
 from orchestrator.registry.ownership import check_owner
 from orchestrator.registry.registry import Registry, RegistryDown
@@ -21,7 +23,7 @@ from orchestrator.store.documents.catalog import Catalog, CatalogEntry, IdleTask
 from orchestrator.store.documents.rollout import Aliases, Rollout
 from orchestrator.store.prompt_store import PromptStore
 
-__all__ = ["CatalogChange", "CatalogWriter", "make_entry"]
+__all__ = ["CatalogChange", "CatalogWriter", "follow_rollout", "make_entry"]
 
 Found = TypeVar("Found")
 _logger = logging.getLogger(__name__)
@@ -102,7 +104,7 @@ class CatalogWriter:
         except RegistryDown:
             self._follow_rollouts(catalog, etag)
             raise
-        wanted = {task: _state_of_view(view) for task, view in views.items()}
+        wanted = {task: _state_of_view(view, catalog.find(task)) for task, view in views.items()}
         differing = {task for task, state in wanted.items() if state != catalog.find(task)}
         # A rollout counts, also where MLflow cannot be brought in line with it now.
         known = {**catalog.entries, **catalog.idle, **changed}
@@ -218,18 +220,22 @@ class CatalogWriter:
         self._unread &= problems.keys()
 
 
-def make_entry(aliases: Aliases, digests: Mapping[int, str | None]) -> CatalogEntry | None:
+def make_entry(
+    aliases: Aliases, digests: Mapping[int, str | None], rules: Mapping[str, str] | None = None
+) -> CatalogEntry | None:
     """A task's entry in the catalog; None if it has no champion with an artifact of ours.
 
     Args:
         aliases: Aliases of its versions.
         digests: Digests of the versions that have an alias; None for versions registered by other programs.
+        rules: Digests of decision rules by digest of the artifact, also of artifacts that are not served.
     """
     known = {version: digest for version, digest in digests.items() if digest is not None}
     champion = aliases.versions.get(CHAMPION)
     if champion is None or champion not in known:
         return None
     trials = read_trials(aliases)
+    ruled = _rules_of(known.values(), rules)
     digest = known.pop(champion)
     return CatalogEntry(
         version=champion,
@@ -237,20 +243,54 @@ def make_entry(aliases: Aliases, digests: Mapping[int, str | None]) -> CatalogEn
         others=known,
         canary=trials.canary if trials.canary and trials.canary.version in known else None,
         shadow=trials.shadow if trials.shadow in known else None,
+        rules=ruled,
     )
 
 
-def _find_state(aliases: Aliases, digests: Mapping[int, str | None]) -> _State:
+def follow_rollout(store: PromptStore, rollout: Rollout) -> bool:
+    """Let the catalog follow one rollout at once, if it names the task already; the poller does so later.
+
+    Returns:
+        Whether the catalog is as the rollout says.
+
+    Raises:
+        StoreError: The catalog cannot be read or written.
+    """
+    task, state = rollout.task, _state_of(rollout)
+    for _ in range(MAX_TRIES):
+        stored = store.read_catalog()
+        found = None if stored is None else stored[0].find(task)
+        if stored is None or type(found) is not type(state):
+            return False
+        if found == state:
+            return True
+        catalog, etag = stored
+        written = _catalog_of({**catalog.entries, **catalog.idle, task: state}, catalog.registry)
+        with suppress(ObjectConflict):
+            store.write_catalog(written, if_match=etag)
+    return False
+
+
+def _find_state(
+    aliases: Aliases, digests: Mapping[int, str | None], rules: Mapping[str, str] | None = None
+) -> _State:
     """A task's entry, or what it is without one."""
-    if (entry := make_entry(aliases, digests)) is not None:
+    if (entry := make_entry(aliases, digests, rules)) is not None:
         return entry
     if retired_version(aliases) is not None:
         return IdleTask(is_retired=True)
-    return IdleTask(versions={version: digest for version, digest in digests.items() if digest is not None})
+    versions = {version: digest for version, digest in digests.items() if digest is not None}
+    return IdleTask(versions=versions, rules=_rules_of(versions.values(), rules))
+
+
+def _rules_of(artifacts: Iterable[str], rules: Mapping[str, str] | None) -> dict[str, str]:
+    named = set(artifacts)
+    return {artifact: rule for artifact, rule in sorted((rules or {}).items()) if artifact in named}
 
 
 def _state_of(rollout: Rollout) -> _State:
-    return _find_state(rollout.aliases, {version: ref.digest for version, ref in rollout.versions.items()})
+    digests = {version: ref.digest for version, ref in rollout.versions.items()}
+    return _find_state(rollout.aliases, digests, rollout.rules)
 
 
 def _catalog_of(states: Mapping[str, _State], registry: str | None) -> Catalog:
@@ -269,8 +309,10 @@ def _in_threads(do: Callable[[str], Found], tasks: Iterable[str]) -> list[Found]
         return list(pool.map(do, wanted))
 
 
-def _state_of_view(view: ModelView) -> _State:
-    return _find_state(view.standing, view.digests)
+def _state_of_view(view: ModelView, known: _State | None) -> _State:
+    """A task's state as MLflow has it, which knows no rules: the known one where nothing else differs."""
+    state = _find_state(view.standing, view.digests)
+    return known if known is not None and state == replace(known, rules={}) else state
 
 
 def _some(tasks: Iterable[str]) -> str:

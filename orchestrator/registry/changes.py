@@ -57,4 +57,5 @@ def _state_of(rollout: Rollout) -> dict[str, Any]:
         state["share"] = aliases.share
     if (pending := rollout.pending) is not None:
         state["pending"] = {"version": pending.version, "digest": pending.digest, "by": pending.request.by}
-    return {**state, "generation": rollout.generation}
+    rules = {f"rule of {artifact}": rule for artifact, rule in rollout.rules.items()}
+    return {**state, **rules, "generation": rollout.generation}

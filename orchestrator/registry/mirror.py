@@ -68,7 +68,8 @@ class Mirror:
                 assert stored is not None
                 return Loaded(rollout=stored[0], etag=stored[1], found=None)
             if stored is None:
-                return Loaded(rollout=self._adopt(view, generation=0), etag=None, found=view.standing)
+                adopted = replace(self._adopt(view, generation=0), rules=self._served_rules(task))
+                return Loaded(rollout=adopted, etag=None, found=view.standing)
             rollout, etag = stored
             moved = self._moved(rollout, view)
             if moved == rollout or not takes_in:
@@ -104,7 +105,8 @@ class Mirror:
         """The rollout with the moves that were made in MLflow's page."""
         if rollout.model_ms != view.created_ms:
             # The model was deleted and made again: its versions are others.
-            return replace(self._adopt(view, generation=rollout.generation), trail=rollout.trail)
+            adopted = self._adopt(view, generation=rollout.generation)
+            return replace(adopted, trail=rollout.trail, rules=rollout.rules)
         aliases = take_in(rollout, view.standing, self._clock())
         if aliases == rollout.aliases:
             return rollout
@@ -122,6 +124,16 @@ class Mirror:
             mirrored=view.standing,
             earlier=rollout.earlier,
         )
+
+    def _served_rules(self, task: str) -> Mapping[str, str]:
+        """Decision rules of the versions that serve: all that is left of them where a rollout was lost."""
+        try:
+            stored = self._store.read_catalog()
+        except StoreError as error:
+            _logger.warning("task %s: rules of its versions cannot be told from the catalog: %s", task, error)
+            return {}
+        standing = None if stored is None else stored[0].find(task)
+        return {} if standing is None else standing.rules
 
     def _adopt(self, view: ModelView, *, generation: int) -> Rollout:
         finder = VersionFinder(self._registry, None, {}, view.task)

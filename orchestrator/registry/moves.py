@@ -51,10 +51,11 @@ def promote(rollout: Rollout, version: int, digest: str | None) -> Rollout:
     return replace(rollout, aliases=rollout.aliases.moved(**moved), pending=pending)
 
 
-def retire(rollout: Rollout) -> Aliases:
+def retire(rollout: Rollout) -> Rollout:
     """Let no version serve; the champion becomes ``retired``, and the others keep their places."""
     champion = rollout.version(CHAMPION)
-    return rollout.aliases.moved(**{RETIRED: champion, CHAMPION: None, CANARY: None, SHADOW: None})
+    aliases = rollout.aliases.moved(**{RETIRED: champion, CHAMPION: None, CANARY: None, SHADOW: None})
+    return replace(rollout, aliases=aliases)
 
 
 def retired_version(aliases: Aliases) -> int | None:

@@ -1,4 +1,4 @@
-"""Changes of who serves: promotions, rollbacks, canaries, shadows and the gate's decisions.
+"""Changes of a task's rollout: promotions, rollbacks, canaries, shadows, rules and the gate's decisions.
 
 Each is one conditional write of the task's rollout in the store, decided on the rollout as it is and decided
 again if another writer was faster. MLflow's aliases follow: a mirror that fails, or is ended half-way, is
@@ -16,15 +16,7 @@ from orchestrator.errors import RegistryError
 from orchestrator.registry.changes import logged
 from orchestrator.registry.gate import GateDecision
 from orchestrator.registry.mirror import VersionFinder, ref_of
-from orchestrator.registry.moves import (
-    ask,
-    challenge,
-    is_void,
-    promote,
-    promotion,
-    retire,
-    retired_version,
-)
+from orchestrator.registry.moves import ask, challenge, is_void, promote, promotion, retire, retired_version
 from orchestrator.registry.refusals import check_fit
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollout_writer import RolloutWriter
@@ -73,6 +65,11 @@ class Rollouts:
         self._registry, self._store = registry, store
         self._writer = RolloutWriter(registry, store, author or Author.of_process(), clock)
         self._mirror = self._writer.mirror
+
+    @property
+    def writer(self) -> RolloutWriter:
+        """Writes single changes."""
+        return self._writer
 
     def read(self, task: str) -> Rollout:
         """The rollout of a task, moves made in MLflow's page included; nothing is written.
@@ -166,11 +163,10 @@ class Rollouts:
                     f"task {task!r} has no champion, so nothing of it serves; leave it out of the manifest "
                     "to tune it no more"
                 )
-            return replace(rollout, aliases=retire(rollout))
+            return retire(rollout)
 
-        _, after = self._writer.write(task, self._mirror.new_change("retire"), decide)
-        version = retired_version(after.aliases)
-        if version is None:
+        after = self._writer.write(task, self._mirror.new_change("retire"), decide)[1]
+        if (version := retired_version(after.aliases)) is None:
             raise RegistryError(f"task {task!r} was brought back at the same time; see `ship show {task}`")
         return version
 
@@ -270,9 +266,8 @@ class Rollouts:
             standing = retired if champion is None else champion
             decision = judge(None if standing is None else self._registry.version(task, standing))
             if retired is not None:
-                back = f"`ship promote {task} {candidate.version}` brings it back with this version"
-                reason = f"The task is retired; {back}; {decision.reason}"
-                decision = replace(decision, promote=False, reason=reason)
+                waits = f"The task is retired; `ship promote {task} {candidate.version}` brings it back with"
+                decision = replace(decision, promote=False, reason=f"{waits} this version; {decision.reason}")
             if champion is not None and candidate.published_s < rollout.versions[champion].published_s:
                 late = f"It was published before today's champion, version {champion}; {decision.reason}"
                 decision = replace(decision, promote=False, reason=late, gate=decision.gate or "older")

@@ -15,6 +15,7 @@ __all__ = [
     "ALL_TASKS",
     "Answer",
     "Ask",
+    "Because",
     "Engine",
     "EngineBusyError",
     "EngineUnavailableError",
@@ -31,6 +32,8 @@ __all__ = [
 # uint8, 3,H,W of the backbone's input size, or T,3,H,W of a picture in T tiles.
 Image = NDArray[np.uint8]
 
+# See ``ship.decision.rule.Decision``.
+Because = Literal["far", "several", "confidence", "cost"]
 RefusalReason = Literal[
     "unknown_task",
     "no_champion",
@@ -83,7 +86,10 @@ class Answer:
         task: Name of the task.
         version: Version that answered.
         digest: Digest of its artifact.
-        probabilities: Label and probability, the likeliest first; they sum to 1.
+        probabilities: Label and calibrated probability, the likeliest first; they sum to 1.
+        decision: Label that the decision rule answers, or ``unsure``.
+        because: Reason of an ``unsure``; None of a label.
+        rule: Digest of the decision rule; None for the artifact's own.
         batch_rows: Rows of the forward pass that this one was in.
         batch_tasks: Different tasks among them.
         queue_s: Seconds that the row waited for its pass.
@@ -95,8 +101,11 @@ class Answer:
     version: int
     digest: str
     probabilities: tuple[tuple[str, float], ...]
+    decision: str
     batch_rows: int
     batch_tasks: int
+    because: Because | None = None
+    rule: str | None = None
     queue_s: float = 0.0
     forward_s: float = 0.0
     shadow_version: int | None = None
@@ -166,11 +175,13 @@ class ServingState:
         wanted_version: Version that the catalog names. Differs from ``version`` while a new one is loaded,
             and after it was refused.
         wanted_digest: Digest that the catalog names.
-        problem: Why the wanted version, or its canary or shadow, is not served, if it was tried.
+        problem: Why the wanted version or its rule, or its canary or shadow, is not served, if it was tried.
         canary: The version that takes a share of the requests, if any.
         shadow_version: The version that is asked beside it, without its answers being sent, if any.
         others: Versions that can be asked for by number.
         view: View of the version that is served; None if none is.
+        rule: Digest of the decision rule of the version that is served; None for its artifact's own.
+        wanted_rule: Digest of the rule that the catalog names; None for the artifact's own.
     """
 
     task: str
@@ -184,6 +195,8 @@ class ServingState:
     shadow_version: int | None = None
     others: tuple[int, ...] = ()
     view: View | None = None
+    rule: str | None = None
+    wanted_rule: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@
     published/<task>/<task_key>.json   the marker; written last and only once: this is the publication
     snapshots/<task>/<task_key>        a tuning under way; replaced by its tuner, dropped once published
     rollouts/<task>.json               which versions of a task serve and are tried; see ``documents.rollout``
+    rules/<digest>.json                a decision rule, written once; see ``documents.rule``
     registry.json                      the registry that this store belongs to; see ``documents.owner``
     recorder.json                      the lease of the process that writes to MLflow; see ``lease``
     audit/<number>.json                the audit log; see ``audit``
@@ -37,6 +38,7 @@ from orchestrator.store.documents.publication import Marker, Publication, check_
 from orchestrator.store.documents.rollout import MAX_ROLLOUT_BYTES, Rollout
 from orchestrator.store.documents.tokens import Tokens
 from orchestrator.store.objects.open import ObjectStore
+from orchestrator.store.rules import RuleStore
 from ship.artifact.card import CARD
 from ship.artifact.held_out import HeldOut
 
@@ -54,13 +56,16 @@ _CATALOG, _TOKENS, _OWNER = "catalog.json", "tokens.json", "registry.json"
 class PromptStore:
     """The store of prompts.
 
+    Attributes:
+        rules: Its decision rules.
+
     Args:
         objects: Object store.
         clock: Current time, seconds since the epoch.
     """
 
     def __init__(self, objects: ObjectStore, clock: Callable[[], float] = time.time) -> None:
-        self._objects, self._clock = objects, clock
+        self._objects, self._clock, self.rules = objects, clock, RuleStore(objects)
         # Of each snapshot that was read or written here, by key; None if there was none.
         self._snapshot_etags: dict[str, str | None] = {}
         # Catalog and tokens as they were read last, each with its etag.
@@ -174,6 +179,10 @@ class PromptStore:
             StoreError: It is not what the digest stands for, or not as expected.
         """
         return fetch_held_out(self._objects, digest)
+
+    def fetch_rule(self, digest: str) -> bytes:
+        """The content of a decision rule; see ``RuleStore.fetch``."""
+        return self.rules.fetch(digest)
 
     def save_snapshot(self, task: str, task_key: str, data: bytes) -> None:
         """Keep the state of a tuning under way, in place of the one that was read or saved here before.

@@ -19,17 +19,22 @@ import torch
 
 from orchestrator.client.client import Client, EndpointError, Prediction
 from orchestrator.client.questions import Question
+from orchestrator.registry.catalog_writer import follow_rollout
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollouts import Rollouts
+from orchestrator.registry.thresholds import set_rule
 from orchestrator.settings import Settings
+from orchestrator.store.documents.rule import StoredRule
 from orchestrator.store.documents.token_changes import change_tokens, create_token, revoke_token, rotate_token
 from orchestrator.store.documents.tokens import Scope
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.files import load_files
 from ship.backbone import Backbone, load_backbone
+from ship.decision.rule import DecisionRule
 from ship.images import decode_image
 from ship.runtime.runtime import Runtime
+from tests.console import run_ship
 from tests.factories import write_backbone
 from tests.integration.plant import descendants
 from tests.unit.orchestrator.serve.factory import draw_png, make_artifact
@@ -82,14 +87,15 @@ class Plant:
         headers = {"Authorization": f"Bearer {token or self.token}"}
         return httpx.Client(base_url=self.endpoint.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
 
-    def expected(self, task: str, version: int, png: bytes) -> dict[str, float]:
+    def expected(self, task: str, version: int, png: bytes, temperature: float = 1.0) -> dict[str, float]:
         """Label to probability, by the runtime in this process."""
         loaded = load_files(self.artifacts[task, version])
         size, interpolation = self.backbone.image_size, self.backbone.interpolation
         image_3HW = decode_image(png, size=size, interpolation=interpolation)
         runtime = Runtime(self.backbone)
         (logits_C,) = runtime.infer(image_3HW[None], [runtime.insert(loaded.prompt)])
-        return dict(zip(loaded.card.labels, torch.softmax(logits_C.double(), 0).tolist(), strict=True))
+        shares = torch.softmax(logits_C.double() / temperature, 0).tolist()
+        return dict(zip(loaded.card.labels, shares, strict=True))
 
     def check(self, reply: httpx.Response, task: str, png: bytes) -> int:
         """Check that one version answered, in all of label, probabilities and headers; returns which."""
@@ -208,6 +214,54 @@ def test_the_open_inference_protocol_gives_the_same_answers(plant: Plant):
     expected = plant.expected("gears", 1, png)
     assert sorted(outputs["probabilities"]) == pytest.approx(sorted(expected.values()), abs=1e-5)
     assert outputs["label"] == [max(expected, key=expected.__getitem__)]
+
+
+def test_a_new_rule_is_followed_and_every_answer_is_decided_by_one(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    png, artifact = draw_png(1), load_files(plant.artifacts["nuts", 1]).digest
+    shy = StoredRule(
+        task="nuts",
+        artifact=artifact,
+        rule=DecisionRule(temperature=5.0, min_confidence=1.0),
+        by="anna",
+        host="line-pc",
+        time_s=1.0,
+    )
+    digest = plant.store.rules.write(shy)
+    # The reason of an unsure, and the temperature.
+    expected = {None: (None, 1.0), digest[:12]: ("confidence", 5.0)}
+
+    def change(rule: str | None, instead_of: str | None) -> None:
+        rollout = set_rule(plant.rollouts, "nuts", 1, artifact, rule, instead_of=instead_of)
+        assert follow_rollout(plant.store, rollout)
+
+    def wait_for(client: httpx.Client, rule: str | None) -> None:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while True:
+            found = ask(client, "nuts", png).json()
+            because, temperature = expected[found["rule"]]
+            assert found.get("decision_because") == because
+            assert found["decision"] == (found["label"] if because is None else "unsure")
+            assert found["probabilities"] == pytest.approx(
+                plant.expected("nuts", 1, png, temperature), abs=1e-5
+            )
+            if found["rule"] == rule:
+                return
+            assert time.monotonic() < deadline_s
+
+    with plant.client() as client:
+        wait_for(client, None)
+        change(digest, None)
+        wait_for(client, digest[:12])
+        state = client.get("/v1/tasks/nuts").json()
+        assert (state["rule"], state["wanted_rule"], state["problem"]) == (digest, digest, None)
+        assert run_ship(monkeypatch, "--home", str(plant.settings.home), "threshold", "nuts", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["rule"] == digest
+        page = client.get("/metrics").text
+        assert 'decision="unsure_confidence"' in page
+        change(None, digest)
+        wait_for(client, None)
 
 
 def test_each_request_has_a_line_in_the_log_by_the_id_of_its_reply(plant: Plant):

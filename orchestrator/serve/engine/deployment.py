@@ -73,9 +73,11 @@ class EngineReplica:
         backbone = Backbone.from_arrays(header, read_weights(), device)
         self._runtime = Runtime(backbone, capacity_bytes=options.slot_bytes)
         store = PromptStore(open_objects(store_url))
+        loader = PromptLoader(with_disk_cache(store, options), self._runtime)
         self._residency = Residency(
-            PromptLoader(with_disk_cache(store, options), self._runtime),
+            loader,
             options.num_loaders,
+            read_rule=loader.read_rule,
             pinned=options.pinned,
             load_wait_s=options.load_wait_s,
             retry_s=options.retry_s,

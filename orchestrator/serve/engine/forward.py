@@ -4,17 +4,17 @@ Shapes: B rows, U images, H,W the backbone's input size, C classes (ragged).
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from orchestrator.serve.engine_api import Answer, Image, Refusal
 from orchestrator.serve.residency.served import ServedVersion
-from ship.runtime.runtime import Runtime
+from ship.runtime.runtime import RowOutput, Runtime
 
 __all__ = ["Row", "answer_rows"]
 
@@ -53,24 +53,31 @@ def _answer_batch(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusa
     firsts = dict(zip(images, accumulate(map(len, images.values()), initial=0), strict=False))
     images_U3HW = torch.from_numpy(np.concatenate(list(images.values())))
     image_of_row = [firsts[id(row.image)] for row in rows]
-    scores = runtime.infer(images_U3HW, [row.served.slot for row in rows], image_of_row)
+    outputs = runtime.infer_rows(images_U3HW, [row.served.slot for row in rows], image_of_row)
     num_rows = sum(row.served.slot.num_tiles for row in rows)
     num_tasks = len({row.served.task for row in rows})
     return [
-        _answer(row.served, logits_C, num_rows, num_tasks) for row, logits_C in zip(rows, scores, strict=True)
+        _answer(row.served, output, num_rows, num_tasks) for row, output in zip(rows, outputs, strict=True)
     ]
 
 
-def _answer(served: ServedVersion, logits_C: Tensor, batch_rows: int, batch_tasks: int) -> Answer | Refusal:
-    probabilities = torch.softmax(logits_C.double(), dim=0).tolist()
-    if not all(map(np.isfinite, probabilities)):
+def _answer(served: ServedVersion, output: RowOutput, batch_rows: int, batch_tasks: int) -> Answer | Refusal:
+    logits_C, rule = output.logits_C.tolist(), served.rule
+    distance = None
+    if served.distance is not None and rule.max_distance is not None:
+        distance = served.distance.distance(output.feature_D)
+    if not all(map(math.isfinite, [*logits_C, distance or 0.0])):
         return Refusal(reason="failed", detail=f"task {served.task!r} gave scores that are no numbers")
-    ranked = sorted(zip(served.labels, probabilities, strict=True), key=lambda pair: -pair[1])
+    decided = rule.decide(served.labels, logits_C, distance)
+    ranked = sorted(zip(served.labels, decided.probabilities, strict=True), key=lambda pair: -pair[1])
     return Answer(
         task=served.task,
         version=served.version,
         digest=served.digest,
         probabilities=tuple(ranked),
+        decision=decided.label,
+        because=decided.because,
+        rule=served.rule_digest,
         batch_rows=batch_rows,
         batch_tasks=batch_tasks,
         shadow_version=served.shadow_version,

@@ -21,7 +21,7 @@ from orchestrator.serve.engine_api import (
 )
 from orchestrator.serve.ingress.asking import Asker, Picture
 from orchestrator.serve.ingress.bodies.image import image_problem, read_body
-from orchestrator.serve.ingress.bodies.schemas import BackboneBody, PredictionReply
+from orchestrator.serve.ingress.bodies.schemas import RULE_CHARS, BackboneBody, PredictionReply
 from orchestrator.serve.ingress.decoding import Decoder
 from orchestrator.serve.ingress.headers import TASK_HEADER, VERSION_HEADER, check_task, read_timeout
 from orchestrator.serve.ingress.looks import Looks
@@ -37,7 +37,7 @@ from orchestrator.serve.options import Limits
 from ship.backbone import BackboneInfo
 from ship.errors import ImageError
 
-__all__ = ["Front", "answer_body", "front_of", "in_turn"]
+__all__ = ["Front", "answer_body", "front_of", "in_turn", "short_rule"]
 
 DIGEST_HEADER, BACKBONE_HEADER = "Ship-Digest", "Ship-Backbone"
 _Reply = TypeVar("_Reply")
@@ -240,13 +240,23 @@ def front_of(request: Request) -> Front:
 
 def answer_body(answer: Answer) -> PredictionReply:
     """JSON body of an answer."""
-    return {
+    body: PredictionReply = {
         "task": answer.task,
         "version": answer.version,
         "digest": answer.digest,
+        "rule": short_rule(answer.rule),
         "label": answer.probabilities[0][0],
+        "decision": answer.decision,
         "probabilities": dict(answer.probabilities),
     }
+    if answer.because is not None:
+        body["decision_because"] = answer.because
+    return body
+
+
+def short_rule(digest: str | None) -> str | None:
+    """The start of a decision rule's digest, which tells rules apart in replies."""
+    return None if digest is None else digest[:RULE_CHARS]
 
 
 async def in_turn(decoded: Awaitable[_Reply]) -> _Reply:

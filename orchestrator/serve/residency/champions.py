@@ -72,8 +72,13 @@ class Champions:
 
     def wanted(self, task: str) -> PromptRef:
         """The champion that a task of the catalog ought to have."""
-        entry = self._wanted[task]
-        return PromptRef(task=task, version=entry.version, digest=entry.digest)
+        return self.named(task, self._wanted[task].version)
+
+    def named(self, task: str, version: int) -> PromptRef:
+        """A version that the catalog names of a task."""
+        standing = self._wanted.get(task) or self._idle[task]
+        digest = standing.versions[version]
+        return PromptRef(task=task, version=version, digest=digest, rule=standing.rules.get(digest))
 
     def current(self, task: str) -> PromptRef | None:
         """The champion that answers, or did before it gave way to others; None before the first."""
@@ -82,15 +87,17 @@ class Champions:
     def ref(self, task: str, version: int) -> PromptRef | Refusal:
         """A version of a task of the catalog, with a champion or without, if it can be had."""
         standing, current = self._wanted.get(task) or self._idle[task], self._current.get(task)
-        versions = dict(standing.versions)
+        versions = set(standing.versions)
+        if version in versions:
+            return self.named(task, version)
         if current is not None:
             # It answers, so it can be asked for, whatever its aliases are now.
-            versions.setdefault(current.version, current.digest)
-        if (digest := versions.get(version)) is None:
-            had = ", ".join(map(str, sorted(versions)))
-            detail = f"version {version} of task {task!r} cannot be had; these can: {had or 'none'}"
-            return Refusal(reason="other_version", detail=detail)
-        return PromptRef(task=task, version=version, digest=digest)
+            if current.version == version:
+                return current
+            versions.add(current.version)
+        had = ", ".join(map(str, sorted(versions)))
+        detail = f"version {version} of task {task!r} cannot be had; these can: {had or 'none'}"
+        return Refusal(reason="other_version", detail=detail)
 
     def crown(self, task: str) -> PromptRef | None:
         """Let the wanted champion answer; returns the one before it, if that is another prompt."""
@@ -110,6 +117,13 @@ class Champions:
     def is_named(self, key: Key) -> bool:
         """Whether a prompt is one of these."""
         return key in self.prompts(key[0])
+
+    def wants_rule(self, ref: PromptRef) -> bool:
+        """Whether the catalog wants this decision rule of a prompt, or none other."""
+        standing = self._wanted.get(ref.task) or self._idle.get(ref.task)
+        if standing is None or ref.digest not in standing.versions.values():
+            return True
+        return standing.rules.get(ref.digest) == ref.rule
 
     def is_spare(self, key: Key) -> bool:
         """Whether a prompt is no champion, canary or shadow: it only answers requests for its number."""

@@ -1,8 +1,8 @@
-"""Artifacts on this machine's own disk, by digest: a restart needs no store for what it served before.
+"""Artifacts and rules on this machine's own disk, by digest: a restart needs no store for what it served.
 
-One file an artifact: a line of JSON that gives each file's size, then the files one after another. What is
-read is checked against the digest as if it came from the store. What goes wrong here costs time and nothing
-else.
+One file a rule, as it is. One file an artifact: a line of JSON that gives each file's size, then the files
+one after another. What is read is checked against the digest as if it came from the store. What goes wrong
+here costs time and nothing else.
 """
 
 import json
@@ -16,12 +16,13 @@ from orchestrator.errors import StoreError
 from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.residency.loader import ArtifactSource
 from orchestrator.store.artifact_files import MAX_FILE_BYTES, MAX_FILES, check_files
+from orchestrator.store.documents.rule import MAX_RULE_BYTES, StoredRule
 from ship.artifact.held_out import HELD_OUT
 
 __all__ = ["DiskCache", "with_disk_cache"]
 
 FOLDER = "prompts"
-_SUFFIX = ".artifact"
+_SUFFIX, _RULE_SUFFIX = ".artifact", ".rule"
 _MAX_HEADER_BYTES = 16 << 10
 _MAX_BYTES = _MAX_HEADER_BYTES + (MAX_FILES + 1) * MAX_FILE_BYTES
 # An artifact is a few hundred kilobytes: what is passed of the limit is small.
@@ -51,6 +52,25 @@ class DiskCache:
         self._keep(digest, files)
         return files
 
+    def fetch_rule(self, digest: str) -> bytes:
+        """The content of a decision rule, from here or from the source; raises as that does."""
+        path = self._files.path(digest + _RULE_SUFFIX)
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_RULE_BYTES + 1)
+            if StoredRule.digest_of(content) == digest:
+                self._files.note_use(path.name)
+                return content
+            _log.warning("%s is damaged; it is fetched again", path)
+            self._files.drop(path.name)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self._warn(error)
+        content = self._source.fetch_rule(digest)
+        self._keep_file(path.name, content)
+        return content
+
     def _read(self, digest: str) -> dict[str, bytes] | None:
         path = self._files.path(digest + _SUFFIX)
         try:
@@ -72,9 +92,11 @@ class DiskCache:
 
     def _keep(self, digest: str, files: Mapping[str, bytes]) -> None:
         header = json.dumps({name: len(content) for name, content in files.items()}).encode() + b"\n"
-        content = b"".join([header, *files.values()])
+        self._keep_file(digest + _SUFFIX, b"".join([header, *files.values()]))
+
+    def _keep_file(self, name: str, content: bytes) -> None:
         try:
-            self._files.keep(digest + _SUFFIX, len(content), lambda path: path.write_bytes(content))
+            self._files.keep(name, len(content), lambda path: path.write_bytes(content))
         except OSError as error:
             self._warn(error)
 

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from orchestrator.errors import StoreError
 from orchestrator.serve.residency.served import PromptRef, ServedVersion
+from orchestrator.store.documents.rule import StoredRule
 from ship.artifact.files import insert_verified, load_files
+from ship.decision.rule import DecisionRule
 from ship.errors import ArtifactError
 from ship.runtime.runtime import Runtime
 
@@ -16,6 +19,10 @@ class ArtifactSource(Protocol):
 
     def fetch(self, digest: str) -> Mapping[str, bytes]:
         """All files of an artifact."""
+        ...
+
+    def fetch_rule(self, digest: str) -> bytes:
+        """The content of a decision rule's object."""
         ...
 
 
@@ -57,4 +64,28 @@ class PromptLoader:
             labels=loaded.card.labels,
             slot=insert_verified(self._runtime, loaded, make_room),
             view=loaded.card.view,
+            rule=loaded.card.decision,
+            own_rule=loaded.card.decision,
+            distance=loaded.distance,
         )
+
+    def read_rule(self, ref: PromptRef) -> DecisionRule:
+        """Read the decision rule that a version names.
+
+        Raises:
+            ArtifactError: It is no rule, or one of another artifact.
+            StoreError: It cannot be fetched, or is damaged.
+        """
+        assert ref.rule is not None, "the artifact's own rule comes with it"
+        content, name = self._source.fetch_rule(ref.rule), f"decision rule {ref.rule[:12]}"
+        try:
+            found = StoredRule.from_json(content, name)
+        except StoreError as error:
+            # Its bytes are those that the digest stands for: reading it again is in vain.
+            raise ArtifactError(str(error)) from None
+        if (found.task, found.artifact) != (ref.task, ref.digest):
+            raise ArtifactError(
+                f"{name} is that of artifact {found.artifact[:12]} of task {found.task!r}, but version "
+                f"{ref.version} of task {ref.task!r} names it; set its rule again with `ship threshold`"
+            )
+        return found.rule

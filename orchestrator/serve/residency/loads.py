@@ -11,16 +11,37 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from orchestrator.serve.engine_api import Refusal
 from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
-from ship.errors import ArtifactError, SlotsFullError
+from orchestrator.store.documents.catalog import IdleTask
+from ship.decision.rule import DecisionRule
+from ship.errors import ArtifactError, PromptTooLargeError, SlotsFullError
 
-__all__ = ["Load", "LoadFailure", "LoadQueue", "Loads", "Precedence", "public_text", "wait_for"]
+__all__ = [
+    "Load",
+    "LoadFailure",
+    "LoadPrompt",
+    "LoadQueue",
+    "Loads",
+    "Pending",
+    "Precedence",
+    "ReadRule",
+    "describe_failure",
+    "public_text",
+    "read_no_rule",
+    "refuse",
+    "refuse_idle",
+    "wait_for",
+]
 
 # A file of an artifact, behind whatever the store's URL is, and what it ought to be: no host has blanks.
 _FILE = re.compile(
     r"/[0-9a-f]{64}/(prompt\.safetensors|prompt\.json|record\.json|README\.md)\b"
     r"(: expected [0-9a-z ,]+|: no such object)?"
 )
+_RULE = re.compile(r"/rules/([0-9a-f]{12})[0-9a-f]{52}\.json\b")
+LoadPrompt = Callable[[PromptRef, Callable[[int], bool]], ServedVersion]
+ReadRule = Callable[[PromptRef], DecisionRule]
 _log = logging.getLogger(__name__)
 
 
@@ -47,6 +68,40 @@ class LoadFailure:
     retry_at_s: float | None
 
 
+def read_no_rule(ref: PromptRef) -> DecisionRule:
+    """A ``ReadRule`` where no version names a rule. Raises ``ArtifactError``."""
+    raise ArtifactError(f"decision rule {str(ref.rule)[:12]}: there is no reader of rules here")
+
+
+def refuse(ref: PromptRef, cause: str) -> Refusal:
+    """The refusal of a request for a version that is not in memory."""
+    return Refusal(
+        reason="not_loaded", detail=f"version {ref.version} of task {ref.task!r} is not served: {cause}"
+    )
+
+
+def refuse_idle(task: str, idle: IdleTask) -> Refusal:
+    """The refusal of a request for a task without a champion."""
+    if idle.is_retired:
+        return Refusal(reason="retired", detail=f"task {task!r} was taken out of service")
+    named = ", ".join(map(str, sorted(idle.versions)))
+    return Refusal(
+        reason="no_champion",
+        detail=f"task {task!r} is registered, but none of its versions serves yet"
+        + (f"; a request may name one: {named}" if named else ""),
+    )
+
+
+def describe_failure(error: Exception, retry_at_s: float) -> LoadFailure:
+    """The failure of a load; one that comes of the artifact's or the rule's own bytes is final."""
+    is_final = isinstance(error, ArtifactError | PromptTooLargeError)
+    return LoadFailure(
+        text=public_text(error),
+        cause=str(error) or type(error).__name__,
+        retry_at_s=None if is_final else retry_at_s,
+    )
+
+
 def public_text(error: Exception) -> str:
     """What clients are told of a failed load: what is wrong with the prompt, and not where the store is."""
     if isinstance(error, ArtifactError | SlotsFullError):
@@ -54,7 +109,8 @@ def public_text(error: Exception) -> str:
     found = _FILE.search(str(error))
     if found and found.group(2):
         return f"{found.group(1)}{found.group(2)}; the artifact was damaged or changed"
-    what = f"{found.group(1)}: it" if found else "it"
+    rule = _RULE.search(str(error))
+    what = f"{found.group(1)}: it" if found else f"decision rule {rule.group(1)}: it" if rule else "it"
     return f"{what} is missing or damaged, or cannot be read now; the log of the endpoint has the cause"
 
 
@@ -75,6 +131,7 @@ class Load:
         may_evict: Whether champions of other tasks may go to make room for it.
         future: The served version or the failure; None if there was no room and no prompt was to go.
         found_no_room: It asked for room while nothing was to go.
+        is_of_rule: The prompt was in memory, and only its decision rule was read.
         ended: Set when it is over, however it ended.
     """
 
@@ -82,8 +139,18 @@ class Load:
     precedence: Precedence
     may_evict: bool
     found_no_room: bool = False
+    is_of_rule: bool = False
     future: Future[ServedVersion | LoadFailure | None] = field(default_factory=_make_future)
     ended: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """A load to wait for, and what its prompt is to be called."""
+
+    load: Load
+    version: int
+    shadow_version: int | None
 
 
 class LoadQueue:

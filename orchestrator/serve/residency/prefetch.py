@@ -45,6 +45,11 @@ class InAdvance:
             self._left_out.clear()
         return sorted(wanted)
 
+    def begin_all(self, task: str) -> None:
+        """Load what is wanted of a task, and its rules, if they are not there."""
+        self.begin_champion(task)
+        self.begin_others(task)
+
     def begin_champion(self, task: str) -> None:
         """Load the champion that is wanted of a task, if it is not there."""
         if self._champions.entry(task) is None:
@@ -58,20 +63,22 @@ class InAdvance:
         )
 
     def begin_others(self, task: str) -> None:
-        """Load canary and shadow of a task, if they are not there."""
-        entry = self._champions.entry(task)
-        if entry is None:
-            return
-        for version in (None if entry.canary is None else entry.canary.version, entry.shadow):
-            if version is not None:
-                ref = PromptRef(task=task, version=version, digest=entry.versions[version])
-                self.begin(ref, Precedence.IN_ADVANCE, may_evict=False)
+        """Load canary and shadow of a task, if they are not there, and new rules of all that is there."""
+        entry, idle = self._champions.entry(task), self._champions.idle(task)
+        tried: tuple[int | None, ...] = ()
+        others = {} if idle is None else idle.versions
+        if entry is not None:
+            canary = None if entry.canary is None else entry.canary.version
+            tried, others = (canary, entry.shadow), entry.others
+        for version, digest in others.items():
+            if version in tried or (task, digest) in self._memory:
+                self.begin(self._champions.named(task, version), Precedence.IN_ADVANCE, may_evict=False)
 
     def begin(self, ref: PromptRef, precedence: Precedence, *, may_evict: bool) -> None:
-        """Load a prompt, if it is not there, did not just fail, and may find room."""
-        if ref.key in self._memory or self._loads.hindrance(ref.key) is not None:
+        """Load a prompt or its rule, if it is not there, did not just fail, and may find room."""
+        if self._memory.holds(ref) or self._loads.hindrance(ref.key) is not None:
             return
-        if self.is_full and not may_evict:
+        if self.is_full and not may_evict and ref.key not in self._memory:
             self.leave_out(ref.task)
         else:
             self._loads.begin(ref, precedence, may_evict=may_evict)

@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 
-from orchestrator.serve.residency.served import Key, ServedVersion
+from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
 from ship.runtime.slots import Slot
 
 __all__ = ["PromptMemory", "wait_until_released"]
@@ -30,6 +30,11 @@ class PromptMemory:
 
     def __contains__(self, key: Key) -> bool:
         return key in self._is_spare
+
+    def holds(self, ref: PromptRef) -> bool:
+        """Whether a prompt is held that decides by the rule that is named."""
+        served = self.peek(ref.key)
+        return served is not None and served.rule_digest == ref.rule
 
     @property
     def num_bytes(self) -> int:

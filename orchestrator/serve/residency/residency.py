@@ -1,8 +1,9 @@
 """Prompts in memory, and the swap of new ones for old ones.
 
-A served task is one immutable object: weights, labels, version and digest together. A request takes it once
-and keeps it, so a swap can never mix the labels of one version with the weights of another, and the old
-object lives until its last request is done.
+A served task is one immutable object: weights, labels, rule, version and digest together. A request takes it
+once and keeps it, so a swap can never mix the labels of one version with the weights of another, and the old
+object lives until its last request is done. A new rule makes a new object with the same weights; until it is
+read, or if it cannot be, the last one decides. A prompt that is not in memory is not served without a rule.
 
 All champions are in memory while there is room. When there is not, a prompt that is asked for takes the
 place of the ones used longest ago; one that is loaded in advance takes only that of spare ones, which are no
@@ -19,36 +20,37 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import islice
 
 from orchestrator.serve.canary import choose_version
 from orchestrator.serve.engine_api import ALL_TASKS, Ask, Refusal, ResidencyStats, ServingState, TaskPage
 from orchestrator.serve.residency.champions import Champions
-from orchestrator.serve.residency.loads import Load, LoadFailure, Loads, Precedence, public_text, wait_for
+from orchestrator.serve.residency.loads import (
+    Load,
+    LoadFailure,
+    LoadPrompt,
+    Loads,
+    Pending,
+    Precedence,
+    ReadRule,
+    describe_failure,
+    read_no_rule,
+    refuse,
+    refuse_idle,
+    wait_for,
+)
 from orchestrator.serve.residency.prefetch import InAdvance
 from orchestrator.serve.residency.prompt_memory import PromptMemory, wait_until_released
 from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
 from orchestrator.serve.residency.state import describe_task
 from orchestrator.serve.residency.task_names import TaskNames
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry, IdleTask
-from ship.errors import ArtifactError, PromptTooLargeError, SlotsFullError
+from ship.errors import SlotsFullError
 
-__all__ = ["LoadPrompt", "PromptRef", "Residency", "ServedVersion"]
+__all__ = ["PromptRef", "Residency", "ServedVersion"]
 
 _LISTED = 20
 _log = logging.getLogger(__name__)
-
-LoadPrompt = Callable[[PromptRef, Callable[[int], bool]], ServedVersion]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Pending:
-    """A load to wait for, and what its prompt is to be called."""
-
-    load: Load
-    version: int
-    shadow_version: int | None
 
 
 class Residency:
@@ -59,6 +61,7 @@ class Residency:
             Whatever it raises is kept as that version's problem.
         num_loaders: Loads at a time that a request waits for, as many of promoted versions, and as many in
             advance.
+        read_rule: Reads the decision rule that a version names; raises as ``load`` does.
         pinned: Patterns of tasks whose champions stay in memory.
         load_wait_s: Longest time that a request waits for its prompt to be loaded.
         retry_s: Until a failed load is tried again.
@@ -72,13 +75,14 @@ class Residency:
         load: LoadPrompt,
         num_loaders: int = 4,
         *,
+        read_rule: ReadRule = read_no_rule,
         pinned: Iterable[str] = (),
         load_wait_s: float = 10.0,
         retry_s: float = 10.0,
         release_wait_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._load = load
+        self._load, self._read_rule = load, read_rule
         # Its counts begin at zero, so a residency that takes its place must not go by its name.
         self._name = uuid.uuid4().hex[:8]
         self._load_wait_s, self._retry_s = load_wait_s, retry_s
@@ -113,11 +117,11 @@ class Residency:
         while True:
             with self._lock:
                 found = self._look(ask)
-            if not isinstance(found, _Pending):
+            if not isinstance(found, Pending):
                 return found
             ended = await wait_for(found.load.future, deadline_s - loop.time())
             if not ended:
-                return _not_loaded(found.load.ref, "it is still being loaded; try again shortly")
+                return refuse(found.load.ref, "it is still being loaded; try again shortly")
             outcome = found.load.future.result()
             if isinstance(outcome, ServedVersion):
                 return outcome.named(found.version, found.shadow_version)
@@ -132,7 +136,7 @@ class Residency:
         """Why no version of a registered task serves; None of any other task."""
         with self._lock:
             idle = self._champions.idle(task)
-        return None if idle is None else _idle_refusal(task, idle)
+        return None if idle is None else refuse_idle(task, idle)
 
     def states(self, page: TaskPage = ALL_TASKS) -> list[ServingState]:
         """States of the tasks of a page, by name."""
@@ -237,11 +241,16 @@ class Residency:
         return is_served and task not in catalog.entries and (idle is None or not idle.is_retired)
 
     def _take_over(self, task: str, found: CatalogEntry | IdleTask | None) -> None:
+        before = self._champions.entry(task) or self._champions.idle(task)
         unwanted = self._champions.take(task, found)
         if isinstance(found, CatalogEntry):
             self._crown(task)
         else:
             self._in_advance.forget(task)
+        rules = [set(standing.rules.items()) if standing else set() for standing in (before, found)]
+        for digest, _ in rules[0] ^ rules[1]:
+            # What failed with the rule before need not fail with this one.
+            self._loads.forget((task, digest))
         for key in unwanted:
             self._drop(key)
         self._note(task)
@@ -256,7 +265,7 @@ class Residency:
                 with self._lock:
                     begin(task)
 
-    def _look(self, ask: Ask) -> ServedVersion | Refusal | _Pending:
+    def _look(self, ask: Ask) -> ServedVersion | Refusal | Pending:
         entry = self._champions.entry(ask.task)
         if entry is None:
             return self._look_at_idle(ask)
@@ -267,23 +276,23 @@ class Residency:
             return self._glance(ref) if ask.is_background else self._obtain(ref)
         version = choose_version(ask.task, entry, ask.key)
         if version != entry.version:
-            canary = PromptRef(task=ask.task, version=version, digest=entry.others[version])
+            canary = self._champions.named(ask.task, version)
             if (served := self._memory.use(canary.key)) is not None:
                 return served.named(version)
             # One that is not there yet, or will not be, costs no request its answer.
             self._in_advance.begin(canary, Precedence.SWAP, may_evict=True)
         return self._look_for_champion(ask.task, entry)
 
-    def _look_at_idle(self, ask: Ask) -> ServedVersion | Refusal | _Pending:
+    def _look_at_idle(self, ask: Ask) -> ServedVersion | Refusal | Pending:
         """A version of a task without a champion, if the request names one that can be had."""
         if (idle := self._champions.idle(ask.task)) is None:
             return Refusal(reason="unknown_task", detail=f"task {ask.task!r} is not in the catalog")
         if idle.is_retired or ask.version is None or ask.is_background:
-            return _idle_refusal(ask.task, idle)
+            return refuse_idle(ask.task, idle)
         ref = self._champions.ref(ask.task, ask.version)
         return ref if isinstance(ref, Refusal) else self._obtain(ref)
 
-    def _look_for_champion(self, task: str, entry: CatalogEntry) -> ServedVersion | Refusal | _Pending:
+    def _look_for_champion(self, task: str, entry: CatalogEntry) -> ServedVersion | Refusal | Pending:
         wanted = self._champions.wanted(task)
         current = self._champions.current(task) or wanted
         if (served := self._memory.use(wanted.key)) is not None:
@@ -296,33 +305,35 @@ class Residency:
             return self._obtain(current, entry.shadow)
         return found
 
-    def _obtain(
-        self, ref: PromptRef, shadow_version: int | None = None
-    ) -> ServedVersion | Refusal | _Pending:
+    def _obtain(self, ref: PromptRef, shadow_version: int | None = None) -> ServedVersion | Refusal | Pending:
         """The version in memory, or the load that will bring it there, or the refusal."""
         if (served := self._memory.use(ref.key)) is not None:
             return served.named(ref.version, shadow_version)
         if (failure := self._loads.hindrance(ref.key)) is not None:
-            return _not_loaded(ref, failure.text)
+            return refuse(ref, failure.text)
         load = self._loads.begin(ref, Precedence.URGENT, may_evict=True)
-        return _Pending(load=load, version=ref.version, shadow_version=shadow_version)
+        return Pending(load=load, version=ref.version, shadow_version=shadow_version)
 
     def _glance(self, ref: PromptRef) -> ServedVersion | Refusal:
         """The version if it is in memory now; else it is loaded if there is room, without waiting."""
         if (served := self._memory.peek(ref.key)) is not None:
             return served.named(ref.version)
         self._in_advance.begin(ref, Precedence.IN_ADVANCE, may_evict=False)
-        return _not_loaded(ref, "it is not in memory, and is not waited for")
+        return refuse(ref, "it is not in memory, and is not waited for")
 
     def _run(self, load: Load) -> ServedVersion | LoadFailure | None:
         """Load, in a thread; returns what came of it, see ``Load.future``."""
         outcome = self._attempt(load)
         with self._lock:
             # It may have left the catalog meanwhile: then only the requests that wait for it get it.
-            is_named = self._champions.is_named(load.ref.key)
-            self._loads.end(load, outcome if isinstance(outcome, LoadFailure) and is_named else None)
+            is_named, has_rule = self._champions.is_named(load.ref.key), self._champions.wants_rule(load.ref)
+            if isinstance(outcome, ServedVersion) and load.is_of_rule and load.ref.key not in self._memory:
+                # The prompt gave way meanwhile.
+                outcome = None
+            is_lasting = is_named and has_rule
+            self._loads.end(load, outcome if isinstance(outcome, LoadFailure) and is_lasting else None)
             if isinstance(outcome, ServedVersion):
-                self._num_loads += 1
+                self._num_loads += not load.is_of_rule
                 if is_named:
                     self._memory.add(load.ref.key, outcome)
                     self._crown(load.ref.task)
@@ -332,6 +343,9 @@ class Residency:
                 # A request for it makes room.
                 self._in_advance.is_full |= load.found_no_room
                 self._in_advance.leave_out(load.ref.task)
+            if not has_rule:
+                # Another rule is wanted meanwhile.
+                self._in_advance.begin_all(load.ref.task)
             self._note(load.ref.task)
         if isinstance(outcome, LoadFailure):
             ref, cause = load.ref, outcome.cause
@@ -341,22 +355,20 @@ class Residency:
 
     def _attempt(self, load: Load) -> ServedVersion | LoadFailure | None:
         """The same; on return an error is gone, and with its frames the slot of a refused prompt."""
-        if self._in_advance.is_full and not load.may_evict:
+        ref = load.ref
+        with self._lock:
+            held = self._memory.peek(ref.key)
+        load.is_of_rule = held is not None
+        if held is None and self._in_advance.is_full and not load.may_evict:
             return None
         try:
-            return self._load(load.ref, lambda num_bytes: self._make_room(load, num_bytes))
+            rule = None if ref.rule is None else self._read_rule(ref)
+            served = held or self._load(ref, lambda num_bytes: self._make_room(load, num_bytes))
+            return served.ruled(ref.rule, rule)
         # A boundary: whatever is wrong with one task's prompt, the others are served, and so is the old one.
         except Exception as error:
             has_no_room = isinstance(error, SlotsFullError) and load.found_no_room
-            return None if has_no_room else self._as_failure(error)
-
-    def _as_failure(self, error: Exception) -> LoadFailure:
-        is_final = isinstance(error, ArtifactError | PromptTooLargeError)
-        return LoadFailure(
-            text=public_text(error),
-            cause=str(error) or type(error).__name__,
-            retry_at_s=None if is_final else self._clock() + self._retry_s,
-        )
+            return None if has_no_room else describe_failure(error, self._clock() + self._retry_s)
 
     def _make_room(self, load: Load, num_bytes: int) -> bool:
         """Let go of the prompt that is next to go; False if all that may go would not be enough."""
@@ -414,20 +426,3 @@ class Residency:
         if wanted is None:
             return None
         return describe_task(task, wanted, self._champion_in_memory(task), self._loads.failure)
-
-
-def _idle_refusal(task: str, idle: IdleTask) -> Refusal:
-    if idle.is_retired:
-        return Refusal(reason="retired", detail=f"task {task!r} was taken out of service")
-    named = ", ".join(map(str, sorted(idle.versions)))
-    return Refusal(
-        reason="no_champion",
-        detail=f"task {task!r} is registered, but none of its versions serves yet"
-        + (f"; a request may name one: {named}" if named else ""),
-    )
-
-
-def _not_loaded(ref: PromptRef, cause: str) -> Refusal:
-    return Refusal(
-        reason="not_loaded", detail=f"version {ref.version} of task {ref.task!r} is not served: {cause}"
-    )

@@ -1,7 +1,10 @@
 """A version of a task: as the catalog names it, and as it is in memory, ready to answer."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from ship.decision.distance import DistanceModel
+from ship.decision.rule import DecisionRule
+from ship.errors import ArtifactError
 from ship.runtime.slots import Slot
 from ship.settings.view import DEFAULT_VIEW, View
 
@@ -19,11 +22,13 @@ class PromptRef:
         task: Its name.
         version: In the registry.
         digest: Digest of the artifact.
+        rule: Digest of the decision rule; None for the artifact's own.
     """
 
     task: str
     version: int
     digest: str
+    rule: str | None = None
 
     @property
     def key(self) -> Key:
@@ -43,6 +48,10 @@ class ServedVersion:
         slot: The prompt on the device.
         view: View that images for it are decoded by.
         shadow_version: Version to be asked the same, once this one has answered; None for none.
+        rule: Decision rule.
+        rule_digest: Digest of the rule; None for the artifact's own.
+        own_rule: Decision rule of the artifact.
+        distance: Distances of pictures from the training images; None of an artifact without.
     """
 
     task: str
@@ -52,6 +61,26 @@ class ServedVersion:
     slot: Slot
     view: View = DEFAULT_VIEW
     shadow_version: int | None = None
+    rule: DecisionRule = field(default_factory=DecisionRule)
+    rule_digest: str | None = None
+    own_rule: DecisionRule = field(default_factory=DecisionRule)
+    distance: DistanceModel | None = None
+
+    def ruled(self, digest: str | None, rule: DecisionRule | None) -> "ServedVersion":
+        """The same prompt with another decision rule; None for the artifact's own.
+
+        Raises:
+            ArtifactError: The rule names a class that the artifact does not have.
+        """
+        if rule is None:
+            return replace(self, rule=self.own_rule, rule_digest=None)
+        good = [] if rule.costs is None else [rule.costs.good]
+        if unknown := sorted({*rule.thresholds, *rule.recalls, *good} - set(self.labels)):
+            raise ArtifactError(
+                f"decision rule {str(digest)[:12]} names classes that version {self.version} of task "
+                f"{self.task!r} does not have: {', '.join(unknown)[:200]}"
+            )
+        return replace(self, rule=rule, rule_digest=digest)
 
     def named(self, version: int, shadow_version: int | None = None) -> "ServedVersion":
         """The same prompt under another number, or with a shadow."""

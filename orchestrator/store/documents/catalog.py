@@ -51,6 +51,8 @@ class CatalogEntry:
         others: Digests of the other versions that a request may name: those with an alias.
         canary: The other version that answers a share of the requests, if any.
         shadow: The other version that gets copies of requests and whose answers are dropped, if any.
+        rules: Digest of the decision rule by digest of the artifact, of versions that do not decide by their
+            artifact's own rule.
     """
 
     version: int
@@ -58,6 +60,7 @@ class CatalogEntry:
     others: Mapping[int, str] = field(default_factory=dict)
     canary: Canary | None = None
     shadow: int | None = None
+    rules: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def versions(self) -> dict[int, str]:
@@ -67,13 +70,14 @@ class CatalogEntry:
     def to_values(self) -> dict[str, Any]:
         """The entry as JSON values."""
         canary = self.canary
-        return {
+        values = {
             "version": self.version,
             "digest": self.digest,
             "others": {str(version): digest for version, digest in self.others.items()},
             "canary": None if canary is None else {"version": canary.version, "share": canary.share},
             "shadow": self.shadow,
         }
+        return {**values, "rules": dict(self.rules)} if self.rules else values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +88,18 @@ class IdleTask:
         is_retired: Whether it was taken out of service; else it waits for its first champion.
         versions: Digests of the versions that a request may name: those with an alias; of a retired task
             none.
+        rules: See ``CatalogEntry``.
     """
 
     is_retired: bool = False
     versions: Mapping[int, str] = field(default_factory=dict)
+    rules: Mapping[str, str] = field(default_factory=dict)
 
     def to_values(self) -> dict[str, Any]:
         """The task as JSON values."""
         versions = {str(version): digest for version, digest in self.versions.items()}
-        return {"is_retired": self.is_retired, "versions": versions}
+        values = {"is_retired": self.is_retired, "versions": versions}
+        return {**values, "rules": dict(self.rules)} if self.rules else values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +125,12 @@ class Catalog:
         """Digests of all versions that may be asked for."""
         served = {digest for entry in self.entries.values() for digest in entry.versions.values()}
         return frozenset(served.union(*(found.versions.values() for found in self.idle.values())))
+
+    @property
+    def named_rules(self) -> frozenset[str]:
+        """Digests of all decision rules that may be asked for."""
+        rules = [entry.rules for entry in self.entries.values()] + [idle.rules for idle in self.idle.values()]
+        return frozenset(digest for of_task in rules for digest in of_task.values())
 
     def to_bytes(self) -> bytes:
         """The object: JSON, compressed if it is large.

@@ -24,7 +24,7 @@ VersionKey = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
 _ADVICE = "update this program, or delete the catalog, and it is written anew"
 _ENTRY = {"version", "digest", "others", "canary", "shadow"}
 # Keys of the catalog and of its entries by schema. The first had the champion alone; the first two had a
-# fingerprint that was never written.
+# fingerprint that was never written; the first four had no decision rules.
 _KEYS = {
     1: {"schema_", "backbone_fingerprint", "tasks"},
     2: {"schema_", "backbone_fingerprint", "tasks"},
@@ -77,12 +77,14 @@ class _Entry(TypedDict):
     others: NotRequired[dict[VersionKey, Digest]]
     canary: NotRequired[_Canary | None]
     shadow: NotRequired[Version | None]
+    rules: NotRequired[dict[Digest, Digest]]
 
 
 @with_config(STRICT)
 class _Idle(TypedDict):
     is_retired: bool
     versions: dict[VersionKey, Digest]
+    rules: NotRequired[dict[Digest, Digest]]
 
 
 class _Document(Document):
@@ -97,16 +99,20 @@ class _Document(Document):
         if self.model_fields_set != _KEYS[self.schema_]:
             raise ValueError(f"expected the keys of schema {self.schema_}")
         keys = _ENTRY_KEYS[self.schema_]
-        found = {task: _find_problem(entry, keys) for task, entry in self.tasks.items()}
+        more = {"rules"} if self.schema_ == SCHEMA_VERSION else set()
+        found = {task: _find_problem(entry, keys, more) for task, entry in self.tasks.items()}
         if wrong := [f"tasks/{task}: {problem}" for task, problem in found.items() if problem]:
             raise ValueError("; ".join(wrong))
+        for task, idle in self.idle.items():
+            if idle.get("rules", {}).keys() - idle["versions"].values():
+                raise ValueError(f"idle/{task}: rules: expected rules of the artifacts that are named")
         if both := sorted(self.tasks.keys() & self.idle.keys()):
             raise ValueError(f"idle/{both[0]}: expected tasks without a champion")
         return self
 
 
-def _find_problem(entry: _Entry, keys: Set[str]) -> str | None:
-    if entry.keys() != keys:
+def _find_problem(entry: _Entry, keys: Set[str], more: Set[str]) -> str | None:
+    if entry.keys() - more != keys:
         return f"expected exactly the keys {', '.join(sorted(keys))}"
     others, canary, shadow = entry.get("others", {}), entry.get("canary"), entry.get("shadow")
     if str(entry["version"]) in others:
@@ -115,6 +121,8 @@ def _find_problem(entry: _Entry, keys: Set[str]) -> str | None:
         return "canary: expected one of the others"
     if shadow is not None and str(shadow) not in others:
         return "shadow: expected one of the others"
+    if entry.get("rules", {}).keys() - {entry["digest"], *others.values()}:
+        return "rules: expected rules of the artifacts that are named"
     return None
 
 
@@ -126,9 +134,10 @@ def _make_entry(values: _Entry) -> CatalogEntry:
         others={int(version): digest for version, digest in values.get("others", {}).items()},
         canary=None if canary is None else Canary(**canary),
         shadow=values.get("shadow"),
+        rules=values.get("rules", {}),
     )
 
 
 def _make_idle(values: _Idle) -> IdleTask:
     versions = {int(version): digest for version, digest in values["versions"].items()}
-    return IdleTask(is_retired=values["is_retired"], versions=versions)
+    return IdleTask(is_retired=values["is_retired"], versions=versions, rules=values.get("rules", {}))

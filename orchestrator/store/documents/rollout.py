@@ -31,6 +31,8 @@ MAX_ROLLOUT_BYTES = 64 << 10
 # A request to MLflow that was sent before its sender was ended arrives within this time, or never.
 LATE_WRITE_S = 120.0
 _MAX_EARLIER = 16
+# Artifacts whose rules are known; those of older ones are forgotten first, of versions without an alias.
+_MAX_RULES = 128
 
 ChangeKind = Literal[
     "gate",
@@ -43,6 +45,7 @@ ChangeKind = Literal[
     "stop-canary",
     "shadow",
     "stop-shadow",
+    "threshold",
     "retire",
     "mlflow",
     "drop",
@@ -150,10 +153,13 @@ class Rollout:
         versions: The versions that have an alias.
         change: The last change.
         earlier: Aliases before the changes of the last ``LATE_WRITE_S``.
-        champion_s: When the champion began to serve, seconds since the epoch; None without a champion, and
-            where it is not known.
         pending: The promotion that waits for approval, if one does.
         trail: Its changes in the audit log.
+        rules: Digest of the decision rule by digest of the artifact, in the order in which they were set; an
+            artifact that is not among them decides by its own rule. A version takes its rule along, whatever
+            is promoted in between.
+        champion_s: When the champion began to serve, seconds since the epoch; None without a champion, and
+            where it is not known.
     """
 
     task: str
@@ -164,9 +170,10 @@ class Rollout:
     versions: Mapping[int, VersionRef]
     change: Change
     earlier: tuple[Earlier, ...] = ()
-    champion_s: float | None = None
     pending: Pending | None = None
     trail: Trail = field(default_factory=Trail)
+    rules: Mapping[str, str] = field(default_factory=dict)
+    champion_s: float | None = None
 
     @property
     def is_mirrored(self) -> bool:
@@ -185,6 +192,17 @@ class Rollout:
         """Digest of the version that has an alias."""
         version = self.version(alias)
         return None if version is None else self.versions[version].digest
+
+    def with_rule(self, artifact: str, rule: str | None) -> Self:
+        """The rollout with another decision rule of an artifact; None for the artifact's own."""
+        rules = {known: digest for known, digest in self.rules.items() if known != artifact}
+        if rule is not None:
+            rules[artifact] = rule
+        named = {ref.digest for ref in self.versions.values()}
+        spare = [known for known in rules if known not in named and known != artifact]
+        for known in spare[: max(0, len(rules) - _MAX_RULES)]:
+            del rules[known]
+        return replace(self, rules=rules)
 
     def changed(self, aliases: Aliases, versions: Mapping[int, VersionRef], change: Change) -> Self:
         """The rollout after a change.
@@ -237,6 +255,8 @@ class Rollout:
             values["pending"] = {**vars(self.pending), "request": vars(self.pending.request)}
         if trail := self.trail.to_dict():
             values["trail"] = trail
+        if self.rules:
+            values["rules"] = [{"artifact": artifact, "rule": rule} for artifact, rule in self.rules.items()]
         content = (json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n").encode()
         if len(content) > MAX_ROLLOUT_BYTES:
             raise StoreError(

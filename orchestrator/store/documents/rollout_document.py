@@ -60,6 +60,11 @@ class _Pending(Document):
         return Pending(**{**dict(self), "request": Change(**dict(self.request))})
 
 
+class _Rule(Document):
+    artifact: Digest
+    rule: Digest
+
+
 class _Document(Document):
     schema_: Literal[1] = Field(alias="schema")
     task: TaskName
@@ -70,10 +75,11 @@ class _Document(Document):
     versions: dict[_VersionKey, _VersionRef]
     change: _Change
     earlier: list[_Earlier]
-    # Earlier versions did not write it.
-    champion_s: float | None = None
     pending: _Pending | None = None
     trail: TrailDocument = TrailDocument()
+    rules: tuple[_Rule, ...] = ()
+    # Earlier versions did not write it.
+    champion_s: float | None = None
 
 
 def read_rollout(content: bytes, where: str) -> Rollout:
@@ -95,9 +101,10 @@ def read_rollout(content: bytes, where: str) -> Rollout:
             Earlier(until_s=one.until_s, aliases=_read_aliases(one.aliases), change_id=one.change_id)
             for one in found.earlier
         ),
-        champion_s=_champion_s(found),
+        rules={one.artifact: one.rule for one in found.rules},
         pending=None if found.pending is None else found.pending.to_pending(),
         trail=found.trail.to_trail(),
+        champion_s=_champion_s(found),
     )
     if missing := set(rollout.aliases.versions.values()) - set(rollout.versions):
         raise StoreError(f"{where}: versions {sorted(missing)} have an alias and no digest; {_ADVICE}")

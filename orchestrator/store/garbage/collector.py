@@ -8,6 +8,7 @@ back; a publisher that comes later finds its files missing, and writes them agai
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from typing import Protocol
@@ -20,7 +21,7 @@ from orchestrator.store.documents.publication import Publication
 from orchestrator.store.garbage.finding import Garbage, References, StoreListing, find_garbage
 from orchestrator.store.garbage.marks import Marks, store_time_s
 from orchestrator.store.objects.open import ObjectStore
-from orchestrator.store.prompt_store import PromptStore
+from orchestrator.store.prompt_store import NUM_READERS, PromptStore
 
 __all__ = ["DAY_S", "Collector", "DigestSource"]
 
@@ -83,8 +84,10 @@ class Collector:
             artifacts=list(self._objects.scan("artifacts/")),
             snapshots=list(self._objects.scan("snapshots/")),
             leftovers=list(self._objects.leftovers()),
+            rules=list(self._objects.scan("rules/")),
         )
-        return find_garbage(listing, self._references(), before_s=before_s)
+        references = self._references(with_rules=bool(listing.rules))
+        return find_garbage(listing, references, before_s=before_s)
 
     def waits_s(self, garbage: Sequence[Garbage], marked_for_s: float) -> list[float]:
         """Seconds until each may be removed, 0 for now; all of the wait for what is not marked yet."""
@@ -171,7 +174,7 @@ class Collector:
                 contents[key] = self._objects.get(key, max_bytes=MAX_FILE_BYTES).data
         return contents
 
-    def _references(self) -> References:
+    def _references(self, *, with_rules: bool) -> References:
         publications = self._store.all_published()
         published = {publication.digest for publication in publications.values()}
         registered = self._registry.referenced_digests()
@@ -184,12 +187,23 @@ class Collector:
             )
         catalog = self._store.read_catalog()
         served = catalog[0].digests if catalog else frozenset()
+        rules = catalog[0].named_rules if catalog else frozenset()
         return References(
-            digests=frozenset(published | registered) | served, published=frozenset(publications)
+            digests=frozenset(published | registered) | served,
+            published=frozenset(publications),
+            rules=frozenset(rules | self._named_rules() if with_rules else rules),
         )
+
+    def _named_rules(self) -> set[str]:
+        """Digests of the rules that a rollout names; one that cannot be read may name any."""
+        tasks = [task for task, _ in self._store.scan_rollouts()]
+        with ThreadPoolExecutor(NUM_READERS) as readers:
+            stored = list(readers.map(self._store.read_rollout, tasks))
+        return {rule for found in stored if found is not None for rule in found[0].rules.values()}
 
     def _is_written_again(self, found: Garbage) -> bool:
         if found.kind == "temporary":
             return False
-        prefix = f"artifacts/{found.name}/" if found.kind == "artifact" else f"snapshots/{found.name}"
+        # Any of an artifact's files; the one object of all other kinds.
+        prefix = f"artifacts/{found.name}/" if found.kind == "artifact" else found.keys[0]
         return any(one.modified_s > found.modified_s for one in self._objects.scan(prefix))

@@ -15,7 +15,7 @@ from ship.artifact.card import CARD
 
 __all__ = ["Garbage", "GarbageKind", "References", "StoreListing", "find_garbage"]
 
-GarbageKind = Literal["artifact", "snapshot", "temporary"]
+GarbageKind = Literal["artifact", "rule", "snapshot", "temporary"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +26,13 @@ class StoreListing:
         artifacts: Objects under ``artifacts/``.
         snapshots: Objects under ``snapshots/``.
         leftovers: Temporary objects.
+        rules: Objects under ``rules/``.
     """
 
     artifacts: Sequence[ListedObject]
     snapshots: Sequence[ListedObject]
     leftovers: Sequence[ListedObject]
+    rules: Sequence[ListedObject] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,19 +42,21 @@ class References:
     Attributes:
         digests: Digests of artifacts that a publication, a version in the registry or the catalog names.
         published: Task and task key of everything that is published.
+        rules: Digests of decision rules that a rollout or the catalog names.
     """
 
     digests: frozenset[str]
     published: frozenset[tuple[str, str]]
+    rules: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Garbage:
-    """An artifact, snapshot or temporary object that can be removed.
+    """An artifact, decision rule, snapshot or temporary object that can be removed.
 
     Attributes:
         kind: Kind of object.
-        name: Digest of an artifact, ``task/key`` of a snapshot, key of a temporary object.
+        name: Digest of an artifact or a rule, ``task/key`` of a snapshot, key of a temporary object.
         keys: Keys of its objects, in the order of removal.
         num_bytes: Size of all of them.
         modified_s: When the newest of them was written, seconds since the epoch.
@@ -68,7 +72,7 @@ class Garbage:
 
 
 def find_garbage(listing: StoreListing, references: References, *, before_s: float) -> list[Garbage]:
-    """Unreferenced artifacts, snapshots and temporary objects older than the limit.
+    """Unreferenced artifacts, decision rules, snapshots and temporary objects older than the limit.
 
     Args:
         listing: Objects in the store.
@@ -76,10 +80,12 @@ def find_garbage(listing: StoreListing, references: References, *, before_s: flo
         before_s: Limit of age; objects written at this time or later stay.
 
     Returns:
-        Artifacts that nothing names, snapshots, and temporary objects, all of them older than the limit.
+        Artifacts and rules that nothing names, snapshots, and temporary objects, all of them older than the
+        limit.
     """
     found = [
         *_artifacts(listing.artifacts, references),
+        *_rules(listing.rules, references),
         *_snapshots(listing.snapshots, references),
         *(_temporary(leftover) for leftover in listing.leftovers),
     ]
@@ -107,6 +113,15 @@ def _artifacts(objects: Iterable[ListedObject], references: References) -> list[
         )
         for digest, files in by_digest.items()
         if digest not in references.digests
+    ]
+
+
+def _rules(objects: Iterable[ListedObject], references: References) -> list[Garbage]:
+    by_digest = {one.key.removeprefix("rules/").removesuffix(".json"): one for one in objects}
+    return [
+        _single("rule", digest, one, "no rollout and no catalog entry names it")
+        for digest, one in by_digest.items()
+        if is_digest(digest) and digest not in references.rules
     ]
 
 

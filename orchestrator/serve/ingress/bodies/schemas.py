@@ -9,10 +9,12 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from orchestrator.names import TASK_NAME_PATTERN
+from orchestrator.serve.engine_api import Because
 from orchestrator.serve.ingress.headers import KEY_PATTERN, MAX_VERSION
 from orchestrator.serve.ingress.problems import ProblemReply
 
 __all__ = [
+    "RULE_CHARS",
     "BackboneBody",
     "BatchBody",
     "BatchReply",
@@ -28,6 +30,8 @@ __all__ = [
     "TaskReply",
 ]
 
+# Characters of a decision rule's digest in replies.
+RULE_CHARS = 12
 _EXAMPLE = "5f3a0c9e8b7d6a5f4e3d2c1b0a9f8e7d6c5b4a3f2e1d0c9b8a7f6e5d4c3b2a19"
 TaskName = Annotated[str, Field(pattern=f"^{TASK_NAME_PATTERN}$", examples=["bolts"])]
 Digest = Annotated[
@@ -56,12 +60,38 @@ class PredictionReply(StrictBody):
     task: TaskName
     version: _Version
     digest: Digest
+    rule: Annotated[
+        str | None,
+        Field(
+            pattern=f"^[0-9a-f]{{{RULE_CHARS}}}$",
+            examples=[_EXAMPLE[:RULE_CHARS]],
+            description="Start of the decision rule's digest; null for the artifact's own rule.",
+        ),
+    ]
     label: Annotated[_Label, Field(description="Most probable label.")]
+    decision: Annotated[
+        str,
+        Field(
+            examples=["unsure"],
+            description="Label that the decision rule answers, or `unsure` with a `decision_because`.",
+        ),
+    ]
+    decision_because: NotRequired[
+        Annotated[
+            Because,
+            Field(
+                examples=["several"],
+                description="Reason of an `unsure`: `far` from all training images, `several` classes with a "
+                "promised recall are possible, the `confidence` is too low, or an error would `cost` more "
+                "than a look.",
+            ),
+        ]
+    ]
     probabilities: Annotated[
         dict[str, _Share],
         Field(
             examples=[{"bad": 0.75, "good": 0.25}],
-            description="By label, in descending order; they sum to 1.",
+            description="Calibrated, by label, in descending order; they sum to 1.",
         ),
     ]
 
@@ -155,11 +185,25 @@ class _TaskState(StrictBody):
     digest: Annotated[str | None, Field(examples=[_EXAMPLE], description="Digest of this version.")]
     wanted_version: Annotated[_Version, Field(description="Version that the registry names.")]
     wanted_digest: Annotated[str, Field(examples=[_EXAMPLE], description="Digest of this version.")]
+    rule: Annotated[
+        str | None,
+        Field(
+            examples=[_EXAMPLE[::-1]],
+            description="Digest of the decision rule that is served; null for the artifact's own.",
+        ),
+    ]
+    wanted_rule: Annotated[
+        str | None,
+        Field(
+            examples=[_EXAMPLE[::-1]],
+            description="Digest of the decision rule that the catalog names; null for the artifact's own.",
+        ),
+    ]
     problem: Annotated[
         str | None,
         Field(
             examples=["prompt.json: it was changed"],
-            description="Why the wanted version, its canary or its shadow could not be loaded.",
+            description="Why the wanted version or its rule, its canary or its shadow could not be loaded.",
         ),
     ]
     canary: CanaryBody | None

@@ -22,7 +22,7 @@ from orchestrator.serve.ingress.problems import Problem
 __all__ = ["INPUT", "OUTPUTS", "TensorRequest", "read_tensors"]
 
 INPUT = "image"
-OUTPUTS = ("probabilities", "label", "labels")
+OUTPUTS = ("probabilities", "label", "labels", "decision", "decision_because")
 # inputs[0].data, N, channel, row.
 _DEPTH = 8
 _MORE_VALUES = 1000

@@ -94,7 +94,14 @@ class TensorReply(StrictBody):
     id: NotRequired[_Id]
     model_name: TaskName
     model_version: Annotated[str, Field(examples=["2"])]
-    parameters: Annotated[_Texts, Field(examples=[{"digest": "5f3a0c9e8b7d6a5f4e3d2c1b0a9f8e7d"}])]
+    parameters: Annotated[
+        _Texts,
+        Field(
+            examples=[{"digest": "5f3a0c9e8b7d6a5f4e3d2c1b0a9f8e7d", "rule": "0c9e8b7d6a5f"}],
+            description="`digest` of the artifact; `rule`, the start of the decision rule's digest, where it "
+            "is not the artifact's own.",
+        ),
+    ]
     outputs: list[OutputTensor]
 
 
@@ -115,7 +122,10 @@ class InputTensor(StrictBody):
 class WantedOutput(StrictBody):
     """Output tensor that the reply should have."""
 
-    name: Annotated[Literal["probabilities", "label", "labels"], Field(examples=["label"])]
+    name: Annotated[
+        Literal["probabilities", "label", "labels", "decision", "decision_because"],
+        Field(examples=["label"]),
+    ]
     parameters: NotRequired[dict[str, Any]]
 
 

@@ -74,6 +74,12 @@ class Metrics:
             ["task"],
             registry=self._registry,
         )
+        self._decisions = Counter(
+            "ship_decisions",
+            "Answered rows by task, as answers are, and decision: label, or unsure_ and its reason",
+            ["task", "decision"],
+            registry=self._registry,
+        )
         self._compared, self._agreed = (
             Counter(name, f"{meaning}, by task as answers are", ["task"], registry=self._registry)
             for name, meaning in (
@@ -90,8 +96,11 @@ class Metrics:
         self._requests.labels(template_of(path), str(status)).inc()
 
     def observe_answer(self, answer: Answer) -> None:
-        """Observe an answer: its task, its times in the engine and its batch."""
-        self._answers.labels(self._task_labels.label(answer.task)).inc()
+        """Observe an answer: its task, its decision, its times in the engine and its batch."""
+        label = self._task_labels.label(answer.task)
+        self._answers.labels(label).inc()
+        decision = "label" if answer.because is None else f"unsure_{answer.because}"
+        self._decisions.labels(label, decision).inc()
         self._stages.labels("queue").observe(answer.queue_s)
         self._stages.labels("forward").observe(answer.forward_s)
         self._batch_rows.observe(answer.batch_rows)

@@ -23,7 +23,7 @@ from orchestrator.serve.ingress.bodies.tensor_schemas import (
     ServerReply,
     TensorReply,
 )
-from orchestrator.serve.ingress.front import Front, front_of
+from orchestrator.serve.ingress.front import Front, front_of, short_rule
 from orchestrator.serve.ingress.headers import (
     KEY_HEADER,
     RAW_TYPES,
@@ -103,6 +103,8 @@ async def model(request: Request, task: str) -> Response:
             {"name": OUTPUTS[0], "datatype": "FP32", "shape": [-1, num_labels]},
             {"name": OUTPUTS[1], "datatype": "BYTES", "shape": [-1]},
             {"name": OUTPUTS[2], "datatype": "BYTES", "shape": [num_labels]},
+            {"name": OUTPUTS[3], "datatype": "BYTES", "shape": [-1]},
+            {"name": OUTPUTS[4], "datatype": "BYTES", "shape": [-1]},
         ],
     }
     return JSONResponse(body, headers=front.headers())
@@ -120,7 +122,8 @@ async def infer(request: Request, task: str) -> Response:
     """Ask a task about one or several images.
 
     One version answers all images, or none is answered. `probabilities` has a row for each image, in the
-    order of the output `labels`.
+    order of the output `labels`; `decision` has a label or `unsure` for each, and `decision_because` the
+    reason of an `unsure`, or nothing.
     """
     front = front_of(request)
     clock = front.clock(request)
@@ -197,8 +200,8 @@ def _all_answers(front: Front, replies: Sequence[Answer | Refusal | Problem]) ->
             raise front.refusal_problem(found)
         front.metrics.observe_answer(found)
         answers.append(found)
-    if len({answer.digest for answer in answers}) > 1:
-        detail = "the version of the task changed during the request; send the request again"
+    if len({(answer.digest, answer.rule) for answer in answers}) > 1:
+        detail = "the version of the task or its rule changed during the request; send the request again"
         raise front.unavailable("version-changed", detail)
     return answers
 
@@ -243,11 +246,14 @@ def _describe(asked: TensorRequest, answers: Sequence[Answer]) -> TensorReply:
         "probabilities": ("FP32", [len(rows), len(labels)], [row[label] for row in rows for label in labels]),
         "label": ("BYTES", [len(rows)], [answer.probabilities[0][0] for answer in answers]),
         "labels": ("BYTES", [len(labels)], labels),
+        "decision": ("BYTES", [len(rows)], [answer.decision for answer in answers]),
+        "decision_because": ("BYTES", [len(rows)], [str(answer.because or "") for answer in answers]),
     }
+    rule = short_rule(answers[0].rule)
     body: TensorReply = {
         "model_name": answers[0].task,
         "model_version": str(answers[0].version),
-        "parameters": {"digest": answers[0].digest},
+        "parameters": {"digest": answers[0].digest, **({} if rule is None else {"rule": rule})},
         "outputs": [
             {"name": name, "datatype": tensors[name][0], "shape": tensors[name][1], "data": tensors[name][2]}
             for name in asked.outputs

@@ -42,6 +42,23 @@ def test_ship_predict(
     assert "Corrupt image" in capsys.readouterr().out
 
 
+def test_ship_predict_shows_decisions(
+    url: str,
+    engine: FakeEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "cap.png").write_bytes(PNG)
+    asked = ("predict", "bolts", str(tmp_path / "cap.png"), "--url", url)
+    engine.decision, engine.because = "unsure", "far"
+    assert run_ship(monkeypatch, *asked) == 0
+    assert "unsure: far" in capsys.readouterr().out
+    assert run_ship(monkeypatch, *asked, "--json") == 0
+    [found] = answers(capsys)
+    assert (found["decision"], found["decision_because"], found["rule"]) == ("unsure", "far", None)
+
+
 def test_ship_predict_with_a_token(
     guarded: tuple[str, str, str],
     tmp_path: Path,

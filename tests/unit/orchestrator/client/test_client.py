@@ -6,6 +6,7 @@ import pickle
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,21 @@ def test_a_prediction_says_what_answered(client: Client, engine: FakeEngine, tmp
     assert [(task, version) for _, task, version in engine.asked] == [("bolts", 2), ("bolts", None)]
 
 
+def test_a_decision_comes_with_its_reason_and_its_rule(client: Client, engine: FakeEngine) -> None:
+    assert (client.predict("bolts", PNG).decision, client.predict("bolts", PNG).rule) == ("bad", None)
+    engine.decision, engine.because, engine.rules = "unsure", "cost", repeat("abc" * 21 + "d")
+    found = client.predict("bolts", PNG)
+    assert (found.decision, found.decision_because, found.rule) == ("unsure", "cost", "abcabcabcabc")
+    assert found.label == "bad"
+    [again] = client.predict_batch([Question(task="bolts", image=PNG)])
+    assert again == found
+
+
 def test_tasks_and_readiness(client: Client, engine: FakeEngine) -> None:
     [listed], one = client.tasks(), client.task("bolts")
     assert (one.version, one.wanted_version, one.problem) == (2, 3, "prompt.json: it was changed")
     assert (listed.labels, one.labels) == ((), ("good", "bad"))
+    assert (one.rule, one.wanted_rule) == (None, "f" * 64)
     assert client.is_ready()
     engine.refusal = Refusal(reason="not_ready", detail="the catalog is being loaded")
     assert not client.is_ready()
@@ -175,6 +187,13 @@ _ANSWER = {
     "label": "bad",
     "probabilities": {"bad": 1.0},
 }
+
+
+def test_an_older_endpoint_decides_for_the_likeliest_label(foreign: Foreign) -> None:
+    foreign.body = json.dumps(_ANSWER)
+    with Client(foreign.url, patience_s=0.0) as client:
+        found = client.predict("bolts", PNG)
+    assert (found.decision, found.decision_because, found.rule) == ("bad", None, None)
 
 
 def _items(item: object) -> str:

@@ -1,5 +1,6 @@
 """Tasks in an MLflow in memory and a store in a folder."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 
 from orchestrator.errors import ObjectMissing
@@ -17,12 +18,17 @@ from orchestrator.store.objects.protocol import (
     too_large,
 )
 from orchestrator.store.prompt_store import PromptStore
+from ship.artifact.card import CARD, PromptCard
+from ship.artifact.held_out import HELD_OUT, HeldOut
+from ship.decision.rule import DecisionRule
+from ship.settings.config import TuneConfig
 from tests.unit.orchestrator.registry.fake_mlflow import FakeMlflow, make_registry
 from tests.unit.orchestrator.store.factory import make_key
 
-__all__ = ["NOW_S", "MemoryObjects", "World"]
+__all__ = ["LABELS", "NOW_S", "MemoryObjects", "World"]
 
 NOW_S = 1_800_000_000.0
+LABELS = ("good", "scratch", "dent")
 
 
 class MemoryObjects:
@@ -97,6 +103,60 @@ class MemoryObjects:
         self.stored[key] = data, newest_s + 10.0
 
 
+def make_decided(number: int, labels: tuple[str, ...], *, keeps_held_out: bool = True) -> dict[str, bytes]:
+    """The files of an artifact with a rule of its own, and with answers about 600 held-out images.
+
+    Of each class every tenth picture looks like the next class.
+    """
+    files = {"prompt.safetensors": f"tensors {number}".encode(), "record.json": b"{}", "README.md": b""}
+    if keeps_held_out:
+        files[HELD_OUT] = _make_held_out(labels).to_json()
+    card = PromptCard(
+        task="bolts",
+        task_key=make_key(f"tuned-{number}"),
+        backbone={
+            "name": "bundled",
+            "fingerprint": make_key("backbone"),
+            "image_size": [96, 96],
+            "interpolation": "bicubic",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+        },
+        config=TuneConfig(),
+        level_starts=(0, 2),
+        labels=labels,
+        metrics={"accuracy": 0.9},
+        data_fingerprint=make_key("images"),
+        probe={"image": "lattice-1", "logits": [0.0] * len(labels)},
+        files={
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+            for name, content in files.items()
+        },
+        decision=DecisionRule(temperature=2.0 + number),
+    )
+    return {**files, CARD: card.to_json()}
+
+
+def _make_held_out(labels: tuple[str, ...]) -> HeldOut:
+    num, num_classes = 600, len(labels)
+    labels_B = [place % num_classes for place in range(num)]
+    logits_BC = []
+    for place, label in enumerate(labels_B):
+        number = place // num_classes
+        likeliest = (label + (number % 10 == 0)) % num_classes
+        lead = 1.0 + (number % 7) / 2
+        logits_BC.append(tuple(lead if other == likeliest else 0.0 for other in range(num_classes)))
+    return HeldOut(
+        labels=labels,
+        paths=tuple(f"{place}.png" for place in range(num)),
+        digests=tuple(f"{place:032x}" for place in range(num)),
+        labels_B=tuple(labels_B),
+        logits_BC=tuple(logits_BC),
+        distances_B=tuple(1.0 + place / 1000 for place in range(num)),
+        num_images=num,
+    )
+
+
 class World:
     """A store and an MLflow, and clients of both that know nothing of one another.
 
@@ -110,6 +170,22 @@ class World:
         self.now_s = NOW_S
         self.registry = make_registry(self.mlflow)
         self.store = PromptStore(objects or self.objects)
+
+    def add_tuned(
+        self, number: int = 1, *, labels: tuple[str, ...] = LABELS, keeps_held_out: bool = True
+    ) -> str:
+        """Publish and register a version of the task bolts; returns the digest of its artifact."""
+        files = make_decided(number, labels, keeps_held_out=keeps_held_out)
+        digest = self.store.publish("bolts", make_key(f"tuned-{number}"), files).digest
+        self.registry.register(
+            "bolts",
+            digest=digest,
+            source=f"s3://artifacts/{number}",
+            run_id=None,
+            metrics={"accuracy": 0.9},
+            tags={PUBLISHED_TAG: repr(NOW_S - 1000 + number)},
+        )
+        return digest
 
     def add(self, task: str = "bolts", number: int = 1, *, published_s: float | None = None) -> int:
         """Register a version of a task; returns its number."""

@@ -14,6 +14,7 @@ from orchestrator.serve.engine_api import (
     ALL_TASKS,
     Answer,
     Ask,
+    Because,
     Explanation,
     Image,
     Readiness,
@@ -114,6 +115,7 @@ BOLTS = ServingState(
     labels=("good", "bad"),
     wanted_version=3,
     wanted_digest="e" * 64,
+    wanted_rule="f" * 64,
     problem="prompt.json: it was changed",
     canary=Canary(version=4, share=0.05),
     shadow_version=5,
@@ -140,6 +142,9 @@ class FakeEngine:
     num_images: list[int] = field(default_factory=list)
     idle: dict[str, Refusal] = field(default_factory=dict)
     digests: Iterator[str] = field(default_factory=lambda: repeat("d"))
+    decision: str = "bad"
+    because: Because | None = None
+    rules: Iterator[str | None] = field(default_factory=lambda: repeat(None))
 
     async def predict(
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
@@ -181,6 +186,9 @@ class FakeEngine:
             version=2,
             digest=next(self.digests) * 64,
             probabilities=(("bad", 0.75), ("good", 0.25)),
+            decision=self.decision,
+            because=self.because,
+            rule=next(self.rules),
             batch_rows=3,
             batch_tasks=2,
         )

@@ -1,6 +1,7 @@
 """Rows of a mixed batch are answered as alone, with their own labels, and fail alone."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from orchestrator.serve.engine.forward import Row, answer_rows
 from orchestrator.serve.engine_api import Answer, Image, Refusal
 from orchestrator.serve.residency.residency import ServedVersion
 from ship.backbone import Backbone
-from ship.runtime.runtime import Runtime
+from ship.decision.distance import DistanceModel
+from ship.decision.rule import DecisionRule
+from ship.runtime.runtime import RowOutput, Runtime
 from ship.runtime.slots import Slot
 from tests.unit.orchestrator.serve.factory import make_labels, make_prompt, make_served
 
@@ -38,13 +41,15 @@ class Picky:
         self.runtime = runtime
         self.fails_for, self.broken = fails_for.slot, broken.slot
 
-    def infer(self, images_U3HW: Tensor, slots: Sequence[Slot], image_of_row: Sequence[int]) -> list[Tensor]:
+    def infer_rows(
+        self, images_U3HW: Tensor, slots: Sequence[Slot], image_of_row: Sequence[int]
+    ) -> list[RowOutput]:
         if any(slot is self.fails_for for slot in slots):
             raise RuntimeError("out of memory")
-        found = self.runtime.infer(images_U3HW, slots, image_of_row)
+        found = self.runtime.infer_rows(images_U3HW, slots, image_of_row)
         return [
-            logits_C * float("nan") if slot is self.broken else logits_C
-            for logits_C, slot in zip(found, slots, strict=True)
+            replace(output, logits_C=output.logits_C * float("nan")) if slot is self.broken else output
+            for output, slot in zip(found, slots, strict=True)
         ]
 
 
@@ -132,3 +137,50 @@ def test_tiles_of_a_picture_are_rows_of_the_pass_and_one_answer(backbone: Backbo
         [alone] = answer_rows(runtime, [row])
         assert isinstance(alone, Answer)
         assert dict(answer.probabilities) == pytest.approx(dict(alone.probabilities), abs=1e-5)
+
+
+def test_each_row_is_decided_by_the_rule_of_its_own_version(runtime: Runtime, rows: list[Row]) -> None:
+    plain, warm, shy = rows
+    rule = DecisionRule(temperature=4.0, min_confidence=1.0)
+    together = answer_rows(
+        runtime,
+        [
+            plain,
+            Row(image=warm.image, served=warm.served.ruled("a" * 64, DecisionRule(temperature=4.0))),
+            Row(image=shy.image, served=shy.served.ruled("b" * 64, rule)),
+        ],
+    )
+    assert [(answer.rule, answer.because) for answer in together] == [
+        (None, None),
+        ("a" * 64, None),
+        ("b" * 64, "confidence"),
+    ]
+    assert together[2].decision == "unsure"
+    for row, answer, temperature in zip(rows, together, (1.0, 4.0, 4.0), strict=True):
+        logits_C = runtime.infer(torch.from_numpy(row.image)[None], [row.served.slot])[0]
+        shares = torch.softmax(logits_C.double() / temperature, 0).tolist()
+        expected = dict(zip(row.served.labels, shares, strict=True))
+        # float32 sums in another order.
+        assert dict(answer.probabilities) == pytest.approx(expected, abs=1e-5)
+        if answer.because is None:
+            assert answer.decision == answer.probabilities[0][0]
+
+
+def test_a_picture_far_from_all_training_images_is_unsure(runtime: Runtime, rows: list[Row]) -> None:
+    row = rows[0]
+    [output] = runtime.infer_rows(torch.from_numpy(row.image)[None], [row.served.slot])
+    features_BD = output.feature_D + torch.randn(8, len(output.feature_D)) * 0.1
+    near = DistanceModel.fit(features_BD, torch.zeros(8, dtype=torch.int64))
+    far = DistanceModel.fit(features_BD + 100.0, torch.zeros(8, dtype=torch.int64))
+    limited = DecisionRule(max_distance=10.0)
+    for distance, rule, because in (
+        (near, limited, None),
+        (far, limited, "far"),
+        (far, DecisionRule(), None),
+        (None, limited, None),
+    ):
+        served = replace(row.served, distance=distance, rule=rule)
+        [answer] = answer_rows(runtime, [Row(image=row.image, served=served)])
+        assert isinstance(answer, Answer)
+        assert answer.because == because
+        assert (answer.decision == "unsure") == (because is not None)

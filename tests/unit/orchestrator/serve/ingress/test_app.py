@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import repeat
 
 import numpy as np
 import pytest
@@ -27,7 +28,9 @@ def test_an_answer_names_label_probabilities_and_what_answered(call: Caller, bac
         "task": "bolts",
         "version": 2,
         "digest": "d" * 64,
+        "rule": None,
         "label": "bad",
+        "decision": "bad",
         "probabilities": {"bad": 0.75, "good": 0.25},
     }
     named = {
@@ -39,6 +42,17 @@ def test_an_answer_names_label_probabilities_and_what_answered(call: Caller, bac
         "ship-digest": "d" * 64,
         "ship-backbone": backbone.fingerprint,
     }
+
+
+def test_an_unsure_answer_says_why_and_which_rule_decided(call: Caller) -> None:
+    engine = call.engine
+    engine.decision, engine.because, engine.rules = "unsure", "far", repeat("abc" * 21 + "d")
+    found = call.predict().json()
+    assert (found["decision"], found["decision_because"]) == ("unsure", "far")
+    assert (found["label"], found["rule"]) == ("bad", "abcabcabcabc")
+    page = call("GET", "/metrics").text
+    assert 'ship_decisions_total{decision="unsure_far",task="other"} 1.0' in page
+    assert 'decision="label"' not in page
 
 
 def test_the_engine_gets_the_image_as_tuning_would_see_it(call: Caller, backbone: Backbone):
@@ -134,6 +148,8 @@ def test_tasks_are_listed_with_what_is_wrong(call: Caller, backbone: Backbone):
             "digest": "d" * 64,
             "wanted_version": 3,
             "wanted_digest": "e" * 64,
+            "rule": None,
+            "wanted_rule": "f" * 64,
             "problem": "prompt.json: it was changed",
             "canary": {"version": 4, "share": 0.05},
             "shadow_version": 5,

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.errors import StoreError
 from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.residency.disk_cache import DiskCache, with_disk_cache
+from orchestrator.store.documents.rule import StoredRule
 from tests.unit.orchestrator.store.factory import digest_of, make_artifact
 
 LARGE = 1 << 30
@@ -26,6 +27,9 @@ DAMAGES = {
 }
 
 
+RULE = b'{"a": "rule", whatever it says}'
+
+
 class Source:
     """A store of a few artifacts that counts how often it is asked."""
 
@@ -40,6 +44,12 @@ class Source:
         if digest not in self.files:
             raise StoreError("no such object")
         return self.files[digest]
+
+    def fetch_rule(self, digest: str) -> bytes:
+        self.asked[digest] += 1
+        if digest != StoredRule.digest_of(RULE):
+            raise StoreError("no such object")
+        return RULE
 
 
 def test_an_artifact_is_fetched_once_and_outlives_the_process_and_the_store(tmp_path: Path):
@@ -157,3 +167,27 @@ def test_the_options_say_where(tmp_path: Path):
     cache = with_disk_cache(source, EngineOptions(cache=str(tmp_path), cache_bytes=LARGE))
     cache.fetch(source.digests[0])
     assert [path.parent for path in tmp_path.glob("*/*")] == [tmp_path / "prompts"]
+
+
+def test_a_rule_is_fetched_once_and_outlives_the_process_and_the_store(tmp_path: Path) -> None:
+    source, digest = Source(), StoredRule.digest_of(RULE)
+    assert DiskCache(source, tmp_path, LARGE).fetch_rule(digest) == RULE
+    down = Source()
+    assert DiskCache(down, tmp_path, LARGE).fetch_rule(digest) == RULE
+    assert (source.asked, down.asked) == ({digest: 1}, {})
+
+
+@pytest.mark.parametrize("content", [b"", RULE[:-1], b"x" * len(RULE), RULE * 2])
+def test_a_damaged_rule_is_fetched_again(tmp_path: Path, content: bytes) -> None:
+    source, digest = Source(), StoredRule.digest_of(RULE)
+    cache = DiskCache(source, tmp_path, LARGE)
+    cache.fetch_rule(digest)
+    (tmp_path / f"{digest}.rule").write_bytes(content)
+    assert cache.fetch_rule(digest) == RULE
+    assert cache.fetch_rule(digest) == RULE
+    assert source.asked == {digest: 2}
+
+
+def test_a_rule_that_is_nowhere_is_refused_as_by_the_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no such object"):
+        DiskCache(Source(), tmp_path, LARGE).fetch_rule("0" * 64)

@@ -41,6 +41,9 @@ class Down:
     def fetch(self, digest: str) -> Mapping[str, bytes]:
         raise StoreError("no route to host")
 
+    def fetch_rule(self, digest: str) -> bytes:
+        raise StoreError("no route to host")
+
 
 class Source:
     """The catalog of a store that may go down and come back."""

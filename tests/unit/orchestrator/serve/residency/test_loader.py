@@ -8,15 +8,17 @@ import pytest
 import torch
 
 from orchestrator.errors import StoreError
-from orchestrator.serve.engine_api import Ask
+from orchestrator.serve.engine_api import Ask, Refusal
 from orchestrator.serve.residency.loader import PromptLoader
 from orchestrator.serve.residency.residency import Residency
 from orchestrator.serve.residency.served import PromptRef, ServedVersion
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
+from orchestrator.store.documents.rule import StoredRule
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.files import digest_of
 from ship.backbone import Backbone, load_backbone
+from ship.decision.rule import DecisionRule
 from ship.errors import ArtifactError
 from ship.runtime.runtime import Runtime
 from tests.factories import write_backbone
@@ -36,6 +38,9 @@ class Files:
 
     def fetch(self, digest: str) -> dict[str, bytes]:
         return self.files
+
+    def fetch_rule(self, digest: str) -> bytes:
+        return self.files[digest]
 
 
 def test_a_prompt_from_the_store_answers_as_it_did(tmp_path: Path, backbone: Backbone, runtime: Runtime):
@@ -112,3 +117,114 @@ def test_more_tasks_than_a_real_pool_holds_are_all_answered(
         del served
     assert residency.stats().num_evictions >= 3
     assert residency.stats().resident_bytes == small.used_bytes == 2 * one_bytes
+
+
+class Ruled:
+    """A store with a champion of the task bolts, and rules for it."""
+
+    def __init__(self, folder: Path, backbone: Backbone, runtime: Runtime) -> None:
+        self.objects = LocalObjects(folder)
+        self.store = PromptStore(self.objects)
+        self.digest = self.store.publish("bolts", "0" * 64, make_artifact(backbone, "bolts")).digest
+        loader = PromptLoader(self.store, runtime)
+        self.residency = Residency(loader, read_rule=loader.read_rule)
+
+    def write(self, rule: DecisionRule, task: str = "bolts", artifact: str | None = None) -> str:
+        return self.store.rules.write(
+            StoredRule(
+                task=task,
+                artifact=artifact or self.digest,
+                rule=rule,
+                by="anna",
+                host="line-pc",
+                time_s=1.0,
+            )
+        )
+
+    def serve(self, rule: str | None) -> None:
+        entry = CatalogEntry(version=1, digest=self.digest, rules={} if rule is None else {self.digest: rule})
+        apply(self.residency, Catalog(entries={"bolts": entry}))
+
+    def ask(self) -> ServedVersion | Refusal:
+        return asyncio.run(self.residency.find(Ask(task="bolts")))
+
+
+@pytest.fixture
+def ruled(tmp_path: Path, backbone: Backbone, runtime: Runtime) -> Ruled:
+    return Ruled(tmp_path, backbone, runtime)
+
+
+def test_a_new_rule_is_followed_without_loading_the_prompt_again(ruled: Ruled) -> None:
+    ruled.serve(None)
+    before = ruled.ask()
+    assert isinstance(before, ServedVersion)
+    assert (before.rule, before.rule_digest) == (before.own_rule, None)
+    rule = DecisionRule(temperature=2.0, thresholds={"bolts-0-1": 0.2}, recalls={"bolts-0-1": 0.99})
+    digest = ruled.write(rule)
+    ruled.serve(digest)
+    after = ruled.ask()
+    assert isinstance(after, ServedVersion)
+    assert (after.rule, after.rule_digest) == (rule, digest)
+    assert after.slot is before.slot, "the tensors stay where they are"
+    assert before.rule_digest is None, "a request that began with the old rule keeps it"
+    stats = ruled.residency.stats()
+    assert (stats.num_loads, stats.num_resident, stats.num_swaps) == (1, 1, 0)
+    state = ruled.residency.state("bolts")
+    assert (state.rule, state.wanted_rule, state.problem) == (digest, digest, None)
+    ruled.serve(None)
+    again = ruled.ask()
+    assert isinstance(again, ServedVersion)
+    assert (again.rule, again.rule_digest, again.slot) == (before.rule, None, before.slot)
+
+
+def broken_rules(ruled: Ruled) -> dict[str, tuple[str, str]]:
+    """Digest of a rule that may not serve, and the problem that is named, by what is wrong."""
+    damaged = ruled.write(DecisionRule(temperature=3.0))
+    ruled.objects.put(f"rules/{damaged}.json", b"{}")
+    content = b'{"schema": 9}'
+    unknown = StoredRule.digest_of(content)
+    ruled.objects.put_new(f"rules/{unknown}.json", content)
+    other_task = ruled.write(DecisionRule(), task="nuts")
+    other_artifact = ruled.write(DecisionRule(), artifact="1" * 64)
+    other_classes = ruled.write(DecisionRule(thresholds={"dent": 0.5}))
+    elsewhere = f"is that of artifact {'1' * 12} of task 'bolts'"
+    return {
+        "missing": ("0" * 64, f"decision rule {'0' * 12}: it is missing or damaged"),
+        "damaged": (damaged, f"decision rule {damaged[:12]}: it is missing or damaged"),
+        "no rule": (unknown, f"decision rule {unknown[:12]}: "),
+        "another task": (other_task, "of task 'nuts', but version 1 of task 'bolts' names it"),
+        "another artifact": (other_artifact, elsewhere),
+        "other classes": (other_classes, "names classes that version 1 of task 'bolts' does not have: dent"),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["missing", "damaged", "no rule", "another task", "another artifact", "other classes"]
+)
+def test_with_a_rule_that_may_not_serve_a_task_decides_by_its_last_one(ruled: Ruled, name: str) -> None:
+    good = ruled.write(DecisionRule(temperature=2.0))
+    ruled.serve(good)
+    broken, problem = broken_rules(ruled)[name]
+    ruled.serve(broken)
+    found = ruled.ask()
+    assert isinstance(found, ServedVersion)
+    assert found.rule_digest == good
+    state = ruled.residency.state("bolts")
+    assert (state.rule, state.wanted_rule) == (good, broken)
+    assert problem in str(state.problem)
+    assert str(ruled.objects.url) not in str(state.problem)
+    assert ruled.residency.num_problems == 1
+    ruled.serve(good)
+    assert ruled.residency.state("bolts").problem is None
+
+
+@pytest.mark.parametrize("name", ["missing", "another task", "other classes"])
+def test_without_a_last_rule_a_task_is_refused_and_no_other(ruled: Ruled, name: str) -> None:
+    broken, problem = broken_rules(ruled)[name]
+    ruled.serve(broken)
+    found = ruled.ask()
+    assert isinstance(found, Refusal)
+    assert found.reason == "not_loaded"
+    assert problem in found.detail
+    ruled.serve(ruled.write(DecisionRule(temperature=2.0)))
+    assert isinstance(ruled.ask(), ServedVersion)

@@ -13,9 +13,15 @@ from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Ask
 from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
 from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry
+from ship.decision.rule import DecisionRule
 from tests.unit.orchestrator.serve.residency.prompt_pool import PATIENCE_S, Loader, Pool, apply, entry, find
 
 NUM_TASKS, NUM_VERSIONS, CAPACITY, NUM_STEPS = 8, 4, 24, 250
+
+
+def rule_of(digest: str | None) -> DecisionRule:
+    """A rule that tells by its temperature which one it is."""
+    return DecisionRule() if digest is None else DecisionRule(temperature=1.0 + int(digest[-1]))
 
 
 class Walk:
@@ -30,12 +36,13 @@ class Walk:
             pinned=("t-0",),
             load_wait_s=PATIENCE_S,
             retry_s=0.01,
+            read_rule=self._read_rule,
         )
         self.wanted: dict[str, CatalogEntry] = {}
         self.under_way: Counter[tuple[str, str]] = Counter()
         self.doubled: list[PromptRef] = []
         self.was_down = False
-        self.answered = 0
+        self.answered = self.num_rules = 0
 
     def _checked_load(self, ref: PromptRef, make_room: Callable[[int], bool]) -> ServedVersion:
         with self.load.lock:
@@ -52,6 +59,14 @@ class Walk:
             with self.load.lock:
                 self.under_way[ref.key] -= 1
 
+    def _read_rule(self, ref: PromptRef) -> DecisionRule:
+        assert ref.rule is not None
+        with self.load.lock:
+            self.num_rules += 1
+            if self.num_rules % 5 == 4:
+                raise StoreError("down")
+        return rule_of(ref.rule)
+
     def promote(self) -> None:
         """Change one task of the catalog, or take it out."""
         task = f"t-{self.random.randrange(NUM_TASKS)}"
@@ -64,7 +79,10 @@ class Walk:
             canary = Canary(version=others[0], share=0.3) if self.random.random() < 0.3 else None
             shadow = others[1] if self.random.random() < 0.3 else None
             digests = {version: f"{task}-{version}" for version in others}
-            self.wanted[task] = entry(task, champion, others=digests, canary=canary, shadow=shadow)
+            ruled = [f"{task}-{version}" for version in versions if self.random.random() < 0.5]
+            rules = {digest: f"{digest}/{self.random.randint(1, 3)}" for digest in ruled}
+            more = {"others": digests, "canary": canary, "shadow": shadow, "rules": rules}
+            self.wanted[task] = entry(task, champion, **more)
         catalog = Catalog(entries=dict(self.wanted))
         (apply if self.random.random() < 0.2 else Residency.apply)(self.residency, catalog)
 
@@ -79,6 +97,8 @@ class Walk:
                 expected = f"{task}-{found.version}"
                 assert (found.task, found.digest, found.labels) == (task, expected, (expected,))
                 assert version in (None, found.version)
+                name = found.rule_digest or f"{found.digest}/0"
+                assert (name[:-2], found.rule) == (found.digest, rule_of(found.rule_digest))
                 self.answered += 1
             assert self.load.pool.used_bytes <= CAPACITY
             # No request keeps a prompt while waiting for another one.
@@ -88,9 +108,11 @@ class Walk:
 
     def is_answered_by(self, task: str, version: int) -> bool:
         found = find(self.residency, task)
-        if isinstance(found, ServedVersion) and found.version == version:
+        rule = self.wanted[task].rules.get(f"{task}-{version}")
+        if isinstance(found, ServedVersion) and (found.version, found.rule_digest) == (version, rule):
             return True
         time.sleep(0.01)
+        self.residency.refresh()
         return False
 
     def check_at_rest(self) -> None:

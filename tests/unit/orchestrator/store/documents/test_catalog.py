@@ -120,6 +120,42 @@ def test_a_catalog_of_the_third_schema_is_read() -> None:
     assert (found.entries["bolts"].shadow, found.registry) == (3, None)
 
 
+def test_rules_of_the_named_artifacts_read_back() -> None:
+    ruled = CatalogEntry(version=1, digest=make_key("1"), rules={make_key("1"): make_key("rule")})
+    catalog = Catalog(entries={**ENTRIES, "gears": ruled})
+
+    assert Catalog.from_bytes(catalog.to_bytes()) == catalog
+    assert json.loads(catalog.to_bytes())["schema"] == 5
+
+
+def test_rules_of_a_task_without_a_champion_read_back() -> None:
+    waiting = IdleTask(versions={1: make_key("1")}, rules={make_key("1"): make_key("rule")})
+    catalog = Catalog(entries=ENTRIES, idle={"gears": waiting})
+
+    assert Catalog.from_bytes(catalog.to_bytes()) == catalog
+    other = Catalog(entries={}, idle={"gears": IdleTask(rules=waiting.rules)})
+    with pytest.raises(StoreError, match="idle/gears: rules: expected rules of the artifacts that are named"):
+        Catalog.from_bytes(other.to_bytes())
+
+
+@pytest.mark.parametrize(
+    ("schema", "rules", "problem"),
+    [
+        (4, {make_key("3"): make_key("rule")}, "expected exactly the keys"),
+        (5, {make_key("4"): make_key("rule")}, "rules: expected rules of the artifacts that are named"),
+        (5, {make_key("3"): "short"}, "String should match pattern"),
+        (5, None, "should be an object"),
+    ],
+)
+def test_other_rules_are_refused(schema: int, rules: object, problem: str) -> None:
+    values = {"schema": schema, "registry": None, "tasks": {"bolts": {**ENTRY, "rules": rules}}}
+    if schema == 5:
+        values["idle"] = {}
+
+    with pytest.raises(StoreError, match=problem):
+        Catalog.from_bytes(json.dumps(values).encode())
+
+
 def large(num_tasks: int) -> Catalog:
     entry = CatalogEntry(version=20, digest="a" * 64, others={n: f"{n:064x}" for n in range(1, 7)})
     return Catalog(entries={f"plant-ulm-line-{number:06d}": entry for number in range(num_tasks)})

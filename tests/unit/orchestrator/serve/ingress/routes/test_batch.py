@@ -44,7 +44,9 @@ def test_items_are_answered_in_order_and_images_decoded_once(call: Caller, backb
         "task": "bolts",
         "version": 2,
         "digest": "d" * 64,
+        "rule": None,
         "label": "bad",
+        "decision": "bad",
         "probabilities": {"bad": 0.75, "good": 0.25},
     }
     assert sorted(decoded) == sorted([PNG, OTHER])
@@ -86,7 +88,7 @@ def test_what_fails_fails_alone(call: Caller) -> None:
         assert set(row) == (
             {"image", "task", "error"}
             if "error" in row
-            else {"image", "task", "version", "digest", "label", "probabilities"}
+            else {"image", "task", "version", "digest", "rule", "label", "decision", "probabilities"}
         )
     assert len(call.engine.asks) == 3, "what was refused at the door is not asked"
 

@@ -2,6 +2,7 @@
 
 import base64
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import httpx
@@ -66,6 +67,8 @@ def test_a_task_is_a_model(call: Caller, path: str) -> None:
         ("probabilities", [-1, 2]),
         ("label", [-1]),
         ("labels", [2]),
+        ("decision", [-1]),
+        ("decision_because", [-1]),
     ]
     assert call("GET", f"{path}/ready").json() == {"name": "bolts", "ready": True}
 
@@ -166,6 +169,24 @@ def test_a_query_names_no_version(call: Caller) -> None:
 def test_outputs_are_chosen(call: Caller) -> None:
     reply = call("POST", INFER, json={**encoded(PNG), "outputs": [{"name": "label"}]})
     assert list(outputs(reply)) == ["label"]
+
+
+def test_decisions_are_outputs_and_the_rule_is_a_parameter(call: Caller) -> None:
+    engine = call.engine
+    engine.decision, engine.because, engine.rules = "unsure", "several", repeat("abc" * 21 + "d")
+    reply = call("POST", INFER, json=encoded(PNG, PNG))
+    assert reply.json()["parameters"] == {"digest": "d" * 64, "rule": "abcabcabcabc"}
+    unsure = {"name": "decision", "datatype": "BYTES", "shape": [2], "data": ["unsure", "unsure"]}
+    assert outputs(reply)["decision"] == unsure
+    assert outputs(reply)["decision_because"]["data"] == ["several", "several"]
+    engine.decision, engine.because, engine.rules = "bad", None, repeat(None)
+    decided = outputs(call("POST", INFER, json=encoded(PNG)))
+    assert (decided["decision"]["data"], decided["decision_because"]["data"]) == (["bad"], [""])
+
+
+def test_a_rule_that_changes_meanwhile_decides_no_part_of_a_reply(call: Caller) -> None:
+    call.engine.rules = iter(["a" * 64, "b" * 64])
+    assert "send the request again" in assert_error(call("POST", INFER, json=encoded(PNG, PNG)), 503)
 
 
 def test_a_version_that_changes_meanwhile(call: Caller) -> None:
