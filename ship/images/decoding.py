@@ -22,7 +22,7 @@ from ship.images.colors import deep_rawmode, mend_byte_order, restore_depth, set
 from ship.images.depth import Depth
 from ship.images.side_notes import Pixels, as_bytes_of_grey_alpha, part
 from ship.images.work import check_work
-from ship.settings.view import DEFAULT_VIEW, Tile, View
+from ship.settings.view import DEFAULT_VIEW, MAX_PIXELS, Tile, View
 
 __all__ = [
     "ALLOWED_FORMATS",
@@ -38,8 +38,6 @@ __all__ = [
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-# The default; ``SHIP_MAX_PIXELS`` sets another one for tuning and serving.
-MAX_PIXELS, MAX_PIXELS_VARIABLE = 50_000_000, "SHIP_MAX_PIXELS"
 # Mid-grey, which is close to the mean of the pictures that backbones were trained on.
 _PADDING = (128, 128, 128)
 
@@ -107,7 +105,7 @@ def decode_pixels(
             _check_size(image, max_pixels)
             return _load_file(image, pixels, format_, view)
 
-    return _fit(open_rgb, size, interpolation, view or DEFAULT_VIEW, max_pixels, f"{format_} file")
+    return _fit(open_rgb, size, interpolation, view or DEFAULT_VIEW, f"{format_} file")
 
 
 def read_pixels(
@@ -155,7 +153,7 @@ def read_pixels(
         _check_size(opened, max_pixels)
         return _load_opened(opened, view)
 
-    return _fit(load_rgb, size, interpolation, view or DEFAULT_VIEW, max_pixels, "image")
+    return _fit(load_rgb, size, interpolation, view or DEFAULT_VIEW, "image")
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -186,7 +184,6 @@ def _fit(
     size: tuple[int, int],
     interpolation: str,
     view: View,
-    max_pixels: int,
     what: str,
 ) -> NDArray[np.uint8]:
     if interpolation not in INTERPOLATIONS:
@@ -202,8 +199,6 @@ def _fit(
             ]
         except ImageError:
             raise
-        except Image.DecompressionBombError as error:
-            raise ImageError(f"too many pixels (at most {max_pixels} are allowed)", "too_large") from error
         except MemoryError as error:
             raise ImageError("too large to decode in memory", "too_large") from error
         # A boundary: Pillow's plugins raise all kinds of errors for a hostile or broken file (OSError,
@@ -344,7 +339,7 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"{width} x {height} = {width * height} pixels, more than the {max_pixels} that are allowed; "
-            f"{MAX_PIXELS_VARIABLE} sets another limit",
+            "SHIP_MAX_PIXELS sets another limit",
             "too_large",
         )
 
@@ -364,16 +359,17 @@ def _reason(error: Exception) -> str:
 
 
 class _QuietPillow:
-    """Keeps Pillow's warnings in, which say nothing that our errors do not.
+    """Keeps Pillow's warnings in, which say nothing that our errors do not, and its own limit on pixels out.
 
-    Filters are shared by all threads, and a ``catch_warnings`` in each of them would restore one another's:
-    the first decoder in sets the filter, the last one out takes it away.
+    Both are shared by all threads, and a ``catch_warnings`` in each of them would restore one another's:
+    the first decoder in sets them, the last one out takes them away.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._num_users = 0
         self._filters = warnings.catch_warnings()
+        self._max_pixels = Image.MAX_IMAGE_PIXELS
 
     def __enter__(self) -> None:
         with self._lock:
@@ -382,11 +378,13 @@ class _QuietPillow:
                 self._filters = warnings.catch_warnings()
                 self._filters.__enter__()
                 warnings.filterwarnings("ignore", module=r"PIL\.")
+                self._max_pixels, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._num_users -= 1
             if self._num_users == 0:
+                Image.MAX_IMAGE_PIXELS = self._max_pixels
                 self._filters.__exit__(None, None, None)
 
 

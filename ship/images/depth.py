@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ship.errors import ImageError
 from ship.settings.view import DEPTHS, Bits
 
-__all__ = ["Depth"]
+__all__ = ["Depth", "to_8_bits"]
 
 _Samples = NDArray[Any]
 
@@ -87,7 +87,8 @@ class Depth:
 
 def to_8_bits(samples: _Samples, bits: int) -> NDArray[np.uint8]:
     """Samples of 0 to ``2**bits - 1``, scaled linearly and rounded."""
-    return (samples * (255.0 / (2**bits - 1)) + 0.5).astype(np.uint8)
+    scaled: NDArray[np.uint8] = (samples * (255.0 / (2**bits - 1)) + 0.5).astype(np.uint8)
+    return scaled
 
 
 def _refusal(found: str) -> ImageError:

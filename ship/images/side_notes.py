@@ -206,7 +206,7 @@ def _part_tiff(content: bytes) -> Pixels:
     _, tags = read_tags(content)
     notes = _Notes()
     if ORIENTATION not in tags and (xmp := tags.get(XMP)) is not None:
-        notes.xmp = content[xmp.place : xmp.place + xmp.count]
+        notes.xmp = content[xmp.place : xmp.place + xmp.number]
     return Pixels(page.content, notes.orientation, page=page)
 
 

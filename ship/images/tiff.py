@@ -61,7 +61,7 @@ class Tag(NamedTuple):
     """Where a tag's values are: type, number of values, first byte in the file."""
 
     kind: int
-    count: int
+    number: int
     place: int
 
 
@@ -123,8 +123,8 @@ def read_numbers(content: bytes, order: str, tag: Tag | None, most: int = 100_00
     """
     if tag is None or tag.kind not in _NUMBERS:
         return ()
-    _expect(tag.count, most, "strips or tiles")
-    return struct.unpack_from(f"{order}{tag.count}{_NUMBERS[tag.kind]}", content, tag.place)
+    _expect(tag.number, most, "strips or tiles")
+    return struct.unpack_from(f"{order}{tag.number}{_NUMBERS[tag.kind]}", content, tag.place)
 
 
 def rewrite(content: bytes) -> Page:
@@ -165,10 +165,11 @@ class _Form:
         )
         self.is_inverted = self.photometric == _WHITE_IS_ZERO and self.bits > 8
         self.is_signed = self.format == _SIGNED
-        depths = {12} if self.bits == 12 else set()
-        for tag in (_MAX_VALUE, _SAMPLE_MAX):
-            depths |= {_depth_of(value) for value in _read_reals(content, order, tags.get(tag))} - {None}
-        # Two depths are none.
+        largest = [
+            value for tag in (_MAX_VALUE, _SAMPLE_MAX) for value in _read_reals(content, order, tags.get(tag))
+        ]
+        depths = {bits for bits in range(8, 17) if 2**bits - 1 in largest} | {self.bits} & {12}
+        # A largest sample of another value is a statistic. Two depths are none.
         self.tagged = next(iter(depths)) if len(depths) == 1 and self.format != _FLOAT else None
 
     def refuse_misread(self) -> None:
@@ -196,16 +197,11 @@ class _Form:
         )
 
 
-def _depth_of(value: float) -> int | None:
-    """Bits of a largest sample that is all ones; a largest sample of another value is a statistic."""
-    return next((bits for bits in range(8, 17) if value == 2**bits - 1), None)
-
-
 def _read_reals(content: bytes, order: str, tag: Tag | None) -> tuple[float, ...]:
-    if tag is None or tag.kind not in _REAL_NUMBERS or tag.count > 16:
+    if tag is None or tag.kind not in _REAL_NUMBERS or tag.number > 16:
         return ()
     try:
-        return struct.unpack_from(f"{order}{tag.count}{_REAL_NUMBERS[tag.kind]}", content, tag.place)
+        return struct.unpack_from(f"{order}{tag.number}{_REAL_NUMBERS[tag.kind]}", content, tag.place)
     except struct.error:
         return ()
 
@@ -214,8 +210,8 @@ def _value(content: bytes, order: str, tag: Tag) -> tuple[int, int, bytes]:
     """Type, count and bytes of a tag's values in a classic TIFF."""
     if tag.kind == 16:
         numbers = read_numbers(content, order, tag)
-        return 4, tag.count, struct.pack(f"{order}{tag.count}I", *numbers)
-    return tag.kind, tag.count, content[tag.place : tag.place + tag.count * _size(tag.kind)]
+        return 4, tag.number, struct.pack(f"{order}{tag.number}I", *numbers)
+    return tag.kind, tag.number, content[tag.place : tag.place + tag.number * _size(tag.kind)]
 
 
 def _write(content: bytes, order: str, kept: Mapping[int, tuple[int, int, bytes]]) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Self
 from ship.errors import ConfigError, ImageError
 from ship.settings.checks import check_settings, number, one_of
 
-__all__ = ["DEFAULT_VIEW", "DEPTHS", "MAX_TILES", "Bits", "Box", "Fit", "Tile", "View"]
+__all__ = ["DEFAULT_VIEW", "DEPTHS", "MAX_PIXELS", "MAX_TILES", "Bits", "Box", "Fit", "Tile", "View"]
 
 # Left, top, right and bottom in pixels; the last two are the first outside.
 Box = tuple[int, int, int, int]
@@ -23,6 +23,8 @@ Bits = Literal[8, 10, 12, 14, 16, "auto"]
 DEPTHS = (8, 10, 12, 14, 16)
 
 MAX_TILES = 64
+# Pixels of a picture, unless the environment's SHIP_MAX_PIXELS sets another limit.
+MAX_PIXELS = 50_000_000
 _GRID = re.compile(r"([1-9][0-9]?)x([1-9][0-9]?)")
 # What ``auto`` aims at, and where it stops.
 _AUTO_SHRINKING, _AUTO_ROWS = 2.0, 3
