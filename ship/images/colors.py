@@ -10,7 +10,15 @@ from PIL import Image, ImageFile
 from ship.errors import ImageError
 from ship.images.depth import Depth, to_8_bits
 
-__all__ = ["Reopen", "deep_rawmode", "mend_byte_order", "restore_depth", "set_rawmode", "to_rgb"]
+__all__ = [
+    "Reopen",
+    "mend_byte_order",
+    "rawmode_of",
+    "restore_depth",
+    "set_rawmode",
+    "to_rgb",
+    "with_unused_alpha",
+]
 
 # The same image, not loaded yet, its bytes to be taken in another raw mode of Pillow.
 Reopen = Callable[[str], Image.Image]
@@ -24,7 +32,8 @@ _NATIVE = {"F;32BF": "F;32NF", "I;32BS": "I;32NS", "I;16BS": "I;16NS"}
 _QUARTER = 64
 
 
-def _rawmode(image: Image.Image) -> str:
+def rawmode_of(image: Image.Image) -> str:
+    """Pillow's raw mode of an image that is not loaded yet; empty if it has none."""
     if not isinstance(image, ImageFile.ImageFile) or not image.tile:
         return ""
     args = image.tile[0].args
@@ -43,35 +52,42 @@ def set_rawmode(image: Image.Image, rawmode: str) -> None:
 
 def mend_byte_order(image: Image.Image) -> None:
     """Have compressed TIFFs of deep samples in big-endian order read as libtiff gives them."""
-    native = _NATIVE.get(_rawmode(image))
+    native = _NATIVE.get(rawmode_of(image))
     if native is None or not isinstance(image, ImageFile.ImageFile):
         return
     if image.tile[0].codec_name == "libtiff":
         set_rawmode(image, native)
 
 
-def deep_rawmode(image: Image.Image) -> str | None:
-    """Raw mode of an image of 16-bit colours that is not loaded yet; None of any other."""
-    found = _rawmode(image)
-    return found if _DEEP.fullmatch(found) else None
+def with_unused_alpha(image: Image.Image, rawmode: str, reopen: Reopen) -> tuple[Image.Image, str]:
+    """A loaded image and its raw mode; not divided by its alpha, if that is 0 everywhere."""
+    if not rawmode.startswith("RGBa") or image.getchannel("A").getextrema() != (0, 0):
+        return image, rawmode
+    rawmode = rawmode.replace("RGBa", "RGBA")
+    return _loaded(reopen(rawmode)), rawmode
 
 
 def restore_depth(image: Image.Image, rawmode: str, depth: Depth, reopen: Reopen | None) -> Image.Image:
-    """A loaded image of 16-bit colours with the depth that its samples have.
+    """A loaded image with the depth that its samples have, if they are colours of 16 bits.
 
     Args:
         image: The upper 8 bits of each sample.
-        rawmode: See ``deep_rawmode``.
+        rawmode: See ``rawmode_of``.
         depth: What is known about it.
         reopen: Gives the image for its lower 8 bits; None if there is no way back to the file.
 
     Raises:
         ImageError: See ``Depth.of``.
     """
-    name, order = rawmode.split(";16")
+    found = _DEEP.fullmatch(rawmode)
+    if found is None:
+        return image
+    name, order = found.groups()
+    key = image.info.get("transparency")
     num_colours = 4 if name == "CMYK" else 3
     high = np.asarray(image)
-    if depth.is_full or (depth.is_unknown and high[..., :num_colours].max() >= _QUARTER):
+    is_known = depth.is_full or (depth.is_unknown and bool(high[..., :num_colours].max() >= _QUARTER))
+    if is_known and key is None:
         return image
     if reopen is None or name == "RGBa":
         what = "with colours multiplied by alpha " if name == "RGBa" else ""
@@ -88,11 +104,12 @@ def restore_depth(image: Image.Image, rawmode: str, depth: Depth, reopen: Reopen
         low = np.asarray(_loaded(reopen(f"{name};16{'B' if is_little else 'L'}")))
     samples = high.astype(np.uint16) << 8 | low
     bits = depth.of(samples[..., :num_colours])
-    if bits == depth.container:
-        return image
     # Alpha may fill its 16 bits.
-    scaled = to_8_bits(np.minimum(samples, 2**bits - 1), bits)
-    return Image.frombytes(image.mode, image.size, scaled.tobytes())
+    scaled = high if bits == depth.full else to_8_bits(np.minimum(samples, 2**bits - 1), bits)
+    if key is None:
+        return Image.frombytes(image.mode, image.size, scaled.tobytes())
+    alpha = np.where((samples == np.array(key)).all(axis=-1, keepdims=True), 0, 255).astype(np.uint8)
+    return Image.fromarray(np.concatenate([scaled, alpha], axis=-1))
 
 
 def _loaded(image: Image.Image) -> Image.Image:
@@ -159,4 +176,8 @@ def _deep_grey_to_rgb(image: Image.Image, depth: Depth, is_inverted: bool, is_si
             "unsupported",
         )
     bits = depth.of(values)
-    return Image.fromarray(to_8_bits((2**bits - 1) - values if is_inverted else values, bits)).convert("RGB")
+    grey = to_8_bits((2**bits - 1) - values if is_inverted else values, bits)
+    key = image.info.get("transparency")
+    is_shown = np.ones_like(grey, bool) if key is None else values != key
+    # All of one colour is no transparency, as below.
+    return Image.fromarray(np.where(is_shown | ~is_shown.any(), grey, 255).astype(np.uint8)).convert("RGB")

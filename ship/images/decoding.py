@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ship.errors import ConfigError, ImageError
-from ship.images.colors import deep_rawmode, mend_byte_order, restore_depth, set_rawmode, to_rgb
+from ship.images.colors import (
+    mend_byte_order,
+    rawmode_of,
+    restore_depth,
+    set_rawmode,
+    to_rgb,
+    with_unused_alpha,
+)
 from ship.images.depth import Depth
 from ship.images.side_notes import Pixels, as_bytes_of_grey_alpha, part
 from ship.images.work import check_work
@@ -298,10 +305,14 @@ def _load_file(image: Image.Image, pixels: Pixels, format_: str, view: View | No
         may_be_shifted=page is None,
     )
     mend_byte_order(image)
-    rawmode = deep_rawmode(image)
+    rawmode = rawmode_of(image)
     image.load()
-    if rawmode is not None:
-        image = restore_depth(image, rawmode, depth, lambda other: _reopen(pixels, format_, other))
+
+    def reopen(rawmode: str) -> Image.Image:
+        return _reopen(pixels, format_, rawmode)
+
+    image, rawmode = with_unused_alpha(image, rawmode, reopen)
+    image = restore_depth(image, rawmode, depth, reopen)
     rgb = to_rgb(
         image,
         depth,
@@ -324,13 +335,11 @@ def _reopen(pixels: Pixels, format_: str, rawmode: str) -> Image.Image:
 def _load_opened(image: Image.Image, view: View | None) -> Image.Image:
     """The pixels of an image that a caller opened or made."""
     depth = Depth(stated=None if view is None else view.bits)
-    rawmode = deep_rawmode(image)
+    rawmode = rawmode_of(image)
     image.load()
     # After loading: TIFF turns itself by its tag and drops it, PNG may carry EXIF after its pixels.
     transpose = _transpose_of(image)
-    if rawmode is not None:
-        image = restore_depth(image, rawmode, depth, None)
-    rgb = to_rgb(image, depth)
+    rgb = to_rgb(restore_depth(image, rawmode, depth, None), depth)
     return rgb if transpose is None else rgb.transpose(transpose)
 
 

@@ -17,6 +17,7 @@ from ship.settings.view import DEPTHS, Bits
 __all__ = ["Depth", "to_8_bits"]
 
 _Samples = NDArray[Any]
+_ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +87,11 @@ class Depth:
 
 
 def to_8_bits(samples: _Samples, bits: int) -> NDArray[np.uint8]:
-    """Samples of 0 to ``2**bits - 1``, scaled linearly and rounded."""
-    scaled: NDArray[np.uint8] = (samples * (255.0 / (2**bits - 1)) + 0.5).astype(np.uint8)
+    """Samples of 0 to ``2**bits - 1``, scaled linearly and rounded; a few rows at a time, as floats are large."""
+    scaled = np.empty(samples.shape, np.uint8)
+    for start in range(0, len(samples), _ROWS_AT_ONCE):
+        rows = samples[start : start + _ROWS_AT_ONCE]
+        scaled[start : start + _ROWS_AT_ONCE] = (rows * (255.0 / (2**bits - 1)) + 0.5).astype(np.uint8)
     return scaled
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ship.errors import ImageError
+from ship.images.bmp import with_whole_palette
 from ship.images.tiff import ORIENTATION, XMP, Page, Tag, read_numbers, read_tags, rewrite
 
 __all__ = ["Pixels", "as_bytes_of_grey_alpha", "part"]
@@ -72,15 +73,16 @@ def part(content: bytes, format_: str) -> Pixels:
     """
     if format_ == "TIFF":
         return _part_tiff(content)
-    parts = {"PNG": _part_png, "JPEG": _part_jpeg, "WEBP": _part_webp}.get(format_)
-    return Pixels(content) if parts is None else parts(content)
+    if format_ == "BMP":
+        return Pixels(with_whole_palette(content))
+    return {"PNG": _part_png, "JPEG": _part_jpeg, "WEBP": _part_webp}[format_](content)
 
 
 def _part_png(content: bytes) -> Pixels:
     notes, kept, significant_bits = _Notes(), [content[:_PNG_HEAD_BYTES]], None
     for kind, start, end in _png_chunks(content):
         if kind in _PNG_CHUNKS or len(kind) < 4:
-            kept.append(content[start:end])
+            kept.append(_scaled_key(content, start, end) if kind == b"tRNS" else content[start:end])
             continue
         if kind[0] & 0x20 == 0:
             raise ImageError(
@@ -107,6 +109,17 @@ def as_bytes_of_grey_alpha(content: bytes) -> bytes:
     header = bytearray(content[12:29])
     header[12:14] = bytes((8, 6))
     return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+
+
+def _scaled_key(content: bytes, start: int, end: int) -> bytes:
+    """The transparent colour of grey of 2 or 4 bits as Pillow compares it: in 8 bits."""
+    depth, colour = content[24], content[25]
+    key, crc = content[start + 8 : end - 4], content[end - 4 : end]
+    is_sound = len(key) == 2 and struct.pack(">I", zlib.crc32(b"tRNS" + key)) == crc
+    if colour != 0 or depth not in (2, 4) or not is_sound:
+        return content[start:end]
+    scaled = b"tRNS" + bytes((0, (key[1] & (1 << depth) - 1) * (255 // ((1 << depth) - 1))))
+    return content[start : start + 4] + scaled + struct.pack(">I", zlib.crc32(scaled))
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -164,6 +164,8 @@ class _Form:
             len(set(read_numbers(content, order, tags.get(tag)))) > 1 for tag in (_BITS, _FORMAT)
         )
         self.is_inverted = self.photometric == _WHITE_IS_ZERO and self.bits > 8
+        # Of planes apart that are not compressed: Pillow takes 8 bits a sample, and no premultiplied alpha.
+        self.is_odd = self.bits > 8 or first(_EXTRA, 0) == 1
         self.is_signed = self.format == _SIGNED
         largest = [
             value for tag in (_MAX_VALUE, _SAMPLE_MAX) for value in _read_reals(content, order, tags.get(tag))
@@ -178,7 +180,7 @@ class _Form:
             (self.is_signed and self.bits <= 8)
             or self.is_mixed
             or (is_grey and self.samples > 1 and (self.planes == 2 or self.photometric == _WHITE_IS_ZERO))
-            or (self.planes == 2 and self.samples > 1 and self.bits > 8 and self.compression == 1)
+            or (self.planes == 2 and self.samples > 1 and self.compression == 1 and self.is_odd)
             or (self.photometric == _YCBCR and self.compression == 1 and set(self.subsampling) != {1})
         ):
             raise ImageError(
