@@ -87,7 +87,7 @@ class Depth:
 
 
 def to_8_bits(samples: _Samples, bits: int) -> NDArray[np.uint8]:
-    """Samples of 0 to ``2**bits - 1``, scaled linearly and rounded; a few rows at a time, as floats are large."""
+    """Samples of 0 to ``2**bits - 1``, scaled linearly and rounded; by few rows, as floats are large."""
     scaled = np.empty(samples.shape, np.uint8)
     for start in range(0, len(samples), _ROWS_AT_ONCE):
         rows = samples[start : start + _ROWS_AT_ONCE]

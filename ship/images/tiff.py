@@ -107,7 +107,7 @@ def read_tags(content: bytes) -> tuple[str, dict[int, Tag]]:
         size, place = count * _size(kind), at + entry.size
         if size > inline:
             (place,) = struct.unpack_from(pointer, content, place)
-            num_bytes += min(size, max(0, len(content) - place))
+            num_bytes += min(size, max(0, len(content) - place)) if tag in _KEPT else 0
             _expect(num_bytes, len(content), "bytes in its tags, which share none")
         tags[tag] = Tag(kind, count, place)
         at += entry.size + inline

@@ -10,24 +10,19 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from ship.images.decoding import decode_pixels
-from ship.settings.view import View
+from ship.images.decoding import decode_pixels, read_size
+from ship.settings.view import DEFAULT_VIEW, View
 
 Array = NDArray[Any]
 # Of Adam7: first column and row, steps to the next ones.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
-def shown(content: bytes, view: View | None = None, **how: Any) -> Array:
+def shown(content: bytes, view: View = DEFAULT_VIEW) -> Array:
     """Pixels ``H,W,3`` as the product sees them, at the size of the file."""
-    probe = decode_pixels(content, size=(1, 1), view=View(bits=16), **how)
-    assert probe.shape == (3, 1, 1)
-    from ship.images.decoding import read_size
-
     width, height = read_size(content)
-    return decode_pixels(content, size=(height, width), interpolation="nearest", view=view, **how).transpose(
-        1, 2, 0
-    )
+    pixels_3HW = decode_pixels(content, size=(height, width), interpolation="nearest", view=view)
+    return pixels_3HW.transpose(1, 2, 0)
 
 
 def smooth(height: int, width: int, channels: int, top: int) -> Array:
