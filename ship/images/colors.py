@@ -171,8 +171,8 @@ def _deep_grey_to_rgb(image: Image.Image, depth: Depth, is_inverted: bool, is_si
         return Image.fromarray(grey).convert("RGB")
     if is_signed and depth.tagged is None and not isinstance(depth.stated, int):
         raise ImageError(
-            f"signed gray values from {low} to {high} of unknown depth; set the bits of the camera in the "
-            "task's view, such as `view: {bits: 12}`, or save the image with unsigned 16 bits",
+            f"signed gray values from {low} to {high} of unknown depth; set `bits` in the task's view to the "
+            "camera's depth, or save the image with unsigned 16 bits",
             "unsupported",
         )
     bits = depth.of(values)

@@ -65,7 +65,9 @@ class Depth:
         if isinstance(self.stated, int):
             bits = min(self.stated, self.full)
             if top >> bits:
-                raise _refusal(f"a sample of {top}, above the {2**bits - 1} of `bits: {bits}`")
+                raise _refusal(
+                    f"a sample of {top}, above the {2**bits - 1} of {bits} bits, which the task states"
+                )
             return bits
         if self.tagged is not None:
             return self._of_tagged(samples, top, self.tagged)
@@ -97,7 +99,7 @@ def to_8_bits(samples: _Samples, bits: int) -> NDArray[np.uint8]:
 
 def _refusal(found: str) -> ImageError:
     return ImageError(
-        f"found {found}; set the bits of the camera in the task's view, such as `view: {{bits: 12}}` "
-        "(8, 10, 12, 14, or 16 for the full range)",
+        f"found {found}; set `bits` in the task's view to the camera's depth (8, 10, 12, 14, or 16 for the "
+        "full range)",
         "unsupported",
     )

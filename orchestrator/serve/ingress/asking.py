@@ -58,6 +58,11 @@ class Asker:
         """The question with the view that its task is known to have."""
         return replace(ask, view=self._views.get((ask.task, ask.version), DEFAULT_VIEW))
 
+    async def decode(self, picture: Picture, ask: Ask) -> Image | Problem:
+        """A picture as the question about it sends it first; its problem if there is no sending it."""
+        found, _ = await _sendable(picture, self.with_view(ask))
+        return found
+
     async def prepare(self, pictures: Sequence[Picture], asks: Sequence[Ask]) -> None:
         """Decode pictures by the views that their tasks are known to have."""
         await _see(pictures, [self.with_view(ask) for ask in asks])
