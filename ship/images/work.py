@@ -20,7 +20,7 @@ MAX_SCANS = 100
 # Of a PNG or WebP. Encoders write blocks of 8 KiB and more; a camera's line-wise ones are still above this.
 _MIN_CHUNK_BYTES, _FREE_CHUNKS = 256, 1000
 # Notes of a PNG, which no decoder sees: passing one over takes a microsecond.
-_MAX_NOTES = 100_000
+_MAX_NOTES = 20_000
 # Of an animated WebP, of which only the first is decoded.
 _MAX_FRAMES = 1000
 # Of a TIFF's page. Writers need a strip a row at most.

@@ -121,7 +121,7 @@ def repeated_work() -> Iterator[tuple[str, bytes]]:
     """Files of few pixels that ask a decoder to do something again and again, of each format."""
     yield "jpeg of 1000 scans", jpeg_of_scans(1000)
     yield "jpeg of 1000 scans behind garbage", jpeg_of_scans(1000).replace(b"\xff\xda", b"xx\xff\xff\xda")
-    yield "png of 100001 notes", png(8, 8)[:33] + _chunk(b"prVt", b"") * 100_001 + png(8, 8)[33:]
+    yield "png of 20001 notes", png(8, 8)[:33] + _chunk(b"prVt", b"") * 20_001 + png(8, 8)[33:]
     empty = _chunk(b"IDAT", b"")
     yield "png of 2000 empty chunks", png(8, 8)[:33] + empty * 2000 + png(8, 8)[33:]
     yield "webp of 1001 frames", webp_of_frames(1001)
