@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from orchestrator.errors import ManifestError
 from ship.redaction import Url
+from ship.settings.view import MAX_PIXELS
 
 __all__ = ["EXECUTORS", "Executor", "Settings"]
 
@@ -32,6 +33,8 @@ class Settings:
             expand.
         cache_bytes: The most that decoded data may take there, and the most that prompts may take besides
             (``SHIP_CACHE_GB``, default 4 for each); 0 keeps nothing.
+        max_pixels: Pixels of a picture, in tuning and in serving (``SHIP_MAX_PIXELS``, default 50 million);
+            one with more is refused before it is decoded.
     """
 
     home: Path
@@ -40,6 +43,7 @@ class Settings:
     ray_address: str | None
     cache: str = DEFAULT_CACHE
     cache_bytes: int = DEFAULT_CACHE_GB * BYTES_A_GB
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         """Let no text of the settings show a password."""
@@ -51,7 +55,7 @@ class Settings:
         """Settings from environment variables; arguments that are not None win over them.
 
         Raises:
-            ManifestError: ``SHIP_CACHE_GB`` is no size.
+            ManifestError: ``SHIP_CACHE_GB`` is no size, or ``SHIP_MAX_PIXELS`` no number.
         """
         folder = Path(home or env.get("SHIP_HOME") or ".ship").expanduser().resolve()
         return cls(
@@ -61,6 +65,7 @@ class Settings:
             ray_address=env.get("RAY_ADDRESS") or None,
             cache=env.get("SHIP_CACHE") or DEFAULT_CACHE,
             cache_bytes=_read_gigabytes("SHIP_CACHE_GB", env.get("SHIP_CACHE_GB") or str(DEFAULT_CACHE_GB)),
+            max_pixels=_read_pixels("SHIP_MAX_PIXELS", env.get("SHIP_MAX_PIXELS") or str(MAX_PIXELS)),
         )
 
     @property
@@ -88,3 +93,9 @@ def _read_gigabytes(name: str, text: str) -> int:
     if not 0.0 <= size < math.inf:
         raise ManifestError(f"{name}: expected a number of gigabytes from 0, got {text!r}")
     return round(size * BYTES_A_GB)
+
+
+def _read_pixels(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 10**10):
+        raise ManifestError(f"{name}: expected a number of pixels from 1 to 10000000000, got {text[:50]!r}")
+    return int(text)

@@ -204,6 +204,7 @@ def _check(output: Output, manifest: str, request: "Request") -> "list[TaskCheck
         return check_tasks(
             request.load(manifest),
             lambda task, done, total: status.update(f"{task}: {done} of {total} images"),
+            output.settings().max_pixels,
         )
 
 

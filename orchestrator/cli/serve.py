@@ -97,13 +97,14 @@ def serve(output: Output, /, backbone: str, haproxy: bool, is_stop: bool, **flag
         serve_forever(
             settings,
             backbone,
-            _read_options(**flags),
+            _read_options(max_pixels=settings.max_pixels, **flags),
             on_ready=lambda url: output.out.print(f"Serving at {url} (Ctrl-C ends it)"),
         )
 
 
 def _read_options(
     *,
+    max_pixels: int,
     host: str,
     port: int,
     name: str | None,
@@ -127,5 +128,5 @@ def _read_options(
         image_size=image_size,
         num_replicas=replicas,
         engine=EngineOptions(slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned),
-        limits=Limits(timeout_s=timeout, request_log=request_log),
+        limits=Limits(timeout_s=timeout, request_log=request_log, max_pixels=max_pixels),
     )

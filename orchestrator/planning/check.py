@@ -16,7 +16,7 @@ from ship.backbone import load_backbone
 from ship.data import ImageFacts, Inspection, find_near_duplicates, inspect_data
 from ship.errors import BackboneError, DataError
 from ship.evaluation.accuracy import wilson_interval
-from ship.settings.view import Fit, View
+from ship.settings.view import MAX_PIXELS, Fit, View
 
 __all__ = ["Finding", "TaskCheck", "check_task", "check_tasks", "find_label_typos"]
 
@@ -83,16 +83,21 @@ class TaskCheck:
 
 
 def check_tasks(
-    manifest: Manifest, on_progress: Callable[[str, int, int], None] | None = None
+    manifest: Manifest,
+    on_progress: Callable[[str, int, int], None] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[TaskCheck]:
     """Check every task of a manifest, in its order.
 
     Args:
         manifest: Tasks and limits.
         on_progress: Called in this thread with a task's name, and its images done and in all.
+        max_pixels: Pictures with more pixels than this cannot be read.
     """
     input_size = _find_input_size(manifest)
-    return [check_task(entry, manifest.limits, on_progress, input_size) for entry in manifest.tasks]
+    return [
+        check_task(entry, manifest.limits, on_progress, input_size, max_pixels) for entry in manifest.tasks
+    ]
 
 
 def check_task(
@@ -100,6 +105,7 @@ def check_task(
     limits: DataLimits,
     on_progress: Callable[[str, int, int], None] | None = None,
     input_size: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> TaskCheck:
     """Check one task. Data that cannot be listed is a failure, not an error.
 
@@ -108,6 +114,7 @@ def check_task(
         limits: Limits on its data.
         on_progress: Called in this thread with the task's name, and its images done and in all.
         input_size: Height and width of the backbone's input; None does not check what shrinking costs.
+        max_pixels: Pictures with more pixels than this cannot be read.
     """
 
     def report(done: int, total: int) -> None:
@@ -115,7 +122,7 @@ def check_task(
             on_progress(entry.name, done, total)
 
     try:
-        found = inspect_data(entry.source, on_progress=report)
+        found = inspect_data(entry.source, bits=entry.view.bits, max_pixels=max_pixels, on_progress=report)
     except DataError as error:
         failures = tuple(Finding(kind="layout", failed=True, message=problem) for problem in error.problems)
         return TaskCheck(task=entry.name, num_train=0, num_held_out=0, num_classes=0, findings=failures)

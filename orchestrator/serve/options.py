@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
-from ship.images.decoding import ALLOWED_FORMATS, MAX_PIXELS
+from ship.images.decoding import ALLOWED_FORMATS
+from ship.settings.view import MAX_PIXELS
 
 __all__ = ["EngineOptions", "Limits", "ServeOptions"]
 
@@ -14,7 +15,7 @@ class Limits:
 
     Attributes:
         max_body_bytes: Size of a request body, multipart wrapping included.
-        max_pixels: Pixels of an image, read from its header before it is decoded.
+        max_pixels: Pixels of an image, read from its header before it is decoded (``SHIP_MAX_PIXELS``).
         formats: Accepted image formats, told by content.
         decode_cpu_s: CPU time that decoding an image may take, beside that for its pixels.
         decode_cpu_s_per_megapixel: CPU time that decoding may take for each million pixels.

@@ -171,6 +171,7 @@ def _make_pool(
         num_sharers=size.num_sharers,
         cache=settings.cache,
         cache_bytes=settings.cache_bytes,
+        max_pixels=settings.max_pixels,
     )
     if options.pool.executor == "actors":
         return ActorPool(config, size)

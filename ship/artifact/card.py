@@ -210,7 +210,7 @@ def _is_backbone(value: object) -> bool:
 
 
 def _is_view(value: object) -> bool:
-    return isinstance(value, dict) and set(value) == set(_VIEW_KEYS) and value["tiles"] != "auto"
+    return isinstance(value, dict) and {*value} - {"bits"} == {*_VIEW_KEYS} and value["tiles"] != "auto"
 
 
 def _are_level_starts(value: object) -> bool:

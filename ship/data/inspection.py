@@ -20,6 +20,7 @@ from ship.data.listing import open_listing
 from ship.data.source import DataSource
 from ship.errors import DataError, ImageError
 from ship.images import decode_image, read_size
+from ship.settings.view import MAX_PIXELS, Bits, View
 
 __all__ = ["ImageFacts", "Inspection", "find_near_duplicates", "inspect_data"]
 
@@ -74,12 +75,19 @@ class Inspection:
 
 
 def inspect_data(
-    source: DataSource, *, num_threads: int = 4, on_progress: Callable[[int, int], None] | None = None
+    source: DataSource,
+    *,
+    bits: Bits = "auto",
+    max_pixels: int = MAX_PIXELS,
+    num_threads: int = 4,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Inspection:
     """Read and measure every image.
 
     Args:
         source: The data set.
+        bits: See ``View``.
+        max_pixels: Pictures with more pixels than this cannot be read.
         num_threads: Images that are read and decoded at once.
         on_progress: Called in this thread with images done and images in all.
 
@@ -87,11 +95,12 @@ def inspect_data(
         DataError: Lists every problem of the layout. An image that cannot be read is a finding, not an error.
     """
     folder, listing = open_listing(source)
+    view = View(bits=bits)
     images: list[ImageFacts] = []
     unreadable: dict[str, str] = {}
     pool = ThreadPoolExecutor(num_threads)
     try:
-        found = pool.map(lambda item: _inspect(folder, item), listing.items)
+        found = pool.map(lambda item: _inspect(folder, item, view, max_pixels), listing.items)
         for number, (item, facts) in enumerate(zip(listing.items, found, strict=True), start=1):
             if isinstance(facts, str):
                 unreadable[item.path] = facts
@@ -123,11 +132,13 @@ def find_near_duplicates(images: Sequence[ImageFacts]) -> list[tuple[int, int]]:
     return pairs
 
 
-def _inspect(folder: Folder, item: Item) -> ImageFacts | str:
+def _inspect(folder: Folder, item: Item, view: View, max_pixels: int) -> ImageFacts | str:
     try:
         content = folder.read(item.path)
         size = read_size(content)
-        pixels = decode_image(content, size=(_SIDE, _SIDE), interpolation="box").numpy()
+        pixels = decode_image(
+            content, size=(_SIDE, _SIDE), interpolation="box", max_pixels=max_pixels, view=view
+        ).numpy()
     except (DataError, ImageError) as error:
         return str(error)
     grey_HW: Grey = pixels.mean(axis=0, dtype=np.float32) / np.float32(255.0)

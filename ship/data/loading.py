@@ -21,7 +21,7 @@ from ship.data.source import DataSource
 from ship.data.task_data import Split, TaskData
 from ship.errors import DataError, ImageError
 from ship.images import decode_image
-from ship.settings.view import DEFAULT_VIEW, View
+from ship.settings.view import DEFAULT_VIEW, MAX_PIXELS, View
 
 __all__ = ["load_in_parts", "load_task_data"]
 
@@ -34,6 +34,7 @@ def load_task_data(
     image_size: tuple[int, int],
     interpolation: str,
     view: View = DEFAULT_VIEW,
+    max_pixels: int = MAX_PIXELS,
     num_threads: int = 4,
     on_progress: Callable[[int, int], None] | None = None,
     watch: Callable[[str], AbstractContextManager[object]] = nullcontext,
@@ -46,6 +47,7 @@ def load_task_data(
         interpolation: Filter by which images are resized, the backbone's; see ``ship.images``.
         view: Part of each picture that is looked at, and its tiles; ``auto`` tiles are settled here, by the
             training pictures.
+        max_pixels: Refuse pictures with more pixels than this.
         num_threads: Images that are read and decoded at once.
         on_progress: Called in this thread with images done and images in all.
         watch: Context of each operation, in any thread, by the path or URL that is listed or read: so that a
@@ -64,7 +66,7 @@ def load_task_data(
     with watch(source.path):
         if view.tiles == "auto" and (sizes := sizes_of(folder, listing)):
             view = view.resolved(sizes, image_size)
-    loader = _Loader(folder, image_size, interpolation, view, listing, watch)
+    loader = _Loader(folder, image_size, interpolation, view, max_pixels, listing, watch)
     with watch(source.path):
         # Before reading: a file that changes while it is loaded then shows up as another fingerprint.
         tags = {} if folder.is_local else remote_tags(folder, listing)
@@ -125,6 +127,7 @@ class _Loader:
     image_size: tuple[int, int]
     interpolation: str
     view: View
+    max_pixels: int
     listing: Listing
     watch: Callable[[str], AbstractContextManager[object]]
     sha256_by_path: dict[str, str] = field(default_factory=dict)
@@ -181,7 +184,11 @@ class _Loader:
             with self.watch(self.folder.locate(path)):
                 content = self.folder.read(path)
                 self._images[split][row] = decode_image(
-                    content, size=self.image_size, interpolation=self.interpolation, view=self.view
+                    content,
+                    size=self.image_size,
+                    interpolation=self.interpolation,
+                    max_pixels=self.max_pixels,
+                    view=self.view,
                 )
         except DataError as error:
             return error.problems

@@ -1,11 +1,13 @@
 """Decoding of images to arrays. Loads without torch.
 
-It owns the limits (formats by content, pixels by header) and the conversion of every colour mode to RGB. It
-knows nothing of data sets or normalisation; the backbone normalises.
+It owns the limits (formats by content, pixels by header) and the fit to a network's input; ``side_notes``
+parts pixels from notes, ``tiff``, ``depth`` and ``colors`` make RGB of every form. It knows nothing of data
+sets or normalisation; the backbone normalises.
 """
 
 import io
 import os
+import struct
 import threading
 import warnings
 from collections.abc import Callable, Collection
@@ -16,8 +18,18 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ship.errors import ConfigError, ImageError
+from ship.images.colors import (
+    mend_byte_order,
+    rawmode_of,
+    restore_depth,
+    set_rawmode,
+    to_rgb,
+    with_unused_alpha,
+)
+from ship.images.depth import Depth
+from ship.images.side_notes import Pixels, as_bytes_of_grey_alpha, part
 from ship.images.work import check_work
-from ship.settings.view import DEFAULT_VIEW, Tile, View
+from ship.settings.view import DEFAULT_VIEW, MAX_PIXELS, Tile, View
 
 __all__ = [
     "ALLOWED_FORMATS",
@@ -33,7 +45,6 @@ __all__ = [
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-MAX_PIXELS = 50_000_000
 # Mid-grey, which is close to the mean of the pictures that backbones were trained on.
 _PADDING = (128, 128, 128)
 
@@ -64,15 +75,15 @@ def decode_pixels(
     interpolation: str = "bicubic",
     max_pixels: int = MAX_PIXELS,
     formats: Collection[str] = ALLOWED_FORMATS,
-    view: View = DEFAULT_VIEW,
+    view: View | None = None,
     on_open: Callable[[int], None] = lambda num_pixels: None,
 ) -> NDArray[np.uint8]:
     """Decode an image file and fit it to the input of a network by a task's view.
 
     The default view resizes the whole picture without regard to its aspect ratio, as the paper does.
 
-    The EXIF orientation is applied, transparent pixels are laid on white, 16-bit values are scaled to 8 bits,
-    and of several frames the first is taken.
+    The EXIF orientation is applied, transparent pixels are laid on white (unless all are transparent), deep
+    values are scaled to 8 bits, and of several frames the first is taken. No other note is read.
 
     Args:
         content: The file's bytes.
@@ -80,7 +91,9 @@ def decode_pixels(
         interpolation: Name in ``INTERPOLATIONS``; shrinking is antialiased.
         max_pixels: Refuse images with more pixels than this, before they are decoded.
         formats: Names out of ``ALLOWED_FORMATS``; the content decides, not a file name.
-        view: Part of the picture that is looked at, and its tiles.
+        view: Part of the picture that is looked at, its tiles and its bits. None for a picture alone, without
+            a task: all of it, by the least depth that holds the samples of a 16-bit file without tags.
+            Pictures of a task always have its view, so that one is not read otherwise than the next.
         on_open: Called with the file's number of pixels before they are decoded.
 
     Returns:
@@ -91,14 +104,15 @@ def decode_pixels(
         ConfigError: ``interpolation`` is unknown.
     """
     format_ = _sniff(content, formats)
-    check_work(content, format_)
 
     def open_rgb() -> Image.Image:
-        with Image.open(io.BytesIO(content), formats=[format_]) as image:
+        pixels = _parted(content, format_)
+        with _open(pixels, format_) as image:
             on_open(image.width * image.height)
-            return _load_rgb(image, max_pixels)
+            _check_size(image, max_pixels)
+            return _load_file(image, pixels, format_, view)
 
-    return _fit(open_rgb, size, interpolation, view, max_pixels, f"{format_} file")
+    return _fit(open_rgb, size, interpolation, view or DEFAULT_VIEW, f"{format_} file")
 
 
 def read_pixels(
@@ -106,7 +120,8 @@ def read_pixels(
     *,
     size: tuple[int, int],
     interpolation: str = "bicubic",
-    view: View = DEFAULT_VIEW,
+    max_pixels: int = MAX_PIXELS,
+    view: View | None = None,
 ) -> NDArray[np.uint8]:
     """An image in any of the forms that a notebook has, by the same steps as ``decode_pixels``.
 
@@ -115,7 +130,8 @@ def read_pixels(
             floats in 0..1; gray ones may be uint16.
         size: Height and width of the result in pixels.
         interpolation: Name in ``INTERPOLATIONS``.
-        view: Part of the picture that is looked at, and its tiles.
+        max_pixels: Refuse images with more pixels than this.
+        view: See ``decode_pixels``.
 
     Returns:
         uint8, RGB, ``3,H,W``; ``T,3,H,W`` of a view of several tiles.
@@ -130,7 +146,7 @@ def read_pixels(
         except OSError as error:
             raise ImageError(f"the file cannot be read: {error}", "unsupported") from error
     if isinstance(image, bytes):
-        return decode_pixels(image, size=size, interpolation=interpolation, view=view)
+        return decode_pixels(image, size=size, interpolation=interpolation, max_pixels=max_pixels, view=view)
     if isinstance(image, np.ndarray):
         image = _from_array(image)
     if not isinstance(image, Image.Image):
@@ -138,8 +154,13 @@ def read_pixels(
             f"expected a path, bytes, a PIL image or a numpy array, found {type(image).__name__}",
             "unsupported",
         )
-    loaded = image
-    return _fit(lambda: _load_rgb(loaded, MAX_PIXELS), size, interpolation, view, MAX_PIXELS, "image")
+    opened = image
+
+    def load_rgb() -> Image.Image:
+        _check_size(opened, max_pixels)
+        return _load_opened(opened, view)
+
+    return _fit(load_rgb, size, interpolation, view or DEFAULT_VIEW, "image")
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -170,7 +191,6 @@ def _fit(
     size: tuple[int, int],
     interpolation: str,
     view: View,
-    max_pixels: int,
     what: str,
 ) -> NDArray[np.uint8]:
     if interpolation not in INTERPOLATIONS:
@@ -186,8 +206,6 @@ def _fit(
             ]
         except ImageError:
             raise
-        except Image.DecompressionBombError as error:
-            raise ImageError(f"too many pixels (at most {max_pixels} are allowed)", "too_large") from error
         except MemoryError as error:
             raise ImageError("too large to decode in memory", "too_large") from error
         # A boundary: Pillow's plugins raise all kinds of errors for a hostile or broken file (OSError,
@@ -221,12 +239,14 @@ def read_size(content: bytes) -> tuple[int, int]:
         ImageError: The image is refused; ``kind`` says which way.
     """
     format_ = _sniff(content, ALLOWED_FORMATS)
-    check_work(content, format_)
     with _QUIET_PILLOW:
         try:
-            with Image.open(io.BytesIO(content), formats=[format_]) as image:
+            pixels = _parted(content, format_)
+            with _open(pixels, format_) as image:
                 width, height = image.size
-                is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+                is_turned = pixels.orientation in (5, 6, 7, 8)
+        except ImageError:
+            raise
         # A boundary, as in ``decode_pixels``.
         except Exception as error:
             raise ImageError(f"broken {format_} file: {_reason(error)}", "corrupt") from error
@@ -254,18 +274,83 @@ def _sniff(content: bytes, formats: Collection[str]) -> str:
     return found
 
 
-def _load_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
-    width, height = image.size
-    if width * height > max_pixels:
+def _parted(content: bytes, format_: str) -> Pixels:
+    check_work(content, format_)
+    try:
+        return part(content, format_)
+    except struct.error:
+        # It ends early: its decoder says so.
+        return Pixels(content)
+
+
+def _open(pixels: Pixels, format_: str) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(pixels.content), formats=[format_])
+    except UnidentifiedImageError as error:
+        if pixels.page is None:
+            raise
         raise ImageError(
-            f"{width} x {height} = {width * height} pixels, more than the {max_pixels} that are allowed",
-            "too_large",
-        )
+            f"a TIFF of {pixels.page.form} is not read; save it with 8 or 16 bits, RGB or grey, unsigned",
+            "unsupported",
+        ) from error
+
+
+def _load_file(image: Image.Image, pixels: Pixels, format_: str, view: View | None) -> Image.Image:
+    """The pixels of a file as they are shown."""
+    page, stated = pixels.page, None if view is None else view.bits
+    depth = Depth(
+        stated=stated,
+        container=16 if page is None else page.container,
+        tagged=pixels.significant_bits if page is None else page.tagged,
+        may_be_shifted=page is None,
+    )
+    mend_byte_order(image)
+    rawmode = rawmode_of(image)
+    image.load()
+
+    def reopen(rawmode: str) -> Image.Image:
+        return _reopen(pixels, format_, rawmode)
+
+    image, rawmode = with_unused_alpha(image, rawmode, reopen)
+    image = restore_depth(image, rawmode, depth, reopen)
+    rgb = to_rgb(
+        image,
+        depth,
+        is_inverted=page is not None and page.is_inverted,
+        is_signed=page is not None and page.is_signed and page.container == 16,
+    )
+    # A TIFF turns itself by its tag.
+    transpose = _TRANSPOSE_BY_ORIENTATION.get(pixels.orientation)
+    return rgb if transpose is None else rgb.transpose(transpose)
+
+
+def _reopen(pixels: Pixels, format_: str, rawmode: str) -> Image.Image:
+    if rawmode.startswith("LA"):
+        return _open(pixels._replace(content=as_bytes_of_grey_alpha(pixels.content)), format_)
+    image = _open(pixels, format_)
+    set_rawmode(image, rawmode)
+    return image
+
+
+def _load_opened(image: Image.Image, view: View | None) -> Image.Image:
+    """The pixels of an image that a caller opened or made."""
+    depth = Depth(stated=None if view is None else view.bits)
+    rawmode = rawmode_of(image)
     image.load()
     # After loading: TIFF turns itself by its tag and drops it, PNG may carry EXIF after its pixels.
     transpose = _transpose_of(image)
-    rgb = _to_rgb(image)
+    rgb = to_rgb(restore_depth(image, rawmode, depth, None), depth)
     return rgb if transpose is None else rgb.transpose(transpose)
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{width} x {height} = {width * height} pixels, more than the {max_pixels} that are allowed; "
+            "SHIP_MAX_PIXELS sets another limit",
+            "too_large",
+        )
 
 
 def _transpose_of(image: Image.Image) -> Image.Transpose | None:
@@ -276,37 +361,6 @@ def _transpose_of(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert every mode that the allowed formats can hold."""
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _deep_gray_to_rgb(image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    try:
-        return image.convert("RGB")
-    except ValueError as error:
-        raise ImageError(f"colour mode {image.mode} cannot be converted to RGB", "unsupported") from error
-
-
-def _deep_gray_to_rgb(image: Image.Image) -> Image.Image:
-    """Scale deep gray values linearly: Pillow's own conversion clips all above 255 to white.
-
-    The scale never depends on the image, else two pictures of one camera would differ in brightness:
-    integers span 0..65535, floats 0..1.
-    """
-    values = np.asarray(image)
-    top = 1.0 if image.mode == "F" else 65535.0
-    low, high = values.min(), values.max()
-    if not (low >= 0 and high <= top):
-        raise ImageError(
-            f"gray values from {low} to {high}: expected 0 to {top:g} (mode {image.mode}); "
-            "save the image with 8 or 16 bits",
-            "unsupported",
-        )
-    return Image.fromarray((values * (255.0 / top) + 0.5).astype(np.uint8)).convert("RGB")
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "its header cannot be read"
@@ -314,16 +368,17 @@ def _reason(error: Exception) -> str:
 
 
 class _QuietPillow:
-    """Keeps Pillow's warnings in, which say nothing that our errors do not.
+    """Keeps Pillow's warnings in, which say nothing that our errors do not, and its own limit on pixels out.
 
-    Filters are shared by all threads, and a ``catch_warnings`` in each of them would restore one another's:
-    the first decoder in sets the filter, the last one out takes it away.
+    Both are shared by all threads, and a ``catch_warnings`` in each of them would restore one another's:
+    the first decoder in sets them, the last one out takes them away.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._num_users = 0
         self._filters = warnings.catch_warnings()
+        self._max_pixels = Image.MAX_IMAGE_PIXELS
 
     def __enter__(self) -> None:
         with self._lock:
@@ -332,11 +387,13 @@ class _QuietPillow:
                 self._filters = warnings.catch_warnings()
                 self._filters.__enter__()
                 warnings.filterwarnings("ignore", module=r"PIL\.")
+                self._max_pixels, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._num_users -= 1
             if self._num_users == 0:
+                Image.MAX_IMAGE_PIXELS = self._max_pixels
                 self._filters.__exit__(None, None, None)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ship.images.decoding import ALLOWED_FORMATS, MAX_PIXELS, ImageLike, decode_pixels, read_pixels
-from ship.settings.view import DEFAULT_VIEW, View
+from ship.settings.view import View
 
 __all__ = ["decode_image", "read_image"]
 
@@ -18,7 +18,7 @@ def decode_image(
     interpolation: str = "bicubic",
     max_pixels: int = MAX_PIXELS,
     formats: Collection[str] = ALLOWED_FORMATS,
-    view: View = DEFAULT_VIEW,
+    view: View | None = None,
 ) -> Tensor:
     """Decode an image file to a tensor; see ``decode_pixels``."""
     return torch.from_numpy(
@@ -38,7 +38,10 @@ def read_image(
     *,
     size: tuple[int, int],
     interpolation: str = "bicubic",
-    view: View = DEFAULT_VIEW,
+    max_pixels: int = MAX_PIXELS,
+    view: View | None = None,
 ) -> Tensor:
     """Make a tensor of an image in any of the forms that a notebook has; see ``read_pixels``."""
-    return torch.from_numpy(read_pixels(image, size=size, interpolation=interpolation, view=view))
+    return torch.from_numpy(
+        read_pixels(image, size=size, interpolation=interpolation, max_pixels=max_pixels, view=view)
+    )

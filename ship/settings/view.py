@@ -1,6 +1,7 @@
 """A task's view: which part of a picture the network looks at, in how many tiles, and how a tile fits it.
 
-Geometry alone: whole pixels in, whole pixels out. ``ship.images`` moves the pixels, tuning and serving alike.
+Geometry, whole pixels in and whole pixels out, and the depth of samples. ``ship.images`` moves and scales the
+pixels, tuning and serving alike.
 """
 
 import re
@@ -12,13 +13,18 @@ from typing import Any, Literal, NamedTuple, Self
 from ship.errors import ConfigError, ImageError
 from ship.settings.checks import check_settings, number, one_of
 
-__all__ = ["DEFAULT_VIEW", "MAX_TILES", "Box", "Fit", "Tile", "View"]
+__all__ = ["DEFAULT_VIEW", "DEPTHS", "MAX_PIXELS", "MAX_TILES", "Bits", "Box", "Fit", "Tile", "View"]
 
 # Left, top, right and bottom in pixels; the last two are the first outside.
 Box = tuple[int, int, int, int]
 Fit = Literal["squash", "pad", "crop"]
+Bits = Literal[8, 10, 12, 14, 16, "auto"]
+
+DEPTHS = (8, 10, 12, 14, 16)
 
 MAX_TILES = 64
+# Pixels of a picture, unless the environment's SHIP_MAX_PIXELS sets another limit.
+MAX_PIXELS = 50_000_000
 _GRID = re.compile(r"([1-9][0-9]?)x([1-9][0-9]?)")
 # What ``auto`` aims at, and where it stops.
 _AUTO_SHRINKING, _AUTO_ROWS = 2.0, 3
@@ -40,7 +46,7 @@ class Tile(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """Region of interest, tiles and fit of a task's pictures; applied alike in tuning and serving.
+    """Region of interest, tiles, fit and bits of a task's pictures; applied alike in tuning and serving.
 
     Attributes:
         crop: Region ``[x, y, width, height]`` of each picture: in pixels if a number is above 1, else in
@@ -51,12 +57,15 @@ class View:
         tile_overlap: Share of a tile's side that it has in common with the next one.
         fit: ``squash`` resizes a tile without regard to its aspect ratio, ``pad`` keeps it and fills up with
             grey, ``crop`` keeps it and cuts off what sticks out.
+        bits: Bits of a sample that the camera fills in files of more than 8: 8, 10, 12, 14 or 16. ``auto``
+            goes by the file's tags; without any, a dark picture is refused.
     """
 
     crop: tuple[float, float, float, float] | None = None
     tiles: str = "1x1"
     tile_overlap: float = 0.1
     fit: Fit = "squash"
+    bits: Bits = "auto"
 
     def __post_init__(self) -> None:
         """Check every setting.
@@ -72,7 +81,12 @@ class View:
 
     @property
     def is_default(self) -> bool:
-        """Whether it is the whole picture, squashed into one input, as without a view."""
+        """Whether it is the whole picture, squashed into one input, at its own depth, as without a view."""
+        return self.is_whole and self.bits == "auto"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the whole picture, squashed into one input."""
         return self.crop is None and self.tiles == "1x1" and self.fit == "squash"
 
     @property
@@ -161,16 +175,18 @@ class View:
         new_width, new_height = _sides(tile.target)
         if max(width / new_width, height / new_height) <= _MAX_SHRINKING:
             return None
-        what = "pictures" if self.is_default else "parts"
+        what = "pictures" if self.is_whole else "parts"
         return (
             f"{what} of {width} x {height} are shrunk to {new_width} x {new_height} pixels: small defects "
             "may vanish; set a larger image_size of the backbone, or a crop or tiles in the task's view"
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        values = asdict(self)
-        return {**values, "crop": None if self.crop is None else list(self.crop)}
+        """Plain JSON values; ``bits`` only where they are stated, as views of earlier releases have none."""
+        values = {**asdict(self), "crop": None if self.crop is None else list(self.crop)}
+        if self.bits == "auto":
+            del values["bits"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -212,6 +228,7 @@ _CHECKS = {
     "tiles": (_is_grid, f"`auto` or ROWSxCOLUMNS such as 2x2, of at most {MAX_TILES} tiles"),
     "tile_overlap": number("from 0 to 0.5", lambda v: 0.0 <= v <= 0.5),
     "fit": one_of("squash", "pad", "crop"),
+    "bits": (lambda v: v == "auto" or (type(v) is int and v in DEPTHS), "8, 10, 12, 14, 16 or `auto`"),
 }
 DEFAULT_VIEW = View()
 

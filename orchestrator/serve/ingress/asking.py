@@ -17,6 +17,8 @@ __all__ = ["Asker", "Picture"]
 
 # The view that is known, that of the version, and that of the version promoted meanwhile.
 _NUM_ROUNDS = 3
+# Refuses no picture for its depth: asks for the view of a task whose picture the known view refuses.
+_ANY_DEPTH = View(bits=16)
 
 
 class Picture:
@@ -55,6 +57,11 @@ class Asker:
     def with_view(self, ask: Ask) -> Ask:
         """The question with the view that its task is known to have."""
         return replace(ask, view=self._views.get((ask.task, ask.version), DEFAULT_VIEW))
+
+    async def decode(self, picture: Picture, ask: Ask) -> Image | Problem:
+        """A picture as the question about it sends it first; its problem if there is no sending it."""
+        found, _ = await _sendable(picture, self.with_view(ask))
+        return found
 
     async def prepare(self, pictures: Sequence[Picture], asks: Sequence[Ask]) -> None:
         """Decode pictures by the views that their tasks are known to have."""
@@ -95,12 +102,14 @@ class Asker:
         ask = self.with_view(ask)
         found: Explanation | Refusal | Problem
         for _ in range(_NUM_ROUNDS):
-            image = await picture.seen(ask.view)
+            image, sent_ask = await _sendable(picture, ask)
             if isinstance(image, Problem):
                 return image, ask.view
-            found = await self._engine.explain(image, ask, max(0.0, deadline_s - loop.time()))
+            found = await self._engine.explain(image, sent_ask, max(0.0, deadline_s - loop.time()))
             if not isinstance(found, Refusal) or found.reason != "other_view":
-                break
+                return found, sent_ask.view
+            if found.view == ask.view != sent_ask.view:
+                return await _problem(picture, ask), ask.view
             ask = self._corrected(ask, found)
         return found, ask.view
 
@@ -108,20 +117,26 @@ class Asker:
         self, pictures: Sequence[Picture], asks: dict[int, Ask], patience_s: float
     ) -> dict[int, Answer | Refusal | Problem]:
         """Replies by place; the engine is asked once, about all pictures that can be decoded."""
-        seen = await _see(pictures, asks.values())
-        images = {key: found for key, found in seen.items() if not isinstance(found, Problem)}
-        index = {key: number for number, key in enumerate(images)}
+        await _see(pictures, asks.values())
+        seen = [await _sendable(pictures[ask.image], ask) for ask in asks.values()]
+        images: dict[tuple[int, View], Image] = {}
         replies: dict[int, Answer | Refusal | Problem] = {}
         sent: dict[int, Ask] = {}
-        for place, ask in asks.items():
-            key = (ask.image, ask.view)
-            if isinstance(found := seen[key], Problem):
+        for place, (found, ask) in zip(asks, seen, strict=True):
+            if isinstance(found, Problem):
                 replies[place] = found
             else:
-                sent[place] = replace(ask, image=index[key])
-        if sent:
-            answers = await self._engine.predict(list(images.values()), list(sent.values()), patience_s)
-            replies |= dict(zip(sent, answers, strict=True))
+                images[ask.image, ask.view] = found
+                sent[place] = ask
+        if not sent:
+            return replies
+        index = {key: number for number, key in enumerate(images)}
+        numbered = [replace(ask, image=index[ask.image, ask.view]) for ask in sent.values()]
+        answers = await self._engine.predict(list(images.values()), numbered, patience_s)
+        for place, answer in zip(sent, answers, strict=True):
+            ask = asks[place]
+            is_refused = isinstance(answer, Refusal) and answer.view == ask.view != sent[place].view
+            replies[place] = await _problem(pictures[ask.image], ask) if is_refused else answer
         return replies
 
     def _corrected(self, ask: Ask, refusal: Refusal) -> Ask:
@@ -135,8 +150,25 @@ class Asker:
         return replace(ask, view=refusal.view, key=refusal.key)
 
 
-async def _see(pictures: Sequence[Picture], asks: Iterable[Ask]) -> dict[tuple[int, View], Image | Problem]:
-    """Each picture by each view that it is asked about by."""
-    wanted = list(dict.fromkeys((ask.image, ask.view) for ask in asks))
-    seen = await asyncio.gather(*(pictures[image].seen(view) for image, view in wanted))
-    return dict(zip(wanted, seen, strict=True))
+async def _sendable(picture: Picture, ask: Ask) -> tuple[Image | Problem, Ask]:
+    """A picture with the question to send it with; the problem of the picture if there is no sending it.
+
+    What the known view refuses for its form may suit the view that the task has by now.
+    """
+    image = await picture.seen(ask.view)
+    if not isinstance(image, Problem) or image.kind != "image-unsupported":
+        return image, ask
+    stand_in = await picture.seen(_ANY_DEPTH)
+    return (image, ask) if isinstance(stand_in, Problem) else (stand_in, replace(ask, view=_ANY_DEPTH))
+
+
+async def _problem(picture: Picture, ask: Ask) -> Problem:
+    problem = await picture.seen(ask.view)
+    assert isinstance(problem, Problem), "only what is refused is asked about by another view"
+    return problem
+
+
+async def _see(pictures: Sequence[Picture], asks: Iterable[Ask]) -> None:
+    """Decode each picture by each view that it is asked about by."""
+    wanted = dict.fromkeys((ask.image, ask.view) for ask in asks)
+    await asyncio.gather(*(pictures[image].seen(view) for image, view in wanted))

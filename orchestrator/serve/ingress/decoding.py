@@ -114,7 +114,7 @@ class Decoder:
         Raises:
             ImageError: The image is refused.
         """
-        if view.is_default and pixels_3HW.shape[1:] == self._backbone.image_size:
+        if view.is_whole and pixels_3HW.shape[1:] == self._backbone.image_size:
             return pixels_3HW
         return await _result(self._small.submit(account, self._fit, pixels_3HW, view))
 

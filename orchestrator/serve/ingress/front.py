@@ -119,12 +119,12 @@ class Front:
         return Picture(lambda view: in_turn(self.decoder.fit(pixels_3HW, view, account)))
 
     async def decode(self, picture: Picture, ask: Ask) -> Image:
-        """Decode a picture by the view that the task is known to have.
+        """Decode a picture by the view that the task is known to have, or by one that asks for its view.
 
         Raises:
             Problem: The image is refused.
         """
-        found = await picture.seen(self.asker.with_view(ask).view)
+        found = await self.asker.decode(picture, ask)
         if isinstance(found, Problem):
             raise found
         return found

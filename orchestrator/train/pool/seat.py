@@ -12,6 +12,7 @@ import torch
 from orchestrator.errors import ExecutionError
 from orchestrator.train.ledger.actor import RayLedgerClient
 from orchestrator.train.worker.loop import RunnerFactory, WorkerContext, run_worker
+from ship.settings.view import MAX_PIXELS
 from ship.tuning.memory import usable_bytes
 
 __all__ = ["SeatConfig", "work"]
@@ -32,6 +33,7 @@ class SeatConfig:
         num_sharers: Processes that share a machine's memory, where there are no GPUs.
         cache: Folder of decoded data on each node.
         cache_bytes: Limit on its size.
+        max_pixels: Pixels of a picture; one with more is refused.
     """
 
     run: str
@@ -43,6 +45,7 @@ class SeatConfig:
     num_sharers: int
     cache: str
     cache_bytes: int
+    max_pixels: int = MAX_PIXELS
 
 
 def work(config: SeatConfig, seat: int, num_seats: int, device: str) -> None:
@@ -77,6 +80,7 @@ def work(config: SeatConfig, seat: int, num_seats: int, device: str) -> None:
             memory_bytes=None if device != "cpu" else usable_bytes(torch.device(device), config.num_sharers),
             cache=Path(config.cache).expanduser(),
             cache_bytes=config.cache_bytes,
+            max_pixels=config.max_pixels,
         )
     )
     run_worker(ledger, run_task, worker=worker)

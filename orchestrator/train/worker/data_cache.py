@@ -27,7 +27,7 @@ __all__ = ["DataCache"]
 logger = logging.getLogger(__name__)
 
 # Part of every file's name: to be raised when the same settings would decode to other pixels.
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
 _SPLITS = ("train", "val", "test")
 
 

@@ -24,6 +24,7 @@ from orchestrator.train.ledger.failures import Failure, failure_of
 from orchestrator.train.ledger.grants import Ended, Lease, Phase
 from orchestrator.train.worker.heartbeat import Heartbeat
 from orchestrator.train.worker.progress import Progress
+from ship.settings.view import MAX_PIXELS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,6 +112,7 @@ class WorkerContext:
         memory_bytes: Memory for their steps; None for the free memory of the device.
         cache: Folder of decoded data on this node.
         cache_bytes: Limit on its size.
+        max_pixels: Pixels of a picture; one with more is refused.
     """
 
     header: Mapping[str, Any]
@@ -121,6 +123,7 @@ class WorkerContext:
     memory_bytes: int | None
     cache: Path
     cache_bytes: int
+    max_pixels: int = MAX_PIXELS
 
 
 RunnerFactory = Callable[[WorkerContext], TaskRunner]

@@ -20,6 +20,7 @@ from ship.artifact.making import make_artifact
 from ship.backbone import Backbone
 from ship.data import load_task_data
 from ship.errors import ArtifactError, DataError
+from ship.settings.view import MAX_PIXELS
 from ship.tuning.probe_instead import take_the_better
 from ship.tuning.run import EpochReport, PackTask
 from ship.tuning.search import SearchResult, SearchStep, search
@@ -43,7 +44,7 @@ def make_task_runner(context: WorkerContext) -> TaskRunner:
     backbone = Backbone.from_arrays(context.header, context.arrays, device=context.device)
     tuner = Tuner(backbone, max_fused=context.max_fused, memory_bytes=context.memory_bytes)
     cache = DataCache(context.cache, context.cache_bytes)
-    return TuneTask(tuner, PromptStore(open_objects(context.store_url)), cache)
+    return TuneTask(tuner, PromptStore(open_objects(context.store_url)), cache, context.max_pixels)
 
 
 class TuneTask:
@@ -53,12 +54,19 @@ class TuneTask:
         tuner: Tuner of the device.
         store: Store of artifacts and snapshots.
         cache: Cache of decoded data, if any.
+        max_pixels: Pixels of a picture; one with more is refused.
     """
 
-    def __init__(self, tuner: Tuner, store: PromptStore, cache: DataCache | None = None) -> None:
+    def __init__(
+        self,
+        tuner: Tuner,
+        store: PromptStore,
+        cache: DataCache | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         self._tuner, self._backbone = tuner, tuner.backbone
         self._store = store
-        self._cache = cache
+        self._cache, self._max_pixels = cache, max_pixels
 
     def __call__(self, spec: "TaskSpec", hooks: Hooks) -> PublishedTask:
         """Tune and publish a task, unless it is published already.
@@ -104,6 +112,7 @@ class TuneTask:
             image_size=size,
             interpolation=interpolation,
             view=spec.view,
+            max_pixels=self._max_pixels,
             watch=hooks.doing,
         )
         data = (

@@ -4,6 +4,7 @@ import pytest
 
 from orchestrator.errors import ManifestError
 from orchestrator.settings import Settings
+from ship.settings.view import MAX_PIXELS
 
 
 def test_flags_win_over_the_environment_and_that_over_defaults(tmp_path: Path) -> None:
@@ -18,6 +19,14 @@ def test_flags_win_over_the_environment_and_that_over_defaults(tmp_path: Path) -
     said = Settings.from_env(env, home=home, store="s3://b")
     assert (said.home, said.store) == (tmp_path, "s3://b")
     assert (said.cache, said.cache_bytes) == ("/scratch", 500_000_000)
+
+
+def test_the_limit_on_pixels_is_a_setting() -> None:
+    assert Settings.from_env({}).max_pixels == MAX_PIXELS
+    assert Settings.from_env({"SHIP_MAX_PIXELS": "200000000"}).max_pixels == 200_000_000
+    for text in ("much", "0", "-1", "1.5", "1e6", "10000000001"):
+        with pytest.raises(ManifestError, match="SHIP_MAX_PIXELS: expected a number of pixels from 1"):
+            Settings.from_env({"SHIP_MAX_PIXELS": text})
 
 
 @pytest.mark.parametrize("size", ["much", "-1", "nan", "inf"])

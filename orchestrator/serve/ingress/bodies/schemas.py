@@ -240,6 +240,12 @@ class ViewBody(StrictBody):
     tiles: Annotated[str, Field(examples=["2x2"])]
     tile_overlap: Annotated[float, Field(examples=[0.1], description="Share of a tile's side.")]
     fit: Annotated[Literal["squash", "pad", "crop"], Field(examples=["squash"])]
+    bits: NotRequired[
+        Annotated[
+            Literal[8, 10, 12, 14, 16],
+            Field(examples=[12], description="Bits of a sample that the camera fills; left out for `auto`."),
+        ]
+    ]
 
 
 class TaskReply(_TaskState):

@@ -79,7 +79,7 @@ async def _region(front: Front, picture: Picture, content: bytes, view: View, ac
     ):
         return seen
     size = rows * height, columns * width
-    return await in_turn(front.decoder.decode(content, View(crop=view.crop), size, account))
+    return await in_turn(front.decoder.decode(content, View(crop=view.crop, bits=view.bits), size, account))
 
 
 def _describe(found: Explanation, prompted_YX: Map, bare_YX: Map) -> ExplanationReply:

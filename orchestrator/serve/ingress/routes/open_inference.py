@@ -86,7 +86,7 @@ async def model(request: Request, task: str) -> Response:
     front, state = front_of(request), await _state(request, task)
     num_labels = len(state.labels) or -1
     # Pixels of a task with a view are those of the whole picture, of any size.
-    size = (-1, -1) if state.view is not None and not state.view.is_default else front.backbone.image_size
+    size = (-1, -1) if state.view is not None and not state.view.is_whole else front.backbone.image_size
     body: ModelReply = {
         "name": task,
         "versions": [str(number) for number in _answering(state)],

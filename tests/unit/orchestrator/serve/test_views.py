@@ -37,6 +37,8 @@ VIEWS = {
     "tiled": View(tiles="2x2"),
     "cut": View(crop=(10, 5, 40, 30), fit="pad"),
     "cut-tiled": View(crop=(0.1, 0.0, 0.8, 1.0), tiles="1x3", tile_overlap=0.2, fit="crop"),
+    "deep": View(bits=12),
+    "deep-tiled": View(bits=14, tiles="2x1"),
 }
 # Batches of other sizes sum in another order.
 CLOSE = 1e-5
@@ -94,11 +96,43 @@ class Plant:
         asyncio.run(run())
 
 
+def draw_deep(bits: int) -> bytes:
+    """A PNG of 16 bits that fills fewer, without a tag."""
+    samples = np.random.default_rng(bits).integers(0, 2**bits, SIZE[::-1]).astype(np.uint16)
+    file = io.BytesIO()
+    PillowImage.fromarray(samples).save(file, "PNG")
+    return file.getvalue()
+
+
 @pytest.fixture
 def plant(backbone: Backbone, tmp_path: Path) -> Iterator[Plant]:
     plant = Plant(backbone, tmp_path)
     yield plant
     plant.replica._follower.stop()
+
+
+def test_a_task_reads_deep_pictures_by_its_own_bits(plant: Plant) -> None:
+    """Also the first one, when the task's bits are not known yet."""
+    twelve = draw_deep(12)
+
+    async def talk(client: httpx.AsyncClient) -> None:
+        for _ in range(2):
+            for task in ("deep", "deep-tiled"):
+                found = await predict(client, task, twelve)
+                expected = plant.expected(plant.artifacts[task], twelve)
+                assert found["probabilities"] == pytest.approx(expected, abs=CLOSE)
+        for task, content, what in (
+            ("whole", twelve, "samples up to"),
+            ("tiled", twelve, "samples up to"),
+            ("deep", draw_deep(14), "above the 4095 of 12 bits"),
+        ):
+            reply = await client.post("/v1/predict", content=content, headers={"Ship-Task": task})
+            assert reply.status_code == 415, reply.text
+            assert what in reply.json()["detail"]
+        described = (await client.get("/v1/tasks/deep")).json()
+        assert described["view"]["bits"] == 12
+
+    plant.converse(talk)
 
 
 async def predict(client: httpx.AsyncClient, task: str, image: bytes, **headers: str) -> dict[str, Any]:
@@ -146,7 +180,7 @@ def test_tensors_are_pictures_that_are_seen_by_the_view(plant: Plant) -> None:
     async def talk(client: httpx.AsyncClient) -> None:
         for task, artifact in plant.artifacts.items():
             described = (await client.get(f"/v2/models/{task}")).json()["inputs"][0]
-            assert described["shape"] == ([-1, 3, 32, 32] if task == "whole" else [-1, 3, -1, -1])
+            assert described["shape"] == ([-1, 3, 32, 32] if VIEWS[task].is_whole else [-1, 3, -1, -1])
             for datatype, shape, data in (
                 ("UINT8", [2, 3, 50, 60], np.stack(pixels).tolist()),
                 ("BYTES", [2], files),

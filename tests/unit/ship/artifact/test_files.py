@@ -182,6 +182,7 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
     "no tiles": (lambda f: with_card(f, lambda c: c["view"].update(tiles="0x1")), "view: tiles: expected"),
     "too many tiles": (lambda f: with_card(f, lambda c: c["view"].update(tiles="9x9")), "of at most 64"),
     "open tiles": (lambda f: with_card(f, lambda c: c["view"].update(tiles="auto")), "with a fixed grid"),
+    "other bits": (lambda f: with_card(f, lambda c: c["view"].update(bits=9)), "view: bits: expected 8, 10"),
     "no fit": (lambda f: with_card(f, lambda c: c["view"].pop("fit")), "view: expected exactly"),
     "a text as crop": (
         lambda f: with_card(f, lambda c: c["view"].update(crop="all")),

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from ship.data import DataSource, TaskData, describe_data, load_task_data
+from ship.data import DataSource, TaskData, describe_data, inspect_data, load_task_data
 from ship.errors import DataError
 from ship.images import decode_image
 from ship.settings.view import View
@@ -46,3 +48,26 @@ def test_images_of_other_tiles_than_the_views_are_refused(split_tree: Path) -> N
     data = load(split_tree, View(tiles="2x2"))
     with pytest.raises(DataError, match="images of 4 tiles: the view has 1"):
         TaskData(labels=data.labels, train=data.train, val=None, test=data.test, fingerprint="")
+
+
+def test_deep_pictures_are_asked_about_or_read_by_the_tasks_bits(tmp_path: Path) -> None:
+    for label, dark in (("good", 1000), ("bad", 1004)):
+        (tmp_path / label).mkdir()
+        for place in range(4):
+            samples = np.full((6, 6), dark + place, np.uint16)
+            Image.fromarray(samples).save(tmp_path / label / f"{place}.png")
+    with pytest.raises(DataError, match=r"3\.png.*samples up to 1003 of 65535.*set `bits`"):
+        load(tmp_path, View())
+    data = load(tmp_path, View(bits=10))
+    assert data.view.bits == 10
+    assert 249 <= int(data.train.images_B3HW.min()) <= int(data.train.images_B3HW.max()) <= 251
+    source = DataSource(path=str(tmp_path))
+    assert len(inspect_data(source).unreadable) == 8
+    assert inspect_data(source, bits=10).unreadable == {}
+
+
+def test_the_limit_on_pixels_is_the_callers(split_tree: Path) -> None:
+    source = DataSource(path=str(split_tree))
+    with pytest.raises(DataError, match="more than the 4 that are allowed; SHIP_MAX_PIXELS sets another"):
+        load_task_data(source, image_size=SIZE, interpolation="bicubic", max_pixels=4)
+    assert inspect_data(source, max_pixels=4).images == ()

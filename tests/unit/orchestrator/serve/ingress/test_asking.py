@@ -1,7 +1,7 @@
 """Questions go out by the view of the version that answers, and are asked again where it was another."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ from orchestrator.serve.ingress.problems import Problem
 from ship.settings.view import DEFAULT_VIEW, View
 from tests.unit.orchestrator.serve.factory import FakeEngine
 
-TILED, CUT = View(tiles="2x2"), View(crop=(0, 0, 4, 4))
+TILED, CUT, DEEP = View(tiles="2x2"), View(crop=(0, 0, 4, 4)), View(bits=12)
 
 
 @dataclass
@@ -47,13 +47,16 @@ class Engine(FakeEngine):
 class Pictures:
     """Pictures that count how often they are decoded; one that does not hold a crop is refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, refused_bits: Collection[int | str] = ()) -> None:
         self.decoded: list[View] = []
+        self.refused_bits = refused_bits
 
     async def decode(self, view: View) -> Image:
         self.decoded.append(view)
         if view == CUT:
             raise Problem("image-too-small", "too small")
+        if view.bits in self.refused_bits:
+            raise Problem("image-unsupported", f"of {view.bits} bits")
         return np.zeros((3, 4, 4), dtype=np.uint8)
 
     def make(self) -> Picture:
@@ -127,3 +130,34 @@ def test_an_explanation_is_asked_for_again_too() -> None:
         Asker(Engine(views={"bolts": CUT})).explain(Pictures().make(), Ask(task="bolts"), 5.0)
     )
     assert isinstance(refused, Problem)
+
+
+def test_a_depth_that_the_known_view_refuses_is_learned_from_the_engine() -> None:
+    """A dark picture of 16 bits is refused by `auto`, and the task's bits are not known yet."""
+    asker, dark = Asker(Engine(views={"bolts": DEEP})), Pictures(refused_bits=["auto"])
+    [found] = asyncio.run(asker.predict([dark.make()], [Ask(task="bolts")], 5.0))
+    assert isinstance(found, Answer)
+    assert dark.decoded == [DEFAULT_VIEW, View(bits=16), DEEP]
+    assert asker.with_view(Ask(task="bolts")).view == DEEP
+    explained, view = asyncio.run(
+        Asker(Engine(views={"bolts": DEEP})).explain(dark.make(), Ask(task="bolts"), 5.0)
+    )
+    assert isinstance(explained, Explanation)
+    assert view == DEEP
+
+
+def test_a_depth_that_the_task_refuses_is_the_pictures_problem() -> None:
+    dark = Pictures(refused_bits=["auto", 12])
+    for views in ({}, {"bolts": DEEP}):
+        [found] = asyncio.run(Asker(Engine(views=views)).predict([dark.make()], [Ask(task="bolts")], 5.0))
+        assert isinstance(found, Problem)
+        explained, _ = asyncio.run(Asker(Engine(views=views)).explain(dark.make(), Ask(task="bolts"), 5.0))
+        assert isinstance(explained, Problem)
+
+
+def test_what_no_view_reads_is_not_asked_about() -> None:
+    engine = Engine()
+    broken = Pictures(refused_bits=["auto", 16])
+    [found] = asyncio.run(Asker(engine).predict([broken.make()], [Ask(task="bolts")], 5.0))
+    assert isinstance(found, Problem)
+    assert engine.asks == []

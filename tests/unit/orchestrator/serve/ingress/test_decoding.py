@@ -143,6 +143,15 @@ def test_processes_answer_as_decoding_here_does(backbone: Backbone, format_: str
     assert len(decoder.pool.pids) == decoder.pool.num_idle == 1
 
 
+def test_processes_know_the_bits_of_a_task(backbone: Backbone) -> None:
+    content = encode(Image.fromarray(np.full((8, 8), 1800, dtype=np.uint16)), "PNG")
+    decoder = Decoder(backbone.info, Limits())
+    seen = asyncio.run(decoder.decode(content, View(bits=12)))
+    assert np.unique(seen).tolist() == [112]
+    with pytest.raises(ImageError, match="set `bits` in the task's view"):
+        asyncio.run(decoder.decode(content))
+
+
 def test_refusals_are_those_of_decoding_here(backbone: Backbone) -> None:
     decoder = Decoder(backbone.info, Limits(max_pixels=1000))
     for content, kind in (
