@@ -7,6 +7,7 @@ output, too.
 Heavy packages are imported by the command that needs them, so that ``ship --help`` answers at once.
 """
 
+import io
 import logging
 import sys
 from typing import NoReturn
@@ -65,6 +66,10 @@ for command in (
 
 def main() -> None:
     """Entry point: errors that a user can fix are printed, not traced."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name of a file may be one that the terminal's encoding lacks.
+            stream.reconfigure(errors="backslashreplace")
     console, output = Console(stderr=True, highlight=False), Output()
 
     def end(error: BaseException, message: str, status: int) -> NoReturn:

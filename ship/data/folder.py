@@ -110,6 +110,8 @@ class Folder:
     def __init__(self, filesystem: fsspec.AbstractFileSystem, root: str, url: Url) -> None:
         self._filesystem, self._url = filesystem, url
         self._root = root.rstrip("/")
+        # Full paths that are written in another way than joined ones, such as `./a/b.png` in an archive.
+        self._odd_paths: dict[str, str] = {}
         self.is_local = isinstance(filesystem, LocalFileSystem)
 
     def __str__(self) -> str:
@@ -242,12 +244,18 @@ class Folder:
         return _backend_errors(self._url, self.locate(path))
 
     def _join(self, path: str) -> str:
-        return join(self._root, path)
+        return self._odd_paths.get(path) or join(self._root, path)
 
     def _find_remote(self) -> tuple[list[str], list[str]]:
         found = self._filesystem.find(self._root, withdirs=True, detail=True)
-        kinds = {path: info["type"] for full, info in found.items() if (path := below(self._root, full))}
-        folders = {path.rstrip("/") for path, kind in kinds.items() if kind == "directory"}
+        kinds = {}
+        for full, info in found.items():
+            path = normalise(below(self._root, full) or "")
+            if path is not None:
+                kinds[path] = info["type"]
+                if join(self._root, path) != full:
+                    self._odd_paths[path] = full
+        folders = {path for path, kind in kinds.items() if kind == "directory"}
         files = [path for path, kind in kinds.items() if kind == "file"]
         # Object stores have no folders but those that their keys imply.
         for path in files:

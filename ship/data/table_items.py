@@ -69,7 +69,7 @@ class TablePlace:
 
     def advise(self, path: str) -> str:
         """What to do about a path that leads out."""
-        return f"set image_root: {(self.folder or self.images).root_above(path)}"
+        return f"set image_root to {(self.folder or self.images).root_above(path)}"
 
 
 def wanted_columns(columns: list[str], group: str | None) -> list[str]:
@@ -94,7 +94,7 @@ def to_items(rows: Iterable[Row], columns: list[str], table: TablePlace) -> list
         found = [*_cell_problems(row, columns, table), *row.problems]
         if row.cells.get("path") and path is None:
             given = row.cells["path"]
-            found.append(f"path {given!r} leads out of {table.images}; {table.advise(given)}")
+            found.append(f"path {given!r}: leads out of {table.images}; {table.advise(given)}")
         if path is not None and path in first_place:
             found.append(f"path {path!r} was already in {first_place[path]}")
         problems += [f"{table.name}: {row.place}: {problem}" for problem in found]

@@ -185,7 +185,7 @@ def test_a_table_in_a_folder_beside_its_pictures(write: Callable[..., None], tmp
     source = DataSource(path=str(tmp_path / "ann" / "t.csv"))
     with pytest.raises(DataError) as caught:
         list_items(source)
-    advice = caught.value.problems[0].partition("set image_root: ")[2]
+    advice = caught.value.problems[0].partition("set image_root to ")[2]
     assert advice == str(tmp_path)
     listing = list_items(DataSource(path=source.path, image_root=advice))
     assert listing.items[0].path == "images/x/0.png"

@@ -74,8 +74,8 @@ def test_every_problem_is_listed_with_its_line(tmp_path: Path) -> None:
     assert problems_of(source) == [
         "line 3: label is empty",
         "line 4: path is empty",
-        f"line 5: path '../up.png' leads out of {tmp_path}; set image_root: {tmp_path.parent}",
-        f"line 6: path '/etc/passwd' leads out of {tmp_path}; set image_root: /",
+        f"line 5: path '../up.png': leads out of {tmp_path}; set image_root to {tmp_path.parent}",
+        f"line 6: path '/etc/passwd': leads out of {tmp_path}; set image_root to /",
         "line 7: path 'a.png' was already in line 2",
         "line 8: split: expected one of train, training, trn, val, valid, validation, dev, development, "
         "test, testing, tst, holdout, got 'later'",
