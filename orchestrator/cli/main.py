@@ -88,6 +88,14 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt) as error:
         console.print("interrupted", style="yellow")
         end(error, "interrupted", EXIT_INTERRUPTED)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A place of the user's that no part of the program has looked after: it says itself what is wrong.
+        said = f"{error.filename}: {error.strerror}"
+        console.print("error:", style="bold red", end=" ")
+        console.print(said, markup=False, soft_wrap=True)
+        end(error, said, EXIT_FAILED)
     except ShipError as error:
         console.print("error:", style="bold red", end=" ")
         console.print(str(error), markup=False, soft_wrap=True)

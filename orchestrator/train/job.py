@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Self
 
 from orchestrator.errors import ManifestError, StoreError
@@ -25,6 +26,7 @@ from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import Callbacks, RunOptions, RunSummary, name_run, run_tasks
 from orchestrator.train.ledger.status import RunStatus
+from orchestrator.train.preflight import check_before_tuning
 from orchestrator.train.run_folder import RunFolder, hold_run
 from orchestrator.train.verdicts import Decisions, Published, Verdict, find_verdicts
 from ship.backbone import Backbone, load_backbone
@@ -288,6 +290,8 @@ def prepare_job(
     request = request or Request()
     manifest = request.load(manifest_path)
     settings = make_settings(manifest.store)
+    if will_run:
+        check_before_tuning(settings, partial(open_objects, settings.store))
     backbone = load_backbone(manifest.backbone, image_size=manifest.image_size)
     services = open_services(settings)
     return Job(
