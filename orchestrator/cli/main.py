@@ -66,10 +66,7 @@ for command in (
 
 def main() -> None:
     """Entry point: errors that a user can fix are printed, not traced."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A name of a file may be one that the terminal's encoding lacks.
-            stream.reconfigure(errors="backslashreplace")
+    _take_any_name()
     console, output = Console(stderr=True, highlight=False), Output()
 
     def end(error: BaseException, message: str, status: int) -> NoReturn:
@@ -101,3 +98,10 @@ def main() -> None:
         console.print(str(error), markup=False, soft_wrap=True)
         is_late = isinstance(error, OrchestratorError) and not isinstance(error, ManifestError)
         end(error, str(error), EXIT_FAILED if is_late else EXIT_BAD_INPUT)
+
+
+def _take_any_name() -> None:
+    """Let the terminal show names of files that its encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
