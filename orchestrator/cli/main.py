@@ -7,6 +7,7 @@ were tuned, but some wait and do not serve, or a promotion waits for an approval
 Heavy packages are imported by the command that needs them, so that ``ship --help`` answers at once.
 """
 
+import io
 import logging
 import sys
 from typing import NoReturn
@@ -85,6 +86,7 @@ for command in (
 
 def main() -> None:
     """Entry point: errors that a user can fix are printed, not traced."""
+    _take_any_name()
     console, output = Console(stderr=True, highlight=False), Output()
 
     def end(error: BaseException, message: str, status: int) -> NoReturn:
@@ -103,8 +105,23 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt) as error:
         console.print("interrupted", style="yellow")
         end(error, "interrupted", EXIT_INTERRUPTED)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A place of the user's that no part of the program has looked after: it says itself what is wrong.
+        said = f"{error.filename}: {error.strerror}"
+        console.print("error:", style="bold red", end=" ")
+        console.print(said, markup=False, soft_wrap=True)
+        end(error, said, EXIT_FAILED)
     except ShipError as error:
         console.print("error:", style="bold red", end=" ")
         console.print(str(error), markup=False, soft_wrap=True)
         is_late = isinstance(error, OrchestratorError) and not isinstance(error, ManifestError)
         end(error, str(error), EXIT_FAILED if is_late else EXIT_BAD_INPUT)
+
+
+def _take_any_name() -> None:
+    """Let the terminal show names of files that its encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

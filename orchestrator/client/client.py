@@ -20,6 +20,7 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, s
 from tenacity.wait import wait_random_exponential
 
 from orchestrator.client.answers import Prediction, ServedTask
+from orchestrator.client.proxies import find_proxy, make_context
 from orchestrator.client.questions import (
     Attention,
     ImageSource,
@@ -40,6 +41,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 _TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _Value = TypeVar("_Value")
+_NO_ANSWER = (httpx.RequestError, httpx.InvalidURL, OSError)
 _TYPE_PREFIX = "urn:ship:problem:"
 # Errors of reading a reply that is no JSON, too deep, of other types, or incomplete.
 _MALFORMED = (ValueError, RecursionError, OverflowError, TypeError, KeyError)
@@ -94,11 +96,20 @@ class Client:
         try:
             self.url = Url(check_url(url, DEFAULT_URL).rstrip("/"))
             auth = make_bearer(token, self.url.reveal()) or make_basic(self.url.reveal())
+            # httpx logs the URL of each request, and raises errors that hold it.
+            place = httpx.URL(self.url.reveal()).copy_with(userinfo=b"")
+            self._http = httpx.Client(
+                base_url=place,
+                timeout=timeout_s,
+                auth=auth,
+                follow_redirects=False,
+                # httpx itself would send a token to any proxy, and fails on odd variables.
+                trust_env=False,
+                proxy=find_proxy(place, has_token=auth is not None),
+                verify=make_context() if place.scheme == "https" else True,
+            )
         except ValueError as error:
             raise EndpointError(str(error)) from None
-        # httpx logs the URL of each request, and raises errors that hold it.
-        place = httpx.URL(self.url.reveal()).copy_with(userinfo=b"")
-        self._http = httpx.Client(base_url=place, timeout=timeout_s, auth=auth, follow_redirects=False)
 
     def __enter__(self) -> Self:
         """The client itself; no request is sent yet."""
@@ -200,7 +211,7 @@ class Client:
         """Whether the endpoint is ready to answer; asked once."""
         try:
             return self._http.get("/readyz").status_code == httpx.codes.OK
-        except httpx.RequestError:
+        except _NO_ANSWER:
             return False
 
     def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
@@ -209,7 +220,7 @@ class Client:
         def ask_once() -> httpx.Response:
             try:
                 reply = self._http.request(method, path, **request)
-            except httpx.RequestError as error:
+            except _NO_ANSWER as error:
                 said = str(error) or type(error).__name__
                 raise EndpointError(
                     f"{self.url} does not answer: {said}; is `ship serve` running?"

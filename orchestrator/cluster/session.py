@@ -17,6 +17,7 @@ from typing import Any
 import ray
 
 from orchestrator.cluster.processes import end_processes, find_processes, start_in_two_tries
+from orchestrator.cluster.reachable import check_reachable
 from orchestrator.cluster.signals import deferred_signals
 from orchestrator.errors import ClusterError
 from orchestrator.private_files import make_private_folder, make_private_tree
@@ -84,6 +85,9 @@ def ray_session(
 
 @contextmanager
 def _joined(address: str) -> Iterator[Session]:
+    if address not in ("auto", "local"):
+        # Ray itself tries for a quarter of an hour, and says nothing.
+        check_reachable("RAY_ADDRESS", address)
     try:
         _init(address=address)
     # Ray raises RuntimeError, ConnectionError, ValueError or its own: one answer for all.

@@ -6,6 +6,7 @@ Every image is read once. A finding is a warning, or a failure if it exceeds its
 import difflib
 import re
 import statistics
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -37,7 +38,7 @@ class Finding:
     """One kind of fault of a task's data.
 
     Attributes:
-        kind: Name of its limit, ``layout`` or ``shrunk``.
+        kind: Name of its limit, ``layout``, ``passed_over`` or ``shrunk``.
         failed: Whether it exceeds its limit.
         message: Description with numbers.
         examples: Up to five images or labels.
@@ -134,6 +135,7 @@ def check_task(
         *_find_shortages(found, limits),
         *_find_few_held_out(found, limits),
         *_find_typos(found, limits),
+        *_find_passed_over(found),
     ]
     return TaskCheck(
         task=entry.name,
@@ -145,14 +147,15 @@ def check_task(
 
 
 def find_label_typos(labels: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of labels that differ by case, separators or a letter only, and not by a number."""
+    """Pairs of labels that differ by case, separators, Unicode form or a letter only, and not by a number."""
     names = sorted(labels)
     pairs = []
     for index, first in enumerate(names):
         for second in names[index + 1 :]:
-            if re.findall(r"\d+", first) != re.findall(r"\d+", second):
+            one, two = (unicodedata.normalize("NFKC", name).casefold() for name in (first, second))
+            if re.findall(r"\d+", one) != re.findall(r"\d+", two):
                 continue
-            plain, other = (re.sub(r"[\W_]+", "", name.casefold()) for name in (first, second))
+            plain, other = (re.sub(r"[\W_]+", "", name) for name in (one, two))
             if plain == other or (
                 min(len(plain), len(other)) >= 5
                 and difflib.SequenceMatcher(None, plain, other, autojunk=False).ratio() >= _LIKE
@@ -283,6 +286,18 @@ def _find_typos(found: Inspection, limits: DataLimits) -> list[Finding]:
             message="classes that may be one, spelt in two ways",
             examples=tuple(f"{first!r} and {second!r}" for first, second in typos[:_NUM_EXAMPLES]),
         )
+    ]
+
+
+def _find_passed_over(found: Inspection) -> list[Finding]:
+    return [
+        Finding(
+            kind="passed_over",
+            failed=False,
+            message=f"left out beside the pictures: {entry.count} {entry.kind}",
+            examples=entry.examples,
+        )
+        for entry in found.listing.passed_over
     ]
 
 

@@ -202,6 +202,11 @@ def _find_warnings(plan: Plan, num_workers: int | None, now_s: float | None) -> 
         for task in plan.to_tune
         if task.num_repeated
     ]
+    warnings += [
+        f"task {task.spec.name}: left out beside its pictures: {'; '.join(task.passed_over)}"
+        for task in plan.to_tune
+        if task.passed_over
+    ]
     unchecked = [
         task for task in plan.to_tune if task.spec.terms.budget_s is not None and task.estimate_s is None
     ]
@@ -279,5 +284,7 @@ def _plan_task(
         estimate_s=seconds,
         estimate_bytes=num_bytes,
         num_repeated=summary.num_repeated,
+        passed_over=tuple(map(str, summary.passed_over)),
+        evidence={str(kind): count for kind, count in summary.evidence.items()},
         shrinking=entry.view.find_shrinking(summary.sizes, backbone.image_size) if summary.sizes else None,
     )

@@ -82,6 +82,8 @@ class PlannedTask:
         num_classes: C.
         num_held_out: Images to measure the result on.
         num_repeated: Training images whose very bytes are those of another.
+        passed_over: What lies beside its pictures and is left out, by kind.
+        evidence: On what its fingerprint rests: number of images by kind.
         shrinking: What is lost by shrinking its pictures to the backbone's input, if much is.
         estimate_s: Seconds on one worker, 0 for ``reuse``; None if the speed is unknown.
         estimate_bytes: Storage of the prompt's tensors, 0 for ``reuse``; assumes that levels are two thirds
@@ -95,4 +97,6 @@ class PlannedTask:
     estimate_s: float | None
     estimate_bytes: int
     num_repeated: int = 0
+    passed_over: tuple[str, ...] = ()
+    evidence: Mapping[str, int] = field(default_factory=dict)
     shrinking: str | None = None

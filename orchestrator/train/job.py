@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 from orchestrator.errors import ManifestError, StoreError
@@ -32,6 +33,7 @@ from orchestrator.train.job_report import JobReport
 from orchestrator.train.ledger.status import RunStatus
 from orchestrator.train.lineage import find_lineage
 from orchestrator.train.pool.size import expect_workers
+from orchestrator.train.preflight import check_before_tuning
 from orchestrator.train.run_folder import KEPT_RUNS, RunFolder, hold_run
 from orchestrator.train.run_report import leave_report
 from orchestrator.train.verdicts import Decisions, Published, failed_verdicts, find_verdicts
@@ -324,6 +326,8 @@ def prepare_job(
     read_s = time.time()
     manifest = request.load(manifest_path)
     settings = make_settings(manifest.store)
+    if will_run:
+        check_before_tuning(settings, partial(open_objects, settings.store))
     backbone = load_backbone(manifest.backbone, image_size=manifest.image_size)
     services = open_services(settings)
     return Job(

@@ -1,20 +1,22 @@
 """Fingerprint of a data set, 64 hex digits: equal data gives an equal task key, wherever it is read.
 
 It covers format, split options, and path, label, split and content of every image. It does not cover where
-a local folder lies, times of change, or the order of listing. The content of remote files is not read for it:
-the tag that the backend gives (size with ETag, checksum or the like) stands for it.
+a local folder lies, times of change, or the order of listing. Of remote files the tag that the backend gives
+(size with ETag, checksum, version or time of change) stands for the content; where it gives none, it is read.
 """
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ship.data.duplicates import count_repeated, refuse_duplicates
-from ship.data.folder import Folder
+from ship.data.folder import Evidence, Folder
 from ship.data.items import Listing
 from ship.data.listing import open_listing
+from ship.data.passed_over import PassedOver
 from ship.data.source import DataSource
 from ship.errors import DataError
 
@@ -37,6 +39,9 @@ class DataSummary:
         num_test: Test images.
         num_repeated: Training images whose very bytes are those of another, of local data.
         sizes: Width and height of a few training images, of local data.
+        evidence: On what the fingerprint rests: number of images by ``content``, ``etag``, ``checksum``,
+            ``version`` or ``time`` of change (with the size).
+        passed_over: What lies beside the images and was left out.
     """
 
     fingerprint: str
@@ -46,6 +51,8 @@ class DataSummary:
     num_test: int
     num_repeated: int = 0
     sizes: tuple[tuple[int, int], ...] = ()
+    evidence: Mapping[Evidence, int] = field(default_factory=dict)
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 def fingerprint_data(source: DataSource) -> str:
@@ -65,7 +72,11 @@ def describe_data(source: DataSource) -> DataSummary:
             lies in two splits.
     """
     folder, listing = open_listing(source)
-    tags = _local_tags(folder, listing) if folder.is_local else remote_tags(folder, listing)
+    evidence: Mapping[Evidence, int] = {"content": len(listing.items)}
+    if folder.is_local:
+        tags = _local_tags(folder, listing)
+    else:
+        tags, evidence = _remote_tags(folder, listing)
     if folder.is_local:
         refuse_duplicates(source, listing, tags)
     # Brings torch, which a process that only reads fingerprints, such as the ledger, does without.
@@ -80,6 +91,8 @@ def describe_data(source: DataSource) -> DataSummary:
         num_test=counts["test"],
         num_repeated=count_repeated(listing, tags) if folder.is_local else 0,
         sizes=tuple(sizes_of(folder, listing, _NUM_SAMPLED)) if folder.is_local else (),
+        evidence=evidence,
+        passed_over=listing.passed_over,
     )
 
 
@@ -113,10 +126,14 @@ def remote_tags(folder: Folder, listing: Listing) -> dict[str, str]:
     Raises:
         DataError: Lists every image that is missing.
     """
-    tags = folder.content_tags([item.path for item in listing.items])
+    return _remote_tags(folder, listing)[0]
+
+
+def _remote_tags(folder: Folder, listing: Listing) -> tuple[dict[str, str], Counter[Evidence]]:
+    tags, evidence = folder.content_tags([item.path for item in listing.items])
     if missing := [item.path for item in listing.items if item.path not in tags]:
         raise DataError([f"{folder.locate(path)}: no such file or folder" for path in missing])
-    return tags
+    return tags, evidence
 
 
 def _local_tags(folder: Folder, listing: Listing) -> dict[str, str]:

@@ -1,23 +1,44 @@
 """From a source to its listing: find the format, list the images, cut splits, check the whole."""
 
 import posixpath
-from collections import Counter
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
-from ship.data.folder import Folder, open_folder, open_parent, read_small_file
+from ship.data.folder import Folder, FolderTree, open_folder, open_parent, read_small_file
 from ship.data.grouping import divided_groups, name_groups
-from ship.data.imagefolder import is_mvtec, list_imagefolder, list_mvtec
-from ship.data.items import Item, Listing, SplitName, sort_labels
+from ship.data.imagefolder import list_imagefolder
+from ship.data.inspection_sets import find_visa, is_mvtec, list_mvtec, list_visa
+from ship.data.items import Item, Listing, SplitName, find_split, sort_labels
+from ship.data.json_lines import json_columns, list_jsonl, manifest_paths
+from ship.data.passed_over import PassedOver, merge_passed_over
+from ship.data.paths import common_parent
 from ship.data.source import DataFormat, DataSource
 from ship.data.splitting import cut_splits
-from ship.data.tables import MAX_TABLE_BYTES, list_csv, list_parquet
+from ship.data.table_items import MAX_TABLE_BYTES, REQUIRED, TablePlace
+from ship.data.tables import csv_columns, list_csv, list_parquet
 from ship.data.vtab import is_vtab, list_vtab
 from ship.errors import DataError
 
 __all__ = ["TABLE_FORMATS", "TABLE_SUFFIXES", "list_items", "open_labelled", "open_listing"]
 
-_TABLE_FORMATS: dict[str, DataFormat] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+_TABLE_FORMATS: dict[str, DataFormat] = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".manifest": "jsonl",
+}
 TABLE_SUFFIXES, TABLE_FORMATS = tuple(_TABLE_FORMATS), tuple(dict.fromkeys(_TABLE_FORMATS.values()))
+_READERS = {"csv": list_csv, "parquet": list_parquet, "jsonl": list_jsonl}
+# The tables that Hugging Face's `imagefolder` reads.
+_METADATA: dict[str, DataFormat] = {"metadata.csv": "csv", "metadata.jsonl": "jsonl"}
+# Letters of other scripts that look like these.
+_LOOKALIKES = str.maketrans(
+    "аАвВеЕкКМНоОрРсСТуУхХіІјЈѕЅΑΒΕΖΗΙΚΜΝΟΡΤΥΧο", "aAbBeEkKMHoOpPcCTyYxXiIjJsSABEZHIKMNOPTYXo"
+)
 
 
 def list_items(source: DataSource) -> Listing:
@@ -76,36 +97,84 @@ def _open(source: DataSource) -> tuple[Folder, Listing]:
         return folder, _list_folder(source, folder)
     extension = posixpath.splitext(source.path)[1].lower()
     format_ = _TABLE_FORMATS.get(extension) if source.format == "auto" else source.format
-    if format_ not in ("csv", "parquet"):
+    if format_ not in _READERS:
         raise DataError(
-            f"{source.path}: no such folder; expected one, or a .csv or .parquet file of paths and labels"
+            f"{source.path}: no such folder; expected one, or a .csv, .tsv, .parquet, .jsonl or .manifest "
+            "file of paths and labels"
         )
     return _open_table(source, format_)
 
 
 def _list_folder(source: DataSource, folder: Folder) -> Listing:
-    if source.format in ("csv", "parquet"):
+    if source.format in _READERS and source.format == "parquet":
         raise DataError(f"{source.path}: expected a {source.format} file, found a folder")
     if source.image_root is not None:
-        raise DataError(f"image_root: only for csv and parquet, but {source.path} is a folder")
+        raise DataError(f"image_root: only for tables, but {source.path} is a folder")
     if source.format == "vtab" or (source.format == "auto" and is_vtab(folder)):
         return _finish(source, "vtab", *list_vtab(folder, source))
     tree = folder.tree()
+    if source.format in ("auto", *_METADATA.values()) and (tables := _find_metadata(folder, tree)):
+        return _list_metadata(source, folder, tables)
+    if source.format in _READERS:
+        raise DataError(
+            f"{source.path}: expected a {source.format} file, found a folder without a table metadata.csv or "
+            "metadata.jsonl that has file_name and label"
+        )
     if source.format == "mvtec" or (source.format == "auto" and is_mvtec(tree)):
-        return _finish(source, "mvtec", list_mvtec(folder, tree))
-    return _finish(source, "imagefolder", list_imagefolder(folder, tree))
+        items, passed_over = list_mvtec(folder, tree)
+        return _finish(source, "mvtec", items, passed_over=passed_over)
+    if source.format == "visa" or (source.format == "auto" and find_visa(tree) is not None):
+        items, passed_over = list_visa(folder, tree)
+        return _finish(source, "visa", items, passed_over=passed_over)
+    items, passed_over = list_imagefolder(folder, tree, is_sure=source.format == "imagefolder")
+    return _finish(source, "imagefolder", items, passed_over=passed_over)
+
+
+def _find_metadata(folder: Folder, tree: FolderTree) -> dict[str, bytes]:
+    """Tables with labels in the folder, or in that of each split; none if they have no labels."""
+    places = ["", *(f"{name}/" for name in sorted(tree.children()) if find_split(name) is not None)]
+    paths = [place + name for place in places for name in _METADATA if place + name in tree.files]
+    tables = {path: folder.read(path) for path in paths}
+    return {path: content for path, content in tables.items() if set(REQUIRED) <= _columns_of(path, content)}
+
+
+def _columns_of(path: str, content: bytes) -> set[str]:
+    return json_columns(content) if path.endswith("l") else set(csv_columns(content, path))
+
+
+def _list_metadata(source: DataSource, folder: Folder, tables: dict[str, bytes]) -> Listing:
+    items: list[Item] = []
+    formats = {_METADATA[posixpath.basename(path)] for path in tables}
+    for path, content in tables.items():
+        below = posixpath.dirname(path)
+        table = TablePlace(
+            name=folder.locate(path),
+            images=folder,
+            group=source.group,
+            below=below,
+            split=below or None,
+        )
+        items += _READERS[_METADATA[posixpath.basename(path)]](content, table)
+    return _finish(source, min(formats), items)
 
 
 def _open_table(source: DataSource, format_: DataFormat) -> tuple[Folder, Listing]:
     content = read_small_file(source.path, max_bytes=MAX_TABLE_BYTES)
     parent, _ = open_parent(source.path)
     images = parent if source.image_root is None else open_folder(source.image_root)
-    read = list_csv if format_ == "csv" else list_parquet
-    return images, _finish(source, format_, read(content, source.path, images, source.group))
+    if source.image_root is None and format_ == "jsonl" and (paths := manifest_paths(content)):
+        # A manifest names its pictures by URLs, wherever it lies itself.
+        images = open_folder(common_parent(paths))
+    table = TablePlace(name=str(source.path), images=images, folder=parent, group=source.group)
+    return images, _finish(source, format_, _READERS[format_](content, table))
 
 
 def _finish(
-    source: DataSource, format_: DataFormat, items: list[Item], labels: tuple[str, ...] | None = None
+    source: DataSource,
+    format_: DataFormat,
+    items: list[Item],
+    labels: tuple[str, ...] | None = None,
+    passed_over: Iterable[PassedOver] = (),
 ) -> Listing:
     items = name_groups(items, source)
     # The lists of VTAB-1k are a protocol: nothing is cut from them.
@@ -114,6 +183,7 @@ def _finish(
         format=format_,
         labels=labels if labels is not None else sort_labels(item.label for item in items),
         items=tuple(items),
+        passed_over=merge_passed_over(passed_over),
     )
 
 
@@ -127,6 +197,7 @@ def _name_problems(source: DataSource, listing: Listing) -> list[str]:
 
 def _problems(source: DataSource, listing: Listing) -> list[str]:
     problems = _name_problems(source, listing)
+    problems += [f"{source.path}: {problem}" for problem in _find_lookalikes(listing.labels)]
     if len(listing.labels) < 2:
         problems.append(
             f"{source.path}: expected at least 2 classes, found {len(listing.labels)}"
@@ -158,3 +229,18 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _find_lookalikes(labels: Iterable[str]) -> list[str]:
+    """A problem for labels that differ, and look the same."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        shown = "".join(char for char in unicodedata.normalize("NFKC", label) if char.isprintable())
+        found[shown.strip().translate(_LOOKALIKES)].append(label)
+    return [
+        "classes that look alike: "
+        + " and ".join(f"{label!r} ({' '.join(f'U+{ord(char):04X}' for char in label)})" for label in alike)
+        + "; give them one name, or names that differ"
+        for alike in found.values()
+        if len(alike) > 1
+    ]

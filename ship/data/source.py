@@ -3,15 +3,16 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from ship.errors import ConfigError
 from ship.redaction import Url
 
 __all__ = ["FORMATS", "DataFormat", "DataSource"]
 
-DataFormat = Literal["auto", "imagefolder", "csv", "parquet", "vtab", "mvtec"]
-FORMATS: tuple[DataFormat, ...] = ("auto", "imagefolder", "csv", "parquet", "vtab", "mvtec")
+DataFormat = Literal["auto", "imagefolder", "csv", "parquet", "jsonl", "vtab", "mvtec", "visa"]
+FORMATS: tuple[DataFormat, ...] = get_args(DataFormat)
+_TABLES = ("csv", "parquet", "jsonl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,16 +26,16 @@ class DataSource:
 
     Attributes:
         path: Folder or file, local or any fsspec URL.
-        format: ``imagefolder``, ``csv``, ``parquet``, ``vtab``, ``mvtec``, or ``auto`` to tell by what is
-            there.
+        format: ``imagefolder``, ``csv``, ``parquet``, ``jsonl``, ``vtab``, ``mvtec``, ``visa``, or ``auto``
+            to tell by what is there.
         val_fraction: Share of the training images to set aside for validation, from 0 to below 1. With
             ``vtab``, anything above 0 means the published 800/200 split.
         test_fraction: Share of the images to set aside for testing, from 0 to below 1.
         split_seed: Chooses which images are set aside.
-        group: What no split of ours may divide, such as a part with several pictures: a column of a CSV or
-            Parquet file, or a regular expression with one group, searched for in each path.
+        group: What no split of ours may divide, such as a part with several pictures: a column of a
+            table, or a regular expression with one group, searched for in each path.
         allow_duplicates: Whether one file may lie in two splits; else it is refused.
-        image_root: Folder that the paths in a CSV or Parquet file are relative to; None means the file's own.
+        image_root: Folder that the paths in a table are relative to; None means the table's own.
     """
 
     path: str
@@ -85,8 +86,8 @@ class DataSource:
         if self.image_root is not None:
             if not _is_path(self.image_root):
                 problems.append(f"image_root: expected a folder or a URL, got {self.image_root!r}")
-            if self.format not in ("auto", "csv", "parquet"):
-                problems.append(f"image_root: only for csv and parquet, but format is {self.format!r}")
+            if self.format not in ("auto", *_TABLES):
+                problems.append(f"image_root: only for {', '.join(_TABLES)}, but format is {self.format!r}")
         return problems
 
     def _group_problems(self) -> list[str]:
@@ -95,7 +96,7 @@ class DataSource:
             return []
         if not _is_path(self.group):
             return [f"{expected}, got {self.group!r}"]
-        if "(" not in self.group and self.format in ("auto", "csv", "parquet"):
+        if "(" not in self.group and self.format in ("auto", *_TABLES):
             return []
         try:
             num_groups = re.compile(self.group).groups

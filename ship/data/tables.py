@@ -2,56 +2,60 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ship.data.folder import Folder
-from ship.data.items import SPLIT_OF_NAME, Item
+from ship.data.items import Item
+from ship.data.table_items import (
+    MAX_ROWS,
+    MAX_TABLE_BYTES,
+    REQUIRED,
+    Row,
+    TablePlace,
+    to_items,
+    wanted_columns,
+)
 from ship.errors import DataError
 
-__all__ = ["MAX_TABLE_BYTES", "list_csv", "list_parquet"]
+__all__ = ["csv_columns", "list_csv", "list_parquet", "typed_row"]
 
-# A table of the largest public sets has a million rows and a tenth of these bytes. A file of kilobytes can
-# claim far more, so that nothing is unpacked or kept beyond these.
-MAX_TABLE_BYTES = 128 << 20
-MAX_ROWS = 2_000_000
 MAX_COLUMNS = 1000
 MAX_CELL_BYTES = 4096
 MAX_LINE_CHARS = 1 << 20
-MAX_PROBLEMS = 1000
 _ROWS_AT_ONCE = 10_000
-
-_REQUIRED = ("path", "label")
-# Place, cells by column, whether the row has more cells than there are columns.
-_Row = tuple[str, Mapping[str, str], bool]
+# Usual spellings of the columns.
+_NAME_OF = {"path": "path", "file_name": "path", "label": "label", "split": "split"}
 
 
-def list_csv(content: bytes, name: str, images: Folder, group: str | None = None) -> list[Item]:
-    """Read a CSV file (UTF-8, commas, one header line); other columns are left out.
+def list_csv(content: bytes, table: TablePlace) -> list[Item]:
+    """Read a CSV file: UTF-8, one header line, commas, semicolons or tabs; other columns are left out.
 
     Args:
         content: The file's bytes.
-        name: The file's path, for messages.
-        images: Folder that paths are relative to.
-        group: Column of the groups; a name that is no column is left alone.
+        table: Where it and its images are.
 
     Raises:
         DataError: Lists every problem with its line.
     """
+    lines = _Lines(_decode(content, table.name))
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name}: expected UTF-8 text: {error}") from error
-    lines = _Lines(text)
-    reader = csv.reader(lines, strict=True)
-    try:
-        columns = _check_columns(name, [column.strip() for column in next(reader, [])])
+        reader = csv.reader(lines, strict=True, delimiter=_find_delimiter(lines.text))
+        columns = _check_columns(table.name, next(reader, []))
     except csv.Error as error:
-        raise DataError(f"{name}: line {lines.number}: {error}") from error
-    return _to_items(_csv_rows(reader, lines, columns, name, group), columns, name, images, group)
+        raise DataError(f"{table.name}: line {lines.number}: {error}") from error
+    return to_items(_csv_rows(reader, lines, columns, table), columns, table)
 
 
-def list_parquet(content: bytes, name: str, images: Folder, group: str | None = None) -> list[Item]:
+def csv_columns(content: bytes, name: str) -> list[str]:
+    """Names of a CSV file's columns, as ``list_csv`` calls them; none if it is no such file."""
+    try:
+        lines = _Lines(_decode(content, name))
+        return _known_names(next(csv.reader(lines, delimiter=_find_delimiter(lines.text)), []))
+    except (csv.Error, DataError):
+        return []
+
+
+def list_parquet(content: bytes, table: TablePlace) -> list[Item]:
     """Read a Parquet file; see ``list_csv``.
 
     Raises:
@@ -62,23 +66,21 @@ def list_parquet(content: bytes, name: str, images: Folder, group: str | None = 
         import pyarrow.parquet
     except ImportError as error:
         raise DataError(
-            f"{name}: reading Parquet needs pyarrow; install it, or save the table as CSV"
+            f"{table.name}: reading Parquet needs pyarrow; install it, or save the table as CSV"
         ) from error
     try:
-        table = pyarrow.parquet.ParquetFile(io.BytesIO(content))
-        columns = _check_columns(name, [str(column) for column in table.schema_arrow.names])
-        wanted = _wanted(columns, group)
-        _check_parquet(table, wanted, name)
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
+        stored = [str(column) for column in file.schema_arrow.names]
+        columns = _check_columns(table.name, stored)
+        wanted = wanted_columns(columns, table.group)
+        name_of = {stored[columns.index(column)]: column for column in wanted}
+        _check_parquet(file, list(name_of), table.name)
         # Each different text once, however many rows repeat it.
-        table = pyarrow.parquet.ParquetFile(io.BytesIO(content), read_dictionary=wanted)
-        return _to_items(_parquet_rows(table, wanted, name), columns, name, images, group)
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(content), read_dictionary=list(name_of))
+        return to_items(_parquet_rows(file, name_of, table.name), columns, table)
     # A cell that is no UTF-8 is a ValueError.
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{name}: not a readable Parquet file: {error}") from error
-
-
-def _wanted(columns: list[str], group: str | None) -> list[str]:
-    return [column for column in dict.fromkeys((*_REQUIRED, "split", group)) if column in columns]
+        raise DataError(f"{table.name}: not a readable Parquet file: {error}") from error
 
 
 def _check_parquet(table: Any, wanted: list[str], name: str) -> None:
@@ -103,18 +105,49 @@ def _check_parquet(table: Any, wanted: list[str], name: str) -> None:
         raise DataError(problems)
 
 
-def _check_columns(name: str, columns: list[str]) -> list[str]:
+def _decode(content: bytes, name: str) -> str:
+    # Spreadsheets save "Unicode text" as UTF-16 with its mark.
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: expected UTF-8 text: {error}") from error
+
+
+def _find_delimiter(text: str) -> str:
+    """The delimiter under which the header has the columns that are needed; a comma if none does."""
+    header = text.partition("\n")[0][:MAX_LINE_CHARS]
+    for delimiter in ",;\t|":
+        names = _known_names(next(csv.reader([header], delimiter=delimiter), []))
+        if set(REQUIRED) <= set(names):
+            return delimiter
+    return ","
+
+
+def _known_names(columns: list[str]) -> list[str]:
+    """Column names, with ours for their usual spellings: ``file_name`` is that of Hugging Face."""
+    stripped = [column.strip() for column in columns]
+    named = [_NAME_OF.get(column.casefold(), column) for column in stripped]
+    # A column that has the very name is the one that is meant.
+    return [
+        given if given != name and name in stripped else name
+        for given, name in zip(stripped, named, strict=True)
+    ]
+
+
+def _check_columns(name: str, found: list[str]) -> list[str]:
+    columns = _known_names(found)
     if len(columns) > MAX_COLUMNS:
         raise DataError(f"{name}: expected at most {MAX_COLUMNS} columns, found {len(columns)}")
-    problems = [f"{name}: column {column!r} is missing" for column in _REQUIRED if column not in columns]
+    problems = [f"{name}: column {column!r} is missing" for column in REQUIRED if column not in columns]
     problems += [
         f"{name}: column {column!r} is there more than once"
-        for column in (*_REQUIRED, "split")
+        for column in (*REQUIRED, "split")
         if columns.count(column) > 1
     ]
     if problems:
-        found = ", ".join(map(repr, columns)) or "an empty file"
-        raise DataError([*problems, f"{name}: expected the columns path,label[,split], found {found}"])
+        listed = ", ".join(map(repr, found)) or "an empty file"
+        raise DataError([*problems, f"{name}: expected the columns path,label[,split], found {listed}"])
     return columns
 
 
@@ -122,6 +155,7 @@ class _Lines:
     """Lines of a CSV file, which end with a row that is too long: a row may go over many lines."""
 
     def __init__(self, text: str) -> None:
+        self.text = text
         self._lines = io.StringIO(text, newline="")
         self._num_chars = 0
         self.number = 0
@@ -142,25 +176,29 @@ class _Lines:
         self._num_chars = 0
 
 
-def _csv_rows(reader: Any, lines: _Lines, columns: list[str], name: str, group: str | None) -> Iterator[_Row]:
-    place_of = {column: place for place, column in enumerate(columns)}
-    wanted = [(column, place_of[column]) for column in _wanted(columns, group)]
+def _csv_rows(reader: Any, lines: _Lines, columns: list[str], table: TablePlace) -> Iterator[Row]:
+    wanted = [(column, columns.index(column)) for column in wanted_columns(columns, table.group)]
     lines.end_row()
     try:
         for row in reader:
             lines.end_row()
             if row:
                 cells = {column: row[at].strip() if at < len(row) else "" for column, at in wanted}
-                yield f"line {reader.line_num}", cells, len(row) > len(columns)
+                too_long = ("more cells than columns; put quotes around text with commas",)
+                yield Row(
+                    place=f"line {reader.line_num}",
+                    cells=cells,
+                    problems=too_long if len(row) > len(columns) else (),
+                )
     except csv.Error as error:
-        raise DataError(f"{name}: line {lines.number}: {error}") from error
+        raise DataError(f"{table.name}: line {lines.number}: {error}") from error
 
 
-def _parquet_rows(table: Any, wanted: list[str], name: str) -> Iterator[_Row]:
+def _parquet_rows(file: Any, name_of: Mapping[str, str], name: str) -> Iterator[Row]:
     import pyarrow.compute
 
     number = 0
-    for batch in table.iter_batches(batch_size=_ROWS_AT_ONCE, columns=wanted):
+    for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(name_of)):
         for column in batch.columns:
             texts = getattr(column, "dictionary", column)
             if pyarrow.types.is_string(texts.type) or pyarrow.types.is_large_string(texts.type):
@@ -172,62 +210,18 @@ def _parquet_rows(table: Any, wanted: list[str], name: str) -> Iterator[_Row]:
                     )
         for row in batch.to_pylist():
             number += 1
-            yield f"row {number}", {key: _text_of(cell) for key, cell in row.items()}, False
+            yield typed_row(f"row {number}", {name_of[key]: cell for key, cell in row.items()})
 
 
-def _text_of(cell: object) -> str:
-    return "" if cell is None else str(cell).strip()
-
-
-def _to_items(
-    rows: Iterable[_Row], columns: list[str], name: str, images: Folder, group: str | None
-) -> list[Item]:
-    items: list[Item] = []
-    problems: list[str] = []
-    first_place: dict[str, str] = {}
-    # One object for each name, which a row of kilobytes may repeat.
-    names: dict[str, str] = {}
-    has_split, has_group = "split" in columns, group in columns
-    for place, row, is_too_long in _bounded(rows, name):
-        found = _row_problems(row, has_split)
-        if has_group and not row[str(group)]:
-            found.append(f"{group} is empty")
-        if is_too_long:
-            found.append("more cells than columns; put quotes around text with commas")
-        path = images.relative(row["path"]) if row["path"] else None
-        if row["path"] and path is None:
-            found.append(f"path {row['path']!r} leads out of {images}; set image_root to a folder above it")
-        if path is not None and path in first_place:
-            found.append(f"path {path!r} was already in {first_place[path]}")
-        problems += [f"{name}: {place}: {problem}" for problem in found]
-        if len(problems) >= MAX_PROBLEMS:
-            raise DataError([*problems, f"{name}: the rest of the table was not read"])
-        if path is not None and not found:
-            first_place[path] = place
-            split = SPLIT_OF_NAME[row["split"]] if has_split else "train"
-            label, kept = row["label"], row[str(group)] if has_group else None
-            label = names.setdefault(label, label)
-            items.append(Item(path, label, split, None if kept is None else names.setdefault(kept, kept)))
-    if not items and not problems:
-        problems.append(f"{name}: no rows")
-    if problems:
-        raise DataError(problems)
-    return items
-
-
-def _bounded(rows: Iterable[_Row], name: str) -> Iterator[_Row]:
-    num_chars = 0
-    for number, row in enumerate(rows, start=1):
-        num_chars += sum(map(len, row[1].values()))
-        if number > MAX_ROWS or num_chars > MAX_TABLE_BYTES:
-            most = f"{MAX_ROWS} rows and {MAX_TABLE_BYTES} characters"
-            raise DataError(f"{name}: {row[0]}: expected at most {most}; split the table")
-        yield row
-
-
-def _row_problems(row: Mapping[str, str], has_split: bool) -> list[str]:
-    names = (*_REQUIRED, "split") if has_split else _REQUIRED
-    problems = [f"{column} is empty" for column in names if not row[column]]
-    if has_split and row["split"] and row["split"] not in SPLIT_OF_NAME:
-        problems.append(f"split: expected one of {', '.join(SPLIT_OF_NAME)}, got {row['split']!r}")
-    return problems
+def typed_row(place: str, values: Mapping[str, object]) -> Row:
+    """A row of values with types: text and whole numbers are labels, and nothing else is."""
+    cells, problems = {}, []
+    for name, value in values.items():
+        if value is None or isinstance(value, (str, bool, int)):
+            cells[name] = "" if value is None else str(value).strip()
+        else:
+            cells[name] = ""
+            problems.append(
+                f"{name}: expected text or a whole number, got {str(value)[:80]!r} ({type(value).__name__})"
+            )
+    return Row(place=place, cells=cells, problems=tuple(problems))

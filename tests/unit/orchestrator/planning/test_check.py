@@ -181,6 +181,8 @@ def test_data_without_a_layout_fails(tmp_path: Path) -> None:
         (["discoloured", "discolored"], [("discolored", "discoloured")]),
         (["type-1", "type-2", "type-10"], []),
         (["left", "lift"], []),
+        (["ガラス", "カ\u3099ラス"], [("カ\u3099ラス", "ガラス")]),
+        (["\uff2f\uff2b", "ok"], [("ok", "\uff2f\uff2b")]),
     ],
 )
 def test_labels_that_may_be_one(labels: list[str], pairs: list[tuple[str, str]]) -> None:

@@ -1,12 +1,15 @@
+import functools
+import http.server
 import os
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from ship.data import DataSource, fingerprint_data
+from ship.data import DataSource, describe_data, fingerprint_data
 from ship.errors import DataError
 
 
@@ -89,3 +92,59 @@ def test_remote_changes_with_an_image_and_names_missing_ones(tree: Path) -> None
             fingerprint_data(DataSource(path="memory://fingerprint/data.csv"))
     finally:
         memory.rm("/fingerprint", recursive=True)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_has_the_data_of_its_folder(tree: Path, tmp_path: Path, kind: str) -> None:
+    archive = shutil.make_archive(str(tmp_path / "data"), kind, tree)
+    found = describe_data(DataSource(path=f"{kind}://::{archive}"))
+
+    assert (found.labels, found.num_train) == (("ok", "scratch mark ü"), 16)
+    assert sum(found.evidence.values()) == 20
+
+
+class _PlainServer(http.server.SimpleHTTPRequestHandler):
+    """Files over HTTP, with times of change or without, and without ETags."""
+
+    tells_times = True
+
+    def send_header(self, keyword: str, value: str) -> None:
+        if self.tells_times or keyword != "Last-Modified":
+            super().send_header(keyword, value)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class _SilentServer(_PlainServer):
+    tells_times = False
+
+
+@pytest.fixture(params=[_PlainServer, _SilentServer])
+def served(request: pytest.FixtureRequest, tree: Path) -> Iterator[str]:
+    """URL of a table of the tree's images on a server of each kind."""
+    lines = [f"ok/{number}.png,{'ab'[number % 2]}" for number in range(10)]
+    (tree / "t.csv").write_text("\n".join(["path,label", *lines]))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(request.param, directory=str(tree))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/t.csv"
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_image_that_was_replaced_on_a_plain_server_is_noticed(
+    served: str, tree: Path, write_image: Callable[..., Path]
+) -> None:
+    first = describe_data(DataSource(path=served))
+    size = (tree / "ok" / "3.png").stat().st_size
+    other = (tree / "ok" / "3.png").read_bytes()[:-1] + b"?"
+    (tree / "ok" / "3.png").write_bytes(other)
+    os.utime(tree / "ok" / "3.png", (1, 1))
+    second = describe_data(DataSource(path=served))
+
+    assert (tree / "ok" / "3.png").stat().st_size == size
+    assert first.fingerprint != second.fingerprint
+    assert first.evidence == second.evidence
+    assert set(first.evidence) in ({"time"}, {"content"})

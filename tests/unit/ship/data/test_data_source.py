@@ -34,7 +34,7 @@ def test_every_problem_is_listed() -> None:
         ({}, "path: missing"),
         ({"path": "x", "val_fraction": 0.5, "test_fraction": 0.5}, "expected less than 1"),
         ({"path": "x", "val_fraction": float("nan")}, "val_fraction: expected a number"),
-        ({"path": "x", "format": "vtab", "image_root": "y"}, "image_root: only for csv and parquet"),
+        ({"path": "x", "format": "vtab", "image_root": "y"}, "image_root: only for csv, parquet, jsonl"),
         ({"path": "x\0y"}, "path: expected a folder"),
     ],
 )

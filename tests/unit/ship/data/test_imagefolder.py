@@ -1,5 +1,6 @@
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,14 +59,14 @@ def test_split_follows_the_seed_and_not_the_order_of_listing(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = list_items(source(tree))
-    walk = os.walk
+    scandir = os.scandir
 
-    def backwards(*args: object, **options: object) -> object:
-        for parent, folders, files in walk(*args, **options):  # type: ignore[call-overload]
-            folders.sort(reverse=True)
-            yield parent, folders, sorted(files, reverse=True)
+    @contextmanager
+    def backwards(path: str) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(path) as entries:
+            yield sorted(entries, key=lambda entry: entry.name, reverse=True)
 
-    monkeypatch.setattr(os, "walk", backwards)
+    monkeypatch.setattr(os, "scandir", backwards)
     assert list_items(source(tree)) == first
     assert list_items(source(tree, split_seed=1)) != first
 
@@ -82,14 +83,26 @@ def test_a_class_of_two_gives_one_for_testing_and_of_one_none(
     assert [item.split for item in items if item.label == "single"] == ["train"]
 
 
-def test_hidden_and_other_files_are_left_out(tree: Path, write_image: Callable[..., Path]) -> None:
+def test_what_is_left_out_is_counted_and_named(tree: Path, write_image: Callable[..., Path]) -> None:
     before = list_items(source(tree))
     write_image(tree / "ok" / "._0.png")
+    write_image(tree / "ok" / ".draft.png")
     write_image(tree / ".cache" / "x.png")
+    write_image(tree / "ok" / "@eaDir" / "0.png" / "SYNOPHOTO_THUMB_M.jpg")
+    write_image(tree / "overview.png")
     (tree / "ok" / "notes.txt").write_text("x")
     (tree / "README.md").write_text("x")
+    os.mkfifo(tree / "ok" / "pipe.png")
 
-    assert list_items(source(tree)) == before
+    listing = list_items(source(tree))
+    assert listing.items == before.items
+    assert [str(entry) for entry in listing.passed_over] == [
+        "2 files that are no pictures (README.md, ok/notes.txt)",
+        "3 folders and files of the system (.cache, ok/._0.png, ok/@eaDir)",
+        "1 hidden files (ok/.draft.png)",
+        "1 pictures outside of the class folders (overview.png)",
+        "1 pipes or devices (ok/pipe.png)",
+    ]
 
 
 def test_images_in_folders_below_the_class(tree: Path, write_image: Callable[..., Path]) -> None:

@@ -8,7 +8,8 @@ import pyarrow.parquet
 import pytest
 
 from ship.data import DataSource, list_items
-from ship.data.tables import MAX_LINE_CHARS, MAX_PROBLEMS, MAX_ROWS, MAX_TABLE_BYTES
+from ship.data.table_items import MAX_PROBLEMS, MAX_ROWS, MAX_TABLE_BYTES
+from ship.data.tables import MAX_LINE_CHARS
 from ship.errors import DataError
 
 
@@ -64,7 +65,7 @@ def test_every_problem_is_listed_with_its_line(tmp_path: Path) -> None:
         "../up.png,y,train",
         "/etc/passwd,y,train",
         "a.png,y,test",
-        "c.png,y,dev",
+        "c.png,y,later",
         "d.png,y,",
         "e.png,y,train,more",
         "f.png,y",
@@ -73,10 +74,11 @@ def test_every_problem_is_listed_with_its_line(tmp_path: Path) -> None:
     assert problems_of(source) == [
         "line 3: label is empty",
         "line 4: path is empty",
-        f"line 5: path '../up.png' leads out of {tmp_path}; set image_root to a folder above it",
-        f"line 6: path '/etc/passwd' leads out of {tmp_path}; set image_root to a folder above it",
+        f"line 5: path '../up.png': leads out of {tmp_path}; set image_root to {tmp_path.parent}",
+        f"line 6: path '/etc/passwd': leads out of {tmp_path}; set image_root to /",
         "line 7: path 'a.png' was already in line 2",
-        "line 8: split: expected one of train, val, valid, validation, test, got 'dev'",
+        "line 8: split: expected one of train, training, trn, val, valid, validation, dev, development, "
+        "test, testing, tst, holdout, got 'later'",
         "line 9: split is empty",
         "line 10: more cells than columns; put quotes around text with commas",
         "line 11: split is empty",
@@ -87,7 +89,7 @@ def test_every_problem_is_listed_with_its_line(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "found an empty file"),
-        (b"path;label\na.png;x\n", "found 'path;label'"),
+        (b"path:label\na.png:x\n", "found 'path:label'"),
         (b"path,label,path\n", "column 'path' is there more than once"),
         (b"path,label\n", "no rows"),
         (b"path,label\n\xff\xfe,x\n", "expected UTF-8 text"),
@@ -135,7 +137,10 @@ def test_parquet_problems_name_the_row(tmp_path: Path) -> None:
 
 
 def test_table_format_with_a_folder(tree: Path, write_image: Callable[..., Path]) -> None:
-    assert problems_of(DataSource(path=str(tree), format="csv")) == ["expected a csv file, found a folder"]
+    assert problems_of(DataSource(path=str(tree), format="csv")) == [
+        "expected a csv file, found a folder without a table metadata.csv or metadata.jsonl that has "
+        "file_name and label"
+    ]
 
 
 def write_parquet(root: Path, **columns: object) -> DataSource:
