@@ -336,3 +336,19 @@ def test_an_approval_that_was_ended_at_any_call_is_made_once(world: World, actio
             assert number > 3
             return
     raise AssertionError("it makes no end of calls")
+
+
+def test_a_retired_version_comes_back_without_force_and_a_retirement_is_logged(refused: World) -> None:
+    refused.rollouts().promote("bolts", 2, force=True)
+    refused.rollouts().retire("bolts")
+    assert next(AuditLog(refused.store).newest()).record.action == "retire"
+    assert refused.rollouts().promote("bolts").to_version == 2
+    assert verify(refused.store).breaks == ()
+
+
+def test_mlflows_page_brings_no_other_version_back_from_retirement_past_an_approval(world: World) -> None:
+    world.rollouts().retire("bolts")
+    world.now_s += 1000.0
+    world.move_by_hand("retired", 4)
+    assert world.rollouts().settle("bolts").version("retired") == 2
+    assert world.rollouts().rollback("bolts").to_version == 2
