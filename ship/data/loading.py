@@ -89,6 +89,7 @@ def load_in_parts(
     image_size: tuple[int, int],
     interpolation: str,
     view: View = DEFAULT_VIEW,
+    max_pixels: int = MAX_PIXELS,
     num_threads: int = 4,
 ) -> Iterator[Split]:
     """Load the images of a listing a few hundred at a time, in its order.
@@ -99,6 +100,7 @@ def load_in_parts(
         image_size: Height and width in pixels, the backbone's.
         interpolation: Filter by which images are resized, the backbone's.
         view: Part of each picture that is looked at, and its tiles; never ``auto``.
+        max_pixels: Refuse pictures with more pixels than this.
         num_threads: Images that are read and decoded at once.
 
     Raises:
@@ -108,8 +110,9 @@ def load_in_parts(
     problems: list[str] = []
     for start in range(0, len(listing.items), _PART):
         part = tuple(replace(item, split="test") for item in listing.items[start : start + _PART])
+        listed = replace(listing, items=part)
         loader = _Loader(
-            folder, image_size, interpolation, view, replace(listing, items=part), lambda path: nullcontext()
+            folder, image_size, interpolation, view, max_pixels, listed, lambda path: nullcontext()
         )
         try:
             loader.run(num_threads, None)
