@@ -90,8 +90,7 @@ def read_held_out(
             "tuned by an earlier version of this program, or imported without data. Name labelled data to "
             f"measure it on: `{instead or f'ship eval {task} DATA --version {info.version}'}`"
         )
-    card = PromptCard.from_json(store.fetch(digest)[CARD])
-    return Evidence(version=info.version, digest=digest, card=card, rule=card.decision, answers=answers)
+    return _gather(store, task, info, PromptCard.from_json(store.fetch(digest)[CARD]), answers)
 
 
 def measure_version(
@@ -134,8 +133,16 @@ def measure_version(
         thumbnails=thumbnails,
         on_progress=on_progress,
     )
-    card = loaded.card
-    return Evidence(version=info.version, digest=digest, card=card, rule=card.decision, answers=answers)
+    return _gather(store, task, info, loaded.card, answers)
+
+
+def _gather(store: PromptStore, task: str, info: VersionInfo, card: PromptCard, answers: HeldOut) -> Evidence:
+    """Answers with the rule by which the version decides now: that of `ship threshold`, else its own."""
+    digest = digest_of_version(task, info)
+    stored = store.read_rollout(task)
+    changed = None if stored is None else stored[0].rules.get(digest)
+    rule = card.decision if changed is None else store.rules.read(changed).rule
+    return Evidence(version=info.version, digest=digest, card=card, rule=rule, answers=answers)
 
 
 def _load_backbone(loaded: LoadedPrompt, name: str | None) -> Backbone:

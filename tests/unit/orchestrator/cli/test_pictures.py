@@ -12,6 +12,7 @@ import pytest
 from orchestrator.cli.main import cli
 from orchestrator.cli.output import Output
 from orchestrator.errors import RegistryError
+from orchestrator.registry.evidence import read_held_out
 from orchestrator.registry.registry import Registry
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
@@ -247,3 +248,13 @@ def _floats(value: Any) -> list[float]:
     if isinstance(value, list):
         return [number for item in value for number in _floats(item)]
     return [float(value)] if isinstance(value, (int, float)) else []
+
+
+def test_decisions_are_made_by_the_rule_that_was_set_since(plant: Plant) -> None:
+    store = PromptStore(LocalObjects(plant.root / "store"))
+    info = make_registry(plant.mlflow).version("caps", 2)
+    own = read_held_out(store, "caps", info).rule
+    plant.run("threshold", "caps", "--version", "2", "--min-confidence", "0.9", "--reason", "a look at each")
+    assert read_held_out(store, "caps", info).rule.min_confidence == 0.9
+    plant.run("threshold", "caps", "--version", "2", "--reset")
+    assert read_held_out(store, "caps", info).rule == own
