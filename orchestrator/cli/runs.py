@@ -15,7 +15,7 @@ from orchestrator.errors import ExecutionError
 from orchestrator.names import check_task_name
 
 if TYPE_CHECKING:
-    from orchestrator.train.run_folder import RunView
+    from orchestrator.train.run_view import RunView
 
 __all__ = ["COMMANDS"]
 
@@ -46,8 +46,8 @@ def list_runs(output: Output, as_json: bool) -> None:
       ship runs --json | jq -r '.[] | select(.counts.failed) | .run'
     """
     from orchestrator.cli.tables import runs_table
-    from orchestrator.train.run_folder import RunView
-    from orchestrator.train.run_folder import list_runs as find_runs
+    from orchestrator.train.run_view import RunView
+    from orchestrator.train.run_view import list_runs as find_runs
 
     home = output.settings().home
     found = [_status_json(RunView(home, about.run)) for about in find_runs(home)]
@@ -137,7 +137,7 @@ def cancel(output: Output, tasks: tuple[str, ...], as_json: bool) -> None:
       ship cancel bottle-caps
       ship cancel
     """
-    from orchestrator.train.run_folder import RunRequest
+    from orchestrator.train.run_files import RunRequest
 
     view = _view(output)
     _check_known(view, tasks)
@@ -165,7 +165,7 @@ def retry(output: Output, tasks: tuple[str, ...], failed: bool, as_json: bool) -
       ship retry bottle-caps
       ship retry --failed
     """
-    from orchestrator.train.run_folder import RunRequest
+    from orchestrator.train.run_files import RunRequest
 
     if failed == bool(tasks):
         raise click.UsageError("name TASKS, or say --failed")
@@ -187,7 +187,7 @@ COMMANDS = (list_runs, status, logs, cancel, retry)
 
 
 def _view(output: Output, run: str | None = None) -> "RunView":
-    from orchestrator.train.run_folder import RunView
+    from orchestrator.train.run_view import RunView
 
     return RunView(output.settings().home, run)
 

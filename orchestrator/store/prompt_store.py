@@ -18,14 +18,14 @@ impossible. So a plan, which only asks what is done, costs one listing (``publis
 read by many threads, for requested tasks only (``find_published``).
 
 Mutable objects are written by compare-and-swap: rollouts, the catalog and the tokens by the etag that their
-writer passes on, a snapshot by the etag that this store remembers.
+writer passes on, a snapshot by the etag that ``snapshots`` remembers.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
@@ -39,6 +39,7 @@ from orchestrator.store.documents.rollout import MAX_ROLLOUT_BYTES, Rollout
 from orchestrator.store.documents.tokens import Tokens
 from orchestrator.store.objects.open import ObjectStore
 from orchestrator.store.rules import RuleStore
+from orchestrator.store.snapshots import SnapshotStore
 from ship.artifact.card import CARD
 from ship.artifact.held_out import HeldOut
 
@@ -47,7 +48,6 @@ __all__ = ["PromptStore"]
 _logger = logging.getLogger(__name__)
 MAX_MARKER_BYTES = 4096
 MAX_TOKENS_BYTES = 1 << 20
-MAX_SNAPSHOT_BYTES = 1 << 30
 NUM_READERS = 16
 Value = TypeVar("Value")
 _CATALOG, _TOKENS, _OWNER = "catalog.json", "tokens.json", "registry.json"
@@ -58,6 +58,7 @@ class PromptStore:
 
     Attributes:
         rules: Its decision rules.
+        snapshots: Its snapshots of tunings under way.
 
     Args:
         objects: Object store.
@@ -65,9 +66,8 @@ class PromptStore:
     """
 
     def __init__(self, objects: ObjectStore, clock: Callable[[], float] = time.time) -> None:
-        self._objects, self._clock, self.rules = objects, clock, RuleStore(objects)
-        # Of each snapshot that was read or written here, by key; None if there was none.
-        self._snapshot_etags: dict[str, str | None] = {}
+        self._objects, self._clock = objects, clock
+        self.rules, self.snapshots = RuleStore(objects), SnapshotStore(objects)
         # Catalog and tokens as they were read last, each with its etag.
         self._values: dict[str, tuple[Any, str]] = {}
 
@@ -121,7 +121,7 @@ class PromptStore:
             self._write_artifact(digest, files, watch, only_missing=True)
         # It is published now: a snapshot that is left behind is no reason to fail.
         try:
-            self.drop_snapshot(task, task_key)
+            self.snapshots.drop(task, task_key)
         except StoreError as error:
             _logger.warning(
                 "task %s is published, but its snapshot is left behind (`ship gc` removes it): %s",
@@ -183,35 +183,6 @@ class PromptStore:
     def fetch_rule(self, digest: str) -> bytes:
         """The content of a decision rule; see ``RuleStore.fetch``."""
         return self.rules.fetch(digest)
-
-    def save_snapshot(self, task: str, task_key: str, data: bytes) -> None:
-        """Keep the state of a tuning under way, in place of the one that was read or saved here before.
-
-        Raises:
-            ObjectConflict: Another worker saved or dropped it meanwhile: nothing was written. The worker
-                that still holds the task may save again, and then replaces the other snapshot.
-        """
-        key = _snapshot_key(task, task_key)
-        etag = self._snapshot_etags.get(key)
-        with suppress(ObjectConflict):
-            if etag is not None:
-                self._snapshot_etags[key] = self._objects.put(key, data, if_match=etag)
-                return
-            self._objects.put_new(key, data)
-        if self._look_at_snapshot(key) != data:
-            raise ObjectConflict(
-                f"{self.url}/{key}: another worker saved or dropped this snapshot meanwhile; it stays"
-            )
-
-    def load_snapshot(self, task: str, task_key: str) -> bytes | None:
-        """The last snapshot of a tuning, if there is one."""
-        return self._look_at_snapshot(_snapshot_key(task, task_key))
-
-    def drop_snapshot(self, task: str, task_key: str) -> None:
-        """Forget the snapshot of a tuning, if there is one."""
-        key = _snapshot_key(task, task_key)
-        self._objects.delete(key)
-        self._snapshot_etags.pop(key, None)
 
     def read_rollout(self, task: str) -> tuple[Rollout, str] | None:
         """The rollout of a task and its etag; None before its first change.
@@ -339,15 +310,6 @@ class PromptStore:
             raise ObjectConflict(f"{self.url}/{key}: another writer replaced it at once; read it again")
         return stored.etag
 
-    def _look_at_snapshot(self, key: str) -> bytes | None:
-        try:
-            stored = self._objects.get(key, max_bytes=MAX_SNAPSHOT_BYTES)
-        except ObjectMissing:
-            self._snapshot_etags[key] = None
-            return None
-        self._snapshot_etags[key] = stored.etag
-        return stored.data
-
     def _write_artifact(
         self,
         digest: str,
@@ -400,7 +362,3 @@ def _marker_key(task: str, task_key: str) -> str:
 
 def _rollout_key(task: str) -> str:
     return f"rollouts/{check_task_name(task)}.json"
-
-
-def _snapshot_key(task: str, task_key: str) -> str:
-    return f"snapshots/{check_task_name(task)}/{check_task_key(task_key)}"

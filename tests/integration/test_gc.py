@@ -35,7 +35,7 @@ class Swept:
             objects.put_new(f"artifacts/{digest_of(files)}/{name}", content)
         self.orphan = digest_of(files)
         self.orphan_bytes = sum(map(len, files.values()))
-        place.store.save_snapshot("nuts", make_key("nuts"), b"state")
+        place.store.snapshots.save("nuts", make_key("nuts"), b"state")
         self.make_older(self.store)
 
     def make_older(self, folder: Path) -> None:

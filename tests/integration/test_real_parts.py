@@ -132,17 +132,17 @@ def test_of_many_writers_at_once_one_wins(objects: ObjectStore) -> None:
 
 def test_snapshots_are_replaced_by_their_own_writer_only(objects: ObjectStore) -> None:
     late, successor = PromptStore(objects), PromptStore(objects)
-    assert late.load_snapshot("bolts", KEY) is None
-    late.save_snapshot("bolts", KEY, b"epoch 1")
-    assert successor.load_snapshot("bolts", KEY) == b"epoch 1"
-    successor.save_snapshot("bolts", KEY, b"epoch 2")
+    assert late.snapshots.load("bolts", KEY) is None
+    late.snapshots.save("bolts", KEY, b"epoch 1")
+    assert successor.snapshots.load("bolts", KEY) == b"epoch 1"
+    successor.snapshots.save("bolts", KEY, b"epoch 2")
 
     with pytest.raises(ObjectConflict):
-        late.save_snapshot("bolts", KEY, b"epoch 1 again")
+        late.snapshots.save("bolts", KEY, b"epoch 1 again")
 
-    assert successor.load_snapshot("bolts", KEY) == b"epoch 2"
-    successor.drop_snapshot("bolts", KEY)
-    assert successor.load_snapshot("bolts", KEY) is None
+    assert successor.snapshots.load("bolts", KEY) == b"epoch 2"
+    successor.snapshots.drop("bolts", KEY)
+    assert successor.snapshots.load("bolts", KEY) is None
 
 
 @pytest.mark.parametrize(

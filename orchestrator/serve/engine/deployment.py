@@ -32,7 +32,8 @@ from orchestrator.serve.residency.disk_cache import with_disk_cache
 from orchestrator.serve.residency.follower import CatalogFollower
 from orchestrator.serve.residency.kept_catalog import open_kept_catalog
 from orchestrator.serve.residency.loader import PromptLoader
-from orchestrator.serve.residency.residency import Residency, ServedVersion
+from orchestrator.serve.residency.residency import Residency
+from orchestrator.serve.residency.served import ServedVersion
 from orchestrator.serve.residency.state import describe_served
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore

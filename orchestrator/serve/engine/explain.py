@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.serve.engine_api import Explanation, Image, Refusal
-from orchestrator.serve.residency.residency import ServedVersion
+from orchestrator.serve.residency.served import ServedVersion
 from ship.runtime.explain import AttentionMaps, explain
 from ship.runtime.runtime import Runtime
 from ship.runtime.slots import Slot

@@ -45,6 +45,11 @@ class Champions:
         gone = [task for task in known if task not in wanted]
         return sorted(gone + [task for task, found in wanted.items() if known.get(task) != found])
 
+    def is_lost_by(self, catalog: Catalog, task: str) -> bool:
+        """Whether a task that is wanted now is not by a catalog, and was not retired. Reads only, too."""
+        idle = catalog.idle.get(task)
+        return task in self._wanted and task not in catalog.entries and (idle is None or not idle.is_retired)
+
     def take(self, task: str, found: CatalogEntry | IdleTask | None) -> set[Key]:
         """Want this of a task from now on, or nothing; returns its prompts that are wanted no more."""
         before = self.prompts(task)

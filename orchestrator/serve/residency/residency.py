@@ -22,16 +22,15 @@ import uuid
 from collections.abc import Callable, Iterable
 from itertools import islice
 
-from orchestrator.serve.canary import choose_version
 from orchestrator.serve.engine_api import ALL_TASKS, Ask, Refusal, ResidencyStats, ServingState, TaskPage
 from orchestrator.serve.residency.champions import Champions
+from orchestrator.serve.residency.finder import Finder
 from orchestrator.serve.residency.loads import (
     Load,
     LoadFailure,
     LoadPrompt,
     Loads,
     Pending,
-    Precedence,
     ReadRule,
     describe_failure,
     read_no_rule,
@@ -41,13 +40,13 @@ from orchestrator.serve.residency.loads import (
 )
 from orchestrator.serve.residency.prefetch import InAdvance
 from orchestrator.serve.residency.prompt_memory import PromptMemory, wait_until_released
-from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
+from orchestrator.serve.residency.served import Key, ServedVersion
 from orchestrator.serve.residency.state import describe_task
 from orchestrator.serve.residency.task_names import TaskNames
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry, IdleTask
 from ship.errors import SlotsFullError
 
-__all__ = ["PromptRef", "Residency", "ServedVersion"]
+__all__ = ["Residency"]
 
 _LISTED = 20
 _log = logging.getLogger(__name__)
@@ -98,6 +97,7 @@ class Residency:
         self._memory = PromptMemory()
         self._loads = Loads(self._run, num_loaders, clock)
         self._in_advance = InAdvance(self._champions, self._memory, self._loads)
+        self._finder = Finder(self._champions, self._memory, self._loads, self._in_advance)
         # Tasks with a champion in memory; those whose wanted version could not be loaded.
         self._served: set[str] = set()
         self._failed: set[str] = set()
@@ -116,7 +116,7 @@ class Residency:
         deadline_s = loop.time() + min(patience_s, self._load_wait_s)
         while True:
             with self._lock:
-                found = self._look(ask)
+                found = self._finder.find(ask)
             if not isinstance(found, Pending):
                 return found
             ended = await wait_for(found.load.future, deadline_s - loop.time())
@@ -130,7 +130,10 @@ class Residency:
     def state(self, task: str) -> ServingState | None:
         """State of a task; None if it is not in the catalog."""
         with self._lock:
-            return self._state(task)
+            wanted = self._champions.entry(task)
+            if wanted is None:
+                return None
+            return describe_task(task, wanted, self._champion_in_memory(task), self._loads.failure)
 
     def idle_reason(self, task: str) -> Refusal | None:
         """Why no version of a registered task serves; None of any other task."""
@@ -205,7 +208,7 @@ class Residency:
         """
         with self._applying:
             changed = self._champions.changed(catalog)
-            gone = [task for task in changed if self._is_lost_by(catalog, task)]
+            gone = [task for task in changed if self._champions.is_lost_by(catalog, task)]
             if set(self._champions) != catalog.entries.keys():
                 with self._listing:
                     self._names = TaskNames(catalog.entries)
@@ -234,12 +237,6 @@ class Residency:
         deadline_s = time.monotonic() + min(timeout_s, threading.TIMEOUT_MAX)
         return all(ended.wait(max(0.0, deadline_s - time.monotonic())) for ended in ends)
 
-    def _is_lost_by(self, catalog: Catalog, task: str) -> bool:
-        """Whether a task that is served is served no more by a catalog, and was not retired."""
-        idle = catalog.idle.get(task)
-        is_served = self._champions.entry(task) is not None
-        return is_served and task not in catalog.entries and (idle is None or not idle.is_retired)
-
     def _take_over(self, task: str, found: CatalogEntry | IdleTask | None) -> None:
         before = self._champions.entry(task) or self._champions.idle(task)
         unwanted = self._champions.take(task, found)
@@ -264,62 +261,6 @@ class Residency:
                 # Let go in between: requests go on.
                 with self._lock:
                     begin(task)
-
-    def _look(self, ask: Ask) -> ServedVersion | Refusal | Pending:
-        entry = self._champions.entry(ask.task)
-        if entry is None:
-            return self._look_at_idle(ask)
-        if ask.version is not None or ask.is_background:
-            ref = self._champions.ref(ask.task, ask.version or entry.version)
-            if isinstance(ref, Refusal):
-                return ref
-            return self._glance(ref) if ask.is_background else self._obtain(ref)
-        version = choose_version(ask.task, entry, ask.key)
-        if version != entry.version:
-            canary = self._champions.named(ask.task, version)
-            if (served := self._memory.use(canary.key)) is not None:
-                return served.named(version)
-            # One that is not there yet, or will not be, costs no request its answer.
-            self._in_advance.begin(canary, Precedence.SWAP, may_evict=True)
-        return self._look_for_champion(ask.task, entry)
-
-    def _look_at_idle(self, ask: Ask) -> ServedVersion | Refusal | Pending:
-        """A version of a task without a champion, if the request names one that can be had."""
-        if (idle := self._champions.idle(ask.task)) is None:
-            return Refusal(reason="unknown_task", detail=f"task {ask.task!r} is not in the catalog")
-        if idle.is_retired or ask.version is None or ask.is_background:
-            return refuse_idle(ask.task, idle)
-        ref = self._champions.ref(ask.task, ask.version)
-        return ref if isinstance(ref, Refusal) else self._obtain(ref)
-
-    def _look_for_champion(self, task: str, entry: CatalogEntry) -> ServedVersion | Refusal | Pending:
-        wanted = self._champions.wanted(task)
-        current = self._champions.current(task) or wanted
-        if (served := self._memory.use(wanted.key)) is not None:
-            return served.named(wanted.version, entry.shadow)
-        if (served := self._memory.use(current.key)) is not None:
-            self._in_advance.begin(wanted, Precedence.SWAP, may_evict=True)
-            return served.named(current.version, entry.shadow)
-        found = self._obtain(wanted, entry.shadow)
-        if isinstance(found, Refusal) and current.key != wanted.key:
-            return self._obtain(current, entry.shadow)
-        return found
-
-    def _obtain(self, ref: PromptRef, shadow_version: int | None = None) -> ServedVersion | Refusal | Pending:
-        """The version in memory, or the load that will bring it there, or the refusal."""
-        if (served := self._memory.use(ref.key)) is not None:
-            return served.named(ref.version, shadow_version)
-        if (failure := self._loads.hindrance(ref.key)) is not None:
-            return refuse(ref, failure.text)
-        load = self._loads.begin(ref, Precedence.URGENT, may_evict=True)
-        return Pending(load=load, version=ref.version, shadow_version=shadow_version)
-
-    def _glance(self, ref: PromptRef) -> ServedVersion | Refusal:
-        """The version if it is in memory now; else it is loaded if there is room, without waiting."""
-        if (served := self._memory.peek(ref.key)) is not None:
-            return served.named(ref.version)
-        self._in_advance.begin(ref, Precedence.IN_ADVANCE, may_evict=False)
-        return refuse(ref, "it is not in memory, and is not waited for")
 
     def _run(self, load: Load) -> ServedVersion | LoadFailure | None:
         """Load, in a thread; returns what came of it, see ``Load.future``."""
@@ -420,9 +361,3 @@ class Residency:
         current = self._champions.current(task)
         served = None if current is None else self._memory.peek(current.key)
         return None if current is None or served is None else served.named(current.version)
-
-    def _state(self, task: str) -> ServingState | None:
-        wanted = self._champions.entry(task)
-        if wanted is None:
-            return None
-        return describe_task(task, wanted, self._champion_in_memory(task), self._loads.failure)

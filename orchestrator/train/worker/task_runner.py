@@ -144,7 +144,7 @@ class TuneTask:
         """
         hooks.enter("store")
         with hooks.doing(self._store.url):
-            snapshot = self._store.load_snapshot(spec.name, spec.key)
+            snapshot = self._store.snapshots.load(spec.name, spec.key)
         hooks.enter("step", lambda: self._tuner.num_passes)
         if snapshot is not None:
             try:
@@ -152,7 +152,7 @@ class TuneTask:
                 return self._tune_from(spec, config, merged, hooks, snapshot), None
             except ArtifactError as error:
                 logger.warning("task %s: %s", spec.name, error)
-                self._store.drop_snapshot(spec.name, spec.key)
+                self._store.snapshots.drop(spec.name, spec.key)
         found = search(
             self._backbone,
             data,
@@ -176,7 +176,7 @@ class TuneTask:
             hooks.check()
             try:
                 with hooks.doing(f"{self._store.url}/snapshots/{spec.name}"):
-                    self._store.save_snapshot(spec.name, spec.key, content)
+                    self._store.snapshots.save(spec.name, spec.key, content)
             except StoreFull:
                 # There is no room for the artifact either: fail before the other epochs are tuned.
                 raise

@@ -23,7 +23,7 @@ from orchestrator.serve.engine_api import (
     ServingState,
     TaskPage,
 )
-from orchestrator.serve.residency.residency import ServedVersion
+from orchestrator.serve.residency.served import ServedVersion
 from orchestrator.serve.residency.task_names import TaskNames
 from orchestrator.store.documents.catalog import Canary
 from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, backbone_entry

@@ -250,13 +250,13 @@ def test_a_bad_task_name_is_refused_before_a_path_is_made(task: str, store: Prom
     with pytest.raises(ManifestError):
         store.published(task, KEY)
     with pytest.raises(ManifestError):
-        store.save_snapshot(task, KEY, b"")
+        store.snapshots.save(task, KEY, b"")
 
 
 @pytest.mark.parametrize("key", ["", "../x", "a/b", "a.json"])
 def test_a_bad_task_key_is_refused(key: str, store: PromptStore) -> None:
     with pytest.raises(StoreError, match="task key"):
-        store.load_snapshot("bolts", key)
+        store.snapshots.load("bolts", key)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"task": "bolts"}'])
@@ -298,55 +298,6 @@ def test_a_store_that_was_moved_reads_right(store: PromptStore, tmp_path: Path) 
     assert publication.uri.startswith((tmp_path / "elsewhere").as_uri())
 
 
-def test_snapshots_come_and_go(objects: ObjectStore) -> None:
-    store = PromptStore(objects)
-
-    assert store.load_snapshot("bolts", KEY) is None
-    store.save_snapshot("bolts", KEY, b"1")
-    store.save_snapshot("bolts", KEY, b"2")
-    assert store.load_snapshot("bolts", KEY) == b"2"
-    store.drop_snapshot("bolts", KEY)
-    store.drop_snapshot("bolts", KEY)
-    assert store.load_snapshot("bolts", KEY) is None
-
-
-def test_a_worker_that_lost_its_task_does_not_overwrite_its_successors_snapshot(objects: ObjectStore) -> None:
-    late, successor = PromptStore(objects), PromptStore(objects)
-    late.load_snapshot("bolts", KEY)
-    late.save_snapshot("bolts", KEY, b"epoch 1")
-    assert successor.load_snapshot("bolts", KEY) == b"epoch 1"
-    successor.save_snapshot("bolts", KEY, b"epoch 2")
-
-    with pytest.raises(ObjectConflict, match="another worker"):
-        late.save_snapshot("bolts", KEY, b"epoch 1 again")
-
-    assert successor.load_snapshot("bolts", KEY) == b"epoch 2"
-
-
-def test_a_successor_prevails_over_a_snapshot_that_came_between(objects: ObjectStore) -> None:
-    late, successor = PromptStore(objects), PromptStore(objects)
-    late.save_snapshot("bolts", KEY, b"epoch 1")
-    successor.load_snapshot("bolts", KEY)
-    late.save_snapshot("bolts", KEY, b"epoch 2, too late")
-
-    with pytest.raises(ObjectConflict):
-        successor.save_snapshot("bolts", KEY, b"epoch 3")
-    successor.save_snapshot("bolts", KEY, b"epoch 4")
-
-    assert successor.load_snapshot("bolts", KEY) == b"epoch 4"
-
-
-def test_a_snapshot_that_was_dropped_is_not_brought_back(objects: ObjectStore) -> None:
-    late, successor = PromptStore(objects), PromptStore(objects)
-    late.save_snapshot("bolts", KEY, b"epoch 1")
-    successor.publish("bolts", KEY, make_artifact())
-
-    with pytest.raises(ObjectConflict):
-        late.save_snapshot("bolts", KEY, b"epoch 2")
-
-    assert successor.load_snapshot("bolts", KEY) is None
-
-
 def test_publishing_makes_what_was_there_already_young(tmp_path: Path) -> None:
     objects = LocalObjects(tmp_path / "store")
     files = make_artifact()
@@ -375,11 +326,11 @@ def test_what_a_sweep_took_before_the_marker_is_written_again(tmp_path: Path) ->
 
 
 def test_publishing_drops_the_snapshot(store: PromptStore) -> None:
-    store.save_snapshot("bolts", KEY, b"state")
+    store.snapshots.save("bolts", KEY, b"state")
 
     store.publish("bolts", KEY, make_artifact())
 
-    assert store.load_snapshot("bolts", KEY) is None
+    assert store.snapshots.load("bolts", KEY) is None
 
 
 def test_the_catalog_changes_hands_by_etag(objects: ObjectStore) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.events import Event
 from orchestrator.manifest.floors import Floors
 from orchestrator.manifest.model import Terms
 from orchestrator.store.objects.protocol import ObjectStore
@@ -73,6 +74,18 @@ def work(ledger: Ledger, run: TaskRunner, *, sleep: Callable[[float], object] = 
 def make_ledger(clock: Clock, *names: str, **policy: float) -> Ledger:
     specs = [Spec(name, num_images=1000 - number) for number, name in enumerate(names)]
     return Ledger(specs, LedgerPolicy(**policy), clock, wall=clock)
+
+
+def leased_ledger(*names: str) -> Ledger:
+    """A ledger whose first task a worker has leased."""
+    ledger = Ledger([Spec(name) for name in names], LedgerPolicy(), Clock())
+    ledger.join("worker-0@host:1", 0, 1)
+    ledger.lease("worker-0@host:1")
+    return ledger
+
+
+def make_event(kind: str, task: str = "caps", **data: object) -> Event:
+    return Event(kind=kind, task=task, key="0" * 64, attempt=1, time_s=0.0, data=data)
 
 
 def take(ledger: Ledger, worker: str = "w") -> Lease:

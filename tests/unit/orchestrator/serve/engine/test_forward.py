@@ -12,7 +12,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from orchestrator.serve.engine.forward import Row, answer_rows
 from orchestrator.serve.engine_api import Answer, Image, Refusal
-from orchestrator.serve.residency.residency import ServedVersion
+from orchestrator.serve.residency.served import ServedVersion
 from ship.backbone import Backbone
 from ship.decision.distance import DistanceModel
 from ship.decision.rule import DecisionRule

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import torch
 
 from orchestrator.serve.engine_api import Ask, Refusal
-from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
+from orchestrator.serve.residency.residency import Residency
+from orchestrator.serve.residency.served import PromptRef, ServedVersion
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from ship.errors import PromptTooLargeError, SlotsFullError
 from ship.runtime.slots import Slot

@@ -19,7 +19,8 @@ from orchestrator.registry.catalog_writer import CatalogWriter
 from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.poller import POLL_S
 from orchestrator.serve.residency.follower import CatalogFollower
-from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
+from orchestrator.serve.residency.residency import Residency
+from orchestrator.serve.residency.served import PromptRef, ServedVersion
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore

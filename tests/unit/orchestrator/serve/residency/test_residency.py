@@ -11,7 +11,8 @@ import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Ask, Refusal
-from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
+from orchestrator.serve.residency.residency import Residency
+from orchestrator.serve.residency.served import PromptRef, ServedVersion
 from orchestrator.serve.residency.state import describe_served
 from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry, IdleTask
 from ship.decision.rule import DecisionRule

@@ -8,7 +8,8 @@ import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Ask, Refusal
-from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
+from orchestrator.serve.residency.residency import Residency
+from orchestrator.serve.residency.served import PromptRef, ServedVersion
 from orchestrator.store.documents.catalog import Canary, Catalog
 from ship.errors import ArtifactError
 from tests.unit.orchestrator.serve.residency.prompt_pool import (

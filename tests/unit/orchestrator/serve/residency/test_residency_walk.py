@@ -11,7 +11,8 @@ import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Ask
-from orchestrator.serve.residency.residency import PromptRef, Residency, ServedVersion
+from orchestrator.serve.residency.residency import Residency
+from orchestrator.serve.residency.served import PromptRef, ServedVersion
 from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry
 from ship.decision.rule import DecisionRule
 from tests.unit.orchestrator.serve.residency.prompt_pool import PATIENCE_S, Loader, Pool, apply, entry, find

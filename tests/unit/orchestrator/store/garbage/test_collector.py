@@ -99,7 +99,7 @@ def test_only_what_nothing_names_goes(objects: ObjectStore) -> None:
     other = write_artifact(objects, make_artifact("other"))
     entry = CatalogEntry(version=1, digest=served, others={2: other})
     store.write_catalog(Catalog(entries={"served": entry}), None)
-    store.save_snapshot("nuts", KEY, b"state")
+    store.snapshots.save("nuts", KEY, b"state")
     mark(objects, published, registered)
     sweeper = later(objects, published, registered)
 
@@ -118,7 +118,7 @@ def test_only_what_nothing_names_goes(objects: ObjectStore) -> None:
 
 def test_an_artifact_whose_publication_has_not_followed_yet_stays(objects: ObjectStore) -> None:
     write_artifact(objects, make_artifact())
-    PromptStore(objects).save_snapshot("bolts", KEY, b"state")
+    PromptStore(objects).snapshots.save("bolts", KEY, b"state")
 
     assert collector(objects, age_s=0).find(DAY_S) == []
 

@@ -126,7 +126,7 @@ def test_publishes_once_and_then_finds_it_published(
     publication = store.published("shade", KEY)
     assert publication is not None
     assert (publication.digest, publication.uri) == (outcome.digest, outcome.uri)
-    assert store.load_snapshot("shade", KEY) is None
+    assert store.snapshots.load("shade", KEY) is None
 
     again = Hooks()
     repeated = run(spec, again)
@@ -161,7 +161,7 @@ def test_a_published_task_is_done_whatever_happens_to_its_snapshot(
     store = PromptStore(KeepsSnapshots(tmp_path / "store"))
     run = TuneTask(Tuner(backbone), store)
     assert run(spec, Hooks()).created
-    assert store.load_snapshot("shade", KEY) is not None
+    assert store.snapshots.load("shade", KEY) is not None
     assert "snapshots/shade" in caplog.text
     assert not run(spec, Hooks()).created, "nor when another worker takes it up again"
 
@@ -185,22 +185,22 @@ def test_goes_on_from_the_snapshot_of_a_worker_that_died(
 ) -> None:
     with pytest.raises(LeaseLost):
         TuneTask(Tuner(backbone), store)(spec, Hooks({11: LeaseLost()}))
-    assert store.load_snapshot("shade", KEY) is not None
+    assert store.snapshots.load("shade", KEY) is not None
     hooks = Hooks()
     outcome = TuneTask(Tuner(backbone), store)(spec, hooks)
     assert hooks.epochs == [11, 12]
     assert outcome.metrics["epochs"] == NUM_EPOCHS
-    assert store.load_snapshot("shade", KEY) is None
+    assert store.snapshots.load("shade", KEY) is None
 
 
 def test_starts_over_from_a_snapshot_that_is_of_no_use(
     backbone: Backbone, store: PromptStore, spec: TaskSpec
 ) -> None:
-    store.save_snapshot("shade", KEY, b"not a snapshot")
+    store.snapshots.save("shade", KEY, b"not a snapshot")
     hooks = Hooks()
     TuneTask(Tuner(backbone), store)(spec, hooks)
     assert hooks.epochs[0] == 1
-    assert store.load_snapshot("shade", KEY) is None
+    assert store.snapshots.load("shade", KEY) is None
 
 
 def test_a_lease_lost_before_publishing_publishes_nothing(
@@ -225,7 +225,7 @@ def test_a_snapshot_that_waited_until_the_lease_was_lost_is_not_written(
 
     with pytest.raises(LeaseLost):
         TuneTask(Tuner(backbone), store)(spec, Hooks(on_check=lose_meanwhile))
-    assert store.load_snapshot("shade", KEY) is None
+    assert store.snapshots.load("shade", KEY) is None
 
 
 class NoSnapshots(LocalObjects):
@@ -426,4 +426,4 @@ def test_a_tuning_that_collapses_is_served_by_its_probe(
     assert instead_of["accuracy"] < outcome.metrics["accuracy"]
     assert instead_of["p_worse"] < 0.05
     assert "set warmup_epochs to 10" in instead_of["cause"]
-    assert store.load_snapshot("shade", KEY) is None
+    assert store.snapshots.load("shade", KEY) is None
