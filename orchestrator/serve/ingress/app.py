@@ -17,6 +17,7 @@ from orchestrator.serve.ingress.looks import Looks
 from orchestrator.serve.ingress.middleware.access_log import AccessLog
 from orchestrator.serve.ingress.middleware.admission import Admission, AdmissionGate
 from orchestrator.serve.ingress.middleware.auth import KnownTokens, RequireToken
+from orchestrator.serve.ingress.middleware.cors import Cors
 from orchestrator.serve.ingress.middleware.drain import Drain, DrainGate
 from orchestrator.serve.ingress.middleware.encoding import DecodeBody
 from orchestrator.serve.ingress.middleware.methods import Methods
@@ -101,4 +102,6 @@ def _add_middleware(app: FastAPI, drain: Drain, tokens: KnownTokens | None, *, n
     app.add_middleware(RequireToken, known=tokens)
     app.add_middleware(DrainGate, drain=drain)
     app.add_middleware(Methods)
+    # Before any other answer, so that a page can read refusals, too.
+    app.add_middleware(Cors, origins=front.limits.cors_origins)
     app.add_middleware(AccessLog, count=front.metrics.count_request, names_responses=names_responses)
