@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from orchestrator.serve.options import ServeOptions
 
 __all__ = ["serve"]
+
+# RFC 6454, section 6.2, as browsers write it.
+_ORIGIN = re.compile(
+    r"(?!http://.*:80$|https://.*:443$)https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII
+)
 
 
 @click.command()
@@ -59,6 +65,14 @@ __all__ = ["serve"]
 )
 @click.option("--no-auth", is_flag=True, help="Accept every request without a token.")
 @click.option(
+    "--cors",
+    "cors_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let web pages of this origin, such as https://plant.example, read replies; repeatable. '*' is for "
+    "all pages, and needs --no-auth.  [default: none]",
+)
+@click.option(
     "--name", help="Name of the endpoint on a Ray cluster that others use too [by default from the store]."
 )
 @click.option(
@@ -77,6 +91,7 @@ def serve(output: Output, /, backbone: str, haproxy: bool, is_stop: bool, **flag
     Examples:
       ship serve
       ship serve --no-auth
+      ship serve --cors https://plant.example
       ship serve --replicas 2 --prompt-memory 8 --pin 'line-1-*'
       RAY_ADDRESS=ray-head:6379 ship serve --stop
       curl -H "Authorization: Bearer $SHIP_TOKEN" -H 'Ship-Task: bottle-caps' \\
@@ -115,9 +130,11 @@ def _read_options(
     pinned: tuple[str, ...],
     timeout: float,
     no_auth: bool,
+    cors_origins: tuple[str, ...],
 ) -> "ServeOptions":
     from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
 
+    _check_origins(cors_origins, no_auth=no_auth)
     # Another process writes it, with a working folder of its own.
     request_log = None if log_requests is None else os.path.abspath(log_requests)
     return ServeOptions(
@@ -128,5 +145,22 @@ def _read_options(
         image_size=image_size,
         num_replicas=replicas,
         engine=EngineOptions(slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned),
-        limits=Limits(timeout_s=timeout, request_log=request_log, max_pixels=max_pixels),
+        limits=Limits(
+            timeout_s=timeout, request_log=request_log, max_pixels=max_pixels, cors_origins=cors_origins
+        ),
     )
+
+
+def _check_origins(origins: tuple[str, ...], *, no_auth: bool) -> None:
+    """Refuse what no browser sends as its Origin, and every page where tokens are asked for."""
+    for origin in origins:
+        if origin == "*" and not no_auth:
+            raise click.UsageError(
+                "--cors '*' lets every web page read replies, which needs --no-auth; with tokens name each "
+                "origin, such as --cors https://plant.example"
+            )
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise click.UsageError(
+                f"--cors {origin!r} is no origin: expected a scheme, a host in lower case and, unless it is "
+                "the scheme's own, a port, with nothing after them, such as https://plant.example:8443"
+            )

@@ -34,6 +34,7 @@ class Limits:
         timeout_s: Time limit of a request, reading and a second try included; a client may ask for less.
         retry_after_s: Least Retry-After of a refusal for lack of capacity.
         request_log: File that gets a JSON line for each request; None for none.
+        cors_origins: Origins whose web pages may read replies, ``*`` for all; without any none may.
     """
 
     max_body_bytes: int = 20 << 20
@@ -53,6 +54,7 @@ class Limits:
     timeout_s: float = 30.0
     retry_after_s: int = 1
     request_log: str | None = None
+    cors_origins: tuple[str, ...] = ()
 
     def retry_after(self, wait_s: float = 0.0) -> dict[str, str]:
         """The header for a client that was turned away: whole seconds, and no fewer than ``wait_s``."""

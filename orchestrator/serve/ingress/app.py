@@ -17,7 +17,10 @@ from orchestrator.serve.ingress.looks import Looks
 from orchestrator.serve.ingress.middleware.access_log import AccessLog
 from orchestrator.serve.ingress.middleware.admission import Admission, AdmissionGate
 from orchestrator.serve.ingress.middleware.auth import KnownTokens, RequireToken
+from orchestrator.serve.ingress.middleware.cors import Cors
 from orchestrator.serve.ingress.middleware.drain import Drain, DrainGate
+from orchestrator.serve.ingress.middleware.encoding import DecodeBody
+from orchestrator.serve.ingress.middleware.methods import Methods
 from orchestrator.serve.ingress.middleware.metrics import Metrics
 from orchestrator.serve.ingress.problems import CatchUnexpected, install_problem_handlers
 from orchestrator.serve.ingress.recent import Recent
@@ -93,7 +96,12 @@ def _add_middleware(app: FastAPI, drain: Drain, tokens: KnownTokens | None, *, n
     # From the innermost to the outermost: every reply is counted, named and logged.
     app.add_middleware(CatchUnexpected)
     app.add_middleware(AdmissionGate, admission=front.admission, limits=front.limits)
+    # What counts is the body that comes out.
+    app.add_middleware(DecodeBody)
     # Requests without a valid token take no places from the others.
     app.add_middleware(RequireToken, known=tokens)
     app.add_middleware(DrainGate, drain=drain)
+    app.add_middleware(Methods)
+    # Before any other answer, so that a page can read refusals, too.
+    app.add_middleware(Cors, origins=front.limits.cors_origins)
     app.add_middleware(AccessLog, count=front.metrics.count_request, names_responses=names_responses)

@@ -15,6 +15,7 @@ from orchestrator.names import TASK_NAME_PATTERN
 from orchestrator.serve.ingress.bodies.schemas import BatchBody
 from orchestrator.serve.ingress.bodies.tensor_schemas import TensorBody
 from orchestrator.serve.ingress.headers import KEY_PATTERN, MAX_PAGE, SECONDS_PATTERN, VERSION_PATTERN
+from orchestrator.serve.ingress.middleware.encoding import ACCEPTED_ENCODINGS
 from orchestrator.serve.ingress.problem_kinds import KINDS
 from orchestrator.serve.ingress.problems import MEDIA_TYPE, ErrorReply, Problem, ProblemReply, respond
 
@@ -52,6 +53,10 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
         "description": "Seconds above 0 that the request may take, reading and decoding included; the "
         "endpoint has a limit of its own.",
         "example": "2.5",
+    },
+    "Content-Encoding": {
+        "schema": {"type": "string", "enum": list(ACCEPTED_ENCODINGS)},
+        "description": "How the body is compressed; limits on its size hold for what it decompresses to.",
     },
     "X-Request-ID": {
         "schema": _TEXT,
@@ -124,8 +129,10 @@ def describe(
         is_open: It needs no token.
     """
     parameters = [{"name": name, "in": "query", **_QUERY[name]} for name in query.split()]
-    parameters += [_header(name) for name in (*headers.split(), "X-Request-ID")]
-    extra: dict[str, Any] = {_PROBLEMS: problems.split(), "parameters": parameters}
+    about_body = ["Content-Encoding"] if body else []
+    parameters += [_header(name) for name in (*headers.split(), *about_body, "X-Request-ID")]
+    kinds = problems.split() + (["body-corrupt", "content-encoding-unsupported"] if body else [])
+    extra: dict[str, Any] = {_PROBLEMS: kinds, "parameters": parameters}
     return extra | ({"requestBody": body} if body else {}) | ({"security": []} if is_open else {})
 
 

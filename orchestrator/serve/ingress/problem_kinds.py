@@ -38,6 +38,9 @@ KINDS: Mapping[str, Kind] = {
     "header-ambiguous": Kind(400, "Ambiguous header", "A header occurs with different values."),
     "length-invalid": Kind(400, "Invalid length", "Content-Length is not a number."),
     "body-empty": Kind(400, "Empty body", "The request has no body."),
+    "body-corrupt": Kind(
+        400, "Corrupt body", "The body is not what its Content-Encoding says, or ends early."
+    ),
     "hung-up": Kind(
         400, "Client disconnected", "The body ended early; only the metrics and the request log show this."
     ),
@@ -69,6 +72,11 @@ KINDS: Mapping[str, Kind] = {
     ),
     "content-type-unsupported": Kind(
         415, "Unsupported content type", "The route does not read bodies of this Content-Type."
+    ),
+    "content-encoding-unsupported": Kind(
+        415,
+        "Unsupported content encoding",
+        "The body is compressed in a way that the endpoint does not read; Accept-Encoding names the others.",
     ),
     "image-unsupported": Kind(
         415, "Unsupported image format", "The content is not an image of a known format."

@@ -175,7 +175,7 @@ class Admission:
 
 
 class AdmissionGate:
-    """ASGI middleware that refuses requests beyond the limits; GET has no body and is free.
+    """ASGI middleware that refuses requests beyond the limits; GET and OPTIONS have no body and are free.
 
     A body's bytes count as they arrive, and one that stops arriving is refused after a while.
     """
@@ -187,7 +187,7 @@ class AdmissionGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit the request, or refuse it."""
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+        if scope["type"] != "http" or scope["method"] in ("GET", "OPTIONS"):
             await self._app(scope, receive, send)
             return
         headers, principal = Headers(scope=scope), principal_in(scope)

@@ -114,6 +114,56 @@ def test_only_a_flag_turns_access_control_off(
     assert [options.auth for options in asked] == [auth]
 
 
+PLANT = "https://plant.example"
+
+
+@pytest.mark.parametrize(
+    ("flags", "origins"),
+    [
+        ([], ()),
+        (["--cors", PLANT, "--cors", "http://10.0.0.7:3000"], (PLANT, "http://10.0.0.7:3000")),
+        (["--cors", "http://[::1]:3000"], ("http://[::1]:3000",)),
+        (["--cors", "*", "--no-auth"], ("*",)),
+    ],
+)
+def test_only_pages_that_are_named_may_read_replies(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], origins: tuple[str, ...]
+) -> None:
+    asked: list[ServeOptions] = []
+    monkeypatch.setattr(
+        endpoint, "serve_forever", lambda settings, spec, options, on_ready: asked.append(options)
+    )
+    assert run_ship(monkeypatch, "serve", *flags) == 0
+    assert [options.limits.cors_origins for options in asked] == [origins]
+
+
+@pytest.mark.parametrize(
+    ("origin", "found"),
+    [
+        ("*", "needs --no-auth"),
+        *(
+            (origin, "is no origin")
+            for origin in (
+                *("plant.example", PLANT + "/", PLANT + "/page", PLANT + ":443", "http://plant.example:80"),
+                *(
+                    "https://Plant.example",
+                    "https://*.plant.example",
+                    "null",
+                    "",
+                    PLANT + "\n",
+                    "ftp://plant",
+                ),
+            )
+        ),
+    ],
+)
+def test_what_no_browser_sends_is_refused_before_anything_is_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], origin: str, found: str
+) -> None:
+    assert run_ship(monkeypatch, "serve", "--cors", PLANT, "--cors", origin) == 2
+    assert found in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_ingress_of_a_cluster_is_not_for_us_to_choose(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
