@@ -129,7 +129,7 @@ def test_errors_of_the_framework_are_problem_documents(call: Caller):
     assert_problem(call("GET", "/nowhere"), 404)
     reply = call("GET", "/v1/predict")
     assert_problem(reply, 405)
-    assert reply.headers["allow"] == "POST"
+    assert reply.headers["allow"] == "POST, OPTIONS"
 
 
 def test_a_bug_of_ours_tells_nothing_but_that(call: Caller):
