@@ -1,16 +1,17 @@
 """The real runner on a tiny backbone, drawn pictures and a store in a folder."""
 
 import json
-import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from orchestrator.errors import ExecutionError, StoreError, StoreFull
@@ -365,14 +366,38 @@ def test_a_second_task_of_the_same_data_does_not_read_it_again(
     assert TuneTask(Tuner(backbone), store, cache)(other, Hooks()).created
 
 
+class _HangingFiles(MemoryFileSystem):
+    """Files in memory; a read of one of them waits, as one of a dead NFS server does."""
+
+    protocol = "hanging"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    is_back = threading.Event()
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(path.replace("hanging://", "memory://")))
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        # What an object store tells of a file, so that it is not read to be told from another.
+        return {**super().info(path, **kwargs), "ETag": "1"}
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        if path.endswith("hangs.png"):
+            self.is_back.wait()
+        return bytes(super().cat_file(path, start, end, **kwargs))
+
+
 def test_a_read_that_hangs_ends_its_worker_which_names_the_file(
-    backbone: Backbone, store: PromptStore, spec: TaskSpec, source: DataSource, tmp_path: Path
+    backbone: Backbone, store: PromptStore, spec: TaskSpec, source: DataSource
 ) -> None:
-    shutil.copytree(source.path, tmp_path / "data")
-    pipe = tmp_path / "data" / "dark" / "pipe.png"
-    # Its reader waits for a writer, as one of a dead NFS server waits for it.
-    os.mkfifo(pipe)
-    spec = replace(spec, source=DataSource(path=str(tmp_path / "data")))
+    fsspec.register_implementation("hanging", _HangingFiles, clobber=True)
+    files = _HangingFiles()
+    root = Path(source.path)
+    for path in root.rglob("*.png"):
+        files.pipe_file(f"/data/{path.relative_to(root)}", path.read_bytes())
+    files.pipe_file("/data/dark/hangs.png", b"")
+    spec = replace(spec, source=DataSource(path="hanging://data"))
     # Twenty pictures are read within the second: each is progress.
     policy = LedgerPolicy(lease_s=1.0, stall=StallLimits(data_s=1.0))
     ledger = Ledger([spec], policy, Clock())
@@ -380,11 +405,10 @@ def test_a_read_that_hangs_ends_its_worker_which_names_the_file(
         with pytest.raises(ExecutionError, match="made no progress"):
             run_worker(ledger, TuneTask(Tuner(backbone), store), worker="w")
     finally:
-        # With a writer the reader ends.
-        os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))
+        _HangingFiles.is_back.set()
     [seen] = ledger.status().tasks
     assert (seen.state, seen.failures) == ("pending", 1)
-    assert seen.cause == f"no progress for 1 s while reading its data ({pipe})"
+    assert seen.cause == "no progress for 1 s while reading its data (hanging:///data/dark/hangs.png)"
 
 
 def test_whatever_a_tuner_computes_is_seen_as_progress(
