@@ -87,6 +87,9 @@ def make_section(
 def _classes(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     labels, confusion = record.get("labels") or [], record.get("confusion") or []
     train = record.get("train_counts") or [None] * len(labels)
+    if not confusion:
+        # Imported without images.
+        return []
     return [
         {
             "label": str(label),

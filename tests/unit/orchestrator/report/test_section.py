@@ -111,3 +111,9 @@ def test_a_wide_matrix_is_told_by_its_confusions() -> None:
     assert values["confusion"] is None
     assert len(values["confused"]) == 10
     assert make().values["confusion"] == [[8, 2], [2, 8]]
+
+
+def test_an_adapter_that_was_imported_without_images_has_a_section_without_classes() -> None:
+    record = {"labels": ["good", "scratch"], "confusion": [], "source": {"format": "peft"}, "history": []}
+    section = make(record=record, held_out=None)
+    assert (section.values["classes"], section.values["worst_class"]) == ([], None)

@@ -123,7 +123,7 @@ def test_damaged_data_are_refused_by_name(call: Caller, encoding: str, content: 
     assert not call.engine.asked
 
 
-@pytest.mark.parametrize("content", [b"", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", gzip.compress(b"")], ids=["plain", "gzip"])
 def test_an_empty_body_is_empty(call: Caller, content: bytes) -> None:
     assert_problem(predict(call, content, "gzip"), 400, "body-empty")
 
