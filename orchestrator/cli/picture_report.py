@@ -13,6 +13,8 @@ __all__ = ["describe_images", "describe_share", "headlines", "print_comparison",
 
 # A wider confusion matrix is none that a person reads in a terminal.
 _MAX_CLASSES = 12
+# A path of more characters is folded where the others find no room.
+_WIDEST_PATH = 40
 
 
 def print_report(console: Console, report: Mapping[str, Any], limit: int) -> None:
@@ -109,6 +111,8 @@ def _mistakes_table(mistakes: Sequence[Mapping[str, Any]]) -> Table:
     table = _table("picture", "label", "answer", "probability", "label's", "decision", "probe")
     for one in mistakes:
         decision = one["decision"] if one["because"] is None else f"{one['decision']} ({one['because']})"
+        # As far as there is room for it, a path is in one piece.
+        table.columns[0].min_width = min(_WIDEST_PATH, max(table.columns[0].min_width or 0, len(one["path"])))
         table.add_row(
             _cell(one["path"]),
             _cell(one["label"]),

@@ -113,9 +113,11 @@ def test_mistakes_are_those_of_the_champion(plant: Plant, capsys: pytest.Capture
     assert len(first["mistakes"]) == 1 <= first["num_mistakes"]
 
 
+@pytest.mark.parametrize("columns", ["80", "140"])
 def test_every_number_in_the_terminal_is_in_the_json(
-    plant: Plant, capsys: pytest.CaptureFixture[str]
+    plant: Plant, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
 ) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
     plant.run("mistakes", "caps", "--json")
     found = printed(capsys)
     plant.run("mistakes", "caps", "--limit", "2")
