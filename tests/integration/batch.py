@@ -53,7 +53,6 @@ class Batch:
         self.tasks = tuple(tasks)
         self.events: list[Event] = []
         self._plant = plant
-        self._view = RunView(plant.home)
         self._objects = open_objects(store_url)
         self._tracking_uri = tracking_uri
         self._output = plant.folder / "output"
@@ -131,6 +130,11 @@ class Batch:
     def half_done(self) -> list[TaskStatus]:
         """Those of them that have a snapshot, and epochs to lose."""
         return [status for status in self.at_work() if WRITTEN < status.epoch < EPOCHS - 1]
+
+    @property
+    def _view(self) -> RunView:
+        """The run that is at work, or was last: each has a folder of its own."""
+        return RunView(self._plant.home)
 
     def _driver(self) -> int | None:
         with suppress(ExecutionError):
