@@ -16,6 +16,7 @@ from orchestrator.store.documents.rollout import Aliases, Change, Pending, Rollo
 
 __all__ = [
     "ask",
+    "ask_for_gate",
     "challenge",
     "is_void",
     "promote",
@@ -86,6 +87,21 @@ def ask(rollout: Rollout, version: int, digest: str | None, request: Change) -> 
     ):
         return known
     return Pending(version=version, digest=digest, champion=champion, request=request)
+
+
+def ask_for_gate(rollout: Rollout, version: int, digest: str | None, request: Change) -> tuple[Pending, str]:
+    """The request that waits once a version has passed the gate, and why that version does not serve yet.
+
+    A request that a person has made stays, unless it is void.
+    """
+    pending, task = rollout.pending, rollout.task
+    if pending is None or is_void(rollout) or pending.request.kind == "gate":
+        asked = ask(rollout, version, digest, request)
+        return asked, f"It waits for a second person: `ship approve {task}`."
+    return pending, (
+        f"It waits, as {pending.request.by} asked for version {pending.version}; `ship promote {task} "
+        f"{version}` asks for this one."
+    )
 
 
 def is_void(rollout: Rollout) -> bool:

@@ -16,7 +16,15 @@ from orchestrator.errors import RegistryError
 from orchestrator.registry.changes import logged
 from orchestrator.registry.gate import GateDecision
 from orchestrator.registry.mirror import VersionFinder, ref_of
-from orchestrator.registry.moves import ask, challenge, is_void, promote, promotion, retire, retired_version
+from orchestrator.registry.moves import (
+    ask,
+    ask_for_gate,
+    challenge,
+    promote,
+    promotion,
+    retire,
+    retired_version,
+)
 from orchestrator.registry.refusals import check_fit
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollout_writer import RolloutWriter
@@ -257,37 +265,20 @@ class Rollouts:
         judged = {"judged": {"version": candidate.version, "digest": candidate.digest}}
 
         def decide(rollout: Rollout, _: VersionFinder) -> Rollout:
-            champion = rollout.version(CHAMPION)
-            if champion is not None and rollout.digest(CHAMPION) == candidate.digest:
+            if rollout.version(CHAMPION) is not None and rollout.digest(CHAMPION) == candidate.digest:
                 # An earlier try ended between the decision and its record, or a person was faster.
                 found.append(GateDecision(promote=True, reason="It was made champion before this was noted."))
                 return rollout
-            retired = retired_version(rollout.aliases)
-            standing = retired if champion is None else champion
-            decision = judge(None if standing is None else self._registry.version(task, standing))
-            if retired is not None:
-                waits = f"The task is retired; `ship promote {task} {candidate.version}` brings it back with"
-                decision = replace(decision, promote=False, reason=f"{waits} this version; {decision.reason}")
-            if champion is not None and candidate.published_s < rollout.versions[champion].published_s:
-                late = f"It was published before today's champion, version {champion}; {decision.reason}"
-                decision = replace(decision, promote=False, reason=late, gate=decision.gate or "older")
-            pending = rollout.pending
+            decision = self._decide(rollout, candidate, judge)
             if decision.promote and self._mirror.approvals.requires(task):
-                said = f"It waits for a second person: `ship approve {task}`."
-                if pending is None or is_void(rollout) or pending.request.kind == "gate":
-                    asked = replace(change, reason=shortened(decision.reason))
-                    pending = ask(rollout, candidate.version, candidate.digest, asked)
-                else:
-                    said = (
-                        f"It waits, as {pending.request.by} asked for version {pending.version}; `ship "
-                        f"promote {task} {candidate.version}` asks for this one."
-                    )
-                decision = replace(decision, promote=False, reason=f"{decision.reason} {said}")
+                request = replace(change, reason=shortened(decision.reason))
+                pending, waits = ask_for_gate(rollout, candidate.version, candidate.digest, request)
+                rollout = replace(rollout, pending=pending)
+                decision = replace(decision, promote=False, reason=f"{decision.reason} {waits}")
             found.append(decision)
             if decision.promote:
                 return promote(rollout, candidate.version, candidate.digest)
-            aliases = challenge(rollout, candidate.version, candidate.published_s)
-            return replace(rollout, aliases=aliases, pending=pending)
+            return replace(rollout, aliases=challenge(rollout, candidate.version, candidate.published_s))
 
         before, after = self._writer.write(
             task,
@@ -326,6 +317,22 @@ class Rollouts:
         gone = replace(rollout.changed(Aliases(), {}, change), mirrored=Aliases(), earlier=(), pending=None)
         gone = logged(self._writer.log, rollout, gone, user="")
         self._writer.log.follow(gone, self._store.write_rollout(gone, etag), self._store.write_rollout)
+
+    def _decide(
+        self, rollout: Rollout, candidate: VersionInfo, judge: Callable[[VersionInfo | None], GateDecision]
+    ) -> GateDecision:
+        """The gate's decision; a version of a retired task, or one that comes late, does not serve by it."""
+        champion, retired = rollout.version(CHAMPION), retired_version(rollout.aliases)
+        standing = retired if champion is None else champion
+        decision = judge(None if standing is None else self._registry.version(rollout.task, standing))
+        if retired is not None:
+            command = f"`ship promote {rollout.task} {candidate.version}`"
+            waits = f"The task is retired; {command} brings it back with this version; {decision.reason}"
+            return replace(decision, promote=False, reason=waits)
+        if champion is not None and candidate.published_s < rollout.versions[champion].published_s:
+            late = f"It was published before today's champion, version {champion}; {decision.reason}"
+            return replace(decision, promote=False, reason=late, gate=decision.gate or "older")
+        return decision
 
     def _log_decision(
         self, task: str, candidate: VersionInfo, decision: GateDecision, judged: Mapping[str, Any]

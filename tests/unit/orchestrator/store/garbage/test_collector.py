@@ -10,8 +10,6 @@ import pytest
 from orchestrator.errors import ObjectConflict, RegistryError, StoreError
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.documents.publication import make_marker
-from orchestrator.store.documents.rollout import Aliases, Change, Rollout
-from orchestrator.store.documents.rule import StoredRule
 from orchestrator.store.documents.token_changes import create_token
 from orchestrator.store.documents.tokens import Scope, Tokens
 from orchestrator.store.garbage.collector import Collector
@@ -20,21 +18,16 @@ from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.objects.open import ObjectStore
 from orchestrator.store.objects.protocol import ListedObject
 from orchestrator.store.prompt_store import PromptStore
-from ship.decision.rule import DecisionRule
-from tests.unit.orchestrator.store.factory import TIME_S, digest_of, make_artifact, make_key
-
-DAY_S = 86400.0
-KEY = make_key("bolts")
-
-
-class Versions:
-    """A registry that names some digests."""
-
-    def __init__(self, *digests: str) -> None:
-        self.digests = set(digests)
-
-    def referenced_digests(self) -> set[str]:
-        return self.digests
+from tests.unit.orchestrator.store.factory import digest_of, make_artifact, make_key
+from tests.unit.orchestrator.store.garbage.factory import (
+    DAY_S,
+    KEY,
+    Versions,
+    collector,
+    later,
+    mark,
+    write_artifact,
+)
 
 
 class Down:
@@ -57,30 +50,6 @@ class InBetween(LocalObjects):
         if prefix.startswith(self._prefix) and self._happenings:
             self._happenings.pop()()
         return iter(found)
-
-
-def write_artifact(objects: ObjectStore, files: dict[str, bytes]) -> str:
-    """An artifact without a publication."""
-    digest = digest_of(files)
-    for name, content in files.items():
-        objects.put_new(f"artifacts/{digest}/{name}", content)
-    return digest
-
-
-def collector(objects: ObjectStore, *digests: str, age_s: float = 2 * DAY_S) -> Collector:
-    """Looks at the store as if some time had passed."""
-    return Collector(objects, Versions(*digests), now=lambda: time.time() + age_s)
-
-
-def mark(objects: ObjectStore, *digests: str) -> None:
-    """The first run, in two days."""
-    sweeper = collector(objects, *digests)
-    assert sweeper.remove(sweeper.find(DAY_S)) == []
-
-
-def later(objects: ObjectStore, *digests: str) -> Collector:
-    """Looks at the store two days after the first run."""
-    return collector(objects, *digests, age_s=4 * DAY_S)
 
 
 def age(root: Path) -> None:
@@ -342,62 +311,3 @@ def test_two_runs_at_once_mark_once(tmp_path: Path) -> None:
     second_find = collector(objects).find(DAY_S)
     with pytest.raises(ObjectConflict):
         second.put(second_find, 2.0)
-
-
-def write_rule(store: PromptStore, name: str) -> str:
-    rule = StoredRule(task="bolts", artifact=KEY, rule=DecisionRule(), by=name, host="line-pc", time_s=TIME_S)
-    return store.rules.write(rule)
-
-
-def write_rollout(store: PromptStore, rule: str) -> None:
-    store.write_rollout(
-        Rollout(
-            task="bolts",
-            model_ms=1,
-            generation=1,
-            aliases=Aliases(),
-            mirrored=Aliases(),
-            versions={},
-            change=Change(kind="threshold", by="", host="", time_s=TIME_S, reason="", change_id="1"),
-            rules={KEY: rule},
-        ),
-        None,
-    )
-
-
-def test_a_rule_that_no_rollout_and_no_catalog_names_goes(objects: ObjectStore) -> None:
-    store = PromptStore(objects)
-    orphan, ruled, served = (write_rule(store, name) for name in ("orphan", "ruled", "served"))
-    write_rollout(store, ruled)
-    entry = CatalogEntry(version=1, digest=KEY, rules={KEY: served})
-    store.write_catalog(Catalog(entries={"bolts": entry}), None)
-    objects.put_new("rules/README.md", b"of a person")
-    mark(objects)
-    sweeper = later(objects)
-
-    found = sweeper.find(DAY_S)
-
-    assert [(one.kind, one.name) for one in found] == [("rule", orphan)]
-    assert sweeper.remove(found) == found
-    kept = sorted(f"rules/{digest}.json" for digest in (ruled, served))
-    assert sorted(objects.list("rules/")) == sorted([*kept, "rules/README.md"])
-
-
-def test_a_young_rule_stays_and_one_that_was_written_again(objects: ObjectStore) -> None:
-    store = PromptStore(objects)
-    rule = write_rule(store, "anna")
-    assert collector(objects, age_s=0).find(DAY_S) == []
-    mark(objects)
-    sweeper = later(objects)
-    found = sweeper.find(DAY_S)
-    assert [one.name for one in found] == [rule]
-    old = [replace(one, modified_s=one.modified_s - 10) for one in found]
-    assert sweeper.remove(old) == []
-
-
-def test_a_rollout_that_cannot_be_read_may_name_any_rule(objects: ObjectStore) -> None:
-    write_rule(PromptStore(objects), "anna")
-    objects.put_new("rollouts/bolts.json", b"{")
-
-    with pytest.raises(StoreError, match=r"rollouts/bolts\.json"):
-        later(objects).find(DAY_S)
