@@ -79,8 +79,9 @@ def part(content: bytes, format_: str) -> Pixels:
 
 
 def _part_png(content: bytes) -> Pixels:
-    notes, kept, kept_to, significant_bits = _Notes(), [], 0, None
-    end = _PNG_HEAD_BYTES
+    notes, significant_bits = _Notes(), None
+    kept: list[bytes] = []
+    kept_to, end = 0, _PNG_HEAD_BYTES
     for kind, start, end in _png_chunks(content):
         if kind in _PNG_CHUNKS or len(kind) < 4:
             if kind == b"tRNS":
