@@ -79,16 +79,22 @@ def part(content: bytes, format_: str) -> Pixels:
 
 
 def _part_png(content: bytes) -> Pixels:
-    notes, kept, significant_bits = _Notes(), [content[:_PNG_HEAD_BYTES]], None
+    notes, significant_bits = _Notes(), None
+    kept: list[bytes] = []
+    kept_to, end = 0, _PNG_HEAD_BYTES
     for kind, start, end in _png_chunks(content):
         if kind in _PNG_CHUNKS or len(kind) < 4:
-            kept.append(_scaled_key(content, start, end) if kind == b"tRNS" else content[start:end])
+            if kind == b"tRNS":
+                kept += content[kept_to:start], _scaled_key(content, start, end)
+                kept_to = end
             continue
         if kind[0] & 0x20 == 0:
             raise ImageError(
                 f"PNG file: unknown critical chunk {kind!r}; save the picture as a standard PNG",
                 "unsupported",
             )
+        kept.append(content[kept_to:start])
+        kept_to = end
         if kind not in (b"eXIf", b"sBIT", b"iTXt", b"zTXt", b"tEXt"):
             continue
         body = content[start + 8 : end - 4]
@@ -98,7 +104,8 @@ def _part_png(content: bytes) -> Pixels:
             significant_bits = max(body, default=None)
         else:
             _note_text(notes, kind, body)
-    return Pixels(b"".join(kept), notes.orientation, significant_bits)
+    # Without a note it is the content itself, not a copy.
+    return Pixels(b"".join((*kept, content[kept_to:end])), notes.orientation, significant_bits)
 
 
 def as_bytes_of_grey_alpha(content: bytes) -> bytes:
