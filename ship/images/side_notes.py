@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ship.errors import ImageError
 from ship.images.bmp import with_whole_palette
+from ship.images.jpeg import EOI, MARKER, SOS, WITHOUT_LENGTH
 from ship.images.tiff import ORIENTATION, XMP, Page, Tag, read_numbers, read_tags, rewrite
 
 __all__ = ["Pixels", "as_bytes_of_grey_alpha", "part"]
@@ -21,9 +22,7 @@ _PNG_HEAD_BYTES = 8
 _PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS")
 _XMP_OF_JPEG, _EXIF = b"http://ns.adobe.com/xap/1.0/\0", b"Exif\0\0"
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
-_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
-_WITHOUT_LENGTH = frozenset([0x01, *range(0xD0, 0xD9)])
-_EOI, _SOS, _COMMENT = 0xD9, 0xDA, 0xFE
+_COMMENT = 0xFE
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # The most that a packed note is unpacked to: old PNGs have their EXIF in a text.
 _MAX_UNPACKED_BYTES = 1 << 20
@@ -170,12 +169,11 @@ def _unpack(text: bytes) -> bytes:
 def _part_jpeg(content: bytes) -> Pixels:
     """Without the segments of applications and comments, of which pixels need JFIF's and Adobe's."""
     notes, kept, kept_to, position = _Notes(), [], 0, 2
-    # As libjpeg looks for markers: what is between two of them is skipped.
-    while found := _MARKER.search(content, position):
+    while found := MARKER.search(content, position):
         marker, position = found.group(1)[0], found.end()
-        if marker in (_EOI, _SOS):
+        if marker in (EOI, SOS):
             break
-        if marker in _WITHOUT_LENGTH:
+        if marker in WITHOUT_LENGTH:
             continue
         if position + 2 > len(content):
             break
