@@ -1,7 +1,6 @@
 """Reader of a manifest's tasks: those under ``tasks``, then those in the folders of ``tasks_from``."""
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from typing import Any
 
@@ -15,6 +14,7 @@ from orchestrator.manifest.yaml_document import Place
 from orchestrator.names import check_task_name
 from ship.data import TABLE_FORMATS, TABLE_SUFFIXES, DataSource, find_folders, path_exists
 from ship.errors import ConfigError, DataError
+from ship.in_order import map_in_order
 
 __all__ = ["TaskReader"]
 
@@ -182,8 +182,7 @@ class TaskReader:
                 return str(error)
 
         distinct = list(dict.fromkeys(path for _, path in self._paths))
-        with ThreadPoolExecutor(_NUM_THREADS) as pool:
-            found = dict(zip(distinct, pool.map(check, distinct), strict=True))
+        found = dict(zip(distinct, map_in_order(check, distinct, _NUM_THREADS), strict=True))
         for place, path in self._paths:
             if (problem := found[path]) is not None:
                 self._problems.note(place, problem)

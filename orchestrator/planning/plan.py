@@ -3,8 +3,8 @@
 It reads data only to fingerprint it, and writes nothing.
 """
 
-from collections.abc import Callable, Iterator, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence, Set
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from orchestrator.planning.estimates import Speed, count_passes, prompt_bytes
 from orchestrator.planning.spec import PlannedTask, TaskSpec, task_key
 from ship.data import DataSummary, describe_data
 from ship.errors import DataError
+from ship.in_order import map_in_order
 from ship.settings.config import TuneConfig
 from ship.settings.presets import choose_settings
 from ship.settings.search_config import SearchConfig
@@ -144,30 +145,19 @@ def _plan_all(
     """Tasks with their estimates, and those whose data has problems."""
     planned: list[PlannedTask] = []
     broken: list[RefusedTask] = []
-    for number, (entry, summary) in enumerate(_describe_all(tasks), start=1):
-        if isinstance(summary, DataError):
-            broken.append(RefusedTask(name=entry.name, reasons=summary.problems, tags=entry.tags))
-        elif unknown := sorted(set(entry.floors.recall) - set(summary.labels)):
-            reason = f"gate.recall: {', '.join(unknown)}: expected classes of the data: "
-            labels = ", ".join(summary.labels[:_LISTED_LABELS])
-            broken.append(RefusedTask(name=entry.name, reasons=(reason + labels,), tags=entry.tags))
-        else:
-            planned.append(_plan_task(entry, summary, backbone, published, speed))
-        on_progress(number, len(tasks))
+    # In threads, wherever the data lies: a path does not tell whether a network is behind it.
+    with closing(map_in_order(_describe, tasks, _NUM_THREADS)) as summaries:
+        for number, (entry, summary) in enumerate(zip(tasks, summaries, strict=True), start=1):
+            if isinstance(summary, DataError):
+                broken.append(RefusedTask(name=entry.name, reasons=summary.problems, tags=entry.tags))
+            elif unknown := sorted(set(entry.floors.recall) - set(summary.labels)):
+                reason = f"gate.recall: {', '.join(unknown)}: expected classes of the data: "
+                labels = ", ".join(summary.labels[:_LISTED_LABELS])
+                broken.append(RefusedTask(name=entry.name, reasons=(reason + labels,), tags=entry.tags))
+            else:
+                planned.append(_plan_task(entry, summary, backbone, published, speed))
+            on_progress(number, len(tasks))
     return planned, broken
-
-
-def _describe_all(tasks: Sequence[TaskEntry]) -> Iterator[tuple[TaskEntry, DataSummary | DataError]]:
-    """Each task with its data, in order."""
-    pool = ThreadPoolExecutor(_NUM_THREADS)
-    try:
-        # Threads are for data behind a network: with many small local files they wait for each other.
-        asked = [pool.submit(_describe, entry) if "://" in entry.source.path else None for entry in tasks]
-        for entry, answer in zip(tasks, asked, strict=True):
-            yield entry, _describe(entry) if answer is None else answer.result()
-    finally:
-        # After an error or an interrupt, tasks that wait for a thread are dropped.
-        pool.shutdown(cancel_futures=True)
 
 
 def _describe_fan_out(num_tasks: int, max_tasks: int) -> str | None:

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from ship.data.duplicates import count_repeated, refuse_duplicates
@@ -20,6 +19,7 @@ from ship.data.listing import open_listing
 from ship.data.passed_over import PassedOver
 from ship.data.source import DataSource
 from ship.errors import DataError
+from ship.in_order import map_in_order
 
 __all__ = ["DataSummary", "combine_fingerprint", "describe_data", "fingerprint_data", "remote_tags"]
 
@@ -148,8 +148,7 @@ def _local_tags(folder: Folder, listing: Listing) -> dict[str, str]:
     if len(paths) < _ENOUGH_FOR_THREADS:
         results = [hash_file(path) for path in paths]
     else:
-        with ThreadPoolExecutor(_NUM_THREADS) as pool:
-            results = list(pool.map(hash_file, paths))
+        results = list(map_in_order(hash_file, paths, _NUM_THREADS))
     if problems := [problem for _, _, found in results for problem in found]:
         raise DataError(problems)
     return {path: tag for path, tag, _ in results}

@@ -7,7 +7,7 @@ Shapes: B images, H and W pixels of a small grey copy.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from ship.data.listing import open_listing
 from ship.data.source import DataSource
 from ship.errors import DataError, ImageError
 from ship.images import decode_image, read_size
+from ship.in_order import map_in_order
 from ship.settings.view import MAX_PIXELS, Bits, View
 
 __all__ = ["ImageFacts", "Inspection", "find_near_duplicates", "inspect_data"]
@@ -98,9 +99,8 @@ def inspect_data(
     view = View(bits=bits)
     images: list[ImageFacts] = []
     unreadable: dict[str, str] = {}
-    pool = ThreadPoolExecutor(num_threads)
-    try:
-        found = pool.map(lambda item: _inspect(folder, item, view, max_pixels), listing.items)
+    calls = map_in_order(lambda item: _inspect(folder, item, view, max_pixels), listing.items, num_threads)
+    with closing(calls) as found:
         for number, (item, facts) in enumerate(zip(listing.items, found, strict=True), start=1):
             if isinstance(facts, str):
                 unreadable[item.path] = facts
@@ -108,9 +108,6 @@ def inspect_data(
                 images.append(facts)
             if on_progress is not None:
                 on_progress(number, len(listing.items))
-    finally:
-        # After an interrupt, what has not begun is not worth waiting for.
-        pool.shutdown(cancel_futures=True)
     return Inspection(listing=listing, images=tuple(images), unreadable=unreadable)
 
 

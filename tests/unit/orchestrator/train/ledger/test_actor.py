@@ -19,9 +19,14 @@ class Actor:
         self.ledger: Ledger | None = None
         self.asked: list[int | None] = []
         self.num_sent: list[int] = []
-        self.load, self.poll = (SimpleNamespace(remote=call) for call in (self._load, self._poll))
+        methods = (self._load, self._poll, lambda: "pending")
+        self.load, self.poll, self.never = (SimpleNamespace(remote=call) for call in methods)
 
-    def _load(self, specs: Any, policy: Any, earlier: Any, num_lost: int) -> Callable[[], bool]:
+    def _load(
+        self, specs: Any, policy: Any, earlier: Any, num_lost: int, driver: Any, release: Any
+    ) -> Callable[[], bool]:
+        assert driver == ["pending"], "each actor has an answer of its own to wait for"
+        assert release is do_nothing
         self.ledger = Ledger(specs, policy, Clock(), earlier, num_lost)
         return lambda: True
 
@@ -35,8 +40,13 @@ class Actor:
         return lambda: (events, following, run_status)
 
 
+def do_nothing() -> None:
+    """There is nothing to release."""
+
+
 def make_driver(actor: Actor) -> RayLedger:
-    return RayLedger(actor, [Spec(name) for name in "abc"], LedgerPolicy(), get=lambda answer: answer())
+    specs = [Spec(name) for name in "abc"]
+    return RayLedger(actor, specs, LedgerPolicy(), do_nothing, get=lambda answer: answer())
 
 
 def test_while_nothing_happens_no_task_is_told_of_twice() -> None:
