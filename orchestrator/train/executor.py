@@ -145,9 +145,9 @@ def run_tasks(
         ray_session(settings.ray_address, min_cpus=min_cpus, logs=logs) as session,
         catch_interruption(callbacks.on_stop) as interruption,
     ):
-        ledger = RayLedger(start_actor(options.run), specs, options.policy)
+        workers = _make_pool(session, len(specs), backbone, settings, options)
+        ledger = RayLedger(start_actor(options.run), specs, options.policy, workers.release)
         try:
-            workers = _make_pool(session, len(specs), backbone, settings, options)
             workers.start()
             summary = Follower(ledger, workers, callbacks).follow(interruption)
         finally:

@@ -9,11 +9,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import OwnerDiedError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.errors import ExecutionError
@@ -33,14 +34,15 @@ ACTOR_NAME = "ledger"
 RETRY_S = 0.5
 PATIENCE_S = 120.0
 ORPHANED_AFTER_S = 900.0
+_LIFELINE = "lifeline"
 
 
 class LedgerActor:
     """A ledger in a process of its own. Calls come one at a time, so it needs no lock.
 
     Args:
-        orphaned_after_s: Seconds without a call after which it ends itself: being detached, it outlives a
-            driver that was killed.
+        orphaned_after_s: Seconds without a call after which it ends itself, for its driver may have ended
+            before it was loaded: being detached, it outlives the driver.
     """
 
     def __init__(self, orphaned_after_s: float = ORPHANED_AFTER_S) -> None:
@@ -49,12 +51,33 @@ class LedgerActor:
         self._called_s = time.monotonic()
         threading.Thread(target=self._watch, args=(orphaned_after_s,), daemon=True).start()
 
+    @ray.method(concurrency_group=_LIFELINE)
+    def never(self) -> None:
+        """Never return. The caller owns the answer: to wait for it fails when the caller's process ends."""
+        threading.Event().wait()
+
     def load(
-        self, specs: Sequence["TaskSpec"], policy: LedgerPolicy, earlier: RunStatus | None, num_lost: int
+        self,
+        specs: Sequence["TaskSpec"],
+        policy: LedgerPolicy,
+        earlier: RunStatus | None,
+        num_lost: int,
+        driver: "Sequence[ray.ObjectRef[None]]",
+        release: Callable[[], None],
     ) -> bool:
-        """Load a blank ledger; a loaded one stays as it is. Always True."""
+        """Load a blank ledger; a loaded one stays as it is. Always True.
+
+        Args:
+            specs: Tasks of the run.
+            policy: Time-outs and budgets.
+            earlier: Status of all tasks that the driver saw last.
+            num_lost: Ledgers of this run that were lost before.
+            driver: The answer to the driver's call of ``never``, in a list: a bare reference is waited for.
+            release: Called when the driver has ended without ending the run; then the actor ends itself.
+        """
         if self._ledger is None:
             self._ledger = Ledger(specs, policy, AwakeClock(time.monotonic), earlier, num_lost)
+            threading.Thread(target=self._outlive, args=(driver[0], release), daemon=True).start()
         return True
 
     def call(self, method: str, *args: Any) -> tuple[str, Any] | None:
@@ -71,6 +94,16 @@ class LedgerActor:
             return None
         events, following = self._ledger.read(since or 0)
         return events, following, self._ledger.status(since)
+
+    def _outlive(self, driver: "ray.ObjectRef[None]", release: Callable[[], None]) -> None:
+        me = ray.get_runtime_context().current_actor
+        # An error of another kind is this process's own end.
+        with suppress(RayActorError):
+            try:
+                ray.get(driver)
+            except OwnerDiedError:
+                release()
+                ray.kill(me, no_restart=True)
 
     def _watch(self, orphaned_after_s: float) -> None:
         me = ray.get_runtime_context().current_actor
@@ -158,7 +191,8 @@ def start_actor(run: str) -> Any:
     """Start the blank ledger of a run on the driver's node; a worker's node may go at any time."""
     node = ray.get_runtime_context().get_node_id()
     return (
-        ray.remote(LedgerActor)
+        # A thread of its own for the call that never returns; the others come one at a time.
+        ray.remote(concurrency_groups={_LIFELINE: 1})(LedgerActor)
         .options(
             name=ACTOR_NAME,
             namespace=run,
@@ -178,6 +212,7 @@ class RayLedger:
         actor: Handle of the blank ``LedgerActor``.
         specs: Tasks of the run.
         policy: Time-outs and budgets.
+        release: Frees what outlives the driver; importable on the actor's node.
         get: Gets the answer to a call of the actor.
     """
 
@@ -186,9 +221,11 @@ class RayLedger:
         actor: Any,
         specs: Sequence["TaskSpec"],
         policy: LedgerPolicy,
+        release: Callable[[], None],
         get: Callable[[Any], Any] = ray.get,
     ) -> None:
         self._actor, self._specs, self._policy, self._get = actor, specs, policy, get
+        self._release = release
         # Position in the log of events up to which `_latest` is known; None for none.
         self._since: int | None = None
         self._num_loads = 0
@@ -233,7 +270,10 @@ class RayLedger:
 
     def _send_load(self) -> Any:
         self._num_loads += 1
-        return self._actor.load.remote(self._specs, self._policy, self._latest, self._num_loads - 1)
+        num_lost, driver = self._num_loads - 1, [self._actor.never.remote()]
+        return self._actor.load.remote(
+            self._specs, self._policy, self._latest, num_lost, driver, self._release
+        )
 
 
 def _merge(before: RunStatus | None, changed: RunStatus) -> RunStatus:

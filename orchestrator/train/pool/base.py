@@ -2,8 +2,13 @@
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 __all__ = ["Pool"]
+
+
+def _hold_nothing() -> None:
+    """Ray itself ends the actors of a job whose driver has ended."""
 
 
 class Pool(ABC):
@@ -11,10 +16,13 @@ class Pool(ABC):
 
     Attributes:
         error: Exception that ended the pool early, if any.
+        release: Frees what the cluster still holds for the pool when its driver has ended without ending it;
+            importable on every node.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, release: Callable[[], None] = _hold_nothing) -> None:
         self.error: BaseException | None = None
+        self.release = release
         self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
 
     @property

@@ -5,6 +5,7 @@ therefore never called: workers talk to the ledger alone.
 """
 
 import os
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -13,6 +14,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from orchestrator.train.pool.base import Pool
 from orchestrator.train.pool.crashes import CrashReport
+from orchestrator.train.pool.reservation import cancel_reservation
 from orchestrator.train.pool.seat import SeatConfig, work
 from orchestrator.train.pool.size import PoolSize
 
@@ -49,8 +51,10 @@ class TrainPool(Pool):
     """
 
     def __init__(self, config: SeatConfig, size: PoolSize, folder: Path) -> None:
-        super().__init__()
         self._trainer = _make_trainer(config, size, folder)
+        # So does Ray Train name itself to the cluster's autoscaler.
+        requester = f"train-{self._trainer.train_run_context.run_id}"
+        super().__init__(release=partial(cancel_reservation, requester))
 
     def _look_after(self) -> None:
         self._trainer.fit()
