@@ -19,7 +19,7 @@ from orchestrator.errors import RegistryError
 from orchestrator.private_files import make_private_folder, open_private
 from ship.redaction import Url
 
-__all__ = ["EXPERIMENT", "MlflowSession", "RegistryDown", "RegistryMissing"]
+__all__ = ["EXPERIMENT", "MlflowSession", "RegistryDenied", "RegistryDown", "RegistryMissing"]
 
 EXPERIMENT = "ship"
 # Of the experiment: the identity of the registry, see `find_identity`.
@@ -47,6 +47,14 @@ _REFUSALS = {
     "RESOURCE_DOES_NOT_EXIST",
     "RESOURCE_LIMIT_EXCEEDED",
 }
+# What no retry mends, though a person can: the caller's rights, and a database that cannot be written to.
+_DENIALS = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
+# A database's own words, which MLflow hands on under codes of transient errors; and those of gateways.
+_DENIED = re.compile(
+    r"read-?only|disk is full|disk full|no space left|disk quota|(?:access|permission|command) denied|"
+    r"forbidden|unauthori[sz]ed|not authori[sz]ed|must be owner",
+    re.IGNORECASE,
+)
 _IDENTITY = re.compile(r"[0-9a-f]{32}")
 _NOISY_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.tracking")
 _DATABASES = {"sqlite", "postgresql", "mysql", "mssql"}
@@ -58,6 +66,10 @@ class RegistryDown(RegistryError):  # noqa: N818 - reads as a fact
 
 class RegistryMissing(RegistryDown):
     """There is no MLflow in the file or database: nothing was ever recorded there."""
+
+
+class RegistryDenied(RegistryDown):
+    """MLflow answers and does not let this user write, or cannot: no call works before that is mended."""
 
 
 class MlflowSession:
@@ -110,7 +122,7 @@ class MlflowSession:
         import sqlalchemy
 
         database = sqlalchemy.make_url(self.tracking_uri).database
-        if not database or not os.path.isfile(database):
+        if not database or not os.path.isfile(database.removeprefix("file:")):
             raise self._missing()
 
     def _missing(self) -> "RegistryMissing":
@@ -149,7 +161,8 @@ class MlflowSession:
         """Id of the experiment ``ship``; made now, if there is none.
 
         Raises:
-            RegistryDown: It was deleted by hand, and can be restored; or MLflow cannot be reached.
+            RegistryDenied: It was deleted by hand, and can be restored; or this user may not make it.
+            RegistryDown: MLflow cannot be reached.
         """
         client = self.client
         with self.errors(f"find the experiment {EXPERIMENT!r}"):
@@ -165,7 +178,7 @@ class MlflowSession:
             if self._may_create and found.lifecycle_stage == "active" and _KIND_TAG not in (found.tags or {}):
                 client.set_experiment_tag(found.experiment_id, _KIND_TAG, _KIND)
         if found.lifecycle_stage != "active":
-            raise RegistryDown(
+            raise RegistryDenied(
                 f"MLflow at {self.where}: the experiment {EXPERIMENT!r} was deleted; restore it with "
                 f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
             )
@@ -193,6 +206,7 @@ class MlflowSession:
 
         Raises:
             RegistryDown: It did not answer, or failed in a transient way.
+            RegistryDenied: It does not let this user in or write, or cannot write itself.
             RegistryError: It refused.
         """
         from mlflow.exceptions import MlflowException
@@ -236,6 +250,11 @@ class MlflowSession:
         detail = self._tracking_uri.redact(str(error)).strip().split("\n")[0][:500]
         if code in _REFUSALS:
             return RegistryError(f"MLflow at {self.where} refused to {doing}: {detail}")
+        if code in _DENIALS or _DENIED.search(detail):
+            return RegistryDenied(
+                f"MLflow at {self.where} did not {doing}: {detail}; check this user's rights there, "
+                "whether it is read-only or full, and MLFLOW_TRACKING_URI"
+            )
         return RegistryDown(
             f"MLflow at {self.where} did not {doing}: {detail}; check that it runs, and MLFLOW_TRACKING_URI"
         )

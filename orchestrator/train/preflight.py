@@ -1,6 +1,7 @@
 """What a run will need in the end, tried before anything is spent: places to write to, and addresses.
 
 Nothing is left behind: what is written to try a place is removed from it, which a run has to be able to, too.
+Only MLflow's experiment stays, if it had to be made: a deleted one could not be made again.
 """
 
 import logging
@@ -11,7 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from orchestrator.cluster.reachable import check_reachable
-from orchestrator.errors import ClusterError, ExecutionError, StoreError
+from orchestrator.errors import ClusterError, ExecutionError, RegistryError, StoreError
+from orchestrator.registry.session import MlflowSession, RegistryDenied, RegistryDown
+from orchestrator.registry.trying import try_writing
 from orchestrator.settings import Settings
 from orchestrator.store.objects.open import find_folder
 from orchestrator.store.objects.protocol import ObjectStore
@@ -22,21 +25,28 @@ _logger = logging.getLogger(__name__)
 _SQLITE = "sqlite:///"
 
 
+def _try_registry(settings: Settings) -> None:
+    try_writing(MlflowSession(settings.tracking_uri, settings.artifact_location, may_create=True))
+
+
 def check_before_tuning(
     settings: Settings,
     objects: Callable[[], ObjectStore],
     environ: Mapping[str, str] = os.environ,
     reach: Callable[[str, str], None] = check_reachable,
+    try_registry: Callable[[Settings], None] = _try_registry,
 ) -> None:
     """Try store, home, cache, registry and cluster.
 
-    A tracking server that does not answer stops nothing: its records wait in the spool.
+    A tracking server that does not answer, or fails for the moment, stops nothing: its records wait in the
+    spool. One that does not let this user write would let them wait for ever.
 
     Args:
         settings: Where they are.
         objects: Opens the store.
         environ: The environment.
         reach: Tries an address.
+        try_registry: Writes to the registry, and removes it.
 
     Raises:
         ExecutionError: Lists everything that cannot be used, with its cause.
@@ -44,6 +54,8 @@ def check_before_tuning(
     problems = [*_find_unreachable(settings, environ, reach), *_find_unwritable(settings)]
     if not problems and find_folder(settings.store) is None:
         problems += _find_store_problems(objects)
+    if not problems:
+        problems += _find_registry_problem(settings, reach, try_registry)
     if problems:
         raise ExecutionError([f"{problem}; nothing was tuned" for problem in problems])
 
@@ -61,11 +73,6 @@ def _find_unreachable(
                 reach(name, address)
         except ClusterError as error:
             yield str(error)
-    if settings.tracking_uri.startswith(("http://", "https://")):
-        try:
-            reach("MLFLOW_TRACKING_URI", settings.tracking_uri)
-        except ClusterError as error:
-            _logger.warning("%s; the run goes on, and its records wait until MLflow is back", error)
 
 
 def _find_unwritable(settings: Settings) -> Iterator[str]:
@@ -81,9 +88,6 @@ def _find_unwritable(settings: Settings) -> Iterator[str]:
             _try_folder(place)
         except OSError as error:
             yield f"{name}: {place} cannot be written to: {error.strerror or error}"
-    database = Path(settings.tracking_uri.removeprefix(_SQLITE))
-    if settings.tracking_uri.startswith(_SQLITE) and database.exists() and not os.access(database, os.W_OK):
-        yield f"MLFLOW_TRACKING_URI: {database} cannot be written to"
 
 
 def _try_folder(folder: Path) -> None:
@@ -108,3 +112,18 @@ def _find_store_problems(objects: Callable[[], ObjectStore]) -> Iterator[str]:
         store.delete(key)
     except StoreError as error:
         yield f"the store cannot be written to: {error}"
+
+
+def _find_registry_problem(
+    settings: Settings, reach: Callable[[str, str], None], try_registry: Callable[[Settings], None]
+) -> Iterator[str]:
+    try:
+        if settings.tracking_uri.startswith(("http://", "https://")):
+            reach("MLFLOW_TRACKING_URI", settings.tracking_uri)
+        try_registry(settings)
+    except RegistryDenied as error:
+        yield str(error)
+    except (ClusterError, RegistryDown) as error:
+        _logger.warning("%s; the run goes on, and its records wait until MLflow is back", error)
+    except RegistryError as error:
+        yield str(error)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.reachable import check_reachable
-from orchestrator.errors import ClusterError, ExecutionError, StoreError
+from orchestrator.errors import ClusterError, ExecutionError, RegistryError, StoreError
+from orchestrator.registry.session import RegistryDenied, RegistryDown
 from orchestrator.settings import Settings
 from orchestrator.store.objects.fsspec_objects import FsspecObjects
 from orchestrator.store.objects.local import LocalObjects
@@ -168,3 +169,31 @@ def test_an_address_without_host_and_port_is_left_alone(address: str) -> None:
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ClusterError, match="expected HOST:PORT"):
         places_tried(address)
+
+
+def test_a_registry_that_denies_ends_the_run_and_one_that_fails_does_not(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    def check_with(error: RegistryError) -> None:
+        def try_registry(_: Settings) -> None:
+            raise error
+
+        check_before_tuning(settings, lambda: local(settings), environ={}, try_registry=try_registry)
+
+    for denial in (RegistryDenied("MLflow did not take a record"), RegistryError("MLflow refused")):
+        with pytest.raises(ExecutionError, match=r"MLflow .*; nothing was tuned"):
+            check_with(denial)
+    with caplog.at_level(logging.WARNING):
+        check_with(RegistryDown("MLflow did not answer"))
+    assert "MLflow did not answer; the run goes on, and its records wait" in caplog.text
+
+
+def test_a_registry_is_tried_only_where_something_could_be_tuned(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    tried: list[Settings] = []
+    with pytest.raises(ExecutionError, match="SHIP_CACHE"):
+        check_before_tuning(settings, lambda: local(settings), environ={}, try_registry=tried.append)
+    check_before_tuning(
+        replace(settings, cache_bytes=0), lambda: local(settings), environ={}, try_registry=tried.append
+    )
+    assert len(tried) == 1
