@@ -34,19 +34,21 @@ __all__ = [
 
 MAX_LISTED_PROBLEMS = 20
 MAX_ALIKE = 3
+MAX_CHARS = 2000
 
 
 class ShipError(Exception):
     """Base of all errors that a user can cause or fix.
 
     Args:
-        problems: One message, or several that were found in one go. Secrets of URLs in them are left out.
+        problems: One message, or several that were found in one go. Secrets of URLs in them are left out, and
+            what is longer than ``MAX_CHARS``, such as a key of a file that is not what it should be, is cut.
     """
 
     def __init__(self, problems: str | Iterable[str]) -> None:
         found = (problems,) if isinstance(problems, str) else tuple(problems)
         # Messages go to terminals, logs and MLflow, and many name a URL.
-        self.problems: tuple[str, ...] = tuple(map(redact_text, found))
+        self.problems: tuple[str, ...] = tuple(_shortened(redact_text(problem)) for problem in found)
         super().__init__(self.problems[0] if len(self.problems) == 1 else self.problems)
 
     def __str__(self) -> str:
@@ -58,6 +60,10 @@ class ShipError(Exception):
         if len(found) > MAX_LISTED_PROBLEMS:
             listed.append(f"- ... and {len(found) - MAX_LISTED_PROBLEMS} more")
         return "\n".join([f"{len(self.problems)} problems:", *listed])
+
+
+def _shortened(problem: str) -> str:
+    return problem if len(problem) <= MAX_CHARS else f"{problem[: MAX_CHARS - 3]}..."
 
 
 def _grouped(problems: Sequence[str]) -> list[str]:

@@ -29,3 +29,9 @@ def test_few_alike_are_listed_each_and_different_ones_up_to_a_limit() -> None:
     assert str(DataError(alike)).splitlines()[1:] == [f"- {problem}" for problem in alike]
     lines = str(DataError([f"problem {number}" for number in range(30)])).splitlines()
     assert (len(lines), lines[-1]) == (22, "- ... and 10 more")
+
+
+def test_a_problem_that_repeats_a_whole_file_is_cut() -> None:
+    error = DataError([f"unknown key {'x' * 100_000}", "short"])
+    assert [len(problem) for problem in error.problems] == [2000, 5]
+    assert error.problems[0].endswith("xx...")
