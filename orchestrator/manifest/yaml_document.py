@@ -20,6 +20,8 @@ Place = tuple[str | int, ...]
 _MAX_DEPTH = 30
 _MAX_VALUES = 2_000_000
 _MERGE_TAG = "tag:yaml.org,2002:merge"
+# Standard tags of values that JSON has not, and that nothing here takes.
+_NOT_PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("binary", "omap", "pairs", "set")}
 
 
 class _Loader(yaml.CSafeLoader):
@@ -136,7 +138,10 @@ def _line(event: yaml.Event | yaml.Node) -> int:
 def _visit(node: yaml.Node, place: Place, lines: dict[Place, int]) -> Iterator[str]:
     """Note each value's line; yield the problems of keys."""
     lines[place] = _line(node)
-    if isinstance(node, yaml.SequenceNode):
+    if node.tag in _NOT_PLAIN:
+        tag = node.tag.rpartition(":")[2]
+        yield f"line {_line(node)}: expected a plain value, found one with the tag !!{tag}"
+    elif isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
             yield from _visit(child, (*place, index), lines)
     elif isinstance(node, yaml.MappingNode):

@@ -18,6 +18,13 @@ def test_numbers_that_yaml_1_1_takes_for_text(text: str, number: float) -> None:
     assert parse_yaml(f"a: {text}".encode()).value == {"a": number}
 
 
+@pytest.mark.parametrize("text", ["!!set {a, b}", "!!omap [a: 1]", "!!pairs [a: 1]", "!!binary '////'"])
+def test_values_that_are_not_plain_are_refused(text: str) -> None:
+    tag = text.partition(" ")[0]
+    with pytest.raises(ManifestError, match=f"line 2: expected a plain value, found one with the tag {tag}"):
+        parse_yaml(f"a:\n  {text}".encode())
+
+
 def test_nothing() -> None:
     assert parse_yaml(b"# only a comment\n").value is None
 
