@@ -30,6 +30,7 @@ __all__ = [
     "ShipError",
     "SlotsFullError",
     "TuningError",
+    "group_alike",
 ]
 
 MAX_LISTED_PROBLEMS = 20
@@ -55,7 +56,7 @@ class ShipError(Exception):
         """All problems, one a line; many that differ by their places alone are one, with their number."""
         if len(self.problems) == 1:
             return self.problems[0]
-        found = _grouped(self.problems)
+        found = group_alike(self.problems)
         listed = [f"- {problem}" for problem in found[:MAX_LISTED_PROBLEMS]]
         if len(found) > MAX_LISTED_PROBLEMS:
             listed.append(f"- ... and {len(found) - MAX_LISTED_PROBLEMS} more")
@@ -66,8 +67,12 @@ def _shortened(problem: str) -> str:
     return problem if len(problem) <= MAX_CHARS else f"{problem[: MAX_CHARS - 3]}..."
 
 
-def _grouped(problems: Sequence[str]) -> list[str]:
-    """The problems, where more than ``MAX_ALIKE`` with the same words after their places are one."""
+def group_alike(problems: Sequence[str]) -> list[str]:
+    """The problems, where more than ``MAX_ALIKE`` with the same words after their places are one.
+
+    Args:
+        problems: Messages that end in ``: words``, or have no place.
+    """
     alike: dict[str, list[str]] = {}
     for problem in problems:
         place, _, words = problem.rpartition(": ")

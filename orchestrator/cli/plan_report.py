@@ -8,6 +8,7 @@ from rich.console import Console
 
 from orchestrator.cli.output import format_time
 from orchestrator.planning.deadlines import forecast_s
+from ship.errors import MAX_LISTED_PROBLEMS, group_alike
 
 if TYPE_CHECKING:
     from orchestrator.manifest.model import RefusedTask
@@ -36,16 +37,20 @@ def print_plan(
     console.print(_totals(plan, price_per_hour, num_workers), markup=False, soft_wrap=True)
     console.print(_basis(plan), markup=False, soft_wrap=True)
     print_refused(console, plan.refused)
-    for warning in plan.warnings[:MAX_WARNINGS]:
+    warnings = group_alike(plan.warnings)
+    for warning in warnings[:MAX_WARNINGS]:
         console.print(warning, style="yellow", markup=False, soft_wrap=True)
-    if len(plan.warnings) > MAX_WARNINGS:
-        console.print(f"... and {len(plan.warnings) - MAX_WARNINGS} more (--json has all)", style="yellow")
+    if len(warnings) > MAX_WARNINGS:
+        console.print(f"... and {len(warnings) - MAX_WARNINGS} more (--json has all)", style="yellow")
 
 
 def print_refused(console: Console, refused: "tuple[RefusedTask, ...]") -> None:
-    """Every task that is refused, with every reason."""
+    """Every task that is refused, with its reasons; many that differ by their places alone are one."""
     for task in refused:
-        for reason in task.reasons:
+        reasons = group_alike(task.reasons)
+        more = len(reasons) - MAX_LISTED_PROBLEMS
+        shown = [*reasons[:MAX_LISTED_PROBLEMS], *([f"... and {more} more reasons"] if more > 0 else [])]
+        for reason in shown:
             console.print(f"refused {task.name}: {reason}", style="red", markup=False, soft_wrap=True)
 
 

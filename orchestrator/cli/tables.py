@@ -11,6 +11,7 @@ from rich.table import Table
 
 from orchestrator.cli.output import format_accuracy, format_size, format_time
 from orchestrator.report.kinds import KINDS, tally
+from ship.errors import group_alike
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
@@ -73,11 +74,11 @@ def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
         # What was tuned before, and serves, is no news.
         if verdict.kind != "failed" and (verdict.is_new or not verdict.serves):
             console.print(_verdict_line(verdict), markup=False, soft_wrap=True)
-    for task, warnings in report.warnings.items():
-        for warning in warnings:
-            console.print(f"{task}: {warning}", style="yellow", markup=False, soft_wrap=True)
-    for task, cause in summary.failed.items():
-        console.print(f"{task}: {cause}", style="red", markup=False, soft_wrap=True)
+    warnings = [f"{task}: {warning}" for task, found in report.warnings.items() for warning in found]
+    for warning in group_alike(warnings):
+        console.print(warning, style="yellow", markup=False, soft_wrap=True)
+    for failure in group_alike([f"{task}: {cause}" for task, cause in summary.failed.items()]):
+        console.print(failure, style="red", markup=False, soft_wrap=True)
     if report.page is not None:
         console.print(f"Report: {report.page}", markup=False, soft_wrap=True)
     if summary.unfinished:

@@ -15,7 +15,7 @@ from typing import Any
 from orchestrator.manifest.model import DataLimits, Manifest, TaskEntry
 from ship.backbone import load_backbone
 from ship.data import ImageFacts, Inspection, find_near_duplicates, inspect_data
-from ship.errors import BackboneError, DataError
+from ship.errors import BackboneError, DataError, group_alike
 from ship.evaluation.accuracy import wilson_interval
 from ship.settings.view import MAX_PIXELS, Fit, View
 
@@ -125,7 +125,8 @@ def check_task(
     try:
         found = inspect_data(entry.source, bits=entry.view.bits, max_pixels=max_pixels, on_progress=report)
     except DataError as error:
-        failures = tuple(Finding(kind="layout", failed=True, message=problem) for problem in error.problems)
+        problems = group_alike(error.problems)
+        failures = tuple(Finding(kind="layout", failed=True, message=problem) for problem in problems)
         return TaskCheck(task=entry.name, num_train=0, num_held_out=0, num_classes=0, findings=failures)
     return TaskCheck(
         task=entry.name,

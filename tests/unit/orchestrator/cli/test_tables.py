@@ -63,6 +63,26 @@ def test_a_report_names_what_failed_and_what_to_doubt() -> None:
     }
 
 
+def test_the_same_failure_of_many_tasks_is_one_with_their_number() -> None:
+    failed = tuple(
+        TaskStatus(task=f"line-{number}", key=f"{number}" * 64, state="failed", cause="the store is full")
+        for number in range(5)
+    )
+    report = JobReport(
+        reused=(),
+        summary=RunSummary(tasks=failed),
+        backlog=Backlog(num_records=0, folder=Path("spool")),
+        warnings={f"caps-{number}": ("too few images",) for number in range(4)},
+    )
+    printed = io.StringIO()
+    print_report(Console(file=printed, width=200), report, num_tasks=5)
+    assert printed.getvalue().splitlines()[1:] == [
+        "caps-0, caps-1, caps-2, ... (4 times): too few images",
+        "line-0, line-1, line-2, ... (5 times): the store is full",
+    ]
+    assert len(report.to_dict()["failed"]) == 5
+
+
 MEASURED = {"accuracy": 0.658, "accuracy_low": 0.6012, "accuracy_high": 0.712, "probe_accuracy": 0.64}
 
 

@@ -172,6 +172,16 @@ def test_data_without_a_layout_fails(tmp_path: Path) -> None:
     assert "no such" in found.findings[0].message
 
 
+def test_the_same_problem_of_many_rows_is_one_finding(tmp_path: Path) -> None:
+    rows = "\n".join(f"{number}.png," for number in range(50))
+    (tmp_path / "t.csv").write_text(f"path,label\n{rows}\n")
+
+    [finding] = check(tmp_path / "t.csv").findings
+
+    assert finding.message.count("t.csv: line ") == 3
+    assert finding.message.endswith(", ... (50 times): label is empty")
+
+
 @pytest.mark.parametrize(
     ("labels", "pairs"),
     [

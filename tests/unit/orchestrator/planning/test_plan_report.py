@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli.plan_report import plan_json, print_plan
-from orchestrator.manifest.model import Manifest, Terms
+from orchestrator.manifest.model import Manifest, RefusedTask, Terms
 from orchestrator.planning.estimates import Speed
 from orchestrator.planning.plan import Plan
 from ship.settings.search_config import SearchConfig
@@ -115,3 +115,16 @@ def test_tasks_that_are_all_in_the_store_take_no_time(manifest: Manifest) -> Non
     assert "0 to tune, 2 in the store already; about 0 s with 1 worker" in "\n".join(
         printed(again, num_workers=1)
     )
+
+
+def test_the_same_problem_of_many_files_is_one_reason_and_one_warning(manifest: Manifest) -> None:
+    alike = tuple(f"train/{number}.png: not an image" for number in range(1534))
+    refused = RefusedTask(name="welds", reasons=(*alike, "no test images"))
+    warnings = tuple(f"task line-{number}: its pictures are shrunk" for number in range(40))
+    lines = printed(replace(plan(manifest), refused=(refused,), warnings=warnings))
+
+    assert lines[-3:] == [
+        "refused welds: train/0.png, train/1.png, train/2.png, ... (1534 times): not an image",
+        "refused welds: no test images",
+        "task line-0, task line-1, task line-2, ... (40 times): its pictures are shrunk",
+    ]

@@ -35,7 +35,8 @@ VALUES = st.one_of(
 )
 NAMES = st.sampled_from([
     b"ship-task", b"Ship-Task", b"ship-version", b"ship-key", b"ship-timeout", b"authorization", b"accept",
-    b"content-type", b"content-length", b"content-encoding", b"accept-encoding", b"origin", b"x-forwarded-for",
+    b"content-type", b"content-length", b"content-encoding", b"accept-encoding", b"origin",
+    b"x-forwarded-for",
 ])
 # fmt: on
 TENSOR = {
