@@ -88,6 +88,9 @@ def _print_tasks(output: Output, infos: "list[TaskInfo]", num_retired: int) -> N
         output.out.print("No task is registered yet: `ship tune MANIFEST` registers what it tunes.")
     if num_retired:
         output.out.print(f"{num_retired} retired: `ship ls --all` lists them.", markup=False)
+    for info in infos:
+        if info.problem is not None:
+            output.err.print(f"{info.task}: {info.problem}", markup=False, soft_wrap=True)
 
 
 @click.command()

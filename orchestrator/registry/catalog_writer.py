@@ -42,7 +42,7 @@ class CatalogChange:
         is_written: Whether the catalog had to be changed.
         lost: Tasks that left the catalog.
         missing: Tasks that stay in the catalog, although the registry does not list them.
-        problems: Problem by task: its entry stays as it was.
+        problems: Problem by task: its entry stays as it was, or goes by what is right of it.
     """
 
     is_written: bool = False
@@ -106,6 +106,7 @@ class CatalogWriter:
             raise
         wanted = {task: _state_of_view(view, catalog.find(task)) for task, view in views.items()}
         differing = {task for task, state in wanted.items() if state != catalog.find(task)}
+        problems |= {task: view.problem for task, view in views.items() if view.problem is not None}
         # A rollout counts, also where MLflow cannot be brought in line with it now.
         known = {**catalog.entries, **catalog.idle, **changed}
         wanted |= self._settle_all(differing | changed.keys() & views.keys(), known, problems)

@@ -10,7 +10,16 @@ from orchestrator.errors import ObjectConflict, RegistryError, StoreError
 from orchestrator.registry.changes import logged
 from orchestrator.registry.moves import take_in
 from orchestrator.registry.registry import Registry, RegistryDown
-from orchestrator.registry.versions import CHAMPION, PREVIOUS, RETIRED, ModelView, VersionInfo, since_tag
+from orchestrator.registry.session import NotRegisteredError
+from orchestrator.registry.versions import (
+    CANARY,
+    CHAMPION,
+    PREVIOUS,
+    RETIRED,
+    ModelView,
+    VersionInfo,
+    since_tag,
+)
 from orchestrator.store.approvals import Approvals
 from orchestrator.store.audit import AuditLog
 from orchestrator.store.documents.audit import UNKNOWN, Author, shortened
@@ -30,7 +39,7 @@ class Loaded:
     Attributes:
         rollout: The rollout; of a task without one, its aliases in MLflow as generation 0.
         etag: Its etag in the store; None if it is not stored yet.
-        found: Aliases in MLflow; None if it cannot be reached.
+        found: Aliases in MLflow, with those at versions that are gone; None if it cannot be reached.
     """
 
     rollout: Rollout
@@ -69,11 +78,11 @@ class Mirror:
                 return Loaded(rollout=stored[0], etag=stored[1], found=None)
             if stored is None:
                 adopted = replace(self._adopt(view, generation=0), rules=self._served_rules(task))
-                return Loaded(rollout=adopted, etag=None, found=view.standing)
+                return Loaded(rollout=adopted, etag=None, found=view.written)
             rollout, etag = stored
             moved = self._moved(rollout, view)
             if moved == rollout or not takes_in:
-                return Loaded(rollout=moved, etag=etag, found=view.standing)
+                return Loaded(rollout=moved, etag=etag, found=view.written)
             # Its author is not known: the user of this process has only found it.
             moved = logged(self.log, rollout, moved, user="")
             try:
@@ -81,7 +90,7 @@ class Mirror:
             except ObjectConflict:
                 continue
             _logger.warning("task %s: %s", task, moved.change.reason)
-            return Loaded(rollout=moved, etag=etag, found=view.standing)
+            return Loaded(rollout=moved, etag=etag, found=view.written)
         raise RegistryError(f"task {task!r} is changed by others all the time; run the command again")
 
     def _look(self, task: str, *, is_needed: bool) -> ModelView | None:
@@ -107,7 +116,7 @@ class Mirror:
             # The model was deleted and made again: its versions are others.
             adopted = self._adopt(view, generation=rollout.generation)
             return replace(adopted, trail=rollout.trail, rules=rollout.rules)
-        aliases = take_in(rollout, view.standing, self._clock())
+        aliases = take_in(rollout, _without_gone(view, rollout.aliases), self._clock())
         if aliases == rollout.aliases:
             return rollout
         finder = VersionFinder(self._registry, rollout, {})
@@ -163,12 +172,12 @@ class Mirror:
                 view = self._registry.view(task)
                 if view is None:
                     raise self._registry.no_such_task(task)
-                found = view.standing
+                found = view.written
             self._note_since(rollout, found)
-            self._move_aliases(task, found, rollout.aliases)
-            if settled is rollout and rollout.is_mirrored and found == rollout.aliases:
+            reached = self._move_aliases(task, found, rollout.aliases)
+            if settled is rollout and rollout.mirrored == found == reached:
                 return rollout
-            confirmed = replace(settled, mirrored=rollout.aliases)
+            confirmed = replace(settled, mirrored=reached)
             try:
                 self._store.write_rollout(confirmed, etag)
                 return confirmed
@@ -196,9 +205,9 @@ class Mirror:
         if champion is not None and rollout.champion_s is not None and is_new:
             self._registry.set_since(rollout.task, since_tag(champion, rollout.champion_s))
 
-    def _move_aliases(self, task: str, found: Aliases, wanted: Aliases) -> None:
-        """Bring MLflow's aliases in line, the champion's last."""
-        registry = self._registry
+    def _move_aliases(self, task: str, found: Aliases, wanted: Aliases) -> Aliases:
+        """Bring MLflow's aliases in line, the champion's last; returns them without those it cannot have."""
+        registry, gone = self._registry, dict[str, None]()
         if found.share != wanted.share and wanted.share is not None:
             registry.set_share(task, wanted.share)
         for alias in sorted({*found.versions, *wanted.versions}, key=lambda name: (name == CHAMPION, name)):
@@ -207,10 +216,18 @@ class Mirror:
                 continue
             if version is None:
                 registry.drop_alias(task, alias)
-            else:
+                continue
+            try:
                 registry.set_alias(task, alias, version)
+            except NotRegisteredError as error:
+                # The version was deleted in MLflow. Its artifact may serve all the same.
+                _logger.warning("task %s has no @%s in MLflow: %s", task, alias, error)
+                gone[alias] = None
+                if alias in found.versions:
+                    registry.drop_alias(task, alias)
         if found.share is not None and wanted.share is None:
             registry.set_share(task, None)
+        return wanted.moved(gone)
 
     def new_change(self, kind: ChangeKind, *, by: str | None = None, reason: str | None = None) -> Change:
         """A change that is made now.
@@ -268,6 +285,12 @@ def ref_of(info: VersionInfo) -> VersionRef:
     return VersionRef(digest=info.digest, published_s=info.published_s)
 
 
+def _without_gone(view: ModelView, wanted: Aliases) -> Aliases:
+    """Aliases in MLflow, those at versions that are gone as they are wanted: to delete one is no move."""
+    share = wanted.share if CANARY in view.broken else view.standing.share
+    return view.standing.moved({alias: wanted.versions.get(alias) for alias in view.broken}, share=share)
+
+
 def _taken_back(before: Aliases, after: Aliases) -> Aliases:
     """The moved aliases without new versions that serve, or that a rollback would let serve."""
     old = {
@@ -275,7 +298,7 @@ def _taken_back(before: Aliases, after: Aliases) -> Aliases:
         for name in (CHAMPION, PREVIOUS, RETIRED)
         if after.versions.get(name) not in (None, before.versions.get(name))
     }
-    return after.moved(**old)
+    return after.moved(old)
 
 
 def _describe(before: Aliases, after: Aliases) -> str:

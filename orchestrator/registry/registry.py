@@ -7,7 +7,7 @@ goes; ``canary`` and ``shadow`` are tried. They follow the task's rollout in the
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
@@ -15,8 +15,8 @@ from typing import Any
 
 from orchestrator.errors import RegistryError
 from orchestrator.names import MODEL_PREFIX, is_task_name, model_name
-from orchestrator.registry.database_file import read_models
-from orchestrator.registry.session import MlflowSession, RegistryDown, RegistryMissing
+from orchestrator.registry.database_file import StoredModel, read_models
+from orchestrator.registry.session import MlflowSession, NotRegisteredError, RegistryDown, RegistryMissing
 from orchestrator.registry.versions import (
     BACKBONE_TAG,
     CANARY_SHARE_TAG,
@@ -44,6 +44,7 @@ __all__ = ["Registry", "RegistryDown", "RegistryMissing"]
 PAGE_SIZE = 1000
 _logger = logging.getLogger(__name__)
 _LISTED_VERSIONS = 20
+_SHOWN = (CHAMPION, CHALLENGER)
 
 
 class Registry:
@@ -124,18 +125,16 @@ class Registry:
         """One version of a task.
 
         Raises:
-            RegistryError: There is no such task or version.
+            RegistryError: There is no such task.
+            NotRegisteredError: There is no such version.
         """
         self._model(task)
         try:
             with self.session.errors(f"read version {version} of task {task!r}"):
                 return read_version(self.session.client.get_model_version(model_name(task), str(version)))
-        except RegistryDown:
-            raise
-        except RegistryError:
-            raise RegistryError(
-                f"task {task!r} has no version {version}; it has: {self.listed_versions(task)}"
-            ) from None
+        except NotRegisteredError:
+            known = self.listed_versions(task)
+            raise NotRegisteredError(f"task {task!r} has no version {version}; it has: {known}") from None
 
     def champion(self, task: str) -> VersionInfo | None:
         """The version of a task that is served.
@@ -254,15 +253,8 @@ class Registry:
 
     def _models(self) -> Iterator[tuple[str, Any]]:
         """All registered models that are tasks, with their aliases: one call for a thousand."""
-        token = None
-        while True:
-            with self.session.errors("list the registered models"):
-                page = self.session.client.search_registered_models(
-                    f"name LIKE '{MODEL_PREFIX}%'", max_results=PAGE_SIZE, page_token=token
-                )
-            yield from self._tasks_of(page)
-            if not (token := page.token):
-                return
+        search = self.session.client.search_registered_models
+        yield from self._tasks_of(self._list("the registered models", search, f"name LIKE '{MODEL_PREFIX}%'"))
 
     def _tasks_of(self, models: Iterable[Any]) -> Iterator[tuple[str, Any]]:
         """The registered models that are tasks, each with its task's name."""
@@ -273,17 +265,13 @@ class Registry:
                 yield task, model
 
     def _find_model(self, task: str) -> Any | None:
-        from mlflow.exceptions import MlflowException
-
         # Checked before there is a client, which may make a database.
         name = model_name(task)
-        with self.session.errors(f"look up task {task!r}"):
-            try:
+        try:
+            with self.session.errors(f"look up task {task!r}"):
                 return self.session.client.get_registered_model(name)
-            except MlflowException as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    return None
-                raise
+        except NotRegisteredError:
+            return None
 
     def _model(self, task: str) -> Any:
         if (model := self._find_model(task)) is not None:
@@ -297,25 +285,28 @@ class Registry:
         return RegistryError(f"no task {task!r} in the registry at {self.session.where}; {hint}")
 
     def _search_versions(self, condition: str) -> list[Any]:
-        found: list[Any] = []
+        return list(self._list("versions", self.session.client.search_model_versions, condition))
+
+    def _list(self, what: str, search: Callable[..., Any], condition: str) -> Iterator[Any]:
+        """All pages of one of MLflow's listings."""
         token = None
         while True:
-            with self.session.errors("list versions"):
-                page = self.session.client.search_model_versions(
-                    condition, max_results=PAGE_SIZE, page_token=token
-                )
-            found += page
+            with self.session.errors(f"list {what}"):
+                page = search(condition, max_results=PAGE_SIZE, page_token=token)
+            yield from page
             if not (token := page.token):
-                return found
+                return
 
     def _view(self, task: str, model: Any) -> ModelView:
         aliases = _aliases_of(model)
         infos = [self._info(task, model, version) for version in sorted(set(aliases.values()))]
+        digests = {info.version: info.digest for info in infos if info is not None}
         return ModelView(
             task=task,
-            aliases=aliases,
+            aliases={name: version for name, version in aliases.items() if version in digests},
+            broken={name: version for name, version in aliases.items() if version not in digests},
             tags=dict(model.tags or {}),
-            digests={info.version: info.digest for info in infos if info is not None},
+            digests=digests,
             created_ms=int(model.creation_timestamp),
         )
 
@@ -354,12 +345,17 @@ class Registry:
         return read_version(first)
 
     def _info(self, task: str, model: Any, version: str | int | None) -> VersionInfo | None:
+        """A version that an alias names; None if there is no such alias, or the version is gone."""
         if version is None:
             return None
         made, info = self._known.get((task, int(version)), (None, None))
         if info is None or made != model.creation_timestamp:
-            with self.session.errors(f"read version {version} of task {task!r}"):
-                found = self.session.client.get_model_version(model.name, str(version))
+            try:
+                with self.session.errors(f"read version {version} of task {task!r}"):
+                    found = self.session.client.get_model_version(model.name, str(version))
+            except NotRegisteredError:
+                # Deleted: servers of older MLflow versions leave its aliases where they are.
+                return None
             info = self._remember(task, model, read_version(found))
         return replace(info, aliases=aliases_at(_aliases_of(model), int(version)))
 
@@ -376,14 +372,19 @@ class Registry:
 
     def _task_info(self, task: str, model: Any) -> TaskInfo:
         aliases = _aliases_of(model)
+        # A file's listing has every version that an alias names; of a server's each takes a call more.
+        asked = [alias for alias in aliases if isinstance(model, StoredModel) or alias in _SHOWN]
+        infos = {alias: self._info(task, model, aliases[alias]) for alias in asked}
+        broken = {alias: aliases.pop(alias) for alias, info in infos.items() if info is None}
         return TaskInfo(
             task=task,
-            champion=self._info(task, model, aliases.get(CHAMPION)),
-            challenger=self._info(task, model, aliases.get(CHALLENGER)),
+            champion=infos.get(CHAMPION),
+            challenger=infos.get(CHALLENGER),
             previous=aliases.get(PREVIOUS),
             latest=max((int(found.version) for found in model.latest_versions or ()), default=None),
             updated_s=model.last_updated_timestamp / 1000,
             aliases=aliases,
+            broken=broken,
             tags=dict(model.tags or {}),
         )
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import takewhile
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.errors import RegistryError
 from orchestrator.registry.changes import logged
@@ -28,6 +28,7 @@ from orchestrator.registry.moves import (
 from orchestrator.registry.refusals import check_fit
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollout_writer import RolloutWriter
+from orchestrator.registry.session import NotRegisteredError
 from orchestrator.registry.versions import (
     CANARY,
     CHALLENGER,
@@ -195,7 +196,7 @@ class Rollouts:
             _check_trial(rollout, version, ref)
             if not force and rollout.version(CANARY) != version:
                 check_fit(self._registry, rollout, version, "canary")
-            return _moved(rollout, share=share, **{CANARY: version})
+            return _moved(rollout, CANARY, version, share)
 
         change, told = self._mirror.new_change("canary"), {"forced": True} if force else None
         return read_trials(self._writer.write(task, change, decide, told=told)[1].aliases)
@@ -209,7 +210,7 @@ class Rollouts:
 
         def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
             _check_trial(rollout, version, ref)
-            return _moved(rollout, **{SHADOW: version})
+            return _moved(rollout, SHADOW, version)
 
         return read_trials(self._writer.write(task, self._mirror.new_change("shadow"), decide)[1].aliases)
 
@@ -231,7 +232,7 @@ class Rollouts:
                     f"the canary of task {task!r} is version {found}, not {version}: nothing was changed; "
                     f"`ship canary {task} --stop` ends it"
                 )
-            return _moved(rollout, **{CANARY: None})
+            return _moved(rollout, CANARY, None)
 
         return read_trials(
             self._writer.write(task, self._mirror.new_change("stop-canary"), decide)[0].aliases
@@ -240,7 +241,7 @@ class Rollouts:
     def stop_shadow(self, task: str) -> Trials:
         """Ask the champion alone; returns what was tried before."""
         change = self._mirror.new_change("stop-shadow")
-        before, _ = self._writer.write(task, change, lambda rollout, _: _moved(rollout, **{SHADOW: None}))
+        before, _ = self._writer.write(task, change, lambda rollout, _: _moved(rollout, SHADOW, None))
         return read_trials(before.aliases)
 
     def admit(
@@ -324,7 +325,7 @@ class Rollouts:
         """The gate's decision; a version of a retired task, or one that comes late, does not serve by it."""
         champion, retired = rollout.version(CHAMPION), retired_version(rollout.aliases)
         standing = retired if champion is None else champion
-        decision = judge(None if standing is None else self._registry.version(rollout.task, standing))
+        decision = judge(None if standing is None else self._find(rollout, standing))
         if retired is not None:
             command = f"`ship promote {rollout.task} {candidate.version}`"
             waits = f"The task is retired; {command} brings it back with this version; {decision.reason}"
@@ -333,6 +334,22 @@ class Rollouts:
             late = f"It was published before today's champion, version {champion}; {decision.reason}"
             return replace(decision, promote=False, reason=late, gate=decision.gate or "older")
         return decision
+
+    def _find(self, rollout: Rollout, version: int) -> VersionInfo:
+        """A version of the rollout; of one that was deleted in MLflow, what the rollout knows."""
+        try:
+            return self._registry.version(rollout.task, version)
+        except NotRegisteredError:
+            ref = rollout.versions[version]
+            return VersionInfo(
+                version=version,
+                digest=ref.digest,
+                source="",
+                metrics={},
+                aliases=(),
+                created_s=ref.published_s,
+                run_id=None,
+            )
 
     def _log_decision(
         self, task: str, candidate: VersionInfo, decision: GateDecision, judged: Mapping[str, Any]
@@ -346,8 +363,10 @@ class Rollouts:
         log.append("gate", task, {}, judged, decision.reason, self._writer.author)
 
 
-def _moved(rollout: Rollout, **moves: Any) -> Rollout:
-    return replace(rollout, aliases=rollout.aliases.moved(**moves))
+def _moved(
+    rollout: Rollout, alias: str, version: int | None, share: float | Literal["same"] = "same"
+) -> Rollout:
+    return replace(rollout, aliases=rollout.aliases.moved({alias: version}, share=share))
 
 
 def _check_trial(rollout: Rollout, version: int, ref: VersionFinder) -> None:

@@ -38,6 +38,7 @@ __all__ = [
     "Trials",
     "VersionInfo",
     "aliases_at",
+    "describe_broken",
     "digests_of",
     "given_tags",
     "own_tags",
@@ -126,7 +127,8 @@ class ModelView:
     Attributes:
         task: Name of the task.
         created_ms: Time at which the model was made, in milliseconds since the epoch.
-        aliases: Versions by alias.
+        aliases: Versions by alias, without those that are broken.
+        broken: Aliases at versions that are gone: servers of older MLflow versions leave them there.
         tags: Tags of the model.
         digests: Digests of the versions that have an alias; None for versions registered by other programs.
     """
@@ -136,11 +138,23 @@ class ModelView:
     tags: Mapping[str, str]
     digests: Mapping[int, str | None]
     created_ms: int = 0
+    broken: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def standing(self) -> Aliases:
         """The aliases and the canary's share."""
         return Aliases(versions=dict(self.aliases), share=read_share(self.aliases, self.tags))
+
+    @property
+    def written(self) -> Aliases:
+        """The aliases as MLflow has them, with those that are broken, and the canary's share."""
+        aliases = {**self.aliases, **self.broken}
+        return Aliases(versions=aliases, share=read_share(aliases, self.tags))
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with its aliases; None if nothing is."""
+        return describe_broken(self.task, self.broken)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +181,8 @@ class TaskInfo:
         previous: The version that a rollback goes to, if any.
         latest: The newest version; None if all were deleted.
         updated_s: Time of the last change, seconds since the epoch.
-        aliases: Versions by alias.
+        aliases: Versions by alias, without those that are broken.
+        broken: Aliases at versions that are gone, as far as they were looked at.
         tags: Tags of its registered model.
     """
 
@@ -178,7 +193,13 @@ class TaskInfo:
     latest: int | None
     updated_s: float
     aliases: Mapping[str, int] = field(default_factory=dict)
+    broken: Mapping[str, int] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with its aliases; None if nothing is."""
+        return describe_broken(self.task, self.broken)
 
     @property
     def is_retired(self) -> bool:
@@ -234,6 +255,14 @@ def read_trials(aliases: Aliases) -> Trials:
         else Canary(version=canary, share=aliases.share),
         shadow=None if shadow == champion else shadow,
     )
+
+
+def describe_broken(task: str, broken: Mapping[str, int]) -> str | None:
+    """What is wrong with aliases at versions that are gone, and what mends it; None if there are none."""
+    if not broken:
+        return None
+    named = ", ".join(f"@{alias} at version {version}" for alias, version in sorted(broken.items()))
+    return f"MLflow has {named}, which was deleted; it is left out, until `ship promote {task} VERSION`"
 
 
 def read_share(aliases: Mapping[str, int], tags: Mapping[str, str]) -> float | None:

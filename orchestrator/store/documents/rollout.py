@@ -79,9 +79,11 @@ class Aliases:
     versions: Mapping[str, int] = field(default_factory=dict)
     share: float | None = None
 
-    def moved(self, *, share: float | Literal["same"] | None = "same", **aliases: int | None) -> Self:
+    def moved(
+        self, moves: Mapping[str, int | None], *, share: float | Literal["same"] | None = "same"
+    ) -> Self:
         """The aliases after some were moved; None drops one, and the share goes with ``canary``."""
-        versions = {name: at for name, at in {**self.versions, **aliases}.items() if at is not None}
+        versions = {name: at for name, at in {**self.versions, **moves}.items() if at is not None}
         kept = self.share if share == "same" else share
         return replace(self, versions=versions, share=kept if "canary" in versions else None)
 

@@ -194,3 +194,16 @@ def test_sync_writes_what_a_command_was_ended_before(ship: Shell) -> None:
     ship("sync", "--as", "ben")
     assert ship.json("audit", "--verify")["num_waiting"] == 0
     assert [one["action"] for one in ship.json("audit", "--limit", "1")] == ["token-create"]
+
+
+def test_ls_names_an_alias_whose_version_is_gone_and_lists_all_tasks(ship: Shell) -> None:
+    ship.world.move_by_hand("challenger", 9)
+    listed = ship.run("ls")
+    assert listed.exit_code == 0
+    assert {"bolts", "nuts"} <= set(listed.stdout.split())
+    assert "bolts: MLflow has @challenger at version 9, which was deleted" in listed.stderr
+    bolts, nuts = ship.json("ls")
+    assert (bolts["champion"]["version"], bolts["challenger"], nuts["problem"]) == (1, None, None)
+    assert "@challenger at version 9" in bolts["problem"]
+    ship("promote", "bolts", "3")
+    assert ship.run("ls").stderr == ""

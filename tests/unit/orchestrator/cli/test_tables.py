@@ -231,6 +231,9 @@ def test_tags_retirement_and_the_time_since_when_it_serves_are_shown() -> None:
         False,
     )
     assert (task_json(retired)["retired"], task_json(retired)["serves_since"]) == (True, None)
+    broken = replace(make_task("welds"), broken={"staging": 9})
+    assert "MLflow has @staging at version 9, which was deleted" in task_json(broken)["problem"]
+    assert said["problem"] is None
 
 
 @pytest.mark.parametrize("mark", ["2@3600.0", "1@", "1@soon", "1@nan", "", "@", "1"])
