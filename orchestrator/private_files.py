@@ -11,7 +11,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["make_folder_like", "make_private_folder", "make_private_tree", "open_like_folder", "open_private"]
+__all__ = [
+    "make_folder_like",
+    "make_private_folder",
+    "make_private_tree",
+    "open_like_folder",
+    "open_private",
+    "replace_private",
+]
 
 _FOLDER_MODE, _FILE_MODE = 0o700, 0o600
 _log = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ Shapes: B images, C classes.
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from ship.artifact.files import insert_verified
 from ship.backbone import BUNDLED, Backbone, as_rows, load_backbone
 from ship.data import DataSource, TaskData, load_task_data
 from ship.decision.distance import DistanceModel
-from ship.decision.fitting import fit_decision
+from ship.decision.fitting import FittedDecision, fit_decision
 from ship.decision.rule import DecisionRule
 from ship.errors import BackboneError, DataError, ImageError, ShipError
 from ship.images import ImageLike, read_image
@@ -169,18 +170,22 @@ class TunedTask:
         """Data and result."""
         return f"TunedTask({self.data!r}, {self.result!r})"
 
+    @cached_property
+    def fitted(self) -> FittedDecision:
+        """Decision rule and distance, by a pass over the training images that is made once."""
+        return fit_decision(self.backbone, self.result.prompt, self.data, self.result.outputs)
+
     def model(self) -> Model:
         """The tuned prompt, ready to answer."""
         prompt, data = self.result.prompt, self.data
-        fitted = fit_decision(self.backbone, prompt, data, self.result.outputs)
         runtime = _small_runtime(self.backbone, prompt)
         return Model(
             runtime,
             runtime.insert(prompt),
             data.labels,
             data.view,
-            rule=fitted.rule,
-            distance=fitted.distance,
+            rule=self.fitted.rule,
+            distance=self.fitted.distance,
         )
 
     def save(self, folder: str | os.PathLike[str], *, thumbnails: bool = True) -> str:
@@ -195,7 +200,13 @@ class TunedTask:
         """
         name = Path(folder).resolve().name
         files = artifact.make_artifact(
-            name, self.backbone, self.data, self.result, self.search, thumbnails=thumbnails
+            name,
+            self.backbone,
+            self.data,
+            self.result,
+            self.search,
+            fitted=self.fitted,
+            thumbnails=thumbnails,
         )
         artifact.load_files(files)
         return artifact.save(folder, files)

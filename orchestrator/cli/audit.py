@@ -2,25 +2,30 @@
 
 import sys
 from datetime import UTC, datetime
-from itertools import islice, takewhile
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli.audit_tables import entry_json, entry_line, pending_json, pending_line
+from orchestrator.cli.completion import complete_task, task_argument
 from orchestrator.cli.options import author_options, json_option
 from orchestrator.cli.output import EXIT_FAILED, Output
 from orchestrator.cli.registry import print_promotion
 from orchestrator.durations import parse_duration
 
 if TYPE_CHECKING:
-    from orchestrator.store.documents.audit import Author, Pin
+    from collections.abc import Iterator
+
+    from orchestrator.store.documents.audit import AuditEntry, Author, Pin
 
 __all__ = ["COMMANDS"]
 
+_CLOCKS_DIFFER_S = 3600.0
+
 
 @click.command()
-@click.argument("task", required=False)
+@click.argument("task", required=False, shell_complete=complete_task)
 @click.option(
     "--since", metavar="TIME", help="Entries since then: 90m, 7d, 2026-11-01, 2026-11-01T06:00+01:00."
 )
@@ -61,7 +66,6 @@ def audit(
       ship audit --verify --known 57:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
     """
     from orchestrator.names import check_task_name
-    from orchestrator.store.audit import AuditLog
 
     if known and not verify:
         raise click.UsageError("--known goes with --verify")
@@ -72,26 +76,18 @@ def audit(
         _verify(output, pins, as_json)
         return
     since_s = None if since is None else _read_time(since)
-    newest = AuditLog(output.prompt_store()).newest()
-    # Clocks of hosts differ, so the order is not quite that of the times.
-    recent = newest if since_s is None else takewhile(lambda one: one.record.time_s >= since_s - 3600, newest)
-    wanted = (
-        entry
-        for entry in recent
-        if task in (None, entry.record.task) and (since_s is None or entry.record.time_s >= since_s)
-    )
-    found = list(islice(wanted, limit))
+    found = list(islice(_find_entries(output, task, since_s), limit))
     if as_json:
         output.print_json([entry_json(entry) for entry in found])
         return
     for entry in found:
-        _print(output, entry_line(entry))
+        output.print_line(entry_line(entry))
     if not found:
-        _print(output, "No such entry in the audit log of this store.")
+        output.print_line("No such entry in the audit log of this store.")
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @click.option("--reject", is_flag=True, help="Drop the request instead.")
 @author_options
 @json_option
@@ -116,7 +112,7 @@ def approve(output: Output, task: str, reject: bool, author: "Author", as_json: 
     if as_json:
         output.print_json({"task": task, "rejected": dropped.version})
     else:
-        _print(output, f"{task}: the request to promote version {dropped.version} is dropped.")
+        output.print_line(f"{task}: the request to promote version {dropped.version} is dropped.")
 
 
 @click.command()
@@ -159,10 +155,22 @@ def approvals(
         waits = [{"task": task, **(pending_json(rollout) or {})} for task, rollout in pending.items()]
         output.print_json({"patterns": list(found.patterns), "tasks": sorted(found.tasks), "pending": waits})
         return
-    _print(output, f"Patterns of the store: {', '.join(found.patterns) or 'none'}.")
-    _print(output, f"Tasks whose manifest asks for it: {', '.join(sorted(found.tasks)) or 'none'}.")
+    output.print_line(f"Patterns of the store: {', '.join(found.patterns) or 'none'}.")
+    output.print_line(f"Tasks whose manifest asks for it: {', '.join(sorted(found.tasks)) or 'none'}.")
     for rollout in pending.values():
-        _print(output, pending_line(rollout))
+        output.print_line(pending_line(rollout))
+
+
+def _find_entries(output: Output, task: str | None, since_s: float | None) -> "Iterator[AuditEntry]":
+    """Entries of a task, or of all, that are no older, the last one first."""
+    from orchestrator.store.audit import AuditLog
+
+    for entry in AuditLog(output.prompt_store()).newest():
+        # Clocks of hosts differ, so the order is not quite that of the times.
+        if since_s is not None and entry.record.time_s < since_s - _CLOCKS_DIFFER_S:
+            return
+        if task in (None, entry.record.task) and (since_s is None or entry.record.time_s >= since_s):
+            yield entry
 
 
 def _verify(output: Output, known: "list[Pin]", as_json: bool) -> None:
@@ -176,14 +184,14 @@ def _verify(output: Output, known: "list[Pin]", as_json: bool) -> None:
         output.print_json(asdict(found))
     else:
         for one in found.breaks:
-            _print(output, f"{one.place}: {one.kind}: {one.message}")
+            output.print_line(f"{one.place}: {one.kind}: {one.message}")
         if found.num_waiting:
-            _print(output, f"{found.num_waiting} changes wait for the log: `ship sync` writes them.")
+            output.print_line(f"{found.num_waiting} changes wait for the log: `ship sync` writes them.")
         if found.num_unlogged_tasks:
-            _print(output, f"{found.num_unlogged_tasks} tasks were changed last before there was a log.")
+            output.print_line(f"{found.num_unlogged_tasks} tasks were changed last before there was a log.")
         state = f"{len(found.breaks)} breaks" if found.breaks else "nothing is missing or changed"
-        _print(output, f"{found.head.sequence} entries; {state}.")
-        _print(output, f"Last entry: {found.head.sequence}:{found.head.digest}")
+        output.print_line(f"{found.head.sequence} entries; {state}.")
+        output.print_line(f"Last entry: {found.head.sequence}:{found.head.digest}")
     if found.breaks:
         sys.exit(EXIT_FAILED)
 
@@ -215,10 +223,6 @@ def _read_time(text: str) -> float:
             param_hint="--since",
         ) from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _print(output: Output, text: str) -> None:
-    output.out.print(text, markup=False, soft_wrap=True)
 
 
 COMMANDS = (audit, approve, approvals)

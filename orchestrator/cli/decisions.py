@@ -1,7 +1,8 @@
 """The command `ship threshold`: the rule that a version decides by, and its expected figures."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +14,7 @@ from orchestrator.cli.options import author_options, json_option
 from orchestrator.cli.output import Output, format_time
 
 if TYPE_CHECKING:
-    from orchestrator.registry.thresholds import Standing
+    from orchestrator.registry.thresholds import Standing, Wishes
     from orchestrator.store.documents.audit import Author
     from ship.decision.rule import DecisionRule
 
@@ -22,6 +23,64 @@ __all__ = ["rule_line", "threshold"]
 _SHARE = click.FloatRange(0.0, 1.0, max_open=True)
 _COSTS = {"escape": "escape", "false-reject": "false_reject", "unsure": "unsure"}
 _MAX_CLASSES = 10
+_WISH_FLAGS = (
+    click.option(
+        "--recall",
+        "recalls",
+        multiple=True,
+        metavar="LABEL=SHARE",
+        help="Promise that at least this share of LABEL's pictures is answered with it or `unsure`; 0 takes "
+        "the promise back; repeatable.",
+    ),
+    click.option(
+        "--cost",
+        metavar="NAME=COST,...",
+        help="Weigh errors: the cost of an `escape` (a bad part that is answered good), a `false-reject` "
+        "and, if a person may look, of `unsure`; what is left out costs 1, `unsure` is then not weighed.",
+    ),
+    click.option("--good", metavar="LABEL", help="Label of the good parts [good, ok, normal or pass]."),
+    click.option("--min-confidence", type=_SHARE, metavar="P", help="Least probability of a label."),
+    click.option(
+        "--false-alarms",
+        type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+        metavar="P",
+        help="Share of the task's own pictures that may be taken for `far` from all training images.",
+    ),
+    click.option("--reset", is_flag=True, help="Go back to the rule that came with the version."),
+)
+
+
+def _wish_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The flags that say what a new rule is to keep to; they arrive as ``Wishes``, None if none is given."""
+
+    @wraps(command)
+    def with_wishes(
+        *args: Any,
+        recalls: tuple[str, ...],
+        cost: str | None,
+        good: str | None,
+        min_confidence: float | None,
+        false_alarms: float | None,
+        reset: bool,
+        **options: Any,
+    ) -> None:
+        from orchestrator.registry.thresholds import Wishes
+
+        wishes = Wishes(
+            recalls=_read_recalls(recalls),
+            costs=_read_costs(cost),
+            good=good,
+            min_confidence=min_confidence,
+            false_alarm_rate=false_alarms,
+            from_own=reset,
+        )
+        is_given = wishes != Wishes(from_own=reset)
+        command(*args, wishes=wishes if is_given else None, reset=reset, **options)
+
+    with_flags: Callable[..., None] = with_wishes
+    for flag in reversed(_WISH_FLAGS):
+        with_flags = flag(with_flags)
+    return with_flags
 
 
 @click.command()
@@ -29,29 +88,7 @@ _MAX_CLASSES = 10
 @click.option(
     "--version", type=click.IntRange(min=1), help="Version whose rule is meant [the one that serves]."
 )
-@click.option(
-    "--recall",
-    "recalls",
-    multiple=True,
-    metavar="LABEL=SHARE",
-    help="Promise that at least this share of LABEL's pictures is answered with it or `unsure`; 0 takes the "
-    "promise back; repeatable.",
-)
-@click.option(
-    "--cost",
-    metavar="NAME=COST,...",
-    help="Weigh errors: the cost of an `escape` (a bad part that is answered good), a `false-reject` and, if "
-    "a person may look, of `unsure`; what is left out costs 1, `unsure` is then not weighed.",
-)
-@click.option("--good", metavar="LABEL", help="Label of the good parts [good, ok, normal or pass].")
-@click.option("--min-confidence", type=_SHARE, metavar="P", help="Least probability of a label.")
-@click.option(
-    "--false-alarms",
-    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
-    metavar="P",
-    help="Share of the task's own pictures that may be taken for `far` from all training images.",
-)
-@click.option("--reset", is_flag=True, help="Go back to the rule that came with the version.")
+@_wish_options
 @click.option("--dry-run", is_flag=True, help="Show what would change; change nothing.")
 @author_options
 @json_option
@@ -60,11 +97,7 @@ def threshold(
     output: Output,
     task: str,
     version: int | None,
-    recalls: tuple[str, ...],
-    cost: str | None,
-    good: str | None,
-    min_confidence: float | None,
-    false_alarms: float | None,
+    wishes: "Wishes | None",
     reset: bool,
     dry_run: bool,
     author: "Author",
@@ -85,40 +118,19 @@ def threshold(
       ship threshold bottle-caps --recall scratch=0 --min-confidence 0.8 --json
       ship threshold bottle-caps --version 4 --reset
     """
-    wanted = _read_recalls(recalls), _read_costs(cost), good, min_confidence, false_alarms
-    is_choice = any(value not in (None, {}) for value in wanted)
-    if dry_run and not is_choice and not reset:
+    is_change = wishes is not None or reset
+    if dry_run and not is_change:
         raise click.UsageError("--dry-run shows what other options would change; give one, such as --recall")
-    from orchestrator.registry.thresholds import Wishes
-
     thresholds = output.thresholds(author)
     before = thresholds.standing(task, version, may_be_broken=reset)
-    if not is_choice and not reset:
-        if as_json:
-            output.print_json({**_place_json(before), **_rule_json(before.rule, before)})
-        else:
-            _print_standing(output, before)
+    if not is_change:
+        _show_standing(output, before, as_json=as_json)
         return
-    rule = None
-    if is_choice:
-        recall, costs, *_ = wanted
-        wishes = Wishes(
-            recalls=recall,
-            costs=costs,
-            good=good,
-            min_confidence=min_confidence,
-            false_alarm_rate=false_alarms,
-            from_own=reset,
-        )
-        rule = thresholds.choose(before, wishes)
-    after = before if dry_run or (rule is None and before.digest is None) else thresholds.set(before, rule)
+    rule = None if wishes is None else thresholds.choose(before, wishes)
+    is_same = rule is None and before.digest is None
+    after = before if dry_run or is_same else thresholds.set(before, rule)
     chosen = before.own if rule is None else rule
-    if as_json:
-        stands = None if dry_run else after
-        values = {"before": _rule_json(before.rule, before), "after": _rule_json(chosen, stands)}
-        output.print_json({**_place_json(before), "dry_run": dry_run, **values})
-    else:
-        _print_change(output, before, after, chosen, dry_run=dry_run)
+    _show_change(output, before, after, chosen, dry_run=dry_run, as_json=as_json)
 
 
 def _read_recalls(texts: Sequence[str]) -> dict[str, float]:
@@ -170,23 +182,37 @@ def rule_line(standing: "Standing") -> str:
     return f"{name}, set {format_time(stored.time_s)} by {stored.by} on {stored.host}{reason}"
 
 
-def _print_standing(output: Output, standing: "Standing") -> None:
+def _show_standing(output: Output, standing: "Standing", *, as_json: bool) -> None:
+    if as_json:
+        output.print_json({**_place_json(standing), **_rule_json(standing.rule, standing)})
+        return
     assert standing.rule is not None, "a broken one was refused"
-    _print(output, f"{standing.task}: version {standing.version} {rule_line(standing)}.")
+    output.print_line(f"{standing.task}: version {standing.version} {rule_line(standing)}.")
     _print_terms(output, standing.rule)
     _print_figures(output, {"expected": standing.rule.expected})
 
 
-def _print_change(
-    output: Output, before: "Standing", after: "Standing", chosen: "DecisionRule", *, dry_run: bool
+def _show_change(
+    output: Output,
+    before: "Standing",
+    after: "Standing",
+    chosen: "DecisionRule",
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
+    if as_json:
+        stands = None if dry_run else after
+        values = {"before": _rule_json(before.rule, before), "after": _rule_json(chosen, stands)}
+        output.print_json({**_place_json(before), "dry_run": dry_run, **values})
+        return
     place = f"{before.task}: version {before.version}"
     if dry_run:
-        _print(output, f"{place} would decide by this rule; nothing was changed.")
+        output.print_line(f"{place} would decide by this rule; nothing was changed.")
     elif after is before:
-        _print(output, f"{place} {rule_line(after)} already; nothing was changed.")
+        output.print_line(f"{place} {rule_line(after)} already; nothing was changed.")
     else:
-        _print(output, f"{place} {rule_line(after)}, from now on.")
+        output.print_line(f"{place} {rule_line(after)}, from now on.")
     _print_terms(output, chosen)
     expected = {} if before.rule is None else before.rule.expected
     _print_figures(output, {"before": expected, "after": chosen.expected})
@@ -194,7 +220,7 @@ def _print_change(
 
 def _print_terms(output: Output, rule: "DecisionRule") -> None:
     for term in _terms(rule):
-        _print(output, f"  {term}")
+        output.print_line(f"  {term}")
 
 
 def _terms(rule: "DecisionRule") -> Iterator[str]:
@@ -217,7 +243,7 @@ def _print_figures(output: Output, columns: Mapping[str, Mapping[str, Any]]) -> 
     rows = {name: _figures(expected) for name, expected in columns.items()}
     names = list(dict.fromkeys(name for figures in rows.values() for name in figures))
     if not names:
-        _print(output, "What it decides was not measured: the version was tuned by an earlier ship.")
+        output.print_line("What it decides was not measured: the version was tuned by an earlier ship.")
         return
     table = Table(show_edge=False, header_style="bold")
     table.add_column("on held-out images", overflow="fold")
@@ -227,8 +253,7 @@ def _print_figures(output: Output, columns: Mapping[str, Mapping[str, Any]]) -> 
         table.add_row(escape(name), *(escape(figures.get(name, "")) for figures in rows.values()))
     output.out.print(table)
     if any(expected.get("cross_fitted") for expected in columns.values()):
-        _print(
-            output,
+        output.print_line(
             "Shares with their 95% interval, cross-fitted: each image was decided by a rule that was chosen "
             "on the others.",
         )
@@ -277,7 +302,3 @@ def _rule_json(rule: "DecisionRule | None", standing: "Standing | None") -> dict
         "set": {"time": format_time(stored.time_s), **origin} if stored and origin else None,
         "decision": None if rule is None else rule.to_dict(),
     }
-
-
-def _print(output: Output, text: str) -> None:
-    output.out.print(text, markup=False, soft_wrap=True)

@@ -15,6 +15,7 @@ from orchestrator.cli.options import author_options, image_size_option, json_opt
 from orchestrator.cli.output import Output
 
 if TYPE_CHECKING:
+    from orchestrator.registry.exchange import Admission
     from orchestrator.registry.versions import VersionInfo
     from orchestrator.store.documents.audit import Author
 
@@ -83,40 +84,18 @@ def import_adapter(
       ship import lora-caps --task bottle-caps --head head.safetensors --promote
     """
     from orchestrator.names import check_task_name
-    from orchestrator.registry.exchange import admit
-    from orchestrator.registry.recorder import Recorder
-    from orchestrator.store.objects.open import open_objects
-    from orchestrator.store.prompt_store import PromptStore
 
     check_task_name(task)
     key, artifact = _make_artifact(
         task, folder, backbone, image_size, labels, head, data, thumbnails=not no_thumbnails
     )
-    settings, registry = output.settings(), output.registry(may_create=True)
-    store = PromptStore(open_objects(settings.store))
-    admission = admit(
-        task,
-        key,
-        artifact,
-        store=store,
-        registry=registry,
-        recorder=Recorder(registry, store, settings.spool),
-        promote=promote,
-        author=replace(author, reason=author.reason or "ship import --promote"),
-    )
-    version = admission.version
+    author = replace(author, reason=author.reason or "ship import --promote")
+    admission = _admit(output, task, key, artifact, promote=promote, author=author)
     if as_json:
-        output.print_json({"task": task, "is_new": admission.is_new, **tables.version_json(version)})
-        return
-    before = "" if admission.is_new else ", as it was before"
-    _print(output, f"{task}: version {version.version} is {_roles(version)}{before}.")
-    _print(output, f"v{version.version}: {version.gate_reason}")
-    if admission.waits:
-        _print(output, f"{task}: it waits for an approval by another person: `ship approve {task}`.")
-    elif "accuracy" not in version.metrics and "champion" not in version.aliases:
-        _print(
-            output, f"Measure it with --data, or serve it as it is: `ship promote {task} {version.version}`."
-        )
+        version = tables.version_json(admission.version)
+        output.print_json({"task": task, "is_new": admission.is_new, **version})
+    else:
+        _print_admission(output, task, admission)
 
 
 @click.command()
@@ -139,20 +118,18 @@ def export(output: Output, task: str, folder: str, format_: str, version: int | 
       ship export bottle-caps lora-caps --format peft --version 3
     """
     from orchestrator.registry.exchange import export_version
-    from orchestrator.store.objects.open import open_objects
-    from orchestrator.store.prompt_store import PromptStore
 
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise click.BadParameter(f"{folder}: expected no such folder, or an empty one", param_hint="FOLDER")
-    store = PromptStore(open_objects(output.settings().store))
+    store = output.prompt_store()
     number, files = export_version(task, version, store=store, registry=output.registry())
     _write_folder(target, files)
     if as_json:
         paths = [str(target / name) for name in files]
         output.print_json({"task": task, "version": number, "format": format_, "files": paths})
         return
-    _print(output, f"{task}: version {number} is in {folder} ({', '.join(files)}).")
+    output.print_line(f"{task}: version {number} is in {folder} ({', '.join(files)}).")
 
 
 def _write_folder(target: Path, files: Mapping[str, bytes]) -> None:
@@ -193,6 +170,38 @@ def _make_artifact(
     return make(task, frozen, files, labels=names, data=images, thumbnails=thumbnails)
 
 
+def _admit(
+    output: Output, task: str, key: str, artifact: Mapping[str, bytes], *, promote: bool, author: "Author"
+) -> "Admission":
+    from orchestrator.registry.exchange import admit
+    from orchestrator.registry.recorder import Recorder
+
+    store, registry = output.prompt_store(), output.registry(may_create=True)
+    recorder = Recorder(registry, store, output.settings().spool)
+    return admit(
+        task,
+        key,
+        artifact,
+        store=store,
+        registry=registry,
+        recorder=recorder,
+        promote=promote,
+        author=author,
+    )
+
+
+def _print_admission(output: Output, task: str, admission: "Admission") -> None:
+    version, before = admission.version, "" if admission.is_new else ", as it was before"
+    output.print_line(f"{task}: version {version.version} is {_roles(version)}{before}.")
+    output.print_line(f"v{version.version}: {version.gate_reason}")
+    if admission.waits:
+        output.print_line(f"{task}: it waits for an approval by another person: `ship approve {task}`.")
+    elif "accuracy" not in version.metrics and "champion" not in version.aliases:
+        output.print_line(
+            f"Measure it with --data, or serve it as it is: `ship promote {task} {version.version}`."
+        )
+
+
 def _read_labels(text: str | None) -> tuple[str, ...] | None:
     from ship.artifact.importing import split_labels
 
@@ -205,10 +214,6 @@ def _read_labels(text: str | None) -> tuple[str, ...] | None:
 
 def _roles(version: "VersionInfo") -> str:
     return ", ".join(f"@{alias}" for alias in version.aliases) or "without an alias"
-
-
-def _print(output: Output, text: str) -> None:
-    output.out.print(text, markup=False, soft_wrap=True)
 
 
 COMMANDS = (import_adapter, export)

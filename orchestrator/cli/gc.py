@@ -57,11 +57,9 @@ def gc(output: Output, dry_run: bool, age: str, wait: str, author: "Author", as_
       ship --store s3://models/ship gc --older-than 2w --json | jq .num_bytes
     """
     from orchestrator.store.garbage.collector import Collector
-    from orchestrator.store.objects.open import open_objects
 
     age_s, marked_for_s = _gc_age(age, "--older-than"), _gc_age(wait, "--marked-for")
-    objects = open_objects(output.settings().store)
-    collector = Collector(objects, output.registry())
+    collector = Collector(output.objects(), output.registry())
     with output.err.status("looking through the store"):
         found = collector.find(age_s)
         gone = [] if dry_run else collector.remove(found, marked_for_s, author)

@@ -102,6 +102,10 @@ class Output:
 
         return Thresholds(self.registry(), self.prompt_store(), self.rollouts(author))
 
+    def print_line(self, text: str, style: str | None = None) -> None:
+        """One line on standard output as it is: in one piece, whatever the terminal's width."""
+        self.out.print(text, style=style, markup=False, soft_wrap=True)
+
     def print_json(self, value: object) -> None:
         """One JSON document on standard output."""
         self._has_printed_json = True

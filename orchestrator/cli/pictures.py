@@ -1,6 +1,6 @@
 """Commands on the pictures that a version answers: mistakes, eval, compare."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.progress import Progress
 
+from orchestrator.cli.completion import task_argument
 from orchestrator.cli.options import json_option, read_source
 from orchestrator.cli.output import Output, printable
 from orchestrator.cli.picture_report import print_comparison, print_report
 
 if TYPE_CHECKING:
     from orchestrator.registry.evidence import Evidence
-    from orchestrator.store.prompt_store import PromptStore
     from ship.data import DataSource
     from ship.data.items import SplitName
 
@@ -63,7 +63,7 @@ _backbone_option = click.option(
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @_version_option
 @_good_option
 @_html_option
@@ -94,12 +94,12 @@ def mistakes(
     from orchestrator.registry.evidence import choose_version, read_held_out
 
     info = choose_version(output.registry(), task, version)
-    found = read_held_out(_store(output), task, info)
+    found = read_held_out(output.prompt_store(), task, info)
     _show(output, {"task": task, "version": found.version, "data": None}, found, good, page, limit, as_json)
 
 
 @click.command(name="eval")
-@click.argument("task")
+@task_argument
 @click.argument("data", metavar="DATA")
 @_version_option
 @_format_option
@@ -135,28 +135,14 @@ def evaluate(
       ship eval bottle-caps data/caps --split test --version 3 --html caps.html
       ship eval bottle-caps '{"path": "caps.csv", "image_root": "s3://plant/caps"}' --json | jq .accuracy
     """
-    from orchestrator.registry.evidence import choose_version, measure_version
-
     source = _source(data, format_)
-    info = choose_version(output.registry(), task, version)
-    with _progress(output, f"v{info.version}") as show:
-        found = measure_version(
-            _store(output),
-            task,
-            info,
-            source,
-            split=split,
-            backbone=backbone,
-            thumbnails=page is not None,
-            on_progress=show,
-        )
+    [found] = _measure(output, task, [version], source, split, backbone, thumbnails=page is not None)
     place = {"task": task, "version": found.version, "data": str(source.path), "split": split}
-    _warn_of_own_data(output, source, split, found)
     _show(output, place, found, good, page, limit, as_json)
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @click.argument("first", metavar="V1", type=click.IntRange(min=1))
 @click.argument("second", metavar="V2", type=click.IntRange(min=1))
 @click.argument("data", metavar="[DATA]", required=False)
@@ -190,31 +176,65 @@ def compare(
       ship compare bottle-caps 3 4 --json | jq -r '.broken[].path'
     """
     from orchestrator.registry.comparison import compare_versions
-    from orchestrator.registry.evidence import choose_version, measure_version, read_held_out
 
     if data is None and (format_, split, backbone) != (None, None, None):
         raise click.UsageError("--format, --split and --backbone are about DATA: name it")
     source = None if data is None else _source(data, format_)
-    store, registry = _store(output), output.registry()
-    found = []
-    for number in (first, second):
-        info = choose_version(registry, task, number)
-        if source is None:
-            instead = f"ship compare {task} {first} {second} DATA"
-            found.append(read_held_out(store, task, info, instead=instead))
-            continue
-        with _progress(output, f"v{number}") as show:
-            found.append(
-                measure_version(store, task, info, source, split=split, backbone=backbone, on_progress=show)
-            )
-    if source is not None:
-        _warn_of_own_data(output, source, split, *found)
+    if source is None:
+        found = _read_held_out(output, task, first, second)
+    else:
+        found = _measure(output, task, [first, second], source, split, backbone)
     result = compare_versions(task, found[0], found[1], is_same_source=source is not None)
     result = {**result, "data": None if source is None else str(source.path), "split": split}
     if as_json:
         output.print_json({**result, **{name: result[name][:limit] for name in ("fixed", "broken")}})
     else:
         print_comparison(output.out, result, _LIMIT if limit is None else limit)
+
+
+def _read_held_out(output: Output, task: str, first: int, second: int) -> "list[Evidence]":
+    """The answers of two versions on the held-out images that each was measured on when it was tuned."""
+    from orchestrator.registry.evidence import choose_version, read_held_out
+
+    registry, store = output.registry(), output.prompt_store()
+    instead = f"ship compare {task} {first} {second} DATA"
+    return [
+        read_held_out(store, task, choose_version(registry, task, number), instead=instead)
+        for number in (first, second)
+    ]
+
+
+def _measure(
+    output: Output,
+    task: str,
+    numbers: Sequence[int | None],
+    source: "DataSource",
+    split: "SplitName | None",
+    backbone: str | None,
+    *,
+    thumbnails: bool = False,
+) -> "list[Evidence]":
+    """The answers of versions on the images of a source."""
+    from orchestrator.registry.evidence import choose_version, measure_version
+
+    registry, store = output.registry(), output.prompt_store()
+    found = []
+    for number in numbers:
+        info = choose_version(registry, task, number)
+        with _progress(output, f"v{info.version}") as show:
+            measured = measure_version(
+                store,
+                task,
+                info,
+                source,
+                split=split,
+                backbone=backbone,
+                thumbnails=thumbnails,
+                on_progress=show,
+            )
+        found.append(measured)
+    _warn_of_own_data(output, source, split, *found)
+    return found
 
 
 def _show(
@@ -243,18 +263,11 @@ def _show(
         return
     print_report(output.out, report, _LIMIT if limit is None else limit)
     if page is not None:
-        output.out.print(printable(str(page)), markup=False, soft_wrap=True)
+        output.print_line(printable(str(page)))
 
 
 def _source(data: str, format_: str | None) -> "DataSource":
     return read_source(data, "DATA", **({} if format_ is None else {"format": format_}))
-
-
-def _store(output: Output) -> "PromptStore":
-    from orchestrator.store.objects.open import open_objects
-    from orchestrator.store.prompt_store import PromptStore
-
-    return PromptStore(open_objects(output.settings().store))
 
 
 @contextmanager

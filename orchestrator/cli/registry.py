@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.manifest.selection import Selection
-    from orchestrator.registry.versions import Promotion, TaskInfo, Trials
+    from orchestrator.registry.versions import Promotion, TaskInfo, Trials, VersionInfo
     from orchestrator.store.documents.audit import Author
     from orchestrator.store.documents.rollout import Rollout
 
@@ -78,7 +78,7 @@ def list_tasks(
     else:
         _print_tasks(output, shown, num_retired=len(infos) - len(shown))
         for rollout in pending.values():
-            _print(output, pending_line(rollout))
+            output.print_line(pending_line(rollout))
 
 
 def _print_tasks(output: Output, infos: "list[TaskInfo]", num_retired: int) -> None:
@@ -119,25 +119,31 @@ def show(output: Output, task: str, as_json: bool) -> None:
                 ],
             }
         )
-    else:
-        output.out.print(tables.versions_table(versions, output.out.width))
-        if change is not None:
-            _print(output, tables.change_line(change))
-        if rollout is not None and rollout.pending is not None:
-            _print(output, pending_line(rollout))
-        for info in versions:
-            output.out.print(f"v{info.version}: {info.gate_reason}", markup=False, soft_wrap=True)
-            if advice := tables.advice_line(info):
-                _print(output, f"v{info.version}: {advice}")
-            if info.choice:
-                _print(output, f"v{info.version}: {info.choice}")
-            if rule := rules.get(info.digest or ""):
-                how = f"ship threshold {task} --version {info.version}"
-                _print(output, f"v{info.version}: decides by rule {rule[:12]}; `{how}` shows it")
-            if memory := tables.memory_line(info):
-                output.out.print(f"v{info.version}: {memory}", markup=False, soft_wrap=True)
-            for warning in find_warnings(info.metrics):
-                output.out.print(f"v{info.version}: {warning}", style="yellow", markup=False, soft_wrap=True)
+        return
+    output.out.print(tables.versions_table(versions, output.out.width))
+    if change is not None:
+        output.print_line(tables.change_line(change))
+    if rollout is not None and rollout.pending is not None:
+        output.print_line(pending_line(rollout))
+    for info in versions:
+        _print_version(output, task, info, rules.get(info.digest or ""))
+
+
+def _print_version(output: Output, task: str, info: "VersionInfo", rule: str | None) -> None:
+    """The lines about one version below the table of all."""
+    name = f"v{info.version}"
+    output.print_line(f"{name}: {info.gate_reason}")
+    if advice := tables.advice_line(info):
+        output.print_line(f"{name}: {advice}")
+    if info.choice:
+        output.print_line(f"{name}: {info.choice}")
+    if rule:
+        how = f"ship threshold {task} --version {info.version}"
+        output.print_line(f"{name}: decides by rule {rule[:12]}; `{how}` shows it")
+    if memory := tables.memory_line(info):
+        output.print_line(f"{name}: {memory}")
+    for warning in find_warnings(info.metrics):
+        output.print_line(f"{name}: {warning}", style="yellow")
 
 
 @click.command()
@@ -201,7 +207,9 @@ def retire(output: Output, task: str, author: "Author", as_json: bool) -> None:
     if as_json:
         output.print_json({"task": task, "retired": version})
     else:
-        _print(output, f"{task}: retired, version {version} serves no more; `ship promote {task}` undoes it.")
+        output.print_line(
+            f"{task}: retired, version {version} serves no more; `ship promote {task}` undoes it."
+        )
 
 
 @click.command()
@@ -248,7 +256,7 @@ def canary(
     if as_json:
         output.print_json(_trials_json(task, started))
     else:
-        _print(output, f"{task}: version {version} answers {100 * part:.4g}% of the requests now.")
+        output.print_line(f"{task}: version {version} answers {100 * part:.4g}% of the requests now.")
 
 
 @click.command()
@@ -280,8 +288,7 @@ def shadow(
     if as_json:
         output.print_json(_trials_json(task, started))
     else:
-        _print(
-            output,
+        output.print_line(
             f"{task}: version {version} is asked beside the champion now; no client gets its answers.",
         )
 
@@ -321,14 +328,14 @@ def sync(output: Output, adopt: bool, drop: bool, author: "Author", as_json: boo
     if as_json:
         output.print_json(asdict(change))
         return
-    _print(output, "The catalog is written." if change.is_written else "The catalog was in line already.")
+    output.print_line("The catalog is written." if change.is_written else "The catalog was in line already.")
     for word, tasks in (("left the catalog", change.lost), ("is missing from MLflow", change.missing)):
         for task in tasks:
-            _print(output, f"{task}: {word}")
+            output.print_line(f"{task}: {word}")
     for task, problem in change.problems.items():
-        _print(output, f"{task}: {problem}")
+        output.print_line(f"{task}: {problem}")
     if change.missing:
-        _print(output, "Tasks that are missing stay in service; `ship sync --drop` takes them out.")
+        output.print_line("Tasks that are missing stay in service; `ship sync --drop` takes them out.")
 
 
 def _find_pending(output: Output, infos: "Sequence[TaskInfo]") -> "dict[str, Rollout]":
@@ -370,15 +377,11 @@ def _print_stopped(output: Output, task: str, role: str, before: "Trials", as_js
         return
     ended = before.shadow if role == "shadow" else before.canary and before.canary.version
     what = f"version {ended} is no {role} any more" if ended else f"there was no {role}"
-    _print(output, f"{task}: {what}; the champion answers all requests.")
+    output.print_line(f"{task}: {what}; the champion answers all requests.")
 
 
 def _trials_json(task: str, trials: "Trials") -> dict[str, Any]:
     return {"task": task, **asdict(trials)}
-
-
-def _print(output: Output, text: str) -> None:
-    output.out.print(text, markup=False, soft_wrap=True)
 
 
 def print_promotion(output: Output, promotion: "Promotion", as_json: bool) -> None:
@@ -389,13 +392,12 @@ def print_promotion(output: Output, promotion: "Promotion", as_json: bool) -> No
     if as_json:
         output.print_json(tables.promotion_json(promotion))
     elif promotion.waits:
-        _print(
-            output,
+        output.print_line(
             f"{task}: version {promotion.to_version} waits for an approval, and {before} serves on; another "
             f"person makes it serve: `ship approve {task}`.",
         )
     else:
-        _print(output, f"{task}: version {promotion.to_version} serves now, {before} did before.")
+        output.print_line(f"{task}: version {promotion.to_version} serves now, {before} did before.")
     if promotion.waits:
         sys.exit(EXIT_WAITING)
 

@@ -60,6 +60,6 @@ def _hung_up_as_ended() -> Iterator[None]:
 
 
 def _tell(output: Output, url: str, opens: bool) -> None:
-    output.out.print(url, markup=False, soft_wrap=True)
+    output.print_line(url)
     if opens:
         click.launch(url)

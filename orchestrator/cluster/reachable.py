@@ -1,6 +1,7 @@
-"""Whether something listens at an address of the environment: asked first, within seconds."""
+"""Check that something listens at an address of the environment, which takes seconds at most."""
 
 import socket
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from orchestrator.errors import ClusterError
@@ -12,13 +13,15 @@ _TIMEOUT_S = 5.0
 _PORTS = {"http": 80, "https": 443, "ray": 10001}
 
 
-def check_reachable(name: str, address: str, timeout_s: float = _TIMEOUT_S) -> None:
+def check_reachable(
+    name: str, address: str, connect: Callable[..., socket.socket] = socket.create_connection
+) -> None:
     """Check that a connection can be made; an address without host and port is left alone.
 
     Args:
         name: Variable of the environment that gives it, for the message.
         address: ``HOST:PORT`` or a URL.
-        timeout_s: Seconds to wait at most.
+        connect: Makes the connection.
 
     Raises:
         ClusterError: Nothing answers there, or the address is none.
@@ -32,7 +35,7 @@ def check_reachable(name: str, address: str, timeout_s: float = _TIMEOUT_S) -> N
     if host is None or port is None:
         return
     try:
-        with socket.create_connection((host, port), timeout=timeout_s):
+        with connect((host, port), timeout=_TIMEOUT_S):
             return
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__

@@ -52,12 +52,7 @@ def load_manifest(path: str, *, keep_going: bool = False) -> Manifest:
         store=resolver.resolve(store) if isinstance(store, str) else None,
         tasks=tasks.sound(),
         limits=read_limits(problems, value.get("checks")),
-        pool=PoolSettings(
-            min_workers=value.get("min_workers"),
-            max_workers=value.get("workers"),
-            executor=value.get("executor"),
-            max_fused=value.get("pack"),
-        ),
+        pool=_read_pool(value),
         max_tasks=value.get("max_tasks"),
         refused=tasks.refused(),
         digest=digest,
@@ -66,6 +61,15 @@ def load_manifest(path: str, *, keep_going: bool = False) -> Manifest:
     if problems.all() and not can_go_on:
         raise ManifestError(problems.all())
     return manifest
+
+
+def _read_pool(value: Mapping[str, Any]) -> PoolSettings:
+    return PoolSettings(
+        min_workers=value.get("min_workers"),
+        max_workers=value.get("workers"),
+        executor=value.get("executor"),
+        max_fused=value.get("pack"),
+    )
 
 
 def _read_document(path: str) -> tuple[YamlDocument, str]:

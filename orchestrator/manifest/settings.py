@@ -102,7 +102,6 @@ def read_task_settings(
     )
     named = {**defaults.settings, **as_dict(values.get("config"))}
     auto = frozenset(name for name in AUTO if named.get(name) == "auto")
-    pinned = frozenset(named) - auto
     return (
         None
         if config is None
@@ -115,7 +114,7 @@ def read_task_settings(
             "thumbnails": values.get("thumbnails", defaults.thumbnails) is True,
             "preset": preset if preset in PRESETS else None,
             "search": search,
-            "pinned": pinned if preset is not None else frozenset(),
+            "pinned": frozenset(named) - auto if preset is not None else frozenset(),
             "auto": auto,
         }
     )

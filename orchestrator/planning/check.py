@@ -127,23 +127,30 @@ def check_task(
     except DataError as error:
         failures = tuple(Finding(kind="layout", failed=True, message=problem) for problem in error.problems)
         return TaskCheck(task=entry.name, num_train=0, num_held_out=0, num_classes=0, findings=failures)
-    findings = [
-        *_find_unreadable(found, limits),
-        *_find_copies(found, limits),
-        *_find_bad_pictures(found, limits, entry.view.fit),
-        *_find_shrinking(found, entry.view, input_size),
-        *_find_shortages(found, limits),
-        *_find_few_held_out(found, limits),
-        *_find_typos(found, limits),
-        *_find_passed_over(found),
-    ]
     return TaskCheck(
         task=entry.name,
         num_train=found.listing.num_of_split["train"],
         num_held_out=_num_held_out(found),
         num_classes=len(found.listing.labels),
-        findings=tuple(sorted(findings, key=lambda finding: not finding.failed)),
+        findings=_find_all(found, limits, entry.view, input_size),
     )
+
+
+def _find_all(
+    found: Inspection, limits: DataLimits, view: View, input_size: tuple[int, int] | None
+) -> tuple[Finding, ...]:
+    """Findings about a data set, failures first."""
+    findings = [
+        *_find_unreadable(found, limits),
+        *_find_copies(found, limits),
+        *_find_bad_pictures(found, limits, view.fit),
+        *_find_shrinking(found, view, input_size),
+        *_find_shortages(found, limits),
+        *_find_few_held_out(found, limits),
+        *_find_typos(found, limits),
+        *_find_passed_over(found),
+    ]
+    return tuple(sorted(findings, key=lambda finding: not finding.failed))
 
 
 def find_label_typos(labels: Iterable[str]) -> list[tuple[str, str]]:

@@ -16,7 +16,9 @@ from orchestrator.planning.estimates import Speed, count_passes, prompt_bytes
 from orchestrator.planning.spec import PlannedTask, TaskSpec, task_key
 from ship.data import DataSummary, describe_data
 from ship.errors import DataError
+from ship.settings.config import TuneConfig
 from ship.settings.presets import choose_settings
+from ship.settings.search_config import SearchConfig
 from ship.settings.view import View
 
 if TYPE_CHECKING:
@@ -237,6 +239,35 @@ def _num_tiles(view: View, summary: DataSummary, input_size: tuple[int, int]) ->
     return view.num_tiles
 
 
+def _estimate(
+    spec: TaskSpec, summary: DataSummary, backbone: "BackboneInfo", speed: Speed | None
+) -> tuple[float | None, int]:
+    """Seconds that a task is tuned for, None if the speed is not known, and bytes of its prompt."""
+    num_tiles = _num_tiles(spec.view, summary, backbone.image_size)
+    num_images = num_tiles * count_passes(spec.config, spec.search, summary)
+    seconds = None if speed is None else num_images / speed.images_per_s
+    return seconds, prompt_bytes(spec.config, backbone, len(summary.labels), summary.num_train)
+
+
+def _make_spec(
+    entry: TaskEntry, summary: DataSummary, key: str, config: TuneConfig, search: SearchConfig | None
+) -> TaskSpec:
+    return TaskSpec(
+        name=entry.name,
+        key=key,
+        source=entry.source,
+        view=entry.view,
+        config=config,
+        search=search,
+        tags=entry.tags,
+        terms=entry.terms,
+        floors=entry.floors,
+        thumbnails=entry.thumbnails,
+        data_fingerprint=summary.fingerprint,
+        num_images=summary.num_train,
+    )
+
+
 def _plan_task(
     entry: TaskEntry,
     summary: DataSummary,
@@ -253,29 +284,10 @@ def _plan_task(
         num_train=summary.num_train,
         num_classes=len(summary.labels),
     )
-    spec = TaskSpec(
-        name=entry.name,
-        key=task_key(summary.fingerprint, config, backbone.fingerprint, search=search, view=entry.view),
-        source=entry.source,
-        view=entry.view,
-        config=config,
-        search=search,
-        tags=entry.tags,
-        terms=entry.terms,
-        floors=entry.floors,
-        thumbnails=entry.thumbnails,
-        data_fingerprint=summary.fingerprint,
-        num_images=summary.num_train,
-    )
+    key = task_key(summary.fingerprint, config, backbone.fingerprint, search=search, view=entry.view)
+    spec = _make_spec(entry, summary, key, config, search)
     is_published = (spec.name, spec.key) in published
-    seconds: float | None = 0.0
-    num_bytes = 0
-    if not is_published:
-        num_images = _num_tiles(entry.view, summary, backbone.image_size) * count_passes(
-            config, search, summary
-        )
-        seconds = num_images / speed.images_per_s if speed is not None else None
-        num_bytes = prompt_bytes(config, backbone, len(summary.labels), summary.num_train)
+    seconds, num_bytes = (0.0, 0) if is_published else _estimate(spec, summary, backbone, speed)
     return PlannedTask(
         spec=spec,
         action="reuse" if is_published else "tune",

@@ -188,7 +188,7 @@ class Recorder:
         if not found:
             return self.summary()
         try:
-            recorded, tags = self._registry.gated_digests(), self._registry.tags()
+            recorded, tags = self._registry.gated_versions(), self._registry.tags()
         except RegistryDown as error:
             self._be_patient(error)
             return self.summary()

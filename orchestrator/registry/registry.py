@@ -163,12 +163,17 @@ class Registry:
         models = self._models() if stored is None else self._tasks_of(stored)
         return sorted((self._task_info(task, model) for task, model in models), key=lambda info: info.task)
 
-    def gated_digests(self) -> set[tuple[str, str]]:
-        """Task and digest of every version that has been registered and gone through the gate."""
-        versions = self._search_versions(f"name LIKE '{MODEL_PREFIX}%'")
-        infos = [(found.name.removeprefix(MODEL_PREFIX), read_version(found)) for found in versions]
+    def gated_versions(self) -> dict[tuple[str, str], VersionInfo]:
+        """The versions that went through the gate, by task and digest: one call for a thousand.
+
+        They are without their aliases. Of several of one digest it is the newest.
+        """
+        found = self._search_versions(f"name LIKE '{MODEL_PREFIX}%'")
+        infos = [(one.name.removeprefix(MODEL_PREFIX), read_version(one)) for one in found]
         return {
-            (task, info.digest) for task, info in infos if info.digest is not None and GATE_TAG in info.tags
+            (task, info.digest): info
+            for task, info in sorted(infos, key=lambda one: one[1].version)
+            if info.digest is not None and GATE_TAG in info.tags
         }
 
     def champion_backbones(self) -> list[tuple[str, str]]:

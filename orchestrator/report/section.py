@@ -61,8 +61,7 @@ def make_section(
     values = {
         "task": str(card["task"]),
         "verdict": {name: value for name, value in verdict.items() if name != "task"},
-        **{name: _number(metrics.get(name)) for name in _SHARES},
-        "num_test": _number(metrics.get("num_test")),
+        **_figures(metrics),
         "train_accuracy": _train_accuracy(record),
         "classes": classes,
         "worst_class": _worst(classes),
@@ -70,10 +69,7 @@ def make_section(
         **pictures,
         "warnings": _warnings(metrics, record),
         "learning_curve": _learning_curve(metrics, record),
-        "cost": {name: _number(metrics.get(name)) for name in _COSTS}
-        | {"device_bytes": _device_bytes(metrics)},
-        # Method ship-1 knew one kind, and did not name it.
-        "settings": {"kind": "ship", **card["config"]},
+        "settings": _settings(card),
         "backbone": card["backbone"]["name"],
         "data_fingerprint": card["data_fingerprint"],
         "instead_of": _instead_of(record),
@@ -82,6 +78,19 @@ def make_section(
         "changes": None if before is None else _changes(card, before),
     }
     return Section(values=values, thumbnails=thumbnails)
+
+
+def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    cost = {name: _number(metrics.get(name)) for name in _COSTS}
+    return {
+        **{name: _number(metrics.get(name)) for name in (*_SHARES, "num_test")},
+        "cost": {**cost, "device_bytes": _device_bytes(metrics)},
+    }
+
+
+def _settings(card: Mapping[str, Any]) -> dict[str, Any]:
+    # Method ship-1 knew one kind, and did not name it.
+    return {"kind": "ship", **card["config"]}
 
 
 def _classes(record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -7,19 +7,18 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 from orchestrator.errors import ManifestError, StoreError
-from orchestrator.events import Event
 from orchestrator.manifest.model import Manifest
 from orchestrator.manifest.request import Request
 from orchestrator.planning.estimates import TuningRun, learn_speed
 from orchestrator.planning.plan import DEFAULT_MAX_TASKS, Plan, find_sure_fan_out, make_plan
 from orchestrator.planning.spec import TaskSpec
-from orchestrator.registry.recorder import MAX_FAREWELL_S, Recorder
+from orchestrator.registry.recorder import MAX_FAREWELL_S, Backlog, Recorder
 from orchestrator.registry.registry import Registry
 from orchestrator.settings import Settings
 from orchestrator.store.approvals import Approvals
@@ -28,6 +27,7 @@ from orchestrator.store.documents.audit import Author
 from orchestrator.store.objects.open import ObjectStore, open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.run_stats import RunStats
+from orchestrator.train.event_handler import EventHandler
 from orchestrator.train.executor import Callbacks, RunOptions, RunSummary, name_run, run_tasks
 from orchestrator.train.job_report import JobReport
 from orchestrator.train.ledger.status import RunStatus
@@ -38,9 +38,7 @@ from orchestrator.train.run_folder import KEPT_RUNS, RunFolder, hold_run
 from orchestrator.train.run_report import leave_report
 from orchestrator.train.verdicts import Decisions, Published, failed_verdicts, find_verdicts
 from ship.backbone import Backbone, load_backbone
-from ship.findings import find_warnings
-from ship.redaction import redact_url, redact_values
-from ship.settings.search_config import AXES
+from ship.redaction import redact_url
 
 __all__ = ["Job", "Services", "prepare_job"]
 
@@ -150,7 +148,7 @@ class Job:
     ) -> JobReport:
         recorder = self.services.recorder
         lineage = find_lineage(run, self.path, self.manifest, self.backbone)
-        handler = _EventHandler(
+        handler = EventHandler(
             folder, recorder, [task.spec for task in self.plan.tasks], lineage, self.read_s
         )
 
@@ -179,18 +177,31 @@ class Job:
         finally:
             backlog = recorder.close(farewell_s)
             self._remember(handler.runs)
+        return self._report(folder, handler, summary, backlog, found)
+
+    def _report(
+        self,
+        folder: RunFolder,
+        handler: EventHandler,
+        summary: RunSummary,
+        backlog: Backlog,
+        found: Sequence[Published],
+    ) -> JobReport:
+        """The report on a run that is over, which it leaves in the run's folder."""
+        verdicts = find_verdicts(self.services.registry, [*handler.published, *found])
         report = JobReport(
             reused=tuple(task.spec.name for task in self.plan.to_reuse),
             summary=summary,
             backlog=backlog,
             warnings=handler.warnings,
             refused=self.plan.refused,
-            verdicts=(
-                *find_verdicts(self.services.registry, [*handler.published, *found]),
-                *failed_verdicts(summary.failed),
-            ),
+            verdicts=(*verdicts, *failed_verdicts(summary.failed)),
         )
-        about = {"name": run, "manifest": redact_url(self.path), "backbone": self.plan.backbone}
+        about = {
+            "name": folder.folder.name,
+            "manifest": redact_url(self.path),
+            "backbone": self.plan.backbone,
+        }
         return leave_report(folder.folder, about, report, self.services.store, self.plan.warnings)
 
     def _follow_approvals(self) -> None:
@@ -230,72 +241,6 @@ class Job:
             logger.warning("durations of tunings were not recorded: %s", error)
 
 
-class _EventHandler:
-    """Passes the events of a run on to its log and to MLflow, and collects the report's warnings.
-
-    Attributes:
-        warnings: Warnings about prompts, by task.
-        runs: Duration of each tuning.
-        published: Artifacts of the tasks that were tuned.
-    """
-
-    def __init__(
-        self,
-        folder: RunFolder,
-        recorder: Recorder,
-        specs: Sequence[TaskSpec],
-        lineage: Mapping[str, str],
-        read_s: float,
-    ) -> None:
-        self._folder, self._recorder = folder, recorder
-        self._lineage, self._read_s = lineage, read_s
-        self._spec_of = {spec.name: spec for spec in specs}
-        self._has_begun = False
-        self.warnings: dict[str, tuple[str, ...]] = {}
-        self.runs: list[TuningRun] = []
-        self.published: list[Published] = []
-
-    def handle(self, events: Sequence[Event]) -> None:
-        self._folder.log(events)
-        for event in events:
-            if event.kind == "published":
-                self._note(event)
-        self._has_begun = self._has_begun or bool(events)
-        # Before work has begun, workers that start beside the driver need its cores more than records do.
-        if self._has_begun:
-            told = [event for event in events if event.kind != "search"]
-            self._recorder.handle([self._with_origin(event) for event in told])
-
-    def _note(self, event: Event) -> None:
-        metrics = event.data.get("metrics", {})
-        digest = event.data.get("digest")
-        self.published.append(Published(task=event.task, digest=digest, metrics=metrics, is_new=True))
-        if found := find_warnings(metrics):
-            self.warnings[event.task] = tuple(found)
-        if (run := TuningRun.from_metrics(event.key, metrics, event.time_s)) is not None:
-            self.runs.append(run)
-
-    def _with_origin(self, event: Event) -> Event:
-        """Add tags to an event, and settings, data and lineage to that of a leased task, which may fail."""
-        if event.kind not in ("leased", "published"):
-            return event
-        spec = self._spec_of[event.task]
-        origin: dict[str, Any] = {"tags": redact_values(dict(spec.tags))}
-        if event.kind == "published":
-            origin |= {"tagged_s": self._read_s}
-        else:
-            origin |= {
-                "params": _parameters(spec),
-                "lineage": self._lineage,
-                "data_set": {
-                    "fingerprint": spec.data_fingerprint,
-                    "source": str(spec.source.path),
-                    "num_images": spec.num_images,
-                },
-            }
-        return replace(event, data={**event.data, **origin})
-
-
 def prepare_job(
     manifest_path: str,
     make_settings: Callable[[str | None], Settings],
@@ -314,21 +259,17 @@ def prepare_job(
         make_settings: Makes the settings for the store that the manifest names, if any.
         on_progress: Gets the number of tasks whose data was checked, and of all tasks.
         request: Choice of tasks and limits; by default all tasks.
-        will_run: Whether the job is to be run: too many tasks are then refused before data is read, where
-            that is certain.
+        will_run: Whether it is to be run: places are tried, and too many tasks refused, before data is read.
         open_services: Opens the services that the job depends on.
 
     Raises:
         ManifestError: Lists every problem of the manifest, of the data, or of what is asked for.
+        ExecutionError: Lists every place that cannot be written to, and address that nothing answers at.
         BackboneError: The backbone cannot be loaded.
     """
-    request = request or Request()
-    read_s = time.time()
+    request, read_s = request or Request(), time.time()
     manifest = request.load(manifest_path)
-    settings = make_settings(manifest.store)
-    if will_run:
-        check_before_tuning(settings, partial(open_objects, settings.store))
-    backbone = load_backbone(manifest.backbone, image_size=manifest.image_size)
+    settings, backbone = _find_means(manifest, make_settings, will_run)
     services = open_services(settings)
     return Job(
         manifest=manifest,
@@ -340,6 +281,16 @@ def prepare_job(
         services=services,
         read_s=read_s,
     )
+
+
+def _find_means(
+    manifest: Manifest, make_settings: Callable[[str | None], Settings], will_run: bool
+) -> tuple[Settings, Backbone]:
+    """The settings and the backbone of a manifest, whose places are tried first if it is to be run."""
+    settings = make_settings(manifest.store)
+    if will_run:
+        check_before_tuning(settings, partial(open_objects, settings.store))
+    return settings, load_backbone(manifest.backbone, image_size=manifest.image_size)
 
 
 def _make_plan(
@@ -385,13 +336,3 @@ def _recall(stats: RunStats, backbone_fingerprint: str) -> tuple[Sequence[Tuning
         return stats.read(backbone_fingerprint), ()
     except StoreError as error:
         return (), (f"past tunings cannot be read, so nothing is estimated: {error}",)
-
-
-def _parameters(spec: TaskSpec) -> dict[str, str]:
-    # Searched settings are known once the task is done; a parameter of an MLflow run cannot be changed.
-    searched = [axis for axis in AXES if spec.search is not None and getattr(spec.search, axis)]
-    if spec.config.fallback:
-        searched += ["kind", "start"]
-    settings = {name: str(value) for name, value in spec.config.to_dict().items() if name not in searched}
-    # Its text, which shows no password.
-    return {**settings, "data": str(spec.source.path)}

@@ -13,6 +13,7 @@ from pathlib import Path
 from orchestrator.cluster.reachable import check_reachable
 from orchestrator.errors import ClusterError, ExecutionError, StoreError
 from orchestrator.settings import Settings
+from orchestrator.store.objects.open import find_folder
 from orchestrator.store.objects.protocol import ObjectStore
 
 __all__ = ["check_before_tuning"]
@@ -41,7 +42,7 @@ def check_before_tuning(
         ExecutionError: Lists everything that cannot be used, with its cause.
     """
     problems = [*_find_unreachable(settings, environ, reach), *_find_unwritable(settings)]
-    if not problems:
+    if not problems and find_folder(settings.store) is None:
         problems += _find_store_problems(objects)
     if problems:
         raise ExecutionError([f"{problem}; nothing was tuned" for problem in problems])
@@ -71,15 +72,15 @@ def _find_unwritable(settings: Settings) -> Iterator[str]:
     places = {"SHIP_HOME": settings.home}
     if settings.cache_bytes:
         places["SHIP_CACHE"] = Path(settings.cache).expanduser()
-    if "://" not in settings.store:
-        places["SHIP_STORE"] = Path(settings.store).expanduser()
+    if (folder := find_folder(settings.store)) is not None:
+        places["SHIP_STORE"] = folder
     if settings.tracking_uri.startswith(_SQLITE):
         places["MLFLOW_TRACKING_URI"] = Path(settings.tracking_uri.removeprefix(_SQLITE)).parent
-    for name, folder in places.items():
+    for name, place in places.items():
         try:
-            _try_folder(folder)
+            _try_folder(place)
         except OSError as error:
-            yield f"{name}: {folder} cannot be written to: {error.strerror or error}"
+            yield f"{name}: {place} cannot be written to: {error.strerror or error}"
     database = Path(settings.tracking_uri.removeprefix(_SQLITE))
     if settings.tracking_uri.startswith(_SQLITE) and database.exists() and not os.access(database, os.W_OK):
         yield f"MLFLOW_TRACKING_URI: {database} cannot be written to"
@@ -102,10 +103,7 @@ def _try_folder(folder: Path) -> None:
 def _find_store_problems(objects: Callable[[], ObjectStore]) -> Iterator[str]:
     try:
         store = objects()
-        if store.url.startswith("file://"):
-            # The folder was tried as one.
-            return
-        key = f"probes/{uuid.uuid4().hex}"
+        key = f"tries/{uuid.uuid4().hex}"
         store.put_new(key, b"ship tune was here")
         store.delete(key)
     except StoreError as error:

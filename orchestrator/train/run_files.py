@@ -2,13 +2,12 @@
 
 import fcntl
 import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.private_files import open_private
+from orchestrator.private_files import replace_private
 
 __all__ = [
     "POLL_S",
@@ -100,8 +99,9 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Replace a JSON file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8", opener=open_private) as file:
-        file.write(json.dumps(value, default=list))
-    os.replace(temporary, path)
+    """Replace a JSON file whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    replace_private(path, json.dumps(value, default=list).encode())

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 from orchestrator.errors import RegistryError
 from orchestrator.registry.advice import Advice
-from orchestrator.registry.versions import TaskInfo, VersionInfo
+from orchestrator.registry.versions import RETIRED, TaskInfo, VersionInfo
 from orchestrator.train.ledger.status import MEASURED
 
 __all__ = ["Decisions", "Published", "Verdict", "VerdictKind", "failed_verdicts", "find_verdicts"]
@@ -24,8 +24,8 @@ class Decisions(Protocol):
         """All tasks."""
         ...
 
-    def gated_digests(self) -> set[tuple[str, str]]:
-        """Task and digest of each version that went through the gate."""
+    def gated_versions(self) -> Mapping[tuple[str, str], VersionInfo]:
+        """The versions that went through the gate, by task and digest."""
         ...
 
 
@@ -56,7 +56,7 @@ class Verdict:
         is_new: Whether this run published it; False for an artifact that was in the store already.
         kind: The verdict; ``unknown`` while the gate has not decided on the artifact.
         serves: Whether the task has a champion; None where that is not known.
-        version: Version of the artifact; None if it is not known.
+        version: Version that has the artifact; None if it is not known.
         champion: Version that serves; None if there is none.
         reason: Reason of the gate's decision on the artifact; of a failed task its cause.
         gate: What the artifact was withheld by, see ``GateDecision``.
@@ -98,22 +98,23 @@ def find_verdicts(registry: Decisions, published: Iterable[Published]) -> tuple[
     if not published:
         return ()
     try:
-        gated, infos = registry.gated_digests(), {info.task: info for info in registry.tasks()}
+        gated, infos = registry.gated_versions(), {info.task: info for info in registry.tasks()}
     except RegistryError as error:
         _logger.info("which tasks serve cannot be found out: %s", error)
-        gated, infos = set(), {}
+        gated, infos = {}, {}
     return tuple(
-        _judge(one, infos.get(one.task), is_decided=(one.task, one.digest) in gated) for one in published
+        _judge(one, infos.get(one.task), gated.get((one.task, one.digest or ""))) for one in published
     )
 
 
-def _judge(published: Published, info: TaskInfo | None, *, is_decided: bool) -> Verdict:
-    own = _find_version(info, published.digest)
+def _judge(published: Published, info: TaskInfo | None, gated: VersionInfo | None) -> Verdict:
+    """The verdict on an artifact, given the newest version of it that went through the gate."""
+    own = _with_alias(info, published.digest) or gated
     metrics = own.metrics if own is not None and not published.metrics else published.metrics
     known = {name: metrics.get(name) for name in MEASURED}
-    if info is None or not is_decided:
+    if info is None or own is None or gated is None:
         return Verdict(task=published.task, metrics=known, is_new=published.is_new, digest=published.digest)
-    advice = (own.advice if own is not None else None) or Advice(kind="withheld")
+    advice = own.advice or Advice(kind="withheld")
     return Verdict(
         task=published.task,
         metrics=known,
@@ -121,9 +122,9 @@ def _judge(published: Published, info: TaskInfo | None, *, is_decided: bool) -> 
         # A version that was withheld by a gate and promoted by hand since serves like any other.
         kind="serves" if info.champion is not None else _unserved(advice),
         serves=info.champion is not None,
-        version=None if own is None else own.version,
+        version=own.version,
         champion=None if info.champion is None else info.champion.version,
-        reason=None if own is None else own.gate_reason,
+        reason=_reason(own, info),
         gate=advice.gate,
         advice=advice.text or None,
         num_images=advice.num_images,
@@ -138,7 +139,15 @@ def _unserved(advice: Advice) -> VerdictKind:
     return "withheld" if advice.kind == "serves" else advice.kind
 
 
-def _find_version(info: TaskInfo | None, digest: str | None) -> VersionInfo | None:
-    """The champion or challenger with this digest; another version has lost its alias since."""
+def _reason(own: VersionInfo, info: TaskInfo) -> str | None:
+    """Reason of the gate's decision; before it, that the version was taken out of service since."""
+    if not info.is_retired or info.aliases[RETIRED] != own.version:
+        return own.gate_reason
+    back = f"The task is retired; `ship promote {info.task} {own.version}` brings it back with this version"
+    return f"{back}; {own.gate_reason}" if own.gate_reason else f"{back}."
+
+
+def _with_alias(info: TaskInfo | None, digest: str | None) -> VersionInfo | None:
+    """The champion or challenger with this digest, if there is one."""
     found = () if info is None or digest is None else (info.champion, info.challenger)
     return next((version for version in found if version is not None and version.digest == digest), None)

@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 _THUMBNAIL_PIXELS = 96
-_NUM_NARROW = 16
 # What thumbnails leave of the file, with room for base64 and punctuation.
 _MAX_ROWS_BYTES = MAX_HELD_OUT_BYTES - 2 * MAX_THUMBNAILS_BYTES
 # Of a score; what surely does not fit is not even written.
@@ -119,7 +118,7 @@ def telling_places(
     """Places of mistakes, the worst first, then of the narrowest right answers: as many as are drawn."""
     good = find_good_label(labels)
     mistakes = find_mistakes(labels_B, rows, None if good is None else labels.index(good))
-    narrow = find_narrow(labels_B, rows, _NUM_NARROW)
+    narrow = find_narrow(labels_B, rows)
     return [mistake.place for mistake in mistakes[: MAX_THUMBNAILS - len(narrow)]] + narrow
 
 

@@ -161,7 +161,7 @@ def _measure(
 ) -> tuple[dict[str, float], dict[str, Any], HeldOut | None]:
     """Metrics of the adapter and of the linear probe on the same images, the record's part, the answers."""
     features = extract_features(backbone, data)
-    probe = fit_probe(backbone, data, features.train)
+    probe = fit_probe(data, bare_features(backbone, features.train))
     held_out = data.held_out
     logits_BC = predict_logits(backbone, prompt, held_out.images_B3HW)
     probe_logits_BC = probe.logits(bare_features(backbone, features.held_out))

@@ -14,7 +14,7 @@ from ship.backbone import Backbone
 from ship.data import TaskData
 from ship.data.duplicates import find_leaked
 from ship.decision.distance import DistanceModel
-from ship.decision.fitting import fit_decision
+from ship.decision.fitting import FittedDecision, fit_decision
 from ship.decision.rule import DecisionRule
 from ship.errors import ArtifactError
 from ship.evaluation.accuracy import Evaluation
@@ -40,6 +40,7 @@ def make_artifact(
     found: SearchResult | None = None,
     *,
     task_key: str | None = None,
+    fitted: FittedDecision | None = None,
     thumbnails: bool = True,
 ) -> dict[str, bytes]:
     """All files of an artifact, name to content.
@@ -51,28 +52,12 @@ def make_artifact(
         result: Result of the tuning.
         found: Result of the search for its settings.
         task_key: sha256 over data, settings, backbone and method version, of a task that a manifest planned.
+        fitted: Result of ``fit_decision``, if at hand.
         thumbnails: Whether small pictures of mistakes are kept among the held-out answers.
     """
     attention = measure_attention(backbone, result.prompt, data.held_out.images_B3HW)
-    fitted = fit_decision(backbone, result.prompt, data, result.outputs)
-    metrics = {
-        **held_out_metrics(
-            data,
-            result.evaluation,
-            attention,
-            probe_accuracy=result.preparation.probe_accuracy,
-            probe_balanced_accuracy=result.preparation.probe_balanced_accuracy,
-        ),
-        **_calibrated(fitted.rule),
-        "num_train": len(data.train.labels_B),
-        "num_params": result.prompt.num_trained(),
-        "num_levels": result.prompt.num_levels,
-        "num_tiles": data.num_tiles,
-        "epochs": _num_epochs(result),
-        "tuning_s": round(result.tuning_s, 3),
-        "search_passes": found.num_passes if found else 0,
-        "search_s": round(found.tuning_s, 3) if found else 0.0,
-    }
+    fitted = fitted or fit_decision(backbone, result.prompt, data, result.outputs)
+    metrics = _metrics(data, result, attention, found, fitted.rule)
     return seal(
         task,
         backbone,
@@ -178,6 +163,34 @@ def held_out_answers(data: TaskData, evaluation: Evaluation, probe_right: str) -
         "labels": data.held_out.labels_B.tolist(),
         "right": evaluation.right,
         "probe_right": probe_right,
+    }
+
+
+def _metrics(
+    data: TaskData,
+    result: TuneResult,
+    attention: AttentionChange,
+    found: SearchResult | None,
+    rule: DecisionRule,
+) -> dict[str, float]:
+    """Metrics of a tuning: what it reached on the held-out images, and what it cost."""
+    return {
+        **held_out_metrics(
+            data,
+            result.evaluation,
+            attention,
+            probe_accuracy=result.preparation.probe_accuracy,
+            probe_balanced_accuracy=result.preparation.probe_balanced_accuracy,
+        ),
+        **_calibrated(rule),
+        "num_train": len(data.train.labels_B),
+        "num_params": result.prompt.num_trained(),
+        "num_levels": result.prompt.num_levels,
+        "num_tiles": data.num_tiles,
+        "epochs": _num_epochs(result),
+        "tuning_s": round(result.tuning_s, 3),
+        "search_passes": found.num_passes if found else 0,
+        "search_s": round(found.tuning_s, 3) if found else 0.0,
     }
 
 

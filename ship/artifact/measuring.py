@@ -3,7 +3,7 @@
 Images are loaded a few hundred at a time, so that their number is not bounded by memory.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -67,10 +67,6 @@ def measure(
             rows.append(row)
             on_progress(len(rows), len(listing.items))
     scores = rounded_rows(torch.stack([row.logits_C for row in rows]))
-    distances_B: tuple[float, ...] | None = None
-    if loaded.distance is not None:
-        features_BD = torch.stack([row.feature_D for row in rows])
-        distances_B = tuple(loaded.distance.distances(features_BD).tolist())
     telling = telling_places(card.labels, labels_B, scores) if thumbnails else []
     few = replace(listing, items=tuple(listing.items[place] for place in telling))
     images = (image_3HW for part in load_in_parts(folder, few, **look) for image_3HW in part.images_B3HW)
@@ -80,7 +76,7 @@ def measure(
         digests=tuple(digests),
         labels_B=tuple(labels_B),
         logits_BC=scores,
-        distances_B=distances_B,
+        distances_B=_distances(loaded, rows),
         thumbnails=draw_thumbnails(zip(telling, images, strict=True), card.view),
         num_images=len(listing.items),
     )
@@ -90,3 +86,10 @@ def _ask(runtime: Runtime, slot: Slot, part: Split) -> Iterator[RowOutput]:
     num_pictures = max(1, runtime.backbone.info.rows_at_once // slot.num_tiles)
     for images in part.images_B3HW.split(num_pictures):
         yield from runtime.infer_rows(as_rows(images), [slot] * len(images))
+
+
+def _distances(loaded: LoadedPrompt, rows: Sequence[RowOutput]) -> tuple[float, ...] | None:
+    """Distances from the training images; None where the artifact cannot tell them."""
+    if loaded.distance is None:
+        return None
+    return tuple(loaded.distance.distances(torch.stack([row.feature_D for row in rows])).tolist())

@@ -16,8 +16,6 @@ from ship.evaluation.accuracy import calibration_error, evaluate_logits
 
 __all__ = ["report_answers"]
 
-_NUM_NARROW = 16
-
 
 def report_answers(answers: HeldOut, rule: DecisionRule, good: str | None = None) -> dict[str, Any]:
     """Figures and mistakes. Shares have 95% Wilson intervals and counts, as ``expected_figures`` gives them.
@@ -34,7 +32,9 @@ def report_answers(answers: HeldOut, rule: DecisionRule, good: str | None = None
         raise ConfigError(f"good label {good!r}: expected one of {', '.join(answers.labels)[:300]}")
     good = good or find_good_label(answers.labels)
     likeliest = DecisionRule(temperature=rule.temperature)
-    figures = expected_figures(answers.labels, answers.labels_B, _decide(answers, likeliest), good)
+    said = likeliest.decide_all(answers.labels, answers.logits_BC)
+    figures = expected_figures(answers.labels, answers.labels_B, said, good)
+    decisions = rule.decide_all(answers.labels, answers.logits_BC, answers.distances_B)
     logits_BC = torch.tensor(answers.logits_BC, dtype=torch.float64).reshape(-1, len(answers.labels))
     labels_B = torch.tensor(answers.labels_B, dtype=torch.int64)
     evaluation = evaluate_logits(logits_BC, labels_B)
@@ -50,32 +50,27 @@ def report_answers(answers: HeldOut, rule: DecisionRule, good: str | None = None
         "false_rejects": figures.get("false_rejects"),
         "confusion": evaluation.confusion_CC,
         "calibration_error": calibration_error(logits_BC / rule.temperature, labels_B),
-        "decision": _report_rule(answers, rule, good),
-        "mistakes": _report_mistakes(answers, rule, good),
+        "decision": _report_rule(answers, rule, decisions, good),
+        "mistakes": _report_mistakes(answers, rule, decisions, good),
         "narrowest": _report_narrow(answers, rule),
     }
 
 
-def _decide(answers: HeldOut, rule: DecisionRule) -> list[Decision]:
-    distances = [None] * len(answers) if answers.distances_B is None else answers.distances_B
-    return [
-        rule.decide(answers.labels, logits_C, distance)
-        for logits_C, distance in zip(answers.logits_BC, distances, strict=True)
-    ]
-
-
-def _report_rule(answers: HeldOut, rule: DecisionRule, good: str | None) -> dict[str, Any]:
+def _report_rule(
+    answers: HeldOut, rule: DecisionRule, decisions: list[Decision], good: str | None
+) -> dict[str, Any]:
     """What the decision rule makes of the images, and its settings."""
     settings = {name: value for name, value in rule.to_dict().items() if name not in ("schema", "expected")}
     good = good if rule.costs is None else rule.costs.good
-    figures = expected_figures(answers.labels, answers.labels_B, _decide(answers, rule), good)
+    figures = expected_figures(answers.labels, answers.labels_B, decisions, good)
     return {"rule": settings, **figures}
 
 
-def _report_mistakes(answers: HeldOut, rule: DecisionRule, good: str | None) -> list[dict[str, Any]]:
+def _report_mistakes(
+    answers: HeldOut, rule: DecisionRule, decisions: list[Decision], good: str | None
+) -> list[dict[str, Any]]:
     labels = answers.labels
     probe = answers.probe_logits_BC
-    decisions = _decide(answers, rule)
     mistakes = find_mistakes(
         answers.labels_B,
         answers.logits_BC,
@@ -107,7 +102,7 @@ def _report_mistakes(answers: HeldOut, rule: DecisionRule, good: str | None) -> 
 def _report_narrow(answers: HeldOut, rule: DecisionRule) -> list[dict[str, Any]]:
     """Right answers with the least lead over the next class."""
     found = []
-    for place in find_narrow(answers.labels_B, answers.logits_BC, _NUM_NARROW):
+    for place in find_narrow(answers.labels_B, answers.logits_BC):
         p_C = rule.probabilities(answers.logits_BC[place])
         first, second = sorted(range(len(p_C)), key=answers.logits_BC[place].__getitem__, reverse=True)[:2]
         found.append(

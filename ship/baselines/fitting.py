@@ -125,9 +125,10 @@ def _start_head(
     backbone: Backbone, data: TaskData, config: BaselineConfig, features: Features | None
 ) -> _Head:
     features = features or extract_features(backbone, data)
-    head = _Head(bare_features(backbone, features.train), len(data.labels))
+    train_NF = bare_features(backbone, features.train)
+    head = _Head(train_NF, len(data.labels))
     if config.head_start == "linear_probe":
-        head.start_from(fit_probe(backbone, data, features.train, config=TuneConfig(seed=config.seed)))
+        head.start_from(fit_probe(data, train_NF, TuneConfig(seed=config.seed)))
     return head.to(backbone.device)
 
 

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from ship.data.duplicates import count_repeated, refuse_duplicates
-from ship.data.folder import Evidence, Folder
+from ship.data.evidence import Evidence
+from ship.data.folder import Folder
 from ship.data.items import Listing
 from ship.data.listing import open_listing
 from ship.data.passed_over import PassedOver

@@ -7,97 +7,30 @@ as a ``DataError``, so that callers need not know the backends.
 import errno
 import hashlib
 import os
-import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from ship.data.evidence import Evidence, find_tag
+from ship.data.folder_tree import FolderTree, is_system
 from ship.data.local_walk import walk_local
-from ship.data.passed_over import PassedOver, pass_over
 from ship.data.paths import below, common_parent, is_pattern, join, normalise
 from ship.errors import DataError, ShipError
 from ship.redaction import Url
 
 __all__ = [
     "Folder",
-    "FolderTree",
     "find_folders",
     "open_folder",
     "open_parent",
     "path_exists",
     "read_small_file",
 ]
-
-# What a backend tells of a file's content, the surest first; it is told under several names.
-_ETAGS = ("ETag", "etag")
-_CHECKSUMS = ("md5", "md5Hash", "content_md5", "checksum", "crc32c", "Content-MD5", "Digest", "CRC")
-_VERSIONS = ("generation", "VersionId", "version_id")
-_TIMES = ("Last-Modified", "LastModified", "last_modified", "updated", "modified", "mtime", "date_time")
-Evidence = Literal["content", "etag", "checksum", "version", "time"]
-_EVIDENCE: tuple[tuple[Evidence, tuple[str, ...]], ...] = (
-    ("etag", _ETAGS),
-    ("checksum", _CHECKSUMS),
-    ("version", _VERSIONS),
-    ("time", _TIMES),
-)
-
-# Folders and files that operating systems, storage devices and tools leave among pictures.
-_SYSTEM = re.compile(
-    r"@eadir|\.@__thumb|[@#$]recycle(\.bin)?|system volume information|__macosx|__pycache__|lost\+found|"
-    r"(eh)?thumbs\.db|desktop\.ini|\.ds_store|\._.*|\.appledouble|\.spotlight-v100|\.fseventsd|\.temporaryitems|"
-    r"\.thumbnails|\.trash(es|-.*)?|\.nfs.*|\.fuse_hidden.*|~\$.*|\.stfolder|\.snapshots?|\.zfs|\.cache|"
-    r"\.ipynb_checkpoints|\.(git|svn|hg|dvc|idea|vscode)|\.(git|dvc)(ignore|attributes|keep)|\.keep|\.directory|"
-    r"\.nomedia",
-    re.IGNORECASE,
-)
-
-
-@dataclass(frozen=True)
-class FolderTree:
-    """Files and folders below a folder, as paths relative to it.
-
-    Attributes:
-        folders: Folders, without hidden ones and those of the system.
-        files: Files, likewise.
-        hidden: Files whose own name, or that of a folder above, starts with a dot.
-        passed_over: What is neither: the system's, pipes, devices.
-    """
-
-    folders: frozenset[str]
-    files: frozenset[str]
-    hidden: frozenset[str] = frozenset()
-    passed_over: tuple[PassedOver, ...] = ()
-    _folders_in: Mapping[str, list[str]] = field(init=False, repr=False, compare=False)
-    _files_in: Mapping[str, list[str]] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Sort what there is by the folder that it lies in."""
-        object.__setattr__(self, "_folders_in", _by_parent(self.folders))
-        object.__setattr__(self, "_files_in", _by_parent(self.files))
-
-    def children(self, folder: str = "") -> set[str]:
-        """Names of the folders directly in ``folder``."""
-        return {path.rpartition("/")[2] for path in self._folders_in.get(folder, ())}
-
-    def files_in(self, folder: str) -> list[str]:
-        """The files directly in ``folder``, sorted."""
-        return sorted(self._files_in.get(folder, ()))
-
-    def files_below(self, folder: str) -> list[str]:
-        """All files in ``folder`` and below, sorted."""
-        found: list[str] = []
-        waiting = [folder]
-        while waiting:
-            here = waiting.pop()
-            found += self._files_in.get(here, ())
-            waiting += self._folders_in.get(here, ())
-        return sorted(found)
 
 
 class Folder:
@@ -159,24 +92,11 @@ class Folder:
         """Everything below, sorted by what it is."""
         with self._errors():
             folders, files, others = (
-                walk_local(self._root or "/", lambda name: not _is_system(name))
+                walk_local(self._root or "/", lambda name: not is_system(name))
                 if self.is_local
                 else (*self._find_remote(), [])
             )
-        system = {_system_part(path) for path in (*folders, *files)} - {None}
-        visible = [path for path in files if _system_part(path) is None]
-        hidden = frozenset(path for path in visible if _is_hidden(path))
-        return FolderTree(
-            folders=frozenset(
-                path for path in folders if _system_part(path) is None and not _is_hidden(path)
-            ),
-            files=frozenset(visible) - hidden,
-            hidden=hidden,
-            passed_over=(
-                *pass_over("folders and files of the system", filter(None, system)),
-                *pass_over("pipes or devices", others),
-            ),
-        )
+        return FolderTree.of(folders, files, others)
 
     def content_tags(self, paths: list[str]) -> tuple[dict[str, str], Counter[Evidence]]:
         """Content tags of remote files: size with a checksum, ETag or time of change, else sha256.
@@ -193,7 +113,7 @@ class Folder:
             for path in paths:
                 full = self._join(path)
                 info = found.get(full) or self._info(full)
-                if info is not None and not _find_tag(info):
+                if info is not None and find_tag(info) is None:
                     # Some list without what they tell of a single file.
                     info = self._info(full)
                 if info is not None:
@@ -271,11 +191,8 @@ class Folder:
         return info
 
     def _content_tag(self, full: str, info: dict[str, Any]) -> tuple[str, Evidence]:
-        found = _find_tag(info)
-        if found is None:
-            return hashlib.sha256(self._filesystem.cat_file(full)).hexdigest(), "content"
-        tag, kind = found
-        return f"{info.get('size')}:{tag}", kind
+        found = find_tag(info)
+        return found or (hashlib.sha256(self._filesystem.cat_file(full)).hexdigest(), "content")
 
 
 def open_folder(path: str) -> Folder:
@@ -392,34 +309,6 @@ def _unstrip(filesystem: fsspec.AbstractFileSystem, url: Url, path: str) -> str:
 
 def _is_full(path: str) -> bool:
     return path.startswith("/") or "://" in path
-
-
-def _is_hidden(path: str) -> bool:
-    return path.startswith(".") or "/." in path
-
-
-def _is_system(name: str) -> bool:
-    return _SYSTEM.fullmatch(name) is not None
-
-
-def _system_part(path: str) -> str | None:
-    """The path up to the first part that is of the system; None if none is."""
-    parts = path.split("/")
-    place = next((place for place, part in enumerate(parts) if _is_system(part)), None)
-    return None if place is None else "/".join(parts[: place + 1])
-
-
-def _by_parent(paths: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        found[path.rpartition("/")[0]].append(path)
-    return found
-
-
-def _find_tag(info: Mapping[str, Any]) -> tuple[Any, Evidence] | None:
-    """What the backend tells of a file's content, and the kind of it."""
-    told = ((info[name], kind) for kind, names in _EVIDENCE for name in names if info.get(name))
-    return next(told, None)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ folders are the classes. Pictures that are left out are counted.
 import re
 from collections.abc import Iterable
 
-from ship.data.folder import Folder, FolderTree
+from ship.data.folder import Folder
+from ship.data.folder_tree import FolderTree
 from ship.data.items import Item, SplitName, as_label, find_split, is_image_name
 from ship.data.passed_over import PassedOver, pass_over
 from ship.errors import DataError
@@ -49,16 +50,12 @@ def list_imagefolder(
         DataError: No class folders, a class without an image, splits that cannot be told apart, or folders
             that look like another layout.
     """
-    masks = find_mask_folders(tree, "")
-    roots = _split_roots(folder, tree, masks)
+    roots = _split_roots(folder, tree, find_mask_folders(tree, ""))
     problems, items = [], []
-    masked = [file for name in masks for file in tree.files_below(name)]
+    # Beside the folders of the splits, too.
+    masked = [file for path in {"", *roots} for file in _files_of_masks(tree, path)]
     for root, split in roots.items():
-        classes = sorted(tree.children(root) - (masks if not root else find_mask_folders(tree, root)))
-        if root:
-            masked += [
-                file for name in find_mask_folders(tree, root) for file in tree.files_below(f"{root}/{name}")
-            ]
+        classes = sorted(tree.children(root) - find_mask_folders(tree, root))
         if not classes:
             problems.append(f"{folder.locate(root)}: expected one folder per class, found none")
         problems += _hidden_classes(folder, tree, root)
@@ -109,6 +106,11 @@ def _holds_masks(tree: FolderTree, root: str, name: str, others: set[str]) -> bo
         return True
     may_be = _SURE_MASKS.fullmatch(name) or (len(others) > 1 and name.casefold() in ("mask", "masks"))
     return bool(may_be) and _has_same_names(tree, root, path, others)
+
+
+def _files_of_masks(tree: FolderTree, root: str) -> list[str]:
+    names = find_mask_folders(tree, root)
+    return [file for name in names for file in tree.files_below(f"{root}/{name}" if root else name)]
 
 
 def pass_over_rest(tree: FolderTree, items: Iterable[Item], masked: Iterable[str]) -> list[PassedOver]:

@@ -6,7 +6,8 @@ pooled, to be split anew by ``cut_splits``.
 
 from collections import Counter
 
-from ship.data.folder import Folder, FolderTree
+from ship.data.folder import Folder
+from ship.data.folder_tree import FolderTree
 from ship.data.imagefolder import class_images, find_mask_folders, names_of, pass_over_rest
 from ship.data.items import Item, as_label
 from ship.data.passed_over import PassedOver, pass_over

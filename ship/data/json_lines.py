@@ -45,10 +45,12 @@ def json_columns(content: bytes) -> set[str]:
 
 def manifest_paths(content: bytes) -> list[str]:
     """The paths of a manifest of Lookout for Vision, if it is one and all of them are URLs."""
+    first = next((line for _, line in _lines(content)), b"")
+    if f'"{_SOURCE}"'.encode() not in first:
+        return []
     values = [_parse(line) for _, line in _lines(content)]
     paths = [str(found.get("path", "")) for found in values if isinstance(found, dict)]
-    first = next((line for _, line in _lines(content)), b"")
-    return paths if f'"{_SOURCE}"'.encode() in first and all("://" in path for path in paths) else []
+    return paths if all("://" in path for path in paths) else []
 
 
 def _rows(content: bytes, columns: list[str], name: str) -> Iterator[Row]:

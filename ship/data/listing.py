@@ -5,7 +5,8 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from ship.data.folder import Folder, FolderTree, open_folder, open_parent, read_small_file
+from ship.data.folder import Folder, open_folder, open_parent, read_small_file
+from ship.data.folder_tree import FolderTree
 from ship.data.grouping import divided_groups, name_groups
 from ship.data.imagefolder import list_imagefolder
 from ship.data.inspection_sets import find_visa, is_mvtec, list_mvtec, list_visa
@@ -106,8 +107,8 @@ def _open(source: DataSource) -> tuple[Folder, Listing]:
 
 
 def _list_folder(source: DataSource, folder: Folder) -> Listing:
-    if source.format in _READERS and source.format == "parquet":
-        raise DataError(f"{source.path}: expected a {source.format} file, found a folder")
+    if source.format == "parquet":
+        raise DataError(f"{source.path}: expected a parquet file, found a folder")
     if source.image_root is not None:
         raise DataError(f"image_root: only for tables, but {source.path} is a folder")
     if source.format == "vtab" or (source.format == "auto" and is_vtab(folder)):
@@ -135,27 +136,24 @@ def _find_metadata(folder: Folder, tree: FolderTree) -> dict[str, bytes]:
     places = ["", *(f"{name}/" for name in sorted(tree.children()) if find_split(name) is not None)]
     paths = [place + name for place in places for name in _METADATA if place + name in tree.files]
     tables = {path: folder.read(path) for path in paths}
-    return {path: content for path, content in tables.items() if set(REQUIRED) <= _columns_of(path, content)}
+    return {path: content for path, content in tables.items() if _has_labels(path, content)}
 
 
-def _columns_of(path: str, content: bytes) -> set[str]:
-    return json_columns(content) if path.endswith("l") else set(csv_columns(content, path))
+def _has_labels(path: str, content: bytes) -> bool:
+    is_csv = _METADATA[posixpath.basename(path)] == "csv"
+    return set(REQUIRED) <= set(csv_columns(content, path) if is_csv else json_columns(content))
 
 
 def _list_metadata(source: DataSource, folder: Folder, tables: dict[str, bytes]) -> Listing:
     items: list[Item] = []
-    formats = {_METADATA[posixpath.basename(path)] for path in tables}
-    for path, content in tables.items():
+    formats = [_METADATA[posixpath.basename(path)] for path in tables]
+    for format_, (path, content) in zip(formats, tables.items(), strict=True):
         below = posixpath.dirname(path)
         table = TablePlace(
-            name=folder.locate(path),
-            images=folder,
-            group=source.group,
-            below=below,
-            split=below or None,
+            name=folder.locate(path), images=folder, group=source.group, below=below, split=below or None
         )
-        items += _READERS[_METADATA[posixpath.basename(path)]](content, table)
-    return _finish(source, min(formats), items)
+        items += _READERS[format_](content, table)
+    return _finish(source, formats[0], items)
 
 
 def _open_table(source: DataSource, format_: DataFormat) -> tuple[Folder, Listing]:

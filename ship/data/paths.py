@@ -5,7 +5,7 @@ Paths have ``/``. A root is a local folder, a key of a bucket, or nothing at all
 
 import re
 
-__all__ = ["below", "common_parent", "escape_pattern", "is_pattern", "join", "normalise"]
+__all__ = ["below", "common_parent", "is_pattern", "join", "normalise"]
 
 _MAGIC = re.compile(r"[*?[]")
 
@@ -54,8 +54,3 @@ def common_parent(paths: list[str]) -> str:
 def is_pattern(path: str) -> bool:
     """Whether a path has a wildcard: ``*``, ``?`` or ``[...]``."""
     return _MAGIC.search(path) is not None
-
-
-def escape_pattern(path: str) -> str:
-    """A pattern that matches this path alone."""
-    return _MAGIC.sub(lambda found: f"[{found.group()}]", path)

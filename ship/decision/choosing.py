@@ -50,11 +50,8 @@ class _Scores:
 
     def decide(self, rule: DecisionRule) -> list[Decision]:
         """The rule's decision about each image."""
-        far = [None] * len(self.labels_B) if self.distances_B is None else self.distances_B.tolist()
-        return [
-            rule.decide(self.labels, logits_C, distance)
-            for logits_C, distance in zip(self.logits_BC.tolist(), far, strict=True)
-        ]
+        distances = None if self.distances_B is None else self.distances_B.tolist()
+        return rule.decide_all(self.labels, self.logits_BC.tolist(), distances)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ from ship.decision.rule import DecisionRule
 
 __all__ = ["Mistake", "find_good_label", "find_mistakes", "find_narrow"]
 
+# Right answers with little lead that are shown beside the mistakes, and have thumbnails.
+_NUM_NARROW = 16
 # Names of the class of parts that are in order, as data sets and plants call it.
 _GOOD = {"good", "ok", "okay", "normal", "pass", "passed"}
 
@@ -74,7 +76,9 @@ def find_mistakes(
     return sorted(found, key=lambda one: (not one.is_false_accept, -one.probability, one.place))
 
 
-def find_narrow(labels_B: Sequence[int], logits_BC: Sequence[Sequence[float]], limit: int) -> list[int]:
+def find_narrow(
+    labels_B: Sequence[int], logits_BC: Sequence[Sequence[float]], limit: int = _NUM_NARROW
+) -> list[int]:
     """Places of the right answers with the least lead over the next class, at most ``limit`` of them."""
     leads = []
     for place, (truth, logits_C) in enumerate(zip(labels_B, logits_BC, strict=True)):

@@ -1,6 +1,6 @@
 """The decision rule of a task: from class scores and distance to a label, or to ``unsure``.
 
-Shapes: C classes.
+Shapes: B pictures, C classes.
 """
 
 import math
@@ -134,6 +134,19 @@ class DecisionRule:
         if p_C[chosen] < self.min_confidence:
             return Decision(label=UNSURE, probabilities=p_C, because="confidence")
         return Decision(label=labels[chosen], probabilities=p_C)
+
+    def decide_all(
+        self,
+        labels: Sequence[str],
+        logits_BC: Sequence[Sequence[float]],
+        distances_B: Sequence[float] | None = None,
+    ) -> list[Decision]:
+        """Decide about each of some pictures; see ``decide``."""
+        distances = [None] * len(logits_BC) if distances_B is None else distances_B
+        return [
+            self.decide(labels, logits_C, distance)
+            for logits_C, distance in zip(logits_BC, distances, strict=True)
+        ]
 
     def _possible(self, labels: Sequence[str], logits_C: Sequence[float], top: int) -> list[int]:
         """Places of the classes with a promised recall that a picture may show."""

@@ -178,6 +178,7 @@ def _deep_grey_to_rgb(image: Image.Image, depth: Depth, is_inverted: bool, is_si
     bits = depth.of(values)
     grey = to_8_bits((2**bits - 1) - values if is_inverted else values, bits)
     key = image.info.get("transparency")
-    is_shown = np.ones_like(grey, bool) if key is None else values != key
-    # All of one colour is no transparency, as below.
-    return Image.fromarray(np.where(is_shown | ~is_shown.any(), grey, 255).astype(np.uint8)).convert("RGB")
+    # All of one colour is no transparency, as above.
+    if key is not None and (is_shown := values != key).any():
+        grey = np.where(is_shown, grey, np.uint8(255))
+    return Image.fromarray(grey).convert("RGB")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ship.errors import ImageError
 from ship.images.bmp import with_whole_palette
+from ship.images.jpeg import EOI, MARKER, SOS, WITHOUT_LENGTH
 from ship.images.tiff import ORIENTATION, XMP, Page, Tag, read_numbers, read_tags, rewrite
 
 __all__ = ["Pixels", "as_bytes_of_grey_alpha", "part"]
@@ -21,9 +22,7 @@ _PNG_HEAD_BYTES = 8
 _PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS")
 _XMP_OF_JPEG, _EXIF = b"http://ns.adobe.com/xap/1.0/\0", b"Exif\0\0"
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
-_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
-_WITHOUT_LENGTH = frozenset([0x01, *range(0xD0, 0xD9)])
-_EOI, _SOS, _COMMENT = 0xD9, 0xDA, 0xFE
+_COMMENT = 0xFE
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # The most that a packed note is unpacked to: old PNGs have their EXIF in a text.
 _MAX_UNPACKED_BYTES = 1 << 20
@@ -79,16 +78,22 @@ def part(content: bytes, format_: str) -> Pixels:
 
 
 def _part_png(content: bytes) -> Pixels:
-    notes, kept, significant_bits = _Notes(), [content[:_PNG_HEAD_BYTES]], None
+    notes, significant_bits = _Notes(), None
+    kept: list[bytes] = []
+    kept_to, end = 0, _PNG_HEAD_BYTES
     for kind, start, end in _png_chunks(content):
         if kind in _PNG_CHUNKS or len(kind) < 4:
-            kept.append(_scaled_key(content, start, end) if kind == b"tRNS" else content[start:end])
+            if kind == b"tRNS":
+                kept += content[kept_to:start], _scaled_key(content, start, end)
+                kept_to = end
             continue
         if kind[0] & 0x20 == 0:
             raise ImageError(
                 f"PNG file: unknown critical chunk {kind!r}; save the picture as a standard PNG",
                 "unsupported",
             )
+        kept.append(content[kept_to:start])
+        kept_to = end
         if kind not in (b"eXIf", b"sBIT", b"iTXt", b"zTXt", b"tEXt"):
             continue
         body = content[start + 8 : end - 4]
@@ -98,7 +103,8 @@ def _part_png(content: bytes) -> Pixels:
             significant_bits = max(body, default=None)
         else:
             _note_text(notes, kind, body)
-    return Pixels(b"".join(kept), notes.orientation, significant_bits)
+    # Without a note it is the content itself, not a copy.
+    return Pixels(b"".join((*kept, content[kept_to:end])), notes.orientation, significant_bits)
 
 
 def as_bytes_of_grey_alpha(content: bytes) -> bytes:
@@ -163,12 +169,11 @@ def _unpack(text: bytes) -> bytes:
 def _part_jpeg(content: bytes) -> Pixels:
     """Without the segments of applications and comments, of which pixels need JFIF's and Adobe's."""
     notes, kept, kept_to, position = _Notes(), [], 0, 2
-    # As libjpeg looks for markers: what is between two of them is skipped.
-    while found := _MARKER.search(content, position):
+    while found := MARKER.search(content, position):
         marker, position = found.group(1)[0], found.end()
-        if marker in (_EOI, _SOS):
+        if marker in (EOI, SOS):
             break
-        if marker in _WITHOUT_LENGTH:
+        if marker in WITHOUT_LENGTH:
             continue
         if position + 2 > len(content):
             break

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator, Mapping
 
 from ship.errors import ImageError
+from ship.images.jpeg import EOI, MARKER, SOS, WITHOUT_LENGTH
 from ship.images.tiff import COMPRESSION, HEIGHT, TILE_HEIGHT, TILE_WIDTH, WIDTH, Tag, read_numbers, read_tags
 
 __all__ = ["MAX_SCANS", "check_work"]
@@ -28,10 +29,7 @@ _MAX_SEGMENTS = 100_000
 # A tile may be larger than the picture, but not by much.
 _FREE_TILE_PIXELS = 1 << 22
 
-_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 _END_OF_SCAN = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
-_WITHOUT_LENGTH = frozenset([0x01, *range(0xD0, 0xD9)])
-_EOI, _SOS = 0xD9, 0xDA
 _SEGMENT_OFFSETS, _SEGMENT_LENGTHS, _JPEG_IN_TIFF = (273, 324), (279, 325), (6, 7)
 
 
@@ -57,16 +55,15 @@ def _check_jpeg(content: bytes) -> None:
         return
     # More may be in metadata or behind the picture.
     num_scans, position = 0, 2
-    # As libjpeg looks for markers: what is between two of them is skipped.
-    while found := _MARKER.search(content, position):
+    while found := MARKER.search(content, position):
         marker, position = found.group(1)[0], found.end()
-        if marker == _EOI:
+        if marker == EOI:
             return
-        if marker in _WITHOUT_LENGTH:
+        if marker in WITHOUT_LENGTH:
             continue
         (length,) = struct.unpack_from(">H", content, position)
         position += length
-        if marker == _SOS:
+        if marker == SOS:
             num_scans += 1
             _expect(num_scans, MAX_SCANS, "JPEG", "scans")
             end = _END_OF_SCAN.search(content, position)

@@ -119,7 +119,7 @@ def prepare(
     key = (prompt.head_layers, config.balance, config.seed)
     if key not in features.probes:
         train_NF = bare_features(backbone, features.train, prompt.head_layers, data.num_tiles)
-        fitted = fit_probe(backbone, data, features.train, prompt.head_layers, config)
+        fitted = fit_probe(data, train_NF, config)
         features.probes[key] = fitted, measure_learning_curve(data, config, fitted, train_NF, held_out_BF)
     probe, curve = features.probes[key]
     if config.start == "gated" or config.kind == "probe":
@@ -186,26 +186,18 @@ def bare_features(
     return head_features(backbone, on_device, num_tiles).float().cpu()
 
 
-def fit_probe(
-    backbone: Backbone,
-    data: TaskData,
-    train: LayerTokens,
-    head_layers: Sequence[int] = (),
-    config: TuneConfig | None = None,
-) -> LinearProbe:
+def fit_probe(data: TaskData, train_NF: Tensor, config: TuneConfig | None = None) -> LinearProbe:
     """The linear probe on the features that a head reads.
 
     Args:
-        backbone: The frozen network; its final norm is applied.
         data: Gives the training labels.
-        train: Tokens of the training images.
-        head_layers: Layers before the last that the head reads.
+        train_NF: Result of ``bare_features`` for the training images.
         config: Gives balance and seed; by default those of ``TuneConfig``.
     """
     config = config or TuneConfig()
     labels_N, num_classes = data.train.labels_B, len(data.labels)
     return fit_linear_probe(
-        bare_features(backbone, train, head_layers, data.num_tiles),
+        train_NF,
         labels_N,
         num_classes=num_classes,
         balance=Balance.of(config, labels_N, num_classes),

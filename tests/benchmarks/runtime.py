@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ship.backbone import Backbone
+from ship.method.prompts import Prompt
 from ship.runtime.baking import bake
 from ship.runtime.runtime import Runtime
 from ship.runtime.slots import Slot
@@ -83,28 +84,27 @@ def run(
         for dtype in dtypes:
             for batch in batches:
                 rows = make_rows(backbone, dtype, batch, default_k(name), report, wanted)
-                pairs = [
-                    (row, other, _goal((name, row, other), batch, dtype))
-                    for row in _PARTS
-                    for other in _OTHERS.get(row, ("a bare", "e lora"))
-                ]
+                pairs = _pairs(name, batch, dtype)
+                settings = {
+                    "backbone": name,
+                    "dtype": str(dtype).removeprefix("torch."),
+                    "batch": batch,
+                    "K": default_k(name),
+                    "tasks": batch,
+                    "clock": clock.__name__,
+                }
                 with torch.inference_mode():
-                    case = compare(
-                        rows,
-                        pairs,
-                        settings={
-                            "backbone": name,
-                            "dtype": str(dtype).removeprefix("torch."),
-                            "batch": batch,
-                            "K": default_k(name),
-                            "tasks": batch,
-                            "clock": clock.__name__,
-                        },
-                        rounds=rounds,
-                        device=device,
-                        clock=clock,
-                    )
+                    case = compare(rows, pairs, settings=settings, rounds=rounds, device=device, clock=clock)
                 report.add(case)
+
+
+def _pairs(name: str, batch: int, dtype: torch.dtype) -> list[tuple[str, str, float | None]]:
+    """Rows that are compared, each with the goal for its ratio to the other."""
+    return [
+        (row, other, _goal((name, row, other), batch, dtype))
+        for row in _PARTS
+        for other in _OTHERS.get(row, ("a bare", "e lora"))
+    ]
 
 
 def make_rows(
@@ -119,22 +119,11 @@ def make_rows(
     cast = backbone.cast(dtype)
     images = make_images(backbone, batch)
     head = torch.nn.Linear(backbone.info.width, NUM_CLASSES, device=backbone.device, dtype=dtype)
-    # A state dict fits only a prompt of the same shapes.
-    alike = [make_prompt(cast, 0, num_independent, NUM_CLASSES).to(dtype) for _ in range(batch)]
-    states = [prompt.state_dict() for prompt in alike]
     current = make_prompt(cast, 0, num_independent, NUM_CLASSES).to(dtype)
-
-    def swapped() -> list[Tensor]:
-        scores = []
-        for row, state in enumerate(states):
-            current.load_state_dict(state)
-            scores.append(naive_forward(cast, current, cast.normalise(images[row : row + 1]))[0].cpu())
-        return scores
-
     rows: dict[str, Callable[[], list[Tensor] | Tensor]] = {
         "a bare": lambda: head(cast.vit(cast.normalise(images).to(dtype))).cpu(),
         "b naive": lambda: naive_forward(cast, current, cast.normalise(images))[0].cpu(),
-        "f swapped": swapped,
+        "f swapped": _make_swapped(cast, current, images, num_independent),
     }
     for row, settings in _PARTS.items():
         if row in wanted or (row == "d mixed" and "c one task" in wanted):
@@ -150,6 +139,24 @@ def make_rows(
         else:
             rows["e lora"] = lambda: lora.infer(images, list(range(batch)))
     return {row: rows[row] for row in sorted(rows) if row in wanted}
+
+
+def _make_swapped(
+    cast: Backbone, current: Prompt, images: Tensor, num_independent: int
+) -> Callable[[], list[Tensor]]:
+    """Naive passes of an image each, before which the image's prompt is loaded into ``current``."""
+    # A state dict fits only a prompt of the same shapes.
+    alike = [make_prompt(cast, 0, num_independent, NUM_CLASSES).to(cast.dtype) for _ in images]
+    states = [prompt.state_dict() for prompt in alike]
+
+    def swapped() -> list[Tensor]:
+        scores = []
+        for row, state in enumerate(states):
+            current.load_state_dict(state)
+            scores.append(naive_forward(cast, current, cast.normalise(images[row : row + 1]))[0].cpu())
+        return scores
+
+    return swapped
 
 
 def _insert(

@@ -10,39 +10,39 @@ import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 import pytest
-import torch
 
 from orchestrator.client.client import Client, EndpointError, Prediction
 from orchestrator.client.questions import Question
 from orchestrator.registry.catalog_writer import follow_rollout
 from orchestrator.registry.registry import Registry
-from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.thresholds import set_rule
 from orchestrator.settings import Settings
 from orchestrator.store.documents.rule import StoredRule
-from orchestrator.store.documents.token_changes import change_tokens, create_token, revoke_token, rotate_token
+from orchestrator.store.documents.token_changes import change_tokens, revoke_token, rotate_token
 from orchestrator.store.documents.tokens import Scope
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.files import load_files
-from ship.backbone import Backbone, load_backbone
 from ship.decision.rule import DecisionRule
-from ship.images import decode_image
-from ship.runtime.runtime import Runtime
 from tests.console import run_ship
-from tests.factories import write_backbone
 from tests.integration.plant import descendants
-from tests.unit.orchestrator.serve.factory import draw_png, make_artifact
+from tests.integration.served_plant import (
+    NUM_CLASSES,
+    PATIENCE_S,
+    ServedPlant,
+    ask,
+    make_token,
+    write_and_load,
+)
+from tests.unit.orchestrator.serve.factory import draw_png
 
 with warnings.catch_warnings():
     # Ray Serve's own pydantic models are written in a way that pydantic 2.14 deprecates.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from orchestrator.serve.launch.endpoint import Endpoint, start
+    from orchestrator.serve.launch.endpoint import start
     from orchestrator.serve.options import Limits, ServeOptions
 
 # SQLAlchemy 2.1 tells MLflow 3.17 of an option that it will drop.
@@ -50,75 +50,15 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"
 )
 
-NUM_CLASSES = {"bolts": 2, "nuts": 3, "gears": 5}
 MAX_BODY_BYTES = 200_000
-# What must happen at some time, on a busy machine too. Nothing waits for as long when it works.
-PATIENCE_S = 90.0
-
-
-@dataclass
-class Plant:
-    """An endpoint, what it serves, and what has to come out."""
-
-    settings: Settings
-    backbone: Backbone
-    store: PromptStore
-    registry: Registry
-    token: str
-    request_log: Path
-    endpoint: Endpoint | None = None
-    artifacts: dict[tuple[str, int], dict[str, bytes]] = field(default_factory=dict)
-
-    @property
-    def rollouts(self) -> Rollouts:
-        return Rollouts(self.registry, self.store)
-
-    def register(self, task: str, seed: int, backbone: Backbone | None = None) -> int:
-        files = make_artifact(backbone or self.backbone, task, NUM_CLASSES.get(task, 2), seed)
-        published = self.store.publish(task, f"{seed:064x}", files)
-        found = self.registry.register(
-            task, digest=published.digest, source=published.uri, run_id=None, metrics={}, tags={}
-        )
-        version = found.version
-        self.artifacts[task, version] = files
-        return version
-
-    def client(self, token: str | None = None) -> httpx.Client:
-        headers = {"Authorization": f"Bearer {token or self.token}"}
-        return httpx.Client(base_url=self.endpoint.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
-
-    def expected(self, task: str, version: int, png: bytes, temperature: float = 1.0) -> dict[str, float]:
-        """Label to probability, by the runtime in this process."""
-        loaded = load_files(self.artifacts[task, version])
-        size, interpolation = self.backbone.image_size, self.backbone.interpolation
-        image_3HW = decode_image(png, size=size, interpolation=interpolation)
-        runtime = Runtime(self.backbone)
-        (logits_C,) = runtime.infer(image_3HW[None], [runtime.insert(loaded.prompt)])
-        shares = torch.softmax(logits_C.double() / temperature, 0).tolist()
-        return dict(zip(loaded.card.labels, shares, strict=True))
-
-    def check(self, reply: httpx.Response, task: str, png: bytes) -> int:
-        """Check that one version answered, in all of label, probabilities and headers; returns which."""
-        assert reply.status_code == 200, reply.text
-        answer, headers = reply.json(), reply.headers
-        version = answer["version"]
-        expected = self.expected(task, version, png)
-        # float32 adds in another order in another batch.
-        assert answer["probabilities"] == pytest.approx(expected, abs=1e-5)
-        assert answer["label"] == next(iter(answer["probabilities"]))
-        assert headers["ship-task"] == answer["task"] == task
-        assert headers["ship-version"] == str(version)
-        assert headers["ship-digest"] == answer["digest"] == load_files(self.artifacts[task, version]).digest
-        assert headers["ship-backbone"] == self.backbone.fingerprint
-        return version
 
 
 @pytest.fixture(scope="module")
-def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPlant]:
     folder = tmp_path_factory.mktemp("plant")
     settings = Settings.from_env({"SHIP_CACHE": str(folder / "cache")}, home=str(folder / "home"))
     store = PromptStore(open_objects(settings.store))
-    plant = Plant(
+    plant = ServedPlant(
         settings=settings,
         backbone=write_and_load(folder / "backbone", seed=0),
         store=store,
@@ -135,20 +75,6 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
         yield plant
 
 
-def make_token(store: PromptStore, name: str, scope: Scope) -> str:
-    return change_tokens(store, lambda tokens: create_token(tokens, name, scope, now_s=time.time())).text
-
-
-def write_and_load(folder: Path, seed: int) -> Backbone:
-    write_backbone(folder, seed=seed)
-    return load_backbone(str(folder))
-
-
-def ask(client: httpx.Client, task: str, png: bytes) -> httpx.Response:
-    headers = {"Ship-Task": task, "Content-Type": "image/png"}
-    return client.post("/v1/predict", content=png, headers=headers)
-
-
 def num_rows(client: httpx.Client, max_tasks: str) -> float:
     """Rows answered so far in batches of at most so many tasks."""
     name = f'ship_batch_tasks_bucket{{le="{max_tasks}"}} '
@@ -156,7 +82,7 @@ def num_rows(client: httpx.Client, max_tasks: str) -> float:
     return sum(float(line.removeprefix(name)) for line in page if line.startswith(name))
 
 
-def test_every_task_answers_as_the_runtime_does(plant: Plant):
+def test_every_task_answers_as_the_runtime_does(plant: ServedPlant):
     with plant.client() as client:
         for seed in range(3):
             png = draw_png(seed)
@@ -164,14 +90,14 @@ def test_every_task_answers_as_the_runtime_does(plant: Plant):
                 assert plant.check(ask(client, task, png), task, png) == 1
 
 
-def test_a_form_is_answered_as_a_raw_body(plant: Plant):
+def test_a_form_is_answered_as_a_raw_body(plant: ServedPlant):
     png = draw_png()
     with plant.client() as client:
         form = client.post("/v1/predict", files={"image": png}, headers={"Ship-Task": "nuts"})
         assert plant.check(form, "nuts", png) == 1
 
 
-def test_a_batch_of_any_tasks_is_answered_item_by_item(plant: Plant):
+def test_a_batch_of_any_tasks_is_answered_item_by_item(plant: ServedPlant):
     pictures = [draw_png(seed) for seed in range(3)]
     questions = [Question(task=task, image=png) for png in pictures for task in (*NUM_CLASSES, "sprockets")]
     with Client(plant.endpoint.url, plant.token) as client:
@@ -186,7 +112,7 @@ def test_a_batch_of_any_tasks_is_answered_item_by_item(plant: Plant):
             assert (answer.version, answer.probabilities) == (1, pytest.approx(expected, abs=1e-5))
 
 
-def test_where_a_task_looks_is_drawn_and_told_in_numbers(plant: Plant):
+def test_where_a_task_looks_is_drawn_and_told_in_numbers(plant: ServedPlant):
     with Client(plant.endpoint.url, plant.token) as client:
         found = client.attention("nuts", draw_png())
         picture = client.explain("nuts", draw_png())
@@ -196,7 +122,7 @@ def test_where_a_task_looks_is_drawn_and_told_in_numbers(plant: Plant):
     assert picture.startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_the_open_inference_protocol_gives_the_same_answers(plant: Plant):
+def test_the_open_inference_protocol_gives_the_same_answers(plant: ServedPlant):
     png = draw_png(2)
     image = {
         "name": "image",
@@ -217,7 +143,7 @@ def test_the_open_inference_protocol_gives_the_same_answers(plant: Plant):
 
 
 def test_a_new_rule_is_followed_and_every_answer_is_decided_by_one(
-    plant: Plant, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    plant: ServedPlant, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     png, artifact = draw_png(1), load_files(plant.artifacts["nuts", 1]).digest
     shy = StoredRule(
@@ -264,7 +190,7 @@ def test_a_new_rule_is_followed_and_every_answer_is_decided_by_one(
         wait_for(client, None)
 
 
-def test_each_request_has_a_line_in_the_log_by_the_id_of_its_reply(plant: Plant):
+def test_each_request_has_a_line_in_the_log_by_the_id_of_its_reply(plant: ServedPlant):
     with plant.client() as client:
         given = client.post(
             "/v1/predict", content=draw_png(), headers={"Ship-Task": "bolts", "X-Request-ID": "r-7"}
@@ -287,7 +213,7 @@ def test_each_request_has_a_line_in_the_log_by_the_id_of_its_reply(plant: Plant)
     assert plant.token not in text
 
 
-def test_images_of_different_tasks_are_answered_in_one_batch(plant: Plant):
+def test_images_of_different_tasks_are_answered_in_one_batch(plant: ServedPlant):
     tasks = [*NUM_CLASSES] * 8
     pictures = [draw_png(seed) for seed in range(len(tasks))]
     with plant.client() as client, ThreadPoolExecutor(len(tasks)) as pool:
@@ -299,7 +225,7 @@ def test_images_of_different_tasks_are_answered_in_one_batch(plant: Plant):
                 plant.check(reply, task, png)
 
 
-def test_bad_requests_are_refused_each_in_its_way(plant: Plant):
+def test_bad_requests_are_refused_each_in_its_way(plant: ServedPlant):
     png = draw_png()
     to_bolts = {"Ship-Task": "bolts", "Content-Type": "image/png"}
 
@@ -328,7 +254,7 @@ def test_bad_requests_are_refused_each_in_its_way(plant: Plant):
         assert reply.json()["status"] == status, name
 
 
-def test_a_prompt_for_another_backbone_is_reported_and_harms_no_other(plant: Plant):
+def test_a_prompt_for_another_backbone_is_reported_and_harms_no_other(plant: ServedPlant):
     with plant.client() as client:
         reply = ask(client, "foreign", draw_png())
         assert reply.status_code == 503
@@ -344,7 +270,7 @@ def test_a_prompt_for_another_backbone_is_reported_and_harms_no_other(plant: Pla
         assert 'ship_last_look_seconds{engine="",of="registry"}' in page
 
 
-def test_a_promotion_arrives_under_load_without_a_failed_or_mixed_answer(plant: Plant):
+def test_a_promotion_arrives_under_load_without_a_failed_or_mixed_answer(plant: ServedPlant):
     candidate = plant.register("bolts", seed=7)
     png = draw_png(3)
     replies: list[httpx.Response] = []
@@ -382,7 +308,7 @@ def wait_for(seen: set[str], version: str) -> None:
         time.sleep(0.02)
 
 
-def test_tokens_are_asked_for_and_followed_without_a_restart(plant: Plant):
+def test_tokens_are_asked_for_and_followed_without_a_restart(plant: ServedPlant):
     png = draw_png()
     with httpx.Client(base_url=plant.endpoint.url, timeout=PATIENCE_S, trust_env=False) as stranger:
         reply = ask(stranger, "bolts", png)
@@ -411,7 +337,7 @@ def wait_for_status(client: httpx.Client, status: int) -> None:
         time.sleep(0.1)
 
 
-def test_an_engine_that_is_killed_costs_no_request(plant: Plant):
+def test_an_engine_that_is_killed_costs_no_request(plant: ServedPlant):
     (engine,) = [pid for pid, name in descendants(os.getpid()) if "ServeReplica:ship:Engine" in name]
     png = draw_png(4)
     num_before = 0
@@ -438,7 +364,7 @@ def test_an_engine_that_is_killed_costs_no_request(plant: Plant):
     assert {plant.check(reply, task, png) for task, reply in replies} == {1}
 
 
-def test_nothing_is_left_when_it_stops(plant: Plant):
+def test_nothing_is_left_when_it_stops(plant: ServedPlant):
     assert any("ServeReplica:ship:Engine" in name for _, name in descendants(os.getpid()))
     plant.endpoint.close()
     deadline_s = time.monotonic() + PATIENCE_S

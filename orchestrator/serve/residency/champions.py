@@ -82,7 +82,8 @@ class Champions:
     def named(self, task: str, version: int) -> PromptRef:
         """A version that the catalog names of a task."""
         standing = self._wanted.get(task) or self._idle[task]
-        digest = standing.versions[version]
+        digest = _digest(standing, version)
+        assert digest is not None, "only versions of the catalog are looked up"
         return PromptRef(task=task, version=version, digest=digest, rule=standing.rules.get(digest))
 
     def current(self, task: str) -> PromptRef | None:
@@ -92,9 +93,9 @@ class Champions:
     def ref(self, task: str, version: int) -> PromptRef | Refusal:
         """A version of a task of the catalog, with a champion or without, if it can be had."""
         standing, current = self._wanted.get(task) or self._idle[task], self._current.get(task)
-        versions = set(standing.versions)
-        if version in versions:
+        if _digest(standing, version) is not None:
             return self.named(task, version)
+        versions = set(standing.versions)
         if current is not None:
             # It answers, so it can be asked for, whatever its aliases are now.
             if current.version == version:
@@ -152,3 +153,10 @@ class Champions:
             return True
         # What answers for a task is not given up for a successor that may fail.
         return task != loading.task and not self.is_pinned(task)
+
+
+def _digest(standing: CatalogEntry | IdleTask, version: int) -> str | None:
+    """Digest of a version; without a mapping of all versions, as each request asks for one."""
+    if isinstance(standing, IdleTask):
+        return standing.versions.get(version)
+    return standing.digest if version == standing.version else standing.others.get(version)

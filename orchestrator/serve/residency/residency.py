@@ -275,7 +275,8 @@ class Residency:
             self._loads.end(load, outcome if isinstance(outcome, LoadFailure) and is_lasting else None)
             if isinstance(outcome, ServedVersion):
                 self._num_loads += not load.is_of_rule
-                if is_named:
+                # A rule that is not wanted any more takes no other's place.
+                if is_named and (has_rule or load.ref.key not in self._memory):
                     self._memory.add(load.ref.key, outcome)
                     self._crown(load.ref.task)
             elif isinstance(outcome, LoadFailure):

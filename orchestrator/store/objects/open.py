@@ -7,7 +7,7 @@ from orchestrator.errors import StoreError
 from orchestrator.store.objects.protocol import ObjectStore, StoredObject
 from ship.redaction import Url
 
-__all__ = ["ObjectStore", "StoredObject", "open_objects"]
+__all__ = ["ObjectStore", "StoredObject", "find_folder", "open_objects"]
 
 
 def open_objects(url: str) -> ObjectStore:
@@ -20,20 +20,27 @@ def open_objects(url: str) -> ObjectStore:
     Raises:
         StoreError: The URL cannot be understood, or its driver is not installed.
     """
-    scheme, separator, _ = url.partition("://")
     if not url or "\0" in url:
         raise StoreError(
             f"store {Url(url)!r}: expected a path, or a URL such as s3://bucket/prefix; set SHIP_STORE"
         )
-    if not separator or scheme == "file":
+    if (folder := find_folder(url)) is not None:
         # Imported here, each: a local store needs neither boto3 nor fsspec.
         from orchestrator.store.objects.local import LocalObjects
 
-        return LocalObjects(Path(unquote(urlsplit(url).path) if separator else url))
-    if scheme == "s3":
+        return LocalObjects(folder)
+    if url.startswith("s3://"):
         from orchestrator.store.objects.s3 import S3Objects
 
         return S3Objects(url)
     from orchestrator.store.objects.fsspec_objects import FsspecObjects
 
     return FsspecObjects(url)
+
+
+def find_folder(url: str) -> Path | None:
+    """Folder of a local store, which a path or a ``file://`` URL names; None of any other."""
+    scheme, separator, _ = url.partition("://")
+    if separator and scheme != "file":
+        return None
+    return Path(unquote(urlsplit(url).path) if separator else url).expanduser()

@@ -84,10 +84,9 @@ def accuracy(
     of_vtab = _find_vtab(vtab)
     if suite == "industrial" and not quick:
         backbone, image_size = backbone or _find_dinov2(), image_size or 224
+    folders = _find_folders(of_vtab, pictures)
     found = run(
-        _make_protocol(
-            _find_folders(of_vtab, pictures), quick, backbone=backbone, image_size=image_size, **effort
-        ),
+        _make_protocol(folders, quick, backbone=backbone, image_size=image_size, **effort),
         tasks=_choose_tasks(suite, tasks, of_vtab, quick),
         methods=_choose_methods(methods, ablation, presets),
         jobs=jobs,

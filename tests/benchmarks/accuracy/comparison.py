@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,14 +190,8 @@ def measure(
     peaks = []
     for seed in range(protocol.seeds):
         final, effort = find(seed).final, protocol.effort(seed)
-        peaks.append(
-            peak_bytes(
-                lambda final=final, effort=effort: finals.extend(
-                    fit_all(backbone, final, method, [settings], effort)
-                ),
-                backbone.device,
-            )
-        )
+        train = partial(fit_all, backbone, final, method, [settings], effort)
+        peaks.append(peak_bytes(lambda train=train: finals.extend(train()), backbone.device))
     return {
         "settings": settings,
         "at_edge": at_edge,

@@ -85,6 +85,8 @@ def test_a_picture_like_no_training_image_is_answered_unsure(
     # A task that was not saved yet answers alike, and another rule otherwise.
     again = tuned.model().predict(strange)[0]
     assert (again.decision, again.distance) == ("unsure", pytest.approx(other.distance, rel=1e-4))
+    assert tuned.model().rule is tuned.fitted.rule
+    assert rule == tuned.fitted.rule
     model.rule = replace(rule, max_distance=None, min_confidence=1.0)
     found = model.predict(folder / "class-1" / "1.png")[0]
     assert (found.label, found.decision, found.because) == ("class-1", "unsure", "confidence")

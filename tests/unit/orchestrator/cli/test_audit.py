@@ -7,25 +7,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from orchestrator.cli.main import cli
-from orchestrator.cli.output import EXIT_WAITING, Output
+from orchestrator.cli.output import EXIT_WAITING
 from orchestrator.errors import RegistryError
-from orchestrator.registry.registry import Registry
 from orchestrator.store.audit import entry_key
-from tests.unit.orchestrator.registry.factory import MemoryObjects, World
-
-
-class WorldOutput(Output):
-    """A command's surroundings, in memory."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__()
-        self._world = world
-
-    def registry(self, *, may_create: bool = False) -> Registry:
-        return self._world.fresh_registry()
-
-    def objects(self) -> MemoryObjects:
-        return self._world.objects.client()
+from tests.unit.orchestrator.cli.factory import WorldOutput
+from tests.unit.orchestrator.registry.factory import World
 
 
 class Shell:

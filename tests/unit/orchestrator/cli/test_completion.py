@@ -55,7 +55,18 @@ def write_models(home: Path, *names: str) -> None:
         file.commit()
 
 
-COMMANDS = ("show", "promote", "rollback", "retire", "canary", "shadow", "export", "predict", "explain")
+OF_RUNS = ("logs", "cancel", "retry")
+# Whatever is added later, too.
+COMMANDS = sorted(
+    name
+    for name, command in cli.commands.items()
+    if name not in OF_RUNS
+    and any(one.name == "task" and one.param_type_name == "argument" for one in command.params)
+)
+
+
+def test_the_commands_on_a_task_are_found() -> None:
+    assert {"show", "predict", "threshold", "mistakes", "approve", "audit"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -92,7 +103,7 @@ def test_tasks_of_a_run_and_names_of_runs(home: Path) -> None:
         folder.show(
             RunStatus(tasks=tasks, workers={}, evicted=frozenset(), starts_in_vain=0, last_crash=None)
         )
-    for command in ("logs", "cancel", "retry"):
+    for command in OF_RUNS:
         assert complete(command, "c") == ["caps"]
     assert complete("retry", "caps", "w") == ["welds"]
     assert complete("status", "--run", "") == complete("logs", "--run", "tune") == ["tune-1"]

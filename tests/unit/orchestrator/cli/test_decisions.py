@@ -8,36 +8,42 @@ import pytest
 from click.testing import CliRunner, Result
 
 from orchestrator.cli.decisions import threshold
-from orchestrator.cli.output import Output
 from orchestrator.cli.registry import show
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.thresholds import Thresholds
 from orchestrator.store.documents.audit import Author
-from orchestrator.store.prompt_store import PromptStore
+from tests.unit.orchestrator.cli.factory import WorldOutput
 from tests.unit.orchestrator.registry.factory import NOW_S, World
 
 
-class Shell(Output):
-    """Runs ``ship threshold`` on a world of its own, whose first version of bolts serves."""
+class LineOutput(WorldOutput):
+    """The same on a host of the line, at a given time."""
+
+    def thresholds(self, author: Author | None = None) -> Thresholds:
+        author = replace(author or Author(by="", host=""), host="line-pc")
+        registry, store = self.registry(), self.prompt_store()
+        rollouts = Rollouts(registry, store, author, clock=lambda: NOW_S)
+        return Thresholds(registry, store, rollouts, clock=lambda: NOW_S)
+
+
+class Shell:
+    """Runs commands on a world of its own, whose first version of bolts serves."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.world = World()
         self.artifact = self.world.add_tuned(1)
         self.world.add_tuned(2)
         self.world.rollouts().promote("bolts", 1)
 
-    def thresholds(self, author: Author | None = None) -> Thresholds:
-        registry, store = self.world.fresh_registry(), PromptStore(self.world.objects.client())
-        author = replace(author or Author(by="", host=""), host="line-pc")
-        rollouts = Rollouts(registry, store, author, clock=lambda: NOW_S)
-        return Thresholds(registry, store, rollouts, clock=lambda: NOW_S)
-
     def run(self, *arguments: str) -> Result:
-        # The console writes where standard output goes now.
-        shell = Output()
-        shell.thresholds = self.thresholds  # type: ignore[method-assign]
-        return CliRunner().invoke(threshold, [*arguments, "--as", "anna"], obj=shell)
+        """Run ``ship threshold``."""
+        return CliRunner().invoke(threshold, [*arguments, "--as", "anna"], obj=LineOutput(self.world))
+
+    def show(self, *arguments: str) -> str:
+        """What ``ship show`` prints of bolts."""
+        result = CliRunner().invoke(show, ["bolts", *arguments], obj=LineOutput(self.world))
+        assert result.exit_code == 0, result.output
+        return result.output
 
     def print(self, *arguments: str) -> str:
         result = self.run(*arguments)
@@ -117,19 +123,11 @@ def test_a_reset_goes_back_to_the_rule_that_came_with_the_version(shell: Shell) 
 
 
 def test_ship_show_names_the_rules_of_versions(shell: Shell) -> None:
-    def run(*arguments: str) -> str:
-        output = Output()
-        output.registry = shell.world.fresh_registry  # type: ignore[method-assign, assignment]
-        output.rollouts = lambda author=None: shell.world.rollouts()  # type: ignore[method-assign, misc]
-        result = CliRunner().invoke(show, ["bolts", *arguments], obj=output)
-        assert result.exit_code == 0, result.output
-        return result.output
-
-    assert "decides by rule" not in run()
+    assert "decides by rule" not in shell.show()
     shell.print("bolts", "--version", "2", "--min-confidence", "0.5")
     [digest] = shell.rules.values()
-    assert f"v2: decides by rule {digest[:12]}; `ship threshold bolts --version 2` shows it" in run()
-    assert [found["rule"] for found in json.loads(run("--json"))["versions"]] == [digest, None]
+    assert f"v2: decides by rule {digest[:12]}; `ship threshold bolts --version 2` shows it" in shell.show()
+    assert [found["rule"] for found in json.loads(shell.show("--json"))["versions"]] == [digest, None]
 
 
 def test_another_versions_rule_waits_for_its_promotion(shell: Shell) -> None:

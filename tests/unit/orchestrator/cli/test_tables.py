@@ -76,41 +76,34 @@ def make_report(*verdicts: Verdict) -> JobReport:
     )
 
 
+SERVES = {"kind": "serves", "serves": True, "version": 1, "champion": 1}
+BEHIND = {**SERVES, "version": 4, "champion": 3}
+WAITS = {"kind": "withheld", "serves": False, "version": 1}
+NEEDS_DATA = {
+    **WAITS,
+    "kind": "needs-data",
+    "reason": "It guesses.",
+    "advice": "add about 40 held-out images",
+    "num_images": 40,
+    "split": "held-out",
+}
+VERDICTS = (
+    Verdict(task="a", metrics=MEASURED, is_new=True, **SERVES),
+    Verdict(task="b", metrics=MEASURED, is_new=True, **WAITS, reason="Below [it]."),
+    Verdict(task="c", metrics=MEASURED, is_new=True, **BEHIND, reason="Worse."),
+    Verdict(task="d", metrics={}, is_new=True),
+    Verdict(task="e", metrics={}, is_new=False, **SERVES),
+    Verdict(task="p", metrics={}, is_new=True, **SERVES, advice="it is the probe"),
+    Verdict(task="n", metrics={}, is_new=True, **BEHIND, reason="It guesses.", advice="add 9 images"),
+    Verdict(task="f", metrics={}, is_new=False, **WAITS, reason="Below."),
+    Verdict(task="g", metrics={}, is_new=True, **NEEDS_DATA),
+    Verdict(task="h", metrics={}, is_new=True, kind="failed", reason="no such folder"),
+)
+
+
 def test_a_report_says_of_each_task_whether_it_serves() -> None:
-    serves = {"kind": "serves", "serves": True}
-    waits = {"kind": "withheld", "serves": False, "version": 1}
-    report = make_report(
-        Verdict(task="a", metrics=MEASURED, is_new=True, **serves, version=1, champion=1),
-        Verdict(task="b", metrics=MEASURED, is_new=True, **waits, reason="Below [it]."),
-        Verdict(task="c", metrics=MEASURED, is_new=True, **serves, version=4, champion=3, reason="Worse."),
-        Verdict(task="d", metrics={}, is_new=True),
-        Verdict(task="e", metrics={}, is_new=False, **serves, version=1, champion=1),
-        Verdict(task="p", metrics={}, is_new=True, **serves, version=1, champion=1, advice="it is the probe"),
-        Verdict(
-            task="n",
-            metrics={},
-            is_new=True,
-            **serves,
-            version=4,
-            champion=3,
-            reason="It guesses.",
-            advice="add 9 images",
-        ),
-        Verdict(task="f", metrics={}, is_new=False, **waits, reason="Below."),
-        Verdict(
-            task="g",
-            metrics={},
-            is_new=True,
-            **{**waits, "kind": "needs-data"},
-            reason="It guesses.",
-            advice="add about 40 held-out images",
-            num_images=40,
-            split="held-out",
-        ),
-        Verdict(task="h", metrics={}, is_new=True, kind="failed", reason="no such folder"),
-    )
     printed = io.StringIO()
-    print_report(Console(file=printed, width=62), report, num_tasks=6)
+    print_report(Console(file=printed, width=62), make_report(*VERDICTS), num_tasks=6)
     assert printed.getvalue().splitlines()[1:] == [
         "a: held out 0.658 (0.601-0.712), probe 0.640; version 1 serves",
         "b: held out 0.658 (0.601-0.712), probe 0.640; version 1 waits, and nothing serves: Below [it].",
@@ -123,7 +116,10 @@ def test_a_report_says_of_each_task_whether_it_serves() -> None:
         "5 of 10 serve; 1 needs data; 2 withheld; 1 failed; not known yet for 1, whose records MLflow has "
         "not taken: see `ship ls`",
     ]
-    said = report.to_dict()
+
+
+def test_a_report_as_plain_values_has_each_verdict() -> None:
+    said = make_report(*VERDICTS).to_dict()
     assert said["num_serving"] == 5
     serving = {task["task"] for task in said["tasks"] if task["serves"]}
     assert serving == set("acenp")

@@ -8,12 +8,11 @@ import fsspec
 import pytest
 
 from orchestrator.durations import describe_seconds, parse_duration
-from orchestrator.errors import ManifestError
 from orchestrator.manifest.floors import Floors
-from orchestrator.manifest.load import load_manifest
-from orchestrator.manifest.model import Manifest, RefusedTask, Terms, parse_deadline
+from orchestrator.manifest.model import RefusedTask, Terms, parse_deadline
 from ship.settings.config import TuneConfig
 from ship.settings.view import View
+from tests.unit.orchestrator.manifest.factory import load, problems_of
 
 # 2026-11-30T05:00:00Z
 DEADLINE_S = 1_796_014_800.0
@@ -24,18 +23,6 @@ def folder(tmp_path: Path) -> Path:
     for name in ("ulm/caps", "ulm/bolts", "jena/gears"):
         (tmp_path / "lines" / name).mkdir(parents=True)
     return tmp_path
-
-
-def load(folder: Path, text: str, *, keep_going: bool = False) -> Manifest:
-    path = folder / "manifest.yaml"
-    path.write_text(text, encoding="utf-8")
-    return load_manifest(str(path), keep_going=keep_going)
-
-
-def problems_of(folder: Path, text: str, *, keep_going: bool = False) -> list[str]:
-    with pytest.raises(ManifestError) as caught:
-        load(folder, text, keep_going=keep_going)
-    return list(caught.value.problems)
 
 
 def test_folders_with_what_holds_for_their_tasks(folder: Path) -> None:

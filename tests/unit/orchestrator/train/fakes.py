@@ -9,11 +9,14 @@ from orchestrator.events import Event
 from orchestrator.manifest.floors import Floors
 from orchestrator.manifest.model import Terms
 from orchestrator.store.objects.protocol import ObjectStore
+from orchestrator.train.ledger.failures import Failure
 from orchestrator.train.ledger.grants import Lease, LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.ledger.status import TaskStatus
 from orchestrator.train.worker.loop import TaskRunner, run_worker
 from ship.settings.config import TuneConfig
+
+LATER = Failure(cause="the store is away", is_retryable=True)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,111 +11,30 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ExecutionError, ManifestError, StoreError
-from orchestrator.events import Event
 from orchestrator.manifest.model import PoolSettings
-from orchestrator.manifest.request import Request
 from orchestrator.manifest.selection import Selection
 from orchestrator.planning.plan import find_sure_fan_out
 from orchestrator.planning.spec import TaskSpec
-from orchestrator.registry.recorder import Backlog
 from orchestrator.settings import Settings
 from orchestrator.store.approvals import read_rules
 from orchestrator.store.audit import AuditLog
 from orchestrator.store.objects.local import LocalObjects
-from orchestrator.store.objects.open import ObjectStore, open_objects
+from orchestrator.store.objects.open import open_objects
 from orchestrator.store.objects.protocol import StoredObject
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.run_stats import RunStats
 from orchestrator.train.executor import Callbacks, RunOptions, RunSummary
-from orchestrator.train.job import Job, Services, prepare_job
+from orchestrator.train.job import Job
 from orchestrator.train.job_report import JobReport
 from orchestrator.train.ledger.grants import LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
-from orchestrator.train.ledger.status import TaskStatus
 from orchestrator.train.worker.task_runner import TuneTask
 from ship.backbone import Backbone
 from ship.tuning.tuner import Tuner
 from tests.factories import write_backbone, write_stripes
 from tests.unit.orchestrator.report.page_reader import check_figures
 from tests.unit.orchestrator.train.fakes import CountedObjects, work
-
-
-@dataclass
-class FakePool:
-    """Stands in for ``run_tasks``: every task is published at once."""
-
-    tuning_s: float = 2.0
-    asked: list[str] = field(default_factory=list)
-    settings: PoolSettings = field(default_factory=PoolSettings)
-    error: ExecutionError | None = None
-
-    def __call__(
-        self,
-        specs: Sequence[TaskSpec],
-        backbone: Backbone,
-        settings: Settings,
-        options: RunOptions,
-        callbacks: Callbacks,
-    ) -> RunSummary:
-        self.asked, self.settings = [spec.name for spec in specs], options.pool
-        # Nothing has happened while the workers start.
-        callbacks.on_events(())
-        for spec in specs:
-            metrics = {"num_train": spec.num_images, "epochs": spec.config.epochs, "tuning_s": self.tuning_s}
-            data = {"digest": "0" * 64, "metrics": metrics}
-            callbacks.on_events(
-                [Event(kind="published", task=spec.name, key=spec.key, attempt=1, time_s=5.0, data=data)]
-            )
-        if self.error is not None:
-            raise self.error
-        return RunSummary(
-            tasks=tuple(TaskStatus(task=spec.name, key=spec.key, state="done") for spec in specs)
-        )
-
-
-class FakeRecorder:
-    """Takes everything and records nothing."""
-
-    def __init__(self) -> None:
-        self.handled: list[int] = []
-
-    def replay(self) -> None:
-        pass
-
-    def handle(self, events: Sequence[Event]) -> None:
-        self.handled.append(len(events))
-
-    def reconcile(self, published: object, specs: object, read_s: float) -> None:
-        pass
-
-    def close(self, limit_s: float) -> Backlog:
-        return Backlog(num_records=0, folder=Path("spool"))
-
-
-class Plant:
-    """A manifest beside a backbone and a data set, and the services that its jobs work with."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.home = folder, folder / "home"
-        self.objects: ObjectStore = LocalObjects(self.home / "store")
-        self.recorder = FakeRecorder()
-        self.pool = FakePool()
-        self.run_tasks: Callable[..., RunSummary] = self.pool
-
-    def open_services(self, settings: Settings) -> Services:
-        services = Services.open(settings, self.objects)
-        return replace(services, recorder=self.recorder, run_tasks=self.run_tasks)
-
-    def prepare(self, tasks: str, *, will_run: bool = False, **request: Any) -> Job:
-        path = self.folder / "manifest.yaml"
-        path.write_text(f"backbone: ./backbone\ndefaults: {{epochs: 3}}\n{tasks}")
-        return prepare_job(
-            str(path),
-            lambda store: Settings.from_env({}, home=str(self.home), store=store),
-            request=Request(**request),
-            will_run=will_run,
-            open_services=self.open_services,
-        )
+from tests.unit.orchestrator.train.plant import Plant, rows
 
 
 @pytest.fixture
@@ -123,11 +42,6 @@ def plant(tmp_path: Path) -> Plant:
     write_backbone(tmp_path / "backbone")
     write_stripes(tmp_path / "stripes")
     return Plant(tmp_path)
-
-
-def rows(num_tasks: int) -> str:
-    lines = "".join(f"- {{name: t{number}, data: stripes}}\n" for number in range(num_tasks))
-    return f"tasks:\n{lines}"
 
 
 @pytest.mark.parametrize("num_tasks", [1, 40])

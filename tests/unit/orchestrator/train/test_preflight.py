@@ -14,6 +14,7 @@ from orchestrator.errors import ClusterError, ExecutionError, StoreError
 from orchestrator.settings import Settings
 from orchestrator.store.objects.fsspec_objects import FsspecObjects
 from orchestrator.store.objects.local import LocalObjects
+from orchestrator.store.objects.open import open_objects
 from orchestrator.store.objects.protocol import ObjectStore
 from orchestrator.train.preflight import check_before_tuning
 
@@ -54,6 +55,16 @@ def test_every_place_that_is_no_folder_is_named(settings: Settings, tmp_path: Pa
     assert all("cannot be written to" in problem and "nothing was tuned" in problem for problem in told)
 
 
+@pytest.mark.parametrize("url", ["{}", "file://{}"])
+def test_a_store_in_a_folder_is_tried_there_however_it_is_named(
+    settings: Settings, tmp_path: Path, url: str
+) -> None:
+    (place := tmp_path / "my store").write_text("a file")
+    store = url.format(str(place).replace(" ", "%20") if "://" in url else place)
+    with pytest.raises(ExecutionError, match=r"SHIP_STORE: .*my store cannot be written to"):
+        check(replace(settings, store=store), open_objects(store))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_the_right_to_write(settings: Settings) -> None:
     settings.home.mkdir(mode=0o500)
@@ -63,7 +74,11 @@ def test_a_folder_without_the_right_to_write(settings: Settings) -> None:
 
 def test_a_cache_that_is_turned_off_is_not_tried(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
+    with pytest.raises(ExecutionError, match="SHIP_CACHE"):
+        check(settings)
     check(replace(settings, cache_bytes=0))
+    assert [place.name for place in tmp_path.iterdir()] == ["cache"]
+    assert (tmp_path / "cache").read_text() == "a file"
 
 
 class _ReadOnly(FsspecObjects):
@@ -119,10 +134,37 @@ def test_a_tracking_server_that_is_down_is_a_warning(
     assert "MLFLOW_TRACKING_URI" in caplog.text
 
 
-@pytest.mark.parametrize("address", ["", "host", "ray.sock", "host:port", "http://[::1"])
-def test_an_address_is_tried_where_it_has_host_and_port(address: str) -> None:
-    if address in ("host:port", "http://[::1"):
-        with pytest.raises(ClusterError, match="expected HOST:PORT"):
-            check_reachable("RAY_ADDRESS", address)
-    else:
-        check_reachable("RAY_ADDRESS", address)
+def places_tried(address: str) -> list[tuple[str, int]]:
+    tried: list[tuple[str, int]] = []
+
+    def connect(place: tuple[str, int], timeout: float) -> socket.socket:
+        tried.append(place)
+        return socket.socket()
+
+    check_reachable("RAY_ADDRESS", address, connect)
+    return tried
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("head:6379", ("head", 6379)),
+        ("ray://head", ("head", 10001)),
+        ("http://head", ("head", 80)),
+        ("https://user:secret@head/mlflow", ("head", 443)),
+        ("https://[::1]:8080", ("::1", 8080)),
+    ],
+)
+def test_an_address_is_tried_at_its_host_and_port(address: str, place: tuple[str, int]) -> None:
+    assert places_tried(address) == [place]
+
+
+@pytest.mark.parametrize("address", ["", "host", "ray.sock"])
+def test_an_address_without_host_and_port_is_left_alone(address: str) -> None:
+    assert places_tried(address) == []
+
+
+@pytest.mark.parametrize("address", ["host:port", "http://[::1"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ClusterError, match="expected HOST:PORT"):
+        places_tried(address)

@@ -7,8 +7,16 @@ import pytest
 from orchestrator.errors import RegistryError
 from orchestrator.registry.advice import Advice
 from orchestrator.registry.session import RegistryDown, RegistryMissing
-from orchestrator.registry.versions import GATE_REASON_TAG, VERDICT_TAG, TaskInfo, VersionInfo
+from orchestrator.registry.versions import (
+    GATE_REASON_TAG,
+    GATE_TAG,
+    RETIRED,
+    VERDICT_TAG,
+    TaskInfo,
+    VersionInfo,
+)
 from orchestrator.train.verdicts import Published, Verdict, failed_verdicts, find_verdicts
+from tests.unit.orchestrator.registry.fake_mlflow import FakeMlflow, make_registry
 
 NEEDS = Advice(
     kind="needs-data", gate="guessing", text="add 40 images", num_images=40, split="training", of_class="b"
@@ -31,10 +39,11 @@ def make_version(number: int, digest: str, advice: Advice = NEEDS) -> VersionInf
 
 @dataclass
 class Registry:
-    """Champion and challenger by task; each went through the gate, and so did ``others``."""
+    """Champion and challenger by task; all went through the gate, as did ``others``."""
 
     standing: dict[str, tuple[VersionInfo | None, VersionInfo | None]] = field(default_factory=dict)
-    others: set[tuple[str, str]] = field(default_factory=set)
+    others: dict[str, VersionInfo] = field(default_factory=dict)
+    aliases: dict[str, int] = field(default_factory=dict)
     error: RegistryError | None = None
 
     def tasks(self) -> list[TaskInfo]:
@@ -48,20 +57,20 @@ class Registry:
                 previous=None,
                 latest=1,
                 updated_s=0.0,
+                aliases=self.aliases,
             )
             for task, (champion, challenger) in self.standing.items()
         ]
 
-    def gated_digests(self) -> set[tuple[str, str]]:
+    def gated_versions(self) -> dict[tuple[str, str], VersionInfo]:
         if self.error is not None:
             raise self.error
-        found = {
-            (task, version.digest)
-            for task, versions in self.standing.items()
-            for version in versions
+        with_alias = [(task, version) for task, pair in self.standing.items() for version in pair]
+        return {
+            (task, version.digest): version
+            for task, version in (*self.others.items(), *with_alias)
             if version is not None and version.digest is not None
         }
-        return found | self.others
 
 
 def judge(registry: Registry, digest: str | None = "new", **values: object) -> Verdict:
@@ -106,9 +115,40 @@ def test_a_champion_of_before_serves_on() -> None:
     assert found.kind == "serves", "the task does, though its new version waits"
 
 
-def test_a_version_that_lost_its_alias_since_then_is_decided_all_the_same() -> None:
-    found = judge(Registry({"a": (make_version(3, "newest"), None)}, others={("a", "new")}))
-    assert (found.serves, found.version, found.champion) == (True, None, 3)
+def test_a_version_that_lost_its_alias_has_the_reason_of_its_own_decision() -> None:
+    others = {"a": make_version(1, "new")}
+    found = judge(Registry({"a": (make_version(3, "newest"), None)}, others))
+    assert (found.serves, found.version, found.champion, found.reason) == (True, 1, 3, "reason of new")
+
+    found = judge(Registry({"a": (None, make_version(3, "newest"))}, others))
+    assert (found.serves, found.version, found.champion, found.reason) == (False, 1, None, "reason of new")
+    assert (found.kind, found.gate, found.advice) == ("needs-data", "guessing", "add 40 images")
+    assert found.metrics == METRICS
+
+
+def test_a_version_that_was_retired_says_so_before_the_reason_that_it_once_served_for() -> None:
+    served = {"a": make_version(1, "new", Advice(kind="serves"))}
+    found = judge(Registry({"a": (None, None)}, served, aliases={RETIRED: 1}))
+    assert (found.kind, found.version) == ("withheld", 1)
+    assert found.reason == (
+        "The task is retired; `ship promote a 1` brings it back with this version; reason of new"
+    )
+    found = judge(Registry({"a": (None, None)}, served, aliases={RETIRED: 2}))
+    assert found.reason == "reason of new", "another version was retired"
+
+
+def test_the_registry_tells_of_all_versions_by_one_listing() -> None:
+    registry = make_registry(client := FakeMlflow())
+    for task in ("a", "b"):
+        for digest in ("1" * 64, "2" * 64):
+            tags = {GATE_TAG: "challenger", GATE_REASON_TAG: f"{task} {digest[0]}"}
+            registry.register(task, digest=digest, source="", run_id=None, metrics=METRICS, tags=tags)
+        registry.set_alias(task, "challenger", 2)
+    client.calls.clear()
+    registry = make_registry(client)
+    found = find_verdicts(registry, [Published(task=task, digest="1" * 64) for task in ("a", "b")])
+    assert [(one.version, one.reason, one.serves) for one in found] == [(1, "a 1", False), (1, "b 1", False)]
+    assert client.calls == ["search_model_versions", "search_registered_models"]
 
 
 def test_a_version_whose_record_waits_is_not_known_whatever_served_before() -> None:

@@ -13,7 +13,7 @@ from ship.baselines.config import METHODS, BaselineConfig
 from ship.baselines.fitting import fit_baseline
 from ship.data import TaskData
 from ship.errors import ConfigError, TuningError
-from ship.tuning.preparation import extract_features, fit_probe
+from ship.tuning.preparation import bare_features, extract_features, fit_probe
 from ship.tuning.schedule import order_epoch
 from tests.unit.ship.factory import DEPTH, WIDTH, make_data
 
@@ -98,7 +98,7 @@ def test_each_learns_repeats_by_its_seed_and_leaves_the_backbone_alone(
 
 def test_a_warm_head_starts_from_the_linear_probe(backbone: Backbone, data: TaskData) -> None:
     features = extract_features(backbone, data)
-    probe = fit_probe(backbone, data, features.train)
+    probe = fit_probe(data, bare_features(backbone, features.train))
     # A step too small to be seen in float32.
     config = BaselineConfig(method="lora", learning_rate=1e-12, **{**QUICK, "epochs": 1})
     with torch.no_grad():

@@ -47,9 +47,8 @@ def test_of_many_training_images_some_of_each_class_are_enough(backbone: Backbon
     assert torch.equal(*least)
 
 
-def test_strange_pictures_are_far_more_often_than_new_ones_of_the_task() -> None:
-    """Digits on the bundled backbone, a linear probe: new digits, and what is none."""
-    backbone = load_backbone("bundled", "cpu")
+def load_digit_images(backbone: Backbone) -> tuple[TaskData, Tensor]:
+    """A task of handwritten digits, and 40 images of further ones."""
     digits = load_digits()
     images = torch.stack(
         [
@@ -70,6 +69,13 @@ def test_strange_pictures_are_far_more_often_than_new_ones_of_the_task() -> None
         test=split(120, 220),
         fingerprint="0" * 64,
     )
+    return data, images[220:]
+
+
+def test_strange_pictures_are_far_more_often_than_new_ones_of_the_task() -> None:
+    """Digits on the bundled backbone, a linear probe: new digits, and what is none."""
+    backbone = load_backbone("bundled", "cpu")
+    data, fresh = load_digit_images(backbone)
     result = tune(backbone, data, TuneConfig(kind="probe"))
     found = fit_decision(backbone, result.prompt, data, result.outputs)
     assert found.rule.max_distance is not None
@@ -78,7 +84,6 @@ def test_strange_pictures_are_far_more_often_than_new_ones_of_the_task() -> None
         features_BD = predict(backbone, result.prompt, pictures).features_BD
         return float((found.distance.distances(features_BD) > found.rule.max_distance).double().mean())
 
-    fresh = images[220:]
     noise = torch.randint(0, 256, fresh.shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     assert found.rule.expected["far"]["false_alarm_rate"] == pytest.approx(1 / 101)
     assert share_far(fresh) <= 0.1

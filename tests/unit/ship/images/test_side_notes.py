@@ -11,6 +11,7 @@ from PIL import Image, PngImagePlugin
 
 from ship.errors import ImageError
 from ship.images.decoding import read_size
+from ship.images.side_notes import part
 from tests.unit.ship.images.factory import Array, chunk, shown, smooth, tiff
 
 PIXELS = smooth(24, 40, 3, 255).astype(np.uint8)
@@ -78,6 +79,21 @@ PNG_NOTES = {
 @pytest.mark.parametrize("note", PNG_NOTES)
 def test_notes_of_a_png(note: str) -> None:
     assert np.array_equal(shown(PNG_NOTES[note]), PIXELS)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
+def test_a_file_without_notes_is_not_copied(format_: str) -> None:
+    content = save(format_)
+    assert part(content, format_).content is content
+
+
+def test_a_decoder_gets_a_png_without_its_notes() -> None:
+    for noted in (
+        with_chunks(chunk(b"tEXt", b"Comment\0hello"), chunk(b"pHYs", bytes(9))),
+        with_chunks(chunk(b"eXIf", EXIF[6]), before=b"IEND"),
+        save("PNG") + b"garbage",
+    ):
+        assert part(noted, "PNG").content == save("PNG")
 
 
 def segment(marker: int, body: bytes) -> bytes:

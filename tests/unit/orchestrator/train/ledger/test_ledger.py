@@ -5,15 +5,9 @@ from orchestrator.train.ledger.failures import Failure
 from orchestrator.train.ledger.grants import Ended, LedgerPolicy, Wait
 from orchestrator.train.ledger.ledger import Ledger
 from ship.settings.config import TuneConfig
-from tests.unit.orchestrator.train.fakes import Clock, Spec, epoch, make_ledger, status, take
+from tests.unit.orchestrator.train.fakes import LATER, Clock, Spec, epoch, make_ledger, status, take
 
-LATER = Failure(cause="the store is away", is_retryable=True)
 NEVER = Failure(cause="a.png is corrupt", is_retryable=False)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def kinds(ledger: Ledger) -> list[tuple[str, str]]:

@@ -1,23 +1,8 @@
 """Leases and pauses by a monotonic clock, and tasks that make no progress."""
 
-import pytest
-
-from orchestrator.train.ledger.failures import Failure
 from orchestrator.train.ledger.grants import Ended, Lease, LedgerPolicy, Wait
 from orchestrator.train.ledger.ledger import Ledger
-from tests.unit.orchestrator.train.fakes import Clock, Spec, make_ledger, status, take
-
-LATER = Failure(cause="the store is away", is_retryable=True)
-NEVER = Failure(cause="a.png is corrupt", is_retryable=False)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-def kinds(ledger: Ledger) -> list[tuple[str, str]]:
-    return [(event.kind, event.task) for event in ledger.read(0)[0]]
+from tests.unit.orchestrator.train.fakes import LATER, Clock, Spec, make_ledger, status, take
 
 
 def test_a_step_of_the_wall_clock_moves_no_lease_and_no_pause(clock: Clock) -> None:

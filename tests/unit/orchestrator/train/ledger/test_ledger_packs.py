@@ -1,15 +1,8 @@
 """A worker may hold several tasks; which of them its death counts against."""
 
-import pytest
-
 from orchestrator.train.ledger.failures import Failure
 from orchestrator.train.ledger.grants import Lease, Wait
 from tests.unit.orchestrator.train.fakes import Clock, make_ledger, status, take
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def test_a_worker_gets_more_while_enough_is_left_for_the_others(clock: Clock) -> None:

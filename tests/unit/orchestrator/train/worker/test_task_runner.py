@@ -3,112 +3,32 @@
 import json
 import shutil
 import threading
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import fsspec
-import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from PIL import Image
 
-from orchestrator.errors import ExecutionError, StoreError, StoreFull
+from orchestrator.errors import ExecutionError
 from orchestrator.planning.spec import TaskSpec
 from orchestrator.store.objects.local import LocalObjects
-from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.train.ledger.grants import LedgerPolicy, StallLimits
 from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.worker.data_cache import DataCache
 from orchestrator.train.worker.loop import LeaseLost, PublishedTask, run_worker
-from orchestrator.train.worker.progress import Progress
-from orchestrator.train.worker.task_runner import SearchReporter, TuneTask
+from orchestrator.train.worker.task_runner import TuneTask
 from ship.artifact.card import CARD, RECORD, PromptCard
 from ship.backbone import Backbone
 from ship.data import DataSource, fingerprint_data
 from ship.errors import DataError
 from ship.settings.config import TuneConfig
-from ship.settings.search_config import SearchConfig
-from ship.tuning.search import SearchStep
 from ship.tuning.tuner import Tuner
 from tests.factories import write_stripes
 from tests.unit.orchestrator.train.fakes import Clock, CountedObjects
-from tests.unit.ship.factory import make_backbone
-
-NUM_EPOCHS = 12
-KEY = f"{1:064x}"
-
-
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    return make_backbone()
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> DataSource:
-    folder = tmp_path_factory.mktemp("data")
-    random = np.random.default_rng(0)
-    for label, level in (("dark", 60), ("light", 190)):
-        (folder / label).mkdir()
-        for number in range(10):
-            pixels = (random.normal(level, 20, (32, 32, 3))).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / label / f"{number}.png")
-    return DataSource(path=str(folder))
-
-
-@pytest.fixture
-def spec(source: DataSource) -> TaskSpec:
-    config = TuneConfig(
-        epochs=NUM_EPOCHS, num_independent=2, num_shared=2, num_attribute=2, top_k=4, fallback=False
-    )
-    return TaskSpec(
-        name="shade",
-        key=KEY,
-        source=source,
-        config=config,
-        data_fingerprint=fingerprint_data(source),
-        num_images=16,
-    )
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> PromptStore:
-    return PromptStore(open_objects(str(tmp_path / "store")))
-
-
-class Hooks:
-    """Notes the epochs; does something at one of them, or when it is asked about the lease."""
-
-    def __init__(
-        self, at_epoch: Mapping[int, Exception] | None = None, on_check: Callable[[], None] = lambda: None
-    ) -> None:
-        self.at_epoch = at_epoch or {}
-        self.on_check = on_check
-        self.reports: list[Mapping[str, Any]] = []
-        self.steps: list[Mapping[str, Any]] = []
-        self.num_started = 0
-        self.progress = Progress()
-        self.enter, self.doing = self.progress.enter, self.progress.doing
-
-    def epoch(self, report: Mapping[str, Any]) -> None:
-        self.reports.append(report)
-        if report["epoch"] in self.at_epoch:
-            raise self.at_epoch[report["epoch"]]
-
-    def search(self, report: Mapping[str, Any]) -> None:
-        self.steps.append(report)
-
-    def started(self) -> None:
-        self.num_started += 1
-
-    def check(self) -> None:
-        self.on_check()
-
-    @property
-    def epochs(self) -> list[int]:
-        return [report["epoch"] for report in self.reports]
+from tests.unit.orchestrator.train.worker.factory import KEY, NUM_EPOCHS, Hooks
 
 
 def test_publishes_once_and_then_finds_it_published(
@@ -152,21 +72,6 @@ def test_a_task_costs_twenty_one_requests_of_the_store(
     }
 
 
-def test_a_published_task_is_done_whatever_happens_to_its_snapshot(
-    backbone: Backbone, tmp_path: Path, spec: TaskSpec, caplog: pytest.LogCaptureFixture
-) -> None:
-    class KeepsSnapshots(LocalObjects):
-        def delete(self, key: str) -> None:
-            raise StoreError(f"{key}: no answer")
-
-    store = PromptStore(KeepsSnapshots(tmp_path / "store"))
-    run = TuneTask(Tuner(backbone), store)
-    assert run(spec, Hooks()).created
-    assert store.snapshots.load("shade", KEY) is not None
-    assert "snapshots/shade" in caplog.text
-    assert not run(spec, Hooks()).created, "nor when another worker takes it up again"
-
-
 def test_of_two_workers_the_later_reports_what_the_first_published(
     backbone: Backbone, store: PromptStore, spec: TaskSpec
 ) -> None:
@@ -179,29 +84,6 @@ def test_of_two_workers_the_later_reports_what_the_first_published(
     hooks = Hooks(on_check=publish_meanwhile)
     outcome = TuneTask(Tuner(backbone), store)(spec, hooks)
     assert outcome == replace(earlier[0], created=False)
-
-
-def test_goes_on_from_the_snapshot_of_a_worker_that_died(
-    backbone: Backbone, store: PromptStore, spec: TaskSpec
-) -> None:
-    with pytest.raises(LeaseLost):
-        TuneTask(Tuner(backbone), store)(spec, Hooks({11: LeaseLost()}))
-    assert store.snapshots.load("shade", KEY) is not None
-    hooks = Hooks()
-    outcome = TuneTask(Tuner(backbone), store)(spec, hooks)
-    assert hooks.epochs == [11, 12]
-    assert outcome.metrics["epochs"] == NUM_EPOCHS
-    assert store.snapshots.load("shade", KEY) is None
-
-
-def test_starts_over_from_a_snapshot_that_is_of_no_use(
-    backbone: Backbone, store: PromptStore, spec: TaskSpec
-) -> None:
-    store.snapshots.save("shade", KEY, b"not a snapshot")
-    hooks = Hooks()
-    TuneTask(Tuner(backbone), store)(spec, hooks)
-    assert hooks.epochs[0] == 1
-    assert store.snapshots.load("shade", KEY) is None
 
 
 def test_a_lease_lost_before_publishing_publishes_nothing(
@@ -217,91 +99,6 @@ def test_a_lease_lost_before_publishing_publishes_nothing(
     assert store.published("shade", KEY) is None
 
 
-def test_a_snapshot_that_waited_until_the_lease_was_lost_is_not_written(
-    backbone: Backbone, store: PromptStore, spec: TaskSpec
-) -> None:
-    def lose_meanwhile() -> None:
-        if threading.current_thread().name.startswith("ship-snapshot"):
-            raise LeaseLost("shade")
-
-    with pytest.raises(LeaseLost):
-        TuneTask(Tuner(backbone), store)(spec, Hooks(on_check=lose_meanwhile))
-    assert store.snapshots.load("shade", KEY) is None
-
-
-class NoSnapshots(LocalObjects):
-    """A store that takes everything but snapshots."""
-
-    def __init__(self, root: Path, error: StoreError) -> None:
-        super().__init__(root)
-        self.error = error
-
-    def put_new(self, key: str, data: bytes) -> bool:
-        if key.startswith("snapshots/"):
-            raise self.error
-        return super().put_new(key, data)
-
-
-def test_snapshots_that_cannot_be_written_do_not_stop_the_tuning(
-    backbone: Backbone, tmp_path: Path, spec: TaskSpec
-) -> None:
-    store = PromptStore(NoSnapshots(tmp_path, StoreError("read-only")))
-    assert TuneTask(Tuner(backbone), store)(spec, Hooks()).created
-
-
-def test_a_store_that_has_no_room_for_a_snapshot_ends_the_tuning(
-    backbone: Backbone, tmp_path: Path, spec: TaskSpec
-) -> None:
-    store = PromptStore(NoSnapshots(tmp_path, StoreFull("quota reached")))
-    with pytest.raises(StoreFull):
-        TuneTask(Tuner(backbone), store)(spec, Hooks())
-    assert store.published("shade", KEY) is None
-
-
-def searching(spec: TaskSpec, **axes: Any) -> TaskSpec:
-    """The task with a search, in batches so small that half of its epochs are steps enough for a round."""
-    return replace(spec, config=replace(spec.config, batch_size=3), search=SearchConfig(**axes))
-
-
-def test_steps_of_a_search_are_reported(backbone: Backbone, store: PromptStore, spec: TaskSpec) -> None:
-    TuneTask(Tuner(backbone), store)(searching(spec, learning_rate=(0.001,)), hooks := Hooks())
-    assert [step["epoch"] for step in hooks.steps if step["is_new_round"]] == [0]
-    assert (hooks.steps[-1]["round"], hooks.steps[-1]["num_candidates"]) == (1, 2)
-    assert hooks.steps[-1]["epoch"] == hooks.steps[-1]["num_epochs"] == 2 * 3 * NUM_EPOCHS // 2
-
-
-def test_a_long_search_makes_few_reports() -> None:
-    hooks = Hooks()
-    report = SearchReporter(hooks)
-    step = SearchStep(
-        round=1, num_rounds=2, num_candidates=8, is_new_round=False, epoch=0, num_epochs=100_000
-    )
-    for number in range(100_000):
-        report(replace(step, epoch=number + 1))
-    assert len(hooks.steps) == 100
-
-
-def test_a_search_comes_first_and_is_not_made_again_after_a_snapshot(
-    backbone: Backbone, store: PromptStore, spec: TaskSpec
-) -> None:
-    spec = searching(spec, learning_rate=(0.001,))
-    num_checks: list[int] = []
-    first = Hooks(at_epoch={11: LeaseLost()}, on_check=lambda: num_checks.append(1))
-    with pytest.raises(LeaseLost):
-        TuneTask(Tuner(backbone), store)(spec, first)
-    # Once the data is loaded, and the round begins; two candidates, three folds, half of the epochs; then
-    # one snapshot of the tuning, which is put and written.
-    assert len(num_checks) == 2 + 2 * 3 * NUM_EPOCHS // 2 + 2
-
-    again = Hooks()
-    outcome = TuneTask(Tuner(backbone), store)(spec, again)
-
-    assert again.epochs == [11, 12]
-    card = json.loads(store.fetch(outcome.digest)["prompt.json"])
-    assert card["config"]["learning_rate"] in (0.001, 0.02)
-    assert card["config"]["epochs"] == NUM_EPOCHS
-
-
 @pytest.mark.parametrize("thumbnails", [True, False])
 def test_pictures_of_mistakes_are_published_unless_the_task_is_secret(
     backbone: Backbone, store: PromptStore, spec: TaskSpec, thumbnails: bool
@@ -311,24 +108,6 @@ def test_pictures_of_mistakes_are_published_unless_the_task_is_secret(
     assert held_out is not None
     assert len(held_out) == held_out.num_images > 0
     assert bool(held_out.thumbnails) == thumbnails
-
-
-def test_the_record_says_what_was_tried(backbone: Backbone, store: PromptStore, spec: TaskSpec) -> None:
-    spec = searching(spec, num_independent=(3,))
-    spec = replace(spec, config=replace(spec.config, fallback=True))
-    files = store.fetch(TuneTask(Tuner(backbone), store)(spec, Hooks()).digest)
-
-    record, card = json.loads(files["record.json"]), json.loads(files["prompt.json"])
-    assert [tuple(trial["settings"].values()) for trial in record["search"]] == [
-        ("probe", "cls", 2),
-        ("ship", "cls", 2),
-        ("ship", "cls", 3),
-    ]
-    assert "standard error" in record["choice"]
-    assert record["choice"] in files["README.md"].decode()
-    chosen = card["config"]
-    assert (chosen["kind"], chosen["num_independent"]) in (("probe", 2), ("ship", 2), ("ship", 3))
-    assert (card["metrics"]["epochs"] == 0) == (chosen["kind"] == "probe")
 
 
 def test_validation_images_are_trained_on_once_they_have_chosen(
