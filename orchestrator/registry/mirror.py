@@ -206,25 +206,31 @@ class Mirror:
             self._registry.set_since(rollout.task, since_tag(champion, rollout.champion_s))
 
     def _move_aliases(self, task: str, found: Aliases, wanted: Aliases) -> Aliases:
-        """Bring MLflow's aliases in line, the champion's last; returns them without those it cannot have."""
-        registry, gone = self._registry, dict[str, None]()
+        """Bring MLflow's aliases in line, the champion's last; returns them as they are then."""
+        registry, gone = self._registry, dict[str, int | None]()
         if found.share != wanted.share and wanted.share is not None:
             registry.set_share(task, wanted.share)
         for alias in sorted({*found.versions, *wanted.versions}, key=lambda name: (name == CHAMPION, name)):
             version = wanted.versions.get(alias)
             if version == found.versions.get(alias):
                 continue
-            if version is None:
-                registry.drop_alias(task, alias)
-                continue
             try:
-                registry.set_alias(task, alias, version)
+                if version is None:
+                    registry.drop_alias(task, alias)
+                else:
+                    registry.set_alias(task, alias, version)
             except NotRegisteredError as error:
                 # The version was deleted in MLflow. Its artifact may serve all the same.
                 _logger.warning("task %s has no @%s in MLflow: %s", task, alias, error)
                 gone[alias] = None
                 if alias in found.versions:
                     registry.drop_alias(task, alias)
+            except RegistryError as error:
+                if alias == CHAMPION or isinstance(error, RegistryDown):
+                    raise
+                # Such as a name that MLflow's pages do not take: the champion's alias must not wait for it.
+                _logger.warning("task %s: @%s stays as it is in MLflow: %s", task, ascii(alias), error)
+                gone[alias] = found.versions.get(alias)
         if found.share is not None and wanted.share is None:
             registry.set_share(task, None)
         return wanted.moved(gone)

@@ -43,6 +43,8 @@ __all__ = [
     "given_tags",
     "own_tags",
     "read_share",
+    "read_tags",
+    "read_time_s",
     "read_trials",
     "read_version",
     "since_tag",
@@ -63,6 +65,10 @@ PUBLISHED_TAG, CHOICE_TAG, VERDICT_TAG = "ship.published_s", "ship.choice", "shi
 # Of a model: the names of the tags that the manifest gave it, and the time at which they were read.
 TAGS_TAG = "ship.tags"
 _RESERVED = ("ship.", "mlflow.")
+# The last second of the year 9999, the last that a date can be written for.
+_MAX_TIME_S = 253_402_300_799
+# Of an alias in a message.
+_LONGEST = 80
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -98,11 +104,8 @@ class VersionInfo:
     @property
     def published_s(self) -> float:
         """Time of its publication, seconds since the epoch; that of its registration if it is not known."""
-        try:
-            time_s = float(self.tags.get(PUBLISHED_TAG, ""))
-        except ValueError:
-            return self.created_s
-        return time_s if math.isfinite(time_s) else self.created_s
+        time_s = _read_seconds(self.tags.get(PUBLISHED_TAG, ""))
+        return self.created_s if time_s is None else time_s
 
     @property
     def choice(self) -> str | None:
@@ -128,7 +131,8 @@ class ModelView:
         task: Name of the task.
         created_ms: Time at which the model was made, in milliseconds since the epoch.
         aliases: Versions by alias, without those that are broken.
-        broken: Aliases at versions that are gone: servers of older MLflow versions leave them there.
+        broken: Aliases at versions that are gone, as servers of older MLflow versions leave them, or that
+            MLflow cannot read.
         tags: Tags of the model.
         digests: Digests of the versions that have an alias; None for versions registered by other programs.
     """
@@ -182,7 +186,7 @@ class TaskInfo:
         latest: The newest version; None if all were deleted.
         updated_s: Time of the last change, seconds since the epoch.
         aliases: Versions by alias, without those that are broken.
-        broken: Aliases at versions that are gone, as far as they were looked at.
+        broken: Aliases at versions that are gone or cannot be read, as far as they were looked at.
         tags: Tags of its registered model.
     """
 
@@ -212,11 +216,7 @@ class TaskInfo:
         version, _, time = self.tags.get(SINCE_TAG, "").partition("@")
         if self.champion is None or version != str(self.champion.version):
             return None
-        try:
-            time_s = float(time)
-        except ValueError:
-            return None
-        return time_s if math.isfinite(time_s) else None
+        return _read_seconds(time)
 
     @property
     def own_tags(self) -> dict[str, str]:
@@ -261,8 +261,14 @@ def describe_broken(task: str, broken: Mapping[str, int]) -> str | None:
     """What is wrong with aliases at versions that are gone, and what mends it; None if there are none."""
     if not broken:
         return None
-    named = ", ".join(f"@{alias} at version {version}" for alias, version in sorted(broken.items()))
-    return f"MLflow has {named}, which was deleted; it is left out, until `ship promote {task} VERSION`"
+    named = ", ".join(
+        f"@{ascii(alias)[1:-1][:_LONGEST]} at version {version or '?'}"
+        for alias, version in sorted(broken.items())
+    )
+    return (
+        f"MLflow has {named}, which is gone or cannot be read; it is left out: `ship promote "
+        f"{task} VERSION` sets it right"
+    )
 
 
 def read_share(aliases: Mapping[str, int], tags: Mapping[str, str]) -> float | None:
@@ -300,7 +306,7 @@ def given_tags(tags: Mapping[str, str]) -> tuple[dict[str, str], float]:
     try:
         said = json.loads(tags.get(TAGS_TAG, "{}"))
         names, read_s = {str(name) for name in said.get("names", ())}, float(said.get("read_s", 0.0))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}, 0.0
     return {name: value for name, value in own_tags(tags).items() if name in names}, read_s
 
@@ -317,7 +323,7 @@ def read_version(found: Any, aliases: Mapping[str, int] | None = None) -> Versio
         found: The model version.
         aliases: All aliases of its model, where ``found`` does not carry its own.
     """
-    version, tags = int(found.version), dict(found.tags or {})
+    version, tags = int(found.version), read_tags(found)
     own = tuple(sorted(found.aliases or ())) if aliases is None else aliases_at(aliases, version)
     digest = tags.get(DIGEST_TAG)
     return VersionInfo(
@@ -326,7 +332,7 @@ def read_version(found: Any, aliases: Mapping[str, int] | None = None) -> Versio
         source=str(found.source or ""),
         metrics=_read_metrics(tags.get(METRICS_TAG)),
         aliases=own,
-        created_s=found.creation_timestamp / 1000,
+        created_s=read_time_s(found.creation_timestamp),
         run_id=found.run_id or None,
         tags=tags,
     )
@@ -341,9 +347,31 @@ def digests_of(found: Any) -> set[str]:
 def _read_metrics(text: str | None) -> dict[str, float]:
     """Metrics of a tag, which a person may have edited: what is no number is left out."""
     try:
-        values = json.loads(text or "{}")
-    except ValueError:
+        # As a number with a fraction: an integer may be too large for one.
+        values = json.loads(text or "{}", parse_int=float)
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(values, dict):
         return {}
-    return {name: value for name, value in values.items() if type(value) in (int, float)}
+    return {name: value for name, value in values.items() if type(value) is float and math.isfinite(value)}
+
+
+def read_tags(found: Any) -> dict[str, str]:
+    """Tags of a model or a version of MLflow's; a database may have values that are no text."""
+    return {str(name): "" if value is None else str(value) for name, value in (found.tags or {}).items()}
+
+
+def read_time_s(milliseconds: object) -> float:
+    """A time of MLflow's in seconds since the epoch; 0 for one that is missing or no date."""
+    if not isinstance(milliseconds, (int, float)) or not 0 <= milliseconds <= 1000 * _MAX_TIME_S:
+        return 0.0
+    return milliseconds / 1000
+
+
+def _read_seconds(text: str) -> float | None:
+    """Seconds since the epoch in a tag, which a person may have edited; None if it is no date."""
+    try:
+        time_s = float(text)
+    except ValueError:
+        return None
+    return time_s if 0.0 <= time_s <= _MAX_TIME_S else None
