@@ -66,13 +66,10 @@ def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
     """Print the counts of a run, the verdict on each task, warnings and failures; last, how many serve."""
     summary = report.summary
     if not summary.tasks and not report.refused:
-        console.print(f"Nothing to do: all {num_tasks} tasks are in the store already.")
+        console.print(f"Nothing to {_left(report)}: all {num_tasks} tasks are in the store already.")
     else:
         _print_counts(console, report)
-    for verdict in report.verdicts:
-        # What was tuned before, and serves, is no news.
-        if verdict.kind != "failed" and (verdict.is_new or not verdict.serves):
-            console.print(_verdict_line(verdict), markup=False, soft_wrap=True)
+    _print_verdicts(console, report)
     for task, warnings in report.warnings.items():
         for warning in warnings:
             console.print(f"{task}: {warning}", style="yellow", markup=False, soft_wrap=True)
@@ -84,6 +81,29 @@ def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
         console.print("Interrupted; run the same command to resume.", style="yellow")
     elif report.verdicts:
         console.print(tally([one.kind for one in report.verdicts]), markup=False, soft_wrap=True)
+
+
+def _left(report: "JobReport") -> str:
+    """The verb for what is left where nothing is to be tuned."""
+    return "tune" if report.decided or any(_is_beside(one) for one in report.verdicts) else "do"
+
+
+def _is_beside(verdict: "Verdict") -> bool:
+    """Whether another version serves than the one that is in the store."""
+    return verdict.version != verdict.champion
+
+
+def _print_verdicts(console: Console, report: "JobReport") -> None:
+    """The verdicts that are news: not those on what was tuned before, and serves."""
+    decided = {one.task for one in report.decided}
+    for verdict in report.verdicts:
+        is_news = verdict.is_new or not verdict.serves or _is_beside(verdict)
+        if verdict.kind != "failed" and is_news and verdict.task not in decided:
+            console.print(_verdict_line(verdict), markup=False, soft_wrap=True)
+    for one in report.decided:
+        told = "serves from now on" if one.promoted else "does not serve"
+        line = f"{one.task}: version {one.version} {told}, by the gate: {one.reason}"
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _print_counts(console: Console, report: "JobReport") -> None:
@@ -108,6 +128,9 @@ def _verdict_line(verdict: "Verdict") -> str:
             said += f" {KINDS[verdict.kind].capitalize()}: {verdict.advice}."
     elif verdict.version in (None, verdict.champion):
         said = f"version {verdict.champion} serves" + (f"; {verdict.advice}" if verdict.advice else "")
+    elif not verdict.is_new and verdict.gate is None:
+        said = f"in the store as version {verdict.version}; version {verdict.champion} serves: `ship tune "
+        said += f"--promote` asks the gate again, `ship promote {verdict.task} {verdict.version}` does not"
     else:
         said = f"{version}waits, and version {verdict.champion} serves on{reason}"
         if verdict.advice:

@@ -6,6 +6,7 @@ made up for by the next command, or by the poller. Moves made in MLflow's own pa
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -245,7 +246,12 @@ class Rollouts:
         return read_trials(before.aliases)
 
     def admit(
-        self, task: str, candidate: VersionInfo, judge: Callable[[VersionInfo | None], GateDecision]
+        self,
+        task: str,
+        candidate: VersionInfo,
+        judge: Callable[[VersionInfo | None], GateDecision],
+        *,
+        again: bool = False,
     ) -> GateDecision:
         """Apply the gate's decision to a version that was just registered.
 
@@ -257,6 +263,7 @@ class Rollouts:
             task: Name of the task.
             candidate: The version.
             judge: The gate's decision, given today's champion.
+            again: Whether a person asks for it anew, so that it may be older than the champion.
 
         Raises:
             RegistryDown: MLflow cannot be reached; repeat it later.
@@ -270,7 +277,7 @@ class Rollouts:
                 # An earlier try ended between the decision and its record, or a person was faster.
                 found.append(GateDecision(promote=True, reason="It was made champion before this was noted."))
                 return rollout
-            decision = self._decide(rollout, candidate, judge)
+            decision = self._decide(rollout, candidate, judge, again=again)
             if decision.promote and self._mirror.approvals.requires(task):
                 request = replace(change, reason=shortened(decision.reason))
                 pending, waits = ask_for_gate(rollout, candidate.version, candidate.digest, request)
@@ -291,7 +298,7 @@ class Rollouts:
             must_mirror=True,
         )
         if before.generation == after.generation:
-            self._log_decision(task, candidate, found[-1], judged)
+            self._log_decision(task, candidate, found[-1], judged, again=again)
         return found[-1]
 
     def log(self, task: str) -> bool:
@@ -320,7 +327,12 @@ class Rollouts:
         self._writer.log.follow(gone, self._store.write_rollout(gone, etag), self._store.write_rollout)
 
     def _decide(
-        self, rollout: Rollout, candidate: VersionInfo, judge: Callable[[VersionInfo | None], GateDecision]
+        self,
+        rollout: Rollout,
+        candidate: VersionInfo,
+        judge: Callable[[VersionInfo | None], GateDecision],
+        *,
+        again: bool,
     ) -> GateDecision:
         """The gate's decision; a version of a retired task, or one that comes late, does not serve by it."""
         champion, retired = rollout.version(CHAMPION), retired_version(rollout.aliases)
@@ -330,6 +342,8 @@ class Rollouts:
             command = f"`ship promote {rollout.task} {candidate.version}`"
             waits = f"The task is retired; {command} brings it back with this version; {decision.reason}"
             return replace(decision, promote=False, reason=waits)
+        if again:
+            return decision
         if champion is not None and candidate.published_s < rollout.versions[champion].published_s:
             late = f"It was published before today's champion, version {champion}; {decision.reason}"
             return replace(decision, promote=False, reason=late, gate=decision.gate or "older")
@@ -352,10 +366,17 @@ class Rollouts:
             )
 
     def _log_decision(
-        self, task: str, candidate: VersionInfo, decision: GateDecision, judged: Mapping[str, Any]
+        self,
+        task: str,
+        candidate: VersionInfo,
+        decision: GateDecision,
+        judged: Mapping[str, Any],
+        *,
+        again: bool,
     ) -> None:
         """Log a decision that changed nothing, unless an earlier try did."""
-        log, since_s = self._writer.log, candidate.created_s - _CLOCKS_DIFFER_S
+        log = self._writer.log
+        since_s = math.inf if again else candidate.created_s - _CLOCKS_DIFFER_S
         for entry in takewhile(lambda entry: entry.record.time_s > since_s, log.newest()):
             record = entry.record
             if (record.task, record.action) == (task, "gate") and judged.items() <= record.after.items():

@@ -31,6 +31,7 @@ __all__ = [
     "SHADOW",
     "SINCE_TAG",
     "TAGS_TAG",
+    "TASK_KEY_TAG",
     "VERDICT_TAG",
     "ModelView",
     "Promotion",
@@ -61,6 +62,7 @@ CANARY_SHARE_TAG = "ship.canary_share"
 SINCE_TAG = "ship.champion_since"
 GATE_TAG, GATE_REASON_TAG, REFUSED_TAG = "ship.gate", "ship.gate_reason", "ship.gate_refused"
 BACKBONE_TAG, FINGERPRINT_TAG = "ship.backbone", "ship.backbone_fingerprint"
+TASK_KEY_TAG = "ship.task_key"
 PUBLISHED_TAG, CHOICE_TAG, VERDICT_TAG = "ship.published_s", "ship.choice", "ship.verdict"
 # Of a model: the names of the tags that the manifest gave it, and the time at which they were read.
 TAGS_TAG = "ship.tags"
