@@ -386,18 +386,27 @@ def _trials_json(task: str, trials: "Trials") -> dict[str, Any]:
 
 def print_promotion(output: Output, promotion: "Promotion", as_json: bool) -> None:
     """Say what serves now; a promotion that waits for an approval ends the command with its status."""
+    from orchestrator.registry.catalog_writer import serve_now
+
     task, before = promotion.task, "nothing"
     if promotion.from_version:
         before = f"version {promotion.from_version}"
+    served = serve_now(output.prompt_store(), task)
     if as_json:
-        output.print_json(tables.promotion_json(promotion))
+        output.print_json(tables.promotion_json(promotion, served))
     elif promotion.waits:
         output.print_line(
             f"{task}: version {promotion.to_version} waits for an approval, and {before} serves on; another "
             f"person makes it serve: `ship approve {task}`.",
         )
-    else:
+    elif served.problem is None:
         output.print_line(f"{task}: version {promotion.to_version} serves now, {before} did before.")
+    else:
+        still = "nothing" if served.version is None else f"version {served.version}"
+        output.print_line(
+            f"{task}: version {promotion.to_version} is the champion now, {before} was before; endpoints are "
+            f"still told {still}: {served.problem}"
+        )
     if promotion.waits:
         sys.exit(EXIT_WAITING)
 

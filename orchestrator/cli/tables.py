@@ -16,6 +16,7 @@ from ship.findings import find_warnings
 if TYPE_CHECKING:
     from orchestrator.events import Event
     from orchestrator.planning.check import TaskCheck
+    from orchestrator.registry.catalog_writer import Served
     from orchestrator.registry.versions import Promotion, TaskInfo, Trials, VersionInfo
     from orchestrator.store.documents.rollout import Change
     from orchestrator.train.job_report import JobReport
@@ -322,13 +323,15 @@ def change_line(change: "Change") -> str:
     )
 
 
-def promotion_json(promotion: "Promotion") -> dict[str, Any]:
-    """One alias move as plain values."""
+def promotion_json(promotion: "Promotion", served: "Served") -> dict[str, Any]:
+    """One alias move as plain values, with what the catalog has then."""
     return {
         "task": promotion.task,
         "from": promotion.from_version,
         "to": promotion.to_version,
         "waits": promotion.waits,
+        "serves": served.version,
+        "problem": served.problem,
     }
 
 

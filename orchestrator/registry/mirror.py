@@ -23,7 +23,14 @@ from orchestrator.registry.versions import (
 from orchestrator.store.approvals import Approvals
 from orchestrator.store.audit import AuditLog
 from orchestrator.store.documents.audit import UNKNOWN, Author, shortened
-from orchestrator.store.documents.rollout import Aliases, Change, ChangeKind, Rollout, VersionRef
+from orchestrator.store.documents.rollout import (
+    Aliases,
+    BrokenRolloutError,
+    Change,
+    ChangeKind,
+    Rollout,
+    VersionRef,
+)
 from orchestrator.store.prompt_store import PromptStore
 
 __all__ = ["MAX_TRIES", "Loaded", "Mirror", "VersionFinder", "ref_of"]
@@ -65,20 +72,36 @@ class Mirror:
         self.log = AuditLog(store, clock)
         self.approvals = Approvals(store, self.log)
 
-    def load(self, task: str, *, takes_in: bool = False) -> Loaded:
+    def load(self, task: str, *, takes_in: bool = False, mends: bool = False) -> Loaded:
         """The rollout, with moves made in MLflow's page.
 
         The rollout is read before the aliases: whatever changes it in between makes the next write fail.
+
+        Args:
+            task: Name of the task.
+            takes_in: Whether these moves are written.
+            mends: Whether a rollout that cannot be read counts as one that was lost.
+
+        Raises:
+            RegistryError: There is no such task; or MLflow cannot be reached, and is needed.
+            StoreError: The rollout cannot be read.
         """
         for _ in range(MAX_TRIES):
-            stored = self._store.read_rollout(task)
+            etag, stored = None, None
+            try:
+                stored = self._store.read_rollout(task)
+            except BrokenRolloutError as error:
+                if not mends:
+                    raise
+                _logger.warning("task %s: its rollout is written anew: %s", task, error)
+                etag = error.etag
             view = self._look(task, is_needed=stored is None)
             if view is None:
                 assert stored is not None
                 return Loaded(rollout=stored[0], etag=stored[1], found=None)
             if stored is None:
                 adopted = replace(self._adopt(view, generation=0), rules=self._served_rules(task))
-                return Loaded(rollout=adopted, etag=None, found=view.written)
+                return Loaded(rollout=adopted, etag=etag, found=view.written)
             rollout, etag = stored
             moved = self._moved(rollout, view)
             if moved == rollout or not takes_in:

@@ -69,7 +69,7 @@ class RolloutWriter:
         self._check_owner()
         before: Rollout | None = None
         for _ in range(MAX_TRIES):
-            loaded = self.mirror.load(task, takes_in=True)
+            loaded = self.mirror.load(task, takes_in=True, mends=True)
             if loaded.rollout.has_change(change.change_id):
                 # Written by the try before, whose answer was lost.
                 break

@@ -18,6 +18,7 @@ __all__ = [
     "MAX_ROLLOUT_BYTES",
     "SCHEMA_VERSION",
     "Aliases",
+    "BrokenRolloutError",
     "Change",
     "ChangeKind",
     "Earlier",
@@ -139,6 +140,16 @@ class Pending:
     digest: str | None
     champion: int | None
     request: Change
+
+
+class BrokenRolloutError(StoreError):
+    """What is stored as a task's rollout is none.
+
+    Attributes:
+        etag: Its etag, for the rollout that replaces it.
+    """
+
+    etag: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
