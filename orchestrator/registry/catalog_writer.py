@@ -312,9 +312,7 @@ def serve_now(store: PromptStore, task: str) -> Served:
         if (found := store.read_catalog()) is not None:
             entry = found[0].entries.get(task)
             version = None if entry is None else entry.version
-            problem = (
-                "the catalog was changed by others all the time: an endpoint, or `ship sync`, tries again"
-            )
+            problem = "others change the catalog all the time: an endpoint, or `ship sync`, tries again"
     except StoreError as error:
         return Served(version=version, problem=f"the catalog cannot be brought in line: {error}")
     return Served(version=version, problem=None if is_followed else problem)

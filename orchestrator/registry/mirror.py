@@ -53,6 +53,11 @@ class Loaded:
     etag: str | None
     found: Aliases | None
 
+    @property
+    def is_to_be_mended(self) -> bool:
+        """Whether a change writes it even if it moves nothing: it replaces a broken one, or drops aliases."""
+        return self.rollout.generation == 0 and (self.etag is not None or self.found != self.rollout.aliases)
+
 
 class Mirror:
     """Reads the rollouts of one store, and lets MLflow's aliases follow them.

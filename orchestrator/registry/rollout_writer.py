@@ -76,9 +76,12 @@ class RolloutWriter:
             before = loaded.rollout
             find = VersionFinder(self._registry, before, known or {})
             wanted = decide(before, find)
-            if wanted == before:
+            if wanted == before and not loaded.is_to_be_mended:
                 break
-            kind = "request" if change.kind == "promote" and wanted.aliases == before.aliases else change.kind
+            asks = (
+                change.kind == "promote" and wanted.aliases == before.aliases and wanted.pending is not None
+            )
+            kind = "request" if asks else change.kind
             named = replace(change, kind=kind, reason=shortened(reason() if reason else change.reason))
             versions = {at: find(at) for at in set(wanted.aliases.versions.values())}
             after = replace(wanted, aliases=before.aliases).changed(wanted.aliases, versions, named)

@@ -7,7 +7,7 @@ large one is compressed.
 import gzip
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from orchestrator.errors import StoreError
@@ -110,15 +110,25 @@ class Catalog:
         entries: Entries by task name.
         registry: Identity of the registry that it was written from; None before there were any.
         idle: Registered tasks without a champion, by name; none of them is in ``entries``.
+        broken: What is wrong with entries that cannot be read, by the task's name; they are not written.
     """
 
     entries: Mapping[str, CatalogEntry]
     registry: str | None = None
     idle: Mapping[str, IdleTask] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, task: str) -> CatalogEntry | IdleTask | None:
         """The entry of a task, or what it is without one; None if it is not registered."""
         return self.entries.get(task) or self.idle.get(task)
+
+    def mended(self, before: Self | None) -> Self:
+        """The catalog, with the entries of ``before`` in place of those that cannot be read."""
+        known = {} if before is None else {**before.entries, **before.idle}
+        kept = {task: known[task] for task in self.broken if task in known}
+        entries = {task: state for task, state in kept.items() if isinstance(state, CatalogEntry)}
+        idle = {task: state for task, state in kept.items() if isinstance(state, IdleTask)}
+        return replace(self, entries={**self.entries, **entries}, idle={**self.idle, **idle})
 
     @property
     def digests(self) -> frozenset[str]:
@@ -157,13 +167,13 @@ class Catalog:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
-        """Read the object; anything unexpected is refused.
+        """Read the object. Anything unexpected of one task is left out, and named in ``broken``.
 
         Raises:
-            StoreError: Lists all problems.
+            StoreError: It is no catalog; lists all problems.
         """
         # Imported here: the registry's commands use these values, and start without pydantic.
         from orchestrator.store.documents.catalog_document import read_catalog
 
-        entries, idle, registry = read_catalog(content)
-        return cls(entries=entries, idle=idle, registry=registry)
+        entries, idle, registry, broken = read_catalog(content)
+        return cls(entries=entries, idle=idle, registry=registry, broken=broken)

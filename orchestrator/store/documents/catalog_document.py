@@ -1,5 +1,6 @@
 """The strict model of the catalog's JSON, of this schema and of the earlier ones."""
 
+import json
 import zlib
 from collections.abc import Set
 from typing import Annotated, Any, NotRequired, Self
@@ -34,18 +35,64 @@ _KEYS = {
 }
 _ENTRY_KEYS = {1: {"version", "digest"}, 2: _ENTRY, 3: _ENTRY, 4: _ENTRY, SCHEMA_VERSION: _ENTRY}
 _GZIP = b"\x1f\x8b"
+# Of a task, in what is told of it.
+_MAX_NAME = 80
 
 
-def read_catalog(content: bytes) -> tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None]:
-    """The entries in a catalog's content, by task, the idle tasks, and the registry that it was written from.
+_States = tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None]
+
+
+def read_catalog(
+    content: bytes,
+) -> tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None, dict[str, str]]:
+    """The entries by task, the idle tasks, the registry that they are of, and what is wrong with others.
 
     Raises:
         StoreError: It is not a catalog; lists all problems.
     """
-    document = _Document.read(_unpack(content), "catalog", _ADVICE)
+    unpacked = _unpack(content)
+    try:
+        return (*_read(unpacked), {})
+    except StoreError as error:
+        whole = error
+    return _read_apart(unpacked, whole)
+
+
+def _read(content: bytes) -> _States:
+    document = _Document.read(content, "catalog", _ADVICE)
     entries = {task: _make_entry(values) for task, values in document.tasks.items()}
     idle = {task: _make_idle(values) for task, values in document.idle.items()}
     return entries, idle, document.registry
+
+
+def _read_apart(
+    content: bytes, whole: StoreError
+) -> tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None, dict[str, str]]:
+    """The same, each entry by itself; raises the error of the whole if it is not the entries that are broken."""
+    try:
+        values = json.loads(content)
+        parts = {name: dict(values.pop(name)) for name in ("tasks", "idle") if name in values}
+        empty = {**values, **{name: {} for name in parts}}
+        _, _, registry = _read(json.dumps(empty).encode())
+    except (ValueError, TypeError, AttributeError, RecursionError, StoreError):
+        raise whole from None
+    entries: dict[str, CatalogEntry] = {}
+    idle: dict[str, IdleTask] = {}
+    broken: dict[str, str] = {}
+    for name, of_tasks in parts.items():
+        for task, state in of_tasks.items():
+            try:
+                served, waiting, _ = _read(json.dumps({**empty, name: {task: state}}).encode())
+            except StoreError as error:
+                broken[task[:_MAX_NAME]] = error.problems[0]
+                continue
+            entries |= served
+            idle |= waiting
+    for task in entries.keys() & idle.keys():
+        # Which of the two counts is not known.
+        broken[task] = f"catalog: 'idle/{task}': expected a task without a champion; {_ADVICE}"
+        del entries[task], idle[task]
+    return entries, idle, registry, broken
 
 
 def _unpack(content: bytes) -> bytes:
