@@ -78,10 +78,8 @@ class RolloutWriter:
             wanted = decide(before, find)
             if wanted == before and not loaded.is_to_be_mended:
                 break
-            asks = (
-                change.kind == "promote" and wanted.aliases == before.aliases and wanted.pending is not None
-            )
-            kind = "request" if asks else change.kind
+            waits = wanted.aliases == before.aliases and wanted.pending is not None
+            kind = "request" if change.kind == "promote" and waits else change.kind
             named = replace(change, kind=kind, reason=shortened(reason() if reason else change.reason))
             versions = {at: find(at) for at in set(wanted.aliases.versions.values())}
             after = replace(wanted, aliases=before.aliases).changed(wanted.aliases, versions, named)

@@ -12,6 +12,7 @@ from orchestrator.errors import StoreError
 from orchestrator.store.documents.catalog import (
     MAX_CONTENT_BYTES,
     SCHEMA_VERSION,
+    BrokenEntry,
     Canary,
     CatalogEntry,
     IdleTask,
@@ -35,8 +36,6 @@ _KEYS = {
 }
 _ENTRY_KEYS = {1: {"version", "digest"}, 2: _ENTRY, 3: _ENTRY, 4: _ENTRY, SCHEMA_VERSION: _ENTRY}
 _GZIP = b"\x1f\x8b"
-# Of a task, in what is told of it.
-_MAX_NAME = 80
 
 
 _States = tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None]
@@ -44,7 +43,7 @@ _States = tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None]
 
 def read_catalog(
     content: bytes,
-) -> tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None, dict[str, str]]:
+) -> tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None, dict[str, BrokenEntry]]:
     """The entries by task, the idle tasks, the registry that they are of, and what is wrong with others.
 
     Raises:
@@ -67,30 +66,31 @@ def _read(content: bytes) -> _States:
 
 def _read_apart(
     content: bytes, whole: StoreError
-) -> tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None, dict[str, str]]:
-    """The same, each entry by itself; raises the error of the whole if it is not the entries that are broken."""
+) -> tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None, dict[str, BrokenEntry]]:
+    """The same, each entry by itself; raises the error of the whole if more than entries are broken."""
     try:
         values = json.loads(content)
-        parts = {name: dict(values.pop(name)) for name in ("tasks", "idle") if name in values}
+        parts = {name: dict(values.pop(name).items()) for name in ("tasks", "idle") if name in values}
         empty = {**values, **{name: {} for name in parts}}
         _, _, registry = _read(json.dumps(empty).encode())
     except (ValueError, TypeError, AttributeError, RecursionError, StoreError):
         raise whole from None
     entries: dict[str, CatalogEntry] = {}
     idle: dict[str, IdleTask] = {}
-    broken: dict[str, str] = {}
+    broken: dict[str, BrokenEntry] = {}
     for name, of_tasks in parts.items():
         for task, state in of_tasks.items():
             try:
                 served, waiting, _ = _read(json.dumps({**empty, name: {task: state}}).encode())
             except StoreError as error:
-                broken[task[:_MAX_NAME]] = error.problems[0]
+                broken[task] = BrokenEntry(problem=error.problems[0], place=name, values=state)
                 continue
             entries |= served
             idle |= waiting
     for task in entries.keys() & idle.keys():
         # Which of the two counts is not known.
-        broken[task] = f"catalog: 'idle/{task}': expected a task without a champion; {_ADVICE}"
+        problem = f"catalog: 'idle/{task}': expected a task without a champion; {_ADVICE}"
+        broken[task] = BrokenEntry(problem=problem, place="tasks", values=parts["tasks"][task])
         del entries[task], idle[task]
     return entries, idle, registry, broken
 
