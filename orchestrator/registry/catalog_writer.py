@@ -239,7 +239,7 @@ class CatalogWriter:
             for task, state in read.items()
             if isinstance(state, CatalogEntry) or state.is_retired or task not in catalog.entries
         }
-        written = _catalog_of({**catalog.entries, **catalog.idle, **changed}, catalog.registry)
+        written = _with_states(catalog, changed)
         if written != catalog:
             self._store.write_catalog(written, if_match=etag)
         for task, problem in problems.items():
@@ -297,7 +297,7 @@ def follow_rollout(store: PromptStore, rollout: Rollout, *, may_move: bool = Fal
         if found == state:
             return True
         catalog, etag = stored
-        written = _catalog_of({**catalog.entries, **catalog.idle, task: state}, catalog.registry)
+        written = _with_states(catalog, {task: state})
         with suppress(ObjectConflict):
             store.write_catalog(written, if_match=etag)
     return False
@@ -338,6 +338,13 @@ def _rules_of(artifacts: Iterable[str], rules: Mapping[str, str] | None) -> dict
 def _state_of(rollout: Rollout) -> _State:
     digests = {version: ref.digest for version, ref in rollout.versions.items()}
     return _find_state(rollout.aliases, digests, rollout.rules)
+
+
+def _with_states(catalog: Catalog, states: Mapping[str, _State]) -> Catalog:
+    """A catalog with other states of some tasks; what cannot be read of others stays for a look at MLflow."""
+    broken = {task: entry for task, entry in catalog.broken.items() if task not in states}
+    followed = _catalog_of({**catalog.entries, **catalog.idle, **states}, catalog.registry)
+    return replace(followed, broken=broken)
 
 
 def _catalog_of(states: Mapping[str, _State], registry: str | None) -> Catalog:

@@ -13,7 +13,7 @@ from orchestrator.errors import StoreError
 from orchestrator.serve.residency.kept_catalog import KeptCatalog
 from orchestrator.serve.residency.residency import Residency
 from orchestrator.serve.watch import Watch
-from orchestrator.store.documents.catalog import Catalog
+from orchestrator.store.documents.catalog import BrokenEntry, Catalog
 
 __all__ = ["CatalogFollower", "CatalogSource"]
 
@@ -102,10 +102,8 @@ class CatalogFollower(Watch):
             self._synced.set()
 
 
-def describe_broken(broken: Mapping[str, str]) -> str:
+def describe_broken(broken: Mapping[str, BrokenEntry]) -> str:
     """Entries of the catalog that cannot be read, in words."""
-    task, problem = next(iter(broken.items()))
-    return (
-        f"{len(broken)} entries of the catalog cannot be read, and their tasks stay as they were, such as "
-        f"{task!a}: {problem}"
-    )
+    task, entry = next(iter(broken.items()))
+    such_as = f"{ascii(task)[:80]}: {entry.problem}"
+    return f"{len(broken)} entries of the catalog cannot be read, whose tasks stay as they were: {such_as}"
