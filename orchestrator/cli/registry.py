@@ -71,12 +71,23 @@ def list_tasks(
         infos = tables.in_order([info for info in infos if info.task in chosen], by, reverse=reverse)
     shown = [info for info in infos if with_retired or not info.is_retired]
     pending = _find_pending(output, shown)
+    served, problems = _find_served(output, shown)
     if as_json:
         output.print_json(
-            [{**tables.task_json(info), "pending": pending_json(pending.get(info.task))} for info in shown]
+            [
+                {
+                    **tables.task_json(info),
+                    "pending": pending_json(pending.get(info.task)),
+                    "serves": served.get(info.task),
+                    "problem": problems.get(info.task),
+                }
+                for info in shown
+            ]
         )
     else:
         _print_tasks(output, shown, num_retired=len(infos) - len(shown))
+        for task, problem in problems.items():
+            output.err.print(f"{task}: {problem}", markup=False, soft_wrap=True)
         for rollout in pending.values():
             output.print_line(pending_line(rollout))
 
@@ -88,9 +99,6 @@ def _print_tasks(output: Output, infos: "list[TaskInfo]", num_retired: int) -> N
         output.out.print("No task is registered yet: `ship tune MANIFEST` registers what it tunes.")
     if num_retired:
         output.out.print(f"{num_retired} retired: `ship ls --all` lists them.", markup=False)
-    for info in infos:
-        if info.problem is not None:
-            output.err.print(f"{info.task}: {info.problem}", markup=False, soft_wrap=True)
 
 
 @click.command()
@@ -105,8 +113,11 @@ def show(output: Output, task: str, as_json: bool) -> None:
       ship show bottle-caps
       ship show bottle-caps --json | jq '.versions[0].metrics.accuracy'
     """
-    versions = output.registry().versions(task)
-    rollout = output.rollouts().stored(task)
+    registry = output.registry()
+    versions, view = registry.versions(task), registry.view(task)
+    found = [None if view is None else view.problem, _rollout_problem(output, task)]
+    problems = [problem for problem in found if problem is not None]
+    rollout = None if found[1] is not None else output.rollouts().stored(task)
     change, rules = (None, {}) if rollout is None else (rollout.change, rollout.rules)
     if as_json:
         output.print_json(
@@ -114,6 +125,7 @@ def show(output: Output, task: str, as_json: bool) -> None:
                 "task": task,
                 "change": asdict(change) if change else None,
                 "pending": pending_json(rollout),
+                "problems": problems,
                 "versions": [
                     {**tables.version_json(info), "rule": rules.get(info.digest or "")} for info in versions
                 ],
@@ -125,6 +137,8 @@ def show(output: Output, task: str, as_json: bool) -> None:
         output.print_line(tables.change_line(change))
     if rollout is not None and rollout.pending is not None:
         output.print_line(pending_line(rollout))
+    for problem in problems:
+        output.print_line(f"{task}: {problem}", style="red")
     for info in versions:
         _print_version(output, task, info, rules.get(info.digest or ""))
 
@@ -336,6 +350,56 @@ def sync(output: Output, adopt: bool, drop: bool, author: "Author", as_json: boo
         output.print_line(f"{task}: {problem}")
     if change.missing:
         output.print_line("Tasks that are missing stay in service; `ship sync --drop` takes them out.")
+
+
+def _find_served(
+    output: Output, infos: "Sequence[TaskInfo]"
+) -> "tuple[dict[str, int | None], dict[str, str]]":
+    """Version of each task that the catalog says is served, and what is wrong with tasks."""
+    from orchestrator.errors import StoreError
+
+    problems = {info.task: info.problem for info in infos if info.problem is not None}
+    try:
+        stored = output.prompt_store().read_catalog() if infos else None
+    except StoreError as error:
+        output.err.print(f"what is served is not known: {error}", markup=False, soft_wrap=True)
+        return {}, problems
+    if stored is None:
+        return {}, problems
+    catalog = stored[0]
+    served = {task: entry.version for task, entry in catalog.entries.items()}
+    for info in infos:
+        champion = None if info.champion is None else info.champion.version
+        if champion != served.get(info.task) or info.task in problems:
+            found = [
+                problems.get(info.task),
+                None if (broken := catalog.broken.get(info.task)) is None else broken.problem,
+                _rollout_problem(output, info.task),
+                None
+                if champion == served.get(info.task)
+                else _describe_served(champion, served.get(info.task)),
+            ]
+            problems[info.task] = "; ".join(problem for problem in found if problem is not None)
+    return {info.task: served.get(info.task) for info in infos}, problems
+
+
+def _describe_served(champion: int | None, served: int | None) -> str:
+    said = ["nothing" if version is None else f"version {version}" for version in (served, champion)]
+    return (
+        f"endpoints are told that {said[0]} serves, and MLflow has {said[1]} as the champion; they follow "
+        "within seconds, or `ship sync` says what holds them up"
+    )
+
+
+def _rollout_problem(output: Output, task: str) -> str | None:
+    """What is wrong with a task's rollout."""
+    from orchestrator.errors import StoreError
+
+    try:
+        output.rollouts().stored(task)
+    except StoreError as error:
+        return str(error)
+    return None
 
 
 def _find_pending(output: Output, infos: "Sequence[TaskInfo]") -> "dict[str, Rollout]":

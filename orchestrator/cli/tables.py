@@ -286,7 +286,6 @@ def task_json(info: "TaskInfo") -> dict[str, Any]:
         "serves_since": None if info.serves_since_s is None else format_time(info.serves_since_s),
         "updated": format_time(info.updated_s),
         "tags": info.own_tags,
-        "problem": info.problem,
     }
 
 

@@ -283,7 +283,8 @@ class PromptStore:
                 f"most {MAX_TOKENS_BYTES}; `ship token revoke` those that are not in use"
             )
         # Tokens that cannot be read again would lock out all clients, administrators too.
-        Tokens.from_json(content)
+        if unread := Tokens.from_json(content).broken.keys() - tokens.broken.keys():
+            raise StoreError(f"{self.url}/{_TOKENS}: {', '.join(sorted(unread))} could not be read again")
         return self._replace(_TOKENS, content, if_match, MAX_TOKENS_BYTES)
 
     def _read(self, key: str, max_bytes: int, parse: Callable[[bytes], Value]) -> tuple[Value, str] | None:
