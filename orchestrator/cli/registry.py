@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "print_promotion"]
 
 _VERSION = click.IntRange(min=1)
+_MAX_LOOKED_AT = 20
 
 
 @click.command(name="ls")
@@ -355,40 +356,38 @@ def sync(output: Output, adopt: bool, drop: bool, author: "Author", as_json: boo
 def _find_served(
     output: Output, infos: "Sequence[TaskInfo]"
 ) -> "tuple[dict[str, int | None], dict[str, str]]":
-    """Version of each task that the catalog says is served, and what is wrong with tasks."""
+    """Version of each task that the catalog says is served, and what is broken of tasks."""
     from orchestrator.errors import StoreError
 
-    problems = {info.task: info.problem for info in infos if info.problem is not None}
+    problems = {info.task: [info.problem] for info in infos if info.problem is not None}
+    served: dict[str, int | None] = {}
+    champions = {info.task: info.champion.version if info.champion else None for info in infos}
     try:
-        stored = output.prompt_store().read_catalog() if infos else None
+        if infos and (stored := output.prompt_store().read_catalog()) is not None:
+            entries, broken = stored[0].entries, stored[0].broken
+            served = {task: entries[task].version if task in entries else None for task in champions}
+            for task in broken.keys() & champions.keys():
+                problems.setdefault(task, []).append(broken[task].problem)
     except StoreError as error:
         output.err.print(f"what is served is not known: {error}", markup=False, soft_wrap=True)
-        return {}, problems
-    if stored is None:
-        return {}, problems
-    catalog = stored[0]
-    served = {task: entry.version for task, entry in catalog.entries.items()}
-    for info in infos:
-        champion = None if info.champion is None else info.champion.version
-        if champion != served.get(info.task) or info.task in problems:
-            found = [
-                problems.get(info.task),
-                None if (broken := catalog.broken.get(info.task)) is None else broken.problem,
-                _rollout_problem(output, info.task),
-                None
-                if champion == served.get(info.task)
-                else _describe_served(champion, served.get(info.task)),
-            ]
-            problems[info.task] = "; ".join(problem for problem in found if problem is not None)
-    return {info.task: served.get(info.task) for info in infos}, problems
+    behind = [task for task, version in served.items() if version != champions[task]]
+    # Rollouts take longer to load than the whole list: they are read where something is amiss.
+    for task in list(dict.fromkeys([*problems, *behind]))[:_MAX_LOOKED_AT]:
+        if (problem := _rollout_problem(output, task)) is not None:
+            problems.setdefault(task, []).append(problem)
+    if behind:
+        output.err.print(
+            f"{len(behind)} tasks are served by the catalog with another version than their champion, such as "
+            f"{behind[0]} ({_named(served[behind[0]])}, not {_named(champions[behind[0]])}): a running endpoint "
+            "follows within seconds; `ship sync` says what holds it up",
+            markup=False,
+            soft_wrap=True,
+        )
+    return served, {task: "; ".join(found) for task, found in problems.items()}
 
 
-def _describe_served(champion: int | None, served: int | None) -> str:
-    said = ["nothing" if version is None else f"version {version}" for version in (served, champion)]
-    return (
-        f"endpoints are told that {said[0]} serves, and MLflow has {said[1]} as the champion; they follow "
-        "within seconds, or `ship sync` says what holds them up"
-    )
+def _named(version: int | None) -> str:
+    return "nothing" if version is None else f"version {version}"
 
 
 def _rollout_problem(output: Output, task: str) -> str | None:
@@ -466,10 +465,9 @@ def print_promotion(output: Output, promotion: "Promotion", as_json: bool) -> No
     elif served.problem is None:
         output.print_line(f"{task}: version {promotion.to_version} serves now, {before} did before.")
     else:
-        still = "nothing" if served.version is None else f"version {served.version}"
         output.print_line(
-            f"{task}: version {promotion.to_version} is the champion now, {before} was before; endpoints are "
-            f"still told {still}: {served.problem}"
+            f"{task}: version {promotion.to_version} is the champion now, {before} was before; the catalog that "
+            f"endpoints follow has {_named(served.version)}: {served.problem}"
         )
     if promotion.waits:
         sys.exit(EXIT_WAITING)

@@ -187,7 +187,7 @@ def test_ls_names_an_alias_whose_version_is_gone_and_lists_all_tasks(ship: Shell
     listed = ship.run("ls")
     assert listed.exit_code == 0
     assert {"bolts", "nuts"} <= set(listed.stdout.split())
-    assert "bolts: MLflow has @challenger at version 9, which was deleted" in listed.stderr
+    assert "bolts: MLflow has @challenger at version 9, which is gone" in listed.stderr
     bolts, nuts = ship.json("ls")
     assert (bolts["champion"]["version"], bolts["challenger"], nuts["problem"]) == (1, None, None)
     assert "@challenger at version 9" in bolts["problem"]

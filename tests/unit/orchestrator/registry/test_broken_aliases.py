@@ -41,7 +41,7 @@ def test_a_listing_leaves_the_alias_out_and_names_it(world: World) -> None:
     assert bolts == world.fresh_registry().view("bolts")
     assert (bolts.aliases, bolts.digests) == ({"previous": 1}, {1: make_key("bolts-1")})
     assert bolts.broken == {"staging": GONE, "champion": GONE}
-    assert "@champion at version 9, @staging at version 9, which was deleted" in str(bolts.problem)
+    assert "@champion at version 9, @staging at version 9, which is gone" in str(bolts.problem)
     assert "`ship promote bolts VERSION`" in str(bolts.problem)
     assert (nuts.aliases, nuts.broken, nuts.problem) == ({"champion": 1}, {}, None)
     first, second = world.fresh_registry().tasks()
