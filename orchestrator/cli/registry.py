@@ -376,10 +376,11 @@ def _find_served(
         if (problem := _rollout_problem(output, task)) is not None:
             problems.setdefault(task, []).append(problem)
     if behind:
+        first = behind[0]
         output.err.print(
-            f"{len(behind)} tasks are served by the catalog with another version than their champion, such as "
-            f"{behind[0]} ({_named(served[behind[0]])}, not {_named(champions[behind[0]])}): a running endpoint "
-            "follows within seconds; `ship sync` says what holds it up",
+            f"The catalog that endpoints follow has another version than the champion of {len(behind)} tasks,"
+            f" such as {first}: {_named(served[first])}, not {_named(champions[first])}. A running endpoint "
+            "brings it in line within seconds; `ship sync` says what holds it up.",
             markup=False,
             soft_wrap=True,
         )
@@ -466,8 +467,8 @@ def print_promotion(output: Output, promotion: "Promotion", as_json: bool) -> No
         output.print_line(f"{task}: version {promotion.to_version} serves now, {before} did before.")
     else:
         output.print_line(
-            f"{task}: version {promotion.to_version} is the champion now, {before} was before; the catalog that "
-            f"endpoints follow has {_named(served.version)}: {served.problem}"
+            f"{task}: version {promotion.to_version} is the champion now, {before} was before; the catalog "
+            f"that endpoints follow has {_named(served.version)}: {served.problem}"
         )
     if promotion.waits:
         sys.exit(EXIT_WAITING)

@@ -68,13 +68,10 @@ def _read_apart(
     content: bytes, whole: StoreError
 ) -> tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None, dict[str, BrokenEntry]]:
     """The same, each entry by itself; raises the error of the whole if more than entries are broken."""
-    try:
-        values = json.loads(content)
-        parts = {name: dict(values.pop(name).items()) for name in ("tasks", "idle") if name in values}
-        empty = {**values, **{name: {} for name in parts}}
-        _, _, registry = _read(json.dumps(empty).encode())
-    except (ValueError, TypeError, AttributeError, RecursionError, StoreError):
-        raise whole from None
+    found = _parts_of(content)
+    if found is None:
+        raise whole
+    empty, parts, registry = found
     entries: dict[str, CatalogEntry] = {}
     idle: dict[str, IdleTask] = {}
     broken: dict[str, BrokenEntry] = {}
@@ -90,9 +87,23 @@ def _read_apart(
     for task in entries.keys() & idle.keys():
         # Which of the two counts is not known.
         problem = f"catalog: 'idle/{task}': expected a task without a champion; {_ADVICE}"
-        broken[task] = BrokenEntry(problem=problem, place="tasks", values=parts["tasks"][task])
+        both = [of_tasks[task] for of_tasks in parts.values()]
+        broken[task] = BrokenEntry(problem=problem, place="tasks", values=both)
         del entries[task], idle[task]
     return entries, idle, registry, broken
+
+
+def _parts_of(content: bytes) -> tuple[dict[str, Any], dict[str, dict[str, Any]], str | None] | None:
+    """A catalog without its entries, these by their place, and its registry; None if it is none."""
+    try:
+        values = json.loads(content)
+        parts = {name: values[name] for name in ("tasks", "idle") if name in values}
+        empty = {**values, **{name: {} for name in parts}}
+        if not all(isinstance(of_tasks, dict) for of_tasks in parts.values()):
+            return None
+        return empty, parts, _read(json.dumps(empty).encode())[2]
+    except (ValueError, TypeError, AttributeError, RecursionError, StoreError):
+        return None
 
 
 def _unpack(content: bytes) -> bytes:

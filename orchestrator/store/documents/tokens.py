@@ -184,17 +184,16 @@ class Tokens:
     @classmethod
     def _read_apart(cls, content: bytes, whole: StoreError) -> Self:
         """The same, each token by itself; raises the error of the whole if more than tokens are broken."""
-        try:
-            values = json.loads(content)
-            found = dict(values["tokens"].items())
-            read = cls._read(json.dumps({**values, "tokens": {}}).encode())
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, StoreError):
-            raise whole from None
+        found = _parts_of(content)
+        if found is None:
+            raise whole
+        frame, tokens = found
+        read = cls._read(json.dumps(frame).encode())
         by_name: dict[str, Token] = {}
         broken: dict[str, BrokenToken] = {}
-        for name, token in found.items():
+        for name, token in tokens.items():
             try:
-                by_name |= cls._read(json.dumps({**values, "tokens": {name: token}}).encode()).by_name
+                by_name |= cls._read(json.dumps({**frame, "tokens": {name: token}}).encode()).by_name
             except StoreError as error:
                 broken[name] = BrokenToken(problem=error.problems[0], values=token)
         ids = Counter(secret.token_id for token in by_name.values() for secret in token.secrets)
@@ -202,7 +201,7 @@ class Tokens:
             if shared := [secret.token_id for secret in token.secrets if ids[secret.token_id] > 1]:
                 # Whose it is cannot be told, so neither of the tokens is believed.
                 problem = f"tokens: {name!r}: it shares the id {shared[0]} with another one; {_ADVICE}"
-                broken[name] = BrokenToken(problem=problem, values=found[name])
+                broken[name] = BrokenToken(problem=problem, values=tokens[name])
                 del by_name[name]
         return replace(read, by_name=by_name, broken=broken)
 
@@ -211,6 +210,17 @@ class Tokens:
         found = _Document.read(content, "tokens", _ADVICE)
         by_name = {name: token.to_token() for name, token in found.tokens.items()}
         return cls(by_name=by_name, trail=found.trail.to_trail())
+
+
+def _parts_of(content: bytes) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The document without its tokens, and these by name; None if it is none."""
+    try:
+        values = json.loads(content)
+        frame = {**values, "tokens": {}}
+        _Document.read(json.dumps(frame).encode(), "tokens", _ADVICE)
+        return (frame, values["tokens"]) if isinstance(values["tokens"], dict) else None
+    except (ValueError, TypeError, KeyError, RecursionError, StoreError):
+        return None
 
 
 def parse_token(text: str) -> tuple[str, str] | None:

@@ -110,6 +110,8 @@ def test_a_promotion_waits_for_a_second_person_with_status_3(ship: Shell) -> Non
         "from": 1,
         "to": 3,
         "waits": False,
+        "serves": None,
+        "problem": "there is no catalog yet: `ship serve` writes it when it starts",
     }
     assert ship.json("approvals")["pending"] == []
 
