@@ -57,13 +57,13 @@ class Registry:
             make_task(V2),
             "key-1",
             Standing(version=1, champion=2),
-            "in the store as version 1; version 2 serves",
+            "as version 1; version 2 serves",
         ),
         (
             make_task(None),
             "key-1",
             Standing(version=1, champion=None),
-            "in the store as version 1; nothing serves",
+            "as version 1; nothing serves",
         ),
         (
             make_task(None, aliases={RETIRED: 1}),
