@@ -1,7 +1,6 @@
 """Commands on the registry: ls, show, promote, rollback, retire, canary, shadow, sync."""
 
 import math
-import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,21 +10,21 @@ from orchestrator.cli import tables
 from orchestrator.cli.audit_tables import pending_json, pending_line
 from orchestrator.cli.completion import task_argument
 from orchestrator.cli.options import author_options, force_option, json_option, selection_options
-from orchestrator.cli.output import EXIT_WAITING, Output
+from orchestrator.cli.output import Output
+from orchestrator.cli.served import find_served, print_promotion, rollout_problem
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.manifest.selection import Selection
-    from orchestrator.registry.versions import Promotion, TaskInfo, Trials, VersionInfo
+    from orchestrator.registry.versions import TaskInfo, Trials, VersionInfo
     from orchestrator.store.documents.audit import Author
     from orchestrator.store.documents.rollout import Rollout
 
-__all__ = ["COMMANDS", "print_promotion"]
+__all__ = ["COMMANDS"]
 
 _VERSION = click.IntRange(min=1)
-_MAX_LOOKED_AT = 20
 
 
 @click.command(name="ls")
@@ -72,7 +71,7 @@ def list_tasks(
         infos = tables.in_order([info for info in infos if info.task in chosen], by, reverse=reverse)
     shown = [info for info in infos if with_retired or not info.is_retired]
     pending = _find_pending(output, shown)
-    served, problems = _find_served(output, shown)
+    served, problems = find_served(output, shown)
     if as_json:
         output.print_json(
             [
@@ -116,7 +115,7 @@ def show(output: Output, task: str, as_json: bool) -> None:
     """
     registry = output.registry()
     versions, view = registry.versions(task), registry.view(task)
-    found = [None if view is None else view.problem, _rollout_problem(output, task)]
+    found = [None if view is None else view.problem, rollout_problem(output, task)]
     problems = [problem for problem in found if problem is not None]
     rollout = None if found[1] is not None else output.rollouts().stored(task)
     change, rules = (None, {}) if rollout is None else (rollout.change, rollout.rules)
@@ -353,55 +352,6 @@ def sync(output: Output, adopt: bool, drop: bool, author: "Author", as_json: boo
         output.print_line("Tasks that are missing stay in service; `ship sync --drop` takes them out.")
 
 
-def _find_served(
-    output: Output, infos: "Sequence[TaskInfo]"
-) -> "tuple[dict[str, int | None], dict[str, str]]":
-    """Version of each task that the catalog says is served, and what is broken of tasks."""
-    from orchestrator.errors import StoreError
-
-    problems = {info.task: [info.problem] for info in infos if info.problem is not None}
-    served: dict[str, int | None] = {}
-    champions = {info.task: info.champion.version if info.champion else None for info in infos}
-    try:
-        if infos and (stored := output.prompt_store().read_catalog()) is not None:
-            entries, broken = stored[0].entries, stored[0].broken
-            served = {task: entries[task].version if task in entries else None for task in champions}
-            for task in broken.keys() & champions.keys():
-                problems.setdefault(task, []).append(broken[task].problem)
-    except StoreError as error:
-        output.err.print(f"what is served is not known: {error}", markup=False, soft_wrap=True)
-    behind = [task for task, version in served.items() if version != champions[task]]
-    # Rollouts take longer to load than the whole list: they are read where something is amiss.
-    for task in list(dict.fromkeys([*problems, *behind]))[:_MAX_LOOKED_AT]:
-        if (problem := _rollout_problem(output, task)) is not None:
-            problems.setdefault(task, []).append(problem)
-    if behind:
-        first = behind[0]
-        output.err.print(
-            f"The catalog that endpoints follow has another version than the champion of {len(behind)} tasks,"
-            f" such as {first}: {_named(served[first])}, not {_named(champions[first])}. A running endpoint "
-            "brings it in line within seconds; `ship sync` says what holds it up.",
-            markup=False,
-            soft_wrap=True,
-        )
-    return served, {task: "; ".join(found) for task, found in problems.items()}
-
-
-def _named(version: int | None) -> str:
-    return "nothing" if version is None else f"version {version}"
-
-
-def _rollout_problem(output: Output, task: str) -> str | None:
-    """What is wrong with a task's rollout."""
-    from orchestrator.errors import StoreError
-
-    try:
-        output.rollouts().stored(task)
-    except StoreError as error:
-        return str(error)
-    return None
-
-
 def _find_pending(output: Output, infos: "Sequence[TaskInfo]") -> "dict[str, Rollout]":
     """Rollouts of tasks with a promotion that waits; none where the store cannot be read."""
     from orchestrator.errors import StoreError
@@ -446,32 +396,6 @@ def _print_stopped(output: Output, task: str, role: str, before: "Trials", as_js
 
 def _trials_json(task: str, trials: "Trials") -> dict[str, Any]:
     return {"task": task, **asdict(trials)}
-
-
-def print_promotion(output: Output, promotion: "Promotion", as_json: bool) -> None:
-    """Say what serves now; a promotion that waits for an approval ends the command with its status."""
-    from orchestrator.registry.catalog_writer import serve_now
-
-    task, before = promotion.task, "nothing"
-    if promotion.from_version:
-        before = f"version {promotion.from_version}"
-    served = serve_now(output.prompt_store(), task)
-    if as_json:
-        output.print_json(tables.promotion_json(promotion, served))
-    elif promotion.waits:
-        output.print_line(
-            f"{task}: version {promotion.to_version} waits for an approval, and {before} serves on; another "
-            f"person makes it serve: `ship approve {task}`.",
-        )
-    elif served.problem is None:
-        output.print_line(f"{task}: version {promotion.to_version} serves now, {before} did before.")
-    else:
-        output.print_line(
-            f"{task}: version {promotion.to_version} is the champion now, {before} was before; the catalog "
-            f"that endpoints follow has {_named(served.version)}: {served.problem}"
-        )
-    if promotion.waits:
-        sys.exit(EXIT_WAITING)
 
 
 COMMANDS = (list_tasks, show, promote, rollback, retire, canary, shadow, sync)
