@@ -11,7 +11,7 @@ from orchestrator.cli.audit_tables import entry_json, entry_line, pending_json, 
 from orchestrator.cli.completion import complete_task, task_argument
 from orchestrator.cli.options import author_options, json_option
 from orchestrator.cli.output import EXIT_FAILED, Output
-from orchestrator.cli.registry import print_promotion
+from orchestrator.cli.served import print_promotion
 from orchestrator.durations import parse_duration
 
 if TYPE_CHECKING:

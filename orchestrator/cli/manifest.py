@@ -37,7 +37,8 @@ _STOPPING = (
 def plan(output: Output, manifest: str, request: "Request", price: float | None, as_json: bool) -> None:
     """Check MANIFEST and show what `ship tune` would do. Writes nothing.
 
-    Each task is to be tuned, reused from the store, or refused with the reason. Time is that of one worker
+    Each task is to be tuned, reused from the store, or refused with the reason. What is in the store need not
+    serve: where another version does, both are named. Time is that of one worker
     for each task, and that of the wall clock for all; it is learned from past tunings in the store on the
     same backbone, and unknown before the first. The exit status
     is 1 if tasks are refused, and 2 if --max-tasks is given and more would be tuned.
@@ -48,6 +49,7 @@ def plan(output: Output, manifest: str, request: "Request", price: float | None,
       ship plan lines.yaml --tag site=ulm --only 'weld-*' --max-tasks 50
       ship plan lines.yaml --keep-going
       ship plan lines.yaml --json | jq '.tasks[] | select(.action == "tune") | .name'
+      ship plan lines.yaml --json | jq '.tasks[] | select(.version != .champion) | .name'
     """
     from orchestrator.cli.plan_report import plan_json, print_plan
 
@@ -99,6 +101,12 @@ def check(output: Output, manifest: str, selection: "Selection", as_json: bool) 
     is_flag=True,
     help="Keep no pictures of mistakes in what is published; tasks that are published keep theirs.",
 )
+@click.option(
+    "--promote",
+    "promotes",
+    is_flag=True,
+    help="Let the gate decide again on what is in the store while another version of its task serves.",
+)
 @click.option("--check", "check_first", is_flag=True, help="First `ship check`; tune nothing if it fails.")
 @click.option(
     "--keep",
@@ -115,11 +123,15 @@ def tune(
     manifest: str,
     request: "Request",
     no_thumbnails: bool,
+    promotes: bool,
     check_first: bool,
     num_kept: int,
     as_json: bool,
 ) -> None:
     """Tune every task of MANIFEST that is not in the store yet.
+
+    What is in the store need not serve: after a change of settings was taken back, the version of the other
+    settings does. The report says so, and --promote lets the gate decide again on the version of these.
 
     Ctrl-C stops cleanly; run the same command to resume. A task that fails, or that the plan
     refuses, is reported and stops no other; the exit status is then 1. It is 3 if all were tuned, but some
@@ -133,6 +145,7 @@ def tune(
       ship tune lines.yaml --only bottle-caps --only 'weld-*'
       ship tune lines.yaml --tag site=ulm --tag line=3 --max-tasks 50
       ship tune lines.yaml --keep-going
+      ship tune lines.yaml --promote
       ship --store s3://models/ship tune lines.yaml --workers 8
       RAY_ADDRESS=ray-head:6379 ship tune lines.yaml
     """
@@ -147,7 +160,7 @@ def tune(
     job = _prepare(output, manifest, request, will_run=True)
     job.check_fan_out()
     print_refused(output.err, job.plan.refused)
-    run_job(output, replace(job, num_kept=num_kept), as_json=as_json)
+    run_job(output, replace(job, num_kept=num_kept, promotes=promotes), as_json=as_json)
 
 
 @click.command()

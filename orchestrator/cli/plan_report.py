@@ -37,6 +37,7 @@ def print_plan(
     console.print(_totals(plan, price_per_hour, num_workers), markup=False, soft_wrap=True)
     console.print(_basis(plan), markup=False, soft_wrap=True)
     print_refused(console, plan.refused)
+    _print_unserved(console, plan)
     warnings = group_alike(plan.warnings)
     for warning in warnings[:MAX_WARNINGS]:
         console.print(warning, style="yellow", markup=False, soft_wrap=True)
@@ -120,6 +121,22 @@ def _print_tasks(console: Console, plan: "Plan", price_per_hour: float | None) -
         if lines:
             text = "\n".join(_line(cells, widths, head) for cells in lines)
             console.out(text, style=style, highlight=False)
+
+
+def _print_unserved(console: Console, plan: "Plan") -> None:
+    """Tasks whose artifact in the store does not serve."""
+    lines = [
+        f"{task.spec.name}: in the store as version {task.version}; "
+        + ("nothing serves" if task.champion is None else f"version {task.champion} serves")
+        for task in plan.to_reuse
+        if task.version is not None and task.version != task.champion
+    ]
+    for line in lines[:MAX_WARNINGS]:
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
+    if len(lines) > MAX_WARNINGS:
+        console.print(f"... and {len(lines) - MAX_WARNINGS} more (--json has all)", style="yellow")
+    if lines:
+        console.print("`ship tune --promote` lets the gate decide on them again.", markup=False)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], head: Sequence[str]) -> str:

@@ -1,7 +1,6 @@
 """Commands on the registry: ls, show, promote, rollback, retire, canary, shadow, sync."""
 
 import math
-import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +10,19 @@ from orchestrator.cli import tables
 from orchestrator.cli.audit_tables import pending_json, pending_line
 from orchestrator.cli.completion import task_argument
 from orchestrator.cli.options import author_options, force_option, json_option, selection_options
-from orchestrator.cli.output import EXIT_WAITING, Output
+from orchestrator.cli.output import Output
+from orchestrator.cli.served import find_served, print_promotion, rollout_problem
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.manifest.selection import Selection
-    from orchestrator.registry.versions import Promotion, TaskInfo, Trials, VersionInfo
+    from orchestrator.registry.versions import TaskInfo, Trials, VersionInfo
     from orchestrator.store.documents.audit import Author
     from orchestrator.store.documents.rollout import Rollout
 
-__all__ = ["COMMANDS", "print_promotion"]
+__all__ = ["COMMANDS"]
 
 _VERSION = click.IntRange(min=1)
 
@@ -71,12 +71,23 @@ def list_tasks(
         infos = tables.in_order([info for info in infos if info.task in chosen], by, reverse=reverse)
     shown = [info for info in infos if with_retired or not info.is_retired]
     pending = _find_pending(output, shown)
+    served, problems = find_served(output, shown)
     if as_json:
         output.print_json(
-            [{**tables.task_json(info), "pending": pending_json(pending.get(info.task))} for info in shown]
+            [
+                {
+                    **tables.task_json(info),
+                    "pending": pending_json(pending.get(info.task)),
+                    "serves": served.get(info.task),
+                    "problem": problems.get(info.task),
+                }
+                for info in shown
+            ]
         )
     else:
         _print_tasks(output, shown, num_retired=len(infos) - len(shown))
+        for task, problem in problems.items():
+            output.err.print(f"{task}: {problem}", markup=False, soft_wrap=True)
         for rollout in pending.values():
             output.print_line(pending_line(rollout))
 
@@ -102,8 +113,11 @@ def show(output: Output, task: str, as_json: bool) -> None:
       ship show bottle-caps
       ship show bottle-caps --json | jq '.versions[0].metrics.accuracy'
     """
-    versions = output.registry().versions(task)
-    rollout = output.rollouts().stored(task)
+    registry = output.registry()
+    versions, view = registry.versions(task), registry.view(task)
+    found = [None if view is None else view.problem, rollout_problem(output, task)]
+    problems = [problem for problem in found if problem is not None]
+    rollout = None if found[1] is not None else output.rollouts().stored(task)
     change, rules = (None, {}) if rollout is None else (rollout.change, rollout.rules)
     if as_json:
         output.print_json(
@@ -111,6 +125,7 @@ def show(output: Output, task: str, as_json: bool) -> None:
                 "task": task,
                 "change": asdict(change) if change else None,
                 "pending": pending_json(rollout),
+                "problems": problems,
                 "versions": [
                     {**tables.version_json(info), "rule": rules.get(info.digest or "")} for info in versions
                 ],
@@ -122,6 +137,8 @@ def show(output: Output, task: str, as_json: bool) -> None:
         output.print_line(tables.change_line(change))
     if rollout is not None and rollout.pending is not None:
         output.print_line(pending_line(rollout))
+    for problem in problems:
+        output.print_line(f"{task}: {problem}", style="red")
     for info in versions:
         _print_version(output, task, info, rules.get(info.digest or ""))
 
@@ -379,24 +396,6 @@ def _print_stopped(output: Output, task: str, role: str, before: "Trials", as_js
 
 def _trials_json(task: str, trials: "Trials") -> dict[str, Any]:
     return {"task": task, **asdict(trials)}
-
-
-def print_promotion(output: Output, promotion: "Promotion", as_json: bool) -> None:
-    """Say what serves now; a promotion that waits for an approval ends the command with its status."""
-    task, before = promotion.task, "nothing"
-    if promotion.from_version:
-        before = f"version {promotion.from_version}"
-    if as_json:
-        output.print_json(tables.promotion_json(promotion))
-    elif promotion.waits:
-        output.print_line(
-            f"{task}: version {promotion.to_version} waits for an approval, and {before} serves on; another "
-            f"person makes it serve: `ship approve {task}`.",
-        )
-    else:
-        output.print_line(f"{task}: version {promotion.to_version} serves now, {before} did before.")
-    if promotion.waits:
-        sys.exit(EXIT_WAITING)
 
 
 COMMANDS = (list_tasks, show, promote, rollback, retire, canary, shadow, sync)

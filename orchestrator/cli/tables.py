@@ -17,6 +17,7 @@ from ship.findings import find_warnings
 if TYPE_CHECKING:
     from orchestrator.events import Event
     from orchestrator.planning.check import TaskCheck
+    from orchestrator.registry.catalog_writer import Served
     from orchestrator.registry.versions import Promotion, TaskInfo, Trials, VersionInfo
     from orchestrator.store.documents.rollout import Change
     from orchestrator.train.job_report import JobReport
@@ -67,13 +68,10 @@ def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
     """Print the counts of a run, the verdict on each task, warnings and failures; last, how many serve."""
     summary = report.summary
     if not summary.tasks and not report.refused:
-        console.print(f"Nothing to do: all {num_tasks} tasks are in the store already.")
+        console.print(f"Nothing to {_left(report)}: all {num_tasks} tasks are in the store already.")
     else:
         _print_counts(console, report)
-    for verdict in report.verdicts:
-        # What was tuned before, and serves, is no news.
-        if verdict.kind != "failed" and (verdict.is_new or not verdict.serves):
-            console.print(_verdict_line(verdict), markup=False, soft_wrap=True)
+    _print_verdicts(console, report)
     warnings = [f"{task}: {warning}" for task, found in report.warnings.items() for warning in found]
     for warning in group_alike(warnings):
         console.print(warning, style="yellow", markup=False, soft_wrap=True)
@@ -85,6 +83,29 @@ def print_report(console: Console, report: "JobReport", num_tasks: int) -> None:
         console.print("Interrupted; run the same command to resume.", style="yellow")
     elif report.verdicts:
         console.print(tally([one.kind for one in report.verdicts]), markup=False, soft_wrap=True)
+
+
+def _left(report: "JobReport") -> str:
+    """The verb for what is left where nothing is to be tuned."""
+    return "tune" if report.decided or any(_is_beside(one) for one in report.verdicts) else "do"
+
+
+def _is_beside(verdict: "Verdict") -> bool:
+    """Whether another version serves than the one that is in the store."""
+    return verdict.version != verdict.champion
+
+
+def _print_verdicts(console: Console, report: "JobReport") -> None:
+    """The verdicts that are news: not those on what was tuned before, and serves."""
+    decided = {one.task for one in report.decided}
+    for verdict in report.verdicts:
+        is_news = verdict.is_new or not verdict.serves or _is_beside(verdict)
+        if verdict.kind != "failed" and is_news and verdict.task not in decided:
+            console.print(_verdict_line(verdict), markup=False, soft_wrap=True)
+    for one in report.decided:
+        told = "serves from now on" if one.promoted else "does not serve"
+        line = f"{one.task}: version {one.version} {told}, by the gate: {one.reason}"
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _print_counts(console: Console, report: "JobReport") -> None:
@@ -109,6 +130,9 @@ def _verdict_line(verdict: "Verdict") -> str:
             said += f" {KINDS[verdict.kind].capitalize()}: {verdict.advice}."
     elif verdict.version in (None, verdict.champion):
         said = f"version {verdict.champion} serves" + (f"; {verdict.advice}" if verdict.advice else "")
+    elif not verdict.is_new and verdict.gate is None:
+        said = f"in the store as version {verdict.version}; version {verdict.champion} serves: `ship tune "
+        said += f"--promote` asks the gate again, `ship promote {verdict.task} {verdict.version}` does not"
     else:
         said = f"{version}waits, and version {verdict.champion} serves on{reason}"
         if verdict.advice:
@@ -299,13 +323,15 @@ def change_line(change: "Change") -> str:
     )
 
 
-def promotion_json(promotion: "Promotion") -> dict[str, Any]:
-    """One alias move as plain values."""
+def promotion_json(promotion: "Promotion", served: "Served") -> dict[str, Any]:
+    """One alias move as plain values, with what the catalog has then."""
     return {
         "task": promotion.task,
         "from": promotion.from_version,
         "to": promotion.to_version,
         "waits": promotion.waits,
+        "serves": served.version,
+        "problem": served.problem,
     }
 
 

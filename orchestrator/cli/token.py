@@ -7,7 +7,7 @@ import click
 from rich.table import Table
 
 from orchestrator.cli.options import author_options, json_option
-from orchestrator.cli.output import Output, format_time
+from orchestrator.cli.output import Output, format_time, printable
 from orchestrator.durations import describe_seconds, parse_duration
 
 if TYPE_CHECKING:
@@ -97,12 +97,18 @@ def list_tokens(output: Output, as_json: bool) -> None:
     """
     found = output.prompt_store().read_tokens()
     tokens = {} if found is None else dict(sorted(found[0].by_name.items()))
+    broken = {} if found is None else found[0].broken
     now_s = time.time()
     if as_json:
-        output.print_json([_token_json(name, one, now_s) for name, one in tokens.items()])
-    elif tokens:
+        listed = [_token_json(name, one, now_s) for name, one in tokens.items()]
+        unread = [{"name": name, "problem": one.problem} for name, one in sorted(broken.items())]
+        output.print_json([*listed, *unread])
+        return
+    for name, one in sorted(broken.items()):
+        output.print_line(f"{printable(name)} is refused: {one.problem}", style="red")
+    if tokens:
         output.out.print(_table(tokens, now_s))
-    else:
+    elif not broken:
         output.out.print("There is no token yet: `ship token create NAME --predict '*'` makes one.")
 
 
@@ -157,7 +163,7 @@ def revoke(output: Output, name: str, author: "Author") -> None:
     from orchestrator.store.documents.token_changes import revoke_token
 
     taken = _change(output, "token-revoke", author, lambda tokens: revoke_token(tokens, name))
-    ids = ", ".join(secret.token_id for secret in taken.secrets)
+    ids = ", ".join(secret.token_id for secret in taken.secrets) or "it could not be read"
     output.out.print(f"{name} ({ids}) is revoked; endpoints follow within seconds.", soft_wrap=True)
 
 
@@ -217,7 +223,7 @@ def _table(tokens: "Mapping[str, Token]", now_s: float) -> Table:
 
 def _token_json(name: str, one: "Token", now_s: float) -> dict[str, Any]:
     secrets = [{**_secret_json(secret), "is_live": secret.is_live(now_s)} for secret in one.secrets]
-    return {"name": name, **_scope_json(one), "secrets": secrets}
+    return {"name": name, **_scope_json(one), "secrets": secrets, "problem": None}
 
 
 def _scope_json(one: "Token") -> dict[str, Any]:

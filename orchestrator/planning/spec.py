@@ -85,6 +85,8 @@ class PlannedTask:
         passed_over: What lies beside its pictures and is left out, by kind.
         evidence: On what its fingerprint rests: number of images by kind.
         shrinking: What is lost by shrinking its pictures to the backbone's input, if much is.
+        version: Version that its artifact in the store has; None for ``tune``, and where it is not known.
+        champion: Version of the task that serves, where ``version`` is known; None if none does.
         estimate_s: Seconds on one worker, 0 for ``reuse``; None if the speed is unknown.
         estimate_bytes: Storage of the prompt's tensors, 0 for ``reuse``; assumes that levels are two thirds
             of the layers.
@@ -100,3 +102,5 @@ class PlannedTask:
     passed_over: tuple[str, ...] = ()
     evidence: Mapping[str, int] = field(default_factory=dict)
     shrinking: str | None = None
+    version: int | None = None
+    champion: int | None = None

@@ -46,6 +46,6 @@ class Advice:
         try:
             values = json.loads(text or "")
             advice = cls(**values)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return None
         return advice if advice.kind in ("serves", "needs-data", "needs-backbone", "withheld") else None

@@ -20,10 +20,10 @@ from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.versions import CHAMPION, ModelView, read_trials
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry, IdleTask
-from orchestrator.store.documents.rollout import Aliases, Rollout
+from orchestrator.store.documents.rollout import Aliases, BrokenRolloutError, Rollout
 from orchestrator.store.prompt_store import PromptStore
 
-__all__ = ["CatalogChange", "CatalogWriter", "follow_rollout", "make_entry"]
+__all__ = ["CatalogChange", "CatalogWriter", "Served", "follow_rollout", "make_entry", "serve_now"]
 
 Found = TypeVar("Found")
 _logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class CatalogChange:
         is_written: Whether the catalog had to be changed.
         lost: Tasks that left the catalog.
         missing: Tasks that stay in the catalog, although the registry does not list them.
-        problems: Problem by task: its entry stays as it was.
+        problems: Problem by task: its entry stays as it was, or goes by what is right of it.
     """
 
     is_written: bool = False
@@ -62,6 +62,19 @@ class CatalogChange:
             task, problem = next(iter(self.problems.items()))
             parts.append(f"{len(self.problems)} tasks stay as they were, such as {task}: {problem}")
         return "; ".join(parts) or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """What the catalog, which endpoints follow, has of a task.
+
+    Attributes:
+        version: Version that it says is served; None for none, or where it cannot be read.
+        problem: Why it is not as the rollout says; None if it is.
+    """
+
+    version: int | None
+    problem: str | None
 
 
 class CatalogWriter:
@@ -106,9 +119,10 @@ class CatalogWriter:
             raise
         wanted = {task: _state_of_view(view, catalog.find(task)) for task, view in views.items()}
         differing = {task for task, state in wanted.items() if state != catalog.find(task)}
+        problems |= {task: view.problem for task, view in views.items() if view.problem is not None}
         # A rollout counts, also where MLflow cannot be brought in line with it now.
         known = {**catalog.entries, **catalog.idle, **changed}
-        wanted |= self._settle_all(differing | changed.keys() & views.keys(), known, problems)
+        wanted |= self._settle_all(differing | changed.keys() & views.keys(), views, known, problems)
         written = _catalog_of(wanted, identity)
         missing, lost = self._find_lost(catalog, views, written, problems, may_drop=may_drop)
         written = _catalog_of({**wanted, **{task: catalog.entries[task] for task in missing}}, identity)
@@ -143,8 +157,14 @@ class CatalogWriter:
         lost = [task for task in gone if task not in missing]
         for task in lost:
             if task not in views:
-                self._rollouts.drop(task)
+                self._drop(task, problems)
         return tuple(missing), tuple(lost)
+
+    def _drop(self, task: str, problems: dict[str, str]) -> None:
+        try:
+            self._rollouts.drop(task)
+        except BrokenRolloutError as error:
+            problems[task] = str(error)
 
     def _is_deleted(self, task: str, problems: dict[str, str]) -> bool:
         """Whether the registry says that it has no such model."""
@@ -155,13 +175,20 @@ class CatalogWriter:
             return False
 
     def _settle_all(
-        self, tasks: Iterable[str], known: Mapping[str, _State], problems: dict[str, str]
+        self,
+        tasks: Iterable[str],
+        views: Mapping[str, ModelView],
+        known: Mapping[str, _State],
+        problems: dict[str, str],
     ) -> dict[str, _State]:
         """States of tasks that are brought in line now; one that cannot be keeps the known one."""
 
         def settle(task: str) -> tuple[str, _State, str | None]:
             try:
-                return task, _state_of(self._rollouts.settle(task)), None
+                rollout = self._rollouts.settle(task)
+                # Without a rollout only MLflow tells what serves, and it does not.
+                is_told = rollout.generation > 0 or CHAMPION not in views[task].broken
+                return task, _state_of(rollout) if is_told else known.get(task, IdleTask()), None
             except OrchestratorError as error:
                 return task, known.get(task, IdleTask()), str(error)
 
@@ -212,7 +239,7 @@ class CatalogWriter:
             for task, state in read.items()
             if isinstance(state, CatalogEntry) or state.is_retired or task not in catalog.entries
         }
-        written = _catalog_of({**catalog.entries, **catalog.idle, **changed}, catalog.registry)
+        written = _with_states(catalog, changed)
         if written != catalog:
             self._store.write_catalog(written, if_match=etag)
         for task, problem in problems.items():
@@ -247,8 +274,13 @@ def make_entry(
     )
 
 
-def follow_rollout(store: PromptStore, rollout: Rollout) -> bool:
-    """Let the catalog follow one rollout at once, if it names the task already; the poller does so later.
+def follow_rollout(store: PromptStore, rollout: Rollout, *, may_move: bool = False) -> bool:
+    """Let the catalog follow one rollout at once; the poller does so later.
+
+    Args:
+        store: Store of the catalog.
+        rollout: The rollout.
+        may_move: Whether a task may begin to serve by it, or end; else its entry has to be there already.
 
     Returns:
         Whether the catalog is as the rollout says.
@@ -260,15 +292,30 @@ def follow_rollout(store: PromptStore, rollout: Rollout) -> bool:
     for _ in range(MAX_TRIES):
         stored = store.read_catalog()
         found = None if stored is None else stored[0].find(task)
-        if stored is None or type(found) is not type(state):
+        if stored is None or (type(found) is not type(state) and not may_move):
             return False
         if found == state:
             return True
         catalog, etag = stored
-        written = _catalog_of({**catalog.entries, **catalog.idle, task: state}, catalog.registry)
+        written = _with_states(catalog, {task: state})
         with suppress(ObjectConflict):
             store.write_catalog(written, if_match=etag)
     return False
+
+
+def serve_now(store: PromptStore, task: str) -> Served:
+    """Let the catalog follow a task's rollout at once, and tell what it has then."""
+    version, problem = None, "there is no catalog yet: `ship serve` writes it when it starts"
+    try:
+        stored = store.read_rollout(task)
+        is_followed = stored is not None and follow_rollout(store, stored[0], may_move=True)
+        if (found := store.read_catalog()) is not None:
+            entry = found[0].entries.get(task)
+            version = None if entry is None else entry.version
+            problem = "others change the catalog all the time: an endpoint, or `ship sync`, tries again"
+    except StoreError as error:
+        return Served(version=version, problem=f"the catalog cannot be brought in line: {error}")
+    return Served(version=version, problem=None if is_followed else problem)
 
 
 def _find_state(
@@ -291,6 +338,13 @@ def _rules_of(artifacts: Iterable[str], rules: Mapping[str, str] | None) -> dict
 def _state_of(rollout: Rollout) -> _State:
     digests = {version: ref.digest for version, ref in rollout.versions.items()}
     return _find_state(rollout.aliases, digests, rollout.rules)
+
+
+def _with_states(catalog: Catalog, states: Mapping[str, _State]) -> Catalog:
+    """A catalog with other states of some tasks; what cannot be read of others stays for a look at MLflow."""
+    broken = {task: entry for task, entry in catalog.broken.items() if task not in states}
+    followed = _catalog_of({**catalog.entries, **catalog.idle, **states}, catalog.registry)
+    return replace(followed, broken=broken)
 
 
 def _catalog_of(states: Mapping[str, _State], registry: str | None) -> Catalog:

@@ -76,6 +76,8 @@ def read_models(tracking_uri: str) -> list[StoredModel] | None:
         return None
     try:
         with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, isolation_level=None)) as file:
+            # A row that is no UTF-8 is no reason to list none.
+            file.text_factory = lambda text: text.decode(errors="replace")
             file.execute("BEGIN")
             revisions = {revision for (revision,) in file.execute("SELECT version_num FROM alembic_version")}
             if not revisions or not revisions <= SCHEMA_REVISIONS:

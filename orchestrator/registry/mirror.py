@@ -10,11 +10,27 @@ from orchestrator.errors import ObjectConflict, RegistryError, StoreError
 from orchestrator.registry.changes import logged
 from orchestrator.registry.moves import take_in
 from orchestrator.registry.registry import Registry, RegistryDown
-from orchestrator.registry.versions import CHAMPION, PREVIOUS, RETIRED, ModelView, VersionInfo, since_tag
+from orchestrator.registry.session import NotRegisteredError
+from orchestrator.registry.versions import (
+    CANARY,
+    CHAMPION,
+    PREVIOUS,
+    RETIRED,
+    ModelView,
+    VersionInfo,
+    since_tag,
+)
 from orchestrator.store.approvals import Approvals
 from orchestrator.store.audit import AuditLog
 from orchestrator.store.documents.audit import UNKNOWN, Author, shortened
-from orchestrator.store.documents.rollout import Aliases, Change, ChangeKind, Rollout, VersionRef
+from orchestrator.store.documents.rollout import (
+    Aliases,
+    BrokenRolloutError,
+    Change,
+    ChangeKind,
+    Rollout,
+    VersionRef,
+)
 from orchestrator.store.prompt_store import PromptStore
 
 __all__ = ["MAX_TRIES", "Loaded", "Mirror", "VersionFinder", "ref_of"]
@@ -30,12 +46,17 @@ class Loaded:
     Attributes:
         rollout: The rollout; of a task without one, its aliases in MLflow as generation 0.
         etag: Its etag in the store; None if it is not stored yet.
-        found: Aliases in MLflow; None if it cannot be reached.
+        found: Aliases in MLflow, with those at versions that are gone; None if it cannot be reached.
     """
 
     rollout: Rollout
     etag: str | None
     found: Aliases | None
+
+    @property
+    def is_to_be_mended(self) -> bool:
+        """Whether a change writes it even if it moves nothing: it replaces a broken one, or drops aliases."""
+        return self.rollout.generation == 0 and (self.etag is not None or self.found != self.rollout.aliases)
 
 
 class Mirror:
@@ -56,24 +77,40 @@ class Mirror:
         self.log = AuditLog(store, clock)
         self.approvals = Approvals(store, self.log)
 
-    def load(self, task: str, *, takes_in: bool = False) -> Loaded:
+    def load(self, task: str, *, takes_in: bool = False, mends: bool = False) -> Loaded:
         """The rollout, with moves made in MLflow's page.
 
         The rollout is read before the aliases: whatever changes it in between makes the next write fail.
+
+        Args:
+            task: Name of the task.
+            takes_in: Whether these moves are written.
+            mends: Whether a rollout that cannot be read counts as one that was lost.
+
+        Raises:
+            RegistryError: There is no such task; or MLflow cannot be reached, and is needed.
+            StoreError: The rollout cannot be read.
         """
         for _ in range(MAX_TRIES):
-            stored = self._store.read_rollout(task)
+            etag, stored = None, None
+            try:
+                stored = self._store.read_rollout(task)
+            except BrokenRolloutError as error:
+                if not mends:
+                    raise
+                _logger.warning("task %s: its rollout is written anew: %s", task, error)
+                etag = error.etag
             view = self._look(task, is_needed=stored is None)
             if view is None:
                 assert stored is not None
                 return Loaded(rollout=stored[0], etag=stored[1], found=None)
             if stored is None:
                 adopted = replace(self._adopt(view, generation=0), rules=self._served_rules(task))
-                return Loaded(rollout=adopted, etag=None, found=view.standing)
+                return Loaded(rollout=adopted, etag=etag, found=view.written)
             rollout, etag = stored
             moved = self._moved(rollout, view)
             if moved == rollout or not takes_in:
-                return Loaded(rollout=moved, etag=etag, found=view.standing)
+                return Loaded(rollout=moved, etag=etag, found=view.written)
             # Its author is not known: the user of this process has only found it.
             moved = logged(self.log, rollout, moved, user="")
             try:
@@ -81,7 +118,7 @@ class Mirror:
             except ObjectConflict:
                 continue
             _logger.warning("task %s: %s", task, moved.change.reason)
-            return Loaded(rollout=moved, etag=etag, found=view.standing)
+            return Loaded(rollout=moved, etag=etag, found=view.written)
         raise RegistryError(f"task {task!r} is changed by others all the time; run the command again")
 
     def _look(self, task: str, *, is_needed: bool) -> ModelView | None:
@@ -107,7 +144,7 @@ class Mirror:
             # The model was deleted and made again: its versions are others.
             adopted = self._adopt(view, generation=rollout.generation)
             return replace(adopted, trail=rollout.trail, rules=rollout.rules)
-        aliases = take_in(rollout, view.standing, self._clock())
+        aliases = take_in(rollout, _without_gone(view, rollout.aliases), self._clock())
         if aliases == rollout.aliases:
             return rollout
         finder = VersionFinder(self._registry, rollout, {})
@@ -163,12 +200,12 @@ class Mirror:
                 view = self._registry.view(task)
                 if view is None:
                     raise self._registry.no_such_task(task)
-                found = view.standing
+                found = view.written
             self._note_since(rollout, found)
-            self._move_aliases(task, found, rollout.aliases)
-            if settled is rollout and rollout.is_mirrored and found == rollout.aliases:
+            reached = self._move_aliases(task, found, rollout.aliases)
+            if settled is rollout and rollout.mirrored == found == reached:
                 return rollout
-            confirmed = replace(settled, mirrored=rollout.aliases)
+            confirmed = replace(settled, mirrored=reached)
             try:
                 self._store.write_rollout(confirmed, etag)
                 return confirmed
@@ -196,21 +233,35 @@ class Mirror:
         if champion is not None and rollout.champion_s is not None and is_new:
             self._registry.set_since(rollout.task, since_tag(champion, rollout.champion_s))
 
-    def _move_aliases(self, task: str, found: Aliases, wanted: Aliases) -> None:
-        """Bring MLflow's aliases in line, the champion's last."""
-        registry = self._registry
+    def _move_aliases(self, task: str, found: Aliases, wanted: Aliases) -> Aliases:
+        """Bring MLflow's aliases in line, the champion's last; returns them as they are then."""
+        registry, gone = self._registry, dict[str, int | None]()
         if found.share != wanted.share and wanted.share is not None:
             registry.set_share(task, wanted.share)
         for alias in sorted({*found.versions, *wanted.versions}, key=lambda name: (name == CHAMPION, name)):
             version = wanted.versions.get(alias)
             if version == found.versions.get(alias):
                 continue
-            if version is None:
-                registry.drop_alias(task, alias)
-            else:
-                registry.set_alias(task, alias, version)
+            try:
+                if version is None:
+                    registry.drop_alias(task, alias)
+                else:
+                    registry.set_alias(task, alias, version)
+            except NotRegisteredError as error:
+                # The version was deleted in MLflow. Its artifact may serve all the same.
+                _logger.warning("task %s has no @%s in MLflow: %s", task, alias, error)
+                gone[alias] = None
+                if alias in found.versions:
+                    registry.drop_alias(task, alias)
+            except RegistryError as error:
+                if alias == CHAMPION or isinstance(error, RegistryDown):
+                    raise
+                # Such as a name that MLflow's pages do not take: the champion's alias must not wait for it.
+                _logger.warning("task %s: @%s stays as it is in MLflow: %s", task, ascii(alias), error)
+                gone[alias] = found.versions.get(alias)
         if found.share is not None and wanted.share is None:
             registry.set_share(task, None)
+        return wanted.moved(gone)
 
     def new_change(self, kind: ChangeKind, *, by: str | None = None, reason: str | None = None) -> Change:
         """A change that is made now.
@@ -268,6 +319,12 @@ def ref_of(info: VersionInfo) -> VersionRef:
     return VersionRef(digest=info.digest, published_s=info.published_s)
 
 
+def _without_gone(view: ModelView, wanted: Aliases) -> Aliases:
+    """Aliases in MLflow, those at versions that are gone as they are wanted: to delete one is no move."""
+    share = wanted.share if CANARY in view.broken else view.standing.share
+    return view.standing.moved({alias: wanted.versions.get(alias) for alias in view.broken}, share=share)
+
+
 def _taken_back(before: Aliases, after: Aliases) -> Aliases:
     """The moved aliases without new versions that serve, or that a rollback would let serve."""
     old = {
@@ -275,7 +332,7 @@ def _taken_back(before: Aliases, after: Aliases) -> Aliases:
         for name in (CHAMPION, PREVIOUS, RETIRED)
         if after.versions.get(name) not in (None, before.versions.get(name))
     }
-    return after.moved(**old)
+    return after.moved(old)
 
 
 def _describe(before: Aliases, after: Aliases) -> str:

@@ -49,13 +49,13 @@ def promote(rollout: Rollout, version: int, digest: str | None) -> Rollout:
     pending = rollout.pending
     if pending is not None and pending.version == version:
         pending = None
-    return replace(rollout, aliases=rollout.aliases.moved(**moved), pending=pending)
+    return replace(rollout, aliases=rollout.aliases.moved(moved), pending=pending)
 
 
 def retire(rollout: Rollout) -> Rollout:
     """Let no version serve; the champion becomes ``retired``, and the others keep their places."""
     champion = rollout.version(CHAMPION)
-    aliases = rollout.aliases.moved(**{RETIRED: champion, CHAMPION: None, CANARY: None, SHADOW: None})
+    aliases = rollout.aliases.moved({RETIRED: champion, CHAMPION: None, CANARY: None, SHADOW: None})
     return replace(rollout, aliases=aliases)
 
 
@@ -72,7 +72,7 @@ def challenge(rollout: Rollout, version: int, published_s: float) -> Aliases:
     waiting = aliases.versions.get(CHALLENGER)
     if waiting is not None and rollout.versions[waiting].published_s > published_s:
         return aliases
-    return aliases.moved(**{CHALLENGER: version})
+    return aliases.moved({CHALLENGER: version})
 
 
 def ask(rollout: Rollout, version: int, digest: str | None, request: Change) -> Pending:
@@ -150,7 +150,7 @@ def take_in(rollout: Rollout, found: Aliases, now_s: float) -> Aliases:
     champion = rollout.version(CHAMPION)
     if CHAMPION in moved and PREVIOUS not in moved and champion is not None and moved[CHAMPION] is not None:
         moved[PREVIOUS] = champion
-    return wanted.moved(share=share, **moved)
+    return wanted.moved(moved, share=share)
 
 
 def _values(states: Iterable[Aliases], name: str) -> set[int | None]:

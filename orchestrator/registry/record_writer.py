@@ -34,6 +34,7 @@ from orchestrator.registry.versions import (
     GATE_TAG,
     PUBLISHED_TAG,
     REFUSED_TAG,
+    TASK_KEY_TAG,
     VERDICT_TAG,
     VersionInfo,
     own_tags,
@@ -43,7 +44,7 @@ from orchestrator.report.gathering import gather_section
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.card import CARD, RECORD
 
-__all__ = ["RecordWriter"]
+__all__ = ["RecordWriter", "Redecision"]
 
 _logger = logging.getLogger(__name__)
 # Folder of the artifact's files in a run.
@@ -69,6 +70,23 @@ class _Artifact:
     files: Mapping[str, bytes]
     card: Mapping[str, Any]
     record: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Redecision:
+    """The gate's decision on a version that it decided on before.
+
+    Attributes:
+        task: Name of the task.
+        version: The version.
+        promoted: Whether it serves from now on.
+        reason: Reason of the decision.
+    """
+
+    task: str
+    version: int
+    promoted: bool
+    reason: str
 
 
 class RecordWriter:
@@ -227,7 +245,7 @@ class RecordWriter:
             tags={
                 **_manifest_tags(event),
                 "ship.uri": self._store.uri(artifact.digest),
-                "ship.task_key": card["task_key"],
+                TASK_KEY_TAG: card["task_key"],
                 **_backbone_tags(card),
                 DATA_TAG: card["data_fingerprint"],
                 CHOICE_TAG: str(artifact.record.get("choice", ""))[:_MAX_CHOICE],
@@ -236,13 +254,42 @@ class RecordWriter:
         )
         if GATE_TAG in found.tags:
             return found
+        return self._decide(task, found, artifact, _floors_of(event))[0]
+
+    def decide_again(self, task: str, key: str, floors: Floors) -> Redecision:
+        """Let a version pass the gate as it stands today: one that is in the store while another one serves.
+
+        Args:
+            task: Name of the task.
+            key: Its task key.
+            floors: The least that the version has to reach.
+
+        Raises:
+            RegistryDown: MLflow cannot be reached; nothing was changed.
+            RegistryError: It is no version.
+            StoreError: Its artifact cannot be read.
+        """
+        publication = self._store.published(task, key)
+        infos = [] if publication is None else self._registry.versions(task)
+        found = next(
+            (info for info in reversed(infos) if publication and info.digest == publication.digest), None
+        )
+        if publication is None or found is None:
+            raise RegistryError(f"task {task!r}: what is in the store is no version of it yet; see `ship ls`")
+        info, decision = self._decide(task, found, self._read(publication.digest), floors, again=True)
+        return Redecision(task=task, version=info.version, promoted=decision.promote, reason=decision.reason)
+
+    def _decide(
+        self, task: str, found: VersionInfo, artifact: _Artifact, floors: Floors, *, again: bool = False
+    ) -> tuple[VersionInfo, GateDecision]:
+        """Let a version pass the gate; returns it with the gate's tags, and the decision."""
         decision = self._rollouts.admit(
-            task, found, lambda champion: self._judge(task, artifact, event, champion)
+            task, found, lambda champion: self._judge(task, artifact, floors, champion), again=again
         )
         _logger.info("%s version %d is @%s: %s", task, found.version, decision.alias, decision.reason)
         candidate = Measurement.read(artifact.card, artifact.record)
         facts = TuningFacts.read(artifact.card, artifact.record)
-        advice = advise(decision, candidate, facts, _floors_of(event))
+        advice = advise(decision, candidate, facts, floors)
         # The tag that says "done" comes last.
         tags = {
             GATE_REASON_TAG: decision.reason,
@@ -251,13 +298,12 @@ class RecordWriter:
             GATE_TAG: decision.alias,
         }
         self._registry.tag_version(task, found.version, tags)
-        return replace(found, tags={**found.tags, **tags})
+        return replace(found, tags={**found.tags, **tags}), decision
 
     def _judge(
-        self, task: str, artifact: _Artifact, event: Event, champion: VersionInfo | None
+        self, task: str, artifact: _Artifact, floors: Floors, champion: VersionInfo | None
     ) -> GateDecision:
         candidate = Measurement.read(artifact.card, artifact.record)
-        floors = _floors_of(event)
         if champion is None:
             return decide(candidate, None, floors=floors)
         least = champion.metrics.get("accuracy", 0.0)

@@ -19,7 +19,7 @@ from orchestrator.errors import RegistryError, StoreError
 from orchestrator.events import Event
 from orchestrator.manifest.floors import Floors
 from orchestrator.registry.ownership import ForeignRegistryError
-from orchestrator.registry.record_writer import RecordWriter
+from orchestrator.registry.record_writer import RecordWriter, Redecision
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.session import RegistryDown
 from orchestrator.registry.spool import Spool
@@ -202,6 +202,10 @@ class Recorder:
         ]
         self.handle(events)
         return self.summary()
+
+    def decide_again(self, spec: TaskKey) -> Redecision:
+        """Let what is in the store of a task pass the gate again; see ``RecordWriter.decide_again``."""
+        return self._writer.decide_again(spec.name, spec.key, spec.floors)
 
     def summary(self) -> Backlog:
         """The backlog."""

@@ -7,7 +7,7 @@ goes; ``canary`` and ``shadow`` are tried. They follow the task's rollout in the
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
@@ -15,8 +15,8 @@ from typing import Any
 
 from orchestrator.errors import RegistryError
 from orchestrator.names import MODEL_PREFIX, is_task_name, model_name
-from orchestrator.registry.database_file import read_models
-from orchestrator.registry.session import MlflowSession, RegistryDown, RegistryMissing
+from orchestrator.registry.database_file import StoredModel, read_models
+from orchestrator.registry.session import MlflowSession, NotRegisteredError, RegistryDown, RegistryMissing
 from orchestrator.registry.versions import (
     BACKBONE_TAG,
     CANARY_SHARE_TAG,
@@ -35,6 +35,8 @@ from orchestrator.registry.versions import (
     digests_of,
     given_tags,
     own_tags,
+    read_tags,
+    read_time_s,
     read_version,
     version_tags,
 )
@@ -44,6 +46,10 @@ __all__ = ["Registry", "RegistryDown", "RegistryMissing"]
 PAGE_SIZE = 1000
 _logger = logging.getLogger(__name__)
 _LISTED_VERSIONS = 20
+_SHOWN = (CHAMPION, CHALLENGER)
+_NO_VERSION = 0
+# More than a rollout and a catalog take.
+_MAX_DIGITS = 9
 
 
 class Registry:
@@ -110,7 +116,7 @@ class Registry:
         return made
 
     def versions(self, task: str) -> list[VersionInfo]:
-        """All versions of a task, newest first.
+        """All versions of a task that can be read, newest first.
 
         Raises:
             RegistryError: There is no such task.
@@ -118,24 +124,23 @@ class Registry:
         aliases = _aliases_of(self._model(task))
         # MLflow's listing leaves aliases out.
         found = self._search_versions(f"name = '{model_name(task)}'")
-        return sorted((read_version(version, aliases) for version in found), key=lambda info: -info.version)
+        infos = [info for version in found if (info := _try_to_read(version, aliases)) is not None]
+        return sorted(infos, key=lambda info: -info.version)
 
     def version(self, task: str, version: int) -> VersionInfo:
         """One version of a task.
 
         Raises:
-            RegistryError: There is no such task or version.
+            RegistryError: There is no such task.
+            NotRegisteredError: There is no such version.
         """
         self._model(task)
         try:
             with self.session.errors(f"read version {version} of task {task!r}"):
                 return read_version(self.session.client.get_model_version(model_name(task), str(version)))
-        except RegistryDown:
-            raise
-        except RegistryError:
-            raise RegistryError(
-                f"task {task!r} has no version {version}; it has: {self.listed_versions(task)}"
-            ) from None
+        except NotRegisteredError:
+            known = self.listed_versions(task)
+            raise NotRegisteredError(f"task {task!r} has no version {version}; it has: {known}") from None
 
     def champion(self, task: str) -> VersionInfo | None:
         """The version of a task that is served.
@@ -144,7 +149,7 @@ class Registry:
             RegistryError: There is no such task.
         """
         model = self._model(task)
-        return self._info(task, model, model.aliases.get(CHAMPION))
+        return self._info(task, model, _aliases_of(model).get(CHAMPION))
 
     def models(self) -> list[ModelView]:
         """Aliases, tags and digests of all tasks: one call for a thousand, and one for each new version."""
@@ -170,10 +175,11 @@ class Registry:
         They are without their aliases. Of several of one digest it is the newest.
         """
         found = self._search_versions(f"name LIKE '{MODEL_PREFIX}%'")
-        infos = [(one.name.removeprefix(MODEL_PREFIX), read_version(one)) for one in found]
+        infos = [(one.name.removeprefix(MODEL_PREFIX), _try_to_read(one)) for one in found]
+        known = [(task, info) for task, info in infos if info is not None]
         return {
             (task, info.digest): info
-            for task, info in sorted(infos, key=lambda one: one[1].version)
+            for task, info in sorted(known, key=lambda one: one[1].version)
             if info.digest is not None and GATE_TAG in info.tags
         }
 
@@ -181,7 +187,7 @@ class Registry:
         """Name and fingerprint of the backbone of each champion that tells them."""
         at = {(model.name, str(_aliases_of(model).get(CHAMPION))) for _, model in self._models()}
         versions = self._search_versions(f"name LIKE '{MODEL_PREFIX}%'")
-        tags = [dict(found.tags or {}) for found in versions if (found.name, str(found.version)) in at]
+        tags = [read_tags(found) for found in versions if (found.name, str(found.version)) in at]
         return [(one.get(BACKBONE_TAG, "?"), one[FINGERPRINT_TAG]) for one in tags if FINGERPRINT_TAG in one]
 
     def referenced_digests(self) -> set[str]:
@@ -225,7 +231,7 @@ class Registry:
 
     def tags(self) -> dict[str, dict[str, str]]:
         """Tags of all tasks that their manifests gave, as they are now."""
-        return {task: given_tags(model.tags or {})[0] for task, model in self._models()}
+        return {task: given_tags(read_tags(model))[0] for task, model in self._models()}
 
     def tag_task(self, task: str, tags: Mapping[str, str], read_s: float) -> None:
         """Give a task the tags of its manifest, and drop those that an earlier manifest gave it.
@@ -241,7 +247,7 @@ class Registry:
         Raises:
             RegistryError: There is no such task.
         """
-        found, wanted = dict(self._model(task).tags or {}), own_tags(tags)
+        found, wanted = read_tags(self._model(task)), own_tags(tags)
         before, before_s = given_tags(found)
         if read_s < before_s or (not wanted and not before):
             return
@@ -259,15 +265,8 @@ class Registry:
 
     def _models(self) -> Iterator[tuple[str, Any]]:
         """All registered models that are tasks, with their aliases: one call for a thousand."""
-        token = None
-        while True:
-            with self.session.errors("list the registered models"):
-                page = self.session.client.search_registered_models(
-                    f"name LIKE '{MODEL_PREFIX}%'", max_results=PAGE_SIZE, page_token=token
-                )
-            yield from self._tasks_of(page)
-            if not (token := page.token):
-                return
+        search = self.session.client.search_registered_models
+        yield from self._tasks_of(self._list("the registered models", search, f"name LIKE '{MODEL_PREFIX}%'"))
 
     def _tasks_of(self, models: Iterable[Any]) -> Iterator[tuple[str, Any]]:
         """The registered models that are tasks, each with its task's name."""
@@ -278,17 +277,13 @@ class Registry:
                 yield task, model
 
     def _find_model(self, task: str) -> Any | None:
-        from mlflow.exceptions import MlflowException
-
         # Checked before there is a client, which may make a database.
         name = model_name(task)
-        with self.session.errors(f"look up task {task!r}"):
-            try:
+        try:
+            with self.session.errors(f"look up task {task!r}"):
                 return self.session.client.get_registered_model(name)
-            except MlflowException as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    return None
-                raise
+        except NotRegisteredError:
+            return None
 
     def _model(self, task: str) -> Any:
         if (model := self._find_model(task)) is not None:
@@ -302,26 +297,29 @@ class Registry:
         return RegistryError(f"no task {task!r} in the registry at {self.session.where}; {hint}")
 
     def _search_versions(self, condition: str) -> list[Any]:
-        found: list[Any] = []
+        return list(self._list("versions", self.session.client.search_model_versions, condition))
+
+    def _list(self, what: str, search: Callable[..., Any], condition: str) -> Iterator[Any]:
+        """All pages of one of MLflow's listings."""
         token = None
         while True:
-            with self.session.errors("list versions"):
-                page = self.session.client.search_model_versions(
-                    condition, max_results=PAGE_SIZE, page_token=token
-                )
-            found += page
+            with self.session.errors(f"list {what}"):
+                page = search(condition, max_results=PAGE_SIZE, page_token=token)
+            yield from page
             if not (token := page.token):
-                return found
+                return
 
     def _view(self, task: str, model: Any) -> ModelView:
         aliases = _aliases_of(model)
         infos = [self._info(task, model, version) for version in sorted(set(aliases.values()))]
+        digests = {info.version: info.digest for info in infos if info is not None}
         return ModelView(
             task=task,
-            aliases=aliases,
-            tags=dict(model.tags or {}),
-            digests={info.version: info.digest for info in infos if info is not None},
-            created_ms=int(model.creation_timestamp),
+            aliases={name: version for name, version in aliases.items() if version in digests},
+            broken={name: version for name, version in aliases.items() if version not in digests},
+            tags=read_tags(model),
+            digests=digests,
+            created_ms=int(model.creation_timestamp or 0),
         )
 
     def _make_model(self, task: str) -> None:
@@ -358,38 +356,68 @@ class Registry:
                 self.session.client.delete_model_version(model_name(task), str(other.version))
         return read_version(first)
 
-    def _info(self, task: str, model: Any, version: str | int | None) -> VersionInfo | None:
+    def _info(self, task: str, model: Any, version: int | None) -> VersionInfo | None:
+        """A version that an alias names; None if there is no such alias, or the version is broken."""
         if version is None:
             return None
-        made, info = self._known.get((task, int(version)), (None, None))
+        if isinstance(model, StoredModel):
+            # A file's listing has every version that an alias names, and no other call is needed.
+            found = next((one for one in model.latest_versions if _number(one) == version), None)
+            return None if found is None else _try_to_read(found, _aliases_of(model))
+        made, info = self._known.get((task, version), (None, None))
         if info is None or made != model.creation_timestamp:
+            info = self._ask(task, model.name, version)
+            if info is None:
+                return None
+            self._remember(task, model, info)
+        return replace(info, aliases=aliases_at(_aliases_of(model), version))
+
+    def _ask(self, task: str, name: str, version: int) -> VersionInfo | None:
+        """A version as MLflow has it; None if it has none of this number, or fails to read that one.
+
+        Servers of older MLflow versions leave the aliases of a version that is deleted.
+        """
+        if version == _NO_VERSION:
+            return None
+        try:
             with self.session.errors(f"read version {version} of task {task!r}"):
-                found = self.session.client.get_model_version(model.name, str(version))
-            info = self._remember(task, model, read_version(found))
-        return replace(info, aliases=aliases_at(_aliases_of(model), int(version)))
+                return _try_to_read(self.session.client.get_model_version(name, str(version)))
+        except RegistryDown as error:
+            # Raises if it is not the version that is broken: MLflow is away.
+            with self.session.errors("answer at all"):
+                self.session.client.search_registered_models(max_results=1)
+            _logger.warning("version %d of task %s is left out: %s", version, task, error)
+        except RegistryError as error:
+            _logger.debug("version %d of task %s is left out: %s", version, task, error)
+        return None
 
     def _remember_latest(self, task: str, model: Any) -> None:
         """A list of models carries each one's newest version, mostly its champion: that saves a call."""
         for found in model.latest_versions or ():
-            self._remember(task, model, read_version(found))
+            if (info := _try_to_read(found)) is not None:
+                self._remember(task, model, info)
 
-    def _remember(self, task: str, model: Any, info: VersionInfo) -> VersionInfo:
+    def _remember(self, task: str, model: Any, info: VersionInfo) -> None:
         # MLflow lists a version that is being made before it has its tags.
         if info.digest is not None:
             self._known[task, info.version] = model.creation_timestamp, info
-        return info
 
     def _task_info(self, task: str, model: Any) -> TaskInfo:
         aliases = _aliases_of(model)
+        # Of a server's listing, each version that is not the newest takes a call more.
+        asked = [alias for alias in aliases if isinstance(model, StoredModel) or alias in _SHOWN]
+        infos = {alias: self._info(task, model, aliases[alias]) for alias in asked}
+        broken = {alias: aliases.pop(alias) for alias, info in infos.items() if info is None}
         return TaskInfo(
             task=task,
-            champion=self._info(task, model, aliases.get(CHAMPION)),
-            challenger=self._info(task, model, aliases.get(CHALLENGER)),
+            champion=infos.get(CHAMPION),
+            challenger=infos.get(CHALLENGER),
             previous=aliases.get(PREVIOUS),
-            latest=max((int(found.version) for found in model.latest_versions or ()), default=None),
-            updated_s=model.last_updated_timestamp / 1000,
+            latest=max(map(_number, model.latest_versions or ()), default=None) or None,
+            updated_s=read_time_s(model.last_updated_timestamp),
             aliases=aliases,
-            tags=dict(model.tags or {}),
+            broken=broken,
+            tags=read_tags(model),
         )
 
     def listed_versions(self, task: str) -> str:
@@ -400,4 +428,19 @@ class Registry:
 
 
 def _aliases_of(model: Any) -> dict[str, int]:
-    return {name: int(version) for name, version in model.aliases.items()}
+    """Versions by alias; that of an alias at no number is one that no version has."""
+    return {name: _read_number(version) for name, version in (model.aliases or {}).items()}
+
+
+def _number(found: Any) -> int:
+    return _read_number(found.version)
+
+
+def _read_number(version: object) -> int:
+    text = str(version)
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else _NO_VERSION
+
+
+def _try_to_read(found: Any, aliases: Mapping[str, int] | None = None) -> VersionInfo | None:
+    """A ``ModelVersion`` of MLflow's as a plain value; None if it has no number."""
+    return read_version(found, aliases) if _number(found) != _NO_VERSION else None

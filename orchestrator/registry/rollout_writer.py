@@ -69,16 +69,17 @@ class RolloutWriter:
         self._check_owner()
         before: Rollout | None = None
         for _ in range(MAX_TRIES):
-            loaded = self.mirror.load(task, takes_in=True)
+            loaded = self.mirror.load(task, takes_in=True, mends=True)
             if loaded.rollout.has_change(change.change_id):
                 # Written by the try before, whose answer was lost.
                 break
             before = loaded.rollout
             find = VersionFinder(self._registry, before, known or {})
             wanted = decide(before, find)
-            if wanted == before:
+            if wanted == before and not loaded.is_to_be_mended:
                 break
-            kind = "request" if change.kind == "promote" and wanted.aliases == before.aliases else change.kind
+            waits = wanted.aliases == before.aliases and wanted.pending is not None
+            kind = "request" if change.kind == "promote" and waits else change.kind
             named = replace(change, kind=kind, reason=shortened(reason() if reason else change.reason))
             versions = {at: find(at) for at in set(wanted.aliases.versions.values())}
             after = replace(wanted, aliases=before.aliases).changed(wanted.aliases, versions, named)

@@ -6,11 +6,12 @@ made up for by the next command, or by the poller. Moves made in MLflow's own pa
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import takewhile
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.errors import RegistryError
 from orchestrator.registry.changes import logged
@@ -28,6 +29,7 @@ from orchestrator.registry.moves import (
 from orchestrator.registry.refusals import check_fit
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollout_writer import RolloutWriter
+from orchestrator.registry.session import NotRegisteredError
 from orchestrator.registry.versions import (
     CANARY,
     CHALLENGER,
@@ -195,7 +197,7 @@ class Rollouts:
             _check_trial(rollout, version, ref)
             if not force and rollout.version(CANARY) != version:
                 check_fit(self._registry, rollout, version, "canary")
-            return _moved(rollout, share=share, **{CANARY: version})
+            return _moved(rollout, CANARY, version, share)
 
         change, told = self._mirror.new_change("canary"), {"forced": True} if force else None
         return read_trials(self._writer.write(task, change, decide, told=told)[1].aliases)
@@ -209,7 +211,7 @@ class Rollouts:
 
         def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
             _check_trial(rollout, version, ref)
-            return _moved(rollout, **{SHADOW: version})
+            return _moved(rollout, SHADOW, version)
 
         return read_trials(self._writer.write(task, self._mirror.new_change("shadow"), decide)[1].aliases)
 
@@ -231,7 +233,7 @@ class Rollouts:
                     f"the canary of task {task!r} is version {found}, not {version}: nothing was changed; "
                     f"`ship canary {task} --stop` ends it"
                 )
-            return _moved(rollout, **{CANARY: None})
+            return _moved(rollout, CANARY, None)
 
         return read_trials(
             self._writer.write(task, self._mirror.new_change("stop-canary"), decide)[0].aliases
@@ -240,11 +242,16 @@ class Rollouts:
     def stop_shadow(self, task: str) -> Trials:
         """Ask the champion alone; returns what was tried before."""
         change = self._mirror.new_change("stop-shadow")
-        before, _ = self._writer.write(task, change, lambda rollout, _: _moved(rollout, **{SHADOW: None}))
+        before, _ = self._writer.write(task, change, lambda rollout, _: _moved(rollout, SHADOW, None))
         return read_trials(before.aliases)
 
     def admit(
-        self, task: str, candidate: VersionInfo, judge: Callable[[VersionInfo | None], GateDecision]
+        self,
+        task: str,
+        candidate: VersionInfo,
+        judge: Callable[[VersionInfo | None], GateDecision],
+        *,
+        again: bool = False,
     ) -> GateDecision:
         """Apply the gate's decision to a version that was just registered.
 
@@ -256,6 +263,7 @@ class Rollouts:
             task: Name of the task.
             candidate: The version.
             judge: The gate's decision, given today's champion.
+            again: Whether a person asks for it anew, so that it may be older than the champion.
 
         Raises:
             RegistryDown: MLflow cannot be reached; repeat it later.
@@ -269,7 +277,7 @@ class Rollouts:
                 # An earlier try ended between the decision and its record, or a person was faster.
                 found.append(GateDecision(promote=True, reason="It was made champion before this was noted."))
                 return rollout
-            decision = self._decide(rollout, candidate, judge)
+            decision = self._decide(rollout, candidate, judge, again=again)
             if decision.promote and self._mirror.approvals.requires(task):
                 request = replace(change, reason=shortened(decision.reason))
                 pending, waits = ask_for_gate(rollout, candidate.version, candidate.digest, request)
@@ -290,7 +298,7 @@ class Rollouts:
             must_mirror=True,
         )
         if before.generation == after.generation:
-            self._log_decision(task, candidate, found[-1], judged)
+            self._log_decision(task, candidate, found[-1], judged, again=again)
         return found[-1]
 
     def log(self, task: str) -> bool:
@@ -319,26 +327,56 @@ class Rollouts:
         self._writer.log.follow(gone, self._store.write_rollout(gone, etag), self._store.write_rollout)
 
     def _decide(
-        self, rollout: Rollout, candidate: VersionInfo, judge: Callable[[VersionInfo | None], GateDecision]
+        self,
+        rollout: Rollout,
+        candidate: VersionInfo,
+        judge: Callable[[VersionInfo | None], GateDecision],
+        *,
+        again: bool,
     ) -> GateDecision:
         """The gate's decision; a version of a retired task, or one that comes late, does not serve by it."""
         champion, retired = rollout.version(CHAMPION), retired_version(rollout.aliases)
         standing = retired if champion is None else champion
-        decision = judge(None if standing is None else self._registry.version(rollout.task, standing))
+        decision = judge(None if standing is None else self._find(rollout, standing))
         if retired is not None:
             command = f"`ship promote {rollout.task} {candidate.version}`"
             waits = f"The task is retired; {command} brings it back with this version; {decision.reason}"
             return replace(decision, promote=False, reason=waits)
+        if again:
+            return decision
         if champion is not None and candidate.published_s < rollout.versions[champion].published_s:
             late = f"It was published before today's champion, version {champion}; {decision.reason}"
             return replace(decision, promote=False, reason=late, gate=decision.gate or "older")
         return decision
 
+    def _find(self, rollout: Rollout, version: int) -> VersionInfo:
+        """A version of the rollout; of one that was deleted in MLflow, what the rollout knows."""
+        try:
+            return self._registry.version(rollout.task, version)
+        except NotRegisteredError:
+            ref = rollout.versions[version]
+            return VersionInfo(
+                version=version,
+                digest=ref.digest,
+                source="",
+                metrics={},
+                aliases=(),
+                created_s=ref.published_s,
+                run_id=None,
+            )
+
     def _log_decision(
-        self, task: str, candidate: VersionInfo, decision: GateDecision, judged: Mapping[str, Any]
+        self,
+        task: str,
+        candidate: VersionInfo,
+        decision: GateDecision,
+        judged: Mapping[str, Any],
+        *,
+        again: bool,
     ) -> None:
         """Log a decision that changed nothing, unless an earlier try did."""
-        log, since_s = self._writer.log, candidate.created_s - _CLOCKS_DIFFER_S
+        log = self._writer.log
+        since_s = math.inf if again else candidate.created_s - _CLOCKS_DIFFER_S
         for entry in takewhile(lambda entry: entry.record.time_s > since_s, log.newest()):
             record = entry.record
             if (record.task, record.action) == (task, "gate") and judged.items() <= record.after.items():
@@ -346,8 +384,10 @@ class Rollouts:
         log.append("gate", task, {}, judged, decision.reason, self._writer.author)
 
 
-def _moved(rollout: Rollout, **moves: Any) -> Rollout:
-    return replace(rollout, aliases=rollout.aliases.moved(**moves))
+def _moved(
+    rollout: Rollout, alias: str, version: int | None, share: float | Literal["same"] = "same"
+) -> Rollout:
+    return replace(rollout, aliases=rollout.aliases.moved({alias: version}, share=share))
 
 
 def _check_trial(rollout: Rollout, version: int, ref: VersionFinder) -> None:

@@ -19,7 +19,14 @@ from orchestrator.errors import RegistryError
 from orchestrator.private_files import make_private_folder, open_private
 from ship.redaction import Url
 
-__all__ = ["EXPERIMENT", "MlflowSession", "RegistryDenied", "RegistryDown", "RegistryMissing"]
+__all__ = [
+    "EXPERIMENT",
+    "MlflowSession",
+    "NotRegisteredError",
+    "RegistryDenied",
+    "RegistryDown",
+    "RegistryMissing",
+]
 
 EXPERIMENT = "ship"
 # Of the experiment: the identity of the registry, see `find_identity`.
@@ -44,7 +51,6 @@ _REFUSALS = {
     "INVALID_STATE",
     "MALFORMED_REQUEST",
     "RESOURCE_ALREADY_EXISTS",
-    "RESOURCE_DOES_NOT_EXIST",
     "RESOURCE_LIMIT_EXCEEDED",
 }
 # What no retry mends, though a person can: the caller's rights, and a database that cannot be written to.
@@ -62,6 +68,10 @@ _DATABASES = {"sqlite", "postgresql", "mysql", "mssql"}
 
 class RegistryDown(RegistryError):  # noqa: N818 - reads as a fact
     """MLflow did not answer, or failed in a transient way: the same call may work later."""
+
+
+class NotRegisteredError(RegistryError):
+    """MLflow has no such model or version."""
 
 
 class RegistryMissing(RegistryDown):
@@ -207,6 +217,7 @@ class MlflowSession:
         Raises:
             RegistryDown: It did not answer, or failed in a transient way.
             RegistryDenied: It does not let this user in or write, or cannot write itself.
+            NotRegisteredError: It has no such model or version.
             RegistryError: It refused.
         """
         from mlflow.exceptions import MlflowException
@@ -248,6 +259,8 @@ class MlflowSession:
 
     def _translate(self, doing: str, code: str | None, error: Exception) -> RegistryError:
         detail = self._tracking_uri.redact(str(error)).strip().split("\n")[0][:500]
+        if code == "RESOURCE_DOES_NOT_EXIST":
+            return NotRegisteredError(f"MLflow at {self.where} refused to {doing}: {detail}")
         if code in _REFUSALS:
             return RegistryError(f"MLflow at {self.where} refused to {doing}: {detail}")
         if code in _DENIALS or _DENIED.search(detail):

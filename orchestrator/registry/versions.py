@@ -31,6 +31,7 @@ __all__ = [
     "SHADOW",
     "SINCE_TAG",
     "TAGS_TAG",
+    "TASK_KEY_TAG",
     "VERDICT_TAG",
     "ModelView",
     "Promotion",
@@ -38,10 +39,13 @@ __all__ = [
     "Trials",
     "VersionInfo",
     "aliases_at",
+    "describe_broken",
     "digests_of",
     "given_tags",
     "own_tags",
     "read_share",
+    "read_tags",
+    "read_time_s",
     "read_trials",
     "read_version",
     "since_tag",
@@ -58,10 +62,15 @@ CANARY_SHARE_TAG = "ship.canary_share"
 SINCE_TAG = "ship.champion_since"
 GATE_TAG, GATE_REASON_TAG, REFUSED_TAG = "ship.gate", "ship.gate_reason", "ship.gate_refused"
 BACKBONE_TAG, FINGERPRINT_TAG = "ship.backbone", "ship.backbone_fingerprint"
+TASK_KEY_TAG = "ship.task_key"
 PUBLISHED_TAG, CHOICE_TAG, VERDICT_TAG = "ship.published_s", "ship.choice", "ship.verdict"
 # Of a model: the names of the tags that the manifest gave it, and the time at which they were read.
 TAGS_TAG = "ship.tags"
 _RESERVED = ("ship.", "mlflow.")
+# The last second of the year 9999, the last that a date can be written for.
+_MAX_TIME_S = 253_402_300_799
+# Of an alias in a message.
+_LONGEST = 80
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -97,11 +106,8 @@ class VersionInfo:
     @property
     def published_s(self) -> float:
         """Time of its publication, seconds since the epoch; that of its registration if it is not known."""
-        try:
-            time_s = float(self.tags.get(PUBLISHED_TAG, ""))
-        except ValueError:
-            return self.created_s
-        return time_s if math.isfinite(time_s) else self.created_s
+        time_s = _read_seconds(self.tags.get(PUBLISHED_TAG, ""))
+        return self.created_s if time_s is None else time_s
 
     @property
     def choice(self) -> str | None:
@@ -126,7 +132,9 @@ class ModelView:
     Attributes:
         task: Name of the task.
         created_ms: Time at which the model was made, in milliseconds since the epoch.
-        aliases: Versions by alias.
+        aliases: Versions by alias, without those that are broken.
+        broken: Aliases at versions that are gone, as servers of older MLflow versions leave them, or that
+            MLflow cannot read.
         tags: Tags of the model.
         digests: Digests of the versions that have an alias; None for versions registered by other programs.
     """
@@ -136,11 +144,23 @@ class ModelView:
     tags: Mapping[str, str]
     digests: Mapping[int, str | None]
     created_ms: int = 0
+    broken: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def standing(self) -> Aliases:
         """The aliases and the canary's share."""
         return Aliases(versions=dict(self.aliases), share=read_share(self.aliases, self.tags))
+
+    @property
+    def written(self) -> Aliases:
+        """The aliases as MLflow has them, with those that are broken, and the canary's share."""
+        aliases = {**self.aliases, **self.broken}
+        return Aliases(versions=aliases, share=read_share(aliases, self.tags))
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with its aliases; None if nothing is."""
+        return describe_broken(self.task, self.broken)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +187,8 @@ class TaskInfo:
         previous: The version that a rollback goes to, if any.
         latest: The newest version; None if all were deleted.
         updated_s: Time of the last change, seconds since the epoch.
-        aliases: Versions by alias.
+        aliases: Versions by alias, without those that are broken.
+        broken: Aliases at versions that are gone or cannot be read, as far as they were looked at.
         tags: Tags of its registered model.
     """
 
@@ -178,7 +199,13 @@ class TaskInfo:
     latest: int | None
     updated_s: float
     aliases: Mapping[str, int] = field(default_factory=dict)
+    broken: Mapping[str, int] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with its aliases; None if nothing is."""
+        return describe_broken(self.task, self.broken)
 
     @property
     def is_retired(self) -> bool:
@@ -191,11 +218,7 @@ class TaskInfo:
         version, _, time = self.tags.get(SINCE_TAG, "").partition("@")
         if self.champion is None or version != str(self.champion.version):
             return None
-        try:
-            time_s = float(time)
-        except ValueError:
-            return None
-        return time_s if math.isfinite(time_s) else None
+        return _read_seconds(time)
 
     @property
     def own_tags(self) -> dict[str, str]:
@@ -236,6 +259,20 @@ def read_trials(aliases: Aliases) -> Trials:
     )
 
 
+def describe_broken(task: str, broken: Mapping[str, int]) -> str | None:
+    """What is wrong with aliases at versions that are gone, and what mends it; None if there are none."""
+    if not broken:
+        return None
+    named = ", ".join(
+        f"@{ascii(alias)[1:-1][:_LONGEST]} at version {version or '?'}"
+        for alias, version in sorted(broken.items())
+    )
+    return (
+        f"MLflow has {named}, which is gone or cannot be read; it is left out: `ship promote "
+        f"{task} VERSION` sets it right"
+    )
+
+
 def read_share(aliases: Mapping[str, int], tags: Mapping[str, str]) -> float | None:
     """The canary's share in a model's tags, which may have been edited by hand; None without a canary."""
     if CANARY not in aliases:
@@ -271,7 +308,7 @@ def given_tags(tags: Mapping[str, str]) -> tuple[dict[str, str], float]:
     try:
         said = json.loads(tags.get(TAGS_TAG, "{}"))
         names, read_s = {str(name) for name in said.get("names", ())}, float(said.get("read_s", 0.0))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}, 0.0
     return {name: value for name, value in own_tags(tags).items() if name in names}, read_s
 
@@ -288,7 +325,7 @@ def read_version(found: Any, aliases: Mapping[str, int] | None = None) -> Versio
         found: The model version.
         aliases: All aliases of its model, where ``found`` does not carry its own.
     """
-    version, tags = int(found.version), dict(found.tags or {})
+    version, tags = int(found.version), read_tags(found)
     own = tuple(sorted(found.aliases or ())) if aliases is None else aliases_at(aliases, version)
     digest = tags.get(DIGEST_TAG)
     return VersionInfo(
@@ -297,7 +334,7 @@ def read_version(found: Any, aliases: Mapping[str, int] | None = None) -> Versio
         source=str(found.source or ""),
         metrics=_read_metrics(tags.get(METRICS_TAG)),
         aliases=own,
-        created_s=found.creation_timestamp / 1000,
+        created_s=read_time_s(found.creation_timestamp),
         run_id=found.run_id or None,
         tags=tags,
     )
@@ -312,9 +349,31 @@ def digests_of(found: Any) -> set[str]:
 def _read_metrics(text: str | None) -> dict[str, float]:
     """Metrics of a tag, which a person may have edited: what is no number is left out."""
     try:
-        values = json.loads(text or "{}")
-    except ValueError:
+        # As a number with a fraction: an integer may be too large for one.
+        values = json.loads(text or "{}", parse_int=float)
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(values, dict):
         return {}
-    return {name: value for name, value in values.items() if type(value) in (int, float)}
+    return {name: value for name, value in values.items() if type(value) is float and math.isfinite(value)}
+
+
+def read_tags(found: Any) -> dict[str, str]:
+    """Tags of a model or a version of MLflow's; a database may have values that are no text."""
+    return {str(name): "" if value is None else str(value) for name, value in (found.tags or {}).items()}
+
+
+def read_time_s(milliseconds: object) -> float:
+    """A time of MLflow's in seconds since the epoch; 0 for one that is missing or no date."""
+    if not isinstance(milliseconds, (int, float)) or not 0 <= milliseconds <= 1000 * _MAX_TIME_S:
+        return 0.0
+    return milliseconds / 1000
+
+
+def _read_seconds(text: str) -> float | None:
+    """Seconds since the epoch in a tag, which a person may have edited; None if it is no date."""
+    try:
+        time_s = float(text)
+    except ValueError:
+        return None
+    return time_s if 0.0 <= time_s <= _MAX_TIME_S else None

@@ -232,6 +232,7 @@ class ResidencyStats:
         resident_bytes: Device memory that they take.
         catalog_age_s: Since the catalog was last seen to be current; None before the first.
         num_lost: Tasks that left the catalog since it started and have not come back.
+        num_broken: Entries of the catalog that cannot be read.
     """
 
     replica: str
@@ -244,6 +245,7 @@ class ResidencyStats:
     resident_bytes: int
     catalog_age_s: float | None
     num_lost: int = 0
+    num_broken: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +260,7 @@ class Readiness:
         num_loading: Prompts that are being loaded.
         catalog_age_s: Since the catalog was last seen to be current; None before the first.
         num_lost: Tasks that left the catalog since the engine started and have not come back.
+        num_broken: Entries of the catalog that cannot be read.
     """
 
     ready: bool
@@ -267,6 +270,7 @@ class Readiness:
     num_loading: int = 0
     catalog_age_s: float | None = None
     num_lost: int = 0
+    num_broken: int = 0
 
 
 class Engine(Protocol):

@@ -5,9 +5,10 @@ serving never depends on it.
 """
 
 import itertools
+import logging
 
 from orchestrator.errors import ObjectConflict, RegistryError, StoreError
-from orchestrator.registry.catalog_writer import CatalogWriter
+from orchestrator.registry.catalog_writer import CatalogChange, CatalogWriter
 from orchestrator.registry.registry import Registry
 from orchestrator.serve.process_log import open_process_log
 from orchestrator.serve.watch import LOOK_LIMIT_S, Watch
@@ -16,6 +17,7 @@ from orchestrator.store.prompt_store import PromptStore
 
 __all__ = ["CatalogPoller"]
 
+_log = logging.getLogger(__name__)
 POLL_S = 2.0
 # Looks at the registry from one look at the rollouts to the next.
 _LOOKS_PER_SCAN = 15
@@ -44,14 +46,15 @@ class CatalogPoller:
             open_process_log(log)
         self._writer = CatalogWriter(Registry(tracking_uri), PromptStore(open_objects(store_url)))
         self._looks = itertools.count()
+        self._num_broken, self._told = 0, ""
         self._watch = Watch(
             "registry", self._look, poll_s=poll_s, meanwhile="the catalog stays as it is", limit_s=limit_s
         )
         self._watch.start()
 
     def problem(self) -> str | None:
-        """Why the catalog may be behind the registry, if it may."""
-        return self._watch.problem
+        """Why the catalog may be behind the registry, if it may, as a whole or for some tasks."""
+        return self._watch.problem or self._told or None
 
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises: one whose look hangs, too."""
@@ -61,13 +64,26 @@ class CatalogPoller:
         """Seconds since the catalog was last compared with the registry."""
         return self._watch.look_age_s
 
+    def standing(self) -> tuple[float, int]:
+        """The same, and the number of tasks of which something is broken."""
+        return self.look_age_s(), self._num_broken
+
     def _look(self) -> str | None:
         # Not at the first one, which is to be quick.
         looks_at_rollouts = next(self._looks) % _LOOKS_PER_SCAN == 1
         try:
-            return self._writer.update(looks_at_rollouts=looks_at_rollouts).describe()
+            self._tell(self._writer.update(looks_at_rollouts=looks_at_rollouts))
         except ObjectConflict:
             # Another poller wrote it. The next look compares with what that one wrote.
             return None
         except (RegistryError, StoreError) as error:
             return str(error)
+        return None
+
+    def _tell(self, change: CatalogChange) -> None:
+        """Log once what is broken of some tasks: the look has succeeded for all others."""
+        self._num_broken = len({*change.problems, *change.missing})
+        told = change.describe() or ""
+        if told and told != self._told:
+            _log.warning("%s", told)
+        self._told = told

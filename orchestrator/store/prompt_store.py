@@ -35,7 +35,7 @@ from orchestrator.store.artifact_reading import fetch_files, fetch_held_out
 from orchestrator.store.documents.catalog import MAX_CATALOG_BYTES, Catalog
 from orchestrator.store.documents.owner import MAX_OWNER_BYTES, Owner
 from orchestrator.store.documents.publication import Marker, Publication, check_task_key, make_marker
-from orchestrator.store.documents.rollout import MAX_ROLLOUT_BYTES, Rollout
+from orchestrator.store.documents.rollout import MAX_ROLLOUT_BYTES, BrokenRolloutError, Rollout
 from orchestrator.store.documents.tokens import Tokens
 from orchestrator.store.objects.open import ObjectStore
 from orchestrator.store.rules import RuleStore
@@ -188,16 +188,21 @@ class PromptStore:
         """The rollout of a task and its etag; None before its first change.
 
         Raises:
-            StoreError: It is not one, or cannot be read.
+            BrokenRolloutError: It is not one.
+            StoreError: It cannot be read, or is of a later version of this program.
         """
         key = _rollout_key(task)
         try:
             stored = self._objects.get(key, max_bytes=MAX_ROLLOUT_BYTES)
         except ObjectMissing:
             return None
-        rollout = Rollout.from_json(stored.data, f"{self.url}/{key}")
-        if rollout.task != task:
-            raise StoreError(f"{self.url}/{key}: it is the rollout of task {rollout.task!r}; delete it")
+        try:
+            rollout = Rollout.from_json(stored.data, f"{self.url}/{key}")
+            if rollout.task != task:
+                raise BrokenRolloutError(f"{self.url}/{key}: it is the rollout of task {rollout.task!r}")
+        except BrokenRolloutError as error:
+            error.etag = stored.etag
+            raise
         return rollout, stored.etag
 
     def write_rollout(self, rollout: Rollout, if_match: str | None) -> str:
@@ -278,7 +283,8 @@ class PromptStore:
                 f"most {MAX_TOKENS_BYTES}; `ship token revoke` those that are not in use"
             )
         # Tokens that cannot be read again would lock out all clients, administrators too.
-        Tokens.from_json(content)
+        if unread := Tokens.from_json(content).broken.keys() - tokens.broken.keys():
+            raise StoreError(f"{self.url}/{_TOKENS}: {', '.join(sorted(unread))} could not be read again")
         return self._replace(_TOKENS, content, if_match, MAX_TOKENS_BYTES)
 
     def _read(self, key: str, max_bytes: int, parse: Callable[[bytes], Value]) -> tuple[Value, str] | None:

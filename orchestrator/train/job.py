@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
 
-from orchestrator.errors import ManifestError, StoreError
+from orchestrator.errors import ManifestError, RegistryError, StoreError
 from orchestrator.manifest.model import Manifest
 from orchestrator.manifest.request import Request
 from orchestrator.planning.estimates import TuningRun, learn_speed
 from orchestrator.planning.plan import DEFAULT_MAX_TASKS, Plan, find_sure_fan_out, make_plan
-from orchestrator.planning.spec import TaskSpec
+from orchestrator.planning.spec import PlannedTask, TaskSpec
+from orchestrator.registry.record_writer import Redecision
 from orchestrator.registry.recorder import MAX_FAREWELL_S, Backlog, Recorder
 from orchestrator.registry.registry import Registry
 from orchestrator.settings import Settings
@@ -36,6 +37,7 @@ from orchestrator.train.pool.size import expect_workers
 from orchestrator.train.preflight import check_before_tuning
 from orchestrator.train.run_folder import KEPT_RUNS, RunFolder, hold_run
 from orchestrator.train.run_report import leave_report
+from orchestrator.train.standing import find_standings
 from orchestrator.train.verdicts import Decisions, Published, failed_verdicts, find_verdicts
 from ship.backbone import Backbone, load_backbone
 from ship.redaction import redact_url
@@ -92,6 +94,7 @@ class Job:
         services: Services that it depends on.
         num_kept: Runs whose folders stay in the home, this one among them.
         read_s: When the manifest was read, seconds since the epoch.
+        promotes: Whether the gate decides again on what is in the store while another version serves.
     """
 
     manifest: Manifest
@@ -103,6 +106,7 @@ class Job:
     services: Services
     num_kept: int = KEPT_RUNS
     read_s: float = 0.0
+    promotes: bool = False
 
     def check_fan_out(self) -> None:
         """Check that no more tasks would be tuned than allowed.
@@ -159,6 +163,7 @@ class Job:
         # The records of a run that is broken off wait in the spool.
         farewell_s = MAX_FAREWELL_S
         found: Sequence[Published] = ()
+        decided: Sequence[Redecision] = ()
         try:
             self._follow_approvals()
             recorder.replay()
@@ -174,10 +179,11 @@ class Job:
             if not summary.is_interrupted:
                 farewell_s = math.inf
                 found = self._reconcile()
+                decided = self._decide_again() if self.promotes else ()
         finally:
             backlog = recorder.close(farewell_s)
             self._remember(handler.runs)
-        return self._report(folder, handler, summary, backlog, found)
+        return self._report(folder, handler, summary, backlog, found, decided)
 
     def _report(
         self,
@@ -186,6 +192,7 @@ class Job:
         summary: RunSummary,
         backlog: Backlog,
         found: Sequence[Published],
+        decided: Sequence[Redecision],
     ) -> JobReport:
         """The report on a run that is over, which it leaves in the run's folder."""
         verdicts = find_verdicts(self.services.registry, [*handler.published, *found])
@@ -196,6 +203,7 @@ class Job:
             warnings=handler.warnings,
             refused=self.plan.refused,
             verdicts=(*verdicts, *failed_verdicts(summary.failed)),
+            decided=tuple(decided),
         )
         about = {
             "name": folder.folder.name,
@@ -233,6 +241,22 @@ class Job:
             Published(task=task.spec.name, digest=digests.get(task.spec.name)) for task in self.plan.to_reuse
         ]
 
+    def _decide_again(self) -> Sequence[Redecision]:
+        """The gate's decisions on what is in the store while another version of its task serves."""
+        specs = {task.spec.name: task.spec for task in self.plan.to_reuse}
+        self.services.recorder.drain(MAX_FAREWELL_S)
+        keys = [(spec.name, spec.key) for spec in specs.values()]
+        decided = []
+        for task, standing in find_standings(self.services.registry, keys).items():
+            if standing.serves:
+                continue
+            try:
+                decided.append(self.services.recorder.decide_again(specs[task]))
+            except (RegistryError, StoreError) as error:
+                # What serves goes on, and the same command asks again.
+                logger.warning("version %d of task %s was not promoted: %s", standing.version, task, error)
+        return decided
+
     def _remember(self, runs: Sequence[TuningRun]) -> None:
         try:
             self.services.stats.add(self.plan.backbone_fingerprint, runs)
@@ -252,7 +276,8 @@ def prepare_job(
 ) -> Job:
     """Check the manifest whole and plan it. Nothing is written.
 
-    The store is asked for one listing and one object, however many tasks there are.
+    The store is asked for one listing and one object, however many tasks there are, and the registry for its
+    tasks; for all versions only if one that is in the store does not serve.
 
     Args:
         manifest_path: Path of the manifest.
@@ -318,7 +343,20 @@ def _make_plan(
     )
     if (fan_out := plan.find_fan_out(max_tasks)) is not None:
         warnings = (*warnings, fan_out)
-    return replace(plan, warnings=(*warnings, *plan.warnings))
+    tasks = _beside_champions(plan.tasks, services.registry)
+    return replace(plan, tasks=tasks, warnings=(*warnings, *plan.warnings))
+
+
+def _beside_champions(tasks: Sequence[PlannedTask], registry: Decisions) -> tuple[PlannedTask, ...]:
+    """The planned tasks, those to reuse with the version that they are, and the one that serves."""
+    keys = [(task.spec.name, task.spec.key) for task in tasks if task.action == "reuse"]
+    standings = find_standings(registry, keys)
+    return tuple(
+        task
+        if (found := standings.get(task.spec.name)) is None
+        else replace(task, version=found.version, champion=found.champion)
+        for task in tasks
+    )
 
 
 def _max_tasks(request: Request, manifest: Manifest) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.manifest.model import RefusedTask
+from orchestrator.registry.record_writer import Redecision
 from orchestrator.registry.recorder import Backlog
 from orchestrator.report.kinds import tally
 from orchestrator.train.executor import RunSummary
@@ -26,6 +27,7 @@ class JobReport:
         refused: Tasks that were not tuned, with the reasons.
         verdicts: Verdict on each published or failed task; of an interrupted run only on those that it tuned.
         page: Path of the HTML report; None if there is none.
+        decided: Decisions of the gate on what was in the store while another version of its task served.
     """
 
     reused: tuple[str, ...]
@@ -35,6 +37,7 @@ class JobReport:
     refused: tuple[RefusedTask, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     page: Path | None = None
+    decided: tuple[Redecision, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -47,6 +50,7 @@ class JobReport:
             "unfinished": list(self.summary.unfinished),
             "records_waiting": self.backlog.num_records,
             "warnings": {task: list(warnings) for task, warnings in self.warnings.items()},
+            "decided": [asdict(one) for one in self.decided],
             "tasks": [verdict_values(verdict) for verdict in self.verdicts],
             "num_serving": sum(verdict.serves is True for verdict in self.verdicts),
             "summary": tally([verdict.kind for verdict in self.verdicts]),

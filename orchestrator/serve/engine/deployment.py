@@ -140,6 +140,7 @@ class EngineReplica:
             num_loading=residency.num_loading,
             catalog_age_s=residency.catalog_age_s,
             num_lost=residency.num_lost,
+            num_broken=residency.num_broken,
         )
 
     async def stats(self) -> ResidencyStats:

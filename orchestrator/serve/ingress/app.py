@@ -87,7 +87,7 @@ async def _render(engine: Engine, metrics: Metrics, looks: Looks, limits: Limits
     with suppress(ServeError, TimeoutError):
         async with asyncio.timeout(limits.stats_timeout_s):
             metrics.note_residency(await engine.stats())
-    metrics.note_looks(await looks.ages_s())
+    metrics.note_looks(await looks.ages_s(), looks.num_broken)
     return metrics.render()
 
 

@@ -54,7 +54,7 @@ class Ingress:
         self._drain = Drain()
         self._tokens = None if tokens_url is None else _follow(tokens_url)
         followers = {} if self._tokens is None else {"tokens": self._tokens}
-        self._looks = Looks(followers, None if poller is None else _Poller(poller).look_age_s)
+        self._looks = Looks(followers, None if poller is None else _Poller(poller).standing)
 
     async def close(self, timeout_s: float) -> bool:
         """See ``Drain.close``."""
@@ -95,12 +95,13 @@ class _Poller:
         self._name = name
         self._handle: Any = None
 
-    async def look_age_s(self) -> float:
-        """See ``CatalogPoller.look_age_s``."""
+    async def standing(self) -> tuple[float, int]:
+        """See ``CatalogPoller.standing``."""
         if self._handle is None:
             # Asks Ray Serve's controller and waits for it.
             self._handle = await asyncio.to_thread(serve.get_app_handle, self._name)
-        return float(await self._handle.look_age_s.remote())
+        age_s, num_broken = await self._handle.standing.remote()
+        return float(age_s), int(num_broken)
 
 
 def _follow(url: str) -> TokenFollower:

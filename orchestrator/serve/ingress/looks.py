@@ -25,20 +25,26 @@ class Follower(Protocol):
         """Seconds since a look last succeeded."""
         ...
 
+    @property
+    def num_broken(self) -> int:
+        """Entries of what it looks at that cannot be read."""
+        ...
+
 
 class Looks:
     """Ages of the last looks.
 
     Args:
         followers: Followers of this process, by what they look at.
-        ask_poller: Asks the poller for the age of its last look at the registry; None if there is none.
+        ask_poller: Asks the poller for the age of its last look at the registry, and for the number of tasks
+            of which something is broken there; None if there is none.
         clock: Monotonic seconds.
     """
 
     def __init__(
         self,
         followers: Mapping[str, Follower] | None = None,
-        ask_poller: Callable[[], Awaitable[float]] | None = None,
+        ask_poller: Callable[[], Awaitable[tuple[float, int]]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._followers = followers or {}
@@ -47,6 +53,13 @@ class Looks:
         self._ask_at_s = clock()
         # When the registry was looked at, by this clock; the start of this process until the poller answers.
         self._registry_s = clock()
+        self._num_broken = 0
+
+    @property
+    def num_broken(self) -> dict[str, int]:
+        """Tasks of which something is broken in the registry, and tokens that cannot be read."""
+        found = {name: follower.num_broken for name, follower in self._followers.items()}
+        return found if self._ask_poller is None else {**found, "registry": self._num_broken}
 
     async def ages_s(self) -> dict[str, float]:
         """Seconds since the last look that succeeded, by what was looked at."""
@@ -56,7 +69,7 @@ class Looks:
             ages_s["registry"] = self._clock() - self._registry_s
         return ages_s
 
-    async def _refresh(self, ask: Callable[[], Awaitable[float]]) -> None:
+    async def _refresh(self, ask: Callable[[], Awaitable[tuple[float, int]]]) -> None:
         now_s = self._clock()
         if now_s < self._ask_at_s:
             return
@@ -64,7 +77,8 @@ class Looks:
         self._ask_at_s = now_s + _ASK_EVERY_S
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                self._registry_s = now_s - await ask()
+                age_s, self._num_broken = await ask()
+                self._registry_s = now_s - age_s
         # A boundary: a poller that is away is no reason not to answer, and its age tells.
         except Exception as error:
             _log.debug("the poller does not answer: %s: %s", type(error).__name__, error)

@@ -4,16 +4,20 @@ It is taken over at once and loaded beside the looks, so that many new prompts h
 promoted next nor requests for one of them. The last one is kept on disk, for a start while the store is down.
 """
 
+import logging
 import threading
+from collections.abc import Mapping
 from typing import Protocol
 
 from orchestrator.errors import StoreError
 from orchestrator.serve.residency.kept_catalog import KeptCatalog
 from orchestrator.serve.residency.residency import Residency
 from orchestrator.serve.watch import Watch
-from orchestrator.store.documents.catalog import Catalog
+from orchestrator.store.documents.catalog import BrokenEntry, Catalog
 
 __all__ = ["CatalogFollower", "CatalogSource"]
+
+_log = logging.getLogger(__name__)
 
 
 class CatalogSource(Protocol):
@@ -50,6 +54,7 @@ class CatalogFollower(Watch):
         self._residency = residency
         self._kept = kept
         self._etag: str | None = None
+        self._catalog: Catalog | None = None
         self._synced = threading.Event()
 
     @property
@@ -80,6 +85,9 @@ class CatalogFollower(Watch):
             if self._kept is not None:
                 self._kept.confirm()
             return
+        if catalog.broken:
+            _log.warning("%s", describe_broken(catalog.broken))
+        catalog = self._catalog = catalog.mended(self._catalog)
         self._residency.apply(catalog)
         self._etag = etag
         if self._kept is not None:
@@ -89,5 +97,13 @@ class CatalogFollower(Watch):
         found = None if self._kept is None else self._kept.read()
         if found is not None:
             catalog, age_s = found
+            self._catalog = catalog
             self._residency.apply(catalog, age_s=age_s)
             self._synced.set()
+
+
+def describe_broken(broken: Mapping[str, BrokenEntry]) -> str:
+    """Entries of the catalog that cannot be read, in words."""
+    task, entry = next(iter(broken.items()))
+    such_as = f"{ascii(task)[:80]}: {entry.problem}"
+    return f"{len(broken)} entries of the catalog cannot be read, whose tasks stay as they were: {such_as}"

@@ -102,6 +102,7 @@ class Residency:
         self._served: set[str] = set()
         self._failed: set[str] = set()
         self._confirmed_at_s: float | None = None
+        self._num_broken = 0
         self._num_loads = self._num_failures = self._num_evictions = self._num_swaps = 0
 
     async def find(self, ask: Ask, patience_s: float = math.inf) -> ServedVersion | Refusal:
@@ -165,6 +166,11 @@ class Residency:
         return self._champions.num_lost
 
     @property
+    def num_broken(self) -> int:
+        """Entries of the catalog that cannot be read."""
+        return self._num_broken
+
+    @property
     def num_loading(self) -> int:
         """Prompts that are being loaded."""
         return len(self._loads)
@@ -194,6 +200,7 @@ class Residency:
                 resident_bytes=self._memory.num_bytes,
                 catalog_age_s=self.catalog_age_s,
                 num_lost=self.num_lost,
+                num_broken=self._num_broken,
             )
 
     def apply(self, catalog: Catalog, *, age_s: float = 0.0) -> None:
@@ -218,6 +225,7 @@ class Residency:
                     self._take_over(task, catalog.find(task))
             with self._lock:
                 self._confirmed_at_s = self._clock() - age_s
+                self._num_broken = len(catalog.broken)
             if gone:
                 _log.warning("%d tasks left the catalog: %s", len(gone), ", ".join(gone[:_LISTED]))
             self._load_in_advance(changed)

@@ -7,7 +7,7 @@ large one is compressed.
 import gzip
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from orchestrator.errors import StoreError
@@ -16,6 +16,7 @@ __all__ = [
     "MAX_CATALOG_BYTES",
     "MAX_CONTENT_BYTES",
     "SCHEMA_VERSION",
+    "BrokenEntry",
     "Canary",
     "Catalog",
     "CatalogEntry",
@@ -103,6 +104,21 @@ class IdleTask:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BrokenEntry:
+    """An entry of a task that cannot be read.
+
+    Attributes:
+        problem: What is wrong with it.
+        place: Where it is: ``tasks`` or ``idle``.
+        values: Its JSON values.
+    """
+
+    problem: str
+    place: str
+    values: Any
+
+
+@dataclass(frozen=True, kw_only=True)
 class Catalog:
     """The served versions of all tasks.
 
@@ -110,15 +126,25 @@ class Catalog:
         entries: Entries by task name.
         registry: Identity of the registry that it was written from; None before there were any.
         idle: Registered tasks without a champion, by name; none of them is in ``entries``.
+        broken: Entries that cannot be read, by name; they are written as they were found.
     """
 
     entries: Mapping[str, CatalogEntry]
     registry: str | None = None
     idle: Mapping[str, IdleTask] = field(default_factory=dict)
+    broken: Mapping[str, BrokenEntry] = field(default_factory=dict)
 
     def find(self, task: str) -> CatalogEntry | IdleTask | None:
         """The entry of a task, or what it is without one; None if it is not registered."""
         return self.entries.get(task) or self.idle.get(task)
+
+    def mended(self, before: Self | None) -> Self:
+        """The catalog, with the entries of ``before`` in place of those that cannot be read."""
+        known = {} if before is None else {**before.entries, **before.idle}
+        kept = {task: known[task] for task in self.broken if task in known}
+        entries = {task: state for task, state in kept.items() if isinstance(state, CatalogEntry)}
+        idle = {task: state for task, state in kept.items() if isinstance(state, IdleTask)}
+        return replace(self, entries={**self.entries, **entries}, idle={**self.idle, **idle})
 
     @property
     def digests(self) -> frozenset[str]:
@@ -138,12 +164,14 @@ class Catalog:
         Raises:
             StoreError: It would be larger than a reader takes.
         """
-        values = {
-            "schema": SCHEMA_VERSION,
-            "registry": self.registry,
+        states: dict[str, dict[str, Any]] = {
             "tasks": {task: entry.to_values() for task, entry in self.entries.items()},
             "idle": {task: found.to_values() for task, found in self.idle.items()},
         }
+        for task, broken in self.broken.items():
+            if self.find(task) is None:
+                states[broken.place][task] = broken.values
+        values = {"schema": SCHEMA_VERSION, "registry": self.registry, **states}
         content = (json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n").encode()
         large = len(content) >= _COMPRESSED_FROM_BYTES
         packed = gzip.compress(content, compresslevel=1, mtime=0) if large else content
@@ -157,13 +185,13 @@ class Catalog:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
-        """Read the object; anything unexpected is refused.
+        """Read the object. Anything unexpected of one task is left out, and named in ``broken``.
 
         Raises:
-            StoreError: Lists all problems.
+            StoreError: It is no catalog; lists all problems.
         """
         # Imported here: the registry's commands use these values, and start without pydantic.
         from orchestrator.store.documents.catalog_document import read_catalog
 
-        entries, idle, registry = read_catalog(content)
-        return cls(entries=entries, idle=idle, registry=registry)
+        entries, idle, registry, broken = read_catalog(content)
+        return cls(entries=entries, idle=idle, registry=registry, broken=broken)

@@ -1,5 +1,6 @@
 """The strict model of the catalog's JSON, of this schema and of the earlier ones."""
 
+import json
 import zlib
 from collections.abc import Set
 from typing import Annotated, Any, NotRequired, Self
@@ -11,6 +12,7 @@ from orchestrator.errors import StoreError
 from orchestrator.store.documents.catalog import (
     MAX_CONTENT_BYTES,
     SCHEMA_VERSION,
+    BrokenEntry,
     Canary,
     CatalogEntry,
     IdleTask,
@@ -36,16 +38,72 @@ _ENTRY_KEYS = {1: {"version", "digest"}, 2: _ENTRY, 3: _ENTRY, 4: _ENTRY, SCHEMA
 _GZIP = b"\x1f\x8b"
 
 
-def read_catalog(content: bytes) -> tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None]:
-    """The entries in a catalog's content, by task, the idle tasks, and the registry that it was written from.
+_States = tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None]
+
+
+def read_catalog(
+    content: bytes,
+) -> tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None, dict[str, BrokenEntry]]:
+    """The entries by task, the idle tasks, the registry that they are of, and what is wrong with others.
 
     Raises:
         StoreError: It is not a catalog; lists all problems.
     """
-    document = _Document.read(_unpack(content), "catalog", _ADVICE)
+    unpacked = _unpack(content)
+    try:
+        return (*_read(unpacked), {})
+    except StoreError as error:
+        whole = error
+    return _read_apart(unpacked, whole)
+
+
+def _read(content: bytes) -> _States:
+    document = _Document.read(content, "catalog", _ADVICE)
     entries = {task: _make_entry(values) for task, values in document.tasks.items()}
     idle = {task: _make_idle(values) for task, values in document.idle.items()}
     return entries, idle, document.registry
+
+
+def _read_apart(
+    content: bytes, whole: StoreError
+) -> tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None, dict[str, BrokenEntry]]:
+    """The same, each entry by itself; raises the error of the whole if more than entries are broken."""
+    found = _parts_of(content)
+    if found is None:
+        raise whole
+    empty, parts, registry = found
+    entries: dict[str, CatalogEntry] = {}
+    idle: dict[str, IdleTask] = {}
+    broken: dict[str, BrokenEntry] = {}
+    for name, of_tasks in parts.items():
+        for task, state in of_tasks.items():
+            try:
+                served, waiting, _ = _read(json.dumps({**empty, name: {task: state}}).encode())
+            except StoreError as error:
+                broken[task] = BrokenEntry(problem=error.problems[0], place=name, values=state)
+                continue
+            entries |= served
+            idle |= waiting
+    for task in entries.keys() & idle.keys():
+        # Which of the two counts is not known.
+        problem = f"catalog: 'idle/{task}': expected a task without a champion; {_ADVICE}"
+        both = [of_tasks[task] for of_tasks in parts.values()]
+        broken[task] = BrokenEntry(problem=problem, place="tasks", values=both)
+        del entries[task], idle[task]
+    return entries, idle, registry, broken
+
+
+def _parts_of(content: bytes) -> tuple[dict[str, Any], dict[str, dict[str, Any]], str | None] | None:
+    """A catalog without its entries, these by their place, and its registry; None if it is none."""
+    try:
+        values = json.loads(content)
+        parts = {name: values[name] for name in ("tasks", "idle") if name in values}
+        empty = {**values, **{name: {} for name in parts}}
+        if not all(isinstance(of_tasks, dict) for of_tasks in parts.values()):
+            return None
+        return empty, parts, _read(json.dumps(empty).encode())[2]
+    except (ValueError, TypeError, AttributeError, RecursionError, StoreError):
+        return None
 
 
 def _unpack(content: bytes) -> bytes:

@@ -18,6 +18,7 @@ __all__ = [
     "MAX_ROLLOUT_BYTES",
     "SCHEMA_VERSION",
     "Aliases",
+    "BrokenRolloutError",
     "Change",
     "ChangeKind",
     "Earlier",
@@ -79,9 +80,11 @@ class Aliases:
     versions: Mapping[str, int] = field(default_factory=dict)
     share: float | None = None
 
-    def moved(self, *, share: float | Literal["same"] | None = "same", **aliases: int | None) -> Self:
+    def moved(
+        self, moves: Mapping[str, int | None], *, share: float | Literal["same"] | None = "same"
+    ) -> Self:
         """The aliases after some were moved; None drops one, and the share goes with ``canary``."""
-        versions = {name: at for name, at in {**self.versions, **aliases}.items() if at is not None}
+        versions = {name: at for name, at in {**self.versions, **moves}.items() if at is not None}
         kept = self.share if share == "same" else share
         return replace(self, versions=versions, share=kept if "canary" in versions else None)
 
@@ -137,6 +140,16 @@ class Pending:
     digest: str | None
     champion: int | None
     request: Change
+
+
+class BrokenRolloutError(StoreError):
+    """What is stored as a task's rollout is none.
+
+    Attributes:
+        etag: Its etag, for the rollout that replaces it.
+    """
+
+    etag: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

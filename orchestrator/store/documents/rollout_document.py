@@ -1,5 +1,6 @@
 """The strict model of a rollout's JSON."""
 
+import json
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -8,7 +9,9 @@ from orchestrator.errors import StoreError
 from orchestrator.store.documents.audit_document import TrailDocument
 from orchestrator.store.documents.document import Digest, Document, TaskName
 from orchestrator.store.documents.rollout import (
+    SCHEMA_VERSION,
     Aliases,
+    BrokenRolloutError,
     Change,
     ChangeKind,
     Earlier,
@@ -19,7 +22,7 @@ from orchestrator.store.documents.rollout import (
 
 __all__ = ["read_rollout"]
 
-_ADVICE = "restore it from a copy, or delete it: the aliases in MLflow count then"
+_ADVICE = "restore it from a copy, or promote a version of the task: what serves by MLflow counts then"
 _VersionKey = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
 _Version = Annotated[int, Field(ge=1)]
 _Text = Annotated[str, StringConstraints(max_length=2000)]
@@ -86,8 +89,19 @@ def read_rollout(content: bytes, where: str) -> Rollout:
     """The rollout in an object's content.
 
     Raises:
-        StoreError: It is not one; lists all problems.
+        BrokenRolloutError: It is not one; lists all problems.
+        StoreError: It is of a later version of this program.
     """
+    if _is_newer(content):
+        raise StoreError(f"{where}: it was written by a later version of this program; update this one")
+    try:
+        return _read(content, where)
+    except StoreError as error:
+        problems = error.problems
+    raise BrokenRolloutError(problems)
+
+
+def _read(content: bytes, where: str) -> Rollout:
     found = _Document.read(content, where, _ADVICE)
     rollout = Rollout(
         task=found.task,
@@ -109,6 +123,15 @@ def read_rollout(content: bytes, where: str) -> Rollout:
     if missing := set(rollout.aliases.versions.values()) - set(rollout.versions):
         raise StoreError(f"{where}: versions {sorted(missing)} have an alias and no digest; {_ADVICE}")
     return rollout
+
+
+def _is_newer(content: bytes) -> bool:
+    """Whether it is of a later schema than this program reads."""
+    try:
+        schema = json.loads(content)["schema"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
+    return type(schema) is int and schema > SCHEMA_VERSION
 
 
 def _read_aliases(found: _Aliases) -> Aliases:

@@ -117,10 +117,11 @@ class TokenLog:
         """The trail of the tokens with the change from one state to another; it holds no secret."""
         names = sorted(before.by_name.keys() | after.by_name.keys())
         touched = [name for name in names if before.by_name.get(name) != after.by_name.get(name)]
+        unread = {name: {"unread": True} for name in before.broken.keys() - after.broken.keys()}
         record = self.log.record(
             self.action,
             None,
-            {name: _told(before.by_name[name]) for name in touched if name in before.by_name},
+            unread | {name: _told(before.by_name[name]) for name in touched if name in before.by_name},
             {name: _told(after.by_name[name]) for name in touched if name in after.by_name},
             self.author,
         )
@@ -141,7 +142,8 @@ def _has_change(standing: Tokens, before: Tokens, after: Tokens) -> bool:
     """Whether every token that a change touched is as the change left it; no two secrets are alike."""
     names = before.by_name.keys() | after.by_name.keys()
     touched = [name for name in names if before.by_name.get(name) != after.by_name.get(name)]
-    return all(standing.by_name.get(name) == after.by_name.get(name) for name in touched)
+    is_made = all(standing.by_name.get(name) == after.by_name.get(name) for name in touched)
+    return is_made and not (before.broken.keys() - after.broken.keys()) & standing.broken.keys()
 
 
 def create_token(
@@ -174,6 +176,7 @@ def create_token(
             f"token {name!r} would be good for nothing; say for what: --predict '*' (or a pattern of task "
             "names), --metrics, --admin"
         )
+    _check_readable(tokens, name)
     standing = tokens.by_name.get(name)
     if standing is not None and standing.is_live(now_s):
         raise StoreError(
@@ -209,14 +212,16 @@ def rotate_token(tokens: Tokens, name: str, *, now_s: float, grace_s: float = 0.
 
 
 def revoke_token(tokens: Tokens, name: str) -> tuple[Tokens, Token]:
-    """Revoke a token with all its secrets; also returns the revoked token.
+    """Revoke a token with all its secrets, also one that cannot be read; also returns the revoked token.
 
     Raises:
         StoreError: There is no such token.
     """
-    token = _get(tokens, name)
+    unread = Token(scope=Scope(), secrets=())
+    token = unread if name in tokens.broken else _get(tokens, name)
     left = {other: kept for other, kept in tokens.by_name.items() if other != name}
-    return Tokens(by_name=left), token
+    broken = {other: kept for other, kept in tokens.broken.items() if other != name}
+    return Tokens(by_name=left, broken=broken), token
 
 
 def _put(
@@ -239,7 +244,7 @@ def _put(
     )
     token = Token(scope=scope, secrets=(newest, *older))
     made = NewToken(text=f"ship_{token_id}_{secret}", name=name, token=token)
-    return Tokens(by_name={**tokens.by_name, name: token}), made
+    return Tokens(by_name={**tokens.by_name, name: token}, broken=tokens.broken), made
 
 
 def _draw_id(tokens: Tokens) -> str:
@@ -248,7 +253,16 @@ def _draw_id(tokens: Tokens) -> str:
     return token_id
 
 
+def _check_readable(tokens: Tokens, name: str) -> None:
+    if (broken := tokens.broken.get(name)) is not None:
+        raise StoreError(
+            f"token {name!r} cannot be read, and is refused: {broken.problem}; `ship token revoke {name}` "
+            "makes room for another one"
+        )
+
+
 def _get(tokens: Tokens, name: str) -> Token:
+    _check_readable(tokens, name)
     token = tokens.by_name.get(name)
     if token is None:
         raise StoreError(f"there is no token {name[:80]!r}; `ship token ls` lists all of them")

@@ -11,13 +11,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from orchestrator.errors import StoreError
 from orchestrator.store.documents.audit import Trail
 from orchestrator.store.documents.audit_document import TrailDocument
 from orchestrator.store.documents.document import Digest, Document, TaskName
@@ -25,6 +26,7 @@ from orchestrator.store.documents.document import Digest, Document, TaskName
 __all__ = [
     "MAX_SECRETS",
     "MAX_TIME_S",
+    "BrokenToken",
     "Pattern",
     "Scope",
     "Secret",
@@ -112,16 +114,31 @@ class Token:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BrokenToken:
+    """A token that cannot be read.
+
+    Attributes:
+        problem: What is wrong with it; never its content.
+        values: Its JSON values.
+    """
+
+    problem: str
+    values: Any = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tokens:
     """All tokens.
 
     Attributes:
         by_name: Tokens by name.
         trail: Their changes in the audit log.
+        broken: Tokens that cannot be read, by name: they are refused, and written as they were found.
     """
 
     by_name: Mapping[str, Token] = field(default_factory=dict)
     trail: Trail = field(default_factory=Trail)
+    broken: Mapping[str, BrokenToken] = field(default_factory=dict)
 
     def find(self, token_id: str) -> tuple[str, Token, Secret] | None:
         """Name and token that an id belongs to, with the secret that is meant."""
@@ -144,7 +161,8 @@ class Tokens:
 
     def to_json(self) -> bytes:
         """The object's content."""
-        tokens = {name: _write_token(token) for name, token in self.by_name.items()}
+        tokens = {name: broken.values for name, broken in self.broken.items()}
+        tokens |= {name: _write_token(token) for name, token in self.by_name.items()}
         values: dict[str, Any] = {"schema": SCHEMA_VERSION, "tokens": tokens}
         if trail := self.trail.to_dict():
             values["trail"] = trail
@@ -152,14 +170,57 @@ class Tokens:
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
-        """Read the object; anything unexpected is refused.
+        """Read the object. A token that is not as expected is left out, and named in ``broken``.
 
         Raises:
-            StoreError: Lists all problems.
+            StoreError: It holds no tokens; lists all problems.
         """
+        try:
+            return cls._read(content)
+        except StoreError as error:
+            whole = error
+        return cls._read_apart(content, whole)
+
+    @classmethod
+    def _read_apart(cls, content: bytes, whole: StoreError) -> Self:
+        """The same, each token by itself; raises the error of the whole if more than tokens are broken."""
+        found = _parts_of(content)
+        if found is None:
+            raise whole
+        frame, tokens = found
+        read = cls._read(json.dumps(frame).encode())
+        by_name: dict[str, Token] = {}
+        broken: dict[str, BrokenToken] = {}
+        for name, token in tokens.items():
+            try:
+                by_name |= cls._read(json.dumps({**frame, "tokens": {name: token}}).encode()).by_name
+            except StoreError as error:
+                broken[name] = BrokenToken(problem=error.problems[0], values=token)
+        ids = Counter(secret.token_id for token in by_name.values() for secret in token.secrets)
+        for name, token in list(by_name.items()):
+            if shared := [secret.token_id for secret in token.secrets if ids[secret.token_id] > 1]:
+                # Whose it is cannot be told, so neither of the tokens is believed.
+                problem = f"tokens: {name!r}: it shares the id {shared[0]} with another one; {_ADVICE}"
+                broken[name] = BrokenToken(problem=problem, values=tokens[name])
+                del by_name[name]
+        return replace(read, by_name=by_name, broken=broken)
+
+    @classmethod
+    def _read(cls, content: bytes) -> Self:
         found = _Document.read(content, "tokens", _ADVICE)
         by_name = {name: token.to_token() for name, token in found.tokens.items()}
         return cls(by_name=by_name, trail=found.trail.to_trail())
+
+
+def _parts_of(content: bytes) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The document without its tokens, and these by name; None if it is none."""
+    try:
+        values = json.loads(content)
+        frame = {**values, "tokens": {}}
+        _Document.read(json.dumps(frame).encode(), "tokens", _ADVICE)
+        return (frame, values["tokens"]) if isinstance(values["tokens"], dict) else None
+    except (ValueError, TypeError, KeyError, RecursionError, StoreError):
+        return None
 
 
 def parse_token(text: str) -> tuple[str, str] | None:

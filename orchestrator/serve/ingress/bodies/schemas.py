@@ -277,6 +277,14 @@ class ReadinessReply(StrictBody):
         Field(examples=[0.4], description="Seconds since the catalog was last known to be current."),
     ]
     num_lost: Annotated[int, Field(description="Tasks that left the catalog and have not come back.")]
+    num_broken: Annotated[
+        dict[str, int],
+        Field(
+            examples=[{"catalog": 0}],
+            description="What is broken and concerns nothing else: entries of the `catalog`, tasks of the "
+            "`registry`, `tokens`.",
+        ),
+    ]
     last_look_s: Annotated[
         dict[str, float | None],
         Field(

@@ -121,9 +121,9 @@ class Metrics:
         """Keep an engine's report of its residency."""
         self._residency.note(stats)
 
-    def note_looks(self, ages_s: Mapping[str, float]) -> None:
-        """Keep the ages of the last looks of this scrape."""
-        self._residency.looks_s = ages_s
+    def note_looks(self, ages_s: Mapping[str, float], num_broken: Mapping[str, int]) -> None:
+        """Keep the ages of the last looks of this scrape, and how many entries they could not read."""
+        self._residency.looks_s, self._residency.num_broken = ages_s, num_broken
 
     def render(self) -> bytes:
         """Page of metrics."""
@@ -138,12 +138,14 @@ class ResidencyMetrics(Collector):
 
     Attributes:
         looks_s: Seconds since the last looks that no engine takes, by what is looked at.
+        num_broken: Entries that these could not read.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._said: dict[str, tuple[float, ResidencyStats]] = {}
         self.looks_s: Mapping[str, float] = {}
+        self.num_broken: Mapping[str, int] = {}
 
     def note(self, stats: ResidencyStats) -> None:
         """Keep an engine's report."""
@@ -165,6 +167,20 @@ class ResidencyMetrics(Collector):
                         family.add_metric([engine], value + since_s)
                 yield family
         yield self._looks(now_s)
+        yield self._broken()
+
+    def _broken(self) -> Metric:
+        family = GaugeMetricFamily(
+            "ship_broken_entries",
+            "What is broken and concerns nothing else: tasks of the registry, entries of the catalog (of "
+            "each engine), tokens",
+            labels=["of", "engine"],
+        )
+        for of, number in sorted(self.num_broken.items()):
+            family.add_metric([of, ""], number)
+        for engine, (_, stats) in sorted(self._said.items()):
+            family.add_metric(["catalog", engine], stats.num_broken)
+        return family
 
     def _looks(self, now_s: float) -> Metric:
         family = GaugeMetricFamily(

@@ -45,6 +45,11 @@ class TokenFollower(Watch):
         """Last tokens that were read; None before the first read."""
         return self._tokens
 
+    @property
+    def num_broken(self) -> int:
+        """Tokens that cannot be read, and are refused."""
+        return 0 if self._tokens is None else len(self._tokens.broken)
+
     def wait_known(self, timeout_s: float) -> bool:
         """Wait for the first read; False after ``timeout_s``."""
         return self._known.wait(timeout_s)
@@ -60,5 +65,7 @@ class TokenFollower(Watch):
         if etag != self._etag:
             self._tokens, self._etag = tokens, etag
             _log.info("%d tokens are known", len(tokens.by_name))
+            for name, broken in tokens.broken.items():
+                _log.warning("token %s is refused: %s", ascii(name)[:80], broken.problem)
         self._known.set()
         return None

@@ -13,6 +13,13 @@ from orchestrator.serve.ingress.openapi import describe, operation_id, reply
 
 __all__ = ["router"]
 
+# Counts alone: a probe needs no token, so it learns no names.
+_BROKEN = {
+    "catalog": "entries of the catalog cannot be read",
+    "registry": "tasks are broken in the registry (`ship ls` names them)",
+    "tokens": "tokens cannot be read (`ship token ls` names them)",
+}
+
 router = APIRouter(tags=["health"], generate_unique_id_function=operation_id)
 
 
@@ -32,7 +39,10 @@ async def readyz(request: Request) -> Response:
     front = front_of(request)
     readiness = await front.check_ready()
     ages_s = {"catalog": readiness.catalog_age_s, **await front.looks.ages_s()}
-    return JSONResponse({"status": "ready", **asdict(readiness), "last_look_s": ages_s})
+    num_broken = {"catalog": readiness.num_broken, **front.looks.num_broken}
+    detail = readiness.detail + "".join(f", {n} {_BROKEN[of]}" for of, n in num_broken.items() if n)
+    told = {**asdict(readiness), "detail": detail, "num_broken": num_broken}
+    return JSONResponse({"status": "ready", **told, "last_look_s": ages_s})
 
 
 @router.get(

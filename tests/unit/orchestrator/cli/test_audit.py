@@ -110,6 +110,8 @@ def test_a_promotion_waits_for_a_second_person_with_status_3(ship: Shell) -> Non
         "from": 1,
         "to": 3,
         "waits": False,
+        "serves": None,
+        "problem": "there is no catalog yet: `ship serve` writes it when it starts",
     }
     assert ship.json("approvals")["pending"] == []
 
@@ -180,3 +182,50 @@ def test_sync_writes_what_a_command_was_ended_before(ship: Shell) -> None:
     ship("sync", "--as", "ben")
     assert ship.json("audit", "--verify")["num_waiting"] == 0
     assert [one["action"] for one in ship.json("audit", "--limit", "1")] == ["token-create"]
+
+
+def test_ls_names_an_alias_whose_version_is_gone_and_lists_all_tasks(ship: Shell) -> None:
+    ship.world.move_by_hand("challenger", 9)
+    listed = ship.run("ls")
+    assert listed.exit_code == 0
+    assert {"bolts", "nuts"} <= set(listed.stdout.split())
+    assert "bolts: MLflow has @challenger at version 9, which is gone" in listed.stderr
+    bolts, nuts = ship.json("ls")
+    assert (bolts["champion"]["version"], bolts["challenger"], nuts["problem"]) == (1, None, None)
+    assert "@challenger at version 9" in bolts["problem"]
+    assert "@challenger at version 9" in ship("show", "bolts")
+    assert len(ship.json("show", "bolts")["problems"]) == 1
+    ship("promote", "bolts", "3")
+    assert ship.run("ls").stderr == ""
+    assert ship.json("show", "bolts")["problems"] == []
+
+
+def test_a_promotion_says_that_it_serves_only_where_the_catalog_has_it(ship: Shell) -> None:
+    said = ship("promote", "bolts", "2")
+    assert "bolts: version 2 is the champion now, version 1 was before; the catalog that endpoints" in said
+    assert "has nothing: there is no catalog yet: `ship serve` writes it when it starts" in said
+    ship("sync")
+    assert ship("promote", "bolts", "3") == "bolts: version 3 serves now, version 2 did before.\n"
+    assert ship.json("rollback", "bolts")["serves"] == 2
+    assert [one["serves"] for one in ship.json("ls")] == [2, 1]
+    stored = ship.world.objects.stored
+    stored["catalog.json"] = b"{", 0.0
+    assert "has nothing: the catalog cannot be brought in line: " in ship("promote", "bolts", "3")
+
+
+def test_ls_names_what_the_catalog_has_not_and_what_cannot_be_read(ship: Shell) -> None:
+    ship("sync")
+    ship.world.rollouts().promote("bolts", 3)
+    stored = ship.world.objects.stored
+    behind = ship.run("ls")
+    assert (
+        "another version than the champion of 1 tasks, such as bolts: version 1, not version 3"
+        in behind.stderr
+    )
+    stored["rollouts/bolts.json"] = b"{", stored["rollouts/bolts.json"][1]
+    bolts, nuts = ship.json("ls")
+    assert "rollouts/bolts.json" in bolts["problem"]
+    assert (bolts["serves"], bolts["champion"]["version"], nuts["problem"]) == (1, 3, None)
+    assert "rollouts/bolts.json" in ship("show", "bolts"), "its versions are shown all the same"
+    ship("promote", "bolts", "3")
+    assert ship.run("ls").stderr == ""

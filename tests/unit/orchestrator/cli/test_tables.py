@@ -19,6 +19,7 @@ from orchestrator.cli.tables import (
 )
 from orchestrator.manifest.model import RefusedTask
 from orchestrator.registry.advice import Advice
+from orchestrator.registry.record_writer import Redecision
 from orchestrator.registry.recorder import Backlog
 from orchestrator.registry.versions import VERDICT_TAG, TaskInfo, VersionInfo
 from orchestrator.train.executor import RunSummary
@@ -60,6 +61,7 @@ def test_a_report_names_what_failed_and_what_to_doubt() -> None:
         "num_serving": 0,
         "summary": "0 of 0 serve",
         "report": None,
+        "decided": [],
     }
 
 
@@ -136,6 +138,34 @@ def test_a_report_says_of_each_task_whether_it_serves() -> None:
         "5 of 10 serve; 1 needs data; 2 withheld; 1 failed; not known yet for 1, whose records MLflow has "
         "not taken: see `ship ls`",
     ]
+
+
+def test_a_report_tells_what_is_in_the_store_from_what_serves() -> None:
+    earlier = Verdict(task="a", metrics={}, is_new=False, **{**BEHIND, "version": 1}, reason="It was better.")
+    refused = Verdict(task="b", metrics={}, is_new=False, **BEHIND, reason="Worse.", gate="champion")
+    again = Verdict(task="c", metrics={}, is_new=False, **BEHIND, reason="Worse.", gate="champion")
+    decided = (
+        Redecision(task="c", version=4, promoted=False, reason="Worse."),
+        Redecision(task="d", version=2, promoted=True, reason="No worse."),
+    )
+    printed = io.StringIO()
+    report = replace(make_report(earlier, refused, again), decided=decided)
+    print_report(Console(file=printed, width=62), report, num_tasks=4)
+    assert printed.getvalue().splitlines() == [
+        "Nothing to tune: all 4 tasks are in the store already.",
+        "a: in the store as version 1; version 3 serves: `ship tune --promote` asks the gate again, `ship "
+        "promote a 1` does not",
+        "b: version 4 waits, and version 3 serves on: Worse.",
+        "c: version 4 does not serve, by the gate: Worse.",
+        "d: version 2 serves from now on, by the gate: No worse.",
+        "3 of 3 serve",
+    ]
+    assert report.to_dict()["decided"][1] == {
+        "task": "d",
+        "version": 2,
+        "promoted": True,
+        "reason": "No worse.",
+    }
 
 
 def test_a_report_as_plain_values_has_each_verdict() -> None:
@@ -247,6 +277,9 @@ def test_tags_retirement_and_the_time_since_when_it_serves_are_shown() -> None:
         False,
     )
     assert (task_json(retired)["retired"], task_json(retired)["serves_since"]) == (True, None)
+    broken = replace(make_task("welds"), broken={"staging": 9})
+    assert "MLflow has @staging at version 9, which is gone" in str(broken.problem)
+    assert task.problem is None
 
 
 @pytest.mark.parametrize("mark", ["2@3600.0", "1@", "1@soon", "1@nan", "", "@", "1"])

@@ -4,11 +4,13 @@ import hashlib
 from collections.abc import Callable, Iterator
 
 from orchestrator.errors import ObjectMissing
+from orchestrator.registry.catalog_writer import CatalogWriter
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.requests import Requests
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.versions import PUBLISHED_TAG
 from orchestrator.store.documents.audit import Author
+from orchestrator.store.documents.catalog import IdleTask
 from orchestrator.store.objects.protocol import (
     ListedObject,
     ObjectStore,
@@ -25,7 +27,19 @@ from ship.settings.config import TuneConfig
 from tests.unit.orchestrator.registry.fake_mlflow import FakeMlflow, make_registry
 from tests.unit.orchestrator.store.factory import make_key
 
-__all__ = ["LABELS", "NOW_S", "MemoryObjects", "World"]
+__all__ = [
+    "LABELS",
+    "NOW_S",
+    "MemoryObjects",
+    "Stopped",
+    "World",
+    "add_champions",
+    "idle",
+    "make_bolts",
+    "make_catalog_writer",
+    "served",
+    "stop_at",
+]
 
 NOW_S = 1_800_000_000.0
 LABELS = ("good", "scratch", "dent")
@@ -125,7 +139,7 @@ def make_decided(number: int, labels: tuple[str, ...], *, keeps_held_out: bool =
         config=TuneConfig(),
         level_starts=(0, 2),
         labels=labels,
-        metrics={"accuracy": 0.9},
+        metrics={"accuracy": 0.9, "probe_accuracy": 0.85},
         data_fingerprint=make_key("images"),
         probe={"image": "lattice-1", "logits": [0.0] * len(labels)},
         files={
@@ -228,3 +242,55 @@ class World:
     def move_by_hand(self, alias: str, version: int, task: str = "bolts") -> None:
         """Move an alias as MLflow's own page does."""
         self.mlflow.models[f"ship.{task}"].aliases[alias] = str(version)
+
+
+def make_bolts() -> World:
+    """Three versions of bolts, the second of which serves in place of the first."""
+    world = World()
+    for number in (1, 2, 3):
+        world.add(number=number)
+    world.rollouts().promote("bolts", 1)
+    world.rollouts().promote("bolts", 2)
+    return world
+
+
+class Stopped(BaseException):
+    """The process is ended here."""
+
+
+def stop_at(number: int) -> Callable[[str], None]:
+    """Ends the process at that call."""
+    calls = iter(range(10_000))
+
+    def look(_: str) -> None:
+        if next(calls) == number:
+            raise Stopped
+
+    return look
+
+
+def make_catalog_writer(world: World) -> CatalogWriter:
+    """Writer of the catalog as a new poller has it."""
+    return CatalogWriter(
+        world.fresh_registry(), PromptStore(world.objects.client()), world.rollouts(by="poller")
+    )
+
+
+def add_champions(world: World, *tasks: str) -> None:
+    """Register and promote the first version of each task."""
+    for task in tasks:
+        world.rollouts().promote(task, world.add(task))
+
+
+def served(world: World) -> dict[str, int]:
+    """The version of each task that the catalog says is served."""
+    found = world.store.read_catalog()
+    assert found is not None
+    return {task: entry.version for task, entry in found[0].entries.items()}
+
+
+def idle(world: World) -> dict[str, IdleTask]:
+    """The tasks without a champion in the catalog."""
+    found = world.store.read_catalog()
+    assert found is not None
+    return dict(found[0].idle)

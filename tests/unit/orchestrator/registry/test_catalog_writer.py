@@ -7,20 +7,23 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from orchestrator.errors import ObjectConflict
-from orchestrator.registry.catalog_writer import CatalogChange, CatalogWriter, follow_rollout, make_entry
+from orchestrator.registry.catalog_writer import CatalogChange, CatalogWriter
 from orchestrator.registry.ownership import ForeignRegistryError, adopt
 from orchestrator.registry.session import RegistryDown, RegistryMissing
-from orchestrator.registry.thresholds import set_rule
-from orchestrator.registry.versions import read_share
 from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry, IdleTask
 from orchestrator.store.documents.rollout import Aliases
 from orchestrator.store.objects.protocol import StoredObject
 from orchestrator.store.prompt_store import PromptStore
-from tests.unit.orchestrator.registry.factory import MemoryObjects, World
+from tests.unit.orchestrator.registry.factory import (
+    MemoryObjects,
+    World,
+    add_champions,
+    idle,
+    make_catalog_writer,
+    served,
+)
 from tests.unit.orchestrator.registry.fake_mlflow import FakeMlflow, make_registry
 from tests.unit.orchestrator.store.factory import make_key
-
-A, B, C = "a" * 64, "b" * 64, "c" * 64
 
 
 @pytest.fixture
@@ -28,27 +31,10 @@ def world() -> World:
     return World()
 
 
-def writer(world: World) -> CatalogWriter:
-    return CatalogWriter(
-        world.fresh_registry(), PromptStore(world.objects.client()), world.rollouts(by="poller")
-    )
-
-
-def add_champions(world: World, *tasks: str) -> None:
-    for task in tasks:
-        world.rollouts().promote(task, world.add(task))
-
-
-def served(world: World) -> dict[str, int]:
-    found = world.store.read_catalog()
-    assert found is not None
-    return {task: entry.version for task, entry in found[0].entries.items()}
-
-
 def test_champions_become_the_catalog_of_the_registry(world: World) -> None:
     add_champions(world, "bolts", "nuts")
     world.add("gears")
-    assert writer(world).update() == CatalogChange(is_written=True)
+    assert make_catalog_writer(world).update() == CatalogChange(is_written=True)
     catalog, _ = world.store.read_catalog()
     assert catalog.registry == world.registry.session.find_identity()
     assert catalog.entries == {
@@ -57,13 +43,13 @@ def test_champions_become_the_catalog_of_the_registry(world: World) -> None:
 
 
 def test_a_registry_without_champions_gives_an_empty_catalog(world: World) -> None:
-    assert writer(world).update().is_written
+    assert make_catalog_writer(world).update().is_written
     assert served(world) == {}
 
 
 def test_nothing_is_written_and_no_rollout_is_read_while_nothing_changes(world: World) -> None:
     add_champions(world, "bolts")
-    poller = writer(world)
+    poller = make_catalog_writer(world)
     poller.update()
     before, calls = dict(world.objects.stored), len(world.mlflow.calls)
     assert poller.update() == CatalogChange()
@@ -73,7 +59,7 @@ def test_nothing_is_written_and_no_rollout_is_read_while_nothing_changes(world: 
 
 def test_a_promotion_is_followed(world: World) -> None:
     add_champions(world, "bolts", "nuts")
-    poller = writer(world)
+    poller = make_catalog_writer(world)
     poller.update()
     world.rollouts().promote("bolts", world.add("bolts", 2))
     assert poller.update().is_written
@@ -83,7 +69,7 @@ def test_a_promotion_is_followed(world: World) -> None:
 def test_a_command_that_was_ended_before_mlflow_followed_is_followed_all_the_same(world: World) -> None:
     add_champions(world, "bolts")
     world.add("bolts", 2)
-    poller = writer(world)
+    poller = make_catalog_writer(world)
     poller.update(looks_at_rollouts=True)
 
     def down(name: str) -> None:
@@ -102,7 +88,7 @@ def test_a_command_that_was_ended_before_mlflow_followed_is_followed_all_the_sam
 def test_without_mlflow_the_rollouts_are_followed(world: World) -> None:
     add_champions(world, "bolts", "nuts")
     world.rollouts().promote("bolts", world.add("bolts", 2))
-    poller = writer(world)
+    poller = make_catalog_writer(world)
     poller.update(looks_at_rollouts=True)
 
     def down(_: str) -> None:
@@ -122,9 +108,9 @@ def test_without_mlflow_the_rollouts_are_followed(world: World) -> None:
 def test_a_move_in_mlflows_page_is_served_and_noted(world: World) -> None:
     add_champions(world, "bolts")
     world.add("bolts", 2)
-    writer(world).update()
+    make_catalog_writer(world).update()
     world.move_by_hand("champion", 2)
-    assert writer(world).update().is_written
+    assert make_catalog_writer(world).update().is_written
     assert served(world) == {"bolts": 2}
     rollout, _ = world.store.read_rollout("bolts")
     assert (rollout.change.by, rollout.aliases.versions) == ("unknown", {"champion": 2, "previous": 1})
@@ -133,7 +119,7 @@ def test_a_move_in_mlflows_page_is_served_and_noted(world: World) -> None:
 def test_a_fresh_registry_is_not_asked_what_is_served(world: World) -> None:
     tasks = [f"line-{number}" for number in range(20)]
     add_champions(world, *tasks)
-    writer(world).update()
+    make_catalog_writer(world).update()
     foreign = make_registry(FakeMlflow(identity="f" * 32))
     with pytest.raises(ForeignRegistryError, match=r"belongs to registry aaaaaaaa.*`ship sync --adopt`"):
         CatalogWriter(foreign, world.store).update()
@@ -148,7 +134,7 @@ def test_a_fresh_registry_is_not_asked_what_is_served(world: World) -> None:
 
 def test_two_pollers_of_two_registries_come_to_rest(world: World) -> None:
     add_champions(world, "bolts", "nuts")
-    ours = writer(world)
+    ours = make_catalog_writer(world)
     theirs = CatalogWriter(make_registry(FakeMlflow(identity="f" * 32)), world.store)
     ours.update()
     for _ in range(3):
@@ -159,31 +145,31 @@ def test_two_pollers_of_two_registries_come_to_rest(world: World) -> None:
 
 def test_a_store_of_before_there_were_owners_is_claimed_by_a_registry_that_knows_it(world: World) -> None:
     add_champions(world, "bolts", "nuts")
-    writer(world).update()
+    make_catalog_writer(world).update()
     world.objects.delete("registry.json")
     with pytest.raises(ForeignRegistryError, match="knows 0 of the 2 tasks"):
         CatalogWriter(make_registry(FakeMlflow(identity="f" * 32)), PromptStore(world.objects)).update()
     assert PromptStore(world.objects).read_owner() is None
-    writer(world).update()
+    make_catalog_writer(world).update()
     assert PromptStore(world.objects).read_owner()[0].registry == "a" * 32
 
 
 def test_another_registry_takes_over_when_it_is_told_to(world: World) -> None:
     add_champions(world, "bolts")
-    writer(world).update()
+    make_catalog_writer(world).update()
     moved = FakeMlflow(identity="f" * 32)
     moved.models, moved.versions = world.mlflow.models, world.mlflow.versions
     registry = make_registry(moved)
     assert adopt(world.store, registry).registry == "f" * 32
     assert CatalogWriter(registry, world.store).update().is_written
     with pytest.raises(ForeignRegistryError):
-        writer(world).update()
+        make_catalog_writer(world).update()
 
 
 def test_a_registry_that_hides_models_drops_no_task(world: World) -> None:
     tasks = [f"line-{number}" for number in range(20)]
     add_champions(world, *tasks)
-    writer(world).update()
+    make_catalog_writer(world).update()
     world.mlflow.hidden = {"ship.line-1", "ship.line-2"}
 
     def refuse(name: str) -> None:
@@ -191,7 +177,7 @@ def test_a_registry_that_hides_models_drops_no_task(world: World) -> None:
             raise MlflowException("no permission", PERMISSION_DENIED)
 
     world.mlflow.before = refuse
-    change = writer(world).update()
+    change = make_catalog_writer(world).update()
     assert change.missing == ("line-1", "line-2")
     assert "the registry lacks 2 tasks that are served (line-1, line-2): they stay" in change.describe()
     assert set(served(world)) == set(tasks)
@@ -200,12 +186,12 @@ def test_a_registry_that_hides_models_drops_no_task(world: World) -> None:
 def test_many_tasks_at_once_are_not_dropped_unless_that_is_said(world: World) -> None:
     tasks = [f"line-{number}" for number in range(20)]
     add_champions(world, *tasks)
-    writer(world).update()
+    make_catalog_writer(world).update()
     for task in tasks[:6]:
         world.mlflow.delete_registered_model(f"ship.{task}")
-    assert writer(world).update().missing == tuple(sorted(tasks[:6]))
+    assert make_catalog_writer(world).update().missing == tuple(sorted(tasks[:6]))
     assert len(served(world)) == 20
-    assert writer(world).update(may_drop=True).lost == tuple(sorted(tasks[:6]))
+    assert make_catalog_writer(world).update(may_drop=True).lost == tuple(sorted(tasks[:6]))
     assert set(served(world)) == set(tasks[6:])
 
 
@@ -213,9 +199,9 @@ def test_a_task_whose_model_was_deleted_leaves_and_is_named(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     add_champions(world, "bolts", "nuts")
-    writer(world).update()
+    make_catalog_writer(world).update()
     world.mlflow.delete_registered_model("ship.nuts")
-    assert writer(world).update().lost == ("nuts",)
+    assert make_catalog_writer(world).update().lost == ("nuts",)
     assert served(world) == {"bolts": 1}
     assert "1 tasks left the catalog: nuts" in caplog.text
     assert world.store.read_rollout("nuts")[0].aliases == Aliases()
@@ -227,7 +213,7 @@ def test_a_rollout_that_cannot_be_read_stops_no_other_and_is_looked_at_again(
 ) -> None:
     add_champions(world, "bolts", "nuts")
     world.rollouts().promote("bolts", world.add("bolts", 2))
-    poller = writer(world)
+    poller = make_catalog_writer(world)
     poller.update(looks_at_rollouts=True)
     whole, _ = world.objects.stored["rollouts/nuts.json"]
 
@@ -255,13 +241,13 @@ def test_a_rollout_that_cannot_be_read_stops_no_other_and_is_looked_at_again(
 
 def test_what_is_wrong_with_one_task_stops_no_other(world: World) -> None:
     add_champions(world, "bolts", "nuts")
-    writer(world).update()
+    make_catalog_writer(world).update()
     world.objects.put("rollouts/nuts.json", b"{")
     world.rollouts().promote("bolts", world.add("bolts", 2))
     world.move_by_hand("challenger", 1, task="nuts")
     world.move_by_hand("champion", 9, task="nuts")
     world.mlflow.versions["ship.nuts"][9] = world.mlflow.versions["ship.nuts"][1]
-    change = writer(world).update()
+    change = make_catalog_writer(world).update()
     assert set(change.problems) == {"nuts"}
     assert served(world) == {"bolts": 2, "nuts": 1}
 
@@ -285,161 +271,16 @@ def test_another_pollers_catalog_is_not_overwritten_unseen(world: World) -> None
     assert served(world) == {}
 
 
-def entry(aliases: dict[str, int], share: str | None = None) -> CatalogEntry | None:
-    """Entry of a task with versions 1 to 4, of which the last has no artifact."""
-    digests = {1: A, 2: B, 3: C, 4: None}
-    tags = {} if share is None else {"ship.canary_share": share}
-    standing = Aliases(versions=aliases, share=read_share(aliases, tags))
-    return make_entry(standing, {version: digests[version] for version in aliases.values()})
-
-
-def test_every_version_with_an_alias_can_be_had() -> None:
-    found = entry({"champion": 2, "previous": 1, "challenger": 3, "rc": 3, "theirs": 4})
-    assert found == CatalogEntry(version=2, digest=B, others={1: A, 3: C})
-
-
-def test_a_canary_and_a_shadow_are_in_the_catalog() -> None:
-    found = entry({"champion": 1, "canary": 2, "shadow": 3}, share="0.25")
-    assert found == CatalogEntry(
-        version=1, digest=A, others={2: B, 3: C}, canary=Canary(version=2, share=0.25), shadow=3
-    )
-
-
-@pytest.mark.parametrize("share", [None, "", "much", "0", "1", "1.5", "-0.1", "nan", "inf"])
-def test_a_canary_without_a_sound_share_takes_nothing(share: str | None) -> None:
-    found = entry({"champion": 1, "canary": 2}, share)
-    assert found == CatalogEntry(version=1, digest=A, others={2: B})
-
-
-@pytest.mark.parametrize(
-    "aliases", [{"champion": 1, "canary": 1, "shadow": 1}, {"champion": 1, "canary": 4, "shadow": 4}]
-)
-def test_a_champion_is_not_tried_and_neither_is_what_we_cannot_serve(aliases: dict[str, int]) -> None:
-    assert entry(aliases, share="0.5") == CatalogEntry(version=1, digest=A)
-
-
-@pytest.mark.parametrize("aliases", [{"challenger": 2, "canary": 1}, {"champion": 4, "canary": 1}])
-def test_a_task_without_a_champion_of_ours_is_not_served(aliases: dict[str, int]) -> None:
-    assert entry(aliases, share="0.5") is None
-
-
 def test_a_share_that_is_changed_by_hand_changes_the_catalog(world: World) -> None:
     add_champions(world, "bolts")
     world.rollouts().start_canary("bolts", world.add("bolts", 2), 0.1)
-    writer(world).update()
+    make_catalog_writer(world).update()
     world.now_s += 1000.0
     world.mlflow.models["ship.bolts"].tags["ship.canary_share"] = "0.2"
-    writer(world).update()
+    make_catalog_writer(world).update()
     assert world.store.read_catalog()[0].entries["bolts"].canary == Canary(version=2, share=0.2)
     rollout, _ = world.store.read_rollout("bolts")
     assert replace(rollout.aliases, versions={}) == Aliases(share=0.2)
-
-
-def follow_rule(world: World, name: str | None, *, instead_of: str | None = None) -> None:
-    version = world.aliases()["champion"]
-    digests = [None if rule is None else make_key(rule) for rule in (name, instead_of)]
-    artifact = make_key(f"bolts-{version}")
-    rollout = set_rule(world.rollouts(), "bolts", version, artifact, digests[0], instead_of=digests[1])
-    assert follow_rollout(PromptStore(world.objects.client()), rollout)
-
-
-def entry_of(world: World, task: str) -> CatalogEntry:
-    return world.store.read_catalog()[0].entries[task]
-
-
-def test_a_rule_is_followed_at_once_and_the_poller_leaves_it(world: World) -> None:
-    add_champions(world, "bolts", "nuts")
-    poller = writer(world)
-    poller.update()
-    follow_rule(world, "rule")
-    assert entry_of(world, "bolts").rules == {make_key("bolts-1"): make_key("rule")}
-    assert entry_of(world, "nuts").rules == {}
-    calls = len(world.mlflow.calls)
-    assert poller.update() == CatalogChange()
-    assert world.mlflow.calls[calls:] == ["get_experiment_by_name", "search_registered_models"]
-    assert poller.update(looks_at_rollouts=True) == CatalogChange()
-    follow_rule(world, None, instead_of="rule")
-    assert entry_of(world, "bolts") == CatalogEntry(version=1, digest=make_key("bolts-1"))
-
-
-def test_a_rule_whose_command_was_ended_is_followed_by_the_next_look_at_rollouts(world: World) -> None:
-    add_champions(world, "bolts")
-    poller = writer(world)
-    poller.update(looks_at_rollouts=True)
-    set_rule(world.rollouts(), "bolts", 1, make_key("bolts-1"), make_key("rule"), instead_of=None)
-    assert poller.update(looks_at_rollouts=True).is_written
-    assert entry_of(world, "bolts").rules == {make_key("bolts-1"): make_key("rule")}
-
-
-def test_a_promotion_and_a_rollback_bring_each_version_its_own_rule(world: World) -> None:
-    add_champions(world, "bolts")
-    poller = writer(world)
-    poller.update()
-    follow_rule(world, "first")
-    world.rollouts().promote("bolts", world.add("bolts", 2))
-    poller.update()
-    assert entry_of(world, "bolts").version == 2
-    assert entry_of(world, "bolts").rules == {make_key("bolts-1"): make_key("first")}
-    follow_rule(world, "second")
-    world.rollouts().rollback("bolts")
-    assert poller.update().is_written
-    both = {make_key("bolts-1"): make_key("first"), make_key("bolts-2"): make_key("second")}
-    assert (entry_of(world, "bolts").version, entry_of(world, "bolts").rules) == (1, both)
-    assert poller.update() == CatalogChange()
-
-
-def test_a_rule_of_a_task_that_does_not_serve_yet_waits_for_its_entry(world: World) -> None:
-    add_champions(world, "bolts")
-    rollout = set_rule(world.rollouts(), "bolts", 1, make_key("bolts-1"), make_key("rule"), instead_of=None)
-    store = PromptStore(world.objects.client())
-    assert not follow_rollout(store, rollout), "there is no catalog"
-    writer(world).update()
-    assert entry_of(world, "bolts").rules == {make_key("bolts-1"): make_key("rule")}
-
-
-def test_two_writers_of_the_catalog_lose_no_rule(world: World) -> None:
-    add_champions(world, "bolts", "nuts")
-    writer(world).update()
-    objects = world.objects.client()
-    raced: list[str] = []
-
-    def race(when: str) -> None:
-        if when == "before" and len(raced) == 0:
-            raced.append("nuts")
-            other = PromptStore(world.objects.client())
-            rollout = set_rule(
-                world.rollouts(), "nuts", 1, make_key("nuts-1"), make_key("theirs"), instead_of=None
-            )
-            assert follow_rollout(other, rollout)
-
-    rollout = set_rule(world.rollouts(), "bolts", 1, make_key("bolts-1"), make_key("ours"), instead_of=None)
-    store = PromptStore(objects)
-    store.read_catalog()
-    objects.hook = race
-    assert follow_rollout(store, rollout)
-    assert [entry_of(world, task).rules for task in ("bolts", "nuts")] == [
-        {make_key("bolts-1"): make_key("ours")},
-        {make_key("nuts-1"): make_key("theirs")},
-    ]
-
-
-def test_a_lost_rollout_keeps_the_rules_of_what_serves(world: World) -> None:
-    add_champions(world, "bolts")
-    writer(world).update()
-    follow_rule(world, "rule")
-    world.objects.delete("rollouts/bolts.json")
-    world.rollouts().promote("bolts", world.add("bolts", 2))
-    writer(world).update()
-    assert entry_of(world, "bolts").rules == {make_key("bolts-1"): make_key("rule")}
-    world.rollouts().rollback("bolts")
-    rollout, _ = world.store.read_rollout("bolts")
-    assert (rollout.version("champion"), rollout.rules) == (1, {make_key("bolts-1"): make_key("rule")})
-
-
-def idle(world: World) -> dict[str, IdleTask]:
-    found = world.store.read_catalog()
-    assert found is not None
-    return dict(found[0].idle)
 
 
 def test_a_task_without_a_champion_is_named_with_the_versions_that_can_be_asked_for(world: World) -> None:
@@ -447,17 +288,17 @@ def test_a_task_without_a_champion_is_named_with_the_versions_that_can_be_asked_
     world.add("gears")
     world.move_by_hand("challenger", 1, "gears")
     world.add("nuts")
-    writer(world).update()
+    make_catalog_writer(world).update()
     assert idle(world) == {"gears": IdleTask(versions={1: make_key("gears-1")}), "nuts": IdleTask()}
     world.rollouts().promote("gears")
-    writer(world).update()
+    make_catalog_writer(world).update()
     assert (served(world), idle(world)) == ({"bolts": 1, "gears": 1}, {"nuts": IdleTask()})
 
 
 def test_retired_tasks_leave_the_catalog_however_many_they_are_and_are_not_lost(world: World) -> None:
     tasks = [f"task-{number}" for number in range(20)]
     add_champions(world, *tasks)
-    poller = writer(world)
+    poller = make_catalog_writer(world)
     poller.update()
     for task in tasks[1:]:
         world.rollouts().retire(task)
@@ -471,7 +312,7 @@ def test_retired_tasks_leave_the_catalog_however_many_they_are_and_are_not_lost(
 
 def test_a_retirement_is_followed_without_mlflow(world: World) -> None:
     add_champions(world, "bolts", "nuts")
-    writer(world).update()
+    make_catalog_writer(world).update()
 
     def fail(_: str) -> None:
         raise MlflowException("down")
@@ -479,27 +320,5 @@ def test_a_retirement_is_followed_without_mlflow(world: World) -> None:
     world.mlflow.before = fail
     world.rollouts().retire("bolts")
     with pytest.raises(RegistryDown):
-        writer(world).update(looks_at_rollouts=True)
+        make_catalog_writer(world).update(looks_at_rollouts=True)
     assert (served(world), idle(world)) == ({"nuts": 1}, {"bolts": IdleTask(is_retired=True)})
-
-
-def test_a_version_that_waits_takes_its_rule_into_the_catalog(world: World) -> None:
-    add_champions(world, "nuts")
-    world.add("bolts")
-    world.move_by_hand("challenger", 1)
-    poller = writer(world)
-    poller.update()
-    artifact, rule = make_key("bolts-1"), make_key("rule")
-    rollout = set_rule(world.rollouts(), "bolts", 1, artifact, rule, instead_of=None)
-    assert follow_rollout(PromptStore(world.objects.client()), rollout)
-    assert idle(world) == {"bolts": IdleTask(versions={1: artifact}, rules={artifact: rule})}
-    assert poller.update() == CatalogChange()
-    world.rollouts().promote("bolts", 1)
-    poller.update()
-    assert entry_of(world, "bolts").rules == {artifact: rule}
-    world.rollouts().retire("bolts")
-    poller.update()
-    assert idle(world) == {"bolts": IdleTask(is_retired=True)}
-    world.rollouts().promote("bolts")
-    poller.update()
-    assert entry_of(world, "bolts").rules == {artifact: rule}, "what comes back has its rule"

@@ -9,23 +9,16 @@ from orchestrator.errors import RegistryError
 from orchestrator.registry.gate import GateDecision
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.session import RegistryDown
-from orchestrator.registry.thresholds import set_rule
 from orchestrator.registry.versions import Promotion, Trials, VersionInfo
 from orchestrator.store.documents.catalog import Canary
 from orchestrator.store.documents.rollout import LATE_WRITE_S
-from tests.unit.orchestrator.registry.factory import World
-from tests.unit.orchestrator.store.factory import make_key
+from tests.unit.orchestrator.registry.factory import Stopped, World, make_bolts, stop_at
 
 
 @pytest.fixture
 def world() -> World:
     """Three versions of bolts, the second of which serves in place of the first."""
-    world = World()
-    for number in (1, 2, 3):
-        world.add(number=number)
-    world.rollouts().promote("bolts", 1)
-    world.rollouts().promote("bolts", 2)
-    return world
+    return make_bolts()
 
 
 CHANGES: dict[str, Callable[[Rollouts], object]] = {
@@ -35,6 +28,8 @@ CHANGES: dict[str, Callable[[Rollouts], object]] = {
     "shadow": lambda rollouts: rollouts.start_shadow("bolts", 3),
     "retire": lambda rollouts: rollouts.retire("bolts"),
 }
+
+
 AFTER = {
     "promote": {"champion": 3, "previous": 2},
     "rollback": {"champion": 1, "previous": 2},
@@ -42,21 +37,6 @@ AFTER = {
     "shadow": {"champion": 2, "previous": 1, "shadow": 3},
     "retire": {"retired": 2, "previous": 1},
 }
-
-
-class Stopped(BaseException):
-    """The process is ended here."""
-
-
-def stop_at(number: int) -> Callable[[str], None]:
-    """Ends the process at that call."""
-    calls = iter(range(10_000))
-
-    def look(_: str) -> None:
-        if next(calls) == number:
-            raise Stopped
-
-    return look
 
 
 def test_a_promotion_moves_the_champion_and_mlflow_follows(world: World) -> None:
@@ -286,164 +266,6 @@ def test_a_version_that_is_made_twice_stays_once(world: World) -> None:
     assert world.add(number=4) == 4
 
 
-def artifact(number: int) -> str:
-    return make_key(f"bolts-{number}")
-
-
-def rules_in_catalog_order(world: World) -> list[str | None]:
-    """The rule that champion and previous champion decide by."""
-    rollout, _ = world.store.read_rollout("bolts")
-    return [rollout.rules.get(rollout.digest(alias)) for alias in ("champion", "previous")]
-
-
-def test_a_rule_is_one_change_of_the_rollout_and_no_matter_of_mlflow(world: World) -> None:
-    calls = len(world.mlflow.calls)
-    rollouts = world.rollouts()
-    set_rule(rollouts, "bolts", 2, artifact(2), make_key("rule"), instead_of=None)
-    rollout, _ = world.store.read_rollout("bolts")
-    assert rollout.rules == {artifact(2): make_key("rule")}
-    assert (rollout.generation, rollout.change.kind, rollout.change.by) == (3, "threshold", "anna")
-    assert rollout.is_mirrored
-    assert not [name for name in world.mlflow.calls[calls:] if name.startswith(("set_", "delete_"))]
-
-
-def test_a_version_takes_its_rule_along_and_a_rollback_restores_it(world: World) -> None:
-    set_rule(world.rollouts(), "bolts", 2, artifact(2), make_key("second"), instead_of=None)
-    world.rollouts().promote("bolts", 3)
-    assert rules_in_catalog_order(world) == [None, make_key("second")]
-    set_rule(world.rollouts(), "bolts", 3, artifact(3), make_key("third"), instead_of=None)
-    assert rules_in_catalog_order(world) == [make_key("third"), make_key("second")]
-    world.rollouts().rollback("bolts")
-    assert rules_in_catalog_order(world) == [make_key("second"), make_key("third")]
-    # Version 2 has no alias in between.
-    world.rollouts().promote("bolts", 1)
-    world.rollouts().promote("bolts", 3)
-    assert rules_in_catalog_order(world) == [make_key("third"), None]
-    world.rollouts().promote("bolts", 2)
-    assert rules_in_catalog_order(world) == [make_key("second"), make_key("third")]
-
-
-def test_a_rule_that_was_chosen_in_place_of_another_one_is_refused(world: World) -> None:
-    first, second = make_key("first"), make_key("second")
-    set_rule(world.rollouts(), "bolts", 2, artifact(2), first, instead_of=None)
-    with pytest.raises(RegistryError, match="version 2 of task 'bolts' was changed meanwhile"):
-        set_rule(world.rollouts(), "bolts", 2, artifact(2), second, instead_of=None)
-    with pytest.raises(RegistryError, match="was changed meanwhile"):
-        set_rule(world.rollouts(), "bolts", 2, artifact(1), second, instead_of=None)
-    assert rules_in_catalog_order(world)[0] == first
-    set_rule(world.rollouts(), "bolts", 2, artifact(2), second, instead_of=first)
-    set_rule(world.rollouts(), "bolts", 2, artifact(2), None, instead_of=second)
-    assert world.store.read_rollout("bolts")[0].rules == {}
-
-
-def test_without_mlflow_a_rule_is_set_all_the_same(world: World) -> None:
-    def down(_: str) -> None:
-        raise MlflowException("down")
-
-    world.rollouts().settle("bolts")
-    world.mlflow.before = down
-    set_rule(world.rollouts(), "bolts", 2, artifact(2), make_key("rule"), instead_of=None)
-    assert rules_in_catalog_order(world)[0] == make_key("rule")
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_rule_that_was_ended_at_any_call_is_there_wholly_or_not_at_all(when: str) -> None:
-    for number in range(40):
-        world = World()
-        world.add(number=1)
-        world.rollouts().promote("bolts", 1)
-        setattr(world.mlflow, when, stop_at(number))
-        try:
-            set_rule(world.rollouts(), "bolts", 1, artifact(1), make_key("rule"), instead_of=None)
-            ended = False
-        except Stopped:
-            ended = True
-        setattr(world.mlflow, when, lambda _: None)
-        rollout, _ = world.store.read_rollout("bolts")
-        assert rollout.change.kind == ("threshold" if rollout.rules else "promote")
-        if not ended:
-            break
-    assert not ended
-    assert rollout.rules
-
-
-def test_a_model_that_was_made_again_finds_the_rule_of_its_artifact(world: World) -> None:
-    set_rule(world.rollouts(), "bolts", 2, artifact(2), make_key("rule"), instead_of=None)
-    world.mlflow.models.pop("ship.bolts")
-    world.now_s += 10 * LATE_WRITE_S
-    version = world.add(number=2)
-    world.rollouts().promote("bolts", version)
-    assert rules_in_catalog_order(world)[0] == make_key("rule")
-
-
-def test_a_retired_task_serves_and_tries_nothing_and_a_promotion_brings_it_back(world: World) -> None:
-    world.rollouts().start_canary("bolts", 3, 0.1)
-    world.rollouts().start_shadow("bolts", 1)
-    assert world.rollouts().retire("bolts") == 2
-    assert world.aliases() == {"retired": 2, "previous": 1}
-    assert world.rollouts().retire("bolts") == 2, "again is no other change"
-    rollout, _ = world.store.read_rollout("bolts")
-    assert (rollout.change.kind, rollout.change.by, rollout.champion_s) == ("retire", "anna", None)
-    for change in (
-        lambda: world.rollouts().start_canary("bolts", 3, 0.1),
-        lambda: world.rollouts().start_shadow("bolts", 3),
-    ):
-        with pytest.raises(RegistryError, match="is retired; `ship promote bolts` brings it back"):
-            change()
-    world.now_s += 50.0
-    assert world.rollouts().promote("bolts") == Promotion(task="bolts", from_version=None, to_version=2)
-    assert world.aliases() == {"champion": 2, "previous": 1}
-    assert world.store.read_rollout("bolts")[0].champion_s == world.now_s
-
-
-def test_a_rollback_undoes_a_retirement(world: World) -> None:
-    world.rollouts().retire("bolts")
-    assert world.rollouts().rollback("bolts").to_version == 2
-    assert world.aliases() == {"champion": 2, "previous": 1}
-
-
-def test_another_version_of_a_retired_task_leaves_the_one_before_to_go_back_to(world: World) -> None:
-    world.rollouts().retire("bolts")
-    world.rollouts().promote("bolts", 3)
-    assert world.aliases() == {"champion": 3, "previous": 2}
-
-
-def test_a_task_that_never_served_cannot_be_retired(world: World) -> None:
-    world.add("gears")
-    with pytest.raises(RegistryError, match="'gears' has no champion"):
-        world.rollouts().retire("gears")
-    with pytest.raises(RegistryError, match="no task 'bolt'"):
-        world.rollouts().retire("bolt")
-
-
-def test_the_gate_brings_no_retired_task_back(world: World) -> None:
-    world.rollouts().retire("bolts")
-    candidate = world.registry.version("bolts", world.add(number=4))
-    judged: list[VersionInfo | None] = []
-
-    def judge(champion: VersionInfo | None) -> GateDecision:
-        judged.append(champion)
-        return GateDecision(promote=True, reason="It is better.")
-
-    decision = world.rollouts().admit("bolts", candidate, judge)
-    assert not decision.promote
-    assert decision.reason == (
-        "The task is retired; `ship promote bolts 4` brings it back with this version; It is better."
-    )
-    assert [info.version for info in judged if info] == [2], "it is compared with what served"
-    assert world.aliases() == {"retired": 2, "previous": 1, "challenger": 4}
-    assert world.rollouts().promote("bolts").to_version == 2, "not the challenger"
-
-
-def test_a_champion_that_a_person_sets_in_mlflows_page_ends_a_retirement(world: World) -> None:
-    world.rollouts().retire("bolts")
-    world.now_s += LATE_WRITE_S + 1.0
-    world.move_by_hand("champion", 3)
-    rollout = world.rollouts().settle("bolts")
-    assert rollout.aliases.versions == {"champion": 3, "previous": 1}
-    assert world.aliases() == {"champion": 3, "previous": 1}
-
-
 def since(world: World) -> str:
     return world.mlflow.models["ship.bolts"].tags["ship.champion_since"]
 
@@ -477,3 +299,11 @@ def test_a_time_that_mlflow_did_not_take_is_told_later(world: World) -> None:
     world.now_s += 30.0
     world.rollouts().start_shadow("bolts", 3)
     assert since(world) == f"1@{began_s!r}", "the time of the rollback, and not of what came after"
+
+
+@pytest.mark.parametrize("name", ["share", "self", "moves", "night-shift"])
+def test_an_alias_of_any_name_is_taken_in_and_kept(world: World, name: str) -> None:
+    world.move_by_hand(name, 3)
+    assert world.rollouts().settle("bolts").version(name) == 3
+    world.rollouts().rollback("bolts")
+    assert world.aliases() == {**AFTER["rollback"], name: 3}

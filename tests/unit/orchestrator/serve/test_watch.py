@@ -105,19 +105,20 @@ class Poller:
 
     def __init__(self) -> None:
         self.age_s = 2.0
+        self.num_broken = 0
         self.error: Exception | None = None
         self.num_asked = 0
 
-    async def look_age_s(self) -> float:
+    async def standing(self) -> tuple[float, int]:
         self.num_asked += 1
         if self.error is not None:
             raise self.error
-        return self.age_s
+        return self.age_s, self.num_broken
 
 
 def test_the_registrys_age_grows_while_its_poller_does_not_answer(watch: Watch, clock: Clock) -> None:
     poller = Poller()
-    looks = Looks({"tokens": watch}, poller.look_age_s, clock)
+    looks = Looks({"tokens": watch}, poller.standing, clock)
     assert asyncio.run(looks.ages_s()) == {"tokens": 0.0, "registry": 2.0}
     clock.now_s += 4.0
     assert asyncio.run(looks.ages_s()) == {"tokens": 4.0, "registry": 6.0}
@@ -126,6 +127,19 @@ def test_the_registrys_age_grows_while_its_poller_does_not_answer(watch: Watch, 
     poller.error = RuntimeError("the poller is dead")
     assert asyncio.run(looks.ages_s())["registry"] == 12.0
     assert poller.num_asked == 2
+
+
+def test_what_is_broken_in_the_registry_is_counted_and_lasts_while_the_poller_is_away(clock: Clock) -> None:
+    poller = Poller()
+    poller.num_broken = 3
+    looks = Looks(None, poller.standing, clock)
+    assert looks.num_broken == {"registry": 0}
+    asyncio.run(looks.ages_s())
+    assert looks.num_broken == {"registry": 3}
+    clock.now_s += 10.0
+    poller.error = RuntimeError("the poller is dead")
+    asyncio.run(looks.ages_s())
+    assert looks.num_broken == {"registry": 3}
 
 
 def test_without_followers_there_is_no_age() -> None:

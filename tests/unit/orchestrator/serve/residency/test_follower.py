@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.serve.residency.follower import CatalogFollower
-from orchestrator.store.documents.catalog import Catalog
+from orchestrator.store.documents.catalog import BrokenEntry, Catalog, CatalogEntry
 
 
 @dataclass
@@ -16,12 +16,13 @@ class Source:
     etag: str | None = "1"
     error: Exception | None = None
     num_reads: int = 0
+    catalog: Catalog = field(default_factory=lambda: Catalog(entries={}))
 
     def read_catalog(self) -> tuple[Catalog, str] | None:
         self.num_reads += 1
         if self.error is not None:
             raise self.error
-        return None if self.etag is None else (Catalog(entries={}), self.etag)
+        return None if self.etag is None else (self.catalog, self.etag)
 
 
 @dataclass
@@ -51,6 +52,24 @@ def test_a_catalog_is_applied_once_for_each_etag(parts):
     assert len(residency.applied) == 3
     assert residency.num_refreshed == 2
     assert follower.is_synced
+
+
+def test_a_task_whose_entry_cannot_be_read_stays_as_it_was(parts, caplog: pytest.LogCaptureFixture):
+    follower, source, residency = parts
+    bolts, nuts = (CatalogEntry(version=number, digest=f"{number:064x}") for number in (1, 2))
+    source.catalog = Catalog(entries={"bolts": bolts, "nuts": bolts})
+    follower.step()
+    broken = BrokenEntry(problem="catalog: 'tasks/bolts/digest': too short", place="tasks", values={})
+    source.catalog, source.etag = Catalog(entries={"nuts": nuts}, broken={"bolts": broken}), "2"
+    follower.step()
+    assert residency.applied[-1].entries == {"bolts": bolts, "nuts": nuts}
+    assert len(residency.applied[-1].broken) == 1
+    assert follower.problem is None, "the look has succeeded"
+    assert "1 entries of the catalog cannot be read" in caplog.text
+    assert "too short" in caplog.text
+    source.catalog, source.etag = Catalog(entries={"nuts": nuts}), "3"
+    follower.step()
+    assert residency.applied[-1].entries == {"nuts": nuts}
 
 
 def test_it_is_not_synced_before_there_is_a_catalog(parts):

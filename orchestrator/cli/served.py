@@ -1,0 +1,91 @@
+"""What endpoints are told to serve, beside what the registry says: after a promotion, and in listings."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import tables
+from orchestrator.cli.output import EXIT_WAITING, Output
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.registry.versions import Promotion, TaskInfo
+
+__all__ = ["find_served", "print_promotion", "rollout_problem"]
+
+_MAX_LOOKED_AT = 20
+
+
+def print_promotion(output: Output, promotion: "Promotion", as_json: bool) -> None:
+    """Say what serves now; a promotion that waits for an approval ends the command with its status."""
+    from orchestrator.registry.catalog_writer import serve_now
+
+    task, before = promotion.task, "nothing"
+    if promotion.from_version:
+        before = f"version {promotion.from_version}"
+    served = serve_now(output.prompt_store(), task)
+    if as_json:
+        output.print_json(tables.promotion_json(promotion, served))
+    elif promotion.waits:
+        output.print_line(
+            f"{task}: version {promotion.to_version} waits for an approval, and {before} serves on; another "
+            f"person makes it serve: `ship approve {task}`.",
+        )
+    elif served.problem is None:
+        output.print_line(f"{task}: version {promotion.to_version} serves now, {before} did before.")
+    else:
+        output.print_line(
+            f"{task}: version {promotion.to_version} is the champion now, {before} was before; the catalog "
+            f"that endpoints follow has {_named(served.version)}: {served.problem}"
+        )
+    if promotion.waits:
+        sys.exit(EXIT_WAITING)
+
+
+def find_served(
+    output: Output, infos: "Sequence[TaskInfo]"
+) -> "tuple[dict[str, int | None], dict[str, str]]":
+    """Version of each task that the catalog says is served, and what is broken of tasks."""
+    from orchestrator.errors import StoreError
+
+    problems = {info.task: [info.problem] for info in infos if info.problem is not None}
+    served: dict[str, int | None] = {}
+    champions = {info.task: info.champion.version if info.champion else None for info in infos}
+    try:
+        if infos and (stored := output.prompt_store().read_catalog()) is not None:
+            entries, broken = stored[0].entries, stored[0].broken
+            served = {task: entries[task].version if task in entries else None for task in champions}
+            for task in broken.keys() & champions.keys():
+                problems.setdefault(task, []).append(broken[task].problem)
+    except StoreError as error:
+        output.err.print(f"what is served is not known: {error}", markup=False, soft_wrap=True)
+    behind = [task for task, version in served.items() if version != champions[task]]
+    # Rollouts take longer to load than the whole list: they are read where something is amiss.
+    for task in list(dict.fromkeys([*problems, *behind]))[:_MAX_LOOKED_AT]:
+        if (problem := rollout_problem(output, task)) is not None:
+            problems.setdefault(task, []).append(problem)
+    if behind:
+        first = behind[0]
+        output.err.print(
+            f"The catalog that endpoints follow has another version than the champion of {len(behind)} tasks,"
+            f" such as {first}: {_named(served[first])}, not {_named(champions[first])}. A running endpoint "
+            "brings it in line within seconds; `ship sync` says what holds it up.",
+            markup=False,
+            soft_wrap=True,
+        )
+    return served, {task: "; ".join(found) for task, found in problems.items()}
+
+
+def _named(version: int | None) -> str:
+    return "nothing" if version is None else f"version {version}"
+
+
+def rollout_problem(output: Output, task: str) -> str | None:
+    """What is wrong with a task's rollout."""
+    from orchestrator.errors import StoreError
+
+    try:
+        output.rollouts().stored(task)
+    except StoreError as error:
+        return str(error)
+    return None
