@@ -6,6 +6,7 @@ serving never depends on it.
 
 import itertools
 
+from orchestrator.cluster.loopback import keep_replica_on_loopback
 from orchestrator.errors import ObjectConflict, RegistryError, StoreError
 from orchestrator.registry.catalog_writer import CatalogWriter
 from orchestrator.registry.registry import Registry
@@ -42,6 +43,7 @@ class CatalogPoller:
     ) -> None:
         if log is not None:
             open_process_log(log)
+        keep_replica_on_loopback()
         self._writer = CatalogWriter(Registry(tracking_uri), PromptStore(open_objects(store_url)))
         self._looks = itertools.count()
         self._watch = Watch(

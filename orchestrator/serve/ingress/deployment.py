@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 
+from orchestrator.cluster.loopback import keep_replica_on_loopback
 from orchestrator.serve.engine_api import ServingState
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.engine_client import RayEngine
@@ -48,6 +49,7 @@ class Ingress:
     ) -> None:
         if log is not None:
             open_process_log(log)
+        keep_replica_on_loopback()
         self._engine = RayEngine(engine, limits.timeout_s)
         self._backbone = BackboneInfo.from_dict(header)
         self._limits = limits
