@@ -18,12 +18,16 @@ __all__ = ["haproxy_ingress"]
 
 _SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
 _BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
-_FILE = "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"
 _STATS_PORT, _METRICS_PORT = "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"
 # Ray Serve's file says `bind *:8404` and `bind :9101`. The endpoint's own line has another port.
 _STARTER = r"""#!/bin/sh
-sed -e 's/^\( *bind \)\**\(:{stats}\) *$/\1127.0.0.1\2/' \
-  -e 's/^\( *bind \)\**\(:{metrics}\) *$/\1127.0.0.1\2/' {file} > {file}.new && mv {file}.new {file}
+for word; do
+  if [ "$last" = -f ]; then
+    sed -e 's/^\( *bind \)\**\(:{stats}\) *$/\1127.0.0.1\2/' \
+      -e 's/^\( *bind \)\**\(:{metrics}\) *$/\1127.0.0.1\2/' "$word" > "$word.new" && mv "$word.new" "$word"
+  fi
+  last=$word
+done
 exec {binary} "$@"
 """
 
@@ -57,7 +61,7 @@ def haproxy_ingress(address: str | None) -> Iterator[None]:
         folder = Path(name)
         os.environ[_SWITCH] = "1"
         chosen = {
-            _FILE: str(folder / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
@@ -91,7 +95,6 @@ def _write_starter(folder: Path, binary: str) -> str:
     script = _STARTER.format(
         stats=os.environ[_STATS_PORT],
         metrics=os.environ[_METRICS_PORT],
-        file=shlex.quote(os.environ[_FILE]),
         binary=shlex.quote(binary),
     )
     starter.write_text(script)
