@@ -15,6 +15,7 @@ from orchestrator.serve.ingress.looks import Looks
 from orchestrator.serve.ingress.middleware.access_log import open_request_log
 from orchestrator.serve.ingress.middleware.drain import Drain
 from orchestrator.serve.ingress.middleware.token_follower import TokenFollower
+from orchestrator.serve.kept_tokens import open_kept_tokens
 from orchestrator.serve.options import Limits
 from orchestrator.serve.process_log import open_process_log
 from orchestrator.store.objects.open import open_objects
@@ -36,6 +37,7 @@ class Ingress:
         tokens_url: URL of the store with the tokens; None turns access control off.
         log: File for warnings and errors; None leaves them to Ray.
         poller: Name of the application that polls the registry, if any.
+        cache: Folder on this machine for the last tokens; None keeps none.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Ingress:
         tokens_url: str | None,
         log: str | None = None,
         poller: str | None = None,
+        cache: str | None = None,
     ) -> None:
         if log is not None:
             open_process_log(log)
@@ -54,7 +57,7 @@ class Ingress:
         self._backbone = BackboneInfo.from_dict(header)
         self._limits = limits
         self._drain = Drain()
-        self._tokens = None if tokens_url is None else _follow(tokens_url)
+        self._tokens = None if tokens_url is None else _follow(tokens_url, cache, limits.token_grace_s)
         followers = {} if self._tokens is None else {"tokens": self._tokens}
         self._looks = Looks(followers, None if poller is None else _Poller(poller).look_age_s)
 
@@ -105,9 +108,10 @@ class _Poller:
         return float(await self._handle.look_age_s.remote())
 
 
-def _follow(url: str) -> TokenFollower:
-    follower = TokenFollower(PromptStore(open_objects(url)))
+def _follow(url: str, cache: str | None, grace_s: float) -> TokenFollower:
+    follower = TokenFollower(PromptStore(open_objects(url)), open_kept_tokens(url, cache), grace_s=grace_s)
     follower.start()
     # A replica gets requests once it exists, and answers 503 until it knows the tokens.
-    follower.wait_known(_FIRST_TOKENS_S)
+    if not follower.wait_known(_FIRST_TOKENS_S):
+        follower.take_over_kept()
     return follower

@@ -4,8 +4,8 @@ A token reads ``ship_<id>_<secret>``. Its id is public: it is listed and logged.
 is kept, so that read access to the store, or to a backup of it, does not give access to an endpoint. Write
 access does.
 
-An entry that is not as it has to be concerns its own token: that one lets nobody in and stays in the object as
-it is until it is rotated or revoked, and all others go on.
+An entry that is not as it has to be concerns its own token: that one lets nobody in and stays in the object
+as it is until it is rotated or revoked. All others go on.
 """
 
 import hashlib

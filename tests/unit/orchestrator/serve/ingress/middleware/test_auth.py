@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -14,8 +15,8 @@ from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.middleware.access_log import LOGGER
 from orchestrator.serve.ingress.middleware.auth import RequireToken
 from orchestrator.store.documents.token_changes import revoke_token, rotate_token
+from orchestrator.store.documents.tokens import BrokenToken, Tokens
 from orchestrator.store.documents.tokens import Scope as TokenScope
-from orchestrator.store.documents.tokens import Tokens
 from ship.backbone import Backbone
 from tests.unit.orchestrator.serve.caller import LIMITS, PNG, TO_BOLTS, Caller, assert_problem
 from tests.unit.orchestrator.serve.factory import FakeEngine
@@ -216,6 +217,34 @@ def test_before_tokens_are_known_no_request_is_let_in_and_it_is_not_ready(call: 
     assert call("GET", "/healthz").status_code == 200
     call.known.tokens = Tokens()
     assert_refused(call.by("ops", "GET", "/v1/tasks"), "token-invalid")
+
+
+def test_tokens_that_are_too_old_let_nobody_in_but_probes_and_the_page_that_says_so(call: Guarded) -> None:
+    assert "ship_tokens_too_old 0.0" in call.by("prometheus", "GET", "/metrics").text
+    call.known.is_stale = True
+    for path in ("/v1/tasks", "/v1/tasks/bolts", "/readyz", "/openapi.json", "/nowhere"):
+        reply = call.by("ops", "GET", path)
+        assert_problem(reply, 503, "tokens-too-old")
+        assert int(reply.headers["retry-after"]) >= 1
+    assert call("POST", "/v1/predict", content=PNG, headers=TO_BOLTS).status_code == 503
+    assert call("GET", "/v2/health/ready").status_code == 503
+    assert call("GET", "/healthz").status_code == call("GET", "/v2/health/live").status_code == 200
+    assert call("GET", "/metrics").status_code == 401
+    assert call.by("bolts", "GET", "/metrics").status_code == 403
+    assert call.by("prometheus", "GET", "/metrics").status_code == 200
+    call.known.is_stale = False
+    assert call.by("bolts", "GET", "/v1/tasks").status_code == 200
+
+
+@pytest.mark.parametrize("is_stale", [False, True])
+def test_metrics_tell_of_the_tokens(backbone: Backbone, known: Known, is_stale: bool) -> None:
+    known.is_stale = is_stale
+    broken = BrokenToken(entry=None, problem="token 'x': expected an object")
+    known.tokens = replace(known.tokens, broken={"x": broken})
+    lines = Guarded(backbone, known).by("prometheus", "GET", "/metrics").text.splitlines()
+    assert "ship_broken_tokens 1.0" in lines
+    assert f"ship_tokens_too_old {float(is_stale)}" in lines
+    assert f"ship_token_grace_seconds {LIMITS.token_grace_s}" in lines
 
 
 def test_without_access_control_every_request_is_let_in(backbone: Backbone) -> None:
