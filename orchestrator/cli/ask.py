@@ -118,16 +118,18 @@ def explain(
 
     path = Path(file) if file is not None else None if as_json else _new_picture(Path(image), task)
     with Client(url, patience_s=_EXPLAIN_PATIENCE_S) as client:
-        if as_json:
-            found = client.attention(task, image, version=version)
-            output.print_json(asdict(found))
-            # A reply has one form. The picture is of the version that the numbers are of, whatever a canary
-            # or a promotion would choose for another request.
-            version = found.version
-        if path is not None:
-            path.write_bytes(client.explain(task, image, version=version))
-            # Standard output is the JSON document's alone.
-            (output.err if as_json else output.out).print(f"{path}", markup=False)
+        if not as_json:
+            found, drawing = None, client.explain(task, image, version=version)
+        elif path is None:
+            found, drawing = client.attention(task, image, version=version), None
+        else:
+            found, drawing = client.explain_whole(task, image, version=version)
+    if found is not None:
+        output.print_json(asdict(found))
+    if path is not None and drawing is not None:
+        path.write_bytes(drawing)
+        # Standard output is the JSON document's alone.
+        (output.err if as_json else output.out).print(f"{path}", markup=False)
 
 
 def _new_picture(image: Path, task: str) -> Path:

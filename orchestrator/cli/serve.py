@@ -63,6 +63,15 @@ _ORIGIN = re.compile(
     is_flag=True,
     help="Use HAProxy, which comes with Ray Serve, as ingress: more requests a second; see docs/serving.md.",
 )
+@click.option(
+    "--token-grace",
+    default=12 * 3600.0,
+    show_default="12 hours",
+    type=click.FloatRange(min=10.0),
+    metavar="SECONDS",
+    help="While tokens cannot be read from the store, those known stay valid for so long; then all requests "
+    "are refused.",
+)
 @click.option("--no-auth", is_flag=True, help="Accept every request without a token.")
 @click.option(
     "--cors",
@@ -90,6 +99,7 @@ def serve(output: Output, /, backbone: str, haproxy: bool, is_stop: bool, **flag
     \b
     Examples:
       ship serve
+      ship serve --token-grace 3600
       ship serve --no-auth
       ship serve --cors https://plant.example
       ship serve --replicas 2 --prompt-memory 8 --pin 'line-1-*'
@@ -129,6 +139,7 @@ def _read_options(
     prompt_memory: float,
     pinned: tuple[str, ...],
     timeout: float,
+    token_grace: float,
     no_auth: bool,
     cors_origins: tuple[str, ...],
 ) -> "ServeOptions":
@@ -146,7 +157,11 @@ def _read_options(
         num_replicas=replicas,
         engine=EngineOptions(slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned),
         limits=Limits(
-            timeout_s=timeout, request_log=request_log, max_pixels=max_pixels, cors_origins=cors_origins
+            timeout_s=timeout,
+            token_grace_s=token_grace,
+            request_log=request_log,
+            max_pixels=max_pixels,
+            cors_origins=cors_origins,
         ),
     )
 

@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.options import author_options, json_option
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from orchestrator.store.documents.audit import Author
     from orchestrator.store.documents.token_changes import NewToken
-    from orchestrator.store.documents.tokens import Secret, Token, Tokens
+    from orchestrator.store.documents.tokens import BrokenToken, Secret, Token, Tokens
 
 __all__ = ["token"]
 
@@ -88,7 +89,7 @@ def create(
 @json_option
 @click.pass_obj
 def list_tokens(output: Output, as_json: bool) -> None:
-    """List all tokens with their permissions and expiry.
+    """List all tokens with their permissions and expiry, and those that are broken with their problem.
 
     \b
     Examples:
@@ -97,18 +98,18 @@ def list_tokens(output: Output, as_json: bool) -> None:
     """
     found = output.prompt_store().read_tokens()
     tokens = {} if found is None else dict(sorted(found[0].by_name.items()))
-    broken = {} if found is None else found[0].broken
+    broken = {} if found is None else dict(sorted(found[0].broken.items()))
     now_s = time.time()
     if as_json:
-        listed = [_token_json(name, one, now_s) for name, one in tokens.items()]
-        unread = [{"name": name, "problem": one.problem} for name, one in sorted(broken.items())]
-        output.print_json([*listed, *unread])
-        return
-    for name, one in sorted(broken.items()):
-        output.print_line(f"{printable(name)} is refused: {one.problem}", style="red")
-    if tokens:
-        output.out.print(_table(tokens, now_s))
-    elif not broken:
+        output.print_json(
+            [_token_json(name, one, now_s) for name, one in tokens.items()]
+            + [_broken_json(name, one) for name, one in broken.items()]
+        )
+    elif tokens or broken:
+        output.out.print(_table(tokens, broken, now_s))
+        for one in broken.values():
+            output.err.print(printable(one.problem), style="red", markup=False, soft_wrap=True)
+    else:
         output.out.print("There is no token yet: `ship token create NAME --predict '*'` makes one.")
 
 
@@ -125,7 +126,7 @@ def list_tokens(output: Output, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def rotate(output: Output, name: str, grace: str, author: "Author", as_json: bool) -> None:
-    """Give token NAME a new secret and print it; what it is good for stays.
+    """Give token NAME a new secret and print it; what it is good for stays. A broken one is mended.
 
     It lives as long as the old one was made for, from now on. The old one ends at once, unless --grace gives
     its clients time to change.
@@ -154,7 +155,7 @@ def rotate(output: Output, name: str, grace: str, author: "Author", as_json: boo
 @author_options
 @click.pass_obj
 def revoke(output: Output, name: str, author: "Author") -> None:
-    """Take token NAME away, with all its secrets.
+    """Take token NAME away, with all its secrets; a broken one, too.
 
     \b
     Example:
@@ -163,8 +164,9 @@ def revoke(output: Output, name: str, author: "Author") -> None:
     from orchestrator.store.documents.token_changes import revoke_token
 
     taken = _change(output, "token-revoke", author, lambda tokens: revoke_token(tokens, name))
-    ids = ", ".join(secret.token_id for secret in taken.secrets) or "it could not be read"
-    output.out.print(f"{name} ({ids}) is revoked; endpoints follow within seconds.", soft_wrap=True)
+    ids = ", ".join(secret.token_id for secret in getattr(taken, "secrets", ())) or "broken"
+    said = f"{printable(name)} ({ids}) is revoked; endpoints follow within seconds."
+    output.out.print(said, markup=False, soft_wrap=True)
 
 
 def _change(
@@ -202,7 +204,7 @@ def _print_new(output: Output, made: "NewToken", as_json: bool) -> None:
     )
 
 
-def _table(tokens: "Mapping[str, Token]", now_s: float) -> Table:
+def _table(tokens: "Mapping[str, Token]", broken: "Mapping[str, BrokenToken]", now_s: float) -> Table:
     table = Table(show_edge=False, header_style="bold")
     for column in ("name", "id", "may ask", "may also", "created", "expires"):
         table.add_column(column)
@@ -218,12 +220,19 @@ def _table(tokens: "Mapping[str, Token]", now_s: float) -> Table:
                 "never" if secret.expires_s is None else format_time(secret.expires_s),
                 style=None if secret.is_live(now_s) else "red",
             )
+    for name in broken:
+        table.add_row(escape(printable(name)), "broken", style="red")
     return table
 
 
 def _token_json(name: str, one: "Token", now_s: float) -> dict[str, Any]:
     secrets = [{**_secret_json(secret), "is_live": secret.is_live(now_s)} for secret in one.secrets]
     return {"name": name, **_scope_json(one), "secrets": secrets, "problem": None}
+
+
+def _broken_json(name: str, one: "BrokenToken") -> dict[str, Any]:
+    granted = {"predict": [], "metrics": False, "admin": False}
+    return {"name": name, **granted, "secrets": [], "problem": one.problem}
 
 
 def _scope_json(one: "Token") -> dict[str, Any]:

@@ -9,6 +9,7 @@ Requests change nothing, so they are repeated for a while after transient errors
 queue, a task that is still loading.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -29,6 +30,7 @@ from orchestrator.client.questions import (
     check_key,
     check_url,
     content_of,
+    read_parts,
 )
 from orchestrator.client.token import advice_for, make_basic, make_bearer, without_token
 from orchestrator.errors import ServeError
@@ -179,6 +181,23 @@ class Client:
         """Attention maps in numbers; see ``explain``."""
         question = _question(task, image, version, key, "application/json")
         return _read(self._ask("POST", "/v1/explain", **question), Attention.from_body)
+
+    def explain_whole(
+        self, task: str, image: ImageSource, *, version: int | None = None, key: str | None = None
+    ) -> tuple[Attention, bytes]:
+        """Attention maps in numbers and drawn, by one request and of one version; see ``explain``."""
+        content = content_of(image)
+        wanted = "multipart/mixed, application/json"
+        reply = self._ask("POST", "/v1/explain", **_question(task, content, version, key, wanted))
+        if not reply.headers.get("Content-Type", "").startswith("multipart/mixed"):
+            # An older endpoint gives one form. The picture is to be of the version that the numbers are of.
+            found = _read(reply, Attention.from_body)
+            return found, self.explain(task, content, version=found.version, key=key)
+        try:
+            numbers, drawing = read_parts(reply.content, ("application/json", "image/png"))
+            return Attention.from_body(_mapping(json.loads(numbers))), drawing
+        except _MALFORMED as error:
+            raise _foreign(reply) from error
 
     def tasks(self) -> list[ServedTask]:
         """All tasks, by name, as many pages as that takes.

@@ -21,6 +21,7 @@ __all__ = [
     "check_key",
     "check_url",
     "content_of",
+    "read_parts",
 ]
 
 _MAX_PORT = 65535
@@ -142,3 +143,23 @@ def batch_form(questions: Sequence[Question]) -> list[FormPart]:
         (name, (name, content, "application/octet-stream")) for content, name in names.items()
     ]
     return [("request", (None, document, "application/json")), *images]
+
+
+def read_parts(body: bytes, types: Sequence[str]) -> list[bytes]:
+    """The contents of a multipart reply whose parts have those media types, in that order.
+
+    Raises:
+        ValueError: It is none.
+    """
+    # The first line is the boundary, which occurs in no part.
+    boundary = body.partition(b"\r\n")[0]
+    if not boundary.startswith(b"--"):
+        raise ValueError("expected a boundary")
+    *parts, end = (b"\r\n" + body).split(b"\r\n" + boundary)[1:]
+    heads = [f"\r\nContent-Type: {one}\r\n\r\n".encode() for one in types]
+    if end != b"--\r\n" or len(parts) != len(heads):
+        raise ValueError(f"expected {len(heads)} parts, found {len(parts)}")
+    for part, head in zip(parts, heads, strict=True):
+        if not part.startswith(head):
+            raise ValueError("expected parts of other types")
+    return [part.removeprefix(head) for part, head in zip(parts, heads, strict=True)]

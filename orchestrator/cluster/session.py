@@ -1,7 +1,8 @@
 """The Ray session of a run or an endpoint.
 
 It is the cluster at ``RAY_ADDRESS``, the one that this process has joined, or a local Ray that is started for
-the session. A local Ray has a folder of its own and ends, with all of its processes, at the end of the block.
+the session. A local Ray has a folder of its own, listens on loopback alone, and ends, with all of its
+processes, at the end of the block.
 """
 
 import logging
@@ -16,6 +17,7 @@ from typing import Any
 
 import ray
 
+from orchestrator.cluster.loopback import ray_on_loopback
 from orchestrator.cluster.processes import end_processes, find_processes, start_in_two_tries
 from orchestrator.cluster.reachable import check_reachable
 from orchestrator.cluster.signals import deferred_signals
@@ -131,7 +133,7 @@ def _start(folder: Path, options: dict[str, Any]) -> None:
 
     try:
         # A start that a signal interrupts would leave processes behind.
-        with deferred_signals():
+        with deferred_signals(), ray_on_loopback():
             start_in_two_tries(start, str(folder))
     # As above: any of several exceptions.
     except Exception as error:

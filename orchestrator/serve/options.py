@@ -33,6 +33,7 @@ class Limits:
         stats_timeout_s: Timeout for the engine's part of the metrics; Prometheus' own is ten seconds.
         timeout_s: Time limit of a request, reading and a second try included; a client may ask for less.
         retry_after_s: Least Retry-After of a refusal for lack of capacity.
+        token_grace_s: Longest time that tokens stay valid while they cannot be read from the store.
         request_log: File that gets a JSON line for each request; None for none.
         cors_origins: Origins whose web pages may read replies, ``*`` for all; without any none may.
     """
@@ -53,6 +54,7 @@ class Limits:
     stats_timeout_s: float = 1.0
     timeout_s: float = 30.0
     retry_after_s: int = 1
+    token_grace_s: float = 12 * 3600.0
     request_log: str | None = None
     cors_origins: tuple[str, ...] = ()
 

@@ -7,6 +7,7 @@ serving never depends on it.
 import itertools
 import logging
 
+from orchestrator.cluster.loopback import keep_replica_on_loopback
 from orchestrator.errors import ObjectConflict, RegistryError, StoreError
 from orchestrator.registry.catalog_writer import CatalogChange, CatalogWriter
 from orchestrator.registry.registry import Registry
@@ -44,6 +45,7 @@ class CatalogPoller:
     ) -> None:
         if log is not None:
             open_process_log(log)
+        keep_replica_on_loopback()
         self._writer = CatalogWriter(Registry(tracking_uri), PromptStore(open_objects(store_url)))
         self._looks = itertools.count()
         self._num_broken, self._told = 0, ""

@@ -282,9 +282,10 @@ class PromptStore:
                 f"{self.url}/{_TOKENS}: {len(tokens.by_name)} tokens take {len(content)} bytes, expected at "
                 f"most {MAX_TOKENS_BYTES}; `ship token revoke` those that are not in use"
             )
-        # Tokens that cannot be read again would lock out all clients, administrators too.
-        if unread := Tokens.from_json(content).broken.keys() - tokens.broken.keys():
-            raise StoreError(f"{self.url}/{_TOKENS}: {', '.join(sorted(unread))} could not be read again")
+        # A token that cannot be read again would lock out its clients.
+        found = Tokens.from_json(content).broken
+        if new := [token.problem for name, token in found.items() if name not in tokens.broken]:
+            raise StoreError(new)
         return self._replace(_TOKENS, content, if_match, MAX_TOKENS_BYTES)
 
     def _read(self, key: str, max_bytes: int, parse: Callable[[bytes], Value]) -> tuple[Value, str] | None:

@@ -1,6 +1,7 @@
 """A folder as a user has it, with the console command run in it, and a look at the processes below one."""
 
 import contextlib
+import ipaddress
 import json
 import os
 import subprocess
@@ -10,9 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from tests.factories import write_backbone, write_stripes
 
-__all__ = ["PATIENCE_S", "SHIP", "Plant", "descendants", "is_alive", "make_plant", "wait_until_gone"]
+__all__ = [
+    "PATIENCE_S",
+    "SHIP",
+    "Plant",
+    "descendants",
+    "is_alive",
+    "make_plant",
+    "open_ports",
+    "wait_until_gone",
+]
 
 SHIP = str(Path(sys.executable).parent / "ship")
 EPOCHS = 30
@@ -115,6 +127,20 @@ def descendants(pid: int) -> list[tuple[int, str]]:
         waiting += parents.get(child, ())
         with contextlib.suppress(OSError):
             found.append((child, (Path("/proc") / str(child) / "cmdline").read_text().replace("\0", " ")))
+    return found
+
+
+def open_ports(pid: int) -> dict[str, str]:
+    """Addresses beyond loopback at which a process, or one below it, listens, and its command line."""
+    found = {}
+    for member in [pid, *(child for child, _ in descendants(pid))]:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(member)
+            for socket in process.net_connections(kind="tcp"):
+                host = ipaddress.ip_address(socket.laddr.ip or "0.0.0.0") if socket.laddr else None
+                host = getattr(host, "ipv4_mapped", None) or host
+                if socket.status == psutil.CONN_LISTEN and host is not None and not host.is_loopback:
+                    found[f"{host}:{socket.laddr.port}"] = " ".join(process.cmdline())[:100]
     return found
 
 

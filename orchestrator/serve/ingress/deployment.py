@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 
+from orchestrator.cluster.loopback import keep_replica_on_loopback
 from orchestrator.serve.engine_api import ServingState
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.engine_client import RayEngine
@@ -14,6 +15,7 @@ from orchestrator.serve.ingress.looks import Looks
 from orchestrator.serve.ingress.middleware.access_log import open_request_log
 from orchestrator.serve.ingress.middleware.drain import Drain
 from orchestrator.serve.ingress.middleware.token_follower import TokenFollower
+from orchestrator.serve.kept_tokens import open_kept_tokens
 from orchestrator.serve.options import Limits
 from orchestrator.serve.process_log import open_process_log
 from orchestrator.store.objects.open import open_objects
@@ -35,6 +37,7 @@ class Ingress:
         tokens_url: URL of the store with the tokens; None turns access control off.
         log: File for warnings and errors; None leaves them to Ray.
         poller: Name of the application that polls the registry, if any.
+        cache: Folder on this machine for the last tokens; None keeps none.
     """
 
     def __init__(
@@ -45,14 +48,16 @@ class Ingress:
         tokens_url: str | None,
         log: str | None = None,
         poller: str | None = None,
+        cache: str | None = None,
     ) -> None:
         if log is not None:
             open_process_log(log)
+        keep_replica_on_loopback()
         self._engine = RayEngine(engine, limits.timeout_s)
         self._backbone = BackboneInfo.from_dict(header)
         self._limits = limits
         self._drain = Drain()
-        self._tokens = None if tokens_url is None else _follow(tokens_url)
+        self._tokens = None if tokens_url is None else _follow(tokens_url, cache, limits.token_grace_s)
         followers = {} if self._tokens is None else {"tokens": self._tokens}
         self._looks = Looks(followers, None if poller is None else _Poller(poller).standing)
 
@@ -104,9 +109,10 @@ class _Poller:
         return float(age_s), int(num_broken)
 
 
-def _follow(url: str) -> TokenFollower:
-    follower = TokenFollower(PromptStore(open_objects(url)))
+def _follow(url: str, cache: str | None, grace_s: float) -> TokenFollower:
+    follower = TokenFollower(PromptStore(open_objects(url)), open_kept_tokens(url, cache), grace_s=grace_s)
     follower.start()
     # A replica gets requests once it exists, and answers 503 until it knows the tokens.
-    follower.wait_known(_FIRST_TOKENS_S)
+    if not follower.wait_known(_FIRST_TOKENS_S):
+        follower.take_over_kept()
     return follower

@@ -183,7 +183,8 @@ def _complete(path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> 
     responses.pop("422", None)
     kinds = ["closing", *operation.pop(_PROBLEMS)]
     if operation.get("security") != []:
-        kinds += ["token-missing", "token-invalid"]
+        # The page of metrics goes on, and says so.
+        kinds += ["token-missing", "token-invalid"] + (["tokens-too-old"] if path != "/metrics" else [])
     for status in sorted({KINDS[kind].status for kind in kinds}):
         found = [kind for kind in kinds if KINDS[kind].status == status]
         responses[str(status)] = _problems(path, status, found)

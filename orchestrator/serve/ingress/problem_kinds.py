@@ -93,6 +93,11 @@ KINDS: Mapping[str, Kind] = {
     ),
     "failed": Kind(500, "Prediction failed", "The forward pass failed for this task."),
     "not-ready": Kind(503, "Not ready yet", "The endpoint has not loaded its catalog or its tokens yet."),
+    "tokens-too-old": Kind(
+        503,
+        "Tokens too old",
+        "The endpoint could not read its tokens for longer than `--token-grace`: one may have been revoked.",
+    ),
     "task-not-loaded": Kind(503, "Task not loaded", "The task's prompt is loading, or could not be loaded."),
     "version-changed": Kind(
         503, "Version changed", "The task got a new version while the images of the request were answered."

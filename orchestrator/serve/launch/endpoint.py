@@ -1,6 +1,7 @@
 """Starts the endpoint, waits until it answers, and stops all that it started."""
 
 import logging
+import math
 import os
 import socket
 import threading
@@ -13,11 +14,13 @@ import ray
 
 from orchestrator.cluster.session import ray_session
 from orchestrator.cluster.signals import interrupting_signals
+from orchestrator.durations import describe_seconds
 from orchestrator.errors import ObjectConflict, RegistryError, ServeError, StoreError
 from orchestrator.registry.catalog_writer import CatalogWriter
 from orchestrator.registry.ownership import ForeignRegistryError
 from orchestrator.registry.registry import Registry, RegistryMissing
 from orchestrator.serve.engine_api import ServingState
+from orchestrator.serve.kept_tokens import KeptTokens, open_kept_tokens
 from orchestrator.serve.launch.address import check_port_is_free, choose_port, client_url, is_loopback
 from orchestrator.serve.launch.applications import Applications, name_endpoint
 from orchestrator.serve.launch.deployments import close_ingress, deploy, served_tasks
@@ -27,6 +30,7 @@ from orchestrator.serve.residency.kept_catalog import open_kept_catalog
 from orchestrator.serve.weights import EndpointAbout, claimed, find_claim
 from orchestrator.settings import Settings
 from orchestrator.store.documents.catalog import Catalog
+from orchestrator.store.documents.tokens import Tokens
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone, load_backbone
@@ -75,7 +79,8 @@ def start(settings: Settings, backbone: Backbone, options: ServeOptions) -> Endp
         check_port_is_free(host, port)
     store = PromptStore(open_objects(settings.store))
     name = name_endpoint(store.url, options.name)
-    check_access(store, host, auth=options.auth)
+    kept = open_kept_tokens(settings.store, settings.cache if settings.cache_bytes else None)
+    check_access(store, host, auth=options.auth, kept=kept, grace_s=options.limits.token_grace_s)
     publish_first_catalog(settings, Registry(settings.tracking_uri))
     header, arrays = backbone.to_arrays()
     with ExitStack() as stack:
@@ -139,12 +144,21 @@ def stop(settings: Settings, name: str | None) -> str:
     return endpoint
 
 
-def check_access(store: PromptStore, host: str, *, auth: bool) -> None:
+def check_access(
+    store: PromptStore, host: str, *, auth: bool, kept: KeptTokens | None = None, grace_s: float = math.inf
+) -> None:
     """Refuse to start an endpoint without a valid token, and warn of one without access control.
+
+    Args:
+        store: Store of the tokens.
+        host: Address that the endpoint will listen on.
+        auth: Whether a request needs a token.
+        kept: The last tokens on this machine, which count while the store cannot be read.
+        grace_s: Age from which they do not.
 
     Raises:
         ServeError: A token is needed, and there is none.
-        StoreError: The tokens cannot be read.
+        StoreError: The tokens cannot be read, and this machine has kept none, or none that are new enough.
     """
     if not auth:
         if not is_loopback(host):
@@ -152,12 +166,29 @@ def check_access(store: PromptStore, host: str, *, auth: bool) -> None:
                 "no access control: every client that reaches %s may ask every task", host or "this machine"
             )
         return
-    found = store.read_tokens()
-    if found is None or not found[0].has_live(time.time()):
+    tokens = _read_tokens(store, kept, grace_s)
+    if tokens is None or not tokens.has_live(time.time()):
         raise ServeError(
             f"no client could use this endpoint: {store.url} has no valid token; make one with "
             "`ship token create NAME --predict '*'`, or accept every request with --no-auth"
         )
+
+
+def _read_tokens(store: PromptStore, kept: KeptTokens | None, grace_s: float) -> Tokens | None:
+    try:
+        found = store.read_tokens()
+    except StoreError as error:
+        last = None if kept is None else kept.read()
+        if last is None or last[1] > grace_s:
+            raise
+        _log.warning(
+            "%s; its tokens of %s ago, which this machine has kept, are used meanwhile, up to an age of %s",
+            error,
+            describe_seconds(last[1]),
+            describe_seconds(grace_s),
+        )
+        return last[0]
+    return None if found is None else found[0]
 
 
 def publish_first_catalog(settings: Settings, registry: Registry) -> None:

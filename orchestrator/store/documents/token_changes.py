@@ -3,6 +3,7 @@
 Each change makes new ``Tokens`` of the old ones, and is written by compare-and-swap.
 """
 
+import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from orchestrator.store.documents.audit import Author, Trail
 from orchestrator.store.documents.tokens import (
     MAX_SECRETS,
     MAX_TIME_S,
+    BrokenToken,
     Scope,
     Secret,
     Token,
@@ -115,21 +117,19 @@ class TokenLog:
 
     def trail(self, before: Tokens, after: Tokens) -> Trail:
         """The trail of the tokens with the change from one state to another; it holds no secret."""
-        names = sorted(before.by_name.keys() | after.by_name.keys())
-        touched = [name for name in names if before.by_name.get(name) != after.by_name.get(name)]
-        unread = {name: {"unread": True} for name in before.broken.keys() - after.broken.keys()}
-        record = self.log.record(
-            self.action,
-            None,
-            unread | {name: _told(before.by_name[name]) for name in touched if name in before.by_name},
-            {name: _told(after.by_name[name]) for name in touched if name in after.by_name},
-            self.author,
+        touched = _find_touched(before, after)
+        was, becomes = (
+            {name: _told(found) for name in touched if (found := tokens.get(name)) is not None}
+            for tokens in (before, after)
         )
+        record = self.log.record(self.action, None, was, becomes, self.author)
         return before.trail.add(record)
 
 
-def _told(token: Token) -> dict[str, Any]:
+def _told(token: Token | BrokenToken) -> dict[str, Any]:
     """A token for the log: its permissions, and the public ids and expiries of its secrets."""
+    if isinstance(token, BrokenToken):
+        return {"problem": token.problem}
     return {
         "predict": list(token.scope.predict),
         "metrics": token.scope.metrics,
@@ -140,10 +140,12 @@ def _told(token: Token) -> dict[str, Any]:
 
 def _has_change(standing: Tokens, before: Tokens, after: Tokens) -> bool:
     """Whether every token that a change touched is as the change left it; no two secrets are alike."""
-    names = before.by_name.keys() | after.by_name.keys()
-    touched = [name for name in names if before.by_name.get(name) != after.by_name.get(name)]
-    is_made = all(standing.by_name.get(name) == after.by_name.get(name) for name in touched)
-    return is_made and not (before.broken.keys() - after.broken.keys()) & standing.broken.keys()
+    return all(standing.get(name) == after.get(name) for name in _find_touched(before, after))
+
+
+def _find_touched(before: Tokens, after: Tokens) -> list[str]:
+    names = {*before.by_name, *before.broken, *after.by_name, *after.broken}
+    return sorted(name for name in names if before.get(name) != after.get(name))
 
 
 def create_token(
@@ -176,18 +178,19 @@ def create_token(
             f"token {name!r} would be good for nothing; say for what: --predict '*' (or a pattern of task "
             "names), --metrics, --admin"
         )
-    _check_readable(tokens, name)
     standing = tokens.by_name.get(name)
     if standing is not None and standing.is_live(now_s):
         raise StoreError(
             f"there is a token {name!r} already; `ship token rotate {name}` gives it a new secret, "
             f"`ship token revoke {name}` makes room for another one"
         )
+    if name in tokens.broken:
+        raise StoreError(tokens.broken[name].problem)
     return _put(tokens, name, scope, (), now_s=now_s, lifetime_s=lifetime_s)
 
 
 def rotate_token(tokens: Tokens, name: str, *, now_s: float, grace_s: float = 0.0) -> tuple[Tokens, NewToken]:
-    """Give a token a new secret, which lives as long as the last one was made for.
+    """Give a token a new secret, which lives as long as the last one was made for; a broken one is mended.
 
     Args:
         tokens: Tokens so far.
@@ -197,9 +200,12 @@ def rotate_token(tokens: Tokens, name: str, *, now_s: float, grace_s: float = 0.
 
     Raises:
         ManifestError: The expiry is after the year 9999.
-        StoreError: There is no such token.
+        StoreError: There is no such token, or it is broken and cannot be mended.
     """
     token = _get(tokens, name)
+    if isinstance(token, BrokenToken):
+        token = token.mend(name)
+        grace_s = -math.inf
     newest = token.secrets[0]
     lifetime_s = None if newest.expires_s is None else newest.expires_s - newest.created_s
     until_s = min(now_s + grace_s, MAX_TIME_S)
@@ -211,17 +217,14 @@ def rotate_token(tokens: Tokens, name: str, *, now_s: float, grace_s: float = 0.
     return _put(tokens, name, token.scope, live[: MAX_SECRETS - 1], now_s=now_s, lifetime_s=lifetime_s)
 
 
-def revoke_token(tokens: Tokens, name: str) -> tuple[Tokens, Token]:
-    """Revoke a token with all its secrets, also one that cannot be read; also returns the revoked token.
+def revoke_token(tokens: Tokens, name: str) -> tuple[Tokens, Token | BrokenToken]:
+    """Revoke a token with all its secrets, broken or not; also returns the revoked token.
 
     Raises:
         StoreError: There is no such token.
     """
-    unread = Token(scope=Scope(), secrets=())
-    token = unread if name in tokens.broken else _get(tokens, name)
-    left = {other: kept for other, kept in tokens.by_name.items() if other != name}
-    broken = {other: kept for other, kept in tokens.broken.items() if other != name}
-    return Tokens(by_name=left, broken=broken), token
+    token = _get(tokens, name)
+    return _without(tokens, name), token
 
 
 def _put(
@@ -244,7 +247,14 @@ def _put(
     )
     token = Token(scope=scope, secrets=(newest, *older))
     made = NewToken(text=f"ship_{token_id}_{secret}", name=name, token=token)
-    return Tokens(by_name={**tokens.by_name, name: token}, broken=tokens.broken), made
+    left = _without(tokens, name)
+    return replace(left, by_name={**left.by_name, name: token}), made
+
+
+def _without(tokens: Tokens, name: str) -> Tokens:
+    by_name = {other: token for other, token in tokens.by_name.items() if other != name}
+    broken = {other: token for other, token in tokens.broken.items() if other != name}
+    return replace(tokens, by_name=by_name, broken=broken)
 
 
 def _draw_id(tokens: Tokens) -> str:
@@ -253,17 +263,8 @@ def _draw_id(tokens: Tokens) -> str:
     return token_id
 
 
-def _check_readable(tokens: Tokens, name: str) -> None:
-    if (broken := tokens.broken.get(name)) is not None:
-        raise StoreError(
-            f"token {name!r} cannot be read, and is refused: {broken.problem}; `ship token revoke {name}` "
-            "makes room for another one"
-        )
-
-
-def _get(tokens: Tokens, name: str) -> Token:
-    _check_readable(tokens, name)
-    token = tokens.by_name.get(name)
+def _get(tokens: Tokens, name: str) -> Token | BrokenToken:
+    token = tokens.get(name)
     if token is None:
         raise StoreError(f"there is no token {name[:80]!r}; `ship token ls` lists all of them")
     return token

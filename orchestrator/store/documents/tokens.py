@@ -3,6 +3,9 @@
 A token reads ``ship_<id>_<secret>``. Its id is public: it is listed and logged. Of its secret only a sha256
 is kept, so that read access to the store, or to a backup of it, does not give access to an endpoint. Write
 access does.
+
+An entry that is not as it has to be concerns its own token: that one lets nobody in and stays in the object
+as it is until it is rotated or revoked. All others go on.
 """
 
 import hashlib
@@ -11,17 +14,18 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Annotated, Any, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from orchestrator.errors import StoreError
+from orchestrator.names import is_task_name
 from orchestrator.store.documents.audit import Trail
 from orchestrator.store.documents.audit_document import TrailDocument
-from orchestrator.store.documents.document import Digest, Document, TaskName
+from orchestrator.store.documents.document import Digest, Document
 
 __all__ = [
     "MAX_SECRETS",
@@ -45,7 +49,9 @@ MAX_SECRETS = 8
 _TOKEN = re.compile(r"ship_([0-9a-f]{12})_([0-9a-f]{64})")
 # What fnmatch understands, and nothing that no task name has.
 _PATTERN = re.compile(r"[a-z0-9._*?\[\]!-]{1,100}")
-_ADVICE = "restore tokens.json, or make the token anew, or update this program"
+_ADVICE = "restore tokens.json, or make the tokens anew, or update this program"
+_MEND = "`ship token rotate` gives it a new secret, `ship token revoke` removes it"
+_REMAKE = "`ship token revoke` removes it, `ship token create` makes it anew"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,15 +121,33 @@ class Token:
 
 @dataclass(frozen=True, kw_only=True)
 class BrokenToken:
-    """A token that cannot be read.
+    """An entry that is not a token's.
 
     Attributes:
-        problem: What is wrong with it; never its content.
-        values: Its JSON values.
+        entry: The entry, which is written back as it was.
+        problem: What is wrong with it, without its content.
     """
 
+    entry: JsonValue = field(repr=False)
     problem: str
-    values: Any = field(repr=False)
+
+    def mend(self, name: str) -> Token:
+        """The token as far as its rotation needs it: permissions, and a secret with its times and no use.
+
+        Raises:
+            StoreError: Its name, its permissions or the time that it was made for cannot be told.
+        """
+        entry = self.entry if isinstance(self.entry, dict) else {}
+        secrets = entry.get("secrets")
+        where = f"token {name[:80]!r}"
+        scope = _Scope.read(_select(entry, _Scope), where, _REMAKE)
+        lifetime = _Lifetime.read(
+            _select(secrets[0] if isinstance(secrets, list) and secrets else {}, _Lifetime), where, _REMAKE
+        )
+        if not is_task_name(name):
+            raise StoreError(f"{where}: expected a name of another form; {_REMAKE}")
+        useless = Secret(token_id="", sha256="", created_s=lifetime.created_s, expires_s=lifetime.expires_s)
+        return Token(scope=scope.to_scope(), secrets=(useless,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,17 +156,21 @@ class Tokens:
 
     Attributes:
         by_name: Tokens by name.
+        broken: Entries that are none, by name.
         trail: Their changes in the audit log.
-        broken: Tokens that cannot be read, by name: they are refused, and written as they were found.
     """
 
     by_name: Mapping[str, Token] = field(default_factory=dict)
-    trail: Trail = field(default_factory=Trail)
     broken: Mapping[str, BrokenToken] = field(default_factory=dict)
+    trail: Trail = field(default_factory=Trail)
 
     def find(self, token_id: str) -> tuple[str, Token, Secret] | None:
         """Name and token that an id belongs to, with the secret that is meant."""
         return self._by_id.get(token_id)
+
+    def get(self, name: str) -> Token | BrokenToken | None:
+        """The token of that name, broken or not."""
+        return self.by_name.get(name) or self.broken.get(name)
 
     def has_live(self, now_s: float) -> bool:
         """Whether a live token may query any task."""
@@ -161,7 +189,7 @@ class Tokens:
 
     def to_json(self) -> bytes:
         """The object's content."""
-        tokens = {name: broken.values for name, broken in self.broken.items()}
+        tokens: dict[str, JsonValue] = {name: broken.entry for name, broken in self.broken.items()}
         tokens |= {name: _write_token(token) for name, token in self.by_name.items()}
         values: dict[str, Any] = {"schema": SCHEMA_VERSION, "tokens": tokens}
         if trail := self.trail.to_dict():
@@ -170,57 +198,25 @@ class Tokens:
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
-        """Read the object. A token that is not as expected is left out, and named in ``broken``.
+        """Read the object; an entry that is not as expected is a broken token.
 
         Raises:
-            StoreError: It holds no tokens; lists all problems.
+            StoreError: It is no object of tokens; lists all problems.
         """
-        try:
-            return cls._read(content)
-        except StoreError as error:
-            whole = error
-        return cls._read_apart(content, whole)
-
-    @classmethod
-    def _read_apart(cls, content: bytes, whole: StoreError) -> Self:
-        """The same, each token by itself; raises the error of the whole if more than tokens are broken."""
-        found = _parts_of(content)
-        if found is None:
-            raise whole
-        frame, tokens = found
-        read = cls._read(json.dumps(frame).encode())
-        by_name: dict[str, Token] = {}
-        broken: dict[str, BrokenToken] = {}
-        for name, token in tokens.items():
-            try:
-                by_name |= cls._read(json.dumps({**frame, "tokens": {name: token}}).encode()).by_name
-            except StoreError as error:
-                broken[name] = BrokenToken(problem=error.problems[0], values=token)
-        ids = Counter(secret.token_id for token in by_name.values() for secret in token.secrets)
-        for name, token in list(by_name.items()):
-            if shared := [secret.token_id for secret in token.secrets if ids[secret.token_id] > 1]:
-                # Whose it is cannot be told, so neither of the tokens is believed.
-                problem = f"tokens: {name!r}: it shares the id {shared[0]} with another one; {_ADVICE}"
-                broken[name] = BrokenToken(problem=problem, values=tokens[name])
-                del by_name[name]
-        return replace(read, by_name=by_name, broken=broken)
-
-    @classmethod
-    def _read(cls, content: bytes) -> Self:
         found = _Document.read(content, "tokens", _ADVICE)
-        by_name = {name: token.to_token() for name, token in found.tokens.items()}
-        return cls(by_name=by_name, trail=found.trail.to_trail())
-
-
-def _parts_of(content: bytes) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The document without its tokens, and these by name; None if it is none."""
-    try:
-        values = json.loads(content)
-        frame = {**values, "tokens": {}}
-        _Document.read(json.dumps(frame).encode(), "tokens", _ADVICE)
-        return (frame, values["tokens"]) if isinstance(values["tokens"], dict) else None
-    except (ValueError, TypeError, KeyError, RecursionError, StoreError):
-        return None
+        by_name: dict[str, Token] = {}
+        problems: dict[str, str] = {}
+        for name, entry in found.tokens.items():
+            try:
+                by_name[name] = _read_token(name, entry)
+            except StoreError as error:
+                problems[name] = str(error)
+        problems |= _find_shared(by_name)
+        broken = {
+            name: BrokenToken(entry=found.tokens[name], problem=said) for name, said in problems.items()
+        }
+        good = {name: token for name, token in by_name.items() if name not in broken}
+        return cls(by_name=good, broken=broken, trail=found.trail.to_trail())
 
 
 def parse_token(text: str) -> tuple[str, str] | None:
@@ -271,11 +267,10 @@ class _Secret(Document):
     expires_s: _Time | None
 
 
-class _Token(Document):
+class _Scope(Document):
     predict: list[Pattern]
     metrics: bool
     admin: bool
-    secrets: list[_Secret] = Field(min_length=1, max_length=MAX_SECRETS)
 
     @model_validator(mode="after")
     def _check_scope(self) -> Self:
@@ -283,29 +278,56 @@ class _Token(Document):
             raise ValueError("expected predict, metrics or admin to be granted")
         return self
 
+    def to_scope(self) -> Scope:
+        return Scope(predict=tuple(self.predict), metrics=self.metrics, admin=self.admin)
+
+
+class _Lifetime(Document):
+    created_s: _Time
+    expires_s: _Time | None
+
+
+class _Token(_Scope):
+    secrets: list[_Secret] = Field(min_length=1, max_length=MAX_SECRETS)
+
     def to_token(self) -> Token:
-        return Token(
-            scope=Scope(predict=tuple(self.predict), metrics=self.metrics, admin=self.admin),
-            secrets=tuple(
-                Secret(
-                    token_id=secret.id,
-                    sha256=secret.sha256,
-                    created_s=secret.created_s,
-                    expires_s=secret.expires_s,
-                )
-                for secret in self.secrets
-            ),
+        secrets = tuple(
+            Secret(
+                token_id=secret.id,
+                sha256=secret.sha256,
+                created_s=secret.created_s,
+                expires_s=secret.expires_s,
+            )
+            for secret in self.secrets
         )
+        return Token(scope=self.to_scope(), secrets=secrets)
 
 
 class _Document(Document):
     schema_: int = Field(alias="schema", ge=SCHEMA_VERSION, le=SCHEMA_VERSION)
-    tokens: dict[TaskName, _Token]
+    tokens: dict[str, JsonValue]
     trail: TrailDocument = TrailDocument()
 
-    @model_validator(mode="after")
-    def _check_ids(self) -> Self:
-        ids = Counter(secret.id for token in self.tokens.values() for secret in token.secrets)
-        if shared := [token_id for token_id, count in ids.items() if count > 1]:
-            raise ValueError(f"expected ids of their own, found secrets that share {', '.join(shared)}")
-        return self
+
+def _read_token(name: str, entry: JsonValue) -> Token:
+    where = f"token {name[:80]!r}"
+    if not is_task_name(name):
+        raise StoreError(f"{where}: expected a name of another form; {_MEND}")
+    return _Token.read(json.dumps(entry).encode(), where, _MEND).to_token()
+
+
+def _select(entry: JsonValue, part: type[Document]) -> bytes:
+    """Those fields of an entry that a part of it has, as JSON."""
+    found = entry if isinstance(entry, dict) else {}
+    return json.dumps({name: found[name] for name in part.model_fields if name in found}).encode()
+
+
+def _find_shared(by_name: Mapping[str, Token]) -> dict[str, str]:
+    """Tokens with an id that another secret has too: it could not be told which is meant."""
+    ids = Counter(secret.token_id for token in by_name.values() for secret in token.secrets)
+    return {
+        name: f"token {name!r}: expected ids of its own, found {secret.token_id} twice; {_MEND}"
+        for name, token in by_name.items()
+        for secret in token.secrets
+        if ids[secret.token_id] > 1
+    }

@@ -16,6 +16,7 @@ from itertools import count
 from typing import TypeVar
 
 import fsspec
+from fsspec.spec import AbstractFileSystem
 
 from orchestrator.errors import ObjectMissing, StoreError
 from orchestrator.store.objects.patience import TRANSIENT_STATUSES, GaveUp, Patience
@@ -32,12 +33,14 @@ from orchestrator.store.objects.protocol import (
     temporary_key,
     too_large,
 )
+from ship.data.paths import below
 from ship.redaction import Url
 
 __all__ = ["FsspecObjects"]
 
 Result = TypeVar("Result")
 _ATOMIC_PROTOCOLS = {"abfs", "abfss", "adl", "az", "gcs", "gs", "memory", "oci", "oss", "r2", "s3", "s3a"}
+_HOSTLESS_PROTOCOLS = {"memory", "local", "file"}
 # Where drivers keep an object's ETag, checksum or generation.
 _TAGS = ("ETag", "etag", "md5", "md5Hash", "content_md5", "checksum", "crc32c", "generation")
 # Where clients of HTTP keep the status: gcsfs, aiohttp, requests and Azure's.
@@ -52,21 +55,27 @@ class FsspecObjects:
         patience: Retry policy of transient errors.
 
     Raises:
-        StoreError: fsspec does not know the protocol, or its driver is not installed.
+        StoreError: fsspec does not know the protocol, its driver is not installed, or it does not read the
+            URL as it is written.
     """
 
     def __init__(self, url: str, *, patience: Patience | None = None) -> None:
         self._secret_url = Url(url)
         self._url = str(self._secret_url).rstrip("/")
         self._patience = patience or Patience()
+        self._check_text()
         with self._errors("open", ""):
             self._fs, root = fsspec.url_to_fs(self._secret_url.reveal())
         self._root: str = root.rstrip("/")
-        protocols = self._fs.protocol
-        names = {protocols} if isinstance(protocols, str) else set(protocols)
+        self._check_root()
         # Of what was read last, by key: the driver's tag and ours.
         self._etags: dict[str, tuple[str, str]] = {}
-        self._is_atomic = not names.isdisjoint(_ATOMIC_PROTOCOLS)
+        self._is_atomic = not self._protocols.isdisjoint(_ATOMIC_PROTOCOLS)
+
+    @property
+    def _protocols(self) -> set[str]:
+        protocols = self._fs.protocol
+        return {protocols} if isinstance(protocols, str) else set(protocols)
 
     @property
     def url(self) -> str:
@@ -156,6 +165,36 @@ class FsspecObjects:
         with suppress(ObjectMissing):
             self._run("delete", key, lambda: self._fs.rm_file(path))
 
+    def _check_text(self) -> None:
+        """Refuse a URL that fsspec would take apart, or that is one of several of a folder."""
+        url = self._secret_url.reveal()
+        path = url.partition("://")[2].removeprefix("/").rstrip("/")
+        if "?" in url or "::" in url or (path and {"", ".", ".."} & set(path.split("/"))):
+            raise StoreError(
+                f"store {self._url!r}: expected no '?', no '::', and no part of the path that is empty, '.' "
+                "or '..'; write the URL without them"
+            )
+
+    def _check_root(self) -> None:
+        """Refuse a URL that the driver reads otherwise than it is shown: it names what is written."""
+        shown, root = self._url.partition("://")[2].strip("/"), self._root.strip("/")
+        has_host = self._protocols.isdisjoint(_HOSTLESS_PROTOCOLS)
+        path = shown.partition("/")[2] if has_host else shown
+        is_nowhere = not shown and "memory" not in self._protocols
+        if is_nowhere or (path and not f"/{root}".endswith(f"/{path}")):
+            raise StoreError(
+                f"store {self._url!r}: the driver of this protocol reads the path {root!r} from it; expected "
+                "a bucket or host, if it has any, and a path that it takes as it is"
+            )
+
+    def _move(self, temporary: str, path: str) -> None:
+        """Give an object its name. What drivers without a rename inherit would take both for patterns."""
+        if type(self._fs).mv is not AbstractFileSystem.mv:
+            self._fs.mv(temporary, path)
+            return
+        self._fs.cp_file(temporary, path)
+        self._fs.rm_file(temporary)
+
     def _tag(self, key: str) -> str | None:
         """The driver's tag of an object's content, such as its ETag; None if it has none."""
         path = self._path(key)
@@ -185,7 +224,7 @@ class FsspecObjects:
                 raise StoreError(f"{self._url}/{key}: does not read back as it was written; check the server")
             if is_new and self._fs.exists(path):
                 raise FileExistsError(path)
-            self._fs.mv(temporary, path)
+            self._move(temporary, path)
         except BaseException:
             # What cannot be removed now is a leftover that `ship gc` finds.
             with suppress(Exception):
@@ -210,8 +249,9 @@ class FsspecObjects:
             except FileNotFoundError:
                 return ()
 
-        keys = (path.removeprefix(self._root).lstrip("/") for path in self._run("list", prefix, find))
-        return (key for key in keys if key.startswith(prefix))
+        root = self._root.strip("/")
+        keys = (below(root, path.lstrip("/")) for path in self._run("list", prefix, find))
+        return (key for key in keys if key and key.startswith(prefix))
 
     def _look_up(self, keys: Iterable[str]) -> Iterator[ListedObject]:
         for key in keys:

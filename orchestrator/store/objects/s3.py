@@ -8,13 +8,13 @@ which does not count a 409 in: another conditional write of the same key is unde
 lost may have worked. The next one then finds the condition broken by its own object, which is no conflict.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
 from http import HTTPStatus
 from itertools import count
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
@@ -39,7 +39,7 @@ from orchestrator.store.objects.protocol import (
     is_key,
     too_large,
 )
-from ship.redaction import redact_url
+from ship.redaction import Url, redact_url
 
 __all__ = ["S3Objects"]
 
@@ -47,6 +47,8 @@ Result = TypeVar("Result")
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 MAX_CONNECTIONS = 32
+# Of access points, too.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,254}")
 _RACE = "ConditionalRequestConflict"
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _TRANSIENT_CODES = {
@@ -88,11 +90,15 @@ class S3Objects:
     def __init__(self, url: str, *, patience: Patience | None = None) -> None:
         # A bucket's keys are boto3's to find, so nothing of a user in the URL is kept.
         self._url = redact_url(url).rstrip("/")
-        parts = urlsplit(self._url)
-        self._bucket, prefix = parts.netloc, parts.path.strip("/")
-        if not self._bucket:
+        self._bucket, _, prefix = self._url.partition("://")[2].partition("/")
+        if not _BUCKET.fullmatch(self._bucket):
             raise StoreError(f"store {self._url!r}: no bucket; expected s3://bucket/prefix")
-        self._root = f"{check_key(prefix)}/" if prefix else ""
+        if "?" in Url(url).reveal() or (prefix and not is_key(prefix)):
+            raise StoreError(
+                f"store {self._url!r}: expected a prefix of letters, digits, '.', '_' and '-' in parts "
+                "joined by one '/', none starting with '.' or '-', and nothing after it"
+            )
+        self._root = f"{prefix}/" if prefix else ""
         self._patience = patience or Patience()
 
     def __reduce__(self) -> tuple[Callable[..., "S3Objects"], tuple[str, Patience]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ray
 import ray.train
+from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from orchestrator.train.pool.base import Pool
@@ -60,6 +61,19 @@ class TrainPool(Pool):
         self._trainer.fit()
 
 
+class _ApartBackend(Backend):
+    # As torch's own backend, by whose devices `get_device` goes.
+    share_cuda_visible_devices = True
+
+
+class _Apart(TorchConfig):
+    """No process group: workers exchange no tensors, and its store listens on every interface."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _ApartBackend
+
+
 def _make_trainer(config: SeatConfig, size: PoolSize, folder: Path) -> TorchTrainer:
     resources: dict[str, float] = {"CPU": size.cpus_per_worker}
     if size.use_gpu:
@@ -68,8 +82,7 @@ def _make_trainer(config: SeatConfig, size: PoolSize, folder: Path) -> TorchTrai
         _work,
         # A reference: to read it, the controller would import all that a worker needs.
         train_loop_config={"config": [ray.put(config)]},
-        # Workers exchange no tensors, and gloo needs no device.
-        torch_config=TorchConfig(backend="gloo"),
+        torch_config=_Apart(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=(size.min_workers, size.num_workers),
             use_gpu=size.use_gpu,

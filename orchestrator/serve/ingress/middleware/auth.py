@@ -25,6 +25,8 @@ _PRINCIPAL = "ship.principal"
 # For probes, which have no token. Readiness tells nothing about any task.
 _OPEN = frozenset({"/healthz", "/v2/health/live"})
 _OPEN_ONCE_READY = frozenset({"/readyz", "/v2/health/ready"})
+# Says why all else is refused, and how nearly it is.
+_METRICS = "/metrics"
 _RETRY_AFTER_S = 2
 _LOG_EVERY_S = 1.0
 _log = logging.getLogger(__name__)
@@ -36,6 +38,11 @@ class KnownTokens(Protocol):
     @property
     def tokens(self) -> Tokens | None:
         """Known tokens; None before the first read."""
+        ...
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether they have not been read for too long."""
         ...
 
 
@@ -144,6 +151,8 @@ class RequireToken:
         tokens = self._known.tokens
         if tokens is None:
             raise _not_ready()
+        if self._known.is_stale and path != _METRICS:
+            raise _too_old()
         is_open = path in _OPEN_ONCE_READY
         scope[_PRINCIPAL] = _anonymous(scope, TokenScope()) if is_open else self._identify(scope, tokens)
 
@@ -218,6 +227,15 @@ def _not_allowed(detail: str) -> Problem:
         "not-allowed",
         f"{detail}; use another token",
         {"WWW-Authenticate": 'Bearer error="insufficient_scope"'},
+    )
+
+
+def _too_old() -> Problem:
+    return Problem(
+        "tokens-too-old",
+        "the store of the tokens has not been read for longer than --token-grace allows; requests are let in "
+        "again once it is",
+        {"Retry-After": str(_RETRY_AFTER_S)},
     )
 
 

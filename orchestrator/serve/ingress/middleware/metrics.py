@@ -8,7 +8,14 @@ import collections
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -87,6 +94,16 @@ class Metrics:
                 ("ship_shadow_agreed", "Of these, where the shadow had the same label"),
             )
         )
+        self._token_grace, self._stale_tokens = (
+            Gauge(name, meaning, registry=self._registry)
+            for name, meaning in (
+                ("ship_token_grace_seconds", "Longest time for which tokens that cannot be read stay valid"),
+                (
+                    "ship_tokens_too_old",
+                    "1 while all requests are refused, as tokens were not read in time",
+                ),
+            )
+        )
         self._task_labels, self._shadow_labels = TaskLabels(), TaskLabels()
         self._residency = ResidencyMetrics()
         self._registry.register(self._residency)
@@ -124,6 +141,11 @@ class Metrics:
     def note_looks(self, ages_s: Mapping[str, float], num_broken: Mapping[str, int]) -> None:
         """Keep the ages of the last looks of this scrape, and how many entries they could not read."""
         self._residency.looks_s, self._residency.num_broken = ages_s, num_broken
+
+    def note_tokens(self, grace_s: float, *, is_stale: bool) -> None:
+        """Keep the state of the tokens of this scrape."""
+        self._token_grace.set(grace_s)
+        self._stale_tokens.set(is_stale)
 
     def render(self) -> bytes:
         """Page of metrics."""

@@ -1,6 +1,8 @@
 """Attention maps of a task for one image: ``POST /v1/explain``."""
 
 import asyncio
+import secrets
+from collections.abc import Mapping
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -26,25 +28,27 @@ from ship.settings.view import View
 
 __all__ = ["router"]
 
-_PNG, _JSON = "image/png", "application/json"
+_PNG, _JSON, _BOTH = "image/png", "application/json", "multipart/mixed"
 _DIGITS = 8
 router = APIRouter(tags=["predict"], generate_unique_id_function=operation_id)
 
 
 @router.post(
     "/v1/explain",
-    responses=reply(ExplanationReply, *REPLY_HEADERS, content={_PNG: {"schema": BINARY}}),
+    responses=reply(
+        ExplanationReply, *REPLY_HEADERS, content={form: {"schema": BINARY} for form in (_PNG, _BOTH)}
+    ),
     openapi_extra=describe(f"{QUESTION_PROBLEMS} not-acceptable", headers=QUESTION_HEADERS, body=IMAGE_BODY),
 )
 async def explain(request: Request) -> Response:
     """Show the attention that a task's prompt causes.
 
     Two maps of the image, or of the region that the task looks at: the attention that CLS pays to each patch
-    in the last block, with the prompt and on the bare backbone. A picture, or the numbers for
-    `Accept: application/json`. The endpoint makes one explanation at a time.
+    in the last block, with the prompt and on the bare backbone. A picture, the numbers for
+    `Accept: application/json`, or both for `multipart/mixed`. The endpoint makes one explanation at a time.
     """
     front = front_of(request)
-    form = read_accepted(request.headers, (_PNG, _JSON))
+    form = read_accepted(request.headers, (_PNG, _JSON, _BOTH))
     clock = front.clock(request)
     async with clock.in_time():
         ask, picture, content = await read_question(front, request, clock)
@@ -60,15 +64,27 @@ async def explain(request: Request) -> Response:
         maps = [lay_back(map_TYX, view, size, input_size) for map_TYX in (found.prompted_TYX, found.bare_TYX)]
         note(request, version=found.version, digest=found.digest)
         headers = {**front.headers(found), "Vary": "Accept"}
-        if form == _JSON:
-            response: Response = JSONResponse(_describe(found, *maps), headers=headers)
-        else:
+        response: Response = JSONResponse(_describe(found, *maps), headers=headers)
+        if form != _JSON:
             region_3HW = await _region(front, picture, content, view, account)
             drawing = await asyncio.to_thread(draw_explanation, region_3HW, found, *maps)
             clock.end_stage("draw")
-            response = Response(drawing, media_type=_PNG, headers=headers)
+            numbers, response = response, Response(drawing, media_type=_PNG, headers=headers)
+            if form == _BOTH:
+                response = _join(numbers, response, headers)
     front.metrics.observe_stages(clock.stages_s)
     return response
+
+
+def _join(numbers: Response, picture: Response, headers: Mapping[str, str]) -> Response:
+    """Both as the parts of one reply (RFC 2046, section 5.1.3)."""
+    boundary = secrets.token_hex(16)
+    parts = [
+        f"--{boundary}\r\nContent-Type: {part.media_type}\r\n\r\n".encode() + bytes(part.body) + b"\r\n"
+        for part in (numbers, picture)
+    ]
+    content = b"".join(parts) + f"--{boundary}--\r\n".encode()
+    return Response(content, headers={**headers, "Content-Type": f"{_BOTH}; boundary={boundary}"})
 
 
 async def _region(front: Front, picture: Picture, content: bytes, view: View, account: str) -> Image:

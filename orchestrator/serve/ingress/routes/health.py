@@ -32,7 +32,7 @@ async def healthz() -> Response:
 @router.get(
     "/readyz",
     responses=reply(ReadinessReply),
-    openapi_extra=describe("not-ready busy unavailable", is_open=True),
+    openapi_extra=describe("not-ready tokens-too-old busy unavailable", is_open=True),
 )
 async def readyz(request: Request) -> Response:
     """Whether the endpoint answers requests: it has loaded a catalog."""

@@ -73,7 +73,7 @@ async def live() -> Response:
 @router.get(
     "/v2/health/ready",
     responses=reply(ReadyReply),
-    openapi_extra=describe("not-ready busy unavailable", is_open=True),
+    openapi_extra=describe("not-ready tokens-too-old busy unavailable", is_open=True),
 )
 async def ready(request: Request) -> Response:
     """Whether the endpoint answers requests: it has loaded a catalog."""

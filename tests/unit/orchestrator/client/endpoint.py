@@ -37,3 +37,4 @@ class Known:
     """Tokens of an endpoint."""
 
     tokens: Tokens
+    is_stale: bool = False

@@ -10,10 +10,11 @@ from itertools import repeat
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from orchestrator.client.client import Client, EndpointError, Prediction, Question
+from orchestrator.client.questions import read_parts
 from orchestrator.serve.engine_api import EngineBusyError, Refusal
 from tests.unit.orchestrator.client.endpoint import BACKBONE, PNG, Endpoint
 from tests.unit.orchestrator.serve.factory import BOLTS, FakeEngine, draw_png
@@ -224,6 +225,7 @@ def test_replies_that_lack_something_are_told_as_such(foreign: Foreign, body: st
             lambda: client.predict_batch([Question(task="bolts", image=PNG)]),
             lambda: client.explain("bolts", PNG),
             lambda: client.attention("bolts", PNG),
+            lambda: client.explain_whole("bolts", PNG),
         ):
             with pytest.raises(EndpointError, match="gave a reply that is not a SHIP endpoint's"):
                 ask()
@@ -296,6 +298,62 @@ def test_an_explanation_in_a_picture_and_in_numbers(client: Client, engine: Fake
     engine.refusal = Refusal(reason="unknown_task", detail="task 'bolts' is not in the catalog")
     with pytest.raises(EndpointError, match="not in the catalog"):
         client.explain("bolts", PNG)
+
+
+def test_an_explanation_in_both_forms_by_one_request(client: Client, engine: FakeEngine) -> None:
+    found, drawing = client.explain_whole("bolts", PNG, key="line 7")
+    assert [(ask.version, ask.key) for ask in engine.asks] == [(None, "line 7")]
+    assert found == client.attention("bolts", PNG)
+    assert drawing == client.explain("bolts", PNG)
+
+
+def test_an_older_endpoint_is_asked_for_the_picture_of_the_version_of_the_numbers() -> None:
+    versions: list[str | None] = []
+
+    def explain(request: Request) -> Response:
+        versions.append(request.headers.get("ship-version"))
+        if "application/json" not in request.headers["accept"]:
+            return Response(b"\x89PNG", media_type="image/png")
+        maps = {"attention": [[1.0]], "bare_attention": [[1.0]]}
+        plain = {"entropy": 0.0, "bare_entropy": 0.0, "distance": 0.0}
+        return JSONResponse({"task": "bolts", "version": 7, "digest": "d", **maps, **plain})
+
+    app = FastAPI()
+    app.post("/v1/explain")(explain)
+    endpoint = Endpoint(app)
+    try:
+        with Client(endpoint.url, patience_s=0.0) as client:
+            found, drawing = client.explain_whole("bolts", PNG)
+    finally:
+        endpoint.close()
+    assert (found.version, drawing, versions) == (7, b"\x89PNG", [None, "7"])
+
+
+JSON_PART, PNG_PART = (
+    b"Content-Type: application/json\r\n\r\n{}",
+    b"Content-Type: image/png\r\n\r\n\r\n--x\r\n",
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_whole"),
+    [
+        (b"--b\r\n" + JSON_PART + b"\r\n--b\r\n" + PNG_PART + b"\r\n--b--\r\n", True),
+        (b"--b\r\n" + JSON_PART + b"\r\n--b\r\n" + PNG_PART + b"\r\n--b", False),
+        (b"--b\r\n" + PNG_PART + b"\r\n--b\r\n" + JSON_PART + b"\r\n--b--\r\n", False),
+        (b"--b\r\n" + JSON_PART + b"\r\n--b--\r\n", False),
+        (b"--\r\n", False),
+        (b"", False),
+        (JSON_PART, False),
+    ],
+)
+def test_the_parts_of_a_reply(body: bytes, is_whole: bool) -> None:
+    types = ("application/json", "image/png")
+    if is_whole:
+        assert read_parts(body, types) == [b"{}", b"\r\n--x\r\n"]
+    else:
+        with pytest.raises(ValueError, match="expected"):
+            read_parts(body, types)
 
 
 def test_a_user_in_the_url_is_sent_and_shown_nowhere(url: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,7 @@ class Known:
     """Tokens that are known, and the texts of those that were made."""
 
     tokens: Tokens | None = None
+    is_stale: bool = False
     texts: dict[str, str] = field(default_factory=dict)
 
     def make(self, name: str, scope: TokenScope, lifetime_s: float | None = None, now_s: float = 0.0) -> str:

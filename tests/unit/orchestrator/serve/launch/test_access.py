@@ -1,18 +1,20 @@
 """An endpoint without a valid token does not start; one without access control is warned of."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import ServeError, StoreError
+from orchestrator.serve.kept_tokens import KeptTokens
 from orchestrator.serve.launch import endpoint
 from orchestrator.serve.launch.address import choose_port, is_loopback
 from orchestrator.serve.launch.endpoint import check_access, start
 from orchestrator.serve.options import ServeOptions
 from orchestrator.settings import Settings
 from orchestrator.store.documents.token_changes import change_tokens, create_token, revoke_token
-from orchestrator.store.documents.tokens import Scope
+from orchestrator.store.documents.tokens import Scope, Tokens
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone
@@ -22,6 +24,13 @@ from tests.console import run_ship
 @pytest.fixture
 def store(tmp_path: Path) -> PromptStore:
     return PromptStore(open_objects(str(tmp_path)))
+
+
+class Down(PromptStore):
+    """A store that is down."""
+
+    def read_tokens(self) -> tuple[Tokens, str] | None:
+        raise StoreError("cannot read: no route to host")
 
 
 def make(store: PromptStore, name: str, lifetime_s: float | None = None) -> None:
@@ -49,6 +58,40 @@ def test_damaged_tokens_are_told_before_anything_starts(store: PromptStore, tmp_
     with pytest.raises(StoreError, match=r"tokens: 'schema': Field required; restore tokens.json"):
         check_access(store, "127.0.0.1", auth=True)
     check_access(store, "127.0.0.1", auth=False)
+
+
+def test_the_tokens_that_were_kept_do_while_the_store_is_down(
+    store: PromptStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(store, "plc")
+    tokens, _ = store.read_tokens()
+    now_s = 5_000.0
+    kept = KeptTokens(tmp_path / "kept", store.url, lambda: now_s)
+    check = partial(check_access, Down(store.objects), "127.0.0.1", auth=True, kept=kept, grace_s=100.0)
+    with pytest.raises(StoreError, match="cannot read"):
+        check()
+    kept.keep(tokens)
+    check()
+    assert "its tokens of 0 s ago" in caplog.text
+    now_s += 101.0
+    with pytest.raises(StoreError, match="cannot read"):
+        check()
+    kept.keep(Tokens())
+    with pytest.raises(ServeError, match="no valid token"):
+        check()
+
+
+@pytest.mark.parametrize(("flags", "grace_s"), [([], 43_200.0), (["--token-grace", "3600"], 3_600.0)])
+def test_the_grace_of_tokens_is_an_option(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], grace_s: float
+) -> None:
+    asked: list[ServeOptions] = []
+    monkeypatch.setattr(
+        endpoint, "serve_forever", lambda settings, spec, options, on_ready: asked.append(options)
+    )
+    assert run_ship(monkeypatch, "serve", *flags) == 0
+    assert [options.limits.token_grace_s for options in asked] == [grace_s]
+    assert run_ship(monkeypatch, "serve", "--token-grace", "9") == 2
 
 
 @pytest.mark.parametrize(("host", "num_warnings"), [("127.0.0.1", 0), ("0.0.0.0", 1), ("", 1)])

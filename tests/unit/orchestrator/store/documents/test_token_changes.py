@@ -1,5 +1,6 @@
 """Tokens are made, renewed and taken away, also by two at once, and no secret is ever kept."""
 
+import json
 import threading
 from dataclasses import replace
 from functools import partial
@@ -8,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ManifestError, ObjectConflict, StoreError
-from orchestrator.store.documents.token_changes import change_tokens, create_token, revoke_token, rotate_token
+from orchestrator.store.audit import AuditLog
+from orchestrator.store.documents.audit import Author
+from orchestrator.store.documents.token_changes import (
+    TokenLog,
+    change_tokens,
+    create_token,
+    revoke_token,
+    rotate_token,
+)
 from orchestrator.store.documents.tokens import MAX_SECRETS, MAX_TIME_S, Scope, Tokens, parse_token
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.objects.open import ObjectStore, open_objects
@@ -140,6 +149,62 @@ def test_what_could_not_be_read_again_is_not_written(objects: ObjectStore) -> No
     with pytest.raises(StoreError, match="plc"):
         store.write_tokens(broken, found[1])
     assert store.read_tokens() == found
+
+
+def spoil(tokens: Tokens, name: str, **change: object) -> Tokens:
+    """The same with a change in the entry of one token."""
+    document = json.loads(tokens.to_json())
+    document["tokens"][name] |= change
+    return Tokens.from_json(json.dumps(document).encode())
+
+
+def make_two(lifetime_s: float | None = None) -> tuple[Tokens, str]:
+    tokens, _ = create_token(Tokens(), "plc", LINE_1, now_s=0.0, lifetime_s=lifetime_s)
+    tokens, made = create_token(tokens, "ops", Scope(admin=True), now_s=0.0)
+    return tokens, made.text
+
+
+def test_a_broken_token_is_mended_by_its_rotation() -> None:
+    tokens, other = make_two(lifetime_s=100.0)
+    [secret] = json.loads(tokens.to_json())["tokens"]["plc"]["secrets"]
+    for change in ({"extra": 1}, {"secrets": [secret | {"sha256": "abc"}]}, {"secrets": [secret] * 9}):
+        broken = spoil(tokens, "plc", **change)
+        assert list(broken.broken) == ["plc"]
+        mended, made = rotate_token(broken, "plc", now_s=50.0, grace_s=10.0)
+        assert mended.by_name["plc"].scope == LINE_1
+        assert [secret.expires_s for secret in mended.by_name["plc"].secrets] == [150.0]
+        assert is_good(mended, made.text, 60.0)
+        assert is_good(mended, other, 60.0)
+        assert Tokens.from_json(mended.to_json()) == mended
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"predict": ["A*"]}, {"admin": "yes"}, {"secrets": []}, {"secrets": 1}, {"secrets": [{"created_s": 0}]}],
+)
+def test_a_broken_token_gets_no_more_than_it_is_known_to_have_had(change: dict[str, object]) -> None:
+    broken = spoil(make_two()[0], "plc", **change)
+    with pytest.raises(StoreError, match=r"'plc'.*`ship token create` makes it anew"):
+        rotate_token(broken, "plc", now_s=1.0)
+    left, _ = revoke_token(broken, "plc")
+    assert (list(left.by_name), left.broken) == (["ops"], {})
+
+
+def test_a_change_of_another_token_leaves_a_broken_one_as_it_is(objects: ObjectStore) -> None:
+    tokens, _ = make_two()
+    entry = json.loads(tokens.to_json())["tokens"]["plc"] | {"extra": [1]}
+    objects.put_new("tokens.json", spoil(tokens, "plc", extra=[1]).to_json())
+    store = PromptStore(objects)
+    log = TokenLog(log=AuditLog(store), action="token-rotate", author=Author(by="anna", host="desk"))
+    change_tokens(store, lambda tokens: rotate_token(tokens, "ops", now_s=1.0), log)
+    with pytest.raises(StoreError, match="token 'plc': 'extra'"):
+        change_tokens(store, lambda tokens: create_token(tokens, "plc", LINE_1, now_s=1.0))
+    assert json.loads(objects.get("tokens.json").data)["tokens"]["plc"] == entry
+    change_tokens(store, lambda tokens: revoke_token(tokens, "plc"), replace(log, action="token-revoke"))
+    assert list(json.loads(objects.get("tokens.json").data)["tokens"]) == ["ops"]
+    told = next(AuditLog(store).newest())
+    assert (told.record.action, told.record.after) == ("token-revoke", {})
+    assert "extra" in told.record.before["plc"]["problem"]
 
 
 def test_a_token_that_would_outlive_all_years_is_not_renewed() -> None:

@@ -129,28 +129,38 @@ def test_patterns_that_could_take_long_do_not() -> None:
         {"secrets": [{**SECRET, "secret": "f" * 64}]},
     ],
 )
-def test_an_entry_that_is_not_as_it_should_be_is_refused_by_name_alone(change: dict[str, object]) -> None:
-    assert "plc" in Tokens.from_json(document(plc=TOKEN)).by_name
-    other = {**TOKEN, "secrets": [{**SECRET, "id": "f" * 12}]}
-    found = Tokens.from_json(document(plc=TOKEN | change, ok=other))
-    assert (list(found.by_name), list(found.broken)) == (["ok"], ["plc"])
-    assert "tokens/plc" in found.broken["plc"].problem
-    assert SECRET["sha256"] not in repr(found.broken)
-    assert found.find(SECRET["id"]) is None, "it is refused"
-    assert Tokens.from_json(found.to_json()).broken.keys() == {"plc"}, "what cannot be read is kept"
+def test_an_entry_that_is_not_as_it_should_be_is_broken_alone(change: dict[str, object]) -> None:
+    other = TOKEN | {"secrets": [SECRET | {"id": "1" * 12}]}
+    content = document(plc=TOKEN | change, ok=other)
+    tokens = Tokens.from_json(content)
+    assert list(tokens.by_name) == ["ok"]
+    assert tokens.find(SECRET["id"]) is None
+    problem = tokens.broken["plc"].problem
+    assert problem.startswith("token 'plc': ")
+    assert "`ship token revoke` removes it" in problem
+    assert SECRET["sha256"] not in repr(tokens.broken) + problem
+    # As text: NaN is not equal to itself.
+    assert Tokens.from_json(tokens.to_json()).to_json() == tokens.to_json()
+    assert json.dumps(json.loads(tokens.to_json()), sort_keys=True) == json.dumps(
+        json.loads(content), sort_keys=True
+    )
 
 
-def test_of_two_tokens_with_one_id_neither_is_believed() -> None:
-    other = {**TOKEN, "secrets": [{**SECRET, "id": "f" * 12}]}
-    found = Tokens.from_json(document(a=TOKEN, b=TOKEN, ok=other))
-    assert (list(found.by_name), sorted(found.broken)) == (["ok"], ["a", "b"])
-    assert f"shares the id {SECRET['id']}" in found.broken["a"].problem
+@pytest.mark.parametrize("name", ["../x", "", "Ops", "a" * 64, "a b", "__class__", "\x1b[31m"])
+def test_an_entry_under_a_name_that_is_none_is_broken_alone(name: str) -> None:
+    other = TOKEN | {"secrets": [SECRET | {"id": "1" * 12}]}
+    tokens = Tokens.from_json(document(**{name: other}, ok=TOKEN))
+    assert (list(tokens.by_name), list(tokens.broken)) == (["ok"], [name])
+    with pytest.raises(StoreError, match="name of another form"):
+        tokens.broken[name].mend(name)
 
 
-@pytest.mark.parametrize("name", ["../x", "", "A", "x" * 64])
-def test_a_token_of_no_name_is_refused_alone(name: str) -> None:
-    found = Tokens.from_json(document(**{name: TOKEN}, ok={**TOKEN, "secrets": [{**SECRET, "id": "f" * 12}]}))
-    assert (list(found.by_name), list(found.broken)) == (["ok"], [name])
+def test_tokens_that_share_an_id_are_broken_both_and_no_other() -> None:
+    other = TOKEN | {"secrets": [SECRET | {"id": "1" * 12}]}
+    tokens = Tokens.from_json(document(a=TOKEN, b=TOKEN, ok=other))
+    assert (list(tokens.by_name), sorted(tokens.broken)) == (["ok"], ["a", "b"])
+    assert tokens.find(SECRET["id"]) is None
+    assert f"found {SECRET['id']} twice" in tokens.broken["a"].problem
 
 
 @pytest.mark.parametrize(

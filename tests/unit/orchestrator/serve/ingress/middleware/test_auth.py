@@ -218,6 +218,31 @@ def test_before_tokens_are_known_no_request_is_let_in_and_it_is_not_ready(call: 
     assert_refused(call.by("ops", "GET", "/v1/tasks"), "token-invalid")
 
 
+def test_tokens_that_are_too_old_let_nobody_in_but_probes_and_the_page_that_says_so(call: Guarded) -> None:
+    assert "ship_tokens_too_old 0.0" in call.by("prometheus", "GET", "/metrics").text
+    call.known.is_stale = True
+    for path in ("/v1/tasks", "/v1/tasks/bolts", "/readyz", "/openapi.json", "/nowhere"):
+        reply = call.by("ops", "GET", path)
+        assert_problem(reply, 503, "tokens-too-old")
+        assert int(reply.headers["retry-after"]) >= 1
+    assert call("POST", "/v1/predict", content=PNG, headers=TO_BOLTS).status_code == 503
+    assert call("GET", "/v2/health/ready").status_code == 503
+    assert call("GET", "/healthz").status_code == call("GET", "/v2/health/live").status_code == 200
+    assert call("GET", "/metrics").status_code == 401
+    assert call.by("bolts", "GET", "/metrics").status_code == 403
+    assert call.by("prometheus", "GET", "/metrics").status_code == 200
+    call.known.is_stale = False
+    assert call.by("bolts", "GET", "/v1/tasks").status_code == 200
+
+
+@pytest.mark.parametrize("is_stale", [False, True])
+def test_metrics_tell_of_the_tokens(backbone: Backbone, known: Known, is_stale: bool) -> None:
+    known.is_stale = is_stale
+    lines = Guarded(backbone, known).by("prometheus", "GET", "/metrics").text.splitlines()
+    assert f"ship_tokens_too_old {float(is_stale)}" in lines
+    assert f"ship_token_grace_seconds {LIMITS.token_grace_s}" in lines
+
+
 def test_without_access_control_every_request_is_let_in(backbone: Backbone) -> None:
     call = Caller(backbone)
     assert call.predict().status_code == 200

@@ -1,4 +1,4 @@
-"""Tokens that are known outlive a store that is down, a damaged file and a file that is gone."""
+"""Tokens that are known outlive a store that is down, a damaged file and a file that is gone, for a while."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.serve.ingress.middleware.token_follower import TokenFollower
+from orchestrator.serve.kept_tokens import KeptTokens
 from orchestrator.store.documents.token_changes import change_tokens, create_token, rotate_token
 from orchestrator.store.documents.tokens import Scope, Tokens
 from orchestrator.store.objects.open import open_objects
@@ -26,6 +27,24 @@ class Source:
         if self.error is not None:
             raise self.error
         return self.found
+
+
+class Clocks:
+    """A monotonic clock and a wall clock, moved by hand."""
+
+    def __init__(self) -> None:
+        self.monotonic_s, self.wall_s = 50.0, 1_000_000.0
+
+    def pass_by(self, seconds: float) -> None:
+        self.monotonic_s += seconds
+        self.wall_s += seconds
+
+    def keep(self, folder: Path) -> KeptTokens:
+        return KeptTokens(folder, "the-store", lambda: self.wall_s)
+
+    def follow(self, source: Source, folder: Path | None = None, grace_s: float = 100.0) -> TokenFollower:
+        kept = None if folder is None else self.keep(folder)
+        return TokenFollower(source, kept, grace_s=grace_s, clock=lambda: self.monotonic_s)
 
 
 def make(name: str) -> Tokens:
@@ -63,7 +82,7 @@ def test_what_is_known_goes_on_and_a_problem_is_logged_once(
     elif problem == "gone":
         source.found = None
     else:
-        objects.put("tokens.json", b'{"schema":1,"tokens":{"plc":{"secrets":"ab12"}}}')
+        objects.put("tokens.json", b'{"schema":1,"tokens":["ab12"]}')
         source.read_tokens = PromptStore(objects).read_tokens  # type: ignore[method-assign]
     for _ in range(3):
         follower.step()
@@ -105,3 +124,99 @@ def test_nothing_is_known_before_the_first_look() -> None:
     assert follower.tokens is None
     assert follower.problem is not None
     assert not follower.is_alive
+
+
+@pytest.mark.parametrize("problem", ["down", "gone", "slow"])
+def test_tokens_are_too_old_once_the_grace_is_over_and_good_again_after_a_read(problem: str) -> None:
+    clocks, source = Clocks(), Source((make("plc"), "1"))
+    follower = clocks.follow(source)
+    clocks.pass_by(1_000.0)
+    assert not follower.is_stale, "there are none yet, which is another problem"
+    follower.step()
+    if problem == "down":
+        source.error = StoreError("no route to host")
+    elif problem == "gone":
+        source.found = None
+    for _ in range(10):
+        clocks.pass_by(10.0)
+        if problem != "slow":
+            follower.step()
+        assert not follower.is_stale
+    # A clock of the machine that is set says nothing.
+    clocks.wall_s -= 1e6
+    clocks.pass_by(0.1)
+    assert follower.is_stale
+    assert follower.look_age_s == pytest.approx(100.1)
+    assert follower.tokens is not None
+    if problem != "slow":
+        follower.step()
+        assert "all requests are refused" in (follower.problem or "")
+    source.found, source.error = (make("plc"), "2"), None
+    follower.step()
+    assert not follower.is_stale
+    assert follower.problem is None
+
+
+def test_a_read_counts_from_its_begin() -> None:
+    clocks, source = Clocks(), Source()
+    follower = clocks.follow(source)
+    read = source.read_tokens
+
+    def read_slowly() -> tuple[Tokens, str] | None:
+        clocks.pass_by(60.0)
+        return read()
+
+    source.read_tokens = read_slowly  # type: ignore[method-assign]
+    follower.step()
+    assert follower.look_age_s == 60.0
+
+
+def test_a_start_without_a_store_knows_the_tokens_that_were_kept(tmp_path: Path) -> None:
+    clocks, source = Clocks(), Source((make("plc"), "1"))
+    clocks.follow(source, tmp_path).step()
+    source.error = StoreError("no route to host")
+    clocks.pass_by(90.0)
+    clocks.monotonic_s = 0.0
+    follower = clocks.follow(source, tmp_path)
+    follower.step()
+    assert follower.tokens == source.found[0]
+    assert (follower.is_stale, follower.look_age_s, follower.wait_known(0.0)) == (False, 90.0, True)
+    clocks.pass_by(11.0)
+    assert follower.is_stale
+    source.found, source.error = (make("ops"), "2"), None
+    follower.step()
+    assert follower.tokens == source.found[0]
+    assert follower.look_age_s == 0.0
+
+
+def test_kept_tokens_take_the_place_of_none_that_were_read(tmp_path: Path) -> None:
+    clocks = Clocks()
+    clocks.keep(tmp_path).keep(make("old"))
+    follower = clocks.follow(Source((make("plc"), "1")), tmp_path)
+    follower.step()
+    follower.take_over_kept()
+    assert list(follower.tokens.by_name) == ["plc"]
+
+
+def test_that_they_are_current_is_recorded_now_and_then(tmp_path: Path) -> None:
+    clocks = Clocks()
+    follower = clocks.follow(Source((make("plc"), "1")), tmp_path, grace_s=200.0)
+    follower.step()
+    clocks.pass_by(19.0)
+    follower.step()
+    assert clocks.keep(tmp_path).read()[1] == 19.0
+    clocks.pass_by(1.0)
+    follower.step()
+    assert clocks.keep(tmp_path).read()[1] == 0.0
+
+
+def test_a_broken_token_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    objects = open_objects(str(tmp_path))
+    objects.put("tokens.json", b'{"schema":1,"tokens":{"plc":{"secrets":"ab12"}}}')
+    follower = TokenFollower(PromptStore(objects))
+    for _ in range(2):
+        follower.step()
+    assert follower.tokens is not None
+    [record] = caplog.records
+    assert "token 'plc'" in record.getMessage()
+    assert "ab12" not in record.getMessage()

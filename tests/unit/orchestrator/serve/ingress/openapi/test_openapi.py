@@ -268,7 +268,13 @@ def _with_token(scope: TokenScope | None, text: str | None = None) -> Callable[[
     return spoil
 
 
+def _age_tokens(sent: Sent, engine: FakeEngine) -> None:
+    _with_token(TokenScope(admin=True))(sent, engine)
+    sent.known.is_stale = True
+
+
 SPOILED |= {
+    "tokens-too-old": _age_tokens,
     "token-missing": _with_token(None),
     "token-invalid": _with_token(None, "ship_0000"),
     "not-allowed": _with_token(TokenScope(predict=("line-1-*",))),
