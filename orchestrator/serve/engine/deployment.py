@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from orchestrator.serve.canary import key_of_image
 from orchestrator.serve.engine.batch_wait import BatchWait
 from orchestrator.serve.engine.batcher import Batcher, LateError, QueueFullError
 from orchestrator.serve.engine.explain import Explainer
@@ -56,6 +55,7 @@ class EngineReplica:
         num_threads: Threads of torch.
         options: Options of this replica.
         log: File for what goes wrong; None leaves it to Ray.
+        is_alone: Whether the endpoint has no engines of other backbones.
     """
 
     def __init__(
@@ -66,6 +66,8 @@ class EngineReplica:
         num_threads: int,
         options: EngineOptions,
         log: str | None = None,
+        *,
+        is_alone: bool = True,
     ) -> None:
         if log is not None:
             open_process_log(log)
@@ -82,7 +84,9 @@ class EngineReplica:
             pinned=options.pinned,
             load_wait_s=options.load_wait_s,
             retry_s=options.retry_s,
+            backbone=None if is_alone else backbone.fingerprint,
         )
+        self._backbone_name = backbone.info.name
         kept = open_kept_catalog(store_url, options)
         self._follower = CatalogFollower(store, self._residency, kept, poll_s=options.poll_s)
         self._explainer = Explainer(self._runtime)
@@ -109,7 +113,7 @@ class EngineReplica:
 
     async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
         """See ``engine_api.Engine``."""
-        served = await self._find(ask, image, patience_s)
+        served = await self._find(ask, patience_s)
         return (
             served
             if isinstance(served, Refusal)
@@ -142,9 +146,9 @@ class EngineReplica:
             num_lost=residency.num_lost,
         )
 
-    async def stats(self) -> ResidencyStats:
-        """See ``engine_api.Engine``."""
-        return self._residency.stats()
+    async def stats(self) -> list[ResidencyStats]:
+        """See ``engine_api.Engine``: of this replica alone."""
+        return [replace(self._residency.stats(), backbone=self._backbone_name)]
 
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""
@@ -153,7 +157,7 @@ class EngineReplica:
 
     async def _predict_one(self, image: Image, ask: Ask, patience_s: float) -> Answer | Refusal:
         start_s = time.monotonic()
-        served = await self._find(ask, image, patience_s)
+        served = await self._find(ask, patience_s)
         if isinstance(served, Refusal):
             return served
         row = Row(image=image, served=served)
@@ -169,12 +173,12 @@ class EngineReplica:
             return timed.reply
         return replace(timed.reply, queue_s=timed.queue_s, forward_s=timed.pass_s)
 
-    async def _find(self, ask: Ask, image: Image, patience_s: float) -> ServedVersion | Refusal:
+    async def _find(self, ask: Ask, patience_s: float) -> ServedVersion | Refusal:
         if not self._follower.is_synced:
             return Refusal(reason="not_ready", detail=self._not_ready())
         has_canary = self._residency.has_canary(ask.task)
-        if ask.key is None and has_canary:
-            ask = replace(ask, key=key_of_image(image))
+        if has_canary and ask.key is None and ask.version is None and not ask.is_background:
+            return Refusal(reason="no_key", detail=f"task {ask.task!r} has a canary")
         found = await self._residency.find(ask, patience_s)
         if isinstance(found, Refusal) or found.view == ask.view:
             return found
@@ -182,7 +186,6 @@ class EngineReplica:
             reason="other_view",
             detail=f"version {found.version} of task {ask.task!r} sees pictures in another way",
             view=found.view,
-            key=ask.key,
             is_lasting=ask.version is not None or not has_canary,
         )
 

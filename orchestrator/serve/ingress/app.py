@@ -4,6 +4,7 @@ It knows no Ray: tests run it on a fake engine.
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 
 from fastapi import FastAPI
@@ -36,7 +37,7 @@ _ROUTERS = (predict, batch, explain, tasks, health, docs, open_inference)
 
 def make_app(
     engine: Engine,
-    backbone: BackboneInfo,
+    backbone: BackboneInfo | Sequence[BackboneInfo],
     limits: Limits | None = None,
     drain: Drain | None = None,
     tokens: KnownTokens | None = None,
@@ -48,7 +49,7 @@ def make_app(
 
     Args:
         engine: Engine that answers.
-        backbone: Backbone that the engine runs.
+        backbone: Backbone that the engine runs, or the backbones of an engine of several, see ``Engines``.
         limits: Limits on requests.
         drain: Closes the application.
         tokens: Tokens that have access; None turns access control off.
@@ -56,6 +57,9 @@ def make_app(
         names_responses: See ``AccessLog``.
     """
     limits, metrics, looks = limits or Limits(), Metrics(), looks or Looks()
+    backbones = {one.fingerprint: one for one in (backbone if isinstance(backbone, Sequence) else [backbone])}
+    # An endpoint of one backbone names none in its questions.
+    named = tuple(backbones) if len(backbones) > 1 else ()
     admission = Admission(limits)
     # FastAPI's own pages of documentation load their scripts from another host. A redirect would repeat what
     # a client says its host is.
@@ -66,12 +70,12 @@ def make_app(
     )
     app.state.front = Front(
         engine=engine,
-        asker=Asker(engine),
-        backbone=backbone,
+        asker=Asker(engine, named),
+        backbones=backbones,
         limits=limits,
         admission=admission,
-        decoder=Decoder(backbone, limits),
-        shadows=Shadows(engine, metrics.observe_comparison),
+        decoder=Decoder(next(iter(backbones.values())), limits),
+        shadows=Shadows(engine, metrics.observe_comparison, backbones=named),
         metrics=metrics,
         looks=looks,
         readiness=Recent(engine.readiness, limits.probe_keep_s),
@@ -86,7 +90,8 @@ async def _render(engine: Engine, metrics: Metrics, looks: Looks, limits: Limits
     # Metrics matter most while no engine answers.
     with suppress(ServeError, TimeoutError):
         async with asyncio.timeout(limits.stats_timeout_s):
-            metrics.note_residency(await engine.stats())
+            for stats in await engine.stats():
+                metrics.note_residency(stats)
     metrics.note_looks(await looks.ages_s())
     return metrics.render()
 

@@ -68,10 +68,15 @@ class RayEngine:
         readiness: Readiness = await self._call("readiness")
         return readiness
 
-    async def stats(self) -> ResidencyStats:
-        """See ``engine_api.Engine``."""
-        stats: ResidencyStats = await self._call("stats")
-        return stats
+    async def stats(self) -> list[ResidencyStats]:
+        """See ``engine_api.Engine``; a replica that does not answer is left out."""
+        try:
+            found = await self._handle.broadcast("stats").results_async(
+                timeout_s=self._timeout_s, return_exceptions=True
+            )
+        except (TimeoutError, DeploymentUnavailableError) as error:
+            raise EngineUnavailableError("no engine says what it holds; try again shortly") from error
+        return [stats for one in found if not isinstance(one, BaseException) for stats in one]
 
     async def _call(self, method: str, *args: Any) -> Any:
         try:

@@ -59,7 +59,7 @@ def test_champions_become_the_catalog_of_the_registry(world: World) -> None:
 def test_the_catalog_says_which_backbone_each_version_belongs_to(world: World) -> None:
     small, large = make_key("small"), make_key("large")
     for task, backbone in (("bolts", small), ("nuts", small), ("gears", large), ("caps", None)):
-        world.rollouts().promote(task, world.add(task, backbone=backbone))
+        world.rollouts().promote(task, world.add(task, backbone=backbone), force=True)
     poller = writer(world)
     poller.update()
     catalog, _ = world.store.read_catalog()
@@ -85,7 +85,7 @@ def test_a_catalog_without_backbones_gets_them_at_the_next_look(world: World) ->
 def test_a_rollout_that_is_followed_at_once_keeps_the_backbones(world: World) -> None:
     world.rollouts().promote("bolts", world.add("bolts", backbone=A))
     writer(world).update()
-    world.rollouts().promote("bolts", world.add("bolts", 2, backbone=B))
+    world.rollouts().promote("bolts", world.add("bolts", 2, backbone=B), force=True)
     rollout, _ = world.store.read_rollout("bolts")
     assert follow_rollout(world.store, rollout)
     catalog, _ = world.store.read_catalog()

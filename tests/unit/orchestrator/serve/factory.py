@@ -203,8 +203,12 @@ class FakeEngine:
         self._raise()
         return self.idle.get(name) or (self.state if name == "bolts" else None)
 
-    async def stats(self) -> ResidencyStats:
+    async def stats(self) -> list[ResidencyStats]:
         self._raise()
+        return [self.held]
+
+    @property
+    def held(self) -> ResidencyStats:
         return ResidencyStats(
             replica="a",
             num_loads=7,
