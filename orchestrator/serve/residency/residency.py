@@ -20,6 +20,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import islice
 
 from orchestrator.serve.engine_api import ALL_TASKS, Ask, Refusal, ResidencyStats, ServingState, TaskPage
@@ -67,6 +68,9 @@ class Residency:
         release_wait_s: Longest wait for requests that hold an evicted slot: a forward pass takes less, so one
             that is still held then is stuck, and another one goes.
         clock: Seconds that only go up.
+
+    Attributes:
+        name: Name of this residency, another one after a restart.
     """
 
     def __init__(
@@ -83,7 +87,7 @@ class Residency:
     ) -> None:
         self._load, self._read_rule = load, read_rule
         # Its counts begin at zero, so a residency that takes its place must not go by its name.
-        self._name = uuid.uuid4().hex[:8]
+        self.name = uuid.uuid4().hex[:8]
         self._load_wait_s, self._retry_s = load_wait_s, retry_s
         self._release_wait_s = release_wait_s
         self._clock = clock
@@ -121,7 +125,8 @@ class Residency:
                 return found
             ended = await wait_for(found.load.future, deadline_s - loop.time())
             if not ended:
-                return refuse(found.load.ref, "it is still being loaded; try again shortly")
+                refusal = refuse(found.load.ref, "it is still being loaded; try again shortly")
+                return replace(refusal, is_loading=True)
             outcome = found.load.future.result()
             if isinstance(outcome, ServedVersion):
                 return outcome.named(found.version, found.shadow_version)
@@ -184,7 +189,7 @@ class Residency:
         """Counts since the start, and how things stand."""
         with self._lock:
             return ResidencyStats(
-                replica=self._name,
+                replica=self.name,
                 num_loads=self._num_loads,
                 num_load_failures=self._num_failures,
                 num_evictions=self._num_evictions,
