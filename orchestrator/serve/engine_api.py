@@ -16,6 +16,8 @@ __all__ = [
     "Answer",
     "Ask",
     "Because",
+    "Call",
+    "CallReply",
     "Engine",
     "EngineBusyError",
     "EngineUnavailableError",
@@ -143,6 +145,7 @@ class Refusal:
         is_lasting: With ``other_view`` and ``other_backbone``, whether the next question will find this
             version, too.
         backbone: With ``other_backbone``, the fingerprint of the backbone whose engine is to be asked.
+        is_loading: With ``not_loaded``, whether its load is under way.
     """
 
     reason: RefusalReason
@@ -151,6 +154,39 @@ class Refusal:
     view: View | None = None
     is_lasting: bool = False
     backbone: str | None = None
+    is_loading: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """Questions of several requests that go to one engine together.
+
+    Attributes:
+        stacks: Images, uint8, one array for each shape: ``N,3,H,W``, or ``N,T,3,H,W`` of pictures in tiles.
+            ``Ask.image`` counts through all of them.
+        asks: Questions.
+        patience_s: For each question, the seconds until its answer must be there.
+        waits: Whether a question waits for its prompt to be loaded; it is refused with ``is_loading`` else,
+            so that it holds up no other question of the call.
+    """
+
+    stacks: tuple[Image, ...]
+    asks: tuple[Ask, ...]
+    patience_s: tuple[float, ...]
+    waits: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallReply:
+    """Replies to a call.
+
+    Attributes:
+        replies: To each of its questions.
+        replica: Name of the engine that gave them.
+    """
+
+    replies: tuple[Answer | Refusal, ...]
+    replica: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,20 +3,22 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from orchestrator.serve.engine.batch_wait import BatchWait
-from orchestrator.serve.engine.batcher import Batcher, LateError, QueueFullError
+from orchestrator.serve.batching.batch_wait import BatchWait
+from orchestrator.serve.batching.batcher import Batcher, LateError, QueueFullError
 from orchestrator.serve.engine.explain import Explainer
 from orchestrator.serve.engine.forward import Row, answer_rows
 from orchestrator.serve.engine_api import (
     ALL_TASKS,
     Answer,
     Ask,
+    Call,
+    CallReply,
     Explanation,
     Image,
     Readiness,
@@ -105,11 +107,18 @@ class EngineReplica:
         if not self._follower.wait_synced(options.first_sync_timeout_s):
             _log.warning("not ready after %.0f s: %s", options.first_sync_timeout_s, self._follower.problem)
 
-    async def predict(
-        self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
-    ) -> list[Answer | Refusal]:
-        """See ``engine_api.Engine``."""
-        return await asyncio.gather(*(self._predict_one(images[ask.image], ask, patience_s) for ask in asks))
+    async def answer(self, call: Call) -> CallReply:
+        """Answer the questions of a call; one that has no turn in time is refused as late."""
+        images = [image for stack in call.stacks for image in stack]
+        # Without patience a load begins, and is not waited for.
+        replies = await asyncio.gather(
+            *(
+                self._answer_one(images[ask.image], ask, left_s, left_s if call.waits else 0.0)
+                for ask, left_s in zip(call.asks, call.patience_s, strict=True)
+            ),
+            return_exceptions=True,
+        )
+        return CallReply(replies=tuple(map(_told, replies)), replica=self._residency.name)
 
     async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
         """See ``engine_api.Engine``."""
@@ -155,9 +164,9 @@ class EngineReplica:
         # What is loaded is served all the same, and a new replica would hang in the same store.
         self._follower.check(may_hang=True)
 
-    async def _predict_one(self, image: Image, ask: Ask, patience_s: float) -> Answer | Refusal:
+    async def _answer_one(self, image: Image, ask: Ask, patience_s: float, load_s: float) -> Answer | Refusal:
         start_s = time.monotonic()
-        served = await self._find(ask, patience_s)
+        served = await self._find(ask, load_s)
         if isinstance(served, Refusal):
             return served
         row = Row(image=image, served=served)
@@ -196,3 +205,13 @@ class EngineReplica:
     def _not_ready(self) -> str:
         # The cause is in the log: probes ask without a token, and it names the store.
         return "the catalog is being loaded" if self._follower.problem is None else "there is no catalog yet"
+
+
+def _told(reply: Answer | Refusal | BaseException) -> Answer | Refusal:
+    """The reply to one question; what went wrong with it costs no other of its call a reply."""
+    if not isinstance(reply, BaseException):
+        return reply
+    if not isinstance(reply, Exception):
+        raise reply
+    _log.error("a question failed", exc_info=reply)
+    return Refusal(reason="failed", detail=f"the forward pass failed ({type(reply).__name__})")

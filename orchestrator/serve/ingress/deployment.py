@@ -14,7 +14,7 @@ from orchestrator.serve.ingress.looks import Looks
 from orchestrator.serve.ingress.middleware.access_log import open_request_log
 from orchestrator.serve.ingress.middleware.drain import Drain
 from orchestrator.serve.ingress.middleware.token_follower import TokenFollower
-from orchestrator.serve.options import Limits
+from orchestrator.serve.options import EngineOptions, Limits
 from orchestrator.serve.process_log import open_process_log
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -35,6 +35,7 @@ class Ingress:
         tokens_url: URL of the store with the tokens; None turns access control off.
         log: File for warnings and errors; None leaves them to Ray.
         poller: Name of the application that polls the registry, if any.
+        engine_options: Options of each engine.
     """
 
     def __init__(
@@ -45,10 +46,11 @@ class Ingress:
         tokens_url: str | None,
         log: str | None = None,
         poller: str | None = None,
+        engine_options: EngineOptions | None = None,
     ) -> None:
         if log is not None:
             open_process_log(log)
-        self._engine = RayEngine(engine, limits.timeout_s)
+        self._engine = RayEngine(engine, limits.timeout_s, engine_options)
         self._backbone = BackboneInfo.from_dict(header)
         self._limits = limits
         self._drain = Drain()

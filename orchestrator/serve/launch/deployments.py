@@ -92,7 +92,13 @@ def deploy(
         header, partial(fetch_weights, applications.endpoint), settings.store, share.num_threads, own, log
     )
     ingress = _ingress(options.limits).bind(
-        engine, header, options.limits, token_store, log, poller=applications.poller
+        engine,
+        header,
+        options.limits,
+        token_store,
+        log,
+        poller=applications.poller,
+        engine_options=options.engine,
     )
     poller = _poller().bind(settings.tracking_uri, settings.store, log)
     applications.run(ingress, poller)

@@ -69,6 +69,9 @@ class Residency:
             that is still held then is stuck, and another one goes.
         backbone: See ``Finder``.
         clock: Seconds that only go up.
+
+    Attributes:
+        name: Name of this residency, another one after a restart.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class Residency:
     ) -> None:
         self._load, self._read_rule = load, read_rule
         # Its counts begin at zero, so a residency that takes its place must not go by its name.
-        self._name = uuid.uuid4().hex[:8]
+        self.name = uuid.uuid4().hex[:8]
         self._load_wait_s, self._retry_s = load_wait_s, retry_s
         self._release_wait_s = release_wait_s
         self._clock = clock
@@ -124,7 +127,8 @@ class Residency:
                 return found
             ended = await wait_for(found.load.future, deadline_s - loop.time())
             if not ended:
-                return refuse(found.load.ref, "it is still being loaded; try again shortly")
+                refusal = refuse(found.load.ref, "it is still being loaded; try again shortly")
+                return replace(refusal, is_loading=True)
             outcome = found.load.future.result()
             if isinstance(outcome, ServedVersion):
                 return outcome.named(found.version, found.shadow_version)
@@ -190,7 +194,7 @@ class Residency:
         """Counts since the start, and how things stand."""
         with self._lock:
             return ResidencyStats(
-                replica=self._name,
+                replica=self.name,
                 num_loads=self._num_loads,
                 num_load_failures=self._num_failures,
                 num_evictions=self._num_evictions,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tests.benchmarks.harness import Report, paired_ratio
+from tests.benchmarks.serve.cpu import cpu_seconds, milliseconds_each
 from tests.benchmarks.serve.load import Load, Request, batches, closed_loop, zipf
 from tests.benchmarks.serve.measuring import SHARE, add_case, ask_closed, ask_open, warm_up
 from tests.benchmarks.serve.plant import ServePlant, open_plant
@@ -62,17 +63,24 @@ def measure_engine(report: Report, sizes: ServeSizes) -> None:
         bare.rate(sizes.round_s / 3)
         rates: dict[str, list[float]] = {"http": [], "batch": [], "bare": [], "nothing": []}
         pictures, load, num_refused = make_pictures(_BATCH_IMAGES), Load(), 0
+        cpu: dict[str, dict[str, float]] = {}
         for _ in range(sizes.rounds):
             requests = zipf(plant.tasks, make_pictures())
+            before = cpu_seconds()
             load = ask_closed(plant, requests, sizes, sizes.round_s)
+            cpu["http"] = milliseconds_each(before, len(load.seconds))
             rates["http"].append(load.rate)
             rate, refused = _measure_batches(plant, pictures, sizes.round_s)
             rates["batch"].append(rate)
             num_refused += refused
+            before = cpu_seconds()
             rates["bare"].append(bare.rate(sizes.round_s))
+            cpu["bare"] = milliseconds_each(before, int(rates["bare"][-1] * sizes.round_s))
+            before = cpu_seconds()
             nothing = closed_loop(
                 nothing_url, requests, num_clients=sizes.num_clients, duration_s=sizes.round_s / 2
             )
+            cpu["nothing"] = milliseconds_each(before, len(nothing.seconds))
             rates["nothing"].append(nothing.rate)
     goal = GOAL_ENGINE if sizes.backbone.startswith("vit_base") else None
     add_case(
@@ -86,6 +94,7 @@ def measure_engine(report: Report, sizes: ServeSizes) -> None:
             paired_ratio("http", "nothing", rates["http"], rates["nothing"]),
         ],
         {row: f"{statistics.median(values):.1f} images a second" for row, values in rates.items()}
+        | {f"{row}, CPU ms each, last round": spent for row, spent in cpu.items()}
         | {"http, last round": load.facts(), "images of batches that were refused": num_refused},
     )
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,6 +122,26 @@ BOLTS = ServingState(
     shadow_version=5,
     others=(4, 5),
 )
+
+
+@dataclass
+class Handle:
+    """Handle of a deployment, as Ray Serve gives it: ``handle.method.remote(...)``."""
+
+    replica: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return Remote(getattr(self.replica, name))
+
+
+@dataclass
+class Remote:
+    """A method of a deployment."""
+
+    method: Callable[..., Coroutine[Any, Any, Any]]
+
+    def remote(self, *args: Any) -> "asyncio.Task[Any]":
+        return asyncio.ensure_future(self.method(*args))
 
 
 @dataclass

@@ -2,9 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -16,27 +14,7 @@ from orchestrator.store.documents.tokens import Scope
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone
-from tests.unit.orchestrator.serve.factory import FakeEngine
-
-
-@dataclass
-class Handle:
-    """Handle of a deployment, as Ray Serve gives it: ``handle.method.remote(...)``."""
-
-    engine: FakeEngine
-
-    def __getattr__(self, name: str) -> Any:
-        return Remote(getattr(self.engine, name))
-
-
-@dataclass
-class Remote:
-    """A method of a deployment."""
-
-    method: Any
-
-    def remote(self, *args: Any) -> Any:
-        return self.method(*args)
+from tests.unit.orchestrator.serve.factory import FakeEngine, Handle
 
 
 @pytest.fixture
