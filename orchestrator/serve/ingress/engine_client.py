@@ -21,6 +21,7 @@ from orchestrator.serve.engine_api import (
     ServingState,
     TaskPage,
 )
+from ship.backbone_info import BackboneInfo
 
 __all__ = ["RayEngine"]
 
@@ -40,6 +41,11 @@ class RayEngine:
     def __init__(self, handle: Any, timeout_s: float) -> None:
         self._handle = handle
         self._timeout_s = timeout_s
+
+    async def backbone(self) -> BackboneInfo:
+        """See ``engine_api.Engine``."""
+        info: BackboneInfo = await self._handle.backbone.remote()
+        return info
 
     async def predict(
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
