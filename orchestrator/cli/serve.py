@@ -82,7 +82,7 @@ _ORIGIN = re.compile(
     help="Stop the endpoint of that name on the cluster at RAY_ADDRESS, such as one whose `ship serve` died.",
 )
 @click.pass_obj
-def serve(output: Output, /, backbone: str, haproxy: bool, is_stop: bool, **flags: Any) -> None:
+def serve(output: Output, /, haproxy: bool, is_stop: bool, **flags: Any) -> None:
     """Answer for every task that has a champion, from one backbone. Ctrl-C drains and ends.
 
     A request names its task in the header Ship-Task, and carries a token of `ship token create`.
@@ -111,7 +111,6 @@ def serve(output: Output, /, backbone: str, haproxy: bool, is_stop: bool, **flag
 
         serve_forever(
             settings,
-            backbone,
             _read_options(max_pixels=settings.max_pixels, **flags),
             on_ready=lambda url: output.out.print(f"Serving at {url} (Ctrl-C ends it)"),
         )
@@ -122,6 +121,7 @@ def _read_options(
     max_pixels: int,
     host: str,
     port: int,
+    backbone: str,
     name: str | None,
     image_size: int | None,
     replicas: int,
@@ -133,6 +133,7 @@ def _read_options(
     cors_origins: tuple[str, ...],
 ) -> "ServeOptions":
     from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
+    from ship.backbone_spec import absolute
 
     _check_origins(cors_origins, no_auth=no_auth)
     # Another process writes it, with a working folder of its own.
@@ -142,6 +143,7 @@ def _read_options(
         port=port,
         name=name,
         auth=not no_auth,
+        backbone=absolute(backbone),
         image_size=image_size,
         num_replicas=replicas,
         engine=EngineOptions(slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned),

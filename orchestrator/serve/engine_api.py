@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import ServeError
 from orchestrator.store.documents.catalog import Canary
+from ship.backbone_info import BackboneInfo
 from ship.settings.view import DEFAULT_VIEW, View
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "EngineBusyError",
     "EngineUnavailableError",
     "Explanation",
+    "FirstLook",
     "Image",
     "Readiness",
     "Refusal",
@@ -328,11 +330,30 @@ class Readiness:
     num_lost: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class FirstLook:
+    """What the poller's first look at the registry has led to.
+
+    Attributes:
+        warning: What is wrong, and what is served nevertheless.
+        refusal: Why there is nothing to serve, or nothing that may be served.
+        is_written: Whether the catalog was changed.
+    """
+
+    warning: str | None = None
+    refusal: str | None = None
+    is_written: bool = False
+
+
 class Engine(Protocol):
     """Any number of replicas that answer alike.
 
     Every method raises ``EngineBusyError`` or ``EngineUnavailableError`` if none of them can be asked.
     """
+
+    async def backbone(self) -> BackboneInfo:
+        """Description of the backbone that answers; waits for an engine, however long it takes to start."""
+        ...
 
     async def predict(
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float

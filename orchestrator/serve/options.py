@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
+from ship.backbone_spec import BUNDLED
 from ship.images.decoding import ALLOWED_FORMATS
 from ship.settings.view import MAX_PIXELS
 
@@ -109,6 +110,7 @@ class ServeOptions:
         port: TCP port to listen on; 0 for any free one.
         name: Name of the endpoint on its Ray cluster; None for one by the store.
         auth: Whether a request needs a token, see ``token_changes``.
+        backbone: Backbone that serves, see ``ship.backbone_spec``; a path is absolute.
         image_size: Height and width of the backbone's input in pixels; None for its own.
         num_replicas: Number of engines.
         num_cpus_per_replica: CPUs reserved for each engine, and its threads. None shares a Ray of our own
@@ -121,6 +123,7 @@ class ServeOptions:
     port: int = 8000
     name: str | None = None
     auth: bool = True
+    backbone: str = BUNDLED
     image_size: int | None = None
     num_replicas: int = 1
     num_cpus_per_replica: int | None = None

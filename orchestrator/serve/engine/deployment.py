@@ -3,9 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Protocol
 
 import torch
 
@@ -39,6 +38,7 @@ from orchestrator.serve.residency.state import describe_served
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone
+from ship.backbone_info import BackboneInfo
 from ship.runtime.runtime import Runtime
 
 __all__ = ["EngineReplica"]
@@ -46,13 +46,19 @@ __all__ = ["EngineReplica"]
 _log = logging.getLogger(__name__)
 
 
+class Source(Protocol):
+    """A ``BackboneSource``, or what loads as it does."""
+
+    def load(self) -> Backbone:
+        """The backbone on the CPU."""
+        ...
+
+
 class EngineReplica:
-    """The deployment's class; ``deployments`` wraps it. Never talks to MLflow: it follows the catalog.
+    """The deployment's class; ``deployments`` names it. Never talks to MLflow: it follows the catalog.
 
     Args:
-        header: Header of the backbone, see ``Backbone.to_arrays``.
-        read_weights: Reads the backbone's arrays, see ``serve.weights``. Replicas of one machine share their
-            memory.
+        source: Where the backbone comes from; replicas of one machine share its memory.
         store_url: URL of the store of prompts.
         num_threads: Threads of torch.
         options: Options of this replica.
@@ -62,8 +68,7 @@ class EngineReplica:
 
     def __init__(
         self,
-        header: Mapping[str, Any],
-        read_weights: Callable[[], Mapping[str, Any]],
+        source: Source,
         store_url: str,
         num_threads: int,
         options: EngineOptions,
@@ -75,7 +80,8 @@ class EngineReplica:
             open_process_log(log)
         torch.set_num_threads(num_threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        backbone = Backbone.from_arrays(header, read_weights(), device)
+        backbone = source.load().to(device)
+        self._info = backbone.info
         self._runtime = Runtime(backbone, capacity_bytes=options.slot_bytes)
         store = PromptStore(open_objects(store_url))
         loader = PromptLoader(with_disk_cache(store, options), self._runtime)
@@ -106,6 +112,10 @@ class EngineReplica:
         # need not have their prompts: one that is asked for is loaded before all others.
         if not self._follower.wait_synced(options.first_sync_timeout_s):
             _log.warning("not ready after %.0f s: %s", options.first_sync_timeout_s, self._follower.problem)
+
+    async def backbone(self) -> BackboneInfo:
+        """See ``engine_api.Engine``."""
+        return self._info
 
     async def answer(self, call: Call) -> CallReply:
         """Answer the questions of a call; one that has no turn in time is refused as late."""

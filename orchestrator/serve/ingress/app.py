@@ -28,7 +28,7 @@ from orchestrator.serve.ingress.recent import Recent
 from orchestrator.serve.ingress.routes import batch, docs, explain, health, open_inference, predict, tasks
 from orchestrator.serve.ingress.shadow import Shadows
 from orchestrator.serve.options import Limits
-from ship.backbone import BackboneInfo
+from ship.backbone_info import BackboneInfo
 
 __all__ = ["make_app"]
 

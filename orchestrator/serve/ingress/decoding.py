@@ -16,7 +16,7 @@ from orchestrator.serve.engine_api import Image
 from orchestrator.serve.ingress.decode_pool import ProcessPool
 from orchestrator.serve.ingress.fair_turns import FairTurns
 from orchestrator.serve.options import Limits
-from ship.backbone import BackboneInfo
+from ship.backbone_info import BackboneInfo
 from ship.errors import ConfigError, ImageError
 from ship.images.decoding import read_pixels, read_size
 from ship.settings.view import DEFAULT_VIEW, View

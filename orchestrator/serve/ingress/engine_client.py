@@ -25,6 +25,7 @@ from orchestrator.serve.engine_api import (
 )
 from orchestrator.serve.ingress.dispatcher import Dispatcher
 from orchestrator.serve.options import EngineOptions
+from ship.backbone_info import BackboneInfo
 
 __all__ = ["RayEngine"]
 
@@ -46,6 +47,11 @@ class RayEngine:
         self._handle = handle
         self._timeout_s = timeout_s
         self._dispatcher = Dispatcher(self._send, options or EngineOptions())
+
+    async def backbone(self) -> BackboneInfo:
+        """See ``engine_api.Engine``."""
+        info: BackboneInfo = await self._handle.backbone.remote()
+        return info
 
     async def predict(
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float

@@ -20,7 +20,7 @@ from orchestrator.serve.engine_api import (
     ServingState,
     TaskPage,
 )
-from ship.backbone import BackboneInfo
+from ship.backbone_info import BackboneInfo
 
 __all__ = ["Engines"]
 

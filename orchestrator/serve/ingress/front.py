@@ -34,7 +34,7 @@ from orchestrator.serve.ingress.recent import Recent
 from orchestrator.serve.ingress.request_clock import RequestClock
 from orchestrator.serve.ingress.shadow import Shadows
 from orchestrator.serve.options import Limits
-from ship.backbone import BackboneInfo
+from ship.backbone_info import BackboneInfo
 from ship.errors import ImageError
 from ship.settings.view import View
 

@@ -1,27 +1,35 @@
-"""Ray Serve deployments of the endpoint: the ingress with its engines, and the poller."""
+"""The endpoint as one Ray Serve application: the ingress with its engines, and the poller.
+
+The deployments are named by their import paths: what builds the application loads neither torch nor MLflow.
+"""
 
 import logging
-from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Self
 
 from ray import serve
 from ray.exceptions import RayError
+from ray.serve import Application
 from ray.serve.exceptions import RayServeException
 
 from orchestrator.cluster.session import Session
 from orchestrator.errors import ServeError
-from orchestrator.serve.engine.deployment import EngineReplica
-from orchestrator.serve.engine_api import ServingState
-from orchestrator.serve.ingress.deployment import Ingress
-from orchestrator.serve.launch.applications import Applications
+from orchestrator.serve.backbone_source import BackboneSource
+from orchestrator.serve.engine_api import FirstLook, Readiness, ServingState
+from orchestrator.serve.launch.application import EndpointApplication
 from orchestrator.serve.options import Limits, ServeOptions
-from orchestrator.serve.poller import CatalogPoller
-from orchestrator.serve.weights import fetch_weights
+from orchestrator.serve.watch import LOOK_LIMIT_S
 from orchestrator.settings import Settings
 
-__all__ = ["EngineShare", "close_ingress", "deploy", "served_tasks"]
+__all__ = [
+    "EngineShare",
+    "close_ingress",
+    "first_look",
+    "make_application",
+    "seen_catalog_age_s",
+    "served_tasks",
+]
 
 # Requests under way are given this long when a replica has to go.
 DRAIN_S = 20.0
@@ -35,6 +43,10 @@ _log = logging.getLogger(__name__)
 _DOOR_HEADROOM, _ENGINE_HEADROOM = 128, 1024
 # Ray Serve's line for every call in every replica costs a twentieth of an engine's time and says no more than
 # our own request log, which can be switched on.
+_ENGINE = "orchestrator.serve.engine.deployment.EngineReplica"
+_INGRESS = "orchestrator.serve.ingress.deployment.IngressReplica"
+_POLLER = "orchestrator.serve.poller.CatalogPoller"
+_POLLER_NAME = "CatalogPoller"
 _LOGGING = {"enable_access_log": False}
 
 
@@ -66,45 +78,26 @@ class EngineShare:
         return max(1, int(self.cpus))
 
 
-def deploy(
-    applications: Applications,
-    session: Session,
-    settings: Settings,
-    options: ServeOptions,
-    header: Mapping[str, Any],
-) -> None:
-    """Deploy everything and wait until it runs.
+def make_application(settings: Settings, options: ServeOptions, share: EngineShare) -> Application:
+    """The application, to be run under any name.
 
     Args:
-        applications: Names of what is deployed; the weights are those of their endpoint.
-        session: The Ray to deploy on.
-        settings: Where store and registry are.
+        settings: Where store, registry and this machine's cache are.
         options: Options of the endpoint.
-        header: The backbone's header, see ``Backbone.to_arrays``.
-
-    Raises:
-        ServeError: See ``Applications.run``.
+        share: Resources of each engine.
     """
-    log, share = str(settings.serve_log), EngineShare.of(session, options)
-    token_store = settings.store if options.auth else None
+    log, token_store = str(settings.serve_log), settings.store if options.auth else None
     own = replace(options.engine, cache=settings.cache, cache_bytes=settings.cache_bytes)
-    engine = _engine(options, share).bind(
-        header, partial(fetch_weights, applications.endpoint), settings.store, share.num_threads, own, log
+    source = BackboneSource.of(options.backbone, options.image_size, own)
+    engine = _engine(options, share).bind(source, settings.store, share.num_threads, own, log)
+    poller = _poller().bind(settings.tracking_uri, settings.store, log, options=own)
+    application: Application = _ingress(options.limits).bind(
+        engine, options.limits, token_store, log, poller=poller, engine_options=own
     )
-    ingress = _ingress(options.limits).bind(
-        engine,
-        header,
-        options.limits,
-        token_store,
-        log,
-        poller=applications.poller,
-        engine_options=options.engine,
-    )
-    poller = _poller().bind(settings.tracking_uri, settings.store, log)
-    applications.run(ingress, poller)
+    return application
 
 
-def served_tasks(applications: Applications) -> list[ServingState]:
+def served_tasks(application: EndpointApplication) -> list[ServingState]:
     """States of all tasks of the endpoint.
 
     Raises:
@@ -112,17 +105,40 @@ def served_tasks(applications: Applications) -> list[ServingState]:
     """
     try:
         states: list[ServingState] = (
-            serve.get_app_handle(applications.ingress).tasks.remote().result(timeout_s=_ASK_S)
+            serve.get_app_handle(application.name).tasks.remote().result(timeout_s=_ASK_S)
         )
     except (RayError, RayServeException, TimeoutError) as error:
         raise ServeError(f"the endpoint does not say what it serves: {error}") from error
     return states
 
 
-def close_ingress(applications: Applications) -> None:
+def first_look(application: EndpointApplication) -> FirstLook:
+    """What the poller's first look at the registry has led to; waits for its end.
+
+    Raises:
+        ServeError: The poller does not say.
+    """
+    try:
+        poller = serve.get_deployment_handle(_POLLER_NAME, application.name)
+        found: FirstLook = poller.first_look.remote().result(timeout_s=LOOK_LIMIT_S)
+    except (RayError, RayServeException, TimeoutError) as error:
+        raise ServeError(f"the endpoint does not say which champions it serves: {error}") from error
+    return found
+
+
+def seen_catalog_age_s(application: EndpointApplication) -> float | None:
+    """Seconds since an engine last saw that its catalog is current; None if none has yet."""
+    with suppress(RayError, RayServeException, TimeoutError):
+        handle = serve.get_app_handle(application.name)
+        readiness: Readiness = handle.readiness.remote().result(timeout_s=_ASK_S)
+        return readiness.catalog_age_s
+    return None
+
+
+def close_ingress(application: EndpointApplication) -> None:
     """Turn new requests away and let those under way finish."""
     try:
-        ingress = serve.get_app_handle(applications.ingress)
+        ingress = serve.get_app_handle(application.name)
         is_empty = ingress.close.remote(DRAIN_S).result(timeout_s=DRAIN_S + 5.0)
     except (RayError, RayServeException, TimeoutError) as error:
         _log.warning("the endpoint ends without draining: %s", error)
@@ -142,7 +158,7 @@ def _engine(options: ServeOptions, share: EngineShare) -> Any:
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
         ray_actor_options={"num_cpus": share.cpus, "num_gpus": share.gpus},
         logging_config=_LOGGING,
-    )(EngineReplica)
+    )(_ENGINE)
 
 
 def _ingress(limits: Limits) -> Any:
@@ -155,13 +171,13 @@ def _ingress(limits: Limits) -> Any:
         # Reserves nothing: it waits more than it works, and two cores must do for everything.
         ray_actor_options={"num_cpus": 0},
         logging_config=_LOGGING,
-    )(serve.ingress()(Ingress))
+    )(_INGRESS)
 
 
 def _poller() -> Any:
     return serve.deployment(
-        name="CatalogPoller",
+        name=_POLLER_NAME,
         num_replicas=1,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
         ray_actor_options={"num_cpus": 0},
-    )(CatalogPoller)
+    )(_POLLER)

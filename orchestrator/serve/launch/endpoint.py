@@ -13,23 +13,24 @@ import ray
 
 from orchestrator.cluster.session import ray_session
 from orchestrator.cluster.signals import interrupting_signals
-from orchestrator.errors import ObjectConflict, RegistryError, ServeError, StoreError
-from orchestrator.registry.catalog_writer import CatalogWriter
-from orchestrator.registry.ownership import ForeignRegistryError
-from orchestrator.registry.registry import Registry, RegistryMissing
+from orchestrator.errors import ServeError
 from orchestrator.serve.engine_api import ServingState
 from orchestrator.serve.launch.address import check_port_is_free, choose_port, client_url, is_loopback
-from orchestrator.serve.launch.applications import Applications, name_endpoint
-from orchestrator.serve.launch.deployments import close_ingress, deploy, served_tasks
+from orchestrator.serve.launch.application import EndpointApplication, name_endpoint
+from orchestrator.serve.launch.claim import EndpointAbout, claimed, find_claim
+from orchestrator.serve.launch.deployments import (
+    EngineShare,
+    close_ingress,
+    first_look,
+    make_application,
+    seen_catalog_age_s,
+    served_tasks,
+)
 from orchestrator.serve.launch.ray_serve import end_unless_used, forget_earlier_serve, serve_session
-from orchestrator.serve.options import EngineOptions, ServeOptions
-from orchestrator.serve.residency.kept_catalog import open_kept_catalog
-from orchestrator.serve.weights import EndpointAbout, claimed, find_claim
+from orchestrator.serve.options import ServeOptions
 from orchestrator.settings import Settings
-from orchestrator.store.documents.catalog import Catalog
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from ship.backbone import Backbone, load_backbone
 
 __all__ = ["Endpoint", "serve_forever", "start", "stop"]
 
@@ -56,18 +57,17 @@ class Endpoint(ExitStack):
         self.push(stack)
 
 
-def start(settings: Settings, backbone: Backbone, options: ServeOptions) -> Endpoint:
+def start(settings: Settings, options: ServeOptions) -> Endpoint:
     """Start the endpoint and wait until it answers.
 
     Args:
         settings: Where store, registry and Ray are.
-        backbone: The backbone that serves. Tasks tuned on another one are reported, and not served.
-        options: Options of the endpoint.
+        options: Options of the endpoint. Tasks tuned on another backbone are reported, and not served.
 
     Raises:
         ClusterError: Ray cannot be joined or started.
-        ServeError: The port is taken, there is no token, the cluster has such an endpoint already, or it did
-            not come up. All that was started by then is stopped.
+        ServeError: The port is taken, there is no token, the cluster has such an endpoint already, the
+            backbone cannot be loaded, or it did not come up. All that was started by then is stopped.
         StoreError: The store cannot be reached.
     """
     host, port = options.host, options.port or choose_port(options.host)
@@ -76,11 +76,10 @@ def start(settings: Settings, backbone: Backbone, options: ServeOptions) -> Endp
     store = PromptStore(open_objects(settings.store))
     name = name_endpoint(store.url, options.name)
     check_access(store, host, auth=options.auth)
-    publish_first_catalog(settings, Registry(settings.tracking_uri))
-    header, arrays = backbone.to_arrays()
     with ExitStack() as stack:
-        num_bytes = _OBJECT_STORE_BYTES + 2 * sum(array.nbytes for array in arrays.values())
-        session = stack.enter_context(ray_session(settings.ray_address, object_store_bytes=num_bytes))
+        session = stack.enter_context(
+            ray_session(settings.ray_address, object_store_bytes=_OBJECT_STORE_BYTES)
+        )
         place = stack.enter_context(serve_session(session, host, port, is_any_port=options.port == 0))
         about = EndpointAbout(
             store=store.url,
@@ -90,16 +89,36 @@ def start(settings: Settings, backbone: Backbone, options: ServeOptions) -> Endp
             owns_serve=place.is_own,
         )
         claim = stack.enter_context(claimed(name, about))
-        applications = stack.enter_context(
-            Applications(name).held(lambda: claim.about() is not None, close_ingress)
+        application = stack.enter_context(
+            EndpointApplication(name).held(lambda: claim.about() is not None, close_ingress)
         )
-        claim.keep(arrays)
-        deploy(applications, session, settings, options, header)
+        application.run(make_application(settings, options, EngineShare.of(session, options)))
         url = client_url(place.host, place.port)
         _wait_until_ready(url, is_own=place.is_own)
+        _wait_for_first_catalog(application)
         _wait_until_loaded(url)
-        _report_problems(served_tasks(applications), url)
+        _report_problems(served_tasks(application), url)
         return Endpoint(url, stack.pop_all())
+
+
+def _wait_for_first_catalog(application: EndpointApplication) -> None:
+    """Have the engines serve what the registry says today.
+
+    Raises:
+        ServeError: There is nothing to serve, or nothing that may be served.
+    """
+    found = first_look(application)
+    if found.refusal is not None:
+        raise ServeError(found.refusal)
+    if found.warning is not None:
+        _log.warning("%s", found.warning)
+    published_s = time.monotonic()
+    while found.is_written and time.monotonic() < published_s + _READY_TIMEOUT_S:
+        asked_s = time.monotonic()
+        age_s = seen_catalog_age_s(application)
+        if age_s is not None and asked_s - age_s > published_s:
+            return
+        time.sleep(0.1)
 
 
 def stop(settings: Settings, name: str | None) -> str:
@@ -121,19 +140,19 @@ def stop(settings: Settings, name: str | None) -> str:
     endpoint = name_endpoint(PromptStore(open_objects(settings.store)).url, name)
     with ray_session(settings.ray_address):
         forget_earlier_serve()
-        applications, claim = Applications(endpoint), find_claim(endpoint)
-        found = applications.find()
+        application, claim = EndpointApplication(endpoint), find_claim(endpoint)
+        found = application.find()
         if claim is None and not found:
             raise ServeError(
                 f"--stop: this Ray cluster has no endpoint named {endpoint!r}; see `serve status`"
             )
         if found:
-            close_ingress(applications)
+            close_ingress(application)
         about = None if claim is None else claim.about()
         if claim is not None:
             # First, so that the driver, if it lives, leaves the rest alone.
             claim.give_up()
-        applications.delete()
+        application.delete()
         if about is not None and about.owns_serve:
             end_unless_used()
     return endpoint
@@ -158,50 +177,6 @@ def check_access(store: PromptStore, host: str, *, auth: bool) -> None:
             f"no client could use this endpoint: {store.url} has no valid token; make one with "
             "`ship token create NAME --predict '*'`, or accept every request with --no-auth"
         )
-
-
-def publish_first_catalog(settings: Settings, registry: Registry) -> None:
-    """Bring the catalog up to date, so that the endpoint starts with today's champions, not last week's.
-
-    Args:
-        settings: Settings of the store, and of the cache with the last catalog.
-        registry: Registry of the champions. None is made.
-
-    Raises:
-        ServeError: MLflow cannot be read, and there is no earlier catalog to serve; or it is not the one that
-            the store belongs to.
-        StoreError: The store cannot be reached, and this machine has kept no catalog of it.
-    """
-    try:
-        _publish_catalog(PromptStore(open_objects(settings.store)), registry)
-    except StoreError as error:
-        options = EngineOptions(cache=settings.cache, cache_bytes=settings.cache_bytes)
-        kept = open_kept_catalog(settings.store, options)
-        if kept is None or kept.read() is None:
-            raise
-        _log.warning("%s; serving the last catalog that this machine has kept until it is back", error)
-
-
-def _publish_catalog(store: PromptStore, registry: Registry) -> None:
-    try:
-        if problem := CatalogWriter(registry, store).update().describe():
-            _log.warning("%s", problem)
-    except ObjectConflict:
-        # Another endpoint on the same store wrote it this very moment.
-        return
-    except ForeignRegistryError as error:
-        raise ServeError(str(error)) from error
-    except RegistryError as error:
-        if store.read_catalog() is not None:
-            _log.warning("%s; serving the champions of the last catalog until it is back", error)
-        elif isinstance(error, RegistryMissing) and store.read_owner() is None:
-            # Nothing was ever tuned for this store. Another endpoint may write the same at this moment.
-            with suppress(ObjectConflict):
-                store.write_catalog(Catalog(entries={}), None)
-        else:
-            raise ServeError(
-                f"{error}; there is no earlier catalog in {store.url} to serve either"
-            ) from error
 
 
 def _wait_until_ready(url: str, *, is_own: bool) -> None:
@@ -242,29 +217,23 @@ def _report_problems(tasks: list[ServingState], url: str) -> None:
         _log.warning("%d more tasks are not served; see %s/v1/tasks", len(refused) - _LISTED_PROBLEMS, url)
 
 
-def serve_forever(
-    settings: Settings, backbone_spec: str, options: ServeOptions, on_ready: Callable[[str], None]
-) -> None:
+def serve_forever(settings: Settings, options: ServeOptions, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; then drain, stop all that was started, and return.
 
     To be called from the main thread, which is the one that gets signals.
 
     Args:
         settings: Where store, registry and Ray are.
-        backbone_spec: See ``ship.backbone.load_backbone``.
         options: Options of the endpoint.
         on_ready: Called with the URL once requests are answered.
 
     Raises:
         ServeError: The endpoint could not be started.
-        BackboneError: The backbone cannot be loaded.
         StoreError: The store cannot be reached.
     """
     with interrupting_signals():
         try:
-            with start(
-                settings, load_backbone(backbone_spec, image_size=options.image_size), options
-            ) as endpoint:
+            with start(settings, options) as endpoint:
                 on_ready(endpoint.url)
                 threading.Event().wait()
         except (KeyboardInterrupt, SystemExit):

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,14 +137,14 @@ class Plant:
 
 
 @pytest.fixture
-def plant(backbone: Backbone, large: Backbone, tmp_path: Path) -> Iterator[Plant]:
+def plant(backbone: Backbone, large: Backbone, tmp_path: Path) -> Plant:
     plant = Plant(backbone, large, tmp_path)
     plant.start()
     # Looks are made by the tests.
     for replica in plant.replicas.values():
         replica._follower.stop()
         replica._follower._thread.join()
-    yield plant
+    return plant
 
 
 async def predict(

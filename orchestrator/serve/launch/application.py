@@ -1,12 +1,12 @@
-"""The Ray Serve applications of one endpoint on a cluster that others may use too.
+"""The Ray Serve application of one endpoint on a cluster that others may use too.
 
-Their names follow the store, so that endpoints of different stores never overwrite each other. What exists
+Its name follows the store, so that endpoints of different stores never overwrite each other. One that exists
 already is refused, and what is deleted is what this endpoint deployed.
 """
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol, Self
 
@@ -16,7 +16,7 @@ from ray.serve.exceptions import RayServeException
 
 from orchestrator.errors import ServeError
 
-__all__ = ["Applications", "ServeApi", "name_endpoint"]
+__all__ = ["EndpointApplication", "ServeApi", "name_endpoint"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
@@ -57,35 +57,34 @@ def name_endpoint(store_url: str, name: str | None = None) -> str:
     return name
 
 
-class Applications:
-    """The applications of the endpoint of that name.
+class EndpointApplication:
+    """The application of the endpoint of that name.
 
     Args:
-        endpoint: Name of the endpoint.
+        name: Name of the endpoint, and of its application.
         api: Ray Serve.
     """
 
-    def __init__(self, endpoint: str, api: ServeApi = serve) -> None:
-        self.endpoint = endpoint
-        self.ingress, self.poller = endpoint, f"{endpoint}-poller"
+    def __init__(self, name: str, api: ServeApi = serve) -> None:
+        self.name = name
         self._api = api
 
-    def find(self) -> Mapping[str, str]:
-        """Those that exist, with their status."""
+    def find(self) -> str | None:
+        """Its status; None if it does not exist."""
         found = self._api.status().applications
-        return {name: str(found[name].status) for name in (self.ingress, self.poller) if name in found}
+        return str(found[self.name].status) if self.name in found else None
 
     @contextmanager
     def held(self, is_ours: Callable[[], bool], drain: Callable[[Self], None]) -> Iterator[Self]:
-        """Check that none of them exists, and delete those that do after the block.
+        """Check that it does not exist, and delete it after the block.
 
         Args:
-            is_ours: Whether the claim to their name still holds. If `ship serve --stop` has ended it, what
+            is_ours: Whether the claim to its name still holds. If `ship serve --stop` has ended it, what
                 has the name now is another endpoint.
             drain: Lets requests under way finish.
 
         Raises:
-            ServeError: One exists already.
+            ServeError: It exists already.
         """
         self.check_absent()
         try:
@@ -97,50 +96,47 @@ class Applications:
                 self.delete()
 
     def check_absent(self) -> None:
-        """Check that none of them exists.
+        """Check that it does not exist.
 
         Raises:
-            ServeError: One does, which another process deployed.
+            ServeError: It does, and another process deployed it.
         """
         if found := self.find():
-            listed = ", ".join(f"{name} ({status})" for name, status in found.items())
             raise ServeError(
-                f"this Ray cluster runs Ray Serve applications of the same names already: {listed}; end them "
-                f"with `ship serve --stop --name {self.endpoint}`, or choose another --name"
+                f"this Ray cluster runs a Ray Serve application of the same name already: {self.name} "
+                f"({found}); end it with `ship serve --stop --name {self.name}`, or choose another --name"
             )
 
-    def run(self, ingress: Any, poller: Any) -> None:
-        """Deploy both and wait until they run.
+    def run(self, application: Any) -> None:
+        """Deploy it and wait until it runs.
 
         Raises:
             ServeError: A replica cannot be started, or another application answers at the same address.
         """
-        targets = [
-            serve.RunTarget(ingress, name=self.ingress, route_prefix="/"),
-            serve.RunTarget(poller, name=self.poller, route_prefix=None),
-        ]
         try:
-            self._api.run_many(targets)
+            self._api.run_many([serve.RunTarget(application, name=self.name, route_prefix="/")])
         except RayServeException as error:
             # Ray Serve has one proxy for the whole cluster, and that proxy one application at each prefix.
-            others = ", ".join(sorted(set(self._api.status().applications) - {self.ingress, self.poller}))
-            # Raised on another machine, its text is a traceback, and this the last line of it.
-            said = str(error).strip().rpartition("\n")[2]
+            others = ", ".join(sorted(set(self._api.status().applications) - {self.name}))
             raise ServeError(
-                f"endpoint {self.endpoint!r} cannot be deployed beside what this Ray cluster serves "
-                f"({others}): {said} A cluster has one endpoint, on one port: end the other one with "
-                "`ship serve --stop --name NAME`, or set RAY_ADDRESS to another cluster"
+                f"endpoint {self.name!r} cannot be deployed beside what this Ray cluster serves "
+                f"({others}): {_last_line(str(error))} A cluster has one endpoint, on one port: end the "
+                "other one with `ship serve --stop --name NAME`, or set RAY_ADDRESS to another cluster"
             ) from error
         except (RuntimeError, TimeoutError) as error:
-            found = self._api.status().applications
-            causes = [found[name].message for name in (self.ingress, self.poller) if name in found]
+            found = self._api.status().applications.get(self.name)
             raise ServeError(
-                f"the endpoint could not be deployed: {'; '.join(filter(None, causes)) or error}"
+                f"the endpoint could not be deployed: {found.message if found and found.message else error}"
             ) from error
 
     def delete(self) -> None:
-        """Delete those that exist."""
-        for name in self.find():
+        """Delete it, if it exists."""
+        if self.find():
             # It may go at the same time by another's hand.
             with suppress(RayError, RayServeException):
-                self._api.delete(name)
+                self._api.delete(self.name)
+
+
+def _last_line(text: str) -> str:
+    """What an error says whose text, raised on another machine, is a traceback."""
+    return text.strip().rpartition("\n")[2]

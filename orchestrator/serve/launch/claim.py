@@ -1,11 +1,10 @@
-"""Actor that owns an endpoint's backbone weights, and by its name the endpoint's claim to that name.
+"""An endpoint's claim to its name on a Ray cluster: a detached actor of that name.
 
-An object in Ray's object store goes with the process that put it there. Were that the driver, no replica
-could be started again after its death; the actor is detached, and lives until the endpoint is stopped.
+It lives until the endpoint is stopped, whatever becomes of the process that started it.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from ray.exceptions import RayError
 
 from orchestrator.errors import ServeError
 
-__all__ = ["Claim", "ClaimHolder", "EndpointAbout", "claimed", "fetch_weights", "find_claim"]
+__all__ = ["Claim", "ClaimHolder", "EndpointAbout", "claimed", "find_claim"]
 
 _NAMESPACE = "ship"
 _PATIENCE_S = 30.0
@@ -49,19 +48,10 @@ class ClaimHolder:
 
     def __init__(self, about: EndpointAbout) -> None:
         self._about = about
-        self._weights: list[Any] = []
 
     def about(self) -> EndpointAbout:
         """Identity of the endpoint."""
         return self._about
-
-    def keep(self, arrays: Mapping[str, Any]) -> None:
-        """Put the weights into the object store, as this process's own."""
-        self._weights = [ray.put(arrays)]
-
-    def weights(self) -> list[Any]:
-        """Reference to the weights, in a list that keeps Ray from resolving it."""
-        return self._weights
 
 
 class Claim:
@@ -81,10 +71,6 @@ class Claim:
         except RayError:
             return None
         return about
-
-    def keep(self, arrays: Mapping[str, Any]) -> None:
-        """Keep the weights for ``fetch_weights``."""
-        ray.get(self._holder.keep.remote(arrays))
 
     def give_up(self) -> None:
         """End the actor, if it still runs."""
@@ -121,15 +107,3 @@ def claimed(name: str, about: EndpointAbout) -> Iterator[Claim]:
         yield claim
     finally:
         claim.give_up()
-
-
-def fetch_weights(name: str) -> Mapping[str, Any]:
-    """The weights of the endpoint of that name; processes of one machine share the memory.
-
-    Raises:
-        RayError: The endpoint was stopped, or the node of its actor died.
-    """
-    holder = ray.get_actor(name, namespace=_NAMESPACE)
-    (weights,) = ray.get(holder.weights.remote())
-    arrays: Mapping[str, Any] = ray.get(weights)
-    return arrays

@@ -1,0 +1,95 @@
+"""Arguments of the endpoint as a Ray Serve application, as they come from a file or a command line."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from orchestrator.serve.launch.deployments import EngineShare
+from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
+from orchestrator.settings import Settings
+from ship.backbone_spec import BUNDLED, absolute
+from ship.redaction import redact_url
+
+__all__ = ["Arguments"]
+
+
+class Arguments(BaseModel):
+    """Arguments of ``orchestrator.serve.launch.app:build``.
+
+    A nested one is given as a mapping, or by its path: ``limits.timeout_s=10``.
+
+    Attributes:
+        store: URL or path of the store; None for ``SHIP_STORE``. Its secrets come from the environment.
+        tracking_uri: MLflow's; None for ``MLFLOW_TRACKING_URI``.
+        home: Folder for everything local on each node; None for ``SHIP_HOME``.
+        cache: Folder of each node's cache; None for ``SHIP_CACHE``.
+        backbone: Backbone that serves, see ``ship.backbone_spec``; a path is there on each node.
+        image_size: Height and width of the backbone's input in pixels; None for its own.
+        auth: Whether a request needs a token.
+        engines: Number of engines.
+        cpus_per_engine: CPUs that each engine reserves, and its threads.
+        gpus_per_engine: GPUs that each engine reserves.
+        engine: Options of each engine.
+        limits: Limits on requests.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    store: str | None = None
+    tracking_uri: str | None = None
+    home: str | None = None
+    cache: str | None = None
+    backbone: Annotated[str, Field(min_length=1)] = BUNDLED
+    image_size: Annotated[int, Field(ge=1)] | None = None
+    auth: bool = True
+    engines: Annotated[int, Field(ge=1)] = 1
+    cpus_per_engine: Annotated[float, Field(ge=0)] = 1.0
+    gpus_per_engine: Annotated[float, Field(ge=0)] = 0.0
+    engine: EngineOptions = EngineOptions()
+    limits: Limits = Limits()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nest(cls, values: Any) -> Any:
+        """Take ``limits.timeout_s`` of a command line for what it means."""
+        if not isinstance(values, Mapping):
+            return values
+        nested: dict[str, Any] = {key: value for key, value in values.items() if "." not in str(key)}
+        for key, value in values.items():
+            group, dot, name = str(key).partition(".")
+            if dot:
+                nested[group] = {**nested.get(group, {}), name: value}
+        return nested
+
+    @field_validator("store", "tracking_uri")
+    @classmethod
+    def _without_secrets(cls, value: str | None) -> str | None:
+        """Arguments are shown by dashboards and kept in files."""
+        if value is not None and redact_url(value) != value:
+            raise ValueError(
+                "it has a user, a password or a query: set SHIP_STORE or MLFLOW_TRACKING_URI on each node instead"
+            )
+        return value
+
+    def settings(self, env: Mapping[str, str]) -> Settings:
+        """Settings of the environment, with these arguments in place of what they name."""
+        found = Settings.from_env(env, home=self.home, store=self.store)
+        given = {"tracking_uri": self.tracking_uri, "cache": self.cache}
+        return replace(found, **{name: value for name, value in given.items() if value is not None})
+
+    def options(self) -> ServeOptions:
+        """Options of the endpoint. Where it listens is Ray Serve's to say."""
+        return ServeOptions(
+            auth=self.auth,
+            backbone=absolute(self.backbone),
+            image_size=self.image_size,
+            num_replicas=self.engines,
+            engine=self.engine,
+            limits=self.limits,
+        )
+
+    def share(self) -> EngineShare:
+        """Resources of each engine."""
+        return EngineShare(cpus=self.cpus_per_engine, gpus=self.gpus_per_engine)
