@@ -94,7 +94,6 @@ class EngineReplica:
             retry_s=options.retry_s,
             backbone=None if is_alone else backbone.fingerprint,
         )
-        self._backbone_name = backbone.info.name
         kept = open_kept_catalog(store_url, options)
         self._follower = CatalogFollower(store, self._residency, kept, poll_s=options.poll_s)
         self._explainer = Explainer(self._runtime)
@@ -167,7 +166,7 @@ class EngineReplica:
 
     async def stats(self) -> list[ResidencyStats]:
         """See ``engine_api.Engine``: of this replica alone."""
-        return [replace(self._residency.stats(), backbone=self._backbone_name)]
+        return [replace(self._residency.stats(), backbone=self._info.name)]
 
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""

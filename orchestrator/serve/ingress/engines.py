@@ -43,6 +43,10 @@ class Engines:
         self._backbones = backbones
         self._first = next(iter(engines))
 
+    async def backbone(self) -> BackboneInfo:
+        """See ``engine_api.Engine``: the first one."""
+        return self._backbones[self._first]
+
     async def predict(
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
     ) -> list[Answer | Refusal]:

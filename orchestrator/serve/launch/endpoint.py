@@ -19,13 +19,13 @@ from orchestrator.serve.launch.address import check_port_is_free, choose_port, c
 from orchestrator.serve.launch.application import EndpointApplication, name_endpoint
 from orchestrator.serve.launch.claim import EndpointAbout, claimed, find_claim
 from orchestrator.serve.launch.deployments import (
-    EngineShare,
     close_ingress,
     first_look,
     make_application,
     seen_catalog_age_s,
     served_tasks,
 )
+from orchestrator.serve.launch.placement import Placement
 from orchestrator.serve.launch.ray_serve import end_unless_used, forget_earlier_serve, serve_session
 from orchestrator.serve.options import ServeOptions
 from orchestrator.settings import Settings
@@ -92,7 +92,7 @@ def start(settings: Settings, options: ServeOptions) -> Endpoint:
         application = stack.enter_context(
             EndpointApplication(name).held(lambda: claim.about() is not None, close_ingress)
         )
-        application.run(make_application(settings, options, EngineShare.of(session, options)))
+        application.run(make_application(settings, options, Placement.of(session, options)))
         url = client_url(place.host, place.port)
         _wait_until_ready(url, is_own=place.is_own)
         _wait_for_first_catalog(application)

@@ -52,7 +52,8 @@ def serve_session(session: Session, host: str, port: int, *, is_any_port: bool) 
         yield found
         return
     serve.start(
-        proxy_location="HeadOnly",
+        # A proxy on each node that has a replica; a Ray of our own has one node.
+        proxy_location="HeadOnly" if session.is_own else "EveryNode",
         http_options={"host": host, "port": port},
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )

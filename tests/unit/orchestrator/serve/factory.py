@@ -133,6 +133,19 @@ class Handle:
     def __getattr__(self, name: str) -> Any:
         return Remote(getattr(self.replica, name))
 
+    def broadcast(self, name: str, *args: Any) -> "Broadcast":
+        return Broadcast([getattr(self.replica, name)(*args)])
+
+
+@dataclass
+class Broadcast:
+    """A call to all replicas."""
+
+    calls: list[Any]
+
+    async def results_async(self, **how: object) -> list[Any]:
+        return await asyncio.gather(*self.calls, return_exceptions=True)
+
 
 @dataclass
 class Remote:

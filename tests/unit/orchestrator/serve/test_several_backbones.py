@@ -25,7 +25,7 @@ from ship.backbone import Backbone, load_backbone
 from ship.images import decode_image
 from ship.runtime.runtime import Runtime
 from tests.factories import write_backbone
-from tests.unit.orchestrator.serve.factory import Handle, draw_png, make_artifact
+from tests.unit.orchestrator.serve.factory import Handle, LoadedBackbone, draw_png, make_artifact
 from tests.unit.orchestrator.serve.residency.prompt_pool import PATIENCE_S
 
 FIRST, SECOND = draw_png(1), draw_png(2)
@@ -90,9 +90,8 @@ class Plant:
 
     def start(self) -> None:
         for fingerprint, backbone in self.backbones.items():
-            header, arrays = backbone.to_arrays()
             self.replicas[fingerprint] = EngineReplica(
-                header, lambda arrays=arrays: arrays, str(self._folder), 1, OPTIONS, is_alone=False
+                LoadedBackbone(backbone), str(self._folder), 1, OPTIONS, is_alone=False
             )
             self.loaded(fingerprint)
 
