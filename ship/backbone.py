@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ship.backbone_info import BackboneInfo
@@ -120,6 +120,25 @@ class Backbone:
         if dtype == self.dtype:
             return self
         return type(self)(copy.deepcopy(self.vit).to(dtype), self.info, self.device)
+
+    def save(self, folder: Path) -> None:
+        """Write ``config.json`` and ``model.safetensors``, from which ``load_backbone`` makes it again.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        info = self.info
+        config = {
+            "architecture": info.architecture,
+            "num_classes": 0,
+            "model_args": info.model_args,
+            "pretrained_cfg": {"mean": info.mean, "std": info.std, "interpolation": info.interpolation},
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        save_file(
+            {key: value.contiguous() for key, value in self.vit.state_dict().items()},
+            folder / "model.safetensors",
+        )
 
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Header (JSON values) and weights, for other processes on this machine to share without a copy."""

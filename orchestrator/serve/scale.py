@@ -39,8 +39,8 @@ class Scale:
             if 1 <= least <= most:
                 return cls(least=least, most=most)
         raise ServeError(
-            f"{text[:40]!r} is no number of replicas: expected a number such as 2, or auto, or bounds such as "
-            "auto:1-8"
+            f"{text[:40]!r} is no number of replicas: expected a number such as 2, or auto, or bounds "
+            "such as auto:1-8"
         )
 
     @property

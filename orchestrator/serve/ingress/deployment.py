@@ -97,9 +97,7 @@ class Ingress:
         backbones = {info.fingerprint: info for info in found}
         if len(backbones) < len(found):
             named = ", ".join(f"{info.name!r} ({info.fingerprint[:12]})" for info in found)
-            raise ServeError(
-                f"two backbones of this endpoint are the same: {named}; name each --backbone once"
-            )
+            raise ServeError(f"two backbones of this endpoint are the same: {named}; name each one once")
         if len(found) > 1:
             self._engine = Engines(dict(zip(backbones, self._clients, strict=True)), backbones)
         if self._limits.request_log is not None:

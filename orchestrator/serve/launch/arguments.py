@@ -90,7 +90,7 @@ class Arguments(BaseModel):
         """Arguments are shown by dashboards and kept in files."""
         if value is not None and redact_url(value) != value:
             raise ValueError(
-                "it has a user, a password or a query: set SHIP_STORE or MLFLOW_TRACKING_URI on each node instead"
+                "it has a user, a password or a query: set SHIP_STORE or MLFLOW_TRACKING_URI on nodes instead"
             )
         return value
 

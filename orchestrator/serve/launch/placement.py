@@ -87,7 +87,8 @@ def replicas(scale: Scale, target: float, num_nodes: int | None) -> dict[str, An
     """
     assert scale.least is not None, "its bounds are set"
     assert scale.most is not None, "its bounds are set"
-    spread = {"max_replicas_per_node": math.ceil(scale.most / num_nodes)} if (num_nodes or 1) > 1 else {}
+    nodes = num_nodes or 1
+    spread = {"max_replicas_per_node": math.ceil(scale.most / nodes)} if nodes > 1 else {}
     if scale.least == scale.most:
         return {"num_replicas": scale.most, **spread}
     autoscaling = {

@@ -30,6 +30,7 @@ from orchestrator.store.documents.catalog import Canary
 from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, backbone_entry
 from ship.artifact.files import describe_files, digest_of, prompt_to_bytes, run_probe
 from ship.backbone import Backbone
+from ship.backbone_info import BackboneInfo
 from ship.method.prompts import Prompt
 from ship.runtime.baking import bake
 from ship.runtime.runtime import Runtime
@@ -158,6 +159,16 @@ class Remote:
 
 
 @dataclass
+class LoadedBackbone:
+    """A ``BackboneSource`` whose backbone is here already."""
+
+    backbone: Backbone
+
+    def load(self) -> Backbone:
+        return self.backbone
+
+
+@dataclass
 class FakeEngine:
     """Serves version 2 of the task ``bolts``, or raises or refuses what it is told to.
 
@@ -179,6 +190,11 @@ class FakeEngine:
     decision: str = "bad"
     because: Because | None = None
     rules: Iterator[str | None] = field(default_factory=lambda: repeat(None))
+    info: BackboneInfo | None = None
+
+    async def backbone(self) -> BackboneInfo:
+        assert self.info is not None
+        return self.info
 
     async def predict(
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float

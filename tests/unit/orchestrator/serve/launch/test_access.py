@@ -15,7 +15,6 @@ from orchestrator.store.documents.token_changes import change_tokens, create_tok
 from orchestrator.store.documents.tokens import Scope
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from ship.backbone import Backbone
 from tests.console import run_ship
 
 
@@ -78,26 +77,23 @@ def test_loopback(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
 
 
-def test_a_start_without_a_token_ends_before_ray_or_the_registry_is_touched(
-    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_start_without_a_token_ends_before_ray_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def touch(*_: object) -> None:
+    def touch(*_: object, **__: object) -> None:
         raise AssertionError("nothing may be started")
 
-    for name in ("publish_first_catalog", "ray_session"):
-        monkeypatch.setattr(endpoint, name, touch)
+    monkeypatch.setattr(endpoint, "ray_session", touch)
     settings = Settings.from_env({}, home=str(tmp_path))
     with pytest.raises(ServeError, match="ship token create"):
-        start(settings, backbone, ServeOptions(port=0))
+        start(settings, ServeOptions(port=0))
     with pytest.raises(AssertionError, match="nothing may be started"):
-        start(settings, backbone, ServeOptions(port=0, auth=False))
+        start(settings, ServeOptions(port=0, auth=False))
 
 
 def test_the_backbone_is_served_at_the_image_size_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[ServeOptions] = []
-    monkeypatch.setattr(
-        endpoint, "serve_forever", lambda settings, spec, options, on_ready: asked.append(options)
-    )
+    monkeypatch.setattr(endpoint, "serve_forever", lambda settings, options, on_ready: asked.append(options))
     assert run_ship(monkeypatch, "serve") == run_ship(monkeypatch, "serve", "--image-size", "224") == 0
     assert [options.image_size for options in asked] == [None, 224]
 
@@ -107,9 +103,7 @@ def test_only_a_flag_turns_access_control_off(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], auth: bool
 ) -> None:
     asked: list[ServeOptions] = []
-    monkeypatch.setattr(
-        endpoint, "serve_forever", lambda settings, spec, options, on_ready: asked.append(options)
-    )
+    monkeypatch.setattr(endpoint, "serve_forever", lambda settings, options, on_ready: asked.append(options))
     assert run_ship(monkeypatch, "serve", *flags) == 0
     assert [options.auth for options in asked] == [auth]
 
@@ -130,9 +124,7 @@ def test_only_pages_that_are_named_may_read_replies(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], origins: tuple[str, ...]
 ) -> None:
     asked: list[ServeOptions] = []
-    monkeypatch.setattr(
-        endpoint, "serve_forever", lambda settings, spec, options, on_ready: asked.append(options)
-    )
+    monkeypatch.setattr(endpoint, "serve_forever", lambda settings, options, on_ready: asked.append(options))
     assert run_ship(monkeypatch, "serve", *flags) == 0
     assert [options.limits.cors_origins for options in asked] == [origins]
 
