@@ -71,7 +71,8 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPlant]:
     foreign = plant.register("foreign", 50, write_and_load(folder / "other", seed=1))
     plant.rollouts.promote("foreign", foreign)
     limits = Limits(max_body_bytes=MAX_BODY_BYTES, request_log=str(plant.request_log))
-    with start(settings, plant.backbone, ServeOptions(port=0, name="ship", limits=limits)) as plant.endpoint:
+    options = ServeOptions(port=0, name="ship", backbone=str(folder / "backbone"), limits=limits)
+    with start(settings, options) as plant.endpoint:
         yield plant
 
 

@@ -134,12 +134,13 @@ def open_plant(
             name="ship",
             # On loopback; the check of a token takes microseconds and is not measured.
             auth=False,
+            backbone=str(_save(plant.backbone, folder / "backbone")),
             num_replicas=num_replicas,
             num_cpus_per_replica=_threads(num_replicas),
             engine=options or EngineOptions(),
             limits=limits or Limits(),
         )
-        plant.endpoint = stack.enter_context(start(settings, plant.backbone, serve_options))
+        plant.endpoint = stack.enter_context(start(settings, serve_options))
         yield plant
 
 
@@ -152,6 +153,13 @@ def draw_jpeg(seed: int, size: tuple[int, int] = (640, 480)) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=85)
     return file.getvalue()
+
+
+def _save(backbone: Backbone, folder: Path) -> Path:
+    """Weights that were drawn in this process, for the engines."""
+    folder.mkdir()
+    backbone.save(folder)
+    return folder
 
 
 def _threads(num_replicas: int) -> int:
