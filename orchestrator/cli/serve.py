@@ -101,13 +101,17 @@ _ORIGIN = re.compile(
     "--name", help="Name of the endpoint on a Ray cluster that others use too [by default from the store]."
 )
 @click.option(
+    "--detach", is_flag=True, help="Return once it answers; `ship serve --stop` ends it, from any terminal."
+)
+@click.option(
     "--stop",
     "is_stop",
     is_flag=True,
-    help="Stop the endpoint of that name on the cluster at RAY_ADDRESS, such as one whose `ship serve` died.",
+    help="Stop the endpoint of that name: a detached one, or one on the cluster at RAY_ADDRESS, such as one "
+    "whose `ship serve` died.",
 )
 @click.pass_obj
-def serve(output: Output, /, haproxy: bool, is_stop: bool, **flags: Any) -> None:
+def serve(output: Output, /, haproxy: bool, is_stop: bool, detach: bool, **flags: Any) -> None:
     """Answer for every task that has a champion, from its backbone. Ctrl-C drains and ends.
 
     A request names its task in the header Ship-Task, and carries a token of `ship token create`.
@@ -120,6 +124,7 @@ def serve(output: Output, /, haproxy: bool, is_stop: bool, **flags: Any) -> None
       ship serve --engines 2 --prompt-memory 8 --pin 'line-1-*'
       ship serve --backbone bundled --backbone vit_base_patch16_224.augreg_in21k --ingress 2
       RAY_ADDRESS=ray-head:6379 ship serve --engines auto:1-8 --ingress auto
+      ship serve --detach && ship serve --stop
       RAY_ADDRESS=ray-head:6379 ship serve --stop
       curl -H "Authorization: Bearer $SHIP_TOKEN" -H 'Ship-Task: bottle-caps' \\
         --data-binary @cap.png http://127.0.0.1:8000/v1/predict
@@ -132,6 +137,12 @@ def serve(output: Output, /, haproxy: bool, is_stop: bool, **flags: Any) -> None
 
         output.out.print(f"Endpoint {stop(settings, flags['name'])} is stopped")
         return
+    if haproxy and detach:
+        raise click.UsageError(
+            "--haproxy: its files go with this process; leave out --detach, or start Ray with "
+            "RAY_SERVE_ENABLE_HA_PROXY=1 and set RAY_ADDRESS"
+        )
+    how = "`ship serve --stop` ends it" if detach else "Ctrl-C ends it"
     with haproxy_ingress(settings.ray_address) if haproxy else contextlib.nullcontext():
         # Ray Serve, which is imported here, reads the environment of the line above.
         from orchestrator.serve.launch.endpoint import serve_forever
@@ -139,7 +150,8 @@ def serve(output: Output, /, haproxy: bool, is_stop: bool, **flags: Any) -> None
         serve_forever(
             settings,
             _read_options(max_pixels=settings.max_pixels, **flags),
-            on_ready=lambda url: output.out.print(f"Serving at {url} (Ctrl-C ends it)"),
+            on_ready=lambda url: output.out.print(f"Serving at {url} ({how})"),
+            detach=detach,
         )
 
 

@@ -6,8 +6,8 @@ already is refused, and what is deleted is what this endpoint deployed.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, Self
 
 from ray import serve
@@ -74,27 +74,6 @@ class EndpointApplication:
         found = self._api.status().applications
         return str(found[self.name].status) if self.name in found else None
 
-    @contextmanager
-    def held(self, is_ours: Callable[[], bool], drain: Callable[[Self], None]) -> Iterator[Self]:
-        """Check that it does not exist, and delete it after the block.
-
-        Args:
-            is_ours: Whether the claim to its name still holds. If `ship serve --stop` has ended it, what
-                has the name now is another endpoint.
-            drain: Lets requests under way finish.
-
-        Raises:
-            ServeError: It exists already.
-        """
-        self.check_absent()
-        try:
-            yield self
-        finally:
-            if is_ours():
-                if self.find():
-                    drain(self)
-                self.delete()
-
     def check_absent(self) -> None:
         """Check that it does not exist.
 
@@ -128,6 +107,12 @@ class EndpointApplication:
             raise ServeError(
                 f"the endpoint could not be deployed: {found.message if found and found.message else error}"
             ) from error
+
+    def end(self, drain: Callable[[Self], None]) -> None:
+        """Let requests under way finish by ``drain``, and delete it, if it exists."""
+        if self.find():
+            drain(self)
+        self.delete()
 
     def delete(self) -> None:
         """Delete it, if it exists."""

@@ -1,7 +1,6 @@
 """Arguments of the endpoint as a Ray Serve application, as they come from a file or a command line."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -96,9 +95,9 @@ class Arguments(BaseModel):
 
     def settings(self, env: Mapping[str, str]) -> Settings:
         """Settings of the environment, with these arguments in place of what they name."""
-        found = Settings.from_env(env, home=self.home, store=self.store)
-        given = {"tracking_uri": self.tracking_uri, "cache": self.cache}
-        return replace(found, **{name: value for name, value in given.items() if value is not None})
+        given = {"MLFLOW_TRACKING_URI": self.tracking_uri, "SHIP_CACHE": self.cache}
+        known = {name: value for name, value in given.items() if value is not None}
+        return Settings.from_env({**env, **known}, home=self.home, store=self.store)
 
     def options(self) -> ServeOptions:
         """Options of the endpoint. Where it listens is Ray Serve's to say."""

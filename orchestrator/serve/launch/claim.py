@@ -4,8 +4,7 @@ It lives until the endpoint is stopped, whatever becomes of the process that sta
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from ray.exceptions import RayError
 
 from orchestrator.errors import ServeError
 
-__all__ = ["Claim", "ClaimHolder", "EndpointAbout", "claimed", "find_claim"]
+__all__ = ["Claim", "ClaimHolder", "EndpointAbout", "find_claim", "make_claim"]
 
 _NAMESPACE = "ship"
 _PATIENCE_S = 30.0
@@ -86,16 +85,15 @@ def find_claim(name: str) -> Claim | None:
         return None
 
 
-@contextmanager
-def claimed(name: str, about: EndpointAbout) -> Iterator[Claim]:
-    """Hold the claim to a name for the block. Of two processes that try it at once, one gets it.
+def make_claim(name: str, about: EndpointAbout) -> Claim:
+    """Claim a name. Of two processes that try it at once, one gets it.
 
     Raises:
         ServeError: The name is taken.
     """
     actor = ray.remote(num_cpus=0, max_restarts=0)(ClaimHolder)
     try:
-        claim = Claim(actor.options(name=name, namespace=_NAMESPACE, lifetime="detached").remote(about))
+        return Claim(actor.options(name=name, namespace=_NAMESPACE, lifetime="detached").remote(about))
     except ValueError as error:
         found = find_claim(name)
         other = None if found is None else found.about()
@@ -103,7 +101,3 @@ def claimed(name: str, about: EndpointAbout) -> Iterator[Claim]:
             f"an endpoint named {name!r} is on this Ray cluster already ({other or 'it says nothing'}); end "
             f"it with `ship serve --stop --name {name}`, or set RAY_ADDRESS to another cluster"
         ) from error
-    try:
-        yield claim
-    finally:
-        claim.give_up()

@@ -138,11 +138,12 @@ def open_plant(
             auth=False,
             engines=Scale(least=num_replicas, most=num_replicas),
             ingresses=Scale(least=num_ingresses, most=num_ingresses),
+            backbones=(str(_save(plant.backbone, folder / "backbone")),),
             num_cpus_per_replica=_threads(num_replicas),
             engine=options or EngineOptions(),
             limits=limits or Limits(),
         )
-        plant.endpoint = stack.enter_context(start(settings, plant.backbone, serve_options))
+        plant.endpoint = stack.enter_context(start(settings, serve_options))
         yield plant
 
 
@@ -155,6 +156,13 @@ def draw_jpeg(seed: int, size: tuple[int, int] = (640, 480)) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=85)
     return file.getvalue()
+
+
+def _save(backbone: Backbone, folder: Path) -> Path:
+    """Weights that were drawn in this process, for the engines."""
+    folder.mkdir()
+    backbone.save(folder)
+    return folder
 
 
 def _threads(num_replicas: int) -> int:

@@ -8,7 +8,8 @@ import pytest
 from orchestrator.errors import ServeError, StoreError
 from orchestrator.serve.launch import endpoint
 from orchestrator.serve.launch.address import choose_port, is_loopback
-from orchestrator.serve.launch.endpoint import check_access, start
+from orchestrator.serve.launch.checks import check_access
+from orchestrator.serve.launch.endpoint import start
 from orchestrator.serve.options import ServeOptions
 from orchestrator.settings import Settings
 from orchestrator.store.documents.token_changes import change_tokens, create_token, revoke_token
@@ -91,9 +92,22 @@ def test_a_start_without_a_token_ends_before_ray_is_touched(
         start(settings, ServeOptions(port=0, auth=False))
 
 
+def note_options(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
+    """Options of each ``ship serve``, none of which starts anything."""
+    asked: list[ServeOptions] = []
+
+    def note(settings: Settings, options: ServeOptions, **_: object) -> None:
+        asked.append(options)
+
+    monkeypatch.setattr(endpoint, "serve_forever", note)
+    return asked
+
+
 def test_the_backbone_is_served_at_the_image_size_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[ServeOptions] = []
-    monkeypatch.setattr(endpoint, "serve_forever", lambda settings, options, on_ready: asked.append(options))
+    monkeypatch.setattr(
+        endpoint, "serve_forever", lambda settings, options, on_ready, detach: asked.append(options)
+    )
     assert run_ship(monkeypatch, "serve") == run_ship(monkeypatch, "serve", "--image-size", "224") == 0
     assert [options.image_size for options in asked] == [None, 224]
 
@@ -103,7 +117,9 @@ def test_only_a_flag_turns_access_control_off(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], auth: bool
 ) -> None:
     asked: list[ServeOptions] = []
-    monkeypatch.setattr(endpoint, "serve_forever", lambda settings, options, on_ready: asked.append(options))
+    monkeypatch.setattr(
+        endpoint, "serve_forever", lambda settings, options, on_ready, detach: asked.append(options)
+    )
     assert run_ship(monkeypatch, "serve", *flags) == 0
     assert [options.auth for options in asked] == [auth]
 
@@ -124,7 +140,9 @@ def test_only_pages_that_are_named_may_read_replies(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], origins: tuple[str, ...]
 ) -> None:
     asked: list[ServeOptions] = []
-    monkeypatch.setattr(endpoint, "serve_forever", lambda settings, options, on_ready: asked.append(options))
+    monkeypatch.setattr(
+        endpoint, "serve_forever", lambda settings, options, on_ready, detach: asked.append(options)
+    )
     assert run_ship(monkeypatch, "serve", *flags) == 0
     assert [options.limits.cors_origins for options in asked] == [origins]
 

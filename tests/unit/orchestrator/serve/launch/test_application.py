@@ -82,27 +82,13 @@ def test_only_its_own_application_is_deleted() -> None:
     assert serve.deployed == {"theirs": "/theirs", "ship-2-poller": None, "ship": None}
 
 
-def test_what_is_deployed_in_the_block_is_drained_and_deleted_after_it() -> None:
+def test_what_ends_is_drained_first_and_once() -> None:
     serve, drained = FakeServe({"theirs": "/theirs"}), []
-    with application(serve, "ship-1").held(lambda: True, drained.append) as own:
-        own.run("ingress")
+    own = application(serve, "ship-1")
+    own.run("ingress")
+    for _ in range(2):
+        own.end(drained.append)
     assert (serve.deployed, drained) == ({"theirs": "/theirs"}, [own])
-
-
-def test_what_took_its_name_after_it_was_stopped_is_left_alone() -> None:
-    serve, drained = FakeServe(), []
-    with application(serve, "ship-1").held(lambda: False, drained.append):
-        # By `ship serve --stop` and another `ship serve`.
-        application(serve, "ship-1").run("ingress")
-    assert (serve.deployed, drained) == ({"ship-1": "/"}, [])
-
-
-def test_what_existed_before_is_neither_drained_nor_deleted() -> None:
-    serve, drained = FakeServe({"ship-1": "/"}), []
-    held = application(serve, "ship-1").held(lambda: True, drained.append)
-    with pytest.raises(ServeError, match=r"ship-1 \(RUNNING\)"), held:
-        raise AssertionError("not to be reached")
-    assert (serve.deployed, drained) == ({"ship-1": "/"}, [])
 
 
 def test_half_of_a_deployment_that_failed_is_deleted() -> None:
