@@ -1,6 +1,5 @@
 """The command `ship serve`: starts an endpoint."""
 
-import contextlib
 import os
 import re
 from typing import TYPE_CHECKING, Any
@@ -59,9 +58,10 @@ _ORIGIN = re.compile(
     help="Time limit of one request; clients may ask for a shorter one.",
 )
 @click.option(
-    "--haproxy",
-    is_flag=True,
-    help="Use HAProxy, which comes with Ray Serve, as ingress: more requests a second; see docs/serving.md.",
+    "--haproxy/--no-haproxy",
+    default=None,
+    help="Use HAProxy, which comes with Ray Serve on Linux, as ingress, or Ray Serve's slower proxy "
+    "[default: HAProxy where it can be had].",
 )
 @click.option("--no-auth", is_flag=True, help="Accept every request without a token.")
 @click.option(
@@ -82,7 +82,7 @@ _ORIGIN = re.compile(
     help="Stop the endpoint of that name on the cluster at RAY_ADDRESS, such as one whose `ship serve` died.",
 )
 @click.pass_obj
-def serve(output: Output, /, backbone: str, haproxy: bool, is_stop: bool, **flags: Any) -> None:
+def serve(output: Output, /, backbone: str, haproxy: bool | None, is_stop: bool, **flags: Any) -> None:
     """Answer for every task that has a champion, from one backbone. Ctrl-C drains and ends.
 
     A request names its task in the header Ship-Task, and carries a token of `ship token create`.
@@ -105,7 +105,7 @@ def serve(output: Output, /, backbone: str, haproxy: bool, is_stop: bool, **flag
 
         output.out.print(f"Endpoint {stop(settings, flags['name'])} is stopped")
         return
-    with haproxy_ingress(settings.ray_address) if haproxy else contextlib.nullcontext():
+    with haproxy_ingress(settings.ray_address, haproxy=haproxy):
         # Ray Serve, which is imported here, reads the environment of the line above.
         from orchestrator.serve.launch.endpoint import serve_forever
 
