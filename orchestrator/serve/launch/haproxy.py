@@ -1,6 +1,6 @@
 """Ray Serve's ingress in C: HAProxy, which ``ray[serve]`` brings along, in place of its proxy in Python.
 
-Ray reads whether to use it, and how, from the environment when it is imported, and in each process of its own.
+Ray reads whether to use it, and how, from the environment when it is imported, in each of its processes.
 """
 
 import importlib.util
