@@ -35,7 +35,7 @@ _TUNED = {
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
 }
 _END_S = 5.0
-_PIECE_BYTES = 256 << 10
+_PIECE_BYTES = 16 << 10
 
 
 class DecodeProcess:
@@ -78,7 +78,7 @@ class DecodeProcess:
         await loop.sock_sendall(self._connection, head + content)
         reply, num_bytes = bytearray(), decode_process.HEADER.size
         while len(reply) < num_bytes:
-            piece = await loop.sock_recv(self._connection, _PIECE_BYTES)
+            piece = await loop.sock_recv(self._connection, max(_PIECE_BYTES, num_bytes - len(reply)))
             if not piece:
                 raise EOFError
             reply += piece

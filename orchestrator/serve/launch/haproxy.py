@@ -30,12 +30,15 @@ _HAPROXY = {
     "RAY_SERVE_HAPROXY_OBSERVE_MARK_DOWN_ENABLED": "0",
     "RAY_SERVE_HAPROXY_NBTHREAD": "2",
 }
+# Of HAProxy's own pages, and of the proxy in Python behind it.
+_PAGES = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
+_BEHIND = ("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT")
 # HAProxy's own pages, which need no token, are for this machine alone: Ray has no setting for that. The
 # configuration is written anew for each start.
 _WRAPPER = r"""#!/bin/sh
 for file; do
   case "$file" in
-    *.cfg) sed -i -E 's/^( *bind )\*?:(%s|%s)$/\1127.0.0.1:\2/' "$file" ;;
+    *.cfg) sed -i -E 's/^( *bind )\*?:(%s)$/\1127.0.0.1:\2/' "$file" ;;
   esac
 done
 exec '%s' "$@"
@@ -78,19 +81,22 @@ def haproxy_ingress(address: str | None, *, haproxy: bool | None) -> Iterator[No
         yield
         return
     with tempfile.TemporaryDirectory(prefix="ship-haproxy-", ignore_cleanup_errors=True) as name:
-        _set({**_HAPROXY, **_own_places(Path(name), binary)})
-        yield
-
-
-def _set(wanted: dict[str, str]) -> None:
-    os.environ |= {name: value for name, value in wanted.items() if name not in os.environ}
+        chosen = {**_HAPROXY, **_own_places(Path(name), binary)}
+        missing = {name: value for name, value in chosen.items() if name not in os.environ}
+        before = os.environ.copy()
+        os.environ |= {**missing, _BINARY: chosen[_BINARY]}
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ |= before
 
 
 def _own_places(folder: Path, binary: str) -> dict[str, str]:
     """Files and ports of one HAProxy."""
-    stats, metrics = choose_port("0.0.0.0"), choose_port("0.0.0.0")
+    ports = {name: os.environ.get(name) or str(choose_port("0.0.0.0")) for name in (*_PAGES, *_BEHIND)}
     wrapper = folder / "haproxy"
-    wrapper.write_text(_WRAPPER % (stats, metrics, binary))
+    wrapper.write_text(_WRAPPER % ("|".join(ports[name] for name in _PAGES), binary))
     wrapper.chmod(stat.S_IRWXU)
     return {
         _BINARY: str(wrapper),
@@ -98,10 +104,7 @@ def _own_places(folder: Path, binary: str) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(choose_port("0.0.0.0")),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(choose_port("0.0.0.0")),
+        **ports,
     }
 
 
