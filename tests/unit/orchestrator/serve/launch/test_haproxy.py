@@ -1,4 +1,4 @@
-"""HAProxy as ingress: by itself where it can be had, with files and ports of its own, its pages for us alone."""
+"""HAProxy as ingress: where it can be had, with files and ports of its own, its pages for us alone."""
 
 import os
 import subprocess
@@ -78,11 +78,11 @@ def test_its_own_pages_are_for_this_machine_alone(binary: Path, tmp_path: Path) 
     with haproxy_ingress(None, haproxy=None):
         stats, metrics = (os.environ[name] for name in PORTS)
         config.write_text(
-            f"  bind *:{stats}\n    bind :{metrics}\n    bind *:8000\n    bind 10.0.0.1:{stats}\n"
+            f"  bind *:{stats}\n    bind :{metrics}\n    bind *:80\n    bind 10.0.0.1:{stats}\n"
         )
         command = [os.environ[BINARY], "-db", "-f", str(config), "-sf", "12"]
         said = subprocess.check_output(command, text=True)
     assert said.splitlines() == command[1:]
     assert config.read_text() == (
-        f"  bind 127.0.0.1:{stats}\n    bind 127.0.0.1:{metrics}\n    bind *:8000\n    bind 10.0.0.1:{stats}\n"
+        f"  bind 127.0.0.1:{stats}\n    bind 127.0.0.1:{metrics}\n    bind *:80\n    bind 10.0.0.1:{stats}\n"
     )
