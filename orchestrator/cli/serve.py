@@ -1,6 +1,5 @@
 """The command `ship serve`: starts an endpoint."""
 
-import contextlib
 import os
 import re
 from typing import TYPE_CHECKING, Any
@@ -84,9 +83,10 @@ _ORIGIN = re.compile(
     help="Time limit of one request; clients may ask for a shorter one.",
 )
 @click.option(
-    "--haproxy",
-    is_flag=True,
-    help="Use HAProxy, which comes with Ray Serve, as ingress: more requests a second; see docs/serving.md.",
+    "--haproxy/--no-haproxy",
+    default=None,
+    help="Use HAProxy, which comes with Ray Serve on Linux, as ingress, or Ray Serve's slower proxy "
+    "[default: HAProxy where it can be had].",
 )
 @click.option("--no-auth", is_flag=True, help="Accept every request without a token.")
 @click.option(
@@ -111,7 +111,7 @@ _ORIGIN = re.compile(
     "whose `ship serve` died.",
 )
 @click.pass_obj
-def serve(output: Output, /, haproxy: bool, is_stop: bool, detach: bool, **flags: Any) -> None:
+def serve(output: Output, /, haproxy: bool | None, is_stop: bool, detach: bool, **flags: Any) -> None:
     """Answer for every task that has a champion, from its backbone. Ctrl-C drains and ends.
 
     A request names its task in the header Ship-Task, and carries a token of `ship token create`.
@@ -143,7 +143,8 @@ def serve(output: Output, /, haproxy: bool, is_stop: bool, detach: bool, **flags
             "RAY_SERVE_ENABLE_HA_PROXY=1 and set RAY_ADDRESS"
         )
     how = "`ship serve --stop` ends it" if detach else "Ctrl-C ends it"
-    with haproxy_ingress(settings.ray_address) if haproxy else contextlib.nullcontext():
+    # Its files go with this process, which a detached endpoint outlives.
+    with haproxy_ingress(settings.ray_address, haproxy=False if detach else haproxy):
         # Ray Serve, which is imported here, reads the environment of the line above.
         from orchestrator.serve.launch.endpoint import serve_forever
 

@@ -19,7 +19,9 @@ rounds_option = click.option("--rounds", type=click.IntRange(1), help="Interleav
 
 
 @click.group()
-def serve() -> None:
+@click.option("--haproxy/--no-haproxy", default=None, help="As of `ship serve`.")
+@click.pass_context
+def serve(context: click.Context, haproxy: bool | None) -> None:
     """The endpoint under load: throughput, promotions, deaths, overload, outages, hours.
 
     Over HTTP on loopback, with a store, an MLflow and a Ray of its own in a temporary folder.
@@ -29,7 +31,12 @@ def serve() -> None:
       python -m tests.benchmarks serve mix --json mix.json
       python -m tests.benchmarks serve overload --backbone vit_base_patch16_224
       python -m tests.benchmarks serve soak --seconds 3600
+      python -m tests.benchmarks serve --no-haproxy engine --backbone bundled
     """
+    from orchestrator.serve.launch.haproxy import haproxy_ingress
+
+    # Before a part imports Ray Serve, which reads it.
+    context.with_resource(haproxy_ingress(None, haproxy=haproxy))
 
 
 def seconds_option(usual: int) -> Callable[[Callable[..., None]], Callable[..., None]]:

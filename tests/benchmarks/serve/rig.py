@@ -1,6 +1,7 @@
 """Companions of a load: the bare runtime, an app that does nothing, promotions, memory."""
 
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -73,10 +74,19 @@ class _Nothing:
         return "ok"
 
 
-def deploy_nothing(plant: ServePlant) -> str:
-    """Deploy the app on the endpoint's proxy; returns its URL, to which ``/v1/predict`` may be added."""
+def deploy_nothing(plant: ServePlant) -> dict[str, str]:
+    """Deploy the app beside the endpoint; returns its URLs, to which ``/v1/predict`` may be added.
+
+    They are by the way to it: ``nothing`` is Ray Serve's own proxy, which stands behind HAProxy as well.
+    """
     serve.run(_Nothing.bind(), name="nothing", route_prefix="/nothing")
-    return f"{plant.url}/nothing"
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1":
+        return {"nothing": f"{plant.url}/nothing"}
+    port = os.environ["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"]
+    return {
+        "nothing": f"http://127.0.0.1:{port}/nothing",
+        "nothing, by HAProxy": f"{plant.url}/nothing",
+    }
 
 
 class Background:
