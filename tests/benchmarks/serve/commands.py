@@ -107,7 +107,8 @@ def _event(name: str, usual_s: int, text: str) -> None:
             getattr(events, f"measure_{name}")(report, sizes)
 
 
-_event("kill", 60, "An engine killed under load: failed requests, seconds until there are two again.")
+_event("kill", 60, "An ingress, then an engine killed under load and promotions: failed requests, seconds until there are "
+    "two again.")
 _event("overload", 60, "Five times the endpoint's capacity: answers and memory.")
 _event("outage", 120, "Neither store nor MLflow for a while: what is in memory, and what is not.")
 _event("soak", 600, "Load and promotions for long: growth of memory.")
