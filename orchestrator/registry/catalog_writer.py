@@ -123,9 +123,11 @@ class CatalogWriter:
         # A rollout counts, also where MLflow cannot be brought in line with it now.
         known = {**catalog.entries, **catalog.idle, **changed}
         wanted |= self._settle_all(differing | changed.keys() & views.keys(), views, known, problems)
-        written = _catalog_of(wanted, identity)
+        written = _catalog_of(wanted, identity, catalog)
         missing, lost = self._find_lost(catalog, views, written, problems, may_drop=may_drop)
-        written = _catalog_of({**wanted, **{task: catalog.entries[task] for task in missing}}, identity)
+        kept = {task: catalog.entries[task] for task in missing}
+        backbones = {digest: one for view in views.values() for digest, one in view.backbones.items()}
+        written = _catalog_of({**wanted, **kept}, identity, catalog, backbones)
         is_same = stored is not None and written == catalog
         if not is_same:
             self._store.write_catalog(written, if_match=etag)
@@ -343,15 +345,32 @@ def _state_of(rollout: Rollout) -> _State:
 def _with_states(catalog: Catalog, states: Mapping[str, _State]) -> Catalog:
     """A catalog with other states of some tasks; what cannot be read of others stays for a look at MLflow."""
     broken = {task: entry for task, entry in catalog.broken.items() if task not in states}
-    followed = _catalog_of({**catalog.entries, **catalog.idle, **states}, catalog.registry)
+    followed = _catalog_of({**catalog.entries, **catalog.idle, **states}, catalog.registry, catalog)
     return replace(followed, broken=broken)
 
 
-def _catalog_of(states: Mapping[str, _State], registry: str | None) -> Catalog:
-    return Catalog(
+def _catalog_of(
+    states: Mapping[str, _State],
+    registry: str | None,
+    before: Catalog,
+    backbones: Mapping[str, str] | None = None,
+) -> Catalog:
+    """The catalog of these states.
+
+    Args:
+        states: Entries and idle tasks by name.
+        registry: Identity of the registry.
+        before: The catalog until now, which knows backbones; an artifact's never changes.
+        backbones: Fingerprints by digest of the artifact, as the registry has them.
+    """
+    catalog = Catalog(
         entries={task: state for task, state in states.items() if isinstance(state, CatalogEntry)},
         idle={task: state for task, state in states.items() if isinstance(state, IdleTask)},
         registry=registry,
+    )
+    named, known = before.digests, backbones or {}
+    return catalog.with_backbones(
+        lambda digest: known.get(digest) or (before.backbone_of(digest) if digest in named else None)
     )
 
 

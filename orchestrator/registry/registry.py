@@ -320,6 +320,11 @@ class Registry:
             tags=read_tags(model),
             digests=digests,
             created_ms=int(model.creation_timestamp or 0),
+            backbones={
+                info.digest: info.backbone
+                for info in infos
+                if info is not None and info.digest is not None and info.backbone is not None
+            },
         )
 
     def _make_model(self, task: str) -> None:

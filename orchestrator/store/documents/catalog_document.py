@@ -3,6 +3,7 @@
 import json
 import zlib
 from collections.abc import Set
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NotRequired, Self
 
 from pydantic import Field, StringConstraints, model_validator, with_config
@@ -19,89 +20,103 @@ from orchestrator.store.documents.catalog import (
 )
 from orchestrator.store.documents.document import STRICT, Digest, Document, TaskName
 
-__all__ = ["read_catalog"]
+__all__ = ["CatalogValues", "read_catalog"]
 
 Version = Annotated[int, Field(ge=1)]
 VersionKey = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
 _ADVICE = "update this program, or delete the catalog, and it is written anew"
 _ENTRY = {"version", "digest", "others", "canary", "shadow"}
 # Keys of the catalog and of its entries by schema. The first had the champion alone; the first two had a
-# fingerprint that was never written; the first four had no decision rules.
+# fingerprint that was never written; the first four had no decision rules, the first five no backbones.
 _KEYS = {
     1: {"schema_", "backbone_fingerprint", "tasks"},
     2: {"schema_", "backbone_fingerprint", "tasks"},
     3: {"schema_", "tasks"},
     4: {"schema_", "registry", "tasks"},
-    SCHEMA_VERSION: {"schema_", "registry", "tasks", "idle"},
+    5: {"schema_", "registry", "tasks", "idle"},
+    SCHEMA_VERSION: {"schema_", "registry", "tasks", "idle", "backbone", "backbones"},
 }
-_ENTRY_KEYS = {1: {"version", "digest"}, 2: _ENTRY, 3: _ENTRY, 4: _ENTRY, SCHEMA_VERSION: _ENTRY}
+_FIRST_ENTRY = {"version", "digest"}
+_FIRST_WITH_RULES = 5
 _GZIP = b"\x1f\x8b"
 
 
-_States = tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None]
+@dataclass(frozen=True, kw_only=True)
+class CatalogValues:
+    """Fields of a ``Catalog``."""
+
+    entries: dict[str, CatalogEntry]
+    idle: dict[str, IdleTask]
+    registry: str | None
+    backbone: str | None
+    backbones: dict[str, str | None]
+    broken: dict[str, BrokenEntry] = field(default_factory=dict)
 
 
-def read_catalog(
-    content: bytes,
-) -> tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None, dict[str, BrokenEntry]]:
-    """The entries by task, the idle tasks, the registry that they are of, and what is wrong with others.
+def read_catalog(content: bytes) -> CatalogValues:
+    """The values in a catalog's content.
 
     Raises:
         StoreError: It is not a catalog; lists all problems.
     """
     unpacked = _unpack(content)
     try:
-        return (*_read(unpacked), {})
+        return _read(unpacked)
     except StoreError as error:
         whole = error
     return _read_apart(unpacked, whole)
 
 
-def _read(content: bytes) -> _States:
+def _read(content: bytes) -> CatalogValues:
     document = _Document.read(content, "catalog", _ADVICE)
     entries = {task: _make_entry(values) for task, values in document.tasks.items()}
     idle = {task: _make_idle(values) for task, values in document.idle.items()}
-    return entries, idle, document.registry
+    return CatalogValues(
+        entries=entries,
+        idle=idle,
+        registry=document.registry,
+        backbone=document.backbone,
+        backbones=document.backbones,
+    )
 
 
-def _read_apart(
-    content: bytes, whole: StoreError
-) -> tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None, dict[str, BrokenEntry]]:
+def _read_apart(content: bytes, whole: StoreError) -> CatalogValues:
     """The same, each entry by itself; raises the error of the whole if more than entries are broken."""
     found = _parts_of(content)
     if found is None:
         raise whole
-    empty, parts, registry = found
+    empty, parts = found
     entries: dict[str, CatalogEntry] = {}
     idle: dict[str, IdleTask] = {}
     broken: dict[str, BrokenEntry] = {}
     for name, of_tasks in parts.items():
         for task, state in of_tasks.items():
             try:
-                served, waiting, _ = _read(json.dumps({**empty, name: {task: state}}).encode())
+                read = _read(json.dumps({**empty, name: {task: state}}).encode())
             except StoreError as error:
                 broken[task] = BrokenEntry(problem=error.problems[0], place=name, values=state)
                 continue
-            entries |= served
-            idle |= waiting
+            entries |= read.entries
+            idle |= read.idle
     for task in entries.keys() & idle.keys():
         # Which of the two counts is not known.
         problem = f"catalog: 'idle/{task}': expected a task without a champion; {_ADVICE}"
         both = [of_tasks[task] for of_tasks in parts.values()]
         broken[task] = BrokenEntry(problem=problem, place="tasks", values=both)
         del entries[task], idle[task]
-    return entries, idle, registry, broken
+    return replace(_read(json.dumps(empty).encode()), entries=entries, idle=idle, broken=broken)
 
 
-def _parts_of(content: bytes) -> tuple[dict[str, Any], dict[str, dict[str, Any]], str | None] | None:
-    """A catalog without its entries, these by their place, and its registry; None if it is none."""
+def _parts_of(content: bytes) -> tuple[dict[str, Any], dict[str, dict[str, Any]]] | None:
+    """A catalog without its entries, and these by their place; None if it is none."""
     try:
         values = json.loads(content)
         parts = {name: values[name] for name in ("tasks", "idle") if name in values}
         empty = {**values, **{name: {} for name in parts}}
         if not all(isinstance(of_tasks, dict) for of_tasks in parts.values()):
             return None
-        return empty, parts, _read(json.dumps(empty).encode())[2]
+        _read(json.dumps(empty).encode())
+        return empty, parts
     except (ValueError, TypeError, AttributeError, RecursionError, StoreError):
         return None
 
@@ -151,22 +166,34 @@ class _Document(Document):
     registry: str | None = None
     tasks: dict[TaskName, _Entry]
     idle: dict[TaskName, _Idle] = Field(default_factory=dict)
+    backbone: Digest | None = None
+    backbones: dict[Digest, Digest | None] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check_keys(self) -> Self:
         if self.model_fields_set != _KEYS[self.schema_]:
             raise ValueError(f"expected the keys of schema {self.schema_}")
-        keys = _ENTRY_KEYS[self.schema_]
-        more = {"rules"} if self.schema_ == SCHEMA_VERSION else set()
+        keys = _ENTRY if self.schema_ > 1 else _FIRST_ENTRY
+        more = {"rules"} if self.schema_ >= _FIRST_WITH_RULES else set()
         found = {task: _find_problem(entry, keys, more) for task, entry in self.tasks.items()}
         if wrong := [f"tasks/{task}: {problem}" for task, problem in found.items() if problem]:
             raise ValueError("; ".join(wrong))
         for task, idle in self.idle.items():
             if idle.get("rules", {}).keys() - idle["versions"].values():
                 raise ValueError(f"idle/{task}: rules: expected rules of the artifacts that are named")
+        if self.backbones.keys() - self._digests():
+            raise ValueError("backbones: expected artifacts that are named")
+        if self.backbone is None and self.backbones:
+            raise ValueError("backbones: expected none beside no backbone")
         if both := sorted(self.tasks.keys() & self.idle.keys()):
             raise ValueError(f"idle/{both[0]}: expected tasks without a champion")
         return self
+
+    def _digests(self) -> set[str]:
+        if not self.backbones:
+            return set()
+        named = [[entry["digest"], *entry.get("others", {}).values()] for entry in self.tasks.values()]
+        return set().union(*named, *(idle["versions"].values() for idle in self.idle.values()))
 
 
 def _find_problem(entry: _Entry, keys: Set[str], more: Set[str]) -> str | None:

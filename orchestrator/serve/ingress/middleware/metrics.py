@@ -1,21 +1,14 @@
 """Metrics of the ingress in Prometheus' text format.
 
-Engines report the batch with each answer. Each scrape asks one engine for its residency, and the page keeps
-the last report of each engine. Only tasks that are asked often become labels: there may be thousands.
+Engines report the batch with each answer. Each scrape asks all engines for their residency, and the page
+keeps the last report of each. Only tasks that are asked often become labels: there may be thousands.
 """
 
 import collections
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-)
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -106,7 +99,8 @@ class Metrics:
         )
         self._task_labels, self._shadow_labels = TaskLabels(), TaskLabels()
         self._residency = ResidencyMetrics()
-        self._registry.register(self._residency)
+        self._looks_s: Mapping[str, float] = {}
+        self._num_broken: Mapping[str, int] = {}
 
     def count_request(self, path: str, status: int) -> None:
         """Count a reply by route and status."""
@@ -140,16 +134,26 @@ class Metrics:
 
     def note_looks(self, ages_s: Mapping[str, float], num_broken: Mapping[str, int]) -> None:
         """Keep the ages of the last looks of this scrape, and how many entries they could not read."""
-        self._residency.looks_s, self._residency.num_broken = ages_s, num_broken
+        self._looks_s, self._num_broken = ages_s, num_broken
 
     def note_tokens(self, grace_s: float, *, is_stale: bool) -> None:
         """Keep the state of the tokens of this scrape."""
         self._token_grace.set(grace_s)
         self._stale_tokens.set(is_stale)
 
-    def render(self) -> bytes:
-        """Page of metrics."""
-        return generate_latest(self._registry)
+    def families(self) -> list[Metric]:
+        """Metrics of this ingress."""
+        looks = _looks()
+        for of, age_s in sorted(self._looks_s.items()):
+            looks.add_metric([of, ""], age_s)
+        broken = _broken()
+        for of, number in sorted(self._num_broken.items()):
+            broken.add_metric([of, ""], number)
+        return [*self._registry.collect(), looks, broken]
+
+    def engine_families(self) -> list[Metric]:
+        """Metrics of the engines, as they reported them."""
+        return list(self._residency.collect())
 
 
 class ResidencyMetrics(Collector):
@@ -157,17 +161,11 @@ class ResidencyMetrics(Collector):
 
     Args:
         clock: Monotonic clock, in seconds.
-
-    Attributes:
-        looks_s: Seconds since the last looks that no engine takes, by what is looked at.
-        num_broken: Entries that these could not read.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._said: dict[str, tuple[float, ResidencyStats]] = {}
-        self.looks_s: Mapping[str, float] = {}
-        self.num_broken: Mapping[str, int] = {}
 
     def note(self, stats: ResidencyStats) -> None:
         """Keep an engine's report."""
@@ -179,43 +177,47 @@ class ResidencyMetrics(Collector):
         self._said = {name: said for name, said in self._said.items() if now_s - said[0] < _KEPT_S}
         for families, make in ((_COUNTERS, CounterMetricFamily), (_GAUGES, GaugeMetricFamily)):
             for name, (meaning, attribute) in families.items():
-                family = make(name, meaning, labels=["engine"])
+                family = make(name, meaning, labels=["engine", "backbone"])
                 for engine, (said_at_s, stats) in sorted(self._said.items()):
                     value = getattr(stats, attribute)
                     # Before the first catalog there is no age.
                     if value is not None:
                         # The age grows while the engine does not report.
                         since_s = now_s - said_at_s if attribute == _AGE else 0.0
-                        family.add_metric([engine], value + since_s)
+                        family.add_metric([engine, stats.backbone], value + since_s)
                 yield family
         yield self._looks(now_s)
         yield self._broken()
 
     def _broken(self) -> Metric:
-        family = GaugeMetricFamily(
-            "ship_broken_entries",
-            "What is broken and concerns nothing else: tasks of the registry, entries of the catalog (of "
-            "each engine), tokens",
-            labels=["of", "engine"],
-        )
-        for of, number in sorted(self.num_broken.items()):
-            family.add_metric([of, ""], number)
+        family = _broken()
         for engine, (_, stats) in sorted(self._said.items()):
             family.add_metric(["catalog", engine], stats.num_broken)
         return family
 
     def _looks(self, now_s: float) -> Metric:
-        family = GaugeMetricFamily(
-            "ship_last_look_seconds",
-            "Since the last look that succeeded: at the registry, the catalog (of each engine), the tokens",
-            labels=["of", "engine"],
-        )
-        for of, age_s in sorted(self.looks_s.items()):
-            family.add_metric([of, ""], age_s)
+        family = _looks()
         for engine, (said_at_s, stats) in sorted(self._said.items()):
             if stats.catalog_age_s is not None:
                 family.add_metric(["catalog", engine], stats.catalog_age_s + now_s - said_at_s)
         return family
+
+
+def _broken() -> GaugeMetricFamily:
+    return GaugeMetricFamily(
+        "ship_broken_entries",
+        "What is broken and concerns nothing else: tasks of the registry, entries of the catalog (of each "
+        "engine), tokens",
+        labels=["of", "engine"],
+    )
+
+
+def _looks() -> GaugeMetricFamily:
+    return GaugeMetricFamily(
+        "ship_last_look_seconds",
+        "Since the last look that succeeded: at the registry, the catalog (of each engine), the tokens",
+        labels=["of", "engine"],
+    )
 
 
 class TaskLabels:
