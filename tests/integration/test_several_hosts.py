@@ -24,7 +24,6 @@ from tests.integration.plant import Plant
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 OUTAGE_S = 60.0
-# Of a driver that is killed, Ray Train keeps the resources reserved for three minutes.
 ACTORS = ("--workers", "2", "--executor", "actors")
 
 

@@ -51,7 +51,7 @@ class LedgerActor:
         self._called_s = time.monotonic()
         threading.Thread(target=self._watch, args=(orphaned_after_s,), daemon=True).start()
 
-    @ray.method(concurrency_group=_LIFELINE)
+    @ray.method(concurrency_group=_LIFELINE)  # type: ignore[untyped-decorator]  # Ray is read without types
     def never(self) -> None:
         """Never return. The caller owns the answer: to wait for it fails when the caller's process ends."""
         threading.Event().wait()

@@ -1,5 +1,6 @@
 """How a plan reads data that lies in slow places: a mounted folder looks like any other."""
 
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,6 +35,12 @@ def six(tmp_path: Path) -> Manifest:
     return Manifest(backbone="fake", store=None, tasks=tuple(entries))
 
 
+def make_clock(cpu_share: float) -> Callable[[], tuple[float, float]]:
+    """A clock that goes on by a second each time it is read."""
+    seconds = itertools.count()
+    return lambda: (float(at := next(seconds)), cpu_share * at)
+
+
 def slow_down(monkeypatch: pytest.MonkeyPatch, before: Callable[[str], None]) -> None:
     """Have each read of a local file wait; ``before`` gets the name of its task."""
     read = LocalFileSystem.cat_file
@@ -45,19 +52,32 @@ def slow_down(monkeypatch: pytest.MonkeyPatch, before: Callable[[str], None]) ->
     monkeypatch.setattr(LocalFileSystem, "cat_file", cat_file)
 
 
-def test_local_folders_are_read_side_by_side(six: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_folders_are_read_by_one_thread_while_that_takes_cpu_time(
+    six: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers: set[threading.Thread] = set()
+    slow_down(monkeypatch, lambda task: readers.add(threading.current_thread()))
+    plan(six, clock=make_clock(0.9))
+    assert readers == {threading.current_thread()}
+    plan(six, clock=make_clock(0.1))
+    assert len(readers) > 1
+
+
+def test_local_folders_are_read_side_by_side_once_reads_wait(
+    six: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = plan(six)
     together = threading.Barrier(4, timeout=PATIENCE_S)
     met: set[str] = set()
 
     def wait_for_three_others(task: str) -> None:
-        if task in NAMES[:4] and task not in met:
+        if task in NAMES[1:5] and task not in met:
             met.add(task)
             together.wait()
 
     slow_down(monkeypatch, wait_for_three_others)
-    assert plan(six) == expected
-    assert met == set(NAMES[:4])
+    assert plan(six, clock=make_clock(0.1)) == expected
+    assert met == set(NAMES[1:5])
 
 
 def test_order_and_progress_do_not_depend_on_which_task_is_read_first(
@@ -67,8 +87,8 @@ def test_order_and_progress_do_not_depend_on_which_task_is_read_first(
     tasks = tuple(replace(task, source=missing) if task.name in "be" else task for task in six.tasks)
     manifest = replace(six, tasks=tasks)
     expected = plan(manifest, keep_going=True)
-    # Of the first four, the last is read first.
-    turns = {"a": "c", "c": "d", "d": "f"}
+    # Of those that are read side by side, the last is read first.
+    turns = {"c": "d", "d": "f"}
     read = {name: threading.Event() for name in NAMES}
 
     def take_turns(task: str) -> None:
@@ -78,7 +98,12 @@ def test_order_and_progress_do_not_depend_on_which_task_is_read_first(
 
     slow_down(monkeypatch, take_turns)
     seen: list[tuple[int, int]] = []
-    planned = plan(manifest, keep_going=True, on_progress=lambda done, total: seen.append((done, total)))
+    planned = plan(
+        manifest,
+        keep_going=True,
+        clock=make_clock(0.1),
+        on_progress=lambda done, total: seen.append((done, total)),
+    )
 
     assert planned == expected
     assert [task.spec.name for task in planned.tasks] == ["a", "c", "d", "f"]
@@ -88,14 +113,15 @@ def test_order_and_progress_do_not_depend_on_which_task_is_read_first(
 
 def test_an_interrupt_waits_for_no_read_that_hangs(six: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     server_is_back = threading.Event()
-    slow_down(monkeypatch, lambda task: None if task == "a" else (server_is_back.wait(), None)[1])
+    slow_down(monkeypatch, lambda task: None if task in "ab" else (server_is_back.wait(), None)[1])
 
     def interrupt(done: int, total: int) -> None:
-        raise KeyboardInterrupt
+        if done == 2:
+            raise KeyboardInterrupt
 
     try:
         with pytest.raises(KeyboardInterrupt):
-            plan(six, on_progress=interrupt)
+            plan(six, on_progress=interrupt, clock=make_clock(0.1))
         assert not server_is_back.is_set()
     finally:
         server_is_back.set()
