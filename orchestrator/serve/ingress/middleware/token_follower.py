@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from dataclasses import replace
 from typing import Protocol
 
 from orchestrator.errors import StoreError
@@ -47,7 +48,7 @@ class TokenFollower(Watch):
 
     @property
     def num_broken(self) -> int:
-        """Tokens that cannot be read, and are refused."""
+        """Tokens that cannot be read."""
         return 0 if self._tokens is None else len(self._tokens.broken)
 
     def wait_known(self, timeout_s: float) -> bool:
@@ -63,9 +64,12 @@ class TokenFollower(Watch):
             return "there are no tokens in the store"
         tokens, etag = found
         if etag != self._etag:
-            self._tokens, self._etag = tokens, etag
+            known = {} if self._tokens is None else self._tokens.by_name
+            kept = {name: known[name] for name in tokens.broken if name in known}
+            self._tokens, self._etag = replace(tokens, by_name={**tokens.by_name, **kept}), etag
             _log.info("%d tokens are known", len(tokens.by_name))
             for name, broken in tokens.broken.items():
-                _log.warning("token %s is refused: %s", ascii(name)[:80], broken.problem)
+                meanwhile = "stays as it was" if name in kept else "is refused"
+                _log.warning("token %s %s: %s", ascii(name)[:80], meanwhile, broken.problem)
         self._known.set()
         return None
