@@ -6,6 +6,7 @@ serving never depends on it.
 
 import itertools
 import logging
+from typing import Protocol
 
 from orchestrator.errors import ObjectConflict, RegistryError, StoreError
 from orchestrator.registry.catalog_writer import CatalogChange, CatalogWriter
@@ -15,12 +16,20 @@ from orchestrator.serve.watch import LOOK_LIMIT_S, Watch
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 
-__all__ = ["CatalogPoller"]
+__all__ = ["CatalogPoller", "Look"]
 
 _log = logging.getLogger(__name__)
 POLL_S = 2.0
 # Looks at the registry from one look at the rollouts to the next.
 _LOOKS_PER_SCAN = 15
+
+
+class Updates(Protocol):
+    """Writer of the catalog."""
+
+    def update(self, *, looks_at_rollouts: bool) -> CatalogChange:
+        """Look at the registry, and write the catalog if it has to change."""
+        ...
 
 
 class CatalogPoller:
@@ -44,9 +53,7 @@ class CatalogPoller:
     ) -> None:
         if log is not None:
             open_process_log(log)
-        self._writer = CatalogWriter(Registry(tracking_uri), PromptStore(open_objects(store_url)))
-        self._looks = itertools.count()
-        self._num_broken, self._told = 0, ""
+        self._look = Look(CatalogWriter(Registry(tracking_uri), PromptStore(open_objects(store_url))))
         self._watch = Watch(
             "registry", self._look, poll_s=poll_s, meanwhile="the catalog stays as it is", limit_s=limit_s
         )
@@ -54,7 +61,7 @@ class CatalogPoller:
 
     def problem(self) -> str | None:
         """Why the catalog may be behind the registry, if it may, as a whole or for some tasks."""
-        return self._watch.problem or self._told or None
+        return self._watch.problem or self._look.problem
 
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises: one whose look hangs, too."""
@@ -66,24 +73,44 @@ class CatalogPoller:
 
     def standing(self) -> tuple[float, int]:
         """The same, and the number of tasks of which something is broken."""
-        return self.look_age_s(), self._num_broken
+        return self.look_age_s(), self._look.num_broken
 
-    def _look(self) -> str | None:
+
+class Look:
+    """One look at the registry after another, and what it found to be broken of single tasks.
+
+    Args:
+        writer: Writer of the catalog.
+
+    Attributes:
+        num_broken: Tasks of which something was broken at the last look that succeeded.
+        problem: What it is; None if nothing is.
+    """
+
+    def __init__(self, writer: Updates) -> None:
+        self._writer = writer
+        self._looks = itertools.count()
+        self.num_broken = 0
+        self.problem: str | None = None
+
+    def __call__(self) -> str | None:
+        """Look, and bring the catalog in line; returns why that failed as a whole, if it did."""
         # Not at the first one, which is to be quick.
         looks_at_rollouts = next(self._looks) % _LOOKS_PER_SCAN == 1
         try:
-            self._tell(self._writer.update(looks_at_rollouts=looks_at_rollouts))
+            change = self._writer.update(looks_at_rollouts=looks_at_rollouts)
         except ObjectConflict:
             # Another poller wrote it. The next look compares with what that one wrote.
             return None
         except (RegistryError, StoreError) as error:
             return str(error)
+        self._note(change)
         return None
 
-    def _tell(self, change: CatalogChange) -> None:
+    def _note(self, change: CatalogChange) -> None:
         """Log once what is broken of some tasks: the look has succeeded for all others."""
-        self._num_broken = len({*change.problems, *change.missing})
-        told = change.describe() or ""
-        if told and told != self._told:
-            _log.warning("%s", told)
-        self._told = told
+        self.num_broken = len({*change.problems, *change.missing})
+        problem = change.describe()
+        if problem is not None and problem != self.problem:
+            _log.warning("%s", problem)
+        self.problem = problem

@@ -53,12 +53,19 @@ def test_engines_are_told_apart_and_forgotten_when_they_are_gone():
 
     now_s = 100.0
     metrics.looks_s = {"registry": 3.0, "tokens": 1.5}
+    metrics.num_broken = {"registry": 2, "tokens": 0}
     page = generate_latest(registry).decode().splitlines()
     assert 'ship_catalog_age_seconds{engine="a"} 101.0' in page
     assert [line for line in page if line.startswith("ship_last_look_seconds")] == [
         'ship_last_look_seconds{engine="",of="registry"} 3.0',
         'ship_last_look_seconds{engine="",of="tokens"} 1.5',
         'ship_last_look_seconds{engine="a",of="catalog"} 101.0',
+    ]
+    assert [line for line in page if line.startswith("ship_broken_entries")] == [
+        'ship_broken_entries{engine="",of="registry"} 2.0',
+        'ship_broken_entries{engine="",of="tokens"} 0.0',
+        'ship_broken_entries{engine="a",of="catalog"} 0.0',
+        'ship_broken_entries{engine="b",of="catalog"} 0.0',
     ]
     now_s = 299.0
     metrics.note(stats("b", 6))
