@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.registry.versions import Promotion, TaskInfo
+    from orchestrator.store.documents.catalog import Catalog
 
 __all__ = ["find_served", "print_promotion", "rollout_problem"]
 
@@ -52,8 +53,8 @@ def find_served(
     served: dict[str, int | None] = {}
     champions = {info.task: info.champion.version if info.champion else None for info in infos}
     try:
-        if infos and (stored := output.prompt_store().read_catalog()) is not None:
-            entries, broken = stored[0].entries, stored[0].broken
+        if infos and (catalog := _read_catalog(output)) is not None:
+            entries, broken = catalog.entries, catalog.broken
             served = {task: entries[task].version if task in entries else None for task in champions}
             for task in broken.keys() & champions.keys():
                 problems.setdefault(task, []).append(broken[task].problem)
@@ -81,11 +82,26 @@ def _named(version: int | None) -> str:
 
 
 def rollout_problem(output: Output, task: str) -> str | None:
-    """What is wrong with a task's rollout."""
-    from orchestrator.errors import StoreError
+    """What is wrong with a task's rollout; read past the store of prompts, which takes long to import."""
+    from orchestrator.errors import ObjectMissing, StoreError
+    from orchestrator.store.documents.rollout import MAX_ROLLOUT_BYTES, Rollout, rollout_key
 
+    objects, key = output.objects(), rollout_key(task)
     try:
-        output.rollouts().stored(task)
+        stored = objects.get(key, max_bytes=MAX_ROLLOUT_BYTES)
+        found = Rollout.from_json(stored.data, f"{objects.url}/{key}").task
+    except ObjectMissing:
+        return None
     except StoreError as error:
         return str(error)
-    return None
+    return None if found == task else f"{objects.url}/{key}: it is the rollout of task {found!r}"
+
+
+def _read_catalog(output: Output) -> "Catalog | None":
+    from orchestrator.errors import ObjectMissing
+    from orchestrator.store.documents.catalog import CATALOG_KEY, MAX_CATALOG_BYTES, Catalog
+
+    try:
+        return Catalog.from_bytes(output.objects().get(CATALOG_KEY, max_bytes=MAX_CATALOG_BYTES).data)
+    except ObjectMissing:
+        return None

@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import logging
 from concurrent.futures import Future
+from typing import Protocol
 
 from orchestrator.cluster.loopback import keep_replica_on_loopback
 from orchestrator.errors import ObjectConflict, OrchestratorError, RegistryError, StoreError
@@ -22,12 +23,20 @@ from orchestrator.serve.watch import LOOK_LIMIT_S, Watch
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 
-__all__ = ["CatalogPoller"]
+__all__ = ["CatalogPoller", "Look"]
 
 _log = logging.getLogger(__name__)
 POLL_S = 2.0
 # Looks at the registry from one look at the rollouts to the next.
 _LOOKS_PER_SCAN = 15
+
+
+class Updates(Protocol):
+    """Writer of the catalog."""
+
+    def update(self, *, looks_at_rollouts: bool) -> CatalogChange:
+        """Look at the registry, and write the catalog if it has to change."""
+        ...
 
 
 class CatalogPoller:
@@ -58,10 +67,13 @@ class CatalogPoller:
         self._writer = CatalogWriter(Registry(tracking_uri), self._store)
         self._kept = None if options is None else open_kept_catalog(store_url, options)
         self._first_look: Future[FirstLook] = Future()
-        self._looks = itertools.count()
-        self._num_broken, self._told = 0, ""
+        self._look = Look(self._writer)
         self._watch = Watch(
-            "registry", self._look, poll_s=poll_s, meanwhile="the catalog stays as it is", limit_s=limit_s
+            "registry",
+            self._look_once,
+            poll_s=poll_s,
+            meanwhile="the catalog stays as it is",
+            limit_s=limit_s,
         )
         self._watch.start()
 
@@ -71,7 +83,7 @@ class CatalogPoller:
 
     def problem(self) -> str | None:
         """Why the catalog may be behind the registry, if it may, as a whole or for some tasks."""
-        return self._watch.problem or self._told or None
+        return self._watch.problem or self._look.problem
 
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises: one whose look hangs, too."""
@@ -83,34 +95,57 @@ class CatalogPoller:
 
     def standing(self) -> tuple[float, int]:
         """The same, and the number of tasks of which something is broken."""
-        return self.look_age_s(), self._num_broken
+        return self.look_age_s(), self._look.num_broken
 
-    def _look(self) -> str | None:
-        if not self._first_look.done():
-            found = self._look_first()
-            self._first_look.set_result(found)
-            return found.refusal or found.warning
-        # Not at the first ones, which are to be quick.
-        looks_at_rollouts = next(self._looks) % _LOOKS_PER_SCAN == 1
-        try:
-            self._tell(self._writer.update(looks_at_rollouts=looks_at_rollouts))
-        except ObjectConflict:
-            # Another poller wrote it. The next look compares with what that one wrote.
-            return None
-        except (RegistryError, StoreError) as error:
-            return str(error)
-        return None
-
-    def _tell(self, change: CatalogChange) -> None:
-        """Log once what is broken of some tasks: the look has succeeded for all others."""
-        self._num_broken = len({*change.problems, *change.missing})
-        told = change.describe() or ""
-        if told and told != self._told:
-            _log.warning("%s", told)
-        self._told = told
+    def _look_once(self) -> str | None:
+        if self._first_look.done():
+            return self._look()
+        found = self._look_first()
+        self._first_look.set_result(found)
+        return found.refusal or found.warning
 
     def _look_first(self) -> FirstLook:
         try:
             return publish_first_catalog(self._writer, self._store, self._kept)
         except OrchestratorError as error:
             return FirstLook(refusal=str(error))
+
+
+class Look:
+    """One look at the registry after another, and what it found to be broken of single tasks.
+
+    Args:
+        writer: Writer of the catalog.
+
+    Attributes:
+        num_broken: Tasks of which something was broken at the last look that succeeded.
+        problem: What it is; None if nothing is.
+    """
+
+    def __init__(self, writer: Updates) -> None:
+        self._writer = writer
+        self._looks = itertools.count()
+        self.num_broken = 0
+        self.problem: str | None = None
+
+    def __call__(self) -> str | None:
+        """Look, and bring the catalog in line; returns why that failed as a whole, if it did."""
+        # Not at the first ones, which are to be quick.
+        looks_at_rollouts = next(self._looks) % _LOOKS_PER_SCAN == 1
+        try:
+            change = self._writer.update(looks_at_rollouts=looks_at_rollouts)
+        except ObjectConflict:
+            # Another poller wrote it. The next look compares with what that one wrote.
+            return None
+        except (RegistryError, StoreError) as error:
+            return str(error)
+        self._note(change)
+        return None
+
+    def _note(self, change: CatalogChange) -> None:
+        """Log once what is broken of some tasks: the look has succeeded for all others."""
+        self.num_broken = len({*change.problems, *change.missing})
+        problem = change.describe()
+        if problem is not None and problem != self.problem:
+            _log.warning("%s", problem)
+        self.problem = problem

@@ -32,10 +32,10 @@ from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
 from orchestrator.names import check_task_name, is_task_name
 from orchestrator.store.artifact_files import MAX_FILE_BYTES, check_digest, check_files
 from orchestrator.store.artifact_reading import fetch_files, fetch_held_out
-from orchestrator.store.documents.catalog import MAX_CATALOG_BYTES, Catalog
+from orchestrator.store.documents.catalog import CATALOG_KEY, MAX_CATALOG_BYTES, Catalog
 from orchestrator.store.documents.owner import MAX_OWNER_BYTES, Owner
 from orchestrator.store.documents.publication import Marker, Publication, check_task_key, make_marker
-from orchestrator.store.documents.rollout import MAX_ROLLOUT_BYTES, BrokenRolloutError, Rollout
+from orchestrator.store.documents.rollout import MAX_ROLLOUT_BYTES, BrokenRolloutError, Rollout, rollout_key
 from orchestrator.store.documents.tokens import Tokens
 from orchestrator.store.objects.open import ObjectStore
 from orchestrator.store.rules import RuleStore
@@ -50,7 +50,7 @@ MAX_MARKER_BYTES = 4096
 MAX_TOKENS_BYTES = 1 << 20
 NUM_READERS = 16
 Value = TypeVar("Value")
-_CATALOG, _TOKENS, _OWNER = "catalog.json", "tokens.json", "registry.json"
+_TOKENS, _OWNER = "tokens.json", "registry.json"
 
 
 class PromptStore:
@@ -191,7 +191,7 @@ class PromptStore:
             BrokenRolloutError: It is not one.
             StoreError: It cannot be read, or is of a later version of this program.
         """
-        key = _rollout_key(task)
+        key = rollout_key(task)
         try:
             stored = self._objects.get(key, max_bytes=MAX_ROLLOUT_BYTES)
         except ObjectMissing:
@@ -215,7 +215,7 @@ class PromptStore:
         Raises:
             ObjectConflict: Another writer was faster: read it again.
         """
-        return self._replace(_rollout_key(rollout.task), rollout.to_json(), if_match, MAX_ROLLOUT_BYTES)
+        return self._replace(rollout_key(rollout.task), rollout.to_json(), if_match, MAX_ROLLOUT_BYTES)
 
     def scan_rollouts(self) -> Iterator[tuple[str, float]]:
         """Task of each rollout, and when it was last written by the backend's clock."""
@@ -242,7 +242,7 @@ class PromptStore:
         Raises:
             StoreError: It is not a catalog, or cannot be read.
         """
-        return self._read(_CATALOG, MAX_CATALOG_BYTES, Catalog.from_bytes)
+        return self._read(CATALOG_KEY, MAX_CATALOG_BYTES, Catalog.from_bytes)
 
     def write_catalog(self, catalog: Catalog, if_match: str | None) -> str:
         """Write the catalog; returns its new etag.
@@ -255,7 +255,7 @@ class PromptStore:
             ObjectConflict: Another writer was faster: read it again.
             StoreError: It is larger than a reader takes; the one before stays.
         """
-        return self._replace(_CATALOG, catalog.to_bytes(), if_match, MAX_CATALOG_BYTES)
+        return self._replace(CATALOG_KEY, catalog.to_bytes(), if_match, MAX_CATALOG_BYTES)
 
     def read_tokens(self) -> tuple[Tokens, str] | None:
         """The tokens and their etag; None before the first one is made.
@@ -365,7 +365,3 @@ class PromptStore:
 
 def _marker_key(task: str, task_key: str) -> str:
     return f"published/{check_task_name(task)}/{check_task_key(task_key)}.json"
-
-
-def _rollout_key(task: str) -> str:
-    return f"rollouts/{check_task_name(task)}.json"

@@ -14,6 +14,7 @@ from typing import Any, Self
 from orchestrator.errors import StoreError
 
 __all__ = [
+    "CATALOG_KEY",
     "MAX_CATALOG_BYTES",
     "MAX_CONTENT_BYTES",
     "SCHEMA_VERSION",
@@ -24,6 +25,7 @@ __all__ = [
     "IdleTask",
 ]
 
+CATALOG_KEY = "catalog.json"
 SCHEMA_VERSION = 6
 # Of the object, and of its content. A hundred thousand tasks with four versions each take 34 and 66 MB.
 MAX_CATALOG_BYTES, MAX_CONTENT_BYTES = 64 << 20, 256 << 20

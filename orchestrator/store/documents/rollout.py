@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from orchestrator.errors import StoreError
+from orchestrator.names import check_task_name
 from orchestrator.store.documents.audit import Trail
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Pending",
     "Rollout",
     "VersionRef",
+    "rollout_key",
 ]
 
 SCHEMA_VERSION = 1
@@ -289,6 +291,11 @@ class Rollout:
         from orchestrator.store.documents.rollout_document import read_rollout
 
         return read_rollout(content, where)
+
+
+def rollout_key(task: str) -> str:
+    """Key of the object that has a task's rollout."""
+    return f"rollouts/{check_task_name(task)}.json"
 
 
 def _alias_values(aliases: Aliases) -> dict[str, Any]:

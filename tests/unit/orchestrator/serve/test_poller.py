@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.serve.poller import CatalogPoller
+from orchestrator.registry.catalog_writer import CatalogChange
+from orchestrator.serve.poller import CatalogPoller, Look
 
 
 @pytest.fixture
@@ -25,3 +26,28 @@ def test_a_poller_that_hangs_in_its_registry_is_not_healthy(tmp_path: Path, sile
     with pytest.raises(RuntimeError, match="a look at the registry has not ended"):
         poller.check_health()
     assert poller.look_age_s() >= 0.0
+
+
+class Writer:
+    """A catalog writer that finds what it is told to."""
+
+    def __init__(self) -> None:
+        self.change = CatalogChange()
+
+    def update(self, *, looks_at_rollouts: bool) -> CatalogChange:
+        return self.change
+
+
+def test_what_is_broken_of_a_task_is_counted_and_said_once_and_no_look_fails_for_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    writer = Writer()
+    look = Look(writer)
+    writer.change = CatalogChange(problems={"bolts": "its alias is broken"}, missing=("nuts",))
+    assert [look() for _ in range(3)] == [None] * 3
+    assert look.num_broken == 2
+    assert "bolts: its alias is broken" in str(look.problem)
+    assert len(caplog.records) == 1
+    writer.change = CatalogChange()
+    look()
+    assert (look.num_broken, look.problem) == (0, None)

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import ExecutionError
+from orchestrator.errors import ExecutionError, RegistryError
 from orchestrator.events import Event
 from orchestrator.manifest.model import PoolSettings
 from orchestrator.manifest.request import Request
 from orchestrator.planning.spec import TaskSpec
+from orchestrator.registry.record_writer import Redecision
 from orchestrator.registry.recorder import Backlog
 from orchestrator.settings import Settings
 from orchestrator.store.objects.open import open_objects
@@ -17,6 +18,9 @@ from orchestrator.train.executor import Callbacks, RunOptions, RunSummary
 from orchestrator.train.job import Job, Services, prepare_job
 from orchestrator.train.ledger.status import TaskStatus
 from ship.backbone import Backbone
+
+if TYPE_CHECKING:
+    from orchestrator.train.verdicts import Decisions
 
 __all__ = ["Plant", "rows"]
 
@@ -59,6 +63,8 @@ class FakeRecorder:
 
     def __init__(self) -> None:
         self.handled: list[int] = []
+        self.decided: list[str] = []
+        self.error: RegistryError | None = None
 
     def replay(self) -> None:
         pass
@@ -68,6 +74,15 @@ class FakeRecorder:
 
     def reconcile(self, published: object, specs: object, read_s: float) -> None:
         pass
+
+    def drain(self, limit_s: float) -> None:
+        pass
+
+    def decide_again(self, spec: TaskSpec) -> Redecision:
+        if self.error is not None:
+            raise self.error
+        self.decided.append(spec.name)
+        return Redecision(task=spec.name, version=1, promoted=True, reason="No worse.")
 
     def close(self, limit_s: float) -> Backlog:
         return Backlog(num_records=0, folder=Path("spool"))
@@ -82,10 +97,12 @@ class Plant:
         self.recorder = FakeRecorder()
         self.pool = FakePool()
         self.run_tasks: Callable[..., RunSummary] = self.pool
+        self.registry: Decisions | None = None
 
     def open_services(self, settings: Settings) -> Services:
         services = Services.open(settings, self.objects)
-        return replace(services, recorder=self.recorder, run_tasks=self.run_tasks)
+        registry = self.registry or services.registry
+        return replace(services, recorder=self.recorder, run_tasks=self.run_tasks, registry=registry)
 
     def prepare(self, tasks: str, *, will_run: bool = False, **request: Any) -> Job:
         path = self.folder / "manifest.yaml"

@@ -168,6 +168,7 @@ def test_tasks_are_listed_with_what_is_wrong(call: Caller, backbone: Backbone):
 def test_health_is_not_readiness(call: Caller):
     ready = call("GET", "/readyz").json()
     assert (ready["num_served"], ready["last_look_s"]) == (1, {"catalog": 0.5})
+    assert (ready["num_broken"], ready["detail"]) == ({"catalog": 0}, "1 tasks are served")
     call.engine.refusal = Refusal(reason="not_ready", detail="no catalog yet")
     assert_problem(call("GET", "/readyz"), 503, "not-ready")
     assert call("GET", "/healthz").status_code == 200

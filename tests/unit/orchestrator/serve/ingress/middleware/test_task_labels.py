@@ -58,6 +58,10 @@ def test_engines_are_told_apart_and_forgotten_when_they_are_gone():
     assert [line for line in page if line.startswith("ship_last_look_seconds")] == [
         'ship_last_look_seconds{engine="a",of="catalog"} 101.0',
     ]
+    assert [line for line in page if line.startswith("ship_broken_entries")] == [
+        'ship_broken_entries{engine="a",of="catalog"} 0.0',
+        'ship_broken_entries{engine="b",of="catalog"} 0.0',
+    ]
     now_s = 299.0
     metrics.note(stats("b", 6))
     now_s = 301.0
