@@ -61,12 +61,12 @@ class TrainPool(Pool):
         self._trainer.fit()
 
 
-class _ApartBackend(Backend):
+class _ApartBackend(Backend):  # type: ignore[misc]  # Ray has no types
     # As torch's own backend, by whose devices `get_device` goes.
     share_cuda_visible_devices = True
 
 
-class _Apart(TorchConfig):
+class _Apart(TorchConfig):  # type: ignore[misc]
     """No process group: workers exchange no tensors, and its store listens on every interface."""
 
     @property

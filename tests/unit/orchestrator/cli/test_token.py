@@ -171,3 +171,24 @@ def test_help_has_examples(ship: Shell, command: str) -> None:
     assert ship.status == 0
     assert "Example" in printed
     assert f"ship token {command}" in printed
+
+
+def test_a_broken_token_is_listed_mended_and_taken_away(ship: Shell) -> None:
+    ship("create", "plc", "--predict", "line-1-*", "--expires", "90d")
+    ship("create", "ops", "--admin")
+    document = json.loads(ship.content)
+    document["tokens"]["plc"]["extra"] = 1
+    document["tokens"]["Odd [name]"] = None
+    (ship._store / "tokens.json").write_text(json.dumps(document))
+    listed = {row["name"]: row for row in ship.json("ls")}
+    assert listed["ops"]["problem"] is None
+    assert "'extra'" in listed["plc"]["problem"]
+    assert "name of another form" in listed["Odd [name]"]["problem"]
+    assert "Odd [name]" in ship("ls")
+    assert "`ship token rotate` gives it a new secret" in " ".join(ship.err.split())
+    assert ship.status == 0
+    text = ship("rotate", "plc").strip()
+    assert ship.tokens.by_name["plc"].scope.predict == ("line-1-*",)
+    assert ship.is_good(text, Clock.now_s)
+    assert "Odd [name] (broken) is revoked" in ship("revoke", "Odd [name]")
+    assert not ship.tokens.broken

@@ -58,6 +58,32 @@ def test_tokens_of_the_store_count_from_the_next_look_on(ingress: Ingress, store
     assert get(ingress, "/v1/tasks/bolts", text) == 401
 
 
+def test_an_ingress_that_is_replaced_while_the_store_cannot_be_read_knows_the_tokens_that_were_kept(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    folder, cache = tmp_path / "store", str(tmp_path / "cache")
+    store = PromptStore(open_objects(str(folder)))
+    scope = Scope(predict=("bolts",))
+    text = change_tokens(store, lambda tokens: create_token(tokens, "plc", scope, now_s=0.0)).text
+
+    def make(grace_s: float) -> Ingress:
+        limits = Limits(token_grace_s=grace_s)
+        ingress = Ingress(Handle(FakeEngine()), backbone.to_arrays()[0], limits, str(folder), cache=cache)
+        assert ingress._tokens is not None
+        ingress._tokens.stop()
+        return ingress
+
+    assert get(make(3600.0), "/v1/tasks/bolts", text) == 200
+    open_objects(str(folder)).put("tokens.json", b"{")
+    later = make(3600.0)
+    assert get(later, "/v1/tasks/bolts", text) == 200
+    assert get(later, "/v1/tasks/bolts") == 401
+    # None is as new as that.
+    too_late = make(0.0)
+    assert get(too_late, "/v1/tasks/bolts", text) == get(too_late, "/readyz") == 503
+    assert get(too_late, "/healthz") == 200
+
+
 def test_the_process_that_started_it_needs_no_token_to_list_tasks(ingress: Ingress) -> None:
     [state] = asyncio.run(ingress.tasks())
     assert (state.task, state.version) == ("bolts", 2)
