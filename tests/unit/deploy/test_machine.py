@@ -1,4 +1,4 @@
-"""Files of deploy/compose and deploy/systemd, read by the programs that will run them; no daemon is needed."""
+"""deploy/compose and deploy/systemd, read by the programs that will run them, without any daemon."""
 
 import os
 import re
