@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from glob import glob
 
-__all__ = ["BROWSER", "NEEDS", "ONNX", "Need", "find_missing"]
+__all__ = ["BROWSER", "NEEDS", "ONNX", "PROMTOOL", "Need", "find_missing"]
 
 # Where Debian keeps programs of PostgreSQL that are not on the path.
 _POSTGRES = "/usr/lib/postgresql/*/bin"
@@ -51,11 +51,18 @@ ONNX = Need(tests="tests of a backbone's conversion", packages=("onnx",))
 BROWSER = Need(
     tests="tests of the report in a browser", programs=("chromium",), advice="`apt-get install chromium`"
 )
+PROMTOOL = Need(
+    tests="a test of alert rules", programs=("promtool",), advice="it is in Debian's package prometheus"
+)
 NEEDS = (
     ONNX,
     BROWSER,
+    PROMTOOL,
     Need(tests="tests against a real S3", programs=("radosgw", "ceph-mon", "ceph-osd", "radosgw-admin")),
     Need(tests="tests against a real PostgreSQL", programs=("initdb", "postgres", "setpriv")),
+    Need(
+        tests="tests of deploy/kubernetes", programs=("kubectl",), advice="1.27 or newer, for its kustomize"
+    ),
     Need(tests="tests on several hosts", programs=("ip", "unshare"), root=True),
     Need(tests="tests of compiled kernels", programs=("g++",)),
     Need(tests="tests on a GPU (python -m pytest tests/gpu)", device="/dev/nvidia0"),
