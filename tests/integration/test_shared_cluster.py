@@ -53,7 +53,7 @@ class SharedCluster:
             port=self.port if port is None else port,
             name=name,
             auth=False,
-            backbone=str(self.folder / "backbone"),
+            backbones=(str(self.folder / "backbone"),),
         )
         return start(self.settings, options)
 

@@ -24,7 +24,7 @@ def build(arguments: Arguments) -> Application:
     Args:
         arguments: Arguments of the application.
     """
-    return make_application(arguments.settings(os.environ), arguments.options(), arguments.share())
+    return make_application(arguments.settings(os.environ), arguments.options(), arguments.placement())
 
 
 def __getattr__(name: str) -> Any:

@@ -5,8 +5,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from orchestrator.serve.launch.deployments import EngineShare
+from orchestrator.errors import ServeError
+from orchestrator.serve.launch.placement import Placement
 from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
+from orchestrator.serve.scale import Scale
 from orchestrator.settings import Settings
 from ship.backbone_spec import BUNDLED, absolute
 from ship.redaction import redact_url
@@ -24,10 +26,12 @@ class Arguments(BaseModel):
         tracking_uri: MLflow's; None for ``MLFLOW_TRACKING_URI``.
         home: Folder for everything local on each node; None for ``SHIP_HOME``.
         cache: Folder of each node's cache; None for ``SHIP_CACHE``.
-        backbone: Backbone that serves, see ``ship.backbone_spec``; a path is there on each node.
+        backbone: Backbone that serves, see ``ship.backbone_spec``; a path is there on each node. Several in
+            a list, or with commas between them.
         image_size: Height and width of the backbone's input in pixels; None for its own.
         auth: Whether a request needs a token.
-        engines: Number of engines.
+        engines: Number of engines of each backbone, or ``auto:LEAST-MOST``.
+        ingress: Number of ingresses, or ``auto:LEAST-MOST``.
         cpus_per_engine: CPUs that each engine reserves, and its threads.
         gpus_per_engine: GPUs that each engine reserves.
         engine: Options of each engine.
@@ -40,10 +44,11 @@ class Arguments(BaseModel):
     tracking_uri: str | None = None
     home: str | None = None
     cache: str | None = None
-    backbone: Annotated[str, Field(min_length=1)] = BUNDLED
+    backbone: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = (BUNDLED,)
     image_size: Annotated[int, Field(ge=1)] | None = None
     auth: bool = True
-    engines: Annotated[int, Field(ge=1)] = 1
+    engines: Scale = Scale()
+    ingress: Scale = Scale()
     cpus_per_engine: Annotated[float, Field(ge=0)] = 1.0
     gpus_per_engine: Annotated[float, Field(ge=0)] = 0.0
     engine: EngineOptions = EngineOptions()
@@ -62,6 +67,22 @@ class Arguments(BaseModel):
             if dot and isinstance(nested.setdefault(group, {}), Mapping):
                 nested[group] = {**nested[group], name: value}
         return nested
+
+    @field_validator("backbone", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("engines", "ingress", mode="before")
+    @classmethod
+    def _read_scale(cls, value: Any) -> Scale:
+        try:
+            scale = value if isinstance(value, Scale) else Scale.read(str(value))
+        except ServeError as error:
+            raise ValueError(str(error)) from None
+        if scale.is_open:
+            raise ValueError("auto: expected bounds, such as auto:1-8, where the cluster is not known yet")
+        return scale
 
     @field_validator("store", "tracking_uri")
     @classmethod
@@ -83,13 +104,19 @@ class Arguments(BaseModel):
         """Options of the endpoint. Where it listens is Ray Serve's to say."""
         return ServeOptions(
             auth=self.auth,
-            backbone=absolute(self.backbone),
+            backbones=tuple(map(absolute, self.backbone)),
             image_size=self.image_size,
-            num_replicas=self.engines,
+            engines=self.engines,
+            ingresses=self.ingress,
             engine=self.engine,
             limits=self.limits,
         )
 
-    def share(self) -> EngineShare:
-        """Resources of each engine."""
-        return EngineShare(cpus=self.cpus_per_engine, gpus=self.gpus_per_engine)
+    def placement(self) -> Placement:
+        """Numbers of replicas, and resources of each engine."""
+        return Placement(
+            engines=self.engines,
+            ingresses=self.ingress,
+            cpus=self.cpus_per_engine,
+            gpus=self.gpus_per_engine,
+        )

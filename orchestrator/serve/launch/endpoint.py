@@ -21,7 +21,6 @@ from orchestrator.serve.launch.checks import check_access, check_backbone
 from orchestrator.serve.launch.claim import EndpointAbout, find_claim, make_claim
 from orchestrator.serve.launch.coming_up import wait_until_up
 from orchestrator.serve.launch.deployments import (
-    EngineShare,
     close_ingress,
     make_application,
 )
@@ -31,6 +30,7 @@ from orchestrator.serve.launch.detached import (
     forget_detached,
     note_detached,
 )
+from orchestrator.serve.launch.placement import Placement
 from orchestrator.serve.launch.ray_serve import end_unless_used, forget_earlier_serve, open_serve
 from orchestrator.serve.options import ServeOptions
 from orchestrator.settings import Settings
@@ -72,7 +72,7 @@ def start(settings: Settings, options: ServeOptions, *, detach: bool = False) ->
 
     Args:
         settings: Where store, registry and Ray are.
-        options: Options of the endpoint. Tasks tuned on another backbone are reported, and not served.
+        options: Options of the endpoint. Tasks tuned on other backbones are reported, and not served.
         detach: Whether it is to be left: a Ray that is started for it outlives this process then.
 
     Raises:
@@ -88,7 +88,8 @@ def start(settings: Settings, options: ServeOptions, *, detach: bool = False) ->
     store = PromptStore(open_objects(settings.store))
     name = name_endpoint(store.url, options.name)
     check_access(store, host, auth=options.auth)
-    check_backbone(options.backbone, is_local=is_own)
+    for spec in options.backbones:
+        check_backbone(spec, is_local=is_own)
     with ExitStack() as guard:
         endpoint = guard.enter_context(Endpoint(client_url(host, port)))
         session = _open_session(endpoint, settings, name, detach=detach and is_own)
@@ -110,7 +111,7 @@ def start(settings: Settings, options: ServeOptions, *, detach: bool = False) ->
         application.check_absent()
         # If `ship serve --stop` has ended the claim, what has the name now is another endpoint.
         endpoint.at_end(lambda: application.end(close_ingress) if claim.about() is not None else None)
-        application.run(make_application(settings, options, EngineShare.of(session, options)))
+        application.run(make_application(settings, options, Placement.of(session, options)))
         wait_until_up(application, endpoint.url, is_own=place.is_own)
         guard.pop_all()
         return endpoint

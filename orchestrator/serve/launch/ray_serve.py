@@ -46,7 +46,8 @@ def open_serve(host: str, port: int, *, is_any_port: bool) -> ServePlace:
         check_place(found, host, None if is_any_port else port)
         return found
     serve.start(
-        proxy_location="HeadOnly",
+        # On the head node, and on each node that has a replica.
+        proxy_location="EveryNode",
         http_options={"host": host, "port": port},
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )

@@ -22,6 +22,7 @@ from orchestrator.registry.registry import Registry
 from orchestrator.registry.versions import CHAMPION
 from orchestrator.serve.launch.endpoint import Endpoint, start
 from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
+from orchestrator.serve.scale import Scale
 from orchestrator.settings import Settings
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -117,6 +118,7 @@ def open_plant(
     num_tasks: int,
     *,
     num_replicas: int = 1,
+    num_ingresses: int = 1,
     options: EngineOptions | None = None,
     limits: Limits | None = None,
     settings: Settings | None = None,
@@ -134,8 +136,9 @@ def open_plant(
             name="ship",
             # On loopback; the check of a token takes microseconds and is not measured.
             auth=False,
-            backbone=str(_save(plant.backbone, folder / "backbone")),
-            num_replicas=num_replicas,
+            engines=Scale(least=num_replicas, most=num_replicas),
+            ingresses=Scale(least=num_ingresses, most=num_ingresses),
+            backbones=(str(_save(plant.backbone, folder / "backbone")),),
             num_cpus_per_replica=_threads(num_replicas),
             engine=options or EngineOptions(),
             limits=limits or Limits(),

@@ -2,9 +2,10 @@
 
 import asyncio
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,6 +126,39 @@ BOLTS = ServingState(
 
 
 @dataclass
+class Handle:
+    """Handle of a deployment, as Ray Serve gives it: ``handle.method.remote(...)``."""
+
+    replica: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return Remote(getattr(self.replica, name))
+
+    def broadcast(self, name: str, *args: Any) -> "Broadcast":
+        return Broadcast([getattr(self.replica, name)(*args)])
+
+
+@dataclass
+class Broadcast:
+    """A call to all replicas."""
+
+    calls: list[Any]
+
+    async def results_async(self, **how: object) -> list[Any]:
+        return await asyncio.gather(*self.calls, return_exceptions=True)
+
+
+@dataclass
+class Remote:
+    """A method of a deployment."""
+
+    method: Callable[..., Coroutine[Any, Any, Any]]
+
+    def remote(self, *args: Any) -> "asyncio.Task[Any]":
+        return asyncio.ensure_future(self.method(*args))
+
+
+@dataclass
 class LoadedBackbone:
     """A ``BackboneSource`` whose backbone is here already."""
 
@@ -156,6 +190,7 @@ class FakeEngine:
     decision: str = "bad"
     because: Because | None = None
     rules: Iterator[str | None] = field(default_factory=lambda: repeat(None))
+    of_backbone: str = ""
     info: BackboneInfo | None = None
 
     async def backbone(self) -> BackboneInfo:
@@ -205,6 +240,7 @@ class FakeEngine:
             decision=self.decision,
             because=self.because,
             rule=next(self.rules),
+            backbone=self.of_backbone,
             batch_rows=3,
             batch_tasks=2,
         )
@@ -219,8 +255,12 @@ class FakeEngine:
         self._raise()
         return self.idle.get(name) or (self.state if name == "bolts" else None)
 
-    async def stats(self) -> ResidencyStats:
+    async def stats(self) -> list[ResidencyStats]:
         self._raise()
+        return [self.held]
+
+    @property
+    def held(self) -> ResidencyStats:
         return ResidencyStats(
             replica="a",
             num_loads=7,

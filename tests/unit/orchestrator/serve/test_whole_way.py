@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.serve.engine.deployment import EngineReplica
 from orchestrator.serve.ingress.app import make_app
+from orchestrator.serve.ingress.engine_client import RayEngine
 from orchestrator.serve.options import EngineOptions
 from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry
 from orchestrator.store.objects.local import LocalObjects
@@ -23,6 +24,7 @@ from ship.images import decode_image
 from ship.runtime.explain import explain
 from ship.runtime.runtime import Runtime
 from tests.unit.orchestrator.serve.factory import (
+    Handle,
     LoadedBackbone,
     draw_png,
     make_artifact,
@@ -57,7 +59,7 @@ def converse(
     """All requests in one event loop, as in an ingress."""
 
     async def run() -> None:
-        transport = httpx.ASGITransport(make_app(replica, backbone.info))
+        transport = httpx.ASGITransport(make_app(RayEngine(Handle(replica), 30.0), backbone.info))
         async with httpx.AsyncClient(transport=transport, base_url="http://ship") as client:
             await talk(client)
 

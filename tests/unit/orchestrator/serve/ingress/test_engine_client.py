@@ -30,7 +30,7 @@ class Method:
                 return await result()
             return result
 
-        return play()
+        return asyncio.ensure_future(play())
 
 
 class Handle:
@@ -84,9 +84,9 @@ def test_an_explanation_is_asked_for_with_all_that_was_said():
     class Explains:
         class explain:  # noqa: N801 - a method of a handle
             @staticmethod
-            async def remote(*args: object) -> str:
+            def remote(*args: object) -> Awaitable[str]:
                 seen.append(args)
-                return "explained"
+                return asyncio.ensure_future(asyncio.sleep(0, "explained"))
 
     image_3HW, ask_ = np.zeros((3, 2, 2), dtype=np.uint8), Ask(task="bolts", version=2, key="k")
     assert asyncio.run(RayEngine(Explains(), 30.0).explain(image_3HW, ask_, 1.5)) == "explained"

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from orchestrator.serve.launch.arguments import Arguments
 from orchestrator.serve.options import EngineOptions, Limits
+from orchestrator.serve.scale import Scale
 from orchestrator.settings import Settings
 
 
@@ -16,7 +17,7 @@ def test_without_arguments_the_environment_says_it_all(tmp_path: Path) -> None:
     env = {"SHIP_HOME": str(tmp_path), "SHIP_STORE": "s3://plant/ship", "SHIP_CACHE": "/cache"}
     assert Arguments().settings(env) == Settings.from_env(env)
     options = Arguments().options()
-    assert (options.backbone, options.engine, options.limits) == ("bundled", EngineOptions(), Limits())
+    assert (options.backbones, options.engine, options.limits) == (("bundled",), EngineOptions(), Limits())
 
 
 def test_a_command_line_gives_texts_and_paths_of_what_is_nested() -> None:
@@ -29,10 +30,10 @@ def test_a_command_line_gives_texts_and_paths_of_what_is_nested() -> None:
     }
     found = Arguments.model_validate({**given, "limits.max_inside": "64", "engine.pinned": ["bolt*"]})
     options = found.options()
-    assert (options.num_replicas, options.auth, options.image_size) == (2, False, 224)
+    assert (options.engines, options.auth, options.image_size) == (Scale(least=2, most=2), False, 224)
     assert options.limits == Limits(timeout_s=10.0, max_inside=64)
     assert options.engine == EngineOptions(pinned=("bolt*",))
-    assert found.share().gpus == 0.5
+    assert found.placement().gpus == 0.5
 
 
 def test_a_file_gives_what_is_nested_as_a_mapping() -> None:
@@ -54,6 +55,8 @@ def test_arguments_win_over_the_environment() -> None:
         ({"storee": "s3://a/b"}, "storee"),
         ({"engines": 0}, "engines"),
         ({"engines": "two"}, "engines"),
+        ({"ingress": "auto"}, "ingress"),
+        ({"backbone": "bundled,"}, "backbone.1"),
         ({"backbone": ""}, "backbone"),
         ({"image_size": -1}, "image_size"),
         ({"cpus_per_engine": -1}, "cpus_per_engine"),

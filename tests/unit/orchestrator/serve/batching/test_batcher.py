@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from orchestrator.serve.engine.batch_wait import BatchWait
-from orchestrator.serve.engine.batcher import Batcher, LateError, QueueFullError
+from orchestrator.serve.batching.batch_wait import BatchWait
+from orchestrator.serve.batching.batcher import Batcher, LateError, QueueFullError
 
 # No device is too slow.
 UNBOUND = {"max_pass_s": 3600.0, "max_queue_s": 3600.0}
