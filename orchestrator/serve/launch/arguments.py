@@ -63,8 +63,9 @@ class Arguments(BaseModel):
         nested: dict[str, Any] = {key: value for key, value in values.items() if "." not in str(key)}
         for key, value in values.items():
             group, dot, name = str(key).partition(".")
-            if dot:
-                nested[group] = {**nested.get(group, {}), name: value}
+            # What is no mapping is told as what it is.
+            if dot and isinstance(nested.setdefault(group, {}), Mapping):
+                nested[group] = {**nested[group], name: value}
         return nested
 
     @field_validator("backbone", mode="before")
