@@ -4,6 +4,7 @@ Ray reads whether to use it, and how, from the environment when it is imported, 
 """
 
 import importlib.util
+import json
 import logging
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from orchestrator.errors import ServeError
 from orchestrator.serve.launch.address import choose_port
+from orchestrator.serve.options import Limits
 
 __all__ = ["haproxy_ingress"]
 
@@ -33,15 +35,25 @@ _HAPROXY = {
 # Of HAProxy's own pages, and of the proxy in Python behind it.
 _PAGES = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
 _BEHIND = ("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT")
-# HAProxy's own pages, which need no token, are for this machine alone: Ray has no setting for that. The
-# configuration is written anew for each start.
+_BUSY = {
+    "type": "urn:ship:problem:busy",
+    "title": "Too many requests",
+    "status": 429,
+    "detail": "more requests come than the endpoint can refuse one by one; try again shortly",
+}
+# Ray has no setting for these: HAProxy's own pages, which need no token, are for this machine alone, and what
+# comes faster than an ingress can refuse it is refused here, at a tenth of the cost. Ray writes the
+# configuration anew for each start.
 _WRAPPER = r"""#!/bin/sh
 for file; do
   case "$file" in
-    *.cfg) sed -i -E 's/^( *bind )\*?:(%s)$/\1127.0.0.1:\2/' "$file" ;;
+    *.cfg) sed -i -E -e 's/^( *bind )\*?:({pages})$/\1127.0.0.1:\2/' -e '/^backend default_/!{{/^backend /a\
+    http-request set-var(txn.most) nbsrv,mul({most})\
+    {refuse} if {{ be_conn,sub(txn.most) -m int gt 0 }}
+}}' "$file" ;;
   esac
 done
-exec '%s' "$@"
+exec '{binary}' "$@"
 """
 
 
@@ -95,8 +107,12 @@ def haproxy_ingress(address: str | None, *, haproxy: bool | None) -> Iterator[No
 def _own_places(folder: Path, binary: str) -> dict[str, str]:
     """Files and ports of one HAProxy."""
     ports = {name: os.environ.get(name) or str(choose_port("0.0.0.0")) for name in (*_PAGES, *_BEHIND)}
-    wrapper = folder / "haproxy"
-    wrapper.write_text(_WRAPPER % ("|".join(ports[name] for name in _PAGES), binary))
+    wrapper, busy, limits = folder / "haproxy", folder / "busy.json", Limits()
+    busy.write_text(json.dumps(_BUSY))
+    refuse = f"http-request return status 429 content-type application/problem+json file {busy}"
+    refuse += f" hdr Retry-After {limits.retry_after_s}"
+    pages = "|".join(ports[name] for name in _PAGES)
+    wrapper.write_text(_WRAPPER.format(pages=pages, most=limits.max_at_door, refuse=refuse, binary=binary))
     wrapper.chmod(stat.S_IRWXU)
     return {
         _BINARY: str(wrapper),
