@@ -103,7 +103,7 @@ def _find(objects: ObjectStore, spec: str) -> str:
         shown = ", ".join(map(spec_of, held[:5])) or "none"
         raise StoreError(
             f"backbone {spec!r}: {len(found)} backbones of {objects.url} have a fingerprint that starts so, "
-            f"of {len(held)} ({shown}); expected at least {_LEAST_DIGITS} digits of one; `ship backbone push` "
-            "adds one"
+            f"of {len(held)} ({shown}); expected at least {_LEAST_DIGITS} digits of one; `ship backbone "
+            "push` adds one"
         )
     return found[0]
