@@ -32,7 +32,7 @@ _ORIGIN = re.compile(
     "backbones",
     multiple=True,
     default=("bundled",),
-    show_default="bundled",
+    show_default=True,
     help="Backbone that serves, as in a manifest; repeatable: each has engines of its own, and a task is "
     "answered by those of its backbone.",
 )
