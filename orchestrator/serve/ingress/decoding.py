@@ -16,7 +16,7 @@ from orchestrator.serve.engine_api import Image
 from orchestrator.serve.ingress.decode_pool import ProcessPool
 from orchestrator.serve.ingress.fair_turns import FairTurns
 from orchestrator.serve.options import Limits
-from ship.backbone import BackboneInfo
+from ship.backbone_info import BackboneInfo
 from ship.errors import ConfigError, ImageError
 from ship.images.decoding import read_pixels, read_size
 from ship.settings.view import DEFAULT_VIEW, View
@@ -39,7 +39,7 @@ class Decoder:
     """Decoder of image files into the engine's input, for one ingress.
 
     Args:
-        backbone: Backbone that the engine runs; determines how images are resized.
+        backbone: Backbone of the engine, if a call names no other; determines how images are resized.
         limits: Accepted formats, most pixels of an image, CPU time and processes.
         decode: Function that decodes a file in place of the processes, see ``ship.images.decode_pixels``; for
             tests.
@@ -72,6 +72,7 @@ class Decoder:
         view: View = DEFAULT_VIEW,
         size: tuple[int, int] | None = None,
         account: str = _ALONE,
+        backbone: BackboneInfo | None = None,
     ) -> Image:
         """Decode an image file into the engine's input, or into another size.
 
@@ -80,13 +81,15 @@ class Decoder:
             view: See ``ship.images.decode_image``.
             size: Height and width; None for the engine's input.
             account: Account that the processes are shared by.
+            backbone: Backbone of the engine; None for the decoder's own.
 
         Raises:
             ImageError: The image is refused.
         """
+        backbone = backbone or self._backbone
         how = {
-            "size": size or self._backbone.image_size,
-            "interpolation": self._backbone.interpolation,
+            "size": size or backbone.image_size,
+            "interpolation": backbone.interpolation,
             "formats": self._limits.formats,
         }
         if self._decode_file is not None:
@@ -108,15 +111,23 @@ class Decoder:
         width, height = facts["size"]
         return width, height
 
-    async def fit(self, pixels_3HW: Image, view: View = DEFAULT_VIEW, account: str = _ALONE) -> Image:
+    async def fit(
+        self,
+        pixels_3HW: Image,
+        view: View = DEFAULT_VIEW,
+        account: str = _ALONE,
+        backbone: BackboneInfo | None = None,
+    ) -> Image:
         """Fit pixels into the engine's input, as those of a file are.
 
         Raises:
             ImageError: The image is refused.
         """
-        if view.is_whole and pixels_3HW.shape[1:] == self._backbone.image_size:
+        backbone = backbone or self._backbone
+        if view.is_whole and pixels_3HW.shape[1:] == backbone.image_size:
             return pixels_3HW
-        return await self._small.run(account, partial(asyncio.to_thread, self._fit, pixels_3HW, view))
+        fit = partial(asyncio.to_thread, _fit, pixels_3HW, view, backbone)
+        return await self._small.run(account, fit)
 
     async def _ask(self, account: str, how: dict[str, Any], content: bytes) -> tuple[dict[str, Any], Any]:
         """Ask a process for small pictures, and one for large ones if the first says so."""
@@ -133,13 +144,14 @@ class Decoder:
             raise ImageError(facts["problems"], facts["kind"])
         return facts, payload
 
-    def _fit(self, pixels_3HW: Image, view: View) -> Image:
-        return read_pixels(
-            pixels_3HW.transpose(1, 2, 0),
-            size=self._backbone.image_size,
-            interpolation=self._backbone.interpolation,
-            view=view,
-        )
+
+def _fit(pixels_3HW: Image, view: View, backbone: BackboneInfo) -> Image:
+    return read_pixels(
+        pixels_3HW.transpose(1, 2, 0),
+        size=backbone.image_size,
+        interpolation=backbone.interpolation,
+        view=view,
+    )
 
 
 def num_large_at_a_time(max_pixels: int) -> int:

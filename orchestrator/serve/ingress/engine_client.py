@@ -25,6 +25,7 @@ from orchestrator.serve.engine_api import (
 )
 from orchestrator.serve.ingress.dispatcher import Dispatcher
 from orchestrator.serve.options import EngineOptions
+from ship.backbone_info import BackboneInfo
 
 __all__ = ["RayEngine"]
 
@@ -46,6 +47,11 @@ class RayEngine:
         self._handle = handle
         self._timeout_s = timeout_s
         self._dispatcher = Dispatcher(self._send, options or EngineOptions())
+
+    async def backbone(self) -> BackboneInfo:
+        """See ``engine_api.Engine``."""
+        info: BackboneInfo = await self._handle.backbone.remote()
+        return info
 
     async def predict(
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
@@ -73,10 +79,15 @@ class RayEngine:
         readiness: Readiness = await self._call("readiness")
         return readiness
 
-    async def stats(self) -> ResidencyStats:
-        """See ``engine_api.Engine``."""
-        stats: ResidencyStats = await self._call("stats")
-        return stats
+    async def stats(self) -> list[ResidencyStats]:
+        """See ``engine_api.Engine``; a replica that does not answer is left out."""
+        try:
+            found = await self._handle.broadcast("stats").results_async(
+                timeout_s=self._timeout_s, return_exceptions=True
+            )
+        except (TimeoutError, DeploymentUnavailableError) as error:
+            raise EngineUnavailableError("no engine says what it holds; try again shortly") from error
+        return [stats for one in found if not isinstance(one, BaseException) for stats in one]
 
     async def _send(self, call: Call) -> CallReply:
         """Have one engine answer a call; another one, if it dies meanwhile."""

@@ -67,6 +67,7 @@ class Residency:
         retry_s: Until a failed load is tried again.
         release_wait_s: Longest wait for requests that hold an evicted slot: a forward pass takes less, so one
             that is still held then is stuck, and another one goes.
+        backbone: See ``Finder``.
         clock: Seconds that only go up.
 
     Attributes:
@@ -83,6 +84,7 @@ class Residency:
         load_wait_s: float = 10.0,
         retry_s: float = 10.0,
         release_wait_s: float = 2.0,
+        backbone: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load, self._read_rule = load, read_rule
@@ -100,8 +102,8 @@ class Residency:
         self._names = TaskNames()
         self._memory = PromptMemory()
         self._loads = Loads(self._run, num_loaders, clock)
-        self._in_advance = InAdvance(self._champions, self._memory, self._loads)
-        self._finder = Finder(self._champions, self._memory, self._loads, self._in_advance)
+        self._in_advance = InAdvance(self._champions, self._memory, self._loads, backbone)
+        self._finder = Finder(self._champions, self._memory, self._loads, self._in_advance, backbone)
         # Tasks with a champion in memory; those whose wanted version could not be loaded.
         self._served: set[str] = set()
         self._failed: set[str] = set()
@@ -138,6 +140,9 @@ class Residency:
             wanted = self._champions.entry(task)
             if wanted is None:
                 return None
+            home = self._finder.elsewhere(self._champions.wanted(task))
+            if home is not None:
+                return replace(describe_task(task, wanted, None, lambda key: None), backbone=home)
             return describe_task(task, wanted, self._champion_in_memory(task), self._loads.failure)
 
     def idle_reason(self, task: str) -> Refusal | None:
@@ -213,6 +218,7 @@ class Residency:
         """
         with self._applying:
             changed = self._champions.changed(catalog)
+            self._champions.note_backbones(catalog)
             gone = [task for task in changed if self._champions.is_lost_by(catalog, task)]
             if set(self._champions) != catalog.entries.keys():
                 with self._listing:
@@ -358,8 +364,9 @@ class Residency:
         for key in self._champions.prompts(task):
             self._memory.set_spare(key, self._champions.is_spare(key))
         entry, current = self._champions.entry(task), self._champions.current(task)
-        is_served = current is not None and current.key in self._memory
-        has_failed = entry is not None and self._loads.failure((task, entry.digest)) is not None
+        is_here = entry is not None and self._finder.elsewhere(self._champions.wanted(task)) is None
+        is_served = is_here and current is not None and current.key in self._memory
+        has_failed = is_here and entry is not None and self._loads.failure((task, entry.digest)) is not None
         for tasks, belongs in ((self._served, is_served), (self._failed, has_failed)):
             (tasks.add if belongs else tasks.discard)(task)
 

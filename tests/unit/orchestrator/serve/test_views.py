@@ -28,7 +28,7 @@ from ship.images import decode_image
 from ship.runtime.explain import explain
 from ship.runtime.runtime import Runtime
 from ship.settings.view import DEFAULT_VIEW, View
-from tests.unit.orchestrator.serve.factory import Handle, draw_png, make_artifact
+from tests.unit.orchestrator.serve.factory import Handle, LoadedBackbone, draw_png, make_artifact
 from tests.unit.orchestrator.serve.residency.prompt_pool import PATIENCE_S
 
 SIZE = (60, 50)
@@ -62,9 +62,8 @@ class Plant:
         }
         entries = {task: CatalogEntry(version=1, digest=digest) for task, digest in self.digests.items()}
         self.etag = self.store.write_catalog(Catalog(entries=entries), if_match=None)
-        header, arrays = backbone.to_arrays()
         self.replica = EngineReplica(
-            header, lambda: arrays, str(folder), 1, EngineOptions(slot_bytes=16 << 20)
+            LoadedBackbone(backbone), str(folder), 1, EngineOptions(slot_bytes=16 << 20)
         )
 
     def serve(self, entries: dict[str, CatalogEntry]) -> None:

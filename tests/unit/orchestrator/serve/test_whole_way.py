@@ -23,7 +23,14 @@ from ship.backbone import Backbone
 from ship.images import decode_image
 from ship.runtime.explain import explain
 from ship.runtime.runtime import Runtime
-from tests.unit.orchestrator.serve.factory import Handle, draw_png, make_artifact, make_labels, make_prompt
+from tests.unit.orchestrator.serve.factory import (
+    Handle,
+    LoadedBackbone,
+    draw_png,
+    make_artifact,
+    make_labels,
+    make_prompt,
+)
 from tests.unit.orchestrator.serve.residency.prompt_pool import PATIENCE_S
 
 FIRST, SECOND = draw_png(1), draw_png(2)
@@ -41,8 +48,7 @@ def replica(backbone: Backbone, tmp_path: Path) -> Iterator[EngineReplica]:
             version=seed, digest=store.publish(task, f"{seed}" * 64, artifact).digest
         )
     store.write_catalog(Catalog(entries=entries), if_match=None)
-    header, arrays = backbone.to_arrays()
-    replica = EngineReplica(header, lambda: arrays, str(tmp_path), 1, EngineOptions(slot_bytes=16 << 20))
+    replica = EngineReplica(LoadedBackbone(backbone), str(tmp_path), 1, EngineOptions(slot_bytes=16 << 20))
     yield replica
     replica._follower.stop()
 

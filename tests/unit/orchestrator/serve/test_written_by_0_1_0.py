@@ -25,7 +25,7 @@ from ship.artifact.files import insert_verified, load
 from ship.backbone import Backbone, load_backbone
 from ship.images import decode_image
 from ship.runtime.runtime import Runtime
-from tests.unit.orchestrator.serve.factory import Handle
+from tests.unit.orchestrator.serve.factory import Handle, LoadedBackbone
 
 WRITTEN = Path(__file__).parents[3] / "fixtures" / "written-by-0.1.0"
 EXPECTED: dict[str, dict[str, dict[str, Any]]] = json.loads((WRITTEN / "expected.json").read_text())
@@ -51,8 +51,7 @@ def store(folder: Path) -> PromptStore:
 
 @pytest.fixture
 def replica(bundled: Backbone, folder: Path) -> Iterator[EngineReplica]:
-    header, arrays = bundled.to_arrays()
-    replica = EngineReplica(header, lambda: arrays, str(folder), 1, EngineOptions(slot_bytes=64 << 20))
+    replica = EngineReplica(LoadedBackbone(bundled), str(folder), 1, EngineOptions(slot_bytes=64 << 20))
     yield replica
     replica._follower.stop()
 

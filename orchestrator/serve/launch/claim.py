@@ -1,12 +1,10 @@
-"""Actor that owns an endpoint's backbone weights, and by its name the endpoint's claim to that name.
+"""An endpoint's claim to its name on a Ray cluster: a detached actor of that name.
 
-An object in Ray's object store goes with the process that put it there. Were that the driver, no replica
-could be started again after its death; the actor is detached, and lives until the endpoint is stopped.
+It lives until the endpoint is stopped, whatever becomes of the process that started it.
 """
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +13,7 @@ from ray.exceptions import RayError
 
 from orchestrator.errors import ServeError
 
-__all__ = ["Claim", "ClaimHolder", "EndpointAbout", "claimed", "fetch_weights", "find_claim"]
+__all__ = ["Claim", "ClaimHolder", "EndpointAbout", "find_claim", "make_claim"]
 
 _NAMESPACE = "ship"
 _PATIENCE_S = 30.0
@@ -49,19 +47,10 @@ class ClaimHolder:
 
     def __init__(self, about: EndpointAbout) -> None:
         self._about = about
-        self._weights: list[Any] = []
 
     def about(self) -> EndpointAbout:
         """Identity of the endpoint."""
         return self._about
-
-    def keep(self, arrays: Mapping[str, Any]) -> None:
-        """Put the weights into the object store, as this process's own."""
-        self._weights = [ray.put(arrays)]
-
-    def weights(self) -> list[Any]:
-        """Reference to the weights, in a list that keeps Ray from resolving it."""
-        return self._weights
 
 
 class Claim:
@@ -82,10 +71,6 @@ class Claim:
             return None
         return about
 
-    def keep(self, arrays: Mapping[str, Any]) -> None:
-        """Keep the weights for ``fetch_weights``."""
-        ray.get(self._holder.keep.remote(arrays))
-
     def give_up(self) -> None:
         """End the actor, if it still runs."""
         with suppress(RayError):
@@ -100,16 +85,15 @@ def find_claim(name: str) -> Claim | None:
         return None
 
 
-@contextmanager
-def claimed(name: str, about: EndpointAbout) -> Iterator[Claim]:
-    """Hold the claim to a name for the block. Of two processes that try it at once, one gets it.
+def make_claim(name: str, about: EndpointAbout) -> Claim:
+    """Claim a name. Of two processes that try it at once, one gets it.
 
     Raises:
         ServeError: The name is taken.
     """
     actor = ray.remote(num_cpus=0, max_restarts=0)(ClaimHolder)
     try:
-        claim = Claim(actor.options(name=name, namespace=_NAMESPACE, lifetime="detached").remote(about))
+        return Claim(actor.options(name=name, namespace=_NAMESPACE, lifetime="detached").remote(about))
     except ValueError as error:
         found = find_claim(name)
         other = None if found is None else found.about()
@@ -117,19 +101,3 @@ def claimed(name: str, about: EndpointAbout) -> Iterator[Claim]:
             f"an endpoint named {name!r} is on this Ray cluster already ({other or 'it says nothing'}); end "
             f"it with `ship serve --stop --name {name}`, or set RAY_ADDRESS to another cluster"
         ) from error
-    try:
-        yield claim
-    finally:
-        claim.give_up()
-
-
-def fetch_weights(name: str) -> Mapping[str, Any]:
-    """The weights of the endpoint of that name; processes of one machine share the memory.
-
-    Raises:
-        RayError: The endpoint was stopped, or the node of its actor died.
-    """
-    holder = ray.get_actor(name, namespace=_NAMESPACE)
-    (weights,) = ray.get(holder.weights.remote())
-    arrays: Mapping[str, Any] = ray.get(weights)
-    return arrays
