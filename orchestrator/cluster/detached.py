@@ -45,7 +45,13 @@ def start_detached(*, object_store_bytes: int) -> DetachedRay:
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port=0"),
         *(f"--temp-dir={folder}", f"--object-store-memory={object_store_bytes}"),
-        *("--include-dashboard=false", "--disable-usage-stats"),
+        # Of one machine nothing is scaled, and no driver prints the logs of its workers.
+        *(
+            "--include-dashboard=false",
+            "--disable-usage-stats",
+            "--no-monitor",
+            "--include-log-monitor=false",
+        ),
     ]
     # Without this Ray takes the address of the machine's network.
     environment = {**os.environ, ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}

@@ -18,6 +18,7 @@ from orchestrator.errors import ServeError
 
 __all__ = ["EndpointApplication", "ServeApi", "name_endpoint"]
 
+_OWN_ERROR = re.compile(r"(ship|orchestrator)\.errors\.\w+: ")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 
@@ -104,9 +105,7 @@ class EndpointApplication:
             ) from error
         except (RuntimeError, TimeoutError) as error:
             found = self._api.status().applications.get(self.name)
-            raise ServeError(
-                f"the endpoint could not be deployed: {found.message if found and found.message else error}"
-            ) from error
+            raise ServeError(f"the endpoint could not be deployed: {_cause(found) or error}") from error
 
     def end(self, drain: Callable[[Self], None]) -> None:
         """Let requests under way finish by ``drain``, and delete it, if it exists."""
@@ -120,6 +119,16 @@ class EndpointApplication:
             # It may go at the same time by another's hand.
             with suppress(RayError, RayServeException):
                 self._api.delete(self.name)
+
+
+def _cause(application: Any) -> str:
+    """What a replica said in words of our own, of all the tracebacks; else what Ray Serve says."""
+    if application is None:
+        return ""
+    messages = [application.message, *(found.message for found in application.deployments.values())]
+    lines = [line.strip() for message in messages for line in message.splitlines()]
+    own = [line.partition(": ")[2] for line in lines if _OWN_ERROR.match(line)]
+    return own[-1] if own else str(application.message)
 
 
 def _last_line(text: str) -> str:

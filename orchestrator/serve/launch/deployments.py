@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 # fairly among tasks. What is between is for requests that are being refused, and for probes. At the door it
 # is little, and as many may wait for it: more than that come faster than they can be refused, and a request
 # that waits in Ray's proxy takes memory there and is refused late. Ray's 503 costs less.
-_DOOR_HEADROOM, _ENGINE_HEADROOM = 128, 1024
+_ENGINE_HEADROOM = 1024
 _ENGINE = "orchestrator.serve.engine.deployment.EngineReplica"
 _INGRESS = "orchestrator.serve.ingress.deployment.IngressReplica"
 _POLLER = "orchestrator.serve.poller.CatalogPoller"
@@ -74,7 +74,7 @@ def make_application(settings: Settings, options: ServeOptions, placement: Place
     own = replace(options.engine, cache=settings.cache, cache_bytes=settings.cache_bytes)
     engines = [
         _engine(name, options, placement).bind(
-            BackboneSource.of(spec, options.image_size, own),
+            BackboneSource.of(spec, options.image_size, own, settings.store),
             settings.store,
             placement.num_threads,
             own,
@@ -181,8 +181,8 @@ def _ingress(limits: Limits, placement: Placement) -> Any:
     return serve.deployment(
         name="Ingress",
         **placement.of_ingresses(),
-        max_ongoing_requests=limits.max_inside + _DOOR_HEADROOM,
-        max_queued_requests=_DOOR_HEADROOM,
+        max_ongoing_requests=limits.max_at_door,
+        max_queued_requests=limits.max_at_door - limits.max_inside,
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
         # Reserves nothing: it waits more than it works, and two cores must do for everything.

@@ -1,6 +1,7 @@
 """Commands of the benchmark of the endpoint: ``serve mix``, ``serve engine`` and so on."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,6 +31,7 @@ def serve(context: click.Context, haproxy: bool | None) -> None:
     Examples:
       python -m tests.benchmarks serve mix --json mix.json
       python -m tests.benchmarks serve overload --backbone vit_base_patch16_224
+      python -m tests.benchmarks serve start --tree . --tree ../before --json start.json
       python -m tests.benchmarks serve soak --seconds 3600
       python -m tests.benchmarks serve --no-haproxy engine --backbone bundled
     """
@@ -89,6 +91,25 @@ def swap(
     with _report(target) as report:
         sizes = _sizes(quick, backbone, long_s=seconds)
         measure_swap(report, sizes, promotions or (4 if quick else 100))
+
+
+@serve.command()
+@click.option(
+    "--tree",
+    "trees",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Checkout whose `ship serve` is started; repeat to compare, interleaved [this one].",
+)
+@rounds_option
+@backbone_option
+@json_option
+def start(trees: Sequence[Path], rounds: int | None, backbone: str | None, target: str | None) -> None:
+    """Seconds from the command to its first answer, and the memory of every process."""
+    from tests.benchmarks.serve.starting import measure_start
+
+    with _report(target) as report:
+        measure_start(report, list(trees) or [Path.cwd()], rounds or 5, backbone or "bundled")
 
 
 def _event(name: str, usual_s: int, text: str) -> None:

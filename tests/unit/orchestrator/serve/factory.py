@@ -190,6 +190,7 @@ class FakeEngine:
     decision: str = "bad"
     because: Because | None = None
     rules: Iterator[str | None] = field(default_factory=lambda: repeat(None))
+    of_backbone: str = ""
     info: BackboneInfo | None = None
 
     async def backbone(self) -> BackboneInfo:
@@ -239,6 +240,7 @@ class FakeEngine:
             decision=self.decision,
             because=self.because,
             rule=next(self.rules),
+            backbone=self.of_backbone,
             batch_rows=3,
             batch_tasks=2,
         )

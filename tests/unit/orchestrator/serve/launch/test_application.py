@@ -18,9 +18,14 @@ class FakeServe:
 
     deployed: dict[str, str | None] = field(default_factory=dict)
     problem: Exception | None = None
+    said: str = ""
 
     def status(self) -> Any:
-        found = {name: SimpleNamespace(status="RUNNING", message="") for name in self.deployed}
+        engine = SimpleNamespace(message=self.said)
+        found = {
+            name: SimpleNamespace(status="RUNNING", message="", deployments={"Engine": engine})
+            for name in self.deployed
+        }
         return SimpleNamespace(applications=found)
 
     def run_many(self, targets: Any) -> None:
@@ -98,6 +103,23 @@ def test_half_of_a_deployment_that_failed_is_deleted() -> None:
         own.run("ingress")
     own.delete()
     assert serve.deployed == {"theirs": "/theirs"}
+
+
+TRACEBACK = """A replica failed to start with exception. Retrying 2 more time(s). Error:
+ray::ServeReplica:ship:Engine.initialize_and_get_metadata() (pid=7, ip=127.0.0.1)
+  File "/ship/backbone.py", line 210, in load_backbone
+    raise BackboneError(
+ship.errors.BackboneError: backbone 'vit_nosuch': no such timm model, folder or file
+"""
+
+
+def test_what_an_engine_says_is_told_without_its_traceback() -> None:
+    serve = FakeServe(problem=RuntimeError("Deploying application ship-1 failed: Engine"), said=TRACEBACK)
+    with pytest.raises(ServeError) as raised:
+        application(serve, "ship-1").run("ingress")
+    assert str(raised.value) == (
+        "the endpoint could not be deployed: backbone 'vit_nosuch': no such timm model, folder or file"
+    )
 
 
 THERE = ServePlace(host="0.0.0.0", port=8000, is_own=False)
