@@ -89,7 +89,7 @@ def test_the_grace_of_tokens_is_an_option(
 ) -> None:
     asked: list[ServeOptions] = []
     monkeypatch.setattr(
-        endpoint, "serve_forever", lambda settings, spec, options, on_ready: asked.append(options)
+        endpoint, "serve_forever", lambda settings, options, on_ready, detach: asked.append(options)
     )
     assert run_ship(monkeypatch, "serve", *flags) == 0
     assert [options.limits.token_grace_s for options in asked] == [grace_s]
