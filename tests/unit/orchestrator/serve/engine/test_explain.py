@@ -90,7 +90,12 @@ def test_the_stages_of_explanations_are_counted(call: Caller) -> None:
 
 
 def test_what_is_refused(call: Caller) -> None:
-    for accept in ("text/html", "application/json;q=0", "*/*;q=0", "*/*, image/*;q=0, application/*;q=0.0"):
+    for accept in (
+        "text/html",
+        "application/json;q=0",
+        "*/*;q=0",
+        "*/*, image/*;q=0, application/*;q=0.0, multipart/*;q=0",
+    ):
         assert_problem(ask(call, Accept=accept), 406, "not-acceptable")
     assert_problem(ask(call, **{"Ship-Task": "../x"}), 400, "task-invalid")
     assert_problem(call("POST", "/v1/explain", content=b"<svg/>", headers=TO_BOLTS), 415, "image-unsupported")

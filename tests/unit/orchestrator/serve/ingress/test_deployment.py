@@ -68,7 +68,8 @@ def test_an_ingress_that_is_replaced_while_the_store_cannot_be_read_knows_the_to
 
     def make(grace_s: float) -> Ingress:
         limits = Limits(token_grace_s=grace_s)
-        ingress = Ingress(Handle(FakeEngine()), backbone.to_arrays()[0], limits, str(folder), cache=cache)
+        engines = [Handle(FakeEngine(info=backbone.info))]
+        ingress = Ingress(engines, limits, str(folder), cache=cache)
         assert ingress._tokens is not None
         ingress._tokens.stop()
         return ingress

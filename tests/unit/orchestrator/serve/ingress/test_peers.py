@@ -35,7 +35,7 @@ class Fleet:
     async def _families(self, name: str, app: FastAPI) -> tuple[str, Families]:
         if name == "dead":
             raise RayServeException("died")
-        return name, await read_families(app.state.front.metrics, self.looks)
+        return name, await read_families(app.state.front.metrics, self.looks, app.state.front.limits, None)
 
     async def get(self, name: str, path: str) -> str:
         transport = httpx.ASGITransport(self.apps[name])

@@ -1,6 +1,5 @@
 """Tokens that are known outlive a store that is down, a damaged file and a file that is gone, for a while."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,31 +90,6 @@ def test_what_is_known_goes_on_and_a_problem_is_logged_once(
     [record] = caplog.records
     assert "the tokens known so far go on" in record.getMessage()
     assert "ab12" not in record.getMessage()
-
-
-def test_a_token_that_cannot_be_read_stays_as_it_was_known_and_concerns_no_other(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    objects = open_objects(str(tmp_path))
-    source = Source((make("plc"), "1"))
-    follower = TokenFollower(source)
-    follower.step()
-    known = follower.tokens
-    assert known is not None
-    values = json.loads(make("ops").to_json())
-    values["tokens"] |= {"plc": {"secrets": "ab12"}, "new": None}
-    objects.put("tokens.json", json.dumps(values).encode())
-    source.read_tokens = PromptStore(objects).read_tokens  # type: ignore[method-assign]
-    for _ in range(3):
-        follower.step()
-    assert follower.tokens is not None
-    assert set(follower.tokens.by_name) == {"plc", "ops"}
-    assert follower.tokens.by_name["plc"] == known.by_name["plc"]
-    assert (follower.num_broken, follower.problem) == (2, None)
-    assert "'plc' stays as it was" in caplog.text
-    assert "'new' is refused" in caplog.text
-    assert caplog.text.count("is refused") == 1
-    assert "ab12" not in caplog.text
 
 
 def test_tokens_that_come_back_are_taken_again() -> None:
