@@ -21,7 +21,8 @@ from torch import Tensor
 
 from orchestrator.bounded_folder import BoundedFolder
 from orchestrator.private_files import make_private_folder
-from ship.backbone import Backbone, load_backbone
+from orchestrator.store.backbones import load_backbone_of
+from ship.backbone import Backbone
 from ship.backbone_spec import files_of
 from ship.vit import timm
 
@@ -37,20 +38,23 @@ class WeightsCache:
     Args:
         folder: Folder of this user alone.
         limit_bytes: Most bytes that are kept.
+        store: URL of the store, for a spec ``store:FINGERPRINT``.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int) -> None:
+    def __init__(self, folder: Path, limit_bytes: int, store: str | None = None) -> None:
+        self._store = store
         self._folder, self._files = folder, BoundedFolder(folder, limit_bytes)
 
     def load(self, spec: str, image_size: int | None = None) -> Backbone:
         """A backbone on the CPU, mapped from the cache, which it is put into if it is not there.
 
         Args:
-            spec: See ``ship.backbone.load_backbone``.
+            spec: See ``orchestrator.store.backbones.load_backbone_of``.
             image_size: Height and width of its input in pixels; None for its own.
 
         Raises:
             BackboneError: It is not kept, and cannot be loaded.
+            StoreError: It is not kept, and the store does not give it.
         """
         try:
             name = f"{_identify(spec, image_size)}.safetensors"
@@ -61,10 +65,10 @@ class WeightsCache:
                 return self._map(name) or self._keep(name, spec, image_size)
         except OSError as error:
             _log.warning("weights of backbone %s are not shared: %s (SHIP_CACHE)", spec, error)
-            return load_backbone(spec, image_size=image_size)
+            return load_backbone_of(spec, self._store, image_size=image_size)
 
     def _keep(self, name: str, spec: str, image_size: int | None) -> Backbone:
-        backbone = load_backbone(spec, image_size=image_size)
+        backbone = load_backbone_of(spec, self._store, image_size=image_size)
         weights = {key: value.contiguous() for key, value in backbone.vit.state_dict().items()}
         header = json.dumps(backbone.info.to_dict(), sort_keys=True)
         metadata = {_HEADER: header, _DIGEST: _digest(header, weights)}

@@ -1,5 +1,6 @@
 """Arguments of the endpoint as a Ray Serve application, as they come from a file or a command line."""
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -98,7 +99,9 @@ class Arguments(BaseModel):
         """Settings of the environment, with these arguments in place of what they name."""
         given = {"MLFLOW_TRACKING_URI": self.tracking_uri, "SHIP_CACHE": self.cache}
         known = {name: value for name, value in given.items() if value is not None}
-        return Settings.from_env({**env, **known}, home=self.home, store=self.store)
+        # Another process opens it, in a folder of its own.
+        store = self.store if self.store is None or "://" in self.store else os.path.abspath(self.store)
+        return Settings.from_env({**env, **known}, home=self.home, store=store)
 
     def options(self) -> ServeOptions:
         """Options of the endpoint. Where it listens is Ray Serve's to say."""

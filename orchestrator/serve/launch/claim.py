@@ -1,22 +1,19 @@
-"""An endpoint's claim to its name on a Ray cluster: a detached actor of that name.
+"""An endpoint's claim to its name on a Ray cluster: an entry of the cluster's own key-value store.
 
-It lives until the endpoint is stopped, whatever becomes of the process that started it.
+It stays until the endpoint is stopped, whatever becomes of the process that started it, and takes no process.
 """
 
+import json
 import time
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
-import ray
-from ray.exceptions import RayError
+from ray.experimental import internal_kv
 
 from orchestrator.errors import ServeError
 
-__all__ = ["Claim", "ClaimHolder", "EndpointAbout", "find_claim", "make_claim"]
+__all__ = ["Claim", "EndpointAbout", "find_claim", "make_claim"]
 
-_NAMESPACE = "ship"
-_PATIENCE_S = 30.0
+_NAMESPACE = b"ship"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,47 +39,32 @@ class EndpointAbout:
         return f"store {self.store}, started {started} by process {self.pid} on {self.host}"
 
 
-class ClaimHolder:
-    """The actor's class."""
-
-    def __init__(self, about: EndpointAbout) -> None:
-        self._about = about
-
-    def about(self) -> EndpointAbout:
-        """Identity of the endpoint."""
-        return self._about
-
-
+@dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A claim to the name of an endpoint, held by an actor.
+    """A claim to the name of an endpoint.
 
-    Args:
-        holder: Handle of the actor.
+    Attributes:
+        name: Name of the endpoint.
+        about: Identity of the endpoint, by which its claim differs from a later one to the same name.
     """
 
-    def __init__(self, holder: Any) -> None:
-        self._holder = holder
+    name: str
+    about: EndpointAbout
 
-    def about(self) -> EndpointAbout | None:
-        """Identity of the endpoint; None if the claim was given up."""
-        try:
-            about: EndpointAbout = ray.get(self._holder.about.remote(), timeout=_PATIENCE_S)
-        except RayError:
-            return None
-        return about
+    def holds(self) -> bool:
+        """Whether it was not given up since."""
+        return find_claim(self.name) == self
 
     def give_up(self) -> None:
-        """End the actor, if it still runs."""
-        with suppress(RayError):
-            ray.kill(self._holder)
+        """Give it up, if it still holds."""
+        if self.holds():
+            internal_kv._internal_kv_del(self.name.encode(), namespace=_NAMESPACE)
 
 
 def find_claim(name: str) -> Claim | None:
     """The claim to a name of the cluster that this process has joined, if there is one."""
-    try:
-        return Claim(ray.get_actor(name, namespace=_NAMESPACE))
-    except ValueError:
-        return None
+    found = internal_kv._internal_kv_get(name.encode(), namespace=_NAMESPACE)
+    return None if found is None else Claim(name=name, about=EndpointAbout(**json.loads(found)))
 
 
 def make_claim(name: str, about: EndpointAbout) -> Claim:
@@ -91,13 +73,13 @@ def make_claim(name: str, about: EndpointAbout) -> Claim:
     Raises:
         ServeError: The name is taken.
     """
-    actor = ray.remote(num_cpus=0, max_restarts=0)(ClaimHolder)
-    try:
-        return Claim(actor.options(name=name, namespace=_NAMESPACE, lifetime="detached").remote(about))
-    except ValueError as error:
+    content = json.dumps(asdict(about)).encode()
+    is_taken = internal_kv._internal_kv_put(name.encode(), content, overwrite=False, namespace=_NAMESPACE)
+    if is_taken:
         found = find_claim(name)
-        other = None if found is None else found.about()
+        other = "it has just ended" if found is None else found.about
         raise ServeError(
-            f"an endpoint named {name!r} is on this Ray cluster already ({other or 'it says nothing'}); end "
+            f"an endpoint named {name!r} is on this Ray cluster already ({other}); end "
             f"it with `ship serve --stop --name {name}`, or set RAY_ADDRESS to another cluster"
-        ) from error
+        )
+    return Claim(name=name, about=about)

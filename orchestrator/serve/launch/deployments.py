@@ -74,7 +74,7 @@ def make_application(settings: Settings, options: ServeOptions, placement: Place
     own = replace(options.engine, cache=settings.cache, cache_bytes=settings.cache_bytes)
     engines = [
         _engine(name, options, placement).bind(
-            BackboneSource.of(spec, options.image_size, own),
+            BackboneSource.of(spec, options.image_size, own, settings.store),
             settings.store,
             placement.num_threads,
             own,

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import ray
 
-from orchestrator.cluster.detached import end_detached, start_detached
+from orchestrator.cluster.detached import end_detached, prepare_to_join, start_detached
 from orchestrator.cluster.session import Session, ray_session
 from orchestrator.cluster.signals import interrupting_signals
 from orchestrator.errors import ClusterError, ServeError
@@ -110,7 +110,7 @@ def start(settings: Settings, options: ServeOptions, *, detach: bool = False) ->
         application = EndpointApplication(name)
         application.check_absent()
         # If `ship serve --stop` has ended the claim, what has the name now is another endpoint.
-        endpoint.at_end(lambda: application.end(close_ingress) if claim.about() is not None else None)
+        endpoint.at_end(lambda: application.end(close_ingress) if claim.holds() else None)
         application.run(make_application(settings, options, Placement.of(session, options)))
         wait_until_up(application, endpoint.url, is_own=place.is_own)
         guard.pop_all()
@@ -155,12 +155,11 @@ def stop(settings: Settings, name: str | None) -> str:
             raise ServeError(f"--stop: this Ray cluster has no endpoint named {wanted!r}; see `serve status`")
         if application.find():
             close_ingress(application)
-        about = None if claim is None else claim.about()
         if claim is not None:
             # First, so that the driver, if it lives, leaves the rest alone.
             claim.give_up()
         application.delete()
-        if about is not None and about.owns_serve:
+        if claim is not None and claim.about.owns_serve:
             end_unless_used()
     return wanted
 
@@ -174,6 +173,7 @@ def _stop_detached(settings: Settings, wanted: str) -> str:
         )
     if found.name != wanted:
         raise ServeError(f"--stop: the endpoint that runs detached is {found.name!r}, not {wanted!r}")
+    prepare_to_join()
     try:
         with ray_session(found.ray.address):
             forget_earlier_serve()
