@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,7 +32,7 @@ _ORIGIN = re.compile(
     "backbones",
     multiple=True,
     default=("bundled",),
-    show_default="bundled",
+    show_default=True,
     help="Backbone that serves, as in a manifest; repeatable: each has engines of its own, and a task is "
     "answered by those of its backbone.",
 )
@@ -178,8 +179,8 @@ def _read_options(
     from ship.backbone_spec import absolute
 
     _check_origins(cors_origins, no_auth=no_auth)
-    if len(set(backbones)) < len(backbones):
-        raise click.UsageError("--backbone: expected different backbones, found one of them twice")
+    if twice := [spec for spec, number in Counter(backbones).items() if number > 1]:
+        raise click.UsageError(f"--backbone: expected different backbones, found {twice[0]!r} twice")
     # Another process writes it, with a working folder of its own.
     request_log = None if log_requests is None else os.path.abspath(log_requests)
     return ServeOptions(
@@ -189,7 +190,9 @@ def _read_options(
         auth=not no_auth,
         backbones=tuple(map(absolute, backbones)),
         image_size=image_size,
-        engines=_read_scale("--engines", engines if replicas is None else replicas),
+        engines=_read_scale("--engines", engines)
+        if replicas is None
+        else _read_scale("--replicas", replicas),
         ingresses=_read_scale("--ingress", ingresses),
         engine=EngineOptions(slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned),
         limits=Limits(

@@ -58,6 +58,14 @@ class Limits:
     request_log: str | None = None
     cors_origins: tuple[str, ...] = ()
 
+    @property
+    def max_at_door(self) -> int:
+        """Requests inside, and those that are being refused, of one ingress; more are refused before it.
+
+        What is between is little: more than that come faster than they can be refused.
+        """
+        return self.max_inside + 128
+
     def retry_after(self, wait_s: float = 0.0) -> dict[str, str]:
         """The header for a client that was turned away: whole seconds, and no fewer than ``wait_s``."""
         return {"Retry-After": str(max(self.retry_after_s, math.ceil(wait_s)))}

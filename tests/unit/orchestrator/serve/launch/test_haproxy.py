@@ -1,5 +1,6 @@
 """HAProxy as ingress: where it can be had, with files and ports of its own, its pages for us alone."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.serve.ingress.problem_kinds import KINDS
 from orchestrator.serve.launch.haproxy import haproxy_ingress
+from orchestrator.serve.options import Limits
 
 SWITCH, BINARY = "RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_HAPROXY_BINARY_PATH"
 PORTS = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
@@ -86,3 +89,43 @@ def test_its_own_pages_are_for_this_machine_alone(binary: Path, tmp_path: Path) 
     assert config.read_text() == (
         f"  bind 127.0.0.1:{stats}\n    bind 127.0.0.1:{metrics}\n    bind *:80\n    bind 10.0.0.1:{stats}\n"
     )
+
+
+def test_what_comes_faster_than_it_can_be_refused_is_refused_before_the_ingress(
+    binary: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "haproxy.cfg"
+    config.write_text("backend default_backend\n    x\nbackend http-ship\n    y\n")
+    with haproxy_ingress(None, haproxy=None):
+        subprocess.check_call([os.environ[BINARY], "-f", str(config)], stdout=subprocess.DEVNULL)
+        [default, ours] = config.read_text().split("backend http-ship\n")
+        assert default == "backend default_backend\n    x\n"
+        most, refuse, rest = ours.splitlines()
+        assert f"nbsrv,mul({Limits().max_at_door})" in most
+        assert "return status 429" in refuse
+        assert "hdr Retry-After 1" in refuse
+        assert rest == "    y"
+        problem = json.loads(Path(refuse.partition(" file ")[2].split()[0]).read_text())
+    assert problem["type"] == "urn:ship:problem:busy"
+    assert (problem["title"], problem["status"]) == (KINDS["busy"].title, KINDS["busy"].status)
+
+
+def test_it_ends_with_the_ray_that_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An orphan would hold the endpoint's port."""
+    monkeypatch.setenv(BINARY, "/bin/sleep")
+    with haproxy_ingress(None, haproxy=None):
+        start = (
+            "import subprocess, sys; p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); p.wait()"
+        )
+        command = [sys.executable, "-c", start, os.environ[BINARY], "600"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+            assert parent.stdout is not None
+            pid = int(parent.stdout.readline())
+            status = Path(f"/proc/{pid}/comm")
+            while status.read_text().strip() != "sleep":
+                pass
+            parent.kill()
+        while (
+            status.exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        ):
+            pass
