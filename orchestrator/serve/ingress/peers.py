@@ -8,8 +8,6 @@ from typing import Any
 from prometheus_client import generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 
 __all__ = ["Families", "Peers", "render_page"]
 
@@ -40,7 +38,8 @@ class Peers:
                 timeout_s=timeout_s, return_exceptions=True
             )
             self._said = dict(one for one in replies if not isinstance(one, BaseException))
-        except (RayError, RayServeException, TimeoutError) as error:
+        # A boundary: metrics matter most while something is wrong.
+        except Exception as error:
             _log.debug("the other ingresses do not say what they count: %s", error)
         return {**self._said, self.name: own}
 
