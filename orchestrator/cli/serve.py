@@ -31,6 +31,13 @@ _ORIGIN = re.compile(
 @image_size_option
 @click.option("--replicas", default=1, show_default=True, type=click.IntRange(min=1), help="Engines to run.")
 @click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    help="Precision of the engines; auto is bfloat16 where the device multiplies in it, else float32.",
+)
+@click.option(
     "--log-requests",
     type=click.Path(dir_okay=False),
     help="Append a JSON line for each request to this file.",
@@ -92,6 +99,7 @@ def serve(output: Output, /, backbone: str, haproxy: bool, is_stop: bool, **flag
       ship serve
       ship serve --no-auth
       ship serve --cors https://plant.example
+      ship serve --precision float32
       ship serve --replicas 2 --prompt-memory 8 --pin 'line-1-*'
       RAY_ADDRESS=ray-head:6379 ship serve --stop
       curl -H "Authorization: Bearer $SHIP_TOKEN" -H 'Ship-Task: bottle-caps' \\
@@ -125,6 +133,7 @@ def _read_options(
     name: str | None,
     image_size: int | None,
     replicas: int,
+    precision: str,
     log_requests: str | None,
     prompt_memory: float,
     pinned: tuple[str, ...],
@@ -144,7 +153,9 @@ def _read_options(
         auth=not no_auth,
         image_size=image_size,
         num_replicas=replicas,
-        engine=EngineOptions(slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned),
+        engine=EngineOptions(
+            slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned, precision=precision
+        ),
         limits=Limits(
             timeout_s=timeout, request_log=request_log, max_pixels=max_pixels, cors_origins=cors_origins
         ),

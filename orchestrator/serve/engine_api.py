@@ -95,6 +95,7 @@ class Answer:
         queue_s: Seconds that the row waited for its pass.
         forward_s: Seconds of the pass.
         shadow_version: Version to be asked the same and compared, once the reply is out; None for none.
+        precision: Dtype of the pass.
     """
 
     task: str
@@ -109,6 +110,7 @@ class Answer:
     queue_s: float = 0.0
     forward_s: float = 0.0
     shadow_version: int | None = None
+    precision: str = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +152,7 @@ class Explanation:
         entropy: Entropy of the first, 0 to 1.
         bare_entropy: Entropy of the second.
         distance: Share of attention that went elsewhere.
+        precision: Dtype of the pass.
     """
 
     task: str
@@ -160,6 +163,7 @@ class Explanation:
     entropy: float
     bare_entropy: float
     distance: float
+    precision: str = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +236,7 @@ class ResidencyStats:
         resident_bytes: Device memory that they take.
         catalog_age_s: Since the catalog was last seen to be current; None before the first.
         num_lost: Tasks that left the catalog since it started and have not come back.
+        precision: Dtype of its passes.
     """
 
     replica: str
@@ -244,6 +249,7 @@ class ResidencyStats:
     resident_bytes: int
     catalog_age_s: float | None
     num_lost: int = 0
+    precision: str = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +264,7 @@ class Readiness:
         num_loading: Prompts that are being loaded.
         catalog_age_s: Since the catalog was last seen to be current; None before the first.
         num_lost: Tasks that left the catalog since the engine started and have not come back.
+        precision: Dtype of the engine's passes.
     """
 
     ready: bool
@@ -267,6 +274,7 @@ class Readiness:
     num_loading: int = 0
     catalog_age_s: float | None = None
     num_lost: int = 0
+    precision: str = "float32"
 
 
 class Engine(Protocol):

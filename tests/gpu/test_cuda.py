@@ -9,12 +9,12 @@ from torch import Tensor
 from ship.backbone import Backbone
 from ship.errors import ShipError
 from ship.method.model import forward
+from ship.precision import compute_dtype
 from ship.runtime.runtime import Runtime
 from ship.settings.config import TuneConfig
 from ship.tuning.member import PackTask
 from ship.tuning.memory import free_bytes, is_out_of_memory, step_bytes
 from ship.tuning.pack import Pack
-from ship.tuning.precision import compute_dtype
 from ship.tuning.run import TuneResult, tune, tune_pack
 from tests.benchmarks.synthetic import make_data, make_images, make_prompt
 from tests.unit.ship.factory import make_backbone
@@ -111,7 +111,7 @@ def test_a_pack_tunes_as_each_task_alone(on_gpu: Backbone) -> None:
 
 def test_bfloat16_is_what_auto_comes_to_on_a_gpu_that_has_it() -> None:
     major, _ = torch.cuda.get_device_capability()
-    assert (compute_dtype(config(), CUDA) == torch.bfloat16) == (major >= 8)
+    assert (compute_dtype("auto", CUDA) == torch.bfloat16) == (major >= 8)
 
 
 def test_real_exhaustion_of_memory_halves_the_groups_and_loses_no_task(on_gpu: Backbone) -> None:
@@ -122,7 +122,7 @@ def test_real_exhaustion_of_memory_halves_the_groups_and_loses_no_task(on_gpu: B
     pack = Pack(on_gpu, tasks, memory_bytes=1 << 50)
     torch.cuda.empty_cache()
     first = tasks[0]
-    dtype = compute_dtype(first.config, CUDA)
+    dtype = compute_dtype(first.config.precision, CUDA)
     two = 2 * step_bytes(on_gpu.info, first.config, len(first.data.train), dtype)
     taken = torch.empty(max(0, free_bytes(CUDA) - 2 * two), dtype=torch.uint8, device=CUDA)
     while len(pack):

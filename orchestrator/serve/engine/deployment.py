@@ -38,6 +38,7 @@ from orchestrator.serve.residency.state import describe_served
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone
+from ship.precision import compute_dtype, dtype_name
 from ship.runtime.runtime import Runtime
 
 __all__ = ["EngineReplica"]
@@ -72,7 +73,8 @@ class EngineReplica:
         torch.set_num_threads(num_threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         backbone = Backbone.from_arrays(header, read_weights(), device)
-        self._runtime = Runtime(backbone, capacity_bytes=options.slot_bytes)
+        dtype = compute_dtype(options.precision, backbone.device)
+        self._runtime = Runtime(backbone, dtype=dtype, capacity_bytes=options.slot_bytes)
         store = PromptStore(open_objects(store_url))
         loader = PromptLoader(with_disk_cache(store, options), self._runtime)
         self._residency = Residency(
@@ -140,11 +142,12 @@ class EngineReplica:
             num_loading=residency.num_loading,
             catalog_age_s=residency.catalog_age_s,
             num_lost=residency.num_lost,
+            precision=dtype_name(self._runtime.dtype),
         )
 
     async def stats(self) -> ResidencyStats:
         """See ``engine_api.Engine``."""
-        return self._residency.stats()
+        return replace(self._residency.stats(), precision=dtype_name(self._runtime.dtype))
 
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""

@@ -39,7 +39,7 @@ from ship.errors import ImageError
 
 __all__ = ["Front", "answer_body", "front_of", "in_turn", "short_rule"]
 
-DIGEST_HEADER, BACKBONE_HEADER = "Ship-Digest", "Ship-Backbone"
+DIGEST_HEADER, BACKBONE_HEADER, PRECISION_HEADER = "Ship-Digest", "Ship-Backbone", "Ship-Precision"
 _Reply = TypeVar("_Reply")
 
 
@@ -186,13 +186,14 @@ class Front:
         return state
 
     def headers(self, found: Answer | Explanation | None = None) -> dict[str, str]:
-        """Headers of a reply: backbone, and the task, version and digest that answered."""
+        """Headers of a reply: backbone, and the task, version, digest and precision that answered."""
         named = {BACKBONE_HEADER: self.backbone.fingerprint}
         if found is not None:
             named |= {
                 TASK_HEADER: found.task,
                 VERSION_HEADER: str(found.version),
                 DIGEST_HEADER: found.digest,
+                PRECISION_HEADER: found.precision,
             }
         return named
 
@@ -248,6 +249,7 @@ def answer_body(answer: Answer) -> PredictionReply:
         "label": answer.probabilities[0][0],
         "decision": answer.decision,
         "probabilities": dict(answer.probabilities),
+        "precision": answer.precision,
     }
     if answer.because is not None:
         body["decision_because"] = answer.because

@@ -41,6 +41,9 @@ _Version = Annotated[int, Field(ge=0, le=MAX_VERSION, examples=[2])]
 _Share = Annotated[float, Field(ge=0, le=1, examples=[0.25])]
 _Map = list[list[_Share]]
 _Label = Annotated[str, Field(examples=["bad"])]
+_Precision = Annotated[
+    str, Field(examples=["bfloat16"], description="Precision of the engine's arithmetic: name of a dtype.")
+]
 _ImageName = Annotated[
     str, Field(examples=["cap"], description="Name of the form's part that holds the image.")
 ]
@@ -94,6 +97,7 @@ class PredictionReply(StrictBody):
             description="Calibrated, by label, in descending order; they sum to 1.",
         ),
     ]
+    precision: _Precision
 
 
 class ItemReply(PredictionReply):
@@ -277,6 +281,7 @@ class ReadinessReply(StrictBody):
         Field(examples=[0.4], description="Seconds since the catalog was last known to be current."),
     ]
     num_lost: Annotated[int, Field(description="Tasks that left the catalog and have not come back.")]
+    precision: _Precision
     last_look_s: Annotated[
         dict[str, float | None],
         Field(
