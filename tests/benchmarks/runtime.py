@@ -65,6 +65,7 @@ def run(
     rounds: int,
     device: torch.device,
     wanted: Collection[str] = LEGEND,
+    dtypes: Collection[torch.dtype] = (),
 ) -> None:
     """Measure every backbone at every batch size, in float32 and, where the device can, bfloat16.
 
@@ -75,8 +76,9 @@ def run(
         rounds: Rounds of each case.
         device: Device of the rows.
         wanted: Rows of ``LEGEND`` to measure.
+        dtypes: Dtypes in place of these.
     """
-    dtypes = dict.fromkeys([torch.float32, compute_dtype("auto", device)])
+    dtypes = dtypes or dict.fromkeys([torch.float32, compute_dtype("auto", device)])
     clock = compute_clock(device)
     for name in names:
         backbone = find_backbone(name, device)
