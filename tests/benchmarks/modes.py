@@ -85,7 +85,8 @@ def _replayed(call: Callable[[], Any], kept: list[Tensor]) -> Callable[[list[Ten
 
 
 def _capture(call: Callable[[], Any]) -> Callable[[], Any]:
-    """A call as a CUDA graph. Libraries set themselves up in their first calls, which must not be captured."""
+    """A call as a CUDA graph."""
+    # Libraries set themselves up in their first calls, which must not be captured.
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
