@@ -63,7 +63,7 @@ class Plant:
         self.etag = self.store.write_catalog(Catalog(entries=entries), if_match=None)
         header, arrays = backbone.to_arrays()
         self.replica = EngineReplica(
-            header, lambda: arrays, str(folder), 1, EngineOptions(slot_bytes=16 << 20)
+            header, lambda: arrays, str(folder), 1, EngineOptions(slot_bytes=16 << 20, precision="float32")
         )
 
     def serve(self, entries: dict[str, CatalogEntry]) -> None:

@@ -50,7 +50,9 @@ def store(folder: Path) -> PromptStore:
 @pytest.fixture
 def replica(bundled: Backbone, folder: Path) -> Iterator[EngineReplica]:
     header, arrays = bundled.to_arrays()
-    replica = EngineReplica(header, lambda: arrays, str(folder), 1, EngineOptions(slot_bytes=64 << 20))
+    replica = EngineReplica(
+        header, lambda: arrays, str(folder), 1, EngineOptions(slot_bytes=64 << 20, precision="float32")
+    )
     yield replica
     replica._follower.stop()
 

@@ -193,6 +193,7 @@ def test_requests_and_batches_are_counted(call: Caller):
         'ship_swaps_total{engine="a"} 3.0',
         'ship_prompt_load_failures_total{engine="a"} 1.0',
         'ship_resident_bytes{engine="a"} 1000.0',
+        'ship_engine_precision{engine="a",precision="float32"} 1.0',
     ):
         assert line in page.text.splitlines()
     assert 'ship_catalog_age_seconds{engine="a"} 0.5' in page.text
