@@ -25,7 +25,7 @@ from ship.settings.config import TuneConfig
 from ship.tuning.run import tune
 from tests.benchmarks.harness import Case, Report
 
-__all__ = ["LEGEND", "Answers", "answer", "compare_answers", "run", "tune_task"]
+__all__ = ["LEGEND", "NUM_STEPS", "Answers", "answer", "compare_answers", "products_of", "run", "tune_task"]
 
 LEGEND = {
     "labels": "share of the pictures whose likeliest label is another one than in float32",
@@ -115,8 +115,9 @@ def run(
     for name in names:
         loaded, images, labels_B = tune_task(name, backbone, steps)
         images, labels_B = images[:most], labels_B[:most]
+        wanted = answer(Runtime(backbone, capacity_bytes=64 << 20), loaded, images)
         for dtype, counts in changed.items():
-            facts, flips = _measure(backbone, loaded, images, labels_B, dtype)
+            facts, flips = _measure(backbone, loaded, images, labels_B, wanted, dtype)
             counts[:] = [count + more for count, more in zip(counts, flips, strict=True)]
             report.add(_case({"task": name, "dtype": dtype_name(dtype)}, facts))
     for dtype, (num, labels, decisions) in changed.items():
@@ -125,10 +126,14 @@ def run(
 
 
 def _measure(
-    backbone: Backbone, loaded: LoadedPrompt, images: Tensor, labels_B: Tensor, dtype: torch.dtype
+    backbone: Backbone,
+    loaded: LoadedPrompt,
+    images: Tensor,
+    labels_B: Tensor,
+    wanted: Answers,
+    dtype: torch.dtype,
 ) -> tuple[dict[str, Any], tuple[int, int, int]]:
     """Facts about one task in one precision, with pictures, changed labels and changed decisions."""
-    wanted = answer(Runtime(backbone, capacity_bytes=64 << 20), loaded, images)
     with products_of(dtype, backbone.device):
         runtime = Runtime(backbone, dtype=dtype, capacity_bytes=64 << 20)
         found = answer(runtime, loaded, images)
