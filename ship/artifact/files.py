@@ -36,6 +36,7 @@ from ship.runtime.slots import Slot
 
 __all__ = [
     "FILES",
+    "PROBE_TOLERANCE",
     "LoadedPrompt",
     "ask_probe",
     "digest_of",
@@ -60,9 +61,10 @@ _MAX_BYTES = {
 }
 # Seven names need under a kilobyte; a header of megabytes is an attack on its parser.
 _MAX_TENSOR_HEADER_BYTES = 64 << 10
-# Another processor adds in another order, and a runtime may be of half precision. A wrong prompt is off by
-# whole units.
-_PROBE_TOLERANCE = {torch.float32: 2e-3, torch.float16: 3e-2, torch.bfloat16: 2e-1}
+# Largest difference of the probe's scores, in parts of their size: another processor adds in another order,
+# and half precision rounds. Seen at most 0.014 in bfloat16 and 0.0022 in float16 over prompts on three
+# backbones, of other prompts at least 0.21; the rest is for deeper backbones.
+PROBE_TOLERANCE = {torch.float32: 2e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +212,7 @@ def probe_difference(loaded: LoadedPrompt, scores: Sequence[float]) -> float:
 
 
 def _check_probe(loaded: LoadedPrompt, scores: Sequence[float], dtype: torch.dtype) -> None:
-    difference, limit = probe_difference(loaded, scores), _PROBE_TOLERANCE[dtype]
+    difference, limit = probe_difference(loaded, scores), PROBE_TOLERANCE[dtype]
     if not difference <= limit:
         raise ArtifactError(
             f"prompt of task {loaded.card.task!r}: its scores for the probe image are off by "

@@ -1,4 +1,4 @@
-"""Commands of the benchmarks of a runtime: ``runtime``, ``residency``, ``tuning``, ``store``, ``precision``."""
+"""Commands of benchmarks in one process: ``runtime``, ``precision``, ``residency``, ``tuning``, ``store``."""
 
 from typing import TYPE_CHECKING
 

@@ -13,7 +13,17 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from ship.artifact.card import PromptCard
-from ship.artifact.files import FILES, digest_of, insert_verified, load, load_files, save
+from ship.artifact.files import (
+    FILES,
+    PROBE_TOLERANCE,
+    ask_probe,
+    digest_of,
+    insert_verified,
+    load,
+    load_files,
+    probe_difference,
+    save,
+)
 from ship.artifact.held_out import HELD_OUT
 from ship.artifact.making import make_artifact
 from ship.backbone import Backbone
@@ -276,6 +286,22 @@ def test_a_wrong_prompt_is_refused_in_every_precision(
         with pytest.raises(ArtifactError, match=r"scores for the probe image are off by .* in float32"):
             insert_verified(runtime, load_files(wrong))
     assert runtime.used_bytes == 0
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+def test_the_tolerance_of_a_precision_lies_between_rounding_and_another_prompt(
+    backbone: Backbone, dtype: torch.dtype
+) -> None:
+    prompts = [make_prompt(backbone, 5, seed) for seed in range(4)]
+    artifacts = [load_files(make_small_artifact(backbone, "bolts", prompt=prompt)) for prompt in prompts]
+    runtime = Runtime(backbone, dtype=dtype, capacity_bytes=4 << 20)
+    scores = [ask_probe(runtime, runtime.insert(prompt)) for prompt in prompts]
+    for number, loaded in enumerate(artifacts):
+        differences = [probe_difference(loaded, found) for found in scores]
+        own = differences.pop(number)
+        # A margin on both sides.
+        assert 3 * own < PROBE_TOLERANCE[dtype]
+        assert min(differences) > 1.5 * PROBE_TOLERANCE[dtype]
 
 
 def test_a_prompt_that_a_precision_cannot_hold_is_refused_in_that_one_alone(backbone: Backbone) -> None:
