@@ -200,7 +200,7 @@ PARTS: dict[str, Part] = {
     "engine, large": Part(
         legend=engine.LEGEND, limit_s=60, measure=functools.partial(_engine, is_large=True)
     ),
-    "tuning": Part(legend=tuning.LEGEND, limit_s=50, measure=_tuning),
+    "tuning": Part(legend=tuning.LEGEND, limit_s=70, measure=_tuning),
     "precision": Part(legend=precision.LEGEND, limit_s=50, measure=_precision),
     "modes, large": Part(legend=modes.LEGEND, limit_s=100, measure=functools.partial(_modes, is_large=True)),
 }
