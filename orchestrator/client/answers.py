@@ -22,7 +22,7 @@ class Prediction:
             a promised recall are possible, the ``confidence`` is too low, or an error would ``cost`` more
             than a look. None of a label.
         rule: Start of the decision rule's digest; None for the rule that came with the version.
-        precision: Dtype of the arithmetic that answered; None from an endpoint that does not say.
+        precision: Dtype of the arithmetic that answered; None in a batch, and from an older endpoint.
     """
 
     task: str

@@ -283,7 +283,7 @@ def _read_prediction(body: Mapping[str, Any], reply: httpx.Response) -> Predicti
         decision=str(body.get("decision", body["label"])),
         decision_because=_text_or_none(body.get("decision_because")),
         rule=_text_or_none(body.get("rule")),
-        precision=_text_or_none(body.get("precision")),
+        precision=reply.headers.get("Ship-Precision"),
     )
 
 

@@ -75,6 +75,7 @@ class EngineReplica:
         backbone = Backbone.from_arrays(header, read_weights(), device)
         dtype = compute_dtype(options.precision, backbone.device)
         self._runtime = Runtime(backbone, dtype=dtype, capacity_bytes=options.slot_bytes)
+        self._precision = dtype_name(dtype)
         store = PromptStore(open_objects(store_url))
         loader = PromptLoader(with_disk_cache(store, options), self._runtime)
         self._residency = Residency(
@@ -112,11 +113,10 @@ class EngineReplica:
     async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
         """See ``engine_api.Engine``."""
         served = await self._find(ask, image, patience_s)
-        return (
-            served
-            if isinstance(served, Refusal)
-            else await self._explainer.explain(image, served, patience_s)
-        )
+        if isinstance(served, Refusal):
+            return served
+        found = await self._explainer.explain(image, served, patience_s)
+        return found if isinstance(found, Refusal) else replace(found, precision=self._precision)
 
     async def tasks(self, page: TaskPage = ALL_TASKS) -> list[ServingState]:
         """See ``engine_api.Engine``."""
@@ -142,12 +142,12 @@ class EngineReplica:
             num_loading=residency.num_loading,
             catalog_age_s=residency.catalog_age_s,
             num_lost=residency.num_lost,
-            precision=dtype_name(self._runtime.dtype),
+            precision=self._precision,
         )
 
     async def stats(self) -> ResidencyStats:
         """See ``engine_api.Engine``."""
-        return replace(self._residency.stats(), precision=dtype_name(self._runtime.dtype))
+        return replace(self._residency.stats(), precision=self._precision)
 
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""
@@ -170,7 +170,7 @@ class EngineReplica:
             return Refusal(reason="late", detail=f"no turn came within {patience_s:g} s")
         if isinstance(timed.reply, Refusal):
             return timed.reply
-        return replace(timed.reply, queue_s=timed.queue_s, forward_s=timed.pass_s)
+        return replace(timed.reply, queue_s=timed.queue_s, forward_s=timed.pass_s, precision=self._precision)
 
     async def _find(self, ask: Ask, image: Image, patience_s: float) -> ServedVersion | Refusal:
         if not self._follower.is_synced:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from orchestrator.serve.engine_api import Explanation, Image, Refusal
 from orchestrator.serve.residency.served import ServedVersion
-from ship.precision import dtype_name
 from ship.runtime.explain import AttentionMaps, explain
 from ship.runtime.runtime import Runtime
 from ship.runtime.slots import Slot
@@ -74,5 +73,4 @@ class Explainer:
             entropy=maps.entropy,
             bare_entropy=maps.bare_entropy,
             distance=maps.distance,
-            precision=dtype_name(self._runtime.dtype),
         )

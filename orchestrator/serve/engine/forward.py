@@ -14,7 +14,6 @@ import torch
 
 from orchestrator.serve.engine_api import Answer, Image, Refusal
 from orchestrator.serve.residency.served import ServedVersion
-from ship.precision import dtype_name
 from ship.runtime.runtime import RowOutput, Runtime
 
 __all__ = ["Row", "answer_rows"]
@@ -57,16 +56,12 @@ def _answer_batch(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusa
     outputs = runtime.infer_rows(images_U3HW, [row.served.slot for row in rows], image_of_row)
     num_rows = sum(row.served.slot.num_tiles for row in rows)
     num_tasks = len({row.served.task for row in rows})
-    precision = dtype_name(runtime.dtype)
     return [
-        _answer(row.served, output, num_rows, num_tasks, precision)
-        for row, output in zip(rows, outputs, strict=True)
+        _answer(row.served, output, num_rows, num_tasks) for row, output in zip(rows, outputs, strict=True)
     ]
 
 
-def _answer(
-    served: ServedVersion, output: RowOutput, batch_rows: int, batch_tasks: int, precision: str
-) -> Answer | Refusal:
+def _answer(served: ServedVersion, output: RowOutput, batch_rows: int, batch_tasks: int) -> Answer | Refusal:
     logits_C, rule = output.logits_C.tolist(), served.rule
     distance = None
     if served.distance is not None and rule.max_distance is not None:
@@ -86,5 +81,4 @@ def _answer(
         batch_rows=batch_rows,
         batch_tasks=batch_tasks,
         shadow_version=served.shadow_version,
-        precision=precision,
     )

@@ -249,7 +249,6 @@ def answer_body(answer: Answer) -> PredictionReply:
         "label": answer.probabilities[0][0],
         "decision": answer.decision,
         "probabilities": dict(answer.probabilities),
-        "precision": answer.precision,
     }
     if answer.because is not None:
         body["decision_because"] = answer.because

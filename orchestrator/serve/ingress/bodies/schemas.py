@@ -97,7 +97,6 @@ class PredictionReply(StrictBody):
             description="Calibrated, by label, in descending order; they sum to 1.",
         ),
     ]
-    precision: _Precision
 
 
 class ItemReply(PredictionReply):
