@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ship.artifact.files import insert_verified, load_files
+from ship.artifact.making import seal
 from ship.backbone import Backbone
 from ship.errors import ShipError
 from ship.method.model import forward
@@ -25,7 +27,7 @@ pytestmark = [
 ]
 CUDA = torch.device("cuda")
 # TF32 is off by default; sums are in another order than on a CPU.
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 NUM_TASKS = 6
 
 
@@ -65,6 +67,16 @@ def test_rows_are_answered_as_on_a_cpu(on_cpu: Backbone, on_gpu: Backbone, dtype
         found = runtime.infer(images, [slots[task] for task in tasks])
         for ours, theirs in zip(found, expected_scores(on_cpu, images, tasks), strict=True):
             torch.testing.assert_close(ours, theirs, atol=TOLERANCE[dtype], rtol=0)
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
+def test_what_was_tuned_on_a_cpu_passes_the_load_gate(
+    on_cpu: Backbone, on_gpu: Backbone, dtype: torch.dtype
+) -> None:
+    prompt = make_prompt(on_cpu, 0, 3, num_classes=3)
+    described = {"metrics": {}, "record": {}, "readme": "", "data_fingerprint": "0" * 64, "task_key": None}
+    loaded = load_files(seal("caps", on_cpu, prompt, labels=("a", "b", "c"), **described))
+    assert insert_verified(Runtime(on_gpu, dtype=dtype, capacity_bytes=16 << 20), loaded).num_classes == 3
 
 
 def test_swaps_while_batches_run_disturb_no_other_row(on_cpu: Backbone, on_gpu: Backbone) -> None:
