@@ -22,7 +22,6 @@ class Prediction:
             a promised recall are possible, the ``confidence`` is too low, or an error would ``cost`` more
             than a look. None of a label.
         rule: Start of the decision rule's digest; None for the rule that came with the version.
-        precision: Dtype of the arithmetic that answered; None in a batch, and from an older endpoint.
     """
 
     task: str
@@ -34,7 +33,6 @@ class Prediction:
     decision: str
     decision_because: str | None = None
     rule: str | None = None
-    precision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

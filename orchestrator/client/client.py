@@ -283,7 +283,6 @@ def _read_prediction(body: Mapping[str, Any], reply: httpx.Response) -> Predicti
         decision=str(body.get("decision", body["label"])),
         decision_because=_text_or_none(body.get("decision_because")),
         rule=_text_or_none(body.get("rule")),
-        precision=reply.headers.get("Ship-Precision"),
     )
 
 
