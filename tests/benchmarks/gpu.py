@@ -227,6 +227,8 @@ def measure_part(name: str, sizes: Sizes, device: torch.device, target: str) -> 
     report = _SavedReport(benchmark=name, legend=dict(part.legend))
     report.target = target
     part.measure(report, sizes, device)
+    # Its clocks as they are under load: an idle card's are low.
+    report.machine["card"] = describe_card() if device.type == "cuda" else {}
     report.write(target)
     check(asdict(report))
 
@@ -296,8 +298,10 @@ def measure_all(
                 ("skipped: no time was left", "") if left_s <= 0 else measure(name, left_s, str(own))
             )
             found = json.loads(own.read_text()) if own.exists() else {}
-            found.pop("machine", None)
+            card = found.pop("machine", {}).get("card")
             written["parts"][name] = {"status": status, "seconds": round(clock() - began_s, 1), **found}
+            if card:
+                written["parts"][name]["card"] = card
             if status != "ok":
                 written["parts"][name]["last line"] = last
             print(f"{name}: {status}, {clock() - began_s:.0f} s", file=sys.stderr, flush=True)
