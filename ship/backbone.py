@@ -13,80 +13,24 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ship.backbone_info import BackboneInfo
+from ship.backbone_spec import BUNDLED, BUNDLED_FOLDER, is_folder, split_weights
 from ship.errors import BackboneError
 from ship.vit import Attention, Block, VisionTransformer, resolve_model_data_config, timm
 
-__all__ = ["BUNDLED", "MAX_IMAGE_SIZE", "Backbone", "BackboneInfo", "as_rows", "load_backbone"]
+__all__ = ["BUNDLED", "MAX_IMAGE_SIZE", "Backbone", "as_rows", "load_backbone"]
 
-BUNDLED = "bundled"
-_BUNDLED_FOLDER = Path(__file__).parent / "assets" / "bundled"
 MAX_IMAGE_SIZE = 4096
-_MOST_ROWS, _PASS_BYTES = 256, 512 << 20
-# Of a block's input, queries, keys, values, attention output, and four widths of the MLP twice.
-_PASSING_WIDTHS = 14
 _CONFIG_KEYS = {"architecture", "num_classes", "num_features", "global_pool", "model_args", "pretrained_cfg"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneInfo:
-    """Description of a backbone without its weights.
-
-    Attributes:
-        name: Name by which it was loaded; of a folder or file the last part, without the path.
-        architecture: timm model name that builds it.
-        model_args: Arguments of that timm model.
-        image_size: Height and width of its input in pixels.
-        interpolation: Filter by which images are resized to it.
-        mean: Mean per channel, of images in 0..1.
-        std: Standard deviation per channel, of images in 0..1.
-        depth: L, number of blocks.
-        width: D, of a token.
-        num_heads: H.
-        num_tokens: N, patches plus class and register tokens.
-        num_params: Weights in all.
-        fingerprint: sha256 of architecture, weights and preprocessing, 64 hex digits.
-    """
-
-    name: str
-    architecture: str
-    model_args: dict[str, Any]
-    image_size: tuple[int, int]
-    interpolation: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    depth: int
-    width: int
-    num_heads: int
-    num_tokens: int
-    num_params: int
-    fingerprint: str
-
-    @property
-    def rows_at_once(self) -> int:
-        """Images of a forward pass without gradients that keep to about 512 MiB of activations in float32."""
-        widths = _PASSING_WIDTHS * self.num_tokens * self.width
-        attention = self.num_heads * self.num_tokens**2
-        return max(1, min(_MOST_ROWS, _PASS_BYTES // (4 * (widths + attention))))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Undo ``to_dict``."""
-        tuples = {key: tuple(values[key]) for key in ("image_size", "mean", "std")}
-        return cls(**{**values, **tuples})
 
 
 class Backbone:
@@ -165,11 +109,36 @@ class Backbone:
         z_BND: Tensor = self.vit.norm_pre(self.vit._pos_embed(patches_BPD))
         return z_BND
 
+    def to(self, device: torch.device | str) -> Self:
+        """The same backbone on another device."""
+        if torch.device(device) == self.device:
+            return self
+        return type(self)(copy.deepcopy(self.vit), self.info, device)
+
     def cast(self, dtype: torch.dtype) -> Self:
         """The same backbone computing in another dtype: its weights are cast once, here."""
         if dtype == self.dtype:
             return self
         return type(self)(copy.deepcopy(self.vit).to(dtype), self.info, self.device)
+
+    def save(self, folder: Path) -> None:
+        """Write ``config.json`` and ``model.safetensors``, from which ``load_backbone`` makes it again.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        info = self.info
+        config = {
+            "architecture": info.architecture,
+            "num_classes": 0,
+            "model_args": info.model_args,
+            "pretrained_cfg": {"mean": info.mean, "std": info.std, "interpolation": info.interpolation},
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        save_file(
+            {key: value.contiguous() for key, value in self.vit.state_dict().items()},
+            folder / "model.safetensors",
+        )
 
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Header (JSON values) and weights, for other processes on this machine to share without a copy."""
@@ -206,8 +175,7 @@ def load_backbone(
     """Load a backbone and freeze it.
 
     Args:
-        spec: ``bundled``; a timm model name (``vit_base_patch16_224.augreg_in21k``); a folder with timm's
-            ``config.json`` and ``model.safetensors``; or ``NAME:FILE.safetensors``, weights for a timm name.
+        spec: See ``ship.backbone_spec``.
         device: Device for the weights.
         image_size: Height and width of its input in pixels; the position embedding is resampled, and it is
             another backbone, of a fingerprint of its own. None for the size that it was trained at.
@@ -216,15 +184,15 @@ def load_backbone(
     Raises:
         BackboneError: It is unknown, cannot be read, or is of a kind that is not supported exactly.
     """
-    name, _, file = spec.partition(":")
     shown = spec
     if spec == BUNDLED:
-        vit, architecture, model_args = _load_folder(_BUNDLED_FOLDER)
-    elif file.endswith(".safetensors"):
+        vit, architecture, model_args = _load_folder(BUNDLED_FOLDER)
+    elif (weights_file := split_weights(spec)) is not None:
+        name, file = weights_file
         vit, architecture, model_args = _create(name, pretrained=False), name, {}
-        _load_weights(vit, Path(file))
-        shown = f"{name}:{Path(file).name}"
-    elif _looks_like_path(spec):
+        _load_weights(vit, file)
+        shown = f"{name}:{file.name}"
+    elif is_folder(spec):
         folder = Path(spec).expanduser()
         vit, architecture, model_args = _load_folder(folder)
         shown = Path(os.path.abspath(folder)).name
@@ -249,10 +217,6 @@ def _resize(vit: VisionTransformer, spec: str, image_size: int) -> None:
             f"{MAX_IMAGE_SIZE}, got {image_size}; near it are {below} and {below + patch}"
         )
     vit.set_input_size(img_size=(image_size, image_size))
-
-
-def _looks_like_path(spec: str) -> bool:
-    return not spec.startswith(("hf_hub:", "hf-hub:")) and ("/" in spec or spec.startswith((".", "~")))
 
 
 def _build(architecture: str, model_args: Mapping[str, Any]) -> VisionTransformer:

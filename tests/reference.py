@@ -15,6 +15,7 @@ import click
 from orchestrator.cli.main import cli
 from orchestrator.manifest.json_schema import manifest_json_schema
 from orchestrator.serve.ingress.middleware.metrics import Metrics
+from orchestrator.serve.ingress.peers import render_page
 from orchestrator.serve.ingress.problem_kinds import KINDS
 from orchestrator.settings import Settings
 
@@ -175,7 +176,8 @@ def _kinds() -> Iterable[tuple[str, str, str, str]]:
 def _metrics() -> Iterator[str]:
     yield "## Metrics"
     yield "`GET /metrics` is a page for Prometheus."
-    page = Metrics().render().decode()
+    metrics = Metrics()
+    page = render_page({"": metrics.families()}, metrics.engine_families()).decode()
     helps = dict(re.findall(r"^# HELP (\S+) (.+)$", page, re.MULTILINE))
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
     names = [name for name in helps if not name.endswith("_created")]

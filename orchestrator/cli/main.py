@@ -18,6 +18,7 @@ from rich.console import Console
 from orchestrator.cli import (
     ask,
     audit,
+    backbone,
     decisions,
     exchange,
     gc,
@@ -76,6 +77,7 @@ for command in (
     *pictures.COMMANDS,
     *exchange.COMMANDS,
     ui.ui,
+    backbone.backbone,
     serve.serve,
     *ask.COMMANDS,
     token.token,

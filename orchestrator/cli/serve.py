@@ -1,18 +1,20 @@
 """The command `ship serve`: starts an endpoint."""
 
-import contextlib
 import os
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.options import image_size_option
 from orchestrator.cli.output import Output
+from orchestrator.errors import ServeError
 from orchestrator.settings import BYTES_A_GB
 
 if TYPE_CHECKING:
     from orchestrator.serve.options import ServeOptions
+    from orchestrator.serve.scale import Scale
 
 __all__ = ["serve"]
 
@@ -26,10 +28,33 @@ _ORIGIN = re.compile(
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="TCP port.")
 @click.option(
-    "--backbone", default="bundled", show_default=True, help="Backbone that serves, as in a manifest."
+    "--backbone",
+    "backbones",
+    multiple=True,
+    default=("bundled",),
+    show_default=True,
+    help="Backbone that serves, as in a manifest; repeatable: each has engines of its own, and a task is "
+    "answered by those of its backbone.",
 )
 @image_size_option
-@click.option("--replicas", default=1, show_default=True, type=click.IntRange(min=1), help="Engines to run.")
+@click.option(
+    "--engines",
+    default="1",
+    show_default=True,
+    metavar="N|auto|auto:MIN-MAX",
+    help="Engines of each backbone: a number, or as many as the load asks for, between two bounds or up to "
+    "one a GPU (one a node without GPUs).",
+)
+@click.option("--replicas", hidden=True, help="Former name of --engines.")
+@click.option(
+    "--ingress",
+    "ingresses",
+    default="1",
+    show_default=True,
+    metavar="N|auto|auto:MIN-MAX",
+    help="Processes that read, decode and answer requests; `auto` keeps at least one for each node of a "
+    "cluster.",
+)
 @click.option(
     "--precision",
     default="auto",
@@ -66,9 +91,10 @@ _ORIGIN = re.compile(
     help="Time limit of one request; clients may ask for a shorter one.",
 )
 @click.option(
-    "--haproxy",
-    is_flag=True,
-    help="Use HAProxy, which comes with Ray Serve, as ingress: more requests a second; see docs/serving.md.",
+    "--haproxy/--no-haproxy",
+    default=None,
+    help="Use HAProxy, which comes with Ray Serve on Linux, as ingress, or Ray Serve's slower proxy "
+    "[default: HAProxy where it can be had].",
 )
 @click.option("--no-auth", is_flag=True, help="Accept every request without a token.")
 @click.option(
@@ -83,14 +109,18 @@ _ORIGIN = re.compile(
     "--name", help="Name of the endpoint on a Ray cluster that others use too [by default from the store]."
 )
 @click.option(
+    "--detach", is_flag=True, help="Return once it answers; `ship serve --stop` ends it, from any terminal."
+)
+@click.option(
     "--stop",
     "is_stop",
     is_flag=True,
-    help="Stop the endpoint of that name on the cluster at RAY_ADDRESS, such as one whose `ship serve` died.",
+    help="Stop the endpoint of that name: a detached one, or one on the cluster at RAY_ADDRESS, such as one "
+    "whose `ship serve` died.",
 )
 @click.pass_obj
-def serve(output: Output, /, backbone: str, haproxy: bool, is_stop: bool, **flags: Any) -> None:
-    """Answer for every task that has a champion, from one backbone. Ctrl-C drains and ends.
+def serve(output: Output, /, haproxy: bool | None, is_stop: bool, detach: bool, **flags: Any) -> None:
+    """Answer for every task that has a champion, from its backbone. Ctrl-C drains and ends.
 
     A request names its task in the header Ship-Task, and carries a token of `ship token create`.
 
@@ -100,7 +130,10 @@ def serve(output: Output, /, backbone: str, haproxy: bool, is_stop: bool, **flag
       ship serve --no-auth
       ship serve --cors https://plant.example
       ship serve --precision float32
-      ship serve --replicas 2 --prompt-memory 8 --pin 'line-1-*'
+      ship serve --engines 2 --prompt-memory 8 --pin 'line-1-*'
+      ship serve --backbone bundled --backbone vit_base_patch16_224.augreg_in21k --ingress 2
+      RAY_ADDRESS=ray-head:6379 ship serve --engines auto:1-8 --ingress auto
+      ship serve --detach && ship serve --stop
       RAY_ADDRESS=ray-head:6379 ship serve --stop
       curl -H "Authorization: Bearer $SHIP_TOKEN" -H 'Ship-Task: bottle-caps' \\
         --data-binary @cap.png http://127.0.0.1:8000/v1/predict
@@ -113,15 +146,22 @@ def serve(output: Output, /, backbone: str, haproxy: bool, is_stop: bool, **flag
 
         output.out.print(f"Endpoint {stop(settings, flags['name'])} is stopped")
         return
-    with haproxy_ingress(settings.ray_address) if haproxy else contextlib.nullcontext():
+    if haproxy and detach:
+        raise click.UsageError(
+            "--haproxy: its files go with this process; leave out --detach, or start Ray with "
+            "RAY_SERVE_ENABLE_HA_PROXY=1 and set RAY_ADDRESS"
+        )
+    how = "`ship serve --stop` ends it" if detach else "Ctrl-C ends it"
+    # Its files go with this process, which a detached endpoint outlives.
+    with haproxy_ingress(settings.ray_address, haproxy=False if detach else haproxy):
         # Ray Serve, which is imported here, reads the environment of the line above.
         from orchestrator.serve.launch.endpoint import serve_forever
 
         serve_forever(
             settings,
-            backbone,
             _read_options(max_pixels=settings.max_pixels, **flags),
-            on_ready=lambda url: output.out.print(f"Serving at {url} (Ctrl-C ends it)"),
+            on_ready=lambda url: output.out.print(f"Serving at {url} ({how})"),
+            detach=detach,
         )
 
 
@@ -130,9 +170,12 @@ def _read_options(
     max_pixels: int,
     host: str,
     port: int,
+    backbones: tuple[str, ...],
     name: str | None,
     image_size: int | None,
-    replicas: int,
+    engines: str,
+    replicas: str | None,
+    ingresses: str,
     precision: str,
     log_requests: str | None,
     prompt_memory: float,
@@ -142,8 +185,11 @@ def _read_options(
     cors_origins: tuple[str, ...],
 ) -> "ServeOptions":
     from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
+    from ship.backbone_spec import absolute
 
     _check_origins(cors_origins, no_auth=no_auth)
+    if twice := [spec for spec, number in Counter(backbones).items() if number > 1]:
+        raise click.UsageError(f"--backbone: expected different backbones, found {twice[0]!r} twice")
     # Another process writes it, with a working folder of its own.
     request_log = None if log_requests is None else os.path.abspath(log_requests)
     return ServeOptions(
@@ -151,8 +197,12 @@ def _read_options(
         port=port,
         name=name,
         auth=not no_auth,
+        backbones=tuple(map(absolute, backbones)),
         image_size=image_size,
-        num_replicas=replicas,
+        engines=_read_scale("--engines", engines)
+        if replicas is None
+        else _read_scale("--replicas", replicas),
+        ingresses=_read_scale("--ingress", ingresses),
         engine=EngineOptions(
             slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned, precision=precision
         ),
@@ -160,6 +210,15 @@ def _read_options(
             timeout_s=timeout, request_log=request_log, max_pixels=max_pixels, cors_origins=cors_origins
         ),
     )
+
+
+def _read_scale(option: str, text: str) -> "Scale":
+    from orchestrator.serve.scale import Scale
+
+    try:
+        return Scale.read(text)
+    except ServeError as error:
+        raise click.UsageError(f"{option}: {error}") from None
 
 
 def _check_origins(origins: tuple[str, ...], *, no_auth: bool) -> None:

@@ -278,7 +278,8 @@ def _read_prediction(body: Mapping[str, Any], reply: httpx.Response) -> Predicti
     return Prediction(
         **{name: body[name] for name in ("task", "version", "digest", "label")},
         probabilities={label: float(share) for label, share in shares.items()},
-        backbone=reply.headers["Ship-Backbone"],
+        # Of a batch the header names all of an endpoint's.
+        backbone=str(body.get("backbone") or reply.headers["Ship-Backbone"]),
         # An older endpoint decides for the likeliest label, and says no more.
         decision=str(body.get("decision", body["label"])),
         decision_because=_text_or_none(body.get("decision_because")),

@@ -1,7 +1,7 @@
 """Child processes that Ray started for us: finding them by their command line, and ending them."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import psutil
@@ -11,10 +11,15 @@ __all__ = ["end_processes", "find_processes", "start_in_two_tries"]
 _log = logging.getLogger(__name__)
 
 
-def find_processes(mark: str) -> list[psutil.Process]:
-    """Children of this process with ``mark`` in their command line, and all their descendants."""
+def find_processes(mark: str, among: Iterable[psutil.Process] | None = None) -> list[psutil.Process]:
+    """Processes with ``mark`` in their command line, and all their descendants.
+
+    Args:
+        mark: Word, or a part of one.
+        among: Processes to look at; None for the children of this process.
+    """
     found: list[psutil.Process] = []
-    for child in psutil.Process().children():
+    for child in psutil.Process().children() if among is None else among:
         # It may end at any time.
         with suppress(psutil.Error):
             if any(mark in word for word in child.cmdline()):

@@ -22,7 +22,7 @@ from orchestrator.cluster.signals import deferred_signals
 from orchestrator.errors import ClusterError
 from orchestrator.private_files import make_private_folder, make_private_tree
 
-__all__ = ["Session", "ray_session"]
+__all__ = ["Session", "ray_session", "short_temp_dir"]
 
 # A socket's path holds at most 107 bytes, and Ray adds about 62 to its folder's.
 _MAX_TEMP_DIR_CHARS = 40
@@ -104,7 +104,7 @@ def _joined(address: str) -> Iterator[Session]:
 
 @contextmanager
 def _started(options: dict[str, Any], logs: Path | None) -> Iterator[Session]:
-    folder = Path(tempfile.mkdtemp(prefix="ship-ray-", dir=_short_temp_dir()))
+    folder = Path(tempfile.mkdtemp(prefix="ship-ray-", dir=short_temp_dir()))
     try:
         _start(folder, options)
         session = _describe(is_own=True)
@@ -165,7 +165,8 @@ def _describe(*, is_own: bool) -> Session:
     )
 
 
-def _short_temp_dir() -> str:
+def short_temp_dir() -> str:
+    """Folder for temporary files whose path leaves room for those of Ray's sockets."""
     usual = tempfile.gettempdir()
     return usual if len(usual) <= _MAX_TEMP_DIR_CHARS - len("/ship-ray-12345678") else "/tmp"
 

@@ -14,7 +14,7 @@ from ship.settings.config import TARGETS, TuneConfig, count_epochs
 from ship.settings.search_config import SearchConfig, num_full_tunings
 
 if TYPE_CHECKING:
-    from ship.backbone import BackboneInfo
+    from ship.backbone_info import BackboneInfo
 
 __all__ = ["Speed", "TuningRun", "count_passes", "learn_speed", "prompt_bytes"]
 

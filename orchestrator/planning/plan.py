@@ -22,7 +22,7 @@ from ship.settings.search_config import SearchConfig
 from ship.settings.view import View
 
 if TYPE_CHECKING:
-    from ship.backbone import BackboneInfo
+    from ship.backbone_info import BackboneInfo
 
 __all__ = ["DEFAULT_MAX_TASKS", "Plan", "find_sure_fan_out", "make_plan"]
 

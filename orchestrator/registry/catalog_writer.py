@@ -109,9 +109,11 @@ class CatalogWriter:
         # A rollout counts, also where MLflow cannot be brought in line with it now.
         known = {**catalog.entries, **catalog.idle, **changed}
         wanted |= self._settle_all(differing | changed.keys() & views.keys(), known, problems)
-        written = _catalog_of(wanted, identity)
+        written = _catalog_of(wanted, identity, catalog)
         missing, lost = self._find_lost(catalog, views, written, problems, may_drop=may_drop)
-        written = _catalog_of({**wanted, **{task: catalog.entries[task] for task in missing}}, identity)
+        kept = {task: catalog.entries[task] for task in missing}
+        backbones = {digest: one for view in views.values() for digest, one in view.backbones.items()}
+        written = _catalog_of({**wanted, **kept}, identity, catalog, backbones)
         is_same = stored is not None and written == catalog
         if not is_same:
             self._store.write_catalog(written, if_match=etag)
@@ -212,7 +214,7 @@ class CatalogWriter:
             for task, state in read.items()
             if isinstance(state, CatalogEntry) or state.is_retired or task not in catalog.entries
         }
-        written = _catalog_of({**catalog.entries, **catalog.idle, **changed}, catalog.registry)
+        written = _catalog_of({**catalog.entries, **catalog.idle, **changed}, catalog.registry, catalog)
         if written != catalog:
             self._store.write_catalog(written, if_match=etag)
         for task, problem in problems.items():
@@ -265,7 +267,7 @@ def follow_rollout(store: PromptStore, rollout: Rollout) -> bool:
         if found == state:
             return True
         catalog, etag = stored
-        written = _catalog_of({**catalog.entries, **catalog.idle, task: state}, catalog.registry)
+        written = _catalog_of({**catalog.entries, **catalog.idle, task: state}, catalog.registry, catalog)
         with suppress(ObjectConflict):
             store.write_catalog(written, if_match=etag)
     return False
@@ -293,11 +295,28 @@ def _state_of(rollout: Rollout) -> _State:
     return _find_state(rollout.aliases, digests, rollout.rules)
 
 
-def _catalog_of(states: Mapping[str, _State], registry: str | None) -> Catalog:
-    return Catalog(
+def _catalog_of(
+    states: Mapping[str, _State],
+    registry: str | None,
+    before: Catalog,
+    backbones: Mapping[str, str] | None = None,
+) -> Catalog:
+    """The catalog of these states.
+
+    Args:
+        states: Entries and idle tasks by name.
+        registry: Identity of the registry.
+        before: The catalog until now, which knows backbones; an artifact's never changes.
+        backbones: Fingerprints by digest of the artifact, as the registry has them.
+    """
+    catalog = Catalog(
         entries={task: state for task, state in states.items() if isinstance(state, CatalogEntry)},
         idle={task: state for task, state in states.items() if isinstance(state, IdleTask)},
         registry=registry,
+    )
+    named, known = before.digests, backbones or {}
+    return catalog.with_backbones(
+        lambda digest: known.get(digest) or (before.backbone_of(digest) if digest in named else None)
     )
 
 

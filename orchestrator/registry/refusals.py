@@ -77,21 +77,16 @@ def is_refused(info: VersionInfo) -> bool:
 
 
 def _find_other_backbone(registry: Registry, task: str, info: VersionInfo) -> str | None:
-    """Why a version's backbone is not the endpoint's, as far as the champions tell, which it serves."""
+    """Why no endpoint may serve a version's backbone, as far as the champions tell, which are served."""
     own = info.tags.get(FINGERPRINT_TAG)
     if own is None:
         return None
-    champion = registry.champion(task)
-    if champion is not None and champion.tags.get(FINGERPRINT_TAG) == own:
-        return None
     found = Counter(registry.champion_backbones())
-    if not found:
+    if not found or own in {known for _, known in found}:
         return None
     (name, fingerprint), most = found.most_common(1)[0]
-    if sum(count for (_, known), count in found.items() if known == own) >= most:
-        return None
     return (
         f"version {info.version} of task {task!r} is of backbone {info.tags.get(BACKBONE_TAG, '?')} "
-        f"({own[:8]}), and {most} of {found.total()} champions are of {name} ({fingerprint[:8]}): an "
-        "endpoint serves one backbone, and cannot load versions of another"
+        f"({own[:8]}), and no champion is: {most} of {found.total()} are of {name} ({fingerprint[:8]}); an "
+        "endpoint answers for the backbones that `ship serve --backbone` names"
     )

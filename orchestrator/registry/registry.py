@@ -322,6 +322,11 @@ class Registry:
             tags=dict(model.tags or {}),
             digests={info.version: info.digest for info in infos if info is not None},
             created_ms=int(model.creation_timestamp),
+            backbones={
+                info.digest: info.backbone
+                for info in infos
+                if info is not None and info.digest is not None and info.backbone is not None
+            },
         )
 
     def _make_model(self, task: str) -> None:

@@ -104,6 +104,12 @@ class VersionInfo:
         return time_s if math.isfinite(time_s) else self.created_s
 
     @property
+    def backbone(self) -> str | None:
+        """Fingerprint of the backbone that it was tuned on; None if it does not tell."""
+        fingerprint = self.tags.get(FINGERPRINT_TAG)
+        return fingerprint if is_digest(fingerprint) else None
+
+    @property
     def choice(self) -> str | None:
         """Why its settings were chosen, where there was a choice."""
         return self.tags.get(CHOICE_TAG) or None
@@ -129,6 +135,7 @@ class ModelView:
         aliases: Versions by alias.
         tags: Tags of the model.
         digests: Digests of the versions that have an alias; None for versions registered by other programs.
+        backbones: Fingerprint of the backbone by digest of the artifact, of versions that tell it.
     """
 
     task: str
@@ -136,6 +143,7 @@ class ModelView:
     tags: Mapping[str, str]
     digests: Mapping[int, str | None]
     created_ms: int = 0
+    backbones: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def standing(self) -> Aliases:

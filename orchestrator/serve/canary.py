@@ -11,7 +11,7 @@ import numpy as np
 from orchestrator.serve.engine_api import Image
 from orchestrator.store.documents.catalog import CatalogEntry
 
-__all__ = ["choose_version", "key_of_image"]
+__all__ = ["choose_version", "key_of_content"]
 
 _SPACE = 1 << 64
 
@@ -30,9 +30,14 @@ def choose_version(task: str, entry: CatalogEntry, key: str | None) -> int:
     return canary.version
 
 
-def key_of_image(image_3HW: Image) -> str:
-    """Key of a request without one: asked twice about one image, one version answers."""
-    return hashlib.sha256(np.ascontiguousarray(image_3HW).data).hexdigest()
+def key_of_content(content: bytes | Image) -> str:
+    """Key of a request without one: asked twice about one image, one version answers.
+
+    Args:
+        content: The image as it was sent, a file or pixels: views and backbones see it each in another way.
+    """
+    plain = content if isinstance(content, bytes) else np.ascontiguousarray(content).data
+    return hashlib.sha256(plain).hexdigest()
 
 
 def _place(task: str, version: int, key: str) -> float:

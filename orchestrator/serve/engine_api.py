@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import ServeError
 from orchestrator.store.documents.catalog import Canary
+from ship.backbone_info import BackboneInfo
 from ship.settings.view import DEFAULT_VIEW, View
 
 __all__ = [
@@ -16,10 +17,13 @@ __all__ = [
     "Answer",
     "Ask",
     "Because",
+    "Call",
+    "CallReply",
     "Engine",
     "EngineBusyError",
     "EngineUnavailableError",
     "Explanation",
+    "FirstLook",
     "Image",
     "Readiness",
     "Refusal",
@@ -40,11 +44,14 @@ RefusalReason = Literal[
     "retired",
     "other_version",
     "other_view",
+    "other_backbone",
+    "no_key",
     "not_loaded",
     "not_ready",
     "busy",
     "late",
     "failed",
+    "unavailable",
 ]
 
 
@@ -63,11 +70,15 @@ class Ask:
     Attributes:
         task: A valid name, which need not exist.
         version: None for whichever is served.
-        key: Asks with one key get the same of two versions while a canary runs; so do those about one image
-            without a key.
+        key: Asks with one key get the same of two versions while a canary runs.
         image: Index of the image, among those that come with it.
         view: View that the image was decoded by.
         is_background: No client waits: it waits for no prompt, and no champion gives way to it.
+        backbone: Fingerprint of the backbone that the image was decoded for, whose engine is asked; empty for
+            the first.
+        sent_from: Backbone whose engine named this one; None if the ask did not come from there.
+        stays: The engine of the backbone that this one named had no answer: the version that answered until
+            now is wanted, if it is in memory.
     """
 
     task: str
@@ -76,6 +87,9 @@ class Ask:
     image: int = 0
     view: View = DEFAULT_VIEW
     is_background: bool = False
+    backbone: str = ""
+    sent_from: str | None = None
+    stays: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +110,7 @@ class Answer:
         forward_s: Seconds of the pass.
         shadow_version: Version to be asked the same and compared, once the reply is out; None for none.
         precision: Dtype of the pass.
+        backbone: Fingerprint of the backbone; empty at an endpoint of one.
     """
 
     task: str
@@ -111,6 +126,7 @@ class Answer:
     forward_s: float = 0.0
     shadow_version: int | None = None
     precision: str = "float32"
+    backbone: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,22 +137,60 @@ class Refusal:
         reason: ``unknown_task`` (not registered), ``no_champion`` (registered, but no version serves unless
             a request names it), ``retired`` (out of service), ``other_version`` (that version is not served),
             ``other_view`` (the image was decoded by another view than that of the version to answer),
+            ``other_backbone`` (the version to answer belongs to another engine of the endpoint), ``no_key``
+            (a canary runs, and without a key there is no telling which of the two versions is to answer),
             ``not_loaded`` (in the catalog, but its prompt could not be loaded or is still under way),
             ``not_ready`` (no catalog was read yet), ``busy`` (too many wait, or too many of its task),
-            ``late`` (its time was up before its turn) or ``failed`` (the forward pass went wrong for it).
+            ``late`` (its time was up before its turn), ``failed`` (the forward pass went wrong for it) or
+            ``unavailable`` (no engine of its backbone answered).
         detail: For the client.
         wait_s: With ``busy``, seconds for which asking the task again is in vain; 0 if that is not known.
         view: With ``other_view``, the view of the version to answer.
-        key: With ``other_view``, the key to ask with again, so that the same version is found.
-        is_lasting: With ``other_view``, whether the next question will find this version, too.
+        is_lasting: With ``other_view`` and ``other_backbone``, whether the next question will find this
+            version, too.
+        backbone: With ``other_backbone``, the fingerprint of the backbone whose engine is to be asked.
+        is_loading: With ``not_loaded``, whether its load is under way.
     """
 
     reason: RefusalReason
     detail: str
     wait_s: float = 0.0
     view: View | None = None
-    key: str | None = None
     is_lasting: bool = False
+    backbone: str | None = None
+    is_loading: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """Questions of several requests that go to one engine together.
+
+    Attributes:
+        stacks: Images, uint8, one array for each shape: ``N,3,H,W``, or ``N,T,3,H,W`` of pictures in tiles.
+            ``Ask.image`` counts through all of them.
+        asks: Questions.
+        patience_s: For each question, the seconds until its answer must be there.
+        waits: Whether a question waits for its prompt to be loaded; it is refused with ``is_loading`` else,
+            so that it holds up no other question of the call.
+    """
+
+    stacks: tuple[Image, ...]
+    asks: tuple[Ask, ...]
+    patience_s: tuple[float, ...]
+    waits: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallReply:
+    """Replies to a call.
+
+    Attributes:
+        replies: To each of its questions.
+        replica: Name of the engine that gave them.
+    """
+
+    replies: tuple[Answer | Refusal, ...]
+    replica: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +207,7 @@ class Explanation:
         bare_entropy: Entropy of the second.
         distance: Share of attention that went elsewhere.
         precision: Dtype of the pass.
+        backbone: See ``Answer``.
     """
 
     task: str
@@ -164,6 +219,7 @@ class Explanation:
     bare_entropy: float
     distance: float
     precision: str = "float32"
+    backbone: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +242,8 @@ class ServingState:
         view: View of the version that is served; None if none is.
         rule: Digest of the decision rule of the version that is served; None for its artifact's own.
         wanted_rule: Digest of the rule that the catalog names; None for the artifact's own.
+        backbone: Of an engine, the fingerprint of the backbone of the wanted version if that is another than
+            its own; else see ``Answer``.
     """
 
     task: str
@@ -201,6 +259,7 @@ class ServingState:
     view: View | None = None
     rule: str | None = None
     wanted_rule: str | None = None
+    backbone: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +296,7 @@ class ResidencyStats:
         catalog_age_s: Since the catalog was last seen to be current; None before the first.
         num_lost: Tasks that left the catalog since it started and have not come back.
         precision: Dtype of its passes.
+        backbone: Name of the backbone.
     """
 
     replica: str
@@ -250,6 +310,7 @@ class ResidencyStats:
     catalog_age_s: float | None
     num_lost: int = 0
     precision: str = "float32"
+    backbone: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,11 +338,30 @@ class Readiness:
     precision: str = "float32"
 
 
+@dataclass(frozen=True, kw_only=True)
+class FirstLook:
+    """What the poller's first look at the registry has led to.
+
+    Attributes:
+        warning: What is wrong, and what is served nevertheless.
+        refusal: Why there is nothing to serve, or nothing that may be served.
+        is_written: Whether the catalog was changed.
+    """
+
+    warning: str | None = None
+    refusal: str | None = None
+    is_written: bool = False
+
+
 class Engine(Protocol):
     """Any number of replicas that answer alike.
 
     Every method raises ``EngineBusyError`` or ``EngineUnavailableError`` if none of them can be asked.
     """
+
+    async def backbone(self) -> BackboneInfo:
+        """Description of the backbone that answers; waits for an engine, however long it takes to start."""
+        ...
 
     async def predict(
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
@@ -305,6 +385,6 @@ class Engine(Protocol):
         """Whether requests can be answered."""
         ...
 
-    async def stats(self) -> ResidencyStats:
-        """Which prompts an engine holds: of one replica, whichever is asked."""
+    async def stats(self) -> list[ResidencyStats]:
+        """Which prompts the engines hold: of each replica that answers."""
         ...

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
+from orchestrator.serve.scale import Scale
+from ship.backbone_spec import BUNDLED
 from ship.images.decoding import ALLOWED_FORMATS
 from ship.settings.view import MAX_PIXELS
 
@@ -55,6 +57,14 @@ class Limits:
     retry_after_s: int = 1
     request_log: str | None = None
     cors_origins: tuple[str, ...] = ()
+
+    @property
+    def max_at_door(self) -> int:
+        """Requests inside, and those that are being refused, of one ingress; more are refused before it.
+
+        What is between is little: more than that come faster than they can be refused.
+        """
+        return self.max_inside + 128
 
     def retry_after(self, wait_s: float = 0.0) -> dict[str, str]:
         """The header for a client that was turned away: whole seconds, and no fewer than ``wait_s``."""
@@ -112,8 +122,11 @@ class ServeOptions:
         port: TCP port to listen on; 0 for any free one.
         name: Name of the endpoint on its Ray cluster; None for one by the store.
         auth: Whether a request needs a token, see ``token_changes``.
+        backbones: Backbones that serve, see ``ship.backbone_spec``; a path is absolute. Each has engines of
+            its own; the first one is asked about tasks that are not known yet.
         image_size: Height and width of the backbone's input in pixels; None for its own.
-        num_replicas: Number of engines.
+        engines: Number of engines of each backbone.
+        ingresses: Number of ingresses.
         num_cpus_per_replica: CPUs reserved for each engine, and its threads. None shares a Ray of our own
             evenly, and takes one CPU of a cluster that others use too.
         engine: Options of each engine.
@@ -124,8 +137,10 @@ class ServeOptions:
     port: int = 8000
     name: str | None = None
     auth: bool = True
+    backbones: tuple[str, ...] = (BUNDLED,)
     image_size: int | None = None
-    num_replicas: int = 1
+    engines: Scale = field(default_factory=Scale)
+    ingresses: Scale = field(default_factory=Scale)
     num_cpus_per_replica: int | None = None
     engine: EngineOptions = field(default_factory=EngineOptions)
     limits: Limits = field(default_factory=Limits)

@@ -23,6 +23,7 @@ from orchestrator.registry.registry import Registry
 from orchestrator.settings import Settings
 from orchestrator.store.approvals import Approvals
 from orchestrator.store.audit import AuditLog
+from orchestrator.store.backbones import load_backbone_of
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.objects.open import ObjectStore, open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -37,7 +38,7 @@ from orchestrator.train.preflight import check_before_tuning
 from orchestrator.train.run_folder import KEPT_RUNS, RunFolder, hold_run
 from orchestrator.train.run_report import leave_report
 from orchestrator.train.verdicts import Decisions, Published, failed_verdicts, find_verdicts
-from ship.backbone import Backbone, load_backbone
+from ship.backbone import Backbone
 from ship.redaction import redact_url
 
 __all__ = ["Job", "Services", "prepare_job"]
@@ -290,7 +291,7 @@ def _find_means(
     settings = make_settings(manifest.store)
     if will_run:
         check_before_tuning(settings, partial(open_objects, settings.store))
-    return settings, load_backbone(manifest.backbone, image_size=manifest.image_size)
+    return settings, load_backbone_of(manifest.backbone, settings.store, image_size=manifest.image_size)
 
 
 def _make_plan(

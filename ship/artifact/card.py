@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Self
 
-from ship.backbone import BackboneInfo
+from ship.backbone_info import BackboneInfo
 from ship.decision.rule import DecisionRule
 from ship.errors import ArtifactError, ConfigError
 from ship.settings.config import METHOD_VERSION, TuneConfig

@@ -135,6 +135,9 @@ def to_rgb(
         return _deep_grey_to_rgb(image, depth, is_inverted, is_signed)
     if image.has_transparency_data:
         return _on_white(image)
+    if image.mode == "RGB":
+        # Pillow would copy it, which takes a tenth of decoding.
+        return image
     try:
         return image.convert("RGB")
     except ValueError as error:

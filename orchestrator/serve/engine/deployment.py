@@ -3,21 +3,21 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Protocol
 
 import torch
 
-from orchestrator.serve.canary import key_of_image
-from orchestrator.serve.engine.batch_wait import BatchWait
-from orchestrator.serve.engine.batcher import Batcher, LateError, QueueFullError
+from orchestrator.serve.batching.batch_wait import BatchWait
+from orchestrator.serve.batching.batcher import Batcher, LateError, QueueFullError
 from orchestrator.serve.engine.explain import Explainer
 from orchestrator.serve.engine.forward import Row, answer_rows
 from orchestrator.serve.engine_api import (
     ALL_TASKS,
     Answer,
     Ask,
+    Call,
+    CallReply,
     Explanation,
     Image,
     Readiness,
@@ -38,6 +38,7 @@ from orchestrator.serve.residency.state import describe_served
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone
+from ship.backbone_info import BackboneInfo
 from ship.precision import compute_dtype, dtype_name
 from ship.runtime.runtime import Runtime
 
@@ -46,33 +47,42 @@ __all__ = ["EngineReplica"]
 _log = logging.getLogger(__name__)
 
 
+class Source(Protocol):
+    """A ``BackboneSource``, or what loads as it does."""
+
+    def load(self) -> Backbone:
+        """The backbone on the CPU."""
+        ...
+
+
 class EngineReplica:
-    """The deployment's class; ``deployments`` wraps it. Never talks to MLflow: it follows the catalog.
+    """The deployment's class; ``deployments`` names it. Never talks to MLflow: it follows the catalog.
 
     Args:
-        header: Header of the backbone, see ``Backbone.to_arrays``.
-        read_weights: Reads the backbone's arrays, see ``serve.weights``. Replicas of one machine share their
-            memory.
+        source: Where the backbone comes from; replicas of one machine share its memory.
         store_url: URL of the store of prompts.
         num_threads: Threads of torch.
         options: Options of this replica.
         log: File for what goes wrong; None leaves it to Ray.
+        is_alone: Whether the endpoint has no engines of other backbones.
     """
 
     def __init__(
         self,
-        header: Mapping[str, Any],
-        read_weights: Callable[[], Mapping[str, Any]],
+        source: Source,
         store_url: str,
         num_threads: int,
         options: EngineOptions,
         log: str | None = None,
+        *,
+        is_alone: bool = True,
     ) -> None:
         if log is not None:
             open_process_log(log)
         torch.set_num_threads(num_threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        backbone = Backbone.from_arrays(header, read_weights(), device)
+        backbone = source.load().to(device)
+        self._info = backbone.info
         dtype = compute_dtype(options.precision, backbone.device)
         self._runtime = Runtime(backbone, dtype=dtype, capacity_bytes=options.slot_bytes)
         self._precision = dtype_name(dtype)
@@ -85,6 +95,7 @@ class EngineReplica:
             pinned=options.pinned,
             load_wait_s=options.load_wait_s,
             retry_s=options.retry_s,
+            backbone=None if is_alone else backbone.fingerprint,
         )
         kept = open_kept_catalog(store_url, options)
         self._follower = CatalogFollower(store, self._residency, kept, poll_s=options.poll_s)
@@ -104,15 +115,26 @@ class EngineReplica:
         if not self._follower.wait_synced(options.first_sync_timeout_s):
             _log.warning("not ready after %.0f s: %s", options.first_sync_timeout_s, self._follower.problem)
 
-    async def predict(
-        self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
-    ) -> list[Answer | Refusal]:
+    async def backbone(self) -> BackboneInfo:
         """See ``engine_api.Engine``."""
-        return await asyncio.gather(*(self._predict_one(images[ask.image], ask, patience_s) for ask in asks))
+        return self._info
+
+    async def answer(self, call: Call) -> CallReply:
+        """Answer the questions of a call; one that has no turn in time is refused as late."""
+        images = [image for stack in call.stacks for image in stack]
+        # Without patience a load begins, and is not waited for.
+        replies = await asyncio.gather(
+            *(
+                self._answer_one(images[ask.image], ask, left_s, left_s if call.waits else 0.0)
+                for ask, left_s in zip(call.asks, call.patience_s, strict=True)
+            ),
+            return_exceptions=True,
+        )
+        return CallReply(replies=tuple(map(_told, replies)), replica=self._residency.name)
 
     async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
         """See ``engine_api.Engine``."""
-        served = await self._find(ask, image, patience_s)
+        served = await self._find(ask, patience_s)
         if isinstance(served, Refusal):
             return served
         found = await self._explainer.explain(image, served, patience_s)
@@ -145,18 +167,18 @@ class EngineReplica:
             precision=self._precision,
         )
 
-    async def stats(self) -> ResidencyStats:
-        """See ``engine_api.Engine``."""
-        return replace(self._residency.stats(), precision=self._precision)
+    async def stats(self) -> list[ResidencyStats]:
+        """See ``engine_api.Engine``: of this replica alone."""
+        return [replace(self._residency.stats(), backbone=self._info.name, precision=self._precision)]
 
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""
         # What is loaded is served all the same, and a new replica would hang in the same store.
         self._follower.check(may_hang=True)
 
-    async def _predict_one(self, image: Image, ask: Ask, patience_s: float) -> Answer | Refusal:
+    async def _answer_one(self, image: Image, ask: Ask, patience_s: float, load_s: float) -> Answer | Refusal:
         start_s = time.monotonic()
-        served = await self._find(ask, image, patience_s)
+        served = await self._find(ask, load_s)
         if isinstance(served, Refusal):
             return served
         row = Row(image=image, served=served)
@@ -172,12 +194,12 @@ class EngineReplica:
             return timed.reply
         return replace(timed.reply, queue_s=timed.queue_s, forward_s=timed.pass_s, precision=self._precision)
 
-    async def _find(self, ask: Ask, image: Image, patience_s: float) -> ServedVersion | Refusal:
+    async def _find(self, ask: Ask, patience_s: float) -> ServedVersion | Refusal:
         if not self._follower.is_synced:
             return Refusal(reason="not_ready", detail=self._not_ready())
         has_canary = self._residency.has_canary(ask.task)
-        if ask.key is None and has_canary:
-            ask = replace(ask, key=key_of_image(image))
+        if has_canary and ask.key is None and ask.version is None and not ask.is_background:
+            return Refusal(reason="no_key", detail=f"task {ask.task!r} has a canary")
         found = await self._residency.find(ask, patience_s)
         if isinstance(found, Refusal) or found.view == ask.view:
             return found
@@ -185,7 +207,6 @@ class EngineReplica:
             reason="other_view",
             detail=f"version {found.version} of task {ask.task!r} sees pictures in another way",
             view=found.view,
-            key=ask.key,
             is_lasting=ask.version is not None or not has_canary,
         )
 
@@ -196,3 +217,13 @@ class EngineReplica:
     def _not_ready(self) -> str:
         # The cause is in the log: probes ask without a token, and it names the store.
         return "the catalog is being loaded" if self._follower.problem is None else "there is no catalog yet"
+
+
+def _told(reply: Answer | Refusal | BaseException) -> Answer | Refusal:
+    """The reply to one question; what went wrong with it costs no other of its call a reply."""
+    if not isinstance(reply, BaseException):
+        return reply
+    if not isinstance(reply, Exception):
+        raise reply
+    _log.error("a question failed", exc_info=reply)
+    return Refusal(reason="failed", detail=f"the forward pass failed ({type(reply).__name__})")

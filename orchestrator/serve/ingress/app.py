@@ -4,6 +4,7 @@ It knows no Ray: tests run it on a fake engine.
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 
 from fastapi import FastAPI
@@ -22,25 +23,27 @@ from orchestrator.serve.ingress.middleware.drain import Drain, DrainGate
 from orchestrator.serve.ingress.middleware.encoding import DecodeBody
 from orchestrator.serve.ingress.middleware.methods import Methods
 from orchestrator.serve.ingress.middleware.metrics import Metrics
+from orchestrator.serve.ingress.peers import Families, Peers, render_page
 from orchestrator.serve.ingress.problems import CatchUnexpected, install_problem_handlers
 from orchestrator.serve.ingress.recent import Recent
 from orchestrator.serve.ingress.routes import batch, docs, explain, health, open_inference, predict, tasks
 from orchestrator.serve.ingress.shadow import Shadows
 from orchestrator.serve.options import Limits
-from ship.backbone import BackboneInfo
+from ship.backbone_info import BackboneInfo
 
-__all__ = ["make_app"]
+__all__ = ["make_app", "read_families"]
 
 _ROUTERS = (predict, batch, explain, tasks, health, docs, open_inference)
 
 
 def make_app(
     engine: Engine,
-    backbone: BackboneInfo,
+    backbone: BackboneInfo | Sequence[BackboneInfo],
     limits: Limits | None = None,
     drain: Drain | None = None,
     tokens: KnownTokens | None = None,
     looks: Looks | None = None,
+    peers: Peers | None = None,
     *,
     names_responses: bool = True,
 ) -> FastAPI:
@@ -48,14 +51,18 @@ def make_app(
 
     Args:
         engine: Engine that answers.
-        backbone: Backbone that the engine runs.
+        backbone: Backbone that the engine runs, or the backbones of an engine of several, see ``Engines``.
         limits: Limits on requests.
         drain: Closes the application.
         tokens: Tokens that have access; None turns access control off.
         looks: Ages of the last looks; by default none is known.
+        peers: All ingresses of the endpoint; by default there is this one.
         names_responses: See ``AccessLog``.
     """
     limits, metrics, looks = limits or Limits(), Metrics(), looks or Looks()
+    backbones = {one.fingerprint: one for one in (backbone if isinstance(backbone, Sequence) else [backbone])}
+    # An endpoint of one backbone names none in its questions.
+    named = tuple(backbones) if len(backbones) > 1 else ()
     admission = Admission(limits)
     # FastAPI's own pages of documentation load their scripts from another host. A redirect would repeat what
     # a client says its host is.
@@ -66,29 +73,39 @@ def make_app(
     )
     app.state.front = Front(
         engine=engine,
-        asker=Asker(engine),
-        backbone=backbone,
+        asker=Asker(engine, named),
+        backbones=backbones,
         limits=limits,
         admission=admission,
-        decoder=Decoder(backbone, limits),
-        shadows=Shadows(engine, metrics.observe_comparison),
+        decoder=Decoder(next(iter(backbones.values())), limits),
+        shadows=Shadows(engine, metrics.observe_comparison, backbones=named),
         metrics=metrics,
         looks=looks,
         readiness=Recent(engine.readiness, limits.probe_keep_s),
-        metrics_page=Recent(lambda: _render(engine, metrics, looks, limits), limits.probe_keep_s),
+        metrics_page=Recent(lambda: _render(engine, metrics, looks, limits, peers), limits.probe_keep_s),
     )
     _add_middleware(app, drain or Drain(), tokens, names_responses=names_responses)
     install_problem_handlers(app)
     return app
 
 
-async def _render(engine: Engine, metrics: Metrics, looks: Looks, limits: Limits) -> bytes:
+async def _render(
+    engine: Engine, metrics: Metrics, looks: Looks, limits: Limits, peers: Peers | None
+) -> bytes:
     # Metrics matter most while no engine answers.
     with suppress(ServeError, TimeoutError):
         async with asyncio.timeout(limits.stats_timeout_s):
-            metrics.note_residency(await engine.stats())
+            for stats in await engine.stats():
+                metrics.note_residency(stats)
+    own = await read_families(metrics, looks)
+    found = {"": own} if peers is None else await peers.families(own, limits.stats_timeout_s)
+    return render_page(found, metrics.engine_families())
+
+
+async def read_families(metrics: Metrics, looks: Looks) -> Families:
+    """Metrics of one ingress, with the ages of its last looks."""
     metrics.note_looks(await looks.ages_s())
-    return metrics.render()
+    return metrics.families()
 
 
 def _add_middleware(app: FastAPI, drain: Drain, tokens: KnownTokens | None, *, names_responses: bool) -> None:

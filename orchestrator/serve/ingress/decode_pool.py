@@ -1,15 +1,16 @@
 """Parent's side of the decode processes: starts them, hands them pictures, replaces those that ended.
 
-Blocking, one job at a time for each process; it knows no event loop and no HTTP.
+One job at a time for each process, by sockets that the event loop waits for: a thread for each would cost as
+much as the ingress does otherwise. It knows no HTTP.
 """
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,7 @@ _TUNED = {
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
 }
 _END_S = 5.0
+_PIECE_BYTES = 16 << 10
 
 
 class DecodeProcess:
@@ -41,12 +43,11 @@ class DecodeProcess:
 
     Args:
         max_pixels: See ``Limits``; bounds the process's memory.
-        wall_s: Longest time of a job, whatever CPU time it got.
     """
 
-    def __init__(self, max_pixels: int, wall_s: float) -> None:
+    def __init__(self, max_pixels: int) -> None:
         self._connection, theirs = socket.socketpair()
-        self._connection.settimeout(wall_s)
+        self._connection.setblocking(False)
         root = str(Path(decode_process.__file__).parents[3])
         path = json.dumps([root, *(entry for entry in sys.path if entry)])
         numbers = [str(theirs.fileno()), str(max_pixels)]
@@ -65,15 +66,24 @@ class DecodeProcess:
         """Its process id."""
         return self._process.pid
 
-    def ask(self, facts: Mapping[str, Any], content: bytes) -> tuple[dict[str, Any], bytearray]:
+    async def ask(self, facts: Mapping[str, Any], content: bytes) -> tuple[dict[str, Any], memoryview]:
         """Its answer to one request.
 
         Raises:
             EOFError: It ended meanwhile; see ``end``.
-            OSError: Likewise, or it took too long.
+            OSError: Likewise.
         """
-        decode_process.send(self._connection, facts, content)
-        return decode_process.receive(self._connection)
+        loop = asyncio.get_running_loop()
+        head = decode_process.pack(facts, len(content))
+        await loop.sock_sendall(self._connection, head + content)
+        reply, num_bytes = bytearray(), decode_process.HEADER.size
+        while len(reply) < num_bytes:
+            piece = await loop.sock_recv(self._connection, max(_PIECE_BYTES, num_bytes - len(reply)))
+            if not piece:
+                raise EOFError
+            reply += piece
+            num_bytes = decode_process.message_bytes(reply)
+        return decode_process.unpack(reply)
 
     @property
     def is_running(self) -> bool:
@@ -93,17 +103,15 @@ class DecodeProcess:
 class ProcessPool:
     """Decode processes, started as they are needed and kept until the pool is closed or collected.
 
-    Its callers are threads, each of which uses one process at a time. A process ends with the thread that
-    started it, so those threads must live as long as the pool.
+    Of one event loop at a time. A process ends with the thread that started it, which is the loop's.
 
     Args:
         max_pixels: See ``DecodeProcess``.
-        wall_s: See ``DecodeProcess``.
+        wall_s: Longest time of a job, whatever CPU time it got.
     """
 
     def __init__(self, max_pixels: int, wall_s: float) -> None:
         self._max_pixels, self._wall_s = max_pixels, wall_s
-        self._lock = threading.Lock()
         self._idle: list[DecodeProcess] = []
         self._all: set[DecodeProcess] = set()
         self.close = weakref.finalize(self, _end_all, self._all)
@@ -120,39 +128,36 @@ class ProcessPool:
 
     def start(self) -> None:
         """Start a process that waits for its first job."""
-        process = self._start()
-        with self._lock:
-            self._idle.append(process)
+        self._idle.append(self._start())
 
-    def ask(self, facts: Mapping[str, Any], content: bytes) -> tuple[dict[str, Any], bytearray]:
+    async def ask(self, facts: Mapping[str, Any], content: bytes) -> tuple[dict[str, Any], memoryview]:
         """An answer of ``decode_process``.
 
         Raises:
             ImageError: Its budget was spent, or the file crashed its decoder. Another process takes the
                 place of the one that ended.
         """
-        with self._lock:
-            process = self._idle.pop() if self._idle else None
+        process = self._idle.pop() if self._idle else None
         if process is not None and not process.is_running:
             self._drop(process)
             process = None
         process = process or self._start()
         try:
-            answer = process.ask(facts, content)
+            async with asyncio.timeout(self._wall_s):
+                answer = await process.ask(facts, content)
         except (EOFError, ConnectionError):
-            raise _ended(self._drop(process, _END_S)) from None
+            raise _ended(await asyncio.to_thread(self._drop, process, _END_S)) from None
         except TimeoutError:
             self._drop(process)
             raise _too_costly(f"{self._wall_s:g} s") from None
         except BaseException:
             self._drop(process)
             raise
-        with self._lock:
-            self._idle.append(process)
+        self._idle.append(process)
         return answer
 
     def _start(self) -> DecodeProcess:
-        process = DecodeProcess(self._max_pixels, self._wall_s)
+        process = DecodeProcess(self._max_pixels)
         self._all.add(process)
         return process
 

@@ -19,31 +19,42 @@ from ship.errors import ConfigError, ImageError
 from ship.images.decoding import decode_pixels, read_size
 from ship.settings.view import View
 
-__all__ = ["main", "receive", "send"]
+__all__ = ["HEADER", "main", "message_bytes", "pack", "unpack"]
 
-_HEADER = struct.Struct("!II")
+# Of a message: bytes of its JSON object, and of what follows it.
+HEADER = struct.Struct("!II")
 _SET_DEATH_SIGNAL = 1
 # Of Python's own, and of the file. Beside it: the most that converting a mode takes, see ``decoding``.
 _SPARE_BYTES = 512 << 20
 _BYTES_A_PIXEL = 32
 
 
-def send(connection: socket.socket, facts: Mapping[str, Any], payload: bytes | memoryview = b"") -> None:
-    """Send a message: a JSON object, and bytes."""
+def pack(facts: Mapping[str, Any], num_bytes: int) -> bytes:
+    """The start of a message, a JSON object, which ``num_bytes`` follow."""
     head = json.dumps(facts).encode()
-    connection.sendall(_HEADER.pack(len(head), len(payload)) + head)
-    if payload:
-        connection.sendall(payload)
+    return HEADER.pack(len(head), num_bytes) + head
 
 
-def receive(connection: socket.socket) -> tuple[dict[str, Any], bytearray]:
+def message_bytes(begun: bytes | bytearray) -> int:
+    """Bytes of a message of which these have come; those of its header while that has not come."""
+    return HEADER.size + sum(HEADER.unpack_from(begun)) if len(begun) >= HEADER.size else HEADER.size
+
+
+def unpack(message: bytes | bytearray) -> tuple[dict[str, Any], memoryview]:
+    """The JSON object and the bytes of a whole message."""
+    num_head, _ = HEADER.unpack_from(message)
+    facts: dict[str, Any] = json.loads(message[HEADER.size : HEADER.size + num_head])
+    return facts, memoryview(message)[HEADER.size + num_head :]
+
+
+def _receive(connection: socket.socket) -> tuple[dict[str, Any], bytearray]:
     """Receive a message.
 
     Raises:
         EOFError: The connection has closed.
-        OSError: It is broken, or took too long.
+        OSError: It is broken.
     """
-    num_head, num_payload = _HEADER.unpack(_read(connection, _HEADER.size))
+    num_head, num_payload = HEADER.unpack(_read(connection, HEADER.size))
     facts: dict[str, Any] = json.loads(_read(connection, num_head))
     return facts, _read(connection, num_payload)
 
@@ -56,11 +67,11 @@ def main(fileno: int, max_pixels: int) -> None:
     with socket.socket(fileno=fileno) as connection:
         while True:
             try:
-                request, content = receive(connection)
+                request, content = _receive(connection)
             except (EOFError, OSError):
                 return
             facts, pixels = _answer(request, bytes(content), max_pixels)
-            send(connection, facts, pixels)
+            connection.sendall(pack(facts, len(pixels)) + pixels)
 
 
 def _answer(request: dict[str, Any], content: bytes, max_pixels: int) -> tuple[dict[str, Any], memoryview]:

@@ -7,8 +7,8 @@ which limits their number. It knows no HTTP.
 import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from orchestrator.serve.engine_api import Image
 from orchestrator.serve.ingress.decode_pool import ProcessPool
 from orchestrator.serve.ingress.fair_turns import FairTurns
 from orchestrator.serve.options import Limits
-from ship.backbone import BackboneInfo
+from ship.backbone_info import BackboneInfo
 from ship.errors import ConfigError, ImageError
 from ship.images.decoding import read_pixels, read_size
 from ship.settings.view import DEFAULT_VIEW, View
@@ -33,14 +33,13 @@ _SMALL_PIXELS = 4_000_000
 # A process takes 30 MB, and the ingress that feeds them all is one thread.
 _MOST_CORES = 8
 _ALONE = ""
-_Value = TypeVar("_Value")
 
 
 class Decoder:
     """Decoder of image files into the engine's input, for one ingress.
 
     Args:
-        backbone: Backbone that the engine runs; determines how images are resized.
+        backbone: Backbone of the engine, if a call names no other; determines how images are resized.
         limits: Accepted formats, most pixels of an image, CPU time and processes.
         decode: Function that decodes a file in place of the processes, see ``ship.images.decode_pixels``; for
             tests.
@@ -54,13 +53,13 @@ class Decoder:
         self._decode_file = decode
         num = limits.decode_processes or min(os.cpu_count() or 1, _MOST_CORES) + 1
         self.pool = ProcessPool(limits.max_pixels, limits.timeout_s)
-        self._small = FairTurns(num, "decode")
-        self._large = FairTurns(min(num, num_large_at_a_time(limits.max_pixels)), "decode-large")
+        self._small = FairTurns(num)
+        self._large = FairTurns(min(num, num_large_at_a_time(limits.max_pixels)))
 
     def start(self) -> None:
         """Start the processes for small pictures, so that the first requests need not wait for them."""
-        for _ in range(self._small.num_threads):
-            self._small.submit(_ALONE, self.pool.start)
+        for _ in range(self._small.num_places):
+            self.pool.start()
 
     @property
     def num_busy(self) -> int:
@@ -73,6 +72,7 @@ class Decoder:
         view: View = DEFAULT_VIEW,
         size: tuple[int, int] | None = None,
         account: str = _ALONE,
+        backbone: BackboneInfo | None = None,
     ) -> Image:
         """Decode an image file into the engine's input, or into another size.
 
@@ -81,18 +81,21 @@ class Decoder:
             view: See ``ship.images.decode_image``.
             size: Height and width; None for the engine's input.
             account: Account that the processes are shared by.
+            backbone: Backbone of the engine; None for the decoder's own.
 
         Raises:
             ImageError: The image is refused.
         """
+        backbone = backbone or self._backbone
         how = {
-            "size": size or self._backbone.image_size,
-            "interpolation": self._backbone.interpolation,
+            "size": size or backbone.image_size,
+            "interpolation": backbone.interpolation,
             "formats": self._limits.formats,
         }
         if self._decode_file is not None:
             asked = {**how, "view": view, "max_pixels": self._limits.max_pixels}
-            return await _result(self._small.submit(account, _call, self._decode_file, content, asked))
+            decode = partial(self._decode_file, content, **asked)
+            return np.asarray(await self._small.run(account, partial(asyncio.to_thread, decode)))
         facts, payload = await self._ask(account, {**how, "view": view.to_dict()}, content)
         return np.frombuffer(payload, np.uint8).reshape(facts["shape"])
 
@@ -103,20 +106,28 @@ class Decoder:
             ImageError: The image is refused.
         """
         if self._decode_file is not None:
-            return await _result(self._small.submit(account, read_size, content))
+            return await self._small.run(account, partial(asyncio.to_thread, read_size, content))
         facts, _ = await self._ask(account, {"view": None}, content)
         width, height = facts["size"]
         return width, height
 
-    async def fit(self, pixels_3HW: Image, view: View = DEFAULT_VIEW, account: str = _ALONE) -> Image:
+    async def fit(
+        self,
+        pixels_3HW: Image,
+        view: View = DEFAULT_VIEW,
+        account: str = _ALONE,
+        backbone: BackboneInfo | None = None,
+    ) -> Image:
         """Fit pixels into the engine's input, as those of a file are.
 
         Raises:
             ImageError: The image is refused.
         """
-        if view.is_whole and pixels_3HW.shape[1:] == self._backbone.image_size:
+        backbone = backbone or self._backbone
+        if view.is_whole and pixels_3HW.shape[1:] == backbone.image_size:
             return pixels_3HW
-        return await _result(self._small.submit(account, self._fit, pixels_3HW, view))
+        fit = partial(asyncio.to_thread, _fit, pixels_3HW, view, backbone)
+        return await self._small.run(account, fit)
 
     async def _ask(self, account: str, how: dict[str, Any], content: bytes) -> tuple[dict[str, Any], Any]:
         """Ask a process for small pictures, and one for large ones if the first says so."""
@@ -124,7 +135,7 @@ class Decoder:
         budget = {"cpu_s": limits.decode_cpu_s, "cpu_s_per_megapixel": limits.decode_cpu_s_per_megapixel}
         for turns, largest in ((self._small, _SMALL_PIXELS), (self._large, None)):
             asked = {**how, **budget, "largest": largest}
-            facts, payload = await _result(turns.submit(account, self.pool.ask, asked, content))
+            facts, payload = await turns.run(account, partial(self.pool.ask, asked, content))
             if "large" not in facts:
                 break
         if "problems" in facts:
@@ -133,23 +144,16 @@ class Decoder:
             raise ImageError(facts["problems"], facts["kind"])
         return facts, payload
 
-    def _fit(self, pixels_3HW: Image, view: View) -> Image:
-        return read_pixels(
-            pixels_3HW.transpose(1, 2, 0),
-            size=self._backbone.image_size,
-            interpolation=self._backbone.interpolation,
-            view=view,
-        )
+
+def _fit(pixels_3HW: Image, view: View, backbone: BackboneInfo) -> Image:
+    return read_pixels(
+        pixels_3HW.transpose(1, 2, 0),
+        size=backbone.image_size,
+        interpolation=backbone.interpolation,
+        view=view,
+    )
 
 
 def num_large_at_a_time(max_pixels: int) -> int:
     """Number of large images of at most ``max_pixels`` to decode at a time; at least one."""
     return max(1, _BYTES // (_BYTES_A_PIXEL * max_pixels))
-
-
-def _call(decode: Callable[..., Image], content: bytes, how: dict[str, Any]) -> Image:
-    return np.asarray(decode(content, **how))
-
-
-async def _result(future: Future[_Value]) -> _Value:
-    return await asyncio.wrap_future(future)

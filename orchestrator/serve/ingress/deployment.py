@@ -1,60 +1,66 @@
 """The ingress deployment: the HTTP interface of ``app`` in a Ray Serve replica."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.exceptions import RayServeException
 
-from orchestrator.serve.engine_api import ServingState
-from orchestrator.serve.ingress.app import make_app
+from orchestrator.errors import ServeError
+from orchestrator.serve.engine_api import Engine, Readiness, ServingState
+from orchestrator.serve.ingress.app import make_app, read_families
 from orchestrator.serve.ingress.engine_client import RayEngine
+from orchestrator.serve.ingress.engines import Engines
+from orchestrator.serve.ingress.front import Front
 from orchestrator.serve.ingress.looks import Looks
 from orchestrator.serve.ingress.middleware.access_log import open_request_log
 from orchestrator.serve.ingress.middleware.drain import Drain
 from orchestrator.serve.ingress.middleware.token_follower import TokenFollower
-from orchestrator.serve.options import Limits
+from orchestrator.serve.ingress.peers import Families, Peers
+from orchestrator.serve.options import EngineOptions, Limits
 from orchestrator.serve.process_log import open_process_log
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from ship.backbone import BackboneInfo
 
-__all__ = ["Ingress"]
+__all__ = ["Ingress", "IngressReplica"]
 
 _FIRST_TOKENS_S = 10.0
 
 
 class Ingress:
-    """The deployment's class; ``deployments`` wraps it with ``serve.ingress()``.
+    """The deployment's class; ``deployments`` names its ``IngressReplica``.
 
     Args:
-        engine: Handle of the engine deployment.
-        header: Description of the backbone, see ``Backbone.to_arrays``.
+        engines: Handles of the engine deployments, one for each backbone.
         limits: Limits on requests.
         tokens_url: URL of the store with the tokens; None turns access control off.
         log: File for warnings and errors; None leaves them to Ray.
-        poller: Name of the application that polls the registry, if any.
+        poller: Handle of the deployment that polls the registry, if any.
+        engine_options: Options of each engine.
     """
 
     def __init__(
         self,
-        engine: Any,
-        header: Mapping[str, Any],
+        engines: Sequence[Any],
         limits: Limits,
         tokens_url: str | None,
         log: str | None = None,
-        poller: str | None = None,
+        poller: Any = None,
+        engine_options: EngineOptions | None = None,
     ) -> None:
         if log is not None:
             open_process_log(log)
-        self._engine = RayEngine(engine, limits.timeout_s)
-        self._backbone = BackboneInfo.from_dict(header)
+        self._clients = [RayEngine(engine, limits.timeout_s, engine_options) for engine in engines]
+        self._engine: Engine = self._clients[0]
+        self._front: Front | None = None
+        self._peers = _find_peers()
         self._limits = limits
         self._drain = Drain()
         self._tokens = None if tokens_url is None else _follow(tokens_url)
         followers = {} if self._tokens is None else {"tokens": self._tokens}
-        self._looks = Looks(followers, None if poller is None else _Poller(poller).look_age_s)
+        self._looks = Looks(followers, None if poller is None else poller.look_age_s.remote)
 
     async def close(self, timeout_s: float) -> bool:
         """See ``Drain.close``."""
@@ -64,43 +70,66 @@ class Ingress:
         """See ``engine_api.Engine``; for the process that started the endpoint, which has no token."""
         return await self._engine.tasks()
 
+    async def readiness(self) -> Readiness:
+        """See ``engine_api.Engine``; for the process that started the endpoint, as it is at this moment."""
+        return await self._engine.readiness()
+
+    async def families(self) -> tuple[str, Families]:
+        """Name and metrics of this ingress, for the page of another one."""
+        if self._peers is None or self._front is None:
+            return "", []
+        return self._peers.name, await read_families(self._front.metrics, self._looks)
+
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""
         if self._tokens is not None:
             # The tokens that are known stay valid, and a new replica would hang in the same store.
             self._tokens.check(may_hang=True)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        """Called by Ray Serve, once ``__init__`` is done."""
+    async def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Ray Serve, once ``__init__`` is done.
+
+        Raises:
+            ServeError: Two of the backbones are one.
+        """
+        # Before an engine has started there is nothing to answer with, and no size to decode pictures to.
+        found = await asyncio.gather(*(client.backbone() for client in self._clients))
+        backbones = {info.fingerprint: info for info in found}
+        if len(backbones) < len(found):
+            named = ", ".join(f"{info.name!r} ({info.fingerprint[:12]})" for info in found)
+            raise ServeError(f"two backbones of this endpoint are the same: {named}; name each one once")
+        if len(found) > 1:
+            self._engine = Engines(dict(zip(backbones, self._clients, strict=True)), backbones)
         if self._limits.request_log is not None:
             open_request_log(self._limits.request_log)
         # Ray Serve's proxy puts the request's id into the response itself.
         app = make_app(
             self._engine,
-            self._backbone,
+            found,
             self._limits,
             self._drain,
             self._tokens,
             self._looks,
+            self._peers,
             names_responses=False,
         )
+        self._front = app.state.front
         app.state.front.decoder.start()
         return app
 
 
-class _Poller:
-    """Client of the application that polls the registry."""
+# What Ray Serve makes replicas of.
+IngressReplica = serve.ingress()(Ingress)
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._handle: Any = None
 
-    async def look_age_s(self) -> float:
-        """See ``CatalogPoller.look_age_s``."""
-        if self._handle is None:
-            # Asks Ray Serve's controller and waits for it.
-            self._handle = await asyncio.to_thread(serve.get_app_handle, self._name)
-        return float(await self._handle.look_age_s.remote())
+def _find_peers() -> Peers | None:
+    """The ingresses of the endpoint; None outside of Ray Serve."""
+    try:
+        replica = serve.get_replica_context()
+    except RayServeException:
+        return None
+    deployment, app = replica.deployment, replica.app_name
+    return Peers(replica.replica_id.unique_id, lambda: serve.get_deployment_handle(deployment, app))
 
 
 def _follow(url: str) -> TokenFollower:

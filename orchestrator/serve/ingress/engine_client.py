@@ -11,6 +11,8 @@ from orchestrator.serve.engine_api import (
     ALL_TASKS,
     Answer,
     Ask,
+    Call,
+    CallReply,
     EngineBusyError,
     EngineUnavailableError,
     Explanation,
@@ -21,6 +23,9 @@ from orchestrator.serve.engine_api import (
     ServingState,
     TaskPage,
 )
+from orchestrator.serve.ingress.dispatcher import Dispatcher
+from orchestrator.serve.options import EngineOptions
+from ship.backbone_info import BackboneInfo
 
 __all__ = ["RayEngine"]
 
@@ -35,18 +40,24 @@ class RayEngine:
     Args:
         handle: Handle of the engine deployment.
         timeout_s: Timeout of one call, all tries together.
+        options: Options of each engine.
     """
 
-    def __init__(self, handle: Any, timeout_s: float) -> None:
+    def __init__(self, handle: Any, timeout_s: float, options: EngineOptions | None = None) -> None:
         self._handle = handle
         self._timeout_s = timeout_s
+        self._dispatcher = Dispatcher(self._send, options or EngineOptions())
+
+    async def backbone(self) -> BackboneInfo:
+        """See ``engine_api.Engine``."""
+        info: BackboneInfo = await self._handle.backbone.remote()
+        return info
 
     async def predict(
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
     ) -> list[Answer | Refusal]:
         """See ``engine_api.Engine``."""
-        replies: list[Answer | Refusal] = await self._call("predict", images, asks, patience_s)
-        return replies
+        return await self._dispatcher.predict(images, asks, patience_s)
 
     async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
         """See ``engine_api.Engine``."""
@@ -68,10 +79,20 @@ class RayEngine:
         readiness: Readiness = await self._call("readiness")
         return readiness
 
-    async def stats(self) -> ResidencyStats:
-        """See ``engine_api.Engine``."""
-        stats: ResidencyStats = await self._call("stats")
-        return stats
+    async def stats(self) -> list[ResidencyStats]:
+        """See ``engine_api.Engine``; a replica that does not answer is left out."""
+        try:
+            found = await self._handle.broadcast("stats").results_async(
+                timeout_s=self._timeout_s, return_exceptions=True
+            )
+        except (TimeoutError, DeploymentUnavailableError) as error:
+            raise EngineUnavailableError("no engine says what it holds; try again shortly") from error
+        return [stats for one in found if not isinstance(one, BaseException) for stats in one]
+
+    async def _send(self, call: Call) -> CallReply:
+        """Have one engine answer a call; another one, if it dies meanwhile."""
+        reply: CallReply = await self._call("answer", call)
+        return reply
 
     async def _call(self, method: str, *args: Any) -> Any:
         try:
@@ -87,7 +108,16 @@ class RayEngine:
     async def _try(self, method: str, *args: Any) -> Any:
         for _ in range(_NUM_TRIES - 1):
             try:
-                return await getattr(self._handle, method).remote(*args)
+                return await self._ask(method, *args)
             except (RayActorError, ReplicaUnavailableError):
                 continue
-        return await getattr(self._handle, method).remote(*args)
+        return await self._ask(method, *args)
+
+    async def _ask(self, method: str, *args: Any) -> Any:
+        response = getattr(self._handle, method).remote(*args)
+        try:
+            return await response
+        except asyncio.CancelledError:
+            # Ray ends what a request has asked when the request ends; a call of several has none.
+            response.cancel()
+            raise

@@ -1,6 +1,6 @@
 """Shared steps of all routes: from a request to the engine, and from its reply to a response."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -34,8 +34,9 @@ from orchestrator.serve.ingress.recent import Recent
 from orchestrator.serve.ingress.request_clock import RequestClock
 from orchestrator.serve.ingress.shadow import Shadows
 from orchestrator.serve.options import Limits
-from ship.backbone import BackboneInfo
+from ship.backbone_info import BackboneInfo
 from ship.errors import ImageError
+from ship.settings.view import View
 
 __all__ = ["Front", "answer_body", "front_of", "in_turn", "short_rule"]
 
@@ -50,7 +51,8 @@ class Front:
     Attributes:
         engine: Engine that answers.
         asker: Asks it about pictures.
-        backbone: Backbone that the engine runs.
+        backbones: Backbones that answer, by fingerprint; the first one is asked about tasks that are not
+            known yet.
         limits: Limits on requests.
         admission: Admission control.
         decoder: Decoder of image files, shared by all routes.
@@ -63,7 +65,7 @@ class Front:
 
     engine: Engine
     asker: Asker
-    backbone: BackboneInfo
+    backbones: Mapping[str, BackboneInfo]
     limits: Limits
     admission: Admission
     decoder: Decoder
@@ -111,12 +113,21 @@ class Front:
     def picture(self, request: Request, content: bytes) -> Picture:
         """An image file, decoded when it is the account's turn; refused with 413, 415 or 422."""
         account = principal_of(request).account
-        return Picture(lambda view: in_turn(self.decoder.decode(content, view, account=account)))
+
+        def decode(view: View, backbone: str) -> Awaitable[Image]:
+            own = self.backbone(backbone)
+            return in_turn(self.decoder.decode(content, view, account=account, backbone=own))
+
+        return Picture(decode, content)
 
     def raw_picture(self, request: Request, pixels_3HW: Image) -> Picture:
         """Pixels, which are fitted as those of a file are; refused with 422."""
         account = principal_of(request).account
-        return Picture(lambda view: in_turn(self.decoder.fit(pixels_3HW, view, account)))
+
+        def fit(view: View, backbone: str) -> Awaitable[Image]:
+            return in_turn(self.decoder.fit(pixels_3HW, view, account, self.backbone(backbone)))
+
+        return Picture(fit, pixels_3HW)
 
     async def decode(self, picture: Picture, ask: Ask) -> Image:
         """Decode a picture by the view that the task is known to have, or by one that asks for its view.
@@ -185,10 +196,18 @@ class Front:
             raise self.refusal_problem(state)
         return state
 
-    def headers(self, found: Answer | Explanation | None = None) -> dict[str, str]:
-        """Headers of a reply: backbone, and the task, version, digest and precision that answered."""
-        named = {BACKBONE_HEADER: self.backbone.fingerprint}
-        if found is not None:
+    def backbone(self, fingerprint: str = "") -> BackboneInfo:
+        """The backbone of that fingerprint; the first one if it is empty, as it is at an endpoint of one."""
+        return self.backbones[fingerprint or next(iter(self.backbones))]
+
+    def headers(self, found: Answer | Explanation | ServingState | None = None) -> dict[str, str]:
+        """Headers of a reply: backbone, and the task, version, digest and precision that answered.
+
+        A reply about no single task names all backbones, the first one first.
+        """
+        asked = list(self.backbones) if found is None else [self._served(found.backbone).fingerprint]
+        named = {BACKBONE_HEADER: ", ".join(asked)}
+        if isinstance(found, Answer | Explanation):
             named |= {
                 TASK_HEADER: found.task,
                 VERSION_HEADER: str(found.version),
@@ -197,13 +216,18 @@ class Front:
             }
         return named
 
-    def describe_backbone(self) -> BackboneBody:
+    def describe_backbone(self, fingerprint: str = "") -> BackboneBody:
         """Name, fingerprint and input size."""
+        backbone = self._served(fingerprint)
         return {
-            "name": self.backbone.name,
-            "fingerprint": self.backbone.fingerprint,
-            "image_size": list(self.backbone.image_size),
+            "name": backbone.name,
+            "fingerprint": backbone.fingerprint,
+            "image_size": list(backbone.image_size),
         }
+
+    def _served(self, fingerprint: str) -> BackboneInfo:
+        """The backbone; the first one in place of one that is not served."""
+        return self.backbone(fingerprint if fingerprint in self.backbones else "")
 
     def refusal_problem(self, refusal: Refusal) -> Problem:
         """Problem for a refusal of the engine."""
@@ -220,9 +244,9 @@ class Front:
                 return self.unavailable("task-not-loaded", refusal.detail)
             case "not_ready":
                 return self.unavailable("not-ready", refusal.detail)
-            case "busy":
-                return self.unavailable("busy", refusal.detail, refusal.wait_s)
-            case "other_view":
+            case "busy" | "unavailable":
+                return self.unavailable(refusal.reason, refusal.detail, refusal.wait_s)
+            case "other_view" | "other_backbone" | "no_key":
                 detail = "the task's version changed while the request was answered; send it again"
                 return self.unavailable("version-changed", detail)
             case "late" | "failed":
@@ -252,6 +276,8 @@ def answer_body(answer: Answer) -> PredictionReply:
     }
     if answer.because is not None:
         body["decision_because"] = answer.because
+    if answer.backbone:
+        body["backbone"] = answer.backbone
     return body
 
 

@@ -65,7 +65,11 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     },
 }
 REPLY_HEADERS = {
-    "Ship-Backbone": {"description": "Fingerprint of the backbone.", "schema": _TEXT},
+    "Ship-Backbone": {
+        "description": "Fingerprint of the backbone; of a reply about no single task, those of all backbones "
+        "with commas between them.",
+        "schema": _TEXT,
+    },
     "Ship-Task": {"description": "Task that answered.", "schema": _TASK},
     "Ship-Version": {"description": "Version that answered.", "schema": _VERSION},
     "Ship-Digest": {"description": "SHA-256 of the prompt's artifact.", "schema": _TEXT},

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Generic, TypeVar
 
 from orchestrator.errors import ServeError
@@ -40,7 +41,8 @@ class Recent(Generic[_Value]):
         """
         while self._clock() >= self._until_s:
             if self._call is None:
-                self._call = asyncio.get_running_loop().create_task(self._renew())
+                # Of no caller's context: Ray would end the call with the request that happened to be first.
+                self._call = asyncio.get_running_loop().create_task(self._renew(), context=Context())
                 self._call.add_done_callback(self._forget)
             # One caller that goes away does not end the call of the others.
             await asyncio.shield(self._call)

@@ -6,7 +6,7 @@ It knows no HTTP and no Ray. Counts are those of one process, and start again wh
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,6 +68,7 @@ class Shadows:
         on_compared: Called with the champion's and the shadow's answer for each image.
         max_under_way: Most comparisons at a time; others are left out.
         clock: Monotonic clock, in seconds.
+        backbones: See ``Asker``.
     """
 
     def __init__(
@@ -76,8 +77,9 @@ class Shadows:
         on_compared: Callable[[Answer, Answer], None] = lambda answer, shadow: None,
         max_under_way: int = MAX_UNDER_WAY,
         clock: Callable[[], float] = time.monotonic,
+        backbones: Sequence[str] = (),
     ) -> None:
-        self._asker = Asker(engine)
+        self._asker = Asker(engine, backbones)
         self._on_compared = on_compared
         self._max_under_way = max_under_way
         self._clock = clock

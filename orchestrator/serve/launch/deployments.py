@@ -1,27 +1,37 @@
-"""Ray Serve deployments of the endpoint: the ingress with its engines, and the poller."""
+"""The endpoint as one Ray Serve application: the ingress with its engines, and the poller.
+
+The deployments are named by their import paths: what builds the application loads neither torch nor MLflow.
+"""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Self
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
 from ray import serve
 from ray.exceptions import RayError
+from ray.serve import Application
 from ray.serve.exceptions import RayServeException
 
-from orchestrator.cluster.session import Session
 from orchestrator.errors import ServeError
-from orchestrator.serve.engine.deployment import EngineReplica
-from orchestrator.serve.engine_api import ServingState
-from orchestrator.serve.ingress.deployment import Ingress
-from orchestrator.serve.launch.applications import Applications
+from orchestrator.serve.backbone_source import BackboneSource
+from orchestrator.serve.engine_api import FirstLook, Readiness, ServingState
+from orchestrator.serve.launch.application import EndpointApplication
+from orchestrator.serve.launch.placement import Placement
 from orchestrator.serve.options import Limits, ServeOptions
-from orchestrator.serve.poller import CatalogPoller
-from orchestrator.serve.weights import fetch_weights
+from orchestrator.serve.watch import LOOK_LIMIT_S
 from orchestrator.settings import Settings
 
-__all__ = ["EngineShare", "close_ingress", "deploy", "served_tasks"]
+__all__ = [
+    "close_ingress",
+    "first_look",
+    "make_application",
+    "name_engines",
+    "seen_catalog_age_s",
+    "served_tasks",
+]
 
 # Requests under way are given this long when a replica has to go.
 DRAIN_S = 20.0
@@ -32,73 +42,55 @@ _log = logging.getLogger(__name__)
 # fairly among tasks. What is between is for requests that are being refused, and for probes. At the door it
 # is little, and as many may wait for it: more than that come faster than they can be refused, and a request
 # that waits in Ray's proxy takes memory there and is refused late. Ray's 503 costs less.
-_DOOR_HEADROOM, _ENGINE_HEADROOM = 128, 1024
+_ENGINE_HEADROOM = 1024
+_ENGINE = "orchestrator.serve.engine.deployment.EngineReplica"
+_INGRESS = "orchestrator.serve.ingress.deployment.IngressReplica"
+_POLLER = "orchestrator.serve.poller.CatalogPoller"
+_POLLER_NAME = "CatalogPoller"
+_ENGINE_NAME, _NAME_CHARS = "Engine", 40
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 # Ray Serve's line for every call in every replica costs a twentieth of an engine's time and says no more than
 # our own request log, which can be switched on.
 _LOGGING = {"enable_access_log": False}
+# A replica's own code and its handles run in the loop of Ray's part of it: three threads that hand each
+# request to one another cost more than the request does.
+_ONE_LOOP = {
+    "env_vars": {
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    }
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class EngineShare:
-    """Resources of the cluster that each engine gets.
-
-    Attributes:
-        cpus: CPUs reserved for it.
-        gpus: GPUs reserved for it: one if there are enough, else a part of one.
-    """
-
-    cpus: float
-    gpus: float
-
-    @classmethod
-    def of(cls, session: Session, options: ServeOptions) -> Self:
-        """The share of each engine, as the options want it."""
-        cpus: float = 1.0
-        if options.num_cpus_per_replica is not None:
-            cpus = options.num_cpus_per_replica
-        elif session.is_own:
-            cpus = session.num_cpus / options.num_replicas
-        return cls(cpus=cpus, gpus=min(1.0, session.num_gpus / options.num_replicas))
-
-    @property
-    def num_threads(self) -> int:
-        """Threads of its torch."""
-        return max(1, int(self.cpus))
-
-
-def deploy(
-    applications: Applications,
-    session: Session,
-    settings: Settings,
-    options: ServeOptions,
-    header: Mapping[str, Any],
-) -> None:
-    """Deploy everything and wait until it runs.
+def make_application(settings: Settings, options: ServeOptions, placement: Placement) -> Application:
+    """The application, to be run under any name.
 
     Args:
-        applications: Names of what is deployed; the weights are those of their endpoint.
-        session: The Ray to deploy on.
-        settings: Where store and registry are.
+        settings: Where store, registry and this machine's cache are.
         options: Options of the endpoint.
-        header: The backbone's header, see ``Backbone.to_arrays``.
-
-    Raises:
-        ServeError: See ``Applications.run``.
+        placement: Numbers of replicas, and resources of each engine.
     """
-    log, share = str(settings.serve_log), EngineShare.of(session, options)
-    token_store = settings.store if options.auth else None
+    log, token_store = str(settings.serve_log), settings.store if options.auth else None
     own = replace(options.engine, cache=settings.cache, cache_bytes=settings.cache_bytes)
-    engine = _engine(options, share).bind(
-        header, partial(fetch_weights, applications.endpoint), settings.store, share.num_threads, own, log
+    engines = [
+        _engine(name, options, placement).bind(
+            BackboneSource.of(spec, options.image_size, own, settings.store),
+            settings.store,
+            placement.num_threads,
+            own,
+            log,
+            is_alone=len(options.backbones) == 1,
+        )
+        for name, spec in name_engines(options.backbones).items()
+    ]
+    poller = _poller().bind(settings.tracking_uri, settings.store, log, options=own)
+    application: Application = _ingress(options.limits, placement).bind(
+        engines, options.limits, token_store, log, poller=poller, engine_options=own
     )
-    ingress = _ingress(options.limits).bind(
-        engine, header, options.limits, token_store, log, poller=applications.poller
-    )
-    poller = _poller().bind(settings.tracking_uri, settings.store, log)
-    applications.run(ingress, poller)
+    return application
 
 
-def served_tasks(applications: Applications) -> list[ServingState]:
+def served_tasks(application: EndpointApplication) -> list[ServingState]:
     """States of all tasks of the endpoint.
 
     Raises:
@@ -106,56 +98,97 @@ def served_tasks(applications: Applications) -> list[ServingState]:
     """
     try:
         states: list[ServingState] = (
-            serve.get_app_handle(applications.ingress).tasks.remote().result(timeout_s=_ASK_S)
+            serve.get_app_handle(application.name).tasks.remote().result(timeout_s=_ASK_S)
         )
     except (RayError, RayServeException, TimeoutError) as error:
         raise ServeError(f"the endpoint does not say what it serves: {error}") from error
     return states
 
 
-def close_ingress(applications: Applications) -> None:
-    """Turn new requests away and let those under way finish."""
+def first_look(application: EndpointApplication) -> FirstLook:
+    """What the poller's first look at the registry has led to; waits for its end.
+
+    Raises:
+        ServeError: The poller does not say.
+    """
     try:
-        ingress = serve.get_app_handle(applications.ingress)
-        is_empty = ingress.close.remote(DRAIN_S).result(timeout_s=DRAIN_S + 5.0)
+        poller = serve.get_deployment_handle(_POLLER_NAME, application.name)
+        found: FirstLook = poller.first_look.remote().result(timeout_s=LOOK_LIMIT_S)
+    except (RayError, RayServeException, TimeoutError) as error:
+        raise ServeError(f"the endpoint does not say which champions it serves: {error}") from error
+    return found
+
+
+def seen_catalog_age_s(application: EndpointApplication) -> float | None:
+    """Seconds since an engine last saw that its catalog is current; None if none has yet."""
+    with suppress(RayError, RayServeException, TimeoutError):
+        handle = serve.get_app_handle(application.name)
+        readiness: Readiness = handle.readiness.remote().result(timeout_s=_ASK_S)
+        return readiness.catalog_age_s
+    return None
+
+
+def close_ingress(application: EndpointApplication) -> None:
+    """Turn new requests away at every ingress, and let those under way finish."""
+    try:
+        ingress = serve.get_app_handle(application.name)
+        closed = ingress.broadcast("close", DRAIN_S).results(timeout_s=DRAIN_S + 5.0, return_exceptions=True)
     except (RayError, RayServeException, TimeoutError) as error:
         _log.warning("the endpoint ends without draining: %s", error)
         return
-    if not is_empty:
+    # One that has died drains nothing any more.
+    if False in closed:
         _log.warning("some requests took longer than %.0f s and were broken off", DRAIN_S)
 
 
-def _engine(options: ServeOptions, share: EngineShare) -> Any:
+def name_engines(specs: Sequence[str]) -> dict[str, str]:
+    """Backbones by the names of their engines' deployments: ``Engine`` if there is one alone."""
+    if len(specs) == 1:
+        return {_ENGINE_NAME: specs[0]}
+    names: dict[str, str] = {}
+    for number, spec in enumerate(specs, start=1):
+        short = _NOT_IN_NAMES.sub("-", spec.rstrip("/").rpartition("/")[2]).strip("-")[:_NAME_CHARS]
+        name = f"{_ENGINE_NAME}-{short}"
+        names[name if name not in names else f"{name}-{number}"] = spec
+    return names
+
+
+def _engine(name: str, options: ServeOptions, placement: Placement) -> Any:
     most = options.limits.max_inside + _ENGINE_HEADROOM
     return serve.deployment(
-        name="Engine",
-        num_replicas=options.num_replicas,
+        name=name,
+        **placement.of_engines(),
         max_ongoing_requests=most,
         max_queued_requests=most,
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
-        ray_actor_options={"num_cpus": share.cpus, "num_gpus": share.gpus},
+        ray_actor_options={
+            "num_cpus": placement.cpus,
+            "num_gpus": placement.gpus,
+            "runtime_env": _ONE_LOOP,
+        },
         logging_config=_LOGGING,
-    )(EngineReplica)
+    )(_ENGINE)
 
 
-def _ingress(limits: Limits) -> Any:
+def _ingress(limits: Limits, placement: Placement) -> Any:
     return serve.deployment(
         name="Ingress",
-        max_ongoing_requests=limits.max_inside + _DOOR_HEADROOM,
-        max_queued_requests=_DOOR_HEADROOM,
+        **placement.of_ingresses(),
+        max_ongoing_requests=limits.max_at_door,
+        max_queued_requests=limits.max_at_door - limits.max_inside,
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
         # Reserves nothing: it waits more than it works, and two cores must do for everything.
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "runtime_env": _ONE_LOOP},
         logging_config=_LOGGING,
-    )(serve.ingress()(Ingress))
+    )(_INGRESS)
 
 
 def _poller() -> Any:
     return serve.deployment(
-        name="CatalogPoller",
+        name=_POLLER_NAME,
         num_replicas=1,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
         ray_actor_options={"num_cpus": 0},
-    )(CatalogPoller)
+    )(_POLLER)

@@ -6,38 +6,40 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from dataclasses import replace
 
-import httpx
 import ray
 
-from orchestrator.cluster.session import ray_session
+from orchestrator.cluster.detached import end_detached, start_detached
+from orchestrator.cluster.session import Session, ray_session
 from orchestrator.cluster.signals import interrupting_signals
-from orchestrator.errors import ObjectConflict, RegistryError, ServeError, StoreError
-from orchestrator.registry.catalog_writer import CatalogWriter
-from orchestrator.registry.ownership import ForeignRegistryError
-from orchestrator.registry.registry import Registry, RegistryMissing
-from orchestrator.serve.engine_api import ServingState
-from orchestrator.serve.launch.address import check_port_is_free, choose_port, client_url, is_loopback
-from orchestrator.serve.launch.applications import Applications, name_endpoint
-from orchestrator.serve.launch.deployments import close_ingress, deploy, served_tasks
-from orchestrator.serve.launch.ray_serve import end_unless_used, forget_earlier_serve, serve_session
-from orchestrator.serve.options import EngineOptions, ServeOptions
-from orchestrator.serve.residency.kept_catalog import open_kept_catalog
-from orchestrator.serve.weights import EndpointAbout, claimed, find_claim
+from orchestrator.errors import ClusterError, ServeError
+from orchestrator.serve.launch.address import check_port_is_free, choose_port, client_url
+from orchestrator.serve.launch.application import EndpointApplication, name_endpoint
+from orchestrator.serve.launch.checks import check_access, check_backbone
+from orchestrator.serve.launch.claim import EndpointAbout, find_claim, make_claim
+from orchestrator.serve.launch.coming_up import wait_until_up
+from orchestrator.serve.launch.deployments import (
+    close_ingress,
+    make_application,
+)
+from orchestrator.serve.launch.detached import (
+    DetachedEndpoint,
+    find_detached,
+    forget_detached,
+    note_detached,
+)
+from orchestrator.serve.launch.placement import Placement
+from orchestrator.serve.launch.ray_serve import end_unless_used, forget_earlier_serve, open_serve
+from orchestrator.serve.options import ServeOptions
 from orchestrator.settings import Settings
-from orchestrator.store.documents.catalog import Catalog
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from ship.backbone import Backbone, load_backbone
 
 __all__ = ["Endpoint", "serve_forever", "start", "stop"]
 
 
-_LISTED_PROBLEMS = 20
-# For the engines to come up with a catalog.
-_READY_TIMEOUT_S = 180.0
-_FIRST_LOADS_S = 10.0
 # Prompts and images in flight, beside the backbone. Ray's own default is 30% of the machine's memory.
 _OBJECT_STORE_BYTES = 512 << 20
 _log = logging.getLogger(__name__)
@@ -50,38 +52,52 @@ class Endpoint(ExitStack):
         url: For clients on this machine.
     """
 
-    def __init__(self, url: str, stack: ExitStack) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__()
         self.url = url
-        self.push(stack)
+        self._is_left = False
+
+    def at_end(self, end: Callable[[], object]) -> None:
+        """Call ``end`` when the endpoint is closed, but not if it is left."""
+        self.callback(lambda: None if self._is_left else end())
+
+    def leave(self) -> None:
+        """Disconnect from an endpoint that stays as it is, until it is stopped."""
+        self._is_left = True
+        self.close()
 
 
-def start(settings: Settings, backbone: Backbone, options: ServeOptions) -> Endpoint:
+def start(settings: Settings, options: ServeOptions, *, detach: bool = False) -> Endpoint:
     """Start the endpoint and wait until it answers.
 
     Args:
         settings: Where store, registry and Ray are.
-        backbone: The backbone that serves. Tasks tuned on another one are reported, and not served.
-        options: Options of the endpoint.
+        options: Options of the endpoint. Tasks tuned on other backbones are reported, and not served.
+        detach: Whether it is to be left: a Ray that is started for it outlives this process then.
 
     Raises:
         ClusterError: Ray cannot be joined or started.
-        ServeError: The port is taken, there is no token, the cluster has such an endpoint already, or it did
-            not come up. All that was started by then is stopped.
+        ServeError: The port is taken, there is no token, the cluster has such an endpoint already, the
+            backbone cannot be loaded, or it did not come up. All that was started by then is stopped.
         StoreError: The store cannot be reached.
     """
     host, port = options.host, options.port or choose_port(options.host)
-    if settings.ray_address is None and not ray.is_initialized():
+    is_own = settings.ray_address is None and not ray.is_initialized()
+    if is_own:
         check_port_is_free(host, port)
     store = PromptStore(open_objects(settings.store))
     name = name_endpoint(store.url, options.name)
     check_access(store, host, auth=options.auth)
-    publish_first_catalog(settings, Registry(settings.tracking_uri))
-    header, arrays = backbone.to_arrays()
-    with ExitStack() as stack:
-        num_bytes = _OBJECT_STORE_BYTES + 2 * sum(array.nbytes for array in arrays.values())
-        session = stack.enter_context(ray_session(settings.ray_address, object_store_bytes=num_bytes))
-        place = stack.enter_context(serve_session(session, host, port, is_any_port=options.port == 0))
+    for spec in options.backbones:
+        check_backbone(spec, is_local=is_own)
+    with ExitStack() as guard:
+        endpoint = guard.enter_context(Endpoint(client_url(host, port)))
+        session = _open_session(endpoint, settings, name, detach=detach and is_own)
+        place = open_serve(host, port, is_any_port=options.port == 0)
+        endpoint.url = client_url(place.host, place.port)
+        # On a Ray of our own it ends with Ray.
+        if place.is_own and not session.is_own:
+            endpoint.at_end(end_unless_used)
         about = EndpointAbout(
             store=store.url,
             host=socket.gethostname(),
@@ -89,21 +105,37 @@ def start(settings: Settings, backbone: Backbone, options: ServeOptions) -> Endp
             started_s=time.time(),
             owns_serve=place.is_own,
         )
-        claim = stack.enter_context(claimed(name, about))
-        applications = stack.enter_context(
-            Applications(name).held(lambda: claim.about() is not None, close_ingress)
+        claim = make_claim(name, about)
+        endpoint.at_end(claim.give_up)
+        application = EndpointApplication(name)
+        application.check_absent()
+        # If `ship serve --stop` has ended the claim, what has the name now is another endpoint.
+        endpoint.at_end(lambda: application.end(close_ingress) if claim.holds() else None)
+        application.run(make_application(settings, options, Placement.of(session, options)))
+        wait_until_up(application, endpoint.url, is_own=place.is_own)
+        guard.pop_all()
+        return endpoint
+
+
+def _open_session(endpoint: Endpoint, settings: Settings, name: str, *, detach: bool) -> Session:
+    if not detach:
+        session = ray_session(settings.ray_address, object_store_bytes=_OBJECT_STORE_BYTES)
+        return endpoint.enter_context(session)
+    if (found := find_detached(settings)) is not None:
+        raise ServeError(
+            f"endpoint {found.name!r} of this home runs already, detached, at {found.url}; end it with `ship "
+            "serve --stop`, or choose another --home"
         )
-        claim.keep(arrays)
-        deploy(applications, session, settings, options, header)
-        url = client_url(place.host, place.port)
-        _wait_until_ready(url, is_own=place.is_own)
-        _wait_until_loaded(url)
-        _report_problems(served_tasks(applications), url)
-        return Endpoint(url, stack.pop_all())
+    own = start_detached(object_store_bytes=_OBJECT_STORE_BYTES)
+    endpoint.at_end(lambda: end_detached(own.folder))
+    note_detached(settings, DetachedEndpoint(name=name, url=endpoint.url, ray=own))
+    endpoint.at_end(lambda: forget_detached(settings))
+    # Nothing else runs there: its CPUs are shared as those of a Ray that ends with this process.
+    return replace(endpoint.enter_context(ray_session(own.address)), is_own=True)
 
 
 def stop(settings: Settings, name: str | None) -> str:
-    """Stop an endpoint of a cluster, such as one whose driver was killed; returns its name.
+    """Stop a detached endpoint, or one of a cluster, such as one whose driver was killed; returns its name.
 
     Args:
         settings: Where the Ray cluster is, and the store.
@@ -111,139 +143,49 @@ def stop(settings: Settings, name: str | None) -> str:
 
     Raises:
         ClusterError: Ray cannot be joined.
-        ServeError: No cluster is named, or it has no such endpoint.
+        ServeError: No cluster is named and none runs detached, or it has no such endpoint.
     """
+    wanted = name_endpoint(PromptStore(open_objects(settings.store)).url, name)
     if settings.ray_address is None and not ray.is_initialized():
-        raise ServeError(
-            "--stop: set RAY_ADDRESS to the cluster of the endpoint; one on a Ray of its own ends with its "
-            "`ship serve`"
-        )
-    endpoint = name_endpoint(PromptStore(open_objects(settings.store)).url, name)
+        return _stop_detached(settings, wanted)
     with ray_session(settings.ray_address):
         forget_earlier_serve()
-        applications, claim = Applications(endpoint), find_claim(endpoint)
-        found = applications.find()
-        if claim is None and not found:
-            raise ServeError(
-                f"--stop: this Ray cluster has no endpoint named {endpoint!r}; see `serve status`"
-            )
-        if found:
-            close_ingress(applications)
-        about = None if claim is None else claim.about()
+        application, claim = EndpointApplication(wanted), find_claim(wanted)
+        if claim is None and not application.find():
+            raise ServeError(f"--stop: this Ray cluster has no endpoint named {wanted!r}; see `serve status`")
+        if application.find():
+            close_ingress(application)
         if claim is not None:
             # First, so that the driver, if it lives, leaves the rest alone.
             claim.give_up()
-        applications.delete()
-        if about is not None and about.owns_serve:
+        application.delete()
+        if claim is not None and claim.about.owns_serve:
             end_unless_used()
-    return endpoint
+    return wanted
 
 
-def check_access(store: PromptStore, host: str, *, auth: bool) -> None:
-    """Refuse to start an endpoint without a valid token, and warn of one without access control.
-
-    Raises:
-        ServeError: A token is needed, and there is none.
-        StoreError: The tokens cannot be read.
-    """
-    if not auth:
-        if not is_loopback(host):
-            _log.warning(
-                "no access control: every client that reaches %s may ask every task", host or "this machine"
-            )
-        return
-    found = store.read_tokens()
-    if found is None or not found[0].has_live(time.time()):
+def _stop_detached(settings: Settings, wanted: str) -> str:
+    found = find_detached(settings)
+    if found is None:
         raise ServeError(
-            f"no client could use this endpoint: {store.url} has no valid token; make one with "
-            "`ship token create NAME --predict '*'`, or accept every request with --no-auth"
+            "--stop: set RAY_ADDRESS to the cluster of the endpoint; one on a Ray of its own ends with its "
+            "`ship serve`, unless that was given --detach"
         )
-
-
-def publish_first_catalog(settings: Settings, registry: Registry) -> None:
-    """Bring the catalog up to date, so that the endpoint starts with today's champions, not last week's.
-
-    Args:
-        settings: Settings of the store, and of the cache with the last catalog.
-        registry: Registry of the champions. None is made.
-
-    Raises:
-        ServeError: MLflow cannot be read, and there is no earlier catalog to serve; or it is not the one that
-            the store belongs to.
-        StoreError: The store cannot be reached, and this machine has kept no catalog of it.
-    """
+    if found.name != wanted:
+        raise ServeError(f"--stop: the endpoint that runs detached is {found.name!r}, not {wanted!r}")
     try:
-        _publish_catalog(PromptStore(open_objects(settings.store)), registry)
-    except StoreError as error:
-        options = EngineOptions(cache=settings.cache, cache_bytes=settings.cache_bytes)
-        kept = open_kept_catalog(settings.store, options)
-        if kept is None or kept.read() is None:
-            raise
-        _log.warning("%s; serving the last catalog that this machine has kept until it is back", error)
-
-
-def _publish_catalog(store: PromptStore, registry: Registry) -> None:
-    try:
-        if problem := CatalogWriter(registry, store).update().describe():
-            _log.warning("%s", problem)
-    except ObjectConflict:
-        # Another endpoint on the same store wrote it this very moment.
-        return
-    except ForeignRegistryError as error:
-        raise ServeError(str(error)) from error
-    except RegistryError as error:
-        if store.read_catalog() is not None:
-            _log.warning("%s; serving the champions of the last catalog until it is back", error)
-        elif isinstance(error, RegistryMissing) and store.read_owner() is None:
-            # Nothing was ever tuned for this store. Another endpoint may write the same at this moment.
-            with suppress(ObjectConflict):
-                store.write_catalog(Catalog(entries={}), None)
-        else:
-            raise ServeError(
-                f"{error}; there is no earlier catalog in {store.url} to serve either"
-            ) from error
-
-
-def _wait_until_ready(url: str, *, is_own: bool) -> None:
-    deadline_s = time.monotonic() + _READY_TIMEOUT_S
-    problem = "no answer yet"
-    while time.monotonic() < deadline_s:
-        try:
-            reply = httpx.get(f"{url}/readyz", timeout=10.0, trust_env=False)
-            if reply.status_code == 200:
-                return
-            problem = reply.json()["detail"] if "json" in reply.headers["content-type"] else reply.text
-        except httpx.HTTPError as error:
-            problem = str(error)
-        time.sleep(0.1)
-    hint = "" if is_own else "; the cluster runs Ray Serve already, which listens where it was told to"
-    raise ServeError(f"{url}/readyz: not ready after {_READY_TIMEOUT_S:.0f} s: {problem[:500]}{hint}")
-
-
-def _wait_until_loaded(url: str) -> None:
-    """Give the first loads a while, so that what is wrong with prompts is told at the start."""
-    deadline_s = time.monotonic() + _FIRST_LOADS_S
-    while time.monotonic() < deadline_s:
-        # Requests are answered already, so nothing that goes wrong here stops anything.
-        with suppress(httpx.HTTPError, ValueError):
-            reply = httpx.get(f"{url}/readyz", timeout=_FIRST_LOADS_S, trust_env=False)
-            if reply.status_code == 200 and reply.json()["num_loading"] == 0:
-                return
-        time.sleep(0.1)
-
-
-def _report_problems(tasks: list[ServingState], url: str) -> None:
-    if not tasks:
-        _log.warning("no task has a champion yet; what is tuned and promoted from now on will be served")
-    refused = [task for task in tasks if task.problem]
-    for task in refused[:_LISTED_PROBLEMS]:
-        _log.warning("task %s, version %d is not served: %s", task.task, task.wanted_version, task.problem)
-    if len(refused) > _LISTED_PROBLEMS:
-        _log.warning("%d more tasks are not served; see %s/v1/tasks", len(refused) - _LISTED_PROBLEMS, url)
+        with ray_session(found.ray.address):
+            forget_earlier_serve()
+            EndpointApplication(wanted).end(close_ingress)
+    except ClusterError as error:
+        _log.warning("%s; ending what is left of it", error)
+    end_detached(found.ray.folder)
+    forget_detached(settings)
+    return wanted
 
 
 def serve_forever(
-    settings: Settings, backbone_spec: str, options: ServeOptions, on_ready: Callable[[str], None]
+    settings: Settings, options: ServeOptions, on_ready: Callable[[str], None], *, detach: bool = False
 ) -> None:
     """Serve until SIGINT or SIGTERM; then drain, stop all that was started, and return.
 
@@ -251,22 +193,22 @@ def serve_forever(
 
     Args:
         settings: Where store, registry and Ray are.
-        backbone_spec: See ``ship.backbone.load_backbone``.
         options: Options of the endpoint.
         on_ready: Called with the URL once requests are answered.
+        detach: Whether to return then, and leave the endpoint to itself.
 
     Raises:
         ServeError: The endpoint could not be started.
-        BackboneError: The backbone cannot be loaded.
         StoreError: The store cannot be reached.
     """
     with interrupting_signals():
         try:
-            with start(
-                settings, load_backbone(backbone_spec, image_size=options.image_size), options
-            ) as endpoint:
+            with start(settings, options, detach=detach) as endpoint:
+                if detach:
+                    endpoint.leave()
                 on_ready(endpoint.url)
-                threading.Event().wait()
+                if not detach:
+                    threading.Event().wait()
         except (KeyboardInterrupt, SystemExit):
             # The latter is how Ray words SIGTERM while it starts.
             return

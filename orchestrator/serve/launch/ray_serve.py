@@ -3,17 +3,14 @@
 A Ray Serve that was running already is left as it was found, and so is one that others have come to use.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ray import serve
 from ray.serve.context import _get_global_client, _set_global_client
 
-from orchestrator.cluster.session import Session
 from orchestrator.errors import ServeError
 
-__all__ = ["ServePlace", "check_place", "end_unless_used", "forget_earlier_serve", "serve_session"]
+__all__ = ["ServePlace", "check_place", "end_unless_used", "forget_earlier_serve", "open_serve"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +20,7 @@ class ServePlace:
     Attributes:
         host: Host that it listens on.
         port: Port that it listens on.
-        is_own: Whether it was started for the session.
+        is_own: Whether it was started just now.
     """
 
     host: str
@@ -31,12 +28,10 @@ class ServePlace:
     is_own: bool
 
 
-@contextmanager
-def serve_session(session: Session, host: str, port: int, *, is_any_port: bool) -> Iterator[ServePlace]:
-    """Start Ray Serve for the block, or use the one that the cluster runs.
+def open_serve(host: str, port: int, *, is_any_port: bool) -> ServePlace:
+    """Start Ray Serve on the Ray that this process has joined, or use the one that runs there.
 
     Args:
-        session: The Ray that it runs on.
         host: Where the proxy is to listen.
         port: Where the proxy is to listen.
         is_any_port: Whether the port of a Ray Serve that runs already will do.
@@ -49,19 +44,14 @@ def serve_session(session: Session, host: str, port: int, *, is_any_port: bool) 
         config = _get_global_client().http_config
         found = ServePlace(host=str(config.host), port=int(config.port), is_own=False)
         check_place(found, host, None if is_any_port else port)
-        yield found
-        return
+        return found
     serve.start(
-        proxy_location="HeadOnly",
+        # On the head node, and on each node that has a replica.
+        proxy_location="EveryNode",
         http_options={"host": host, "port": port},
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )
-    try:
-        yield ServePlace(host=host, port=port, is_own=True)
-    finally:
-        # On a Ray of our own it ends with Ray.
-        if not session.is_own:
-            end_unless_used()
+    return ServePlace(host=host, port=port, is_own=True)
 
 
 def forget_earlier_serve() -> None:

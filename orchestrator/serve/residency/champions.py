@@ -3,7 +3,7 @@
 Its caller holds a lock. It knows names and digests only, and nothing of what is in memory.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 
 from orchestrator.serve.engine_api import Refusal
@@ -26,6 +26,7 @@ class Champions:
         self._idle: dict[str, IdleTask] = {}
         self._current: dict[str, PromptRef] = {}
         self._lost: set[str] = set()
+        self._backbone_of: Callable[[str], str | None] = lambda digest: None
 
     def __len__(self) -> int:
         return len(self._wanted)
@@ -37,6 +38,10 @@ class Champions:
     def num_lost(self) -> int:
         """Tasks that were wanted, and are no more, without those that were retired."""
         return len(self._lost)
+
+    def note_backbones(self, catalog: Catalog) -> None:
+        """Know backbones of artifacts by this catalog from now on."""
+        self._backbone_of = catalog.backbone_of
 
     def changed(self, catalog: Catalog) -> list[str]:
         """Tasks, by name, of which something else is wanted than until now. Reads only: it needs no lock."""
@@ -84,7 +89,13 @@ class Champions:
         standing = self._wanted.get(task) or self._idle[task]
         digest = _digest(standing, version)
         assert digest is not None, "only versions of the catalog are looked up"
-        return PromptRef(task=task, version=version, digest=digest, rule=standing.rules.get(digest))
+        return PromptRef(
+            task=task,
+            version=version,
+            digest=digest,
+            rule=standing.rules.get(digest),
+            backbone=self._backbone_of(digest),
+        )
 
     def current(self, task: str) -> PromptRef | None:
         """The champion that answers, or did before it gave way to others; None before the first."""

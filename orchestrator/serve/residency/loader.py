@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from orchestrator.errors import StoreError
+from orchestrator.serve.residency.loads import OtherBackboneError
 from orchestrator.serve.residency.served import PromptRef, ServedVersion
 from orchestrator.store.documents.rule import StoredRule
 from ship.artifact.files import insert_verified, load_files
@@ -46,7 +47,8 @@ class PromptLoader:
             make_room: See ``ship.artifact.files.insert_verified``.
 
         Raises:
-            ArtifactError: It is damaged, or belongs to another task or another backbone.
+            ArtifactError: It is damaged, or belongs to another task.
+            OtherBackboneError: It belongs to another backbone.
             StoreError: It cannot be fetched.
             PromptTooLargeError: It is larger than all the room there is.
             SlotsFullError: There is no room for it.
@@ -57,12 +59,19 @@ class PromptLoader:
                 f"artifact {ref.digest[:12]} is the prompt of task {loaded.card.task!r}, but version "
                 f"{ref.version} of task {ref.task!r} names it; promote another version"
             )
+        try:
+            slot = insert_verified(self._runtime, loaded, make_room)
+        except ArtifactError as error:
+            found = str(loaded.card.backbone["fingerprint"])
+            if found != self._runtime.backbone.fingerprint:
+                raise OtherBackboneError(str(error), found) from None
+            raise
         return ServedVersion(
             task=ref.task,
             version=ref.version,
             digest=ref.digest,
             labels=loaded.card.labels,
-            slot=insert_verified(self._runtime, loaded, make_room),
+            slot=slot,
             view=loaded.card.view,
             rule=loaded.card.decision,
             own_rule=loaded.card.decision,

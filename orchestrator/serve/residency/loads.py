@@ -23,6 +23,7 @@ __all__ = [
     "LoadPrompt",
     "LoadQueue",
     "Loads",
+    "OtherBackboneError",
     "Pending",
     "Precedence",
     "ReadRule",
@@ -61,16 +62,31 @@ class LoadFailure:
         text: The cause as clients may read it: without a bucket, host or path.
         cause: The whole cause, for the log.
         retry_at_s: When it may be tried again; None for never: an artifact's bytes do not change.
+        backbone: The artifact's backbone, if it is not that of the runtime.
     """
 
     text: str
     cause: str
     retry_at_s: float | None
+    backbone: str | None = None
 
 
 def read_no_rule(ref: PromptRef) -> DecisionRule:
     """A ``ReadRule`` where no version names a rule. Raises ``ArtifactError``."""
     raise ArtifactError(f"decision rule {str(ref.rule)[:12]}: there is no reader of rules here")
+
+
+class OtherBackboneError(ArtifactError):
+    """An artifact of another backbone than the runtime's.
+
+    Args:
+        message: The message.
+        backbone: Fingerprint of the artifact's backbone.
+    """
+
+    def __init__(self, message: str, backbone: str) -> None:
+        super().__init__(message)
+        self.backbone = backbone
 
 
 def refuse(ref: PromptRef, cause: str) -> Refusal:
@@ -99,6 +115,7 @@ def describe_failure(error: Exception, retry_at_s: float) -> LoadFailure:
         text=public_text(error),
         cause=str(error) or type(error).__name__,
         retry_at_s=None if is_final else retry_at_s,
+        backbone=error.backbone if isinstance(error, OtherBackboneError) else None,
     )
 
 

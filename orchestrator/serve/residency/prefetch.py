@@ -17,13 +17,17 @@ class InAdvance:
         champions: The wanted versions.
         memory: The prompts in memory.
         loads: Loads under way, and failures.
+        backbone: See ``Finder``.
 
     Attributes:
         is_full: Whether such loads find no room.
     """
 
-    def __init__(self, champions: Champions, memory: PromptMemory, loads: Loads) -> None:
+    def __init__(
+        self, champions: Champions, memory: PromptMemory, loads: Loads, backbone: str | None = None
+    ) -> None:
         self._champions = champions
+        self._backbone = backbone
         self._memory = memory
         self._loads = loads
         self._left_out: set[str] = set()
@@ -77,6 +81,8 @@ class InAdvance:
     def begin(self, ref: PromptRef, precedence: Precedence, *, may_evict: bool) -> None:
         """Load a prompt or its rule, if it is not there, did not just fail, and may find room."""
         if self._memory.holds(ref) or self._loads.hindrance(ref.key) is not None:
+            return
+        if None not in (self._backbone, ref.backbone) and ref.backbone != self._backbone:
             return
         if self.is_full and not may_evict and ref.key not in self._memory:
             self.leave_out(ref.task)

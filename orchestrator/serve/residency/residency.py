@@ -20,6 +20,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import islice
 
 from orchestrator.serve.engine_api import ALL_TASKS, Ask, Refusal, ResidencyStats, ServingState, TaskPage
@@ -66,7 +67,11 @@ class Residency:
         retry_s: Until a failed load is tried again.
         release_wait_s: Longest wait for requests that hold an evicted slot: a forward pass takes less, so one
             that is still held then is stuck, and another one goes.
+        backbone: See ``Finder``.
         clock: Seconds that only go up.
+
+    Attributes:
+        name: Name of this residency, another one after a restart.
     """
 
     def __init__(
@@ -79,11 +84,12 @@ class Residency:
         load_wait_s: float = 10.0,
         retry_s: float = 10.0,
         release_wait_s: float = 2.0,
+        backbone: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load, self._read_rule = load, read_rule
         # Its counts begin at zero, so a residency that takes its place must not go by its name.
-        self._name = uuid.uuid4().hex[:8]
+        self.name = uuid.uuid4().hex[:8]
         self._load_wait_s, self._retry_s = load_wait_s, retry_s
         self._release_wait_s = release_wait_s
         self._clock = clock
@@ -96,8 +102,8 @@ class Residency:
         self._names = TaskNames()
         self._memory = PromptMemory()
         self._loads = Loads(self._run, num_loaders, clock)
-        self._in_advance = InAdvance(self._champions, self._memory, self._loads)
-        self._finder = Finder(self._champions, self._memory, self._loads, self._in_advance)
+        self._in_advance = InAdvance(self._champions, self._memory, self._loads, backbone)
+        self._finder = Finder(self._champions, self._memory, self._loads, self._in_advance, backbone)
         # Tasks with a champion in memory; those whose wanted version could not be loaded.
         self._served: set[str] = set()
         self._failed: set[str] = set()
@@ -121,7 +127,8 @@ class Residency:
                 return found
             ended = await wait_for(found.load.future, deadline_s - loop.time())
             if not ended:
-                return refuse(found.load.ref, "it is still being loaded; try again shortly")
+                refusal = refuse(found.load.ref, "it is still being loaded; try again shortly")
+                return replace(refusal, is_loading=True)
             outcome = found.load.future.result()
             if isinstance(outcome, ServedVersion):
                 return outcome.named(found.version, found.shadow_version)
@@ -133,6 +140,9 @@ class Residency:
             wanted = self._champions.entry(task)
             if wanted is None:
                 return None
+            home = self._finder.elsewhere(self._champions.wanted(task))
+            if home is not None:
+                return replace(describe_task(task, wanted, None, lambda key: None), backbone=home)
             return describe_task(task, wanted, self._champion_in_memory(task), self._loads.failure)
 
     def idle_reason(self, task: str) -> Refusal | None:
@@ -184,7 +194,7 @@ class Residency:
         """Counts since the start, and how things stand."""
         with self._lock:
             return ResidencyStats(
-                replica=self._name,
+                replica=self.name,
                 num_loads=self._num_loads,
                 num_load_failures=self._num_failures,
                 num_evictions=self._num_evictions,
@@ -208,6 +218,7 @@ class Residency:
         """
         with self._applying:
             changed = self._champions.changed(catalog)
+            self._champions.note_backbones(catalog)
             gone = [task for task in changed if self._champions.is_lost_by(catalog, task)]
             if set(self._champions) != catalog.entries.keys():
                 with self._listing:
@@ -353,8 +364,9 @@ class Residency:
         for key in self._champions.prompts(task):
             self._memory.set_spare(key, self._champions.is_spare(key))
         entry, current = self._champions.entry(task), self._champions.current(task)
-        is_served = current is not None and current.key in self._memory
-        has_failed = entry is not None and self._loads.failure((task, entry.digest)) is not None
+        is_here = entry is not None and self._finder.elsewhere(self._champions.wanted(task)) is None
+        is_served = is_here and current is not None and current.key in self._memory
+        has_failed = is_here and entry is not None and self._loads.failure((task, entry.digest)) is not None
         for tasks, belongs in ((self._served, is_served), (self._failed, has_failed)):
             (tasks.add if belongs else tasks.discard)(task)
 

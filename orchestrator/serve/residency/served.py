@@ -23,12 +23,14 @@ class PromptRef:
         version: In the registry.
         digest: Digest of the artifact.
         rule: Digest of the decision rule; None for the artifact's own.
+        backbone: Fingerprint of the backbone; None if the catalog does not tell it.
     """
 
     task: str
     version: int
     digest: str
     rule: str | None = None
+    backbone: str | None = None
 
     @property
     def key(self) -> Key:

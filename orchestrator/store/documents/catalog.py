@@ -6,8 +6,9 @@ large one is compressed.
 
 import gzip
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from orchestrator.errors import StoreError
@@ -22,7 +23,7 @@ __all__ = [
     "IdleTask",
 ]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 # Of the object, and of its content. A hundred thousand tasks with four versions each take 34 and 66 MB.
 MAX_CATALOG_BYTES, MAX_CONTENT_BYTES = 64 << 20, 256 << 20
 _COMPRESSED_FROM_BYTES = 1 << 20
@@ -110,15 +111,35 @@ class Catalog:
         entries: Entries by task name.
         registry: Identity of the registry that it was written from; None before there were any.
         idle: Registered tasks without a champion, by name; none of them is in ``entries``.
+        backbone: Fingerprint of the backbone that most artifacts were tuned on; None if none is known.
+        backbones: Fingerprint by digest of the artifacts of other backbones; None for one that is not known.
     """
 
     entries: Mapping[str, CatalogEntry]
     registry: str | None = None
     idle: Mapping[str, IdleTask] = field(default_factory=dict)
+    backbone: str | None = None
+    backbones: Mapping[str, str | None] = field(default_factory=dict)
 
     def find(self, task: str) -> CatalogEntry | IdleTask | None:
         """The entry of a task, or what it is without one; None if it is not registered."""
         return self.entries.get(task) or self.idle.get(task)
+
+    def backbone_of(self, digest: str) -> str | None:
+        """Fingerprint of the backbone of one of its artifacts; None if it is not known."""
+        return self.backbones.get(digest, self.backbone)
+
+    def with_backbones(self, known: Callable[[str], str | None]) -> Self:
+        """The catalog with the backbones of its artifacts.
+
+        Args:
+            known: Gives the fingerprint by the digest of an artifact; None if it is not known.
+        """
+        found = {digest: known(digest) for digest in self.digests}
+        count = Counter(backbone for backbone in found.values() if backbone is not None)
+        most = min(count, key=lambda backbone: (-count[backbone], backbone), default=None)
+        others = {digest: backbone for digest, backbone in found.items() if backbone != most}
+        return replace(self, backbone=most, backbones=others)
 
     @property
     def digests(self) -> frozenset[str]:
@@ -143,6 +164,8 @@ class Catalog:
             "registry": self.registry,
             "tasks": {task: entry.to_values() for task, entry in self.entries.items()},
             "idle": {task: found.to_values() for task, found in self.idle.items()},
+            "backbone": self.backbone,
+            "backbones": dict(self.backbones),
         }
         content = (json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n").encode()
         large = len(content) >= _COMPRESSED_FROM_BYTES
@@ -165,5 +188,4 @@ class Catalog:
         # Imported here: the registry's commands use these values, and start without pydantic.
         from orchestrator.store.documents.catalog_document import read_catalog
 
-        entries, idle, registry = read_catalog(content)
-        return cls(entries=entries, idle=idle, registry=registry)
+        return cls(**vars(read_catalog(content)))

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Set
+from dataclasses import dataclass
 from typing import Annotated, Any, NotRequired, Self
 
 from pydantic import Field, StringConstraints, model_validator, with_config
@@ -17,27 +18,40 @@ from orchestrator.store.documents.catalog import (
 )
 from orchestrator.store.documents.document import STRICT, Digest, Document, TaskName
 
-__all__ = ["read_catalog"]
+__all__ = ["CatalogValues", "read_catalog"]
 
 Version = Annotated[int, Field(ge=1)]
 VersionKey = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
 _ADVICE = "update this program, or delete the catalog, and it is written anew"
 _ENTRY = {"version", "digest", "others", "canary", "shadow"}
 # Keys of the catalog and of its entries by schema. The first had the champion alone; the first two had a
-# fingerprint that was never written; the first four had no decision rules.
+# fingerprint that was never written; the first four had no decision rules, the first five no backbones.
 _KEYS = {
     1: {"schema_", "backbone_fingerprint", "tasks"},
     2: {"schema_", "backbone_fingerprint", "tasks"},
     3: {"schema_", "tasks"},
     4: {"schema_", "registry", "tasks"},
-    SCHEMA_VERSION: {"schema_", "registry", "tasks", "idle"},
+    5: {"schema_", "registry", "tasks", "idle"},
+    SCHEMA_VERSION: {"schema_", "registry", "tasks", "idle", "backbone", "backbones"},
 }
-_ENTRY_KEYS = {1: {"version", "digest"}, 2: _ENTRY, 3: _ENTRY, 4: _ENTRY, SCHEMA_VERSION: _ENTRY}
+_FIRST_ENTRY = {"version", "digest"}
+_FIRST_WITH_RULES = 5
 _GZIP = b"\x1f\x8b"
 
 
-def read_catalog(content: bytes) -> tuple[dict[str, CatalogEntry], dict[str, IdleTask], str | None]:
-    """The entries in a catalog's content, by task, the idle tasks, and the registry that it was written from.
+@dataclass(frozen=True, kw_only=True)
+class CatalogValues:
+    """Fields of a ``Catalog``."""
+
+    entries: dict[str, CatalogEntry]
+    idle: dict[str, IdleTask]
+    registry: str | None
+    backbone: str | None
+    backbones: dict[str, str | None]
+
+
+def read_catalog(content: bytes) -> CatalogValues:
+    """The values in a catalog's content.
 
     Raises:
         StoreError: It is not a catalog; lists all problems.
@@ -45,7 +59,13 @@ def read_catalog(content: bytes) -> tuple[dict[str, CatalogEntry], dict[str, Idl
     document = _Document.read(_unpack(content), "catalog", _ADVICE)
     entries = {task: _make_entry(values) for task, values in document.tasks.items()}
     idle = {task: _make_idle(values) for task, values in document.idle.items()}
-    return entries, idle, document.registry
+    return CatalogValues(
+        entries=entries,
+        idle=idle,
+        registry=document.registry,
+        backbone=document.backbone,
+        backbones=document.backbones,
+    )
 
 
 def _unpack(content: bytes) -> bytes:
@@ -93,22 +113,34 @@ class _Document(Document):
     registry: str | None = None
     tasks: dict[TaskName, _Entry]
     idle: dict[TaskName, _Idle] = Field(default_factory=dict)
+    backbone: Digest | None = None
+    backbones: dict[Digest, Digest | None] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check_keys(self) -> Self:
         if self.model_fields_set != _KEYS[self.schema_]:
             raise ValueError(f"expected the keys of schema {self.schema_}")
-        keys = _ENTRY_KEYS[self.schema_]
-        more = {"rules"} if self.schema_ == SCHEMA_VERSION else set()
+        keys = _ENTRY if self.schema_ > 1 else _FIRST_ENTRY
+        more = {"rules"} if self.schema_ >= _FIRST_WITH_RULES else set()
         found = {task: _find_problem(entry, keys, more) for task, entry in self.tasks.items()}
         if wrong := [f"tasks/{task}: {problem}" for task, problem in found.items() if problem]:
             raise ValueError("; ".join(wrong))
         for task, idle in self.idle.items():
             if idle.get("rules", {}).keys() - idle["versions"].values():
                 raise ValueError(f"idle/{task}: rules: expected rules of the artifacts that are named")
+        if self.backbones.keys() - self._digests():
+            raise ValueError("backbones: expected artifacts that are named")
+        if self.backbone is None and self.backbones:
+            raise ValueError("backbones: expected none beside no backbone")
         if both := sorted(self.tasks.keys() & self.idle.keys()):
             raise ValueError(f"idle/{both[0]}: expected tasks without a champion")
         return self
+
+    def _digests(self) -> set[str]:
+        if not self.backbones:
+            return set()
+        named = [[entry["digest"], *entry.get("others", {}).values()] for entry in self.tasks.values()]
+        return set().union(*named, *(idle["versions"].values() for idle in self.idle.values()))
 
 
 def _find_problem(entry: _Entry, keys: Set[str], more: Set[str]) -> str | None:

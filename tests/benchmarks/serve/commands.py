@@ -1,6 +1,7 @@
 """Commands of the benchmark of the endpoint: ``serve mix``, ``serve engine`` and so on."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +20,9 @@ rounds_option = click.option("--rounds", type=click.IntRange(1), help="Interleav
 
 
 @click.group()
-def serve() -> None:
+@click.option("--haproxy/--no-haproxy", default=None, help="As of `ship serve`.")
+@click.pass_context
+def serve(context: click.Context, haproxy: bool | None) -> None:
     """The endpoint under load: throughput, promotions, deaths, overload, outages, hours.
 
     Over HTTP on loopback, with a store, an MLflow and a Ray of its own in a temporary folder.
@@ -28,8 +31,14 @@ def serve() -> None:
     Examples:
       python -m tests.benchmarks serve mix --json mix.json
       python -m tests.benchmarks serve overload --backbone vit_base_patch16_224
+      python -m tests.benchmarks serve start --tree . --tree ../before --json start.json
       python -m tests.benchmarks serve soak --seconds 3600
+      python -m tests.benchmarks serve --no-haproxy engine --backbone bundled
     """
+    from orchestrator.serve.launch.haproxy import haproxy_ingress
+
+    # Before a part imports Ray Serve, which reads it.
+    context.with_resource(haproxy_ingress(None, haproxy=haproxy))
 
 
 def seconds_option(usual: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -84,6 +93,25 @@ def swap(
         measure_swap(report, sizes, promotions or (4 if quick else 100))
 
 
+@serve.command()
+@click.option(
+    "--tree",
+    "trees",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Checkout whose `ship serve` is started; repeat to compare, interleaved [this one].",
+)
+@rounds_option
+@backbone_option
+@json_option
+def start(trees: Sequence[Path], rounds: int | None, backbone: str | None, target: str | None) -> None:
+    """Seconds from the command to its first answer, and the memory of every process."""
+    from tests.benchmarks.serve.starting import measure_start
+
+    with _report(target) as report:
+        measure_start(report, list(trees) or [Path.cwd()], rounds or 5, backbone or "bundled")
+
+
 def _event(name: str, usual_s: int, text: str) -> None:
     """Add the command of a part whose only size is its length."""
 
@@ -100,7 +128,12 @@ def _event(name: str, usual_s: int, text: str) -> None:
             getattr(events, f"measure_{name}")(report, sizes)
 
 
-_event("kill", 60, "An engine killed under load: failed requests, seconds until there are two again.")
+_event(
+    "kill",
+    60,
+    "An ingress, then an engine killed under load and promotions: failed requests, seconds until there are "
+    "two again.",
+)
 _event("overload", 60, "Five times the endpoint's capacity: answers and memory.")
 _event("outage", 120, "Neither store nor MLflow for a while: what is in memory, and what is not.")
 _event("soak", 600, "Load and promotions for long: growth of memory.")

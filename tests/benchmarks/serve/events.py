@@ -16,6 +16,7 @@ from tests.benchmarks.serve.sizes import ServeSizes
 __all__ = ["measure_kill", "measure_outage", "measure_overload", "measure_soak", "measure_swap"]
 
 GOAL_OVERLOAD, GOAL_SOAK = 0.9, 1 / 1.05
+PROMOTIONS_A_SECOND = 100 / 60
 
 
 def measure_swap(report: Report, sizes: ServeSizes, num_promotions: int) -> None:
@@ -38,17 +39,24 @@ def measure_swap(report: Report, sizes: ServeSizes, num_promotions: int) -> None
 
 
 def measure_kill(report: Report, sizes: ServeSizes) -> None:
-    """``kill -9`` of one of two engines under an open loop whose clients ask again for up to 10 s."""
-    with open_plant(sizes.backbone, sizes.num_tasks, num_replicas=2) as plant:
+    """``kill -9`` of one of two ingresses, then of one of two engines, while versions are promoted.
+
+    Under an open loop whose clients ask again for up to 10 s.
+    """
+    with open_plant(sizes.backbone, sizes.num_tasks, num_replicas=2, num_ingresses=2) as plant:
         rate = SHARE * warm_up(plant, sizes).rate
 
-        def kill() -> float:
-            time.sleep(sizes.long_s / 3)
-            pid = replica_pids()[0]
-            os.kill(pid, SIGKILL)
-            return wait_for_replicas(2, 120.0, gone=pid)
+        def kill() -> dict[str, float]:
+            seconds = {}
+            for part in ("Ingress", "Engine"):
+                time.sleep(sizes.long_s / 4)
+                pid = replica_pids(f"ServeReplica:ship:{part}")[0]
+                os.kill(pid, SIGKILL)
+                seconds[part] = round(wait_for_replicas(2, 120.0, gone=pid, deployment=part), 1)
+            return seconds
 
-        with ThreadPoolExecutor(1) as pool:
+        promoting = promotions(plant, round(PROMOTIONS_A_SECOND * sizes.long_s), sizes.long_s)
+        with promoting as promoted, ThreadPoolExecutor(1) as pool:
             killing = pool.submit(kill)
             load = open_loop(
                 plant.url,
@@ -58,8 +66,14 @@ def measure_kill(report: Report, sizes: ServeSizes) -> None:
                 check=plant.is_whole,
                 patience_s=10.0,
             )
-            seconds = round(killing.result(), 1)
-    facts = {**load.facts(), "failed": load.num_failed, "seconds until two engines answer": seconds}
+            seconds = killing.result()
+    facts = {
+        **load.facts(),
+        "promotions": len(promoted),
+        "failed": load.num_failed,
+        "seconds until two ingresses answer": seconds["Ingress"],
+        "seconds until two engines answer": seconds["Engine"],
+    }
     add_case(report, sizes, "kill", {"open loop, a second": round(rate, 1)}, [], facts)
 
 

@@ -21,6 +21,7 @@ LEGEND = {
     "kill": "an engine killed under load: requests that failed, and seconds until there are two again",
     "overload": "five times as much as can be done: what is answered, and what memory it takes",
     "outage": "neither store nor MLflow for a while: what is in memory, and what is not",
+    "start": "seconds until the endpoint answers, and memory of each of its processes",
     "soak": "load and promotions for long: growth of memory",
 }
 # Share of the endpoint's capacity: the load under which something is done to it.

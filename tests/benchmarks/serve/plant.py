@@ -22,6 +22,7 @@ from orchestrator.registry.registry import Registry
 from orchestrator.registry.versions import CHAMPION
 from orchestrator.serve.launch.endpoint import Endpoint, start
 from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
+from orchestrator.serve.scale import Scale
 from orchestrator.settings import Settings
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -117,6 +118,7 @@ def open_plant(
     num_tasks: int,
     *,
     num_replicas: int = 1,
+    num_ingresses: int = 1,
     options: EngineOptions | None = None,
     limits: Limits | None = None,
     settings: Settings | None = None,
@@ -134,12 +136,14 @@ def open_plant(
             name="ship",
             # On loopback; the check of a token takes microseconds and is not measured.
             auth=False,
-            num_replicas=num_replicas,
+            engines=Scale(least=num_replicas, most=num_replicas),
+            ingresses=Scale(least=num_ingresses, most=num_ingresses),
+            backbones=(str(_save(plant.backbone, folder / "backbone")),),
             num_cpus_per_replica=_threads(num_replicas),
             engine=options or EngineOptions(),
             limits=limits or Limits(),
         )
-        plant.endpoint = stack.enter_context(start(settings, plant.backbone, serve_options))
+        plant.endpoint = stack.enter_context(start(settings, serve_options))
         yield plant
 
 
@@ -152,6 +156,13 @@ def draw_jpeg(seed: int, size: tuple[int, int] = (640, 480)) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=85)
     return file.getvalue()
+
+
+def _save(backbone: Backbone, folder: Path) -> Path:
+    """Weights that were drawn in this process, for the engines."""
+    folder.mkdir()
+    backbone.save(folder)
+    return folder
 
 
 def _threads(num_replicas: int) -> int:

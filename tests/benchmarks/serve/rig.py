@@ -1,6 +1,7 @@
 """Companions of a load: the bare runtime, an app that does nothing, promotions, memory."""
 
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -36,8 +37,6 @@ _PROCESSES = (
     "ProxyActor",
 )
 _NUM_PROMOTED, _NUM_VERSIONS = 10, 4
-# Enough to reach each of two engines with near certainty.
-_NUM_LOOKS = 12
 
 
 class BareRuntime:
@@ -76,10 +75,19 @@ class _Nothing:
         return "ok"
 
 
-def deploy_nothing(plant: ServePlant) -> str:
-    """Deploy the app on the endpoint's proxy; returns its URL, to which ``/v1/predict`` may be added."""
+def deploy_nothing(plant: ServePlant) -> dict[str, str]:
+    """Deploy the app beside the endpoint; returns its URLs, to which ``/v1/predict`` may be added.
+
+    They are by the way to it: ``nothing`` is Ray Serve's own proxy, which stands behind HAProxy as well.
+    """
     serve.run(_Nothing.bind(), name="nothing", route_prefix="/nothing")
-    return f"{plant.url}/nothing"
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1":
+        return {"nothing": f"{plant.url}/nothing"}
+    port = os.environ["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"]
+    return {
+        "nothing": f"http://127.0.0.1:{port}/nothing",
+        "nothing, by HAProxy": f"{plant.url}/nothing",
+    }
 
 
 class Background:
@@ -138,9 +146,8 @@ def promotions(plant: ServePlant, num_promotions: int, duration_s: float) -> Bac
 
 
 def read_counters(plant: ServePlant) -> dict[str, float]:
-    """Loads and swaps of all engines, after enough requests to reach every one of them."""
-    for _ in range(_NUM_LOOKS):
-        page = httpx.get(f"{plant.url}/metrics", trust_env=False, timeout=30.0).text
+    """Loads and swaps of all engines."""
+    page = httpx.get(f"{plant.url}/metrics", trust_env=False, timeout=30.0).text
     found = dict.fromkeys(("ship_prompt_loads_total", "ship_swaps_total"), 0.0)
     for line in page.splitlines():
         name = line.partition("{")[0]

@@ -71,6 +71,15 @@ class PredictionReply(StrictBody):
             description="Start of the decision rule's digest; null for the artifact's own rule.",
         ),
     ]
+    backbone: NotRequired[
+        Annotated[
+            str,
+            Field(
+                examples=[_EXAMPLE[::-1]],
+                description="Fingerprint of the backbone, at an endpoint of several.",
+            ),
+        ]
+    ]
     label: Annotated[_Label, Field(description="Most probable label.")]
     decision: Annotated[
         str,
@@ -216,13 +225,18 @@ class _TaskState(StrictBody):
 class TaskRowBody(_TaskState):
     """Task in a list."""
 
+    backbone: Annotated[
+        str, Field(examples=[_EXAMPLE[::-1]], description="Fingerprint of the version's backbone.")
+    ]
+
     shadow_version: Annotated[int | None, Field(examples=[5], description="Version that runs as a shadow.")]
 
 
 class TaskListReply(StrictBody):
     """Tasks that the token has access to."""
 
-    backbone: BackboneBody
+    backbone: Annotated[BackboneBody, Field(description="The first of `backbones`.")]
+    backbones: Annotated[list[BackboneBody], Field(description="All that this endpoint runs.")]
     tasks: list[TaskRowBody]
     next_cursor: Annotated[
         str | None,

@@ -1,14 +1,14 @@
 """Metrics of the ingress in Prometheus' text format.
 
-Engines report the batch with each answer. Each scrape asks one engine for its residency, and the page keeps
-the last report of each engine. Only tasks that are asked often become labels: there may be thousands.
+Engines report the batch with each answer. Each scrape asks all engines for their residency, and the page
+keeps the last report of each. Only tasks that are asked often become labels: there may be thousands.
 """
 
 import collections
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -89,7 +89,7 @@ class Metrics:
         )
         self._task_labels, self._shadow_labels = TaskLabels(), TaskLabels()
         self._residency = ResidencyMetrics()
-        self._registry.register(self._residency)
+        self._looks_s: Mapping[str, float] = {}
 
     def count_request(self, path: str, status: int) -> None:
         """Count a reply by route and status."""
@@ -123,11 +123,18 @@ class Metrics:
 
     def note_looks(self, ages_s: Mapping[str, float]) -> None:
         """Keep the ages of the last looks of this scrape."""
-        self._residency.looks_s = ages_s
+        self._looks_s = ages_s
 
-    def render(self) -> bytes:
-        """Page of metrics."""
-        return generate_latest(self._registry)
+    def families(self) -> list[Metric]:
+        """Metrics of this ingress."""
+        looks = _looks()
+        for of, age_s in sorted(self._looks_s.items()):
+            looks.add_metric([of, ""], age_s)
+        return [*self._registry.collect(), looks]
+
+    def engine_families(self) -> list[Metric]:
+        """Metrics of the engines, as they reported them."""
+        return list(self._residency.collect())
 
 
 class ResidencyMetrics(Collector):
@@ -135,15 +142,11 @@ class ResidencyMetrics(Collector):
 
     Args:
         clock: Monotonic clock, in seconds.
-
-    Attributes:
-        looks_s: Seconds since the last looks that no engine takes, by what is looked at.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._said: dict[str, tuple[float, ResidencyStats]] = {}
-        self.looks_s: Mapping[str, float] = {}
 
     def note(self, stats: ResidencyStats) -> None:
         """Keep an engine's report."""
@@ -155,14 +158,14 @@ class ResidencyMetrics(Collector):
         self._said = {name: said for name, said in self._said.items() if now_s - said[0] < _KEPT_S}
         for families, make in ((_COUNTERS, CounterMetricFamily), (_GAUGES, GaugeMetricFamily)):
             for name, (meaning, attribute) in families.items():
-                family = make(name, meaning, labels=["engine"])
+                family = make(name, meaning, labels=["engine", "backbone"])
                 for engine, (said_at_s, stats) in sorted(self._said.items()):
                     value = getattr(stats, attribute)
                     # Before the first catalog there is no age.
                     if value is not None:
                         # The age grows while the engine does not report.
                         since_s = now_s - said_at_s if attribute == _AGE else 0.0
-                        family.add_metric([engine], value + since_s)
+                        family.add_metric([engine, stats.backbone], value + since_s)
                 yield family
         yield self._precisions()
         yield self._looks(now_s)
@@ -178,17 +181,19 @@ class ResidencyMetrics(Collector):
         return family
 
     def _looks(self, now_s: float) -> Metric:
-        family = GaugeMetricFamily(
-            "ship_last_look_seconds",
-            "Since the last look that succeeded: at the registry, the catalog (of each engine), the tokens",
-            labels=["of", "engine"],
-        )
-        for of, age_s in sorted(self.looks_s.items()):
-            family.add_metric([of, ""], age_s)
+        family = _looks()
         for engine, (said_at_s, stats) in sorted(self._said.items()):
             if stats.catalog_age_s is not None:
                 family.add_metric(["catalog", engine], stats.catalog_age_s + now_s - said_at_s)
         return family
+
+
+def _looks() -> GaugeMetricFamily:
+    return GaugeMetricFamily(
+        "ship_last_look_seconds",
+        "Since the last look that succeeded: at the registry, the catalog (of each engine), the tokens",
+        labels=["of", "engine"],
+    )
 
 
 class TaskLabels:

@@ -99,7 +99,7 @@ def _picture(front: Front, request: Request, content: bytes) -> Picture:
     if len(content) <= front.limits.max_body_bytes:
         return front.picture(request, content)
 
-    async def refuse(view: View) -> Image:
+    async def refuse(view: View, backbone: str) -> Image:
         raise image_too_large(front.limits.max_body_bytes)
 
     return Picture(refuse)

@@ -56,14 +56,14 @@ async def explain(request: Request) -> Response:
             raise front.refusal_problem(found)
         account = principal_of(request).account
         size = await in_turn(front.decoder.read_size(content, account))
-        input_size = front.backbone.image_size
+        input_size = front.backbone(found.backbone).image_size
         maps = [lay_back(map_TYX, view, size, input_size) for map_TYX in (found.prompted_TYX, found.bare_TYX)]
         note(request, version=found.version, digest=found.digest)
         headers = {**front.headers(found), "Vary": "Accept"}
         if form == _JSON:
             response: Response = JSONResponse(_describe(found, *maps), headers=headers)
         else:
-            region_3HW = await _region(front, picture, content, view, account)
+            region_3HW = await _region(front, picture, content, view, account, found.backbone)
             drawing = await asyncio.to_thread(draw_explanation, region_3HW, found, *maps)
             clock.end_stage("draw")
             response = Response(drawing, media_type=_PNG, headers=headers)
@@ -71,15 +71,18 @@ async def explain(request: Request) -> Response:
     return response
 
 
-async def _region(front: Front, picture: Picture, content: bytes, view: View, account: str) -> Image:
+async def _region(
+    front: Front, picture: Picture, content: bytes, view: View, account: str, fingerprint: str
+) -> Image:
     """The region that a task looks at, as large as its tiles together."""
-    (rows, columns), (height, width) = view.grid, front.backbone.image_size
+    backbone = front.backbone(fingerprint)
+    (rows, columns), (height, width) = view.grid, backbone.image_size
     if (rows, columns, view.fit) == (1, 1, "squash") and not isinstance(
-        seen := await picture.seen(view), Problem
+        seen := await picture.seen(view, fingerprint), Problem
     ):
         return seen
-    size = rows * height, columns * width
-    return await in_turn(front.decoder.decode(content, View(crop=view.crop, bits=view.bits), size, account))
+    size, whole = (rows * height, columns * width), View(crop=view.crop, bits=view.bits)
+    return await in_turn(front.decoder.decode(content, whole, size, account, backbone))
 
 
 def _describe(found: Explanation, prompted_YX: Map, bare_YX: Map) -> ExplanationReply:

@@ -5,6 +5,7 @@ offered. Canaries: all images of a request are answered by one version.
 """
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version as version_of
@@ -12,7 +13,6 @@ from importlib.metadata import version as version_of
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from orchestrator.serve.canary import key_of_image
 from orchestrator.serve.engine_api import Answer, Ask, Refusal, ServingState
 from orchestrator.serve.ingress.bodies.tensor_request import INPUT, OUTPUTS, TensorRequest, read_tensors
 from orchestrator.serve.ingress.bodies.tensor_schemas import (
@@ -86,7 +86,8 @@ async def model(request: Request, task: str) -> Response:
     front, state = front_of(request), await _state(request, task)
     num_labels = len(state.labels) or -1
     # Pixels of a task with a view are those of the whole picture, of any size.
-    size = (-1, -1) if state.view is not None and not state.view.is_whole else front.backbone.image_size
+    own = front.backbone(state.backbone if state.backbone in front.backbones else "").image_size
+    size = (-1, -1) if state.view is not None and not state.view.is_whole else own
     body: ModelReply = {
         "name": task,
         "versions": [str(number) for number in _answering(state)],
@@ -107,7 +108,7 @@ async def model(request: Request, task: str) -> Response:
             {"name": OUTPUTS[4], "datatype": "BYTES", "shape": [-1]},
         ],
     }
-    return JSONResponse(body, headers=front.headers())
+    return JSONResponse(body, headers=front.headers(state))
 
 
 async def model_ready(request: Request, task: str) -> Response:
@@ -115,7 +116,7 @@ async def model_ready(request: Request, task: str) -> Response:
     front, state = front_of(request), await _state(request, task)
     if _version_of(request) is None and not _answering(replace(state, others=())):
         raise front.unavailable("task-not-loaded", state.problem or "it is being loaded")
-    return JSONResponse({"name": task, "ready": True}, headers=front.headers())
+    return JSONResponse({"name": task, "ready": True}, headers=front.headers(state))
 
 
 async def infer(request: Request, task: str) -> Response:
@@ -132,7 +133,8 @@ async def infer(request: Request, task: str) -> Response:
     key = _read_key(request)
     async with clock.in_time():
         body = await front.read(request, front.limits.max_body_bytes)
-        size, most = front.backbone.image_size, front.limits.max_batch_images
+        sizes = [backbone.image_size for backbone in front.backbones.values()]
+        size, most = max(sizes, key=math.prod), front.limits.max_batch_images
         asked = await asyncio.to_thread(read_tensors, body, image_size=size, max_images=most)
         del body
         clock.end_stage("read")
@@ -140,10 +142,11 @@ async def infer(request: Request, task: str) -> Response:
         pictures = [front.raw_picture(request, pixels) for pixels in asked.pixels]
         pictures += [front.picture(request, file) for file in asked.files]
         ask = Ask(task=task, version=number, key=key)
-        first, *_ = [await front.decode(picture, ask) for picture in pictures]
+        for picture in pictures:
+            await front.decode(picture, ask)
         clock.end_stage("decode")
         # One version answers all images of a request: the one that the first would have alone.
-        key = key_of_image(first) if key is None else key
+        key = await pictures[0].key() if key is None else key
         asks = [replace(ask, key=key, image=place) for place in range(len(pictures))]
         replies = await front.predict(pictures, asks, clock.remaining_s)
     clock.end_stage("engine")

@@ -5,13 +5,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 
 from orchestrator.serve.engine_api import Ask, Refusal
 from orchestrator.serve.ingress.asking import Picture
+from orchestrator.serve.ingress.bodies.form import FORM_TYPE
 from orchestrator.serve.ingress.bodies.image import extract_image
 from orchestrator.serve.ingress.bodies.schemas import PredictionReply
 from orchestrator.serve.ingress.front import Front, answer_body, front_of
-from orchestrator.serve.ingress.headers import read_wanted
+from orchestrator.serve.ingress.headers import media_type, read_wanted
 from orchestrator.serve.ingress.middleware.access_log import note
 from orchestrator.serve.ingress.openapi import BINARY, REPLY_HEADERS, describe, operation_id, reply
 from orchestrator.serve.ingress.problems import Problem
@@ -26,6 +28,8 @@ QUESTION_PROBLEMS = (
     "image-unsupported image-too-small image-too-costly image-corrupt task-unknown task-waiting "
     "task-retired version-not-served busy failed not-ready task-not-loaded version-changed unavailable late"
 )
+# A form of megabytes takes a while to parse; a thread takes longer than a small one.
+_SMALL_FORM_BYTES = 64 << 10
 _IMAGE_TYPES = ("jpeg", "png", "webp", "bmp", "tiff")
 _FORM = {"type": "object", "properties": {"image": BINARY}, "required": ["image"]}
 IMAGE_BODY: dict[str, Any] = {
@@ -75,10 +79,15 @@ async def read_question(front: Front, request: Request, clock: RequestClock) -> 
     wanted = read_wanted(request.headers)
     ask = Ask(task=front.admit(request, wanted.task), version=wanted.version, key=wanted.key)
     body = await front.read(request, front.limits.max_body_bytes)
-    # A form of megabytes takes a while to parse.
-    content = await asyncio.to_thread(extract_image, request.headers, body)
+    content = await _extract(request.headers, body)
     clock.end_stage("read")
     picture = front.picture(request, content)
     await front.decode(picture, ask)
     clock.end_stage("decode")
     return ask, picture, content
+
+
+async def _extract(headers: Headers, body: bytes) -> bytes:
+    if media_type(headers) == FORM_TYPE and len(body) > _SMALL_FORM_BYTES:
+        return await asyncio.to_thread(extract_image, headers, body)
+    return extract_image(headers, body)

@@ -34,11 +34,17 @@ async def list_tasks(request: Request) -> Response:
     page = TaskPage(patterns=principal_of(request).task_patterns, after=cursor, limit=limit + 1)
     states = await front.ask(front.engine.tasks(page))
     rows = [_describe(state) for state in states[:limit]]
-    for row in rows:
+    for row, state in zip(rows, states, strict=False):
         # A task's own page has them.
         del row["labels"], row["view"]
+        row["backbone"] = state.backbone or front.backbone().fingerprint
     following = states[limit - 1].task if len(states) > limit else None
-    body = {"backbone": front.describe_backbone(), "tasks": rows, "next_cursor": following}
+    body = {
+        "backbone": front.describe_backbone(),
+        "backbones": [front.describe_backbone(fingerprint) for fingerprint in front.backbones],
+        "tasks": rows,
+        "next_cursor": following,
+    }
     return JSONResponse(body, headers=front.headers())
 
 
@@ -56,8 +62,8 @@ async def show_task(request: Request, task: str) -> Response:
     described = _describe(state)
     del described["shadow_version"]
     shadow = front.shadows.describe(task, state.shadow_version)
-    body = {"backbone": front.describe_backbone(), **described, "shadow": shadow}
-    return JSONResponse(body, headers=front.headers())
+    body = {**described, "backbone": front.describe_backbone(state.backbone), "shadow": shadow}
+    return JSONResponse(body, headers=front.headers(state))
 
 
 def _describe(state: ServingState) -> dict[str, Any]:

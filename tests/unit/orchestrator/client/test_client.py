@@ -39,6 +39,13 @@ def test_a_decision_comes_with_its_reason_and_its_rule(client: Client, engine: F
     assert again == found
 
 
+def test_an_item_of_a_batch_has_its_own_backbone(client: Client, engine: FakeEngine) -> None:
+    engine.of_backbone = "f" * 64
+    [found] = client.predict_batch([Question(task="bolts", image=PNG)])
+    assert isinstance(found, Prediction)
+    assert found.backbone == "f" * 64
+
+
 def test_tasks_and_readiness(client: Client, engine: FakeEngine) -> None:
     [listed], one = client.tasks(), client.task("bolts")
     assert (one.version, one.wanted_version, one.problem) == (2, 3, "prompt.json: it was changed")

@@ -7,7 +7,7 @@ from orchestrator.errors import ObjectMissing
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.requests import Requests
 from orchestrator.registry.rollouts import Rollouts
-from orchestrator.registry.versions import PUBLISHED_TAG
+from orchestrator.registry.versions import FINGERPRINT_TAG, PUBLISHED_TAG
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.objects.protocol import (
     ListedObject,
@@ -187,7 +187,14 @@ class World:
         )
         return digest
 
-    def add(self, task: str = "bolts", number: int = 1, *, published_s: float | None = None) -> int:
+    def add(
+        self,
+        task: str = "bolts",
+        number: int = 1,
+        *,
+        published_s: float | None = None,
+        backbone: str | None = None,
+    ) -> int:
         """Register a version of a task; returns its number."""
         published_s = NOW_S - 1000 + number if published_s is None else published_s
         return self.registry.register(
@@ -196,7 +203,7 @@ class World:
             source=f"s3://artifacts/{number}",
             run_id=None,
             metrics={"accuracy": 0.9},
-            tags={PUBLISHED_TAG: repr(published_s)},
+            tags={PUBLISHED_TAG: repr(published_s)} | ({FINGERPRINT_TAG: backbone} if backbone else {}),
         ).version
 
     def rollouts(self, by: str = "anna", store: PromptStore | None = None) -> Rollouts:

@@ -56,6 +56,43 @@ def test_champions_become_the_catalog_of_the_registry(world: World) -> None:
     }
 
 
+def test_the_catalog_says_which_backbone_each_version_belongs_to(world: World) -> None:
+    small, large = make_key("small"), make_key("large")
+    for task, backbone in (("bolts", small), ("nuts", small), ("gears", large), ("caps", None)):
+        world.rollouts().promote(task, world.add(task, backbone=backbone), force=True)
+    poller = writer(world)
+    poller.update()
+    catalog, _ = world.store.read_catalog()
+    expected = {"bolts-1": small, "nuts-1": small, "gears-1": large, "caps-1": None}
+    assert {text: catalog.backbone_of(make_key(text)) for text in expected} == expected
+
+    world.rollouts().promote("bolts", world.add("bolts", 2, backbone=large))
+    assert poller.update().is_written
+    catalog, _ = world.store.read_catalog()
+    assert catalog.backbone_of(make_key("bolts-2")) == large
+
+
+def test_a_catalog_without_backbones_gets_them_at_the_next_look(world: World) -> None:
+    """One that an earlier version wrote."""
+    world.rollouts().promote("bolts", world.add("bolts", backbone=A))
+    writer(world).update()
+    catalog, etag = world.store.read_catalog()
+    world.store.write_catalog(replace(catalog, backbone=None), if_match=etag)
+    assert writer(world).update().is_written
+    assert world.store.read_catalog()[0].backbone == A
+
+
+def test_a_rollout_that_is_followed_at_once_keeps_the_backbones(world: World) -> None:
+    world.rollouts().promote("bolts", world.add("bolts", backbone=A))
+    writer(world).update()
+    world.rollouts().promote("bolts", world.add("bolts", 2, backbone=B), force=True)
+    rollout, _ = world.store.read_rollout("bolts")
+    assert follow_rollout(world.store, rollout)
+    catalog, _ = world.store.read_catalog()
+    assert catalog.backbone_of(make_key("bolts-1")) == A
+    assert catalog.backbone_of(make_key("bolts-2")) is None, "the poller asks the registry for it"
+
+
 def test_a_registry_without_champions_gives_an_empty_catalog(world: World) -> None:
     assert writer(world).update().is_written
     assert served(world) == {}

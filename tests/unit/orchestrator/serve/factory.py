@@ -2,9 +2,10 @@
 
 import asyncio
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from orchestrator.store.documents.catalog import Canary
 from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, backbone_entry
 from ship.artifact.files import describe_files, digest_of, prompt_to_bytes, run_probe
 from ship.backbone import Backbone
+from ship.backbone_info import BackboneInfo
 from ship.method.prompts import Prompt
 from ship.runtime.baking import bake
 from ship.runtime.runtime import Runtime
@@ -124,6 +126,49 @@ BOLTS = ServingState(
 
 
 @dataclass
+class Handle:
+    """Handle of a deployment, as Ray Serve gives it: ``handle.method.remote(...)``."""
+
+    replica: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return Remote(getattr(self.replica, name))
+
+    def broadcast(self, name: str, *args: Any) -> "Broadcast":
+        return Broadcast([getattr(self.replica, name)(*args)])
+
+
+@dataclass
+class Broadcast:
+    """A call to all replicas."""
+
+    calls: list[Any]
+
+    async def results_async(self, **how: object) -> list[Any]:
+        return await asyncio.gather(*self.calls, return_exceptions=True)
+
+
+@dataclass
+class Remote:
+    """A method of a deployment."""
+
+    method: Callable[..., Coroutine[Any, Any, Any]]
+
+    def remote(self, *args: Any) -> "asyncio.Task[Any]":
+        return asyncio.ensure_future(self.method(*args))
+
+
+@dataclass
+class LoadedBackbone:
+    """A ``BackboneSource`` whose backbone is here already."""
+
+    backbone: Backbone
+
+    def load(self) -> Backbone:
+        return self.backbone
+
+
+@dataclass
 class FakeEngine:
     """Serves version 2 of the task ``bolts``, or raises or refuses what it is told to.
 
@@ -145,6 +190,12 @@ class FakeEngine:
     decision: str = "bad"
     because: Because | None = None
     rules: Iterator[str | None] = field(default_factory=lambda: repeat(None))
+    of_backbone: str = ""
+    info: BackboneInfo | None = None
+
+    async def backbone(self) -> BackboneInfo:
+        assert self.info is not None
+        return self.info
 
     async def predict(
         self, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
@@ -189,6 +240,7 @@ class FakeEngine:
             decision=self.decision,
             because=self.because,
             rule=next(self.rules),
+            backbone=self.of_backbone,
             batch_rows=3,
             batch_tasks=2,
         )
@@ -203,8 +255,12 @@ class FakeEngine:
         self._raise()
         return self.idle.get(name) or (self.state if name == "bolts" else None)
 
-    async def stats(self) -> ResidencyStats:
+    async def stats(self) -> list[ResidencyStats]:
         self._raise()
+        return [self.held]
+
+    @property
+    def held(self) -> ResidencyStats:
         return ResidencyStats(
             replica="a",
             num_loads=7,

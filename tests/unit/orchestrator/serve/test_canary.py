@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from orchestrator.serve.canary import choose_version, key_of_image
+from orchestrator.serve.canary import choose_version, key_of_content
 from orchestrator.store.documents.catalog import Canary, CatalogEntry
 
 KEYS = [f"line-{number}" for number in range(20_000)]
@@ -57,8 +57,8 @@ def test_without_a_key_the_champion_answers():
 
 def test_one_image_is_one_key_however_it_lies_in_memory():
     image = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
-    assert key_of_image(image) == key_of_image(np.asfortranarray(image))
-    assert key_of_image(image) != key_of_image(image ^ 1)
+    assert key_of_content(image) == key_of_content(np.asfortranarray(image))
+    assert key_of_content(image) != key_of_content(image ^ 1)
 
 
 def test_a_key_may_hold_anything():

@@ -15,6 +15,7 @@ import pytest
 
 from orchestrator.serve.engine.deployment import EngineReplica
 from orchestrator.serve.ingress.app import make_app
+from orchestrator.serve.ingress.engine_client import RayEngine
 from orchestrator.serve.options import EngineOptions
 from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry
 from orchestrator.store.objects.local import LocalObjects
@@ -23,7 +24,14 @@ from ship.backbone import Backbone
 from ship.images import decode_image
 from ship.runtime.explain import explain
 from ship.runtime.runtime import Runtime
-from tests.unit.orchestrator.serve.factory import draw_png, make_artifact, make_labels, make_prompt
+from tests.unit.orchestrator.serve.factory import (
+    Handle,
+    LoadedBackbone,
+    draw_png,
+    make_artifact,
+    make_labels,
+    make_prompt,
+)
 from tests.unit.orchestrator.serve.residency.prompt_pool import PATIENCE_S
 
 FIRST, SECOND = draw_png(1), draw_png(2)
@@ -40,9 +48,8 @@ def make_replica(backbone: Backbone, folder: Path, precision: str) -> EngineRepl
             version=seed, digest=store.publish(task, f"{seed}" * 64, artifact).digest
         )
     store.write_catalog(Catalog(entries=entries), if_match=None)
-    header, arrays = backbone.to_arrays()
     options = EngineOptions(slot_bytes=16 << 20, precision=precision)
-    return EngineReplica(header, lambda: arrays, str(folder), 1, options)
+    return EngineReplica(LoadedBackbone(backbone), str(folder), 1, options)
 
 
 @pytest.fixture
@@ -58,7 +65,7 @@ def converse(
     """All requests in one event loop, as in an ingress."""
 
     async def run() -> None:
-        transport = httpx.ASGITransport(make_app(replica, backbone.info))
+        transport = httpx.ASGITransport(make_app(RayEngine(Handle(replica), 30.0), backbone.info))
         async with httpx.AsyncClient(transport=transport, base_url="http://ship") as client:
             await talk(client)
 

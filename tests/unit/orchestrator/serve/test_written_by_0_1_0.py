@@ -15,6 +15,7 @@ import torch
 from orchestrator.planning.estimates import TuningRun
 from orchestrator.serve.engine.deployment import EngineReplica
 from orchestrator.serve.ingress.app import make_app
+from orchestrator.serve.ingress.engine_client import RayEngine
 from orchestrator.serve.options import EngineOptions
 from orchestrator.store.documents.catalog import Canary
 from orchestrator.store.objects.local import LocalObjects
@@ -24,6 +25,7 @@ from ship.artifact.files import insert_verified, load
 from ship.backbone import Backbone, load_backbone
 from ship.images import decode_image
 from ship.runtime.runtime import Runtime
+from tests.unit.orchestrator.serve.factory import Handle, LoadedBackbone
 
 WRITTEN = Path(__file__).parents[3] / "fixtures" / "written-by-0.1.0"
 EXPECTED: dict[str, dict[str, dict[str, Any]]] = json.loads((WRITTEN / "expected.json").read_text())
@@ -49,9 +51,8 @@ def store(folder: Path) -> PromptStore:
 
 @pytest.fixture
 def replica(bundled: Backbone, folder: Path) -> Iterator[EngineReplica]:
-    header, arrays = bundled.to_arrays()
     replica = EngineReplica(
-        header, lambda: arrays, str(folder), 1, EngineOptions(slot_bytes=64 << 20, precision="float32")
+        LoadedBackbone(bundled), str(folder), 1, EngineOptions(slot_bytes=64 << 20, precision="float32")
     )
     yield replica
     replica._follower.stop()
@@ -114,7 +115,7 @@ def test_statistics_of_tunings_are_read(folder: Path, bundled: Backbone) -> None
 
 def test_an_endpoint_gives_the_same_probabilities(replica: EngineReplica, bundled: Backbone) -> None:
     async def ask_all() -> None:
-        transport = httpx.ASGITransport(make_app(replica, bundled.info))
+        transport = httpx.ASGITransport(make_app(RayEngine(Handle(replica), 30.0), bundled.info))
         async with httpx.AsyncClient(transport=transport, base_url="http://ship") as client:
             for task, version in VERSIONS:
                 reply = await client.post(

@@ -155,8 +155,10 @@ def test_tasks_are_listed_with_what_is_wrong(call: Caller, backbone: Backbone):
             "canary": {"version": 4, "share": 0.05},
             "shadow_version": 5,
             "others": [4, 5],
+            "backbone": backbone.fingerprint,
         }
     ]
+    assert listed["backbones"] == [listed["backbone"]]
     assert call("GET", "/v1/tasks/bolts").json()["labels"] == ["good", "bad"]
     assert_problem(call("GET", "/v1/tasks/nuts"), 404, "task-unknown")
     for reason, status, kind in (("no_champion", 404, "task-waiting"), ("retired", 410, "task-retired")):
@@ -191,13 +193,13 @@ def test_requests_and_batches_are_counted(call: Caller):
         'ship_stage_seconds_count{stage="queue"} 1.0',
         'ship_stage_seconds_count{stage="forward"} 1.0',
         'ship_answers_total{task="other"} 1.0',
-        'ship_swaps_total{engine="a"} 3.0',
-        'ship_prompt_load_failures_total{engine="a"} 1.0',
-        'ship_resident_bytes{engine="a"} 1000.0',
+        'ship_swaps_total{backbone="",engine="a"} 3.0',
+        'ship_prompt_load_failures_total{backbone="",engine="a"} 1.0',
+        'ship_resident_bytes{backbone="",engine="a"} 1000.0',
         'ship_engine_precision{engine="a",precision="float32"} 1.0',
     ):
         assert line in page.text.splitlines()
-    assert 'ship_catalog_age_seconds{engine="a"} 0.5' in page.text
+    assert 'ship_catalog_age_seconds{backbone="",engine="a"} 0.5' in page.text
 
 
 def test_an_engine_that_hangs_does_not_hold_up_the_counters(backbone: Backbone):

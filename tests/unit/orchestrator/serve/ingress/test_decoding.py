@@ -242,7 +242,7 @@ def test_processes_end_with_the_decoder(backbone: Backbone) -> None:
 _KILLED = """
 import asyncio, os, signal, sys
 from orchestrator.serve.ingress.decode_pool import DecodeProcess
-process = DecodeProcess(1000, 30.0)
+process = DecodeProcess(1000)
 print(process.pid, flush=True)
 signal.pause()
 """
@@ -277,6 +277,6 @@ def test_a_picture_beyond_the_memory_of_a_process_is_refused() -> None:
     pool = ProcessPool(max_pixels=1000, wall_s=30.0)
     facts = {"size": [30_000, 30_000], "interpolation": "nearest", "formats": ["PNG"], "view": {}}
     budget = {"cpu_s": 30.0, "cpu_s_per_megapixel": 0.0, "largest": None}
-    found, _ = pool.ask({**facts, **budget}, draw_png(size=(30, 30)))
+    found, _ = asyncio.run(pool.ask({**facts, **budget}, draw_png(size=(30, 30))))
     assert (found["kind"], found["problems"]) == ("too_large", ["too large to decode in memory"])
     pool.close()

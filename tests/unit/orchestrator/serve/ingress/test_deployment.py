@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
+from orchestrator.errors import ServeError
 from orchestrator.serve.ingress.deployment import Ingress
 from orchestrator.serve.options import Limits
 from orchestrator.store.documents.token_changes import change_tokens, create_token, revoke_token
@@ -16,27 +16,7 @@ from orchestrator.store.documents.tokens import Scope
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone
-from tests.unit.orchestrator.serve.factory import FakeEngine
-
-
-@dataclass
-class Handle:
-    """Handle of a deployment, as Ray Serve gives it: ``handle.method.remote(...)``."""
-
-    engine: FakeEngine
-
-    def __getattr__(self, name: str) -> Any:
-        return Remote(getattr(self.engine, name))
-
-
-@dataclass
-class Remote:
-    """A method of a deployment."""
-
-    method: Any
-
-    def remote(self, *args: Any) -> Any:
-        return self.method(*args)
+from tests.unit.orchestrator.serve.factory import FakeEngine, Handle
 
 
 @pytest.fixture
@@ -48,7 +28,7 @@ def store(tmp_path: Path) -> PromptStore:
 def ingress(backbone: Backbone, tmp_path: Path, store: PromptStore) -> Iterator[Ingress]:
     # An ingress waits a while for the first tokens.
     change_tokens(store, lambda tokens: create_token(tokens, "ops", Scope(admin=True), now_s=0.0))
-    ingress = Ingress(Handle(FakeEngine()), backbone.to_arrays()[0], Limits(), str(tmp_path))
+    ingress = Ingress([Handle(FakeEngine(info=backbone.info))], Limits(), str(tmp_path))
     yield ingress
     assert ingress._tokens is not None
     ingress._tokens.stop()
@@ -59,7 +39,7 @@ def get(ingress: Ingress, path: str, token: str | None = None) -> int:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     async def send() -> int:
-        transport = httpx.ASGITransport(ingress.__serve_build_asgi_app__())
+        transport = httpx.ASGITransport(await ingress.__serve_build_asgi_app__())
         async with httpx.AsyncClient(transport=transport, base_url="http://ship") as client:
             return (await client.get(path, headers=headers)).status_code
 
@@ -93,7 +73,16 @@ def test_it_is_healthy_as_long_as_it_follows_the_tokens(ingress: Ingress) -> Non
         ingress.check_health()
 
 
+def test_two_backbones_are_two(backbone: Backbone) -> None:
+    handles = [Handle(FakeEngine(info=backbone.info)) for _ in range(2)]
+    with pytest.raises(ServeError, match=r"two backbones .* are the same: 'small'.*name each one once"):
+        get(Ingress(handles, Limits(), None), "/v1/tasks")
+    other = replace(backbone.info, fingerprint="f" * 64, name="other")
+    handles[1] = Handle(FakeEngine(info=other))
+    assert get(Ingress(handles, Limits(), None), "/v1/tasks") == 200
+
+
 def test_without_access_control_nothing_is_followed(backbone: Backbone) -> None:
-    ingress = Ingress(Handle(FakeEngine()), backbone.to_arrays()[0], Limits(), None)
+    ingress = Ingress([Handle(FakeEngine(info=backbone.info))], Limits(), None)
     ingress.check_health()
     assert get(ingress, "/v1/tasks/bolts") == 200

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,17 @@ import pytest
 from ray.exceptions import ActorDiedError, RayActorError
 from ray.serve.exceptions import BackPressureError
 
-from orchestrator.serve.engine_api import Ask, EngineBusyError, EngineUnavailableError, Readiness
+from orchestrator.serve.engine_api import (
+    Ask,
+    Call,
+    CallReply,
+    EngineBusyError,
+    EngineUnavailableError,
+    Readiness,
+    Refusal,
+)
 from orchestrator.serve.ingress.engine_client import RayEngine
+from tests.unit.orchestrator.serve.factory import Handle as ReplicaHandle
 
 READY = Readiness(ready=True, detail="")
 
@@ -30,7 +40,7 @@ class Method:
                 return await result()
             return result
 
-        return play()
+        return asyncio.ensure_future(play())
 
 
 class Handle:
@@ -84,10 +94,72 @@ def test_an_explanation_is_asked_for_with_all_that_was_said():
     class Explains:
         class explain:  # noqa: N801 - a method of a handle
             @staticmethod
-            async def remote(*args: object) -> str:
+            def remote(*args: object) -> Awaitable[str]:
                 seen.append(args)
-                return "explained"
+                return asyncio.ensure_future(asyncio.sleep(0, "explained"))
 
     image_3HW, ask_ = np.zeros((3, 2, 2), dtype=np.uint8), Ask(task="bolts", version=2, key="k")
     assert asyncio.run(RayEngine(Explains(), 30.0).explain(image_3HW, ask_, 1.5)) == "explained"
     assert seen == [(image_3HW, ask_, 1.5)]
+
+
+REQUEST: ContextVar[str | None] = ContextVar("request", default=None)
+
+
+class Replica:
+    """Refuses each question of a call, once it is let; dies as often as it is told to."""
+
+    def __init__(self, num_deaths: int = 0, *, is_open: bool = True) -> None:
+        self.num_deaths, self.num_cancelled = num_deaths, 0
+        self.calls: list[Call] = []
+        self.requests: set[str | None] = set()
+        self.open = asyncio.Event()
+        if is_open:
+            self.open.set()
+
+    async def answer(self, call: Call) -> CallReply:
+        self.calls.append(call)
+        self.requests.add(REQUEST.get())
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.num_cancelled += 1
+            raise
+        if len(self.calls) <= self.num_deaths:
+            raise ActorDiedError
+        refusals = (Refusal(reason="no_champion", detail=ask.task) for ask in call.asks)
+        return CallReply(replies=tuple(refusals), replica="a")
+
+
+async def predict(engine: RayEngine, task: str, request: str | None = None) -> str:
+    REQUEST.set(request)
+    [reply] = await engine.predict([np.zeros((3, 2, 2), np.uint8)], [Ask(task=task)], 20.0)
+    assert isinstance(reply, Refusal)
+    return reply.detail
+
+
+def test_questions_of_a_replica_that_died_are_asked_again_together():
+    async def scene() -> None:
+        replica = Replica(num_deaths=1)
+        engine = RayEngine(ReplicaHandle(replica), 30.0)
+        assert await asyncio.gather(predict(engine, "bolts"), predict(engine, "nuts")) == ["bolts", "nuts"]
+        assert [[ask.task for ask in call.asks] for call in replica.calls] == [["bolts", "nuts"]] * 2
+
+    asyncio.run(scene())
+
+
+def test_a_call_belongs_to_no_request_and_ends_when_nobody_waits():
+    async def scene() -> None:
+        replica = Replica(is_open=False)
+        engine = RayEngine(ReplicaHandle(replica), 30.0)
+        both = [asyncio.create_task(predict(engine, task, f"of {task}")) for task in ("bolts", "nuts")]
+        while not replica.calls:
+            await asyncio.sleep(0)
+        assert replica.requests == {None}
+        for one in both:
+            one.cancel()
+        await asyncio.gather(*both, return_exceptions=True)
+        while not replica.num_cancelled:
+            await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(scene(), 30.0))

@@ -1,6 +1,7 @@
-"""Turns of accounts at threads: no account has them all, and each has its turn."""
+"""Turns of accounts at places: no account has them all, and each has its turn."""
 
-import threading
+import asyncio
+from collections.abc import Awaitable, Callable
 
 from orchestrator.serve.ingress.fair_turns import FairTurns
 
@@ -10,50 +11,90 @@ class Held:
 
     def __init__(self) -> None:
         self.begun: list[str] = []
-        self.go_on = threading.Event()
-        self.has_begun = threading.Semaphore(0)
+        self.go_on = asyncio.Event()
 
-    def __call__(self, name: str) -> str:
-        self.begun.append(name)
-        self.has_begun.release()
-        assert self.go_on.wait(30)
-        return name
+    def job(self, name: str) -> Callable[[], Awaitable[str]]:
+        async def run() -> str:
+            self.begun.append(name)
+            await self.go_on.wait()
+            return name
 
-    def wait_begun(self, number: int) -> None:
-        for _ in range(number):
-            assert self.has_begun.acquire(timeout=30)
+        return run
 
 
-def test_an_account_leaves_a_thread_to_the_others() -> None:
-    turns, held = FairTurns(3, "turns"), Held()
-    flood = [turns.submit("flood", held, f"flood {number}") for number in range(10)]
-    held.wait_begun(2)
-    other = turns.submit("other", held, "other")
-    held.wait_begun(1)
-    assert (sorted(held.begun), turns.num_running) == (["flood 0", "flood 1", "other"], 3)
-    held.go_on.set()
-    assert [future.result(30) for future in (*flood, other)] == [f"flood {n}" for n in range(10)] + ["other"]
+async def start(turns: FairTurns, held: Held, *names: str) -> list["asyncio.Future[str]"]:
+    """Jobs of the accounts that their names begin with."""
+    jobs = [asyncio.ensure_future(turns.run(name.split()[0], held.job(name))) for name in names]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return jobs
+
+
+def test_an_account_leaves_a_place_to_the_others() -> None:
+    async def scene() -> None:
+        turns, held = FairTurns(3), Held()
+        names = [*(f"flood {number}" for number in range(10)), "other 0"]
+        jobs = await start(turns, held, *names)
+        assert (held.begun, turns.num_running) == (["flood 0", "flood 1", "other 0"], 3)
+        held.go_on.set()
+        assert await asyncio.gather(*jobs) == names
+        assert turns.num_running == 0
+
+    asyncio.run(scene())
 
 
 def test_accounts_take_turns_however_many_jobs_wait() -> None:
-    turns, held = FairTurns(1, "turns"), Held()
-    first = turns.submit("flood", held, "first")
-    held.wait_begun(1)
-    jobs = [turns.submit("flood", held, f"flood {number}") for number in range(5)]
-    jobs.append(turns.submit("other", held, "other"))
-    held.go_on.set()
-    for job in (first, *jobs):
-        job.result(30)
-    assert held.begun.index("other") <= 2
+    async def scene() -> None:
+        turns, held = FairTurns(1), Held()
+        jobs = await start(turns, held, *(f"flood {number}" for number in range(5)), "other 0")
+        held.go_on.set()
+        await asyncio.gather(*jobs)
+        assert held.begun.index("other 0") <= 2
+
+    asyncio.run(scene())
 
 
 def test_cancelled_jobs_are_left_out_and_failures_are_their_callers() -> None:
-    turns, held = FairTurns(1, "turns"), Held()
-    first = turns.submit("one", held, "first")
-    held.wait_begun(1)
-    cancelled, failing = turns.submit("one", held, "cancelled"), turns.submit("one", lambda: 1 / 0)
-    assert cancelled.cancel()
-    held.go_on.set()
-    assert first.result(30) == "first"
-    assert isinstance(failing.exception(30), ZeroDivisionError)
-    assert (held.begun, turns.num_running) == (["first"], 0)
+    async def fail() -> str:
+        raise ZeroDivisionError
+
+    async def scene() -> None:
+        turns, held = FairTurns(1), Held()
+        first, cancelled = await start(turns, held, "one 0", "one 1")
+        failing = asyncio.ensure_future(turns.run("one", fail))
+        cancelled.cancel()
+        held.go_on.set()
+        found = await asyncio.gather(first, cancelled, failing, return_exceptions=True)
+        assert [type(one) for one in found] == [str, asyncio.CancelledError, ZeroDivisionError]
+        assert (held.begun, turns.num_running) == (["one 0"], 0)
+
+    asyncio.run(scene())
+
+
+def test_a_job_in_progress_keeps_its_place_when_its_caller_goes() -> None:
+    async def scene() -> None:
+        turns, held = FairTurns(1), Held()
+        [gone] = await start(turns, held, "one 0")
+        gone.cancel()
+        [waiting] = await start(turns, held, "two 0")
+        assert (held.begun, turns.num_running) == (["one 0"], 1)
+        held.go_on.set()
+        assert await waiting == "two 0"
+
+    asyncio.run(scene())
+
+
+def test_a_turn_that_comes_as_its_caller_goes_is_the_next_ones() -> None:
+    async def scene() -> None:
+        turns, held = FairTurns(1), Held()
+        [first, gone, next_] = await start(turns, held, "one 0", "two 0", "three 0")
+        held.go_on.set()
+        # The place is free, and "two" has been told so, in the turn of the loop in which it goes.
+        while not first.done():
+            await asyncio.sleep(0)
+        gone.cancel()
+        found = await asyncio.gather(gone, next_, return_exceptions=True)
+        assert found[1] == "three 0"
+        assert turns.num_running == 0
+
+    asyncio.run(scene())

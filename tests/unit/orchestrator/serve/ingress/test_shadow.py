@@ -26,7 +26,7 @@ from tests.unit.orchestrator.serve.factory import FakeEngine, draw_png
 from tests.unit.orchestrator.serve.ingress.openapi.schema import check_schema
 
 
-async def decode(view: View) -> Image:
+async def decode(view: View, backbone: str) -> Image:
     return np.zeros((3, 4, 4), dtype=np.uint8)
 
 

@@ -1,5 +1,6 @@
 """An endpoint without a valid token does not start; one without access control is warned of."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,14 +9,15 @@ import pytest
 from orchestrator.errors import ServeError, StoreError
 from orchestrator.serve.launch import endpoint
 from orchestrator.serve.launch.address import choose_port, is_loopback
-from orchestrator.serve.launch.endpoint import check_access, start
+from orchestrator.serve.launch.checks import check_access
+from orchestrator.serve.launch.endpoint import start
 from orchestrator.serve.options import ServeOptions
+from orchestrator.serve.scale import Scale
 from orchestrator.settings import Settings
 from orchestrator.store.documents.token_changes import change_tokens, create_token, revoke_token
 from orchestrator.store.documents.tokens import Scope
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from ship.backbone import Backbone
 from tests.console import run_ship
 
 
@@ -78,28 +80,55 @@ def test_loopback(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
 
 
-def test_a_start_without_a_token_ends_before_ray_or_the_registry_is_touched(
-    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_start_without_a_token_ends_before_ray_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def touch(*_: object) -> None:
+    def touch(*_: object, **__: object) -> None:
         raise AssertionError("nothing may be started")
 
-    for name in ("publish_first_catalog", "ray_session"):
-        monkeypatch.setattr(endpoint, name, touch)
+    monkeypatch.setattr(endpoint, "ray_session", touch)
     settings = Settings.from_env({}, home=str(tmp_path))
     with pytest.raises(ServeError, match="ship token create"):
-        start(settings, backbone, ServeOptions(port=0))
+        start(settings, ServeOptions(port=0))
     with pytest.raises(AssertionError, match="nothing may be started"):
-        start(settings, backbone, ServeOptions(port=0, auth=False))
+        start(settings, ServeOptions(port=0, auth=False))
+
+
+def note_options(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
+    """Options of each ``ship serve``, none of which starts anything."""
+    asked: list[ServeOptions] = []
+
+    def note(settings: Settings, options: ServeOptions, **_: object) -> None:
+        asked.append(options)
+
+    monkeypatch.setattr(endpoint, "serve_forever", note)
+    return asked
 
 
 def test_the_backbone_is_served_at_the_image_size_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[ServeOptions] = []
     monkeypatch.setattr(
-        endpoint, "serve_forever", lambda settings, spec, options, on_ready: asked.append(options)
+        endpoint, "serve_forever", lambda settings, options, on_ready, detach: asked.append(options)
     )
     assert run_ship(monkeypatch, "serve") == run_ship(monkeypatch, "serve", "--image-size", "224") == 0
     assert [options.image_size for options in asked] == [None, 224]
+
+
+def test_replicas_and_backbones_are_as_many_as_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = note_options(monkeypatch)
+    for flags in (
+        [],
+        ["--engines", "auto:1-8", "--ingress", "2"],
+        ["--replicas", "3", "--backbone", "bundled", "--backbone", "models/vit"],
+    ):
+        assert run_ship(monkeypatch, "serve", *flags) == 0
+    found = [(one.engines, one.ingresses, one.backbones) for one in asked]
+    once, bundled = Scale(least=1, most=1), ("bundled",)
+    assert found[:2] == [
+        (once, once, bundled),
+        (Scale(least=1, most=8), Scale(least=2, most=2), bundled),
+    ]
+    assert found[2] == (Scale(least=3, most=3), once, ("bundled", os.path.abspath("models/vit")))
 
 
 @pytest.mark.parametrize(("flags", "auth"), [([], True), (["--no-auth"], False)])
@@ -108,7 +137,7 @@ def test_only_a_flag_turns_access_control_off(
 ) -> None:
     asked: list[ServeOptions] = []
     monkeypatch.setattr(
-        endpoint, "serve_forever", lambda settings, spec, options, on_ready: asked.append(options)
+        endpoint, "serve_forever", lambda settings, options, on_ready, detach: asked.append(options)
     )
     assert run_ship(monkeypatch, "serve", *flags) == 0
     assert [options.auth for options in asked] == [auth]
@@ -116,10 +145,7 @@ def test_only_a_flag_turns_access_control_off(
 
 @pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16", "float16"])
 def test_engines_get_the_precision_that_is_asked_for(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
-    asked: list[ServeOptions] = []
-    monkeypatch.setattr(
-        endpoint, "serve_forever", lambda settings, spec, options, on_ready: asked.append(options)
-    )
+    asked = note_options(monkeypatch)
     flags = [] if precision == "auto" else ["--precision", precision]
     assert run_ship(monkeypatch, "serve", *flags) == 0
     assert [options.engine.precision for options in asked] == [precision]
@@ -143,7 +169,7 @@ def test_only_pages_that_are_named_may_read_replies(
 ) -> None:
     asked: list[ServeOptions] = []
     monkeypatch.setattr(
-        endpoint, "serve_forever", lambda settings, spec, options, on_ready: asked.append(options)
+        endpoint, "serve_forever", lambda settings, options, on_ready, detach: asked.append(options)
     )
     assert run_ship(monkeypatch, "serve", *flags) == 0
     assert [options.limits.cors_origins for options in asked] == [origins]

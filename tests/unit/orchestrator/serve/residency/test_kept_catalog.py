@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StoreError
+from orchestrator.registry.catalog_writer import CatalogWriter
 from orchestrator.serve.engine_api import Refusal
-from orchestrator.serve.launch.endpoint import publish_first_catalog
+from orchestrator.serve.first_catalog import publish_first_catalog
 from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.residency.disk_cache import with_disk_cache
 from orchestrator.serve.residency.follower import CatalogFollower
@@ -17,7 +18,6 @@ from orchestrator.serve.residency.kept_catalog import KeptCatalog, open_kept_cat
 from orchestrator.serve.residency.loader import PromptLoader
 from orchestrator.serve.residency.residency import Residency
 from orchestrator.serve.residency.state import describe_served
-from orchestrator.settings import Settings
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
@@ -183,15 +183,13 @@ def test_an_old_catalog_is_told_of():
     )
 
 
-def test_an_endpoint_starts_without_a_store_if_its_catalog_was_kept(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+def test_an_endpoint_starts_without_a_store_if_its_catalog_was_kept(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    settings = Settings.from_env(
-        {"SHIP_CACHE": str(tmp_path / "cache"), "SHIP_STORE": str(tmp_path / "file")}, home=str(tmp_path)
-    )
+    store = PromptStore(LocalObjects(tmp_path / "file"))
+    writer = CatalogWriter(make_registry(FakeMlflow()), store)
+    kept = KeptCatalog(tmp_path / "cache" / "catalogs", store.url)
     with pytest.raises(StoreError, match="cannot write"):
-        publish_first_catalog(settings, make_registry(FakeMlflow()))
-    KeptCatalog(tmp_path / "cache" / "catalogs", settings.store).keep(CATALOG)
-    publish_first_catalog(settings, make_registry(FakeMlflow()))
-    assert "serving the last catalog" in caplog.text
+        publish_first_catalog(writer, store, kept)
+    kept.keep(CATALOG)
+    look = publish_first_catalog(writer, store, kept)
+    assert "serving the last catalog" in look.warning

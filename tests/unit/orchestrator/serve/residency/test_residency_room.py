@@ -200,6 +200,7 @@ def test_patience_ends_before_the_load_and_the_load_goes_on(limit: str):
         residency.apply(catalog(a=1))
         refusal = asyncio.run(residency.find(Ask(task="a"), patience_s))
         assert (refusal.reason, "still being loaded" in refusal.detail) == ("not_loaded", True)
+        assert refusal.is_loading
     assert find(residency, "a").version == 1
     assert load.started == {"a-1": 1}
 

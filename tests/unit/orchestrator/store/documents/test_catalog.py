@@ -50,14 +50,26 @@ def test_the_same_content_gives_the_same_bytes() -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"schema": 6}, "'schema': Input should be less than or equal to 5; update this program"),
+        ({"schema": 7}, "'schema': Input should be less than or equal to 6; update this program"),
         ({"schema": True}, "'schema': Input should be"),
         ({"schema": 1.0}, "'schema': Input should be"),
         ({"schema": []}, "'schema': Input should be"),
         ({"schema": 1}, "expected the keys of schema 1"),
         ({"extra": 1}, "'extra': Extra inputs"),
-        ({"backbone_fingerprint": None}, "expected the keys of schema 5"),
+        ({"backbone_fingerprint": None}, "expected the keys of schema 6"),
+        ({"schema": 5}, "expected the keys of schema 5"),
         ({"schema": 4}, "expected the keys of schema 4"),
+        ({"backbone": "vit"}, "'backbone': String should match pattern"),
+        ({"backbones": None}, "'backbones': Input should be"),
+        ({"backbones": {"abc": make_key("b")}}, "String should match pattern"),
+        (
+            {"backbone": make_key("b"), "backbones": {make_key("1"): None}},
+            "expected artifacts that are named",
+        ),
+        (
+            {"tasks": {"x": ENTRY}, "backbones": {make_key("1"): make_key("b")}},
+            "backbones: expected none beside no backbone",
+        ),
         ({"idle": None}, "'idle': Input should be"),
         ({"idle": {"../x": {"is_retired": True, "versions": {}}}}, "idle/../x"),
         ({"idle": {"x": {"is_retired": True}}}, "idle/x"),
@@ -79,7 +91,14 @@ def test_the_same_content_gives_the_same_bytes() -> None:
     ],
 )
 def test_anything_unexpected_is_refused(change: dict[str, object], problem: str) -> None:
-    values = {"schema": 5, "registry": None, "tasks": {}, "idle": {}} | change
+    values = {
+        "schema": 6,
+        "registry": None,
+        "tasks": {},
+        "idle": {},
+        "backbone": None,
+        "backbones": {},
+    } | change
 
     with pytest.raises(StoreError) as caught:
         Catalog.from_bytes(json.dumps(values).encode())
@@ -120,12 +139,42 @@ def test_a_catalog_of_the_third_schema_is_read() -> None:
     assert (found.entries["bolts"].shadow, found.registry) == (3, None)
 
 
+def test_a_catalog_of_the_fifth_schema_is_read() -> None:
+    idle = {"caps": {"is_retired": False, "versions": {"1": make_key("caps")}}}
+    values = {"schema": 5, "registry": "a" * 32, "tasks": {"bolts": ENTRY}, "idle": idle}
+
+    found = Catalog.from_bytes(json.dumps(values).encode())
+
+    assert found.idle == {"caps": IDLE["caps"]}
+    assert found.backbone_of(make_key("1")) is None
+
+
+def test_backbones_read_back_and_the_ordinary_case_is_one_entry() -> None:
+    first, second = make_key("backbone 1"), make_key("backbone 2")
+    catalog = Catalog(entries=ENTRIES, idle=IDLE)
+
+    one = catalog.with_backbones(lambda digest: first)
+    two = catalog.with_backbones({make_key("1"): second, make_key("2"): first, make_key("3"): first}.get)
+
+    assert (one.backbone, one.backbones) == (first, {})
+    for found in (one, two, catalog):
+        assert Catalog.from_bytes(found.to_bytes()) == found
+    assert [two.backbone_of(make_key(text)) for text in ("1", "2", "3", "12", "caps")] == [
+        second,
+        first,
+        first,
+        None,
+        None,
+    ]
+    assert two.with_backbones(lambda digest: None) == catalog, "what is not known any more is left out"
+
+
 def test_rules_of_the_named_artifacts_read_back() -> None:
     ruled = CatalogEntry(version=1, digest=make_key("1"), rules={make_key("1"): make_key("rule")})
     catalog = Catalog(entries={**ENTRIES, "gears": ruled})
 
     assert Catalog.from_bytes(catalog.to_bytes()) == catalog
-    assert json.loads(catalog.to_bytes())["schema"] == 5
+    assert json.loads(catalog.to_bytes())["schema"] == 6
 
 
 def test_rules_of_a_task_without_a_champion_read_back() -> None:

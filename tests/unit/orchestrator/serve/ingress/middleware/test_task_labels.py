@@ -35,6 +35,7 @@ def stats(replica: str, num_swaps: int, catalog_age_s: float | None = 1.0) -> Re
         num_resident=0,
         resident_bytes=0,
         catalog_age_s=catalog_age_s,
+        backbone="vit",
     )
 
 
@@ -46,18 +47,15 @@ def test_engines_are_told_apart_and_forgotten_when_they_are_gone():
     metrics.note(stats("b", 5, catalog_age_s=None))
     metrics.note(stats("a", 2))
     page = generate_latest(registry).decode().splitlines()
-    assert 'ship_swaps_total{engine="a"} 2.0' in page
-    assert 'ship_swaps_total{engine="b"} 5.0' in page
-    assert 'ship_catalog_age_seconds{engine="a"} 1.0' in page
+    assert 'ship_swaps_total{backbone="vit",engine="a"} 2.0' in page
+    assert 'ship_swaps_total{backbone="vit",engine="b"} 5.0' in page
+    assert 'ship_catalog_age_seconds{backbone="vit",engine="a"} 1.0' in page
     assert not any("catalog_age" in line and 'engine="b"' in line for line in page)
 
     now_s = 100.0
-    metrics.looks_s = {"registry": 3.0, "tokens": 1.5}
     page = generate_latest(registry).decode().splitlines()
-    assert 'ship_catalog_age_seconds{engine="a"} 101.0' in page
+    assert 'ship_catalog_age_seconds{backbone="vit",engine="a"} 101.0' in page
     assert [line for line in page if line.startswith("ship_last_look_seconds")] == [
-        'ship_last_look_seconds{engine="",of="registry"} 3.0',
-        'ship_last_look_seconds{engine="",of="tokens"} 1.5',
         'ship_last_look_seconds{engine="a",of="catalog"} 101.0',
     ]
     now_s = 299.0
@@ -65,4 +63,4 @@ def test_engines_are_told_apart_and_forgotten_when_they_are_gone():
     now_s = 301.0
     page = generate_latest(registry).decode().splitlines()
     assert not any('engine="a"' in line for line in page)
-    assert 'ship_swaps_total{engine="b"} 6.0' in page
+    assert 'ship_swaps_total{backbone="vit",engine="b"} 6.0' in page

@@ -324,6 +324,7 @@ def test_answers_are_as_described(call: Caller, path: str, method: str) -> None:
     # All that an answer may have.
     engine = call.engine
     engine.decision, engine.because, engine.rules = "unsure", "several", repeat("ab" * 32)
+    engine.of_backbone = next(iter(call.app.state.front.backbones))
     reply = Sent(path, method).send(call)
     assert reply.status_code == 200, reply.text
     described = DOCUMENT["paths"][path][method]["responses"]["200"]

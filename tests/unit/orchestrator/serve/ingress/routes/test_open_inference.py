@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from orchestrator.serve.canary import key_of_image
+from orchestrator.serve.canary import key_of_content
 from orchestrator.serve.engine_api import EngineBusyError, Refusal
 from ship.backbone import Backbone
 from ship.images import decode_image
@@ -145,7 +145,7 @@ def test_images_of_one_request_have_one_key_which_is_that_of_the_first(call: Cal
     for body in (encoded(PNG, draw_png(1)), encoded(PNG), encoded(draw_png(1), PNG)):
         outputs(call("POST", INFER, json=body))
     first, second, alone, *others = (ask.key for ask in call.engine.asks)
-    assert first == second == alone == key_of_image(call.engine.asked[0][0])
+    assert first == second == alone == key_of_content(PNG)
     assert others[0] == others[1] != first
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.serve.engine.batch_wait import BatchWait
+from orchestrator.serve.batching.batch_wait import BatchWait
 
 
 def seen(gap_s: float, fixed_s: float, per_row_s: float = 0.001, max_wait_s: float = 0.010) -> BatchWait:

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from orchestrator.serve.engine.batch_wait import BatchWait
-from orchestrator.serve.engine.batcher import Batcher, LateError, QueueFullError
+from orchestrator.serve.batching.batch_wait import BatchWait
+from orchestrator.serve.batching.batcher import Batcher, LateError, QueueFullError
 
 # No device is too slow.
 UNBOUND = {"max_pass_s": 3600.0, "max_queue_s": 3600.0}
@@ -347,5 +347,43 @@ def test_rows_of_several_places_fill_a_batch_sooner():
         engine.open.set()
         assert await asyncio.gather(*asked) == ["A1", "B3", "C2", "D2", "E9", "F1"]
         assert engine.batches == [["a1", "b3"], ["c2", "d2"], ["e9"], ["f1"]]
+
+    play(scene)
+
+
+def test_as_many_batches_as_may_are_under_way_and_the_next_gathers_meanwhile():
+    async def scene() -> None:
+        engine = Engine(is_open=False)
+        batcher: Batcher[str, str] = Batcher(
+            engine, max_rows=4, max_waiting=8, wait=BatchWait(0.0), num_at_a_time=2, **UNBOUND
+        )
+        asked = await start(batcher, "a1")
+        asked += await start(batcher, "a2")
+        asked += await start(batcher, "a3")
+        asked += await start(batcher, "b1")
+        assert engine.batches == [["a1"], ["a2"]]
+        batcher.num_at_a_time = 3
+        engine.open.set()
+        assert await asyncio.gather(*asked) == ["A1", "A2", "A3", "B1"]
+        assert engine.batches == [["a1"], ["a2"], ["a3", "b1"]]
+
+    play(scene)
+
+
+@pytest.mark.parametrize("may_cancel", [True, False])
+def test_a_batch_that_nobody_waits_for_ends_only_where_it_may(may_cancel: bool):
+    async def scene() -> None:
+        engine = Engine(is_open=False)
+        batcher: Batcher[str, str] = Batcher(
+            engine, max_rows=4, max_waiting=8, wait=BatchWait(0.0), may_cancel=may_cancel, **UNBOUND
+        )
+        gone = await start(batcher, "a1", "a2")
+        for one in gone:
+            one.cancel()
+        (later,) = await start(batcher, "b1")
+        # A forward pass goes on in its thread, and the next one waits for it.
+        assert engine.batches == ([["a1", "a2"], ["b1"]] if may_cancel else [["a1", "a2"]])
+        engine.open.set()
+        assert await later == "B1"
 
     play(scene)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.serve.engine.fair_queue import FairQueue
+from orchestrator.serve.batching.fair_queue import FairQueue
 
 
 def fill(queue: FairQueue[str], *items: str) -> list[str | None]:

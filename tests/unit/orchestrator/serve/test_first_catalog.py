@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ServeError
+from orchestrator.registry.catalog_writer import CatalogWriter
 from orchestrator.registry.registry import Registry
-from orchestrator.serve.launch.endpoint import publish_first_catalog
+from orchestrator.serve.engine_api import FirstLook
+from orchestrator.serve.first_catalog import publish_first_catalog
 from orchestrator.settings import Settings
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.documents.owner import Owner
@@ -28,28 +30,31 @@ def store_of(settings: Settings) -> PromptStore:
     return PromptStore(open_objects(settings.store))
 
 
+def look_first(settings: Settings, registry: Registry | None = None) -> FirstLook:
+    store = store_of(settings)
+    return publish_first_catalog(CatalogWriter(registry or Registry(settings.tracking_uri), store), store)
+
+
 def test_a_store_that_nothing_was_tuned_for_gets_an_empty_catalog(settings: Settings) -> None:
-    for _ in range(2):
-        publish_first_catalog(settings, Registry(settings.tracking_uri))
+    found = [look_first(settings) for _ in range(2)]
+    assert [look.is_written for look in found] == [True, False]
     assert store_of(settings).read_catalog()[0] == Catalog(entries={})
     assert store_of(settings).read_owner() is None
     assert not settings.home.exists(), "no database is made"
 
 
-def test_what_is_served_from_a_store_stays_without_its_registry(
-    settings: Settings, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_served_from_a_store_stays_without_its_registry(settings: Settings) -> None:
     entries = {f"line-{n}": CatalogEntry(version=1, digest=f"{n:064x}") for n in range(500)}
     store_of(settings).write_catalog(Catalog(entries=entries), None)
-    publish_first_catalog(settings, Registry(settings.tracking_uri))
+    found = look_first(settings)
     assert len(store_of(settings).read_catalog()[0].entries) == 500
     assert not settings.home.exists(), "no database is made"
-    assert "there is no MLflow at" in caplog.text
-    assert "serving the champions of the last catalog" in caplog.text
+    assert "there is no MLflow at" in found.warning
+    assert "serving the champions of the last catalog" in found.warning
 
 
 def test_another_registry_than_the_stores_own_starts_no_endpoint(settings: Settings) -> None:
     store_of(settings).write_owner(Owner(registry="a" * 32, where="sqlite:///ours.db", since_s=1.0), None)
     with pytest.raises(ServeError, match="belongs to registry aaaaaaaa"):
-        publish_first_catalog(settings, make_registry(FakeMlflow(identity="f" * 32)))
+        look_first(settings, make_registry(FakeMlflow(identity="f" * 32)))
     assert store_of(settings).read_catalog() is None

@@ -8,11 +8,12 @@ import logging
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from orchestrator.serve.engine.batch_wait import BatchWait
-from orchestrator.serve.engine.fair_queue import FairQueue
+from orchestrator.serve.batching.batch_wait import BatchWait
+from orchestrator.serve.batching.fair_queue import FairQueue
 
 __all__ = ["Batcher", "LateError", "QueueFullError", "Timed"]
 
@@ -65,12 +66,21 @@ class _Waiting(Generic[Row, Reply]):
     arrived_s: float
     deadline_s: float
     reply: asyncio.Future[Timed[Reply]]
+    batch: "_UnderWay | None" = None
+
+
+@dataclass(eq=False)
+class _UnderWay:
+    """A batch that is being answered, and the number of its rows whose callers still wait."""
+
+    num_wanted: int
+    task: asyncio.Task[None] | None = None
 
 
 class Batcher(Generic[Row, Reply]):
     """One queue of rows and the task that answers them, batch by batch. Of one event loop.
 
-    The next batch is gathered while one is under way.
+    The next batch is gathered while as many are under way as may be.
 
     Args:
         answer: Answers a batch, a reply a row. If it raises, every row of the batch gets the error.
@@ -81,7 +91,12 @@ class Batcher(Generic[Row, Reply]):
         max_queue_s: Fewer rows may wait where so many would wait longer.
         size_of: Rows of the pass that a row takes: a picture in tiles takes one for each.
         wait: Policy of how long the first row of a batch waits for others, while nothing else is under way.
+        may_cancel: Whether ``answer`` is cancelled once no caller waits for any row of its batch.
+        untold: Errors of ``answer`` that the log need not tell.
         clock: Seconds that only go up.
+
+    Attributes:
+        num_at_a_time: Batches that may be under way; may be changed at any time.
     """
 
     def __init__(
@@ -94,9 +109,14 @@ class Batcher(Generic[Row, Reply]):
         max_pass_s: float,
         max_queue_s: float,
         size_of: Callable[[Row], int] = lambda row: 1,
+        num_at_a_time: int = 1,
+        may_cancel: bool = False,
+        untold: tuple[type[Exception], ...] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.num_at_a_time = num_at_a_time
         self._answer = answer
+        self._may_cancel, self._untold = may_cancel, untold
         self._size_of = size_of
         self._max_rows, self._max_pass_s = max_rows, max_pass_s
         self._max_waiting, self._max_queue_s = max_waiting, max_queue_s
@@ -106,7 +126,8 @@ class Batcher(Generic[Row, Reply]):
         self._wait = wait
         self._clock = clock
         self._is_warm = False
-        self._arrived = asyncio.Event()
+        self._arrived, self._ended = asyncio.Event(), asyncio.Event()
+        self._under_way: set[asyncio.Task[None]] = set()
         self._pump: asyncio.Task[None] | None = None
 
     async def submit(self, task: str, row: Row, patience_s: float) -> Timed[Reply]:
@@ -122,7 +143,8 @@ class Batcher(Generic[Row, Reply]):
             LateError: The row had no turn in time.
         """
         if self._pump is None:
-            self._pump = asyncio.create_task(self._run())
+            # Of no request's context: Ray would end what it does with the request that happened to be first.
+            self._pump = asyncio.create_task(self._run(), context=Context())
         waiting = self._put(task, row, patience_s)
         timer = asyncio.get_running_loop().call_later(patience_s, self._give_up, task, waiting)
         try:
@@ -130,7 +152,8 @@ class Batcher(Generic[Row, Reply]):
         finally:
             timer.cancel()
             # The client may have hung up.
-            self._queue.remove(task, waiting)
+            if not self._queue.remove(task, waiting):
+                self._leave(waiting)
             # An error refers to this frame. If the frame referred back to it, a refused row, and the slot of
             # its prompt, would stay in memory until the garbage collector finds the circle.
             del waiting
@@ -151,6 +174,14 @@ class Batcher(Generic[Row, Reply]):
         if self._queue.remove(task, waiting) and not waiting.reply.done():
             waiting.reply.set_exception(LateError())
 
+    def _leave(self, waiting: _Waiting[Row, Reply]) -> None:
+        """Nobody waits for a row any more that was taken."""
+        if (batch := waiting.batch) is None:
+            return
+        batch.num_wanted -= 1
+        if self._may_cancel and not batch.num_wanted and batch.task is not None:
+            batch.task.cancel()
+
     def _num_rows(self) -> int:
         """Most rows of the next batch."""
         fitting = self._wait.rows_within(self._max_pass_s)
@@ -162,7 +193,8 @@ class Batcher(Generic[Row, Reply]):
         pass_s = self._wait.expected_s(num_rows)
         if not pass_s:
             return self._max_waiting
-        return min(self._max_waiting, max(num_rows, int(self._max_queue_s / pass_s * num_rows)))
+        in_time = int(self._max_queue_s / pass_s * num_rows * self.num_at_a_time)
+        return min(self._max_waiting, max(num_rows, in_time))
 
     def _time_away_s(self, left: _Waiting[Row, Reply]) -> float:
         """Seconds for which the task of a row that had to leave may stay away; the queue lasts longer.
@@ -170,14 +202,31 @@ class Batcher(Generic[Row, Reply]):
         Rows that wait have about as much patience as this one: some may give up before their turn.
         """
         num_rows = self._num_rows()
-        drain_s = len(self._queue) / num_rows * self._wait.expected_s(num_rows)
+        drain_s = len(self._queue) / num_rows * self._wait.expected_s(num_rows) / self.num_at_a_time
         return _PART_AWAY * min(drain_s, left.deadline_s - left.arrived_s)
 
     async def _run(self) -> None:
         while True:
+            while len(self._under_way) >= self.num_at_a_time:
+                self._ended.clear()
+                await self._ended.wait()
             await self._gather()
             # Not kept in a variable: it would hold the prompts of the last batch until the next one comes.
-            await self._answer_batch(self._take())
+            self._begin(self._take())
+
+    def _begin(self, batch: list[_Waiting[Row, Reply]]) -> None:
+        if not batch:
+            return
+        under_way = _UnderWay(num_wanted=len(batch))
+        for waiting in batch:
+            waiting.batch = under_way
+        under_way.task = asyncio.create_task(self._answer_batch(batch))
+        self._under_way.add(under_way.task)
+        under_way.task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._ended.set()
 
     async def _gather(self) -> None:
         """Wait until there is a batch, and for as long as it is worth the while."""
@@ -187,6 +236,8 @@ class Batcher(Generic[Row, Reply]):
             self._arrived.clear()
             pause_s = None
             if len(self._queue):
+                if self._under_way:
+                    return
                 now_s = self._clock()
                 began_s = now_s if began_s is None else began_s
                 pause_s = self._wait.pause_s(now_s, began_s)
@@ -225,16 +276,15 @@ class Batcher(Generic[Row, Reply]):
         return batch
 
     async def _answer_batch(self, batch: list[_Waiting[Row, Reply]]) -> None:
-        if not batch:
-            return
         start_s = self._clock()
         try:
             replies = await self._answer([waiting.row for waiting in batch])
             pairs = list(zip(batch, replies, strict=True))
-        # A boundary: this task must outlive whatever a forward pass raises, or no row is answered again.
+        # A boundary: whatever a forward pass raises, each row gets its reply.
         except Exception as error:
             # As text: the frames of the error refer to the rows; see `submit`.
-            _log.error("a batch of %d rows failed\n%s", len(batch), traceback.format_exc())
+            if not isinstance(error, self._untold):
+                _log.error("a batch of %d rows failed\n%s", len(batch), traceback.format_exc())
             for waiting in batch:
                 if not waiting.reply.done():
                     waiting.reply.set_exception(error.with_traceback(None))

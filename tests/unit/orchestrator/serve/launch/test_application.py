@@ -8,7 +8,7 @@ import pytest
 from ray.serve.exceptions import RayServeException
 
 from orchestrator.errors import ServeError
-from orchestrator.serve.launch.applications import Applications, name_endpoint
+from orchestrator.serve.launch.application import EndpointApplication, name_endpoint
 from orchestrator.serve.launch.ray_serve import ServePlace, check_place
 
 
@@ -18,9 +18,14 @@ class FakeServe:
 
     deployed: dict[str, str | None] = field(default_factory=dict)
     problem: Exception | None = None
+    said: str = ""
 
     def status(self) -> Any:
-        found = {name: SimpleNamespace(status="RUNNING", message="") for name in self.deployed}
+        engine = SimpleNamespace(message=self.said)
+        found = {
+            name: SimpleNamespace(status="RUNNING", message="", deployments={"Engine": engine})
+            for name in self.deployed
+        }
         return SimpleNamespace(applications=found)
 
     def run_many(self, targets: Any) -> None:
@@ -37,8 +42,8 @@ class FakeServe:
         del self.deployed[name]
 
 
-def applications(serve: FakeServe, name: str) -> Applications:
-    return Applications(name, serve)
+def application(serve: FakeServe, name: str) -> EndpointApplication:
+    return EndpointApplication(name, serve)
 
 
 def test_names_follow_the_store() -> None:
@@ -56,68 +61,65 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
 
 def test_an_endpoint_of_the_same_name_is_refused_and_stays() -> None:
     serve = FakeServe()
-    applications(serve, "ship-1").run("ingress", "poller")
+    application(serve, "ship-1").run("ingress")
     with pytest.raises(ServeError, match=r"ship-1 \(RUNNING\).*`ship serve --stop --name ship-1`"):
-        applications(serve, "ship-1").check_absent()
-    assert serve.deployed == {"ship-1": "/", "ship-1-poller": None}
-
-
-def test_a_poller_alone_is_refused_too() -> None:
-    serve = FakeServe({"ship-1-poller": None})
-    with pytest.raises(ServeError, match="ship-1-poller"):
-        applications(serve, "ship-1").check_absent()
+        application(serve, "ship-1").check_absent()
+    assert serve.deployed == {"ship-1": "/"}
 
 
 def test_a_second_endpoint_of_a_cluster_is_refused_and_takes_nothing() -> None:
     serve = FakeServe()
-    applications(serve, "ship-1").run("ingress", "poller")
-    second = applications(serve, "ship-2")
+    application(serve, "ship-1").run("ingress")
+    second = application(serve, "ship-2")
     second.check_absent()
     with pytest.raises(ServeError, match=r"ship-1.*one endpoint, on one port.*RAY_ADDRESS"):
-        second.run("ingress", "poller")
+        second.run("ingress")
     second.delete()
-    assert serve.deployed == {"ship-1": "/", "ship-1-poller": None}
+    assert serve.deployed == {"ship-1": "/"}
 
 
-def test_only_its_own_applications_are_deleted() -> None:
+def test_only_its_own_application_is_deleted() -> None:
     serve = FakeServe({"theirs": "/theirs", "ship-2-poller": None, "ship": None})
-    own = applications(serve, "ship-1")
-    own.run("ingress", "poller")
+    own = application(serve, "ship-1")
+    own.run("ingress")
     own.delete()
     own.delete()
     assert serve.deployed == {"theirs": "/theirs", "ship-2-poller": None, "ship": None}
 
 
-def test_what_is_deployed_in_the_block_is_drained_and_deleted_after_it() -> None:
+def test_what_ends_is_drained_first_and_once() -> None:
     serve, drained = FakeServe({"theirs": "/theirs"}), []
-    with applications(serve, "ship-1").held(lambda: True, drained.append) as own:
-        own.run("ingress", "poller")
+    own = application(serve, "ship-1")
+    own.run("ingress")
+    for _ in range(2):
+        own.end(drained.append)
     assert (serve.deployed, drained) == ({"theirs": "/theirs"}, [own])
-
-
-def test_what_took_its_name_after_it_was_stopped_is_left_alone() -> None:
-    serve, drained = FakeServe(), []
-    with applications(serve, "ship-1").held(lambda: False, drained.append):
-        # By `ship serve --stop` and another `ship serve`.
-        applications(serve, "ship-1").run("ingress", "poller")
-    assert (serve.deployed, drained) == ({"ship-1": "/", "ship-1-poller": None}, [])
-
-
-def test_what_existed_before_is_neither_drained_nor_deleted() -> None:
-    serve, drained = FakeServe({"ship-1": "/"}), []
-    held = applications(serve, "ship-1").held(lambda: True, drained.append)
-    with pytest.raises(ServeError, match=r"ship-1 \(RUNNING\)"), held:
-        raise AssertionError("not to be reached")
-    assert (serve.deployed, drained) == ({"ship-1": "/"}, [])
 
 
 def test_half_of_a_deployment_that_failed_is_deleted() -> None:
     serve = FakeServe({"theirs": "/theirs"}, problem=RuntimeError("no GPU"))
-    own = applications(serve, "ship-1")
+    own = application(serve, "ship-1")
     with pytest.raises(ServeError, match="could not be deployed: no GPU"):
-        own.run("ingress", "poller")
+        own.run("ingress")
     own.delete()
     assert serve.deployed == {"theirs": "/theirs"}
+
+
+TRACEBACK = """A replica failed to start with exception. Retrying 2 more time(s). Error:
+ray::ServeReplica:ship:Engine.initialize_and_get_metadata() (pid=7, ip=127.0.0.1)
+  File "/ship/backbone.py", line 210, in load_backbone
+    raise BackboneError(
+ship.errors.BackboneError: backbone 'vit_nosuch': no such timm model, folder or file
+"""
+
+
+def test_what_an_engine_says_is_told_without_its_traceback() -> None:
+    serve = FakeServe(problem=RuntimeError("Deploying application ship-1 failed: Engine"), said=TRACEBACK)
+    with pytest.raises(ServeError) as raised:
+        application(serve, "ship-1").run("ingress")
+    assert str(raised.value) == (
+        "the endpoint could not be deployed: backbone 'vit_nosuch': no such timm model, folder or file"
+    )
 
 
 THERE = ServePlace(host="0.0.0.0", port=8000, is_own=False)
