@@ -1,5 +1,6 @@
 """A local Ray that outlives the process that started it: ended by its folder, which its processes name."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -10,13 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from ray._private.authentication.authentication_token_setup import (
+    enable_token_auth_by_default,
+    ensure_token_if_auth_enabled,
+)
 from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
 
 from orchestrator.cluster.processes import end_processes, find_processes
 from orchestrator.cluster.session import short_temp_dir
 from orchestrator.errors import ClusterError
 
-__all__ = ["DetachedRay", "end_detached", "start_detached"]
+__all__ = ["DetachedRay", "end_detached", "prepare_to_join", "start_detached"]
 
 _START_S = 120.0
 _PREFIX = "ship-ray-"
@@ -35,12 +40,24 @@ class DetachedRay:
     folder: Path
 
 
+def prepare_to_join() -> None:
+    """Have this process, and those that it starts, use this user's token of Ray, as a local Ray does.
+
+    `ray start` asks for one by itself, and joining uses none; ``RAY_AUTH_MODE`` decides where it is set.
+    """
+    # It would say on each start that it does what it always does.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    enable_token_auth_by_default()
+    ensure_token_if_auth_enabled(create_token_if_missing=True)
+
+
 def start_detached(*, object_store_bytes: int) -> DetachedRay:
     """Start a Ray in a session of its own, on loopback alone.
 
     Raises:
         ClusterError: It cannot be started.
     """
+    prepare_to_join()
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=short_temp_dir()))
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port=0"),

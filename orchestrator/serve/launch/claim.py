@@ -77,8 +77,9 @@ def make_claim(name: str, about: EndpointAbout) -> Claim:
     is_taken = internal_kv._internal_kv_put(name.encode(), content, overwrite=False, namespace=_NAMESPACE)
     if is_taken:
         found = find_claim(name)
+        other = "it has just ended" if found is None else found.about
         raise ServeError(
-            f"an endpoint named {name!r} is on this Ray cluster already ({found.about if found else 'it has just ended'}); end "
+            f"an endpoint named {name!r} is on this Ray cluster already ({other}); end "
             f"it with `ship serve --stop --name {name}`, or set RAY_ADDRESS to another cluster"
         )
     return Claim(name=name, about=about)

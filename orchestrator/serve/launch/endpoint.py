@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import ray
 
-from orchestrator.cluster.detached import end_detached, start_detached
+from orchestrator.cluster.detached import end_detached, prepare_to_join, start_detached
 from orchestrator.cluster.session import Session, ray_session
 from orchestrator.cluster.signals import interrupting_signals
 from orchestrator.errors import ClusterError, ServeError
@@ -173,6 +173,7 @@ def _stop_detached(settings: Settings, wanted: str) -> str:
         )
     if found.name != wanted:
         raise ServeError(f"--stop: the endpoint that runs detached is {found.name!r}, not {wanted!r}")
+    prepare_to_join()
     try:
         with ray_session(found.ray.address):
             forget_earlier_serve()
