@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo bench industrial test test-slow check format reference clean s3 mlflow
+.PHONY: install demo bench gpu industrial test test-slow check format reference clean s3 mlflow
 
 install: $(STAMP)
 
@@ -16,6 +16,10 @@ demo: $(STAMP)
 # Measurements beside what people would use instead: make bench ARGS="runtime --batch 8".
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks $(or $(ARGS),--help)
+
+# All that a GPU has to show, in eight minutes, into docs/gpu-<card>.json; ARGS=--dry tries it on a CPU.
+gpu: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.gpu $(ARGS)
 
 # Accuracy on real parts: DINOv2 and four data sets of manufacturing, from packages and PICTURES=, a folder with
 # extrusion.tar and microstructure.tar. ARGS= is handed on: make industrial ARGS="--task solar --device cuda".

@@ -56,6 +56,13 @@ _ORIGIN = re.compile(
     "cluster.",
 )
 @click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    help="Precision of the engines; auto is bfloat16 where the device multiplies in it, else float32.",
+)
+@click.option(
     "--log-requests",
     type=click.Path(dir_okay=False),
     help="Append a JSON line for each request to this file.",
@@ -132,6 +139,7 @@ def serve(output: Output, /, haproxy: bool | None, is_stop: bool, detach: bool, 
       ship serve --token-grace 3600
       ship serve --no-auth
       ship serve --cors https://plant.example
+      ship serve --precision float32
       ship serve --engines 2 --prompt-memory 8 --pin 'line-1-*'
       ship serve --backbone bundled --backbone vit_base_patch16_224.augreg_in21k --ingress 2
       RAY_ADDRESS=ray-head:6379 ship serve --engines auto:1-8 --ingress auto
@@ -178,6 +186,7 @@ def _read_options(
     engines: str,
     replicas: str | None,
     ingresses: str,
+    precision: str,
     log_requests: str | None,
     prompt_memory: float,
     pinned: tuple[str, ...],
@@ -205,7 +214,9 @@ def _read_options(
         if replicas is None
         else _read_scale("--replicas", replicas),
         ingresses=_read_scale("--ingress", ingresses),
-        engine=EngineOptions(slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned),
+        engine=EngineOptions(
+            slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned, precision=precision
+        ),
         limits=Limits(
             timeout_s=timeout,
             token_grace_s=token_grace,

@@ -109,6 +109,7 @@ class Answer:
         queue_s: Seconds that the row waited for its pass.
         forward_s: Seconds of the pass.
         shadow_version: Version to be asked the same and compared, once the reply is out; None for none.
+        precision: Dtype of the pass.
         backbone: Fingerprint of the backbone; empty at an endpoint of one.
     """
 
@@ -124,6 +125,7 @@ class Answer:
     queue_s: float = 0.0
     forward_s: float = 0.0
     shadow_version: int | None = None
+    precision: str = "float32"
     backbone: str = ""
 
 
@@ -204,6 +206,7 @@ class Explanation:
         entropy: Entropy of the first, 0 to 1.
         bare_entropy: Entropy of the second.
         distance: Share of attention that went elsewhere.
+        precision: Dtype of the pass.
         backbone: See ``Answer``.
     """
 
@@ -215,6 +218,7 @@ class Explanation:
     entropy: float
     bare_entropy: float
     distance: float
+    precision: str = "float32"
     backbone: str = ""
 
 
@@ -292,6 +296,7 @@ class ResidencyStats:
         catalog_age_s: Since the catalog was last seen to be current; None before the first.
         num_lost: Tasks that left the catalog since it started and have not come back.
         num_broken: Entries of the catalog that cannot be read.
+        precision: Dtype of its passes.
         backbone: Name of the backbone.
     """
 
@@ -306,6 +311,7 @@ class ResidencyStats:
     catalog_age_s: float | None
     num_lost: int = 0
     num_broken: int = 0
+    precision: str = "float32"
     backbone: str = ""
 
 
@@ -322,6 +328,7 @@ class Readiness:
         catalog_age_s: Since the catalog was last seen to be current; None before the first.
         num_lost: Tasks that left the catalog since the engine started and have not come back.
         num_broken: Entries of the catalog that cannot be read.
+        precision: Dtype of the engine's passes.
     """
 
     ready: bool
@@ -332,6 +339,7 @@ class Readiness:
     catalog_age_s: float | None = None
     num_lost: int = 0
     num_broken: int = 0
+    precision: str = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,6 +91,8 @@ class EngineOptions:
             that is asked for takes the place of the ones used longest ago.
         pinned: Patterns of tasks whose champions never give way.
         load_wait_s: Longest time that a request waits for its prompt to be loaded.
+        precision: Dtype of weights, activations and prompts: ``float32``, ``bfloat16``, ``float16``, or
+            ``auto`` for bfloat16 where the device multiplies in it and float32 elsewhere.
         cache: Folder of prompts and of the last catalog on this machine, see ``Settings.cache``; None keeps
             none.
         cache_bytes: The most that the prompts may take; 0 keeps neither.
@@ -108,6 +110,7 @@ class EngineOptions:
     slot_bytes: int = 2 << 30
     pinned: tuple[str, ...] = ()
     load_wait_s: float = 10.0
+    precision: str = "auto"
     cache: str | None = None
     cache_bytes: int = 0
 

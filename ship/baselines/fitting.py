@@ -15,11 +15,11 @@ from ship.baselines.config import BaselineConfig
 from ship.data import Split, TaskData
 from ship.errors import TuningError
 from ship.evaluation.accuracy import Evaluation, evaluate_logits
+from ship.precision import compute_dtype
 from ship.settings.config import TuneConfig, count_epochs
 from ship.tuning.balance import Balance
 from ship.tuning.linear_probe import LinearProbe, feature_scales
 from ship.tuning.optimizer import head_rate_scale
-from ship.tuning.precision import compute_dtype
 from ship.tuning.preparation import Features, bare_features, extract_features, fit_probe
 from ship.tuning.schedule import learning_rate_at, order_epoch
 
@@ -65,7 +65,9 @@ def fit_baseline(
     generator = torch.Generator().manual_seed(config.seed)
     adapter = make_adapter(backbone, config, generator)
     head = _start_head(backbone, data, config, features)
-    losses = _train(_network(backbone, compute_dtype(config, backbone.device)), adapter, head, data, config)
+    losses = _train(
+        _network(backbone, compute_dtype(config.precision, backbone.device)), adapter, head, data, config
+    )
     val_accuracy, val_loss = None, None
     if data.val is not None:
         logits_BC = _predict(backbone, adapter, head, data.val)

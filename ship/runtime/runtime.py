@@ -36,7 +36,7 @@ from ship.runtime.rows import LayerPrompts, Rows
 from ship.runtime.slots import PADDING_ROW, Slot, SlotPool, pad_rows
 from ship.vit import Block
 
-__all__ = ["RowOutput", "Runtime"]
+__all__ = ["RowOutput", "Runtime", "run_block"]
 
 DEFAULT_CAPACITY_BYTES = 1 << 30
 
@@ -81,6 +81,9 @@ class Runtime:
         dtype: Dtype of activations, weights and slots: float32, bfloat16 or float16. Prompts are baked, and
             the head's sums computed, in float32.
         capacity_bytes: Size of the slot pool, which is allocated once.
+
+    Attributes:
+        run_block: Computes a block; benchmarks put compiled kernels in its place.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Runtime:
         capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
     ) -> None:
         self.backbone = backbone
+        self.run_block = run_block
         self._dtype = dtype
         self._network = backbone.cast(dtype)
         self._pool = SlotPool(
@@ -169,7 +173,9 @@ class Runtime:
         slot_of_tile = [slot for slot in slots for _ in range(slot.num_tiles)]
         last = self._enter_last(images_UCHW, slot_of_tile, image_of_tile)
         block = self._network.blocks[-1]
-        z_VND, _ = _run_block(block, last.z_BND, last.prompts, last.update, is_last=True, with_logits=False)
+        z_VND, _ = self.run_block(
+            block, last.z_BND, last.prompts, last.update, is_last=True, with_logits=False
+        )
         tokens_VXD = self._network.norm(torch.stack([*last.read, z_VND[:, 0]], dim=1))
         return self._heads(tokens_VXD, last.head_layers, slots), tokens_VXD[:, -1]
 
@@ -216,7 +222,7 @@ class Runtime:
             rows.enter(layer, z_BND, logits_BN)
             prompts = rows.keys_values(block, layer)
             with_logits = rows.any_enters(layer + 1)
-            z_BND, logits_BN = _run_block(
+            z_BND, logits_BN = self.run_block(
                 block, z_BND, prompts, updates.of(layer), is_last=False, with_logits=with_logits
             )
             rows.leave(block, layer)
@@ -243,7 +249,7 @@ class Runtime:
         return [scores_C[: slot.num_classes] for scores_C, slot in zip(scores_BC, slots, strict=True)]
 
 
-def _run_block(
+def run_block(
     block: Block,
     z_BND: Tensor,
     prompts: LayerPrompts | None,

@@ -20,11 +20,11 @@ from ship.evaluation.prediction import Outputs, predict
 from ship.method.losses import total_loss
 from ship.method.model import ForwardOutput
 from ship.method.prompts import Prompt
+from ship.precision import compute_dtype
 from ship.settings.config import TuneConfig, count_epochs
 from ship.tuning.augment import augment
 from ship.tuning.balance import Balance
 from ship.tuning.memory import step_bytes
-from ship.tuning.precision import compute_dtype
 from ship.tuning.preparation import Features, Preparation, bare_features, prepare
 from ship.tuning.probe_instead import InsteadOf
 from ship.tuning.schedule import has_stalled, learning_rate_at, order_epoch
@@ -114,7 +114,7 @@ class Member:
         self, backbone: Backbone, task: PackTask, images: DeviceImages, features: Features | None
     ) -> None:
         self.task, self._backbone, self._images = task, backbone, images
-        self.dtype = compute_dtype(task.config, backbone.device)
+        self.dtype = compute_dtype(task.config.precision, backbone.device)
         self.step_bytes = step_bytes(
             backbone.info, task.config, len(images.labels_B), self.dtype, task.data.num_tiles
         )

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ship.backbone import Backbone, as_rows
 from ship.method.model import ForwardOutput, forward_pack
+from ship.precision import compute_dtype
 from ship.tuning.member import DeviceImages, Member, PackTask, TuneResult
 from ship.tuning.memory import is_out_of_memory, step_bytes, usable_bytes
-from ship.tuning.precision import compute_dtype
 from ship.tuning.preparation import Features, extract_features
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Pack:
         if self._backbone.device.type == "cpu" and num_images >= _ENOUGH_CPU_IMAGES:
             return False
         taken = sum(member.step_bytes for member in self._members.values())
-        dtype = compute_dtype(task.config, self._backbone.device)
+        dtype = compute_dtype(task.config.precision, self._backbone.device)
         needed = step_bytes(
             self._backbone.info, task.config, len(task.data.train), dtype, task.data.num_tiles
         )

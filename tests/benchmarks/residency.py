@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from ship.precision import dtype_name
 from ship.runtime.baking import bake
 from ship.runtime.runtime import Runtime
 from tests.benchmarks.harness import Report, compare
@@ -23,13 +24,21 @@ BATCH = 32
 NUM_BAKED = 16
 
 
-def run(report: Report, *, name: str, numbers: list[int], rounds: int, device: torch.device) -> None:
+def run(
+    report: Report,
+    *,
+    name: str,
+    numbers: list[int],
+    rounds: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Fill one pool with the largest number of tasks, then draw batches from the first 1, 100, and so on."""
     backbone = find_backbone(name, device)
     prompts = [make_prompt(backbone, seed, default_k(name)) for seed in range(NUM_BAKED)]
     baked = [bake(backbone, prompt) for prompt in prompts]
-    capacity = (max(numbers) + 4) * max(each.num_bytes for each in baked) + (1 << 20)
-    runtime = Runtime(backbone, capacity_bytes=capacity)
+    capacity = (max(numbers) + 4) * max(each.num_bytes for each in baked) * dtype.itemsize // 4 + (1 << 20)
+    runtime = Runtime(backbone, dtype=dtype, capacity_bytes=capacity)
     slots = [runtime.insert(baked[task % NUM_BAKED]) for task in range(max(numbers))]
     images = make_images(backbone, BATCH)
     draw = random.Random(0)
@@ -43,7 +52,7 @@ def run(report: Report, *, name: str, numbers: list[int], rounds: int, device: t
 
     rows = {f"of {number}": mixed(number) for number in numbers}
     pairs = [(row, f"of {numbers[0]}", None) for row in list(rows)[1:]]
-    settings = {"backbone": name, "batch": BATCH}
+    settings = {"backbone": name, "dtype": dtype_name(dtype), "batch": BATCH}
     used = runtime.used_bytes
     facts = {"bytes a task": used // len(slots), "resident bytes": used, "tasks": len(slots)}
     report.add(compare(rows, pairs, settings=settings, rounds=rounds, device=device, facts=facts))
@@ -54,5 +63,5 @@ def run(report: Report, *, name: str, numbers: list[int], rounds: int, device: t
         "swap": swap,
     }
     pairs = [(row, "forward", None) for row in ("bake", "insert", "swap")]
-    settings = {"backbone": name, "tasks": len(slots)}
+    settings = {"backbone": name, "dtype": dtype_name(dtype), "tasks": len(slots)}
     report.add(compare(small, pairs, settings=settings, rounds=rounds, device=device))

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from ship.backbone import Backbone
 from ship.method.prompts import Prompt
+from ship.precision import compute_dtype
 from ship.runtime.baking import bake
 from ship.runtime.runtime import Runtime
 from ship.runtime.slots import Slot
-from ship.settings.config import TuneConfig
-from ship.tuning.precision import compute_dtype
 from tests.benchmarks.harness import Report, compare, compute_clock
 from tests.benchmarks.lora import RANK, LoraTasks
 from tests.benchmarks.naive import naive_forward
@@ -66,6 +65,7 @@ def run(
     rounds: int,
     device: torch.device,
     wanted: Collection[str] = LEGEND,
+    dtypes: Collection[torch.dtype] = (),
 ) -> None:
     """Measure every backbone at every batch size, in float32 and, where the device can, bfloat16.
 
@@ -76,8 +76,9 @@ def run(
         rounds: Rounds of each case.
         device: Device of the rows.
         wanted: Rows of ``LEGEND`` to measure.
+        dtypes: Dtypes in place of these.
     """
-    dtypes = dict.fromkeys([torch.float32, compute_dtype(TuneConfig(), device)])
+    dtypes = dtypes or dict.fromkeys([torch.float32, compute_dtype("auto", device)])
     clock = compute_clock(device)
     for name in names:
         backbone = find_backbone(name, device)

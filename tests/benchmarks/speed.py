@@ -1,4 +1,4 @@
-"""Commands of the benchmarks of speed: ``runtime``, ``residency``, ``tuning`` and ``store``."""
+"""Commands of benchmarks in one process: ``runtime``, ``precision``, ``residency``, ``tuning``, ``store``."""
 
 from typing import TYPE_CHECKING
 
@@ -7,6 +7,7 @@ import click
 from tests.benchmarks.options import (
     backbone_option,
     backbones_option,
+    device_option,
     json_option,
     quick_option,
     rounds_option,
@@ -155,7 +156,49 @@ def store(
         run(report, names=_names(backbones, quick), url=url, rounds=_rounds(rounds, quick))
 
 
-COMMANDS = (runtime, residency, tuning, store)
+@click.command()
+@backbone_option
+@click.option(
+    "--task", "tasks", multiple=True, help="Task of `accuracy`; repeat for more [digits, brick, gravel]."
+)
+@click.option("--steps", type=click.IntRange(1), help="Steps that a task is tuned for [100].")
+@click.option(
+    "--most", type=click.IntRange(1), default=1_000, show_default=True, help="Test pictures of a task."
+)
+@device_option
+@quick_option
+@json_option
+def precision(
+    backbone: str | None,
+    tasks: tuple[str, ...],
+    steps: int | None,
+    most: int,
+    device: "torch.device",
+    quick: bool,
+    target: str | None,
+) -> None:
+    """Labels and decisions that half precision changes, on test pictures.
+
+    \b
+    Examples:
+      python -m tests.benchmarks precision --task digits --json precision.json
+      python -m tests.benchmarks precision --device cuda
+    """
+    from tests.benchmarks.harness import open_report
+    from tests.benchmarks.precision import LEGEND, NUM_STEPS, run
+    from tests.benchmarks.synthetic import find_backbone
+
+    with open_report("precision", LEGEND, target) as report:
+        run(
+            report,
+            backbone=find_backbone(backbone or ("tiny" if quick else "bundled"), device),
+            names=list(tasks) or (["digits-5-shot"] if quick else ["digits", "brick", "gravel"]),
+            most=20 if quick else most,
+            steps=steps or (2 if quick else NUM_STEPS),
+        )
+
+
+COMMANDS = (precision, residency, runtime, store, tuning)
 
 
 def _names(backbones: tuple[str, ...], quick: bool) -> list[str]:

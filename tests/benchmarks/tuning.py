@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 
 from ship.backbone import Backbone
+from ship.precision import compute_dtype
 from ship.settings.config import TuneConfig
 from ship.tuning.member import PackTask
 from ship.tuning.pack import Pack
-from ship.tuning.precision import compute_dtype
 from ship.tuning.run import tune
 from tests.benchmarks.harness import Case, Report, compare, compute_clock, peak_bytes
 from tests.benchmarks.lora import RANK, LoraTasks
@@ -63,7 +63,7 @@ def run(
     with_memory: bool = True,
 ) -> None:
     """Measure steps of every backbone; memory in a separate process for each row."""
-    halves = [""] + [" bf16"] * (compute_dtype(TuneConfig(), device) == torch.bfloat16)
+    halves = [""] + [" bf16"] * (compute_dtype("auto", device) == torch.bfloat16)
     for name in names:
         rows, work = {}, {}
         backbone = find_backbone(name, device)

@@ -6,15 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from ship.artifact.files import insert_verified, load_files
+from ship.artifact.making import seal
 from ship.backbone import Backbone
 from ship.errors import ShipError
 from ship.method.model import forward
+from ship.precision import compute_dtype
 from ship.runtime.runtime import Runtime
 from ship.settings.config import TuneConfig
 from ship.tuning.member import PackTask
 from ship.tuning.memory import free_bytes, is_out_of_memory, step_bytes
 from ship.tuning.pack import Pack
-from ship.tuning.precision import compute_dtype
 from ship.tuning.run import TuneResult, tune, tune_pack
 from tests.benchmarks.synthetic import make_data, make_images, make_prompt
 from tests.unit.ship.factory import make_backbone
@@ -25,7 +27,7 @@ pytestmark = [
 ]
 CUDA = torch.device("cuda")
 # TF32 is off by default; sums are in another order than on a CPU.
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 NUM_TASKS = 6
 
 
@@ -65,6 +67,16 @@ def test_rows_are_answered_as_on_a_cpu(on_cpu: Backbone, on_gpu: Backbone, dtype
         found = runtime.infer(images, [slots[task] for task in tasks])
         for ours, theirs in zip(found, expected_scores(on_cpu, images, tasks), strict=True):
             torch.testing.assert_close(ours, theirs, atol=TOLERANCE[dtype], rtol=0)
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
+def test_what_was_tuned_on_a_cpu_passes_the_load_gate(
+    on_cpu: Backbone, on_gpu: Backbone, dtype: torch.dtype
+) -> None:
+    prompt = make_prompt(on_cpu, 0, 3, num_classes=3)
+    described = {"metrics": {}, "record": {}, "readme": "", "data_fingerprint": "0" * 64, "task_key": None}
+    loaded = load_files(seal("caps", on_cpu, prompt, labels=("a", "b", "c"), **described))
+    assert insert_verified(Runtime(on_gpu, dtype=dtype, capacity_bytes=16 << 20), loaded).num_classes == 3
 
 
 def test_swaps_while_batches_run_disturb_no_other_row(on_cpu: Backbone, on_gpu: Backbone) -> None:
@@ -111,7 +123,7 @@ def test_a_pack_tunes_as_each_task_alone(on_gpu: Backbone) -> None:
 
 def test_bfloat16_is_what_auto_comes_to_on_a_gpu_that_has_it() -> None:
     major, _ = torch.cuda.get_device_capability()
-    assert (compute_dtype(config(), CUDA) == torch.bfloat16) == (major >= 8)
+    assert (compute_dtype("auto", CUDA) == torch.bfloat16) == (major >= 8)
 
 
 def test_real_exhaustion_of_memory_halves_the_groups_and_loses_no_task(on_gpu: Backbone) -> None:
@@ -122,7 +134,7 @@ def test_real_exhaustion_of_memory_halves_the_groups_and_loses_no_task(on_gpu: B
     pack = Pack(on_gpu, tasks, memory_bytes=1 << 50)
     torch.cuda.empty_cache()
     first = tasks[0]
-    dtype = compute_dtype(first.config, CUDA)
+    dtype = compute_dtype(first.config.precision, CUDA)
     two = 2 * step_bytes(on_gpu.info, first.config, len(first.data.train), dtype)
     taken = torch.empty(max(0, free_bytes(CUDA) - 2 * two), dtype=torch.uint8, device=CUDA)
     while len(pack):

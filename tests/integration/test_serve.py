@@ -43,7 +43,7 @@ with warnings.catch_warnings():
     # Ray Serve's own pydantic models are written in a way that pydantic 2.14 deprecates.
     warnings.simplefilter("ignore", DeprecationWarning)
     from orchestrator.serve.launch.endpoint import start
-    from orchestrator.serve.options import Limits, ServeOptions
+    from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
 
 # SQLAlchemy 2.1 tells MLflow 3.17 of an option that it will drop.
 pytestmark = pytest.mark.filterwarnings(
@@ -71,7 +71,11 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPlant]:
     foreign = plant.register("foreign", 50, write_and_load(folder / "other", seed=1))
     plant.rollouts.promote("foreign", foreign)
     limits = Limits(max_body_bytes=MAX_BODY_BYTES, request_log=str(plant.request_log))
-    options = ServeOptions(port=0, name="ship", backbones=(str(folder / "backbone"),), limits=limits)
+    # Answers are compared with those of a runtime in float32.
+    engine = EngineOptions(precision="float32")
+    options = ServeOptions(
+        port=0, name="ship", backbones=(str(folder / "backbone"),), limits=limits, engine=engine
+    )
     with start(settings, options) as plant.endpoint:
         yield plant
 

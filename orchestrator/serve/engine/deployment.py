@@ -40,6 +40,7 @@ from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone
 from ship.backbone_info import BackboneInfo
+from ship.precision import compute_dtype, dtype_name
 from ship.runtime.runtime import Runtime
 
 __all__ = ["EngineReplica"]
@@ -84,7 +85,9 @@ class EngineReplica:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         backbone = source.load().to(device)
         self._info = backbone.info
-        self._runtime = Runtime(backbone, capacity_bytes=options.slot_bytes)
+        dtype = compute_dtype(options.precision, backbone.device)
+        self._runtime = Runtime(backbone, dtype=dtype, capacity_bytes=options.slot_bytes)
+        self._precision = dtype_name(dtype)
         store = PromptStore(open_objects(store_url))
         loader = PromptLoader(with_disk_cache(store, options), self._runtime)
         self._residency = Residency(
@@ -134,11 +137,10 @@ class EngineReplica:
     async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
         """See ``engine_api.Engine``."""
         served = await self._find(ask, patience_s)
-        return (
-            served
-            if isinstance(served, Refusal)
-            else await self._explainer.explain(image, served, patience_s)
-        )
+        if isinstance(served, Refusal):
+            return served
+        found = await self._explainer.explain(image, served, patience_s)
+        return found if isinstance(found, Refusal) else replace(found, precision=self._precision)
 
     async def tasks(self, page: TaskPage = ALL_TASKS) -> list[ServingState]:
         """See ``engine_api.Engine``."""
@@ -165,11 +167,12 @@ class EngineReplica:
             catalog_age_s=residency.catalog_age_s,
             num_lost=residency.num_lost,
             num_broken=residency.num_broken,
+            precision=self._precision,
         )
 
     async def stats(self) -> list[ResidencyStats]:
         """See ``engine_api.Engine``: of this replica alone."""
-        return [replace(self._residency.stats(), backbone=self._info.name)]
+        return [replace(self._residency.stats(), backbone=self._info.name, precision=self._precision)]
 
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""
@@ -192,7 +195,7 @@ class EngineReplica:
             return Refusal(reason="late", detail=f"no turn came within {patience_s:g} s")
         if isinstance(timed.reply, Refusal):
             return timed.reply
-        return replace(timed.reply, queue_s=timed.queue_s, forward_s=timed.pass_s)
+        return replace(timed.reply, queue_s=timed.queue_s, forward_s=timed.pass_s, precision=self._precision)
 
     async def _find(self, ask: Ask, patience_s: float) -> ServedVersion | Refusal:
         if not self._follower.is_synced:

@@ -40,7 +40,7 @@ from ship.settings.view import View
 
 __all__ = ["Front", "answer_body", "front_of", "in_turn", "short_rule"]
 
-DIGEST_HEADER, BACKBONE_HEADER = "Ship-Digest", "Ship-Backbone"
+DIGEST_HEADER, BACKBONE_HEADER, PRECISION_HEADER = "Ship-Digest", "Ship-Backbone", "Ship-Precision"
 _Reply = TypeVar("_Reply")
 
 
@@ -201,7 +201,7 @@ class Front:
         return self.backbones[fingerprint or next(iter(self.backbones))]
 
     def headers(self, found: Answer | Explanation | ServingState | None = None) -> dict[str, str]:
-        """Headers of a reply: backbone, and the task, version and digest that answered.
+        """Headers of a reply: backbone, and the task, version, digest and precision that answered.
 
         A reply about no single task names all backbones, the first one first.
         """
@@ -212,6 +212,7 @@ class Front:
                 TASK_HEADER: found.task,
                 VERSION_HEADER: str(found.version),
                 DIGEST_HEADER: found.digest,
+                PRECISION_HEADER: found.precision,
             }
         return named
 

@@ -73,6 +73,7 @@ REPLY_HEADERS = {
     "Ship-Task": {"description": "Task that answered.", "schema": _TASK},
     "Ship-Version": {"description": "Version that answered.", "schema": _VERSION},
     "Ship-Digest": {"description": "SHA-256 of the prompt's artifact.", "schema": _TEXT},
+    "Ship-Precision": {"description": "Precision of the arithmetic.", "schema": _TEXT},
 }
 _QUERY: dict[str, dict[str, Any]] = {
     "limit": {

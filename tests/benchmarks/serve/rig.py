@@ -15,6 +15,7 @@ from starlette.requests import Request
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollouts import Rollouts
 from ship.images import decode_image
+from ship.precision import compute_dtype
 from ship.runtime.runtime import Runtime
 from tests.benchmarks.serve.plant import ServePlant, draw_jpeg, replica_pids, resident_bytes
 from tests.benchmarks.synthetic import default_k, make_prompt
@@ -44,7 +45,9 @@ class BareRuntime:
     _NUM_ROWS = 32
 
     def __init__(self, plant: ServePlant) -> None:
-        self._runtime = Runtime(plant.backbone)
+        # As engines compute.
+        dtype = compute_dtype("auto", plant.backbone.device)
+        self._runtime = Runtime(plant.backbone, dtype=dtype)
         prompts = [
             make_prompt(plant.backbone, seed, default_k(plant.name), 4).requires_grad_(False)
             for seed in range(len(plant.tasks))

@@ -58,3 +58,17 @@ def test_every_command_explains_itself(path: tuple[str, ...], capsys: pytest.Cap
 def test_a_part_takes_only_its_own_options() -> None:
     with pytest.raises(click.NoSuchOption, match="--tasks"):
         main(["serve", "kill", "--tasks", "3"], standalone=False)
+
+
+def test_the_benchmark_of_precision_counts_changes_of_each_task_and_of_all(
+    run_benchmark: Callable[..., dict[str, Any]],
+) -> None:
+    cases = run_benchmark("precision")["cases"]
+    found = {(case["settings"]["task"], case["settings"]["dtype"]): case["facts"] for case in cases}
+    assert set(found) == {(t, d) for t in ("digits-5-shot", "all") for d in ("bfloat16", "float16")}
+    for dtype in ("bfloat16", "float16"):
+        one, both = found["digits-5-shot", dtype], found["all", dtype]
+        assert both["pictures"] == one["pictures"] == 20
+        assert (both["labels"], both["decisions"]) == (one["labels"], one["decisions"])
+        assert 0.0 < one["scores"] < 0.5, "other arithmetic, near float32"
+    assert found["digits-5-shot", "float16"]["scores"] < found["digits-5-shot", "bfloat16"]["scores"]

@@ -41,6 +41,9 @@ _Version = Annotated[int, Field(ge=0, le=MAX_VERSION, examples=[2])]
 _Share = Annotated[float, Field(ge=0, le=1, examples=[0.25])]
 _Map = list[list[_Share]]
 _Label = Annotated[str, Field(examples=["bad"])]
+_Precision = Annotated[
+    str, Field(examples=["bfloat16"], description="Precision of the engine's arithmetic: name of a dtype.")
+]
 _ImageName = Annotated[
     str, Field(examples=["cap"], description="Name of the form's part that holds the image.")
 ]
@@ -299,6 +302,7 @@ class ReadinessReply(StrictBody):
             "`registry`, `tokens`.",
         ),
     ]
+    precision: _Precision
     last_look_s: Annotated[
         dict[str, float | None],
         Field(

@@ -17,7 +17,9 @@ _PREFLIGHT = {
     "Ship-Key, Ship-Timeout, X-Request-ID",
     "Access-Control-Max-Age": str(_MAX_AGE_S),
 }
-_EXPOSED = "Ship-Task, Ship-Version, Ship-Digest, Ship-Backbone, X-Request-ID, Retry-After, Allow"
+_EXPOSED = (
+    "Ship-Task, Ship-Version, Ship-Digest, Ship-Backbone, Ship-Precision, X-Request-ID, Retry-After, Allow"
+)
 
 
 class Cors:

@@ -186,6 +186,7 @@ class ResidencyMetrics(Collector):
                         since_s = now_s - said_at_s if attribute == _AGE else 0.0
                         family.add_metric([engine, stats.backbone], value + since_s)
                 yield family
+        yield self._precisions()
         yield self._looks(now_s)
         yield self._broken()
 
@@ -193,6 +194,16 @@ class ResidencyMetrics(Collector):
         family = _broken()
         for engine, (_, stats) in sorted(self._said.items()):
             family.add_metric(["catalog", engine], stats.num_broken)
+        return family
+
+    def _precisions(self) -> Metric:
+        family = GaugeMetricFamily(
+            "ship_engine_precision",
+            "1 for the precision of each engine's arithmetic",
+            labels=["engine", "precision"],
+        )
+        for engine, (_, stats) in sorted(self._said.items()):
+            family.add_metric([engine, stats.precision], 1.0)
         return family
 
     def _looks(self, now_s: float) -> Metric:

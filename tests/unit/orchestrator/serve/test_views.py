@@ -63,7 +63,7 @@ class Plant:
         entries = {task: CatalogEntry(version=1, digest=digest) for task, digest in self.digests.items()}
         self.etag = self.store.write_catalog(Catalog(entries=entries), if_match=None)
         self.replica = EngineReplica(
-            LoadedBackbone(backbone), str(folder), 1, EngineOptions(slot_bytes=16 << 20)
+            LoadedBackbone(backbone), str(folder), 1, EngineOptions(slot_bytes=16 << 20, precision="float32")
         )
 
     def serve(self, entries: dict[str, CatalogEntry]) -> None:

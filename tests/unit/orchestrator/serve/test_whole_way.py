@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,8 @@ FIRST, SECOND = draw_png(1), draw_png(2)
 CLOSE = 1e-5
 
 
-@pytest.fixture
-def replica(backbone: Backbone, tmp_path: Path) -> Iterator[EngineReplica]:
-    store = PromptStore(LocalObjects(tmp_path))
+def make_replica(backbone: Backbone, folder: Path, precision: str) -> EngineReplica:
+    store = PromptStore(LocalObjects(folder))
     entries = {}
     for seed, task in enumerate(("bolts", "nuts"), start=1):
         artifact = make_artifact(backbone, task, num_classes=seed + 1, seed=seed)
@@ -48,7 +48,13 @@ def replica(backbone: Backbone, tmp_path: Path) -> Iterator[EngineReplica]:
             version=seed, digest=store.publish(task, f"{seed}" * 64, artifact).digest
         )
     store.write_catalog(Catalog(entries=entries), if_match=None)
-    replica = EngineReplica(LoadedBackbone(backbone), str(tmp_path), 1, EngineOptions(slot_bytes=16 << 20))
+    options = EngineOptions(slot_bytes=16 << 20, precision=precision)
+    return EngineReplica(LoadedBackbone(backbone), str(folder), 1, options)
+
+
+@pytest.fixture
+def replica(backbone: Backbone, tmp_path: Path) -> Iterator[EngineReplica]:
+    replica = make_replica(backbone, tmp_path, "float32")
     yield replica
     replica._follower.stop()
 
@@ -170,3 +176,29 @@ def test_one_image_gets_one_version_while_a_canary_runs(
         assert len({reply.json()["version"] for reply in named}) == 1, "a key that is given decides"
 
     converse(replica, backbone, talk)
+
+
+def test_replies_probes_and_metrics_name_the_precision_that_serves(
+    replica: EngineReplica, backbone: Backbone, tmp_path: Path
+) -> None:
+    half = make_replica(backbone, tmp_path / "half", "bfloat16")
+    said: dict[str, dict[str, Any]] = {}
+
+    async def talk(client: httpx.AsyncClient, name: str) -> None:
+        for route in ("/v1/predict", "/v1/explain"):
+            reply = await client.post(route, content=FIRST, headers={"Ship-Task": "bolts"})
+            assert (reply.status_code, reply.headers["Ship-Precision"]) == (200, name)
+        said[name] = await predict(client, "bolts", FIRST)
+        assert (await client.get("/readyz")).json()["precision"] == name
+        lines = (await client.get("/metrics")).text.splitlines()
+        assert [line for line in lines if line.startswith("ship_engine_precision{")] == [
+            f'ship_engine_precision{{engine="{asked._residency.stats().replica}",precision="{name}"}} 1.0'
+        ]
+
+    for asked, name in ((replica, "float32"), (half, "bfloat16")):
+        converse(asked, backbone, partial(talk, name=name))
+    half._follower.stop()
+    exact, coarse = said["float32"], said["bfloat16"]
+    assert coarse["probabilities"] != exact["probabilities"], "another arithmetic"
+    # Eight bits of mantissa through four blocks, and a head ten times the usual size.
+    assert coarse["probabilities"] == pytest.approx(exact["probabilities"], abs=0.2)

@@ -51,7 +51,9 @@ def store(folder: Path) -> PromptStore:
 
 @pytest.fixture
 def replica(bundled: Backbone, folder: Path) -> Iterator[EngineReplica]:
-    replica = EngineReplica(LoadedBackbone(bundled), str(folder), 1, EngineOptions(slot_bytes=64 << 20))
+    replica = EngineReplica(
+        LoadedBackbone(bundled), str(folder), 1, EngineOptions(slot_bytes=64 << 20, precision="float32")
+    )
     yield replica
     replica._follower.stop()
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,17 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from ship.artifact.card import PromptCard
-from ship.artifact.files import FILES, digest_of, insert_verified, load, load_files, save
+from ship.artifact.files import (
+    FILES,
+    PROBE_TOLERANCE,
+    ask_probe,
+    digest_of,
+    insert_verified,
+    load,
+    load_files,
+    probe_difference,
+    save,
+)
 from ship.artifact.held_out import HELD_OUT
 from ship.artifact.making import make_artifact
 from ship.backbone import Backbone
@@ -22,6 +33,8 @@ from ship.errors import ArtifactError, PromptTooLargeError
 from ship.runtime.runtime import Runtime
 from ship.settings.config import TuneConfig
 from ship.tuning.run import tune
+from tests.unit.orchestrator.serve.factory import make_artifact as make_small_artifact
+from tests.unit.orchestrator.serve.factory import make_prompt
 from tests.unit.ship.factory import make_backbone
 
 Files = dict[str, bytes]
@@ -251,6 +264,56 @@ def test_a_prompt_that_answers_the_probe_otherwise_is_refused(files: Files, back
     swapped = with_tensors(files, lambda t: t.update({"head.bias": t["head.bias"] + 1.0}))
     with pytest.raises(ArtifactError, match="scores for the probe image are off"):
         insert_verified(Runtime(backbone), load_files(swapped))
+
+
+PRECISIONS = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+def test_a_wrong_prompt_is_refused_in_every_precision(
+    files: Files, backbone: Backbone, data: TaskData, dtype: torch.dtype
+) -> None:
+    runtime = Runtime(backbone, dtype=dtype, capacity_bytes=4 << 20)
+    assert insert_verified(runtime, load_files(files)).num_classes == 3
+    used_bytes = runtime.used_bytes
+    assert used_bytes == 0, "the slot was let go of"
+    config = replace(load_files(files).card.config, seed=1)
+    other = make_artifact("bottle-caps", backbone, data, tune(backbone, data, config))
+    exchanged = restamp(files, prompt__safetensors=other["prompt.safetensors"])
+    # Less than half precision can tell from rounding: float32 has to have a look as well.
+    shifted = with_tensors(files, lambda t: t.update({"head.bias": t["head.bias"] + 0.02}))
+    for wrong in (exchanged, shifted):
+        with pytest.raises(ArtifactError, match=r"scores for the probe image are off by .* in float32"):
+            insert_verified(runtime, load_files(wrong))
+    assert runtime.used_bytes == 0
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+def test_the_tolerance_of_a_precision_lies_between_rounding_and_another_prompt(
+    backbone: Backbone, dtype: torch.dtype
+) -> None:
+    prompts = [make_prompt(backbone, 5, seed) for seed in range(4)]
+    artifacts = [load_files(make_small_artifact(backbone, "bolts", prompt=prompt)) for prompt in prompts]
+    runtime = Runtime(backbone, dtype=dtype, capacity_bytes=4 << 20)
+    scores = [ask_probe(runtime, runtime.insert(prompt)) for prompt in prompts]
+    for number, loaded in enumerate(artifacts):
+        differences = [probe_difference(loaded, found) for found in scores]
+        own = differences.pop(number)
+        # A margin on both sides.
+        assert 3 * own < PROBE_TOLERANCE[dtype]
+        assert min(differences) > 1.5 * PROBE_TOLERANCE[dtype]
+
+
+def test_a_prompt_that_a_precision_cannot_hold_is_refused_in_that_one_alone(backbone: Backbone) -> None:
+    prompt = make_prompt(backbone, 3, 0)
+    with torch.no_grad():
+        # Beyond the largest number of float16, 65504.
+        prompt.head.weight.mul_(1e8)
+    loaded = load_files(make_small_artifact(backbone, "bolts", prompt=prompt))
+    for dtype in (torch.float32, torch.bfloat16):
+        assert insert_verified(Runtime(backbone, dtype=dtype), loaded).num_classes == 3
+    with pytest.raises(ArtifactError, match="off by nan of their size in float16"):
+        insert_verified(Runtime(backbone, dtype=torch.float16), loaded)
 
 
 def test_room_is_made_for_what_can_fit_and_for_nothing_else(files: Files, backbone: Backbone) -> None:

@@ -204,6 +204,18 @@ def test_a_lower_precision_stays_near_float32(backbone: Backbone, images: Tensor
         assert float((found - expected).abs().max()) < tolerance, dtype
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_twice_as_many_prompts_fit_in_half_precision(backbone: Backbone, dtype: torch.dtype) -> None:
+    prompt, padding_bytes = PROMPTS["three levels"], 32 * dtype.itemsize
+    num_bytes = Runtime(backbone, capacity_bytes=1 << 20).insert(prompt).num_bytes
+    runtime = Runtime(backbone, dtype=dtype, capacity_bytes=num_bytes + padding_bytes)
+    held = [runtime.insert(prompt) for _ in range(2)]
+    assert [slot.num_bytes for slot in held] == [num_bytes // 2] * 2
+    assert runtime.used_bytes == num_bytes
+    with pytest.raises(SlotsFullError):
+        runtime.insert(prompt)
+
+
 def test_rows_return_to_the_pool_when_a_slot_is_let_go(backbone: Backbone) -> None:
     runtime = Runtime(backbone, capacity_bytes=4 << 20)
     held = runtime.insert(PROMPTS["three levels"])

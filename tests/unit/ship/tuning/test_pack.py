@@ -15,9 +15,9 @@ from ship.method.hierarchy import layer_tokens
 from ship.method.losses import total_loss
 from ship.method.model import forward, forward_pack
 from ship.method.prompts import Prompt, spread_layers
+from ship.precision import compute_dtype
 from ship.tuning.memory import free_bytes, is_out_of_memory, step_bytes
 from ship.tuning.pack import Pack
-from ship.tuning.precision import compute_dtype
 from ship.tuning.run import PackTask, TuneResult, tune, tune_pack
 from ship.tuning.schedule import has_stalled
 from ship.tuning.search import search
@@ -253,7 +253,8 @@ def test_another_error_of_the_forward_pass_is_not_taken_for_a_lack_of_memory(
 
 def test_as_many_tasks_join_as_memory_is_expected_to_hold(backbone: Backbone, quick: Quick) -> None:
     tasks = [PackTask(data=make_data(12, 3, seed=n), config=quick()) for n in range(5)]
-    each = step_bytes(backbone.info, tasks[0].config, 12, compute_dtype(tasks[0].config, backbone.device))
+    dtype = compute_dtype(tasks[0].config.precision, backbone.device)
+    each = step_bytes(backbone.info, tasks[0].config, 12, dtype)
     pack = Pack(backbone, tasks[:1], memory_bytes=2 * each)
     assert pack.has_room_for(tasks[1])
     pack.add(tasks[1:2])
@@ -352,11 +353,11 @@ def test_precision_is_float32_or_bfloat16_or_what_the_device_multiplies_in(
     quick: Quick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cpu = torch.device("cpu")
-    assert compute_dtype(quick(precision="float32"), cpu) == torch.float32
-    assert compute_dtype(quick(precision="bfloat16"), cpu) == torch.bfloat16
+    assert compute_dtype("float32", cpu) == torch.float32
+    assert compute_dtype("bfloat16", cpu) == torch.bfloat16
     for capabilities, expected in [({"avx512_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)]:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
-        assert compute_dtype(quick(), cpu) == expected
+        assert compute_dtype(quick().precision, cpu) == expected
     with pytest.raises(ConfigError, match="precision: expected `auto`"):
         quick(precision="float16")
 

@@ -34,13 +34,14 @@ def test_an_answer_names_label_probabilities_and_what_answered(call: Caller, bac
         "probabilities": {"bad": 0.75, "good": 0.25},
     }
     named = {
-        name: reply.headers[name] for name in ("ship-task", "ship-version", "ship-digest", "ship-backbone")
+        name: reply.headers[f"ship-{name}"] for name in ("task", "version", "digest", "backbone", "precision")
     }
     assert named == {
-        "ship-task": "bolts",
-        "ship-version": "2",
-        "ship-digest": "d" * 64,
-        "ship-backbone": backbone.fingerprint,
+        "task": "bolts",
+        "version": "2",
+        "digest": "d" * 64,
+        "backbone": backbone.fingerprint,
+        "precision": "float32",
     }
 
 
@@ -196,6 +197,7 @@ def test_requests_and_batches_are_counted(call: Caller):
         'ship_swaps_total{backbone="",engine="a"} 3.0',
         'ship_prompt_load_failures_total{backbone="",engine="a"} 1.0',
         'ship_resident_bytes{backbone="",engine="a"} 1000.0',
+        'ship_engine_precision{engine="a",precision="float32"} 1.0',
     ):
         assert line in page.text.splitlines()
     assert 'ship_catalog_age_seconds{backbone="",engine="a"} 0.5' in page.text

@@ -155,7 +155,7 @@ def test_pages_of_both_are_one_list() -> None:
 def test_readiness_and_figures_of_both_are_put_together() -> None:
     two = Two()
     ready = asyncio.run(two.engines.readiness())
-    assert (ready.ready, ready.num_served) == (True, 2)
+    assert (ready.ready, ready.num_served, ready.precision) == (True, 2, "float32")
     assert ready.detail == "small: 1 tasks are served; large: 1 tasks are served"
     two.large.error = EngineUnavailableError("no engine answers")
     ready = asyncio.run(two.engines.readiness())

@@ -186,6 +186,15 @@ def test_only_a_flag_turns_access_control_off(
     assert [options.auth for options in asked] == [auth]
 
 
+@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16", "float16"])
+def test_engines_get_the_precision_that_is_asked_for(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    asked = note_options(monkeypatch)
+    flags = [] if precision == "auto" else ["--precision", precision]
+    assert run_ship(monkeypatch, "serve", *flags) == 0
+    assert [options.engine.precision for options in asked] == [precision]
+    assert run_ship(monkeypatch, "serve", "--precision", "int8") == 2
+
+
 PLANT = "https://plant.example"
 
 
