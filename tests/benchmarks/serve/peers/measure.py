@@ -1,14 +1,15 @@
 """Comparison of servers: the best settings of each by trying, then rounds with one server at a time."""
 
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from orchestrator.serve.launch.address import choose_port
-from tests.benchmarks.harness import Case, Report
+from tests.benchmarks.harness import Case, Report, render
 from tests.benchmarks.serve.load import closed_loop, open_loop
 from tests.benchmarks.serve.peers.figures import (
     Figures,
@@ -84,42 +85,72 @@ def measure_peers(
         names: Servers.
         options: Options of ``ship serve`` besides.
     """
+    load_average = round(os.getloadavg()[0], 1)
     with open_scene(backbone, num_tasks, sizes.num_pictures) as scene:
         systems, missing = find_systems(scene, names, options)
         report.skipped += missing
         chosen, tried = {}, {}
         for system in systems:
             chosen[system.name], tried[system.name] = _choose_knobs(system, scene, sizes)
-        systems = _drop_failed(report, systems, tried)
+        failed = [name for name, rates in tried.items() if not max(rates.values())]
+        report.skipped += [f"{name}: it did not start, or answered wrongly; see above" for name in failed]
+        systems = [system for system in systems if system.name not in failed]
         if not systems:
             return
         rates = choose_rates({system.name: max(tried[system.name].values()) for system in systems}, OURS)
-        found: dict[str, list[Figures]] = {system.name: [] for system in systems}
-        for number in range(sizes.rounds):
-            first = number % len(systems)
-            for system in systems[first:] + systems[:first]:
-                loads = _run_round(system, scene, chosen[system.name], sizes, rates, seed=number)
-                found[system.name].append(loads.figures())
-    settings = {"part": "peers", "backbone": backbone, "tasks": num_tasks, "clients": sizes.num_clients}
+        found = _measure_rounds(report, systems, scene, chosen, sizes, rates)
     middle = {name: medians(each) for name, each in found.items()}
-    report.add(
-        Case(
-            settings={
-                **settings,
-                "seconds": sizes.seconds,
-                **{f"a second, {name}": round(rate, 1) for name, rate in rates.items()},
-            },
-            rounds=sizes.rounds,
-            seconds={},
-            ratios=find_ratios(found, OURS, GOAL if num_tasks >= GOAL_TASKS else None),
-            facts={
-                name: {"median": middle[name], "settings": asdict(chosen[name]), "tried": tried[name]}
-                | {"rounds": found[name]}
-                for name in found
-            },
-        )
+    case = Case(
+        settings={
+            **{"part": "peers", "backbone": backbone, "tasks": num_tasks, "clients": sizes.num_clients},
+            **{"seconds": sizes.seconds, "load average before": load_average},
+            **{f"a second, {name}": round(rate, 1) for name, rate in rates.items()},
+        },
+        rounds=sizes.rounds,
+        seconds={},
+        ratios=find_ratios(found, OURS, GOAL if num_tasks >= GOAL_TASKS else None),
+        facts={
+            name: {"median": middle[name], "settings": asdict(chosen[name]), "tried": tried[name]}
+            | {"rounds": found[name]}
+            for name in found
+        },
     )
-    print(render_table(f"{backbone}, {num_tasks} tasks", middle), file=sys.stderr, flush=True)
+    _add(report, case, render_table(f"{backbone}, {num_tasks} tasks", middle))
+
+
+def _measure_rounds(
+    report: Report,
+    systems: Sequence[System],
+    scene: Scene,
+    chosen: Mapping[str, Knobs],
+    sizes: PeerSizes,
+    rates: Mapping[str, float],
+) -> dict[str, list[Figures]]:
+    """Figures of each round by server, each round beginning with another one.
+
+    A server that does not start again is left out of the case.
+    """
+    found: dict[str, list[Figures]] = {system.name: [] for system in systems}
+    for number in range(sizes.rounds):
+        first = number % len(systems)
+        for system in [*systems[first:], *systems[:first]]:
+            if system.name not in found:
+                continue
+            try:
+                loads = _run_round(system, scene, chosen[system.name], sizes, rates, seed=number)
+            except ServerError as error:
+                report.skipped.append(f"{system.name}: it did not start in round {number + 1}: {error}")
+                del found[system.name]
+            else:
+                found[system.name].append(loads.figures())
+    return found
+
+
+def _add(report: Report, case: Case, table: str) -> None:
+    """Keep a case, and print a table in place of its rounds."""
+    report.cases.append(case)
+    shown = {f"{name}, settings": facts["settings"] for name, facts in case.facts.items()}
+    print(render(replace(case, facts=shown)), table, sep="\n", file=sys.stderr, flush=True)
 
 
 def _choose_knobs(system: System, scene: Scene, sizes: PeerSizes) -> tuple[Knobs, dict[str, float]]:
@@ -139,17 +170,11 @@ def _choose_knobs(system: System, scene: Scene, sizes: PeerSizes) -> tuple[Knobs
             return 0.0
         return load.rate
 
-    return find_best(Knobs(), system.steps if sizes.is_searched else (), rate)
-
-
-def _drop_failed(report: Report, systems: list[System], tried: dict[str, dict[str, float]]) -> list[System]:
-    failed = [system.name for system in systems if not max(tried[system.name].values())]
-    report.skipped += [f"{name}: it did not start, or answered wrongly; see above" for name in failed]
-    return [system for system in systems if system.name not in failed]
+    return find_best(system.start, system.steps if sizes.is_searched else (), rate)
 
 
 def _run_round(
-    system: System, scene: Scene, knobs: Knobs, sizes: PeerSizes, rates: dict[str, float], seed: int
+    system: System, scene: Scene, knobs: Knobs, sizes: PeerSizes, rates: Mapping[str, float], seed: int
 ) -> Round:
     with _serving(system, scene, knobs, sizes) as (server, url):
         before_s = server.cpu_s()

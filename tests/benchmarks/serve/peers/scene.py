@@ -1,6 +1,7 @@
 """What all servers of a comparison answer from: backbone, tasks of theirs and ours, pictures, references."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -75,7 +76,8 @@ def open_scene(name: str, num_tasks: int, num_pictures: int) -> Iterator[Scene]:
             theirs=reference_answers(folder, tasks, contents),
             ours=_answer_with_prompts(backbone, default_k(name), tasks, contents),
         )
-        print(f"prepared {name}, {num_tasks} tasks, in {time.monotonic() - began_s:.0f} s", flush=True)
+        seconds = time.monotonic() - began_s
+        print(f"prepared {name}, {num_tasks} tasks, in {seconds:.0f} s", file=sys.stderr, flush=True)
         yield scene
 
 

@@ -17,9 +17,11 @@ from tests.benchmarks.serve.peers.scene import References, Scene, is_right
 __all__ = ["NAMES", "OURS", "System", "answers", "find_systems", "mix"]
 
 OURS = "ours"
-_CORES = Knobs().num_threads
-_ONE_A_CORE = {"num_workers": _CORES, "num_threads": 1}
-_SMALL_BATCH, _FAST = {"max_batch": 8}, {"fast": True}
+_START = Knobs()
+_CORES = _START.num_threads
+_ONE_A_CORE: dict[str, Any] = {"num_workers": _CORES, "num_threads": 1}
+_ONE_FOR_ALL: dict[str, Any] = {"num_workers": 1, "num_threads": _CORES}
+_SMALL_BATCH, _LONG_WAIT, _FAST = {"max_batch": 8}, {"wait_s": 0.05}, {"fast": True}
 _SHIP = "from orchestrator.cli.main import main; main()"
 
 
@@ -30,7 +32,8 @@ class System:
     Attributes:
         name: Its name in the report.
         needs: Packages beside SHIP's own.
-        steps: Changes of its settings that are tried.
+        start: Its first settings.
+        steps: Changes of them that are tried.
         command: Command line that starts it.
         environment: Its own environment.
         requests: Requests by task and image file, each with a check of the answer.
@@ -38,6 +41,7 @@ class System:
 
     name: str
     needs: tuple[str, ...]
+    start: Knobs
     steps: tuple[dict[str, Any], ...]
     command: Callable[[Launch], list[str]]
     environment: Callable[[Launch], Mapping[str, str]]
@@ -103,6 +107,7 @@ def _ours(scene: Scene, options: Sequence[str]) -> System:
     return System(
         name=OURS,
         needs=(),
+        start=_START,
         steps=(_FAST,),
         command=command,
         environment=lambda _: home,
@@ -133,7 +138,9 @@ def _litserve(scene: Scene, _: Sequence[str]) -> System:
     return _peer(
         "litserve",
         needs=("litserve", "peft"),
-        steps=(_ONE_A_CORE, _SMALL_BATCH, _FAST),
+        # As its description has it for a CPU and for more than 100 requests a second.
+        start=Knobs(fast=True, **_ONE_A_CORE),
+        steps=(_ONE_FOR_ALL, _LONG_WAIT, _SMALL_BATCH, {"fast": False}),
         requests={key: request(*key, expected) for key, expected in scene.theirs.items()},
     )
 
@@ -152,10 +159,12 @@ def _peer(
     needs: tuple[str, ...],
     steps: tuple[dict[str, Any], ...],
     requests: Mapping[tuple[str, bytes], Request],
+    start: Knobs = _START,
 ) -> System:
     return System(
         name=name,
         needs=needs,
+        start=start,
         steps=steps,
         command=lambda _: [sys.executable, "-m", f"tests.benchmarks.serve.peers.{name}_app"],
         environment=lambda launch: {LAUNCH: launch.to_json()},
