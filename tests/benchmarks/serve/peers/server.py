@@ -13,7 +13,7 @@ import psutil
 __all__ = ["Server", "ServerError", "running", "wait_until"]
 
 ROOT = Path(__file__).parents[4]
-_START_S, _STOP_S, _LOOK_S = 300.0, 40.0, 0.2
+_START_S, _STOP_S, _KILL_S, _LOOK_S = 300.0, 40.0, 5.0, 0.2
 # What would change a server, or belongs to another one.
 _NOT_INHERITED = ("SHIP_", "MLFLOW_", "RAY_", "OMP_", "MKL_")
 
@@ -35,7 +35,9 @@ class Server:
     @property
     def is_alive(self) -> bool:
         """Whether the root runs."""
-        return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
+        with suppress(psutil.NoSuchProcess):
+            return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
+        return False
 
     def tree(self) -> list[psutil.Process]:
         """All processes."""
@@ -100,10 +102,11 @@ def _stop(child: "subprocess.Popen[bytes]", server: Server) -> None:
     with suppress(subprocess.TimeoutExpired):
         child.wait(_STOP_S)
     # psutil compares the time of creation: a process id that was given anew is left alone.
-    _, left = psutil.wait_procs([each for each in processes if each.pid != child.pid], timeout=2.0)
+    _, left = psutil.wait_procs([each for each in processes if each.pid != child.pid], timeout=_KILL_S)
     for process in left:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+    psutil.wait_procs(left, timeout=_KILL_S)
     if child.poll() is None:
         child.kill()
         child.wait()
