@@ -1,6 +1,8 @@
 """Command of the comparison: ``serve peers``."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -19,6 +21,13 @@ _NAMES = ("ours", "fastapi", "litserve", "ray")
 @click.option("--clients", type=click.IntRange(1), help="Clients of the closed loops [32].")
 @click.option("--no-search", is_flag=True, help="Take each server's first settings; do not try others.")
 @click.option("--option", "options", multiple=True, help="Argument of `ship serve` besides; repeatable.")
+@click.option(
+    "--rows",
+    "written",
+    type=click.Path(exists=True),
+    multiple=True,
+    help="Measure nothing: print the rows of a report that --json wrote, for a document; repeatable.",
+)
 @backbones_option
 @quick_option
 @json_option
@@ -30,6 +39,7 @@ def peers(
     clients: int | None,
     no_search: bool,
     options: Sequence[str],
+    written: Sequence[str],
     backbones: Sequence[str],
     quick: bool,
     target: str | None,
@@ -44,7 +54,14 @@ def peers(
       python -m tests.benchmarks serve peers --backbone bundled --json peers.json
       python -m tests.benchmarks serve peers --peer ours --peer fastapi --tasks 64 --rounds 3
       python -m tests.benchmarks serve peers --option --prompt-memory --option 4
+      python -m tests.benchmarks serve peers --rows peers.json
     """
+    if written:
+        from tests.benchmarks.serve.peers.figures import render_markdown
+
+        cases = [case for file in written for case in json.loads(Path(file).read_text())["cases"]]
+        click.echo(render_markdown(cases))
+        return
     from tests.benchmarks.harness import open_report
     from tests.benchmarks.serve.peers.measure import LEGEND, PeerSizes, measure_peers
     from tests.benchmarks.synthetic import VIT_B

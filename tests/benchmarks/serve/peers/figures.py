@@ -3,11 +3,22 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tests.benchmarks.harness import Ratio, paired_ratio
 from tests.benchmarks.serve.load import Load
 
-__all__ = ["ANSWERS", "MEMORY", "Figures", "Round", "choose_rates", "find_ratios", "medians", "render_table"]
+__all__ = [
+    "ANSWERS",
+    "MEMORY",
+    "Figures",
+    "Round",
+    "choose_rates",
+    "find_ratios",
+    "medians",
+    "render_markdown",
+    "render_table",
+]
 
 Figures = dict[str, float]
 ANSWERS, MEMORY, CPU, FAILED, WRONG = (
@@ -97,6 +108,34 @@ def find_ratios(found: Mapping[str, Sequence[Figures]], ours: str, goal: float |
                 aim = goal if is_p99 else None
                 ratios.append(paired_ratio(f"1 / {figure}", name, below, above, aim))
     return ratios
+
+
+def render_markdown(cases: Sequence[Mapping[str, Any]]) -> str:
+    """Rows for a document: medians of each server, and in brackets what ours is against it.
+
+    Args:
+        cases: Cases of one or more reports, as in their JSON.
+    """
+    names = list(dict.fromkeys(name for case in cases for name in case["facts"]))
+    lines = ["| | | " + " | ".join(names) + " |", "| --- " * (len(names) + 2) + "|"]
+    for case in cases:
+        speeds = {(ratio["of"].removeprefix("1 / "), ratio["against"]): ratio for ratio in case["ratios"]}
+        title = f"{case['settings']['backbone']}, {case['settings']['tasks']} tasks"
+        shown = next(iter(case["facts"].values()))["median"]
+        for figure in shown:
+            cells = [_cell(case["facts"].get(name), figure, speeds.get((figure, name))) for name in names]
+            lines.append(f"| {title} | {figure} | " + " | ".join(cells) + " |")
+            title = ""
+    return "\n".join(lines)
+
+
+def _cell(facts: Mapping[str, Any] | None, figure: str, ratio: Mapping[str, float] | None) -> str:
+    if facts is None:
+        return ""
+    value = f"{facts['median'][figure]:.1f}"
+    if ratio is None:
+        return value
+    return f"{value} ({ratio['speed']:.2f}, quartiles {ratio['low']:.2f} to {ratio['high']:.2f})"
 
 
 def render_table(title: str, found: Mapping[str, Figures]) -> str:

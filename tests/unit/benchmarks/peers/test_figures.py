@@ -4,11 +4,13 @@ import asyncio
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from tests.benchmarks.__main__ import main
 from tests.benchmarks.serve.load import Load, Request, closed_loop
 from tests.benchmarks.serve.peers.figures import (
     ANSWERS,
@@ -78,6 +80,32 @@ def test_medians_and_table() -> None:
     assert lines[0] == "tiny"
     assert lines[1].split() == ["ours", "ray"]
     assert lines[2].split()[-2:] == ["2.0", "1.0"]
+
+
+def test_rows_for_a_document_have_medians_and_ratios(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def facts(*values: float) -> dict[str, Any]:
+        return {"median": dict(zip((ANSWERS, "wrong"), values, strict=True))}
+
+    ratio = {"of": ANSWERS, "against": "ray", "speed": 2.0, "low": 1.5, "high": 2.25}
+    case = {
+        "settings": {"backbone": "tiny", "tasks": 3},
+        "ratios": [ratio],
+        "facts": {"ours": facts(20.0, 0.0), "ray": facts(10.0, 1.0)},
+    }
+    lone = {"settings": {"backbone": "tiny", "tasks": 1}, "ratios": [], "facts": {"ray": facts(5.0, 0.0)}}
+    file = tmp_path / "peers.json"
+    file.write_text(json.dumps({"cases": [case, lone]}))
+    main(["serve", "peers", "--rows", str(file)], standalone=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "| | | ours | ray |",
+        "| --- | --- | --- | --- |",
+        "| tiny, 3 tasks | answers a second | 20.0 | 10.0 (2.00, quartiles 1.50 to 2.25) |",
+        "|  | wrong | 0.0 | 1.0 |",
+        "| tiny, 1 tasks | answers a second |  | 5.0 |",
+        "|  | wrong |  | 0.0 |",
+    ]
 
 
 def test_settings_are_kept_only_where_they_are_better() -> None:
