@@ -86,7 +86,7 @@ def measure_peers(
         options: Options of ``ship serve`` besides.
     """
     load_average = round(os.getloadavg()[0], 1)
-    with open_scene(backbone, num_tasks, sizes.num_pictures) as scene:
+    with open_scene(backbone, num_tasks, sizes.num_pictures, is_published=OURS in names) as scene:
         systems, missing = find_systems(scene, names, options)
         report.skipped += missing
         chosen, tried = {}, {}

@@ -51,22 +51,22 @@ class Scene:
 
 
 @contextmanager
-def open_scene(name: str, num_tasks: int, num_pictures: int) -> Iterator[Scene]:
+def open_scene(name: str, num_tasks: int, num_pictures: int, *, is_published: bool = True) -> Iterator[Scene]:
     """Prepare everything in a temporary folder.
 
     Args:
         name: Backbone, see ``find_backbone``.
         num_tasks: Tasks.
         num_pictures: Pictures of 640 by 480.
+        is_published: Whether ours has a store and a registry to serve from.
     """
     with TemporaryDirectory(prefix="ship-peers-") as place:
         folder, began_s = Path(place), time.monotonic()
         write_backbone_folder(find_backbone(name, torch.device("cpu")), folder / "backbone")
         backbone = load_backbone(str(folder / "backbone"))
-        settings = Settings.from_env({"SHIP_CACHE": str(folder / "cache")}, home=str(folder / "home"))
-        plant = ServePlant(name=name, backbone=backbone, settings=settings)
-        plant.add_tasks(num_tasks)
-        tasks = tuple(plant.tasks)
+        tasks = tuple(f"line-{number:04d}" for number in range(num_tasks))
+        if is_published:
+            _publish(folder, name, backbone, tasks)
         write_adapters(folder, tasks)
         contents = tuple(draw_jpeg(seed) for seed in range(num_pictures))
         scene = Scene(
@@ -79,6 +79,13 @@ def open_scene(name: str, num_tasks: int, num_pictures: int) -> Iterator[Scene]:
         seconds = time.monotonic() - began_s
         print(f"prepared {name}, {num_tasks} tasks, in {seconds:.0f} s", file=sys.stderr, flush=True)
         yield scene
+
+
+def _publish(folder: Path, name: str, backbone: Backbone, tasks: tuple[str, ...]) -> None:
+    settings = Settings.from_env({"SHIP_CACHE": str(folder / "cache")}, home=str(folder / "home"))
+    plant = ServePlant(name=name, backbone=backbone, settings=settings)
+    plant.add_tasks(len(tasks))
+    assert tuple(plant.tasks) == tasks
 
 
 def write_backbone_folder(backbone: Backbone, folder: Path) -> None:

@@ -10,7 +10,7 @@ from tests.benchmarks.serve.peers.scene import Scene, open_scene
 
 @pytest.fixture(scope="session")
 def scene() -> Iterator[Scene]:
-    with open_scene("tiny", 3, 2) as opened:
+    with open_scene("tiny", 3, 2, is_published=False) as opened:
         yield opened
 
 

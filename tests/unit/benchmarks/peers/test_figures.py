@@ -152,7 +152,7 @@ def test_ours_is_started_with_the_options_that_are_given(scene: Scene, launch: L
     assert "--haproxy" not in command
     fast = Launch(folder="", tasks=("a",), port=1, knobs=Knobs(fast=True))
     assert "--haproxy" in ours.command(fast)
-    assert Path(ours.environment(launch)["SHIP_HOME"]).is_dir()
+    assert ours.environment(launch)["SHIP_HOME"] == str(scene.folder / "home")
 
 
 def test_each_reply_under_load_is_compared_with_its_own_request() -> None:
