@@ -1,6 +1,7 @@
 """Command of the comparison: ``serve peers``."""
 
 import json
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def peers(
         cases = [case for file in written for case in json.loads(Path(file).read_text())["cases"]]
         click.echo(render_markdown(cases))
         return
+    # Servers are stopped at SIGTERM as at Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from tests.benchmarks.harness import open_report
     from tests.benchmarks.serve.peers.measure import LEGEND, PeerSizes, measure_peers
     from tests.benchmarks.synthetic import VIT_B

@@ -13,7 +13,7 @@ import psutil
 __all__ = ["Server", "ServerError", "running", "wait_until"]
 
 ROOT = Path(__file__).parents[4]
-_START_S, _STOP_S, _KILL_S, _LOOK_S = 300.0, 40.0, 5.0, 0.2
+_START_S, _STOP_S, _KILL_S, _LOOK_S = 600.0, 40.0, 5.0, 0.2
 # What would change a server, or belongs to another one.
 _NOT_INHERITED = ("SHIP_", "MLFLOW_", "RAY_", "OMP_", "MKL_")
 
