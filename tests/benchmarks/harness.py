@@ -30,6 +30,7 @@ __all__ = [
     "open_report",
     "paired_ratio",
     "peak_bytes",
+    "render",
 ]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tests.benchmarks.options import backbone_option, backbones_option, json_option, quick_option
+from tests.benchmarks.serve.peers.command import peers
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -137,6 +138,9 @@ _event(
 _event("overload", 60, "Five times the endpoint's capacity: answers and memory.")
 _event("outage", 120, "Neither store nor MLflow for a while: what is in memory, and what is not.")
 _event("soak", 600, "Load and promotions for long: growth of memory.")
+
+
+serve.add_command(peers)
 
 
 def _report(target: str | None) -> "AbstractContextManager[Report]":

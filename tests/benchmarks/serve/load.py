@@ -27,6 +27,9 @@ _TRANSIENT = frozenset({429, 502, 503, 504})
 _PAUSE_S = 0.1
 
 
+Check = Callable[[Mapping[str, Any], Mapping[str, str]], bool]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """A request of a load.
@@ -36,12 +39,16 @@ class Request:
         content: An image file, or a form.
         path: Path below the URL.
         content_type: Media type of the content.
+        task_header: Header that names the task.
+        check: Tells a right reply from a wrong one, in place of the load's own check.
     """
 
     task: str | None
     content: bytes
     path: str = "/v1/predict"
     content_type: str = "image/jpeg"
+    task_header: str = "Ship-Task"
+    check: Check | None = None
 
 
 @dataclass
@@ -102,9 +109,6 @@ class Load:
         if self.num_retries:
             found["retries"] = self.num_retries
         return found
-
-
-Check = Callable[[Mapping[str, Any], Mapping[str, str]], bool]
 
 
 def zipf(tasks: Sequence[str], contents: Sequence[bytes], seed: int = 0) -> Iterator[Request]:
@@ -183,15 +187,20 @@ def closed_loop(
     check: Check | None = None,
     patience_s: float = 0.0,
 ) -> Load:
-    """Clients that each send a request once the previous one is answered; see ``open_loop``."""
+    """Clients that each send a request once the previous one is answered; see ``open_loop``.
+
+    The loop ends with its time, or with the requests.
+    """
 
     async def run() -> Load:
         load = Load()
         load.start_s = start_s = time.perf_counter()
 
         async def client(session: aiohttp.ClientSession) -> None:
-            while (now_s := time.perf_counter()) < start_s + duration_s:
-                await _ask(session, url, next(requests), load, now_s, check, patience_s)
+            for request in requests:
+                if (now_s := time.perf_counter()) >= start_s + duration_s:
+                    break
+                await _ask(session, url, request, load, now_s, check, patience_s)
 
         async with _session() as session:
             await asyncio.gather(*(client(session) for _ in range(num_clients)))
@@ -217,7 +226,7 @@ async def _ask(
 ) -> None:
     headers = {"Content-Type": request.content_type}
     if request.task is not None:
-        headers["Ship-Task"] = request.task
+        headers[request.task_header] = request.task
     while True:
         status, body = 0, b""
         try:
@@ -239,6 +248,7 @@ async def _ask(
         now_s = time.perf_counter()
         load.seconds.append(now_s - due_s)
         load.ends_s.append(now_s - load.start_s)
+        check = request.check or check
         if check is not None and not _is_whole(check, answer := json.loads(body), found):
             load.mixed.append(answer)
 
