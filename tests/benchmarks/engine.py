@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from orchestrator.serve.engine.batch_wait import BatchWait
-from orchestrator.serve.engine.batcher import Batcher
 
+from orchestrator.serve.batching.batch_wait import BatchWait
+from orchestrator.serve.batching.batcher import Batcher
 from orchestrator.serve.engine.forward import Row, answer_rows
 from orchestrator.serve.engine_api import Answer, Refusal
 from orchestrator.serve.residency.served import ServedVersion
