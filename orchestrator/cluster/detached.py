@@ -1,5 +1,6 @@
 """A local Ray that outlives the process that started it: ended by its folder, which its processes name."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -44,6 +45,8 @@ def prepare_to_join() -> None:
 
     `ray start` asks for one by itself, and joining uses none; ``RAY_AUTH_MODE`` decides where it is set.
     """
+    # It would say on each start that it does what it always does.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     enable_token_auth_by_default()
     ensure_token_if_auth_enabled(create_token_if_missing=True)
 
