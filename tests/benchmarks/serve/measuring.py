@@ -18,7 +18,7 @@ LEGEND = {
     "mix": "many tasks by Zipf's law against one",
     "engine": "answers a second over HTTP against the bare runtime, and an app that does nothing",
     "swap": "promotions under load: requests that failed, and replies that were mixed",
-    "kill": "an engine killed under load: requests that failed, and seconds until there are two again",
+    "kill": "an ingress and an engine killed under load: requests that failed, seconds until two again",
     "overload": "five times as much as can be done: what is answered, and what memory it takes",
     "outage": "neither store nor MLflow for a while: what is in memory, and what is not",
     "start": "seconds until the endpoint answers, and memory of each of its processes",
