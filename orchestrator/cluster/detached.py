@@ -6,22 +6,23 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from ray._private import ray_constants
 from ray._private.authentication.authentication_token_setup import (
     enable_token_auth_by_default,
     ensure_token_if_auth_enabled,
 )
-from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
 
 from orchestrator.cluster.processes import end_processes, find_processes
-from orchestrator.cluster.session import short_temp_dir
+from orchestrator.cluster.session import Session, ray_session, short_temp_dir
 from orchestrator.errors import ClusterError
 
-__all__ = ["DetachedRay", "end_detached", "prepare_to_join", "start_detached"]
+__all__ = ["DetachedRay", "end_detached", "joined_detached", "start_detached"]
 
 _START_S = 120.0
 _PREFIX = "ship-ray-"
@@ -40,7 +41,25 @@ class DetachedRay:
     folder: Path
 
 
-def prepare_to_join() -> None:
+@contextmanager
+def joined_detached(address: str) -> Iterator[Session]:
+    """Join a detached Ray for the block.
+
+    Raises:
+        ClusterError: It cannot be joined.
+    """
+    _use_token()
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    # Else Ray takes the address of the machine's network for loopback, where this one does not listen.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        with ray_session(address) as session:
+            yield session
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _use_token() -> None:
     """Have this process, and those that it starts, use this user's token of Ray, as a local Ray does.
 
     `ray start` asks for one by itself, and joining uses none; ``RAY_AUTH_MODE`` decides where it is set.
@@ -57,7 +76,7 @@ def start_detached(*, object_store_bytes: int) -> DetachedRay:
     Raises:
         ClusterError: It cannot be started.
     """
-    prepare_to_join()
+    _use_token()
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=short_temp_dir()))
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port=0"),
@@ -71,7 +90,7 @@ def start_detached(*, object_store_bytes: int) -> DetachedRay:
         ),
     ]
     # Without this Ray takes the address of the machine's network.
-    environment = {**os.environ, ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
+    environment = {**os.environ, ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=_START_S, start_new_session=True

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import ray
 
-from orchestrator.cluster.detached import end_detached, prepare_to_join, start_detached
+from orchestrator.cluster.detached import end_detached, joined_detached, start_detached
 from orchestrator.cluster.session import Session, ray_session
 from orchestrator.cluster.signals import interrupting_signals
 from orchestrator.errors import ClusterError, ServeError
@@ -133,7 +133,7 @@ def _open_session(endpoint: Endpoint, settings: Settings, name: str, *, detach: 
     note_detached(settings, DetachedEndpoint(name=name, url=endpoint.url, ray=own))
     endpoint.at_end(lambda: forget_detached(settings))
     # Nothing else runs there: its CPUs are shared as those of a Ray that ends with this process.
-    return replace(endpoint.enter_context(ray_session(own.address)), is_own=True)
+    return replace(endpoint.enter_context(joined_detached(own.address)), is_own=True)
 
 
 def stop(settings: Settings, name: str | None) -> str:
@@ -175,9 +175,8 @@ def _stop_detached(settings: Settings, wanted: str) -> str:
         )
     if found.name != wanted:
         raise ServeError(f"--stop: the endpoint that runs detached is {found.name!r}, not {wanted!r}")
-    prepare_to_join()
     try:
-        with ray_session(found.ray.address):
+        with joined_detached(found.ray.address):
             forget_earlier_serve()
             EndpointApplication(wanted).end(close_ingress)
     except ClusterError as error:
