@@ -18,6 +18,7 @@ from ray._private.authentication.authentication_token_setup import (
     ensure_token_if_auth_enabled,
 )
 
+from orchestrator.cluster.loopback import ray_on_loopback
 from orchestrator.cluster.processes import end_processes, find_processes
 from orchestrator.cluster.session import Session, ray_session, short_temp_dir
 from orchestrator.errors import ClusterError
@@ -49,14 +50,9 @@ def joined_detached(address: str) -> Iterator[Session]:
         ClusterError: It cannot be joined.
     """
     _use_token()
-    before = ray_constants.ENABLE_RAY_CLUSTER
     # Else Ray takes the address of the machine's network for loopback, where this one does not listen.
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        with ray_session(address) as session:
-            yield session
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+    with ray_on_loopback(), ray_session(address) as session:
+        yield session
 
 
 def _use_token() -> None:
