@@ -110,6 +110,8 @@ class Engines:
             num_loading=sum(one.num_loading for one in found.values()),
             catalog_age_s=None if None in ages_s else max(age_s for age_s in ages_s if age_s is not None),
             num_lost=max(one.num_lost for one in found.values()),
+            # Of the one catalog that all follow.
+            num_broken=max(one.num_broken for one in found.values()),
             precision=", ".join(sorted({one.precision for one in found.values() if one.ready})),
         )
 

@@ -192,6 +192,7 @@ class FakeEngine:
     rules: Iterator[str | None] = field(default_factory=lambda: repeat(None))
     of_backbone: str = ""
     info: BackboneInfo | None = None
+    num_broken: int = 0
 
     async def backbone(self) -> BackboneInfo:
         assert self.info is not None
@@ -276,7 +277,11 @@ class FakeEngine:
     async def readiness(self) -> Readiness:
         self._raise()
         return Readiness(
-            ready=self.refusal is None, detail="1 tasks are served", num_served=1, catalog_age_s=0.5
+            ready=self.refusal is None,
+            detail="1 tasks are served",
+            num_served=1,
+            catalog_age_s=0.5,
+            num_broken=self.num_broken,
         )
 
     def _raise(self) -> None:

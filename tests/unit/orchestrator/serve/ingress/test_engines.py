@@ -154,8 +154,10 @@ def test_pages_of_both_are_one_list() -> None:
 
 def test_readiness_and_figures_of_both_are_put_together() -> None:
     two = Two()
+    two.small.num_broken, two.large.num_broken = 2, 1
     ready = asyncio.run(two.engines.readiness())
-    assert (ready.ready, ready.num_served, ready.precision) == (True, 2, "float32")
+    assert (ready.ready, ready.num_served, ready.num_broken) == (True, 2, 2)
+    assert ready.precision == "float32"
     assert ready.detail == "small: 1 tasks are served; large: 1 tasks are served"
     two.large.error = EngineUnavailableError("no engine answers")
     ready = asyncio.run(two.engines.readiness())
