@@ -9,6 +9,7 @@ __all__ = ["BackboneInfo"]
 _MOST_ROWS, _PASS_BYTES = 256, 512 << 20
 # Of a block's input, queries, keys, values, attention output, and four widths of the MLP twice.
 _PASSING_WIDTHS = 14
+_PRODUCTS_OF_A_THREAD = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,15 @@ class BackboneInfo:
         widths = _PASSING_WIDTHS * self.num_tokens * self.width
         attention = self.num_heads * self.num_tokens**2
         return max(1, min(_MOST_ROWS, _PASS_BYTES // (4 * (widths + attention))))
+
+    @property
+    def most_threads(self) -> int:
+        """Threads of a CPU that a forward pass can use, one for each billion products of numbers of an image.
+
+        The threads of a product wait for each other at its end; those of a small one wait longer than they
+        work, most of all where other processes want the cores too.
+        """
+        return max(1, round(self.num_params * self.num_tokens / _PRODUCTS_OF_A_THREAD))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

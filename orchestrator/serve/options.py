@@ -129,8 +129,8 @@ class ServeOptions:
         image_size: Height and width of the backbone's input in pixels; None for its own.
         engines: Number of engines of each backbone.
         ingresses: Number of ingresses.
-        num_cpus_per_replica: CPUs reserved for each engine, and its threads. None shares a Ray of our own
-            evenly, and takes one CPU of a cluster that others use too.
+        num_cpus_per_replica: CPUs reserved for each engine, and its most threads. None shares a Ray of our
+            own evenly, and takes one CPU of a cluster that others use too.
         engine: Options of each engine.
         limits: Limits on requests.
     """

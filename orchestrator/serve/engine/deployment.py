@@ -62,7 +62,7 @@ class EngineReplica:
     Args:
         source: Where the backbone comes from; replicas of one machine share its memory.
         store_url: URL of the store of prompts.
-        num_threads: Threads of torch.
+        num_threads: Most threads of torch; a small backbone uses fewer.
         options: Options of this replica.
         log: File for what goes wrong; None leaves it to Ray.
         is_alone: Whether the endpoint has no engines of other backbones.
@@ -81,10 +81,10 @@ class EngineReplica:
         if log is not None:
             open_process_log(log)
         keep_replica_on_loopback()
-        torch.set_num_threads(num_threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         backbone = source.load().to(device)
         self._info = backbone.info
+        torch.set_num_threads(min(num_threads, self._info.most_threads))
         dtype = compute_dtype(options.precision, backbone.device)
         self._runtime = Runtime(backbone, dtype=dtype, capacity_bytes=options.slot_bytes)
         self._precision = dtype_name(dtype)

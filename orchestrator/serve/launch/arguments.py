@@ -33,7 +33,7 @@ class Arguments(BaseModel):
         auth: Whether a request needs a token.
         engines: Number of engines of each backbone, or ``auto:LEAST-MOST``.
         ingress: Number of ingresses, or ``auto:LEAST-MOST``.
-        cpus_per_engine: CPUs that each engine reserves, and its threads.
+        cpus_per_engine: CPUs that each engine reserves, and its most threads.
         gpus_per_engine: GPUs that each engine reserves.
         engine: Options of each engine.
         limits: Limits on requests.

@@ -59,7 +59,7 @@ class Placement:
 
     @property
     def num_threads(self) -> int:
-        """Threads of each engine's torch."""
+        """Most threads of each engine's torch."""
         return max(1, int(self.cpus))
 
     def of_engines(self) -> dict[str, Any]:

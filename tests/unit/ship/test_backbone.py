@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +157,13 @@ def test_another_image_size_is_another_backbone_with_resampled_positions(tmp_pat
 def test_a_size_that_patches_do_not_cover_is_refused_with_the_nearest(size: int, near: str) -> None:
     with pytest.raises(BackboneError, match=near):
         load_backbone(image_size=size)
+
+
+@pytest.mark.parametrize(
+    ("num_params", "num_tokens", "threads"),
+    [(2_400_000, 37, 1), (5_700_000, 197, 1), (22_000_000, 197, 4), (86_000_000, 197, 17), (1, 1, 1)],
+)
+def test_threads_grow_with_the_products_of_an_image(num_params: int, num_tokens: int, threads: int) -> None:
+    """The bundled backbone, ViT-Ti, ViT-S and ViT-B of 16 pixels a patch."""
+    info = replace(load_backbone("bundled").info, num_params=num_params, num_tokens=num_tokens)
+    assert info.most_threads == threads

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 
 from orchestrator.serve.engine.deployment import EngineReplica
 from orchestrator.serve.ingress.app import make_app
@@ -202,3 +203,16 @@ def test_replies_probes_and_metrics_name_the_precision_that_serves(
     assert coarse["probabilities"] != exact["probabilities"], "another arithmetic"
     # Eight bits of mantissa through four blocks, and a head ten times the usual size.
     assert coarse["probabilities"] == pytest.approx(exact["probabilities"], abs=0.2)
+
+
+def test_a_small_backbone_shares_its_passes_among_no_threads(backbone: Backbone, tmp_path: Path) -> None:
+    store = PromptStore(LocalObjects(tmp_path))
+    store.write_catalog(Catalog(entries={}), if_match=None)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        replica = EngineReplica(LoadedBackbone(backbone), str(tmp_path), 8, EngineOptions())
+        assert torch.get_num_threads() == 1
+        replica._follower.stop()
+    finally:
+        torch.set_num_threads(before)
