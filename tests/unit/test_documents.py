@@ -11,7 +11,8 @@ import pytest
 from orchestrator.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / path for path in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+DOCUMENTS = [ROOT / path for path in TOP] + sorted(
     path for folder in ("docs", "deploy", "ship", "examples") for path in (ROOT / folder).rglob("*.md")
 )
 MAX_COLUMNS = 120
