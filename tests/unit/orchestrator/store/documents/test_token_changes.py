@@ -346,21 +346,3 @@ def test_a_damaged_file_is_told_and_stays(tmp_path: Path) -> None:
         change_tokens(PromptStore(objects), lambda tokens: create_token(tokens, "plc", LINE_1, now_s=0.0))
     assert isinstance(found := objects.get("tokens.json"), StoredObject)
     assert found.data == b"{"
-
-
-def test_a_token_that_cannot_be_read_is_kept_refused_and_taken_away(tmp_path: Path) -> None:
-    objects = open_objects(str(tmp_path))
-    objects.put("tokens.json", b'{"schema":1,"tokens":{"plc":{"secrets":"ab12"}}}')
-    store = PromptStore(objects)
-    made = change_tokens(store, lambda tokens: create_token(tokens, "ops", Scope(admin=True), now_s=0.0))
-    for change in (
-        partial(create_token, name="plc", scope=LINE_1, now_s=1.0),
-        partial(rotate_token, name="plc", now_s=1.0),
-    ):
-        with pytest.raises(StoreError, match=r"'plc' cannot be read.*`ship token revoke plc` makes room"):
-            change_tokens(store, change)
-    found, _ = store.read_tokens() or pytest.fail("there are tokens")
-    assert (found.by_name, list(found.broken)) == ({"ops": made.token}, ["plc"])
-    assert change_tokens(store, lambda tokens: revoke_token(tokens, "plc")).secrets == ()
-    found, _ = store.read_tokens() or pytest.fail("there are tokens")
-    assert (list(found.by_name), found.broken) == (["ops"], {})
