@@ -18,7 +18,6 @@ from ray._private.authentication.authentication_token_setup import (
     ensure_token_if_auth_enabled,
 )
 
-from orchestrator.cluster.loopback import ray_on_loopback
 from orchestrator.cluster.processes import end_processes, find_processes
 from orchestrator.cluster.session import Session, ray_session, short_temp_dir
 from orchestrator.errors import ClusterError
@@ -50,8 +49,7 @@ def joined_detached(address: str) -> Iterator[Session]:
         ClusterError: It cannot be joined.
     """
     _use_token()
-    # Else Ray takes the address of the machine's network for loopback, where this one does not listen.
-    with ray_on_loopback(), ray_session(address) as session:
+    with ray_session(address) as session:
         yield session
 
 

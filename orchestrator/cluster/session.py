@@ -10,14 +10,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from orchestrator.cluster.loopback import ray_on_loopback
+from orchestrator.cluster.loopback import is_on_loopback, ray_on_loopback
 from orchestrator.cluster.processes import end_processes, find_processes, start_in_two_tries
 from orchestrator.cluster.reachable import check_reachable
 from orchestrator.cluster.signals import deferred_signals
@@ -90,18 +90,19 @@ def _joined(address: str) -> Iterator[Session]:
     if address not in ("auto", "local"):
         # Ray itself tries for a quarter of an hour, and says nothing.
         check_reachable("RAY_ADDRESS", address)
-    try:
-        _init(address=address)
-    # Ray raises RuntimeError, ConnectionError, ValueError or its own: one answer for all.
-    except Exception as error:
-        raise ClusterError(
-            f"RAY_ADDRESS={address}: this Ray cluster cannot be joined: {error}; start it, or unset "
-            "RAY_ADDRESS to start a local Ray"
-        ) from error
-    try:
-        yield _describe(is_own=False)
-    finally:
-        ray.shutdown()
+    with ray_on_loopback() if is_on_loopback(address) else nullcontext():
+        try:
+            _init(address=address)
+        # Ray raises RuntimeError, ConnectionError, ValueError or its own: one answer for all.
+        except Exception as error:
+            raise ClusterError(
+                f"RAY_ADDRESS={address}: this Ray cluster cannot be joined: {error}; start it, or unset "
+                "RAY_ADDRESS to start a local Ray"
+            ) from error
+        try:
+            yield _describe(is_own=False)
+        finally:
+            ray.shutdown()
 
 
 @contextmanager
