@@ -4,6 +4,7 @@ import base64
 import json
 import math
 import os
+import re
 import signal
 import threading
 import time
@@ -272,7 +273,7 @@ def test_a_prompt_for_another_backbone_is_reported_and_harms_no_other(plant: Ser
         assert set(found["last_look_s"]) == {"catalog", "registry", "tokens"}
         assert max(found["last_look_s"].values()) < 30.0
         page = client.get("/metrics").text
-        assert 'ship_last_look_seconds{engine="",of="registry"}' in page
+        assert re.search(r'ship_last_look_seconds\{engine="",ingress="\w+",of="registry"\}', page)
 
 
 def test_a_promotion_arrives_under_load_without_a_failed_or_mixed_answer(plant: ServedPlant):

@@ -183,8 +183,9 @@ class FsspecObjects:
         is_nowhere = not shown and "memory" not in self._protocols
         if is_nowhere or (path and not f"/{root}".endswith(f"/{path}")):
             raise StoreError(
-                f"store {self._url!r}: the driver of this protocol reads the path {root!r} from it; expected "
-                "a bucket or host, if it has any, and a path that it takes as it is"
+                f"store {self._url!r}: the driver of this protocol reads another path from it, "
+                f"{self._secret_url.redact(root)!r}; expected a bucket or host, if it has any, and a path "
+                "that it takes as it is"
             )
 
     def _move(self, temporary: str, path: str) -> None:
