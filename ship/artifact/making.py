@@ -123,11 +123,7 @@ def seal(
         view=view,
         decision=decision or DecisionRule(),
         labels=labels,
-        metrics={
-            # A tuning that collapsed, and is served by its probe, may have a loss that is no number.
-            **{name: value for name, value in metrics.items() if math.isfinite(value)},
-            **{f"{part}_bytes": size for part, size in baked.bytes_by_part.items()},
-        },
+        metrics={**metrics, **{f"{part}_bytes": size for part, size in baked.bytes_by_part.items()}},
         data_fingerprint=data_fingerprint,
         probe={"image": "lattice-1", "logits": logits},
         files=describe_files(files),

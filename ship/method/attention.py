@@ -166,8 +166,12 @@ def cls_attention_shares(block: Block, y_BND: Tensor, update: LinearUpdate | Non
     q_BH1E = project_queries(block, y_BND[:, :1], update)
     k_BHNE, _ = project_keys_values(block, y_BND, update)
     logits_BH1N = (q_BH1E * q_BH1E.shape[-1] ** -0.5) @ k_BHNE.transpose(-2, -1)
-    attention_BX = logits_BH1N.float().softmax(dim=-1).mean(dim=1)[:, 0, 1:]
-    shares_BX: Tensor = attention_BX / attention_BX.sum(dim=-1, keepdim=True)
+    logits_BHN = logits_BH1N[:, :, 0].float()
+    others_BHX = logits_BHN[:, :, 1:]
+    # Each head counts by what it leaves to the others, which is too little for a quotient of plain numbers
+    # where CLS attends to itself alone.
+    left_BH = (others_BHX.logsumexp(dim=-1) - logits_BHN.logsumexp(dim=-1)).softmax(dim=1)
+    shares_BX: Tensor = (left_BH.unsqueeze(-1) * others_BHX.softmax(dim=-1)).sum(dim=1)
     return shares_BX
 
 

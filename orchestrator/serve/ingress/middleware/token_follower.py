@@ -78,7 +78,7 @@ class TokenFollower(Watch):
 
     @property
     def is_stale(self) -> bool:
-        """Whether the tokens are too old to let anybody in."""
+        """Whether the tokens are too old to admit a request."""
         return self._found is not None and self.look_age_s > self._grace_s
 
     @property

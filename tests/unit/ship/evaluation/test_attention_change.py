@@ -1,3 +1,4 @@
+import copy
 import math
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from ship.data import TaskData
 from ship.evaluation.accuracy import evaluate_logits
 from ship.evaluation.attention_change import measure_attention
 from ship.findings import find_warnings
+from ship.method.attention import cls_attention_shares
 from ship.method.prompts import Prompt
 from ship.settings.config import TuneConfig
 from ship.tuning.run import tune
@@ -107,3 +109,23 @@ def test_warnings(changed: dict[str, float], said: str) -> None:
 def test_attention_that_turns_and_gains_is_no_warning() -> None:
     metrics = {"attention_distance": 0.6, "accuracy": 0.95, "probe_accuracy": 0.9}
     assert find_warnings(metrics) == []
+
+
+def test_attention_to_cls_alone_leaves_shares_of_the_others(backbone: Backbone, images: Tensor) -> None:
+    """In float32 the others have none left: a quotient of theirs would be no number."""
+    block, num_tokens = copy.deepcopy(backbone.blocks[0]), backbone.info.num_tokens
+    width = backbone.info.width
+    with torch.no_grad():
+        # Query and key are the token itself, and CLS is far from all others.
+        block.attn.qkv.weight.zero_()
+        block.attn.qkv.weight[: 2 * width] = torch.eye(width).repeat(2, 1)
+        block.attn.qkv.bias.zero_()
+    y_BND = torch.zeros(1, num_tokens, width)
+    y_BND[:, 0] = 100.0
+    y_BND[:, 1] = 0.01
+    shares_BX = cls_attention_shares(block, y_BND)
+    assert shares_BX.sum().item() == pytest.approx(1.0)
+    # exp of 0.01 * 100 summed over the widths of a head, and scaled, against exp(0).
+    per_head = width // backbone.info.num_heads
+    first = math.exp(per_head**0.5)
+    assert shares_BX[0, 0].item() == pytest.approx(first / (first + num_tokens - 2), rel=1e-5)

@@ -87,4 +87,5 @@ def test_every_option_of_an_endpoint_can_be_given() -> None:
     for group, options in (("limits", Limits), ("engine", EngineOptions)):
         for field in dataclasses.fields(options):
             value = getattr(options(), field.name)
-            Arguments.model_validate({group: {field.name: value}})
+            read = Arguments.model_validate({group: {field.name: value}})
+            assert getattr(getattr(read, group), field.name) == value
