@@ -1,5 +1,6 @@
 """Flags that several commands share."""
 
+import math
 import os
 from collections.abc import Callable
 from functools import wraps
@@ -19,6 +20,7 @@ __all__ = [
     "force_option",
     "image_size_option",
     "json_option",
+    "read_share",
     "read_source",
     "request_options",
     "selection_options",
@@ -157,3 +159,29 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
     for flag in reversed(_REQUEST_FLAGS):
         with_flags = flag(with_flags)
     return selection_options(with_flags)
+
+
+def read_share(text: str, promote: str) -> float:
+    """A share of the requests, 0 to below 1, from a percentage such as ``5%``.
+
+    Args:
+        text: As it was typed.
+        promote: Command that gives a version all requests, for the message.
+
+    Raises:
+        click.BadParameter: It is no percentage, or all.
+    """
+    number = text.removesuffix("%")
+    try:
+        percent = float(number) if text.endswith("%") and number.isascii() else math.nan
+    except ValueError:
+        percent = math.nan
+    if percent == 100.0:
+        raise click.BadParameter(
+            f"100% is no canary; `{promote}` gives a version all requests", param_hint="SHARE%"
+        )
+    if not 0.0 <= percent < 100.0:
+        raise click.BadParameter(
+            f"{text!r}: expected a percentage from 0% to below 100%, such as 5%", param_hint="SHARE%"
+        )
+    return percent / 100.0

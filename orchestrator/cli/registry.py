@@ -1,6 +1,5 @@
 """Commands on the registry: ls, show, promote, rollback, retire, canary, shadow, sync."""
 
-import math
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,13 @@ import click
 from orchestrator.cli import tables
 from orchestrator.cli.audit_tables import pending_json, pending_line
 from orchestrator.cli.completion import task_argument
-from orchestrator.cli.options import author_options, force_option, json_option, selection_options
+from orchestrator.cli.options import (
+    author_options,
+    force_option,
+    json_option,
+    read_share,
+    selection_options,
+)
 from orchestrator.cli.output import Output
 from orchestrator.cli.served import find_served, print_promotion, rollout_problem
 from ship.findings import find_warnings
@@ -261,7 +266,7 @@ def canary(
         raise click.UsageError("--stop ends whichever canary there is: leave out VERSION and SHARE%")
     if not stop and (version is None or share is None):
         raise click.UsageError(f"name a version and a share, as in `ship canary {task} 4 5%`, or --stop")
-    part = _read_share(share, f"ship promote {task} {version}") if share is not None else 0.0
+    part = read_share(share, f"ship promote {task} {version}") if share is not None else 0.0
     rollouts = output.rollouts(author)
     if version is None or part == 0.0:
         _print_stopped(output, task, "canary", rollouts.stop_canary(task, version), as_json)
@@ -365,23 +370,6 @@ def _find_pending(output: Output, infos: "Sequence[TaskInfo]") -> "dict[str, Rol
     except StoreError as error:
         output.err.print(f"what waits for an approval is not known: {error}", markup=False, soft_wrap=True)
         return {}
-
-
-def _read_share(text: str, promote: str) -> float:
-    number = text.removesuffix("%")
-    try:
-        percent = float(number) if text.endswith("%") and number.isascii() else math.nan
-    except ValueError:
-        percent = math.nan
-    if percent == 100.0:
-        raise click.BadParameter(
-            f"100% is no canary; `{promote}` gives a version all requests", param_hint="SHARE%"
-        )
-    if not 0.0 <= percent < 100.0:
-        raise click.BadParameter(
-            f"{text!r}: expected a percentage from 0% to below 100%, such as 5%", param_hint="SHARE%"
-        )
-    return percent / 100.0
 
 
 def _print_stopped(output: Output, task: str, role: str, before: "Trials", as_json: bool) -> None:

@@ -7,7 +7,6 @@ person has moved since then stays where it is.
 
 import json
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -21,15 +20,23 @@ from orchestrator.registry.figures import draw_figures
 from orchestrator.registry.gate import GateDecision, decide
 from orchestrator.registry.measurement import Measurement
 from orchestrator.registry.ownership import check_owner
+from orchestrator.registry.record_values import (
+    backbone_tags,
+    curve_points,
+    data_set,
+    final_points,
+    floors_of,
+    lineage_of,
+    manifest_tags,
+    tags_of,
+)
 from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.rollouts import Rollouts
-from orchestrator.registry.runs import DataSet, Point, RunLog, TaskRun
+from orchestrator.registry.runs import Point, RunLog, TaskRun
 from orchestrator.registry.versions import (
-    BACKBONE_TAG,
     CHAMPION,
     CHOICE_TAG,
     DATA_TAG,
-    FINGERPRINT_TAG,
     GATE_REASON_TAG,
     GATE_TAG,
     PUBLISHED_TAG,
@@ -37,7 +44,6 @@ from orchestrator.registry.versions import (
     TASK_KEY_TAG,
     VERDICT_TAG,
     VersionInfo,
-    own_tags,
 )
 from orchestrator.report.document import make_report
 from orchestrator.report.gathering import gather_section
@@ -51,15 +57,6 @@ _logger = logging.getLogger(__name__)
 FOLDER = "prompt"
 _MAX_CHOICE = 2000
 _STATUS = {"failed": "FAILED", "cancelled": "KILLED"}
-_CURVES = {
-    "loss": "loss",
-    "matching_loss": "matching_loss",
-    "train_accuracy": "train_accuracy",
-    "val_accuracy": "val_accuracy",
-    "val_loss": "val_loss",
-    "lr": "learning_rate",
-    "learning_rate": "learning_rate",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +131,7 @@ class RecordWriter:
                 self._try(task, key, told)
         tagged = [event for event in events if event.kind in ("published", "tagged")]
         if tagged and "tagged_s" in (data := tagged[-1].data):
-            self._registry.tag_task(task, _manifest_tags(tagged[-1]), float(data["tagged_s"]))
+            self._registry.tag_task(task, manifest_tags(tagged[-1]), float(data["tagged_s"]))
 
     def _try(self, task: str, key: str, events: Sequence[Event]) -> None:
         try:
@@ -169,7 +166,7 @@ class RecordWriter:
             started_s = events[0].time_s
             if artifact is not None and artifact.record["history"]:
                 started_s = min(started_s, artifact.record["history"][0]["time_s"])
-            lineage = next((_lineage(event) for event in events if event.kind == "leased"), {})
+            lineage = next((lineage_of(event) for event in events if event.kind == "leased"), {})
             self._open_runs[task, key] = self._runs.open(task, key, started_s, lineage)
         return self._open_runs[task, key]
 
@@ -179,7 +176,7 @@ class RecordWriter:
         tags: dict[str, str] = {}
         for event in events:
             params |= {name: str(value) for name, value in event.data.get("params", {}).items()}
-            tags |= _tags_of(event)
+            tags |= tags_of(event)
         points: list[Point] = []
         if artifact is not None:
             # Events may have been missed while it was tuned: the artifact has all epochs.
@@ -188,10 +185,10 @@ class RecordWriter:
             # Of an import, which was not tuned here, settings of tuning would say nothing.
             if "source" not in artifact.record:
                 params = {name: str(value) for name, value in artifact.card["config"].items()} | params
-            points = _final_points(artifact.card["metrics"], artifact.record["time_s"])
-            tags |= _backbone_tags(artifact.card)
-        self._runs.log(run, _curve_points(epochs, run.steps) + points, params, tags)
-        if (data := _data_set(events, artifact)) is not None:
+            points = final_points(artifact.card["metrics"], artifact.record["time_s"])
+            tags |= backbone_tags(artifact.card)
+        self._runs.log(run, curve_points(epochs, run.steps) + points, params, tags)
+        if (data := data_set(events, None if artifact is None else artifact.card)) is not None:
             self._runs.log_data(run, task, data)
 
     def _set_status(self, run: TaskRun, last: Event) -> None:
@@ -243,10 +240,10 @@ class RecordWriter:
             run_id=run.run_id,
             metrics=card["metrics"],
             tags={
-                **_manifest_tags(event),
+                **manifest_tags(event),
                 "ship.uri": self._store.uri(artifact.digest),
                 TASK_KEY_TAG: card["task_key"],
-                **_backbone_tags(card),
+                **backbone_tags(card),
                 DATA_TAG: card["data_fingerprint"],
                 CHOICE_TAG: str(artifact.record.get("choice", ""))[:_MAX_CHOICE],
                 PUBLISHED_TAG: repr(event.time_s if publication is None else publication.time_s),
@@ -254,7 +251,7 @@ class RecordWriter:
         )
         if GATE_TAG in found.tags:
             return found
-        return self._decide(task, found, artifact, _floors_of(event))[0]
+        return self._decide(task, found, artifact, floors_of(event))[0]
 
     def decide_again(self, task: str, key: str, floors: Floors) -> Redecision:
         """Let a version pass the gate as it stands today: one that is in the store while another one serves.
@@ -336,78 +333,6 @@ class RecordWriter:
         if self._registry.session.is_server and uri.startswith("file:"):
             return f"runs:/{run.run_id}/{FOLDER}"
         return uri
-
-
-def _floors_of(event: Event) -> Floors:
-    return Floors.from_dict(event.data.get("floors", {}))
-
-
-def _tags_of(event: Event) -> dict[str, str]:
-    """Tags of a run for an event."""
-    if event.kind == "leased":
-        tags = {"ship.attempt": str(event.attempt), "ship.worker": str(event.data.get("worker", ""))}
-        return _manifest_tags(event) | _lineage(event) | tags
-    if event.kind == "published":
-        return _manifest_tags(event) | {"ship.digest": str(event.data["digest"])}
-    if event.kind in ("failed", "retried"):
-        prefix = "ship" if event.kind == "failed" else "ship.retry"
-        named = {
-            f"{prefix}.{name}": str(event.data[name]) for name in ("cause", "detail") if event.data.get(name)
-        }
-        return named if event.kind == "failed" else {**named, "ship.retries": str(event.attempt)}
-    return {}
-
-
-def _manifest_tags(event: Event) -> dict[str, str]:
-    """Tags that the manifest gives the task, none of which can pass for one of ours or of MLflow's."""
-    return own_tags({str(name): str(value) for name, value in event.data.get("tags", {}).items()})
-
-
-def _lineage(event: Event) -> dict[str, str]:
-    """Tags that tell where a tuning comes from, see ``orchestrator.train.lineage``."""
-    return {str(name): str(value) for name, value in event.data.get("lineage", {}).items()}
-
-
-def _backbone_tags(card: Mapping[str, Any]) -> dict[str, str]:
-    backbone = card["backbone"]
-    return {BACKBONE_TAG: backbone["name"], FINGERPRINT_TAG: backbone["fingerprint"]}
-
-
-def _data_set(events: Sequence[Event], artifact: _Artifact | None) -> DataSet | None:
-    """The data set of a tuning, by its events or else by its artifact; None if neither tells it."""
-    for event in events:
-        if (found := event.data.get("data_set")) is not None:
-            return DataSet(**found)
-    fingerprint = "" if artifact is None else str(artifact.card["data_fingerprint"] or "")
-    return DataSet(fingerprint=fingerprint) if fingerprint else None
-
-
-def _curve_points(epochs: Sequence[Mapping[str, Any]], known: set[int]) -> list[Point]:
-    """Points of all curves, each epoch once."""
-    points: list[Point] = []
-    seen = set(known)
-    for epoch in epochs:
-        step = int(epoch["epoch"])
-        if step not in seen:
-            seen.add(step)
-            points += [
-                Point(name=curve, value=float(epoch[name]), step=step, time_s=epoch["time_s"])
-                for name, curve in _CURVES.items()
-                if _is_finite(epoch.get(name))
-            ]
-    return points
-
-
-def _final_points(metrics: Mapping[str, Any], time_s: float) -> list[Point]:
-    return [
-        Point(name=name, value=float(value), step=0, time_s=time_s)
-        for name, value in metrics.items()
-        if _is_finite(value)
-    ]
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _figures(task: str, record: Mapping[str, Any]) -> dict[str, bytes]:

@@ -1,8 +1,10 @@
-"""Versions that only force promotes by hand: refused by the gate, or of another backbone."""
+"""Versions that are refused: to be promoted by hand without force, and to be tried."""
 
 from collections import Counter
 
 from orchestrator.errors import RegistryError
+from orchestrator.registry.mirror import VersionFinder
+from orchestrator.registry.moves import retired_version
 from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.versions import (
     BACKBONE_TAG,
@@ -17,7 +19,7 @@ from orchestrator.registry.versions import (
 )
 from orchestrator.store.documents.rollout import Rollout
 
-__all__ = ["check_fit", "find_doubt", "is_refused"]
+__all__ = ["check_fit", "check_trial", "find_doubt", "is_refused"]
 
 # Of versions of before 0.3, whose tags do not tell a refusal from what the gate could not judge.
 _NOT_REFUSED = ("cannot be judged", "promote by hand", "published before today's champion")
@@ -90,3 +92,33 @@ def _find_other_backbone(registry: Registry, task: str, info: VersionInfo) -> st
         f"({own[:8]}), and no champion is: {most} of {found.total()} are of {name} ({fingerprint[:8]}); an "
         "endpoint answers for the backbones that `ship serve --backbone` names"
     )
+
+
+def check_trial(rollout: Rollout, version: int, ref: VersionFinder) -> None:
+    """Refuse to try a version that answers already, or cannot.
+
+    Args:
+        rollout: Rollout of the task.
+        version: Version to be a canary or a shadow.
+        ref: Finds a version's digest.
+
+    Raises:
+        RegistryError: It is refused.
+    """
+    task, champion = rollout.task, rollout.version(CHAMPION)
+    if champion is None and retired_version(rollout.aliases) is not None:
+        raise RegistryError(f"task {task!r} is retired; `ship promote {task}` brings it back")
+    if champion is None:
+        raise RegistryError(
+            f"task {task!r} has no champion to try a version beside; `ship promote {task} {version}` makes "
+            "it the first"
+        )
+    if champion == version:
+        raise RegistryError(
+            f"version {version} of task {task!r} is its champion and answers already; name another one"
+        )
+    if ref(version).digest is None:
+        raise RegistryError(
+            f"version {version} of task {task!r} names no artifact of ours, so it cannot be served; name one "
+            "that `ship tune` registered"
+        )

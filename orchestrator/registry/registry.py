@@ -7,15 +7,15 @@ goes; ``canary`` and ``shadow`` are tried. They follow the task's rollout in the
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
 from orchestrator.errors import RegistryError
-from orchestrator.names import MODEL_PREFIX, is_task_name, model_name
+from orchestrator.names import MODEL_PREFIX, model_name
 from orchestrator.registry.database_file import StoredModel, read_models
+from orchestrator.registry.models import Models, aliases_of, number, try_to_read
 from orchestrator.registry.session import MlflowSession, NotRegisteredError, RegistryDown, RegistryMissing
 from orchestrator.registry.versions import (
     BACKBONE_TAG,
@@ -31,7 +31,6 @@ from orchestrator.registry.versions import (
     ModelView,
     TaskInfo,
     VersionInfo,
-    aliases_at,
     digests_of,
     given_tags,
     own_tags,
@@ -43,13 +42,9 @@ from orchestrator.registry.versions import (
 
 __all__ = ["Registry", "RegistryDown", "RegistryMissing"]
 
-PAGE_SIZE = 1000
 _logger = logging.getLogger(__name__)
 _LISTED_VERSIONS = 20
 _SHOWN = (CHAMPION, CHALLENGER)
-_NO_VERSION = 0
-# More than a rollout and a catalog take.
-_MAX_DIGITS = 9
 
 
 class Registry:
@@ -61,15 +56,19 @@ class Registry:
         tracking_uri: As in ``MLFLOW_TRACKING_URI``: sqlite or another database, or the URL of a server.
         artifact_location: Where files of runs go with an embedded MLflow; None leaves it to the server.
         may_create: Whether a database that is not there is made, see ``MlflowSession``.
+        session: Connection to use in place of one that these make.
     """
 
     def __init__(
-        self, tracking_uri: str, artifact_location: str | None = None, *, may_create: bool = False
+        self,
+        tracking_uri: str,
+        artifact_location: str | None = None,
+        *,
+        may_create: bool = False,
+        session: MlflowSession | None = None,
     ) -> None:
-        self.session = MlflowSession(tracking_uri, artifact_location, may_create=may_create)
-        # What a version points at never changes. Each has the creation time of its model, because a model
-        # that was deleted and made again counts its versions from 1 again.
-        self._known: dict[tuple[str, int], tuple[int, VersionInfo]] = {}
+        self.session = session or MlflowSession(tracking_uri, artifact_location, may_create=may_create)
+        self._models = Models(self.session)
 
     def register(
         self,
@@ -98,7 +97,7 @@ class Registry:
             The version, without its aliases.
         """
         name = model_name(task)
-        if self._find_model(task) is None:
+        if self._models.find(task) is None:
             self._make_model(task)
         elif (same := self._find_digest(task, digest)) is not None:
             return same
@@ -121,10 +120,10 @@ class Registry:
         Raises:
             RegistryError: There is no such task.
         """
-        aliases = _aliases_of(self._model(task))
+        aliases = aliases_of(self._model(task))
         # MLflow's listing leaves aliases out.
-        found = self._search_versions(f"name = '{model_name(task)}'")
-        infos = [info for version in found if (info := _try_to_read(version, aliases)) is not None]
+        found = self._models.search_versions(f"name = '{model_name(task)}'")
+        infos = [info for version in found if (info := try_to_read(version, aliases)) is not None]
         return sorted(infos, key=lambda info: -info.version)
 
     def version(self, task: str, version: int) -> VersionInfo:
@@ -149,24 +148,24 @@ class Registry:
             RegistryError: There is no such task.
         """
         model = self._model(task)
-        return self._info(task, model, _aliases_of(model).get(CHAMPION))
+        return self._models.info(task, model, aliases_of(model).get(CHAMPION))
 
     def models(self) -> list[ModelView]:
         """Aliases, tags and digests of all tasks: one call for a thousand, and one for each new version."""
-        return [self._view(task, model) for task, model in self._models()]
+        return [self._view(task, model) for task, model in self._models.all()]
 
     def view(self, task: str) -> ModelView | None:
         """Aliases, tags and digests of a task; None if MLflow says that there is no such model."""
-        model = self._find_model(task)
+        model = self._models.find(task)
         if model is None:
             return None
-        self._remember_latest(task, model)
+        self._models.remember_latest(task, model)
         return self._view(task, model)
 
     def tasks(self) -> list[TaskInfo]:
         """All tasks, by name; read out of MLflow's file where that is possible, which is much faster."""
         stored = read_models(self.session.tracking_uri)
-        models = self._models() if stored is None else self._tasks_of(stored)
+        models = self._models.all() if stored is None else self._models.of_tasks(stored)
         return sorted((self._task_info(task, model) for task, model in models), key=lambda info: info.task)
 
     def gated_versions(self) -> dict[tuple[str, str], VersionInfo]:
@@ -174,8 +173,8 @@ class Registry:
 
         They are without their aliases. Of several of one digest it is the newest.
         """
-        found = self._search_versions(f"name LIKE '{MODEL_PREFIX}%'")
-        infos = [(one.name.removeprefix(MODEL_PREFIX), _try_to_read(one)) for one in found]
+        found = self._models.search_versions(f"name LIKE '{MODEL_PREFIX}%'")
+        infos = [(one.name.removeprefix(MODEL_PREFIX), try_to_read(one)) for one in found]
         known = [(task, info) for task, info in infos if info is not None]
         return {
             (task, info.digest): info
@@ -185,8 +184,8 @@ class Registry:
 
     def champion_backbones(self) -> list[tuple[str, str]]:
         """Name and fingerprint of the backbone of each champion that tells them."""
-        at = {(model.name, str(_aliases_of(model).get(CHAMPION))) for _, model in self._models()}
-        versions = self._search_versions(f"name LIKE '{MODEL_PREFIX}%'")
+        at = {(model.name, str(aliases_of(model).get(CHAMPION))) for _, model in self._models.all()}
+        versions = self._models.search_versions(f"name LIKE '{MODEL_PREFIX}%'")
         tags = [read_tags(found) for found in versions if (found.name, str(found.version)) in at]
         return [(one.get(BACKBONE_TAG, "?"), one[FINGERPRINT_TAG]) for one in tags if FINGERPRINT_TAG in one]
 
@@ -196,7 +195,7 @@ class Registry:
         Raises:
             RegistryDown: There is no MLflow, or it cannot be asked. None is made.
         """
-        return set().union(*(digests_of(found) for found in self._search_versions("")))
+        return set().union(*(digests_of(found) for found in self._models.search_versions("")))
 
     def set_alias(self, task: str, alias: str, version: int) -> None:
         """Move an alias to a registered version."""
@@ -224,14 +223,14 @@ class Registry:
 
     def tag_version(self, task: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
-        self._known.pop((task, version), None)
+        self._models.forget(task, version)
         with self.session.errors(f"tag version {version} of task {task!r}"):
             for key, value in tags.items():
                 self.session.client.set_model_version_tag(model_name(task), str(version), key, value)
 
     def tags(self) -> dict[str, dict[str, str]]:
         """Tags of all tasks that their manifests gave, as they are now."""
-        return {task: given_tags(read_tags(model))[0] for task, model in self._models()}
+        return {task: given_tags(read_tags(model))[0] for task, model in self._models.all()}
 
     def tag_task(self, task: str, tags: Mapping[str, str], read_s: float) -> None:
         """Give a task the tags of its manifest, and drop those that an earlier manifest gave it.
@@ -263,55 +262,20 @@ class Registry:
             if found.get(TAGS_TAG) != given:
                 client.set_registered_model_tag(name, TAGS_TAG, given)
 
-    def _models(self) -> Iterator[tuple[str, Any]]:
-        """All registered models that are tasks, with their aliases: one call for a thousand."""
-        search = self.session.client.search_registered_models
-        yield from self._tasks_of(self._list("the registered models", search, f"name LIKE '{MODEL_PREFIX}%'"))
-
-    def _tasks_of(self, models: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-        """The registered models that are tasks, each with its task's name."""
-        for model in models:
-            task = model.name.removeprefix(MODEL_PREFIX)
-            if task != model.name and is_task_name(task):
-                self._remember_latest(task, model)
-                yield task, model
-
-    def _find_model(self, task: str) -> Any | None:
-        # Checked before there is a client, which may make a database.
-        name = model_name(task)
-        try:
-            with self.session.errors(f"look up task {task!r}"):
-                return self.session.client.get_registered_model(name)
-        except NotRegisteredError:
-            return None
-
     def _model(self, task: str) -> Any:
-        if (model := self._find_model(task)) is not None:
+        if (model := self._models.find(task)) is not None:
             return model
         raise self.no_such_task(task)
 
     def no_such_task(self, task: str) -> RegistryError:
         """The error for a task without a registered model."""
-        close = get_close_matches(task, [name for name, _ in self._models()], n=3)
+        close = get_close_matches(task, [name for name, _ in self._models.all()], n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "`ship ls` lists all tasks"
         return RegistryError(f"no task {task!r} in the registry at {self.session.where}; {hint}")
 
-    def _search_versions(self, condition: str) -> list[Any]:
-        return list(self._list("versions", self.session.client.search_model_versions, condition))
-
-    def _list(self, what: str, search: Callable[..., Any], condition: str) -> Iterator[Any]:
-        """All pages of one of MLflow's listings."""
-        token = None
-        while True:
-            with self.session.errors(f"list {what}"):
-                page = search(condition, max_results=PAGE_SIZE, page_token=token)
-            yield from page
-            if not (token := page.token):
-                return
-
     def _view(self, task: str, model: Any) -> ModelView:
-        aliases = _aliases_of(model)
-        infos = [self._info(task, model, version) for version in sorted(set(aliases.values()))]
+        aliases = aliases_of(model)
+        infos = [self._models.info(task, model, version) for version in sorted(set(aliases.values()))]
         digests = {info.version: info.digest for info in infos if info is not None}
         return ModelView(
             task=task,
@@ -338,12 +302,13 @@ class Registry:
             raise
         except RegistryError:
             # Made by another recorder, or by a request of ours whose answer was lost.
-            if self._find_model(task) is None:
+            if self._models.find(task) is None:
                 raise
 
     def _find_digest(self, task: str, digest: str) -> VersionInfo | None:
         """The version of a digest; of several the first, and the others are deleted."""
-        found = self._search_versions(f"name = '{model_name(task)}' and tags.`{DIGEST_TAG}` = '{digest}'")
+        wanted = f"name = '{model_name(task)}' and tags.`{DIGEST_TAG}` = '{digest}'"
+        found = self._models.search_versions(wanted)
         if not found:
             return None
         first, *others = sorted(found, key=lambda version: int(version.version))
@@ -361,64 +326,18 @@ class Registry:
                 self.session.client.delete_model_version(model_name(task), str(other.version))
         return read_version(first)
 
-    def _info(self, task: str, model: Any, version: int | None) -> VersionInfo | None:
-        """A version that an alias names; None if there is no such alias, or the version is broken."""
-        if version is None:
-            return None
-        if isinstance(model, StoredModel):
-            # A file's listing has every version that an alias names, and no other call is needed.
-            found = next((one for one in model.latest_versions if _number(one) == version), None)
-            return None if found is None else _try_to_read(found, _aliases_of(model))
-        made, info = self._known.get((task, version), (None, None))
-        if info is None or made != model.creation_timestamp:
-            info = self._ask(task, model.name, version)
-            if info is None:
-                return None
-            self._remember(task, model, info)
-        return replace(info, aliases=aliases_at(_aliases_of(model), version))
-
-    def _ask(self, task: str, name: str, version: int) -> VersionInfo | None:
-        """A version as MLflow has it; None if it has none of this number, or fails to read that one.
-
-        Servers of older MLflow versions leave the aliases of a version that is deleted.
-        """
-        if version == _NO_VERSION:
-            return None
-        try:
-            with self.session.errors(f"read version {version} of task {task!r}"):
-                return _try_to_read(self.session.client.get_model_version(name, str(version)))
-        except RegistryDown as error:
-            # Raises if it is not the version that is broken: MLflow is away.
-            with self.session.errors("answer at all"):
-                self.session.client.search_registered_models(max_results=1)
-            _logger.warning("version %d of task %s is left out: %s", version, task, error)
-        except RegistryError as error:
-            _logger.debug("version %d of task %s is left out: %s", version, task, error)
-        return None
-
-    def _remember_latest(self, task: str, model: Any) -> None:
-        """A list of models carries each one's newest version, mostly its champion: that saves a call."""
-        for found in model.latest_versions or ():
-            if (info := _try_to_read(found)) is not None:
-                self._remember(task, model, info)
-
-    def _remember(self, task: str, model: Any, info: VersionInfo) -> None:
-        # MLflow lists a version that is being made before it has its tags.
-        if info.digest is not None:
-            self._known[task, info.version] = model.creation_timestamp, info
-
     def _task_info(self, task: str, model: Any) -> TaskInfo:
-        aliases = _aliases_of(model)
+        aliases = aliases_of(model)
         # Of a server's listing, each version that is not the newest takes a call more.
         asked = [alias for alias in aliases if isinstance(model, StoredModel) or alias in _SHOWN]
-        infos = {alias: self._info(task, model, aliases[alias]) for alias in asked}
+        infos = {alias: self._models.info(task, model, aliases[alias]) for alias in asked}
         broken = {alias: aliases.pop(alias) for alias, info in infos.items() if info is None}
         return TaskInfo(
             task=task,
             champion=infos.get(CHAMPION),
             challenger=infos.get(CHALLENGER),
             previous=aliases.get(PREVIOUS),
-            latest=max(map(_number, model.latest_versions or ()), default=None) or None,
+            latest=max(map(number, model.latest_versions or ()), default=None) or None,
             updated_s=read_time_s(model.last_updated_timestamp),
             aliases=aliases,
             broken=broken,
@@ -430,22 +349,3 @@ class Registry:
         versions = [info.version for info in self.versions(task)]
         listed = ", ".join(map(str, versions[:_LISTED_VERSIONS])) or "none is left"
         return f"{listed}, ..." if len(versions) > _LISTED_VERSIONS else listed
-
-
-def _aliases_of(model: Any) -> dict[str, int]:
-    """Versions by alias; that of an alias at no number is one that no version has."""
-    return {name: _read_number(version) for name, version in (model.aliases or {}).items()}
-
-
-def _number(found: Any) -> int:
-    return _read_number(found.version)
-
-
-def _read_number(version: object) -> int:
-    text = str(version)
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else _NO_VERSION
-
-
-def _try_to_read(found: Any, aliases: Mapping[str, int] | None = None) -> VersionInfo | None:
-    """A ``ModelVersion`` of MLflow's as a plain value; None if it has no number."""
-    return read_version(found, aliases) if _number(found) != _NO_VERSION else None

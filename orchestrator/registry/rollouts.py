@@ -26,7 +26,7 @@ from orchestrator.registry.moves import (
     retire,
     retired_version,
 )
-from orchestrator.registry.refusals import check_fit
+from orchestrator.registry.refusals import check_fit, check_trial
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollout_writer import RolloutWriter
 from orchestrator.registry.session import NotRegisteredError
@@ -194,7 +194,7 @@ class Rollouts:
         """
 
         def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
-            _check_trial(rollout, version, ref)
+            check_trial(rollout, version, ref)
             if not force and rollout.version(CANARY) != version:
                 check_fit(self._registry, rollout, version, "canary")
             return _moved(rollout, CANARY, version, share)
@@ -210,7 +210,7 @@ class Rollouts:
         """
 
         def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
-            _check_trial(rollout, version, ref)
+            check_trial(rollout, version, ref)
             return _moved(rollout, SHADOW, version)
 
         return read_trials(self._writer.write(task, self._mirror.new_change("shadow"), decide)[1].aliases)
@@ -388,24 +388,3 @@ def _moved(
     rollout: Rollout, alias: str, version: int | None, share: float | Literal["same"] = "same"
 ) -> Rollout:
     return replace(rollout, aliases=rollout.aliases.moved({alias: version}, share=share))
-
-
-def _check_trial(rollout: Rollout, version: int, ref: VersionFinder) -> None:
-    """Refuse to try a version that answers already, or cannot."""
-    task, champion = rollout.task, rollout.version(CHAMPION)
-    if champion is None and retired_version(rollout.aliases) is not None:
-        raise RegistryError(f"task {task!r} is retired; `ship promote {task}` brings it back")
-    if champion is None:
-        raise RegistryError(
-            f"task {task!r} has no champion to try a version beside; `ship promote {task} {version}` makes "
-            "it the first"
-        )
-    if champion == version:
-        raise RegistryError(
-            f"version {version} of task {task!r} is its champion and answers already; name another one"
-        )
-    if ref(version).digest is None:
-        raise RegistryError(
-            f"version {version} of task {task!r} names no artifact of ours, so it cannot be served; name one "
-            "that `ship tune` registered"
-        )

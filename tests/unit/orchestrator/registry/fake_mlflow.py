@@ -189,9 +189,7 @@ class _Session(MlflowSession):
 
 def make_registry(client: FakeMlflow) -> Registry:
     """A registry of its own, as another process has it, on one MLflow."""
-    registry = Registry("memory:")
-    registry.session = _Session(client)
-    return registry
+    return Registry("memory:", session=_Session(client))
 
 
 def names_of(calls: list[str]) -> Iterator[str]:
