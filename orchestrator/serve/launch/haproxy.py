@@ -36,8 +36,8 @@ _HAPROXY = {
 # Of HAProxy's own pages, and of the proxy in Python behind it.
 _PAGES = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
 _BEHIND = ("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT")
-# Refusals of a token and task after which HAProxy refuses itself: 30 a second take an ingress 3% of a core.
-_REPEATED = {"refused": 3, "window_ms": 100}
+# The least Retry-After.
+_REPEAT_MS = 1000
 _BUSY = {
     "type": "urn:ship:problem:busy",
     "title": "Too many requests",
@@ -103,8 +103,9 @@ def _own_places(folder: Path, binary: str) -> dict[str, str]:
         "binary": binary,
         "pages": [ports[name] for name in _PAGES],
         "most": Limits().max_at_door,
+        "busy": Limits().max_inside // 4,
         "refusal": str(refusal),
-        **_REPEATED,
+        "repeat_ms": _REPEAT_MS,
     }
     command = [sys.executable, "-I", "-S", haproxy_process.__file__, json.dumps(how)]
     program.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')

