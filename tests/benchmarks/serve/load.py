@@ -11,13 +11,15 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
 import httpx
+import uvloop
 
 from orchestrator.client.questions import Question, batch_form
+from tests.benchmarks.serve.connections import BrokenConnectionError, Connections, Reply
 
 __all__ = ["Load", "Request", "batches", "closed_loop", "open_loop", "zipf"]
 
@@ -160,13 +162,13 @@ def open_loop(
 
     async def run() -> Load:
         chance, load = random.Random(seed), Load()
-        async with _session() as session:
+        with closing(Connections(url, _LONGEST_S)) as connections:
             under_way: set[asyncio.Task[None]] = set()
             load.start_s = start_s = due_s = time.perf_counter()
             while due_s < start_s + duration_s:
                 await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
                 load.late_s = max(load.late_s, time.perf_counter() - due_s)
-                asking = _ask(session, url, next(requests), load, due_s, check, patience_s)
+                asking = _ask(connections, next(requests), load, due_s, check, patience_s)
                 task = asyncio.create_task(asking)
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
@@ -175,7 +177,7 @@ def open_loop(
             load.took_s = time.perf_counter() - start_s
         return load
 
-    return asyncio.run(run())
+    return uvloop.run(run())
 
 
 def closed_loop(
@@ -196,28 +198,22 @@ def closed_loop(
         load = Load()
         load.start_s = start_s = time.perf_counter()
 
-        async def client(session: aiohttp.ClientSession) -> None:
+        async def client(connections: Connections) -> None:
             for request in requests:
                 if (now_s := time.perf_counter()) >= start_s + duration_s:
                     break
-                await _ask(session, url, request, load, now_s, check, patience_s)
+                await _ask(connections, request, load, now_s, check, patience_s)
 
-        async with _session() as session:
-            await asyncio.gather(*(client(session) for _ in range(num_clients)))
+        with closing(Connections(url, _LONGEST_S)) as connections:
+            await asyncio.gather(*(client(connections) for _ in range(num_clients)))
             load.took_s = time.perf_counter() - start_s
         return load
 
-    return asyncio.run(run())
-
-
-def _session() -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30.0)
-    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_LONGEST_S))
+    return uvloop.run(run())
 
 
 async def _ask(
-    session: aiohttp.ClientSession,
-    url: str,
+    connections: Connections,
     request: Request,
     load: Load,
     due_s: float,
@@ -228,12 +224,11 @@ async def _ask(
     if request.task is not None:
         headers[request.task_header] = request.task
     while True:
-        status, body = 0, b""
         try:
-            async with session.post(f"{url}{request.path}", data=request.content, headers=headers) as reply:
-                status, body, found = reply.status, await reply.read(), reply.headers
-        except (aiohttp.ClientError, TimeoutError):
-            status = 0
+            reply = await connections.post(request.path, request.content, headers)
+        except (BrokenConnectionError, TimeoutError):
+            reply = Reply()
+        status, found, body = reply.status, reply.headers, bytes(reply.body)
         # The endpoint's own 500 is a problem document; a bare one is the proxy's, whose replica has died.
         is_proxy_error = status == 500 and "problem" not in found.get("Content-Type", "")
         is_transient = status == 0 or status in _TRANSIENT or is_proxy_error
