@@ -7,6 +7,7 @@
   the event loop (decoding and the model run in threads), no access log.
 - "Enable High Throughput": HAProxy and ``RAY_SERVE_THROUGHPUT_OPTIMIZED``. Multiplexing then belongs on a
   deployment behind the ingress, says the document of multiplexing.
+- Beside its documents, the priority of other programs for its workers, as of ours.
 """
 
 import asyncio
@@ -14,12 +15,12 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
 
+from orchestrator.cluster.priority import workers_at_usual_priority
 from orchestrator.serve.launch.haproxy import haproxy_ingress
 from tests.benchmarks.serve.peers.adapters import MergedTask, MixedTasks, fit_merged
 from tests.benchmarks.serve.peers.knobs import Launch
@@ -111,7 +112,7 @@ def main() -> None:
     """Serve until SIGTERM."""
     launch = Launch.from_env()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with haproxy_ingress(None) if launch.knobs.fast else nullcontext():
+    with haproxy_ingress(None, haproxy=launch.knobs.fast), workers_at_usual_priority():
         if launch.knobs.fast:
             os.environ["RAY_SERVE_THROUGHPUT_OPTIMIZED"] = "1"
         _serve(launch)
