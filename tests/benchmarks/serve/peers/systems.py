@@ -99,16 +99,17 @@ def answers(url: str, request: Request) -> bool:
 
 def _ours(scene: Scene, options: Sequence[str]) -> System:
     def command(launch: Launch) -> list[str]:
-        fast = ["--haproxy"] if launch.knobs.fast else []
+        fast = ["--haproxy" if launch.knobs.fast else "--no-haproxy"]
+        engines = ["--engines", str(launch.knobs.num_workers)]
         place = ["--port", str(launch.port), "--backbone", str(scene.folder / "backbone")]
-        return [sys.executable, "-c", _SHIP, "serve", "--no-auth", *place, *fast, *options]
+        return [sys.executable, "-c", _SHIP, "serve", "--no-auth", *place, *fast, *engines, *options]
 
     home = {"SHIP_HOME": str(scene.folder / "home"), "SHIP_CACHE": str(scene.folder / "cache")}
     return System(
         name=OURS,
         needs=(),
-        start=_START,
-        steps=(_FAST,),
+        start=Knobs(fast=True),
+        steps=(_ONE_A_CORE,),
         command=command,
         environment=lambda _: home,
         requests=_plain_requests(scene.ours, path="/v1/predict"),

@@ -149,9 +149,11 @@ def test_ours_is_started_with_the_options_that_are_given(scene: Scene, launch: L
     (ours,), _ = find_systems(scene, ["ours"], ["--prompt-memory", "4"])
     command = ours.command(launch)
     assert command[-2:] == ["--prompt-memory", "4"]
-    assert "--haproxy" not in command
-    fast = Launch(folder="", tasks=("a",), port=1, knobs=Knobs(fast=True))
-    assert "--haproxy" in ours.command(fast)
+    assert "--no-haproxy" in command
+    assert command[command.index("--engines") + 1] == "1"
+    fast = ours.command(Launch(folder="", tasks=("a",), port=1, knobs=Knobs(fast=True, num_workers=2)))
+    assert "--haproxy" in fast
+    assert fast[fast.index("--engines") + 1] == "2"
     assert ours.environment(launch)["SHIP_HOME"] == str(scene.folder / "home")
 
 
