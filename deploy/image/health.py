@@ -1,7 +1,7 @@
 """Health check of the image: whether the endpoint that the container's command starts is ready.
 
-Exit status 0 if it is, and in a container that starts none, such as one of ``ship tune``; else 1, with a line that
-says why. SHIP_HEALTH_URL names what to ask in place of ``/readyz`` at the address in the command. Python's standard
+Exit status 0 if it is, and in a container that starts none, such as one of ``ship tune``; else 1. A line says
+why. SHIP_HEALTH_URL names what to ask in place of ``/readyz`` at the address in the command. The standard
 library alone, since it runs every ten seconds.
 """
 
