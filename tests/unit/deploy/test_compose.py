@@ -1,4 +1,4 @@
-"""deploy/compose without an engine: its shape, by the schema of Compose files, and what its containers get."""
+"""deploy/compose without an engine: its shape, by the schema of Compose files, and what containers get."""
 
 import copy
 import json
