@@ -1,6 +1,6 @@
-"""The image, started as an engine starts it: by podman, as its user, without capabilities, on a read-only root.
+"""The image, started by podman: as its user, without capabilities, on a read-only root.
 
-Building takes ten minutes, and is not done here: SHIP_IMAGE_FOLDER is the folder that deploy/image/build was given.
+It is not built here, which takes minutes: SHIP_IMAGE_FOLDER is the folder that deploy/image/build was given.
 """
 
 import json
@@ -58,11 +58,11 @@ def podman(*words: str, may_fail: bool = False) -> subprocess.CompletedProcess[s
 @contextmanager
 def container(*words: str, options: tuple[str, ...]) -> Iterator[str]:
     """A container of the image with this command; its id."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    _, processes = resource.getrlimit(resource.RLIMIT_NPROC)
+    # podman's own default is more than root may have where it lacks CAP_SYS_RESOURCE.
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     hardened = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
     here = ("--cgroups=disabled", "--network=host", "--runtime=crun", "--pull=never")
-    limits = (f"--ulimit=nofile={most}:{most}", f"--ulimit=nproc={processes}:{processes}")
+    limits = (f"--ulimit=nofile={most}:{most}", "--ulimit=nproc=4096:4096")
     found = podman("run", "--detach", *hardened, *here, *limits, *options, IMAGE, *words).stdout.strip()
     try:
         yield found
