@@ -7,6 +7,7 @@ import re
 import shutil
 import stat
 import subprocess
+import tomllib
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ def test_a_container_changes_nothing_but_its_volumes(name: str) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_our_containers_have_what_the_image_needs(name: str) -> None:
     service = SERVICES[name]
+    version = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]["version"]
+    assert service["image"] == f"ship:${{SHIP_VERSION:-{version}}}"
     assert service["init"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["shm_size"] == "2gb"
