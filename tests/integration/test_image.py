@@ -120,6 +120,7 @@ def test_the_endpoint_of_the_image_answers_alike_and_ends_cleanly(home: Path, sh
         assert reply.json()["probabilities"] == pytest.approx(answer_outside(), abs=1e-5)
         assert podman("exec", found, "id", "-u").stdout.strip() == str(USER)
         assert podman("exec", found, "touch", "/opt/ship/x", may_fail=True).returncode != 0
+        assert podman("exec", found, "bash", "-lc", "command -v ray").stdout.strip() == "/opt/ship/bin/ray"
         podman("stop", "--time=60", found)
         assert podman("inspect", "--format={{.State.ExitCode}}", found).stdout.strip() == "0"
 
