@@ -13,10 +13,13 @@ from typing import Any
 import jsonschema
 import yaml
 
+from orchestrator.cli.main import cli
+
 __all__ = [
     "CRDS",
     "DEPLOY",
     "Manifest",
+    "check_command",
     "containers",
     "crd_validator",
     "find_missing",
@@ -120,3 +123,10 @@ def _closed(schema: Any) -> Any:
 def _read(done: subprocess.CompletedProcess[str]) -> list[Manifest]:
     assert done.returncode == 0, done.stderr
     return [found for found in yaml.load_all(done.stdout, yaml.CSafeLoader) if found is not None]
+
+
+def check_command(words: list[str]) -> None:
+    """Check that ``ship`` takes these words; raises ``click.UsageError`` if it does not."""
+    command = cli.commands[words[0]]
+    with command.make_context(command.name, words[1:]) as context:
+        assert context.params
