@@ -20,6 +20,7 @@ from orchestrator.cli import (
     audit,
     backbone,
     decisions,
+    doctor,
     exchange,
     gc,
     manifest,
@@ -82,6 +83,7 @@ for command in (
     *ask.COMMANDS,
     token.token,
     gc.gc,
+    doctor.doctor,
 ):
     cli.add_command(command)
 
