@@ -3,6 +3,8 @@
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -71,8 +73,6 @@ def doctor(
     from orchestrator.doctor.examination import examine
     from orchestrator.doctor.row import Place
 
-    # What the checks find is in their rows.
-    logging.getLogger("orchestrator").setLevel(logging.CRITICAL)
     output.closes_home = False
     place = Place(
         settings=output.settings(),
@@ -81,7 +81,7 @@ def doctor(
         backbones=backbones,
         endpoint=endpoint,
     )
-    with output.err.status("examining"):
+    with output.err.status("examining"), _quiet():
         found = examine(place, CHECKS, deadline)
     num_failed, num_warned = found.count("fail"), found.count("warn")
     is_well = num_failed == 0 and not (strict and num_warned)
@@ -97,6 +97,18 @@ def doctor(
         os._exit(0 if is_well else EXIT_FAILED)
     if not is_well:
         sys.exit(EXIT_FAILED)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let nothing be logged: what the checks find is in their rows."""
+    logger = logging.getLogger("orchestrator")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _print(output: Output, found: "Examination") -> None:

@@ -19,6 +19,7 @@ from orchestrator.cli import (
     ask,
     audit,
     backbone,
+    backup,
     decisions,
     doctor,
     exchange,
@@ -83,6 +84,7 @@ for command in (
     *ask.COMMANDS,
     token.token,
     gc.gc,
+    *backup.COMMANDS,
     doctor.doctor,
 ):
     cli.add_command(command)

@@ -23,11 +23,16 @@ _OUTDATED = "out-of-date database schema"
 _TUNE = "`ship tune MANIFEST` records what is published"
 
 
-def check_registry(place: Place, reach: Callable[[str, str], None] = check_reachable) -> Iterator[Row]:
+def check_registry(
+    place: Place,
+    reach: Callable[[str, str], None] = check_reachable,
+    revisions_of: Callable[[str], frozenset[str] | None] = read_revisions,
+) -> Iterator[Row]:
     """Kind of MLflow, whether it answers, its identity, and the schema of its database.
 
     Args:
         reach: Tries an address.
+        revisions_of: Gives the revisions of the schema of a file; None where there is none.
     """
     session = place.registry().session
     where = f"{_kind_of(session)} at {session.where}"
@@ -56,7 +61,7 @@ def check_registry(place: Place, reach: Callable[[str, str], None] = check_reach
     if folder is not None and not folder.exists() and (digests := place.registry().referenced_digests()):
         found = f"{len(digests)} artifacts are named, and {folder} is not there"
         yield fail("registry", found, "the store that they are in", "see SHIP_STORE, or restore a backup")
-    revisions = read_revisions(session.tracking_uri)
+    revisions = revisions_of(session.tracking_uri)
     if revisions is None or revisions <= SCHEMA_REVISIONS:
         yield ok("schema", ", ".join(sorted(revisions or ())) or "MLflow's own to look after")
     else:
