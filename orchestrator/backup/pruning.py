@@ -33,7 +33,7 @@ def prune_backups(place: ObjectStore, keep: int, clock: Callable[[], float] = ti
     is_torn = {id_: _begun_s(place, id_) < old_s for id_ in found.unfinished}
     removed = found.done[:-keep]
     for id_ in (*removed, *(id_ for id_, torn in is_torn.items() if torn)):
-        # A backup is none any more before a part of it is gone.
+        # It is no backup any more before a part of it is gone.
         for name in ("done.json", "manifest.json", "begun.json"):
             place.delete(f"{FOLDER}{id_}/{name}")
     if not all(is_torn.values()):
@@ -43,7 +43,11 @@ def prune_backups(place: ObjectStore, keep: int, clock: Callable[[], float] = ti
         manifest = read_manifest(place, id_)
         named |= {blob.sha256 for blob in manifest.objects.values()}
         named |= {manifest.registry.sha256} if manifest.registry else set()
-    for key in list(place.list(BLOBS)):
+    blobs = list(place.list(BLOBS))
+    if find_backups(place).unfinished:
+        # It has begun since.
+        return removed
+    for key in blobs:
         if key.removeprefix(BLOBS) not in named:
             place.delete(key)
     return removed

@@ -113,7 +113,5 @@ def restore_backup(
 
 def _checked(data: bytes, blob: Blob, where: str) -> bytes:
     if digest_of(data) != blob.sha256:
-        raise StoreError(
-            f"{where}: its content was damaged; restore another backup, or that of another place"
-        )
+        raise StoreError(f"{where}: its content was damaged; restore another backup")
     return data

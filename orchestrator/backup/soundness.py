@@ -1,4 +1,4 @@
-"""Soundness of a backup: what it names is in it, every content is what its digest says, the log has no break."""
+"""Soundness of a backup: what it names is in it, contents fit their digests, the log has no break."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -93,10 +93,11 @@ def take_backup(
         RegistryError: The registry cannot be read; no backup was taken.
     """
     _check_apart(objects.url, place.url)
-    copier = _Copier(objects, place, _read_last(place))
     made_s = clock()
     id_ = new_id(made_s)
+    # Before contents are listed: what is there from then on stays.
     write_begun(place, id_)
+    copier = _Copier(objects, place, _read_last(place))
     copied: dict[str, Blob] = {}
     for prefix in _POINTERS:
         copied |= copier.copy(objects.list(prefix))

@@ -23,9 +23,12 @@ __all__ = ["COMMANDS"]
     metavar="N",
     help="Remove older backups than the last N, and what only they hold [keep all].",
 )
+@click.option("--store-only", is_flag=True, help="Leave MLflow out: its database has a backup of its own.")
 @json_option
 @click.pass_obj
-def backup(output: Output, place: str, metadata: bool, keep: int | None, as_json: bool) -> None:
+def backup(
+    output: Output, place: str, metadata: bool, keep: int | None, store_only: bool, as_json: bool
+) -> None:
     """Copy store, registry and audit log to FOLDER or URL, while endpoints and tunings go on.
 
     The place holds any number of backups, each content once: a later one copies what is new. A backup that
@@ -49,7 +52,7 @@ def backup(output: Output, place: str, metadata: bool, keep: int | None, as_json
         taken = take_backup(
             output.objects(),
             target,
-            lambda: copy_registry(registry),
+            lambda: None if store_only else copy_registry(registry, output.prompt_store()),
             kind="metadata" if metadata else "all",
         )
         removed = () if keep is None else prune_backups(target, keep)

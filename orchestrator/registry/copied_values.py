@@ -66,8 +66,8 @@ class _Values(Document):
     models: list[_Model]
 
 
-def read_values(session: MlflowSession) -> bytes | None:
-    """All of the registry as JSON; None if nothing was recorded there yet.
+def read_values(session: MlflowSession) -> bytes:
+    """All of the registry as JSON.
 
     Versions are read after aliases and runs after versions: what these name is there.
 
@@ -77,8 +77,7 @@ def read_values(session: MlflowSession) -> bytes | None:
     client = session.client
     with session.errors("copy the registry"):
         experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is None:
-            return None
+        assert experiment is not None, "it gives the registry its identity"
         ours = f"name LIKE '{MODEL_PREFIX}%'"
         models = [_read_model(client, model) for model in _all(client.search_registered_models, ours)]
         runs = list(_all_runs(client, experiment.experiment_id))

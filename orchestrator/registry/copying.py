@@ -17,8 +17,10 @@ from urllib.parse import quote
 from orchestrator.errors import RegistryError
 from orchestrator.private_files import make_private_folder, replace_private
 from orchestrator.registry.copied_values import read_values, write_values
+from orchestrator.registry.ownership import find_owner
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.session import RegistryMissing
+from orchestrator.store.prompt_store import PromptStore
 
 __all__ = ["RegistryCopy", "copy_registry", "restore_registry"]
 
@@ -38,21 +40,23 @@ class RegistryCopy:
     content: bytes
 
 
-def copy_registry(registry: Registry) -> RegistryCopy | None:
-    """Copy a registry; None if nothing was recorded there yet.
+def copy_registry(registry: Registry, store: PromptStore) -> RegistryCopy | None:
+    """Copy the registry of a store; None if nothing was recorded yet.
 
     Raises:
+        ForeignRegistryError: The store belongs to another one.
+        RegistryMissing: There is none, and the store has tasks.
         RegistryDown: MLflow cannot be reached.
     """
-    file = _file_of(registry)
     try:
-        if file is None:
-            values = read_values(registry.session)
-            return None if values is None else RegistryCopy(form="json", content=values)
-        registry.session.check_exists()
+        find_owner(store, registry)
     except RegistryMissing:
+        if store.read_owner() is not None or store.published_keys():
+            raise
         return None
-    return RegistryCopy(form="sqlite", content=_copy_file(file))
+    if (file := _file_of(registry)) is not None:
+        return RegistryCopy(form="sqlite", content=_copy_file(file))
+    return RegistryCopy(form="json", content=read_values(registry.session))
 
 
 def restore_registry(registry: Registry, copy: RegistryCopy, *, force: bool = False) -> None:
