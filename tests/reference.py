@@ -48,6 +48,7 @@ SECTIONS = {
 VARIABLES = {
     "SHIP_TOKEN": "Token that `ship predict`, `ship explain` and the Python client send to the endpoint.",
     "SHIP_URL": "Endpoint that `ship predict` and `ship explain` ask; `http://127.0.0.1:8000` by default.",
+    "SHIP_ENDPOINT": "Endpoint that `ship doctor` looks at, too.",
     "AWS_*, AWS_ENDPOINT_URL": "Credentials, region and address of S3, as boto3 reads them.",
 }
 

@@ -19,7 +19,9 @@ from orchestrator.cli import (
     ask,
     audit,
     backbone,
+    backup,
     decisions,
+    doctor,
     exchange,
     gc,
     manifest,
@@ -82,6 +84,8 @@ for command in (
     *ask.COMMANDS,
     token.token,
     gc.gc,
+    *backup.COMMANDS,
+    doctor.doctor,
 ):
     cli.add_command(command)
 

@@ -48,6 +48,8 @@ class Output:
     def __init__(self, home: str | None = None, store: str | None = None) -> None:
         self.home, self.store = home, store
         self._has_printed_json = False
+        # Only what examines a home leaves it open.
+        self.closes_home = True
         # Rich cuts tables to 80 columns where there is no terminal: in a file or a pipe nothing is too wide.
         width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
         self.out, self.err = Console(highlight=False, width=width), Console(stderr=True, highlight=False)
@@ -55,7 +57,7 @@ class Output:
     def settings(self, manifest_store: str | None = None) -> Settings:
         """Flags win over the manifest, and the manifest over the environment."""
         settings = Settings.from_env(os.environ, home=self.home, store=self.store or manifest_store)
-        if settings.home.is_dir():
+        if self.closes_home and settings.home.is_dir():
             # A home that an older version or the user made; a disk that is read-only stays as it is.
             with suppress(OSError):
                 make_private_folder(settings.home)

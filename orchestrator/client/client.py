@@ -233,6 +233,22 @@ class Client:
         except _NO_ANSWER:
             return False
 
+    def readiness(self) -> dict[str, Any]:
+        """The body of `/readyz`: how many tasks serve, and the age of the catalog.
+
+        Raises:
+            EndpointError: It is not ready, or there was no answer in time.
+        """
+        return _read(self._ask("GET", "/readyz"), _mapping)
+
+    def server_version(self) -> str:
+        """Version of the program that answers.
+
+        Raises:
+            EndpointError: The token is not valid, or there was no answer in time.
+        """
+        return _read(self._ask("GET", "/v2"), lambda body: str(_mapping(body)["version"]))
+
     def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
         started_s = time.monotonic()
 

@@ -18,6 +18,7 @@ from ray._private.authentication.authentication_token_setup import (
     ensure_token_if_auth_enabled,
 )
 
+from orchestrator.cluster.log_rotation import ROTATION
 from orchestrator.cluster.processes import end_processes, find_processes
 from orchestrator.cluster.session import Session, ray_session, short_temp_dir
 from orchestrator.errors import ClusterError
@@ -84,7 +85,7 @@ def start_detached(*, object_store_bytes: int) -> DetachedRay:
         ),
     ]
     # Without this Ray takes the address of the machine's network.
-    environment = {**os.environ, ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
+    environment = {**ROTATION, **os.environ, ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=_START_S, start_new_session=True

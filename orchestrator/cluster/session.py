@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 
+from orchestrator.cluster.log_rotation import rotating_logs
 from orchestrator.cluster.loopback import is_on_loopback, ray_on_loopback
 from orchestrator.cluster.processes import end_processes, find_processes, start_in_two_tries
 from orchestrator.cluster.reachable import check_reachable
@@ -134,7 +135,7 @@ def _start(folder: Path, options: dict[str, Any]) -> None:
 
     try:
         # A start that a signal interrupts would leave processes behind.
-        with deferred_signals(), ray_on_loopback():
+        with deferred_signals(), ray_on_loopback(), rotating_logs():
             start_in_two_tries(start, str(folder))
     # As above: any of several exceptions.
     except Exception as error:

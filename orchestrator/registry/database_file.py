@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from urllib.parse import quote
 
-__all__ = ["StoredModel", "StoredVersion", "read_models"]
+__all__ = ["SCHEMA_REVISIONS", "StoredModel", "StoredVersion", "read_models", "read_revisions"]
 
 # Of MLflow 3.17. A test compares this listing with MLflow's own, and fails at an unknown revision.
 SCHEMA_REVISIONS = frozenset({"dc11669786a5"})
@@ -86,6 +86,18 @@ def read_models(tracking_uri: str) -> list[StoredModel] | None:
     except sqlite3.Error:
         return None
     return _assemble(**rows)
+
+
+def read_revisions(tracking_uri: str) -> frozenset[str] | None:
+    """Revisions of the schema of MLflow's SQLite file; None of another MLflow, or a file that is none."""
+    path = tracking_uri.removeprefix(_PREFIX)
+    if path == tracking_uri or "?" in path or not os.path.isfile(path):
+        return None
+    try:
+        with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True)) as file:
+            return frozenset(found for (found,) in file.execute("SELECT version_num FROM alembic_version"))
+    except sqlite3.Error:
+        return None
 
 
 def _assemble(

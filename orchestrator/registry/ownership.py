@@ -12,7 +12,7 @@ from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.owner import Owner
 from orchestrator.store.prompt_store import PromptStore
 
-__all__ = ["ForeignRegistryError", "adopt", "check_owner"]
+__all__ = ["ForeignRegistryError", "adopt", "check_owner", "find_owner"]
 
 
 class ForeignRegistryError(RegistryError):
@@ -37,14 +37,23 @@ def check_owner(store: PromptStore, registry: Registry) -> str:
         except ObjectConflict:
             if (found := store.read_owner()) is None:
                 raise
-    if found[0].registry != identity:
-        raise ForeignRegistryError(
-            f"MLflow at {registry.session.where} is registry {identity[:8]}, but the store {store.url} "
-            f"belongs to registry {found[0].registry[:8]} (MLflow at {found[0].where}): nothing was changed; "
-            "check MLFLOW_TRACKING_URI and SHIP_STORE. If this one takes its place, `ship sync --adopt` says "
-            "so"
-        )
+    _check_same(store, registry, found[0], identity)
     return identity
+
+
+def find_owner(store: PromptStore, registry: Registry) -> Owner | None:
+    """The owner of the store, which this registry is; None if no registry has claimed it. None does now.
+
+    Raises:
+        ForeignRegistryError: Another one owns the store.
+        RegistryMissing: There is no MLflow.
+        RegistryDown: MLflow cannot be reached.
+    """
+    found = store.read_owner()
+    identity = _identity_of(registry)
+    if found is not None:
+        _check_same(store, registry, found[0], identity)
+    return None if found is None else found[0]
 
 
 def adopt(
@@ -101,6 +110,16 @@ def _check_knows(store: PromptStore, registry: Registry) -> None:
             f"MLflow at {registry.session.where} knows {len(known & set(entries))} of the {len(entries)} "
             f"tasks that are served from {store.url}, so it may not be their registry: nothing was changed; "
             "check MLFLOW_TRACKING_URI and SHIP_STORE. If it is, `ship sync --adopt` says so"
+        )
+
+
+def _check_same(store: PromptStore, registry: Registry, owner: Owner, identity: str) -> None:
+    if owner.registry != identity:
+        raise ForeignRegistryError(
+            f"MLflow at {registry.session.where} is registry {identity[:8]}, but the store {store.url} "
+            f"belongs to registry {owner.registry[:8]} (MLflow at {owner.where}): nothing was changed; "
+            "check MLFLOW_TRACKING_URI and SHIP_STORE. If this one takes its place, `ship sync --adopt` says "
+            "so"
         )
 
 

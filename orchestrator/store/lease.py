@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
-from orchestrator.store.documents.document import Document
+from orchestrator.store.documents.document import Document, NewerSchemaError
 from orchestrator.store.objects.open import ObjectStore
 
 __all__ = ["LEASE_S", "StoreLease"]
@@ -118,5 +118,8 @@ def _holder_of(content: bytes) -> str | None:
     """The holder; none of a lease that is damaged, which is written anew."""
     try:
         return _Lease.read(content, "lease", "").holder
+    except NewerSchemaError:
+        # It is held by a process that is not known here, until it is not renewed any more.
+        return "newer"
     except StoreError:
         return None

@@ -15,7 +15,7 @@ from pydantic import Field
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
 from orchestrator.names import is_digest
 from orchestrator.planning.estimates import TuningRun
-from orchestrator.store.documents.document import Digest, Document
+from orchestrator.store.documents.document import Digest, Document, NewerSchemaError
 from orchestrator.store.objects.protocol import ObjectStore, StoredObject
 
 __all__ = ["RunStats"]
@@ -69,6 +69,8 @@ class RunStats:
             stored = self._get(backbone_fingerprint)
             try:
                 earlier = () if stored is None else self._parse(backbone_fingerprint, stored)
+            except NewerSchemaError:
+                raise
             except StoreError:
                 # A damaged record is of no use: the new one replaces it.
                 earlier = ()

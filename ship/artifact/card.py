@@ -94,6 +94,12 @@ class PromptCard:
             ArtifactError: Lists all problems.
         """
         values = parse_json(content, "prompt.json")
+        if _is_int(values.get("schema")) and values["schema"] > SCHEMA_VERSION:
+            expected = ", ".join(map(str, _METHODS))
+            raise ArtifactError(
+                f"prompt.json: schema: expected {expected}, found {values['schema']}, of a later version of "
+                "this program; update this program"
+            )
         later = [added for version, added in _ADDED.items() if values.get("schema") in range(1, version)]
         if not any(set(values) & set(added) for added in later):
             values |= {key: value for added in later for key, value in added.items()}

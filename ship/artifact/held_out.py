@@ -101,6 +101,11 @@ class HeldOut:
         if len(content) > MAX_HELD_OUT_BYTES:
             raise ArtifactError(f"{HELD_OUT}: {len(content)} bytes, expected at most {MAX_HELD_OUT_BYTES}")
         values = parse_json(content, HELD_OUT)
+        if type(schema := values.get("schema")) is int and schema > _SCHEMA:
+            raise ArtifactError(
+                f"{HELD_OUT}: schema: expected {_SCHEMA}, found {schema}, of a later version of this "
+                "program; update this program"
+            )
         problems = [f"unknown key {key!r}" for key in sorted(set(values) - {"schema", *_NAMES})]
         problems += [f"missing key {key!r}" for key in sorted({"schema", *_NAMES} - set(values))]
         problems = problems or _find_problems(values)

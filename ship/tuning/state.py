@@ -23,6 +23,8 @@ __all__ = ["EpochReport", "TuningState"]
 
 _HEAD_SCALES = ("feature_mean", "feature_scale")
 _PROBE_LOGITS = "probe_logits"
+# Of a snapshot's header; the first versions wrote none.
+_SCHEMA = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,7 @@ class TuningState:
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
         header = {
+            "schema": _SCHEMA,
             "identity": identity,
             "level_starts": self.prompt.level_starts,
             "head_layers": self.prompt.head_layers,
@@ -150,6 +153,11 @@ def _read_header(content: bytes) -> dict[str, Any]:
     size = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + size])["__metadata__"]
     header: dict[str, Any] = json.loads(metadata["ship"])
+    if (schema := header.pop("schema", _SCHEMA)) != _SCHEMA:
+        raise ArtifactError(
+            f"snapshot: schema: expected {_SCHEMA}, found {schema!r:.20}, of a later version of this "
+            "program; start over, or update this program"
+        )
     return header
 
 

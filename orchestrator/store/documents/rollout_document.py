@@ -1,15 +1,13 @@
 """The strict model of a rollout's JSON."""
 
-import json
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
 from orchestrator.errors import StoreError
 from orchestrator.store.documents.audit_document import TrailDocument
-from orchestrator.store.documents.document import Digest, Document, TaskName
+from orchestrator.store.documents.document import Digest, Document, NewerSchemaError, TaskName
 from orchestrator.store.documents.rollout import (
-    SCHEMA_VERSION,
     Aliases,
     BrokenRolloutError,
     Change,
@@ -90,12 +88,12 @@ def read_rollout(content: bytes, where: str) -> Rollout:
 
     Raises:
         BrokenRolloutError: It is not one; lists all problems.
-        StoreError: It is of a later version of this program.
+        NewerSchemaError: It is of a later version of this program.
     """
-    if _is_newer(content):
-        raise StoreError(f"{where}: it was written by a later version of this program; update this one")
     try:
         return _read(content, where)
+    except NewerSchemaError:
+        raise
     except StoreError as error:
         problems = error.problems
     raise BrokenRolloutError(problems)
@@ -123,15 +121,6 @@ def _read(content: bytes, where: str) -> Rollout:
     if missing := set(rollout.aliases.versions.values()) - set(rollout.versions):
         raise StoreError(f"{where}: versions {sorted(missing)} have an alias and no digest; {_ADVICE}")
     return rollout
-
-
-def _is_newer(content: bytes) -> bool:
-    """Whether it is of a later schema than this program reads."""
-    try:
-        schema = json.loads(content)["schema"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return False
-    return type(schema) is int and schema > SCHEMA_VERSION
 
 
 def _read_aliases(found: _Aliases) -> Aliases:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pydantic import Field
 
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
-from orchestrator.store.documents.document import Document
+from orchestrator.store.documents.document import Document, NewerSchemaError
 from orchestrator.store.garbage.finding import Garbage
 from orchestrator.store.objects.protocol import ObjectStore
 
@@ -58,6 +58,8 @@ class Marks:
         self._etag = stored.etag
         try:
             self._marked = _Marked.read(stored.data, f"{objects.url}/{_KEY}", "it is written anew").marked
+        except NewerSchemaError:
+            raise
         except StoreError as error:
             _logger.warning("%s", error)
 

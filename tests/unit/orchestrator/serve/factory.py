@@ -193,6 +193,8 @@ class FakeEngine:
     of_backbone: str = ""
     info: BackboneInfo | None = None
     num_broken: int = 0
+    catalog_age_s: float = 0.5
+    num_problems: int = 0
 
     async def backbone(self) -> BackboneInfo:
         assert self.info is not None
@@ -280,7 +282,8 @@ class FakeEngine:
             ready=self.refusal is None,
             detail="1 tasks are served",
             num_served=1,
-            catalog_age_s=0.5,
+            num_problems=self.num_problems,
+            catalog_age_s=self.catalog_age_s,
             num_broken=self.num_broken,
         )
 

@@ -42,3 +42,18 @@ def test_a_file_that_cannot_be_written_is_no_reason_not_to_serve(
     (tmp_path / "home").write_text("a file where a folder should be")
     open_process_log(str(tmp_path / "home" / "serve.log"))
     assert "cannot be written" in caplog.text
+
+
+def test_a_full_file_is_put_aside_once_and_the_last_few_stay(tmp_path: Path):
+    file = tmp_path / "serve.log"
+    open_process_log(str(file), max_bytes=1000)
+    # The handlers of two loggers are as two processes: each has the file open.
+    loggers = [logging.getLogger(name) for name in ("orchestrator.a", "ship.b")]
+    for number in range(200):
+        loggers[number % 2].warning("line %03d %s", number, "x" * 50)
+    kept = sorted(tmp_path.iterdir())
+    assert [path.name for path in kept] == ["serve.log", "serve.log.1", "serve.log.2", "serve.log.3"]
+    assert all(path.stat().st_size < 1200 for path in kept)
+    lines = [line for path in [*kept[:0:-1], kept[0]] for line in path.read_text().splitlines()]
+    numbers = [int(line.split("line ")[1][:3]) for line in lines]
+    assert numbers == list(range(numbers[0], 200)), "none is lost or moved between the files that stay"

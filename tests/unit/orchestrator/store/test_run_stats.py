@@ -89,7 +89,7 @@ def test_a_store_where_others_always_win_says_so(tmp_path: Path) -> None:
     [
         b"",
         b"[]",
-        b'{"schema":2,"runs":[]}',
+        b'{"schema":0,"runs":[]}',
         b'{"schema":1,"runs":5}',
         b'{"schema":1,"runs":[{"task_key":"x","num_passes":1,"tuning_s":1,"time_s":1}]}',
         b'{"schema":1,"runs":[{"task_key":"%s","num_passes":1,"tuning_s":NaN,"time_s":1}]}' % (b"0" * 64),

@@ -58,7 +58,7 @@ def test_a_missing_one_is_told_from_a_damaged_one(objects: ObjectStore) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"schema": 2}, "'schema'"),
+        ({"schema": 0}, "'schema'"),
         ({"extra": 1}, "'extra'"),
         ({"task": "../x"}, "'task'"),
         ({"artifact": "short"}, "'artifact'"),

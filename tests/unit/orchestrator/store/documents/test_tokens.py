@@ -171,7 +171,7 @@ def test_tokens_that_share_an_id_are_broken_both_and_no_other() -> None:
         (b"[" * 100_000, "Invalid JSON"),
         (b"[]", "should be an object"),
         (b'{"schema":1}', "'tokens': Field required"),
-        (b'{"schema":2,"tokens":{}}', "'schema': Input should be less than or equal to 1"),
+        (b'{"schema":2,"tokens":{}}', "'schema': expected at most 1, found 2, of a later version"),
         (b'{"schema":1,"tokens":[]}', "'tokens': Input should be an object"),
         (b'{"schema":true,"tokens":{}}', "'schema'"),
         (b'{"schema":1,"tokens":{},"more":1}', "'more'"),

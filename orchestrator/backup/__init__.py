@@ -1,0 +1,1 @@
+"""Backups of a store and its registry, and their restoration."""

@@ -1,0 +1,97 @@
+"""Soundness of a backup: what it names is in it, contents fit their digests, the log has no break."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+
+from orchestrator.backup.contents import BackupObjects
+from orchestrator.backup.layout import Blob, Manifest, blob_key, digest_of
+from orchestrator.errors import StoreError
+from orchestrator.store.artifact_files import read_stamps
+from orchestrator.store.documents.publication import Marker
+from orchestrator.store.objects.protocol import ObjectStore
+from orchestrator.store.prompt_store import NUM_READERS, PromptStore
+from orchestrator.store.verification import verify
+from ship.artifact.card import CARD
+
+__all__ = ["find_damage", "verify_backup"]
+
+
+def find_damage(manifest: Manifest, read: Callable[[Blob], bytes]) -> list[str]:
+    """Damage that the store had, found by digests: artifacts that are not what their cards say, or missing.
+
+    Args:
+        manifest: The backup.
+        read: Gives the content of a blob.
+    """
+
+    def look(key: str) -> list[str]:
+        try:
+            return list(_check_object(manifest, key, read))
+        except StoreError as error:
+            return list(error.problems)
+
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        return list(chain.from_iterable(readers.map(look, sorted(manifest.objects))))
+
+
+def _check_object(manifest: Manifest, key: str, read: Callable[[Blob], bytes]) -> Iterator[str]:
+    blob = manifest.objects[key]
+    folder, _, name = key.rpartition("/")
+    if key.startswith("artifacts/") and name == CARD:
+        yield from _check_artifact(manifest, folder, blob, read(blob))
+    elif key.startswith("rules/") and name != f"{blob.sha256}.json":
+        yield f"{key}: it is not what its name says"
+    elif key.startswith("published/") and manifest.kind == "all":
+        digest = Marker.read(read(blob), key, "restore it from a copy").digest
+        if f"artifacts/{digest}/{CARD}" not in manifest.objects:
+            yield f"{key}: its artifact {digest[:12]} is not there"
+
+
+def _check_artifact(manifest: Manifest, folder: str, card: Blob, content: bytes) -> Iterator[str]:
+    if folder != f"artifacts/{card.sha256}":
+        yield f"{folder}/{CARD}: it is not what its name says"
+        return
+    for name, stamp in read_stamps(content, folder).items():
+        held = manifest.objects.get(f"{folder}/{name}")
+        if held is None:
+            yield f"{folder}/{name}: it is not there"
+        elif (held.sha256, held.num_bytes) != (stamp.sha256, stamp.num_bytes):
+            yield f"{folder}/{name}: it is not the file that {CARD} describes"
+
+
+def verify_backup(place: ObjectStore, manifest: Manifest) -> list[str]:
+    """Check every content of a backup, and the audit log in it. Nothing is written.
+
+    Args:
+        place: Store of backups.
+        manifest: The backup.
+
+    Returns:
+        All problems.
+
+    Raises:
+        StoreError: The place cannot be read.
+    """
+    blobs = {blob.sha256: (key, blob) for key, blob in manifest.objects.items()}
+    if manifest.registry is not None:
+        blobs[manifest.registry.sha256] = "the copy of the registry", manifest.registry
+
+    def check(named: tuple[str, Blob]) -> str | None:
+        key, blob = named
+        try:
+            data = place.get(blob_key(blob.sha256), max_bytes=blob.num_bytes).data
+        except StoreError as error:
+            return f"{key}: {error}"
+        where = f"{place.url}/{blob_key(blob.sha256)}"
+        return None if digest_of(data) == blob.sha256 else f"{key}: {where} is damaged"
+
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        problems = [problem for problem in readers.map(check, blobs.values()) if problem is not None]
+    if problems:
+        # What is read below would only repeat them.
+        return problems
+    objects = BackupObjects(place, manifest)
+    damage = find_damage(manifest, lambda blob: place.get(blob_key(blob.sha256)).data)
+    breaks = verify(PromptStore(objects)).breaks
+    return [*damage, *(f"audit log: {one.place}: {one.kind}: {one.message}" for one in breaks)]

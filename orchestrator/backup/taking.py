@@ -1,0 +1,204 @@
+"""Taking a backup of a store and its registry while endpoints and tunings write to both.
+
+Nothing is locked: the order of reading makes the copy consistent. Every writer writes what is named before
+what names it, so a reader that reads what names first finds all that is named::
+
+    writers:  artifact -> publication;  rule, artifact -> rollout -> MLflow's aliases -> catalog;
+              document with its change waiting -> entry of the audit log -> document that pins the entry
+    backup:   catalog -> rollouts, tokens, approvals, owner, the log's head -> MLflow -> publications
+              -> artifacts, rules and all others -> entries of the audit log
+
+So each digest and each pin in the copy is of something that is in it. What was written while the copy was
+made is in it as a whole, or in the parts that were read later: a version in MLflow whose rollout is older
+counts as a move made in MLflow's page, as after a command that was ended, and `ship sync` takes it in; an
+entry of the log past the documents' pins is a later entry and no break.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+
+from orchestrator.backup.layout import (
+    BLOBS,
+    Blob,
+    Kind,
+    Manifest,
+    RegistryBlob,
+    blob_key,
+    find_backups,
+    new_id,
+    read_manifest,
+    write_begun,
+    write_done,
+)
+from orchestrator.backup.soundness import find_damage
+from orchestrator.errors import ObjectMissing, StoreError
+from orchestrator.registry.copying import RegistryCopy
+from orchestrator.store.audit import FOLDER as AUDIT
+from orchestrator.store.audit import AuditLog, entry_key
+from orchestrator.store.objects.protocol import ObjectStore
+from orchestrator.store.prompt_store import NUM_READERS, PromptStore
+from ship.version import __version__
+
+__all__ = ["LEFT_OUT", "Taken", "take_backup"]
+
+# Of one moment: a lease, marks that are made anew, scratch objects, a restoration under way.
+LEFT_OUT = ("recorder.json", "restoring.json", "garbage/", "tries/", "doctor-")
+_POINTERS = ("catalog.json", "rollouts/", "tokens.json", "approvals.json", "registry.json", "audit/head.json")
+# Written once under a name that says what is in it, so that an earlier copy of it is this one.
+_IMMUTABLE = ("artifacts/", "rules/", "published/", "backbones/")
+# What cannot be rebuilt, beside the pointers and the audit log.
+_METADATA = ("rules/",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """A backup that was taken.
+
+    Attributes:
+        manifest: Its content.
+        num_copied: Objects that no earlier backup had.
+        num_copied_bytes: Their size.
+        damage: What is damaged or missing in the store, and is so in the backup.
+    """
+
+    manifest: Manifest
+    num_copied: int
+    num_copied_bytes: int
+    damage: tuple[str, ...]
+
+
+def take_backup(
+    objects: ObjectStore,
+    place: ObjectStore,
+    copy_registry: Callable[[], RegistryCopy | None],
+    *,
+    kind: Kind = "all",
+    clock: Callable[[], float] = time.time,
+) -> Taken:
+    """Copy a store and its registry to a place that may hold backups already.
+
+    Args:
+        objects: The store.
+        place: Store of backups.
+        copy_registry: Copies the registry; None where there is none.
+        kind: Which objects.
+        clock: Current time, seconds since the epoch.
+
+    Raises:
+        StoreError: The store or the place failed, or one is in the other. What was copied stays and spares
+            the next backup time; no backup was taken.
+        RegistryError: The registry cannot be read; no backup was taken.
+    """
+    _check_apart(objects.url, place.url)
+    made_s = clock()
+    id_ = new_id(made_s)
+    # Before contents are listed: what is there from then on stays.
+    write_begun(place, id_)
+    copier = _Copier(objects, place, _read_last(place))
+    copied: dict[str, Blob] = {}
+    for prefix in _POINTERS:
+        copied |= copier.copy(objects.list(prefix))
+    registry = _copy_registry(copier, copy_registry())
+    copied |= copier.copy(objects.list("published/"))
+    rest = chain(*map(objects.list, _METADATA)) if kind == "metadata" else objects.list("")
+    copied |= copier.copy(key for key in rest if key not in copied and _belongs(key))
+    copied |= copier.copy(_entries(objects))
+    manifest = Manifest(
+        schema=1,
+        id=id_,
+        kind=kind,
+        made_s=made_s,
+        program=__version__,
+        store=objects.url,
+        objects=copied,
+        registry=registry,
+    )
+    damage = find_damage(manifest, lambda blob: place.get(blob_key(blob.sha256)).data)
+    write_done(place, manifest)
+    return Taken(
+        manifest=manifest,
+        num_copied=copier.num_copied,
+        num_copied_bytes=copier.num_copied_bytes,
+        damage=tuple(damage),
+    )
+
+
+def _check_apart(store: str, place: str) -> None:
+    if f"{place}/".startswith(f"{store}/") or f"{store}/".startswith(f"{place}/"):
+        raise StoreError(f"{place}: expected a place apart from the store {store}; name another one")
+
+
+def _read_last(place: ObjectStore) -> Mapping[str, Blob]:
+    """Blob by key of the last backup; none where it cannot be read, for then all is copied anew."""
+    if not find_backups(place).done:
+        return {}
+    try:
+        return read_manifest(place).objects
+    except StoreError:
+        return {}
+
+
+def _belongs(key: str) -> bool:
+    """Whether a key is of those that are read last: neither a pointer, nor of the log, nor left out."""
+    return not key.startswith((*_POINTERS, *LEFT_OUT, "published/", AUDIT))
+
+
+def _entries(objects: ObjectStore) -> Iterator[str]:
+    """Keys of the audit log's entries up to the last one listed, those that a listing missed too."""
+    last = max(AuditLog(PromptStore(objects)).numbers(), default=0)
+    return map(entry_key, range(1, last + 1))
+
+
+def _copy_registry(copier: "_Copier", copy: RegistryCopy | None) -> RegistryBlob | None:
+    if copy is None:
+        return None
+    blob = copier.write(copy.content)
+    return RegistryBlob(**dict(blob), form=copy.form)
+
+
+class _Copier:
+    """Copies objects to blobs, those that are not there yet.
+
+    Attributes:
+        num_copied: Blobs that were written.
+        num_copied_bytes: Their size.
+
+    Args:
+        objects: The store.
+        place: Store of backups.
+        last: Blobs by key of the last backup.
+    """
+
+    def __init__(self, objects: ObjectStore, place: ObjectStore, last: Mapping[str, Blob]) -> None:
+        self._objects, self._place, self._last = objects, place, last
+        self._held = {key.removeprefix(BLOBS) for key in place.list(BLOBS)}
+        self.num_copied = self.num_copied_bytes = 0
+
+    def copy(self, keys: Iterable[str]) -> dict[str, Blob]:
+        """Blob by key; without what is gone by now, such as garbage."""
+        wanted = sorted(set(keys))
+        with ThreadPoolExecutor(NUM_READERS) as readers:
+            blobs = list(readers.map(self._copy, wanted))
+        return {key: blob for key, blob in zip(wanted, blobs, strict=True) if blob is not None}
+
+    def _copy(self, key: str) -> Blob | None:
+        known = self._last.get(key)
+        if known is not None and key.startswith(_IMMUTABLE) and known.sha256 in self._held:
+            return known
+        try:
+            return self.write(self._objects.get(key).data)
+        except ObjectMissing:
+            return None
+
+    def write(self, content: bytes) -> Blob:
+        """Write a content, unless it is there."""
+        blob = Blob.of(content)
+        if blob.sha256 not in self._held:
+            self._place.put(blob_key(blob.sha256), content)
+            self._held.add(blob.sha256)
+            self.num_copied += 1
+            self.num_copied_bytes += blob.num_bytes
+        return blob

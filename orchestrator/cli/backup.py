@@ -1,0 +1,161 @@
+"""The commands `ship backup` and `ship restore`."""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.options import json_option
+from orchestrator.cli.output import EXIT_FAILED, Output, format_size, format_time
+
+if TYPE_CHECKING:
+    from orchestrator.backup.layout import Manifest
+
+__all__ = ["COMMANDS"]
+
+
+@click.command()
+@click.argument("place", metavar="FOLDER|URL")
+@click.option("--metadata", is_flag=True, help="Only what cannot be rebuilt: no artifacts, no backbones.")
+@click.option(
+    "--keep",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Remove older backups than the last N, and what only they hold [keep all].",
+)
+@click.option("--store-only", is_flag=True, help="Leave MLflow out: its database has a backup of its own.")
+@json_option
+@click.pass_obj
+def backup(
+    output: Output, place: str, metadata: bool, keep: int | None, store_only: bool, as_json: bool
+) -> None:
+    """Copy store, registry and audit log to FOLDER or URL, while endpoints and tunings go on.
+
+    The place holds any number of backups, each content once: a later one copies what is new. A backup that
+    was ended before its end is none, and is said to be none; what it copied spares the next one time. It
+    holds hashes of tokens, no secret, and thumbnails of held-out pictures. The exit status is 1 if something
+    in the store is damaged or missing; the backup is taken all the same.
+
+    \b
+    Examples:
+      ship backup /mnt/backup/ship
+      ship backup s3://backups/ship --keep 30
+      ship backup /mnt/backup/ship --metadata --json | jq -r .id
+    """
+    from orchestrator.backup.pruning import prune_backups
+    from orchestrator.backup.taking import take_backup
+    from orchestrator.registry.copying import copy_registry
+    from orchestrator.store.objects.open import open_objects
+
+    target, registry = open_objects(place), output.registry()
+    with output.err.status("copying"):
+        taken = take_backup(
+            output.objects(),
+            target,
+            lambda: None if store_only else copy_registry(registry, output.prompt_store()),
+            kind="metadata" if metadata else "all",
+        )
+        removed = () if keep is None else prune_backups(target, keep)
+    if as_json:
+        told = {"num_copied": taken.num_copied, "num_copied_bytes": taken.num_copied_bytes}
+        output.print_json(
+            {**_manifest_json(taken.manifest), **told, "damage": taken.damage, "removed": removed}
+        )
+    else:
+        output.print_line(f"Backup {taken.manifest.id} is taken: {_describe(taken.manifest)}.")
+        output.print_line(f"{taken.num_copied} objects, {format_size(taken.num_copied_bytes)} were new.")
+        if removed:
+            output.print_line(f"Removed: {', '.join(removed)}.")
+        for problem in taken.damage:
+            output.print_line(f"damaged in the store: {problem}", style="red")
+    if taken.damage:
+        sys.exit(EXIT_FAILED)
+
+
+@click.command()
+@click.argument("place", metavar="FOLDER|URL")
+@click.option("--backup", "id_", metavar="ID", help="The backup [the last one that was finished].")
+@click.option("--verify", is_flag=True, help="Check all digests and the audit log; write nothing.")
+@click.option("--store-only", is_flag=True, help="Leave MLflow as it is.")
+@click.option("--force", is_flag=True, help="Restore to a store or an MLflow's file that is there, too.")
+@json_option
+@click.pass_obj
+def restore(
+    output: Output, place: str, id_: str | None, verify: bool, store_only: bool, force: bool, as_json: bool
+) -> None:
+    """Write the last backup in FOLDER or URL into an empty store and an empty registry.
+
+    They are those that SHIP_STORE, SHIP_HOME and MLFLOW_TRACKING_URI name. A restoration that was ended goes
+    on when the same command is run again. The catalog is written last: an endpoint serves nothing before all
+    is there. --verify ends with status 1 if anything is damaged, and names it.
+
+    \b
+    Examples:
+      ship restore /mnt/backup/ship --verify
+      ship --store s3://models/ship restore s3://backups/ship
+      ship restore /mnt/backup/ship --backup 20261127T030000Z-0123abcd --store-only
+    """
+    from orchestrator.backup.layout import read_manifest
+    from orchestrator.backup.restoring import restore_backup
+    from orchestrator.registry.copying import restore_registry
+    from orchestrator.store.objects.open import open_objects
+
+    target = open_objects(place)
+    manifest = read_manifest(target, id_)
+    if verify:
+        _verify(output, target, manifest, as_json)
+        return
+    registry = output.registry(may_create=True)
+    with output.err.status("restoring"):
+        restored = restore_backup(
+            target,
+            manifest,
+            output.objects(),
+            None if store_only else lambda copy: restore_registry(registry, copy, force=force),
+            force=force,
+        )
+    if as_json:
+        output.print_json({**_manifest_json(manifest), **vars(restored)})
+        return
+    output.print_line(f"Backup {manifest.id} is restored to {output.objects().url}: {_describe(manifest)}.")
+    output.print_line(f"{restored.num_written} objects were written, the others were there.")
+    if not restored.has_registry:
+        output.print_line("No registry was restored: `ship sync --adopt` once MLflow has its versions.")
+
+
+def _verify(output: Output, target: Any, manifest: "Manifest", as_json: bool) -> None:
+    from orchestrator.backup.soundness import verify_backup
+
+    with output.err.status("reading the backup"):
+        problems = verify_backup(target, manifest)
+    if as_json:
+        output.print_json({**_manifest_json(manifest), "problems": problems})
+    else:
+        for problem in problems:
+            output.print_line(problem, style="red")
+        state = f"{len(problems)} problems" if problems else "nothing is missing or changed"
+        output.print_line(f"Backup {manifest.id}: {_describe(manifest)}; {state}.")
+    if problems:
+        sys.exit(EXIT_FAILED)
+
+
+def _describe(manifest: "Manifest") -> str:
+    registry = "no registry" if manifest.registry is None else f"registry as {manifest.registry.form}"
+    what = "metadata" if manifest.kind == "metadata" else "all"
+    size = format_size(manifest.num_bytes)
+    return f"{what}, {len(manifest.objects)} objects, {size}, {registry}, of {format_time(manifest.made_s)}"
+
+
+def _manifest_json(manifest: "Manifest") -> dict[str, Any]:
+    return {
+        "id": manifest.id,
+        "kind": manifest.kind,
+        "made_s": manifest.made_s,
+        "store": manifest.store,
+        "num_objects": len(manifest.objects),
+        "num_bytes": manifest.num_bytes,
+        "registry": None if manifest.registry is None else manifest.registry.form,
+    }
+
+
+COMMANDS = (backup, restore)
