@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ray.exceptions import RayActorError
@@ -25,6 +26,7 @@ from orchestrator.serve.engine_api import (
 )
 from orchestrator.serve.ingress.dispatcher import Dispatcher
 from orchestrator.serve.options import EngineOptions
+from orchestrator.tracing import span
 from ship.backbone_info import BackboneInfo
 
 __all__ = ["RayEngine"]
@@ -61,8 +63,10 @@ class RayEngine:
 
     async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
         """See ``engine_api.Engine``."""
-        reply: Explanation | Refusal = await self._call("explain", image, ask, patience_s)
-        return reply
+        with span("ask", {"ship.task": ask.task}, kind="client") as asking:
+            asked = ask if asking is None else replace(ask, trace=asking.traceparent)
+            reply: Explanation | Refusal = await self._call("explain", image, asked, patience_s)
+            return reply
 
     async def tasks(self, page: TaskPage = ALL_TASKS) -> list[ServingState]:
         """See ``engine_api.Engine``."""
