@@ -195,10 +195,12 @@ class CallReply:
     Attributes:
         replies: To each of its questions.
         replica: Name of the engine that gave them.
+        backbone: Fingerprint of its backbone; empty from an engine of version 0.1.0.
     """
 
     replies: tuple[Answer | Refusal, ...]
     replica: str
+    backbone: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,7 +139,11 @@ class EngineReplica:
             ),
             return_exceptions=True,
         )
-        return CallReply(replies=tuple(map(_told, replies)), replica=self._residency.name)
+        return CallReply(
+            replies=tuple(map(_told, replies)),
+            replica=self._residency.name,
+            backbone=self._info.fingerprint,
+        )
 
     async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
         """See ``engine_api.Engine``."""

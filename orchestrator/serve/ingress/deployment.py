@@ -94,6 +94,8 @@ class Ingress:
         if self._tokens is not None:
             # The tokens that are known stay valid, and a new replica would hang in the same store.
             self._tokens.check(may_hang=True)
+        if any(client.is_outdated for client in self._clients):
+            raise ServeError("the engines have another backbone than when this ingress started")
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Ray Serve, once ``__init__`` is done.

@@ -43,16 +43,23 @@ class RayEngine:
         handle: Handle of the engine deployment.
         timeout_s: Timeout of one call, all tries together.
         options: Options of each engine.
+
+    Attributes:
+        is_outdated: Whether an engine answered that has another backbone than ``backbone`` said: the endpoint
+            was given another one, and pictures are fitted to the one before.
     """
 
     def __init__(self, handle: Any, timeout_s: float, options: EngineOptions | None = None) -> None:
         self._handle = handle
         self._timeout_s = timeout_s
         self._dispatcher = Dispatcher(self._send, options or EngineOptions())
+        self._fingerprint = ""
+        self.is_outdated = False
 
     async def backbone(self) -> BackboneInfo:
         """See ``engine_api.Engine``."""
         info: BackboneInfo = await self._handle.backbone.remote()
+        self._fingerprint = info.fingerprint
         return info
 
     async def predict(
@@ -96,6 +103,9 @@ class RayEngine:
     async def _send(self, call: Call) -> CallReply:
         """Have one engine answer a call; another one, if it dies meanwhile."""
         reply: CallReply = await self._call("answer", call)
+        if self._fingerprint and reply.backbone not in ("", self._fingerprint):
+            self.is_outdated = True
+            raise EngineUnavailableError("the endpoint changes to another backbone; try again shortly")
         return reply
 
     async def _call(self, method: str, *args: Any) -> Any:

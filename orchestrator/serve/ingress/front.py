@@ -252,8 +252,11 @@ class Front:
             case "other_view" | "other_backbone" | "no_key":
                 detail = "the task's version changed while the request was answered; send it again"
                 return self.unavailable("version-changed", detail)
-            case "late" | "failed":
-                return Problem(refusal.reason, refusal.detail)
+            case "late":
+                return Problem("late", refusal.detail)
+            # Also a reason that an engine of the version after this one gives.
+            case _:
+                return Problem("failed", refusal.detail)
 
     def unavailable(self, kind: str, detail: str, wait_s: float = 0.0) -> Problem:
         """A problem with a header Retry-After of at least ``wait_s``."""
