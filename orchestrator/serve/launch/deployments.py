@@ -36,8 +36,8 @@ __all__ = [
 # Requests under way are given this long when a replica has to go.
 DRAIN_S = 20.0
 _ASK_S = 30.0
-# Where all replicas are replaced, as `serve deploy` does after a change of arguments, a quarter more of them, one
-# at least, comes first, and an old one goes once a new one answers. Where there is no room, the old ones stay.
+# Where all replicas are replaced, as `serve deploy` does after a change of arguments, a quarter more of them,
+# one at least, comes first, and an old one goes once a new one answers. Where there is no room, they stay.
 _SURGE_PERCENT = 25
 _DRAIN_LOOK_S = 0.2
 _log = logging.getLogger(__name__)
