@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -45,14 +46,14 @@ class _Nowhere(SpanExporter):
 def tracing(rounds: int | None, quick: bool, target: str | None) -> None:
     """Measure CPU time of a prediction with and without traces, and of the calls that are left without."""
     torch.set_num_threads(1)
-    with open_report("tracing", LEGEND, target) as report, tempfile.TemporaryDirectory() as folder:
+    with open_report("tracing", LEGEND, target) as report, ExitStack() as stack:
         provider = TracerProvider()
         provider.add_span_processor(BatchSpanProcessor(_Nowhere()))
         tracer = Tracer(provider)
         number = 5 if quick else 40
         rows: dict[str, Callable[[], object]] = {
-            "off": _asker(Path(folder) / "off", None, number),
-            "on": _asker(Path(folder) / "on", tracer, number),
+            "off": _asker(stack, None, number),
+            "on": _asker(stack, tracer, number),
             "calls": _call_in_vain,
         }
         work = {"off": float(number), "on": float(number), "calls": float(_REPEATS)}
@@ -69,12 +70,14 @@ def tracing(rounds: int | None, quick: bool, target: str | None) -> None:
         tracer.close()
 
 
-def _asker(folder: Path, tracer: Tracer | None, number: int) -> Callable[[], object]:
+def _asker(stack: ExitStack, tracer: Tracer | None, number: int) -> Callable[[], object]:
     backbone, png = load_backbone("bundled"), draw_png(1, (224, 224))
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     replica = make_replica(backbone, folder, tracer=tracer)
+    stack.callback(replica._follower.stop)
 
     # Queues belong to the loop that they were first used in.
-    loop = asyncio.new_event_loop()
+    runner = stack.enter_context(asyncio.Runner())
     app = make_app(RayEngine(Handle(replica), 30.0), backbone.info, tracer=tracer)
 
     async def ask() -> None:
@@ -83,7 +86,7 @@ def _asker(folder: Path, tracer: Tracer | None, number: int) -> Callable[[], obj
                 reply = await client.post("/v1/predict", content=png, headers={"Ship-Task": "bolts"})
                 assert reply.status_code == 200, reply.text
 
-    return lambda: loop.run_until_complete(ask())
+    return lambda: runner.run(ask())
 
 
 def _call_in_vain() -> None:
