@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo bench gpu industrial test test-slow check format reference clean s3 mlflow
+.PHONY: install demo bench gpu industrial test test-slow check format reference clean s3 mlflow lock audit
 
 install: $(STAMP)
 
@@ -59,6 +59,14 @@ format: $(STAMP)
 # docs/reference.md, from the code; a unit test holds it equal.
 reference: $(STAMP)
 	$(BIN)/python -m tests.reference
+
+# The locked packages with their hashes, from pyproject.toml and constraints.txt. Needs uv and a network.
+lock:
+	deploy/lock
+
+# Known weaknesses of the locked packages. Needs a network with PyPI's advisories, or OSV's: ARGS="-s osv".
+audit:
+	deploy/audit $(ARGS)
 
 clean:
 	rm -rf $(VENV) demo-run

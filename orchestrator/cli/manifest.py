@@ -11,6 +11,7 @@ import click
 from orchestrator.cli import tables
 from orchestrator.cli.options import json_option, request_options, selection_options
 from orchestrator.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WAITING, Output
+from orchestrator.tracing import traced_process
 
 if TYPE_CHECKING:
     from orchestrator.manifest.request import Request
@@ -157,10 +158,11 @@ def tune(
     request = replace(request, thumbnails=not no_thumbnails)
     if check_first:
         request = _refuse_unsound(output, manifest, request, as_json)
-    job = _prepare(output, manifest, request, will_run=True)
-    job.check_fan_out()
-    print_refused(output.err, job.plan.refused)
-    run_job(output, replace(job, num_kept=num_kept, promotes=promotes), as_json=as_json)
+    with traced_process(os.environ, "driver", "ship tune"):
+        job = _prepare(output, manifest, request, will_run=True)
+        job.check_fan_out()
+        print_refused(output.err, job.plan.refused)
+        run_job(output, replace(job, num_kept=num_kept, promotes=promotes), as_json=as_json)
 
 
 @click.command()

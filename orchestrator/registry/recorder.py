@@ -27,6 +27,7 @@ from orchestrator.registry.versions import own_tags
 from orchestrator.store.documents.publication import Publication
 from orchestrator.store.lease import StoreLease
 from orchestrator.store.prompt_store import PromptStore
+from orchestrator.tracing import span
 
 __all__ = ["Backlog", "Recorder", "TaskKey"]
 
@@ -286,7 +287,8 @@ class Recorder:
     def _write_task(self, pair: tuple[str, str]) -> bool:
         """Write the events of one task key; False if MLflow cannot be reached."""
         try:
-            self._writer.write(*pair, self._waiting[pair])
+            with span("record", {"ship.task": pair[0], "ship.records": len(self._waiting[pair])}):
+                self._writer.write(*pair, self._waiting[pair])
         except (RegistryDown, ForeignRegistryError) as error:
             self._be_patient(error)
             return False

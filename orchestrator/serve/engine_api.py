@@ -1,4 +1,10 @@
-"""Interface between ingress and engines: requests, replies and states as plain values."""
+"""Interface between ingress and engines: requests, replies and states as plain values.
+
+While an endpoint is upgraded, ingresses and engines of two versions that follow each other ask each other, by
+pickles of these values. So a version keeps all fields, classes and methods of the one before it, by name and
+meaning; a new field has a plain default, for the values of the version before lack it; a new method or reason
+of a refusal is not used before the version after.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +85,7 @@ class Ask:
         sent_from: Backbone whose engine named this one; None if the ask did not come from there.
         stays: The engine of the backbone that this one named had no answer: the version that answered until
             now is wanted, if it is in memory.
+        trace: W3C's ``traceparent`` of the span that it is asked in; None if it is not traced.
     """
 
     task: str
@@ -90,6 +97,7 @@ class Ask:
     backbone: str = ""
     sent_from: str | None = None
     stays: bool = False
+    trace: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,10 +195,12 @@ class CallReply:
     Attributes:
         replies: To each of its questions.
         replica: Name of the engine that gave them.
+        backbone: Fingerprint of its backbone; empty from an engine of version 0.1.0.
     """
 
     replies: tuple[Answer | Refusal, ...]
     replica: str
+    backbone: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

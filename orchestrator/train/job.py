@@ -29,6 +29,7 @@ from orchestrator.store.documents.audit import Author
 from orchestrator.store.objects.open import ObjectStore, open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.run_stats import RunStats
+from orchestrator.tracing import note, span
 from orchestrator.train.event_handler import EventHandler
 from orchestrator.train.executor import Callbacks, RunOptions, RunSummary, name_run, run_tasks
 from orchestrator.train.job_report import JobReport
@@ -141,6 +142,7 @@ class Job:
         """
         self.check_fan_out()
         run = name_run()
+        note({"ship.run": run})
         with hold_run(self.settings.home, run, self.path, self.num_kept) as folder:
             return self._run(run, folder, on_progress, on_stop)
 
@@ -297,9 +299,12 @@ def prepare_job(
     manifest = request.load(manifest_path)
     settings, backbone = _find_means(manifest, make_settings, will_run)
     services = open_services(settings)
+    with span("plan", {"ship.tasks": len(manifest.tasks)}):
+        plan = _make_plan(manifest, backbone, services, request, will_run, on_progress)
+        note({"ship.to_tune": len(plan.to_tune)})
     return Job(
         manifest=manifest,
-        plan=_make_plan(manifest, backbone, services, request, will_run, on_progress),
+        plan=plan,
         settings=settings,
         backbone=backbone,
         request=request,

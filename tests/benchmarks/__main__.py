@@ -12,6 +12,7 @@ from tests.benchmarks.accuracy.command import accuracy
 from tests.benchmarks.decoding import decoding
 from tests.benchmarks.fleet.commands import fleet
 from tests.benchmarks.serve.commands import serve
+from tests.benchmarks.tracing import tracing
 
 __all__ = ["main"]
 
@@ -34,7 +35,7 @@ def cli() -> None:
     """
 
 
-for command in (*speed.COMMANDS, accuracy, decoding, fleet, serve):
+for command in (*speed.COMMANDS, accuracy, decoding, fleet, serve, tracing):
     cli.add_command(command)
 
 

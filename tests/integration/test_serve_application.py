@@ -5,8 +5,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from ship.artifact.files import load_files
 from ship.backbone import Backbone, load_backbone
 from ship.images import decode_image
 from ship.runtime.runtime import Runtime
+from tests.benchmarks.serve.load import Load, open_loop, zipf
+from tests.benchmarks.serve.plant import replica_pids
 from tests.factories import write_backbone
 from tests.integration.plant import PATIENCE_S, SHIP
 from tests.unit.orchestrator.serve.factory import draw_png, make_artifact
@@ -70,6 +73,24 @@ class Plant:
             assert time.monotonic() < deadline_s, reply and reply.text
             time.sleep(0.2)
         assert reply.json()["probabilities"] == pytest.approx(self.expected, abs=1e-5)
+
+    def deploy(self, dashboard: str, **changed: str) -> None:
+        """``serve deploy`` of a file with these arguments in place of the plant's."""
+        application = {
+            "name": "ship",
+            "route_prefix": "/",
+            "import_path": "orchestrator.serve.launch.app:build",
+            "args": {**self.arguments, **changed},
+        }
+        written = {"http_options": {"host": "127.0.0.1", "port": self.port}, "applications": [application]}
+        config = self.folder / "deployed.yaml"
+        config.write_text(yaml.safe_dump(written))
+        self.run(str(Path(sys.executable).parent / "serve"), "deploy", str(config), "--address", dashboard)
+
+    def is_whole(self, reply: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
+        """Whether a reply is the one that is right, and its headers are of the same version."""
+        named = (headers["Ship-Version"], headers["Ship-Digest"]) == (str(reply["version"]), reply["digest"])
+        return named and reply["probabilities"] == pytest.approx(self.expected, abs=1e-5)
 
     def ask(self) -> httpx.Response | None:
         headers = {"Ship-Task": "bolts", "Content-Type": "image/png"}
@@ -149,3 +170,46 @@ def test_a_detached_endpoint_outlives_its_command_and_is_stopped_from_another(pl
     finally:
         plant.run(SHIP, "serve", "--stop")
     assert plant.ask() is None
+
+
+def test_all_replicas_are_replaced_by_those_of_another_version_without_a_failed_request(
+    plant: Plant, dashboard: str
+) -> None:
+    plant.deploy(dashboard)
+    plant.wait_for_answer()
+    before = {part: set(replica_pids(f"ServeReplica:ship:{part}")) for part in ("Ingress", "Engine")}
+    assert all(before.values())
+    is_over, loads = threading.Event(), []
+
+    def ask() -> None:
+        # No client asks twice.
+        while not is_over.is_set():
+            requests = zipf(["bolts"], [PNG])
+            loads.append(
+                open_loop(
+                    f"http://127.0.0.1:{plant.port}", requests, rate=5.0, duration_s=2.0, check=plant.is_whole
+                )
+            )
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        # Any argument will do: Ray Serve takes it for another version of all deployments.
+        plant.deploy(dashboard, **{"limits.timeout_s": "25"})
+        deadline_s = time.monotonic() + PATIENCE_S
+        while any(
+            not (found := set(replica_pids(f"ServeReplica:ship:{part}"))) or found & old
+            for part, old in before.items()
+        ):
+            assert time.monotonic() < deadline_s, (before, loads)
+            time.sleep(0.2)
+    finally:
+        is_over.set()
+        asking.join()
+    assert sum(load.num_failed for load in loads) == 0, _describe(loads)
+    assert [load.mixed for load in loads if load.mixed] == []
+    assert sum(len(load.seconds) for load in loads) > 0
+
+
+def _describe(loads: list[Load]) -> list[Any]:
+    return [(dict(load.statuses), load.refusals) for load in loads if load.num_failed]

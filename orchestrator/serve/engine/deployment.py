@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import time
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Protocol
 
@@ -38,6 +40,7 @@ from orchestrator.serve.residency.served import ServedVersion
 from orchestrator.serve.residency.state import describe_served
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
+from orchestrator.tracing import Span, Tracer, begin, current, note, open_tracer, record, span_of_batch
 from ship.backbone import Backbone
 from ship.backbone_info import BackboneInfo
 from ship.precision import compute_dtype, dtype_name
@@ -46,6 +49,7 @@ from ship.runtime.runtime import Runtime
 __all__ = ["EngineReplica"]
 
 _log = logging.getLogger(__name__)
+_FAULTS = ("not_loaded", "not_ready", "late", "failed", "unavailable")
 
 
 class Source(Protocol):
@@ -66,6 +70,7 @@ class EngineReplica:
         options: Options of this replica.
         log: File for what goes wrong; None leaves it to Ray.
         is_alone: Whether the endpoint has no engines of other backbones.
+        tracer: Begins spans; None for what the environment asks for.
     """
 
     def __init__(
@@ -77,9 +82,11 @@ class EngineReplica:
         log: str | None = None,
         *,
         is_alone: bool = True,
+        tracer: Tracer | None = None,
     ) -> None:
         if log is not None:
             open_process_log(log)
+        self._tracer = tracer or open_tracer(os.environ, "engine")
         keep_replica_on_loopback()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         backbone = source.load().to(device)
@@ -132,15 +139,22 @@ class EngineReplica:
             ),
             return_exceptions=True,
         )
-        return CallReply(replies=tuple(map(_told, replies)), replica=self._residency.name)
+        return CallReply(
+            replies=tuple(map(_told, replies)),
+            replica=self._residency.name,
+            backbone=self._info.fingerprint,
+        )
 
     async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
         """See ``engine_api.Engine``."""
-        served = await self._find(ask, patience_s)
-        if isinstance(served, Refusal):
-            return served
-        found = await self._explainer.explain(image, served, patience_s)
-        return found if isinstance(found, Refusal) else replace(found, precision=self._precision)
+        with self._span("explain", ask):
+            served = await self._find(ask, patience_s)
+            if isinstance(served, Refusal):
+                return _refused(served)
+            found = await self._explainer.explain(image, served, patience_s)
+            if isinstance(found, Refusal):
+                return _refused(found)
+            return replace(found, precision=self._precision)
 
     async def tasks(self, page: TaskPage = ALL_TASKS) -> list[ServingState]:
         """See ``engine_api.Engine``."""
@@ -179,12 +193,23 @@ class EngineReplica:
         # What is loaded is served all the same, and a new replica would hang in the same store.
         self._follower.check(may_hang=True)
 
+    def _span(self, name: str, ask: Ask) -> AbstractContextManager[Span | None]:
+        # What is not traced there is not traced here either.
+        attributes = {"ship.task": ask.task, "ship.version": ask.version}
+        return begin(self._tracer if ask.trace else None, name, ask.trace, attributes, kind="server")
+
     async def _answer_one(self, image: Image, ask: Ask, patience_s: float, load_s: float) -> Answer | Refusal:
+        with self._span("answer", ask):
+            reply = await self._answer_row(image, ask, patience_s, load_s)
+            return _refused(reply) if isinstance(reply, Refusal) else reply
+
+    async def _answer_row(self, image: Image, ask: Ask, patience_s: float, load_s: float) -> Answer | Refusal:
         start_s = time.monotonic()
         served = await self._find(ask, load_s)
         if isinstance(served, Refusal):
             return served
-        row = Row(image=image, served=served)
+        note({"ship.version": served.version, "ship.digest": served.digest})
+        row = Row(image=image, served=served, span=current())
         left_s = patience_s - (time.monotonic() - start_s)
         try:
             timed = await self._batcher.submit(ask.task, row, left_s)
@@ -193,6 +218,7 @@ class EngineReplica:
             return Refusal(reason="busy", detail=detail, wait_s=error.wait_s)
         except LateError:
             return Refusal(reason="late", detail=f"no turn came within {patience_s:g} s")
+        record("queue", timed.queue_s, timed.pass_s)
         if isinstance(timed.reply, Refusal):
             return timed.reply
         return replace(timed.reply, queue_s=timed.queue_s, forward_s=timed.pass_s, precision=self._precision)
@@ -214,12 +240,22 @@ class EngineReplica:
         )
 
     async def _answer_rows(self, rows: list[Row]) -> list[Answer | Refusal]:
-        # In a thread, so that this loop keeps taking requests for the next batch.
-        return await asyncio.to_thread(answer_rows, self._runtime, rows)
+        with span_of_batch("forward", [row.span for row in rows], {"ship.rows": len(rows)}):
+            # In a thread, so that this loop keeps taking requests for the next batch.
+            return await asyncio.to_thread(answer_rows, self._runtime, rows)
 
     def _not_ready(self) -> str:
         # The cause is in the log: probes ask without a token, and it names the store.
         return "the catalog is being loaded" if self._follower.problem is None else "there is no catalog yet"
+
+
+def _refused(refusal: Refusal) -> Refusal:
+    """The refusal, noted in the span of its question; one that is no fault of the question's is an error."""
+    if (asked := current()) is not None:
+        asked.note({"ship.refusal": refusal.reason})
+        if refusal.reason in _FAULTS:
+            asked.fail(refusal.reason)
+    return refusal
 
 
 def _told(reply: Answer | Refusal | BaseException) -> Answer | Refusal:

@@ -14,6 +14,7 @@ import torch
 
 from orchestrator.serve.engine_api import Answer, Image, Refusal
 from orchestrator.serve.residency.served import ServedVersion
+from orchestrator.tracing import Span
 from ship.runtime.runtime import RowOutput, Runtime
 
 __all__ = ["Row", "answer_rows"]
@@ -28,10 +29,12 @@ class Row:
     Attributes:
         image: uint8, ``3,H,W`` of the backbone's input size; ``T,3,H,W`` of a picture in tiles.
         served: Weights, labels, version and digest.
+        span: Span of the question, if it is traced.
     """
 
     image: Image
     served: ServedVersion
+    span: Span | None = None
 
 
 def answer_rows(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusal]:

@@ -23,12 +23,14 @@ from orchestrator.serve.ingress.middleware.drain import Drain, DrainGate
 from orchestrator.serve.ingress.middleware.encoding import DecodeBody
 from orchestrator.serve.ingress.middleware.methods import Methods
 from orchestrator.serve.ingress.middleware.metrics import Metrics
+from orchestrator.serve.ingress.middleware.tracing import TraceRequests
 from orchestrator.serve.ingress.peers import Families, Peers, render_page
 from orchestrator.serve.ingress.problems import CatchUnexpected, install_problem_handlers
 from orchestrator.serve.ingress.recent import Recent
 from orchestrator.serve.ingress.routes import batch, docs, explain, health, open_inference, predict, tasks
 from orchestrator.serve.ingress.shadow import Shadows
 from orchestrator.serve.options import Limits
+from orchestrator.tracing import Tracer
 from ship.backbone_info import BackboneInfo
 
 __all__ = ["make_app", "read_families"]
@@ -46,6 +48,7 @@ def make_app(
     peers: Peers | None = None,
     *,
     names_responses: bool = True,
+    tracer: Tracer | None = None,
 ) -> FastAPI:
     """The ASGI application.
 
@@ -58,6 +61,7 @@ def make_app(
         looks: Ages of the last looks; by default none is known.
         peers: All ingresses of the endpoint; by default there is this one.
         names_responses: See ``AccessLog``.
+        tracer: Begins a span for each request; None traces nothing.
     """
     limits, metrics, looks = limits or Limits(), Metrics(), looks or Looks()
     backbones = {one.fingerprint: one for one in (backbone if isinstance(backbone, Sequence) else [backbone])}
@@ -69,6 +73,8 @@ def make_app(
     app = FastAPI(
         openapi_url=None,
         redirect_slashes=False,
+        # Its own spans would have paths and queries, and exceptions with their text.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         routes=[route for module in _ROUTERS for route in module.router.routes],
     )
     app.state.front = Front(
@@ -87,6 +93,8 @@ def make_app(
         ),
     )
     _add_middleware(app, drain or Drain(), tokens, names_responses=names_responses)
+    if tracer is not None:
+        app.add_middleware(TraceRequests, tracer=tracer)
     install_problem_handlers(app)
     return app
 

@@ -1,6 +1,7 @@
 """The ingress deployment: the HTTP interface of ``app`` in a Ray Serve replica."""
 
 import asyncio
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from orchestrator.serve.options import EngineOptions, Limits
 from orchestrator.serve.process_log import open_process_log
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
+from orchestrator.tracing import open_tracer
 
 __all__ = ["Ingress", "IngressReplica"]
 
@@ -57,6 +59,7 @@ class Ingress:
         if log is not None:
             open_process_log(log)
         keep_replica_on_loopback()
+        self._tracer = open_tracer(os.environ, "ingress")
         self._clients = [RayEngine(engine, limits.timeout_s, engine_options) for engine in engines]
         self._engine: Engine = self._clients[0]
         self._front: Front | None = None
@@ -91,6 +94,8 @@ class Ingress:
         if self._tokens is not None:
             # The tokens that are known stay valid, and a new replica would hang in the same store.
             self._tokens.check(may_hang=True)
+        if any(client.is_outdated for client in self._clients):
+            raise ServeError("the engines have another backbone than when this ingress started")
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Ray Serve, once ``__init__`` is done.
@@ -118,6 +123,7 @@ class Ingress:
             self._looks,
             self._peers,
             names_responses=False,
+            tracer=self._tracer,
         )
         self._front = app.state.front
         app.state.front.decoder.start()

@@ -24,6 +24,7 @@ from orchestrator.serve.engine_api import (
     Refusal,
 )
 from orchestrator.serve.options import EngineOptions
+from orchestrator.tracing import record, span
 
 __all__ = ["Dispatcher"]
 
@@ -109,19 +110,26 @@ class Dispatcher:
     async def _ask_about(
         self, task: str, images: Sequence[Image], asks: Sequence[Ask], patience_s: float
     ) -> _Replies:
-        used = list(dict.fromkeys(ask.image for ask in asks))
-        group = _Group(
-            images=tuple(images[number] for number in used),
-            asks=tuple(replace(ask, image=used.index(ask.image)) for ask in asks),
-            deadline_s=self._clock() + patience_s,
-        )
+        with span("ask", {"ship.task": task, "ship.questions": len(asks)}, kind="client") as asking:
+            used = list(dict.fromkeys(ask.image for ask in asks))
+            trace = None if asking is None else asking.traceparent
+            group = _Group(
+                images=tuple(images[number] for number in used),
+                asks=tuple(replace(ask, image=used.index(ask.image), trace=trace) for ask in asks),
+                deadline_s=self._clock() + patience_s,
+            )
+            return await self._reply_to(group, task, patience_s)
+
+    async def _reply_to(self, group: _Group, task: str, patience_s: float) -> _Replies:
+        num_asks = len(group.asks)
         try:
             timed = await self._batcher.submit(task, group, patience_s)
         except QueueFullError as error:
             detail = f"too many requests wait, task {task!r} has its share"
-            return (Refusal(reason="busy", detail=detail, wait_s=error.wait_s),) * len(asks)
+            return (Refusal(reason="busy", detail=detail, wait_s=error.wait_s),) * num_asks
         except LateError:
-            return (Refusal(reason="late", detail=f"no turn came within {patience_s:g} s"),) * len(asks)
+            return (Refusal(reason="late", detail=f"no turn came within {patience_s:g} s"),) * num_asks
+        record("queue", timed.queue_s, timed.pass_s)
         replies = await self._ask_again(group, timed.reply)
         return tuple(
             replace(reply, queue_s=reply.queue_s + timed.queue_s) if isinstance(reply, Answer) else reply

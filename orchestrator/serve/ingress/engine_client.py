@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ray.exceptions import RayActorError
@@ -25,6 +26,7 @@ from orchestrator.serve.engine_api import (
 )
 from orchestrator.serve.ingress.dispatcher import Dispatcher
 from orchestrator.serve.options import EngineOptions
+from orchestrator.tracing import span
 from ship.backbone_info import BackboneInfo
 
 __all__ = ["RayEngine"]
@@ -41,16 +43,23 @@ class RayEngine:
         handle: Handle of the engine deployment.
         timeout_s: Timeout of one call, all tries together.
         options: Options of each engine.
+
+    Attributes:
+        is_outdated: Whether an engine answered that has another backbone than ``backbone`` said: the endpoint
+            was given another one, and pictures are fitted to the one before.
     """
 
     def __init__(self, handle: Any, timeout_s: float, options: EngineOptions | None = None) -> None:
         self._handle = handle
         self._timeout_s = timeout_s
         self._dispatcher = Dispatcher(self._send, options or EngineOptions())
+        self._fingerprint = ""
+        self.is_outdated = False
 
     async def backbone(self) -> BackboneInfo:
         """See ``engine_api.Engine``."""
         info: BackboneInfo = await self._handle.backbone.remote()
+        self._fingerprint = info.fingerprint
         return info
 
     async def predict(
@@ -61,8 +70,10 @@ class RayEngine:
 
     async def explain(self, image: Image, ask: Ask, patience_s: float) -> Explanation | Refusal:
         """See ``engine_api.Engine``."""
-        reply: Explanation | Refusal = await self._call("explain", image, ask, patience_s)
-        return reply
+        with span("ask", {"ship.task": ask.task}, kind="client") as asking:
+            asked = ask if asking is None else replace(ask, trace=asking.traceparent)
+            reply: Explanation | Refusal = await self._call("explain", image, asked, patience_s)
+            return reply
 
     async def tasks(self, page: TaskPage = ALL_TASKS) -> list[ServingState]:
         """See ``engine_api.Engine``."""
@@ -92,6 +103,9 @@ class RayEngine:
     async def _send(self, call: Call) -> CallReply:
         """Have one engine answer a call; another one, if it dies meanwhile."""
         reply: CallReply = await self._call("answer", call)
+        if self._fingerprint and reply.backbone not in ("", self._fingerprint):
+            self.is_outdated = True
+            raise EngineUnavailableError("the endpoint changes to another backbone; try again shortly")
         return reply
 
     async def _call(self, method: str, *args: Any) -> Any:

@@ -34,6 +34,7 @@ from orchestrator.serve.ingress.recent import Recent
 from orchestrator.serve.ingress.request_clock import RequestClock
 from orchestrator.serve.ingress.shadow import Shadows
 from orchestrator.serve.options import Limits
+from orchestrator.tracing import span
 from ship.backbone_info import BackboneInfo
 from ship.errors import ImageError
 from ship.settings.view import View
@@ -114,9 +115,10 @@ class Front:
         """An image file, decoded when it is the account's turn; refused with 413, 415 or 422."""
         account = principal_of(request).account
 
-        def decode(view: View, backbone: str) -> Awaitable[Image]:
+        async def decode(view: View, backbone: str) -> Image:
             own = self.backbone(backbone)
-            return in_turn(self.decoder.decode(content, view, account=account, backbone=own))
+            with span("decode", {"ship.bytes": len(content)}):
+                return await in_turn(self.decoder.decode(content, view, account=account, backbone=own))
 
         return Picture(decode, content)
 
@@ -124,8 +126,9 @@ class Front:
         """Pixels, which are fitted as those of a file are; refused with 422."""
         account = principal_of(request).account
 
-        def fit(view: View, backbone: str) -> Awaitable[Image]:
-            return in_turn(self.decoder.fit(pixels_3HW, view, account, self.backbone(backbone)))
+        async def fit(view: View, backbone: str) -> Image:
+            with span("decode", {"ship.bytes": pixels_3HW.nbytes}):
+                return await in_turn(self.decoder.fit(pixels_3HW, view, account, self.backbone(backbone)))
 
         return Picture(fit, pixels_3HW)
 
@@ -249,8 +252,11 @@ class Front:
             case "other_view" | "other_backbone" | "no_key":
                 detail = "the task's version changed while the request was answered; send it again"
                 return self.unavailable("version-changed", detail)
-            case "late" | "failed":
-                return Problem(refusal.reason, refusal.detail)
+            case "late":
+                return Problem("late", refusal.detail)
+            # Also a reason that an engine of the version after this one gives.
+            case _:
+                return Problem("failed", refusal.detail)
 
     def unavailable(self, kind: str, detail: str, wait_s: float = 0.0) -> Problem:
         """A problem with a header Retry-After of at least ``wait_s``."""

@@ -36,6 +36,9 @@ __all__ = [
 # Requests under way are given this long when a replica has to go.
 DRAIN_S = 20.0
 _ASK_S = 30.0
+# Where all replicas are replaced, as `serve deploy` does after a change of arguments, a quarter more of them,
+# one at least, comes first, and an old one goes once a new one answers. Where there is no room, they stay.
+_SURGE_PERCENT = 25
 _DRAIN_LOOK_S = 0.2
 _log = logging.getLogger(__name__)
 # Ray's own limits stand above ours, so that it is ours that refuse: with a reason, when to come again, and
@@ -164,6 +167,7 @@ def _engine(name: str, options: ServeOptions, placement: Placement) -> Any:
     return serve.deployment(
         name=name,
         **placement.of_engines(),
+        max_surge_percent=_SURGE_PERCENT,
         max_ongoing_requests=most,
         max_queued_requests=most,
         graceful_shutdown_timeout_s=DRAIN_S,
@@ -181,6 +185,7 @@ def _ingress(limits: Limits, placement: Placement) -> Any:
     return serve.deployment(
         name="Ingress",
         **placement.of_ingresses(),
+        max_surge_percent=_SURGE_PERCENT,
         max_ongoing_requests=limits.max_at_door,
         max_queued_requests=limits.max_at_door - limits.max_inside,
         graceful_shutdown_timeout_s=DRAIN_S,

@@ -14,6 +14,7 @@ from enum import IntEnum
 from orchestrator.serve.engine_api import Refusal
 from orchestrator.serve.residency.served import Key, PromptRef, ServedVersion
 from orchestrator.store.documents.catalog import IdleTask
+from orchestrator.tracing import Attributes, Span, current, span, under
 from ship.decision.rule import DecisionRule
 from ship.errors import ArtifactError, PromptTooLargeError, SlotsFullError
 
@@ -150,6 +151,7 @@ class Load:
         found_no_room: It asked for room while nothing was to go.
         is_of_rule: The prompt was in memory, and only its decision rule was read.
         ended: Set when it is over, however it ended.
+        asked_by: Span of the question that began it, if that is traced.
     """
 
     ref: PromptRef
@@ -159,6 +161,7 @@ class Load:
     is_of_rule: bool = False
     future: Future[ServedVersion | LoadFailure | None] = field(default_factory=_make_future)
     ended: threading.Event = field(default_factory=threading.Event)
+    asked_by: Span | None = field(default_factory=current)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +212,7 @@ class LoadQueue:
         while taken is not None:
             load, precedence = taken
             try:
-                load.future.set_result(self._run(load))
+                load.future.set_result(self._traced(load))
             # A request that waits for it must not wait for ever.
             except BaseException as error:
                 trace = traceback.format_exc()
@@ -217,6 +220,19 @@ class LoadQueue:
                 # Without its frames: they refer to the load, and perhaps to a slot.
                 load.future.set_exception(error.with_traceback(None))
             taken = self._take(precedence)
+
+    def _traced(self, load: Load) -> ServedVersion | LoadFailure | None:
+        ref = load.ref
+        attributes: Attributes = {
+            "ship.task": ref.task,
+            "ship.version": ref.version,
+            "ship.digest": ref.digest,
+        }
+        with under(load.asked_by), span("load prompt", attributes) as loading:
+            outcome = self._run(load)
+            if loading is not None and isinstance(outcome, LoadFailure):
+                loading.fail("not_loaded")
+            return outcome
 
     def _take(self, ended: Precedence | None = None) -> tuple[Load, Precedence] | None:
         """The next load that has a place; gives back the place of one that has ended in the same step."""

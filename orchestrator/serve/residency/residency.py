@@ -45,6 +45,7 @@ from orchestrator.serve.residency.served import Key, ServedVersion
 from orchestrator.serve.residency.state import describe_task
 from orchestrator.serve.residency.task_names import TaskNames
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry, IdleTask
+from orchestrator.tracing import span
 from ship.errors import SlotsFullError
 
 __all__ = ["Residency"]
@@ -126,7 +127,8 @@ class Residency:
                 found = self._finder.find(ask)
             if not isinstance(found, Pending):
                 return found
-            ended = await wait_for(found.load.future, deadline_s - loop.time())
+            with span("wait for prompt"):
+                ended = await wait_for(found.load.future, deadline_s - loop.time())
             if not ended:
                 refusal = refuse(found.load.ref, "it is still being loaded; try again shortly")
                 return replace(refusal, is_loading=True)

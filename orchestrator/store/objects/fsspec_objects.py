@@ -33,6 +33,7 @@ from orchestrator.store.objects.protocol import (
     temporary_key,
     too_large,
 )
+from orchestrator.store.objects.traced import traced
 from ship.data.paths import below
 from ship.redaction import Url
 
@@ -82,6 +83,7 @@ class FsspecObjects:
         """URL of the root, without credentials."""
         return self._url
 
+    @traced
     def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
         """Read an object."""
         path = self._path(key)
@@ -96,6 +98,7 @@ class FsspecObjects:
 
         return self._run("read", key, read)
 
+    @traced
     def get_unless(self, key: str, etag: str, *, max_bytes: int | None = None) -> StoredObject | None:
         """Read an object, unless it has that etag; the driver's own tag tells it, where there is one."""
         tag = self._tag(key)
@@ -107,11 +110,13 @@ class FsspecObjects:
             self._etags[key] = tag, stored.etag
         return None if stored.etag == etag else stored
 
+    @traced
     def exists(self, key: str) -> bool:
         """Whether the object is there."""
         path = self._path(key)
         return self._run("look up", key, lambda: bool(self._fs.isfile(path)))
 
+    @traced
     def put_new(self, key: str, data: bytes) -> bool:
         """Write an object that must not exist yet."""
         path, tries = self._path(key), count(1)
@@ -127,6 +132,7 @@ class FsspecObjects:
 
         return self._run("write", key, write)
 
+    @traced
     def put(self, key: str, data: bytes, *, if_match: str | None = None) -> str:
         """Write or overwrite an object."""
         path = self._path(key)
@@ -159,6 +165,7 @@ class FsspecObjects:
         with suppress(ObjectMissing):
             self._run("delete", key, lambda: self._fs.rm_file(path))
 
+    @traced
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
         path = self._path(key)

@@ -33,6 +33,7 @@ from orchestrator.store.objects.protocol import (
     too_large,
 )
 from orchestrator.store.objects.stamps import Stamp, Stamps
+from orchestrator.store.objects.traced import traced
 
 __all__ = ["LocalObjects"]
 
@@ -55,6 +56,7 @@ class LocalObjects:
         """``file://`` URL of the folder."""
         return self._root.as_uri()
 
+    @traced
     def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
         """Read a file."""
         path = self._path(key)
@@ -71,6 +73,7 @@ class LocalObjects:
             raise too_large(self.url, key, len(data), max_bytes)
         return StoredObject(data=data, etag=etag_of(data))
 
+    @traced
     def get_unless(self, key: str, etag: str, *, max_bytes: int | None = None) -> StoredObject | None:
         """Read an object, unless it has that etag; a file that was read before is told by its stamp."""
         stamp = self._stamp(key)
@@ -81,12 +84,14 @@ class LocalObjects:
             self._stamps.note(key, stamp, stored.etag)
         return None if stored.etag == etag else stored
 
+    @traced
     def exists(self, key: str) -> bool:
         """Whether the file is there."""
         path = self._path(key)
         with self._errors("look up", key):
             return path.is_file()
 
+    @traced
     def put_new(self, key: str, data: bytes) -> bool:
         """Write a file that must not exist yet."""
         path = self._path(key)
@@ -98,6 +103,7 @@ class LocalObjects:
             _sync_folder(path.parent)
         return True
 
+    @traced
     def put(self, key: str, data: bytes, *, if_match: str | None = None) -> str:
         """Write or replace a file."""
         path = self._path(key)
@@ -127,6 +133,7 @@ class LocalObjects:
         with self._errors("delete", key):
             (self._root / check_temporary(self.url, key)).unlink(missing_ok=True)
 
+    @traced
     def delete(self, key: str) -> None:
         """Remove a file, if it is there."""
         path = self._path(key)

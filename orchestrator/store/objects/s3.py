@@ -39,6 +39,7 @@ from orchestrator.store.objects.protocol import (
     is_key,
     too_large,
 )
+from orchestrator.store.objects.traced import traced
 from ship.redaction import Url, redact_url
 
 __all__ = ["S3Objects"]
@@ -110,6 +111,7 @@ class S3Objects:
         """``s3://`` URL of the prefix."""
         return self._url
 
+    @traced
     def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
         """Read an object."""
 
@@ -119,6 +121,7 @@ class S3Objects:
 
         return self._run("read", key, read)
 
+    @traced
     def get_unless(self, key: str, etag: str, *, max_bytes: int | None = None) -> StoredObject | None:
         """Read an object, unless it has that etag."""
 
@@ -137,6 +140,7 @@ class S3Objects:
 
         return self._run("read", key, read)
 
+    @traced
     def exists(self, key: str) -> bool:
         """Whether the object is there."""
         try:
@@ -145,6 +149,7 @@ class S3Objects:
             return False
         return True
 
+    @traced
     def put_new(self, key: str, data: bytes) -> bool:
         """Write an object that must not exist yet."""
         try:
@@ -153,6 +158,7 @@ class S3Objects:
             return False
         return True
 
+    @traced
     def put(self, key: str, data: bytes, *, if_match: str | None = None) -> str:
         """Write or overwrite an object."""
         if if_match is None:
@@ -194,6 +200,7 @@ class S3Objects:
         """Refuse: there are none."""
         raise StoreError(f"{self._url}: {key[:120]!r} is not a temporary object of ours; it stays")
 
+    @traced
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
         path = self._key(key)

@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
+from orchestrator.tracing import current
 from orchestrator.train.ledger.awake_clock import AwakeClock
 from orchestrator.train.ledger.failures import Failure
 from orchestrator.train.ledger.grants import Grant, LedgerPolicy
@@ -64,6 +65,7 @@ class LedgerActor:
         num_lost: int,
         driver: "Sequence[ray.ObjectRef[None]]",
         release: Callable[[], None],
+        trace: str | None = None,
     ) -> bool:
         """Load a blank ledger; a loaded one stays as it is. Always True.
 
@@ -74,9 +76,11 @@ class LedgerActor:
             num_lost: Ledgers of this run that were lost before.
             driver: The answer to the driver's call of ``never``, in a list: a bare reference is waited for.
             release: Called when the driver has ended without ending the run; then the actor ends itself.
+            trace: See ``Lease``.
         """
         if self._ledger is None:
-            self._ledger = Ledger(specs, policy, AwakeClock(time.monotonic), earlier, num_lost)
+            clock = AwakeClock(time.monotonic)
+            self._ledger = Ledger(specs, policy, clock, earlier, num_lost, trace=trace)
             threading.Thread(target=self._outlive, args=(driver[0], release), daemon=True).start()
         return True
 
@@ -226,6 +230,8 @@ class RayLedger:
     ) -> None:
         self._actor, self._specs, self._policy, self._get = actor, specs, policy, get
         self._release = release
+        driver = current()
+        self._trace = None if driver is None else driver.traceparent
         # Position in the log of events up to which `_latest` is known; None for none.
         self._since: int | None = None
         self._num_loads = 0
@@ -272,7 +278,7 @@ class RayLedger:
         self._num_loads += 1
         num_lost, driver = self._num_loads - 1, [self._actor.never.remote()]
         return self._actor.load.remote(
-            self._specs, self._policy, self._latest, num_lost, driver, self._release
+            self._specs, self._policy, self._latest, num_lost, driver, self._release, self._trace
         )
 
 

@@ -39,12 +39,14 @@ class Lease:
         attempt: Fencing token, from 1, higher at each lease of this task: only the latest one is accepted.
         lease_s: Seconds without a heartbeat after which the lease expires.
         stall: Limits on the time without progress, after which no heartbeat may renew it.
+        trace: ``traceparent`` of the driver's span; None if the run is not traced.
     """
 
     spec: "TaskSpec"
     attempt: int
     lease_s: float
     stall: StallLimits = field(default_factory=StallLimits)
+    trace: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

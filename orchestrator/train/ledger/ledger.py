@@ -55,6 +55,7 @@ class Ledger:
         earlier: Last known status of a lost ledger, which this one continues, leases included.
         num_lost: Ledgers of these tasks that were lost before this one.
         wall: Seconds since the epoch, for people.
+        trace: See ``Lease``.
     """
 
     def __init__(
@@ -65,11 +66,12 @@ class Ledger:
         earlier: RunStatus | None = None,
         num_lost: int = 0,
         wall: Callable[[], float] = time.time,
+        trace: str | None = None,
     ) -> None:
         self._specs = {spec.name: spec for spec in specs}
         if len(self._specs) != len(specs):
             raise ValueError("two tasks of one ledger have the same name")
-        self._policy = policy
+        self._policy, self._trace = policy, trace
         self._clock, self._wall = clock, wall
         self._status = {spec.name: TaskStatus(task=spec.name, key=spec.key) for spec in specs}
         self._waiting = WaitingTasks(sorted(self._specs, key=lambda name: order_of(self._specs[name])))
@@ -296,6 +298,7 @@ class Ledger:
             attempt=leased.attempt,
             lease_s=self._policy.lease_s,
             stall=self._policy.stall,
+            trace=self._trace,
         )
 
     def _charge(self, status: TaskStatus, cause: str, detail: str) -> None:

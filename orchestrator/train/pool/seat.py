@@ -10,6 +10,7 @@ import ray
 import torch
 
 from orchestrator.errors import ExecutionError
+from orchestrator.tracing import open_tracer
 from orchestrator.train.ledger.actor import RayLedgerClient
 from orchestrator.train.worker.loop import RunnerFactory, WorkerContext, run_worker
 from ship.settings.view import MAX_PIXELS
@@ -83,4 +84,9 @@ def work(config: SeatConfig, seat: int, num_seats: int, device: str) -> None:
             max_pixels=config.max_pixels,
         )
     )
-    run_worker(ledger, run_task, worker=worker)
+    tracer = open_tracer(os.environ, "worker")
+    try:
+        run_worker(ledger, run_task, worker=worker, tracer=tracer)
+    finally:
+        if tracer is not None:
+            tracer.close()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.errors import ExecutionError
+from orchestrator.tracing import Attributes, Tracer, begin
 from orchestrator.train.ledger.failures import Failure, failure_of
 from orchestrator.train.ledger.grants import Ended, Lease, Phase
 from orchestrator.train.worker.heartbeat import Heartbeat
@@ -135,6 +136,7 @@ def run_worker(
     *,
     worker: str,
     sleep: Callable[[float], None] = time.sleep,
+    tracer: Tracer | None = None,
 ) -> int:
     """Work until the ledger dismisses this worker.
 
@@ -144,6 +146,7 @@ def run_worker(
             worker.
         worker: Unique name of this worker among all workers, dead or alive.
         sleep: Waits for some seconds while there is no task.
+        tracer: Begins a span for each lease of a run that is traced.
 
     Returns:
         Number of tasks that this worker completed.
@@ -152,16 +155,22 @@ def run_worker(
         ExecutionError: The ledger is out of reach, a task made no progress for too long, or a failure has
             made this process unusable.
     """
-    return _Worker(ledger, run_task, worker, sleep).work()
+    return _Worker(ledger, run_task, worker, sleep, tracer).work()
 
 
 class _Worker:
     """Holds leases, and asks for another when it has room."""
 
     def __init__(
-        self, ledger: "RayLedgerClient", run_task: TaskRunner, name: str, sleep: Callable[[float], None]
+        self,
+        ledger: "RayLedgerClient",
+        run_task: TaskRunner,
+        name: str,
+        sleep: Callable[[float], None],
+        tracer: Tracer | None,
     ) -> None:
         self._ledger, self._run_task, self._name, self._sleep = ledger, run_task, name, sleep
+        self._tracer = tracer
         self._running: dict[Future[bool], _Holder] = {}
         self._changed = threading.Event()
         self._num_completed = 0
@@ -180,7 +189,7 @@ class _Worker:
                     return self._num_completed
                 if isinstance(grant, Lease):
                     holder = _Holder(self._ledger, self._name, grant, self._changed.set)
-                    future = threads.submit(holder.run, self._run_task)
+                    future = threads.submit(holder.run, self._run_task, self._tracer)
                     self._running[future] = holder
                     future.add_done_callback(lambda _: self._changed.set())
                 elif self._holding():
@@ -266,11 +275,20 @@ class _Holder:
         if self._pulse.is_lost:
             raise LeaseLost(self.task)
 
-    def run(self, run_task: TaskRunner) -> bool:
+    def run(self, run_task: TaskRunner, tracer: Tracer | None = None) -> bool:
         """Run the task and report its outcome; True if it was completed."""
+        lease = self._lease
+        attributes: Attributes = {
+            "ship.task": self.task,
+            "ship.attempt": lease.attempt,
+            "ship.worker": self._worker,
+        }
         try:
-            with self._pulse:
-                outcome = run_task(self._lease.spec, self)
+            with (
+                begin(tracer if lease.trace else None, "task", lease.trace, attributes),
+                self._pulse,
+            ):
+                outcome = run_task(lease.spec, self)
         except LeaseLost:
             return False
         except ExecutionError:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import StoreError, StoreFull
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
+from orchestrator.tracing import Laps, note, span
 from orchestrator.train.worker.data_cache import DataCache
 from orchestrator.train.worker.loop import Hooks, PublishedTask, TaskRunner, WorkerContext
 from orchestrator.train.worker.snapshot_writer import SnapshotWriter
@@ -77,14 +78,17 @@ class TuneTask:
         """
         with hooks.doing(self._store.url):
             if (earlier := self._store.published(spec.name, spec.key)) is not None:
+                note({"ship.digest": earlier.digest})
                 return _outcome(earlier, self._store.fetch(earlier.digest))
         hooks.enter("data")
-        data = self._load(spec, hooks)
+        with span("load data", {"ship.images": spec.num_images}):
+            data = self._load(spec, hooks)
         # A thread that hung meanwhile may not join the pack of a worker that has gone on without it.
         hooks.check()
         # `patience` needs validation images to the end; else they are trained on once they have chosen.
         merged = data if spec.config.patience else data.merged()
-        result, found = self._tune(spec, data, merged, hooks)
+        with span("tune"):
+            result, found = self._tune(spec, data, merged, hooks)
         hooks.enter("step", lambda: self._tuner.num_passes)
         result = take_the_better(result, merged, partial(self._tune_probe, merged))
         files = self._tuner.run(
@@ -100,7 +104,9 @@ class TuneTask:
         )
         hooks.check()
         hooks.enter("store")
-        publication = self._store.publish(spec.name, spec.key, files, watch=hooks.doing)
+        with span("publish"):
+            publication = self._store.publish(spec.name, spec.key, files, watch=hooks.doing)
+        note({"ship.digest": publication.digest})
         # If another worker has published in the meantime, its artifact counts.
         return _outcome(publication, files if publication.created else self._store.fetch(publication.digest))
 
@@ -188,11 +194,17 @@ class TuneTask:
             hooks.check()
             writer.put(content)
 
+        epochs = Laps("epoch")
+
+        def report_epoch(report: EpochReport) -> None:
+            epochs.end({"ship.epoch": report.epoch, "ship.loss": report.loss})
+            hooks.epoch(_event_data(report))
+
         with SnapshotWriter(save) as writer:
             task = PackTask(
                 data=data,
                 config=config,
-                on_epoch=lambda report: hooks.epoch(_event_data(report)),
+                on_epoch=report_epoch,
                 resume=snapshot,
                 on_snapshot=put,
             )

@@ -19,21 +19,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.serve.ingress.paths import CLIENT_CLOSED_REQUEST, template_of
 from orchestrator.serve.process_log import append_to
+from orchestrator.tracing import Span, current
 
-__all__ = ["LOGGER", "REQUEST_ID_HEADER", "AccessLog", "note", "open_request_log"]
+__all__ = ["LOGGER", "METHODS", "NOTES", "REQUEST_ID_HEADER", "AccessLog", "note", "open_request_log"]
 
 LOGGER = "ship.access"
 REQUEST_ID_HEADER = "X-Request-ID"
-_NOTES = "ship.notes"
+# Of the scope: facts of the request that a route has noted.
+NOTES = "ship.notes"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
 _MAX_ID_CHARS = 128
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _DIGEST_CHARS = 12
 
 
 def note(request: Request, **facts: Any) -> None:
     """Note facts of a request for its log line: ``token`` (its id), ``task``, ``digest``, ``stages_s`` ..."""
-    request.scope.setdefault(_NOTES, {}).update(facts)
+    request.scope.setdefault(NOTES, {}).update(facts)
 
 
 def open_request_log(file: str) -> None:
@@ -70,8 +72,10 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        notes: dict[str, Any] = scope.setdefault(_NOTES, {})
+        notes: dict[str, Any] = scope.setdefault(NOTES, {})
         request_id = _request_id(scope, is_named=not self._names_responses)
+        if (traced := current()) is not None:
+            traced.note({"ship.request_id": request_id})
         started_s = time.perf_counter()
         # An error without a handler becomes 500 further out.
         status = 500
@@ -94,7 +98,8 @@ class AccessLog:
             self._count(scope["path"], status)
             if self._logger.isEnabledFor(logging.INFO):
                 seconds = time.perf_counter() - started_s
-                self._logger.info(json.dumps(_line(scope, notes, request_id, status, seconds)))
+                line = _line(scope, notes, request_id, status, seconds)
+                self._logger.info(json.dumps(line | _trace(traced)))
 
 
 def _line(
@@ -104,7 +109,7 @@ def _line(
     return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "request_id": request_id,
-        "method": scope["method"] if scope["method"] in _METHODS else "other",
+        "method": scope["method"] if scope["method"] in METHODS else "other",
         "route": template_of(scope["path"]),
         "status": status,
         "token": notes.get("token"),
@@ -116,6 +121,10 @@ def _line(
         "seconds": round(seconds, 6),
         "stages_s": {stage: round(took_s, 6) for stage, took_s in notes.get("stages_s", {}).items()},
     }
+
+
+def _trace(traced: Span | None) -> dict[str, str]:
+    return {} if traced is None else {"trace_id": traced.trace_id}
 
 
 def _request_id(scope: Scope, *, is_named: bool) -> str:

@@ -5,12 +5,14 @@ import io
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image as PillowImage
 
+from orchestrator.serve.engine.deployment import EngineReplica
 from orchestrator.serve.engine_api import (
     ALL_TASKS,
     Answer,
@@ -24,9 +26,13 @@ from orchestrator.serve.engine_api import (
     ServingState,
     TaskPage,
 )
+from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.residency.served import ServedVersion
 from orchestrator.serve.residency.task_names import TaskNames
-from orchestrator.store.documents.catalog import Canary
+from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry
+from orchestrator.store.objects.local import LocalObjects
+from orchestrator.store.prompt_store import PromptStore
+from orchestrator.tracing import Tracer
 from ship.artifact.card import CARD, README, RECORD, TENSORS, PromptCard, backbone_entry
 from ship.artifact.files import describe_files, digest_of, prompt_to_bytes, run_probe
 from ship.backbone import Backbone
@@ -290,3 +296,23 @@ class FakeEngine:
     def _raise(self) -> None:
         if self.error is not None:
             raise self.error
+
+
+def make_replica(
+    backbone: Backbone,
+    folder: Path,
+    precision: str = "float32",
+    tracer: Tracer | None = None,
+    slot_bytes: int = 16 << 20,
+) -> EngineReplica:
+    """An engine of ``bolts`` with two classes and ``nuts`` with three; its follower is to be stopped."""
+    store = PromptStore(LocalObjects(folder))
+    entries = {}
+    for seed, task in enumerate(("bolts", "nuts"), start=1):
+        artifact = make_artifact(backbone, task, num_classes=seed + 1, seed=seed)
+        entries[task] = CatalogEntry(
+            version=seed, digest=store.publish(task, f"{seed}" * 64, artifact).digest
+        )
+    store.write_catalog(Catalog(entries=entries), if_match=None)
+    options = EngineOptions(slot_bytes=slot_bytes, precision=precision)
+    return EngineReplica(LoadedBackbone(backbone), str(folder), 1, options, tracer=tracer)

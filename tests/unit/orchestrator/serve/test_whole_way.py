@@ -18,7 +18,7 @@ from orchestrator.serve.engine.deployment import EngineReplica
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.engine_client import RayEngine
 from orchestrator.serve.options import EngineOptions
-from orchestrator.store.documents.catalog import Canary, Catalog, CatalogEntry
+from orchestrator.store.documents.catalog import Canary, Catalog
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from ship.backbone import Backbone
@@ -32,6 +32,7 @@ from tests.unit.orchestrator.serve.factory import (
     make_artifact,
     make_labels,
     make_prompt,
+    make_replica,
 )
 from tests.unit.orchestrator.serve.residency.prompt_pool import PATIENCE_S
 
@@ -40,22 +41,9 @@ FIRST, SECOND = draw_png(1), draw_png(2)
 CLOSE = 1e-5
 
 
-def make_replica(backbone: Backbone, folder: Path, precision: str) -> EngineReplica:
-    store = PromptStore(LocalObjects(folder))
-    entries = {}
-    for seed, task in enumerate(("bolts", "nuts"), start=1):
-        artifact = make_artifact(backbone, task, num_classes=seed + 1, seed=seed)
-        entries[task] = CatalogEntry(
-            version=seed, digest=store.publish(task, f"{seed}" * 64, artifact).digest
-        )
-    store.write_catalog(Catalog(entries=entries), if_match=None)
-    options = EngineOptions(slot_bytes=16 << 20, precision=precision)
-    return EngineReplica(LoadedBackbone(backbone), str(folder), 1, options)
-
-
 @pytest.fixture
 def replica(backbone: Backbone, tmp_path: Path) -> Iterator[EngineReplica]:
-    replica = make_replica(backbone, tmp_path, "float32")
+    replica = make_replica(backbone, tmp_path)
     yield replica
     replica._follower.stop()
 

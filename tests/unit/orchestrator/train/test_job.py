@@ -28,6 +28,7 @@ from orchestrator.store.objects.open import open_objects
 from orchestrator.store.objects.protocol import StoredObject
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.run_stats import RunStats
+from orchestrator.tracing import begin
 from orchestrator.train.executor import Callbacks, RunOptions, RunSummary
 from orchestrator.train.job import Job
 from orchestrator.train.job_report import JobReport
@@ -38,6 +39,7 @@ from ship.backbone import Backbone
 from ship.tuning.tuner import Tuner
 from tests.factories import write_backbone, write_stripes
 from tests.unit.orchestrator.report.page_reader import check_figures
+from tests.unit.orchestrator.spans import Spans
 from tests.unit.orchestrator.train.fakes import CountedObjects, work
 from tests.unit.orchestrator.train.plant import Plant, rows
 
@@ -68,6 +70,16 @@ def test_estimates_learn_from_what_the_last_run_took(plant: Plant) -> None:
     assert (again.plan.speed.images_per_s, again.plan.speed.num_runs) == (36.0, 1)
     # One tuning, and half of one on three folds.
     assert [task.estimate_s for task in again.plan.tasks] == [2.5 * 2.0, 2.5 * 2.0, 2.5 * 4.0]
+
+
+def test_a_job_that_is_traced_has_its_plan_and_its_name_below_the_command(plant: Plant) -> None:
+    spans = Spans()
+    with begin(spans.tracer, "ship tune", None):
+        plant.prepare(rows(2)).run()
+    plan, tune = spans.one("plan"), spans.one("ship tune")
+    assert spans.path(plan) == ["ship tune", "plan"]
+    assert dict(plan.attributes) == {"ship.tasks": 2, "ship.to_tune": 2}
+    assert tune.attributes["ship.run"].startswith("tune-")
 
 
 def check_report(plant: Plant, job: Job, report: JobReport) -> None:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from orchestrator.tracing import begin
 from orchestrator.train.ledger.actor import RayLedger
-from orchestrator.train.ledger.grants import LedgerPolicy
+from orchestrator.train.ledger.grants import Lease, LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
+from tests.unit.orchestrator.spans import Spans
 from tests.unit.orchestrator.train.fakes import Clock, Spec
 
 
@@ -23,11 +25,11 @@ class Actor:
         self.load, self.poll, self.never = (SimpleNamespace(remote=call) for call in methods)
 
     def _load(
-        self, specs: Any, policy: Any, earlier: Any, num_lost: int, driver: Any, release: Any
+        self, specs: Any, policy: Any, earlier: Any, num_lost: int, driver: Any, release: Any, trace: Any
     ) -> Callable[[], bool]:
         assert driver == ["pending"], "each actor has an answer of its own to wait for"
         assert release is do_nothing
-        self.ledger = Ledger(specs, policy, Clock(), earlier, num_lost)
+        self.ledger = Ledger(specs, policy, Clock(), earlier, num_lost, trace=trace)
         return lambda: True
 
     def _poll(self, since: int | None) -> Callable[[], Any]:
@@ -86,3 +88,18 @@ def test_the_processes_of_ledger_and_controller_do_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]", "they would take seconds longer to start, and 300 MiB more"
+
+
+def test_a_lease_names_the_span_of_a_driver_that_is_traced_after_a_restart_too() -> None:
+    spans, actor = Spans(), Actor()
+    with begin(spans.tracer, "ship tune", None) as tune:
+        driver = make_driver(actor)
+    for _ in range(2):
+        driver.poll()
+        assert actor.ledger is not None
+        lease = actor.ledger.lease("w")
+        assert isinstance(lease, Lease)
+        assert lease.trace == tune.traceparent
+        actor.ledger = None
+    make_driver(actor)
+    assert actor.ledger.lease("w").trace is None
