@@ -14,6 +14,7 @@ counts as a move made in MLflow's page, as after a command that was ended, and `
 entry of the log past the documents' pins is a later entry and no break.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -100,7 +101,7 @@ def take_backup(
     copier = _Copier(objects, place, _read_last(place))
     copied: dict[str, Blob] = {}
     for prefix in _POINTERS:
-        copied |= copier.copy(objects.list(prefix))
+        copied |= copier.copy(objects.list(prefix) if prefix.endswith("/") else [prefix])
     registry = _copy_registry(copier, copy_registry())
     copied |= copier.copy(objects.list("published/"))
     rest = chain(*map(objects.list, _METADATA)) if kind == "metadata" else objects.list("")
@@ -175,6 +176,7 @@ class _Copier:
     def __init__(self, objects: ObjectStore, place: ObjectStore, last: Mapping[str, Blob]) -> None:
         self._objects, self._place, self._last = objects, place, last
         self._held = {key.removeprefix(BLOBS) for key in place.list(BLOBS)}
+        self._lock = threading.Lock()
         self.num_copied = self.num_copied_bytes = 0
 
     def copy(self, keys: Iterable[str]) -> dict[str, Blob]:
@@ -196,9 +198,12 @@ class _Copier:
     def write(self, content: bytes) -> Blob:
         """Write a content, unless it is there."""
         blob = Blob.of(content)
-        if blob.sha256 not in self._held:
-            self._place.put(blob_key(blob.sha256), content)
+        with self._lock:
+            is_new = blob.sha256 not in self._held
             self._held.add(blob.sha256)
-            self.num_copied += 1
-            self.num_copied_bytes += blob.num_bytes
+            self.num_copied += is_new
+            self.num_copied_bytes += is_new * blob.num_bytes
+        if is_new:
+            # If this fails, no backup is taken.
+            self._place.put(blob_key(blob.sha256), content)
         return blob

@@ -74,9 +74,9 @@ def _find_requirements() -> dict[str, SpecifierSet]:
         metadata = importlib.metadata.metadata(_DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
         return {}
-    lines = [Requirement(line) for line in metadata.get_all("Requires-Dist", [])]
+    lines = [Requirement(line) for line in metadata.get_all("Requires-Dist") or []]
     found = {line.name: line.specifier for line in lines if line.marker is None}
-    return {**found, "python": SpecifierSet(metadata.get("Requires-Python", ""))}
+    return {**found, "python": SpecifierSet((metadata.get_all("Requires-Python") or [""])[0])}
 
 
 def check_home(place: Place) -> Iterator[Row]:

@@ -58,7 +58,7 @@ class Document(BaseModel):
         if field is None:
             return 1
         limits = [limit.le for limit in field.metadata if hasattr(limit, "le")]
-        return max([*get_args(field.annotation), *limits])
+        return int(max([*get_args(field.annotation), *limits]))
 
 
 def _schema_of(content: bytes) -> int | None:

@@ -35,6 +35,7 @@ class FakeMlflow:
         self.models: dict[str, SimpleNamespace] = {}
         self.versions: dict[str, dict[int, SimpleNamespace]] = {}
         self.runs: dict[str, SimpleNamespace] = {}
+        self.points: dict[tuple[str, str], list[Any]] = {}
         self.experiment = SimpleNamespace(
             experiment_id="1", lifecycle_stage="active", tags={"ship.registry": identity}, creation_time=1
         )
@@ -143,15 +144,41 @@ class FakeMlflow:
     def create_run(self, experiment_id: str, **values: Any) -> SimpleNamespace:
         run_id = f"{next(self._numbers):032x}"
         self.runs[run_id] = SimpleNamespace(
-            info=SimpleNamespace(run_id=run_id, status="RUNNING", artifact_uri="memory:/"),
+            info=SimpleNamespace(
+                run_id=run_id,
+                run_name=values.get("run_name"),
+                status="RUNNING",
+                artifact_uri="memory:/",
+                start_time=values.get("start_time"),
+                end_time=None,
+            ),
             data=SimpleNamespace(tags=dict(values.get("tags", {})), metrics={}, params={}),
             inputs=SimpleNamespace(dataset_inputs=[]),
         )
         return self.runs[run_id]
 
-    def search_runs(self, _: list[str], condition: str, **__: Any) -> list[SimpleNamespace]:
+    def search_runs(self, _: list[str], condition: str, **__: Any) -> Page:
         wanted = dict(re.findall(r"tags\.`([^`]*)` = '([^']*)'", condition))
-        return [run for run in self.runs.values() if wanted.items() <= run.data.tags.items()]
+        return Page(run for run in self.runs.values() if wanted.items() <= run.data.tags.items())
+
+    def log_batch(self, run_id: str, metrics: Any = (), params: Any = ()) -> None:
+        data = self.runs[run_id].data
+        for metric in metrics:
+            self.points.setdefault((run_id, metric.key), []).append(metric)
+            data.metrics[metric.key] = metric.value
+        data.params.update({param.key: param.value for param in params})
+
+    def get_metric_history(self, run_id: str, key: str) -> list[Any]:
+        return self.points.get((run_id, key), [])
+
+    def set_tag(self, run_id: str, key: str, value: str) -> None:
+        self.runs[run_id].data.tags[key] = value
+
+    def set_terminated(self, run_id: str, status: str, end_time: int | None = None) -> None:
+        self.runs[run_id].info.status, self.runs[run_id].info.end_time = status, end_time
+
+    def set_experiment_tag(self, _: str, key: str, value: str) -> None:
+        self.experiment.tags[key] = value
 
     def log_inputs(self, run_id: str, datasets: list[Any]) -> None:
         if run_id not in self.runs:
