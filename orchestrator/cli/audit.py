@@ -1,4 +1,4 @@
-"""Commands on who decided: audit, approve, approvals."""
+"""Commands on who decided: audit, approve, withhold, approvals."""
 
 import sys
 from datetime import UTC, datetime
@@ -116,6 +116,28 @@ def approve(output: Output, task: str, reject: bool, author: "Author", as_json: 
 
 
 @click.command()
+@task_argument
+@click.argument("version", type=click.IntRange(min=1))
+@author_options
+@json_option
+@click.pass_obj
+def withhold(output: Output, task: str, version: int, author: "Author", as_json: bool) -> None:
+    """Decide that VERSION of TASK is not to serve: it is no challenger any more, and no request for it waits.
+
+    It stays a version, and `ship promote TASK VERSION` takes it all the same.
+
+    \b
+    Example:
+      ship withhold bottle-caps 4 --reason 'breaks the dents of line 2'
+    """
+    output.requests(author).withhold(task, version)
+    if as_json:
+        output.print_json({"task": task, "withheld": version})
+    else:
+        output.print_line(f"{task}: version {version} is withheld; what serves is as it was.")
+
+
+@click.command()
 @click.option(
     "--require",
     multiple=True,
@@ -225,4 +247,4 @@ def _read_time(text: str) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-COMMANDS = (audit, approve, approvals)
+COMMANDS = (audit, approve, withhold, approvals)

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import torch
-
 from orchestrator.registry.thresholds import Standing, Thresholds, Wishes
 from ship.artifact.held_out import HeldOut
 from ship.decision.expectation import expected_figures, mean_cost
@@ -126,25 +124,16 @@ def _choose_all(
     thresholds: Thresholds, standing: Standing, knob: Knob, held_out: HeldOut, before: DecisionRule
 ) -> tuple[list[tuple[float, DecisionRule]], str | None]:
     """The rule of each value up to the highest that can be promised, and why that is the highest."""
-    # Read once: each of a hundred thousand rows of numbers is a tuple.
-    scores = replace(held_out, logits_BC=torch.tensor(held_out.logits_BC, dtype=torch.float64))  # type: ignore[arg-type]
     found: list[tuple[float, DecisionRule]] = []
-    temperature = None
-    for value in knob.values(before):
-        try:
-            rule = thresholds.choose(
-                standing,
-                knob.wishes(value, before),
-                scores,
-                temperature=temperature,
-                cross_fits=False,
-            )
-        except ConfigError as error:
-            if not found:
-                raise
-            return found, str(error)
-        temperature = rule.temperature
-        found.append((value, rule))
+    values = knob.values(before)
+    wishes = (knob.wishes(value, before) for value in values)
+    try:
+        for rule in thresholds.choose_each(standing, wishes, held_out):
+            found.append((values[len(found)], rule))
+    except ConfigError as error:
+        if not found:
+            raise
+        return found, str(error)
     return found, None
 
 

@@ -6,9 +6,11 @@ the catalog follows at once.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import torch
 
 from orchestrator.errors import RegistryError, StoreError
 from orchestrator.registry.catalog_writer import follow_rollout
@@ -140,38 +142,50 @@ class Thresholds:
             stored=None if digest is None else self._read(task, number, digest, may_be_broken),
         )
 
-    def choose(
-        self,
-        standing: Standing,
-        wishes: Wishes,
-        held_out: HeldOut | None = None,
-        *,
-        temperature: float | None = None,
-        cross_fits: bool = True,
-    ) -> DecisionRule:
+    def choose(self, standing: Standing, wishes: Wishes) -> DecisionRule:
         """Choose another rule on the held-out answers of the version's artifact.
-
-        Args:
-            standing: The rule as it stands.
-            wishes: What the new one is to keep to.
-            held_out: The held-out answers, if they are at hand.
-            temperature: See ``choose_rule``.
-            cross_fits: See ``choose_rule``.
 
         Raises:
             ConfigError: A label is unknown, or something cannot be promised; says what can.
             RegistryError: The artifact keeps no held-out answers.
         """
-        held_out = self.held_out(standing) if held_out is None else held_out
+        held_out = self.held_out(standing)
         return choose_rule(
             held_out.labels,
             held_out.logits_BC,
             held_out.labels_B,
             held_out.distances_B,
             **_settings(standing, wishes),
-            temperature=temperature,
-            cross_fits=cross_fits,
         )
+
+    def choose_each(
+        self, standing: Standing, wishes: Iterable[Wishes], held_out: HeldOut
+    ) -> Iterator[DecisionRule]:
+        """The rules that ``choose`` would choose, without their figures, which take ten times as long.
+
+        Args:
+            standing: The rule as it stands.
+            wishes: What each rule is to keep to.
+            held_out: The held-out answers of the version.
+
+        Raises:
+            ConfigError: As ``choose``, at the first of which something cannot be promised.
+        """
+        # Read once: each of a hundred thousand rows is a tuple of numbers.
+        logits_BC = torch.tensor(held_out.logits_BC, dtype=torch.float64)
+        temperature = None
+        for wish in wishes:
+            rule = choose_rule(
+                held_out.labels,
+                logits_BC,
+                held_out.labels_B,
+                held_out.distances_B,
+                **_settings(standing, wish),
+                temperature=temperature,
+                cross_fits=False,
+            )
+            temperature = rule.temperature
+            yield rule
 
     def held_out(self, standing: Standing) -> HeldOut:
         """The held-out answers that rules of a version are chosen on.
