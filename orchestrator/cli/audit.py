@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.audit_tables import entry_json, entry_line, pending_json, pending_line
+from orchestrator.cli.audit_tables import entry_line, pending_line
 from orchestrator.cli.completion import complete_task, task_argument
 from orchestrator.cli.options import author_options, json_option
 from orchestrator.cli.output import EXIT_FAILED, Output
 from orchestrator.cli.served import print_promotion
 from orchestrator.durations import parse_duration
+from orchestrator.registry.plain_values import entry_json, pending_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

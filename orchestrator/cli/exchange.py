@@ -92,7 +92,7 @@ def import_adapter(
     author = replace(author, reason=author.reason or "ship import --promote")
     admission = _admit(output, task, key, artifact, promote=promote, author=author)
     if as_json:
-        version = tables.version_json(admission.version)
+        version = version_json(admission.version)
         output.print_json({"task": task, "is_new": admission.is_new, **version})
     else:
         _print_admission(output, task, admission)

@@ -162,7 +162,9 @@ class RunLog:
             name=task,
             digest=data.digest,
             source_type=scheme if rest else "local",
-            source=json.dumps({"uri": data.source, **({"settings": dict(data.settings)} if data.settings else {})}),
+            source=json.dumps(
+                {"uri": data.source, **({"settings": dict(data.settings)} if data.settings else {})}
+            ),
             profile=json.dumps({"fingerprint": data.fingerprint, "num_train": data.num_images}),
         )
         with self._session.errors("log the data of a run"):
