@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli import tables
 from orchestrator.cli.completion import task_argument
 from orchestrator.cli.options import author_options, image_size_option, json_option, read_source
 from orchestrator.cli.output import Output
+from orchestrator.registry.plain_values import version_json
 
 if TYPE_CHECKING:
     from orchestrator.registry.exchange import Admission

@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from orchestrator.registry.pictures import HeldOutPictures, Picture, find_source
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.versions import VersionInfo
 from orchestrator.store.prompt_store import PromptStore
+from ship.artifact.report import report_answers
 from ship.errors import ShipError
 from ship.images.decoding import decode_pixels, read_size
 from ship.settings.view import View
@@ -93,6 +94,7 @@ class Look:
         self._evidence: Bounded[Evidence] = Bounded(NUM_EVIDENCE)
         self._running: Bounded[_Running] = Bounded(NUM_RUNTIMES)
         self._features: Bounded[TrainingFeatures] = Bounded(NUM_FEATURES)
+        self._reports: Bounded[dict[str, Any]] = Bounded(NUM_EVIDENCE)
         self._maps: Bounded[bytes] = Bounded(NUM_MAPS)
         self._nearest: Bounded[tuple[list[Neighbour], int]] = Bounded(NUM_MAPS)
         # One pass at a time: the console shares its machine with what it shows.
@@ -114,6 +116,11 @@ class Look:
         rule = None if stored is None else stored[0].rules.get(info.digest or "")
         key = (task, info.version, info.digest, rule)
         return self._evidence.get(key, lambda: read_held_out(self._store, task, info))
+
+    def report(self, task: str, evidence: Evidence) -> dict[str, Any]:
+        """What ``ship mistakes --json`` gives of a version; it is not to be changed."""
+        key = (task, evidence.version, evidence.digest, evidence.rule.to_dict().__repr__())
+        return self._reports.get(key, lambda: report_answers(evidence.answers, evidence.rule))
 
     def picture(self, task: str, evidence: Evidence, place: int) -> Picture:
         """A held-out picture; see ``HeldOutPictures.read``."""
