@@ -6,8 +6,10 @@ pictures, this process does if it was told to (``ship console --compute``), one 
 """
 
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -31,9 +33,11 @@ if TYPE_CHECKING:
     from ship.runtime.runtime import Runtime
     from ship.runtime.slots import Slot
 
-__all__ = ["Bounded", "Look"]
+__all__ = ["Bounded", "Look", "Nearest"]
 
-NUM_EVIDENCE, NUM_RUNTIMES, NUM_FEATURES, NUM_MAPS, NUM_NEAREST = 6, 2, 8, 64, 8
+# Seconds for all training pictures of a version, of which others are then left out; and for a turn.
+PATIENCE_S = 60.0
+NUM_EVIDENCE, NUM_RUNTIMES, NUM_FEATURES, NUM_MAPS, NUM_NEAREST = 6, 2, 4, 64, 8
 _Value = TypeVar("_Value")
 
 
@@ -70,6 +74,21 @@ class _Running:
     slot: "Slot"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Nearest:
+    """The training pictures that are most like a held-out one.
+
+    Attributes:
+        neighbours: These, the most alike first.
+        num_looked_at: Training pictures that were looked at.
+        num_training: Training pictures in all.
+    """
+
+    neighbours: "list[Neighbour]"
+    num_looked_at: int
+    num_training: int
+
+
 class Look:
     """Held-out answers and pictures of versions.
 
@@ -78,6 +97,7 @@ class Look:
         store: Store of artifacts.
         endpoint: Makes attention maps, if there is one.
         computes: Whether this process may run prompts itself.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -87,6 +107,7 @@ class Look:
         *,
         endpoint: "Client | None" = None,
         computes: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry, self._store = registry, store
         self._endpoint, self.computes = endpoint, computes
@@ -96,9 +117,8 @@ class Look:
         self._features: Bounded[TrainingFeatures] = Bounded(NUM_FEATURES)
         self._reports: Bounded[dict[str, Any]] = Bounded(NUM_EVIDENCE)
         self._maps: Bounded[bytes] = Bounded(NUM_MAPS)
-        self._nearest: Bounded[tuple[list[Neighbour], int]] = Bounded(NUM_MAPS)
-        # One pass at a time: the console shares its machine with what it shows.
-        self._turn = threading.Lock()
+        self._nearest: Bounded[Nearest] = Bounded(NUM_MAPS)
+        self._turn, self._clock = threading.Lock(), clock
 
     @property
     def can_explain(self) -> bool:
@@ -137,8 +157,8 @@ class Look:
             (evidence.digest, place), lambda: self._explain(task, evidence, self._same(task, evidence, place))
         )
 
-    def nearest(self, task: str, evidence: Evidence, place: int) -> "tuple[list[Neighbour], int]":
-        """The nearest training pictures, and how many training pictures there are.
+    def nearest(self, task: str, evidence: Evidence, place: int) -> "Nearest":
+        """The nearest training pictures.
 
         Raises:
             RegistryError: What is missing for it.
@@ -170,7 +190,7 @@ class Look:
 
         assert picture.content is not None, "it is the same"
         assert picture.pixels is not None, "it is the same"
-        with self._turn:
+        with self._in_turn():
             running = self._run(evidence)
             maps = explain(running.runtime, picture.pixels, running.slot)
         card = evidence.card
@@ -192,25 +212,42 @@ class Look:
         )
         return draw_explanation(_region(evidence, picture), found, prompted_YX, bare_YX)
 
-    def _find_nearest(self, task: str, evidence: Evidence, place: int) -> "tuple[list[Neighbour], int]":
+    def _find_nearest(self, task: str, evidence: Evidence, place: int) -> "Nearest":
         from ship.artifact.neighbours import measure_training
         from ship.backbone import as_rows
 
         picture = self._same(task, evidence, place)
         assert picture.pixels is not None, "it is the same"
-        with self._turn:
+        with self._in_turn():
             running = self._run(evidence)
-            features = self._features.get(
-                evidence.digest,
-                lambda: measure_training(
+
+            def measure() -> "TrainingFeatures":
+                source, end_s = find_source(self._registry, evidence, task), self._clock() + PATIENCE_S
+                return measure_training(
                     running.runtime,
                     running.slot,
                     evidence.card,
-                    find_source(self._registry, evidence, task),
-                ),
-            )
+                    source,
+                    goes_on=lambda: self._clock() < end_s,
+                )
+
+            features = self._features.get(evidence.digest, measure)
             [own] = running.runtime.infer_rows(as_rows(picture.pixels.unsqueeze(0)), [running.slot])
-        return features.nearest(own.feature_D, NUM_NEAREST), features.num_training
+        return Nearest(
+            neighbours=features.nearest(own.feature_D, NUM_NEAREST),
+            num_looked_at=len(features.features_BD),
+            num_training=features.num_training,
+        )
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """One pass at a time: the console shares its machine with what it shows."""
+        if not self._turn.acquire(timeout=PATIENCE_S):
+            raise RegistryError("this console computes something else for another person; try again later")
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def _run(self, evidence: Evidence) -> _Running:
         """The version's prompt in a runtime of its own.

@@ -6,7 +6,8 @@ one that the artifact was tuned on.
 Shapes: B images, D width.
 """
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +28,6 @@ from ship.runtime.slots import Slot
 
 __all__ = ["MAX_TRAINING", "Neighbour", "TrainingFeatures", "measure_training"]
 
-# Of more training images, evenly spaced ones are looked at.
 MAX_TRAINING = 2000
 
 
@@ -88,7 +88,13 @@ class TrainingFeatures:
 
 
 def measure_training(
-    runtime: Runtime, slot: Slot, card: PromptCard, source: DataSource, *, most: int = MAX_TRAINING
+    runtime: Runtime,
+    slot: Slot,
+    card: PromptCard,
+    source: DataSource,
+    *,
+    most: int = MAX_TRAINING,
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> TrainingFeatures:
     """Features of the training images of an artifact.
 
@@ -97,7 +103,8 @@ def measure_training(
         slot: The artifact's prompt.
         card: The artifact's card.
         source: The data set that it was tuned on.
-        most: Images to look at, of more evenly spaced ones.
+        most: Images to look at, of more some that a fixed seed draws.
+        goes_on: Asked after some hundred images each, whether there is time for more.
 
     Raises:
         DataError: It cannot be read, or is another one meanwhile.
@@ -109,18 +116,17 @@ def measure_training(
         )
     folder, listing = open_listing(source)
     trained = _trained_on(listing, card)
-    num = min(most, len(trained))
-    items = tuple(trained[place * len(trained) // num] for place in range(num))
-    chosen = replace(listing, items=items)
-    features = [
-        row.feature_D
-        for part in load_in_parts(folder, chosen, **_look(card))
-        for row in answer_rows(runtime, slot, part)
-    ]
+    # In an order in which any number of the first is a fair share.
+    items = tuple(random.Random(0).sample(trained, min(most, len(trained))))
+    features: list[Tensor] = []
+    for part in load_in_parts(folder, replace(listing, items=items), **_look(card)):
+        features += [row.feature_D for row in answer_rows(runtime, slot, part)]
+        if not goes_on():
+            break
     return TrainingFeatures(
         card=card,
         folder=folder,
-        listing=chosen,
+        listing=replace(listing, items=items[: len(features)]),
         features_BD=torch.nn.functional.normalize(torch.stack(features).float(), dim=1),
         num_training=len(trained),
     )

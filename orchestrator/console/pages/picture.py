@@ -61,7 +61,6 @@ def read_picture(request: Request, task: str, place: _Place, version: _Version =
         "detail": found.detail,
         "has_thumbnail": found.jpeg is not None,
         "attention_problem": _attention_problem(found.state, can_explain=look.can_explain),
-        **_nearest(request, task, version, place, is_same=found.state == "same"),
     }
 
 
@@ -76,18 +75,16 @@ def _attention_problem(state: str, *, can_explain: bool) -> str | None:
     )
 
 
-def _nearest(
-    request: Request, task: str, version: int | None, place: int, *, is_same: bool
-) -> dict[str, Any]:
-    """The nearest training pictures, and what is missing where there are none."""
-    nothing: dict[str, Any] = {"nearest": [], "num_training": None}
-    if not is_same:
-        return {**nothing, "nearest_problem": "the picture that was measured is not at hand"}
+def read_nearest(request: Request, task: str, place: _Place, version: _Version = None) -> dict[str, Any]:
+    """The training pictures that are most like a held-out one, or why there are none."""
+    evidence = evidence_of(request, task, version)
+    about = {"task": task, "version": evidence.version, "place": place}
     try:
-        found, number = look_of(request).nearest(task, evidence_of(request, task, version), place)
+        found = look_of(request).nearest(task, evidence, place)
     except ShipError as error:
-        return {**nothing, "nearest_problem": str(error)}
+        return {**about, "nearest": [], "num_looked_at": 0, "num_training": None, "problem": str(error)}
     return {
+        **about,
         "nearest": [
             {
                 "path": one.path,
@@ -95,10 +92,11 @@ def _nearest(
                 "similarity": one.similarity,
                 "thumbnail": f"data:image/jpeg;base64,{base64.b64encode(one.thumbnail).decode()}",
             }
-            for one in found
+            for one in found.neighbours
         ],
-        "num_training": number,
-        "nearest_problem": None,
+        "num_looked_at": found.num_looked_at,
+        "num_training": found.num_training,
+        "problem": None,
     }
 
 
@@ -133,3 +131,4 @@ def _missing(state: str) -> bytes:
 
 
 add_page(router, "/tasks/{task}/picture", "picture.html", read_picture)
+add_page(router, "/tasks/{task}/nearest", "nearest.html", read_nearest)

@@ -17,6 +17,7 @@ from orchestrator.registry.runs import RunLog
 from orchestrator.registry.versions import CHAMPION, VersionInfo
 from orchestrator.report.section import make_section
 from ship.artifact.card import CARD, RECORD
+from ship.decision.mistakes import find_good_label
 
 if TYPE_CHECKING:
     from orchestrator.console.services import Services
@@ -30,6 +31,10 @@ NUM_SHOWN, MAX_SHOWN = 48, 500
 NUM_LOOKED_AT, NUM_ENTRIES = 300, 20
 MAX_MATRIX, NUM_CONFUSED = 30, 50
 _SERIES = ("accuracy", "accuracy_low", "accuracy_high", "probe_accuracy", "balanced_accuracy")
+_FIGURES = (
+    *("accuracy", "balanced_accuracy", "calibration_error", "decision", "good", "escapes", "false_rejects"),
+    *("num_images", "num_kept", "labels", "recall"),
+)
 _LINEAGE = {
     "ship.run": "run",
     "ship.version": "ship",
@@ -145,21 +150,11 @@ def _read_pictures(
     else:
         places = _cell(evidence, truth, answer)
         shown, total = [_picture(evidence, place) for place in places[:limit]], len(places)
-    figures = {
-        name: report[name] for name in ("accuracy", "balanced_accuracy", "calibration_error", "decision")
-    }
     return {
         "held_out": {
-            **figures,
-            "good": report["good"],
-            "escapes": report["escapes"],
-            "false_rejects": report["false_rejects"],
-            "num_images": report["num_images"],
-            "num_kept": report["num_kept"],
-            "labels": report["labels"],
+            **{name: report[name] for name in _FIGURES},
             "confusion": report["confusion"] if len(report["labels"]) <= MAX_MATRIX else None,
             "confused": _confused(report),
-            "recall": report["recall"],
         },
         "pictures": {
             "truth": truth,
@@ -208,7 +203,7 @@ def _picture(evidence: "Evidence", place: int) -> dict[str, Any]:
         "label_probability": decision.probabilities[truth],
         "decision": decision.label,
         "because": decision.because,
-        "is_false_accept": False,
+        "is_false_accept": top != truth and answers.labels[top] == find_good_label(answers.labels),
     }
 
 
@@ -235,11 +230,8 @@ def _lineage(services: "Services", info: VersionInfo) -> dict[str, Any]:
     except RegistryError as error:
         return {**known, "problem": str(error)}
     source = None if data is None else {"source": data.source, "settings": dict(data.settings)}
-    return {
-        **known,
-        "data": source,
-        "run": {said: tags[tag] for tag, said in _LINEAGE.items() if tag in tags},
-    }
+    told = {said: tags[tag] for tag, said in _LINEAGE.items() if tag in tags}
+    return {**known, "data": source, "run": told}
 
 
 def _audit(services: "Services", task: str) -> list[dict[str, Any]]:
