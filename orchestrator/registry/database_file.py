@@ -18,8 +18,8 @@ __all__ = ["StoredModel", "StoredVersion", "read_models"]
 SCHEMA_REVISIONS = frozenset({"dc11669786a5"})
 _PREFIX = "sqlite:///"
 _PROMPT_TAG = "mlflow.prompt.is_prompt"
-# MLflow marks deleted versions and keeps their rows. One workspace: the others have to be asked for. SQLite
-# takes the tables of a CROSS JOIN in that order; left to itself it reads all versions for each that is listed.
+# MLflow marks deleted versions and keeps their rows. One workspace: others have to be asked for. SQLite
+# takes the tables of a CROSS JOIN in that order; left to itself it reads all versions for each listed one.
 _PRESENT = "workspace = 'default' AND current_stage IS NOT 'Deleted_Internal'"
 _LISTED = f"""
     WITH listed AS (
