@@ -5,13 +5,13 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
 from orchestrator.private_files import make_private_folder
+from orchestrator.registry.plain_values import format_time
 from orchestrator.settings import Settings
 from orchestrator.train.ledger.status import MEASURED
 from ship.redaction import redact_values
@@ -155,8 +155,3 @@ def format_accuracy(metrics: Mapping[str, Any]) -> str:
         return ""
     interval = "" if low is None or high is None else f" ({low:.3f}-{high:.3f})"
     return f"held out {accuracy:.3f}{interval}" + ("" if probe is None else f", probe {probe:.3f}")
-
-
-def format_time(seconds: float) -> str:
-    """Seconds since the epoch as a UTC time in ISO 8601."""
-    return f"{datetime.fromtimestamp(seconds, tz=UTC):%Y-%m-%dT%H:%M:%SZ}"

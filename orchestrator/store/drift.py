@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 from orchestrator.errors import ManifestError, ObjectConflict, ObjectMissing
 from orchestrator.store.audit import AuditLog, HasObjects
@@ -15,8 +16,9 @@ from orchestrator.store.documents.drift import (
     DriftStates,
 )
 from orchestrator.store.objects.protocol import ObjectStore
+from ship.evaluation.drift import TOLERANCE
 
-__all__ = ["acknowledge", "read_drift", "write_drift"]
+__all__ = ["acknowledge", "describe", "read_drift", "write_drift"]
 
 _NUM_TRIES = 20
 
@@ -111,3 +113,52 @@ def _acknowledged(before: DriftEntry, author: Author, now_s: float, *, accepts: 
         evidence=0.0,
         num_seen=0,
     )
+
+
+def describe(entry: DriftEntry) -> dict[str, Any]:
+    """An entry as plain values for people and scripts: shares lately, of the reference, and at most."""
+    reference, recent, alarm = entry.reference, entry.recent, entry.alarm
+    shares = []
+    if reference is not None:
+        bounds = reference.bounds(TOLERANCE)
+        for place, mark in enumerate(reference.cuts.marks()):
+            seen = None if recent is None or not recent.num else recent.counts[place] / recent.num
+            shares.append(
+                {
+                    "mark": mark,
+                    "meaning": _meaning(mark),
+                    "recent": seen,
+                    "reference": reference.counts[place] / reference.num,
+                    "most": bounds[place],
+                }
+            )
+    return {
+        "state": entry.state,
+        "digest": entry.digest,
+        "rule": entry.rule,
+        "time_s": entry.time_s,
+        "num_seen": entry.num_seen,
+        "num_recent": 0 if recent is None else recent.num,
+        "num_reference": 0 if reference is None else reference.num,
+        "evidence": entry.evidence,
+        "not_watched": entry.not_watched,
+        "alarm": None if alarm is None else asdict(alarm),
+        "acknowledged": None if entry.acknowledged is None else asdict(entry.acknowledged),
+        "is_accepted": entry.is_accepted,
+        "shares": shares,
+    }
+
+
+def _meaning(mark: str) -> str:
+    signal, _, detail = mark.partition(":")
+    if signal == "class":
+        word, _, label = detail.partition(":")
+        return {"is": f"predicted {label}", "not": f"not predicted {label}"}.get(word, "any other class")
+    return {
+        "unsure:": "unsure",
+        "confidence:low": "less confident than nine tenths of the held-out pictures",
+        "distance:far0": "farther than half of the held-out pictures",
+        "distance:far1": "farther than nine tenths of the held-out pictures",
+        "distance:near": "closer than nine tenths of the held-out pictures",
+        "distance:within": "no farther than nine tenths of the held-out pictures",
+    }[mark]

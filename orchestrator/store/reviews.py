@@ -143,9 +143,7 @@ class Reviews:
             before, etag = self.read(task, picture, answered)
             after = change(before)
             if len(after.opinions) > MAX_OPINIONS:
-                raise ManifestError(
-                    f"picture {picture[:12]}: {MAX_OPINIONS} persons have labelled it already"
-                )
+                raise ManifestError(f"picture {picture[:12]}: {MAX_OPINIONS} persons have labelled it")
             try:
                 if etag is not None:
                     self._objects.put(key, after.to_json(), if_match=etag)
