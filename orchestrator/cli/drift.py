@@ -78,8 +78,8 @@ def drift_line(task: str, entry: "DriftEntry") -> str:
     assert alarm is not None, "there is one"
     signals = ", ".join(alarm.signals)
     return (
-        f"{task}: its pictures drift since {format_time(alarm.time_s)} ({signals}): `ship drift {task}` shows "
-        "how"
+        f"{task}: its pictures drift since {format_time(alarm.time_s)} ({signals}); `ship drift {task}` "
+        "shows how"
     )
 
 
@@ -119,12 +119,8 @@ def _print_one(output: Output, task: str, entry: "DriftEntry", told: dict[str, A
         word = "accepted" if entry.is_accepted and entry.alarm is None else "acknowledged"
         output.print_line(f"{word} {format_time(noted.time_s)} by {noted.by}: {noted.reason}")
     table = Table(show_edge=False, header_style="bold")
-    for column in (
-        "share of pictures",
-        "held out" if not entry.is_accepted else "accepted",
-        "lately",
-        "at most",
-    ):
+    source = "accepted" if entry.is_accepted else "held out"
+    for column in ("share of pictures", source, "lately", "at most"):
         table.add_column(column, overflow="fold")
     for row in told["shares"]:
         recent = "" if row["recent"] is None else f"{row['recent']:.3f}"

@@ -17,17 +17,9 @@ from typing import Any
 from orchestrator.errors import ManifestError, ObjectMissing
 from orchestrator.names import is_digest
 from orchestrator.store.kept import KeptPictures
-from orchestrator.store.reviews import Reviewed
+from orchestrator.store.reviews import Given, Reviewed
 
-__all__ = [
-    "CSV",
-    "LABEL_STUDIO",
-    "Exported",
-    "Given",
-    "export_csv",
-    "export_label_studio",
-    "read_label_studio",
-]
+__all__ = ["Exported", "export_csv", "export_label_studio", "read_label_studio"]
 
 CSV, LABEL_STUDIO, PICTURES = "labels.csv", "label-studio.json", "pictures"
 MAX_IMPORT_BYTES = 64 << 20
@@ -51,21 +43,6 @@ class Exported:
     path: Path
     num_pictures: int
     num_known: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Given:
-    """A label that came from Label Studio.
-
-    Attributes:
-        picture: sha256 of the picture.
-        label: The label; None where the annotator skipped the picture.
-        by: Who gave it.
-    """
-
-    picture: str
-    label: str | None
-    by: str
 
 
 def export_csv(

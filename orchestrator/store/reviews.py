@@ -1,9 +1,10 @@
 """Reviews of kept pictures in a store of objects: labels that persons give, one object for each picture."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.errors import ManifestError, ObjectConflict, ObjectMissing, StoreError
 from orchestrator.store.audit import AuditLog
@@ -14,7 +15,7 @@ from orchestrator.store.kept import REVIEWS, KeptPictures, read_all
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.card import PromptCard
 
-__all__ = ["Reviewed", "Reviews"]
+__all__ = ["Given", "Reviewed", "Reviews", "as_values"]
 
 _NUM_TRIES = 20
 _NUM_READERS = 16
@@ -30,10 +31,26 @@ class Reviewed:
     review: Review
 
 
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """A label that came from another program.
+
+    Attributes:
+        picture: sha256 of the picture.
+        label: The label; None to leave the picture out.
+        by: Who gave it there.
+    """
+
+    picture: str
+    label: str | None
+    by: str
+
+
 class Reviews:
     """The reviews of one store. Methods raise ``StoreError`` when the store fails.
 
     Attributes:
+        store: The store.
         kept: Its kept pictures.
 
     Args:
@@ -42,7 +59,7 @@ class Reviews:
     """
 
     def __init__(self, store: PromptStore, clock: Callable[[], float] = time.time) -> None:
-        self._store, self._objects, self._clock = store, store.objects, clock
+        self.store, self._objects, self._clock = store, store.objects, clock
         self.kept = KeptPictures(store.objects)
 
     def labels(self, task: str) -> tuple[str, ...]:
@@ -51,13 +68,13 @@ class Reviews:
         Raises:
             ManifestError: The task has no champion.
         """
-        found = self._store.read_catalog()
+        found = self.store.read_catalog()
         entry = None if found is None else found[0].entries.get(task)
         if entry is None:
             raise ManifestError(
                 f"task {task!r} is not served, so its classes are not known; `ship ls` lists the tasks"
             )
-        return PromptCard.from_json(self._store.fetch_card(entry.digest)).labels
+        return PromptCard.from_json(self.store.fetch_card(entry.digest)).labels
 
     def pictures(self, task: str) -> list[Reviewed]:
         """The kept pictures of a task, the newest first; what is damaged is left out."""
@@ -81,23 +98,35 @@ class Reviews:
             ManifestError: A label is none of the task's, or a picture is not kept; nothing was changed.
             ObjectConflict: Others changed one again and again.
         """
-        known = self.labels(task)
-        if unknown := [label for label in labels.values() if label is not None and label not in known]:
-            raise ManifestError(
-                f"label {unknown[0][:80]!r}: expected a class of task {task!r}: {', '.join(known)[:300]}"
-            )
+        self._check_labels(task, list(labels.values()))
         answered = {picture: self._answered(task, picture) for picture in labels}
         now_s = self._clock()
 
-        def give(picture: str) -> Callable[[Review], Review]:
-            opinion = Opinion(label=labels[picture], by=author.by, host=author.host, time_s=now_s)
-            return lambda review: review.with_opinion(opinion)
-
-        changed = {
-            picture: self._change(task, picture, answered[picture], give(picture)) for picture in labels
-        }
+        changed = {}
+        for picture, label in labels.items():
+            opinion = Opinion(label=label, by=author.by, host=author.host, time_s=now_s)
+            changed[picture] = self._change(task, picture, answered[picture], _giving(opinion))
         self._log("review", task, {one: labels[one] for one in labels}, author)
         return changed
+
+    def take_over(self, task: str, given: Sequence[Given], author: Author) -> None:
+        """Take over labels that persons gave elsewhere, each as that person's; in one entry of the log.
+
+        Args:
+            task: Name of the task.
+            given: The labels.
+            author: Who takes them over.
+
+        Raises:
+            ManifestError: See ``label``; nothing was changed.
+        """
+        self._check_labels(task, [one.label for one in given])
+        answered = {one.picture: self._answered(task, one.picture) for one in given}
+        now_s = self._clock()
+        for one in given:
+            opinion = Opinion(label=one.label, by=one.by, host=author.host, time_s=now_s)
+            self._change(task, one.picture, answered[one.picture], _giving(opinion))
+        self._log("review-import", task, {one.picture: one.label for one in given}, author)
 
     def undo(self, task: str, picture: str, author: Author) -> Review:
         """Take back what the author said of a picture.
@@ -126,6 +155,13 @@ class Reviews:
         except StoreError:
             # As if nobody had looked at it; to label it again says what is wrong.
             return Review(task=kept.task, picture=kept.picture, answered=answered)
+
+    def _check_labels(self, task: str, labels: Sequence[str | None]) -> None:
+        known = self.labels(task)
+        if unknown := [label for label in labels if label is not None and label not in known]:
+            raise ManifestError(
+                f"label {unknown[0][:80]!r}: expected a class of task {task!r}: {', '.join(known)[:300]}"
+            )
 
     def _answered(self, task: str, picture: str) -> str | None:
         try:
@@ -156,8 +192,31 @@ class Reviews:
 
     def _log(self, action: str, task: str, labels: Mapping[str, str | None], author: Author) -> None:
         told = {"num_pictures": len(labels), "labels": dict(list(labels.items())[:_MAX_NAMED])}
-        AuditLog(self._store, self._clock).append(action, task, {}, told, author.reason, author)
+        AuditLog(self.store, self._clock).append(action, task, {}, told, author.reason, author)
 
 
 def _label_of(kept: KeptPicture) -> str | None:
     return kept.decision if kept.because is None else None
+
+
+def _giving(opinion: Opinion) -> Callable[[Review], Review]:
+    return lambda review: review.with_opinion(opinion)
+
+
+def as_values(one: Reviewed) -> dict[str, Any]:
+    """A picture with its review as plain values."""
+    kept = one.kept
+    return {
+        "picture": kept.picture,
+        "time_s": kept.time_s,
+        "num_bytes": kept.num_bytes,
+        "version": kept.version,
+        "digest": kept.digest,
+        "rule": kept.rule,
+        "decision": kept.decision,
+        "because": kept.because,
+        "probabilities": [list(pair) for pair in kept.probabilities],
+        "distance": kept.distance,
+        "reason": kept.reason,
+        **one.review.describe(),
+    }

@@ -113,9 +113,7 @@ def _with_more(path: str, folder: Folder, listing: Listing) -> Listing:
     """A listing with the images of a table for training; its held-out images stay what they are."""
     other, more = _open_own(DataSource(path=path, test_fraction=0.0))
     if held_out := [item.path for item in more.items if item.split != "train"]:
-        raise DataError(
-            f"{path}: more: expected training images alone, found {held_out[0]!r} of another split"
-        )
+        raise DataError(f"{path}: more: expected training images, found {held_out[0]!r} of another split")
     folder.graft(_MORE, other, [item.path for item in more.items])
     grafted = [replace(item, path=f"{_MORE}/{item.path}") for item in more.items]
     items = sorted([*listing.items, *grafted], key=lambda item: item.path)

@@ -15,7 +15,7 @@ from ship.artifact.card import CARD
 
 __all__ = ["Garbage", "GarbageKind", "References", "StoreListing", "find_garbage"]
 
-GarbageKind = Literal["artifact", "rule", "snapshot", "temporary"]
+GarbageKind = Literal["artifact", "kept", "rule", "snapshot", "temporary"]
 
 
 @dataclass(frozen=True, kw_only=True)
