@@ -6,6 +6,7 @@ kept/<task>/<sha256>.json     what was answered, see ``documents.kept``; written
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from orchestrator.errors import ObjectMissing, StoreError
@@ -17,6 +18,9 @@ __all__ = ["FOLDER", "REVIEWS", "KeepLimits", "KeptFile", "KeptPictures", "find_
 
 FOLDER, REVIEWS = "kept/", "reviews/"
 MAX_PICTURE_BYTES = 64 << 20
+# A picture may take so long from its first object to its second.
+_HALF_S = 3600.0
+_NUM_READERS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +108,21 @@ class KeptPictures:
         return frozenset(key.rpartition("/")[2].removesuffix(".json") for key in keys)
 
     def drop(self, task: str, picture: str) -> None:
-        """Remove a picture, if it is there."""
-        for key in reversed(_keys(task, picture)):
+        """Remove a picture, if it is there, and what persons said of it."""
+        for key in (f"{REVIEWS}{task}/{picture}.json", *reversed(_keys(task, picture))):
             self._objects.delete(key)
+
+    def excess(self, limits: KeepLimits, now_s: float) -> list[KeptFile]:
+        """Pictures of all tasks over the limits, and files that a killed writer left without an answer."""
+        by_task: dict[str, list[KeptFile]] = defaultdict(list)
+        for one in self.files():
+            by_task[one.task].append(one)
+        found = []
+        for task, files in by_task.items():
+            whole = [one for one in files if one.is_whole]
+            found += [one for one in files if not one.is_whole and now_s - one.modified_s > _HALF_S]
+            found += find_excess(whole, limits, now_s, self.labelled(task))
+        return found
 
     def trim(
         self, task: str, limits: KeepLimits, now_s: float, labelled: Collection[str] = ()
@@ -169,10 +185,13 @@ def _pair(objects: Iterator[ListedObject]) -> Iterator[KeptFile]:
 
 def read_all(kept: KeptPictures, task: str) -> list[KeptPicture]:
     """What was answered for the pictures of a task, the newest first; what is damaged or gone is left out."""
-    found = []
-    for one in reversed(kept.files(task)):
+
+    def read(one: KeptFile) -> KeptPicture | None:
         try:
-            found.append(kept.read(task, one.picture))
+            return kept.read(task, one.picture)
         except (ObjectMissing, StoreError):
-            continue
-    return found
+            return None
+
+    with ThreadPoolExecutor(_NUM_READERS) as readers:
+        found = readers.map(read, reversed([one for one in kept.files(task) if one.is_whole]))
+    return [one for one in found if one is not None]

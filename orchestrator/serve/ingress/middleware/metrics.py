@@ -101,7 +101,7 @@ class Metrics:
         self._residency = ResidencyMetrics()
         self._looks_s: Mapping[str, float] = {}
         self._num_broken: Mapping[str, int] = {}
-        self._drift: list[Metric] = []
+        self._drift = list(_drift((), 0, 0))
         self._kept: Mapping[str, int] = {}
 
     def count_request(self, path: str, status: int) -> None:
