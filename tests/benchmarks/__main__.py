@@ -10,6 +10,7 @@ import click
 from tests.benchmarks import speed
 from tests.benchmarks.accuracy.command import accuracy
 from tests.benchmarks.decoding import decoding
+from tests.benchmarks.drift import drift
 from tests.benchmarks.fleet.commands import fleet
 from tests.benchmarks.serve.commands import serve
 
@@ -34,7 +35,7 @@ def cli() -> None:
     """
 
 
-for command in (*speed.COMMANDS, accuracy, decoding, fleet, serve):
+for command in (*speed.COMMANDS, accuracy, decoding, drift, fleet, serve):
     cli.add_command(command)
 
 
