@@ -10,6 +10,9 @@
     audit/<number>.json                the audit log; see ``audit``
     catalog.json                       what is served
     tokens.json                        tokens of clients
+    drift.json                         whether served pictures drift; see ``documents.drift``
+    kept/<task>/<sha256>.*             pictures that endpoints kept; see ``kept``
+    reviews/<task>/<sha256>.json       what persons say that they show; see ``documents.review``
     garbage/marked.json                unreferenced objects, marked by `ship gc` before they are removed
 
 A marker's *name* says that a key is done, its content says with which digest. A digest in the name would make
