@@ -1,5 +1,6 @@
 """A manifest of one task of another one, with further training images: what a task is tuned anew from."""
 
+import json
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ def write_part(manifest: Manifest, path: str, more: str) -> bytes:
     [task] = manifest.tasks
     raw = dict(parse_yaml(Path(path).read_bytes()).value)
     own = _settings(raw, task.name)
-    data = replace(task.source, more=more).to_dict()
+    # As JSON has them: paths are plain text, with their secrets, as they are in the manifest.
+    data = json.loads(json.dumps(replace(task.source, more=more).to_dict()))
     defaults = {one.name: one.default for one in fields(DataSource)}
     entry = {
         **own,

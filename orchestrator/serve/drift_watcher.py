@@ -154,6 +154,9 @@ class DriftWatcher:
     def _observe(self, one: _Watched, sightings: Iterable[Sighting]) -> bool:
         if one.watch is None or not one.watch.see([sighting.observed for sighting in sightings]):
             return False
+        if one.alarm is not None:
+            # Of the time before this process, which a person may have taken note of.
+            return False
         at = one.watch.alarm_at or 0
         one.alarm = Alarm(time_s=self._clock(), num_seen=at, signals=one.watch.alarm_signals)
         return True

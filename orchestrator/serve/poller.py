@@ -101,6 +101,7 @@ class CatalogPoller:
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises: one whose look hangs, too."""
         self._watch.check()
+        self._drift_watch.check(may_hang=True)
 
     def look_age_s(self) -> float:
         """Seconds since the catalog was last compared with the registry."""
