@@ -12,6 +12,7 @@ from orchestrator.errors import ExecutionError
 from orchestrator.train.run_files import RunRequest
 from orchestrator.train.run_folder import hold_run
 from orchestrator.train.run_view import RunView, list_runs
+from ship.redaction import Url
 from tests.unit.orchestrator.train.fakes import leased_ledger, make_event
 
 
@@ -165,3 +166,27 @@ def test_a_retry_that_takes_nothing_up_says_why(tmp_path: Path, capsys: pytest.C
         ("caps", "a worker is tuning it now"),
         ("welds", "it waits for a worker already"),
     ]
+
+
+def test_a_page_has_the_last_events_of_a_long_log(tmp_path: Path) -> None:
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        assert RunView(tmp_path).last_events(3) == []
+        folder.log([make_event("failed", cause="x" * 1000, detail=str(number)) for number in range(1500)])
+        with (folder.folder / "events.jsonl").open("a") as log:
+            log.write('{"kind": "cancel')
+    view = RunView(tmp_path)
+    assert [event.data["detail"] for event in view.last_events(3)] == ["1497", "1498", "1499"]
+    long = view.last_events(5000)
+    assert 500 < len(long) < 1500, "a megabyte of the log"
+    assert long[-1].data["detail"] == "1499"
+
+
+def test_documents_of_a_run_are_there_or_none(tmp_path: Path) -> None:
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        view = RunView(tmp_path)
+        assert (view.plan(), view.report(), view.page()) == (None, None, None)
+        folder.plan({"to_tune": [], "warnings": [Url("s3://me:secret@plant/ship")]})
+        (folder.folder / "report.json").write_text("[1]")
+        (folder.folder / "report.html").write_text("<p>")
+    assert view.plan() == {"to_tune": [], "warnings": ["s3://plant/ship"]}
+    assert (view.report(), view.page()) == (None, b"<p>")
