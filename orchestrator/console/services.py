@@ -1,0 +1,156 @@
+"""What the pages of the console read and change: store, registry, audit log and endpoint, opened lazily.
+
+The console holds no state of its own. What it keeps for a moment, so that a reload asks nothing anew, says
+for how long.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
+
+from orchestrator.client import Client
+from orchestrator.registry.registry import Registry, RegistryMissing
+from orchestrator.registry.versions import TaskInfo
+from orchestrator.settings import Settings
+from orchestrator.store.audit import AuditLog
+from orchestrator.store.documents.audit import Author
+from orchestrator.store.documents.tokens import Tokens
+from orchestrator.store.prompt_store import PromptStore
+
+if TYPE_CHECKING:
+    from orchestrator.registry.requests import Requests
+    from orchestrator.registry.rollouts import Rollouts
+    from orchestrator.registry.thresholds import Thresholds
+
+__all__ = ["Kept", "Services"]
+
+# Ages at which a kept value is read anew.
+TASKS_AGE_S = TOKENS_AGE_S = 2.0
+_Value = TypeVar("_Value")
+
+
+class Kept(Generic[_Value]):
+    """A value that is read at most once in a while, by one thread at a time.
+
+    Args:
+        age_s: Seconds after which it is read anew.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, age_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._age_s, self._clock = age_s, clock
+        self._lock = threading.Lock()
+        self._found: tuple[float, _Value] | None = None
+
+    def get(self, read: Callable[[], _Value]) -> _Value:
+        """The value; ``read`` gives it anew when it is too old, and its errors are raised."""
+        with self._lock:
+            now_s = self._clock()
+            if self._found is None or now_s - self._found[0] >= self._age_s:
+                self._found = now_s, read()
+            return self._found[1]
+
+    def forget(self) -> None:
+        """Read it anew, the next time."""
+        with self._lock:
+            self._found = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """What pages read and change. Threads may share it.
+
+    Attributes:
+        settings: Where everything is.
+        store: Store of prompts, rollouts, tokens.
+        registry: Names, versions and aliases.
+        audit: Audit log.
+        endpoint: Client of the endpoint; None if the console was given none.
+        clock: Current time, seconds since the epoch.
+        monotonic: Monotonic seconds, by which kept values age.
+    """
+
+    settings: Settings
+    store: PromptStore
+    registry: Registry
+    audit: AuditLog
+    endpoint: Client | None = None
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    _tasks: Kept[list[TaskInfo]] = field(init=False, repr=False, compare=False)
+    _tokens: Kept[Tokens] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_tasks", Kept(TASKS_AGE_S, self.monotonic))
+        object.__setattr__(self, "_tokens", Kept(TOKENS_AGE_S, self.monotonic))
+
+    @classmethod
+    def open(cls, settings: Settings, endpoint: Client | None = None) -> Self:
+        """Services of a home. Nothing is asked before the first page; MLflow and torch are not loaded.
+
+        Args:
+            settings: Where everything is.
+            endpoint: Client of the endpoint, if there is one.
+        """
+        from orchestrator.store.objects.open import open_objects
+
+        store = PromptStore(open_objects(settings.store))
+        registry = Registry(settings.tracking_uri, settings.artifact_location)
+        return cls(
+            settings=settings, store=store, registry=registry, audit=AuditLog(store), endpoint=endpoint
+        )
+
+    @property
+    def home(self) -> Path:
+        """Folder of everything local: of runs, too."""
+        return self.settings.home
+
+    def tasks(self) -> list[TaskInfo]:
+        """All tasks of the registry by name, at most ``TASKS_AGE_S`` old; one listing for all of them.
+
+        Raises:
+            RegistryError: MLflow cannot be reached.
+        """
+        return self._tasks.get(self._read_tasks)
+
+    def tokens(self) -> Tokens:
+        """All tokens, at most ``TOKENS_AGE_S`` old.
+
+        Raises:
+            StoreError: They cannot be read.
+        """
+        return self._tokens.get(self._read_tokens)
+
+    def rollouts(self, author: Author) -> "Rollouts":
+        """Changes of what serves, by an author; see ``access.Person.author``."""
+        from orchestrator.registry.rollouts import Rollouts
+
+        self._tasks.forget()
+        return Rollouts(self.registry, self.store, author)
+
+    def requests(self, author: Author) -> "Requests":
+        """Promotions that wait for an approval."""
+        from orchestrator.registry.requests import Requests
+
+        self._tasks.forget()
+        return Requests(self.registry, self.store, author)
+
+    def thresholds(self, author: Author) -> "Thresholds":
+        """Decision rules. Loads torch the first time."""
+        from orchestrator.registry.thresholds import Thresholds
+
+        return Thresholds(self.registry, self.store, self.rollouts(author))
+
+    def _read_tasks(self) -> list[TaskInfo]:
+        try:
+            return self.registry.tasks()
+        except RegistryMissing:
+            # Before the first task.
+            return []
+
+    def _read_tokens(self) -> Tokens:
+        found = self.store.read_tokens()
+        return Tokens() if found is None else found[0]
