@@ -16,7 +16,7 @@ from orchestrator.console.rendering import add_page, render
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
 from orchestrator.report.kinds import KINDS
-from orchestrator.train.ledger.status import RunStatus, TaskStatus
+from orchestrator.train.ledger.status import MEASURED, RunStatus, TaskStatus
 from orchestrator.train.run_control import cancel_tasks, retry_tasks, stop_run
 from orchestrator.train.run_text import (
     describe_counts,
@@ -35,7 +35,9 @@ MAX_ROWS, MAX_LAST_EVENTS, MAX_EVENTS = 200, 15, 500
 _RANK = {"failed": 0, "leased": 1, "pending": 2, "cancelled": 3, "done": 4}
 _ABOUT = ("run", "manifest", "host", "pid", "started_s")
 # The report is of all tasks.
-_REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
+_REPORT_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
+)
 
 router = APIRouter()
 
@@ -65,9 +67,9 @@ def read_run(request: Request, run: str, state: str = "", q: str = "") -> dict[s
         "plan": _plan(view.plan(), person),
         "tasks": [_task_row(one, is_over, now_s) for one in wanted[:MAX_ROWS]],
         "num_more": max(0, len(wanted) - MAX_ROWS),
-        "events": [
-            _event_row(one) for one in view.last_events(5 * MAX_LAST_EVENTS) if person.sees(one.task)
-        ][-MAX_LAST_EVENTS:],
+        "events": [_event_row(one) for one in view.last_events(5 * MAX_LAST_EVENTS) if person.sees(one.task)][
+            -MAX_LAST_EVENTS:
+        ],
         "report": _report(view.report(), person),
     }
 
@@ -97,7 +99,7 @@ def show_live(request: Request, data: Annotated[dict[str, Any], Depends(read_run
 
 @router.get("/runs/{run}/report")
 def show_report(request: Request, run: str) -> Response:
-    """The report as the run wrote it, in a sandbox: it has styles and thumbnails of its own, and no script."""
+    """The report as the run wrote it, in a sandbox: its styles and thumbnails are its own; no script runs."""
     page = _find(request, run).page() if person_of(request).sees_all else None
     if page is None:
         raise HTTPException(404, "This run has no report that this token may see.")
@@ -201,10 +203,7 @@ def _task_row(status: TaskStatus, is_over: bool, now_s: float) -> dict[str, Any]
         "progress": status.epoch / status.num_epochs if is_tuned else None,
         "figures": describe_figures(status, is_over, now_s) if status.state != "done" else [],
         "note": describe_note(status, is_over),
-        "accuracy": status.accuracy,
-        "accuracy_low": status.accuracy_low,
-        "accuracy_high": status.accuracy_high,
-        "probe_accuracy": status.probe_accuracy,
+        **{name: getattr(status, name) for name in MEASURED},
     }
 
 
@@ -230,7 +229,10 @@ def _report(document: Mapping[str, Any] | None, person: Person) -> dict[str, Any
             "kind": one["verdict"]["kind"],
             "reason": one["verdict"].get("reason") or "",
             "advice": one["verdict"].get("advice") or "",
-            **{name: one.get(name) for name in ("accuracy", "accuracy_low", "accuracy_high", "probe_accuracy")},
+            **{
+                name: one.get(name)
+                for name in ("accuracy", "accuracy_low", "accuracy_high", "probe_accuracy")
+            },
         }
         for one in document["tasks"]
         if person.sees(one["task"])

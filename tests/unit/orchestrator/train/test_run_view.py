@@ -1,7 +1,6 @@
 """Runs as other terminals see them: listings, status, log and requests, by class and by command."""
 
 import json
-import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from orchestrator.train.run_files import RunRequest
 from orchestrator.train.run_folder import hold_run
 from orchestrator.train.run_view import RunView, list_runs
 from ship.redaction import Url
-from tests.unit.orchestrator.train.fakes import leased_ledger, make_event
+from tests.unit.orchestrator.train.fakes import driven, leased_ledger, make_event
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"run": "a"}', '{"run": "a", "manifest": "b"}'])
@@ -140,24 +139,11 @@ def test_a_retry_that_takes_nothing_up_says_why(tmp_path: Path, capsys: pytest.C
     ledger.cancel(["nuts"])
     with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
         folder.show(ledger.status())
-        is_over = threading.Event()
-
-        def drive() -> None:
-            while not is_over.wait(0.01):
-                for request, answer in folder.requests():
-                    answer(ledger.retry(request.tasks))
-
-        driver = threading.Thread(target=drive)
-        driver.start()
-        try:
-            with pytest.raises(SystemExit) as ended:
-                cli(
-                    ["--home", str(tmp_path), "retry", "bolts", "caps", "welds", "nuts", "--json"],
-                    standalone_mode=False,
-                )
-        finally:
-            is_over.set()
-            driver.join()
+        with driven(folder, ledger), pytest.raises(SystemExit) as ended:
+            cli(
+                ["--home", str(tmp_path), "retry", "bolts", "caps", "welds", "nuts", "--json"],
+                standalone_mode=False,
+            )
     assert ended.value.code == 1
     said = json.loads(capsys.readouterr().out)
     assert said["taken_up"] == ["nuts"]
