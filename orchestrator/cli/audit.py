@@ -1,4 +1,4 @@
-"""Commands on who decided: audit, approve, approvals."""
+"""Commands on who decided: audit, approve, withhold, approvals."""
 
 import sys
 from datetime import UTC, datetime
@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.audit_tables import entry_json, entry_line, pending_json, pending_line
+from orchestrator.cli.audit_tables import entry_line, pending_line
 from orchestrator.cli.completion import complete_task, task_argument
 from orchestrator.cli.options import author_options, json_option
 from orchestrator.cli.output import EXIT_FAILED, Output
 from orchestrator.cli.served import print_promotion
 from orchestrator.durations import parse_duration
+from orchestrator.registry.plain_values import entry_json, pending_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,6 +114,28 @@ def approve(output: Output, task: str, reject: bool, author: "Author", as_json: 
         output.print_json({"task": task, "rejected": dropped.version})
     else:
         output.print_line(f"{task}: the request to promote version {dropped.version} is dropped.")
+
+
+@click.command()
+@task_argument
+@click.argument("version", type=click.IntRange(min=1))
+@author_options
+@json_option
+@click.pass_obj
+def withhold(output: Output, task: str, version: int, author: "Author", as_json: bool) -> None:
+    """Decide that VERSION of TASK is not to serve: it is no challenger any more, and no request for it waits.
+
+    It stays a version, and `ship promote TASK VERSION` takes it all the same.
+
+    \b
+    Example:
+      ship withhold bottle-caps 4 --reason 'breaks the dents of line 2'
+    """
+    output.requests(author).withhold(task, version)
+    if as_json:
+        output.print_json({"task": task, "withheld": version})
+    else:
+        output.print_line(f"{task}: version {version} is withheld; what serves is as it was.")
 
 
 @click.command()
@@ -225,4 +248,4 @@ def _read_time(text: str) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-COMMANDS = (audit, approve, approvals)
+COMMANDS = (audit, approve, withhold, approvals)

@@ -4,13 +4,13 @@ import json
 import os
 import sys
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
 from orchestrator.private_files import make_private_folder
+from orchestrator.registry.plain_values import format_time
 from orchestrator.settings import Settings
 from ship.redaction import redact_values
 
@@ -143,8 +143,3 @@ def format_size(num_bytes: int) -> str:
     while size >= 1000 and unit < len(_UNITS) - 1:
         size, unit = size / 1000, unit + 1
     return f"{num_bytes} bytes" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"
-
-
-def format_time(seconds: float) -> str:
-    """Seconds since the epoch as a UTC time in ISO 8601."""
-    return f"{datetime.fromtimestamp(seconds, tz=UTC):%Y-%m-%dT%H:%M:%SZ}"

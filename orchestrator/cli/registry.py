@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli import tables
-from orchestrator.cli.audit_tables import pending_json, pending_line
+from orchestrator.cli.audit_tables import pending_line
 from orchestrator.cli.completion import task_argument
 from orchestrator.cli.options import (
     author_options,
@@ -17,6 +17,7 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cli.output import Output
 from orchestrator.cli.served import find_served, print_promotion, rollout_problem
+from orchestrator.registry.plain_values import pending_json, version_json
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def show(output: Output, task: str, as_json: bool) -> None:
                 "pending": pending_json(rollout),
                 "problems": problems,
                 "versions": [
-                    {**tables.version_json(info), "rule": rules.get(info.digest or "")} for info in versions
+                    {**version_json(info), "rule": rules.get(info.digest or "")} for info in versions
                 ],
             }
         )

@@ -3,10 +3,12 @@
 import os
 import re
 from collections import Counter
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.console import DEFAULT_PORT, console_beside
 from orchestrator.cli.options import image_size_option
 from orchestrator.cli.output import Output
 from orchestrator.errors import ServeError
@@ -115,6 +117,15 @@ _ORIGIN = re.compile(
     "all pages, and needs --no-auth.  [default: none]",
 )
 @click.option(
+    "--console",
+    "console_port",
+    is_flag=False,
+    flag_value=DEFAULT_PORT,
+    type=click.IntRange(1, 65535),
+    metavar="[PORT]",
+    help=f"Run `ship console` beside it at the same --host, on this port ({DEFAULT_PORT}); it ends with it.",
+)
+@click.option(
     "--name", help="Name of the endpoint on a Ray cluster that others use too [by default from the store]."
 )
 @click.option(
@@ -128,7 +139,15 @@ _ORIGIN = re.compile(
     "whose `ship serve` died.",
 )
 @click.pass_obj
-def serve(output: Output, /, haproxy: bool | None, is_stop: bool, detach: bool, **flags: Any) -> None:
+def serve(
+    output: Output,
+    /,
+    haproxy: bool | None,
+    is_stop: bool,
+    detach: bool,
+    console_port: int | None,
+    **flags: Any,
+) -> None:
     """Answer for every task that has a champion, from its backbone. Ctrl-C drains and ends.
 
     A request names its task in the header Ship-Task, and carries a token of `ship token create`.
@@ -138,6 +157,7 @@ def serve(output: Output, /, haproxy: bool | None, is_stop: bool, detach: bool, 
       ship serve
       ship serve --token-grace 3600
       ship serve --no-auth
+      ship serve --console
       ship serve --cors https://plant.example
       ship serve --precision float32
       ship serve --engines 2 --prompt-memory 8 --pin 'line-1-*'
@@ -161,18 +181,29 @@ def serve(output: Output, /, haproxy: bool | None, is_stop: bool, detach: bool, 
             "--haproxy: its files go with this process; leave out --detach, or start Ray with "
             "RAY_SERVE_ENABLE_HA_PROXY=1 and set RAY_ADDRESS"
         )
+    if console_port is not None and detach:
+        raise click.UsageError(
+            "--console ends with this command, which --detach lets end at once: leave one of them out, and "
+            "run `ship console --endpoint URL` beside the endpoint"
+        )
+    if console_port is not None:
+        from orchestrator.console.server import check_console
+
+        check_console(flags["host"], console_port, auth=not flags["no_auth"])
     how = "`ship serve --stop` ends it" if detach else "Ctrl-C ends it"
     # Its files go with this process, which a detached endpoint outlives.
-    with haproxy_ingress(settings.ray_address, haproxy=False if detach else haproxy):
+    with haproxy_ingress(settings.ray_address, haproxy=False if detach else haproxy), ExitStack() as beside:
         # Ray Serve, which is imported here, reads the environment of the line above.
         from orchestrator.serve.launch.endpoint import serve_forever
 
-        serve_forever(
-            settings,
-            _read_options(max_pixels=settings.max_pixels, **flags),
-            on_ready=lambda url: output.out.print(f"Serving at {url} ({how})"),
-            detach=detach,
-        )
+        def on_ready(url: str) -> None:
+            output.out.print(f"Serving at {url} ({how})")
+            if console_port is not None:
+                console = console_beside(output, flags["host"], console_port, url, auth=not flags["no_auth"])
+                beside.enter_context(console)
+
+        options = _read_options(max_pixels=settings.max_pixels, **flags)
+        serve_forever(settings, options, on_ready, detach=detach)
 
 
 def _read_options(

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.output import format_size, format_time
+from orchestrator.registry.plain_values import bytes_by_part, version_json
 from orchestrator.report.kinds import KINDS, tally
 from orchestrator.train.run_text import describe_accuracy, describe_event
 from ship.errors import group_alike
-from ship.findings import find_warnings
 
 if TYPE_CHECKING:
     from orchestrator.events import Event
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ORDERS",
     "advice_line",
-    "bytes_by_part",
     "change_line",
     "event_line",
     "in_order",
@@ -38,7 +37,6 @@ __all__ = [
     "runs_table",
     "task_json",
     "tasks_table",
-    "version_json",
     "versions_table",
 ]
 
@@ -266,31 +264,6 @@ def task_json(info: "TaskInfo") -> dict[str, Any]:
     }
 
 
-def version_json(info: "VersionInfo") -> dict[str, Any]:
-    """One version as plain values."""
-    return {
-        "version": info.version,
-        "aliases": list(info.aliases),
-        "digest": info.digest,
-        "source": info.source,
-        "metrics": dict(info.metrics),
-        "bytes": bytes_by_part(info) or None,
-        "gate": info.gate_reason,
-        "verdict": _advice_json(info),
-        "choice": info.choice,
-        "warnings": find_warnings(info.metrics),
-        "created": format_time(info.created_s),
-        "run_id": info.run_id,
-    }
-
-
-def _advice_json(info: "VersionInfo") -> dict[str, Any] | None:
-    """The verdict on a version, as it stands now: whatever the gate said, a champion serves, and no other."""
-    if "champion" in info.aliases:
-        return {"kind": "serves"}
-    return None if info.advice is None or info.advice.kind == "serves" else asdict(info.advice)
-
-
 def change_line(change: "Change") -> str:
     """The last change of a task's rollout in words."""
     reason = f": {change.reason}" if change.reason else ""
@@ -328,12 +301,6 @@ def _table(rows: Sequence[Mapping[str, str]], width: int, dispensable: Sequence[
     for row in rows:
         table.add_row(*(escape(row[name]) for name in widths))
     return table
-
-
-def bytes_by_part(info: "VersionInfo") -> dict[str, int]:
-    """Bytes on the device in float32 by part; empty for a version that was made before they were measured."""
-    sizes = {name: size for name, size in info.metrics.items() if name.endswith("_bytes")}
-    return {name.removesuffix("_bytes"): int(size) for name, size in sizes.items()}
 
 
 def advice_line(info: "VersionInfo") -> str:

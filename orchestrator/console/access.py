@@ -17,6 +17,7 @@ from fastapi import HTTPException, Request
 
 from orchestrator.console.sessions import COOKIE, Session, Sessions, SignInLimit
 from orchestrator.errors import ManifestError
+from orchestrator.serve.launch.address import is_loopback
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.tokens import Scope as TokenScope
 from orchestrator.store.documents.tokens import Secret, Token, parse_token
@@ -244,8 +245,7 @@ def hosts_of(host: str, allowed: tuple[str, ...] = ()) -> frozenset[str] | None:
 
     On loopback others are refused: a page whose name is led to 127.0.0.1 would be of the same origin.
     """
-    is_local = host in _LOOPBACK or host.startswith("127.")
-    return frozenset({*_LOOPBACK, host, *allowed}) if is_local or allowed else None
+    return frozenset({*_LOOPBACK, host, *allowed}) if is_loopback(host) or allowed else None
 
 
 def _need_sign_in() -> NoReturn:

@@ -4,6 +4,7 @@ The console holds no state of its own. What it keeps for a moment, so that a rel
 for how long.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from orchestrator.store.documents.tokens import Tokens
 from orchestrator.store.prompt_store import PromptStore
 
 if TYPE_CHECKING:
+    from orchestrator.console.looking import Look
     from orchestrator.registry.requests import Requests
     from orchestrator.registry.rollouts import Rollouts
     from orchestrator.registry.thresholds import Thresholds
@@ -69,6 +71,7 @@ class Services:
         registry: Names, versions and aliases.
         audit: Audit log.
         endpoint: Client of the endpoint; None if the console was given none.
+        computes: Whether this process may run prompts on single pictures.
         clock: Current time, seconds since the epoch.
         monotonic: Monotonic seconds, by which kept values age.
     """
@@ -78,29 +81,38 @@ class Services:
     registry: Registry
     audit: AuditLog
     endpoint: Client | None = None
+    computes: bool = False
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     _tasks: Kept[list[TaskInfo]] = field(init=False, repr=False, compare=False)
     _tokens: Kept[Tokens] = field(init=False, repr=False, compare=False)
+    _look: "Kept[Look]" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_tasks", Kept(TASKS_AGE_S, self.monotonic))
         object.__setattr__(self, "_tokens", Kept(TOKENS_AGE_S, self.monotonic))
+        object.__setattr__(self, "_look", Kept(math.inf, self.monotonic))
 
     @classmethod
-    def open(cls, settings: Settings, endpoint: Client | None = None) -> Self:
+    def open(cls, settings: Settings, endpoint: Client | None = None, *, computes: bool = False) -> Self:
         """Services of a home. Nothing is asked before the first page; MLflow and torch are not loaded.
 
         Args:
             settings: Where everything is.
             endpoint: Client of the endpoint, if there is one.
+            computes: Whether this process may run prompts on single pictures.
         """
         from orchestrator.store.objects.open import open_objects
 
         store = PromptStore(open_objects(settings.store))
         registry = Registry(settings.tracking_uri, settings.artifact_location)
         return cls(
-            settings=settings, store=store, registry=registry, audit=AuditLog(store), endpoint=endpoint
+            settings=settings,
+            store=store,
+            registry=registry,
+            audit=AuditLog(store),
+            endpoint=endpoint,
+            computes=computes,
         )
 
     @property
@@ -143,6 +155,15 @@ class Services:
         from orchestrator.registry.thresholds import Thresholds
 
         return Thresholds(self.registry, self.store, self.rollouts(author))
+
+    def look(self) -> "Look":
+        """Held-out answers and single pictures. Loads torch the first time."""
+        return self._look.get(self._make_look)
+
+    def _make_look(self) -> "Look":
+        from orchestrator.console.looking import Look
+
+        return Look(self.registry, self.store, endpoint=self.endpoint, computes=self.computes)
 
     def _read_tasks(self) -> list[TaskInfo]:
         try:

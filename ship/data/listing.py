@@ -21,7 +21,7 @@ from ship.data.tables import csv_columns, list_csv, list_parquet
 from ship.data.vtab import is_vtab, list_vtab
 from ship.errors import DataError
 
-__all__ = ["TABLE_FORMATS", "TABLE_SUFFIXES", "list_items", "open_labelled", "open_listing"]
+__all__ = ["TABLE_FORMATS", "TABLE_SUFFIXES", "list_items", "open_images", "open_labelled", "open_listing"]
 
 _TABLE_FORMATS: dict[str, DataFormat] = {
     ".csv": "csv",
@@ -61,6 +61,15 @@ def open_listing(source: DataSource) -> tuple[Folder, Listing]:
     if problems := _problems(source, listing):
         raise DataError(problems)
     return folder, listing
+
+
+def open_images(source: DataSource) -> Folder:
+    """The folder that the paths of a data set are relative to, whatever is wrong with its classes or splits.
+
+    Raises:
+        DataError: There is no such data, or its listing cannot be read.
+    """
+    return _open(source)[0]
 
 
 def open_labelled(

@@ -14,11 +14,11 @@ from orchestrator.cli.tables import (
     print_report,
     task_json,
     tasks_table,
-    version_json,
     versions_table,
 )
 from orchestrator.manifest.model import RefusedTask
 from orchestrator.registry.advice import Advice
+from orchestrator.registry.plain_values import version_json
 from orchestrator.registry.record_writer import Redecision
 from orchestrator.registry.recorder import Backlog
 from orchestrator.registry.versions import VERDICT_TAG, TaskInfo, VersionInfo

@@ -153,6 +153,11 @@ class FakeMlflow:
         wanted = dict(re.findall(r"tags\.`([^`]*)` = '([^']*)'", condition))
         return [run for run in self.runs.values() if wanted.items() <= run.data.tags.items()]
 
+    def get_run(self, run_id: str) -> SimpleNamespace:
+        if run_id not in self.runs:
+            raise MlflowException("no such run", RESOURCE_DOES_NOT_EXIST)
+        return self.runs[run_id]
+
     def log_inputs(self, run_id: str, datasets: list[Any]) -> None:
         if run_id not in self.runs:
             raise MlflowException("no such run", RESOURCE_DOES_NOT_EXIST)
