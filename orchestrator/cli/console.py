@@ -60,11 +60,11 @@ def console(
     """
     from orchestrator.cluster.signals import interrupting_signals
 
-    with suppress(KeyboardInterrupt), interrupting_signals():
-        with console_beside(output, host, port, endpoint, auth=not no_auth, hosts=hosts) as url:
-            if opens:
-                click.launch(url)
-            threading.Event().wait()
+    running = console_beside(output, host, port, endpoint, auth=not no_auth, hosts=hosts)
+    with suppress(KeyboardInterrupt), interrupting_signals(), running as url:
+        if opens:
+            click.launch(url)
+        threading.Event().wait()
 
 
 @contextmanager
