@@ -91,8 +91,8 @@ def console_beside(
         output.out.print(f"Console at {url} (Ctrl-C ends it)", markup=False, soft_wrap=True)
         if auth and not can_sign_in(services):
             output.err.print(
-                "No token has access to it yet: `ship token create NAME --predict '*' --console decide` makes "
-                "one.",
+                "No token has access to it yet: `ship token create NAME --predict '*' --console decide` "
+                "makes one.",
                 markup=False,
                 soft_wrap=True,
             )

@@ -183,8 +183,8 @@ def serve(
         )
     if console_port is not None and detach:
         raise click.UsageError(
-            "--console ends with this command, which --detach lets end at once: leave one of them out, and run "
-            "`ship console --endpoint URL` beside the endpoint"
+            "--console ends with this command, which --detach lets end at once: leave one of them out, and "
+            "run `ship console --endpoint URL` beside the endpoint"
         )
     if console_port is not None:
         from orchestrator.console.server import check_console
