@@ -97,6 +97,7 @@ class Look:
         store: Store of artifacts.
         endpoint: Makes attention maps, if there is one.
         computes: Whether this process may run prompts itself.
+        backbone: Place of the backbone, if it is not where the artifacts say.
         clock: Monotonic seconds.
     """
 
@@ -107,6 +108,7 @@ class Look:
         *,
         endpoint: "Client | None" = None,
         computes: bool = False,
+        backbone: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry, self._store = registry, store
@@ -118,7 +120,7 @@ class Look:
         self._reports: Bounded[dict[str, Any]] = Bounded(NUM_EVIDENCE)
         self._maps: Bounded[bytes] = Bounded(NUM_MAPS)
         self._nearest: Bounded[Nearest] = Bounded(NUM_MAPS)
-        self._turn, self._clock = threading.Lock(), clock
+        self._turn, self._clock, self._backbone = threading.Lock(), clock, backbone
 
     @property
     def can_explain(self) -> bool:
@@ -267,7 +269,7 @@ class Look:
         from ship.artifact.measuring import open_runtime
 
         loaded = load_files(self._store.fetch(evidence.digest), evidence.digest)
-        runtime, slot = open_runtime(loaded, load_own_backbone(loaded))
+        runtime, slot = open_runtime(loaded, load_own_backbone(loaded, self._backbone))
         return _Running(runtime=runtime, slot=slot)
 
 

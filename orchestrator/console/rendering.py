@@ -10,10 +10,12 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from pydantic import BaseModel
 
 from orchestrator.console.access import CSRF_FIELD, CSRF_HEADER, Person, Scope
 from orchestrator.console.assets import asset_url
+from orchestrator.report.charts import draw_learning_curve
 from ship.redaction import redact_values
 
 __all__ = ["add_page", "plain", "render", "with_query"]
@@ -105,8 +107,15 @@ def _environment() -> Environment:
     environment.globals.update(
         asset=asset_url, with_query=with_query, csrf_field=CSRF_FIELD, csrf_header=CSRF_HEADER
     )
-    environment.filters.update(moment=_moment, share="{:.3f}".format, percent="{:.1%}".format)
+    environment.filters.update(
+        moment=_moment, share="{:.3f}".format, percent="{:.1%}".format, curve=_draw_curve
+    )
     return environment
+
+
+def _draw_curve(found: Mapping[str, Any]) -> Markup:
+    """A learning curve as SVG, which has no text of others."""
+    return Markup(draw_learning_curve(found["probe"], found["expected"]))
 
 
 def _moment(seconds: float, form: str = "%Y-%m-%d %H:%M") -> str:

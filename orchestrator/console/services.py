@@ -77,6 +77,7 @@ class Services:
         audit: Audit log.
         endpoint: Client of the endpoint; None if the console was given none.
         computes: Whether this process may run prompts on single pictures.
+        backbone: Place of the backbone for that, if it is not where the artifacts say.
         clock: Current time, seconds since the epoch.
         monotonic: Monotonic seconds, by which kept values age.
     """
@@ -87,6 +88,7 @@ class Services:
     audit: AuditLog
     endpoint: Client | None = None
     computes: bool = False
+    backbone: str | None = None
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     _tasks: Kept[list[TaskInfo]] = field(init=False, repr=False, compare=False)
@@ -105,13 +107,21 @@ class Services:
         object.__setattr__(self, "_look", Kept(math.inf, self.monotonic))
 
     @classmethod
-    def open(cls, settings: Settings, endpoint: Client | None = None, *, computes: bool = False) -> Self:
+    def open(
+        cls,
+        settings: Settings,
+        endpoint: Client | None = None,
+        *,
+        computes: bool = False,
+        backbone: str | None = None,
+    ) -> Self:
         """Services of a home. Nothing is asked before the first page; MLflow and torch are not loaded.
 
         Args:
             settings: Where everything is.
             endpoint: Client of the endpoint, if there is one.
             computes: Whether this process may run prompts on single pictures.
+            backbone: Place of the backbone for that, if it is not where the artifacts say.
         """
         from orchestrator.store.objects.open import open_objects
 
@@ -124,6 +134,7 @@ class Services:
             audit=AuditLog(store),
             endpoint=endpoint,
             computes=computes,
+            backbone=backbone,
         )
 
     @property
@@ -202,7 +213,13 @@ class Services:
     def _make_look(self) -> "Look":
         from orchestrator.console.looking import Look
 
-        return Look(self.registry, self.store, endpoint=self.endpoint, computes=self.computes)
+        return Look(
+            self.registry,
+            self.store,
+            endpoint=self.endpoint,
+            computes=self.computes,
+            backbone=self.backbone,
+        )
 
     def _read_tasks(self) -> list[TaskInfo]:
         try:

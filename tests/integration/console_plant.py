@@ -101,7 +101,7 @@ def console_plant(folder: Path, database: Path) -> Iterator[ConsolePlant]:
             store=place.store,
             registry=Registry(place.uri),
             audit=AuditLog(place.store),
-            endpoint=Client(endpoint, "", patience_s=0.0),
+            endpoint=stack.enter_context(Client(endpoint, "", patience_s=0.0)),
         )
         url = stack.enter_context(running_console(services, "127.0.0.1", _free_port()))
         picture = next((folder / "data" / "test" / "good").glob("*.png"))
