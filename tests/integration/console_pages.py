@@ -14,15 +14,18 @@ from orchestrator.console import pages
 
 __all__ = ["Watch", "find_faults", "page_paths"]
 
-# Values of the parameters in addresses.
-VALUES = {"task": "bolts", "run": "tune-1", "version": "1", "place": "0", "digest": "0"}
+# Values of the parameters in addresses, and what some pages are asked for beside.
+VALUES = {"task": "bolts", "run": "tune-1"}
+QUERIES = {"/tasks/{task}/picture": "?place=0", "/tasks/{task}/nearest": "?place=0"}
 
 
 def page_paths() -> list[str]:
     """Addresses of all pages, each of which has its data beside it as JSON."""
     routers = (import_module(f"{pages.__name__}.{one.name}").router for one in iter_modules(pages.__path__))
     paths = {route.path for router in routers for route in router.routes if isinstance(route, APIRoute)}
-    return sorted(path.format(**VALUES) for path in paths if f"{path}.json" in paths)
+    return sorted(
+        path.format(**VALUES) + QUERIES.get(path, "") for path in paths if f"{path}.json" in paths
+    )
 
 
 class Watch:
