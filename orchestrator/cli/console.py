@@ -37,8 +37,8 @@ DEFAULT_PORT = 8080
     "--compute",
     "computes",
     is_flag=True,
-    help="Run prompts on this machine's CPU: for the nearest training pictures, and attention maps without an "
-    "endpoint.",
+    help="Run prompts on this machine's CPU: for the nearest training pictures, and for attention maps "
+    "without an endpoint.",
 )
 @click.option(
     "--backbone",

@@ -124,7 +124,7 @@ def save_threshold(
     task: str,
     version: Annotated[int, Form(ge=1)],
     knob: Annotated[str, Form()],
-    instead_of: Annotated[str, Form()],
+    instead_of: Annotated[str, Form()] = "",
     reason: Annotated[str, Form()] = "",
     value: Annotated[float | None, Form(ge=0.0, le=1e6)] = None,
     label: Annotated[str | None, Form()] = None,

@@ -1,4 +1,4 @@
-"""A plant with real artifacts of a tiny backbone: three versions of `caps`, the third as earlier ships made it.
+"""A plant with real artifacts of a tiny backbone: three versions of `caps`, the third as an earlier ship's.
 
 The first two were tuned on the same images, whose place MLflow knows; the labels of three held-out images are
 wrong on purpose.
@@ -66,7 +66,7 @@ def make_plant(root: Path) -> Plant:
     data = load_task_data(source, image_size=backbone.image_size, interpolation=backbone.interpolation)
     assert data.test is not None
     labels_B = data.test.labels_B.clone()
-    labels_B[[*MISLABELLED]] = 1 - labels_B[[*MISLABELLED]]
+    labels_B[[*MISLABELLED]] = (labels_B[[*MISLABELLED]] + 1) % len(LABELS)
     mislabelled = replace(data, test=replace(data.test, labels_B=labels_B))
     world = World()
     runs = RunLog(world.registry.session)
