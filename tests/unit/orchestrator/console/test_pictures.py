@@ -43,7 +43,7 @@ class Endpoint:
     def explain(self, task: str, image: bytes, *, version: int | None = None) -> bytes:
         self.asked.append((task, image, version))
         if self._refusal:
-            raise EndpointError(503, "unavailable", self._refusal)
+            raise EndpointError(self._refusal, 503)
         return b"\x89PNG drawn"
 
 
@@ -51,7 +51,7 @@ def test_a_picture_is_told_with_its_planted_label(plant: Plant) -> None:
     browser = plant.console().sign_in()
     found = browser.get(f"{URL}.json?place={MISLABELLED[0]}&version=2").json()
     assert (found["path"], found["label"], found["state"], found["version"]) == (FIRST, "scratch", "same", 2)
-    assert [one["label"] for one in found["probabilities"]][0] == found["answer"]
+    assert found["probabilities"][0]["label"] == found["answer"]
     assert sum(one["probability"] for one in found["probabilities"]) == pytest.approx(1.0)
     assert browser.get(f"{URL}?place=0").status_code == 200
     assert browser.get(f"{URL}.json?place=99").status_code == 409

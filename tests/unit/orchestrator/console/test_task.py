@@ -1,12 +1,13 @@
-"""The page of a task: figures, confusions that lead to their pictures, the gallery, lineage, and what is missing."""
+"""The page of a task: figures, confusions that lead to their pictures, the gallery, and what is missing."""
 
-import json
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from orchestrator.store.prompt_store import PromptStore
+from orchestrator.console.looking import Bounded
+from orchestrator.registry.thresholds import Thresholds
+from ship.decision.rule import DecisionRule
 from tests.unit.orchestrator.console.factory import Console, make_console
 from tests.unit.orchestrator.registry.factory import LABELS, World
 
@@ -78,10 +79,18 @@ def test_false_accepts_come_first_in_the_gallery(browser: TestClient) -> None:
     assert all(one["label"] == one["answer"] for one in pictures["narrow"])
 
 
-def test_decisions_are_the_standing_rules(console: Console, browser: TestClient) -> None:
-    """A page says `unsure` where the rule does, with the reason."""
-    far = [one for one in read(browser, "?truth=good&answer=good&limit=500")["pictures"]["shown"]]
-    assert {one["because"] for one in far} == {None}
+def test_decisions_are_the_standing_rules() -> None:
+    world = World()
+    world.add_tuned(1)
+    thresholds = Thresholds(world.fresh_registry(), world.store, world.rollouts())
+    thresholds.set(thresholds.standing("bolts", 1), DecisionRule(min_confidence=0.99, temperature=3.0))
+    browser = make_console(world=world).sign_in()
+    shown = read(browser, "?truth=good&answer=good")["pictures"]["shown"]
+    assert {(one["answer"], one["decision"], one["because"]) for one in shown} == {
+        ("good", "unsure", "confidence")
+    }
+    assert read(browser)["held_out"]["decision"]["unsure"]["num"] == 600
+    assert "own threshold" in browser.get(URL).text
 
 
 def test_who_decided_is_told(browser: TestClient) -> None:
@@ -145,33 +154,21 @@ def test_a_task_that_may_not_be_seen_is_none(console: Console) -> None:
     assert console.browser().get("/tasks/bolts/picture.jpg?place=0").status_code == 303
 
 
-def test_held_out_answers_are_read_once(console: Console, browser: TestClient) -> None:
-    read(browser)
-    reads: list[str] = []
-    store: PromptStore = console.services.store
-    get = store.objects.get
+def test_what_was_asked_for_last_is_kept() -> None:
+    kept: Bounded[str] = Bounded(2)
+    made: list[str] = []
 
-    class Counting:
-        url = store.objects.url
+    def make(key: str) -> str:
+        made.append(key)
+        return key.upper()
 
-        def get(self, key: str, **options: Any) -> Any:
-            reads.append(key)
-            return get(key, **options)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(store.objects, name)
-
-    counted = PromptStore(Counting())  # type: ignore[arg-type]
-    look = console.services.look()
-    evidence = look.evidence("bolts", console.services.registry.version("bolts", 1))
-    look._store = counted
-    try:
-        assert look.evidence("bolts", console.services.registry.version("bolts", 1)) is evidence
-    finally:
-        look._store = store
-    assert not [key for key in reads if key.endswith("held_out.json")]
+    for key in "abacab":
+        assert kept.get(key, lambda key=key: make(key)) == key.upper()  # type: ignore[misc]
+    assert made == ["a", "b", "c", "b"]
 
 
-def test_the_pages_data_is_json(browser: TestClient) -> None:
-    text = browser.get("/tasks/bolts/about.json").text
-    assert json.loads(text)["task"] == "bolts"
+def test_an_error_is_not_kept() -> None:
+    kept: Bounded[int] = Bounded(2)
+    with pytest.raises(ZeroDivisionError):
+        kept.get("a", lambda: 1 // 0)
+    assert kept.get("a", lambda: 1) == 1
