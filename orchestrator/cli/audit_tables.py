@@ -1,9 +1,9 @@
 """The audit log and promotions that wait in words."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.output import format_time
+from orchestrator.registry.plain_values import moves_text
 
 if TYPE_CHECKING:
     from orchestrator.store.documents.audit import AuditEntry
@@ -17,7 +17,7 @@ def entry_line(entry: "AuditEntry") -> str:
     record = entry.record
     user = f" ({record.user})" if record.user not in ("", record.by) else ""
     reason = f": {record.reason}" if record.reason else ""
-    what = " ".join(filter(None, [record.action, record.task, _moves(record.before, record.after)]))
+    what = " ".join(filter(None, [record.action, record.task, moves_text(record.before, record.after)]))
     by = f"by {record.by}{user} on {record.host}"
     return f"{entry.sequence}  {format_time(record.time_s)}  {what}  {by}{reason}"
 
@@ -39,20 +39,3 @@ def pending_line(rollout: "Rollout") -> str:
         f"{task}: version {pending.version} waits for an approval by another person: `ship approve {task}` "
         f"({said})"
     )
-
-
-def _moves(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """What was changed: ``champion v1 -> v2, share - -> 0.1``."""
-    names = [name for name in {**before, **after} if name not in ("generation", "artifacts")]
-    return ", ".join(f"{name} {_value(before.get(name))} -> {_value(after.get(name))}" for name in names)
-
-
-def _value(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, Mapping):
-        version = value.get("version")
-        return "set" if version is None else f"v{version}"
-    if isinstance(value, list):
-        return ",".join(map(str, value[:5])) + ("..." if len(value) > 5 else "") or "none"
-    return str(value)[:60]

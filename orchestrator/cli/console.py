@@ -74,20 +74,10 @@ def console(
     """
     from orchestrator.cluster.signals import interrupting_signals
 
-    with (
-        suppress(KeyboardInterrupt),
-        interrupting_signals(),
-        console_beside(
-            output,
-            host,
-            port,
-            endpoint,
-            auth=not no_auth,
-            hosts=hosts,
-            computes=computes,
-            backbone=backbone,
-        ) as url,
-    ):
+    running = console_beside(
+        output, host, port, endpoint, auth=not no_auth, hosts=hosts, computes=computes, backbone=backbone
+    )
+    with suppress(KeyboardInterrupt), interrupting_signals(), running as url:
         if opens:
             click.launch(url)
         threading.Event().wait()

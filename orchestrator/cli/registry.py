@@ -17,6 +17,7 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cli.output import Output
 from orchestrator.cli.served import find_served, print_promotion, rollout_problem
+from orchestrator.registry.fleet import ORDERS, in_order, task_json
 from orchestrator.registry.plain_values import pending_json, version_json
 from ship.findings import find_warnings
 
@@ -38,7 +39,7 @@ _VERSION = click.IntRange(min=1)
 @click.option(
     "--sort",
     "by",
-    type=click.Choice(tables.ORDERS),
+    type=click.Choice(ORDERS),
     default="task",
     show_default=True,
     help="By name; the least accurate first; or the latest change first.",
@@ -74,7 +75,7 @@ def list_tasks(
         return
     if infos:
         chosen = selection.choose({info.task: info.own_tags for info in infos}, "the registry")
-        infos = tables.in_order([info for info in infos if info.task in chosen], by, reverse=reverse)
+        infos = in_order([info for info in infos if info.task in chosen], by, reverse=reverse)
     shown = [info for info in infos if with_retired or not info.is_retired]
     pending = _find_pending(output, shown)
     served, problems = find_served(output, shown)
@@ -82,7 +83,7 @@ def list_tasks(
         output.print_json(
             [
                 {
-                    **tables.task_json(info),
+                    **task_json(info),
                     "pending": pending_json(pending.get(info.task)),
                     "serves": served.get(info.task),
                     "problem": problems.get(info.task),

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -10,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.output import format_accuracy, format_size, format_time
-from orchestrator.registry.plain_values import bytes_by_part, version_json
+from orchestrator.registry.fleet import standing_of
+from orchestrator.registry.plain_values import bytes_by_part
 from orchestrator.report.kinds import KINDS, tally
 from ship.errors import group_alike
 
@@ -24,23 +24,17 @@ if TYPE_CHECKING:
     from orchestrator.train.verdicts import Verdict
 
 __all__ = [
-    "ORDERS",
     "advice_line",
     "change_line",
     "event_line",
-    "in_order",
     "memory_line",
     "print_checks",
     "print_report",
     "promotion_json",
     "runs_table",
-    "task_json",
     "tasks_table",
     "versions_table",
 ]
-
-
-ORDERS = ("task", "accuracy", "changed")
 
 
 def print_checks(console: Console, found: Sequence["TaskCheck"]) -> None:
@@ -200,36 +194,11 @@ def _counts(counts: Mapping[str, int], *, is_over: bool) -> str:
     return ", ".join(f"{number} {word}" for word, number in said.items() if number)
 
 
-def in_order(infos: Sequence["TaskInfo"], by: str, *, reverse: bool = False) -> list["TaskInfo"]:
-    """Tasks by name, the least accurate first, or the latest change first; without an accuracy last.
-
-    Args:
-        infos: The tasks.
-        by: One of ``ORDERS``.
-        reverse: The other way round; what has no accuracy stays last.
-    """
-    named = sorted(infos, key=lambda info: info.task, reverse=reverse and by == "task")
-    if by == "changed":
-        return sorted(named, key=lambda info: info.updated_s, reverse=not reverse)
-    if by == "accuracy":
-        known = [(_accuracy(info), info) for info in named]
-        measured = [(accuracy, info) for accuracy, info in known if accuracy is not None]
-        in_turn = [info for _, info in sorted(measured, key=lambda pair: pair[0], reverse=reverse)]
-        return in_turn + [info for accuracy, info in known if accuracy is None]
-    return named
-
-
-def _accuracy(info: "TaskInfo") -> float | None:
-    """Held-out accuracy of the champion, or of the challenger where there is none."""
-    standing = info.champion or info.challenger
-    return None if standing is None else standing.metrics.get("accuracy")
-
-
 def tasks_table(infos: Sequence["TaskInfo"], width: int) -> Table:
     """All tasks at a glance: whole names, and as many of the other columns as there is room for."""
     rows = []
     for info in infos:
-        standing = info.champion or info.challenger
+        standing = standing_of(info)
         metrics = standing.metrics if standing else {}
         # No version serves: it is what would.
         mark = " (challenger)" if info.champion is None and "accuracy" in metrics else ""
@@ -269,23 +238,6 @@ def versions_table(infos: Sequence["VersionInfo"], width: int) -> Table:
         for info in infos
     ]
     return _table(rows, width, ("levels", "digest", "made"))
-
-
-def task_json(info: "TaskInfo") -> dict[str, Any]:
-    """One task as plain values."""
-    return {
-        "task": info.task,
-        "champion": version_json(info.champion) if info.champion else None,
-        "challenger": version_json(info.challenger) if info.challenger else None,
-        "canary": asdict(info.trials.canary) if info.trials.canary else None,
-        "shadow": info.trials.shadow,
-        "previous": info.previous,
-        "latest": info.latest,
-        "retired": info.is_retired,
-        "serves_since": None if info.serves_since_s is None else format_time(info.serves_since_s),
-        "updated": format_time(info.updated_s),
-        "tags": info.own_tags,
-    }
 
 
 def change_line(change: "Change") -> str:

@@ -22,15 +22,20 @@ from orchestrator.store.documents.tokens import Tokens
 from orchestrator.store.prompt_store import PromptStore
 
 if TYPE_CHECKING:
+    from orchestrator.console.endpoint_state import EndpointState
     from orchestrator.console.looking import Look
     from orchestrator.registry.requests import Requests
     from orchestrator.registry.rollouts import Rollouts
     from orchestrator.registry.thresholds import Thresholds
+    from orchestrator.store.documents.catalog import Catalog
+    from orchestrator.store.documents.rollout import Rollout
 
 __all__ = ["Kept", "Services"]
 
 # Ages at which a kept value is read anew.
-TASKS_AGE_S = TOKENS_AGE_S = 2.0
+TASKS_AGE_S = TOKENS_AGE_S = CATALOG_AGE_S = ENDPOINT_AGE_S = 2.0
+# Promotions that wait take a read for each task that needs an approval.
+PENDING_AGE_S = 10.0
 _Value = TypeVar("_Value")
 
 
@@ -88,11 +93,17 @@ class Services:
     monotonic: Callable[[], float] = time.monotonic
     _tasks: Kept[list[TaskInfo]] = field(init=False, repr=False, compare=False)
     _tokens: Kept[Tokens] = field(init=False, repr=False, compare=False)
+    _catalog: "Kept[Catalog | None]" = field(init=False, repr=False, compare=False)
+    _endpoint: "Kept[EndpointState]" = field(init=False, repr=False, compare=False)
+    _pending: "Kept[dict[str, Rollout]]" = field(init=False, repr=False, compare=False)
     _look: "Kept[Look]" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_tasks", Kept(TASKS_AGE_S, self.monotonic))
         object.__setattr__(self, "_tokens", Kept(TOKENS_AGE_S, self.monotonic))
+        object.__setattr__(self, "_catalog", Kept(CATALOG_AGE_S, self.monotonic))
+        object.__setattr__(self, "_endpoint", Kept(ENDPOINT_AGE_S, self.monotonic))
+        object.__setattr__(self, "_pending", Kept(PENDING_AGE_S, self.monotonic))
         object.__setattr__(self, "_look", Kept(math.inf, self.monotonic))
 
     @classmethod
@@ -147,19 +158,47 @@ class Services:
         """
         return self._tokens.get(self._read_tokens)
 
+    def catalog(self) -> "Catalog | None":
+        """The catalog, at most ``CATALOG_AGE_S`` old; None if the store has none.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        return self._catalog.get(self._read_catalog)
+
+    def endpoint_state(self) -> "EndpointState | None":
+        """What the endpoint says of itself, at most ``ENDPOINT_AGE_S`` old; None without an endpoint."""
+        from orchestrator.console.endpoint_state import ask_endpoint
+
+        endpoint = self.endpoint
+        return None if endpoint is None else self._endpoint.get(lambda: ask_endpoint(endpoint))
+
+    def pending(self) -> "dict[str, Rollout]":
+        """Rollouts of all tasks with a promotion that waits, at most ``PENDING_AGE_S`` old.
+
+        Raises:
+            StoreError: They cannot be read.
+        """
+        return self._pending.get(self._read_pending)
+
     def rollouts(self, author: Author) -> "Rollouts":
         """Changes of what serves, by an author; see ``access.Person.author``."""
         from orchestrator.registry.rollouts import Rollouts
 
-        self._tasks.forget()
+        self.forget()
         return Rollouts(self.registry, self.store, author)
 
     def requests(self, author: Author) -> "Requests":
         """Promotions that wait for an approval."""
         from orchestrator.registry.requests import Requests
 
-        self._tasks.forget()
+        self.forget()
         return Requests(self.registry, self.store, author)
+
+    def forget(self) -> None:
+        """Read what decisions change anew, the next time."""
+        for kept in (self._tasks, self._catalog, self._pending):
+            kept.forget()
 
     def thresholds(self, author: Author) -> "Thresholds":
         """Decision rules. Loads torch the first time."""
@@ -188,6 +227,19 @@ class Services:
         except RegistryMissing:
             # Before the first task.
             return []
+
+    def _read_catalog(self) -> "Catalog | None":
+        found = self.store.read_catalog()
+        return None if found is None else found[0]
+
+    def _read_pending(self) -> "dict[str, Rollout]":
+        from orchestrator.registry.requests import Requests
+        from orchestrator.store.approvals import read_rules
+
+        # Without a rule nothing waits, and nothing more is read.
+        if read_rules(self.store.objects).are_empty:
+            return {}
+        return Requests(self.registry, self.store).pending([info.task for info in self.tasks()])
 
     def _read_tokens(self) -> Tokens:
         found = self.store.read_tokens()

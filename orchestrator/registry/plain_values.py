@@ -3,6 +3,7 @@
 Loads fast: nothing of MLflow, and no torch.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ __all__ = [
     "bytes_by_part",
     "entry_json",
     "format_time",
+    "moves_text",
     "pending_json",
     "place_json",
     "rule_json",
@@ -88,6 +90,12 @@ def entry_json(entry: "AuditEntry") -> dict[str, Any]:
     }
 
 
+def moves_text(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """What was changed: ``champion v1 -> v2, share - -> 0.1``."""
+    names = [name for name in {**before, **after} if name not in ("generation", "artifacts")]
+    return ", ".join(f"{name} {_value(before.get(name))} -> {_value(after.get(name))}" for name in names)
+
+
 def place_json(standing: "Standing") -> dict[str, Any]:
     """The version that a rule is of."""
     return {"task": standing.task, "version": standing.version, "artifact": standing.artifact}
@@ -109,3 +117,14 @@ def _advice_json(info: "VersionInfo") -> dict[str, Any] | None:
     if "champion" in info.aliases:
         return {"kind": "serves"}
     return None if info.advice is None or info.advice.kind == "serves" else asdict(info.advice)
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, Mapping):
+        version = value.get("version")
+        return "set" if version is None else f"v{version}"
+    if isinstance(value, list):
+        return ",".join(map(str, value[:5])) + ("..." if len(value) > 5 else "") or "none"
+    return str(value)[:60]

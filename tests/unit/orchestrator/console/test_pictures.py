@@ -2,13 +2,16 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from orchestrator.client import Client, EndpointError
+from orchestrator.client import EndpointError
+from orchestrator.registry.evidence import read_held_out
+from orchestrator.registry.pictures import HeldOutPictures
 from orchestrator.registry.runs import DataSet, RunLog
 from tests.unit.orchestrator.console.factory import make_console
 from tests.unit.orchestrator.console.plant import MISLABELLED, Plant, make_plant
@@ -48,7 +51,7 @@ class Endpoint:
 
 
 def test_a_picture_is_told_with_its_planted_label(plant: Plant) -> None:
-    browser = plant.console().sign_in()
+    browser = plant.browser()
     found = browser.get(f"{URL}.json?place={MISLABELLED[0]}&version=2").json()
     assert (found["path"], found["label"], found["state"], found["version"]) == (FIRST, "scratch", "same", 2)
     assert found["probabilities"][0]["label"] == found["answer"]
@@ -60,7 +63,7 @@ def test_a_picture_is_told_with_its_planted_label(plant: Plant) -> None:
 
 
 def test_a_thumbnail_is_drawn_anew_and_never_the_file(plant: Plant, original: Path) -> None:
-    reply = plant.console().sign_in().get(f"{URL}.jpg?place=0&version=1")
+    reply = plant.browser().get(f"{URL}.jpg?place=0&version=1")
     assert (reply.headers["content-type"], reply.headers["ship-picture"]) == ("image/jpeg", "same")
     assert reply.headers["x-content-type-options"] == "nosniff"
     assert reply.content != original.read_bytes()
@@ -69,7 +72,7 @@ def test_a_thumbnail_is_drawn_anew_and_never_the_file(plant: Plant, original: Pa
 
 
 def test_a_picture_that_was_changed_is_not_shown(plant: Plant, original: Path) -> None:
-    browser = plant.console().sign_in()
+    browser = plant.browser()
     kept = browser.get(f"{URL}.json?place=0&version=1").json()["has_thumbnail"]
     Image.new("RGB", (32, 32), "red").save(original)
     found = browser.get(f"{URL}.json?place=0&version=1").json()
@@ -86,7 +89,7 @@ def test_a_picture_that_was_changed_is_not_shown(plant: Plant, original: Path) -
 
 
 def test_a_picture_that_is_gone_or_too_large_says_so(plant: Plant, original: Path) -> None:
-    browser = plant.console().sign_in()
+    browser = plant.browser()
     content = original.read_bytes()
     original.unlink()
     found = browser.get(f"{URL}.json?place=0").json()
@@ -99,12 +102,8 @@ def test_a_picture_that_is_gone_or_too_large_says_so(plant: Plant, original: Pat
 
 
 def test_no_path_of_an_artifact_leads_out_of_its_data(plant: Plant) -> None:
-    from dataclasses import replace
-
-    from orchestrator.registry.pictures import HeldOutPictures
-
-    look = plant.console().services.look()
-    evidence = look.evidence("caps", plant.world.registry.version("caps", 1))
+    info = plant.world.registry.version("caps", 1)
+    evidence = read_held_out(plant.world.store, "caps", info)
     outside = plant.root / "secret.png"
     outside.write_bytes((plant.data / FIRST).read_bytes())
     for path in ("../secret.png", str(outside), "test/../../secret.png", "./" + FIRST):
@@ -154,20 +153,19 @@ def test_an_artifact_without_a_run_shows_the_thumbnails_that_it_keeps() -> None:
 
 def test_the_endpoint_draws_attention_of_the_version_that_is_looked_at(plant: Plant) -> None:
     endpoint = Endpoint()
-    console = make_console(world=plant.world, endpoint=cast("Client", endpoint))
-    browser = console.sign_in()
+    browser = plant.browser(endpoint=endpoint)
     for _ in range(2):
         reply = browser.get("/tasks/caps/attention.png?place=0&version=1")
         assert (reply.content, reply.headers["content-type"]) == (b"\x89PNG drawn", "image/png")
     assert endpoint.asked == [("caps", (plant.data / FIRST).read_bytes(), 1)], "it is kept"
-    away = make_console(world=plant.world, endpoint=cast("Client", Endpoint("no engine answers")))
-    reply = away.sign_in().get("/tasks/caps/attention.png?place=0&version=1")
+    away = plant.browser(endpoint=Endpoint("no engine answers"))
+    reply = away.get("/tasks/caps/attention.png?place=0&version=1")
     assert reply.status_code == 503
     assert "no engine answers" in reply.text
 
 
 def test_without_leave_nothing_is_computed(plant: Plant) -> None:
-    browser = plant.console().sign_in()
+    browser = plant.browser()
     found = browser.get(f"{URL}.json?place=0").json()
     assert "--compute" in found["attention_problem"]
     assert browser.get("/tasks/caps/attention.png?place=0").status_code == 409
@@ -175,8 +173,7 @@ def test_without_leave_nothing_is_computed(plant: Plant) -> None:
 
 
 def test_attention_and_the_nearest_training_pictures_are_computed_on_demand(plant: Plant) -> None:
-    console = plant.console(computes=True)
-    browser = console.sign_in()
+    browser = plant.browser(computes=True)
     drawing = browser.get("/tasks/caps/attention.png?place=0")
     with Image.open(io.BytesIO(drawing.content)) as image:
         assert image.format == "PNG"
@@ -195,7 +192,7 @@ def test_of_other_data_there_are_no_neighbours(plant: Plant) -> None:
     added.write_bytes((plant.data / FIRST).read_bytes()[:-1] + b"\0")
     try:
         Image.new("RGB", (32, 32), "blue").save(added)
-        found = plant.console(computes=True).sign_in().get("/tasks/caps/nearest.json?place=1").json()
+        found = plant.browser(computes=True).get("/tasks/caps/nearest.json?place=1").json()
     finally:
         added.unlink()
     assert found["nearest"] == []
@@ -203,8 +200,8 @@ def test_of_other_data_there_are_no_neighbours(plant: Plant) -> None:
 
 
 def test_lineage_names_run_and_data(plant: Plant) -> None:
-    lineage = plant.console().sign_in().get("/tasks/caps/about.json?version=1").json()["lineage"]
+    lineage = plant.browser().get("/tasks/caps/about.json?version=1").json()["lineage"]
     assert lineage["data"]["source"] == str(plant.data)
     assert lineage["run"] == {"run": "first", "user": "anna"}
-    page = plant.console().sign_in("jonas").get("/tasks/caps/about?version=1").text
+    page = plant.browser().get("/tasks/caps/about?version=1").text
     assert "/tasks/caps/affinity.svg?version=1" in page
