@@ -37,8 +37,8 @@ DEFAULT_PORT = 8080
     "--compute",
     "computes",
     is_flag=True,
-    help="Run prompts on this machine's CPU: for the nearest training pictures, and attention maps without an "
-    "endpoint.",
+    help="Run prompts on this machine's CPU: for the nearest training pictures, and for attention maps "
+    "without an endpoint.",
 )
 @click.option(
     "--backbone",
@@ -74,20 +74,10 @@ def console(
     """
     from orchestrator.cluster.signals import interrupting_signals
 
-    with (
-        suppress(KeyboardInterrupt),
-        interrupting_signals(),
-        console_beside(
-            output,
-            host,
-            port,
-            endpoint,
-            auth=not no_auth,
-            hosts=hosts,
-            computes=computes,
-            backbone=backbone,
-        ) as url,
-    ):
+    running = console_beside(
+        output, host, port, endpoint, auth=not no_auth, hosts=hosts, computes=computes, backbone=backbone
+    )
+    with suppress(KeyboardInterrupt), interrupting_signals(), running as url:
         if opens:
             click.launch(url)
         threading.Event().wait()

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 
@@ -12,6 +12,7 @@ from orchestrator.console.app import make_app
 from orchestrator.console.services import Services
 from orchestrator.errors import ManifestError, ServeError
 from orchestrator.serve.launch.address import check_port_is_free, client_url, is_loopback
+from ship.errors import ShipError
 
 __all__ = ["can_sign_in", "check_console", "running_console"]
 
@@ -59,6 +60,8 @@ def running_console(
     )
     thread = threading.Thread(target=server.run, name="console", daemon=True)
     thread.start()
+    # The first listing of a registry takes longest.
+    threading.Thread(target=_warm_up, args=(services,), name="console-warm-up", daemon=True).start()
     try:
         while not server.started:
             if not thread.is_alive():
@@ -68,6 +71,12 @@ def running_console(
     finally:
         server.should_exit = True
         thread.join(_END_S)
+
+
+def _warm_up(services: Services) -> None:
+    # A page says what is wrong.
+    with suppress(ShipError):
+        services.tasks()
 
 
 def can_sign_in(services: Services) -> bool:

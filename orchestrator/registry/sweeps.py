@@ -5,7 +5,7 @@ the rule on the pictures that it was chosen on, so that a picture may be seen to
 that are stored with a rule are cross-fitted, and a little less bright.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -187,12 +187,13 @@ def _costs(rule: DecisionRule, good: str | None) -> Costs | None:
 
 def _movers(decided: Sequence[Sequence[Decision]]) -> list[int]:
     """Pictures whose decision changes from step to step, those that change first in front."""
-    found: Iterator[int] = (
-        place
-        for place, decisions in enumerate(zip(*decided, strict=True))
-        if len({(decision.label, decision.because is None) for decision in decisions}) > 1
-    )
-    return list(found)[:MAX_MOVERS]
+    found = []
+    for place, decisions in enumerate(zip(*decided, strict=True)):
+        said = [(decision.label, decision.because is None) for decision in decisions]
+        changed = next((step for step, one in enumerate(said) if one != said[0]), None)
+        if changed is not None:
+            found.append((changed, place))
+    return [place for _, place in sorted(found)[:MAX_MOVERS]]
 
 
 def _spread(number: int, most: int) -> list[int]:

@@ -23,9 +23,7 @@ def page_paths() -> list[str]:
     """Addresses of all pages, each of which has its data beside it as JSON."""
     routers = (import_module(f"{pages.__name__}.{one.name}").router for one in iter_modules(pages.__path__))
     paths = {route.path for router in routers for route in router.routes if isinstance(route, APIRoute)}
-    return sorted(
-        path.format(**VALUES) + QUERIES.get(path, "") for path in paths if f"{path}.json" in paths
-    )
+    return sorted(path.format(**VALUES) + QUERIES.get(path, "") for path in paths if f"{path}.json" in paths)
 
 
 class Watch:

@@ -7,7 +7,6 @@ document.addEventListener("DOMContentLoaded", () => {
   const series = JSON.parse(place.dataset.series);
   if (series.version.length < 2 || !series.accuracy.some((value) => value !== null)) return place.remove();
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const share = (_, value) => (value === null || value === undefined ? "-" : value.toFixed(3));
   let chart = null;
 
   function draw() {
@@ -19,18 +18,19 @@ document.addEventListener("DOMContentLoaded", () => {
     chart = new uPlot(
       {
         width: Math.max(280, place.clientWidth),
-        height: 240,
+        height: 260,
+        legend: { live: false },
         scales: { x: { time: false }, y: { range: (_, low, high) => [Math.max(0, low - 0.05), Math.min(1, high + 0.05)] } },
         axes: [
-          { ...axis, label: "version", values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? `v${tick}` : "")) },
+          { ...axis, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? `v${tick}` : "")) },
           { ...axis, label: "held-out accuracy" },
         ],
         series: [
-          { label: "version", value: (_, value) => (value === null ? "-" : `v${value}`) },
-          { label: "accuracy", stroke: link, width: 2, points, value: share },
-          { label: "low", stroke: link, width: 1, dash: [2, 4], points: { show: false }, value: share },
-          { label: "high", stroke: link, width: 1, dash: [2, 4], points: { show: false }, value: share },
-          { label: "linear probe", stroke: faint, width: 1, dash: [6, 4], points, value: share },
+          {},
+          { label: "accuracy", stroke: link, width: 2, points },
+          { label: "95% interval, low", stroke: link, width: 1, dash: [2, 4], points: { show: false } },
+          { label: "95% interval, high", stroke: link, width: 1, dash: [2, 4], points: { show: false } },
+          { label: "linear probe", stroke: faint, width: 1, dash: [6, 4], points },
         ],
       },
       [series.version, series.accuracy, series.accuracy_low, series.accuracy_high, series.probe_accuracy],

@@ -51,14 +51,14 @@ document.addEventListener("DOMContentLoaded", async () => {
     for (const [outcome, list] of lists) {
       root.querySelector(`[data-count="${outcome}"]`).textContent = list.children.length;
     }
-    select.value = String(step.value);
+    select.selectedIndex = number;
     root.querySelector("[data-value]").textContent = String(step.value);
     slider.setAttribute("aria-valuetext", `${step.value}: ${said(found.unsure)} unsure`);
     for (const field of document.querySelectorAll("[data-step]")) field.value = String(step.value);
   }
 
   slider.max = String(sweep.steps.length - 1);
-  slider.value = String(sweep.steps.findIndex((step) => String(step.value) === select.value));
+  slider.value = String(select.selectedIndex);
   slider.closest("[hidden]").hidden = false;
   slider.addEventListener("input", () => show(Number(slider.value)));
   select.addEventListener("change", () => {

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi.testclient import TestClient
 
-from orchestrator.client import Client
+from orchestrator.client import Client, EndpointError, ServedTask
 from orchestrator.console.access import Access
 from orchestrator.console.app import make_app
 from orchestrator.console.services import Services
@@ -17,9 +17,38 @@ from orchestrator.store.documents.token_changes import NewToken, change_tokens, 
 from orchestrator.store.documents.tokens import ConsoleScope, Scope
 from tests.unit.orchestrator.registry.factory import NOW_S, World
 
-__all__ = ["ORIGIN", "Clock", "Console", "make_console"]
+__all__ = ["ORIGIN", "Clock", "Console", "FakeEndpoint", "make_console"]
 
 ORIGIN = {"Origin": "http://testserver"}
+
+
+@dataclass
+class FakeEndpoint:
+    """An endpoint as its client has it.
+
+    Attributes:
+        text: Its metrics.
+        served: Its tasks.
+        ready: What ``/readyz`` says.
+        is_away: Whether it does not answer.
+    """
+
+    text: str = ""
+    served: dict[str, ServedTask] = field(default_factory=dict)
+    ready: dict[str, Any] = field(default_factory=lambda: {"ready": True, "detail": "1 tasks are served"})
+    is_away: bool = False
+    url: str = "http://endpoint"
+
+    def readiness(self) -> dict[str, Any]:
+        if self.is_away:
+            raise EndpointError("http://endpoint does not answer")
+        return self.ready
+
+    def metrics(self) -> str:
+        return self.text
+
+    def tasks(self) -> list[ServedTask]:
+        return list(self.served.values())
 
 
 class Clock:
@@ -91,7 +120,7 @@ def make_console(
     home: Path = Path("/nowhere"),
     *,
     world: World | None = None,
-    endpoint: Client | None = None,
+    endpoint: Client | FakeEndpoint | None = None,
     access: Callable[[Clock], Access] | None = None,
 ) -> Console:
     """A console over a world.
@@ -110,7 +139,7 @@ def make_console(
         store=world.store,
         registry=world.fresh_registry(),
         audit=AuditLog(world.store, clock),
-        endpoint=endpoint,
+        endpoint=endpoint,  # type: ignore[arg-type]
         clock=clock,
         monotonic=clock,
     )

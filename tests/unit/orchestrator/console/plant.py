@@ -1,4 +1,4 @@
-"""A plant with real artifacts of a tiny backbone: three versions of `caps`, the third as earlier ships made it.
+"""A plant with real artifacts of a tiny backbone: three versions of `caps`, the third as an earlier ship's.
 
 The first two were tuned on the same images, whose place MLflow knows; the labels of three held-out images are
 wrong on purpose.
@@ -7,7 +7,13 @@ wrong on purpose.
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
+from fastapi.testclient import TestClient
+
+from orchestrator.client import Client
+from orchestrator.console.access import Access
+from orchestrator.console.app import make_app
 from orchestrator.registry.runs import DataSet, RunLog
 from ship.artifact.making import make_artifact
 from ship.backbone import load_backbone
@@ -15,7 +21,7 @@ from ship.data import DataSource, load_task_data
 from ship.settings.config import TuneConfig
 from ship.tuning.run import tune
 from tests.factories import write_backbone, write_stripes
-from tests.unit.orchestrator.console.factory import Console, make_console
+from tests.unit.orchestrator.console.factory import ORIGIN, make_console
 from tests.unit.orchestrator.registry.factory import World
 from tests.unit.orchestrator.store.factory import make_artifact as make_bare_artifact
 from tests.unit.orchestrator.store.factory import make_key
@@ -47,11 +53,21 @@ class Plant:
         """Folder of the images."""
         return self.root / "caps"
 
-    def console(self, *, computes: bool = False) -> Console:
-        """A console over it, with sessions and caches of its own."""
-        console = make_console(world=self.world)
-        services = replace(console.services, computes=computes, backbone=str(self.root / "backbone"))
-        return Console(world=self.world, services=services, clock=console.clock, access=console.access)
+    def browser(self, *, computes: bool = False, endpoint: object = None) -> TestClient:
+        """A browser at a console of its own, without access control.
+
+        Args:
+            computes: Whether the console may run prompts.
+            endpoint: Something like a client of an endpoint.
+        """
+        console = make_console(world=self.world, access=lambda clock: Access(auth=False))
+        services = replace(
+            console.services,
+            computes=computes,
+            backbone=str(self.root / "backbone"),
+            endpoint=cast("Client | None", endpoint),
+        )
+        return TestClient(make_app(services, console.access), headers=ORIGIN, follow_redirects=False)
 
 
 def make_plant(root: Path) -> Plant:
@@ -66,7 +82,7 @@ def make_plant(root: Path) -> Plant:
     data = load_task_data(source, image_size=backbone.image_size, interpolation=backbone.interpolation)
     assert data.test is not None
     labels_B = data.test.labels_B.clone()
-    labels_B[[*MISLABELLED]] = 1 - labels_B[[*MISLABELLED]]
+    labels_B[[*MISLABELLED]] = (labels_B[[*MISLABELLED]] + 1) % len(LABELS)
     mislabelled = replace(data, test=replace(data.test, labels_B=labels_B))
     world = World()
     runs = RunLog(world.registry.session)
