@@ -33,7 +33,6 @@ PAGES = (
     ("threshold", f"/tasks/{TASK}/threshold"),
     ("compare", f"/tasks/{TASK}/compare"),
     ("runs", "/runs"),
-    ("endpoint", "/endpoint"),
 )
 WIDTH, HEIGHT, COLOURS = 1280, 860, 96
 
