@@ -141,7 +141,7 @@ class Look:
 
     def report(self, task: str, evidence: Evidence) -> dict[str, Any]:
         """What ``ship mistakes --json`` gives of a version; it is not to be changed."""
-        key = (task, evidence.version, evidence.digest, evidence.rule.to_dict().__repr__())
+        key = (task, evidence.version, evidence.digest, repr(evidence.rule))
         return self._reports.get(key, lambda: report_answers(evidence.answers, evidence.rule))
 
     def picture(self, task: str, evidence: Evidence, place: int) -> Picture:

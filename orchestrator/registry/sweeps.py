@@ -16,7 +16,7 @@ from ship.decision.mistakes import find_good_label
 from ship.decision.rule import Costs, Decision, DecisionRule
 from ship.errors import ConfigError
 
-__all__ = ["KNOBS", "Knob", "figures_of", "sweep"]
+__all__ = ["KNOBS", "Knob", "KnobKind", "figures_of", "sweep"]
 
 KnobKind = Literal["recall", "confidence", "escape"]
 KNOBS: tuple[KnobKind, ...] = ("recall", "confidence", "escape")

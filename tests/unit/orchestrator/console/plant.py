@@ -92,7 +92,7 @@ def make_plant(root: Path) -> Plant:
         result = tune(backbone, mislabelled, replace(CONFIG, seed=seed))
         files = make_artifact("caps", backbone, mislabelled, result)
         run = runs.open("caps", make_key(str(number)), 1.7e9, {"ship.run": "first", "mlflow.user": "anna"})
-        settings = {name: value for name, value in source.to_dict().items() if name != "path"}
+        settings = source.to_public_dict()
         fingerprint = DataSet(fingerprint=data.fingerprint, source=str(source.path), settings=settings)
         runs.log_data(run, "caps", fingerprint)
         _register(world, number, files, run.run_id)
