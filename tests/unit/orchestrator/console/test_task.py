@@ -123,7 +123,7 @@ def test_hostile_names_stay_text() -> None:
     world.add_tuned(1, labels=HOSTILE, paths=HOSTILE_PATHS)
     console = make_console(world=world)
     browser = console.sign_in()
-    for page in (URL, f"{URL}?truth=good&answer={'%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E'}"):
+    for page in (f"{URL}?limit=500", f"{URL}?truth=good&answer={'%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E'}"):
         text = browser.get(page).text
         assert "<img src=x" not in text
         assert "\u202e" not in text
@@ -131,7 +131,7 @@ def test_hostile_names_stay_text() -> None:
         assert "&lt;img src=x onerror=alert(1)&gt;" in text
         assert "<script>" not in text
         assert "\udcff" not in text
-    found = read(browser)
+    found = read(browser, "?limit=500")
     assert found["held_out"]["labels"] == list(HOSTILE)
     assert set(HOSTILE_PATHS) <= {one["path"] for one in found["pictures"]["shown"]}
     for place, path in enumerate(HOSTILE_PATHS):
