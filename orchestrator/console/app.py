@@ -32,7 +32,7 @@ def make_app(services: Services, access: Access | None = None) -> FastAPI:
         services: What its pages read and change.
         access: Access control; by default people sign in, at any host name.
     """
-    app = FastAPI(title="SHIP console", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.services, app.state.access = services, access or Access()
     app.state.csrf = secrets.token_urlsafe(32)
     app.include_router(assets.router)

@@ -93,7 +93,7 @@ def _task_json(task: ServedTask) -> dict[str, Any]:
 
 
 def _residency(task: ServedTask) -> str:
-    """``served``: as the registry says; ``loading``: another one answers; ``absent`` from memory; ``refused``."""
+    """``served`` as the registry says, ``loading`` (another answers), ``absent`` from memory, ``refused``."""
     if task.problem is not None:
         return "refused"
     if task.version is None:
