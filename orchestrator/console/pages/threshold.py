@@ -45,8 +45,6 @@ def read_threshold(
         value: Value at which the pictures are shown.
         preview: Whether the rule of ``value`` is measured as ``ship threshold --dry-run`` measures it.
     """
-    from orchestrator.registry.sweeps import sweep
-
     versions = versions_of(request, task)
     info = choose(versions, version)
     # A look, which changes nothing and has no author.
@@ -61,7 +59,7 @@ def read_threshold(
     }
     turned = _knob(standing.labels, knob, label)
     try:
-        found = sweep(thresholds, standing, turned)
+        found = look_of(request).sweep(thresholds, standing, turned)
         # Of a rule that was set since this page was opened, the pictures would tell another story.
         at = _step_at(found["steps"], found["knob"]["value"] if value is None else value)
         about |= {"sweep": found, "at": at, "problem": None}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from orchestrator.console.looking import Bounded
+from orchestrator.console.kept import Bounded
 from orchestrator.registry.thresholds import Thresholds
 from ship.decision.rule import DecisionRule
 from tests.unit.orchestrator.console.factory import Console, make_console
