@@ -5,16 +5,16 @@ for how long.
 """
 
 import math
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 from orchestrator.client import Client
+from orchestrator.console.kept import Bounded, Kept
 from orchestrator.registry.registry import Registry, RegistryMissing
-from orchestrator.registry.versions import TaskInfo
+from orchestrator.registry.versions import TaskInfo, VersionInfo
 from orchestrator.settings import Settings
 from orchestrator.store.audit import AuditLog
 from orchestrator.store.documents.audit import Author
@@ -30,40 +30,14 @@ if TYPE_CHECKING:
     from orchestrator.store.documents.catalog import Catalog
     from orchestrator.store.documents.rollout import Rollout
 
-__all__ = ["Kept", "Services"]
+__all__ = ["Services"]
 
 # Ages at which a kept value is read anew.
 TASKS_AGE_S = TOKENS_AGE_S = CATALOG_AGE_S = ENDPOINT_AGE_S = 2.0
+# Tasks whose versions are kept: a gallery asks for those of one task with every picture.
+NUM_VERSIONS = 64
 # Promotions that wait take a read for each task that needs an approval.
 PENDING_AGE_S = 10.0
-_Value = TypeVar("_Value")
-
-
-class Kept(Generic[_Value]):
-    """A value that is read at most once in a while, by one thread at a time.
-
-    Args:
-        age_s: Seconds after which it is read anew.
-        clock: Monotonic seconds.
-    """
-
-    def __init__(self, age_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._age_s, self._clock = age_s, clock
-        self._lock = threading.Lock()
-        self._found: tuple[float, _Value] | None = None
-
-    def get(self, read: Callable[[], _Value]) -> _Value:
-        """The value; ``read`` gives it anew when it is too old, and its errors are raised."""
-        with self._lock:
-            now_s = self._clock()
-            if self._found is None or now_s - self._found[0] >= self._age_s:
-                self._found = now_s, read()
-            return self._found[1]
-
-    def forget(self) -> None:
-        """Read it anew, the next time."""
-        with self._lock:
-            self._found = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +70,7 @@ class Services:
     _catalog: "Kept[Catalog | None]" = field(init=False, repr=False, compare=False)
     _endpoint: "Kept[EndpointState]" = field(init=False, repr=False, compare=False)
     _pending: "Kept[dict[str, Rollout]]" = field(init=False, repr=False, compare=False)
+    _versions: Bounded[Kept[list[VersionInfo]]] = field(init=False, repr=False, compare=False)
     _look: "Kept[Look]" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -104,6 +79,7 @@ class Services:
         object.__setattr__(self, "_catalog", Kept(CATALOG_AGE_S, self.monotonic))
         object.__setattr__(self, "_endpoint", Kept(ENDPOINT_AGE_S, self.monotonic))
         object.__setattr__(self, "_pending", Kept(PENDING_AGE_S, self.monotonic))
+        object.__setattr__(self, "_versions", Bounded(NUM_VERSIONS))
         object.__setattr__(self, "_look", Kept(math.inf, self.monotonic))
 
     @classmethod
@@ -149,6 +125,16 @@ class Services:
             RegistryError: MLflow cannot be reached.
         """
         return self._tasks.get(self._read_tasks)
+
+    def versions(self, task: str) -> list[VersionInfo]:
+        """The versions of a task, newest first, at most ``TASKS_AGE_S`` old.
+
+        Raises:
+            NotRegisteredError: There is no such task.
+            RegistryError: MLflow cannot be reached.
+        """
+        kept = self._versions.get(task, lambda: Kept(TASKS_AGE_S, self.monotonic))
+        return kept.get(lambda: self.registry.versions(task))
 
     def tokens(self) -> Tokens:
         """All tokens, at most ``TOKENS_AGE_S`` old.
@@ -197,7 +183,7 @@ class Services:
 
     def forget(self) -> None:
         """Read what decisions change anew, the next time."""
-        for kept in (self._tasks, self._catalog, self._pending):
+        for kept in (self._tasks, self._catalog, self._pending, self._versions):
             kept.forget()
 
     def thresholds(self, author: Author) -> "Thresholds":

@@ -16,12 +16,12 @@ from ship.decision.mistakes import find_good_label
 from ship.decision.rule import Costs, Decision, DecisionRule
 from ship.errors import ConfigError
 
-__all__ = ["KNOBS", "Knob", "figures_of", "sweep"]
+__all__ = ["KNOBS", "Knob", "KnobKind", "figures_of", "sweep"]
 
 KnobKind = Literal["recall", "confidence", "escape"]
 KNOBS: tuple[KnobKind, ...] = ("recall", "confidence", "escape")
 # Scores in a document: of more, evenly spaced pictures are taken.
-MAX_SCORES, MAX_MOVERS = 200_000, 60
+MAX_SCORES, MAX_MOVERS = 40_000, 60
 _RECALLS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999)
 _CONFIDENCES = (0.0, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99)
 _ESCAPES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)

@@ -7,11 +7,10 @@ wrong on purpose.
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from fastapi.testclient import TestClient
 
-from orchestrator.client import Client
 from orchestrator.console.access import Access
 from orchestrator.console.app import make_app
 from orchestrator.registry.runs import DataSet, RunLog
@@ -25,6 +24,9 @@ from tests.unit.orchestrator.console.factory import ORIGIN, make_console
 from tests.unit.orchestrator.registry.factory import World
 from tests.unit.orchestrator.store.factory import make_artifact as make_bare_artifact
 from tests.unit.orchestrator.store.factory import make_key
+
+if TYPE_CHECKING:
+    from orchestrator.client import Client
 
 __all__ = ["LABELS", "MISLABELLED", "Plant", "make_plant"]
 
@@ -90,7 +92,7 @@ def make_plant(root: Path) -> Plant:
         result = tune(backbone, mislabelled, replace(CONFIG, seed=seed))
         files = make_artifact("caps", backbone, mislabelled, result)
         run = runs.open("caps", make_key(str(number)), 1.7e9, {"ship.run": "first", "mlflow.user": "anna"})
-        settings = {name: value for name, value in source.to_dict().items() if name != "path"}
+        settings = source.to_public_dict()
         fingerprint = DataSet(fingerprint=data.fingerprint, source=str(source.path), settings=settings)
         runs.log_data(run, "caps", fingerprint)
         _register(world, number, files, run.run_id)

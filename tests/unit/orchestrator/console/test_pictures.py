@@ -130,8 +130,7 @@ def test_where_the_data_lies_is_not_guessed(plant: Plant) -> None:
             ("[]", "[]"),
         ):
             inputs.dataset_inputs[:] = [type(known[0])(_dataset(known[0].dataset, source, profile))]
-            browser = plant.console().sign_in(f"maria-{abs(hash(source))}")
-            found = browser.get(f"{URL}.json?place=0&version=1").json()
+            found = plant.browser().get(f"{URL}.json?place=0&version=1").json()
             assert (found["state"], found["has_thumbnail"]) == ("unknown", True), source
     finally:
         inputs.dataset_inputs[:] = known
@@ -197,6 +196,20 @@ def test_of_other_data_there_are_no_neighbours(plant: Plant) -> None:
         added.unlink()
     assert found["nearest"] == []
     assert "not the data that this version was tuned on any more" in found["problem"]
+
+
+def test_an_artifacts_records_are_shown(plant: Plant) -> None:
+    browser = plant.browser()
+    found = browser.get("/tasks/caps/about.json?version=1").json()
+    assert any("12 held-out images: too few for a claim" in one for one in found["section"]["warnings"])
+    assert found["section"]["settings"]["epochs"] == 1
+    assert found["levels"]["starts"][0] == 0
+    drawing = browser.get("/tasks/caps/affinity.svg?version=1")
+    assert (drawing.headers["content-type"], b"<svg" in drawing.content) == ("image/svg+xml", True)
+    assert browser.get("/tasks/caps/affinity.svg?version=9").status_code == 404
+    page = browser.get("/tasks/caps/about?version=1").text
+    assert ('<svg class="curve"' in page) == (found["section"]["learning_curve"] is not None)
+    assert "too few for a claim" in page
 
 
 def test_lineage_names_run_and_data(plant: Plant) -> None:

@@ -5,13 +5,15 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from orchestrator.console.looking import Bounded
+from orchestrator.console.kept import Bounded
 from orchestrator.registry.thresholds import Thresholds
 from ship.decision.rule import DecisionRule
 from tests.unit.orchestrator.console.factory import Console, make_console
 from tests.unit.orchestrator.registry.factory import LABELS, World
 
 URL = "/tasks/bolts/about"
+# The second is of a disk whose names are not UTF-8.
+HOSTILE_PATHS = ("<script>alert(1)</script>.png", "caps-\udcff.png", "..%2f{{ 7 * 7 }}\n.png")
 HOSTILE = ("good", "<img src=x onerror=alert(1)>", "'\"&\u202e\x07")
 
 
@@ -118,16 +120,23 @@ def test_a_version_without_held_out_answers_says_what_is_missing() -> None:
 
 def test_hostile_names_stay_text() -> None:
     world = World()
-    world.add_tuned(1, labels=HOSTILE)
+    world.add_tuned(1, labels=HOSTILE, paths=HOSTILE_PATHS)
     console = make_console(world=world)
     browser = console.sign_in()
-    for page in (URL, f"{URL}?truth=good&answer={'%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E'}"):
+    for page in (f"{URL}?limit=500", f"{URL}?truth=good&answer={'%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E'}"):
         text = browser.get(page).text
         assert "<img src=x" not in text
         assert "\u202e" not in text
         assert "\x07" not in text
         assert "&lt;img src=x onerror=alert(1)&gt;" in text
-    assert read(browser)["held_out"]["labels"] == list(HOSTILE)
+        assert "<script>" not in text
+        assert "\udcff" not in text
+    found = read(browser, "?limit=500")
+    assert found["held_out"]["labels"] == list(HOSTILE)
+    assert set(HOSTILE_PATHS) <= {one["path"] for one in found["pictures"]["shown"]}
+    for place, path in enumerate(HOSTILE_PATHS):
+        assert browser.get(f"/tasks/bolts/picture.json?place={place}").json()["path"] == path
+        assert "<script>" not in browser.get(f"/tasks/bolts/picture?place={place}").text
     for page in ("/tasks/bolts/threshold", "/tasks/bolts/compare?a=1&b=1", "/tasks/bolts/picture?place=1"):
         reply = browser.get(page)
         assert reply.status_code == 200
