@@ -33,6 +33,18 @@ DEFAULT_PORT = 8080
     metavar="NAME",
     help="Answer by this host name, too, such as that of a proxy with TLS; repeatable.",
 )
+@click.option(
+    "--compute",
+    "computes",
+    is_flag=True,
+    help="Run prompts on this machine's CPU: for the nearest training pictures, and for attention maps "
+    "without an endpoint.",
+)
+@click.option(
+    "--backbone",
+    metavar="NAME|FOLDER",
+    help="Place of the backbone for --compute, if it is not where the artifacts say.",
+)
 @click.option("--no-auth", is_flag=True, help="Let every user of this machine in, as admin; loopback only.")
 @click.option("--open", "opens", is_flag=True, help="Open it in the browser, too.")
 @click.pass_obj
@@ -42,6 +54,8 @@ def console(
     port: int,
     endpoint: str | None,
     hosts: tuple[str, ...],
+    computes: bool,
+    backbone: str | None,
     no_auth: bool,
     opens: bool,
 ) -> None:
@@ -60,7 +74,9 @@ def console(
     """
     from orchestrator.cluster.signals import interrupting_signals
 
-    running = console_beside(output, host, port, endpoint, auth=not no_auth, hosts=hosts)
+    running = console_beside(
+        output, host, port, endpoint, auth=not no_auth, hosts=hosts, computes=computes, backbone=backbone
+    )
     with suppress(KeyboardInterrupt), interrupting_signals(), running as url:
         if opens:
             click.launch(url)
@@ -69,7 +85,15 @@ def console(
 
 @contextmanager
 def console_beside(
-    output: Output, host: str, port: int, endpoint: str | None, *, auth: bool, hosts: tuple[str, ...] = ()
+    output: Output,
+    host: str,
+    port: int,
+    endpoint: str | None,
+    *,
+    auth: bool,
+    hosts: tuple[str, ...] = (),
+    computes: bool = False,
+    backbone: str | None = None,
 ) -> Iterator[str]:
     """The console, from its first answer to the end of the block; says its address.
 
@@ -80,13 +104,15 @@ def console_beside(
         endpoint: URL of the endpoint, if there is one.
         auth: Whether people sign in.
         hosts: Further names that it is reached by.
+        computes: Whether it may run prompts on single pictures.
+        backbone: Place of the backbone for that.
     """
     from orchestrator.client import Client
     from orchestrator.console.server import can_sign_in, running_console
     from orchestrator.console.services import Services
 
     client = None if endpoint is None else Client(endpoint, timeout_s=5.0, patience_s=0.0)
-    services = Services.open(output.settings(), client)
+    services = Services.open(output.settings(), client, computes=computes, backbone=backbone)
     with running_console(services, host, port, auth=auth, allowed_hosts=hosts) as url:
         output.out.print(f"Console at {url} (Ctrl-C ends it)", markup=False, soft_wrap=True)
         if auth and not can_sign_in(services):

@@ -7,19 +7,21 @@ pictures, this process does if it was told to (``ship console --compute``), one 
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.console.kept import Bounded
 from orchestrator.errors import RegistryError
 from orchestrator.registry.evidence import Evidence, load_own_backbone, read_held_out
 from orchestrator.registry.pictures import HeldOutPictures, Picture, find_source
 from orchestrator.registry.registry import Registry
+from orchestrator.registry.sweeps import Knob, sweep
+from orchestrator.registry.thresholds import Standing, Thresholds
 from orchestrator.registry.versions import VersionInfo
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.report import report_answers
@@ -33,37 +35,11 @@ if TYPE_CHECKING:
     from ship.runtime.runtime import Runtime
     from ship.runtime.slots import Slot
 
-__all__ = ["Bounded", "Look", "Nearest"]
+__all__ = ["Look", "Nearest"]
 
 # Seconds for all training pictures of a version, of which others are then left out; and for a turn.
 PATIENCE_S = 60.0
 NUM_EVIDENCE, NUM_RUNTIMES, NUM_FEATURES, NUM_MAPS, NUM_NEAREST = 6, 2, 4, 64, 8
-_Value = TypeVar("_Value")
-
-
-class Bounded(Generic[_Value]):
-    """The values that were asked for last; threads may share it.
-
-    Args:
-        most: Values that are kept.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most, self._lock = most, threading.Lock()
-        self._values: OrderedDict[Hashable, _Value] = OrderedDict()
-
-    def get(self, key: Hashable, make: Callable[[], _Value]) -> _Value:
-        """The value of a key; ``make`` gives one that is not kept, and its errors are raised."""
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-        value = make()
-        with self._lock:
-            self._values[key] = value
-            while len(self._values) > self._most:
-                self._values.popitem(last=False)
-        return value
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,6 +73,7 @@ class Look:
         store: Store of artifacts.
         endpoint: Makes attention maps, if there is one.
         computes: Whether this process may run prompts itself.
+        backbone: Place of the backbone, if it is not where the artifacts say.
         clock: Monotonic seconds.
     """
 
@@ -107,6 +84,7 @@ class Look:
         *,
         endpoint: "Client | None" = None,
         computes: bool = False,
+        backbone: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry, self._store = registry, store
@@ -116,9 +94,10 @@ class Look:
         self._running: Bounded[_Running] = Bounded(NUM_RUNTIMES)
         self._features: Bounded[TrainingFeatures] = Bounded(NUM_FEATURES)
         self._reports: Bounded[dict[str, Any]] = Bounded(NUM_EVIDENCE)
+        self._sweeps: Bounded[dict[str, Any]] = Bounded(NUM_EVIDENCE)
         self._maps: Bounded[bytes] = Bounded(NUM_MAPS)
         self._nearest: Bounded[Nearest] = Bounded(NUM_MAPS)
-        self._turn, self._clock = threading.Lock(), clock
+        self._turn, self._clock, self._backbone = threading.Lock(), clock, backbone
 
     @property
     def can_explain(self) -> bool:
@@ -139,8 +118,13 @@ class Look:
 
     def report(self, task: str, evidence: Evidence) -> dict[str, Any]:
         """What ``ship mistakes --json`` gives of a version; it is not to be changed."""
-        key = (task, evidence.version, evidence.digest, evidence.rule.to_dict().__repr__())
+        key = (task, evidence.version, evidence.digest, repr(evidence.rule))
         return self._reports.get(key, lambda: report_answers(evidence.answers, evidence.rule))
+
+    def sweep(self, thresholds: Thresholds, standing: Standing, knob: Knob) -> dict[str, Any]:
+        """The steps of a setting of a version's rule, see ``sweeps.sweep``; it is not to be changed."""
+        key = (standing.task, standing.version, standing.artifact, standing.digest, knob)
+        return self._sweeps.get(key, lambda: sweep(thresholds, standing, knob))
 
     def picture(self, task: str, evidence: Evidence, place: int) -> Picture:
         """A held-out picture; see ``HeldOutPictures.read``."""
@@ -267,7 +251,7 @@ class Look:
         from ship.artifact.measuring import open_runtime
 
         loaded = load_files(self._store.fetch(evidence.digest), evidence.digest)
-        runtime, slot = open_runtime(loaded, load_own_backbone(loaded))
+        runtime, slot = open_runtime(loaded, load_own_backbone(loaded, self._backbone))
         return _Running(runtime=runtime, slot=slot)
 
 

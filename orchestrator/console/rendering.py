@@ -1,5 +1,6 @@
 """How pages are made: templates that escape everything, and each page's data as JSON beside it."""
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -8,12 +9,14 @@ from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from pydantic import BaseModel
 
 from orchestrator.console.access import CSRF_FIELD, CSRF_HEADER, Person, Scope
 from orchestrator.console.assets import asset_url
+from orchestrator.report.charts import draw_learning_curve
 from ship.redaction import redact_values
 
 __all__ = ["add_page", "plain", "render", "with_query"]
@@ -43,7 +46,8 @@ def add_page(router: APIRouter, path: str, template: str, read: Callable[..., An
 
     @router.get(f"{path}.json", name=f"{template}.json")
     def get_json(data: Any = Depends(read)) -> Response:
-        return JSONResponse(plain(data))
+        # Names of files may have half characters, which only an escape can write.
+        return Response(json.dumps(plain(data)), media_type="application/json")
 
     @router.get(path, name=template)
     def get_page(request: Request, data: Any = Depends(read)) -> Response:
@@ -105,8 +109,15 @@ def _environment() -> Environment:
     environment.globals.update(
         asset=asset_url, with_query=with_query, csrf_field=CSRF_FIELD, csrf_header=CSRF_HEADER
     )
-    environment.filters.update(moment=_moment, share="{:.3f}".format, percent="{:.1%}".format)
+    environment.filters.update(
+        moment=_moment, share="{:.3f}".format, percent="{:.1%}".format, curve=_draw_curve
+    )
     return environment
+
+
+def _draw_curve(found: Mapping[str, Any]) -> Markup:
+    """A learning curve as SVG, which has no text of others."""
+    return Markup(draw_learning_curve(found["probe"], found["expected"]))
 
 
 def _moment(seconds: float, form: str = "%Y-%m-%d %H:%M") -> str:

@@ -5,16 +5,16 @@ for how long.
 """
 
 import math
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 from orchestrator.client import Client
+from orchestrator.console.kept import Bounded, Kept
 from orchestrator.registry.registry import Registry, RegistryMissing
-from orchestrator.registry.versions import TaskInfo
+from orchestrator.registry.versions import TaskInfo, VersionInfo
 from orchestrator.settings import Settings
 from orchestrator.store.audit import AuditLog
 from orchestrator.store.documents.audit import Author
@@ -31,40 +31,14 @@ if TYPE_CHECKING:
     from orchestrator.store.documents.drift import DriftStates
     from orchestrator.store.documents.rollout import Rollout
 
-__all__ = ["Kept", "Services"]
+__all__ = ["Services"]
 
 # Ages at which a kept value is read anew.
 TASKS_AGE_S = TOKENS_AGE_S = CATALOG_AGE_S = ENDPOINT_AGE_S = DRIFT_AGE_S = 2.0
+# Tasks whose versions are kept: a gallery asks for those of one task with every picture.
+NUM_VERSIONS = 64
 # Promotions that wait take a read for each task that needs an approval.
 PENDING_AGE_S = 10.0
-_Value = TypeVar("_Value")
-
-
-class Kept(Generic[_Value]):
-    """A value that is read at most once in a while, by one thread at a time.
-
-    Args:
-        age_s: Seconds after which it is read anew.
-        clock: Monotonic seconds.
-    """
-
-    def __init__(self, age_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._age_s, self._clock = age_s, clock
-        self._lock = threading.Lock()
-        self._found: tuple[float, _Value] | None = None
-
-    def get(self, read: Callable[[], _Value]) -> _Value:
-        """The value; ``read`` gives it anew when it is too old, and its errors are raised."""
-        with self._lock:
-            now_s = self._clock()
-            if self._found is None or now_s - self._found[0] >= self._age_s:
-                self._found = now_s, read()
-            return self._found[1]
-
-    def forget(self) -> None:
-        """Read it anew, the next time."""
-        with self._lock:
-            self._found = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +52,7 @@ class Services:
         audit: Audit log.
         endpoint: Client of the endpoint; None if the console was given none.
         computes: Whether this process may run prompts on single pictures.
+        backbone: Place of the backbone for that, if it is not where the artifacts say.
         clock: Current time, seconds since the epoch.
         monotonic: Monotonic seconds, by which kept values age.
     """
@@ -88,6 +63,7 @@ class Services:
     audit: AuditLog
     endpoint: Client | None = None
     computes: bool = False
+    backbone: str | None = None
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     _tasks: Kept[list[TaskInfo]] = field(init=False, repr=False, compare=False)
@@ -95,6 +71,7 @@ class Services:
     _catalog: "Kept[Catalog | None]" = field(init=False, repr=False, compare=False)
     _endpoint: "Kept[EndpointState]" = field(init=False, repr=False, compare=False)
     _pending: "Kept[dict[str, Rollout]]" = field(init=False, repr=False, compare=False)
+    _versions: Bounded[Kept[list[VersionInfo]]] = field(init=False, repr=False, compare=False)
     _drift: "Kept[DriftStates]" = field(init=False, repr=False, compare=False)
     _look: "Kept[Look]" = field(init=False, repr=False, compare=False)
 
@@ -104,17 +81,26 @@ class Services:
         object.__setattr__(self, "_catalog", Kept(CATALOG_AGE_S, self.monotonic))
         object.__setattr__(self, "_endpoint", Kept(ENDPOINT_AGE_S, self.monotonic))
         object.__setattr__(self, "_pending", Kept(PENDING_AGE_S, self.monotonic))
+        object.__setattr__(self, "_versions", Bounded(NUM_VERSIONS))
         object.__setattr__(self, "_drift", Kept(DRIFT_AGE_S, self.monotonic))
         object.__setattr__(self, "_look", Kept(math.inf, self.monotonic))
 
     @classmethod
-    def open(cls, settings: Settings, endpoint: Client | None = None, *, computes: bool = False) -> Self:
+    def open(
+        cls,
+        settings: Settings,
+        endpoint: Client | None = None,
+        *,
+        computes: bool = False,
+        backbone: str | None = None,
+    ) -> Self:
         """Services of a home. Nothing is asked before the first page; MLflow and torch are not loaded.
 
         Args:
             settings: Where everything is.
             endpoint: Client of the endpoint, if there is one.
             computes: Whether this process may run prompts on single pictures.
+            backbone: Place of the backbone for that, if it is not where the artifacts say.
         """
         from orchestrator.store.objects.open import open_objects
 
@@ -127,6 +113,7 @@ class Services:
             audit=AuditLog(store),
             endpoint=endpoint,
             computes=computes,
+            backbone=backbone,
         )
 
     @property
@@ -141,6 +128,16 @@ class Services:
             RegistryError: MLflow cannot be reached.
         """
         return self._tasks.get(self._read_tasks)
+
+    def versions(self, task: str) -> list[VersionInfo]:
+        """The versions of a task, newest first, at most ``TASKS_AGE_S`` old.
+
+        Raises:
+            NotRegisteredError: There is no such task.
+            RegistryError: MLflow cannot be reached.
+        """
+        kept = self._versions.get(task, lambda: Kept(TASKS_AGE_S, self.monotonic))
+        return kept.get(lambda: self.registry.versions(task))
 
     def tokens(self) -> Tokens:
         """All tokens, at most ``TOKENS_AGE_S`` old.
@@ -199,7 +196,7 @@ class Services:
 
     def forget(self) -> None:
         """Read what decisions change anew, the next time."""
-        for kept in (self._tasks, self._catalog, self._pending):
+        for kept in (self._tasks, self._catalog, self._pending, self._versions):
             kept.forget()
 
     def thresholds(self, author: Author) -> "Thresholds":
@@ -215,7 +212,13 @@ class Services:
     def _make_look(self) -> "Look":
         from orchestrator.console.looking import Look
 
-        return Look(self.registry, self.store, endpoint=self.endpoint, computes=self.computes)
+        return Look(
+            self.registry,
+            self.store,
+            endpoint=self.endpoint,
+            computes=self.computes,
+            backbone=self.backbone,
+        )
 
     def _read_tasks(self) -> list[TaskInfo]:
         try:

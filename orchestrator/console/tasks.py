@@ -36,7 +36,7 @@ def versions_of(request: Request, task: str) -> list[VersionInfo]:
     """
     check_task(request, task)
     try:
-        versions = services_of(request).registry.versions(task)
+        versions = services_of(request).versions(task)
     except (NotRegisteredError, RegistryMissing):
         versions = []
     if not versions:

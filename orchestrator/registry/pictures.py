@@ -23,7 +23,7 @@ from ship.data.folder import Folder
 from ship.data.listing import open_images
 from ship.data.paths import normalise
 from ship.errors import ConfigError, DataError, ImageError, ShipError
-from ship.images import decode_pixels
+from ship.images.decoding import decode_pixels
 
 __all__ = ["HeldOutPictures", "Picture", "find_source"]
 

@@ -5,7 +5,7 @@ the rule on the pictures that it was chosen on, so that a picture may be seen to
 that are stored with a rule are cross-fitted, and a little less bright.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,12 +16,12 @@ from ship.decision.mistakes import find_good_label
 from ship.decision.rule import Costs, Decision, DecisionRule
 from ship.errors import ConfigError
 
-__all__ = ["KNOBS", "Knob", "figures_of", "sweep"]
+__all__ = ["KNOBS", "Knob", "KnobKind", "figures_of", "sweep"]
 
 KnobKind = Literal["recall", "confidence", "escape"]
 KNOBS: tuple[KnobKind, ...] = ("recall", "confidence", "escape")
 # Scores in a document: of more, evenly spaced pictures are taken.
-MAX_SCORES, MAX_MOVERS = 200_000, 60
+MAX_SCORES, MAX_MOVERS = 40_000, 60
 _RECALLS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999)
 _CONFIDENCES = (0.0, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99)
 _ESCAPES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
@@ -187,12 +187,13 @@ def _costs(rule: DecisionRule, good: str | None) -> Costs | None:
 
 def _movers(decided: Sequence[Sequence[Decision]]) -> list[int]:
     """Pictures whose decision changes from step to step, those that change first in front."""
-    found: Iterator[int] = (
-        place
-        for place, decisions in enumerate(zip(*decided, strict=True))
-        if len({(decision.label, decision.because is None) for decision in decisions}) > 1
-    )
-    return list(found)[:MAX_MOVERS]
+    found = []
+    for place, decisions in enumerate(zip(*decided, strict=True)):
+        said = [(decision.label, decision.because is None) for decision in decisions]
+        changed = next((step for step, one in enumerate(said) if one != said[0]), None)
+        if changed is not None:
+            found.append((changed, place))
+    return [place for _, place in sorted(found)[:MAX_MOVERS]]
 
 
 def _spread(number: int, most: int) -> list[int]:

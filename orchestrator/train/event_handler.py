@@ -79,11 +79,7 @@ class EventHandler:
                     "fingerprint": spec.data_fingerprint,
                     "source": str(spec.source.path),
                     "num_images": spec.num_images,
-                    # Texts of paths, which show no password.
-                    "settings": {
-                        name: str(value) if isinstance(value, str) else value
-                        for name, value in spec.source.to_dict().items()
-                    },
+                    "settings": spec.source.to_public_dict(),
                 },
             }
         return replace(event, data={**event.data, **origin})

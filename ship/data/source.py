@@ -113,6 +113,12 @@ class DataSource:
         """The settings as plain values, in a fixed order; URLs as JSON has them, with their secrets."""
         return asdict(self)
 
+    def to_public_dict(self) -> dict[str, Any]:
+        """The settings as plain values, in which URLs have no secrets: for a record that others read."""
+        return {
+            name: str(value) if isinstance(value, str) else value for name, value in self.to_dict().items()
+        }
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read settings back; unknown names are refused.

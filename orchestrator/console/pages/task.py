@@ -221,8 +221,15 @@ def _confused(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _lineage(services: "Services", info: VersionInfo) -> dict[str, Any]:
     """Where a version comes from, by its run; without its tags where MLflow does not have that."""
-    known = {"digest": info.digest, "backbone": info.tags.get("ship.backbone"), "data": None, "run": {}}
-    known |= {"data_fingerprint": info.data_fingerprint, "run_id": info.run_id, "problem": None}
+    known: dict[str, Any] = {
+        "digest": info.digest,
+        "backbone": info.tags.get("ship.backbone"),
+        "data": None,
+        "data_fingerprint": info.data_fingerprint,
+        "run_id": info.run_id,
+        "run": {},
+        "problem": None,
+    }
     if info.run_id is None:
         return {**known, "problem": "It has no run: it was registered by hand or by another program."}
     try:

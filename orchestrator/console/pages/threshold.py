@@ -1,6 +1,6 @@
 """The page of a decision rule: a slider over held-out pictures, and what each of its steps would mean."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request
 from fastapi.responses import RedirectResponse, Response
@@ -15,9 +15,11 @@ from ship.artifact.held_out import HeldOut
 from ship.decision.mistakes import find_good_label
 from ship.errors import ConfigError
 
+if TYPE_CHECKING:
+    from orchestrator.registry.sweeps import Knob
+
 __all__ = ["router"]
 
-_KINDS = ("recall", "confidence", "escape")
 _Version = Annotated[int | None, Query(ge=1, le=1_000_000)]
 _LABELS_LISTED = 60
 router = APIRouter()
@@ -43,8 +45,6 @@ def read_threshold(
         value: Value at which the pictures are shown.
         preview: Whether the rule of ``value`` is measured as ``ship threshold --dry-run`` measures it.
     """
-    from orchestrator.registry.sweeps import sweep
-
     versions = versions_of(request, task)
     info = choose(versions, version)
     # A look, which changes nothing and has no author.
@@ -59,7 +59,7 @@ def read_threshold(
     }
     turned = _knob(standing.labels, knob, label)
     try:
-        found = sweep(thresholds, standing, turned)
+        found = look_of(request).sweep(thresholds, standing, turned)
         # Of a rule that was set since this page was opened, the pictures would tell another story.
         at = _step_at(found["steps"], found["knob"]["value"] if value is None else value)
         about |= {"sweep": found, "at": at, "problem": None}
@@ -73,17 +73,18 @@ def read_threshold(
     return {**about, "knob": vars(turned), "preview": chosen}
 
 
-def _knob(labels: tuple[str, ...], kind: str | None, label: str | None) -> Any:
+def _knob(labels: tuple[str, ...], kind: str | None, label: str | None) -> "Knob":
     """The setting that is turned; by default the recall of the first class that is not good."""
-    from orchestrator.registry.sweeps import Knob
+    from orchestrator.registry.sweeps import KNOBS, Knob
 
-    if kind not in (None, *_KINDS):
-        raise HTTPException(422, f"knob: expected one of {', '.join(_KINDS)}, got {kind[:40]!r}")
-    if kind in (None, "recall"):
+    found = next((one for one in KNOBS if one == (kind or "recall")), None)
+    if found is None:
+        raise HTTPException(422, f"knob: expected one of {', '.join(KNOBS)}, got {(kind or '')[:40]!r}")
+    if found == "recall":
         good = find_good_label(labels)
         label = label or next((one for one in labels if one != good), labels[0])
         return Knob(kind="recall", label=label)
-    return Knob(kind=kind)
+    return Knob(kind=found)
 
 
 def _step_at(steps: list[dict[str, Any]], value: float | None) -> int:
@@ -124,7 +125,7 @@ def save_threshold(
     task: str,
     version: Annotated[int, Form(ge=1)],
     knob: Annotated[str, Form()],
-    instead_of: Annotated[str, Form()],
+    instead_of: Annotated[str, Form()] = "",
     reason: Annotated[str, Form()] = "",
     value: Annotated[float | None, Form(ge=0.0, le=1e6)] = None,
     label: Annotated[str | None, Form()] = None,
