@@ -152,7 +152,7 @@ def test_no_page_and_no_file_names_another_machine() -> None:
     allowed = {"http://www.w3.org/2000/svg", "https://github.com/leeoniya/uPlot"}
     for folder in ("templates", "static"):
         for path in (FOLDER / folder).rglob("*"):
-            if path.is_file() and path.name not in ("LICENSE", "README.md"):
+            if path.is_file() and path.name not in ("LICENSE", "NOTICE"):
                 found = set(
                     re.findall(r"(?:https?:)?//[a-z0-9-]+(?:\.[a-z0-9-]+)+[^\s\"'`);]*", path.read_text())
                 )
@@ -179,7 +179,7 @@ def test_static_files_are_kept_for_good_at_urls_of_their_content(console: Consol
     )
     for path in ("/static/0000000000000000/console.css", "/static/x/../app.py", "/static/x/..%2fapp.py"):
         assert browser.get(path).status_code == 404
-    assert {"vendor/htmx/LICENSE", "vendor/uplot/LICENSE", "vendor/README.md"} <= find_assets().keys()
+    assert {"vendor/htmx/LICENSE", "vendor/uplot/LICENSE", "vendor/NOTICE"} <= find_assets().keys()
 
 
 def test_a_token_of_other_tasks_sees_nothing_of_this_one(console: Console) -> None:
