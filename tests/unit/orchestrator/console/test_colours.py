@@ -1,4 +1,4 @@
-"""Contrast of the console's colours in both schemes: WCAG 2.2, 1.4.3 (4.5 for text) and 1.4.11 (3 for lines)."""
+"""Contrast of the console's colours in both schemes, by WCAG 2.2: 4.5 for text (1.4.3), 3 for lines (1.4.11)."""
 
 import re
 
