@@ -4,6 +4,7 @@ Two tasks are tuned on a tiny backbone, labels and file names of one are hostile
 work; people have tokens of each scope.
 """
 
+import hashlib
 import socket
 import threading
 import time
@@ -29,7 +30,9 @@ from orchestrator.serve.ingress.engine_client import RayEngine
 from orchestrator.serve.options import EngineOptions, Limits
 from orchestrator.settings import Settings
 from orchestrator.store.audit import AuditLog
+from orchestrator.store.documents.kept import KeptPicture
 from orchestrator.store.documents.tokens import ConsoleScope, Scope
+from orchestrator.store.kept import KeptPictures
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.train.ledger.failures import Failure
 from orchestrator.train.run_folder import hold_run
@@ -93,6 +96,8 @@ def console_plant(folder: Path, database: Path) -> Iterator[ConsolePlant]:
         CatalogWriter(place.registry, place.store, place.rollouts).update()
         _leave_run(folder)
         stack.enter_context(_run_at_work(folder))
+        picture = next((folder / "data" / "test" / "good").glob("*.png"))
+        _keep(place.store, picture.read_bytes())
         endpoint = stack.enter_context(_serving(_make_endpoint(backbone, str(folder / "store"))))
         tokens = {name: _token(place.store, name) for name in ("anna", "maria", "otto")}
         settings = Settings.from_env({}, home=str(folder), store=str(folder / "store"))
@@ -104,7 +109,6 @@ def console_plant(folder: Path, database: Path) -> Iterator[ConsolePlant]:
             endpoint=stack.enter_context(Client(endpoint, "", patience_s=0.0)),
         )
         url = stack.enter_context(running_console(services, "127.0.0.1", _free_port()))
-        picture = next((folder / "data" / "test" / "good").glob("*.png"))
         yield ConsolePlant(url=url, endpoint=endpoint, place=place, tokens=tokens, picture=picture)
 
 
@@ -156,6 +160,25 @@ def _tune(place: Place, backbone: Backbone, data: Path, task: str, number: int, 
         recorder=place.recorder(),
         promote=is_first,
     )
+
+
+def _keep(store: PromptStore, content: bytes) -> None:
+    """A picture that an endpoint was unsure of."""
+    kept = KeptPicture(
+        task="bolts",
+        picture=hashlib.sha256(content).hexdigest(),
+        num_bytes=len(content),
+        version=1,
+        digest="a" * 64,
+        rule=None,
+        decision="unsure",
+        because="several",
+        probabilities=((HOSTILE_LABEL, 0.6), ("good", 0.4)),
+        distance=None,
+        reason="unsure",
+        time_s=time.time(),
+    )
+    KeptPictures(store.objects).put(kept, content)
 
 
 def _leave_run(home: Path) -> None:

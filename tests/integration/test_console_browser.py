@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from orchestrator.store.audit import AuditLog
+from orchestrator.store.reviews import Reviews
 from tests.integration.console_pages import Watch, find_faults, page_paths
 from tests.integration.console_plant import HOSTILE_LABEL, ConsolePlant, console_plant, wait_until
 from tests.needs import BROWSER
@@ -161,6 +162,17 @@ def test_a_threshold_that_was_chosen_by_hand_decides(maria: Page, plant: Console
     assert catalog[0].entries["nuts"].rule == rule
     _, by, reason = entries(plant, "nuts")[0]
     assert (by, reason) == ("maria", "the camera was moved")
+
+
+def test_a_kept_picture_is_labelled_by_key(maria: Page, plant: ConsolePlant) -> None:
+    maria.goto("/review/bolts/pictures")
+    key = maria.get_by_role("button", name="good").get_attribute("data-key")
+    assert key is not None
+    maria.locator("main").press(key)
+    expect(maria.get_by_text("has your label")).to_be_visible()
+    [found] = Reviews(plant.place.store).pictures("bolts")
+    assert [(one.by, one.label) for one in found.review.opinions] == [("maria", "good")]
+    assert entries(plant, "bolts")[0][:2] == ("review", "maria")
 
 
 def test_a_picture_is_asked_about(maria: Page, plant: ConsolePlant) -> None:

@@ -1,4 +1,4 @@
-"""Contrast of the console's colours in both schemes, by WCAG 2.2: 4.5 for text (1.4.3), 3 for lines (1.4.11)."""
+"""Contrast of the console's colours in both schemes, by WCAG 2.2: 4.5 for text, 3 for lines."""
 
 import re
 

@@ -22,7 +22,7 @@ from tests.unit.orchestrator.console.factory import Console, FakeEndpoint, make_
 from tests.unit.orchestrator.registry.factory import make_bolts
 
 HOSTILE = '"><script src=//evil.example/x.js></script><img src=x onerror=alert(1)>{{ 7 * 7 }}\u202e\x00'
-PAGES = ("/fleet", "/audit", "/audit/verify", "/endpoint")
+PAGES = ("/fleet", "/audit", "/audit/verify", "/endpoint", "/runs", "/try")
 FOLDER = Path(str(files("orchestrator.console")))
 
 
