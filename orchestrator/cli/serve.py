@@ -117,6 +117,36 @@ _ORIGIN = re.compile(
     "all pages, and needs --no-auth.  [default: none]",
 )
 @click.option(
+    "--keep",
+    multiple=True,
+    metavar="[TASK:]WHAT",
+    help="Keep pictures in the store for `ship review`: any of unsure, far, sample=SHARE, or none, with "
+    "commas between them, of all tasks or of one or a pattern; repeatable, the last one counts.  "
+    "[default: none]",
+)
+@click.option(
+    "--keep-pictures",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Most pictures that are kept of a task; the oldest go first.",
+)
+@click.option(
+    "--keep-memory",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=0.001),
+    metavar="GB",
+    help="Most that they take, of each task.",
+)
+@click.option(
+    "--keep-days",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=0.001),
+    help="Days after which they are removed.",
+)
+@click.option(
     "--console",
     "console_port",
     is_flag=False,
@@ -160,6 +190,7 @@ def serve(
       ship serve --console
       ship serve --cors https://plant.example
       ship serve --precision float32
+      ship serve --keep unsure,far --keep 'line-1-*:unsure,sample=0.01'
       ship serve --engines 2 --prompt-memory 8 --pin 'line-1-*'
       ship serve --backbone bundled --backbone vit_base_patch16_224.augreg_in21k --ingress 2
       RAY_ADDRESS=ray-head:6379 ship serve --engines auto:1-8 --ingress auto
@@ -225,11 +256,16 @@ def _read_options(
     token_grace: float,
     no_auth: bool,
     cors_origins: tuple[str, ...],
+    keep: tuple[str, ...],
+    keep_pictures: int,
+    keep_memory: float,
+    keep_days: float,
 ) -> "ServeOptions":
     from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
     from ship.backbone_spec import absolute
 
     _check_origins(cors_origins, no_auth=no_auth)
+    _check_keep(keep)
     if twice := [spec for spec, number in Counter(backbones).items() if number > 1]:
         raise click.UsageError(f"--backbone: expected different backbones, found {twice[0]!r} twice")
     # Another process writes it, with a working folder of its own.
@@ -254,6 +290,10 @@ def _read_options(
             request_log=request_log,
             max_pixels=max_pixels,
             cors_origins=cors_origins,
+            keep=keep,
+            keep_pictures=keep_pictures,
+            keep_bytes=round(keep_memory * BYTES_A_GB),
+            keep_days=keep_days,
         ),
     )
 
@@ -265,6 +305,15 @@ def _read_scale(option: str, text: str) -> "Scale":
         return Scale.read(text)
     except ServeError as error:
         raise click.UsageError(f"{option}: {error}") from None
+
+
+def _check_keep(keep: tuple[str, ...]) -> None:
+    from orchestrator.serve.keep_rules import read_rules
+
+    try:
+        read_rules(keep)
+    except ServeError as error:
+        raise click.UsageError(f"--{error}") from None
 
 
 def _check_origins(origins: tuple[str, ...], *, no_auth: bool) -> None:

@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.output import format_accuracy, format_size, format_time
+from orchestrator.cli.output import format_size, format_time
 from orchestrator.registry.fleet import standing_of
 from orchestrator.registry.plain_values import bytes_by_part
 from orchestrator.report.kinds import KINDS, tally
+from orchestrator.train.run_text import describe_accuracy, describe_event
 from ship.errors import group_alike
 
 if TYPE_CHECKING:
@@ -129,40 +130,15 @@ def _verdict_line(verdict: "Verdict") -> str:
         said = f"{version}waits, and version {verdict.champion} serves on{reason}"
         if verdict.advice:
             said += f" What it needs: {verdict.advice}."
-    accuracy = format_accuracy(verdict.metrics)
+    accuracy = describe_accuracy(verdict.metrics)
     return f"{verdict.task}: {accuracy}; {said}" if accuracy else f"{verdict.task}: {said}"
 
 
 def event_line(event: "Event") -> str:
     """One event on one line; below it the details of a failure."""
-    line = f"{format_time(event.time_s)}  {event.task}  attempt {event.attempt}  {_told(event)}"
+    line = f"{format_time(event.time_s)}  {event.task}  attempt {event.attempt}  {describe_event(event)}"
     detail = str(event.data.get("detail") or "").rstrip()
     return f"{line}\n{textwrap.indent(detail, '    ')}" if detail else line
-
-
-def _told(event: "Event") -> str:
-    data = event.data
-    match event.kind:
-        case "leased":
-            return f"taken up by {data.get('worker', '?')}"
-        case "epoch":
-            epoch = f"epoch {data['epoch']}/{data['num_epochs']}, loss {data['loss']:.4f}"
-            accuracy = data.get("train_accuracy")
-            return epoch if accuracy is None else f"{epoch}, training accuracy {accuracy:.3f}"
-        case "search":
-            where = f"round {data['round']}/{data['num_rounds']}" if data["round"] else "linear probes"
-            return f"searches settings, {where}, {data['num_candidates']} candidates left"
-        case "published":
-            published = f"published as {str(data.get('digest', '?'))[:12]}"
-            return ", ".join(filter(None, [published, format_accuracy(data.get("metrics", {}))]))
-        case "failed":
-            return f"failed: {data.get('cause', '?')}"
-        case "retried":
-            return f"to be tried again: {data.get('cause', '?')}"
-        case "cancelled":
-            return "cancelled"
-        case "tagged":
-            return "tagged anew"
 
 
 def runs_table(runs: Sequence[Mapping[str, Any]], width: int) -> Table:

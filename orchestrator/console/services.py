@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from orchestrator.registry.rollouts import Rollouts
     from orchestrator.registry.thresholds import Thresholds
     from orchestrator.store.documents.catalog import Catalog
+    from orchestrator.store.documents.drift import DriftStates
     from orchestrator.store.documents.rollout import Rollout
 
 __all__ = ["Services"]
 
 # Ages at which a kept value is read anew.
-TASKS_AGE_S = TOKENS_AGE_S = CATALOG_AGE_S = ENDPOINT_AGE_S = 2.0
+TASKS_AGE_S = TOKENS_AGE_S = CATALOG_AGE_S = ENDPOINT_AGE_S = DRIFT_AGE_S = 2.0
 # Tasks whose versions are kept: a gallery asks for those of one task with every picture.
 NUM_VERSIONS = 64
 # Promotions that wait take a read for each task that needs an approval.
@@ -71,6 +72,7 @@ class Services:
     _endpoint: "Kept[EndpointState]" = field(init=False, repr=False, compare=False)
     _pending: "Kept[dict[str, Rollout]]" = field(init=False, repr=False, compare=False)
     _versions: Bounded[Kept[list[VersionInfo]]] = field(init=False, repr=False, compare=False)
+    _drift: "Kept[DriftStates]" = field(init=False, repr=False, compare=False)
     _look: "Kept[Look]" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +82,7 @@ class Services:
         object.__setattr__(self, "_endpoint", Kept(ENDPOINT_AGE_S, self.monotonic))
         object.__setattr__(self, "_pending", Kept(PENDING_AGE_S, self.monotonic))
         object.__setattr__(self, "_versions", Bounded(NUM_VERSIONS))
+        object.__setattr__(self, "_drift", Kept(DRIFT_AGE_S, self.monotonic))
         object.__setattr__(self, "_look", Kept(math.inf, self.monotonic))
 
     @classmethod
@@ -151,6 +154,16 @@ class Services:
             StoreError: It cannot be read.
         """
         return self._catalog.get(self._read_catalog)
+
+    def drift(self) -> "DriftStates":
+        """Drift of the watched tasks, at most ``DRIFT_AGE_S`` old.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        from orchestrator.store.drift import read_drift
+
+        return self._drift.get(lambda: read_drift(self.store.objects)[0])
 
     def endpoint_state(self) -> "EndpointState | None":
         """What the endpoint says of itself, at most ``ENDPOINT_AGE_S`` old; None without an endpoint."""

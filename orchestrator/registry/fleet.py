@@ -114,6 +114,7 @@ def find_reasons(
     *,
     pending: Mapping[str, Any] | None = None,
     problem: str | None = None,
+    drift: str | None = None,
 ) -> list[Reason]:
     """Why a task needs a person, the worst first; none of a task that was retired.
 
@@ -122,6 +123,7 @@ def find_reasons(
         catalogued: What the catalog says.
         pending: The promotion that waits for an approval, as ``pending_json`` has it.
         problem: Why an endpoint does not serve the version that it should.
+        drift: Signals of an alarm of drift that nobody has taken note of, in words.
     """
     if info.is_retired:
         return []
@@ -129,6 +131,9 @@ def find_reasons(
     found = [Reason(severity="bad", kind=kind, text=text) for kind, text in broken if text]
     if problem:
         found.append(Reason(severity="bad", kind="endpoint", text=problem))
+    if drift:
+        text = f"its pictures differ from those that it was tuned on: {drift}"
+        found.append(Reason(severity="warn", kind="drift", text=text))
     if info.champion is None:
         found.append(_waits(info))
     elif catalogued.is_behind(info) and not catalogued.problems.get(info.task):

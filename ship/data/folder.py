@@ -8,7 +8,7 @@ import errno
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -105,6 +105,21 @@ class Folder:
                 else (*self._find_remote(), [])
             )
         return FolderTree.of(folders, files, others)
+
+    def graft(self, prefix: str, other: "Folder", paths: Iterable[str]) -> None:
+        """Give files of another folder a place below ``prefix`` in this one.
+
+        Args:
+            prefix: Folder that they seem to lie in.
+            other: Where they are.
+            paths: Their paths there.
+
+        Raises:
+            DataError: It lies on another file system.
+        """
+        if other._filesystem != self._filesystem:
+            raise DataError(f"{other}: expected a folder on the file system of {self}; copy it there")
+        self._odd_paths |= {f"{prefix}/{path}": other._join(path) for path in paths}
 
     def content_tags(self, paths: list[str]) -> tuple[dict[str, str], Counter[Evidence]]:
         """Content tags of remote files: size with a checksum, ETag or time of change, else sha256.

@@ -11,6 +11,7 @@ from tests.benchmarks import speed
 from tests.benchmarks.accuracy.command import accuracy
 from tests.benchmarks.console import console
 from tests.benchmarks.decoding import decoding
+from tests.benchmarks.drift import drift
 from tests.benchmarks.fleet.commands import fleet
 from tests.benchmarks.serve.commands import serve
 
@@ -36,7 +37,7 @@ def cli() -> None:
     """
 
 
-for command in (*speed.COMMANDS, accuracy, console, decoding, fleet, serve):
+for command in (*speed.COMMANDS, accuracy, console, decoding, drift, fleet, serve):
     cli.add_command(command)
 
 

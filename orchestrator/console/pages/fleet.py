@@ -25,6 +25,7 @@ from orchestrator.registry.fleet_map import choose_axes, heat_map
 from orchestrator.registry.plain_values import pending_json
 from orchestrator.registry.versions import TaskInfo
 from orchestrator.report.kinds import KINDS
+from orchestrator.store.documents.drift import DriftEntry
 
 __all__ = ["router"]
 
@@ -46,6 +47,7 @@ class _Row:
         pending: The promotion that waits.
         answers: Answers since the endpoint's start; None if they are not known.
         unsure: How many of them were unsure.
+        drift: Whether its pictures drift; None if that is not watched.
     """
 
     info: TaskInfo
@@ -53,6 +55,7 @@ class _Row:
     pending: Mapping[str, Any] | None
     answers: float | None
     unsure: float | None
+    drift: DriftEntry | None = None
 
 
 def read_fleet(
@@ -135,18 +138,46 @@ def _rows(
     messages += [] if state is None else state.problems
     traffic = {} if state is None else state.traffic()
     problems = {} if state is None else {name: task.problem for name, task in state.tasks.items()}
+    drifts = _drifts(services, messages)
     return [
         _Row(
             info=info,
             reasons=find_reasons(
-                info, catalogued, pending=pending.get(info.task), problem=problems.get(info.task)
+                info,
+                catalogued,
+                pending=pending.get(info.task),
+                problem=problems.get(info.task),
+                drift=_signals(drifts.get(info.task)),
             ),
             pending=pending.get(info.task),
             answers=traffic.get(info.task, {}).get("answers"),
             unsure=traffic.get(info.task, {}).get("unsure"),
+            drift=drifts.get(info.task),
         )
         for info in infos
     ]
+
+
+def _drifts(services: Services, messages: list[str]) -> Mapping[str, DriftEntry]:
+    try:
+        return services.drift().tasks
+    except StoreError as error:
+        messages.append(f"Whether pictures drift is not known: {error}")
+        return {}
+
+
+def _signals(entry: DriftEntry | None) -> str | None:
+    if entry is None or not entry.is_alarming or entry.alarm is None:
+        return None
+    return ", ".join(entry.alarm.signals)
+
+
+def _drift_json(entry: DriftEntry | None) -> dict[str, str] | None:
+    """The state of a task that is watched, and the kind of its badge."""
+    if entry is None or entry.not_watched is not None:
+        return None
+    kinds = {"alarm": "bad", "acknowledged": "warn"}
+    return {"text": entry.state, "kind": kinds.get(entry.state, "good")}
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -215,8 +246,7 @@ def _row_json(row: _Row, catalogued: Catalogued) -> dict[str, Any]:
         "pending": row.pending,
         "answers": row.answers,
         "unsure": row.unsure,
-        # Whether pictures drift from those of the training is not watched yet.
-        "drift": None,
+        "drift": _drift_json(row.drift),
         "changed_s": info.updated_s or None,
         "serves_since_s": info.serves_since_s,
         "tags": info.own_tags,
