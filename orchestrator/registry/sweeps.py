@@ -104,12 +104,7 @@ def sweep(thresholds: Thresholds, standing: Standing, knob: Knob) -> dict[str, A
     return {
         "knob": {"kind": knob.kind, "label": knob.label, "value": knob.value(before)},
         "good": good,
-        "labels": list(shown.labels),
-        "num_pictures": held_out.num_images,
-        "places": places,
-        "truth": list(shown.labels_B),
-        "logits": [list(logits_C) for logits_C in shown.logits_BC],
-        "distances": None if shown.distances_B is None else list(shown.distances_B),
+        **_scores(shown, places),
         "now": _step(shown, knob.value(before), before, now, good, _costs(before, good)),
         "steps": [
             _step(shown, value, rule, decisions, good, cost)
@@ -117,6 +112,18 @@ def sweep(thresholds: Thresholds, standing: Standing, knob: Knob) -> dict[str, A
         ],
         "movers": [places[place] for place in _movers(decided)],
         "limit": limit,
+    }
+
+
+def _scores(shown: HeldOut, places: Sequence[int]) -> dict[str, Any]:
+    """The pictures that are shown, a column for each of their values."""
+    return {
+        "labels": list(shown.labels),
+        "num_pictures": shown.num_images,
+        "places": list(places),
+        "truth": list(shown.labels_B),
+        "logits": [list(logits_C) for logits_C in shown.logits_BC],
+        "distances": None if shown.distances_B is None else list(shown.distances_B),
     }
 
 

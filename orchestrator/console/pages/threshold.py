@@ -60,7 +60,6 @@ def read_threshold(
     turned = _knob(standing.labels, knob, label)
     try:
         found = look_of(request).sweep(thresholds, standing, turned)
-        # Of a rule that was set since this page was opened, the pictures would tell another story.
         at = _step_at(found["steps"], found["knob"]["value"] if value is None else value)
         about |= {"sweep": found, "at": at, "problem": None}
         about["movers"] = _movers(look_of(request).evidence(task, info).answers, found, at)
