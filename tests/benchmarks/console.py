@@ -11,10 +11,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import psutil
 
 from tests.benchmarks.options import json_option, quick_option, rounds_option
 
@@ -53,6 +55,25 @@ def console(tasks: int | None, versions: int, rounds: int | None, quick: bool, t
         fill_registry(home, number, versions)
         with _mlflow_server(home) as mlflow, _console(home) as pages:
             report.add(_measure(mlflow, pages, number, versions, rounds or (2 if quick else 9)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Server:
+    """A server of this machine.
+
+    Attributes:
+        url: Its URL.
+        pid: Its process, which may have others below it.
+    """
+
+    url: str
+    pid: int
+
+    def cpu_s(self) -> float:
+        """CPU time that it has taken so far."""
+        first = psutil.Process(self.pid)
+        times = [process.cpu_times() for process in (first, *first.children(recursive=True))]
+        return sum(one.user + one.system for one in times)
 
 
 def fill_registry(home: Path, num_tasks: int, num_versions: int) -> None:
@@ -113,7 +134,7 @@ def _add_copy(file: sqlite3.Connection, name: str, number: int, num_versions: in
     )
 
 
-def _measure(mlflow: str, pages: str, num_tasks: int, num_versions: int, rounds: int) -> "Case":
+def _measure(mlflow: _Server, pages: _Server, num_tasks: int, num_versions: int, rounds: int) -> "Case":
     import httpx
 
     from orchestrator.console.services import TASKS_AGE_S
@@ -125,7 +146,7 @@ def _measure(mlflow: str, pages: str, num_tasks: int, num_versions: int, rounds:
             token, found = "", 0
             while True:
                 query = {"max_results": size} | ({"page_token": token} if token else {})
-                url = f"{mlflow}/api/2.0/mlflow/registered-models/search"
+                url = f"{mlflow.url}/api/2.0/mlflow/registered-models/search"
                 reply = client.get(url, params=query).raise_for_status().json()
                 found += len(reply["registered_models"])
                 token = reply.get("next_page_token", "")
@@ -133,22 +154,25 @@ def _measure(mlflow: str, pages: str, num_tasks: int, num_versions: int, rounds:
                     return found
 
         rows = {
-            "fleet": lambda: client.get(f"{pages}/fleet").raise_for_status(),
+            "fleet": lambda: client.get(f"{pages.url}/fleet").raise_for_status(),
             "mlflow-list": lambda: list_models(1000, whole=True),
-            "fleet-all": lambda: client.get(f"{pages}/fleet?size=1000").raise_for_status(),
+            "fleet-all": lambda: client.get(f"{pages.url}/fleet?size=1000").raise_for_status(),
             "mlflow-page": lambda: list_models(25, whole=False),
         }
         assert list_models(1000, whole=True) == num_tasks
         assert f"{num_tasks} of {num_tasks} tasks" in rows["fleet"]().text
         taken: dict[str, list[float]] = {name: [] for name in rows}
+        cpu_s: dict[str, list[float]] = {name: [] for name in rows}
         for number in range(-1, rounds):
             for name, row in rows.items():
                 # What a reload within seconds is spared is measured, too.
-                time.sleep(TASKS_AGE_S if name.startswith("fleet") else 0.0)
-                start_s = time.perf_counter()
+                server = pages if name.startswith("fleet") else mlflow
+                time.sleep(TASKS_AGE_S if server is pages else 0.0)
+                start_s, start_cpu_s = time.perf_counter(), server.cpu_s()
                 row()
                 if number >= 0:
                     taken[name].append(time.perf_counter() - start_s)
+                    cpu_s[name].append(server.cpu_s() - start_cpu_s)
     pairs: list[tuple[str, str, float | None]] = [
         ("fleet", "mlflow-list", 1.0),
         ("fleet-all", "mlflow-list", None),
@@ -158,13 +182,14 @@ def _measure(mlflow: str, pages: str, num_tasks: int, num_versions: int, rounds:
         settings={"tasks": num_tasks, "versions": num_versions},
         rounds=rounds,
         seconds={name: statistics.median(values) for name, values in taken.items()},
+        facts={f"cpu s {name}": round(statistics.median(values), 3) for name, values in cpu_s.items()},
         ratios=[paired_ratio(of, against, taken[against], taken[of], goal) for of, against, goal in pairs],
     )
 
 
 @contextmanager
-def _mlflow_server(home: Path) -> Iterator[str]:
-    """MLflow's own server on the registry, with one worker; gives its URL."""
+def _mlflow_server(home: Path) -> Iterator[_Server]:
+    """MLflow's own server on the registry, with one worker."""
     from orchestrator.registry.page import page_command, running_page
     from orchestrator.registry.registry import Registry
     from orchestrator.settings import Settings
@@ -173,13 +198,13 @@ def _mlflow_server(home: Path) -> Iterator[str]:
     session = Registry(settings.tracking_uri).session
     command, environment = page_command(session, settings.artifact_location, "127.0.0.1", port)
     url = f"http://127.0.0.1:{port}"
-    with running_page(command, environment, f"{url}/health", start_s=300.0):
-        yield url
+    with running_page(command, environment, f"{url}/health", start_s=300.0) as process:
+        yield _Server(url=url, pid=process.pid)
 
 
 @contextmanager
-def _console(home: Path) -> Iterator[str]:
-    """`ship console` of a home; gives its URL."""
+def _console(home: Path) -> Iterator[_Server]:
+    """`ship console` of a home."""
     port = _free_port()
     program = "from orchestrator.cli.main import main; main()"
     words = ["--home", str(home), "console", "--no-auth", "--port", str(port)]
@@ -191,7 +216,7 @@ def _console(home: Path) -> Iterator[str]:
             assert process.stdout is not None
             said = process.stdout.readline()
             assert "Console at" in said, said
-            yield f"http://127.0.0.1:{port}"
+            yield _Server(url=f"http://127.0.0.1:{port}", pid=process.pid)
         finally:
             process.terminate()
 
