@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 
 install: $(STAMP)
 
-# The main job on real pictures: tune, register, serve, ask. KEEP=1 leaves the endpoint up.
+# The main job on real pictures: tune, register, serve, ask. KEEP=1 leaves the endpoint and a console up.
 demo: $(STAMP)
 	$(BIN)/python -m examples.product_lines $(if $(KEEP),--keep)
 

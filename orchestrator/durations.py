@@ -1,9 +1,10 @@
-"""Durations as text: ``90m``, ``12h``, ``1d``, ``1h30m``."""
+"""Durations as text: ``90m``, ``12h``, ``1d``, ``1h30m``; and times that are given so, or as dates."""
 
 import math
 import re
+from datetime import UTC, datetime
 
-__all__ = ["DURATION_PATTERN", "describe_seconds", "format_duration", "parse_duration"]
+__all__ = ["DURATION_PATTERN", "describe_seconds", "format_duration", "parse_duration", "parse_time"]
 
 DURATION_PATTERN = r"^(\d+(\.\d+)?w)?(\d+(\.\d+)?d)?(\d+(\.\d+)?h)?(\d+(\.\d+)?m(in)?)?(\d+(\.\d+)?s)?$"
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
@@ -41,3 +42,24 @@ def describe_seconds(seconds: float) -> str:
     if seconds < 600:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 600 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def parse_time(text: str, now_s: float) -> float:
+    """A time in seconds since the epoch: a duration before now, or a date, in UTC if it names no zone.
+
+    Args:
+        text: Such as ``7d``, ``2026-11-01`` or ``2026-11-01T06:00+01:00``.
+        now_s: Current time, seconds since the epoch.
+
+    Raises:
+        ValueError: It is neither; says what is expected.
+    """
+    try:
+        return now_s - parse_duration(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("expected a duration such as 7d, or a date such as 2026-11-01") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

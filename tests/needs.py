@@ -33,10 +33,14 @@ class Need:
     root: bool = False
     device: str | None = None
 
+    def find(self, program: str) -> str | None:
+        """Path of a program; None where it is not installed."""
+        path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", *glob(_POSTGRES)])
+        return shutil.which(program, path=path)
+
     def problem(self) -> str | None:
         """What is missing, and what to do about it; None if nothing is."""
-        path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", *glob(_POSTGRES)])
-        if missing := [name for name in self.programs if shutil.which(name, path=path) is None]:
+        if missing := [name for name in self.programs if self.find(name) is None]:
             return f"{', '.join(missing)} not found; {self.advice}"
         if missing := [name for name in self.packages if importlib.util.find_spec(name) is None]:
             return f"{', '.join(missing)} not installed; `pip install -e '.[industrial]'`"
@@ -48,9 +52,7 @@ class Need:
 
 
 ONNX = Need(tests="tests of a backbone's conversion", packages=("onnx",))
-BROWSER = Need(
-    tests="tests of the report in a browser", programs=("chromium",), advice="`apt-get install chromium`"
-)
+BROWSER = Need(tests="tests of the report and the console in a browser", programs=("chromium",))
 PROMTOOL = Need(
     tests="a test of alert rules", programs=("promtool",), advice="it is in Debian's package prometheus"
 )

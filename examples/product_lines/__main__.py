@@ -15,9 +15,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from examples.product_lines.endpoint import Endpoint, ask
+from examples.product_lines.endpoint import Endpoint, ask, free_port
 from examples.product_lines.pictures import draw_tasks
 from examples.product_lines.report import print_invitation, print_results
+from orchestrator.private_files import replace_private
 
 HERE = Path(__file__).parent
 SHIP = str(Path(sys.executable).parent / "ship")
@@ -46,23 +47,30 @@ def main() -> None:
     listed = json.loads(subprocess.check_output([SHIP, "ls", "--json"], env=environment))
     console.rule("ship token, ship serve")
     token = make_token(environment)
-    with Endpoint([SHIP, "serve"], environment, folder / "serve.log") as endpoint:
+    console_port = free_port()
+    command = [SHIP, "serve", *(["--console", str(console_port)] if args.keep else [])]
+    # The console asks the endpoint with the same token.
+    with Endpoint(command, {**environment, "SHIP_TOKEN": token}, folder / "serve.log") as endpoint:
         served = [row["task"] for row in listed if row["champion"]]
         answers = ask(endpoint.url, token, folder / "data", served)
         console.rule("Results")
         print_results(console, listed, answers)
         console.print(f"{time.monotonic() - started_s:.0f} s in all.")
         if args.keep:
-            print_invitation(console, endpoint.url, folder, served[0], TOKEN_NAME)
+            replace_private(folder / "token", token.encode())
+            print_invitation(console, endpoint.url, f"http://127.0.0.1:{console_port}", folder, served[0])
             endpoint.wait()
 
 
 def make_token(environment: dict[str, str]) -> str:
-    """A token for all tasks, new in each run of the demo."""
+    """A token for all tasks and all that a console shows, new in each run of the demo."""
     listed = json.loads(subprocess.check_output([SHIP, "token", "ls", "--json"], env=environment))
-    is_there = any(row["name"] == TOKEN_NAME for row in listed)
-    command = ["rotate", TOKEN_NAME] if is_there else ["create", TOKEN_NAME, "--predict", "*"]
-    return subprocess.check_output([SHIP, "token", *command], env=environment, text=True).strip()
+    if any(row["name"] == TOKEN_NAME for row in listed):
+        subprocess.check_call(
+            [SHIP, "token", "revoke", TOKEN_NAME], env=environment, stdout=subprocess.DEVNULL
+        )
+    command = [SHIP, "token", "create", TOKEN_NAME, "--predict", "*", "--console", "admin"]
+    return subprocess.check_output(command, env=environment, text=True).strip()
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -70,7 +78,9 @@ def parse_arguments() -> argparse.Namespace:
         prog="python -m examples.product_lines",
         description="Tune nine tasks on real pictures, serve them from one backbone, ask over HTTP.",
     )
-    parser.add_argument("--keep", action="store_true", help="leave the endpoint up until Ctrl-C")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the endpoint and a console up until Ctrl-C"
+    )
     parser.add_argument("--folder", type=Path, default=Path("demo-run"), help="where everything is kept")
     return parser.parse_args()
 

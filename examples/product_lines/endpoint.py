@@ -10,7 +10,7 @@ from typing import Self
 
 from orchestrator.client.client import Client
 
-__all__ = ["Endpoint", "ask"]
+__all__ = ["Endpoint", "ask", "free_port"]
 
 QUESTIONS_PER_TASK = 3
 READY_S = 120

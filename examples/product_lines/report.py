@@ -53,13 +53,14 @@ def print_results(
     )
 
 
-def print_invitation(console: Console, url: str, folder: Path, task: str, token_name: str) -> None:
-    """Print commands to try at the running endpoint."""
+def print_invitation(console: Console, url: str, console_url: str, folder: Path, task: str) -> None:
+    """Print the console's address, and commands to try at the running endpoint."""
     picture = next((folder / "data" / task / "test").glob("*/*.png"))
-    console.rule("The endpoint stays up until Ctrl-C")
+    console.rule("The endpoint and the console stay up until Ctrl-C")
     console.print(
+        f"Console: {console_url}, sign in with the token in {folder / 'token'}\n\n"
         f"export SHIP_HOME={folder / '.ship'}\n"
-        f"export SHIP_TOKEN=$(ship token rotate {token_name}); sleep 3   # until the endpoint has seen it\n"
+        f"export SHIP_TOKEN=$(cat {folder / 'token'})\n"
         f"ship predict {task} {picture} --url {url}\n"
         f"curl -H \"Authorization: Bearer $SHIP_TOKEN\" -H 'Ship-Task: {task}' -H 'Content-Type: image/png' "
         f"--data-binary @{picture} {url}/v1/predict\n"

@@ -1,27 +1,24 @@
-"""Commands on who decided: audit, approve, approvals."""
+"""Commands on who decided: audit, approve, withhold, approvals."""
 
 import sys
-from datetime import UTC, datetime
+import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.audit_tables import entry_json, entry_line, pending_json, pending_line
+from orchestrator.cli.audit_tables import entry_line, pending_line
 from orchestrator.cli.completion import complete_task, task_argument
 from orchestrator.cli.options import author_options, json_option
 from orchestrator.cli.output import EXIT_FAILED, Output
 from orchestrator.cli.served import print_promotion
-from orchestrator.durations import parse_duration
+from orchestrator.durations import parse_time
+from orchestrator.registry.plain_values import entry_json, pending_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.store.documents.audit import AuditEntry, Author, Pin
+    from orchestrator.store.documents.audit import Author, Pin
 
 __all__ = ["COMMANDS"]
-
-_CLOCKS_DIFFER_S = 3600.0
 
 
 @click.command()
@@ -66,6 +63,8 @@ def audit(
       ship audit --verify --known 57:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
     """
     from orchestrator.names import check_task_name
+    from orchestrator.store.audit import AuditLog
+    from orchestrator.store.audit_search import Wanted, search
 
     if known and not verify:
         raise click.UsageError("--known goes with --verify")
@@ -76,7 +75,8 @@ def audit(
         _verify(output, pins, as_json)
         return
     since_s = None if since is None else _read_time(since)
-    found = list(islice(_find_entries(output, task, since_s), limit))
+    wanted = Wanted(task=task, since_s=since_s)
+    found = list(islice(search(AuditLog(output.prompt_store()), wanted), limit))
     if as_json:
         output.print_json([entry_json(entry) for entry in found])
         return
@@ -113,6 +113,28 @@ def approve(output: Output, task: str, reject: bool, author: "Author", as_json: 
         output.print_json({"task": task, "rejected": dropped.version})
     else:
         output.print_line(f"{task}: the request to promote version {dropped.version} is dropped.")
+
+
+@click.command()
+@task_argument
+@click.argument("version", type=click.IntRange(min=1))
+@author_options
+@json_option
+@click.pass_obj
+def withhold(output: Output, task: str, version: int, author: "Author", as_json: bool) -> None:
+    """Decide that VERSION of TASK is not to serve: it is no challenger any more, and no request for it waits.
+
+    It stays a version, and `ship promote TASK VERSION` takes it all the same.
+
+    \b
+    Example:
+      ship withhold bottle-caps 4 --reason 'breaks the dents of line 2'
+    """
+    output.requests(author).withhold(task, version)
+    if as_json:
+        output.print_json({"task": task, "withheld": version})
+    else:
+        output.print_line(f"{task}: version {version} is withheld; what serves is as it was.")
 
 
 @click.command()
@@ -161,18 +183,6 @@ def approvals(
         output.print_line(pending_line(rollout))
 
 
-def _find_entries(output: Output, task: str | None, since_s: float | None) -> "Iterator[AuditEntry]":
-    """Entries of a task, or of all, that are no older, the last one first."""
-    from orchestrator.store.audit import AuditLog
-
-    for entry in AuditLog(output.prompt_store()).newest():
-        # Clocks of hosts differ, so the order is not quite that of the times.
-        if since_s is not None and entry.record.time_s < since_s - _CLOCKS_DIFFER_S:
-            return
-        if task in (None, entry.record.task) and (since_s is None or entry.record.time_s >= since_s):
-            yield entry
-
-
 def _verify(output: Output, known: "list[Pin]", as_json: bool) -> None:
     from dataclasses import asdict
 
@@ -197,32 +207,18 @@ def _verify(output: Output, known: "list[Pin]", as_json: bool) -> None:
 
 
 def _read_pin(text: str) -> "Pin":
-    from orchestrator.names import is_digest
-    from orchestrator.store.documents.audit import Pin
+    from orchestrator.store.documents.audit import EXPECTED_PIN, Pin
 
-    number, _, digest = text.partition(":")
-    if not (number.isascii() and number.isdigit() and int(number) > 0 and is_digest(digest)):
-        raise click.BadParameter(
-            f"{text[:100]!r}: expected the number of an entry and 64 hex digits, as in 57:9f86d0...",
-            param_hint="--known",
-        )
-    return Pin(sequence=int(number), digest=digest)
+    if (pin := Pin.parse(text)) is None:
+        raise click.BadParameter(f"{text[:100]!r}: {EXPECTED_PIN}", param_hint="--known")
+    return pin
 
 
 def _read_time(text: str) -> float:
-    """A time as seconds since the epoch: a duration before now, or a date, in UTC if it names no zone."""
     try:
-        return datetime.now(UTC).timestamp() - parse_duration(text)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(
-            f"{text[:80]!r}: expected a duration such as 7d, or a date such as 2026-11-01",
-            param_hint="--since",
-        ) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        return parse_time(text, time.time())
+    except ValueError as error:
+        raise click.BadParameter(f"{text[:80]!r}: {error}", param_hint="--since") from None
 
 
-COMMANDS = (audit, approve, approvals)
+COMMANDS = (audit, approve, withhold, approvals)

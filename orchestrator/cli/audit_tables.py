@@ -1,15 +1,15 @@
-"""The audit log and promotions that wait: lines for people, plain values for scripts."""
+"""The audit log and promotions that wait in words."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.output import format_time
+from orchestrator.registry.plain_values import moves_text
 
 if TYPE_CHECKING:
     from orchestrator.store.documents.audit import AuditEntry
     from orchestrator.store.documents.rollout import Rollout
 
-__all__ = ["entry_json", "entry_line", "pending_json", "pending_line"]
+__all__ = ["entry_line", "pending_line"]
 
 
 def entry_line(entry: "AuditEntry") -> str:
@@ -17,22 +17,9 @@ def entry_line(entry: "AuditEntry") -> str:
     record = entry.record
     user = f" ({record.user})" if record.user not in ("", record.by) else ""
     reason = f": {record.reason}" if record.reason else ""
-    what = " ".join(filter(None, [record.action, record.task, _moves(record.before, record.after)]))
+    what = " ".join(filter(None, [record.action, record.task, moves_text(record.before, record.after)]))
     by = f"by {record.by}{user} on {record.host}"
     return f"{entry.sequence}  {format_time(record.time_s)}  {what}  {by}{reason}"
-
-
-def entry_json(entry: "AuditEntry") -> dict[str, Any]:
-    """One entry of the audit log as plain values."""
-    values = entry.record.to_dict()
-    record_id = values.pop("record_id")
-    return {
-        "sequence": entry.sequence,
-        "id": record_id,
-        "time": format_time(entry.record.time_s),
-        **values,
-        "previous": entry.previous,
-    }
 
 
 def pending_line(rollout: "Rollout") -> str:
@@ -52,39 +39,3 @@ def pending_line(rollout: "Rollout") -> str:
         f"{task}: version {pending.version} waits for an approval by another person: `ship approve {task}` "
         f"({said})"
     )
-
-
-def pending_json(rollout: "Rollout | None") -> dict[str, Any] | None:
-    """The promotion that waits for an approval as plain values; None if none does."""
-    from orchestrator.registry.moves import is_void
-
-    if rollout is None or rollout.pending is None:
-        return None
-    pending, asked = rollout.pending, rollout.pending.request
-    return {
-        "version": pending.version,
-        "digest": pending.digest,
-        "champion": pending.champion,
-        "is_void": is_void(rollout),
-        "by": asked.by,
-        "host": asked.host,
-        "time": format_time(asked.time_s),
-        "reason": asked.reason,
-    }
-
-
-def _moves(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """What was changed: ``champion v1 -> v2, share - -> 0.1``."""
-    names = [name for name in {**before, **after} if name not in ("generation", "artifacts")]
-    return ", ".join(f"{name} {_value(before.get(name))} -> {_value(after.get(name))}" for name in names)
-
-
-def _value(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, Mapping):
-        version = value.get("version")
-        return "set" if version is None else f"v{version}"
-    if isinstance(value, list):
-        return ",".join(map(str, value[:5])) + ("..." if len(value) > 5 else "") or "none"
-    return str(value)[:60]

@@ -12,6 +12,7 @@ from rich.table import Table
 from orchestrator.cli.completion import task_argument
 from orchestrator.cli.options import author_options, json_option
 from orchestrator.cli.output import Output, format_time
+from orchestrator.registry.plain_values import place_json, rule_json
 
 if TYPE_CHECKING:
     from orchestrator.registry.thresholds import Standing, Wishes
@@ -184,7 +185,7 @@ def rule_line(standing: "Standing") -> str:
 
 def _show_standing(output: Output, standing: "Standing", *, as_json: bool) -> None:
     if as_json:
-        output.print_json({**_place_json(standing), **_rule_json(standing.rule, standing)})
+        output.print_json({**place_json(standing), **rule_json(standing.rule, standing)})
         return
     assert standing.rule is not None, "a broken one was refused"
     output.print_line(f"{standing.task}: version {standing.version} {rule_line(standing)}.")
@@ -203,8 +204,8 @@ def _show_change(
 ) -> None:
     if as_json:
         stands = None if dry_run else after
-        values = {"before": _rule_json(before.rule, before), "after": _rule_json(chosen, stands)}
-        output.print_json({**_place_json(before), "dry_run": dry_run, **values})
+        values = {"before": rule_json(before.rule, before), "after": rule_json(chosen, stands)}
+        output.print_json({**place_json(before), "dry_run": dry_run, **values})
         return
     place = f"{before.task}: version {before.version}"
     if dry_run:
@@ -287,18 +288,3 @@ def _share(figure: Mapping[str, Any]) -> str:
         return "none held out"
     share, low, high = figure["share"], figure["low"], figure["high"]
     return f"{share:.3f} ({low:.3f}-{high:.3f}), {figure['num']} of {figure['of']}"
-
-
-def _place_json(standing: "Standing") -> dict[str, Any]:
-    return {"task": standing.task, "version": standing.version, "artifact": standing.artifact}
-
-
-def _rule_json(rule: "DecisionRule | None", standing: "Standing | None") -> dict[str, Any]:
-    """A rule as plain values; without a standing it is not in the store."""
-    stored = None if standing is None else standing.stored
-    origin = {"by": stored.by, "host": stored.host, "reason": stored.reason} if stored else None
-    return {
-        "rule": None if standing is None else standing.digest,
-        "set": {"time": format_time(stored.time_s), **origin} if stored and origin else None,
-        "decision": None if rule is None else rule.to_dict(),
-    }

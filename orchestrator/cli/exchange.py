@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli import tables
 from orchestrator.cli.completion import task_argument
 from orchestrator.cli.options import author_options, image_size_option, json_option, read_source
 from orchestrator.cli.output import Output
+from orchestrator.registry.plain_values import version_json
 
 if TYPE_CHECKING:
     from orchestrator.registry.exchange import Admission
@@ -92,7 +92,7 @@ def import_adapter(
     author = replace(author, reason=author.reason or "ship import --promote")
     admission = _admit(output, task, key, artifact, promote=promote, author=author)
     if as_json:
-        version = tables.version_json(admission.version)
+        version = version_json(admission.version)
         output.print_json({"task": task, "is_new": admission.is_new, **version})
     else:
         _print_admission(output, task, admission)

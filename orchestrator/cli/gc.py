@@ -39,15 +39,39 @@ MIN_GC_AGE_S = 3600
     metavar="AGE",
     help="Remove only objects that an earlier run marked at least this long ago; at least 1h.",
 )
+@click.option(
+    "--keep-days",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=0.0),
+    help="Remove pictures that endpoints kept longer ago, with their labels.",
+)
+@click.option(
+    "--keep-pictures",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Most such pictures of a task; the oldest go first, those with a label last.",
+)
 @author_options
 @json_option
 @click.pass_obj
-def gc(output: Output, dry_run: bool, age: str, wait: str, author: "Author", as_json: bool) -> None:
+def gc(
+    output: Output,
+    dry_run: bool,
+    age: str,
+    wait: str,
+    keep_days: float,
+    keep_pictures: int,
+    author: "Author",
+    as_json: bool,
+) -> None:
     """Mark unreferenced objects of the store, and remove those that an earlier run marked.
 
     They are artifacts that no publication, no version in the registry and no catalog entry names, decision
     rules that no rollout names, snapshots of tunings, and leftovers of killed writers; all of them only if
     older than AGE, by the store's clock.
+    Pictures that endpoints kept (`ship serve --keep`) go at once when they are too old or too many.
     The first run marks and says when they may go; run it again then, such as once a day. Refuses if the
     registry cannot be read.
 
@@ -56,7 +80,8 @@ def gc(output: Output, dry_run: bool, age: str, wait: str, author: "Author", as_
       ship gc --dry-run
       ship --store s3://models/ship gc --older-than 2w --json | jq .num_bytes
     """
-    from orchestrator.store.garbage.collector import Collector
+    from orchestrator.store.garbage.collector import DAY_S, Collector
+    from orchestrator.store.kept import KeepLimits
 
     age_s, marked_for_s = _gc_age(age, "--older-than"), _gc_age(wait, "--marked-for")
     collector = Collector(output.objects(), output.registry())
@@ -66,7 +91,12 @@ def gc(output: Output, dry_run: bool, age: str, wait: str, author: "Author", as_
         names = {one.name for one in gone}
         left = [one for one in found if one.name not in names]
         waits_s = collector.waits_s(left, marked_for_s)
-    shown = found if dry_run else gone
+        kept = collector.find_kept(KeepLimits(pictures=keep_pictures, age_s=keep_days * DAY_S))
+        if not dry_run:
+            collector.remove_kept(kept, author)
+    shown = [*(found if dry_run else gone), *kept]
+    waits_s += [0.0] * len(kept) if dry_run else []
+    left += kept if dry_run else []
     if as_json:
         output.print_json(garbage_json(shown, left, waits_s, dry_run=dry_run, now_s=collector.now_s))
     else:

@@ -20,13 +20,16 @@ from orchestrator.cli import (
     audit,
     backbone,
     backup,
+    console,
     decisions,
     doctor,
+    drift,
     exchange,
     gc,
     manifest,
     pictures,
     registry,
+    review,
     runs,
     serve,
     token,
@@ -75,10 +78,13 @@ for command in (
     *runs.COMMANDS,
     *registry.COMMANDS,
     decisions.threshold,
+    drift.drift,
+    review.review,
     *audit.COMMANDS,
     *pictures.COMMANDS,
     *exchange.COMMANDS,
     ui.ui,
+    console.console,
     backbone.backbone,
     serve.serve,
     *ask.COMMANDS,
@@ -93,7 +99,7 @@ for command in (
 def main() -> None:
     """Entry point: errors that a user can fix are printed, not traced."""
     _take_any_name()
-    console, output = Console(stderr=True, highlight=False), Output()
+    errors, output = Console(stderr=True, highlight=False), Output()
 
     def end(error: BaseException, message: str, status: int) -> NoReturn:
         if "--json" in sys.argv[1:]:
@@ -109,19 +115,19 @@ def main() -> None:
         error.show()
         end(error, error.format_message(), EXIT_BAD_INPUT)
     except (click.Abort, KeyboardInterrupt) as error:
-        console.print("interrupted", style="yellow")
+        errors.print("interrupted", style="yellow")
         end(error, "interrupted", EXIT_INTERRUPTED)
     except OSError as error:
         if error.filename is None:
             raise
         # A place of the user's that no part of the program has looked after: it says itself what is wrong.
         said = f"{error.filename}: {error.strerror}"
-        console.print("error:", style="bold red", end=" ")
-        console.print(said, markup=False, soft_wrap=True)
+        errors.print("error:", style="bold red", end=" ")
+        errors.print(said, markup=False, soft_wrap=True)
         end(error, said, EXIT_FAILED)
     except ShipError as error:
-        console.print("error:", style="bold red", end=" ")
-        console.print(str(error), markup=False, soft_wrap=True)
+        errors.print("error:", style="bold red", end=" ")
+        errors.print(str(error), markup=False, soft_wrap=True)
         is_late = isinstance(error, OrchestratorError) and not isinstance(error, ManifestError)
         end(error, str(error), EXIT_FAILED if is_late else EXIT_BAD_INPUT)
 

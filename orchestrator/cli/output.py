@@ -3,17 +3,15 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
 from orchestrator.private_files import make_private_folder
+from orchestrator.registry.plain_values import format_time
 from orchestrator.settings import Settings
-from orchestrator.train.ledger.status import MEASURED
 from ship.redaction import redact_values
 
 if TYPE_CHECKING:
@@ -31,7 +29,6 @@ __all__ = [
     "EXIT_INTERRUPTED",
     "EXIT_WAITING",
     "Output",
-    "format_accuracy",
     "format_size",
     "format_time",
     "printable",
@@ -148,17 +145,3 @@ def format_size(num_bytes: int) -> str:
     while size >= 1000 and unit < len(_UNITS) - 1:
         size, unit = size / 1000, unit + 1
     return f"{num_bytes} bytes" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"
-
-
-def format_accuracy(metrics: Mapping[str, Any]) -> str:
-    """Held-out accuracy with its 95% interval beside the linear probe's; empty where it is not known."""
-    accuracy, low, high, probe = (metrics.get(name) for name in MEASURED)
-    if accuracy is None:
-        return ""
-    interval = "" if low is None or high is None else f" ({low:.3f}-{high:.3f})"
-    return f"held out {accuracy:.3f}{interval}" + ("" if probe is None else f", probe {probe:.3f}")
-
-
-def format_time(seconds: float) -> str:
-    """Seconds since the epoch as a UTC time in ISO 8601."""
-    return f"{datetime.fromtimestamp(seconds, tz=UTC):%Y-%m-%dT%H:%M:%SZ}"

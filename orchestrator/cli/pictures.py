@@ -187,7 +187,8 @@ def compare(
     result = compare_versions(task, found[0], found[1], is_same_source=source is not None)
     result = {**result, "data": None if source is None else str(source.path), "split": split}
     if as_json:
-        output.print_json({**result, **{name: result[name][:limit] for name in ("fixed", "broken")}})
+        lists = ("fixed", "broken", "both_wrong")
+        output.print_json({**result, **{name: result[name][:limit] for name in lists}})
     else:
         print_comparison(output.out, result, _LIMIT if limit is None else limit)
 

@@ -12,10 +12,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.output import format_accuracy
-from orchestrator.train.ledger.status import RunStatus, TaskState, TaskStatus
+from orchestrator.train.ledger.status import RunStatus, TaskStatus
+from orchestrator.train.run_text import (
+    describe_counts,
+    describe_figures,
+    describe_note,
+    describe_state,
+    worker_name,
+)
 
-__all__ = ["ProgressView", "eta_s"]
+__all__ = ["ProgressView"]
 
 # A line is printed each time a task has got this much further.
 LINE_EVERY_SHARE = 0.1
@@ -23,21 +29,7 @@ LINE_EVERY_SHARE = 0.1
 MIN_NOTE_COLUMNS = 60
 MIN_NEWS_COLUMNS = 24
 
-_COUNTED: dict[TaskState, str] = {
-    "done": "done",
-    "leased": "at work",
-    "pending": "waiting",
-    "failed": "failed",
-    "cancelled": "cancelled",
-}
 _STYLES = {"pending": "dim", "leased": "cyan", "done": "green", "failed": "red", "cancelled": "yellow"}
-_WORDS = {
-    "pending": "waits",
-    "leased": "tunes",
-    "done": "done",
-    "failed": "failed",
-    "cancelled": "cancelled",
-}
 
 
 class ProgressView:
@@ -77,12 +69,12 @@ class ProgressView:
     def _table(self, run_status: RunStatus, is_over: bool) -> Table:
         """The table, with widths of its columns that depend on no note: what is long is folded or cut."""
         tasks = run_status.tasks
-        words = max((len(_word(status, is_over)) for status in tasks), default=0)
+        words = max((len(describe_state(status, is_over)) for status in tasks), default=0)
         room = self._console.width - max(words, len("state")) - 4
         names = max([len(f"... {len(tasks)} more"), *(cell_len(status.task) for status in tasks)])
         names = max(min(names, room - MIN_NEWS_COLUMNS), 1)
         table = Table(
-            caption=_summary(run_status, is_over),
+            caption=describe_counts(run_status, is_over),
             caption_justify="left",
             box=None,
             padding=(0, 2, 0, 0),
@@ -98,7 +90,7 @@ class ProgressView:
             if lines_left < 0 and number:
                 table.add_row(Text(f"... {len(tasks) - number} more", style="dim"))
                 break
-            word = Text(_word(status, is_over), style=_STYLES[status.state])
+            word = Text(describe_state(status, is_over), style=_STYLES[status.state])
             table.add_row(Text(status.task), word, news)
         return table
 
@@ -111,11 +103,11 @@ class ProgressView:
         return sorted(tasks, key=lambda status: rank[status.state])[: room + 1]
 
     def _news(self, status: TaskStatus, is_over: bool, columns: int) -> Text:
-        figures = self._figures(status, is_over)
+        figures = describe_figures(status, is_over, self._clock())
         if status.state == "leased" and not is_over:
-            figures.append(_short(status.worker))
+            figures.append(worker_name(status.worker))
         news = Text(", ".join(figures))
-        note = Text(_note(status, is_over), style="red" if status.state == "failed" else "dim")
+        note = Text(describe_note(status, is_over), style="red" if status.state == "failed" else "dim")
         note.truncate(max(MIN_NOTE_COLUMNS, columns - news.cell_len - 2), overflow="ellipsis")
         return news.append(", ") + note if news and note else news + note
 
@@ -133,76 +125,13 @@ class ProgressView:
                 )
 
     def _line(self, status: TaskStatus, is_over: bool) -> str:
-        at = f" on {_short(status.worker)}" if status.state == "leased" and not is_over else ""
-        said = [f"{status.task}: {_word(status, is_over)}{at}", *self._figures(status, is_over)]
-        return ", ".join([*said, note] if (note := _note(status, is_over)) else said)
-
-    def _figures(self, status: TaskStatus, is_over: bool) -> list[str]:
-        """What is measured of a task: while it tunes on training images, then on the held-out ones."""
-        if status.state == "done":
-            return list(filter(None, [format_accuracy(vars(status))]))
-        if status.state != "leased" or is_over:
-            return []
-        figures = []
-        if (found := status.search) is not None:
-            is_probing = found["round"] == 0
-            figures.append("linear probes" if is_probing else f"round {found['round']}/{found['num_rounds']}")
-            figures.append(f"{found['num_candidates']} candidates left")
-        elif status.epoch:
-            figures.append(f"epoch {status.epoch}/{status.num_epochs}")
-        if status.train_accuracy is not None:
-            figures.append(f"training accuracy {status.train_accuracy:.3f}")
-        if (left_s := eta_s(status, self._clock())) is not None:
-            figures.append(f"ETA {_duration(left_s)}")
-        return figures
-
-
-def eta_s(status: TaskStatus, now_s: float) -> float | None:
-    """Seconds until the last epoch of the task, or of its search, at its rate so far; None while unknown.
-
-    The first epoch sets the clock, because reading data and finding levels come before it.
-    """
-    if status.state != "leased" or status.first_epoch_s is None:
-        return None
-    num_timed = status.epoch - status.first_epoch
-    if num_timed <= 0:
-        return None
-    epoch_s = (now_s - status.first_epoch_s) / num_timed
-    return max(0.0, epoch_s * (status.num_epochs - status.epoch))
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _short(worker: str | None) -> str:
-    return (worker or "").partition("@")[0]
-
-
-def _word(status: TaskStatus, is_over: bool) -> str:
-    if is_over and not status.has_ended:
-        return "unfinished"
-    return "searches" if status.state == "leased" and status.search is not None else _WORDS[status.state]
+        at = f" on {worker_name(status.worker)}" if status.state == "leased" and not is_over else ""
+        said = [
+            f"{status.task}: {describe_state(status, is_over)}{at}",
+            *describe_figures(status, is_over, self._clock()),
+        ]
+        return ", ".join([*said, note] if (note := describe_note(status, is_over)) else said)
 
 
 def _num_lines(text: str, columns: int) -> int:
     return max(1, -(-cell_len(text) // max(columns, 1)))
-
-
-def _note(status: TaskStatus, is_over: bool) -> str:
-    words = " ".join((status.cause or "").split())
-    if words and not is_over and status.state in ("pending", "leased"):
-        words = f"attempt {status.attempt + (status.state == 'pending')}: {words}"
-    return words
-
-
-def _summary(run_status: RunStatus, is_over: bool) -> str:
-    counts = run_status.counts()
-    if is_over:
-        left = counts["leased"] + counts["pending"]
-        said = [f"{counts[state]} {state}" for state in ("done", "failed", "cancelled") if counts[state]]
-        return ", ".join([*said, f"{left} unfinished"] if left else said)
-    summary = ", ".join(f"{counts[state]} {word}" for state, word in _COUNTED.items() if counts[state])
-    return summary if run_status.workers else f"{summary}; the workers are being started"

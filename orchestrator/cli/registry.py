@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli import tables
-from orchestrator.cli.audit_tables import pending_json, pending_line
+from orchestrator.cli.audit_tables import pending_line
 from orchestrator.cli.completion import task_argument
+from orchestrator.cli.drift import drift_line
 from orchestrator.cli.options import (
     author_options,
     force_option,
@@ -17,14 +18,17 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cli.output import Output
 from orchestrator.cli.served import find_served, print_promotion, rollout_problem
+from orchestrator.registry.fleet import ORDERS, in_order, task_json
+from orchestrator.registry.plain_values import pending_json, version_json
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from orchestrator.manifest.selection import Selection
     from orchestrator.registry.versions import TaskInfo, Trials, VersionInfo
     from orchestrator.store.documents.audit import Author
+    from orchestrator.store.documents.drift import DriftEntry
     from orchestrator.store.documents.rollout import Rollout
 
 __all__ = ["COMMANDS"]
@@ -37,7 +41,7 @@ _VERSION = click.IntRange(min=1)
 @click.option(
     "--sort",
     "by",
-    type=click.Choice(tables.ORDERS),
+    type=click.Choice(ORDERS),
     default="task",
     show_default=True,
     help="By name; the least accurate first; or the latest change first.",
@@ -73,18 +77,20 @@ def list_tasks(
         return
     if infos:
         chosen = selection.choose({info.task: info.own_tags for info in infos}, "the registry")
-        infos = tables.in_order([info for info in infos if info.task in chosen], by, reverse=reverse)
+        infos = in_order([info for info in infos if info.task in chosen], by, reverse=reverse)
     shown = [info for info in infos if with_retired or not info.is_retired]
     pending = _find_pending(output, shown)
     served, problems = find_served(output, shown)
+    drifts = _find_drift(output)
     if as_json:
         output.print_json(
             [
                 {
-                    **tables.task_json(info),
+                    **task_json(info),
                     "pending": pending_json(pending.get(info.task)),
                     "serves": served.get(info.task),
                     "problem": problems.get(info.task),
+                    "drift": drifts[info.task].state if info.task in drifts else None,
                 }
                 for info in shown
             ]
@@ -95,6 +101,21 @@ def list_tasks(
             output.err.print(f"{task}: {problem}", markup=False, soft_wrap=True)
         for rollout in pending.values():
             output.print_line(pending_line(rollout))
+        for info in shown:
+            if info.task in drifts and drifts[info.task].is_alarming:
+                output.print_line(drift_line(info.task, drifts[info.task]))
+
+
+def _find_drift(output: Output) -> "Mapping[str, DriftEntry]":
+    """Drift of the tasks that an endpoint watches."""
+    from orchestrator.errors import StoreError
+    from orchestrator.store.drift import read_drift
+
+    try:
+        return read_drift(output.objects())[0].tasks
+    except StoreError as error:
+        output.err.print(f"whether pictures drift is not known: {error}", markup=False, soft_wrap=True)
+        return {}
 
 
 def _print_tasks(output: Output, infos: "list[TaskInfo]", num_retired: int) -> None:
@@ -132,7 +153,7 @@ def show(output: Output, task: str, as_json: bool) -> None:
                 "pending": pending_json(rollout),
                 "problems": problems,
                 "versions": [
-                    {**tables.version_json(info), "rule": rules.get(info.digest or "")} for info in versions
+                    {**version_json(info), "rule": rules.get(info.digest or "")} for info in versions
                 ],
             }
         )

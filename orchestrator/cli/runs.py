@@ -2,17 +2,13 @@
 
 import sys
 import time
-from dataclasses import asdict
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli.completion import complete_run, complete_task_of_run
 from orchestrator.cli.options import json_option
 from orchestrator.cli.output import EXIT_FAILED, Output
-from orchestrator.errors import ExecutionError
-from orchestrator.names import check_task_name
 
 if TYPE_CHECKING:
     from orchestrator.train.run_view import RunView
@@ -20,12 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS"]
 
 WATCH_EVERY_S = 1.0
-_NOT_RETRIED = {
-    "leased": "a worker is tuning it now; `ship cancel` it first to start over",
-    "pending": "it waits for a worker already",
-    "done": "it is published; change its settings or data in the manifest to tune it again",
-}
-_CHANGED_STATE = "it had neither failed nor been cancelled; `ship status` says what it does now"
 _run_option = click.option(
     "--run",
     metavar="NAME",
@@ -46,11 +36,12 @@ def list_runs(output: Output, as_json: bool) -> None:
       ship runs --json | jq -r '.[] | select(.counts.failed) | .run'
     """
     from orchestrator.cli.tables import runs_table
+    from orchestrator.train.run_control import status_values
     from orchestrator.train.run_view import RunView
     from orchestrator.train.run_view import list_runs as find_runs
 
     home = output.settings().home
-    found = [_status_json(RunView(home, about.run)) for about in find_runs(home)]
+    found = [status_values(RunView(home, about.run)) for about in find_runs(home)]
     for run in found:
         del run["tasks"]
     if as_json:
@@ -77,10 +68,11 @@ def status(output: Output, run: str | None, watch: bool, as_json: bool) -> None:
       ship status --json | jq -r '.tasks[] | select(.state == "failed") | .task'
     """
     from orchestrator.cli.progress import ProgressView
+    from orchestrator.train.run_control import status_values
 
     view = _view(output, run)
     if as_json:
-        output.print_json(_status_json(view))
+        output.print_json(status_values(view))
         return
     about = view.about()
     where = f"process {about.pid} on {about.host}"
@@ -115,10 +107,11 @@ def logs(output: Output, task: str | None, run: str | None, follow: bool, as_jso
       ship logs bottle-caps --run tune-20261126-081500-3f9a1c
     """
     from orchestrator.cli.tables import event_line
+    from orchestrator.train.run_control import check_known
 
     view = _view(output, run)
     view.about()
-    _check_known(view, () if task is None else (task,))
+    check_known(view, () if task is None else (task,))
     for event in view.events(task, follow=follow):
         click.echo(event.to_json() if as_json else event_line(event))
 
@@ -137,11 +130,12 @@ def cancel(output: Output, tasks: tuple[str, ...], as_json: bool) -> None:
       ship cancel bottle-caps
       ship cancel
     """
-    from orchestrator.train.run_files import RunRequest
+    from orchestrator.train.run_control import cancel_tasks, stop_run
 
     view = _view(output)
-    _check_known(view, tasks)
-    changed = view.ask(RunRequest(kind="cancel" if tasks else "stop", tasks=tasks))
+    changed = cancel_tasks(view, tasks) if tasks else ()
+    if not tasks:
+        stop_run(view)
     if as_json:
         output.print_json({"stopped": not tasks, "cancelled": list(changed)})
     elif tasks:
@@ -165,21 +159,18 @@ def retry(output: Output, tasks: tuple[str, ...], failed: bool, as_json: bool) -
       ship retry bottle-caps
       ship retry --failed
     """
-    from orchestrator.train.run_files import RunRequest
+    from orchestrator.train.run_control import retry_tasks
 
     if failed == bool(tasks):
         raise click.UsageError("name TASKS, or say --failed")
-    view = _view(output)
-    _check_known(view, tasks)
-    changed = view.ask(RunRequest(kind="retry", tasks=tasks))
-    refused = _refused(view, [task for task in tasks if task not in changed])
+    found = retry_tasks(_view(output), tasks)
     if as_json:
-        output.print_json({"taken_up": list(changed), "refused": refused})
+        output.print_json({"taken_up": list(found.taken_up), "refused": dict(found.refused)})
     else:
-        output.out.print(f"taken up again: {', '.join(changed) or 'none'}", markup=False)
-        for task, reason in refused.items():
+        output.out.print(f"taken up again: {', '.join(found.taken_up) or 'none'}", markup=False)
+        for task, reason in found.refused.items():
             output.err.print(f"{task}: {reason}", style="yellow", markup=False, soft_wrap=True)
-    if refused or not changed:
+    if found.refused or not found.taken_up:
         sys.exit(EXIT_FAILED)
 
 
@@ -190,34 +181,3 @@ def _view(output: Output, run: str | None = None) -> "RunView":
     from orchestrator.train.run_view import RunView
 
     return RunView(output.settings().home, run)
-
-
-def _refused(view: "RunView", tasks: list[str]) -> dict[str, str]:
-    """Why tasks were not taken up again."""
-    found = view.status()
-    states = {status.task: status.state for status in found[0].tasks} if found is not None else {}
-    return {task: _NOT_RETRIED.get(states.get(task, ""), _CHANGED_STATE) for task in tasks}
-
-
-def _check_known(view: "RunView", tasks: tuple[str, ...]) -> None:
-    for task in tasks:
-        check_task_name(task)
-    found = view.status()
-    if tasks and found is None and view.is_at_work:
-        raise ExecutionError("the run has no tasks under way yet; try again in a moment")
-    known = {status.task for status in found[0].tasks} if found is not None else set()
-    if unknown := [task for task in tasks if task not in known]:
-        close = get_close_matches(unknown[0], known, n=3)
-        hint = f"did you mean {', '.join(close)}?" if close else "`ship status` lists them"
-        raise ExecutionError(f"no such task in the run: {', '.join(unknown)}; {hint}")
-
-
-def _status_json(view: "RunView") -> dict[str, Any]:
-    found = view.status()
-    return {
-        **asdict(view.about()),
-        "is_at_work": view.is_at_work,
-        "time_s": found[1] if found else None,
-        "counts": dict(found[0].counts()) if found else {},
-        "tasks": [asdict(status) for status in found[0].tasks] if found else [],
-    }

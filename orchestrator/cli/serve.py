@@ -3,10 +3,12 @@
 import os
 import re
 from collections import Counter
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.console import DEFAULT_PORT, console_beside
 from orchestrator.cli.options import image_size_option
 from orchestrator.cli.output import Output
 from orchestrator.errors import ServeError
@@ -115,6 +117,45 @@ _ORIGIN = re.compile(
     "all pages, and needs --no-auth.  [default: none]",
 )
 @click.option(
+    "--keep",
+    multiple=True,
+    metavar="[TASK:]WHAT",
+    help="Keep pictures in the store for `ship review`: any of unsure, far, sample=SHARE, or none, with "
+    "commas between them, of all tasks or of one or a pattern; repeatable, the last one counts.  "
+    "[default: none]",
+)
+@click.option(
+    "--keep-pictures",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Most pictures that are kept of a task; the oldest go first.",
+)
+@click.option(
+    "--keep-memory",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=0.001),
+    metavar="GB",
+    help="Most that they take, of each task.",
+)
+@click.option(
+    "--keep-days",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=0.001),
+    help="Days after which they are removed.",
+)
+@click.option(
+    "--console",
+    "console_port",
+    is_flag=False,
+    flag_value=DEFAULT_PORT,
+    type=click.IntRange(1, 65535),
+    metavar="[PORT]",
+    help=f"Run `ship console` beside it at the same --host, on this port ({DEFAULT_PORT}); it ends with it.",
+)
+@click.option(
     "--name", help="Name of the endpoint on a Ray cluster that others use too [by default from the store]."
 )
 @click.option(
@@ -128,7 +169,15 @@ _ORIGIN = re.compile(
     "whose `ship serve` died.",
 )
 @click.pass_obj
-def serve(output: Output, /, haproxy: bool | None, is_stop: bool, detach: bool, **flags: Any) -> None:
+def serve(
+    output: Output,
+    /,
+    haproxy: bool | None,
+    is_stop: bool,
+    detach: bool,
+    console_port: int | None,
+    **flags: Any,
+) -> None:
     """Answer for every task that has a champion, from its backbone. Ctrl-C drains and ends.
 
     A request names its task in the header Ship-Task, and carries a token of `ship token create`.
@@ -138,8 +187,10 @@ def serve(output: Output, /, haproxy: bool | None, is_stop: bool, detach: bool, 
       ship serve
       ship serve --token-grace 3600
       ship serve --no-auth
+      ship serve --console
       ship serve --cors https://plant.example
       ship serve --precision float32
+      ship serve --keep unsure,far --keep 'line-1-*:unsure,sample=0.01'
       ship serve --engines 2 --prompt-memory 8 --pin 'line-1-*'
       ship serve --backbone bundled --backbone vit_base_patch16_224.augreg_in21k --ingress 2
       RAY_ADDRESS=ray-head:6379 ship serve --engines auto:1-8 --ingress auto
@@ -161,18 +212,29 @@ def serve(output: Output, /, haproxy: bool | None, is_stop: bool, detach: bool, 
             "--haproxy: its files go with this process; leave out --detach, or start Ray with "
             "RAY_SERVE_ENABLE_HA_PROXY=1 and set RAY_ADDRESS"
         )
+    if console_port is not None and detach:
+        raise click.UsageError(
+            "--console ends with this command, which --detach lets end at once: leave one of them out, and "
+            "run `ship console --endpoint URL` beside the endpoint"
+        )
+    if console_port is not None:
+        from orchestrator.console.server import check_console
+
+        check_console(flags["host"], console_port, auth=not flags["no_auth"])
     how = "`ship serve --stop` ends it" if detach else "Ctrl-C ends it"
     # Its files go with this process, which a detached endpoint outlives.
-    with haproxy_ingress(settings.ray_address, haproxy=False if detach else haproxy):
+    with haproxy_ingress(settings.ray_address, haproxy=False if detach else haproxy), ExitStack() as beside:
         # Ray Serve, which is imported here, reads the environment of the line above.
         from orchestrator.serve.launch.endpoint import serve_forever
 
-        serve_forever(
-            settings,
-            _read_options(max_pixels=settings.max_pixels, **flags),
-            on_ready=lambda url: output.out.print(f"Serving at {url} ({how})"),
-            detach=detach,
-        )
+        def on_ready(url: str) -> None:
+            output.out.print(f"Serving at {url} ({how})")
+            if console_port is not None:
+                console = console_beside(output, flags["host"], console_port, url, auth=not flags["no_auth"])
+                beside.enter_context(console)
+
+        options = _read_options(max_pixels=settings.max_pixels, **flags)
+        serve_forever(settings, options, on_ready, detach=detach)
 
 
 def _read_options(
@@ -194,11 +256,16 @@ def _read_options(
     token_grace: float,
     no_auth: bool,
     cors_origins: tuple[str, ...],
+    keep: tuple[str, ...],
+    keep_pictures: int,
+    keep_memory: float,
+    keep_days: float,
 ) -> "ServeOptions":
     from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
     from ship.backbone_spec import absolute
 
     _check_origins(cors_origins, no_auth=no_auth)
+    _check_keep(keep)
     if twice := [spec for spec, number in Counter(backbones).items() if number > 1]:
         raise click.UsageError(f"--backbone: expected different backbones, found {twice[0]!r} twice")
     # Another process writes it, with a working folder of its own.
@@ -223,6 +290,10 @@ def _read_options(
             request_log=request_log,
             max_pixels=max_pixels,
             cors_origins=cors_origins,
+            keep=keep,
+            keep_pictures=keep_pictures,
+            keep_bytes=round(keep_memory * BYTES_A_GB),
+            keep_days=keep_days,
         ),
     )
 
@@ -234,6 +305,15 @@ def _read_scale(option: str, text: str) -> "Scale":
         return Scale.read(text)
     except ServeError as error:
         raise click.UsageError(f"{option}: {error}") from None
+
+
+def _check_keep(keep: tuple[str, ...]) -> None:
+    from orchestrator.serve.keep_rules import read_rules
+
+    try:
+        read_rules(keep)
+    except ServeError as error:
+        raise click.UsageError(f"--{error}") from None
 
 
 def _check_origins(origins: tuple[str, ...], *, no_auth: bool) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli import tables
 from orchestrator.cli.output import EXIT_WAITING, Output
+from orchestrator.registry.fleet import Catalogued, read_catalogued
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,21 +51,19 @@ def find_served(
     from orchestrator.errors import StoreError
 
     problems = {info.task: [info.problem] for info in infos if info.problem is not None}
-    served: dict[str, int | None] = {}
-    champions = {info.task: info.champion.version if info.champion else None for info in infos}
+    found = Catalogued()
     try:
-        if infos and (catalog := _read_catalog(output)) is not None:
-            entries, broken = catalog.entries, catalog.broken
-            served = {task: entries[task].version if task in entries else None for task in champions}
-            for task in broken.keys() & champions.keys():
-                problems.setdefault(task, []).append(broken[task].problem)
+        found = read_catalogued(_read_catalog(output) if infos else None, infos)
     except StoreError as error:
         output.err.print(f"what is served is not known: {error}", markup=False, soft_wrap=True)
-    behind = [task for task, version in served.items() if version != champions[task]]
+    for task, problem in found.problems.items():
+        problems.setdefault(task, []).append(problem)
+    champions = {info.task: info.champion.version if info.champion else None for info in infos}
+    served, behind = dict(found.versions), [info.task for info in infos if found.is_behind(info)]
     # Rollouts take longer to load than the whole list: they are read where something is amiss.
     for task in list(dict.fromkeys([*problems, *behind]))[:_MAX_LOOKED_AT]:
-        if (problem := rollout_problem(output, task)) is not None:
-            problems.setdefault(task, []).append(problem)
+        if (told := rollout_problem(output, task)) is not None:
+            problems.setdefault(task, []).append(told)
     if behind:
         first = behind[0]
         output.err.print(

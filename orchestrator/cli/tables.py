@@ -2,17 +2,18 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.output import format_accuracy, format_size, format_time
+from orchestrator.cli.output import format_size, format_time
+from orchestrator.registry.fleet import standing_of
+from orchestrator.registry.plain_values import bytes_by_part
 from orchestrator.report.kinds import KINDS, tally
+from orchestrator.train.run_text import describe_accuracy, describe_event
 from ship.errors import group_alike
-from ship.findings import find_warnings
 
 if TYPE_CHECKING:
     from orchestrator.events import Event
@@ -24,25 +25,17 @@ if TYPE_CHECKING:
     from orchestrator.train.verdicts import Verdict
 
 __all__ = [
-    "ORDERS",
     "advice_line",
-    "bytes_by_part",
     "change_line",
     "event_line",
-    "in_order",
     "memory_line",
     "print_checks",
     "print_report",
     "promotion_json",
     "runs_table",
-    "task_json",
     "tasks_table",
-    "version_json",
     "versions_table",
 ]
-
-
-ORDERS = ("task", "accuracy", "changed")
 
 
 def print_checks(console: Console, found: Sequence["TaskCheck"]) -> None:
@@ -137,40 +130,15 @@ def _verdict_line(verdict: "Verdict") -> str:
         said = f"{version}waits, and version {verdict.champion} serves on{reason}"
         if verdict.advice:
             said += f" What it needs: {verdict.advice}."
-    accuracy = format_accuracy(verdict.metrics)
+    accuracy = describe_accuracy(verdict.metrics)
     return f"{verdict.task}: {accuracy}; {said}" if accuracy else f"{verdict.task}: {said}"
 
 
 def event_line(event: "Event") -> str:
     """One event on one line; below it the details of a failure."""
-    line = f"{format_time(event.time_s)}  {event.task}  attempt {event.attempt}  {_told(event)}"
+    line = f"{format_time(event.time_s)}  {event.task}  attempt {event.attempt}  {describe_event(event)}"
     detail = str(event.data.get("detail") or "").rstrip()
     return f"{line}\n{textwrap.indent(detail, '    ')}" if detail else line
-
-
-def _told(event: "Event") -> str:
-    data = event.data
-    match event.kind:
-        case "leased":
-            return f"taken up by {data.get('worker', '?')}"
-        case "epoch":
-            epoch = f"epoch {data['epoch']}/{data['num_epochs']}, loss {data['loss']:.4f}"
-            accuracy = data.get("train_accuracy")
-            return epoch if accuracy is None else f"{epoch}, training accuracy {accuracy:.3f}"
-        case "search":
-            where = f"round {data['round']}/{data['num_rounds']}" if data["round"] else "linear probes"
-            return f"searches settings, {where}, {data['num_candidates']} candidates left"
-        case "published":
-            published = f"published as {str(data.get('digest', '?'))[:12]}"
-            return ", ".join(filter(None, [published, format_accuracy(data.get("metrics", {}))]))
-        case "failed":
-            return f"failed: {data.get('cause', '?')}"
-        case "retried":
-            return f"to be tried again: {data.get('cause', '?')}"
-        case "cancelled":
-            return "cancelled"
-        case "tagged":
-            return "tagged anew"
 
 
 def runs_table(runs: Sequence[Mapping[str, Any]], width: int) -> Table:
@@ -202,36 +170,11 @@ def _counts(counts: Mapping[str, int], *, is_over: bool) -> str:
     return ", ".join(f"{number} {word}" for word, number in said.items() if number)
 
 
-def in_order(infos: Sequence["TaskInfo"], by: str, *, reverse: bool = False) -> list["TaskInfo"]:
-    """Tasks by name, the least accurate first, or the latest change first; without an accuracy last.
-
-    Args:
-        infos: The tasks.
-        by: One of ``ORDERS``.
-        reverse: The other way round; what has no accuracy stays last.
-    """
-    named = sorted(infos, key=lambda info: info.task, reverse=reverse and by == "task")
-    if by == "changed":
-        return sorted(named, key=lambda info: info.updated_s, reverse=not reverse)
-    if by == "accuracy":
-        known = [(_accuracy(info), info) for info in named]
-        measured = [(accuracy, info) for accuracy, info in known if accuracy is not None]
-        in_turn = [info for _, info in sorted(measured, key=lambda pair: pair[0], reverse=reverse)]
-        return in_turn + [info for accuracy, info in known if accuracy is None]
-    return named
-
-
-def _accuracy(info: "TaskInfo") -> float | None:
-    """Held-out accuracy of the champion, or of the challenger where there is none."""
-    standing = info.champion or info.challenger
-    return None if standing is None else standing.metrics.get("accuracy")
-
-
 def tasks_table(infos: Sequence["TaskInfo"], width: int) -> Table:
     """All tasks at a glance: whole names, and as many of the other columns as there is room for."""
     rows = []
     for info in infos:
-        standing = info.champion or info.challenger
+        standing = standing_of(info)
         metrics = standing.metrics if standing else {}
         # No version serves: it is what would.
         mark = " (challenger)" if info.champion is None and "accuracy" in metrics else ""
@@ -273,48 +216,6 @@ def versions_table(infos: Sequence["VersionInfo"], width: int) -> Table:
     return _table(rows, width, ("levels", "digest", "made"))
 
 
-def task_json(info: "TaskInfo") -> dict[str, Any]:
-    """One task as plain values."""
-    return {
-        "task": info.task,
-        "champion": version_json(info.champion) if info.champion else None,
-        "challenger": version_json(info.challenger) if info.challenger else None,
-        "canary": asdict(info.trials.canary) if info.trials.canary else None,
-        "shadow": info.trials.shadow,
-        "previous": info.previous,
-        "latest": info.latest,
-        "retired": info.is_retired,
-        "serves_since": None if info.serves_since_s is None else format_time(info.serves_since_s),
-        "updated": format_time(info.updated_s),
-        "tags": info.own_tags,
-    }
-
-
-def version_json(info: "VersionInfo") -> dict[str, Any]:
-    """One version as plain values."""
-    return {
-        "version": info.version,
-        "aliases": list(info.aliases),
-        "digest": info.digest,
-        "source": info.source,
-        "metrics": dict(info.metrics),
-        "bytes": bytes_by_part(info) or None,
-        "gate": info.gate_reason,
-        "verdict": _advice_json(info),
-        "choice": info.choice,
-        "warnings": find_warnings(info.metrics),
-        "created": format_time(info.created_s),
-        "run_id": info.run_id,
-    }
-
-
-def _advice_json(info: "VersionInfo") -> dict[str, Any] | None:
-    """The verdict on a version, as it stands now: whatever the gate said, a champion serves, and no other."""
-    if "champion" in info.aliases:
-        return {"kind": "serves"}
-    return None if info.advice is None or info.advice.kind == "serves" else asdict(info.advice)
-
-
 def change_line(change: "Change") -> str:
     """The last change of a task's rollout in words."""
     reason = f": {change.reason}" if change.reason else ""
@@ -352,12 +253,6 @@ def _table(rows: Sequence[Mapping[str, str]], width: int, dispensable: Sequence[
     for row in rows:
         table.add_row(*(escape(row[name]) for name in widths))
     return table
-
-
-def bytes_by_part(info: "VersionInfo") -> dict[str, int]:
-    """Bytes on the device in float32 by part; empty for a version that was made before they were measured."""
-    sizes = {name: size for name, size in info.metrics.items() if name.endswith("_bytes")}
-    return {name.removesuffix("_bytes"): int(size) for name, size in sizes.items()}
 
 
 def advice_line(info: "VersionInfo") -> str:

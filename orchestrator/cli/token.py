@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from orchestrator.store.documents.audit import Author
     from orchestrator.store.documents.token_changes import NewToken
-    from orchestrator.store.documents.tokens import BrokenToken, Secret, Token, Tokens
+    from orchestrator.store.documents.tokens import BrokenToken, ConsoleScope, Secret, Token, Tokens
 
 __all__ = ["token"]
 
@@ -48,6 +48,11 @@ def token() -> None:
 )
 @click.option("--metrics", is_flag=True, help="Allow reading /metrics.")
 @click.option("--admin", is_flag=True, help="Allow everything.")
+@click.option(
+    "--console",
+    type=click.Choice(["look", "decide", "admin"]),
+    help="Allow signing in to `ship console`, to see those tasks, to decide on them, or to change who may.",
+)
 @click.option("--expires", metavar="DURATION", help="Lifetime: 12h, 90d, 52w from now [never expires].")
 @author_options
 @json_option
@@ -58,6 +63,7 @@ def create(
     predict: tuple[str, ...],
     metrics: bool,
     admin: bool,
+    console: "ConsoleScope | None",
     expires: str | None,
     author: "Author",
     as_json: bool,
@@ -69,13 +75,14 @@ def create(
       ship token create line-1 --predict 'line-1-*' --expires 90d
       export SHIP_TOKEN=$(ship token create me --predict '*')
       ship token create prometheus --metrics
+      ship token create maria --predict 'line-1-*' --console decide
       ship token create ops --admin --json | jq -r .token
     """
     from orchestrator.store.documents.token_changes import create_token
     from orchestrator.store.documents.tokens import Scope
 
     lifetime_s = None if expires is None else _duration(expires, "--expires")
-    scope = Scope(predict=predict, metrics=metrics, admin=admin)
+    scope = Scope(predict=predict, metrics=metrics, admin=admin, console=console)
     made = _change(
         output,
         "token-create",
@@ -210,6 +217,7 @@ def _table(tokens: "Mapping[str, Token]", broken: "Mapping[str, BrokenToken]", n
         table.add_column(column)
     for name, one in tokens.items():
         also = [word for word in ("metrics", "admin") if getattr(one.scope, word)]
+        also += [f"console: {one.scope.console}"] if one.scope.console else []
         for secret in one.secrets:
             table.add_row(
                 name,
@@ -231,12 +239,18 @@ def _token_json(name: str, one: "Token", now_s: float) -> dict[str, Any]:
 
 
 def _broken_json(name: str, one: "BrokenToken") -> dict[str, Any]:
-    granted = {"predict": [], "metrics": False, "admin": False}
+    granted = {"predict": [], "metrics": False, "admin": False, "console": None}
     return {"name": name, **granted, "secrets": [], "problem": one.problem}
 
 
 def _scope_json(one: "Token") -> dict[str, Any]:
-    return {"predict": list(one.scope.predict), "metrics": one.scope.metrics, "admin": one.scope.admin}
+    scope = one.scope
+    return {
+        "predict": list(scope.predict),
+        "metrics": scope.metrics,
+        "admin": scope.admin,
+        "console": scope.console,
+    }
 
 
 def _secret_json(secret: "Secret") -> dict[str, Any]:

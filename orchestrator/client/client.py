@@ -11,8 +11,7 @@ queue, a task that is still loading.
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -20,7 +19,14 @@ import httpx
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
-from orchestrator.client.answers import Prediction, ServedTask
+from orchestrator.client.answers import (
+    Prediction,
+    ServedTask,
+    mapping,
+    read_page,
+    read_prediction,
+    read_task,
+)
 from orchestrator.client.proxies import find_proxy, make_context
 from orchestrator.client.questions import (
     Attention,
@@ -143,7 +149,7 @@ class Client:
             OSError: The file cannot be read.
         """
         reply = self._ask("POST", "/v1/predict", **_question(task, image, version, key))
-        return _read(reply, lambda body: _read_prediction(body, reply))
+        return _read(reply, lambda body: read_prediction(body, reply))
 
     def predict_batch(self, questions: Sequence[Question]) -> list[Prediction | EndpointError]:
         """Ask any tasks about any images in one request. A refused question stops no other one.
@@ -195,7 +201,7 @@ class Client:
             return found, self.explain(task, content, version=found.version, key=key)
         try:
             numbers, drawing = read_parts(reply.content, ("application/json", "image/png"))
-            return Attention.from_body(_mapping(json.loads(numbers))), drawing
+            return Attention.from_body(mapping(json.loads(numbers))), drawing
         except _MALFORMED as error:
             raise _foreign(reply) from error
 
@@ -209,7 +215,7 @@ class Client:
         page: dict[str, str] = {}
         while True:
             reply = self._ask("GET", "/v1/tasks", params=page)
-            tasks, cursor = _read(reply, _read_page)
+            tasks, cursor = _read(reply, read_page)
             found += tasks
             if cursor is None:
                 return found
@@ -224,7 +230,7 @@ class Client:
             EndpointError: There is no task of that name, or no answer in time.
         """
         reply = self._ask("GET", f"/v1/tasks/{_check_task(name)}")
-        return _read(reply, _read_task)
+        return _read(reply, read_task)
 
     def is_ready(self) -> bool:
         """Whether the endpoint is ready to answer; asked once."""
@@ -234,12 +240,24 @@ class Client:
             return False
 
     def readiness(self) -> dict[str, Any]:
-        """The body of `/readyz`: how many tasks serve, and the age of the catalog.
+        """What ``/readyz`` says, also of an endpoint that is not ready.
 
         Raises:
-            EndpointError: It is not ready, or there was no answer in time.
+            EndpointError: There was no answer.
         """
-        return _read(self._ask("GET", "/readyz"), _mapping)
+        try:
+            reply = self._http.get("/readyz")
+        except _NO_ANSWER as error:
+            raise self._unreachable(error) from error
+        return _read(reply, lambda body: {**body, "ready": reply.is_success})
+
+    def metrics(self) -> str:
+        """Metrics in Prometheus' text format.
+
+        Raises:
+            EndpointError: They were refused, or there was no answer in time.
+        """
+        return self._ask("GET", "/metrics").text
 
     def server_version(self) -> str:
         """Version of the program that answers.
@@ -247,7 +265,11 @@ class Client:
         Raises:
             EndpointError: The token is not valid, or there was no answer in time.
         """
-        return _read(self._ask("GET", "/v2"), lambda body: str(_mapping(body)["version"]))
+        return _read(self._ask("GET", "/v2"), lambda body: str(body["version"]))
+
+    def _unreachable(self, error: Exception) -> EndpointError:
+        said = str(error) or type(error).__name__
+        return EndpointError(f"{self.url} does not answer: {said}; is `ship serve` running?")
 
     def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
         started_s = time.monotonic()
@@ -256,10 +278,7 @@ class Client:
             try:
                 reply = self._http.request(method, path, **request)
             except _NO_ANSWER as error:
-                said = str(error) or type(error).__name__
-                raise EndpointError(
-                    f"{self.url} does not answer: {said}; is `ship serve` running?"
-                ) from error
+                raise self._unreachable(error) from error
             if reply.is_error:
                 raise _refusal(reply)
             return reply
@@ -308,56 +327,19 @@ def _question(
     return {"content": content_of(image), "headers": headers}
 
 
-def _read_prediction(body: Mapping[str, Any], reply: httpx.Response) -> Prediction:
-    shares = _mapping(body["probabilities"])
-    return Prediction(
-        **{name: body[name] for name in ("task", "version", "digest", "label")},
-        probabilities={label: float(share) for label, share in shares.items()},
-        # Of a batch the header names all of an endpoint's.
-        backbone=str(body.get("backbone") or reply.headers["Ship-Backbone"]),
-        # An older endpoint decides for the likeliest label, and says no more.
-        decision=str(body.get("decision", body["label"])),
-        decision_because=_text_or_none(body.get("decision_because")),
-        rule=_text_or_none(body.get("rule")),
-    )
-
-
-def _text_or_none(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
 def _read_item(item: Any, reply: httpx.Response) -> Prediction | EndpointError:
-    item = _mapping(item)
+    item = mapping(item)
     if "error" not in item:
-        return _read_prediction(item, reply)
+        return read_prediction(item, reply)
     problem = item["error"]
     said = without_token(f"{problem['title']}: {problem['detail']}", reply)
     return EndpointError(said, int(problem["status"]), _kind(str(problem["type"])))
 
 
-def _read_task(value: Any) -> ServedTask:
-    # A newer endpoint may say more.
-    said = _mapping(value)
-    known = {field.name: said[field.name] for field in fields(ServedTask) if field.name in said}
-    return ServedTask(**{**known, "labels": tuple(said.get("labels", ()))})
-
-
-def _read_page(body: Mapping[str, Any]) -> tuple[list[ServedTask], str | None]:
-    # An older endpoint gives one page of them all.
-    cursor = body.get("next_cursor")
-    return [_read_task(task) for task in body["tasks"]], None if cursor is None else str(cursor)
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"expected an object of JSON, found {type(value).__name__}")
-    return value
-
-
 def _read(reply: httpx.Response, read: Callable[[Any], _Value]) -> _Value:
     """The body's content, read by ``read``."""
     try:
-        return read(_mapping(reply.json()))
+        return read(mapping(reply.json()))
     except _MALFORMED as error:
         raise _foreign(reply) from error
 
@@ -369,7 +351,7 @@ def _foreign(reply: httpx.Response) -> EndpointError:
 def _refusal(reply: httpx.Response) -> EndpointError:
     """The problem document as an error; or the reply's text, where there is none."""
     try:
-        document = _mapping(reply.json())
+        document = mapping(reply.json())
     except _MALFORMED:
         document = {}
     type_ = str(document.get("type", ""))

@@ -81,7 +81,11 @@ def check_endpoint(place: Place) -> Iterator[Row]:
         return
     with Client(place.endpoint, timeout_s=5.0, patience_s=0.0) as client:
         told = client.readiness()
-        yield ok("endpoint", f"{client.url} is ready: {told.get('detail', '')}")
+        found = f"{client.url}: {told.get('detail', '')}"
+        if told["ready"]:
+            yield ok("endpoint", f"{found} (ready)")
+        else:
+            yield fail("endpoint", found, "ready", "its log is <home>/serve.log")
         looks = told.get("last_look_s") or {}
         for name, age_s in {"catalog": told.get("catalog_age_s"), **looks}.items():
             if isinstance(age_s, int | float) and age_s > _OLD_S:

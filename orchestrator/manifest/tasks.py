@@ -152,7 +152,7 @@ class TaskReader:
             defaults.pop("image_root", None)
         resolved = {
             name: self._resolver.resolve(entry)
-            if name in ("path", "image_root") and isinstance(entry, str) and entry.strip()
+            if name in ("path", "image_root", "more") and isinstance(entry, str) and entry.strip()
             else entry
             for name, entry in {**defaults, **own}.items()
         }
@@ -161,8 +161,9 @@ class TaskReader:
         except ConfigError as error:
             self._problems.note_fields(place, own, error.problems)
             return None
-        if source.image_root is not None:
-            self._paths.append(((*place, "image_root") if "image_root" in own else place, source.image_root))
+        for name in ("image_root", "more"):
+            if (given := getattr(source, name)) is not None:
+                self._paths.append(((*place, name) if name in own else place, given))
         return source
 
     def _check_names(self) -> None:

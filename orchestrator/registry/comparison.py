@@ -25,6 +25,7 @@ class _Pair:
     label: str
     first: str
     second: str
+    places: tuple[int, int]
 
 
 def compare_versions(
@@ -42,7 +43,8 @@ def compare_versions(
 
     Returns:
         Shares with counts and 95% Wilson intervals, balanced accuracies, the images that the second version
-        has ``fixed`` and ``broken``, and the two-sided ``p`` of the gate's sign-flip test: the chance of
+        has ``fixed`` and ``broken`` and those on which ``both_wrong``, each with its ``places`` in the
+        held-out lists of the two, and the two-sided ``p`` of the gate's sign-flip test: the chance of
         balanced accuracies as far apart as these, if neither version were better.
 
     Raises:
@@ -63,6 +65,7 @@ def compare_versions(
     p = min(1.0, 2.0 * min(better.p_worse, worse.p_worse))
     fixed = [pair for pair in pairs if pair.second == pair.label != pair.first]
     broken = [pair for pair in pairs if pair.first == pair.label != pair.second]
+    both_wrong = [pair for pair in pairs if pair.label not in (pair.first, pair.second)]
     return {
         "task": task,
         "num_images": len(pairs),
@@ -74,7 +77,8 @@ def compare_versions(
         "fixed": [_row(pair) for pair in fixed],
         "broken": [_row(pair) for pair in broken],
         "num_both_right": sum(pair.first == pair.second == pair.label for pair in pairs),
-        "num_both_wrong": sum(pair.label not in (pair.first, pair.second) for pair in pairs),
+        "num_both_wrong": len(both_wrong),
+        "both_wrong": [_row(pair) for pair in both_wrong],
         "p": p,
         "is_significant": p < SIGNIFICANT,
         "outcome": _sentence(first.version, second.version, of_first, of_second, p, len(fixed), len(broken)),
@@ -93,7 +97,13 @@ def _find_pairs(first: Evidence, second: Evidence, is_same_source: bool) -> list
         label = one.labels[one.labels_B[place]]
         if label == other.labels[other.labels_B[same]]:
             pairs.append(
-                _Pair(path=path, label=label, first=_answer(one, place), second=_answer(other, same))
+                _Pair(
+                    path=path,
+                    label=label,
+                    first=_answer(one, place),
+                    second=_answer(other, same),
+                    places=(place, same),
+                )
             )
     return pairs
 
@@ -138,7 +148,12 @@ def _describe(evidence: Evidence, measured: Measurement) -> dict[str, Any]:
 
 
 def _row(pair: _Pair) -> dict[str, Any]:
-    return {"path": pair.path, "label": pair.label, "answers": [pair.first, pair.second]}
+    return {
+        "path": pair.path,
+        "label": pair.label,
+        "answers": [pair.first, pair.second],
+        "places": list(pair.places),
+    }
 
 
 def _sentence(

@@ -18,12 +18,12 @@ __all__ = ["SCHEMA_REVISIONS", "StoredModel", "StoredVersion", "read_models", "r
 SCHEMA_REVISIONS = frozenset({"dc11669786a5"})
 _PREFIX = "sqlite:///"
 _PROMPT_TAG = "mlflow.prompt.is_prompt"
-# MLflow marks deleted versions and keeps their rows. One workspace: the others have to be asked for.
-_VERSIONS = """
-    WITH present AS (
-        SELECT * FROM model_versions WHERE workspace = 'default' AND current_stage IS NOT 'Deleted_Internal'
-    ), listed AS (
-        SELECT name, max(version) AS version FROM present GROUP BY name
+# MLflow marks deleted versions and keeps their rows. One workspace: others have to be asked for. SQLite
+# takes the tables of a CROSS JOIN in that order; left to itself it reads all versions for each listed one.
+_PRESENT = "workspace = 'default' AND current_stage IS NOT 'Deleted_Internal'"
+_LISTED = f"""
+    WITH listed AS (
+        SELECT name, max(version) AS version FROM model_versions WHERE {_PRESENT} GROUP BY name
         UNION SELECT name, version FROM registered_model_aliases WHERE workspace = 'default'
     )
 """
@@ -32,10 +32,10 @@ _ROWS_OF = {
     "WHERE workspace = 'default'",
     "tags": "SELECT name, key, value FROM registered_model_tags WHERE workspace = 'default'",
     "aliases": "SELECT name, alias, version FROM registered_model_aliases WHERE workspace = 'default'",
-    "versions": f"{_VERSIONS} SELECT name, version, source, run_id, creation_time FROM present "
-    "JOIN listed USING (name, version)",
-    "version_tags": f"{_VERSIONS} SELECT name, version, key, value FROM model_version_tags "
-    "JOIN listed USING (name, version) WHERE workspace = 'default'",
+    "versions": f"{_LISTED} SELECT name, version, source, run_id, creation_time FROM listed "
+    f"CROSS JOIN model_versions USING (name, version) WHERE {_PRESENT}",
+    "version_tags": f"{_LISTED} SELECT name, version, key, value FROM listed "
+    "CROSS JOIN model_version_tags USING (name, version) WHERE workspace = 'default'",
 }
 
 

@@ -17,7 +17,14 @@ from ship.data.items import SplitName
 from ship.decision.rule import DecisionRule
 from ship.errors import BackboneError
 
-__all__ = ["Evidence", "choose_version", "digest_of_version", "measure_version", "read_held_out"]
+__all__ = [
+    "Evidence",
+    "choose_version",
+    "digest_of_version",
+    "load_own_backbone",
+    "measure_version",
+    "read_held_out",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +134,7 @@ def measure_version(
     loaded = load_files(store.fetch(digest), digest)
     answers = measure(
         loaded,
-        _load_backbone(loaded, backbone),
+        load_own_backbone(loaded, backbone),
         source,
         split=split,
         thumbnails=thumbnails,
@@ -145,7 +152,12 @@ def _gather(store: PromptStore, task: str, info: VersionInfo, card: PromptCard, 
     return Evidence(version=info.version, digest=digest, card=card, rule=rule, answers=answers)
 
 
-def _load_backbone(loaded: LoadedPrompt, name: str | None) -> Backbone:
+def load_own_backbone(loaded: LoadedPrompt, name: str | None = None) -> Backbone:
+    """The backbone of an artifact on the CPU, by its own name or, if it lies elsewhere, by another.
+
+    Raises:
+        BackboneError: There is no such backbone here.
+    """
     named = loaded.card.backbone
     height, width = named["image_size"]
     try:

@@ -1,7 +1,7 @@
 """Registered models of tasks and their versions, as MLflow has them; what is broken is left out alone."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,8 @@ __all__ = ["Models", "aliases_of", "number", "try_to_read"]
 PAGE_SIZE = 1000
 _logger = logging.getLogger(__name__)
 _NO_VERSION = 0
+# So many calls take as long as one listing of ten times as many versions.
+_MANY = 50
 # More than a rollout and a catalog take.
 _MAX_DIGITS = 9
 
@@ -69,6 +71,27 @@ class Models:
             yield from page
             if not (token := page.token):
                 return
+
+    def remember_versions(self, models: Sequence[tuple[str, Any]], aliases: Collection[str]) -> None:
+        """Learn all versions by one listing, if many that aliases name would take a call each.
+
+        Args:
+            models: Registered models of a server, each with its task's name.
+            aliases: The aliases.
+        """
+        by_task = {task: model for task, model in models if not isinstance(model, StoredModel)}
+        named = [
+            (task, version)
+            for task, model in by_task.items()
+            for alias, version in aliases_of(model).items()
+            if alias in aliases
+        ]
+        if sum(one not in self._known for one in named) < _MANY:
+            return
+        for found in self.search_versions(f"name LIKE '{MODEL_PREFIX}%'"):
+            task = found.name.removeprefix(MODEL_PREFIX)
+            if task in by_task and (info := try_to_read(found)) is not None:
+                self._remember(task, by_task[task], info)
 
     def info(self, task: str, model: Any, version: int | None) -> VersionInfo | None:
         """A version that an alias names; None if there is no such alias, or the version is broken."""

@@ -165,7 +165,8 @@ class Registry:
     def tasks(self) -> list[TaskInfo]:
         """All tasks, by name; read out of MLflow's file where that is possible, which is much faster."""
         stored = read_models(self.session.tracking_uri)
-        models = self._models.all() if stored is None else self._models.of_tasks(stored)
+        models = list(self._models.all() if stored is None else self._models.of_tasks(stored))
+        self._models.remember_versions(models, _SHOWN)
         return sorted((self._task_info(task, model) for task, model in models), key=lambda info: info.task)
 
     def gated_versions(self) -> dict[tuple[str, str], VersionInfo]:

@@ -11,7 +11,7 @@ from orchestrator.registry.mirror import VersionFinder
 from orchestrator.registry.moves import is_void, promote, promotion
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollout_writer import RolloutWriter
-from orchestrator.registry.versions import CHAMPION, GATE_TAG, Promotion
+from orchestrator.registry.versions import CHALLENGER, CHAMPION, GATE_TAG, Promotion
 from orchestrator.store.approvals import read_rules
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.rollout import Pending, Rollout
@@ -86,6 +86,32 @@ class Requests:
             return replace(rollout, pending=None)
 
         return _pending_of(self._writer.write(task, self._writer.mirror.new_change("reject"), decide)[0])
+
+    def withhold(self, task: str, version: int) -> None:
+        """Decide that a version is not to serve: it is no challenger any more, and no request for it waits.
+
+        Raises:
+            RegistryError: It serves, or nothing of it waits.
+        """
+
+        def decide(rollout: Rollout, _: VersionFinder) -> Rollout:
+            if rollout.version(CHAMPION) == version:
+                raise RegistryError(
+                    f"version {version} of task {task!r} serves; `ship rollback {task}` goes back to the one "
+                    "before"
+                )
+            pending, is_challenger = rollout.pending, rollout.version(CHALLENGER) == version
+            if not is_challenger and (pending is None or pending.version != version):
+                raise RegistryError(
+                    f"version {version} of task {task!r} does not wait for a decision: it is not the "
+                    "challenger, and nobody has asked for it"
+                )
+            moved: dict[str, int | None] = {CHALLENGER: None} if is_challenger else {}
+            kept = None if pending is not None and pending.version == version else pending
+            return replace(rollout, aliases=rollout.aliases.moved(moved), pending=kept)
+
+        told = {"withheld": {"version": version}}
+        self._writer.write(task, self._writer.mirror.new_change("reject"), decide, told=told)
 
     def pending(self, tasks: Iterable[str]) -> dict[str, Rollout]:
         """Rollouts of those of ``tasks`` that have a promotion that waits, or one that is void, by task."""

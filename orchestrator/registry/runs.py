@@ -41,11 +41,13 @@ class DataSet:
         fingerprint: Fingerprint of its images and labels, 64 hex digits.
         source: Path or URL, without secrets; empty if it is not known.
         num_images: Training images; None if it is not known.
+        settings: Settings of ``DataSource`` by name, without secrets; empty in records of earlier versions.
     """
 
     fingerprint: str
     source: str = ""
     num_images: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -160,13 +162,26 @@ class RunLog:
             name=task,
             digest=data.digest,
             source_type=scheme if rest else "local",
-            source=json.dumps({"uri": data.source}),
+            source=json.dumps(
+                {"uri": data.source, **({"settings": dict(data.settings)} if data.settings else {})}
+            ),
             profile=json.dumps({"fingerprint": data.fingerprint, "num_train": data.num_images}),
         )
         with self._session.errors("log the data of a run"):
             context = [InputTag("mlflow.data.context", "training")]
             self._session.client.log_inputs(run.run_id, [DatasetInput(dataset, context)])
         run.data.add(data.digest)
+
+    def origin(self, run_id: str) -> tuple[DataSet | None, dict[str, str]]:
+        """The data set that a run was trained with, None if it does not tell; and the run's tags.
+
+        A person may have edited what MLflow has: what is no data set of ours is left out.
+        """
+        with self._session.errors("read a run"):
+            run = self._session.client.get_run(run_id)
+        inputs = run.inputs.dataset_inputs if run.inputs else ()
+        found = next(filter(None, (_read_data(one.dataset) for one in inputs)), None)
+        return found, {str(name): str(value) for name, value in run.data.tags.items()}
 
     def log_files(self, run: TaskRun, files: Mapping[str, bytes]) -> None:
         """Add files, path to content, in place of earlier ones.
@@ -206,6 +221,20 @@ class RunLog:
             else:
                 self._session.client.set_terminated(run.run_id, status, _milliseconds(time_s))
         run.status = status
+
+
+def _read_data(dataset: Any) -> DataSet | None:
+    try:
+        source, profile = json.loads(dataset.source), json.loads(dataset.profile)
+        settings = source.get("settings") or {}
+        return DataSet(
+            fingerprint=str(profile["fingerprint"]),
+            source=str(source["uri"]),
+            num_images=profile.get("num_train"),
+            settings={str(name): value for name, value in settings.items()},
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
 
 
 def _calls(

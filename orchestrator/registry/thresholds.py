@@ -6,8 +6,11 @@ the catalog follows at once.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
 
 from orchestrator.errors import RegistryError, StoreError
 from orchestrator.registry.catalog_writer import follow_rollout
@@ -19,6 +22,7 @@ from orchestrator.store.documents.rollout import Rollout
 from orchestrator.store.documents.rule import StoredRule
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.card import CARD, PromptCard
+from ship.artifact.held_out import HeldOut
 from ship.decision.choosing import choose_rule
 from ship.decision.mistakes import find_good_label
 from ship.decision.rule import Costs, DecisionRule
@@ -145,6 +149,50 @@ class Thresholds:
             ConfigError: A label is unknown, or something cannot be promised; says what can.
             RegistryError: The artifact keeps no held-out answers.
         """
+        held_out = self.held_out(standing)
+        return choose_rule(
+            held_out.labels,
+            held_out.logits_BC,
+            held_out.labels_B,
+            held_out.distances_B,
+            **_settings(standing, wishes),
+        )
+
+    def choose_each(
+        self, standing: Standing, wishes: Iterable[Wishes], held_out: HeldOut
+    ) -> Iterator[DecisionRule]:
+        """The rules that ``choose`` would choose, without their figures, which take ten times as long.
+
+        Args:
+            standing: The rule as it stands.
+            wishes: What each rule is to keep to.
+            held_out: The held-out answers of the version.
+
+        Raises:
+            ConfigError: As ``choose``, at the first of which something cannot be promised.
+        """
+        # Read once: each of a hundred thousand rows is a tuple of numbers.
+        logits_BC = torch.tensor(held_out.logits_BC, dtype=torch.float64)
+        temperature = None
+        for wish in wishes:
+            rule = choose_rule(
+                held_out.labels,
+                logits_BC,
+                held_out.labels_B,
+                held_out.distances_B,
+                **_settings(standing, wish),
+                temperature=temperature,
+                cross_fits=False,
+            )
+            temperature = rule.temperature
+            yield rule
+
+    def held_out(self, standing: Standing) -> HeldOut:
+        """The held-out answers that rules of a version are chosen on.
+
+        Raises:
+            RegistryError: The artifact keeps none.
+        """
         held_out = self._store.fetch_held_out(standing.artifact)
         if held_out is None or not len(held_out):
             raise RegistryError(
@@ -152,30 +200,7 @@ class Thresholds:
                 "images to choose a rule on: it was imported, or tuned by an earlier ship. Tune it again, "
                 "with another setting in the manifest such as its seed"
             )
-        before = standing.own if wishes.from_own or standing.rule is None else standing.rule
-        good = wishes.good or (before.costs.good if before.costs else find_good_label(standing.labels))
-        costs = before.costs
-        if wishes.costs:
-            if good is None:
-                raise ConfigError(
-                    "costs need to know which parts are good: name their label with --good, one of "
-                    f"{', '.join(standing.labels)[:200]}"
-                )
-            costs = Costs(good=good, **wishes.costs)
-        elif costs and wishes.good:
-            costs = replace(costs, good=wishes.good)
-        recalls = {**before.recalls, **wishes.recalls}
-        return choose_rule(
-            held_out.labels,
-            held_out.logits_BC,
-            held_out.labels_B,
-            held_out.distances_B,
-            recalls={label: recall for label, recall in recalls.items() if recall != 0.0},
-            costs=costs,
-            min_confidence=before.min_confidence if wishes.min_confidence is None else wishes.min_confidence,
-            false_alarm_rate=wishes.false_alarm_rate or _false_alarm_rate(before),
-            good=good,
-        )
+        return held_out
 
     def set(self, standing: Standing, rule: DecisionRule | None) -> Standing:
         """Let the version decide by another rule from now on; None for its artifact's own.
@@ -220,6 +245,31 @@ class Thresholds:
                 f"the rule of version {version} of task {task!r} cannot be read: {error}; `ship threshold "
                 f"{task} --version {version} --reset` goes back to the artifact's own"
             ) from error
+
+
+def _settings(standing: Standing, wishes: Wishes) -> dict[str, Any]:
+    """What ``choose_rule`` is asked for: what is not named stays as it is."""
+    before = standing.own if wishes.from_own or standing.rule is None else standing.rule
+    good = wishes.good or (before.costs.good if before.costs else find_good_label(standing.labels))
+    costs = before.costs
+    if wishes.costs:
+        if good is None:
+            raise ConfigError(
+                "costs need to know which parts are good: name their label with --good, one of "
+                f"{', '.join(standing.labels)[:200]}"
+            )
+        costs = Costs(good=good, **wishes.costs)
+    elif costs and wishes.good:
+        costs = replace(costs, good=wishes.good)
+    recalls = {**before.recalls, **wishes.recalls}
+    least = before.min_confidence if wishes.min_confidence is None else wishes.min_confidence
+    return {
+        "recalls": {label: recall for label, recall in recalls.items() if recall != 0.0},
+        "costs": costs,
+        "min_confidence": least,
+        "false_alarm_rate": wishes.false_alarm_rate or _false_alarm_rate(before),
+        "good": good,
+    }
 
 
 def set_rule(

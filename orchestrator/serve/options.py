@@ -38,6 +38,10 @@ class Limits:
         token_grace_s: Longest time that tokens stay valid while they cannot be read from the store.
         request_log: File that gets a JSON line for each request; None for none.
         cors_origins: Origins whose web pages may read replies, ``*`` for all; without any none may.
+        keep: Which pictures are kept in the store, see ``keep_rules``; without any none are.
+        keep_pictures: Most pictures that are kept of a task.
+        keep_bytes: Size of all of them.
+        keep_days: Days after which they are removed.
     """
 
     max_body_bytes: int = 20 << 20
@@ -59,6 +63,10 @@ class Limits:
     token_grace_s: float = 12 * 3600.0
     request_log: str | None = None
     cors_origins: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    keep_pictures: int = 1000
+    keep_bytes: int = 1 << 30
+    keep_days: float = 30.0
 
     @property
     def max_at_door(self) -> int:

@@ -7,6 +7,7 @@ serving never depends on it.
 import asyncio
 import itertools
 import logging
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -14,7 +15,8 @@ from orchestrator.cluster.loopback import keep_replica_on_loopback
 from orchestrator.errors import ObjectConflict, OrchestratorError, RegistryError, StoreError
 from orchestrator.registry.catalog_writer import CatalogChange, CatalogWriter
 from orchestrator.registry.registry import Registry
-from orchestrator.serve.engine_api import FirstLook
+from orchestrator.serve.drift_watcher import DriftWatcher
+from orchestrator.serve.engine_api import Drift, FirstLook, Sighting
 from orchestrator.serve.first_catalog import publish_first_catalog
 from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.process_log import open_process_log
@@ -27,6 +29,8 @@ __all__ = ["CatalogPoller", "Look"]
 
 _log = logging.getLogger(__name__)
 POLL_S = 2.0
+# Between two looks at the answers that ingresses have handed on.
+DRIFT_POLL_S = 5.0
 # Looks at the registry from one look at the rollouts to the next.
 _LOOKS_PER_SCAN = 15
 
@@ -76,6 +80,15 @@ class CatalogPoller:
             limit_s=limit_s,
         )
         self._watch.start()
+        self._drift = DriftWatcher(PromptStore(open_objects(store_url)))
+        self._drift_watch = Watch(
+            "drift",
+            self._drift.step,
+            poll_s=DRIFT_POLL_S,
+            meanwhile="alarms of drift come late",
+            limit_s=limit_s,
+        )
+        self._drift_watch.start()
 
     async def first_look(self) -> FirstLook:
         """What the first look at the registry has led to; waits for its end."""
@@ -88,6 +101,7 @@ class CatalogPoller:
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises: one whose look hangs, too."""
         self._watch.check()
+        self._drift_watch.check(may_hang=True)
 
     def look_age_s(self) -> float:
         """Seconds since the catalog was last compared with the registry."""
@@ -96,6 +110,14 @@ class CatalogPoller:
     def standing(self) -> tuple[float, int]:
         """The same, and the number of tasks of which something is broken."""
         return self.look_age_s(), self._look.num_broken
+
+    def see_answers(self, sightings: Sequence[Sighting]) -> None:
+        """Take in what an ingress has answered, for the watch for drift."""
+        self._drift.see(sightings)
+
+    def drift(self) -> tuple[tuple[Drift, ...], int, int]:
+        """See ``DriftWatcher.describe``."""
+        return self._drift.describe()
 
     def _look_once(self) -> str | None:
         if self._first_look.done():

@@ -37,16 +37,17 @@ class _LogFile(WatchedFileHandler):
         """Write a line, to a new file if this one is full."""
         with suppress(OSError):
             self.reopenIfNeeded()
-            if self._max_bytes is not None and os.fstat(self.stream.fileno()).st_size >= self._max_bytes:
-                self._begin_anew()
+            stream, most = self.stream, self._max_bytes
+            if stream is not None and most is not None and os.fstat(stream.fileno()).st_size >= most:
+                self._begin_anew(stream)
         super().emit(record)
 
-    def _begin_anew(self) -> None:
+    def _begin_anew(self, stream: TextIOWrapper) -> None:
         """Put the file aside, unless another process has done so."""
         # Of all that write to this very file one goes first; the others find another one in its place.
-        fcntl.flock(self.stream, fcntl.LOCK_EX)
+        fcntl.flock(stream, fcntl.LOCK_EX)
         try:
-            mine, now = os.fstat(self.stream.fileno()), os.stat(self.baseFilename)
+            mine, now = os.fstat(stream.fileno()), os.stat(self.baseFilename)
             if (mine.st_dev, mine.st_ino) != (now.st_dev, now.st_ino):
                 return
             parts = [self.baseFilename, *(f"{self.baseFilename}.{n}" for n in range(1, NUM_EARLIER + 1))]
@@ -54,7 +55,7 @@ class _LogFile(WatchedFileHandler):
                 with suppress(FileNotFoundError):
                     os.replace(newer, older)
         finally:
-            fcntl.flock(self.stream, fcntl.LOCK_UN)
+            fcntl.flock(stream, fcntl.LOCK_UN)
 
     def _open(self) -> TextIOWrapper:
         begins_torn = is_torn(Path(self.baseFilename))

@@ -16,12 +16,12 @@ from ship.artifact.card import CARD
 from ship.artifact.held_out import HELD_OUT, MAX_HELD_OUT_BYTES, HeldOut
 from ship.errors import ArtifactError
 
-__all__ = ["fetch_files", "fetch_held_out"]
+__all__ = ["fetch_card", "fetch_files", "fetch_held_out"]
 
 
 def fetch_files(objects: ObjectStore, digest: str) -> dict[str, bytes]:
     """See ``PromptStore.fetch``."""
-    card = _fetch_card(objects, digest)
+    card = fetch_card(objects, digest)
     stamps = read_stamps(card, _uri(objects, digest))
     others = {
         name: _fetch(objects, digest, name, stamp) for name, stamp in stamps.items() if name != HELD_OUT
@@ -32,7 +32,7 @@ def fetch_files(objects: ObjectStore, digest: str) -> dict[str, bytes]:
 def fetch_held_out(objects: ObjectStore, digest: str) -> HeldOut | None:
     """See ``PromptStore.fetch_held_out``."""
     where = _uri(objects, digest)
-    stamp = read_stamps(_fetch_card(objects, digest), where).get(HELD_OUT)
+    stamp = read_stamps(fetch_card(objects, digest), where).get(HELD_OUT)
     if stamp is None:
         return None
     if stamp.num_bytes > MAX_HELD_OUT_BYTES:
@@ -45,7 +45,8 @@ def fetch_held_out(objects: ObjectStore, digest: str) -> HeldOut | None:
         raise StoreError([f"{where}: {problem}" for problem in error.problems]) from error
 
 
-def _fetch_card(objects: ObjectStore, digest: str) -> bytes:
+def fetch_card(objects: ObjectStore, digest: str) -> bytes:
+    """The content of an artifact's ``prompt.json``, checked against the digest."""
     card = objects.get(f"artifacts/{check_digest(digest)}/{CARD}", max_bytes=MAX_FILE_BYTES).data
     check_content(card, FileStamp(sha256=digest, bytes=len(card)), f"{_uri(objects, digest)}/{CARD}")
     return card

@@ -10,6 +10,9 @@
     audit/<number>.json                the audit log; see ``audit``
     catalog.json                       what is served
     tokens.json                        tokens of clients
+    drift.json                         whether served pictures drift; see ``documents.drift``
+    kept/<task>/<sha256>.*             pictures that endpoints kept; see ``kept``
+    reviews/<task>/<sha256>.json       what persons say that they show; see ``documents.review``
     garbage/marked.json                unreferenced objects, marked by `ship gc` before they are removed
 
 A marker's *name* says that a key is done, its content says with which digest. A digest in the name would make
@@ -31,7 +34,7 @@ from typing import Any, TypeVar
 from orchestrator.errors import ObjectConflict, ObjectMissing, StoreError
 from orchestrator.names import check_task_name, is_task_name
 from orchestrator.store.artifact_files import MAX_FILE_BYTES, check_digest, check_files
-from orchestrator.store.artifact_reading import fetch_files, fetch_held_out
+from orchestrator.store.artifact_reading import fetch_card, fetch_files, fetch_held_out
 from orchestrator.store.documents.catalog import CATALOG_KEY, MAX_CATALOG_BYTES, Catalog
 from orchestrator.store.documents.owner import MAX_OWNER_BYTES, Owner
 from orchestrator.store.documents.publication import Marker, Publication, check_task_key, make_marker
@@ -170,6 +173,10 @@ class PromptStore:
             StoreError: A file is not what the digest stands for, or is too large.
         """
         return fetch_files(self._objects, digest)
+
+    def fetch_card(self, digest: str) -> bytes:
+        """The content of an artifact's ``prompt.json``; raises as ``fetch`` does."""
+        return fetch_card(self._objects, digest)
 
     def fetch_held_out(self, digest: str) -> HeldOut | None:
         """The held-out answers of an artifact; None of an earlier version's, which has none.

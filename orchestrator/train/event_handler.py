@@ -79,6 +79,7 @@ class EventHandler:
                     "fingerprint": spec.data_fingerprint,
                     "source": str(spec.source.path),
                     "num_images": spec.num_images,
+                    "settings": spec.source.to_public_dict(),
                 },
             }
         return replace(event, data={**event.data, **origin})

@@ -38,6 +38,7 @@ from orchestrator.train.lineage import find_lineage
 from orchestrator.train.pool.size import expect_workers
 from orchestrator.train.preflight import check_before_tuning
 from orchestrator.train.run_folder import KEPT_RUNS, RunFolder, hold_run
+from orchestrator.train.run_plan import plan_values
 from orchestrator.train.run_report import leave_report
 from orchestrator.train.standing import find_standings
 from orchestrator.train.verdicts import Decisions, Published, failed_verdicts, find_verdicts
@@ -154,6 +155,7 @@ class Job:
         on_stop: Callable[[], None],
     ) -> JobReport:
         recorder = self.services.recorder
+        folder.plan(plan_values(self.plan, self.num_workers))
         lineage = find_lineage(run, self.path, self.manifest, self.backbone)
         handler = EventHandler(
             folder, recorder, [task.spec for task in self.plan.tasks], lineage, self.read_s

@@ -7,6 +7,7 @@ the end of other terminals. Knows neither Ray nor MLflow::
     runs/lock                 held while a run is at work
     runs/<run>/lock           held while that run is at work
     runs/<run>/about.json     name, manifest, host, process and start of the run
+    runs/<run>/plan.json      tasks to tune, to reuse and to refuse, with estimates
     runs/<run>/status.json    status of all tasks, renewed every second or two
     runs/<run>/events.jsonl   one event a line; about ten epochs a task
     runs/<run>/requests/      a file for each request; the run puts its answer beside it
@@ -17,7 +18,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -40,7 +41,7 @@ from orchestrator.train.run_files import (
     read_json,
     write_json,
 )
-from ship.redaction import redact_url
+from ship.redaction import redact_url, redact_values
 
 __all__ = [
     "KEPT_RUNS",
@@ -85,6 +86,11 @@ class RunFolder:
         """Write the last status."""
         if self._latest is not None:
             self._write_status(self._latest)
+
+    def plan(self, values: Mapping[str, Any]) -> None:
+        """Write the plan; a full disk goes without."""
+        with suppress(OSError):
+            write_json(self.folder / "plan.json", redact_values(values))
 
     def log(self, events: Sequence[Event]) -> None:
         """Append events to the log; lines that a full disk does not take are dropped."""

@@ -4,9 +4,11 @@
 """
 
 import logging
+import os
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -29,6 +31,7 @@ from orchestrator.train.run_files import (
 __all__ = ["RunView", "list_runs"]
 
 _logger = logging.getLogger(__name__)
+_TAIL_BYTES = 1 << 20
 
 
 class RunView:
@@ -88,6 +91,20 @@ class RunView:
         said["evicted"] = frozenset(said["evicted"])
         return RunStatus(**said), time_s
 
+    def plan(self) -> dict[str, Any] | None:
+        """The plan, see ``run_plan``; None of a run of an earlier version."""
+        return self._read("plan.json")
+
+    def report(self) -> dict[str, Any] | None:
+        """The document of its report, see ``orchestrator.report.document``; None while there is none."""
+        return self._read("report.json")
+
+    def page(self) -> bytes | None:
+        """The report as a page of HTML; None while there is none."""
+        with suppress(OSError):
+            return (self._folder / "report.html").read_bytes()
+        return None
+
     def events(self, task: str | None = None, *, follow: bool = False) -> Iterator[Event]:
         """Events so far, and with ``follow`` those until the run ends; a torn line is skipped and logged."""
         with (self._folder / "events.jsonl").open(encoding="utf-8", errors="replace") as file:
@@ -104,6 +121,17 @@ class RunView:
                         _read_event(rest)
                     return
                 time.sleep(POLL_S)
+
+    def last_events(self, limit: int) -> list[Event]:
+        """The last events, oldest first: at most so many, and of the last megabyte of the log."""
+        with suppress(FileNotFoundError), (self._folder / "events.jsonl").open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            lines = file.read(_TAIL_BYTES).decode(errors="replace").split("\n")
+            # The first line may have begun before, and the last one is being written.
+            whole = lines[size > _TAIL_BYTES : -1]
+            return [event for event in map(_read_event, whole[-limit:]) if event is not None]
+        return []
 
     def ask(self, request: RunRequest, patience_s: float = 30.0) -> tuple[str, ...]:
         """Send a request to the run, and wait for its answer: the tasks that changed.
@@ -126,6 +154,13 @@ class RunView:
         tasks = read_json(answer)
         answer.unlink(missing_ok=True)
         return tuple(tasks)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        """A document of the folder; None where it is not there, or is none."""
+        with suppress(OSError, ValueError):
+            found = read_json(self._folder / name)
+            return found if isinstance(found, dict) else None
+        return None
 
 
 def list_runs(home: Path) -> list[About]:

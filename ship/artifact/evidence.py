@@ -93,20 +93,21 @@ def pixel_digest(image_3HW: Tensor) -> str:
     return hashlib.sha256(image_3HW.contiguous().numpy().data).hexdigest()[:32]
 
 
-def draw_thumbnail(image_3HW: Tensor, view: View) -> bytes:
-    """JPEG of at most 96 pixels a side, without metadata.
+def draw_thumbnail(image_3HW: Tensor, view: View, side: int = _THUMBNAIL_PIXELS) -> bytes:
+    """JPEG of at most ``side`` pixels a side, without metadata.
 
     Args:
         image_3HW: uint8, RGB; of a view of several tiles ``T,3,H,W``, which are put together row by row, so
             that what two tiles share is seen twice.
         view: Gives the grid of tiles.
+        side: Pixels; a picture that is smaller stays as it is.
     """
     height, width = image_3HW.shape[-2:]
     rows, columns = view.grid
     tiles_T3HW = image_3HW.reshape(rows, columns, 3, height, width)
     whole_HW3 = tiles_T3HW.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, 3)
     picture = Image.fromarray(whole_HW3.contiguous().numpy())
-    picture.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
+    picture.thumbnail((side, side))
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=80)
     return content.getvalue()

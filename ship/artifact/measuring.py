@@ -21,7 +21,7 @@ from ship.runtime.baking import bake
 from ship.runtime.runtime import RowOutput, Runtime
 from ship.runtime.slots import Slot
 
-__all__ = ["measure"]
+__all__ = ["answer_rows", "measure", "open_runtime"]
 
 
 def measure(
@@ -54,16 +54,14 @@ def measure(
         "interpolation": backbone.interpolation,
         "view": card.view,
     }
-    padding_bytes = 4 * backbone.info.width
-    runtime = Runtime(backbone, capacity_bytes=bake(backbone, loaded.prompt).num_bytes + padding_bytes)
-    slot = insert_verified(runtime, loaded)
+    runtime, slot = open_runtime(loaded, backbone)
     digests: list[str] = []
     labels_B: list[int] = []
     rows: list[RowOutput] = []
     for part in load_in_parts(folder, listing, **look):
         digests += map(pixel_digest, part.images_B3HW)
         labels_B += part.labels_B.tolist()
-        for row in _ask(runtime, slot, part):
+        for row in answer_rows(runtime, slot, part):
             rows.append(row)
             on_progress(len(rows), len(listing.items))
     scores = rounded_rows(torch.stack([row.logits_C for row in rows]))
@@ -82,7 +80,19 @@ def measure(
     )
 
 
-def _ask(runtime: Runtime, slot: Slot, part: Split) -> Iterator[RowOutput]:
+def open_runtime(loaded: LoadedPrompt, backbone: Backbone) -> tuple[Runtime, Slot]:
+    """A runtime of one prompt, which answers as when it was tuned.
+
+    Raises:
+        ArtifactError: It belongs to another backbone, or does not answer as when it was tuned.
+    """
+    padding_bytes = 4 * backbone.info.width
+    runtime = Runtime(backbone, capacity_bytes=bake(backbone, loaded.prompt).num_bytes + padding_bytes)
+    return runtime, insert_verified(runtime, loaded)
+
+
+def answer_rows(runtime: Runtime, slot: Slot, part: Split) -> Iterator[RowOutput]:
+    """Answers on the images of a split, a few at a time."""
     num_pictures = max(1, runtime.backbone.info.rows_at_once // slot.num_tiles)
     for images in part.images_B3HW.split(num_pictures):
         yield from runtime.infer_rows(as_rows(images), [slot] * len(images))

@@ -21,7 +21,14 @@ from ship.data.source import DataSource
 from ship.errors import DataError
 from ship.in_order import map_in_order
 
-__all__ = ["DataSummary", "combine_fingerprint", "describe_data", "fingerprint_data", "remote_tags"]
+__all__ = [
+    "DataSummary",
+    "combine_fingerprint",
+    "describe_data",
+    "file_digests",
+    "fingerprint_data",
+    "remote_tags",
+]
 
 _NUM_THREADS, _NUM_SAMPLED = 4, 3
 # To start threads for fewer images takes longer than to read them.
@@ -63,6 +70,16 @@ def fingerprint_data(source: DataSource) -> str:
         DataError: Lists every problem of its layout, and every image that is missing or cannot be read.
     """
     return describe_data(source).fingerprint
+
+
+def file_digests(source: DataSource) -> frozenset[str]:
+    """sha256 of every file of a data set, of any split; remote ones are read, too.
+
+    Raises:
+        DataError: Lists every problem of its layout, and every image that cannot be read.
+    """
+    folder, listing = open_listing(source)
+    return frozenset(_local_tags(folder, listing).values())
 
 
 def describe_data(source: DataSource) -> DataSummary:

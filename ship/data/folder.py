@@ -8,7 +8,7 @@ import errno
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -62,12 +62,7 @@ class Folder:
             DataError: It is missing or cannot be read.
         """
         with self._errors(path):
-            full = self._join(path)
-            if self.is_local and not os.path.isfile(full):
-                # A pipe or a device would be waited for without end.
-                os.stat(full)
-                raise DataError(f"{self.locate(path)}: expected a regular file")
-            return bytes(self._filesystem.cat_file(full))
+            return bytes(self._filesystem.cat_file(self._regular(path)))
 
     def read_head(self, path: str, num_bytes: int) -> bytes:
         """The first bytes of a file.
@@ -77,6 +72,19 @@ class Folder:
         """
         with self._errors(path):
             return bytes(self._filesystem.cat_file(self._join(path), start=0, end=num_bytes))
+
+    def read_bounded(self, path: str, max_bytes: int) -> bytes:
+        """The bytes of one file that is expected not to be larger.
+
+        Raises:
+            DataError: It is missing, larger, or cannot be read.
+        """
+        with self._errors(path):
+            full = self._regular(path)
+            content = bytes(self._filesystem.cat_file(full, start=0, end=max_bytes + 1))
+            if len(content) > max_bytes:
+                raise DataError(f"{self.locate(path)}: expected at most {max_bytes} bytes, found more")
+            return content
 
     def is_file(self, path: str) -> bool:
         """Whether there is such a file."""
@@ -97,6 +105,21 @@ class Folder:
                 else (*self._find_remote(), [])
             )
         return FolderTree.of(folders, files, others)
+
+    def graft(self, prefix: str, other: "Folder", paths: Iterable[str]) -> None:
+        """Give files of another folder a place below ``prefix`` in this one.
+
+        Args:
+            prefix: Folder that they seem to lie in.
+            other: Where they are.
+            paths: Their paths there.
+
+        Raises:
+            DataError: It lies on another file system.
+        """
+        if other._filesystem != self._filesystem:
+            raise DataError(f"{other}: expected a folder on the file system of {self}; copy it there")
+        self._odd_paths |= {f"{prefix}/{path}": other._join(path) for path in paths}
 
     def content_tags(self, paths: list[str]) -> tuple[dict[str, str], Counter[Evidence]]:
         """Content tags of remote files: size with a checksum, ETag or time of change, else sha256.
@@ -162,6 +185,14 @@ class Folder:
 
     def _errors(self, path: str = "") -> AbstractContextManager[None]:
         return _backend_errors(self._url, self.locate(path))
+
+    def _regular(self, path: str) -> str:
+        """The full path of a file that may be read; a pipe or a device would be waited for without end."""
+        full = self._join(path)
+        if self.is_local and not os.path.isfile(full):
+            os.stat(full)
+            raise DataError(f"{self.locate(path)}: expected a regular file")
+        return full
 
     def _join(self, path: str) -> str:
         return self._odd_paths.get(path) or join(self._root, path)

@@ -4,6 +4,7 @@ import posixpath
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from ship.data.folder import Folder, open_folder, open_parent, read_small_file
 from ship.data.folder_tree import FolderTree
@@ -21,7 +22,7 @@ from ship.data.tables import csv_columns, list_csv, list_parquet
 from ship.data.vtab import is_vtab, list_vtab
 from ship.errors import DataError
 
-__all__ = ["TABLE_FORMATS", "TABLE_SUFFIXES", "list_items", "open_labelled", "open_listing"]
+__all__ = ["TABLE_FORMATS", "TABLE_SUFFIXES", "list_items", "open_images", "open_labelled", "open_listing"]
 
 _TABLE_FORMATS: dict[str, DataFormat] = {
     ".csv": "csv",
@@ -36,6 +37,8 @@ TABLE_SUFFIXES, TABLE_FORMATS = tuple(_TABLE_FORMATS), tuple(dict.fromkeys(_TABL
 _READERS = {"csv": list_csv, "parquet": list_parquet, "jsonl": list_jsonl}
 # The tables that Hugging Face's `imagefolder` reads.
 _METADATA: dict[str, DataFormat] = {"metadata.csv": "csv", "metadata.jsonl": "jsonl"}
+# Where the images of `more` seem to lie.
+_MORE = "more"
 # Letters of other scripts that look like these.
 _LOOKALIKES = str.maketrans(
     "аАвВеЕкКМНоОрРсСТуУхХіІјЈѕЅΑΒΕΖΗΙΚΜΝΟΡΤΥΧο", "aAbBeEkKMHoOpPcCTyYxXiIjJsSABEZHIKMNOPTYXo"
@@ -61,6 +64,15 @@ def open_listing(source: DataSource) -> tuple[Folder, Listing]:
     if problems := _problems(source, listing):
         raise DataError(problems)
     return folder, listing
+
+
+def open_images(source: DataSource) -> Folder:
+    """The folder that the paths of a data set are relative to, whatever is wrong with its classes or splits.
+
+    Raises:
+        DataError: There is no such data, or its listing cannot be read.
+    """
+    return _open(source)[0]
 
 
 def open_labelled(
@@ -92,7 +104,28 @@ def open_labelled(
 
 
 def _open(source: DataSource) -> tuple[Folder, Listing]:
-    """The listing of any labelled images."""
+    """The listing of any labelled images, with those of ``more``."""
+    folder, listing = _open_own(source)
+    return (folder, listing) if source.more is None else (folder, _with_more(source.more, folder, listing))
+
+
+def _with_more(path: str, folder: Folder, listing: Listing) -> Listing:
+    """A listing with the images of a table for training; its held-out images stay what they are."""
+    other, more = _open_own(DataSource(path=path, test_fraction=0.0))
+    if held_out := [item.path for item in more.items if item.split != "train"]:
+        raise DataError(f"{path}: more: expected training images, found {held_out[0]!r} of another split")
+    folder.graft(_MORE, other, [item.path for item in more.items])
+    grafted = [replace(item, path=f"{_MORE}/{item.path}") for item in more.items]
+    items = sorted([*listing.items, *grafted], key=lambda item: item.path)
+    if len({item.path for item in items}) < len(items):
+        raise DataError(f"{folder}: a folder {_MORE!r} is there already; rename it")
+    new = {item.label for item in grafted} - set(listing.labels)
+    labels = sort_labels([*listing.labels, *new]) if new else listing.labels
+    return replace(listing, labels=labels, items=tuple(items))
+
+
+def _open_own(source: DataSource) -> tuple[Folder, Listing]:
+    """The listing of the data themselves."""
     folder = open_folder(source.path)
     if folder.is_folder():
         return folder, _list_folder(source, folder)

@@ -36,6 +36,8 @@ class DataSource:
             table, or a regular expression with one group, searched for in each path.
         allow_duplicates: Whether one file may lie in two splits; else it is refused.
         image_root: Folder that the paths in a table are relative to; None means the table's own.
+        more: Table of further training images, such as `ship review export` writes, with paths relative to
+            its own folder, which lies on the same file system; no split is cut from them.
     """
 
     path: str
@@ -46,6 +48,7 @@ class DataSource:
     group: str | None = None
     allow_duplicates: bool = False
     image_root: str | None = None
+    more: str | None = None
 
     def __post_init__(self) -> None:
         """Check every setting.
@@ -53,7 +56,7 @@ class DataSource:
         Raises:
             ConfigError: Lists all settings that are out of range.
         """
-        for name in ("path", "image_root"):
+        for name in ("path", "image_root", "more"):
             if isinstance(value := getattr(self, name), str):
                 object.__setattr__(self, name, Url(value))
         problems = [
@@ -83,6 +86,8 @@ class DataSource:
         problems = []
         if not _is_path(self.path):
             problems.append(f"path: expected a folder, a file or a URL, got {self.path!r}")
+        if self.more is not None and not _is_path(self.more):
+            problems.append(f"more: expected a table of images, got {self.more!r}")
         if self.image_root is not None:
             if not _is_path(self.image_root):
                 problems.append(f"image_root: expected a folder or a URL, got {self.image_root!r}")
@@ -107,6 +112,12 @@ class DataSource:
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values, in a fixed order; URLs as JSON has them, with their secrets."""
         return asdict(self)
+
+    def to_public_dict(self) -> dict[str, Any]:
+        """The settings as plain values, in which URLs have no secrets: for a record that others read."""
+        return {
+            name: str(value) if isinstance(value, str) else value for name, value in self.to_dict().items()
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -80,6 +80,8 @@ def choose_rule(
     min_confidence: float = 0.0,
     false_alarm_rate: float = 0.01,
     good: str | None = None,
+    temperature: float | None = None,
+    cross_fits: bool = True,
 ) -> DecisionRule:
     """Choose a rule on held-out images, with figures that are measured on images it was not chosen on.
 
@@ -95,6 +97,8 @@ def choose_rule(
         false_alarm_rate: Highest expected share of new pictures of the task's own kind that are ``far``; with
             too few images for it, one in their number and one more.
         good: Label of the parts that are in order, for the figures; None for that of the costs.
+        temperature: That of another rule that was chosen on the same images; None to fit it.
+        cross_fits: Whether the figures are measured, which takes the time of ten choices.
 
     Raises:
         ConfigError: A label is unknown, a setting is out of range, or a recall cannot be promised with so few
@@ -114,7 +118,8 @@ def choose_rule(
         distances_B=None if distances_B is None else torch.as_tensor(distances_B, dtype=torch.float64),
     )
     _check(held_out, wishes, good)
-    return replace(_choose(held_out, wishes), expected=_cross_fit(held_out, wishes, good))
+    rule = _choose(held_out, wishes, temperature)
+    return replace(rule, expected=_cross_fit(held_out, wishes, good)) if cross_fits else rule
 
 
 def _check(held_out: _Scores, wishes: _Wishes, good: str | None) -> None:
@@ -142,8 +147,9 @@ def _check(held_out: _Scores, wishes: _Wishes, good: str | None) -> None:
         raise ConfigError(problems)
 
 
-def _choose(held_out: _Scores, wishes: _Wishes) -> DecisionRule:
-    temperature = fit_temperature(held_out.logits_BC, held_out.labels_B)
+def _choose(held_out: _Scores, wishes: _Wishes, temperature: float | None = None) -> DecisionRule:
+    if temperature is None:
+        temperature = fit_temperature(held_out.logits_BC, held_out.labels_B)
     margins_BC = held_out.logits_BC - held_out.logits_BC.amax(dim=1, keepdim=True)
     thresholds = {}
     for label, recall in wishes.recalls.items():

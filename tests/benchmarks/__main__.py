@@ -9,7 +9,9 @@ import click
 
 from tests.benchmarks import speed
 from tests.benchmarks.accuracy.command import accuracy
+from tests.benchmarks.console import console
 from tests.benchmarks.decoding import decoding
+from tests.benchmarks.drift import drift
 from tests.benchmarks.fleet.commands import fleet
 from tests.benchmarks.serve.commands import serve
 from tests.benchmarks.tracing import tracing
@@ -29,13 +31,14 @@ def cli() -> None:
       python -m tests.benchmarks runtime --device cuda --batch 256
       python -m tests.benchmarks tuning --backbone vit_base_patch16_224 --batch-size 8 --json tuning.json
       python -m tests.benchmarks accuracy --jobs 2 --json accuracy.json --picture accuracy.svg
+      python -m tests.benchmarks console --rounds 9
       python -m tests.benchmarks fleet overhead --tasks 500 --json overhead.json
       python -m tests.benchmarks serve mix --json mix.json
       python -m tests.benchmarks residency --json | jq '.cases[0].facts'
     """
 
 
-for command in (*speed.COMMANDS, accuracy, decoding, fleet, serve, tracing):
+for command in (*speed.COMMANDS, accuracy, console, decoding, drift, fleet, serve, tracing):
     cli.add_command(command)
 
 

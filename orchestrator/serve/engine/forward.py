@@ -66,9 +66,10 @@ def _answer_batch(runtime: Runtime, rows: Sequence[Row]) -> list[Answer | Refusa
 
 def _answer(served: ServedVersion, output: RowOutput, batch_rows: int, batch_tasks: int) -> Answer | Refusal:
     logits_C, rule = output.logits_C.tolist(), served.rule
-    distance = None
-    if served.distance is not None and rule.max_distance is not None:
-        distance = served.distance.distance(output.feature_D)
+    distance = None if served.distance is None else served.distance.distance(output.feature_D)
+    if distance is not None and rule.max_distance is None and not math.isfinite(distance):
+        # Nothing is decided by it.
+        distance = None
     if not all(map(math.isfinite, [*logits_C, distance or 0.0])):
         return Refusal(reason="failed", detail=f"task {served.task!r} gave scores that are no numbers")
     decided = rule.decide(served.labels, logits_C, distance)
@@ -84,4 +85,5 @@ def _answer(served: ServedVersion, output: RowOutput, batch_rows: int, batch_tas
         batch_rows=batch_rows,
         batch_tasks=batch_tasks,
         shadow_version=served.shadow_version,
+        distance=distance,
     )

@@ -14,6 +14,7 @@ from orchestrator.serve.engine_api import Engine
 from orchestrator.serve.ingress.asking import Asker
 from orchestrator.serve.ingress.decoding import Decoder
 from orchestrator.serve.ingress.front import Front
+from orchestrator.serve.ingress.keeping import Keeper
 from orchestrator.serve.ingress.looks import Looks
 from orchestrator.serve.ingress.middleware.access_log import AccessLog
 from orchestrator.serve.ingress.middleware.admission import Admission, AdmissionGate
@@ -29,6 +30,7 @@ from orchestrator.serve.ingress.problems import CatchUnexpected, install_problem
 from orchestrator.serve.ingress.recent import Recent
 from orchestrator.serve.ingress.routes import batch, docs, explain, health, open_inference, predict, tasks
 from orchestrator.serve.ingress.shadow import Shadows
+from orchestrator.serve.ingress.sightings import Sightings
 from orchestrator.serve.options import Limits
 from orchestrator.tracing import Tracer
 from ship.backbone_info import BackboneInfo
@@ -47,6 +49,8 @@ def make_app(
     looks: Looks | None = None,
     peers: Peers | None = None,
     *,
+    sightings: Sightings | None = None,
+    keeper: Keeper | None = None,
     names_responses: bool = True,
     tracer: Tracer | None = None,
 ) -> FastAPI:
@@ -60,10 +64,13 @@ def make_app(
         tokens: Tokens that have access; None turns access control off.
         looks: Ages of the last looks; by default none is known.
         peers: All ingresses of the endpoint; by default there is this one.
+        sightings: Hands answers on to the watch for drift; by default nothing watches.
+        keeper: Keeps pictures; by default none are kept.
         names_responses: See ``AccessLog``.
         tracer: Begins a span for each request; None traces nothing.
     """
     limits, metrics, looks = limits or Limits(), Metrics(), looks or Looks()
+    sightings = sightings or Sightings()
     backbones = {one.fingerprint: one for one in (backbone if isinstance(backbone, Sequence) else [backbone])}
     # An endpoint of one backbone names none in its questions.
     named = tuple(backbones) if len(backbones) > 1 else ()
@@ -86,11 +93,11 @@ def make_app(
         decoder=Decoder(next(iter(backbones.values())), limits),
         shadows=Shadows(engine, metrics.observe_comparison, backbones=named),
         metrics=metrics,
+        sightings=sightings,
+        keeper=keeper,
         looks=looks,
         readiness=Recent(engine.readiness, limits.probe_keep_s),
-        metrics_page=Recent(
-            lambda: _render(engine, metrics, looks, limits, tokens, peers), limits.probe_keep_s
-        ),
+        metrics_page=Recent(lambda: _render(app.state.front, tokens, peers), limits.probe_keep_s),
     )
     _add_middleware(app, drain or Drain(), tokens, names_responses=names_responses)
     if tracer is not None:
@@ -99,19 +106,17 @@ def make_app(
     return app
 
 
-async def _render(
-    engine: Engine,
-    metrics: Metrics,
-    looks: Looks,
-    limits: Limits,
-    tokens: KnownTokens | None,
-    peers: Peers | None,
-) -> bytes:
+async def _render(front: Front, tokens: KnownTokens | None, peers: Peers | None) -> bytes:
+    metrics, looks, limits = front.metrics, front.looks, front.limits
     # Metrics matter most while no engine answers.
     with suppress(ServeError, TimeoutError):
         async with asyncio.timeout(limits.stats_timeout_s):
-            for stats in await engine.stats():
+            for stats in await front.engine.stats():
                 metrics.note_residency(stats)
+    if (described := await front.sightings.describe()) is not None:
+        metrics.note_drift(*described)
+    if front.keeper is not None:
+        metrics.note_kept(front.keeper.counts)
     own = await read_families(metrics, looks, limits, tokens)
     found = {"": own} if peers is None else await peers.families(own, limits.stats_timeout_s)
     return render_page(found, metrics.engine_families())

@@ -45,6 +45,11 @@ class Picture:
         self._key: str | None = None
         self._seen: dict[tuple[View, str], Image | Problem] = {}
 
+    @property
+    def file(self) -> bytes:
+        """The file that was sent; empty for pixels."""
+        return self._content if isinstance(self._content, bytes) else b""
+
     async def seen(self, view: View, backbone: str = "") -> Image | Problem:
         """The picture as the engine's input, or the problem that it is refused for."""
         way = view, backbone

@@ -16,14 +16,18 @@ from orchestrator.serve.ingress.app import make_app, read_families
 from orchestrator.serve.ingress.engine_client import RayEngine
 from orchestrator.serve.ingress.engines import Engines
 from orchestrator.serve.ingress.front import Front
+from orchestrator.serve.ingress.keeping import Keeper
 from orchestrator.serve.ingress.looks import Looks
 from orchestrator.serve.ingress.middleware.access_log import open_request_log
 from orchestrator.serve.ingress.middleware.drain import Drain
 from orchestrator.serve.ingress.middleware.token_follower import TokenFollower
 from orchestrator.serve.ingress.peers import Families, Peers
+from orchestrator.serve.ingress.sightings import Sightings
+from orchestrator.serve.keep_rules import read_rules
 from orchestrator.serve.kept_tokens import open_kept_tokens
 from orchestrator.serve.options import EngineOptions, Limits
 from orchestrator.serve.process_log import open_process_log
+from orchestrator.store.kept import KeepLimits, KeptPictures
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.tracing import open_tracer
@@ -44,6 +48,7 @@ class Ingress:
         poller: Handle of the deployment that polls the registry, if any.
         engine_options: Options of each engine.
         cache: Folder on this machine for the last tokens; None keeps none.
+        store_url: URL of the store that pictures are kept in; None keeps none.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Ingress:
         poller: Any = None,
         engine_options: EngineOptions | None = None,
         cache: str | None = None,
+        store_url: str | None = None,
     ) -> None:
         if log is not None:
             open_process_log(log)
@@ -69,6 +75,10 @@ class Ingress:
         self._tokens = None if tokens_url is None else _follow(tokens_url, cache, limits.token_grace_s)
         followers = {} if self._tokens is None else {"tokens": self._tokens}
         self._looks = Looks(followers, None if poller is None else poller.standing.remote)
+        self._sightings = Sightings()
+        if poller is not None:
+            self._sightings = Sightings(poller.see_answers.remote, poller.drift.remote)
+        self._keeper = _keep(limits, store_url)
 
     async def close(self, timeout_s: float) -> bool:
         """See ``Drain.close``."""
@@ -122,6 +132,8 @@ class Ingress:
             self._tokens,
             self._looks,
             self._peers,
+            sightings=self._sightings,
+            keeper=self._keeper,
             names_responses=False,
             tracer=self._tracer,
         )
@@ -142,6 +154,17 @@ def _find_peers() -> Peers | None:
         return None
     deployment, app = replica.deployment, replica.app_name
     return Peers(replica.replica_id.unique_id, lambda: serve.get_deployment_handle(deployment, app))
+
+
+def _keep(limits: Limits, store_url: str | None) -> Keeper | None:
+    if not limits.keep or store_url is None:
+        return None
+    most = KeepLimits(
+        pictures=limits.keep_pictures, num_bytes=limits.keep_bytes, age_s=limits.keep_days * 86400.0
+    )
+    keeper = Keeper(KeptPictures(open_objects(store_url)), read_rules(limits.keep), most)
+    keeper.start()
+    return keeper
 
 
 def _follow(url: str, cache: str | None, grace_s: float) -> TokenFollower:

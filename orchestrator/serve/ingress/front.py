@@ -23,7 +23,14 @@ from orchestrator.serve.ingress.asking import Asker, Picture
 from orchestrator.serve.ingress.bodies.image import image_problem, read_body
 from orchestrator.serve.ingress.bodies.schemas import RULE_CHARS, BackboneBody, PredictionReply
 from orchestrator.serve.ingress.decoding import Decoder
-from orchestrator.serve.ingress.headers import TASK_HEADER, VERSION_HEADER, check_task, read_timeout
+from orchestrator.serve.ingress.headers import (
+    KEEP_HEADER,
+    TASK_HEADER,
+    VERSION_HEADER,
+    check_task,
+    read_timeout,
+)
+from orchestrator.serve.ingress.keeping import Keeper
 from orchestrator.serve.ingress.looks import Looks
 from orchestrator.serve.ingress.middleware.access_log import note
 from orchestrator.serve.ingress.middleware.admission import Admission
@@ -33,6 +40,7 @@ from orchestrator.serve.ingress.problems import Problem
 from orchestrator.serve.ingress.recent import Recent
 from orchestrator.serve.ingress.request_clock import RequestClock
 from orchestrator.serve.ingress.shadow import Shadows
+from orchestrator.serve.ingress.sightings import Sightings
 from orchestrator.serve.options import Limits
 from orchestrator.tracing import span
 from ship.backbone_info import BackboneInfo
@@ -59,6 +67,8 @@ class Front:
         decoder: Decoder of image files, shared by all routes.
         shadows: Comparisons of champions with their shadows.
         metrics: Metrics of this process.
+        sightings: Hands answers on to the watch for drift.
+        keeper: Keeps pictures; None if none are kept.
         looks: Ages of the last looks at registry and tokens.
         readiness: Readiness of an engine; probes need no token.
         metrics_page: Page of the metrics.
@@ -72,6 +82,8 @@ class Front:
     decoder: Decoder
     shadows: Shadows
     metrics: Metrics
+    sightings: Sightings
+    keeper: Keeper | None
     looks: Looks
     readiness: Recent[Readiness]
     metrics_page: Recent[bytes]
@@ -160,6 +172,13 @@ class Front:
             elif isinstance(reply, Refusal) and reply.reason == "unknown_task":
                 self.admission.note_task(ask.task, exists=False)
         return replies
+
+    def note_answer(self, request: Request, answer: Answer, picture: Picture) -> None:
+        """Count an answer, watch it for drift, and keep its picture if that is to be."""
+        self.metrics.observe_answer(answer)
+        self.sightings.note(answer)
+        if self.keeper is not None and request.headers.get(KEEP_HEADER, "yes").strip().lower() == "yes":
+            self.keeper.offer(answer, picture.file)
 
     async def ask(self, reply: Awaitable[_Reply]) -> _Reply:
         """Reply of the engine.

@@ -14,6 +14,7 @@ from orchestrator.names import check_task_name, is_task_name
 from orchestrator.serve.ingress.problems import Problem
 
 __all__ = [
+    "KEEP_HEADER",
     "KEY_HEADER",
     "KEY_PATTERN",
     "MAX_PAGE",
@@ -37,6 +38,8 @@ __all__ = [
 
 TASK_HEADER, VERSION_HEADER = "Ship-Task", "Ship-Version"
 KEY_HEADER, TIMEOUT_HEADER = "Ship-Key", "Ship-Timeout"
+# Anything but `yes` keeps a picture out of the store.
+KEEP_HEADER = "Ship-Keep"
 # The second is what `curl --data-binary` sends with any body. The content decides in the end, not its type.
 RAW_TYPES = ("application/octet-stream", "application/x-www-form-urlencoded")
 VERSION_PATTERN, MAX_VERSION = "[0-9]{1,9}", 999_999_999

@@ -54,6 +54,11 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
         "endpoint has a limit of its own.",
         "example": "2.5",
     },
+    "Ship-Keep": {
+        "schema": {"type": "string", "enum": ["yes", "no"]},
+        "description": "`no` keeps the picture out of the store, where the endpoint keeps some.",
+        "example": "no",
+    },
     "Content-Encoding": {
         "schema": {"type": "string", "enum": list(ACCEPTED_ENCODINGS)},
         "description": "How the body is compressed; limits on its size hold for what it decompresses to.",

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from orchestrator.errors import ServeError
+from orchestrator.serve.keep_rules import read_rules
 from orchestrator.serve.launch.placement import Placement
 from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
 from orchestrator.serve.scale import Scale
@@ -84,6 +85,15 @@ class Arguments(BaseModel):
         if scale.is_open:
             raise ValueError("auto: expected bounds, such as auto:1-8, where the cluster is not known yet")
         return scale
+
+    @field_validator("limits")
+    @classmethod
+    def _check_keep(cls, value: Limits) -> Limits:
+        try:
+            read_rules(value.keep)
+        except ServeError as error:
+            raise ValueError(str(error)) from None
+        return value
 
     @field_validator("store", "tracking_uri")
     @classmethod

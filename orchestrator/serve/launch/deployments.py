@@ -95,6 +95,7 @@ def make_application(settings: Settings, options: ServeOptions, placement: Place
         poller=poller,
         engine_options=own,
         cache=settings.cache if settings.cache_bytes else None,
+        store_url=settings.store,
     )
     return application
 

@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.errors import ManifestError, StoreError
+from orchestrator.names import is_digest
 from ship.redaction import redact_text, redact_values
 
 __all__ = [
     "BEGIN",
+    "EXPECTED_PIN",
     "MAX_ENTRY_BYTES",
     "NOWHERE",
     "UNKNOWN",
@@ -38,6 +40,7 @@ MAX_WAITING = 16
 MAX_REASON = 1000
 MAX_NAME = 200
 BEGIN = "begin"
+EXPECTED_PIN = "expected the number of an entry and 64 hex digits, as in 57:9f86d0..."
 UNKNOWN = "unknown"
 
 
@@ -95,6 +98,13 @@ class Pin:
     def of(cls, sequence: int, content: bytes) -> "Pin":
         """The pin of an entry's bytes."""
         return cls(sequence=sequence, digest=hashlib.sha256(content).hexdigest())
+
+    @classmethod
+    def parse(cls, text: str) -> "Pin | None":
+        """The pin in a text such as ``57:9f86d0...``; None if it is none, see ``EXPECTED_PIN``."""
+        number, _, digest = text.partition(":")
+        is_number = number.isascii() and number.isdigit() and len(number) <= 12 and int(number) > 0
+        return cls(sequence=int(number), digest=digest) if is_number and is_digest(digest) else None
 
 
 NOWHERE = Pin(sequence=0, digest="0" * 64)

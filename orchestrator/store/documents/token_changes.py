@@ -134,6 +134,7 @@ def _told(token: Token | BrokenToken) -> dict[str, Any]:
         "predict": list(token.scope.predict),
         "metrics": token.scope.metrics,
         "admin": token.scope.admin,
+        **({"console": token.scope.console} if token.scope.console else {}),
         "secrets": {secret.token_id: secret.expires_s for secret in token.secrets},
     }
 
@@ -177,6 +178,11 @@ def create_token(
         raise ManifestError(
             f"token {name!r} would be good for nothing; say for what: --predict '*' (or a pattern of task "
             "names), --metrics, --admin"
+        )
+    if scope.console is not None and not (scope.predict or scope.admin):
+        raise ManifestError(
+            f"token {name!r}: --console {scope.console} shows the tasks that it may ask, and it may ask "
+            "none; add --predict '*', or a pattern of task names"
         )
     standing = tokens.by_name.get(name)
     if standing is not None and standing.is_live(now_s):

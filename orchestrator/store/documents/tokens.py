@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
@@ -31,6 +31,7 @@ __all__ = [
     "MAX_SECRETS",
     "MAX_TIME_S",
     "BrokenToken",
+    "ConsoleScope",
     "Pattern",
     "Scope",
     "Secret",
@@ -42,6 +43,8 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+# What may be done in the console: each includes the ones before.
+ConsoleScope = Literal["look", "decide", "admin"]
 # The last second of the year 9999, the last that a date can be written for.
 MAX_TIME_S = 253_402_300_799
 # Of one token that is rotated again and again within its grace.
@@ -62,11 +65,13 @@ class Scope:
         predict: Patterns of the tasks that may be queried and listed: ``line-1-*``, ``*``.
         metrics: Whether ``/metrics`` may be read.
         admin: Whether everything may be done.
+        console: What may be done in the console with those tasks; None for nothing.
     """
 
     predict: tuple[str, ...] = ()
     metrics: bool = False
     admin: bool = False
+    console: ConsoleScope | None = None
 
     def may_predict(self, task: str) -> bool:
         """Whether the scope covers a task."""
@@ -244,6 +249,8 @@ def _write_token(token: Token) -> dict[str, Any]:
         "predict": list(token.scope.predict),
         "metrics": token.scope.metrics,
         "admin": token.scope.admin,
+        # An earlier version takes a token with this field for broken, and all others as they are.
+        **({} if token.scope.console is None else {"console": token.scope.console}),
         "secrets": [
             {
                 "id": secret.token_id,
@@ -271,6 +278,7 @@ class _Scope(Document):
     predict: list[Pattern]
     metrics: bool
     admin: bool
+    console: ConsoleScope | None = None
 
     @model_validator(mode="after")
     def _check_scope(self) -> Self:
@@ -279,7 +287,9 @@ class _Scope(Document):
         return self
 
     def to_scope(self) -> Scope:
-        return Scope(predict=tuple(self.predict), metrics=self.metrics, admin=self.admin)
+        return Scope(
+            predict=tuple(self.predict), metrics=self.metrics, admin=self.admin, console=self.console
+        )
 
 
 class _Lifetime(Document):

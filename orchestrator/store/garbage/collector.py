@@ -20,6 +20,7 @@ from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.publication import Publication
 from orchestrator.store.garbage.finding import Garbage, References, StoreListing, find_garbage
 from orchestrator.store.garbage.marks import Marks, store_time_s
+from orchestrator.store.kept import KeepLimits, KeptPictures
 from orchestrator.store.objects.open import ObjectStore
 from orchestrator.store.prompt_store import NUM_READERS, PromptStore
 
@@ -123,6 +124,28 @@ class Collector:
             removed += self._remove_batch(batch, known)
         self._log("gc", removed, author)
         return removed
+
+    def find_kept(self, limits: KeepLimits) -> list[Garbage]:
+        """Kept pictures over the limits of their tasks; they may go at once."""
+        return [
+            Garbage(
+                kind="kept",
+                name=f"{one.task}/{one.picture}",
+                keys=(),
+                num_bytes=one.num_bytes,
+                modified_s=one.modified_s,
+                reason="it is too old, or its task keeps too many",
+            )
+            for one in KeptPictures(self._objects).excess(limits, self.now_s)
+        ]
+
+    def remove_kept(self, pictures: Sequence[Garbage], author: Author | None = None) -> None:
+        """Remove kept pictures that were found just now, with what persons said of them."""
+        kept = KeptPictures(self._objects)
+        for one in pictures:
+            task, _, picture = one.name.partition("/")
+            kept.drop(task, picture)
+        self._log("gc-kept", pictures, author)
 
     def _log(self, action: str, garbage: Sequence[Garbage], author: Author | None) -> None:
         if author is None or not garbage:

@@ -15,7 +15,7 @@ from ship.artifact.card import CARD
 
 __all__ = ["Garbage", "GarbageKind", "References", "StoreListing", "find_garbage"]
 
-GarbageKind = Literal["artifact", "rule", "snapshot", "temporary"]
+GarbageKind = Literal["artifact", "kept", "rule", "snapshot", "temporary"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +52,12 @@ class References:
 
 @dataclass(frozen=True, kw_only=True)
 class Garbage:
-    """An artifact, decision rule, snapshot or temporary object that can be removed.
+    """An artifact, decision rule, snapshot, temporary object or kept picture that can be removed.
 
     Attributes:
         kind: Kind of object.
-        name: Digest of an artifact or a rule, ``task/key`` of a snapshot, key of a temporary object.
+        name: Digest of an artifact or a rule, ``task/key`` of a snapshot, key of a temporary object,
+            ``task/sha256`` of a kept picture.
         keys: Keys of its objects, in the order of removal.
         num_bytes: Size of all of them.
         modified_s: When the newest of them was written, seconds since the epoch.

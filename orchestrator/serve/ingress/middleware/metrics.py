@@ -6,13 +6,13 @@ keeps the last report of each. Only tasks that are asked often become labels: th
 
 import collections
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from orchestrator.serve.engine_api import Answer, ResidencyStats
+from orchestrator.serve.engine_api import Answer, Drift, ResidencyStats
 from orchestrator.serve.ingress.paths import template_of
 
 __all__ = ["CONTENT_TYPE", "OTHERS", "Metrics", "ResidencyMetrics", "TaskLabels"]
@@ -101,6 +101,8 @@ class Metrics:
         self._residency = ResidencyMetrics()
         self._looks_s: Mapping[str, float] = {}
         self._num_broken: Mapping[str, int] = {}
+        self._drift = list(_drift((), 0, 0))
+        self._kept: Mapping[str, int] = {}
 
     def count_request(self, path: str, status: int) -> None:
         """Count a reply by route and status."""
@@ -136,6 +138,14 @@ class Metrics:
         """Keep the ages of the last looks of this scrape, and how many entries they could not read."""
         self._looks_s, self._num_broken = ages_s, num_broken
 
+    def note_kept(self, counts: Mapping[str, int]) -> None:
+        """Keep how many pictures were kept, and how many were not, of this scrape."""
+        self._kept = counts
+
+    def note_drift(self, drifts: Sequence[Drift], num_alarms: int, num_dropped: int) -> None:
+        """Keep what the poller says of drift, for this scrape and those before it says more."""
+        self._drift = list(_drift(drifts, num_alarms, num_dropped))
+
     def note_tokens(self, grace_s: float, *, is_stale: bool) -> None:
         """Keep the state of the tokens of this scrape."""
         self._token_grace.set(grace_s)
@@ -149,11 +159,18 @@ class Metrics:
         broken = _broken()
         for of, number in sorted(self._num_broken.items()):
             broken.add_metric([of, ""], number)
-        return [*self._registry.collect(), looks, broken]
+        kept = CounterMetricFamily(
+            "ship_kept_pictures",
+            "Pictures to be kept in the store: kept, known already, full (no room), failed (the store)",
+            labels=["outcome"],
+        )
+        for outcome, number in sorted(self._kept.items()):
+            kept.add_metric([outcome], number)
+        return [*self._registry.collect(), looks, broken, kept]
 
     def engine_families(self) -> list[Metric]:
-        """Metrics of the engines, as they reported them."""
-        return list(self._residency.collect())
+        """Metrics of the engines and of drift, as they were reported."""
+        return [*self._residency.collect(), *self._drift]
 
 
 class ResidencyMetrics(Collector):
@@ -212,6 +229,30 @@ class ResidencyMetrics(Collector):
             if stats.catalog_age_s is not None:
                 family.add_metric(["catalog", engine], stats.catalog_age_s + now_s - said_at_s)
         return family
+
+
+def _drift(drifts: Sequence[Drift], num_alarms: int, num_dropped: int) -> Iterator[Metric]:
+    for name, meaning, attribute in (
+        ("alarm", "1 while a task has an alarm of drift that nobody has acknowledged", "is_alarming"),
+        ("evidence", "Evidence of drift as a share of what raises an alarm", "evidence"),
+        ("pictures", "Pictures of the champion that the watch for drift has seen", "num_seen"),
+        ("unsure_share", "Share of the last 500 to 1,000 pictures that were answered unsure", "unsure"),
+        ("far_share", "Share of them beyond the held-out pictures' 90th percentile of distance", "far"),
+    ):
+        by_task = GaugeMetricFamily(
+            f"ship_drift_{name}", f"{meaning}; of the 50 tasks with the most evidence", labels=["task"]
+        )
+        for drift in drifts:
+            value = getattr(drift, attribute)
+            if value is not None:
+                by_task.add_metric([drift.task], float(value))
+        yield by_task
+    yield GaugeMetricFamily(
+        "ship_drift_alarms", "Tasks with an alarm of drift that nobody has acknowledged", value=num_alarms
+    )
+    yield CounterMetricFamily(
+        "ship_drift_dropped", "Answers that the watch for drift had no room for", value=num_dropped
+    )
 
 
 def _broken() -> GaugeMetricFamily:

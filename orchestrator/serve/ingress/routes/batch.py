@@ -47,7 +47,7 @@ router = APIRouter(tags=["predict"], generate_unique_id_function=operation_id)
         "task-missing version-invalid key-invalid timeout-invalid header-ambiguous body-empty form-invalid "
         "json-invalid body-late body-too-large batch-too-large content-type-unsupported busy unavailable "
         "late",
-        headers="Ship-Task? Ship-Version Ship-Key Ship-Timeout",
+        headers="Ship-Task? Ship-Version Ship-Key Ship-Timeout Ship-Keep",
         body=_BODY,
     ),
 )
@@ -80,8 +80,9 @@ async def predict_batch(request: Request) -> Response:
         answers = iter(await front.predict(pictures, asks, clock.remaining_s))
     clock.end_stage("engine")
     front.metrics.observe_stages(clock.stages_s)
+    of_image = dict(zip(names, pictures, strict=True))
     rows = [
-        _describe(front, item, problem or next(answers))
+        _describe(front, request, item, problem or next(answers), of_image.get(item.image))
         for item, problem in zip(batch.items, admitted, strict=True)
     ]
     return JSONResponse({"items": rows}, headers=front.headers())
@@ -105,9 +106,16 @@ def _picture(front: Front, request: Request, content: bytes) -> Picture:
     return Picture(refuse)
 
 
-def _describe(front: Front, item: BatchItem, found: Answer | Refusal | Problem) -> ItemReply | ItemErrorReply:
+def _describe(
+    front: Front,
+    request: Request,
+    item: BatchItem,
+    found: Answer | Refusal | Problem,
+    picture: Picture | None,
+) -> ItemReply | ItemErrorReply:
     if isinstance(found, Answer):
-        front.metrics.observe_answer(found)
+        assert picture is not None, "it was asked about"
+        front.note_answer(request, found, picture)
         row: ItemReply = {"image": item.image, **answer_body(found)}
         return row
     problem = front.refusal_problem(found) if isinstance(found, Refusal) else found

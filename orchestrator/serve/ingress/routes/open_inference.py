@@ -151,6 +151,8 @@ async def infer(request: Request, task: str) -> Response:
         replies = await front.predict(pictures, asks, clock.remaining_s)
     clock.end_stage("engine")
     answers = _all_answers(front, replies)
+    for answer, picture in zip(answers, pictures, strict=True):
+        front.note_answer(request, answer, picture)
     front.metrics.observe_stages(clock.stages_s)
     note(request, version=answers[0].version, digest=answers[0].digest, items=len(answers))
     return JSONResponse(_describe(asked, answers), headers=front.headers(answers[0]))
@@ -173,7 +175,9 @@ for _path, _more in (
     router.post(
         f"{_path}/infer",
         responses=reply(TensorReply, *REPLY_HEADERS),
-        openapi_extra=describe(_INFER_PROBLEMS + _more, headers="Ship-Key Ship-Timeout", body=_BODY),
+        openapi_extra=describe(
+            _INFER_PROBLEMS + _more, headers="Ship-Key Ship-Timeout Ship-Keep", body=_BODY
+        ),
     )(infer)
 
 
@@ -201,7 +205,6 @@ def _all_answers(front: Front, replies: Sequence[Answer | Refusal | Problem]) ->
             raise found
         if isinstance(found, Refusal):
             raise front.refusal_problem(found)
-        front.metrics.observe_answer(found)
         answers.append(found)
     if len({(answer.digest, answer.rule) for answer in answers}) > 1:
         detail = "the version of the task or its rule changed during the request; send the request again"

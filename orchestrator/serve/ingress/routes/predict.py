@@ -49,7 +49,7 @@ router = APIRouter(tags=["predict"], generate_unique_id_function=operation_id)
 @router.post(
     "/v1/predict",
     responses=reply(PredictionReply, *REPLY_HEADERS),
-    openapi_extra=describe(QUESTION_PROBLEMS, headers=QUESTION_HEADERS, body=IMAGE_BODY),
+    openapi_extra=describe(QUESTION_PROBLEMS, headers=f"{QUESTION_HEADERS} Ship-Keep", body=IMAGE_BODY),
 )
 async def predict(request: Request) -> Response:
     """Ask one task about one image."""
@@ -64,7 +64,7 @@ async def predict(request: Request) -> Response:
     if isinstance(found, Refusal):
         raise front.refusal_problem(found)
     front.shadows.compare(found, picture)
-    front.metrics.observe_answer(found)
+    front.note_answer(request, found, picture)
     front.metrics.observe_stages(clock.stages_s)
     note(request, version=found.version, digest=found.digest)
     return JSONResponse(answer_body(found), headers=front.headers(found))

@@ -126,6 +126,23 @@ def test_a_void_request_says_so_and_is_rejected(ship: Shell) -> None:
     assert "void" not in ship("ls")
 
 
+def test_a_withheld_version_waits_no_more(ship: Shell) -> None:
+    ship("approvals", "--require", "bolts")
+    assert ship.run("promote", "bolts", "3").exit_code == EXIT_WAITING
+    assert ship.json("withhold", "bolts", "3", "--as", "ben", "--reason", "breaks dents") == {
+        "task": "bolts",
+        "withheld": 3,
+    }
+    assert ship.json("show", "bolts")["pending"] is None
+    [entry] = ship.json("audit", "bolts", "--limit", "1")
+    assert (entry["action"], entry["by"], entry["reason"]) == ("reject", "ben", "breaks dents")
+    assert entry["after"]["withheld"] == {"version": 3}
+    for version, said in (("3", "does not wait for a decision"), ("1", "serves; `ship rollback bolts`")):
+        refused = ship.run("withhold", "bolts", version)
+        assert isinstance(refused.exception, RegistryError)
+        assert said in str(refused.exception)
+
+
 def test_patterns_of_the_store_are_added_and_lifted(ship: Shell) -> None:
     assert ship.json("approvals", "--require", "a*", "--require", "b*")["patterns"] == ["a*", "b*"]
     assert ship.json("approvals", "--lift", "a*")["patterns"] == ["b*"]

@@ -5,11 +5,12 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from orchestrator.cli.progress import ProgressView, eta_s
+from orchestrator.cli.progress import ProgressView
 from orchestrator.train.ledger.failures import failure_of
 from orchestrator.train.ledger.grants import LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.ledger.status import TaskStatus
+from orchestrator.train.run_text import eta_s
 from ship.errors import DataError
 from tests.unit.orchestrator.train.fakes import Clock, Spec, epoch, make_ledger, status
 

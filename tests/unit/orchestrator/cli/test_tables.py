@@ -9,16 +9,15 @@ from rich.console import Console
 
 from orchestrator.cli.tables import (
     advice_line,
-    in_order,
     memory_line,
     print_report,
-    task_json,
     tasks_table,
-    version_json,
     versions_table,
 )
 from orchestrator.manifest.model import RefusedTask
 from orchestrator.registry.advice import Advice
+from orchestrator.registry.fleet import in_order, task_json
+from orchestrator.registry.plain_values import version_json
 from orchestrator.registry.record_writer import Redecision
 from orchestrator.registry.recorder import Backlog
 from orchestrator.registry.versions import VERDICT_TAG, TaskInfo, VersionInfo

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from orchestrator.client.client import Client, EndpointError, Prediction, Question
 from orchestrator.client.questions import read_parts
+from orchestrator.console.endpoint_state import ask_endpoint
 from orchestrator.serve.engine_api import EngineBusyError, Refusal
 from tests.unit.orchestrator.client.endpoint import BACKBONE, PNG, Endpoint
 from tests.unit.orchestrator.serve.factory import BOLTS, FakeEngine, draw_png
@@ -55,6 +56,21 @@ def test_tasks_and_readiness(client: Client, engine: FakeEngine) -> None:
     assert client.is_ready()
     engine.refusal = Refusal(reason="not_ready", detail="the catalog is being loaded")
     assert not client.is_ready()
+
+
+def test_state_and_metrics_are_given_as_the_endpoint_says_them(client: Client, engine: FakeEngine) -> None:
+    found = client.readiness()
+    assert (found["ready"], found["detail"], found["catalog_age_s"]) == (True, "1 tasks are served", 0.5)
+    client.predict("bolts", PNG)
+    state = ask_endpoint(client)
+    assert state.problems == ()
+    assert state.samples.total("ship_prompt_loads_total") == 7
+    assert state.samples.total("ship_requests_total", route="/v1/predict", status="200") == 1
+    assert state.tasks["bolts"].backbone == BACKBONE.fingerprint
+    assert client.task("bolts").backbone == BACKBONE.fingerprint
+    engine.refusal = Refusal(reason="not_ready", detail="the catalog is being loaded")
+    found = client.readiness()
+    assert (found["ready"], bool(found["detail"])) == (False, True)
 
 
 def test_a_refusal_is_an_error_that_says_all_there_is(client: Client, engine: FakeEngine) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from orchestrator.errors import ObjectMissing
 from orchestrator.registry.catalog_writer import CatalogWriter
@@ -117,14 +118,17 @@ class MemoryObjects:
         self.stored[key] = data, newest_s + 10.0
 
 
-def make_decided(number: int, labels: tuple[str, ...], *, keeps_held_out: bool = True) -> dict[str, bytes]:
+def make_decided(
+    number: int, labels: tuple[str, ...], *, keeps_held_out: bool = True, paths: tuple[str, ...] = ()
+) -> dict[str, bytes]:
     """The files of an artifact with a rule of its own, and with answers about 600 held-out images.
 
-    Of each class every tenth picture looks like the next class.
+    Of each class every tenth picture looks like the next class. The first pictures have these paths.
     """
     files = {"prompt.safetensors": f"tensors {number}".encode(), "record.json": b"{}", "README.md": b""}
     if keeps_held_out:
-        files[HELD_OUT] = _make_held_out(labels).to_json()
+        held_out = _make_held_out(labels)
+        files[HELD_OUT] = replace(held_out, paths=(*paths, *held_out.paths[len(paths) :])).to_json()
     card = PromptCard(
         task="bolts",
         task_key=make_key(f"tuned-{number}"),
@@ -186,10 +190,15 @@ class World:
         self.store = PromptStore(objects or self.objects)
 
     def add_tuned(
-        self, number: int = 1, *, labels: tuple[str, ...] = LABELS, keeps_held_out: bool = True
+        self,
+        number: int = 1,
+        *,
+        labels: tuple[str, ...] = LABELS,
+        keeps_held_out: bool = True,
+        paths: tuple[str, ...] = (),
     ) -> str:
         """Publish and register a version of the task bolts; returns the digest of its artifact."""
-        files = make_decided(number, labels, keeps_held_out=keeps_held_out)
+        files = make_decided(number, labels, keeps_held_out=keeps_held_out, paths=paths)
         digest = self.store.publish("bolts", make_key(f"tuned-{number}"), files).digest
         self.registry.register(
             "bolts",

@@ -180,6 +180,11 @@ class FakeMlflow:
     def set_experiment_tag(self, _: str, key: str, value: str) -> None:
         self.experiment.tags[key] = value
 
+    def get_run(self, run_id: str) -> SimpleNamespace:
+        if run_id not in self.runs:
+            raise MlflowException("no such run", RESOURCE_DOES_NOT_EXIST)
+        return self.runs[run_id]
+
     def log_inputs(self, run_id: str, datasets: list[Any]) -> None:
         if run_id not in self.runs:
             raise MlflowException("no such run", RESOURCE_DOES_NOT_EXIST)

@@ -73,7 +73,9 @@ def test_what_is_fixed_and_broken_is_named_and_counted() -> None:
     second = make_evidence(2, TRUTH, [*WRONG[:1], *TRUTH[1:38], *WRONG[38:]])
     result = compare_versions("caps", first, second)
     assert [row["path"] for row in result["fixed"]] == ["1.png", "2.png", "3.png", "4.png", "5.png"]
-    assert result["fixed"][0] == {"path": "1.png", "label": "scratch", "answers": ["good", "scratch"]}
+    expected = {"path": "1.png", "label": "scratch", "answers": ["good", "scratch"], "places": [1, 1]}
+    assert result["fixed"][0] == expected
+    assert [row["path"] for row in result["both_wrong"]] == ["0.png"]
     assert [row["path"] for row in result["broken"]] == ["38.png", "39.png"]
     assert (result["num_both_right"], result["num_both_wrong"]) == (32, 1)
     assert result["num_images"] == 40

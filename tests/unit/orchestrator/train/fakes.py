@@ -1,7 +1,9 @@
 """Stand-ins for tasks, clocks and stores."""
 
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +15,7 @@ from orchestrator.train.ledger.failures import Failure
 from orchestrator.train.ledger.grants import Lease, LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.ledger.status import TaskStatus
+from orchestrator.train.run_folder import RunFolder
 from orchestrator.train.worker.loop import TaskRunner, run_worker
 from ship.settings.config import TuneConfig
 
@@ -72,6 +75,30 @@ def work(ledger: Ledger, run: TaskRunner, *, sleep: Callable[[float], object] = 
         sleep(seconds)
 
     return run_worker(ledger, run, worker="w", sleep=wait)
+
+
+@contextmanager
+def driven(folder: RunFolder, ledger: Ledger) -> Iterator[None]:
+    """A driver in a thread, which does what other terminals ask of the run, until the end of the block."""
+    is_over = threading.Event()
+
+    def drive() -> None:
+        while not is_over.wait(0.01):
+            for request, answer in folder.requests():
+                change = ledger.cancel if request.kind == "cancel" else ledger.retry
+                changed = change(request.tasks) if request.kind != "stop" else ()
+                folder.show(ledger.status())
+                # Writes the status now, and not a second after the last one.
+                folder.close()
+                answer(changed)
+
+    driver = threading.Thread(target=drive)
+    driver.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        driver.join()
 
 
 def make_ledger(clock: Clock, *names: str, **policy: float) -> Ledger:

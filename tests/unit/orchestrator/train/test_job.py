@@ -34,6 +34,7 @@ from orchestrator.train.job import Job
 from orchestrator.train.job_report import JobReport
 from orchestrator.train.ledger.grants import LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
+from orchestrator.train.run_view import RunView
 from orchestrator.train.worker.task_runner import TuneTask
 from ship.backbone import Backbone
 from ship.tuning.tuner import Tuner
@@ -287,6 +288,10 @@ def test_the_sound_tasks_run_and_every_other_is_reported(plant: Plant) -> None:
         "empty": f"{plant.folder}/empty",
         "t2": "corrupt",
     }
+    planned = RunView(plant.home).plan()
+    assert planned is not None
+    assert [(one["task"], one["num_images"]) for one in planned["to_tune"]] == [("t0", 24), ("t1", 24)]
+    assert planned["refused"] == [{"task": one.name, "reasons": list(one.reasons)} for one in report.refused]
 
 
 def test_old_records_wait_until_work_has_begun(plant: Plant) -> None:

@@ -1,7 +1,6 @@
 """Runs as other terminals see them: listings, status, log and requests, by class and by command."""
 
 import json
-import threading
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,8 @@ from orchestrator.errors import ExecutionError
 from orchestrator.train.run_files import RunRequest
 from orchestrator.train.run_folder import hold_run
 from orchestrator.train.run_view import RunView, list_runs
-from tests.unit.orchestrator.train.fakes import leased_ledger, make_event
+from ship.redaction import Url
+from tests.unit.orchestrator.train.fakes import driven, leased_ledger, make_event
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"run": "a"}', '{"run": "a", "manifest": "b"}'])
@@ -139,24 +139,11 @@ def test_a_retry_that_takes_nothing_up_says_why(tmp_path: Path, capsys: pytest.C
     ledger.cancel(["nuts"])
     with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
         folder.show(ledger.status())
-        is_over = threading.Event()
-
-        def drive() -> None:
-            while not is_over.wait(0.01):
-                for request, answer in folder.requests():
-                    answer(ledger.retry(request.tasks))
-
-        driver = threading.Thread(target=drive)
-        driver.start()
-        try:
-            with pytest.raises(SystemExit) as ended:
-                cli(
-                    ["--home", str(tmp_path), "retry", "bolts", "caps", "welds", "nuts", "--json"],
-                    standalone_mode=False,
-                )
-        finally:
-            is_over.set()
-            driver.join()
+        with driven(folder, ledger), pytest.raises(SystemExit) as ended:
+            cli(
+                ["--home", str(tmp_path), "retry", "bolts", "caps", "welds", "nuts", "--json"],
+                standalone_mode=False,
+            )
     assert ended.value.code == 1
     said = json.loads(capsys.readouterr().out)
     assert said["taken_up"] == ["nuts"]
@@ -165,3 +152,27 @@ def test_a_retry_that_takes_nothing_up_says_why(tmp_path: Path, capsys: pytest.C
         ("caps", "a worker is tuning it now"),
         ("welds", "it waits for a worker already"),
     ]
+
+
+def test_a_page_has_the_last_events_of_a_long_log(tmp_path: Path) -> None:
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        assert RunView(tmp_path).last_events(3) == []
+        folder.log([make_event("failed", cause="x" * 1000, detail=str(number)) for number in range(1500)])
+        with (folder.folder / "events.jsonl").open("a") as log:
+            log.write('{"kind": "cancel')
+    view = RunView(tmp_path)
+    assert [event.data["detail"] for event in view.last_events(3)] == ["1497", "1498", "1499"]
+    long = view.last_events(5000)
+    assert 500 < len(long) < 1500, "a megabyte of the log"
+    assert long[-1].data["detail"] == "1499"
+
+
+def test_documents_of_a_run_are_there_or_none(tmp_path: Path) -> None:
+    with hold_run(tmp_path, "tune-1", "lines.yaml") as folder:
+        view = RunView(tmp_path)
+        assert (view.plan(), view.report(), view.page()) == (None, None, None)
+        folder.plan({"to_tune": [], "warnings": [Url("s3://me:secret@plant/ship")]})
+        (folder.folder / "report.json").write_text("[1]")
+        (folder.folder / "report.html").write_text("<p>")
+    assert view.plan() == {"to_tune": [], "warnings": ["s3://plant/ship"]}
+    assert (view.report(), view.page()) == (None, b"<p>")

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from ship.data import DataSource
@@ -41,3 +43,14 @@ def test_every_problem_is_listed() -> None:
 def test_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         DataSource.from_dict(values)
+
+
+def test_a_record_of_the_settings_shows_no_secret_and_is_read_back() -> None:
+    source = DataSource(
+        path="s3://key:hush@plant/caps.csv", image_root="https://anna:hush@plant/caps", test_fraction=0.3
+    )
+    said = source.to_public_dict()
+    assert "hush" not in json.dumps(said)
+    assert DataSource.from_dict(said).test_fraction == 0.3
+    plain = DataSource(path="caps", format="mvtec", split_seed=4, group="([a-z]+)-")
+    assert DataSource.from_dict(json.loads(json.dumps(plain.to_public_dict()))) == plain

@@ -181,3 +181,27 @@ def test_what_is_no_list_of_tokens_is_refused(content: bytes, problem: str) -> N
     with pytest.raises(StoreError, match="tokens") as caught:
         Tokens.from_json(content)
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("console", ["look", "decide", "admin"])
+def test_access_to_the_console_is_a_field_of_its_own_token_alone(console: Any) -> None:
+    secrets = (Secret(token_id="a" * 12, sha256=make_key("a"), created_s=1.0),)
+    others = Secret(token_id="b" * 12, sha256=make_key("b"), created_s=1.0)
+    tokens = Tokens(
+        by_name={
+            "maria": Token(scope=Scope(predict=("*",), console=console), secrets=secrets),
+            "plc": Token(scope=Scope(predict=("*",)), secrets=(others,)),
+        }
+    )
+    assert Tokens.from_json(tokens.to_json()) == tokens
+    written = json.loads(tokens.to_json())["tokens"]
+    assert written["maria"]["console"] == console
+    # What an earlier version refuses of a token is not there where nobody asked for it.
+    assert written["plc"].keys() == TOKEN.keys()
+
+
+@pytest.mark.parametrize("console", ["all", "", 1, True])
+def test_another_access_to_the_console_is_broken_alone(console: Any) -> None:
+    good = {**TOKEN, "secrets": [{**SECRET, "id": "b" * 12}]}
+    tokens = Tokens.from_json(document(maria={**TOKEN, "console": console}, plc=good))
+    assert (set(tokens.broken), set(tokens.by_name)) == ({"maria"}, {"plc"})
