@@ -37,13 +37,13 @@ class Connections:
     """Connections to one server that are kept for the next request; as many as are needed at a time.
 
     Args:
-        url: URL of the server.
+        url: URL of the server, to which paths are appended.
         timeout_s: Seconds for a reply.
     """
 
     def __init__(self, url: str, timeout_s: float) -> None:
         place = urlsplit(url)
-        self._host, self._port = str(place.hostname), place.port or 80
+        self._host, self._port, self._path = str(place.hostname), place.port or 80, place.path.rstrip("/")
         self._timeout_s = timeout_s
         self._idle: list[_Connection] = []
 
@@ -56,7 +56,7 @@ class Connections:
         """
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n"
+            f"POST {self._path}{path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n"
             f"Content-Length: {len(content)}\r\n{lines}\r\n"
         )
         connection = await self._take()

@@ -71,6 +71,12 @@ def test_a_connection_is_kept_unless_the_server_closes_it(url: str) -> None:
     assert [reply.body.decode().split()[0] == port for reply in (busy, last, another)] == [True, True, False]
 
 
+def test_a_path_is_below_that_of_the_url(url: str) -> None:
+    (busy,) = ask(f"{url}/bu", "sy")
+    assert busy is not None
+    assert busy.status == 429
+
+
 def test_a_reply_that_does_not_come_is_an_error_and_the_next_one_is_not(url: str) -> None:
     broken, whole = ask(url, "/break", "/")
     assert broken is None
