@@ -132,7 +132,8 @@ def cancel(output: Output, tasks: tuple[str, ...], as_json: bool) -> None:
     """
     from orchestrator.train.run_control import cancel_tasks, stop_run
 
-    view, changed = _view(output), ()
+    view = _view(output)
+    changed: tuple[str, ...] = ()
     if tasks:
         changed = cancel_tasks(view, tasks)
     else:
