@@ -76,11 +76,6 @@ class ConsolePlant:
     tokens: dict[str, str]
     picture: Path
 
-    def served(self, task: str) -> int | None:
-        """The version that the endpoint answers with."""
-        with Client(self.endpoint, "") as client:
-            return client.task(task).version
-
 
 @contextmanager
 def console_plant(folder: Path, database: Path) -> Iterator[ConsolePlant]:
