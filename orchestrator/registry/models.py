@@ -45,7 +45,9 @@ class Models:
         for model in models:
             task = model.name.removeprefix(MODEL_PREFIX)
             if task != model.name and is_task_name(task):
-                self.remember_latest(task, model)
+                # A file's listing has all that is asked of it.
+                if not isinstance(model, StoredModel):
+                    self.remember_latest(task, model)
                 yield task, model
 
     def find(self, task: str) -> Any | None:

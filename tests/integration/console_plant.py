@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
 
 from orchestrator.client.client import Client
 from orchestrator.console.server import running_console
@@ -51,6 +52,12 @@ from tests.unit.orchestrator.train.fakes import driven, leased_ledger, make_even
 
 __all__ = ["HOSTILE_FILE", "HOSTILE_LABEL", "LABELS", "ConsolePlant", "console_plant", "wait_until"]
 
+# A page of another origin that posts a promotion by a form, and shows the console in a frame.
+FOREIGN = """<!DOCTYPE html><title>foreign</title>
+<iframe name="hole"></iframe><iframe id="frame" src="{url}/fleet"></iframe>
+<form id="form" method="post" target="hole" action="{url}/tasks/nuts/promote">
+<input name="version" value="1"><input name="reason" value="because"><input name="csrf" value="guessed">
+</form>"""
 HOSTILE_LABEL = "<img src=x onerror=alert(1)>"
 HOSTILE_FILE = "'\"><svg onload=alert(2)>.png"
 LABELS = ("good", HOSTILE_LABEL, "scratch")
@@ -65,6 +72,7 @@ class ConsolePlant:
     Attributes:
         url: URL of the console.
         endpoint: URL of the endpoint.
+        foreign: URL of a page of another origin; its parameter ``url`` is the console's.
         place: Store and registry.
         tokens: Text of a token by its name: ``anna`` is an admin, ``maria`` decides, ``otto`` looks.
         picture: A picture to ask about.
@@ -72,14 +80,10 @@ class ConsolePlant:
 
     url: str
     endpoint: str
+    foreign: str
     place: Place
     tokens: dict[str, str]
     picture: Path
-
-    def served(self, task: str) -> int | None:
-        """The version that the endpoint answers with."""
-        with Client(self.endpoint, "") as client:
-            return client.task(task).version
 
 
 @contextmanager
@@ -109,7 +113,10 @@ def console_plant(folder: Path, database: Path) -> Iterator[ConsolePlant]:
             endpoint=stack.enter_context(Client(endpoint, "", patience_s=0.0)),
         )
         url = stack.enter_context(running_console(services, "127.0.0.1", _free_port()))
-        yield ConsolePlant(url=url, endpoint=endpoint, place=place, tokens=tokens, picture=picture)
+        foreign = stack.enter_context(_serving(_make_foreign()))
+        yield ConsolePlant(
+            url=url, endpoint=endpoint, foreign=foreign, place=place, tokens=tokens, picture=picture
+        )
 
 
 def wait_until(is_so: Callable[[], bool], what: str) -> None:
@@ -223,6 +230,12 @@ def _make_endpoint(backbone: Backbone, store_url: str) -> FastAPI:
     app = make_app(RayEngine(Handle(replica), 30.0), backbone.info, limits)
     # Processes have tests of their own.
     decode_with(app, Decoder(backbone.info, limits, decode_pixels))
+    return app
+
+
+def _make_foreign() -> FastAPI:
+    app = FastAPI()
+    app.add_api_route("/", lambda url: HTMLResponse(FOREIGN.format(url=url)), response_class=HTMLResponse)
     return app
 
 

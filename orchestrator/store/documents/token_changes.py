@@ -174,15 +174,15 @@ def create_token(
         raise ManifestError(
             f"--predict {bad[0][:80]!r}: expected a task name or a pattern of them, such as 'line-1-*' or '*'"
         )
-    if not (scope.predict or scope.metrics or scope.admin):
-        raise ManifestError(
-            f"token {name!r} would be good for nothing; say for what: --predict '*' (or a pattern of task "
-            "names), --metrics, --admin"
-        )
     if scope.console is not None and not (scope.predict or scope.admin):
         raise ManifestError(
             f"token {name!r}: --console {scope.console} shows the tasks that it may ask, and it may ask "
             "none; add --predict '*', or a pattern of task names"
+        )
+    if not (scope.predict or scope.metrics or scope.admin):
+        raise ManifestError(
+            f"token {name!r} would be good for nothing; say for what: --predict '*' (or a pattern of task "
+            "names), --metrics, --admin"
         )
     standing = tokens.by_name.get(name)
     if standing is not None and standing.is_live(now_s):

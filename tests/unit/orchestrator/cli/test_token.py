@@ -92,6 +92,7 @@ def test_a_token_in_json(ship: Shell) -> None:
         "predict": [],
         "metrics": True,
         "admin": True,
+        "console": None,
         "id": token_id,
         "created": "2027-01-15T08:00:00Z",
         "expires": None,
@@ -192,3 +193,13 @@ def test_a_broken_token_is_listed_mended_and_taken_away(ship: Shell) -> None:
     assert ship.is_good(text, Clock.now_s)
     assert "Odd [name] (broken) is revoked" in ship("revoke", "Odd [name]")
     assert not ship.tokens.broken
+
+
+def test_access_to_the_console_is_granted_for_tasks(ship: Shell) -> None:
+    made = ship.json("create", "maria", "--predict", "line-1-*", "--console", "decide")
+    assert (made["predict"], made["console"]) == (["line-1-*"], "decide")
+    assert ship.tokens.by_name["maria"].scope.console == "decide"
+    assert [one["console"] for one in ship.json("ls")] == ["decide"]
+    ship("create", "eva", "--console", "look")
+    assert ship.status == 2
+    assert "add --predict" in ship.err
