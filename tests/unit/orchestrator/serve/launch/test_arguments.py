@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from ray.serve._private.build_app import build_app
+from ray.serve.deployment import deployment_to_schema
 
+from orchestrator.serve.launch.app import build
 from orchestrator.serve.launch.arguments import Arguments
+from orchestrator.serve.launch.deployments import DRAIN_S
 from orchestrator.serve.options import EngineOptions, Limits
 from orchestrator.serve.scale import Scale
 from orchestrator.settings import Settings
@@ -89,3 +93,11 @@ def test_every_option_of_an_endpoint_can_be_given() -> None:
             value = getattr(options(), field.name)
             read = Arguments.model_validate({group: {field.name: value}})
             assert getattr(getattr(read, group), field.name) == value
+
+
+def test_new_replicas_answer_before_old_ones_go(tmp_path: Path) -> None:
+    built = build_app(build(Arguments(store=str(tmp_path))), name="ship")
+    found = {one.name: deployment_to_schema(one) for one in built.deployments}
+    for name in ("Ingress", "Engine"):
+        assert 0 < found[name].max_surge_percent < 100
+        assert found[name].graceful_shutdown_timeout_s == DRAIN_S
