@@ -230,16 +230,20 @@ def _write_model(session: MlflowSession, model: _Model, runs: dict[str, str]) ->
     held = {int(one.version): one for one in _all(client.search_model_versions, f"name = '{model.name}'")}
     wanted = {one.version: one for one in model.versions}
     for number, one in held.items():
-        if number not in wanted and one.source == _GONE:
-            client.delete_model_version(model.name, str(number))
-        elif number not in wanted or dict(one.tags or {}) != wanted[number].tags:
+        is_gap = number not in wanted and one.source == _GONE
+        if not is_gap and (number not in wanted or dict(one.tags or {}) != wanted[number].tags):
             raise RegistryError(
                 f"MLflow at {session.where} has another version {number} of {model.name}: expected a "
                 "registry without models of ours; set MLFLOW_TRACKING_URI to an empty one, or leave the "
                 "registry out with --store-only"
             )
-    for number in range(max(held, default=0) + 1, max(wanted, default=0) + 1):
+    made = range(max(held, default=0) + 1, max(wanted, default=0) + 1)
+    for number in made:
         _write_version(client, model.name, number, wanted.get(number), runs)
+    # Versions that were deleted: the numbers of later ones stay as they were. Once those are there: MLflow
+    # gives no number twice, and a deleted last one could not be told from one that was never made.
+    for number in sorted({*held, *made} - set(wanted)):
+        client.delete_model_version(model.name, str(number))
     for alias, number in model.aliases.items():
         if number in wanted:
             client.set_registered_model_alias(model.name, alias, str(number))
@@ -260,6 +264,3 @@ def _write_version(
             f"MLflow gave version {made.version} of {name} in place of {number}: expected an MLflow that "
             "counts versions from 1; restore to an empty one"
         )
-    if wanted is None:
-        # A version that was deleted: the numbers of later ones stay as they were.
-        client.delete_model_version(name, str(number))

@@ -14,7 +14,7 @@ _ASKED_METHOD = "access-control-request-method"
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Content-Encoding, Ship-Task, Ship-Version, "
-    "Ship-Key, Ship-Timeout, X-Request-ID",
+    "Ship-Key, Ship-Timeout, Ship-Keep, X-Request-ID",
     "Access-Control-Max-Age": str(_MAX_AGE_S),
 }
 _EXPOSED = (

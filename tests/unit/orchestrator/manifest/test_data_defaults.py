@@ -43,7 +43,7 @@ def test_wrong_settings_of_data_are_told_once_and_not_for_each_task(folder: Path
     wrong = "defaults: {data: {path: data, test_fraction: 2, image_rot: x}}\n"
     assert problems_of(folder, f"{wrong}tasks:\n{tasks}") == [
         "defaults.data.path (line 1): unknown key; known are format, val_fraction, test_fraction, "
-        "split_seed, group, allow_duplicates, image_root",
+        "split_seed, group, allow_duplicates, image_root, more",
         "defaults.data.image_rot (line 1): unknown key; did you mean 'image_root'?",
         "defaults.data.test_fraction (line 1): expected a number from 0 to below 1, got 2",
     ]

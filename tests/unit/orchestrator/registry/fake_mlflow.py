@@ -46,6 +46,7 @@ class FakeMlflow:
         self.hidden: set[str] = set()
         self._clock = itertools.count(1_700_000_000_000)
         self._numbers = itertools.count(1)
+        self._last_number: dict[str, int] = {}
 
     def __getattribute__(self, name: str) -> Any:
         """The attribute; a call passes ``before`` and ``after``."""
@@ -75,6 +76,7 @@ class FakeMlflow:
             name=name, aliases={}, tags=dict(tags), creation_timestamp=made, last_updated_timestamp=made
         )
         self.versions.setdefault(name, {}).clear()
+        self._last_number.pop(name, None)
         return self.models[name]
 
     def get_registered_model(self, name: str) -> SimpleNamespace:
@@ -91,7 +93,9 @@ class FakeMlflow:
     ) -> SimpleNamespace:
         self._model(name)
         versions = self.versions[name]
-        number = max(versions, default=0) + 1
+        # No number is given twice, as MLflow's stores have it, also not that of a deleted version.
+        number = max(self._last_number.get(name, 0), max(versions, default=0)) + 1
+        self._last_number[name] = number
         versions[number] = SimpleNamespace(
             name=name,
             version=str(number),

@@ -105,7 +105,7 @@ def test_an_entry_is_read_strictly_and_holds_no_secrets() -> None:
     assert b"hush" not in content
     for wrong in (
         content.replace(b'"user"', b'"uzer"'),
-        content.replace(b'"schema":1', b'"schema":2'),
+        content.replace(b'"schema":1', b'"schema":"1"'),
         content.replace(b'"sequence":2', b'"sequence":"2"'),
         content[:-4],
     ):

@@ -141,7 +141,7 @@ def note_options(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
     """Options of each ``ship serve``, none of which starts anything."""
     asked: list[ServeOptions] = []
 
-    def note(settings: Settings, options: ServeOptions, **_: object) -> None:
+    def note(settings: Settings, options: ServeOptions, *_: object, **__: object) -> None:
         asked.append(options)
 
     monkeypatch.setattr(endpoint, "serve_forever", note)
