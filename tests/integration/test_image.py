@@ -72,8 +72,8 @@ def container(*words: str, options: tuple[str, ...]) -> Iterator[str]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home with one task on the bundled backbone, of the image's user."""
-    settings = Settings.from_env({}, home=str(tmp_path / "home"))
+    """The user's folder, which Ray writes to as well, with a home in it that has one task."""
+    settings = Settings.from_env({}, home=str(tmp_path / "user" / ".ship"))
     files = make_artifact(load_backbone("bundled"), "bolts", 2, seed=1)
     published = PromptStore(open_objects(settings.store)).publish("bolts", "1" * 64, files)
     registry = Registry(settings.tracking_uri, settings.artifact_location, may_create=True)
@@ -81,9 +81,10 @@ def home(tmp_path: Path) -> Path:
         "bolts", digest=published.digest, source=published.uri, run_id=None, metrics={}, tags={}
     )
     registry.set_alias("bolts", "champion", 1)
-    for path in (settings.home, *settings.home.rglob("*")):
+    folder = settings.home.parent
+    for path in (folder, *folder.rglob("*")):
         os.chown(path, USER, USER)
-    return settings.home
+    return folder
 
 
 def answer_outside() -> dict[str, float]:
@@ -106,7 +107,7 @@ def wait_until_healthy(found: str) -> None:
 @pytest.mark.parametrize("shm_size", ["1g", "64m"])
 def test_the_endpoint_of_the_image_answers_alike_and_ends_cleanly(home: Path, shm_size: str) -> None:
     port = choose_port("127.0.0.1")
-    options = (f"--volume={home}:/home/ship/.ship", f"--shm-size={shm_size}")
+    options = (f"--volume={home}:/home/ship", f"--shm-size={shm_size}")
     with container("serve", "--no-auth", "--port", str(port), options=options) as found:
         wait_until_healthy(found)
         reply = httpx.post(
