@@ -225,7 +225,7 @@ def test_who_may_only_look_is_offered_no_decision(chromium: Browser, plant: Cons
 
 POST = """url => fetch(url, {method: "POST", mode: "no-cors", credentials: "include",
   headers: {"Content-Type": "application/x-www-form-urlencoded"}, body: "version=1&reason=because"})
-  .then(reply => reply.type)"""
+  .then(reply => reply.type, error => String(error))"""
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"], ids=["another port", "another site"])
