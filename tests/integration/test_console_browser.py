@@ -241,9 +241,8 @@ def test_other_origins_change_nothing_and_show_nothing(
     with page.expect_response("**/tasks/nuts/promote") as posted:
         page.evaluate("document.getElementById('form').submit()")
     assert posted.value.status == 403
-    with page.expect_response("**/tasks/nuts/promote") as fetched:
-        page.evaluate(POST, f"{plant.url}/tasks/nuts/promote")
-    assert fetched.value.status == 403
+    # The refusal is for the same origin alone, so that a script of another one reads nothing of it.
+    assert "Failed to fetch" in page.evaluate(POST, f"{plant.url}/tasks/nuts/promote")
     assert any("frame" in fault.lower() for fault in watch.faults), watch.faults
     page.context.close()
     assert entries(plant, "nuts") == before
