@@ -225,7 +225,7 @@ def test_who_may_only_look_is_offered_no_decision(chromium: Browser, plant: Cons
 
 POST = """url => fetch(url, {method: "POST", mode: "no-cors", credentials: "include",
   headers: {"Content-Type": "application/x-www-form-urlencoded"}, body: "version=1&reason=because"})
-  .then(reply => reply.type)"""
+  .then(reply => reply.type, error => String(error))"""
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"], ids=["another port", "another site"])
@@ -241,9 +241,8 @@ def test_other_origins_change_nothing_and_show_nothing(
     with page.expect_response("**/tasks/nuts/promote") as posted:
         page.evaluate("document.getElementById('form').submit()")
     assert posted.value.status == 403
-    with page.expect_response("**/tasks/nuts/promote") as fetched:
-        page.evaluate(POST, f"{plant.url}/tasks/nuts/promote")
-    assert fetched.value.status == 403
+    # The refusal is for the same origin alone, so that a script of another one reads nothing of it.
+    assert "Failed to fetch" in page.evaluate(POST, f"{plant.url}/tasks/nuts/promote")
     assert any("frame" in fault.lower() for fault in watch.faults), watch.faults
     page.context.close()
     assert entries(plant, "nuts") == before
