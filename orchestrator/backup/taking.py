@@ -39,6 +39,7 @@ from orchestrator.errors import ObjectMissing, StoreError
 from orchestrator.registry.copying import RegistryCopy
 from orchestrator.store.audit import FOLDER as AUDIT
 from orchestrator.store.audit import AuditLog, entry_key
+from orchestrator.store.kept import REVIEWS
 from orchestrator.store.objects.protocol import ObjectStore
 from orchestrator.store.prompt_store import NUM_READERS, PromptStore
 from ship.version import __version__
@@ -51,7 +52,7 @@ _POINTERS = ("catalog.json", "rollouts/", "tokens.json", "approvals.json", "regi
 # Written once under a name that says what is in it, so that an earlier copy of it is this one.
 _IMMUTABLE = ("artifacts/", "rules/", "published/", "backbones/")
 # What cannot be rebuilt, beside the pointers and the audit log.
-_METADATA = ("rules/",)
+_METADATA = ("rules/", REVIEWS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,11 +102,15 @@ def test_all_comes_back_as_it_was() -> None:
 
 def test_metadata_is_what_cannot_be_rebuilt() -> None:
     world, place = make_world(), Place()
+    label, picture = "reviews/bolts/0123.json", "kept/bolts/0123.image"
+    for key in (label, picture):
+        world.objects.client().put(key, b"{}")
     held = take(world, place, kind="metadata").manifest.objects
     assert {key.split("/")[0] for key in held} == {
-        *("approvals.json", "audit", "catalog.json", "published", "registry.json", "rollouts"),
+        *("approvals.json", "audit", "catalog.json", "published", "registry.json", "reviews", "rollouts"),
         "tokens.json",
     }
+    assert {label, picture} < set(take(world, place).manifest.objects)
     assert verify_backup(place, read_manifest(place)) == []
 
 
