@@ -11,10 +11,12 @@ from orchestrator.cli.options import author_options, json_option
 from orchestrator.cli.output import Output, format_time
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.store.documents.audit import Author
     from orchestrator.store.documents.drift import DriftEntry
 
-__all__ = ["drift", "drift_line"]
+__all__ = ["drift", "drift_line", "find_drift"]
 
 
 @click.command()
@@ -126,3 +128,15 @@ def _print_one(output: Output, task: str, entry: "DriftEntry", told: dict[str, A
         recent = "" if row["recent"] is None else f"{row['recent']:.3f}"
         table.add_row(escape(row["meaning"]), f"{row['reference']:.3f}", recent, f"{row['most']:.3f}")
     output.out.print(table)
+
+
+def find_drift(output: Output) -> "Mapping[str, DriftEntry]":
+    """Drift of the tasks that an endpoint watches."""
+    from orchestrator.errors import StoreError
+    from orchestrator.store.drift import read_drift
+
+    try:
+        return read_drift(output.objects())[0].tasks
+    except StoreError as error:
+        output.err.print(f"whether pictures drift is not known: {error}", markup=False, soft_wrap=True)
+        return {}

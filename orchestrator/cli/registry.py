@@ -8,7 +8,7 @@ import click
 from orchestrator.cli import tables
 from orchestrator.cli.audit_tables import pending_line
 from orchestrator.cli.completion import task_argument
-from orchestrator.cli.drift import drift_line
+from orchestrator.cli.drift import drift_line, find_drift
 from orchestrator.cli.options import (
     author_options,
     force_option,
@@ -23,12 +23,11 @@ from orchestrator.registry.plain_values import pending_json, version_json
 from ship.findings import find_warnings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from orchestrator.manifest.selection import Selection
     from orchestrator.registry.versions import TaskInfo, Trials, VersionInfo
     from orchestrator.store.documents.audit import Author
-    from orchestrator.store.documents.drift import DriftEntry
     from orchestrator.store.documents.rollout import Rollout
 
 __all__ = ["COMMANDS"]
@@ -81,7 +80,7 @@ def list_tasks(
     shown = [info for info in infos if with_retired or not info.is_retired]
     pending = _find_pending(output, shown)
     served, problems = find_served(output, shown)
-    drifts = _find_drift(output)
+    drifts = find_drift(output)
     if as_json:
         output.print_json(
             [
@@ -104,18 +103,6 @@ def list_tasks(
         for info in shown:
             if info.task in drifts and drifts[info.task].is_alarming:
                 output.print_line(drift_line(info.task, drifts[info.task]))
-
-
-def _find_drift(output: Output) -> "Mapping[str, DriftEntry]":
-    """Drift of the tasks that an endpoint watches."""
-    from orchestrator.errors import StoreError
-    from orchestrator.store.drift import read_drift
-
-    try:
-        return read_drift(output.objects())[0].tasks
-    except StoreError as error:
-        output.err.print(f"whether pictures drift is not known: {error}", markup=False, soft_wrap=True)
-        return {}
 
 
 def _print_tasks(output: Output, infos: "list[TaskInfo]", num_retired: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.errors import ManifestError
 from orchestrator.serve.drift_watcher import DriftWatcher, observe_held_out
-from orchestrator.serve.engine_api import Sighting
+from orchestrator.serve.sighting import Sighting
 from orchestrator.store.audit import AuditLog
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
