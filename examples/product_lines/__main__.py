@@ -69,7 +69,8 @@ def make_token(environment: dict[str, str]) -> str:
         subprocess.check_call(
             [SHIP, "token", "revoke", TOKEN_NAME], env=environment, stdout=subprocess.DEVNULL
         )
-    command = [SHIP, "token", "create", TOKEN_NAME, "--predict", "*", "--console", "admin"]
+    scope = ["--predict", "*", "--metrics", "--console", "admin"]
+    command = [SHIP, "token", "create", TOKEN_NAME, *scope]
     return subprocess.check_output(command, env=environment, text=True).strip()
 
 

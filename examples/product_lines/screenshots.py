@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
@@ -21,7 +22,7 @@ from examples.product_lines.endpoint import Endpoint, free_port
 from examples.product_lines.pictures import draw_tasks
 
 SHIP = [sys.executable, "-c", "from orchestrator.cli.main import main; main()"]
-TASK, LABEL = "gravel-surface", "scratch"
+TASK, LABEL = "brick-surface", "scratch"
 SECOND_VERSION = """backbone: bundled
 defaults: {{epochs: 4, min_steps: 10}}
 tasks: [{{name: {task}, data: data/{task}, tags: {{family: surface}}}}]
@@ -30,7 +31,7 @@ tasks: [{{name: {task}, data: data/{task}, tags: {{family: surface}}}}]
 PAGES = (
     ("fleet", "/fleet"),
     ("task", f"/tasks/{TASK}/about"),
-    ("threshold", f"/tasks/{TASK}/threshold"),
+    ("threshold", f"/tasks/{TASK}/threshold?label={LABEL}&value=0.9"),
     ("compare", f"/tasks/{TASK}/compare"),
     ("runs", "/runs"),
 )
@@ -46,6 +47,9 @@ def main() -> None:
     port, token = free_port(), make_token(environment)
     command = [*SHIP, "serve", "--console", str(port)]
     with Endpoint(command, {**environment, "SHIP_TOKEN": token}, folder / "serve.log"):
+        # The console comes up after the endpoint.
+        with httpx.Client(transport=httpx.HTTPTransport(retries=10), timeout=60.0) as client:
+            client.get(f"http://127.0.0.1:{port}/sign-in").raise_for_status()
         take_all(f"http://127.0.0.1:{port}", token, folder, args.target)
 
 
