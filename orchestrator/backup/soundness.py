@@ -8,10 +8,10 @@ from orchestrator.backup.contents import BackupObjects
 from orchestrator.backup.layout import Blob, Manifest, blob_key, digest_of
 from orchestrator.errors import StoreError
 from orchestrator.store.artifact_files import read_stamps
+from orchestrator.store.audit.verification import verify
 from orchestrator.store.documents.publication import Marker
 from orchestrator.store.objects.protocol import ObjectStore
 from orchestrator.store.prompt_store import NUM_READERS, PromptStore
-from orchestrator.store.verification import verify
 from ship.artifact.card import CARD
 
 __all__ = ["find_damage", "verify_backup"]

@@ -37,9 +37,9 @@ from orchestrator.backup.layout import (
 from orchestrator.backup.soundness import find_damage
 from orchestrator.errors import ObjectMissing, StoreError
 from orchestrator.registry.copying import RegistryCopy
-from orchestrator.store.audit import FOLDER as AUDIT
-from orchestrator.store.audit import AuditLog, entry_key
-from orchestrator.store.kept import REVIEWS
+from orchestrator.store.audit.log import FOLDER as AUDIT
+from orchestrator.store.audit.log import AuditLog, entry_key
+from orchestrator.store.kept.pictures import REVIEWS
 from orchestrator.store.objects.protocol import ObjectStore
 from orchestrator.store.prompt_store import NUM_READERS, PromptStore
 from ship.version import __version__

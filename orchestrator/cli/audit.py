@@ -63,8 +63,8 @@ def audit(
       ship audit --verify --known 57:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
     """
     from orchestrator.names import check_task_name
-    from orchestrator.store.audit import AuditLog
-    from orchestrator.store.audit_search import Wanted, search
+    from orchestrator.store.audit.log import AuditLog
+    from orchestrator.store.audit.search import Wanted, search
 
     if known and not verify:
         raise click.UsageError("--known goes with --verify")
@@ -167,7 +167,7 @@ def approvals(
       ship approvals --lift 'weld-*'
     """
     from orchestrator.store.approvals import Approvals
-    from orchestrator.store.audit import AuditLog
+    from orchestrator.store.audit.log import AuditLog
 
     store = output.prompt_store()
     rules = Approvals(store, AuditLog(store))
@@ -186,7 +186,7 @@ def approvals(
 def _verify(output: Output, known: "list[Pin]", as_json: bool) -> None:
     from dataclasses import asdict
 
-    from orchestrator.store.verification import verify
+    from orchestrator.store.audit.verification import verify
 
     with output.err.status("reading the audit log"):
         found = verify(output.prompt_store(), known)

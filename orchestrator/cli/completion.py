@@ -58,14 +58,14 @@ def _is_ours(model: str) -> bool:
 
 
 def _find_tasks_of_run(settings: Settings) -> Iterable[str]:
-    from orchestrator.train.run_view import RunView
+    from orchestrator.train.run.view import RunView
 
     found = RunView(settings.home).status()
     return [] if found is None else [status.task for status in found[0].tasks]
 
 
 def _find_runs(settings: Settings) -> Iterable[str]:
-    from orchestrator.train.run_view import list_runs
+    from orchestrator.train.run.view import list_runs
 
     return [about.run for about in list_runs(settings.home)]
 

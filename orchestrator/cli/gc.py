@@ -81,7 +81,7 @@ def gc(
       ship --store s3://models/ship gc --older-than 2w --json | jq .num_bytes
     """
     from orchestrator.store.garbage.collector import DAY_S, Collector
-    from orchestrator.store.kept import KeepLimits
+    from orchestrator.store.kept.pictures import KeepLimits
 
     age_s, marked_for_s = _gc_age(age, "--older-than"), _gc_age(wait, "--marked-for")
     collector = Collector(output.objects(), output.registry())

@@ -151,7 +151,7 @@ def tune(
       RAY_ADDRESS=ray-head:6379 ship tune lines.yaml
     """
     from orchestrator.cli.plan_report import print_refused
-    from orchestrator.train.run_folder import check_free
+    from orchestrator.train.run.folder import check_free
 
     # Planning reads all data: what the run would be refused for in the end is said before.
     check_free(output.settings().home)

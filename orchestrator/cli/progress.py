@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.train.ledger.status import RunStatus, TaskStatus
-from orchestrator.train.run_text import (
+from orchestrator.train.run.text import (
     describe_counts,
     describe_figures,
     describe_note,

@@ -15,8 +15,8 @@ from orchestrator.cli.output import Output, format_time, printable
 if TYPE_CHECKING:
     from orchestrator.manifest.model import Manifest
     from orchestrator.store.documents.audit import Author
-    from orchestrator.store.review_files import Exported
-    from orchestrator.store.reviews import Reviewed, Reviews
+    from orchestrator.store.kept.review_files import Exported
+    from orchestrator.store.kept.reviews import Reviewed, Reviews
 
 __all__ = ["review"]
 
@@ -77,7 +77,7 @@ def list_pictures(output: Output, task: str, state: str | None, limit: int, as_j
       ship review ls bottle-caps --state open
       ship review ls bottle-caps --json | jq -r '.pictures[] | select(.reason == "far") | .picture'
     """
-    from orchestrator.store.reviews import as_values
+    from orchestrator.store.kept.reviews import as_values
 
     found = _reviews(output).pictures(task)
     chosen = [one for one in found if state is None or one.review.state == state]
@@ -164,7 +164,7 @@ def export(
       ship review export bottle-caps -o more/ -m lines.yaml
       ship review export bottle-caps --format label-studio -o studio/
     """
-    from orchestrator.store.review_files import export_label_studio
+    from orchestrator.store.kept.review_files import export_label_studio
 
     reviews, place = _reviews(output), _place(output, task, folder)
     if format_ == "csv":
@@ -195,7 +195,7 @@ def import_labels(output: Output, task: str, file: Path, author: "Author", as_js
     Example:
       ship review import bottle-caps project-1-at-2026-11-27.json
     """
-    from orchestrator.store.review_files import read_label_studio
+    from orchestrator.store.kept.review_files import read_label_studio
 
     given = read_label_studio(file.read_bytes(), task)
     reviews = _reviews(output)
@@ -273,7 +273,7 @@ def _whole_request() -> Any:
 
 
 def _reviews(output: Output) -> "Reviews":
-    from orchestrator.store.reviews import Reviews
+    from orchestrator.store.kept.reviews import Reviews
 
     return Reviews(output.prompt_store())
 
@@ -299,7 +299,7 @@ def _known(manifest: "Manifest") -> frozenset[str]:
 
 
 def _export(reviews: "Reviews", task: str, place: Path, known: frozenset[str]) -> "Exported":
-    from orchestrator.store.review_files import export_csv
+    from orchestrator.store.kept.review_files import export_csv
 
     return export_csv(reviews.kept, reviews.pictures(task), place, known)
 

@@ -11,7 +11,7 @@ from orchestrator.cli.options import json_option
 from orchestrator.cli.output import EXIT_FAILED, Output
 
 if TYPE_CHECKING:
-    from orchestrator.train.run_view import RunView
+    from orchestrator.train.run.view import RunView
 
 __all__ = ["COMMANDS"]
 
@@ -36,9 +36,9 @@ def list_runs(output: Output, as_json: bool) -> None:
       ship runs --json | jq -r '.[] | select(.counts.failed) | .run'
     """
     from orchestrator.cli.tables import runs_table
-    from orchestrator.train.run_control import status_values
-    from orchestrator.train.run_view import RunView
-    from orchestrator.train.run_view import list_runs as find_runs
+    from orchestrator.train.run.control import status_values
+    from orchestrator.train.run.view import RunView
+    from orchestrator.train.run.view import list_runs as find_runs
 
     home = output.settings().home
     found = [status_values(RunView(home, about.run)) for about in find_runs(home)]
@@ -68,7 +68,7 @@ def status(output: Output, run: str | None, watch: bool, as_json: bool) -> None:
       ship status --json | jq -r '.tasks[] | select(.state == "failed") | .task'
     """
     from orchestrator.cli.progress import ProgressView
-    from orchestrator.train.run_control import status_values
+    from orchestrator.train.run.control import status_values
 
     view = _view(output, run)
     if as_json:
@@ -107,7 +107,7 @@ def logs(output: Output, task: str | None, run: str | None, follow: bool, as_jso
       ship logs bottle-caps --run tune-20261126-081500-3f9a1c
     """
     from orchestrator.cli.tables import event_line
-    from orchestrator.train.run_control import check_known
+    from orchestrator.train.run.control import check_known
 
     view = _view(output, run)
     view.about()
@@ -130,7 +130,7 @@ def cancel(output: Output, tasks: tuple[str, ...], as_json: bool) -> None:
       ship cancel bottle-caps
       ship cancel
     """
-    from orchestrator.train.run_control import cancel_tasks, stop_run
+    from orchestrator.train.run.control import cancel_tasks, stop_run
 
     view = _view(output)
     changed = cancel_tasks(view, tasks) if tasks else ()
@@ -159,7 +159,7 @@ def retry(output: Output, tasks: tuple[str, ...], failed: bool, as_json: bool) -
       ship retry bottle-caps
       ship retry --failed
     """
-    from orchestrator.train.run_control import retry_tasks
+    from orchestrator.train.run.control import retry_tasks
 
     if failed == bool(tasks):
         raise click.UsageError("name TASKS, or say --failed")
@@ -178,6 +178,6 @@ COMMANDS = (list_runs, status, logs, cancel, retry)
 
 
 def _view(output: Output, run: str | None = None) -> "RunView":
-    from orchestrator.train.run_view import RunView
+    from orchestrator.train.run.view import RunView
 
     return RunView(output.settings().home, run)

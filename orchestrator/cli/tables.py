@@ -12,7 +12,7 @@ from orchestrator.cli.output import format_size, format_time
 from orchestrator.registry.fleet import standing_of
 from orchestrator.registry.plain_values import bytes_by_part
 from orchestrator.report.kinds import KINDS, tally
-from orchestrator.train.run_text import describe_accuracy, describe_event
+from orchestrator.train.run.text import describe_accuracy, describe_event
 from ship.errors import group_alike
 
 if TYPE_CHECKING:

@@ -179,7 +179,7 @@ def revoke(output: Output, name: str, author: "Author") -> None:
 def _change(
     output: Output, action: str, author: "Author", change: "Callable[[Tokens], tuple[Tokens, _Result]]"
 ) -> _Result:
-    from orchestrator.store.audit import AuditLog
+    from orchestrator.store.audit.log import AuditLog
     from orchestrator.store.documents.token_changes import TokenLog, change_tokens
 
     store = output.prompt_store()

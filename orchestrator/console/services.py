@@ -16,7 +16,7 @@ from orchestrator.console.kept import Bounded, Kept
 from orchestrator.registry.registry import Registry, RegistryMissing
 from orchestrator.registry.versions import TaskInfo, VersionInfo
 from orchestrator.settings import Settings
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.tokens import Tokens
 from orchestrator.store.prompt_store import PromptStore

@@ -15,7 +15,7 @@ from orchestrator.cluster.reachable import check_reachable
 from orchestrator.doctor.row import Place, Row, fail, ok, skipped, warn
 from orchestrator.settings import BYTES_A_GB
 from orchestrator.store.objects.open import find_folder
-from orchestrator.train.run_files import RUN_OF_EARLIER_VERSIONS, RUNS, find_runs, is_locked
+from orchestrator.train.run.files import RUN_OF_EARLIER_VERSIONS, RUNS, find_runs, is_locked
 
 __all__ = ["Device", "Room", "check_device", "check_home", "check_ray", "check_room", "check_versions"]
 

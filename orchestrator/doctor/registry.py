@@ -14,7 +14,7 @@ from orchestrator.registry.session import MlflowSession, RegistryMissing
 from orchestrator.registry.spool import REJECTED
 from orchestrator.store.objects.open import find_folder
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.train.run_files import is_locked
+from orchestrator.train.run.files import is_locked
 from ship.artifact.card import CARD
 
 __all__ = ["check_catalog", "check_ownership", "check_records", "check_registry", "check_spool"]

@@ -10,11 +10,11 @@ from typing import TypeVar
 from orchestrator.doctor.row import Place, Row, fail, named, ok, skipped, warn
 from orchestrator.durations import describe_seconds
 from orchestrator.errors import ObjectConflict, StoreError
+from orchestrator.store.audit.verification import verify
 from orchestrator.store.documents.tokens import Token
 from orchestrator.store.objects.open import find_folder
 from orchestrator.store.objects.protocol import ObjectStore
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.verification import verify
 
 __all__ = ["SCRATCH", "check_audit", "check_store", "check_tokens"]
 

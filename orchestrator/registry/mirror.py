@@ -21,7 +21,7 @@ from orchestrator.registry.versions import (
     since_tag,
 )
 from orchestrator.store.approvals import Approvals
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.audit import UNKNOWN, Author, shortened
 from orchestrator.store.documents.rollout import (
     Aliases,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from orchestrator.errors import ObjectConflict, RegistryError
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.session import RegistryMissing
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.owner import Owner
 from orchestrator.store.prompt_store import PromptStore

@@ -15,13 +15,13 @@ from orchestrator.cluster.loopback import keep_replica_on_loopback
 from orchestrator.errors import ObjectConflict, OrchestratorError, RegistryError, StoreError
 from orchestrator.registry.catalog_writer import CatalogChange, CatalogWriter
 from orchestrator.registry.registry import Registry
-from orchestrator.serve.drift_watcher import DriftWatcher
+from orchestrator.serve.drift.sighting import Drift, Sighting
+from orchestrator.serve.drift.watcher import DriftWatcher
 from orchestrator.serve.engine_api import FirstLook
 from orchestrator.serve.first_catalog import publish_first_catalog
 from orchestrator.serve.options import EngineOptions
 from orchestrator.serve.process_log import open_process_log
 from orchestrator.serve.residency.kept_catalog import open_kept_catalog
-from orchestrator.serve.sighting import Drift, Sighting
 from orchestrator.serve.watch import LOOK_LIMIT_S, Watch
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from orchestrator.errors import ManifestError, ObjectConflict, ObjectMissing
-from orchestrator.store.audit import AuditLog, HasObjects
+from orchestrator.store.audit.log import AuditLog, HasObjects
 from orchestrator.store.documents.approvals import MAX_APPROVALS_BYTES, ApprovalRules
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.objects.protocol import ObjectStore

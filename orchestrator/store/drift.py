@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from orchestrator.errors import ManifestError, ObjectConflict, ObjectMissing
-from orchestrator.store.audit import AuditLog, HasObjects
+from orchestrator.store.audit.log import AuditLog, HasObjects
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.drift import (
     DRIFT_KEY,

@@ -1,7 +1,7 @@
 """Changes of a store's documents that a command was ended before it logged, for the audit log."""
 
 from orchestrator.store.approvals import Approvals
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.prompt_store import PromptStore
 
 __all__ = ["log_documents"]

@@ -8,7 +8,7 @@ from orchestrator.events import Event
 from orchestrator.planning.estimates import TuningRun
 from orchestrator.planning.spec import TaskSpec
 from orchestrator.registry.recorder import Recorder
-from orchestrator.train.run_folder import RunFolder
+from orchestrator.train.run.folder import RunFolder
 from orchestrator.train.verdicts import Published
 from ship.findings import find_warnings
 from ship.redaction import redact_values

@@ -25,7 +25,7 @@ from orchestrator.train.pool.base import Pool
 from orchestrator.train.pool.ray_train import TrainPool, set_train_defaults
 from orchestrator.train.pool.seat import SeatConfig
 from orchestrator.train.pool.size import choose_size
-from orchestrator.train.run_files import RunRequest
+from orchestrator.train.run.files import RunRequest
 from orchestrator.train.worker.loop import RunnerFactory
 from orchestrator.train.worker.task_runner import make_task_runner
 

@@ -23,7 +23,7 @@ from orchestrator.registry.recorder import MAX_FAREWELL_S, Backlog, Recorder
 from orchestrator.registry.registry import Registry
 from orchestrator.settings import Settings
 from orchestrator.store.approvals import Approvals
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.backbones import load_backbone_of
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.objects.open import ObjectStore, open_objects
@@ -37,9 +37,9 @@ from orchestrator.train.ledger.status import RunStatus
 from orchestrator.train.lineage import find_lineage
 from orchestrator.train.pool.size import expect_workers
 from orchestrator.train.preflight import check_before_tuning
-from orchestrator.train.run_folder import KEPT_RUNS, RunFolder, hold_run
-from orchestrator.train.run_plan import plan_values
-from orchestrator.train.run_report import leave_report
+from orchestrator.train.run.folder import KEPT_RUNS, RunFolder, hold_run
+from orchestrator.train.run.plan import plan_values
+from orchestrator.train.run.report import leave_report
 from orchestrator.train.standing import find_standings
 from orchestrator.train.verdicts import Decisions, Published, failed_verdicts, find_verdicts
 from ship.backbone import Backbone

@@ -137,7 +137,7 @@ def _measure_real(name: str, names: Sequence[str], steps: int, rng: random.Rando
     import torch
     from torch.nn.functional import avg_pool2d, interpolate
 
-    from orchestrator.serve.drift_watcher import observe_held_out
+    from orchestrator.serve.drift.watcher import observe_held_out
     from ship.artifact.files import load_files
     from ship.artifact.held_out import HELD_OUT, HeldOut
     from ship.artifact.making import make_artifact

@@ -15,7 +15,7 @@ from orchestrator.registry.runs import KEY_TAG, TASK_TAG
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.train.ledger.status import TaskStatus
-from orchestrator.train.run_view import RunView
+from orchestrator.train.run.view import RunView
 from tests.factories import write_backbone, write_stripes
 from tests.integration.plant import Plant
 

@@ -30,13 +30,13 @@ from orchestrator.serve.ingress.decoding import Decoder
 from orchestrator.serve.ingress.engine_client import RayEngine
 from orchestrator.serve.options import EngineOptions, Limits
 from orchestrator.settings import Settings
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.kept import KeptPicture
 from orchestrator.store.documents.tokens import ConsoleScope, Scope
-from orchestrator.store.kept import KeptPictures
+from orchestrator.store.kept.pictures import KeptPictures
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.train.ledger.failures import Failure
-from orchestrator.train.run_folder import hold_run
+from orchestrator.train.run.folder import hold_run
 from ship.artifact.making import make_artifact
 from ship.backbone import Backbone, load_backbone
 from ship.images.decoding import decode_pixels

@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from orchestrator.client import Client, ServedTask
-from orchestrator.store.audit import AuditLog
-from orchestrator.store.reviews import Reviews
+from orchestrator.store.audit.log import AuditLog
+from orchestrator.store.kept.reviews import Reviews
 from tests.integration.console_pages import Watch, find_faults, page_paths
 from tests.integration.console_plant import HOSTILE_LABEL, ConsolePlant, console_plant, wait_until
 from tests.needs import BROWSER

@@ -16,11 +16,11 @@ from orchestrator.serve.ingress.keeping import Keeper
 from orchestrator.serve.keep_rules import read_rules
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
-from orchestrator.store.kept import KeepLimits
+from orchestrator.store.kept.pictures import KeepLimits
+from orchestrator.store.kept.review_files import export_csv
+from orchestrator.store.kept.reviews import Reviews
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.review_files import export_csv
-from orchestrator.store.reviews import Reviews
 from ship.artifact.files import LoadedPrompt, load_files
 from ship.artifact.held_out import HELD_OUT, HeldOut
 from ship.artifact.making import make_artifact

@@ -9,7 +9,7 @@ from orchestrator.console.access import person_of, services_of
 from orchestrator.console.rendering import add_page
 from orchestrator.durations import parse_time
 from orchestrator.registry.plain_values import entry_json, moves_text
-from orchestrator.store.audit_search import Wanted, search_page
+from orchestrator.store.audit.search import Wanted, search_page
 from orchestrator.store.documents.audit import EXPECTED_PIN, Pin
 
 __all__ = ["router"]
@@ -76,7 +76,7 @@ def read_verification(
         request: The request.
         known: Entries as an earlier verification printed them, ``NUMBER:DIGEST``.
     """
-    from orchestrator.store.verification import verify
+    from orchestrator.store.audit.verification import verify
 
     if not person_of(request).sees_all:
         raise HTTPException(403, "The log is verified as a whole, which takes a token for all tasks.")

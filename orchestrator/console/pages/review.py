@@ -13,8 +13,8 @@ from orchestrator.errors import ManifestError, ObjectMissing
 from orchestrator.names import is_digest
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.drift import describe, read_drift
-from orchestrator.store.kept import REVIEWS, KeptPictures
-from orchestrator.store.reviews import Reviewed, Reviews, as_values
+from orchestrator.store.kept.pictures import REVIEWS, KeptPictures
+from orchestrator.store.kept.reviews import Reviewed, Reviews, as_values
 
 __all__ = ["router"]
 

@@ -17,8 +17,8 @@ from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
 from orchestrator.report.kinds import KINDS
 from orchestrator.train.ledger.status import MEASURED, RunStatus, TaskStatus
-from orchestrator.train.run_control import cancel_tasks, retry_tasks, stop_run
-from orchestrator.train.run_text import (
+from orchestrator.train.run.control import cancel_tasks, retry_tasks, stop_run
+from orchestrator.train.run.text import (
     describe_counts,
     describe_event,
     describe_figures,
@@ -26,7 +26,7 @@ from orchestrator.train.run_text import (
     describe_state,
     worker_name,
 )
-from orchestrator.train.run_view import RunView, list_runs
+from orchestrator.train.run.view import RunView, list_runs
 
 __all__ = ["router"]
 

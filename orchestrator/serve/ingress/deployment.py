@@ -27,7 +27,7 @@ from orchestrator.serve.keep_rules import read_rules
 from orchestrator.serve.kept_tokens import open_kept_tokens
 from orchestrator.serve.options import EngineOptions, Limits
 from orchestrator.serve.process_log import open_process_log
-from orchestrator.store.kept import KeepLimits, KeptPictures
+from orchestrator.store.kept.pictures import KeepLimits, KeptPictures
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.tracing import open_tracer

@@ -18,7 +18,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.serve.engine_api import Answer
 from orchestrator.serve.keep_rules import KeepRule, find_reason
 from orchestrator.store.documents.kept import KeptPicture
-from orchestrator.store.kept import KeepLimits, KeptPictures
+from orchestrator.store.kept.pictures import KeepLimits, KeptPictures
 
 __all__ = ["Keeper"]
 

@@ -8,8 +8,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from orchestrator.serve.drift.sighting import Drift, Sighting
 from orchestrator.serve.engine_api import Answer
-from orchestrator.serve.sighting import Drift, Sighting
 from ship.evaluation.drift import Observation
 
 __all__ = ["Sightings"]

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from orchestrator.errors import ManifestError, ObjectConflict, StoreError
 from orchestrator.names import is_task_name
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.audit import Author, Trail
 from orchestrator.store.documents.tokens import (
     MAX_SECRETS,

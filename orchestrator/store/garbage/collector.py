@@ -15,12 +15,12 @@ from typing import Protocol
 
 from orchestrator.errors import ObjectMissing, RegistryError
 from orchestrator.store.artifact_files import MAX_FILE_BYTES
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.publication import Publication
 from orchestrator.store.garbage.finding import Garbage, References, StoreListing, find_garbage
 from orchestrator.store.garbage.marks import Marks, store_time_s
-from orchestrator.store.kept import KeepLimits, KeptPictures
+from orchestrator.store.kept.pictures import KeepLimits, KeptPictures
 from orchestrator.store.objects.open import ObjectStore
 from orchestrator.store.prompt_store import NUM_READERS, PromptStore
 

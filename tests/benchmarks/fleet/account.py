@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.events import Event
-from orchestrator.train.run_view import RunView
+from orchestrator.train.run.view import RunView
 from tests.benchmarks.fleet.watch import Sample
 
 __all__ = ["Account", "growth_kb", "make_account", "read_account", "read_events"]

@@ -12,8 +12,8 @@ from orchestrator.events import Event
 from orchestrator.line_files import append_lines, is_torn
 from orchestrator.registry.spool import REJECTED, Spool
 from orchestrator.serve.process_log import append_to
-from orchestrator.train.run_folder import hold_run
-from orchestrator.train.run_view import RunView
+from orchestrator.train.run.folder import hold_run
+from orchestrator.train.run.view import RunView
 
 TORN = '{"kind": "epo'
 

@@ -17,7 +17,7 @@ from orchestrator.private_files import (
 from orchestrator.registry.spool import Spool
 from orchestrator.serve.process_log import append_to
 from orchestrator.store.objects.local import LocalObjects
-from orchestrator.train.run_folder import hold_run
+from orchestrator.train.run.folder import hold_run
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], autouse=True)

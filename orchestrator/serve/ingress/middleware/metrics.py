@@ -12,9 +12,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from orchestrator.serve.drift.sighting import Drift
 from orchestrator.serve.engine_api import Answer, ResidencyStats
 from orchestrator.serve.ingress.paths import template_of
-from orchestrator.serve.sighting import Drift
 
 __all__ = ["CONTENT_TYPE", "OTHERS", "Metrics", "ResidencyMetrics", "TaskLabels"]
 

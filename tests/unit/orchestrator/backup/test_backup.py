@@ -15,7 +15,8 @@ from orchestrator.backup.taking import LEFT_OUT, Taken, take_backup
 from orchestrator.errors import RegistryError, StoreError
 from orchestrator.registry.copying import RegistryCopy
 from orchestrator.store.approvals import Approvals
-from orchestrator.store.audit import AuditLog, entry_key
+from orchestrator.store.audit.log import AuditLog, entry_key
+from orchestrator.store.audit.verification import verify
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.token_changes import create_token
 from orchestrator.store.documents.tokens import Scope, Tokens
@@ -23,7 +24,6 @@ from orchestrator.store.lease import StoreLease
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.objects.protocol import ObjectStore
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.verification import verify
 from tests.unit.orchestrator.registry.factory import (
     MemoryObjects,
     Stopped,

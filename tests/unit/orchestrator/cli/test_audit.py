@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from orchestrator.cli.main import cli
 from orchestrator.cli.output import EXIT_WAITING
 from orchestrator.errors import RegistryError
-from orchestrator.store.audit import entry_key
+from orchestrator.store.audit.log import entry_key
 from tests.unit.orchestrator.cli.factory import WorldOutput
 from tests.unit.orchestrator.registry.factory import World
 

@@ -14,7 +14,7 @@ from orchestrator.registry.database_file import SCHEMA_REVISIONS
 from orchestrator.serve.residency.kept_catalog import FOLDER, KeptCatalog
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry, IdleTask
 from orchestrator.train.ledger.status import RunStatus, TaskStatus
-from orchestrator.train.run_folder import hold_run
+from orchestrator.train.run.folder import hold_run
 
 
 def complete(*words: str) -> list[str]:

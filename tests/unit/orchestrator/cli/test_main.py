@@ -24,7 +24,7 @@ from orchestrator.train.executor import RunSummary
 from orchestrator.train.job import Services, prepare_job
 from orchestrator.train.job_report import JobReport
 from orchestrator.train.ledger.status import TaskState, TaskStatus
-from orchestrator.train.run_folder import hold_run
+from orchestrator.train.run.folder import hold_run
 from orchestrator.train.verdicts import Verdict
 from ship.backbone import load_backbone
 from tests.console import run_ship as run

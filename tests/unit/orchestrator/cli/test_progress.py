@@ -10,7 +10,7 @@ from orchestrator.train.ledger.failures import failure_of
 from orchestrator.train.ledger.grants import LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.ledger.status import TaskStatus
-from orchestrator.train.run_text import eta_s
+from orchestrator.train.run.text import eta_s
 from ship.errors import DataError
 from tests.unit.orchestrator.train.fakes import Clock, Spec, epoch, make_ledger, status
 

@@ -16,7 +16,7 @@ from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.documents.drift import Alarm, DriftEntry, DriftStates
 from orchestrator.store.documents.kept import KeptPicture
 from orchestrator.store.drift import write_drift
-from orchestrator.store.kept import KeptPictures
+from orchestrator.store.kept.pictures import KeptPictures
 from ship.evaluation.drift import Observation, Reference
 from tests.unit.orchestrator.cli.factory import WorldOutput
 from tests.unit.orchestrator.registry.factory import World, make_decided

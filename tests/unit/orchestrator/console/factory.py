@@ -12,7 +12,7 @@ from orchestrator.console.access import Access
 from orchestrator.console.app import make_app
 from orchestrator.console.services import Services
 from orchestrator.settings import Settings
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.token_changes import NewToken, change_tokens, create_token
 from orchestrator.store.documents.tokens import ConsoleScope, Scope
 from tests.unit.orchestrator.registry.factory import NOW_S, World

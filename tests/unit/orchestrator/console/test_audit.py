@@ -3,8 +3,8 @@
 import pytest
 from fastapi.testclient import TestClient
 
-from orchestrator.store.audit import entry_key
-from orchestrator.store.audit_search import Wanted, search_page
+from orchestrator.store.audit.log import entry_key
+from orchestrator.store.audit.search import Wanted, search_page
 from tests.unit.orchestrator.console.factory import Console, make_console
 from tests.unit.orchestrator.registry.factory import NOW_S, World, make_bolts
 

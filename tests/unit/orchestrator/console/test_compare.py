@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.registry.versions import GATE_REASON_TAG, GATE_TAG, REFUSED_TAG
 from orchestrator.store.approvals import Approvals
-from orchestrator.store.audit import AuditLog, AuditRecord
+from orchestrator.store.audit.log import AuditLog, AuditRecord
 from orchestrator.store.documents.audit import Author
 from tests.unit.orchestrator.console.factory import Console, make_console
 from tests.unit.orchestrator.registry.factory import World

@@ -10,7 +10,7 @@ from orchestrator.client import ServedTask
 from orchestrator.registry.advice import Advice
 from orchestrator.registry.versions import METRICS_TAG, VERDICT_TAG
 from orchestrator.store.approvals import Approvals
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.audit import Author
 from tests.unit.orchestrator.console.factory import Console, FakeEndpoint, make_console
 from tests.unit.orchestrator.registry.factory import World, make_catalog_writer

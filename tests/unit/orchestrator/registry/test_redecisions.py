@@ -7,7 +7,7 @@ from orchestrator.manifest.floors import Floors
 from orchestrator.registry.record_writer import RecordWriter, Redecision
 from orchestrator.registry.versions import GATE_TAG, REFUSED_TAG
 from orchestrator.store.approvals import Approvals
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.audit import Author
 from tests.unit.orchestrator.registry.factory import World
 from tests.unit.orchestrator.store.factory import make_key

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.errors import RegistryError, StoreError
 from orchestrator.registry.catalog_writer import CatalogWriter
 from orchestrator.registry.thresholds import Thresholds, Wishes
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.prompt_store import PromptStore
 from ship.decision.rule import Costs, DecisionRule
 from ship.errors import ConfigError

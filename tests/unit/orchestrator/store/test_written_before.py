@@ -15,7 +15,8 @@ from orchestrator.backup.taking import take_backup
 from orchestrator.errors import StoreError
 from orchestrator.planning.estimates import TuningRun
 from orchestrator.store.approvals import read_rules
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
+from orchestrator.store.audit.verification import verify
 from orchestrator.store.documents.audit import Pin
 from orchestrator.store.documents.document import NewerSchemaError
 from orchestrator.store.documents.rollout import Rollout
@@ -24,7 +25,6 @@ from orchestrator.store.lease import StoreLease
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from orchestrator.store.run_stats import RunStats
-from orchestrator.store.verification import verify
 from ship.artifact.card import PromptCard
 from ship.artifact.held_out import HELD_OUT, HeldOut
 from ship.errors import ShipError

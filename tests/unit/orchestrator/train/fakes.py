@@ -15,7 +15,7 @@ from orchestrator.train.ledger.failures import Failure
 from orchestrator.train.ledger.grants import Lease, LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
 from orchestrator.train.ledger.status import TaskStatus
-from orchestrator.train.run_folder import RunFolder
+from orchestrator.train.run.folder import RunFolder
 from orchestrator.train.worker.loop import TaskRunner, run_worker
 from ship.settings.config import TuneConfig
 

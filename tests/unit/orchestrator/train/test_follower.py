@@ -12,7 +12,7 @@ from orchestrator.settings import Settings
 from orchestrator.train.executor import Callbacks, Follower, RunOptions, RunSummary, run_tasks
 from orchestrator.train.ledger.grants import Lease, LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
-from orchestrator.train.run_files import RunRequest
+from orchestrator.train.run.files import RunRequest
 from tests.unit.orchestrator.train.fakes import Clock, Spec
 
 

@@ -21,7 +21,7 @@ from orchestrator.planning.spec import TaskSpec
 from orchestrator.registry.versions import TASK_KEY_TAG, TaskInfo, VersionInfo
 from orchestrator.settings import Settings
 from orchestrator.store.approvals import read_rules
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.publication import make_marker
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.objects.open import open_objects
@@ -34,7 +34,7 @@ from orchestrator.train.job import Job
 from orchestrator.train.job_report import JobReport
 from orchestrator.train.ledger.grants import LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
-from orchestrator.train.run_view import RunView
+from orchestrator.train.run.view import RunView
 from orchestrator.train.worker.task_runner import TuneTask
 from ship.backbone import Backbone
 from ship.tuning.tuner import Tuner

@@ -9,7 +9,7 @@ from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Answer
 from orchestrator.serve.ingress.keeping import Keeper
 from orchestrator.serve.keep_rules import read_rules
-from orchestrator.store.kept import KeepLimits, KeptPictures
+from orchestrator.store.kept.pictures import KeepLimits, KeptPictures
 from tests.unit.orchestrator.registry.factory import MemoryObjects
 
 ANSWER = Answer(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ManifestError, ObjectConflict, StoreError
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.token_changes import (
     TokenLog,

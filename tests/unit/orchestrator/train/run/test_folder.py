@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ExecutionError
-from orchestrator.train.run_files import RunRequest
-from orchestrator.train.run_folder import hold_run
-from orchestrator.train.run_view import RunView, list_runs
+from orchestrator.train.run.files import RunRequest
+from orchestrator.train.run.folder import hold_run
+from orchestrator.train.run.view import RunView, list_runs
 from tests.unit.orchestrator.train.fakes import epoch, leased_ledger, make_event
 
 
@@ -108,7 +108,7 @@ def test_the_run_of_an_earlier_version_is_read_and_excludes_another(tmp_path: Pa
 def test_a_killed_run_holds_nothing(tmp_path: Path) -> None:
     code = (
         "import os, sys, pathlib, signal\n"
-        "from orchestrator.train.run_folder import hold_run\n"
+        "from orchestrator.train.run.folder import hold_run\n"
         "with hold_run(pathlib.Path(sys.argv[1]), 'tune-1', 'lines.yaml'):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.errors import ObjectConflict, OrchestratorError
-from orchestrator.serve.sighting import Drift, Sighting
+from orchestrator.serve.drift.sighting import Drift, Sighting
 from orchestrator.store.documents.catalog import Catalog
 from orchestrator.store.documents.drift import Alarm, DriftEntry, DriftStates
 from orchestrator.store.drift import read_drift, write_drift

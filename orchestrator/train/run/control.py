@@ -7,8 +7,8 @@ from typing import Any
 
 from orchestrator.errors import ExecutionError
 from orchestrator.names import check_task_name
-from orchestrator.train.run_files import RunRequest
-from orchestrator.train.run_view import RunView
+from orchestrator.train.run.files import RunRequest
+from orchestrator.train.run.view import RunView
 
 __all__ = ["Retried", "cancel_tasks", "check_known", "retry_tasks", "status_values", "stop_run"]
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ManifestError, StoreError
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.documents.kept import KeptPicture
 from orchestrator.store.documents.review import Opinion, Review
+from orchestrator.store.kept.review_files import export_csv, export_label_studio, read_label_studio
+from orchestrator.store.kept.reviews import Reviews, as_values
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.review_files import export_csv, export_label_studio, read_label_studio
-from orchestrator.store.reviews import Reviews, as_values
 from ship.data import DataSource
 from ship.data.listing import list_items
 from tests.unit.orchestrator.registry.factory import MemoryObjects, make_decided

@@ -30,7 +30,7 @@ from orchestrator.events import Event
 from orchestrator.line_files import append_lines
 from orchestrator.private_files import make_private_folder, open_private
 from orchestrator.train.ledger.status import RunStatus
-from orchestrator.train.run_files import (
+from orchestrator.train.run.files import (
     POLL_S,
     RUN_OF_EARLIER_VERSIONS,
     RUNS,

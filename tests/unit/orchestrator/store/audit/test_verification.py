@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.store.audit import HEAD, AuditLog, entry_key
+from orchestrator.store.audit.log import HEAD, AuditLog, entry_key
+from orchestrator.store.audit.verification import Verified, verify
 from orchestrator.store.documents.audit import Author, Pin
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.verification import Verified, verify
 from tests.unit.orchestrator.registry.factory import World
 
 ANNA = Author(by="anna", host="line-pc", user="ops")

@@ -16,8 +16,8 @@ from typing import Any
 
 from orchestrator.errors import ManifestError, ObjectMissing
 from orchestrator.names import is_digest
-from orchestrator.store.kept import KeptPictures
-from orchestrator.store.reviews import Given, Reviewed
+from orchestrator.store.kept.pictures import KeptPictures
+from orchestrator.store.kept.reviews import Given, Reviewed
 
 __all__ = ["Exported", "export_csv", "export_label_studio", "read_label_studio"]
 

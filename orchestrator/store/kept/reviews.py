@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import ManifestError, ObjectConflict, ObjectMissing, StoreError
-from orchestrator.store.audit import AuditLog
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.kept import KeptPicture
 from orchestrator.store.documents.review import MAX_OPINIONS, MAX_REVIEW_BYTES, Opinion, Review
-from orchestrator.store.kept import REVIEWS, KeptPictures, read_all
+from orchestrator.store.kept.pictures import REVIEWS, KeptPictures, read_all
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.card import PromptCard
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from orchestrator.errors import StoreError
 from orchestrator.store.approvals import KEY, Approvals
-from orchestrator.store.audit import FOLDER, HEAD, NUM_READERS, AuditLog, entry_key
+from orchestrator.store.audit.log import FOLDER, HEAD, NUM_READERS, AuditLog, entry_key
 from orchestrator.store.documents.audit import BEGIN, NOWHERE, AuditEntry, AuditRecord, Pin, Trail
 from orchestrator.store.prompt_store import PromptStore
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ManifestError
-from orchestrator.serve.drift_watcher import DriftWatcher, observe_held_out
-from orchestrator.serve.sighting import Sighting
-from orchestrator.store.audit import AuditLog
+from orchestrator.serve.drift.sighting import Sighting
+from orchestrator.serve.drift.watcher import DriftWatcher, observe_held_out
+from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.documents.drift import DRIFT_KEY, DriftEntry

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.errors import ManifestError, ObjectMissing, StoreError
 from orchestrator.store.documents.kept import KeptPicture
-from orchestrator.store.kept import KeepLimits, KeptFile, KeptPictures, find_excess, read_all
+from orchestrator.store.kept.pictures import KeepLimits, KeptFile, KeptPictures, find_excess, read_all
 from orchestrator.store.objects.open import ObjectStore
 
 

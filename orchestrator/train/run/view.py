@@ -17,7 +17,7 @@ from typing import Any
 from orchestrator.errors import ExecutionError
 from orchestrator.events import Event
 from orchestrator.train.ledger.status import RunStatus, TaskStatus
-from orchestrator.train.run_files import (
+from orchestrator.train.run.files import (
     POLL_S,
     RUNS,
     About,

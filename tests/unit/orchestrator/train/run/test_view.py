@@ -8,9 +8,9 @@ import pytest
 from orchestrator.cli.main import cli
 from orchestrator.cli.tables import event_line
 from orchestrator.errors import ExecutionError
-from orchestrator.train.run_files import RunRequest
-from orchestrator.train.run_folder import hold_run
-from orchestrator.train.run_view import RunView, list_runs
+from orchestrator.train.run.files import RunRequest
+from orchestrator.train.run.folder import hold_run
+from orchestrator.train.run.view import RunView, list_runs
 from ship.redaction import Url
 from tests.unit.orchestrator.train.fakes import driven, leased_ledger, make_event
 

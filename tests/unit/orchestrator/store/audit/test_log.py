@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StoreError
-from orchestrator.store.audit import HEAD, AuditLog, entry_key
+from orchestrator.store.audit.log import HEAD, AuditLog, entry_key
+from orchestrator.store.audit.verification import verify
 from orchestrator.store.documents.audit import NOWHERE, AuditEntry, Author, Pin
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
-from orchestrator.store.verification import verify
 from tests.unit.orchestrator.registry.factory import NOW_S, MemoryObjects
 
 ANNA = Author(by="anna", host="line-pc", user="ops")

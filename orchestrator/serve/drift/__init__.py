@@ -1,0 +1,1 @@
+"""The watch for drift of what is served."""

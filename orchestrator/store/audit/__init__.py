@@ -1,0 +1,1 @@
+"""The audit log: its entries, search, and verification."""

@@ -1,0 +1,1 @@
+"""Pictures that endpoints kept, and what persons say of them."""

@@ -1,0 +1,1 @@
+"""Files, view and control of one run of ``ship tune``."""
