@@ -22,7 +22,7 @@ _ENTRY = re.compile(
 
 def read_lock(name: str) -> dict[str, Version]:
     """Versions by package; each line of the file is of an entry with at least one hash."""
-    text = (ROOT / name).read_text()
+    text = (ROOT / "deploy" / name).read_text()
     assert _ENTRY.sub("", text).strip() == "# Written by deploy/lock; see deploy/README.md."
     entries = [Requirement(found["requirement"]) for found in _ENTRY.finditer(text)]
     return {canonicalize_name(one.name): Version(str(one.specifier).removeprefix("==")) for one in entries}
