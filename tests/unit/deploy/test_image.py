@@ -55,7 +55,26 @@ def test_versions_are_the_pinned_ones_wherever_pip_asks_an_index() -> None:
     commands = [part for stage in STAGES for run in stage.all("RUN") for part in run.split("&&")]
     installs = [part for part in commands if "pip" in part and " install " in part and "apt-get" not in part]
     assert len(installs) == 5
-    assert all("-c constraints.txt" in part or "--no-index" in part for part in installs)
+    (tools,) = [part for part in installs if "cyclonedx-bom" in part]
+    assert "-c constraints.txt" in tools
+    (of_torch,) = [part for part in installs if '"$@"' in part]
+    assert "--no-deps" in of_torch
+    (locked,) = [part for part in installs if "-r requirements.lock" in part]
+    assert "--no-deps --require-hashes" in locked
+    ours = [part for part in installs if part not in (tools, of_torch, locked)]
+    assert all("--no-deps" in part and "--no-index" in part for part in ours)
+
+
+def test_torch_is_locked_where_its_index_is_the_usual_one_and_pinned_elsewhere() -> None:
+    (run,) = [run for stage in STAGES for run in stage.all("RUN") if "requirements-cuda.lock" in run]
+    choice = run[run.index("if [") : run.index(" fi ")].replace("\\\n", " ") + " fi; echo $*"
+    for variant, index, words in (
+        ("cuda", "", "--require-hashes -r requirements-cuda.lock"),
+        ("cuda", "https://mirror", "-c constraints.txt --index-url https://mirror torch torchvision"),
+        ("cpu", "", "-c constraints.txt torch torchvision"),
+    ):
+        environment = {**os.environ, "VARIANT": variant, "TORCH_INDEX": index}
+        assert subprocess.check_output(["sh", "-c", choice], env=environment, text=True).strip() == words
 
 
 def test_no_address_of_a_registry_and_no_secret_is_written_down() -> None:
