@@ -207,34 +207,40 @@ def serve(
 
         output.out.print(f"Endpoint {stop(settings, flags['name'])} is stopped")
         return
-    if haproxy and detach:
-        raise click.UsageError(
-            "--haproxy: its files go with this process; leave out --detach, or start Ray with "
-            "RAY_SERVE_ENABLE_HA_PROXY=1 and set RAY_ADDRESS"
-        )
-    if console_port is not None and detach:
-        raise click.UsageError(
-            "--console ends with this command, which --detach lets end at once: leave one of them out, and "
-            "run `ship console --endpoint URL` beside the endpoint"
-        )
+    if detach:
+        _check_detachable(haproxy=haproxy, console_port=console_port)
     if console_port is not None:
         from orchestrator.console.server import check_console
 
         check_console(flags["host"], console_port, auth=not flags["no_auth"])
-    how = "`ship serve --stop` ends it" if detach else "Ctrl-C ends it"
     # Its files go with this process, which a detached endpoint outlives.
     with haproxy_ingress(settings.ray_address, haproxy=False if detach else haproxy), ExitStack() as beside:
         # Ray Serve, which is imported here, reads the environment of the line above.
         from orchestrator.serve.launch.endpoint import serve_forever
 
         def on_ready(url: str) -> None:
-            output.out.print(f"Serving at {url} ({how})")
+            output.out.print(f"Serving at {url} ({'`ship serve --stop`' if detach else 'Ctrl-C'} ends it)")
             if console_port is not None:
                 console = console_beside(output, flags["host"], console_port, url, auth=not flags["no_auth"])
                 beside.enter_context(console)
 
-        options = _read_options(max_pixels=settings.max_pixels, **flags)
-        serve_forever(settings, options, on_ready, detach=detach)
+        serve_forever(
+            settings, _read_options(max_pixels=settings.max_pixels, **flags), on_ready, detach=detach
+        )
+
+
+def _check_detachable(*, haproxy: bool | None, console_port: int | None) -> None:
+    """Refuse what would end with this process, which --detach lets end at once."""
+    if haproxy:
+        raise click.UsageError(
+            "--haproxy: its files go with this process; leave out --detach, or start Ray with "
+            "RAY_SERVE_ENABLE_HA_PROXY=1 and set RAY_ADDRESS"
+        )
+    if console_port is not None:
+        raise click.UsageError(
+            "--console ends with this command, which --detach lets end at once: leave one of them out, and "
+            "run `ship console --endpoint URL` beside the endpoint"
+        )
 
 
 def _read_options(

@@ -120,7 +120,7 @@ class Person:
             raise ManifestError("expected a reason; it is kept with the change and in the audit log")
         if self.name is None:
             return Author.of_process(reason.strip())
-        # The operating system's user is the console's, whoever decides.
+        # The operating system's user is the console's, not the one who decides.
         return Author(by=self.name, host=socket.gethostname(), reason=reason.strip())
 
 

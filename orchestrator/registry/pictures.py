@@ -1,8 +1,8 @@
 """Pictures behind a version's held-out answers, read again from its data and shown as thumbnails.
 
 A picture is shown only if its pixels are those that the version was measured with: the digests in its
-held-out list say so, whatever the data's place holds today, and whoever wrote that place down. What is shown
-is drawn anew, never the file itself.
+held-out list say so, whatever is at the data's place today, or whatever place was written down. What is
+shown is drawn anew, never the file itself.
 """
 
 import hashlib

@@ -10,6 +10,7 @@ import math
 import random
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -20,6 +21,7 @@ __all__ = ["drift"]
 
 _BEFORE, _AFTER = 1_000, 1_000
 _GOAL = 200
+_SAME = "as before"
 
 
 @click.command()
@@ -132,84 +134,94 @@ def _refer(observations: Sequence[Observation]) -> Reference:
 
 
 def _measure_real(name: str, names: Sequence[str], steps: int, rng: random.Random) -> dict[str, Any]:
-    from dataclasses import replace
-
+    """A tuned task on the bundled backbone: streams of its pictures, which change in one way or another."""
     import torch
-    from torch.nn.functional import avg_pool2d, interpolate
 
-    from orchestrator.serve.drift.watcher import observe_held_out
-    from ship.artifact.files import load_files
-    from ship.artifact.held_out import HELD_OUT, HeldOut
-    from ship.artifact.making import make_artifact
     from ship.backbone import load_backbone
-    from ship.data import Split
     from ship.runtime.runtime import Runtime
-    from ship.settings.config import TuneConfig
-    from ship.tuning.run import tune
     from tests.benchmarks.accuracy.suites import find_problem
 
     backbone = load_backbone("bundled")
     data = find_problem(name, 0, backbone, {}).final
+    is_held_out_B = torch.arange(len(data.held_out.labels_B)) % 2 == 0
+    places = is_held_out_B.nonzero().flatten().tolist()[:200]
+    loaded, reference = _tune(name, backbone, data, places, steps)
+    shifts = _shift(data.held_out.images_B3HW[~is_held_out_B][:300])
+    if other := next((one for one in names if one != name), None):
+        pictures = find_problem(other, 0, backbone, {}).final.held_out.images_B3HW
+        shifts[f"another product ({other})"] = pictures[:300]
+    runtime = Runtime(backbone, capacity_bytes=64 << 20)
+    seen = {shift: _observe(runtime, loaded, images) for shift, images in shifts.items()}
+
+    def draw(shift: str) -> Callable[[], Observation]:
+        return lambda: rng.choice(seen[shift])
+
+    steady = _count_alarms(reference, draw(_SAME), 20)
+    delays = {
+        shift: _summarise([_find_delay(reference, draw(_SAME), draw(shift)) for _ in range(10)])
+        for shift in shifts
+        if shift != _SAME
+    }
+    return {
+        "held_out": len(places),
+        "accuracy": loaded.card.metrics["accuracy"],
+        "alarms_of_20_steady_streams": steady,
+        "pictures_until_alarm": delays,
+        "shares": {
+            shift: {
+                "unsure": statistics.mean(one.is_unsure for one in found),
+                "distance": statistics.median(one.distance or 0.0 for one in found),
+            }
+            for shift, found in seen.items()
+        },
+    }
+
+
+def _tune(name: str, backbone: Any, data: Any, places: list[int], steps: int) -> tuple[Any, Reference]:
+    """An artifact that is measured on some of the held-out pictures, and what the watch compares with."""
+    from orchestrator.serve.drift.watcher import observe_held_out
+    from ship.artifact.files import load_files
+    from ship.artifact.held_out import HELD_OUT, HeldOut
+    from ship.artifact.making import make_artifact
+    from ship.data import Split
+    from ship.settings.config import TuneConfig
+    from ship.tuning.run import tune
+
     test = data.held_out
-    own = torch.arange(len(test.labels_B)) % 2 == 0
-    places = own.nonzero().flatten().tolist()[:200]
     held_out = Split(
         images_B3HW=test.images_B3HW[places],
         labels_B=test.labels_B[places],
         paths=tuple(test.paths[place] for place in places),
     )
-    data = replace(data, test=held_out)
     config = TuneConfig(epochs=1, min_steps=steps, batch_size=32, precision="float32")
+    data = replace(data, test=held_out)
     files = make_artifact(name, backbone, data, tune(backbone, data, config), thumbnails=False)
-    loaded, runtime = load_files(files), Runtime(backbone, capacity_bytes=64 << 20)
-    reference = _refer(observe_held_out(HeldOut.from_json(files[HELD_OUT]), loaded.card.decision))
-    fresh = test.images_B3HW[~own][:300]
-    size = fresh.shape[-2:]
-    shifts = {
-        "as before": fresh,
-        "darker by half": (fresh.float() * 0.5).to(torch.uint8),
-        "brighter by half": (fresh.float() * 1.5).clamp(0, 255).to(torch.uint8),
-        "out of focus": interpolate(avg_pool2d(fresh.float(), 8), size=size).to(torch.uint8),
-        "moved by a fourth": fresh.roll(size[1] // 4, dims=-1),
-        "upside down": fresh.flip(-2),
-    }
-    if other := next((one for one in names if one != name), None):
-        others = find_problem(other, 0, backbone, {}).final.held_out
-        shifts[f"another product ({other})"] = others.images_B3HW[:300]
-    seen = {shift: _observe(runtime, loaded, images) for shift, images in shifts.items()}
-    steady = 0
-    for _ in range(20):
-        watch = Watch(reference)
-        watch.see([rng.choice(seen["as before"]) for _ in range(10_000)])
-        steady += watch.alarm_at is not None
-    delays = {
-        shift: _summarise(
-            [
-                _find_delay(
-                    reference,
-                    lambda: rng.choice(seen["as before"]),
-                    lambda: rng.choice(seen[shift]),  # noqa: B023
-                )
-                for _ in range(10)
-            ]
-        )
-        for shift in shifts
-        if shift != "as before"
-    }
-    shares = {
-        shift: {
-            "unsure": statistics.mean(one.is_unsure for one in found),
-            "distance": statistics.median(one.distance or 0.0 for one in found),
-        }
-        for shift, found in seen.items()
-    }
+    loaded = load_files(files)
+    return loaded, _refer(observe_held_out(HeldOut.from_json(files[HELD_OUT]), loaded.card.decision))
+
+
+def _shift(images_B3HW: Any) -> dict[str, Any]:
+    """The pictures as they are, and as they are after something has changed at the camera or the part."""
+    import torch
+    from torch.nn.functional import avg_pool2d, interpolate
+
+    floats, size = images_B3HW.float(), images_B3HW.shape[-2:]
     return {
-        "held_out": len(held_out.labels_B),
-        "accuracy": loaded.card.metrics["accuracy"],
-        "alarms_of_20_steady_streams": steady,
-        "pictures_until_alarm": delays,
-        "shares": shares,
+        _SAME: images_B3HW,
+        "darker by half": (floats * 0.5).to(torch.uint8),
+        "brighter by half": (floats * 1.5).clamp(0, 255).to(torch.uint8),
+        "out of focus": interpolate(avg_pool2d(floats, 8), size=size).to(torch.uint8),
+        "moved by a fourth": images_B3HW.roll(size[1] // 4, dims=-1),
+        "upside down": images_B3HW.flip(-2),
     }
+
+
+def _count_alarms(reference: Reference, draw: Callable[[], Observation], num_streams: int) -> int:
+    """Streams of 10,000 pictures in which there is an alarm."""
+    watches = [Watch(reference) for _ in range(num_streams)]
+    for watch in watches:
+        watch.see([draw() for _ in range(10_000)])
+    return sum(watch.alarm_at is not None for watch in watches)
 
 
 def _observe(runtime: Any, loaded: Any, images_B3HW: Any) -> list[Observation]:

@@ -4,7 +4,6 @@ Two tasks are tuned on a tiny backbone, labels and file names of one are hostile
 work; people have tokens of each scope.
 """
 
-import hashlib
 import socket
 import threading
 import time
@@ -31,7 +30,6 @@ from orchestrator.serve.ingress.engine_client import RayEngine
 from orchestrator.serve.options import EngineOptions, Limits
 from orchestrator.settings import Settings
 from orchestrator.store.audit.log import AuditLog
-from orchestrator.store.documents.kept import KeptPicture
 from orchestrator.store.documents.tokens import ConsoleScope, Scope
 from orchestrator.store.kept.pictures import KeptPictures
 from orchestrator.store.prompt_store import PromptStore
@@ -48,6 +46,7 @@ from tests.integration.served_plant import make_token
 from tests.unit.orchestrator.report.factory import make_verdict
 from tests.unit.orchestrator.serve.caller import decode_with
 from tests.unit.orchestrator.serve.factory import Handle, LoadedBackbone
+from tests.unit.orchestrator.store.factory import make_kept
 from tests.unit.orchestrator.train.fakes import driven, leased_ledger, make_event
 
 __all__ = ["HOSTILE_FILE", "HOSTILE_LABEL", "LABELS", "ConsolePlant", "console_plant", "wait_until"]
@@ -171,20 +170,8 @@ def _tune(place: Place, backbone: Backbone, data: Path, task: str, number: int, 
 
 def _keep(store: PromptStore, content: bytes) -> None:
     """A picture that an endpoint was unsure of."""
-    kept = KeptPicture(
-        task="bolts",
-        picture=hashlib.sha256(content).hexdigest(),
-        num_bytes=len(content),
-        version=1,
-        digest="a" * 64,
-        rule=None,
-        decision="unsure",
-        because="several",
-        probabilities=((HOSTILE_LABEL, 0.6), ("good", 0.4)),
-        distance=None,
-        reason="unsure",
-        time_s=time.time(),
-    )
+    probabilities = ((HOSTILE_LABEL, 0.6), ("good", 0.4))
+    kept = make_kept(content, probabilities=probabilities, time_s=time.time())
     KeptPictures(store.objects).put(kept, content)
 
 

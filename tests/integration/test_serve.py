@@ -1,6 +1,7 @@
 """The endpoint on a real Ray Serve, MLflow and store: one start for all of these, in this order."""
 
 import base64
+import hashlib
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -24,6 +25,8 @@ from orchestrator.settings import Settings
 from orchestrator.store.documents.rule import StoredRule
 from orchestrator.store.documents.token_changes import change_tokens, revoke_token, rotate_token
 from orchestrator.store.documents.tokens import Scope
+from orchestrator.store.drift import read_drift
+from orchestrator.store.kept.pictures import KeptPictures
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.files import load_files
@@ -71,7 +74,9 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPlant]:
         plant.rollouts.promote(task, plant.register(task, seed))
     foreign = plant.register("foreign", 50, write_and_load(folder / "other", seed=1))
     plant.rollouts.promote("foreign", foreign)
-    limits = Limits(max_body_bytes=MAX_BODY_BYTES, request_log=str(plant.request_log))
+    limits = Limits(
+        max_body_bytes=MAX_BODY_BYTES, request_log=str(plant.request_log), keep=("gears:sample=1",)
+    )
     # Answers are compared with those of a runtime in float32.
     engine = EngineOptions(precision="float32")
     options = ServeOptions(
@@ -340,6 +345,41 @@ def wait_for_status(client: httpx.Client, status: int) -> None:
     deadline_s = time.monotonic() + PATIENCE_S
     while (found := ask(client, "bolts", draw_png()).status_code) != status:
         assert time.monotonic() < deadline_s, f"{found} stays"
+        time.sleep(0.1)
+
+
+def test_pictures_are_kept_as_they_were_sent_unless_the_request_says_no(plant: ServedPlant):
+    unwanted, wanted = draw_png(4711), draw_png(4712)
+    with plant.client() as client:
+        headers = {"Ship-Task": "gears", "Content-Type": "image/png"}
+        reply = client.post("/v1/predict", content=unwanted, headers={**headers, "Ship-Keep": "no"})
+        assert reply.status_code == 200
+        answered = ask(client, "gears", wanted).json()
+        assert ask(client, "nuts", draw_png(4713)).status_code == 200
+    kept = KeptPictures(plant.store.objects)
+    name = hashlib.sha256(wanted).hexdigest()
+    wait_until(lambda: name in {one.picture for one in kept.files("gears") if one.is_whole})
+    # They are written in the order of their answers.
+    assert hashlib.sha256(unwanted).hexdigest() not in {one.picture for one in kept.files("gears")}
+    assert list(plant.store.objects.list("kept/nuts/")) == []
+    found = kept.read("gears", name)
+    assert kept.fetch("gears", name) == wanted
+    assert (found.reason, found.version) == ("sample", answered["version"])
+    assert dict(found.probabilities) == pytest.approx(answered["probabilities"])
+
+
+def test_answers_reach_the_watch_for_drift(plant: ServedPlant):
+    """By way of the poller, which writes once a minute; these artifacts have nothing to compare with."""
+    wait_until(lambda: {"nuts", "gears"} <= read_drift(plant.store.objects)[0].tasks.keys())
+    entry = read_drift(plant.store.objects)[0].tasks["nuts"]
+    assert entry.digest == load_files(plant.artifacts["nuts", 1]).digest
+    assert entry.not_watched == "the version was tuned by an earlier ship, which kept no held-out answers"
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline_s
         time.sleep(0.1)
 
 

@@ -92,7 +92,7 @@ def read_pictures(
 
 
 def _is_in(one: Reviewed, state: State, name: str) -> bool:
-    """Whether a picture is in a list; whoever has said something is no second person."""
+    """Whether a picture is in a list; a person who has labelled it is no second one."""
     if state == "second":
         return one.review.state == "second" and one.review.of(name) is None
     return state in ("all", one.review.state)

@@ -69,12 +69,8 @@ def make_app(
         names_responses: See ``AccessLog``.
         tracer: Begins a span for each request; None traces nothing.
     """
-    limits, metrics, looks = limits or Limits(), Metrics(), looks or Looks()
-    sightings = sightings or Sightings()
-    backbones = {one.fingerprint: one for one in (backbone if isinstance(backbone, Sequence) else [backbone])}
-    # An endpoint of one backbone names none in its questions.
-    named = tuple(backbones) if len(backbones) > 1 else ()
-    admission = Admission(limits)
+    limits = limits or Limits()
+    backbones = [*backbone] if isinstance(backbone, Sequence) else [backbone]
     # FastAPI's own pages of documentation load their scripts from another host. A redirect would repeat what
     # a client says its host is.
     app = FastAPI(
@@ -84,26 +80,44 @@ def make_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
         routes=[route for module in _ROUTERS for route in module.router.routes],
     )
-    app.state.front = Front(
-        engine=engine,
-        asker=Asker(engine, named),
-        backbones=backbones,
-        limits=limits,
-        admission=admission,
-        decoder=Decoder(next(iter(backbones.values())), limits),
-        shadows=Shadows(engine, metrics.observe_comparison, backbones=named),
-        metrics=metrics,
-        sightings=sightings,
-        keeper=keeper,
-        looks=looks,
-        readiness=Recent(engine.readiness, limits.probe_keep_s),
-        metrics_page=Recent(lambda: _render(app.state.front, tokens, peers), limits.probe_keep_s),
+    page = Recent(lambda: _render(app.state.front, tokens, peers), limits.probe_keep_s)
+    app.state.front = _make_front(
+        engine, backbones, limits, page, looks or Looks(), sightings or Sightings(), keeper
     )
     _add_middleware(app, drain or Drain(), tokens, names_responses=names_responses)
     if tracer is not None:
         app.add_middleware(TraceRequests, tracer=tracer)
     install_problem_handlers(app)
     return app
+
+
+def _make_front(
+    engine: Engine,
+    backbones: Sequence[BackboneInfo],
+    limits: Limits,
+    metrics_page: Recent[bytes],
+    looks: Looks,
+    sightings: Sightings,
+    keeper: Keeper | None,
+) -> Front:
+    metrics = Metrics()
+    # An endpoint of one backbone names none in its questions.
+    named = tuple(one.fingerprint for one in backbones) if len(backbones) > 1 else ()
+    return Front(
+        engine=engine,
+        asker=Asker(engine, named),
+        backbones={one.fingerprint: one for one in backbones},
+        limits=limits,
+        admission=Admission(limits),
+        decoder=Decoder(backbones[0], limits),
+        shadows=Shadows(engine, metrics.observe_comparison, backbones=named),
+        metrics=metrics,
+        sightings=sightings,
+        keeper=keeper,
+        looks=looks,
+        readiness=Recent(engine.readiness, limits.probe_keep_s),
+        metrics_page=metrics_page,
+    )
 
 
 async def _render(front: Front, tokens: KnownTokens | None, peers: Peers | None) -> bytes:

@@ -97,6 +97,7 @@ def test_kinds_of_kuberay_are_valid_and_no_key_is_misspelt(rendered: dict[str, l
 
 
 def test_pods_of_ray_are_valid_pods(rendered: dict[str, list[Manifest]]) -> None:
+    num_pods = 0
     for manifests in rendered.values():
         for manifest in manifests:
             if manifest["apiVersion"] != "ray.io/v1":
@@ -104,6 +105,8 @@ def test_pods_of_ray_are_valid_pods(rendered: dict[str, list[Manifest]]) -> None
             for spec in pod_specs(manifest):
                 pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ray"}, "spec": spec}
                 kubernetes_validate.validate(pod, KUBERNETES[0], strict=True)
+                num_pods += 1
+    assert num_pods >= 2 * len(rendered), "a head and workers of each"
 
 
 def test_every_container_is_as_the_restricted_standard_wants_it(rendered: dict[str, list[Manifest]]) -> None:

@@ -1,36 +1,14 @@
 """``ship audit``, ``approve`` and ``approvals``, and what they change in the commands beside them."""
 
 import json
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from orchestrator.cli.main import cli
 from orchestrator.cli.output import EXIT_WAITING
 from orchestrator.errors import RegistryError
 from orchestrator.store.audit.log import entry_key
-from tests.unit.orchestrator.cli.factory import WorldOutput
+from tests.unit.orchestrator.cli.factory import Shell
 from tests.unit.orchestrator.registry.factory import World
-
-
-class Shell:
-    """Runs ``ship`` on a world."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def run(self, *arguments: str) -> Result:
-        return CliRunner().invoke(cli, arguments, obj=WorldOutput(self.world))
-
-    def __call__(self, *arguments: str) -> str:
-        """Standard output of a command that succeeds."""
-        result = self.run(*arguments)
-        assert result.exit_code == 0, result.output + repr(result.exception)
-        return result.stdout
-
-    def json(self, *arguments: str) -> Any:
-        return json.loads(self(*arguments, "--json"))
 
 
 @pytest.fixture

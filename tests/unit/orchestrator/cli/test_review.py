@@ -1,67 +1,44 @@
 """``ship drift`` and ``ship review``, and what they add to ``ship ls`` and ``ship gc``."""
 
-import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
 
-from orchestrator.cli.main import cli
 from orchestrator.errors import ManifestError
 from orchestrator.manifest.load import load_manifest
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.documents.drift import Alarm, DriftEntry, DriftStates
-from orchestrator.store.documents.kept import KeptPicture
 from orchestrator.store.drift import write_drift
 from orchestrator.store.kept.pictures import KeptPictures
 from ship.evaluation.drift import Observation, Reference
-from tests.unit.orchestrator.cli.factory import WorldOutput
+from tests.unit.orchestrator.cli.factory import Shell
 from tests.unit.orchestrator.registry.factory import World, make_decided
+from tests.unit.orchestrator.store.factory import make_kept
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-class Shell:
+class Plant(Shell):
     """Runs ``ship`` on a world with a task that is served."""
 
     def __init__(self, folder: Path) -> None:
-        self.world, self.folder = World(), folder
+        super().__init__(World())
+        self.folder = folder
         digest = self.world.store.publish("bolts", "1" * 64, make_decided(1, ("good", "bad"))).digest
         entries = {"bolts": CatalogEntry(version=1, digest=digest)}
         self.world.store.write_catalog(Catalog(entries=entries), None)
 
-    def run(self, *arguments: str) -> Result:
-        return CliRunner().invoke(cli, arguments, obj=WorldOutput(self.world))
-
-    def __call__(self, *arguments: str) -> str:
-        result = self.run(*arguments)
-        assert result.exit_code == 0, result.output + repr(result.exception)
-        return result.stdout
-
-    def json(self, *arguments: str) -> Any:
-        return json.loads(self(*arguments, "--json"))
-
     def keep(self, content: bytes, answered: str | None = None) -> str:
-        picture = hashlib.sha256(content).hexdigest()
-        kept = KeptPicture(
-            task="bolts",
-            picture=picture,
-            num_bytes=len(content),
-            version=1,
-            digest="a" * 64,
-            rule=None,
+        kept = make_kept(
+            content,
             decision=answered or "unsure",
             because=None if answered else "several",
             probabilities=(("good", 0.6), ("bad", 0.4)),
-            distance=None,
-            reason="unsure",
-            time_s=10.0,
         )
         KeptPictures(self.world.store.objects).put(kept, content)
-        return picture
+        return kept.picture
 
     def alarm(self) -> None:
         seen = [Observation(label="good", is_unsure=False, confidence=0.9)] * 30
@@ -81,11 +58,11 @@ class Shell:
 
 
 @pytest.fixture
-def ship(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
+def ship(tmp_path: Path) -> Plant:
+    return Plant(tmp_path)
 
 
-def test_an_alarm_is_listed_and_noted(ship: Shell):
+def test_an_alarm_is_listed_and_noted(ship: Plant):
     assert "No task is watched yet" in ship("drift")
     with pytest.raises(ManifestError, match="task 'bolts' is not watched for drift"):
         raise ship.run("drift", "bolts").exception or AssertionError
@@ -99,7 +76,7 @@ def test_an_alarm_is_listed_and_noted(ship: Shell):
     assert ship.json("audit", "bolts")[0]["action"] == "drift-ack"
 
 
-def test_pictures_are_listed_labelled_and_written(ship: Shell, tmp_path: Path):
+def test_pictures_are_listed_labelled_and_written(ship: Plant, tmp_path: Path):
     first, second = ship.keep(PNG + b"1"), ship.keep(PNG + b"2", "good")
     assert ship.json("review", "ls", "bolts")["counts"]["open"] == 2
     assert f"{first[:12]}: settled: bad" in ship("review", "label", "bolts", first[:8], "bad")
@@ -113,7 +90,7 @@ def test_pictures_are_listed_labelled_and_written(ship: Shell, tmp_path: Path):
         assert isinstance(ship.run("review", "label", "bolts", wrong, "bad").exception, ManifestError)
 
 
-def test_label_studio_goes_there_and_back(ship: Shell, tmp_path: Path):
+def test_label_studio_goes_there_and_back(ship: Plant, tmp_path: Path):
     picture = ship.keep(PNG)
     ship("review", "export", "bolts", "--format", "label-studio", "-o", str(tmp_path))
     file = tmp_path / "label-studio.json"
@@ -126,7 +103,7 @@ def test_label_studio_goes_there_and_back(ship: Shell, tmp_path: Path):
     assert (shown["picture"], shown["opinions"][0]["by"]) == (picture, "label-studio:4")
 
 
-def test_a_manifest_of_the_task_alone_with_the_labels_in_it(ship: Shell, tmp_path: Path):
+def test_a_manifest_of_the_task_alone_with_the_labels_in_it(ship: Plant, tmp_path: Path):
     for split in ("train", "test"):
         for label in ("good", "bad"):
             path = tmp_path / "data" / split / label / "a.png"

@@ -1,6 +1,5 @@
 """The pages of kept pictures: labels by form, second persons, what is shown to whom, and hostile files."""
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ import pytest
 from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.documents.drift import Alarm, DriftEntry, DriftStates
-from orchestrator.store.documents.kept import KeptPicture
 from orchestrator.store.drift import read_drift, write_drift
 from orchestrator.store.kept.reviews import Reviews
 from tests.unit.orchestrator.console.factory import Console, make_console
 from tests.unit.orchestrator.registry.factory import World, make_decided
+from tests.unit.orchestrator.store.factory import make_kept
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PAGE = "/review/bolts/pictures"
@@ -30,23 +29,17 @@ def console(tmp_path: Path) -> Console:
 
 
 def keep(console: Console, content: bytes, because: str | None = "several") -> str:
-    picture = hashlib.sha256(content).hexdigest()
-    kept = KeptPicture(
-        task="bolts",
-        picture=picture,
-        num_bytes=len(content),
-        version=1,
-        digest="a" * 64,
-        rule=None,
-        decision="unsure" if because else labels(console)[0],
+    first = labels(console)[0]
+    kept = make_kept(
+        content,
+        decision="unsure" if because else first,
         because=because,
-        probabilities=((labels(console)[0], 0.7), ("<script>alert(1)</script>", 0.3)),
+        probabilities=((first, 0.7), ("<script>alert(1)</script>", 0.3)),
         distance=1.0,
-        reason="unsure",
         time_s=console.clock.now_s,
     )
     assert Reviews(console.services.store).kept.put(kept, content)
-    return picture
+    return kept.picture
 
 
 def labels(console: Console) -> tuple[str, ...]:

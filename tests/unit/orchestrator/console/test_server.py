@@ -32,7 +32,7 @@ def test_without_access_control_it_listens_on_loopback_alone(host: str) -> None:
         check_console(host, 1, auth=False)
 
 
-def test_whether_anybody_can_sign_in() -> None:
+def test_whether_a_live_token_has_access_to_the_console() -> None:
     console = make_console()
     assert not can_sign_in(console.services)
     console.token("line-1", console=None)

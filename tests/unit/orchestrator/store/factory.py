@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.events import Event
+from orchestrator.store.documents.kept import KeptPicture
 from orchestrator.store.prompt_store import PromptStore
 
 TIME_S = 1_700_000_000.0
@@ -128,3 +130,22 @@ def _record() -> dict[str, Any]:
         "labels": ["good", "bad"],
         "time_s": TIME_S + 30,
     }
+
+
+def make_kept(content: bytes, **changes: Any) -> KeptPicture:
+    """What is kept beside a picture of bolts that was answered ``unsure``."""
+    kept = KeptPicture(
+        task="bolts",
+        picture=hashlib.sha256(content).hexdigest(),
+        num_bytes=len(content),
+        version=1,
+        digest="a" * 64,
+        rule=None,
+        decision="unsure",
+        because="several",
+        probabilities=(("good", 0.6), ("scratched", 0.4)),
+        distance=None,
+        reason="unsure",
+        time_s=10.0,
+    )
+    return replace(kept, **changes)

@@ -1,6 +1,5 @@
 """Pictures that endpoints kept: as they were received, bounded, and read back strictly."""
 
-import hashlib
 import json
 from dataclasses import replace
 from typing import Any
@@ -8,27 +7,9 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ManifestError, ObjectMissing, StoreError
-from orchestrator.store.documents.kept import KeptPicture
 from orchestrator.store.kept.pictures import KeepLimits, KeptFile, KeptPictures, find_excess, read_all
 from orchestrator.store.objects.open import ObjectStore
-
-
-def make_kept(content: bytes, **changes: Any) -> KeptPicture:
-    kept = KeptPicture(
-        task="bolts",
-        picture=hashlib.sha256(content).hexdigest(),
-        num_bytes=len(content),
-        version=2,
-        digest="d" * 64,
-        rule=None,
-        decision="unsure",
-        because="several",
-        probabilities=(("good", 0.6), ("scratched", 0.4)),
-        distance=1.25,
-        reason="unsure",
-        time_s=1_000.5,
-    )
-    return replace(kept, **changes)
+from tests.unit.orchestrator.store.factory import make_kept
 
 
 def test_a_picture_comes_back_as_it_was_kept_and_only_once(objects: ObjectStore):

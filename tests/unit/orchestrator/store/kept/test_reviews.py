@@ -1,6 +1,5 @@
 """Labels of kept pictures: who said what, when two persons are needed, and as files for other programs."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from orchestrator.errors import ManifestError, StoreError
 from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
-from orchestrator.store.documents.kept import KeptPicture
 from orchestrator.store.documents.review import Opinion, Review
 from orchestrator.store.kept.review_files import export_csv, export_label_studio, read_label_studio
 from orchestrator.store.kept.reviews import Reviews, as_values
@@ -19,6 +17,7 @@ from orchestrator.store.prompt_store import PromptStore
 from ship.data import DataSource
 from ship.data.listing import list_items
 from tests.unit.orchestrator.registry.factory import MemoryObjects, make_decided
+from tests.unit.orchestrator.store.factory import make_kept
 
 ANNA, BEN, CLEO = (Author(by=name, host="press") for name in ("anna", "ben", "cleo"))
 LABELS = ("good", "scratched")
@@ -35,23 +34,10 @@ def make_reviews() -> Reviews:
 
 def keep(reviews: Reviews, content: bytes, decision: str = "unsure") -> str:
     """Keep a picture; returns its digest."""
-    picture = hashlib.sha256(content).hexdigest()
-    kept = KeptPicture(
-        task="bolts",
-        picture=picture,
-        num_bytes=len(content),
-        version=1,
-        digest="a" * 64,
-        rule=None,
-        decision=decision,
-        because="several" if decision == "unsure" else None,
-        probabilities=(("good", 0.6), ("scratched", 0.4)),
-        distance=None,
-        reason="unsure",
-        time_s=10.0,
-    )
+    because = "several" if decision == "unsure" else None
+    kept = make_kept(content, decision=decision, because=because)
     reviews.kept.put(kept, content)
-    return picture
+    return kept.picture
 
 
 @pytest.mark.parametrize(
