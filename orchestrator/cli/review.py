@@ -256,7 +256,7 @@ def _tune_and_compare(context: click.Context, output: Output, task: str, part: s
     champion = next((one.version for one in before if CHAMPION in one.aliases), None)
     status: Any = 0
     try:
-        context.invoke(tune, manifest=part, request=_whole_request())
+        context.invoke(tune, manifest=part)
     except SystemExit as error:
         status = error.code
     after = output.registry().versions(task)
@@ -264,12 +264,6 @@ def _tune_and_compare(context: click.Context, output: Output, task: str, part: s
     if champion is not None and new not in {one.version for one in before}:
         context.invoke(compare, task=task, first=champion, second=new)
     sys.exit(status)
-
-
-def _whole_request() -> Any:
-    from orchestrator.manifest.request import Request
-
-    return Request()
 
 
 def _reviews(output: Output) -> "Reviews":

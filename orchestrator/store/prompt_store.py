@@ -110,6 +110,7 @@ class PromptStore:
             StoreError: The files do not agree with ``prompt.json``, or the store failed.
         """
         if (earlier := self.published(task, task_key)) is not None:
+            self.drop_snapshot(task, task_key)
             return earlier
         digest = check_files(files)
         self._write_artifact(digest, files, watch)
@@ -122,7 +123,11 @@ class PromptStore:
             # A sweep that listed the store before the marker was there may have taken files of an earlier,
             # unpublished artifact with this digest. From here on none will.
             self._write_artifact(digest, files, watch, only_missing=True)
-        # It is published now: a snapshot that is left behind is no reason to fail.
+        self.drop_snapshot(task, task_key)
+        return self._publication(key, standing, created=standing == marker)
+
+    def drop_snapshot(self, task: str, task_key: str) -> None:
+        """Forget the snapshot of a published task; one that has to be left behind is no reason to fail."""
         try:
             self.snapshots.drop(task, task_key)
         except StoreError as error:
@@ -131,7 +136,6 @@ class PromptStore:
                 task,
                 error,
             )
-        return self._publication(key, standing, created=standing == marker)
 
     def published(self, task: str, task_key: str) -> Publication | None:
         """The publication of ``task_key``, if there is one."""

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from orchestrator.cli.output import EXIT_WAITING
 from orchestrator.registry.comparison import compare_versions
 from orchestrator.registry.evidence import Evidence
 from orchestrator.serve.engine_api import Answer
@@ -16,7 +17,7 @@ from orchestrator.serve.ingress.keeping import Keeper
 from orchestrator.serve.keep_rules import read_rules
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
-from orchestrator.store.kept.pictures import KeepLimits
+from orchestrator.store.kept.pictures import KeepLimits, KeptPictures
 from orchestrator.store.kept.review_files import export_csv
 from orchestrator.store.kept.reviews import Reviews
 from orchestrator.store.objects.open import open_objects
@@ -31,6 +32,8 @@ from ship.images import decode_image
 from ship.runtime.runtime import Runtime
 from ship.settings.config import TuneConfig
 from ship.tuning.run import tune
+from tests.integration.plant import make_plant
+from tests.unit.orchestrator.store.factory import make_kept
 
 # Takes no step of tuning: what labels do is the same, and it takes seconds.
 CONFIG = TuneConfig(kind="probe", precision="float32")
@@ -136,6 +139,35 @@ def test_labels_given_in_review_make_a_version_without_the_planted_mistakes(tmp_
     # The same pictures of both, although the data of the second are more.
     assert compared["num_images"] == 60
     assert compared["num_broken"] <= 3
+
+
+@pytest.mark.slow
+def test_one_command_tunes_with_the_labels_and_compares(tmp_path: Path):
+    plant = make_plant(tmp_path)
+    manifest = str(plant.write_manifest(["line-a"], epochs=5))
+    assert plant.ship("tune", manifest).returncode in (0, EXIT_WAITING)
+    [card] = plant.ship_json("show", "line-a")["versions"]
+    content = next((plant.folder / "line-a" / "train" / "direction-0").iterdir()).read_bytes()
+    picture = Image.open(io.BytesIO(content)).rotate(180)
+    changed = io.BytesIO()
+    picture.save(changed, "PNG")
+    kept = make_kept(
+        changed.getvalue(),
+        task="line-a",
+        digest=card["digest"],
+        probabilities=(("direction-0", 0.5), ("direction-1", 0.5)),
+    )
+    KeptPictures(open_objects(str(plant.home / "store"))).put(kept, changed.getvalue())
+    labelled = plant.ship("review", "label", "line-a", kept.picture[:12], "direction-0", "--as", "anna")
+    assert "settled: direction-0" in labelled.stdout, labelled.stderr
+
+    retuned = plant.ship("review", "retune", "line-a", "-m", manifest)
+
+    assert retuned.returncode in (0, EXIT_WAITING), retuned.stdout + retuned.stderr
+    assert "1 tuned" in retuned.stdout
+    assert "on the same" in retuned.stdout, "the comparison"
+    versions = plant.ship_json("show", "line-a")["versions"]
+    assert [one["version"] for one in versions] == [2, 1]
 
 
 def store_answers(store: PromptStore, key: str) -> HeldOut:

@@ -30,8 +30,8 @@ _log = logging.getLogger(__name__)
 _MAX_WAITING = 100_000
 # References that are read from the store in one look.
 _MAX_READ = 32
-# Between two writes of what nobody has to know at once.
-_WRITE_S = 60.0
+# Between two writes of what is not urgent, and of tasks that were not watched before.
+_WRITE_S, _WRITE_NEW_S = 60.0, 5.0
 # Tasks that a page of metrics has.
 _MAX_SHOWN = 50
 
@@ -99,7 +99,8 @@ class DriftWatcher:
         raised = self._settle(states)
         self._drifts, self._num_alarms = self._summarise(), self._count_alarms()
         now_s = self._clock()
-        if not raised and now_s - self._written_s < _WRITE_S:
+        is_new = any(task not in states.tasks for task in self._watched)
+        if not raised and now_s - self._written_s < (_WRITE_NEW_S if is_new else _WRITE_S):
             return None
         after = self._states(states, now_s)
         self._written_s = now_s

@@ -78,6 +78,8 @@ class TuneTask:
         """
         with hooks.doing(self._store.url):
             if (earlier := self._store.published(spec.name, spec.key)) is not None:
+                # Whoever published it may have died before the snapshot was dropped.
+                self._store.drop_snapshot(spec.name, spec.key)
                 note({"ship.digest": earlier.digest})
                 return _outcome(earlier, self._store.fetch(earlier.digest))
         hooks.enter("data")

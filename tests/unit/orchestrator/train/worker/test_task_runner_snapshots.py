@@ -30,6 +30,10 @@ def test_a_published_task_is_done_whatever_happens_to_its_snapshot(
     assert "snapshots/shade" in caplog.text
     assert not run(spec, Hooks()).created, "nor when another worker takes it up again"
 
+    healthy = PromptStore(LocalObjects(tmp_path / "store"))
+    assert not TuneTask(Tuner(backbone), healthy)(spec, Hooks()).created
+    assert healthy.snapshots.load("shade", KEY) is None, "left by a worker that died once it had published"
+
 
 def test_goes_on_from_the_snapshot_of_a_worker_that_died(
     backbone: Backbone, store: PromptStore, spec: TaskSpec
