@@ -43,7 +43,10 @@ class Hold:
 def threads() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(8) as pool:
         yield pool
-    assert not [thread for thread in threading.enumerate() if thread.name == "tuner"], "it outlives its work"
+    for thread in threading.enumerate():
+        if thread.name == "tuner":
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive(), "it outlives its work"
 
 
 @pytest.fixture
