@@ -69,7 +69,7 @@ def _simulate(num_tasks: int, num_pictures: int, rng: random.Random) -> dict[str
     tasks = [_Task(rng) for _ in range(num_tasks)]
     references = [_refer([task.draw(rng) for _ in range(task.num_held_out)]) for task in tasks]
     steady: dict[str, int] = {}
-    for repeats in (1, 2, 5, 10):
+    for repeats in (1, 2, 5, 10, 30):
         alarms = 0
         for task, reference in zip(tasks, references, strict=True):
             watch = Watch(reference)

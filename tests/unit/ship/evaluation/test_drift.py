@@ -65,6 +65,22 @@ def test_steady_tasks_raise_none_however_few_pictures_were_held_out(num: int):
         assert watch.alarm_at is None
 
 
+def test_pictures_of_one_part_in_a_row_count_as_about_one():
+    alarms = 0
+    for seed in range(20):
+        rng = random.Random(seed)
+        watch = Watch(_reference(_draw, 200, rng))
+        watch.see([one for _ in range(500) for one in [_draw(rng)] * 10])
+        alarms += watch.alarm_at is not None
+    assert alarms <= 1
+
+
+def test_a_camera_that_shows_one_picture_for_ever_is_found():
+    rng = random.Random(1)
+    watch = Watch(_reference(_draw, 200, rng))
+    assert watch.see([_draw(rng)] * 10_000), "however typical it is"
+
+
 def test_a_mix_of_classes_within_the_tolerance_is_no_drift():
     rng = random.Random(7)
     watch = Watch(_reference(_draw, 400, rng))

@@ -182,7 +182,7 @@ def test_the_kernel_ends_a_decoder_that_has_spent_its_budget(backbone: Backbone,
 def test_four_costly_pictures_at_once_leave_an_honest_one_its_answer(
     backbone: Backbone, size: tuple[int, int]
 ) -> None:
-    # Work that no structure tells, in as many scans as are allowed: four times what is granted, on any machine.
+    # Work that no structure tells, in as many scans as are allowed: four times what is granted, anywhere.
     bomb = jpeg_of_scans(MAX_SCANS, size)
     started_s = time.process_time()
     decode_image(bomb, size=backbone.image_size, interpolation=backbone.interpolation)
