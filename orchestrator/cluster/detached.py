@@ -18,9 +18,9 @@ from ray._private.authentication.authentication_token_setup import (
     ensure_token_if_auth_enabled,
 )
 
-from orchestrator.cluster.log_rotation import ROTATION
 from orchestrator.cluster.processes import end_processes, find_processes
 from orchestrator.cluster.session import Session, ray_session, short_temp_dir
+from orchestrator.cluster.variables import ROTATION
 from orchestrator.errors import ClusterError
 
 __all__ = ["DetachedRay", "end_detached", "joined_detached", "start_detached"]

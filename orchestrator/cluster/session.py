@@ -17,11 +17,11 @@ from typing import Any
 
 import ray
 
-from orchestrator.cluster.log_rotation import rotating_logs
 from orchestrator.cluster.loopback import is_on_loopback, ray_on_loopback
 from orchestrator.cluster.processes import end_processes, find_processes, start_in_two_tries
 from orchestrator.cluster.reachable import check_reachable
 from orchestrator.cluster.signals import deferred_signals
+from orchestrator.cluster.variables import ROTATION, variables_of_ray
 from orchestrator.errors import ClusterError
 from orchestrator.private_files import make_private_folder, make_private_tree
 
@@ -135,7 +135,7 @@ def _start(folder: Path, options: dict[str, Any]) -> None:
 
     try:
         # A start that a signal interrupts would leave processes behind.
-        with deferred_signals(), ray_on_loopback(), rotating_logs():
+        with deferred_signals(), ray_on_loopback(), variables_of_ray(ROTATION):
             start_in_two_tries(start, str(folder))
     # As above: any of several exceptions.
     except Exception as error:

@@ -158,6 +158,8 @@ def test_one_command_tunes_with_the_labels_and_compares(tmp_path: Path):
         probabilities=(("direction-0", 0.5), ("direction-1", 0.5)),
     )
     KeptPictures(open_objects(str(plant.home / "store"))).put(kept, changed.getvalue())
+    # As an endpoint does that serves it.
+    assert plant.ship("sync").returncode == 0
     labelled = plant.ship("review", "label", "line-a", kept.picture[:12], "direction-0", "--as", "anna")
     assert "settled: direction-0" in labelled.stdout, labelled.stderr
 

@@ -145,6 +145,7 @@ def ship(plant: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     """Runs the command on the plant; returns what it prints."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", plant.uri)
     monkeypatch.setenv("SHIP_STORE", str(plant.folder / "store"))
+    monkeypatch.setenv("COLUMNS", "200")
 
     def ship(*arguments: str) -> str:
         assert run(monkeypatch, *arguments) == 0, capsys.readouterr().err

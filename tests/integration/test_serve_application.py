@@ -17,6 +17,7 @@ import pytest
 import ray
 import yaml
 
+from orchestrator.cluster.variables import SERVING, variables_of_ray
 from orchestrator.registry.registry import Registry
 from orchestrator.serve.launch.address import choose_port
 from orchestrator.settings import Settings
@@ -49,7 +50,13 @@ class Plant:
 
     @property
     def arguments(self) -> dict[str, str]:
-        return {"backbone": str(self.folder / "backbone"), "auth": "false", "limits.timeout_s": "20"}
+        return {
+            "backbone": str(self.folder / "backbone"),
+            "auth": "false",
+            "limits.timeout_s": "20",
+            # That of the runtime that it is compared with, also where bfloat16 is faster.
+            "engine.precision": "float32",
+        }
 
     @property
     def environment(self) -> dict[str, str]:
@@ -131,7 +138,8 @@ def dashboard(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     folder = tempfile.mkdtemp(prefix="ship-", dir="/tmp")
     try:
         port = choose_port("127.0.0.1")
-        ray.init("local", num_cpus=2, include_dashboard=True, dashboard_port=port, _temp_dir=folder)
+        with variables_of_ray(SERVING):
+            ray.init("local", num_cpus=2, include_dashboard=True, dashboard_port=port, _temp_dir=folder)
         yield f"http://127.0.0.1:{port}"
     finally:
         ray.shutdown()
@@ -162,8 +170,8 @@ def test_a_file_that_serve_build_wrote_is_deployed_and_serve_run_answers_alike(
 
 
 def test_a_detached_endpoint_outlives_its_command_and_is_stopped_from_another(plant: Plant) -> None:
-    backbone = ("--backbone", str(plant.folder / "backbone"), "--no-auth", "--port", str(plant.port))
-    said = plant.run(SHIP, "serve", "--detach", *backbone)
+    backbone = ("--backbone", str(plant.folder / "backbone"), "--precision", "float32")
+    said = plant.run(SHIP, "serve", "--detach", *backbone, "--no-auth", "--port", str(plant.port))
     assert f"http://127.0.0.1:{plant.port}" in said
     try:
         plant.wait_for_answer()

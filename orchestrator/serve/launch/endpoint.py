@@ -12,9 +12,9 @@ from dataclasses import replace
 import ray
 
 from orchestrator.cluster.detached import end_detached, joined_detached, start_detached
-from orchestrator.cluster.priority import workers_at_usual_priority
 from orchestrator.cluster.session import Session, ray_session
 from orchestrator.cluster.signals import interrupting_signals
+from orchestrator.cluster.variables import SERVING, variables_of_ray
 from orchestrator.errors import ClusterError, ServeError
 from orchestrator.serve.kept_tokens import open_kept_tokens
 from orchestrator.serve.launch.address import check_port_is_free, choose_port, client_url
@@ -123,14 +123,14 @@ def start(settings: Settings, options: ServeOptions, *, detach: bool = False) ->
 def _open_session(endpoint: Endpoint, settings: Settings, name: str, *, detach: bool) -> Session:
     if not detach:
         session = ray_session(settings.ray_address, object_store_bytes=_OBJECT_STORE_BYTES)
-        with workers_at_usual_priority():
+        with variables_of_ray(SERVING):
             return endpoint.enter_context(session)
     if (found := find_detached(settings)) is not None:
         raise ServeError(
             f"endpoint {found.name!r} of this home runs already, detached, at {found.url}; end it with `ship "
             "serve --stop`, or choose another --home"
         )
-    with workers_at_usual_priority():
+    with variables_of_ray(SERVING):
         own = start_detached(object_store_bytes=_OBJECT_STORE_BYTES)
     endpoint.at_end(lambda: end_detached(own.folder))
     note_detached(settings, DetachedEndpoint(name=name, url=endpoint.url, ray=own))

@@ -20,7 +20,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from orchestrator.cluster.priority import workers_at_usual_priority
+from orchestrator.cluster.variables import SERVING, variables_of_ray
 from orchestrator.serve.launch.haproxy import haproxy_ingress
 from tests.benchmarks.serve.peers.adapters import MergedTask, MixedTasks, fit_merged
 from tests.benchmarks.serve.peers.knobs import Launch
@@ -112,7 +112,7 @@ def main() -> None:
     """Serve until SIGTERM."""
     launch = Launch.from_env()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with haproxy_ingress(None, haproxy=launch.knobs.fast), workers_at_usual_priority():
+    with haproxy_ingress(None, haproxy=launch.knobs.fast), variables_of_ray(SERVING):
         if launch.knobs.fast:
             os.environ["RAY_SERVE_THROUGHPUT_OPTIMIZED"] = "1"
         _serve(launch)
