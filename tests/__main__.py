@@ -1,7 +1,8 @@
 """``make test``: the unit tests, then the integration tests, and at the end what came of each.
 
-Both halves always run. Unit tests run side by side, a core each; the others have Ray, S3 and an endpoint to
-themselves. Arguments are handed on to pytest.
+Both halves always run. Unit tests run side by side, a core each; of the others whole files do, two or
+more at a time, for they wait half of their time, and each has a Ray, store and endpoint of its own.
+Arguments are handed on to pytest.
 """
 
 import os
@@ -57,15 +58,25 @@ class Half:
         return process.returncode, last
 
 
+_NUM_CORES = len(os.sched_getaffinity(0))
+# Each file with its services takes up to 4 GB.
+_FILES_SIDE_BY_SIDE = (
+    *("--numprocesses", str(max(2, min(_NUM_CORES // 2, 4)))),
+    *("--dist", "loadfile", "--no-loadscope-reorder"),
+)
 UNIT = Half(
     name="unit tests",
-    arguments=("tests/unit", "--numprocesses", str(min(len(os.sched_getaffinity(0)), _MAX_WORKERS))),
+    arguments=("tests/unit", "--numprocesses", str(min(_NUM_CORES, _MAX_WORKERS))),
     environment={"OMP_NUM_THREADS": "1"},
 )
 INTEGRATION = Half(
-    name="integration tests", arguments=("tests/integration", "-m", "not slow"), environment={}
+    name="integration tests",
+    arguments=("tests/integration", "-m", "not slow", *_FILES_SIDE_BY_SIDE),
+    environment={},
 )
-SLOW = Half(name="slow tests", arguments=("tests/integration", "-m", "slow"), environment={})
+SLOW = Half(
+    name="slow tests", arguments=("tests/integration", "-m", "slow", *_FILES_SIDE_BY_SIDE), environment={}
+)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,5 +1,7 @@
 """A pytest plugin: how far a run of the tests is and how long is left to wait, in place of a dot a test.
 
+Files that take longest come first, so that none is left to run alone at the end.
+
 ``python -m tests`` loads it with ``-p tests.progress``. Time left follows from ``durations.json``, seconds of
 each test file on some machine, scaled by the pace of this run; a file that is not listed counts a second.
 """
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["DURATIONS", "Pace", "pytest_configure"]
+__all__ = ["DURATIONS", "Pace", "pytest_addoption", "pytest_collection_modifyitems", "pytest_configure"]
 
 DURATIONS = Path(__file__).with_name("durations.json")
 _UNLISTED_S = 1.0
@@ -65,7 +67,7 @@ class _Progress:
         if self._pace is not None:
             return
         self._files = Counter(test.split("::")[0] for test in ids)
-        self._pace = Pace(self._files, json.loads(DURATIONS.read_text()) if DURATIONS.exists() else {})
+        self._pace = Pace(self._files, _expected_s())
         self._started_s = self._told_s = time.monotonic()
 
     @pytest.hookimpl(tryfirst=True)
@@ -112,6 +114,12 @@ class _Progress:
             reporter.flush()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order files by the time that they are expected to take."""
+    expected_s = _expected_s()
+    items.sort(key=lambda item: -expected_s.get(item.nodeid.split("::")[0], _UNLISTED_S))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--write-durations``."""
     parser.addoption("--write-durations", metavar="FILE", help="note the seconds of each test file there")
@@ -123,3 +131,9 @@ def pytest_configure(config: pytest.Config) -> None:
         # As Ctrl-C, which ends what the tests have started.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         config.pluginmanager.register(_Progress(config), "ship-progress")
+
+
+def _expected_s() -> dict[str, float]:
+    """Seconds of each test file, where they are known."""
+    found: dict[str, float] = json.loads(DURATIONS.read_text()) if DURATIONS.exists() else {}
+    return found

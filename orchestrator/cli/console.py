@@ -45,6 +45,13 @@ DEFAULT_PORT = 8080
     metavar="NAME|FOLDER",
     help="Place of the backbone for --compute, if it is not where the artifacts say.",
 )
+@click.option(
+    "--manifest",
+    "-m",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Offer to tune a task of this manifest anew with the labels of Review.",
+)
 @click.option("--no-auth", is_flag=True, help="Let every user of this machine in, as admin; loopback only.")
 @click.option("--open", "opens", is_flag=True, help="Open it in the browser, too.")
 @click.pass_obj
@@ -56,6 +63,7 @@ def console(
     hosts: tuple[str, ...],
     computes: bool,
     backbone: str | None,
+    manifest: str | None,
     no_auth: bool,
     opens: bool,
 ) -> None:
@@ -70,12 +78,21 @@ def console(
       ship console
       ship console --endpoint http://127.0.0.1:8000 --port 8081
       ship console --allow-host console.plant.example
+      ship console --manifest lines.yaml
       ship console --no-auth --open
     """
     from orchestrator.cluster.signals import interrupting_signals
 
     running = console_beside(
-        output, host, port, endpoint, auth=not no_auth, hosts=hosts, computes=computes, backbone=backbone
+        output,
+        host,
+        port,
+        endpoint,
+        auth=not no_auth,
+        hosts=hosts,
+        computes=computes,
+        backbone=backbone,
+        manifest=manifest,
     )
     with suppress(KeyboardInterrupt), interrupting_signals(), running as url:
         if opens:
@@ -94,6 +111,7 @@ def console_beside(
     hosts: tuple[str, ...] = (),
     computes: bool = False,
     backbone: str | None = None,
+    manifest: str | None = None,
 ) -> Iterator[str]:
     """The console, from its first answer to the end of the block; says its address.
 
@@ -106,13 +124,16 @@ def console_beside(
         hosts: Further names that it is reached by.
         computes: Whether it may run prompts on single pictures.
         backbone: Place of the backbone for that.
+        manifest: Manifest with whose settings a person may tune a task anew.
     """
     from orchestrator.client import Client
     from orchestrator.console.server import can_sign_in, running_console
     from orchestrator.console.services import Services
 
     client = None if endpoint is None else Client(endpoint, timeout_s=5.0, patience_s=0.0)
-    services = Services.open(output.settings(), client, computes=computes, backbone=backbone)
+    services = Services.open(
+        output.settings(), client, computes=computes, backbone=backbone, manifest=manifest
+    )
     with running_console(services, host, port, auth=auth, allowed_hosts=hosts) as url:
         output.out.print(f"Console at {url} (Ctrl-C ends it)", markup=False, soft_wrap=True)
         if auth and not can_sign_in(services):

@@ -13,7 +13,6 @@ from orchestrator.cli.options import author_options, json_option
 from orchestrator.cli.output import Output, format_time, printable
 
 if TYPE_CHECKING:
-    from orchestrator.manifest.model import Manifest
     from orchestrator.store.documents.audit import Author
     from orchestrator.store.kept.review_files import Exported
     from orchestrator.store.kept.reviews import Reviewed, Reviews
@@ -164,12 +163,12 @@ def export(
       ship review export bottle-caps -o more/ -m lines.yaml
       ship review export bottle-caps --format label-studio -o studio/
     """
+    from orchestrator.store.kept.retuning import export_new
     from orchestrator.store.kept.review_files import export_label_studio
 
     reviews, place = _reviews(output), _place(output, task, folder)
     if format_ == "csv":
-        known = frozenset[str]() if manifest is None else _known(_load(manifest, task))
-        found = _export(reviews, task, place, known)
+        found = export_new(reviews, task, manifest, place)
     else:
         found = export_label_studio(reviews.kept, reviews.pictures(task), reviews.labels(task), place)
     told = {"path": str(found.path), "num_pictures": found.num_pictures, "num_known": found.num_known}
@@ -226,25 +225,14 @@ def retune(context: click.Context, task: str, manifest: str, folder: Path | None
       ship review retune bottle-caps -m lines.yaml
       ship review retune bottle-caps -m lines.yaml --dry-run
     """
-    from orchestrator.errors import ManifestError
-    from orchestrator.manifest.part import write_part
-    from orchestrator.private_files import replace_private
+    from orchestrator.store.kept.retuning import prepare_retuning
 
     output: Output = context.obj
-    reviews, place = _reviews(output), _place(output, task, folder)
-    loaded = _load(manifest, task)
-    found = _export(reviews, task, place, _known(loaded))
-    if not found.num_pictures:
-        raise ManifestError(
-            f"task {task!r} has no picture with a settled label that its data lack; `ship review ls {task}` "
-            "shows what is missing"
-        )
-    part = place / "retune.yaml"
-    replace_private(part, write_part(loaded, manifest, str(found.path.resolve())))
-    output.print_line(_said(found))
-    output.print_line(f"Manifest: {part}")
+    found = prepare_retuning(_reviews(output), task, manifest, _place(output, task, folder))
+    output.print_line(_said(found.exported))
+    output.print_line(f"Manifest: {found.manifest}")
     if not dry_run:
-        _tune_and_compare(context, output, task, str(part))
+        _tune_and_compare(context, output, task, str(found.manifest))
 
 
 def _tune_and_compare(context: click.Context, output: Output, task: str, part: str) -> None:
@@ -273,29 +261,9 @@ def _reviews(output: Output) -> "Reviews":
 
 
 def _place(output: Output, task: str, folder: Path | None) -> Path:
-    from orchestrator.names import check_task_name
+    from orchestrator.store.kept.retuning import review_folder
 
-    return folder or output.settings().home / "review" / check_task_name(task)
-
-
-def _load(manifest: str, task: str) -> "Manifest":
-    from orchestrator.manifest.request import Request
-    from orchestrator.manifest.selection import Selection
-
-    return Request(selection=Selection.from_flags((task,), ())).load(manifest)
-
-
-def _known(manifest: "Manifest") -> frozenset[str]:
-    """sha256 of the files of a task's data."""
-    from ship.data.fingerprint import file_digests
-
-    return file_digests(manifest.tasks[0].source)
-
-
-def _export(reviews: "Reviews", task: str, place: Path, known: frozenset[str]) -> "Exported":
-    from orchestrator.store.kept.review_files import export_csv
-
-    return export_csv(reviews.kept, reviews.pictures(task), place, known)
+    return folder or review_folder(output.settings().home, task)
 
 
 def _find(reviews: "Reviews", task: str, start: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from orchestrator.client import Client
 from orchestrator.console.kept import Bounded, Kept
+from orchestrator.console.tuning import start_tuning
 from orchestrator.registry.registry import Registry, RegistryMissing
 from orchestrator.registry.versions import TaskInfo, VersionInfo
 from orchestrator.settings import Settings
@@ -53,6 +54,8 @@ class Services:
         endpoint: Client of the endpoint; None if the console was given none.
         computes: Whether this process may run prompts on single pictures.
         backbone: Place of the backbone for that, if it is not where the artifacts say.
+        manifest: Manifest with whose settings a person may tune a task anew; None for none.
+        start_tuning: Starts `ship tune` of a manifest.
         clock: Current time, seconds since the epoch.
         monotonic: Monotonic seconds, by which kept values age.
     """
@@ -64,6 +67,8 @@ class Services:
     endpoint: Client | None = None
     computes: bool = False
     backbone: str | None = None
+    manifest: str | None = None
+    start_tuning: Callable[[Settings, Path], None] = start_tuning
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     _tasks: Kept[list[TaskInfo]] = field(init=False, repr=False, compare=False)
@@ -93,6 +98,7 @@ class Services:
         *,
         computes: bool = False,
         backbone: str | None = None,
+        manifest: str | None = None,
     ) -> Self:
         """Services of a home. Nothing is asked before the first page; MLflow and torch are not loaded.
 
@@ -101,6 +107,7 @@ class Services:
             endpoint: Client of the endpoint, if there is one.
             computes: Whether this process may run prompts on single pictures.
             backbone: Place of the backbone for that, if it is not where the artifacts say.
+            manifest: Manifest with whose settings a person may tune a task anew; None for none.
         """
         from orchestrator.store.objects.open import open_objects
 
@@ -114,6 +121,7 @@ class Services:
             endpoint=endpoint,
             computes=computes,
             backbone=backbone,
+            manifest=manifest,
         )
 
     @property

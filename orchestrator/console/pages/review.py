@@ -1,5 +1,6 @@
 """The pages of kept pictures: which tasks have some, and one task's pictures with their labels by key."""
 
+import logging
 from collections import Counter
 from typing import Annotated, Any, Literal
 
@@ -9,15 +10,18 @@ from fastapi.responses import RedirectResponse, Response
 from orchestrator.console.access import Person, Scope, person_of, requires, services_of
 from orchestrator.console.rendering import add_page, with_query
 from orchestrator.console.tasks import check_task
+from orchestrator.console.tuning import check_no_run, last_words
 from orchestrator.errors import ManifestError, ObjectMissing
 from orchestrator.names import is_digest
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.drift import describe, read_drift
 from orchestrator.store.kept.pictures import REVIEWS, KeptPictures
+from orchestrator.store.kept.retuning import prepare_retuning, review_folder
 from orchestrator.store.kept.reviews import Reviewed, Reviews, as_values
 
 __all__ = ["router"]
 
+_log = logging.getLogger(__name__)
 router = APIRouter()
 State = Literal["open", "second", "settled", "left out", "all"]
 _STATES: tuple[State, ...] = ("open", "second", "settled", "left out", "all")
@@ -88,6 +92,9 @@ def read_pictures(
         "pictures": [_shown(one, name) for one in chosen[start : start + _SIZE]],
         "undo": undo if is_digest(undo) else None,
         "drift": None if entry is None else describe(entry),
+        "tunes": services.manifest is not None,
+        # It names folders of this machine.
+        "last_words": last_words(review_folder(services.home, task)) if person.scope >= Scope.DECIDE else "",
     }
 
 
@@ -157,6 +164,21 @@ def undo_label(
     services = services_of(request)
     Reviews(services.store, services.clock).undo(task, picture, _author(person))
     return RedirectResponse(_url(task, state, at), 303)
+
+
+@router.post("/review/{task}/retune")
+def retune(request: Request, task: str, person: Person = Depends(requires(Scope.DECIDE))) -> Response:
+    """Tune the task anew with its settled labels, in the background, as ``ship review retune`` does."""
+    check_task(request, task)
+    services = services_of(request)
+    if services.manifest is None:
+        raise ManifestError("this console has no manifest to tune with: `ship console --manifest FILE`")
+    check_no_run(services.settings)
+    reviews = Reviews(services.store, services.clock)
+    found = prepare_retuning(reviews, task, services.manifest, review_folder(services.home, task))
+    services.start_tuning(services.settings, found.manifest)
+    _log.info("%s tunes task %s anew with %d pictures", person.name, task, found.exported.num_pictures)
+    return RedirectResponse(_url(task, "settled", 0), 303)
 
 
 @router.post("/review/{task}/drift")

@@ -122,6 +122,7 @@ def make_console(
     world: World | None = None,
     endpoint: Client | FakeEndpoint | None = None,
     access: Callable[[Clock], Access] | None = None,
+    **more: Any,
 ) -> Console:
     """A console over a world.
 
@@ -130,6 +131,7 @@ def make_console(
         world: Store and registry; by default empty ones.
         endpoint: Client of an endpoint, or something like it.
         access: Makes the access control; by default people sign in.
+        **more: Further arguments of the services.
     """
     from orchestrator.console.sessions import Sessions, SignInLimit
 
@@ -142,6 +144,7 @@ def make_console(
         endpoint=endpoint,  # type: ignore[arg-type]
         clock=clock,
         monotonic=clock,
+        **more,
     )
     made = access(clock) if access else Access(sessions=Sessions(clock), limit=SignInLimit(clock=clock))
     return Console(world=world, services=services, clock=clock, access=made)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.manifest.load import load_manifest
 from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.documents.drift import Alarm, DriftEntry, DriftStates
@@ -21,11 +22,16 @@ PAGE = "/review/bolts/pictures"
 
 @pytest.fixture
 def console(tmp_path: Path) -> Console:
+    return make(tmp_path)
+
+
+def make(home: Path, **more: Any) -> Console:
+    """A console on a store with one task that serves."""
     world = World()
     digest = world.store.publish("bolts", "1" * 64, make_decided(1, ("good", "scratched"))).digest
     entries = {"bolts": CatalogEntry(version=1, digest=digest)}
     world.store.write_catalog(Catalog(entries=entries), None)
-    return make_console(tmp_path, world=world)
+    return make_console(home, world=world, **more)
 
 
 def keep(console: Console, content: bytes, because: str | None = "several") -> str:
@@ -155,3 +161,40 @@ def test_an_alarm_is_shown_and_noted_with_a_reason(console: Console):
     noted = read_drift(console.services.store.objects)[0].tasks["bolts"]
     assert noted.acknowledged is not None
     assert (noted.state, noted.acknowledged.by) == ("acknowledged", "maria")
+
+
+def test_a_button_tunes_anew_with_the_settled_labels(tmp_path: Path):
+    for split in ("train", "test"):
+        for label in ("good", "scratched"):
+            path = tmp_path / "data" / split / label / "a.png"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(PNG + split.encode() + label.encode())
+    manifest = tmp_path / "lines.yaml"
+    manifest.write_text("backbone: bundled\ntasks:\n  - {name: bolts, data: data}\n")
+    started: list[Path] = []
+    console = make(
+        tmp_path / "home", manifest=str(manifest), start_tuning=lambda _, part: started.append(part)
+    )
+    maria, lou = console.sign_in("maria", "decide"), console.sign_in("lou", "look")
+    refused = maria.post("/review/bolts/retune")
+    assert (refused.status_code, started) == (400, [])
+    assert "no picture with a settled label" in refused.text
+    give(console, maria, keep(console, PNG + b"new"), labels(console)[1])
+    assert "Tune with the settled labels" in maria.get(PAGE).text
+    assert "Tune with the settled labels" not in lou.get(PAGE).text
+    assert lou.post("/review/bolts/retune").status_code == 403
+
+    assert maria.post("/review/bolts/retune").status_code == 303
+
+    [part] = started
+    [task] = load_manifest(str(part)).tasks
+    assert (task.name, task.source.more) == ("bolts", str(part.parent / "labels.csv"))
+    (part.parent / "tune.log").write_text("error: no room")
+    assert "error: no room" in maria.get(PAGE).text
+    assert "error: no room" not in lou.get(f"{PAGE}.json").text
+
+
+def test_without_a_manifest_the_command_is_told(console: Console):
+    give(console, maria := console.sign_in("maria", "decide"), keep(console, PNG), labels(console)[1])
+    assert "ship review retune bolts -m MANIFEST" in maria.get(PAGE).text
+    assert "ship console --manifest FILE" in maria.post("/review/bolts/retune").text
