@@ -85,6 +85,10 @@ class Cluster:
         """Address of a host."""
         return self._network[name].address
 
+    def pids(self, name: str) -> set[int]:
+        """Process ids of all that runs on a host."""
+        return self._network[name].pids()
+
     def set_nodes(self, count: int) -> None:
         """Have so many nodes."""
         for name in sorted(self.nodes)[count:]:

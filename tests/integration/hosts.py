@@ -82,6 +82,10 @@ class Host:
         assert done.returncode == 0, f"{command} on {self.name}: {done.stdout}{done.stderr}"
         return done.stdout
 
+    def pids(self) -> set[int]:
+        """Process ids of all that runs on it."""
+        return set(map(int, _ip("netns", "pids", self._namespace).split()))
+
     def cut(self) -> None:
         """Pull the plug of the network: nothing goes in or out, and no peer is told."""
         _ip("-n", self._switch, "link", "set", "dev", self.name, "down")
@@ -98,11 +102,11 @@ class Host:
     def end_all(self) -> None:
         """Kill all processes of this host, those they start meanwhile too."""
         deadline_s = time.monotonic() + END_PATIENCE_S
-        while pids := _ip("netns", "pids", self._namespace).split():
+        while pids := self.pids():
             assert time.monotonic() < deadline_s, f"processes {pids} of host {self.name} do not end"
             for pid in pids:
                 with suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
 
 
