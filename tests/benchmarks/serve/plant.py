@@ -8,12 +8,13 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 from ray import serve
@@ -170,16 +171,14 @@ def _threads(num_replicas: int) -> int:
 
 
 def replica_pids(part: str = ENGINE) -> list[int]:
-    """Process ids by the title that Ray gives a process, such as ``ServeReplica:ship:Engine``."""
+    """Processes below this one, by the title that Ray gives them, such as ``ServeReplica:ship:Engine``."""
     found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                title = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
+    for process in psutil.Process().children(recursive=True):
+        # It may end meanwhile.
+        with suppress(psutil.Error):
+            title = " ".join(process.cmdline())
             if title.startswith("ray::") and part in title:
-                found.append(int(folder.name))
+                found.append(process.pid)
     return sorted(found)
 
 
