@@ -148,17 +148,19 @@ def test_a_registry_of_another_kind_is_copied_by_the_api(
     assert copy.form == "json"
     (tmp_path / "other").mkdir()
     other = Place(tmp_path / "other", empty_database)
+    # Without a place of their own MLflow would write the files of runs into the folder that this is run in.
+    files = (other.folder / "artifacts").as_uri()
 
     for _ in range(2):
-        restore_registry(Registry(other.uri, may_create=True), copy)
-        other.registry = Registry(other.uri)
+        restore_registry(Registry(other.uri, files, may_create=True), copy)
+        other.registry = Registry(other.uri, files)
         assert without_ids(other.state()) == without_ids(place.state())
     assert other.registry.session.find_identity() == place.registry.session.find_identity()
     assert other.registry.versions("bolts")[0].run_id != place.registry.versions("bolts")[0].run_id
 
     other.record("bolts", key="9" * 64, accuracy=0.5)
     with pytest.raises(RegistryError, match=r"has another version 4 of ship\.bolts"):
-        restore_registry(Registry(other.uri, may_create=True), copy)
+        restore_registry(Registry(other.uri, files, may_create=True), copy)
 
 
 def test_a_file_that_is_there_is_put_aside_only_if_asked(place: Place, tmp_path: Path) -> None:
