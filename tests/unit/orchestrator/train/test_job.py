@@ -1,28 +1,22 @@
 """Calls of the job to its parts, and its use of their answers; the pool itself is tested elsewhere."""
 
-import io
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from orchestrator.cli.plan_report import plan_json, print_plan
-from orchestrator.errors import ExecutionError, ManifestError, RegistryError, StoreError
+from orchestrator.errors import ExecutionError, ManifestError, StoreError
 from orchestrator.manifest.model import PoolSettings
 from orchestrator.manifest.selection import Selection
 from orchestrator.planning.plan import find_sure_fan_out
 from orchestrator.planning.spec import TaskSpec
-from orchestrator.registry.versions import TASK_KEY_TAG, TaskInfo, VersionInfo
 from orchestrator.settings import Settings
 from orchestrator.store.approvals import read_rules
 from orchestrator.store.audit.log import AuditLog
-from orchestrator.store.documents.publication import make_marker
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.objects.protocol import StoredObject
@@ -38,18 +32,10 @@ from orchestrator.train.run.view import RunView
 from orchestrator.train.worker.task_runner import TuneTask
 from ship.backbone import Backbone
 from ship.tuning.tuner import Tuner
-from tests.factories import write_backbone, write_stripes
 from tests.unit.orchestrator.report.page_reader import check_figures
 from tests.unit.orchestrator.spans import Spans
 from tests.unit.orchestrator.train.fakes import CountedObjects, work
 from tests.unit.orchestrator.train.plant import Plant, rows
-
-
-@pytest.fixture
-def plant(tmp_path: Path) -> Plant:
-    write_backbone(tmp_path / "backbone")
-    write_stripes(tmp_path / "stripes")
-    return Plant(tmp_path)
 
 
 @pytest.mark.parametrize("num_tasks", [1, 40])
@@ -307,82 +293,6 @@ def test_a_report_tells_what_serves_of_tuned_and_of_reused_tasks(plant: Plant) -
         ("t1", True, None),
     ]
     assert not (plant.home / "mlflow.db").exists()
-
-
-class TwoVersions:
-    """A registry with two versions of t0, the second of which serves, and one of t1, which serves."""
-
-    def __init__(self, first: TaskSpec, other: TaskSpec) -> None:
-        self.keys = {("t0", 1): first.key, ("t0", 2): "later", ("t1", 1): other.key}
-
-    def _info(self, task: str, version: int) -> VersionInfo:
-        return VersionInfo(
-            version=version,
-            digest=f"{task}-{version}",
-            source="",
-            metrics={},
-            aliases=(),
-            created_s=0.0,
-            run_id=None,
-            tags={TASK_KEY_TAG: self.keys[task, version]},
-        )
-
-    def tasks(self) -> list[TaskInfo]:
-        return [
-            TaskInfo(
-                task=task,
-                champion=self._info(task, version),
-                challenger=None,
-                previous=None,
-                latest=version,
-                updated_s=0.0,
-            )
-            for task, version in (("t0", 2), ("t1", 1))
-        ]
-
-    def gated_versions(self) -> dict[tuple[str, str], VersionInfo]:
-        return {(task, f"{task}-{version}"): self._info(task, version) for task, version in self.keys}
-
-
-@pytest.fixture
-def reverted(plant: Plant) -> Plant:
-    """Both tasks are in the store; of t0 the version of other settings serves."""
-    specs = [task.spec for task in plant.prepare(rows(2)).plan.tasks]
-    for spec in specs:
-        plant.objects.put_new(
-            f"published/{spec.name}/{spec.key}.json", make_marker(spec.name, spec.key, "0" * 64, 1.0)
-        )
-    plant.registry = TwoVersions(*specs)
-    return plant
-
-
-def test_a_plan_tells_what_is_in_the_store_from_what_serves(reverted: Plant) -> None:
-    plan = reverted.prepare(rows(2)).plan
-    told = [(task.action, task.version, task.champion) for task in plan.tasks]
-    assert told == [("reuse", 1, 2), ("reuse", 1, 1)]
-    printed = io.StringIO()
-    print_plan(Console(file=printed, width=200), plan)
-    assert "t0: in the store as version 1; version 2 serves\n" in printed.getvalue()
-    assert "t1: in the store" not in printed.getvalue()
-    first, second = plan_json(plan)["tasks"]
-    assert [(one["version"], one["champion"]) for one in (first, second)] == [(1, 2), (1, 1)]
-
-
-@pytest.mark.parametrize("promotes", [True, False])
-def test_only_when_asked_the_gate_decides_again_on_what_does_not_serve(
-    reverted: Plant, promotes: bool
-) -> None:
-    report = replace(reverted.prepare(rows(2)), promotes=promotes).run()
-    assert reverted.recorder.decided == (["t0"] if promotes else [])
-    assert [one.task for one in report.decided] == reverted.recorder.decided
-
-
-def test_a_gate_that_cannot_be_asked_again_ends_no_run(
-    reverted: Plant, caplog: pytest.LogCaptureFixture
-) -> None:
-    reverted.recorder.error = RegistryError("MLflow is away")
-    assert replace(reverted.prepare(rows(2)), promotes=True).run().decided == ()
-    assert "version 1 of task t0 was not promoted: MLflow is away" in caplog.text
 
 
 def test_the_store_knows_which_tasks_of_a_manifest_need_an_approval_before_they_are_tuned(
