@@ -36,7 +36,10 @@ def start_tuning(settings: Settings, manifest: Path) -> None:
     Raises:
         OSError: It cannot be started.
     """
-    with (manifest.parent / _LOG).open("wb") as log:
+    place = manifest.parent / _LOG
+    # As the manifest: no other user's to read.
+    place.touch(mode=0o600)
+    with place.open("wb") as log:
         process = subprocess.Popen(
             [*_SHIP, "--home", str(settings.home), "tune", str(manifest)],
             stdin=subprocess.DEVNULL,
