@@ -216,7 +216,9 @@ def _is_backbone(value: object) -> bool:
 
 
 def _is_view(value: object) -> bool:
-    return isinstance(value, dict) and {*value} - {"bits"} == {*_VIEW_KEYS} and value["tiles"] != "auto"
+    if not isinstance(value, dict) or value.get("tiles") == "auto":
+        return False
+    return {*_VIEW_KEYS} <= {*value} <= {one.name for one in fields(View)}
 
 
 def _are_level_starts(value: object) -> bool:

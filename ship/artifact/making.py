@@ -254,7 +254,8 @@ def _view_of(view: View) -> str:
     crop = "whole picture" if view.crop is None else f"crop {list(view.crop)}"
     tiles = f", tiles {view.tiles} with overlap {view.tile_overlap:g}" if view.num_tiles > 1 else ""
     bits = "" if view.bits == "auto" else f", {view.bits} bits"
-    return f"{crop}{tiles}, fit {view.fit}{bits}"
+    decode = "" if view.decode == "full" else f", {view.decode} decoding"
+    return f"{crop}{tiles}, fit {view.fit}{bits}{decode}"
 
 
 def _without_infinity(trial: dict[str, Any]) -> dict[str, Any]:

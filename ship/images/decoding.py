@@ -8,8 +8,6 @@ sets or normalisation; the backbone normalises.
 import io
 import os
 import struct
-import threading
-import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from ship.images.colors import (
     with_unused_alpha,
 )
 from ship.images.depth import Depth
+from ship.images.quiet_pillow import QUIET_PILLOW
 from ship.images.side_notes import Pixels, as_bytes_of_grey_alpha, part
 from ship.images.work import check_work
 from ship.settings.view import DEFAULT_VIEW, MAX_PIXELS, Tile, View
@@ -57,6 +56,8 @@ INTERPOLATIONS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
+# A picture, and what its sides were divided by when it was decoded.
+_Shown = tuple[Image.Image, int]
 _TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -105,12 +106,16 @@ def decode_pixels(
     """
     format_ = _sniff(content, formats)
 
-    def open_rgb() -> Image.Image:
+    def open_rgb() -> _Shown:
         pixels = _parted(content, format_)
         with _open(pixels, format_) as image:
             on_open(image.width * image.height)
             _check_size(image, max_pixels)
-            return _load_file(image, pixels, format_, view)
+            by = 1
+            if format_ == "JPEG" and view is not None:
+                by = view.reduction(_turned(image.size, pixels.orientation), size)
+                image.draft(None, (image.width // by, image.height // by))
+            return _load_file(image, pixels, format_, view), by
 
     return _fit(open_rgb, size, interpolation, view or DEFAULT_VIEW, f"{format_} file")
 
@@ -156,9 +161,9 @@ def read_pixels(
         )
     opened = image
 
-    def load_rgb() -> Image.Image:
+    def load_rgb() -> _Shown:
         _check_size(opened, max_pixels)
-        return _load_opened(opened, view)
+        return _load_opened(opened, view), 1
 
     return _fit(load_rgb, size, interpolation, view or DEFAULT_VIEW, "image")
 
@@ -187,7 +192,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def _fit(
-    open_rgb: Callable[[], Image.Image],
+    open_rgb: Callable[[], _Shown],
     size: tuple[int, int],
     interpolation: str,
     view: View,
@@ -197,12 +202,12 @@ def _fit(
         raise ConfigError(
             f"interpolation: expected one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}"
         )
-    with _QUIET_PILLOW:
+    with QUIET_PILLOW:
         try:
-            image = open_rgb()
+            image, by = open_rgb()
             tiles = [
-                np.array(_fit_tile(image, tile, size, INTERPOLATIONS[interpolation]))
-                for tile in view.tiles_of(image.size, size)
+                np.array(_fit_tile(image, by, tile, size, INTERPOLATIONS[interpolation]))
+                for tile in view.tiles_of((image.width * by, image.height * by), size)
             ]
         except ImageError:
             raise
@@ -217,14 +222,17 @@ def _fit(
 
 
 def _fit_tile(
-    image: Image.Image, tile: Tile, size: tuple[int, int], resampling: Image.Resampling
+    image: Image.Image, by: int, tile: Tile, size: tuple[int, int], resampling: Image.Resampling
 ) -> Image.Image:
-    """One tile of a picture as the network's input."""
-    if tile.source != (0, 0, *image.size):
+    """One tile of a picture, whose sides were divided by ``by``, as the network's input."""
+    x0, y0, x1, y1 = tile.source
+    hull = x0 // by, y0 // by, -(-x1 // by), -(-y1 // by)
+    if hull != (0, 0, *image.size):
         # A copy: Pillow's own `box` would let a filter look beyond it.
-        image = image.crop(tile.source)
+        image = image.crop(hull)
+    box = x0 / by - hull[0], y0 / by - hull[1], x1 / by - hull[0], y1 / by - hull[1]
     left, top, right, bottom = tile.target
-    fitted = image.resize((right - left, bottom - top), resampling)
+    fitted = image.resize((right - left, bottom - top), resampling, box=box)
     if fitted.size == (size[1], size[0]):
         return fitted
     padded = Image.new("RGB", (size[1], size[0]), _PADDING)
@@ -239,18 +247,21 @@ def read_size(content: bytes) -> tuple[int, int]:
         ImageError: The image is refused; ``kind`` says which way.
     """
     format_ = _sniff(content, ALLOWED_FORMATS)
-    with _QUIET_PILLOW:
+    with QUIET_PILLOW:
         try:
             pixels = _parted(content, format_)
             with _open(pixels, format_) as image:
-                width, height = image.size
-                is_turned = pixels.orientation in (5, 6, 7, 8)
+                return _turned(image.size, pixels.orientation)
         except ImageError:
             raise
         # A boundary, as in ``decode_pixels``.
         except Exception as error:
             raise ImageError(f"broken {format_} file: {_reason(error)}", "corrupt") from error
-    return (height, width) if is_turned else (width, height)
+
+
+def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Width and height of a file as it is shown."""
+    return (size[1], size[0]) if orientation in (5, 6, 7, 8) else size
 
 
 def _sniff(content: bytes, formats: Collection[str]) -> str:
@@ -365,36 +376,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "its header cannot be read"
     return str(error) or type(error).__name__
-
-
-class _QuietPillow:
-    """Keeps Pillow's warnings in, which say nothing that our errors do not, and its own limit on pixels out.
-
-    Both are shared by all threads, and a ``catch_warnings`` in each of them would restore one another's:
-    the first decoder in sets them, the last one out takes them away.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._num_users = 0
-        self._filters = warnings.catch_warnings()
-        self._max_pixels = Image.MAX_IMAGE_PIXELS
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._num_users += 1
-            if self._num_users == 1:
-                self._filters = warnings.catch_warnings()
-                self._filters.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-                self._max_pixels, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._num_users -= 1
-            if self._num_users == 0:
-                Image.MAX_IMAGE_PIXELS = self._max_pixels
-                self._filters.__exit__(None, None, None)
-
-
-_QUIET_PILLOW = _QuietPillow()

@@ -106,6 +106,7 @@ def test_auto_goes_by_the_median_and_by_the_crop() -> None:
         ({"tiles": "9x9"}, "of at most 64"),
         ({"tile_overlap": 0.6}, "tile_overlap"),
         ({"fit": "stretch"}, "fit"),
+        ({"decode": "fast"}, "decode"),
         ({"tile": "2x2"}, "tile: unknown setting"),
     ],
 )
@@ -118,6 +119,11 @@ def test_a_view_survives_json() -> None:
     view = View(crop=(0.0, 0.1, 0.5, 0.5), tiles="2x3", tile_overlap=0.2, fit="pad")
     assert View.from_dict(view.to_dict()) == view
     assert View.from_dict(DEFAULT_VIEW.to_dict()) == DEFAULT_VIEW
+    assert "decode" not in view.to_dict(), "earlier releases know no such setting"
+    reduced = View(decode="reduced")
+    assert View.from_dict(reduced.to_dict()) == reduced
+    assert not reduced.is_default
+    assert reduced.is_whole
 
 
 def test_shrinking_beyond_a_third_is_told_unless_the_view_makes_it_moot() -> None:

@@ -263,6 +263,12 @@ class ViewBody(StrictBody):
             Field(examples=[12], description="Bits of a sample that the camera fills; left out for `auto`."),
         ]
     ]
+    decode: NotRequired[
+        Annotated[
+            Literal["reduced"],
+            Field(examples=["reduced"], description="JPEGs are decoded smaller; left out for `full`."),
+        ]
+    ]
 
 
 class TaskReply(_TaskState):

@@ -41,11 +41,13 @@ def test_a_view_changes_the_key_and_reaches_the_worker(manifest: Manifest) -> No
             replace(entry, view=view),
             replace(entry, view=View(tile_overlap=0.3)),
             replace(entry, view=View(bits=12)),
+            replace(entry, view=View(decode="reduced")),
         )
     ]
-    plain, seen, same, deep = (plan.tasks[0].spec for plan in plans)
+    plain, seen, same, deep, reduced = (plan.tasks[0].spec for plan in plans)
     assert deep.key not in (plain.key, seen.key)
     assert deep.view.bits == 12
+    assert reduced.key not in (plain.key, deep.key), "its pixels are others"
     assert seen.view == view
     assert seen.key != plain.key
     assert same.key == plain.key, "the overlap of a single tile is none"

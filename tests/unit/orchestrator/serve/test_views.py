@@ -40,6 +40,7 @@ VIEWS = {
     "cut-tiled": View(crop=(0.1, 0.0, 0.8, 1.0), tiles="1x3", tile_overlap=0.2, fit="crop"),
     "deep": View(bits=12),
     "deep-tiled": View(bits=14, tiles="2x1"),
+    "reduced": View(decode="reduced"),
 }
 # Batches of other sizes sum in another order.
 CLOSE = 1e-5
@@ -133,6 +134,23 @@ def test_a_task_reads_deep_pictures_by_its_own_bits(plant: Plant) -> None:
             assert what in reply.json()["detail"]
         described = (await client.get("/v1/tasks/deep")).json()
         assert described["view"]["bits"] == 12
+
+    plant.converse(talk)
+
+
+def test_a_task_whose_jpegs_are_decoded_smaller_is_answered_as_it_was_tuned(plant: Plant) -> None:
+    """Also the first one, when that is not known yet."""
+    file = io.BytesIO()
+    PillowImage.open(io.BytesIO(draw_png(3, (640, 480)))).save(file, "JPEG")
+    content = file.getvalue()
+    assert not torch.equal(plant.see(content, VIEWS["reduced"]), plant.see(content, DEFAULT_VIEW))
+
+    async def talk(client: httpx.AsyncClient) -> None:
+        for _ in range(2):
+            found = await predict(client, "reduced", content)
+            expected = plant.expected(plant.artifacts["reduced"], content)
+            assert found["probabilities"] == pytest.approx(expected, abs=1e-6)
+        assert (await client.get("/v1/tasks/reduced")).json()["view"]["decode"] == "reduced"
 
     plant.converse(talk)
 
