@@ -102,7 +102,9 @@ def _ours(scene: Scene, options: Sequence[str]) -> System:
         fast = ["--haproxy" if launch.knobs.fast else "--no-haproxy"]
         engines = ["--engines", str(launch.knobs.num_workers)]
         place = ["--port", str(launch.port), "--backbone", str(scene.folder / "backbone")]
-        return [sys.executable, "-c", _SHIP, "serve", "--no-auth", *place, *fast, *engines, *options]
+        # As all of them compute, also where ours would take bfloat16 by itself.
+        given = [*place, *fast, *engines, "--precision", "float32", *options]
+        return [sys.executable, "-c", _SHIP, "serve", "--no-auth", *given]
 
     home = {"SHIP_HOME": str(scene.folder / "home"), "SHIP_CACHE": str(scene.folder / "cache")}
     return System(
