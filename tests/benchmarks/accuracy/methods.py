@@ -71,7 +71,7 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "ship": _SHIP,
     "ship-published": _PUBLISHED,
     "linear-layers": [{"kind": "probe", "head": "layers"}],
-    "ship-low-rank": _grid(kind=("lora",), head=("cls", "layers"), learning_rate=(0.01, 0.06)),
+    "ship-low-rank": _grid(kind=("lora",), learning_rate=(0.005, 0.02), rank=(4, 16)),
     "ship-both": _grid(kind=("ship+lora",), head=("cls", "layers"), learning_rate=(0.01, 0.02)),
     "ship-auto": _grid(kind=("ship", "lora"), head=("cls", "layers")),
 }
