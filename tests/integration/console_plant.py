@@ -110,6 +110,7 @@ def console_plant(folder: Path, database: Path) -> Iterator[ConsolePlant]:
             registry=Registry(place.uri),
             audit=AuditLog(place.store),
             endpoint=stack.enter_context(Client(endpoint, "", patience_s=0.0)),
+            manifest=_write_manifest(folder),
         )
         url = stack.enter_context(running_console(services, "127.0.0.1", _free_port()))
         foreign = stack.enter_context(_serving(_make_foreign()))
@@ -166,6 +167,13 @@ def _tune(place: Place, backbone: Backbone, data: Path, task: str, number: int, 
         recorder=place.recorder(),
         promote=is_first,
     )
+
+
+def _write_manifest(folder: Path) -> str:
+    """What ``bolts`` would be tuned anew from."""
+    path = folder / "lines.yaml"
+    path.write_text(f"backbone: {folder / 'backbone'}\ntasks: [{{name: bolts, data: data}}]\n")
+    return str(path)
 
 
 def _keep(store: PromptStore, content: bytes) -> None:

@@ -180,6 +180,9 @@ def test_a_kept_picture_is_labelled_by_key(maria: Page, plant: ConsolePlant) -> 
     [found] = Reviews(plant.place.store).pictures("bolts")
     assert [(one.by, one.label) for one in found.review.opinions] == [("maria", "good")]
     assert entries(plant, "bolts")[0][:2] == ("review", "maria")
+    maria.get_by_role("button", name="Tune with the settled labels").click()
+    # The plant has a run at work, and a home has one at a time.
+    expect(maria.get_by_role("alert")).to_contain_text("is at work in this home")
 
 
 def test_a_picture_is_asked_about(maria: Page, plant: ConsolePlant) -> None:
