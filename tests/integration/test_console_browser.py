@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from orchestrator.client import Client, ServedTask
 from orchestrator.store.audit.log import AuditLog
+from orchestrator.store.documents.audit import Author
 from orchestrator.store.kept.reviews import Reviews
 from tests.integration.console_pages import Watch, find_faults, page_paths
 from tests.integration.console_plant import HOSTILE_LABEL, ConsolePlant, console_plant, wait_until
@@ -180,9 +181,18 @@ def test_a_kept_picture_is_labelled_by_key(maria: Page, plant: ConsolePlant) -> 
     [found] = Reviews(plant.place.store).pictures("bolts")
     assert [(one.by, one.label) for one in found.review.opinions] == [("maria", "good")]
     assert entries(plant, "bolts")[0][:2] == ("review", "maria")
-    maria.get_by_role("button", name="Tune with the settled labels").click()
-    # The plant has a run at work, and a home has one at a time.
-    expect(maria.get_by_role("alert")).to_contain_text("is at work in this home")
+
+
+def test_a_tuning_is_not_started_beside_a_run_at_work(chromium: Browser, plant: ConsolePlant) -> None:
+    [found] = Reviews(plant.place.store).pictures("bolts")
+    Reviews(plant.place.store).label("bolts", {found.kept.picture: "good"}, Author(by="ben", host="press"))
+    page, watch = open_page(chromium, plant)
+    sign_in(page, plant, "maria")
+    page.goto("/review/bolts/pictures")
+    page.get_by_role("button", name="Tune with the settled labels").click()
+    expect(page.get_by_role("alert")).to_contain_text("is at work in this home")
+    page.context.close()
+    assert all("409" in fault for fault in watch.faults), watch.faults
 
 
 def test_a_picture_is_asked_about(maria: Page, plant: ConsolePlant) -> None:
