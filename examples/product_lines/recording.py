@@ -47,15 +47,13 @@ def record(console: Console, folder: Path) -> None:
     """Run the commands one after another."""
     draw_tasks(folder / "data")
     shutil.copy(Path(__file__).parent / "manifest.yaml", folder / "lines.yaml")
-    for task, label in (("brick-surface", "scratch"), ("digits", "7")):
-        shutil.copy(next((folder / "data" / task / "test" / label).iterdir()), folder / f"{label}.png")
+    shutil.copy(next((folder / "data" / "digits" / "test" / "7").iterdir()), folder / "7.png")
     environment = {**os.environ, "SHIP_HOME": str(folder / ".ship"), "TERM": "xterm-256color"}
     for command in ("plan lines.yaml --tag family=surface", "tune lines.yaml", "ls"):
         show(console, command, folder, environment)
     with Endpoint([*SHIP, "serve", "--no-auth"], environment, folder / "serve.log") as endpoint:
         environment["SHIP_URL"] = endpoint.url
-        for command in ("predict brick-surface scratch.png", "predict digits 7.png"):
-            show(console, command, folder, environment)
+        show(console, "predict digits 7.png", folder, environment)
 
 
 def show(console: Console, command: str, folder: Path, environment: dict[str, str]) -> None:
