@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -87,6 +88,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    # As Ctrl-C, which ends the endpoint; a script in the background has neither otherwise.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     try:
         main()
     except KeyboardInterrupt:
