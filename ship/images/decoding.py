@@ -114,6 +114,7 @@ def decode_pixels(
             by = 1
             if format_ == "JPEG" and view is not None:
                 by = view.reduction(_turned(image.size, pixels.orientation), size)
+            if by > 1:
                 image.draft(None, (image.width // by, image.height // by))
             return _load_file(image, pixels, format_, view), by
 

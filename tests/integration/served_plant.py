@@ -2,7 +2,9 @@
 
 import time
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -14,6 +16,7 @@ from orchestrator.registry.rollouts import Rollouts
 from orchestrator.settings import Settings
 from orchestrator.store.documents.token_changes import change_tokens, create_token
 from orchestrator.store.documents.tokens import Scope
+from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.files import load_files
 from ship.backbone import Backbone, load_backbone
@@ -25,9 +28,19 @@ from tests.unit.orchestrator.serve.factory import make_artifact
 with warnings.catch_warnings():
     # Ray Serve's own pydantic models are written in a way that pydantic 2.14 deprecates.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from orchestrator.serve.launch.endpoint import Endpoint
+    from orchestrator.serve.launch.endpoint import Endpoint, start
+    from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
 
-__all__ = ["NUM_CLASSES", "PATIENCE_S", "ServedPlant", "ask", "make_token", "write_and_load"]
+__all__ = [
+    "NUM_CLASSES",
+    "PATIENCE_S",
+    "ServedPlant",
+    "ask",
+    "make_token",
+    "open_served_plant",
+    "register",
+    "write_and_load",
+]
 
 NUM_CLASSES = {"bolts": 2, "nuts": 3, "gears": 5}
 # What must happen at some time, on a busy machine too. Nothing waits for as long when it works.
@@ -53,11 +66,7 @@ class ServedPlant:
 
     def register(self, task: str, seed: int, backbone: Backbone | None = None) -> int:
         files = make_artifact(backbone or self.backbone, task, NUM_CLASSES.get(task, 2), seed)
-        published = self.store.publish(task, f"{seed:064x}", files)
-        found = self.registry.register(
-            task, digest=published.digest, source=published.uri, run_id=None, metrics={}, tags={}
-        )
-        version = found.version
+        version = register(self.store, self.registry, task, seed, files)
         self.artifacts[task, version] = files
         return version
 
@@ -89,6 +98,55 @@ class ServedPlant:
         assert headers["ship-digest"] == answer["digest"] == load_files(self.artifacts[task, version]).digest
         assert headers["ship-backbone"] == self.backbone.fingerprint
         return version
+
+
+@contextmanager
+def open_served_plant(folder: Path, limits: Limits) -> Iterator[ServedPlant]:
+    """An endpoint of one engine in float32, with a champion of each task, and one of another backbone.
+
+    Args:
+        folder: Where all of it is.
+        limits: Limits of the endpoint; its requests are logged besides.
+    """
+    settings = Settings.from_env({"SHIP_CACHE": str(folder / "cache")}, home=str(folder / "home"))
+    store = PromptStore(open_objects(settings.store))
+    plant = ServedPlant(
+        settings=settings,
+        backbone=write_and_load(folder / "backbone", seed=0),
+        store=store,
+        token=make_token(store, "plant", Scope(predict=("*",), metrics=True)),
+        registry=Registry(settings.tracking_uri, may_create=True),
+        request_log=folder / "requests.jsonl",
+    )
+    for seed, task in enumerate(NUM_CLASSES):
+        plant.rollouts.promote(task, plant.register(task, seed))
+    foreign = plant.register("foreign", 50, write_and_load(folder / "other", seed=1))
+    plant.rollouts.promote("foreign", foreign)
+    options = ServeOptions(
+        port=0,
+        name="ship",
+        backbones=(str(folder / "backbone"),),
+        limits=replace(limits, request_log=str(plant.request_log)),
+        # Answers are compared with those of a runtime in float32.
+        engine=EngineOptions(precision="float32"),
+    )
+    with start(settings, options) as plant.endpoint:
+        yield plant
+
+
+def register(
+    store: PromptStore,
+    registry: Registry,
+    task: str,
+    seed: int,
+    files: dict[str, bytes],
+    tags: Mapping[str, str] | None = None,
+) -> int:
+    """Publish an artifact and register it; returns the version."""
+    published = store.publish(task, f"{seed:064x}", files)
+    return registry.register(
+        task, digest=published.digest, source=published.uri, run_id=None, metrics={}, tags=dict(tags or {})
+    ).version
 
 
 def make_token(store: PromptStore, name: str, scope: Scope) -> str:

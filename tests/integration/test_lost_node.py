@@ -21,6 +21,7 @@ from tests.factories import write_backbone
 from tests.integration.cluster import Cluster, clean_environment
 from tests.integration.hosts import skip_without_namespaces
 from tests.integration.plant import PATIENCE_S, Plant
+from tests.integration.served_plant import register
 from tests.unit.orchestrator.serve.factory import make_artifact
 
 # Generous: what hangs fails by a limit of its own.
@@ -57,16 +58,9 @@ class Served:
         digests = {}
         for seed, task in enumerate(TASKS):
             files = make_artifact(backbone, task, seed=seed)
-            published = store.publish(task, f"{seed:064x}", files)
-            registry.register(
-                task,
-                digest=published.digest,
-                source=published.uri,
-                run_id=None,
-                metrics={},
-                tags={FINGERPRINT_TAG: backbone.fingerprint},
-            )
-            Rollouts(registry, store).promote(task, 1, force=True)
+            tags = {FINGERPRINT_TAG: backbone.fingerprint}
+            version = register(store, registry, task, seed, files, tags)
+            Rollouts(registry, store).promote(task, version, force=True)
             digests[task] = load_files(files).digest
         return digests
 

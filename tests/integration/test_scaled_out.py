@@ -23,6 +23,7 @@ from ship.backbone import Backbone, load_backbone
 from tests.benchmarks.serve.load import open_loop, zipf
 from tests.benchmarks.serve.plant import draw_jpeg, replica_pids, wait_for_replicas
 from tests.factories import write_backbone
+from tests.integration.served_plant import register
 from tests.unit.orchestrator.serve.factory import make_artifact
 
 with warnings.catch_warnings():
@@ -64,15 +65,8 @@ class Plant:
 
     def register(self, task: str, seed: int, backbone: Backbone) -> int:
         files = make_artifact(backbone, task, seed=seed)
-        published = self.store.publish(task, f"{seed:064x}", files)
-        version = self.registry.register(
-            task,
-            digest=published.digest,
-            source=published.uri,
-            run_id=None,
-            metrics={},
-            tags={FINGERPRINT_TAG: backbone.fingerprint},
-        ).version
+        tags = {FINGERPRINT_TAG: backbone.fingerprint}
+        version = register(self.store, self.registry, task, seed, files, tags)
         self.answers[task, version] = load_files(files).digest, backbone.fingerprint
         return version
 

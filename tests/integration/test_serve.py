@@ -19,16 +19,12 @@ import pytest
 from orchestrator.client.client import Client, EndpointError, Prediction
 from orchestrator.client.questions import Question
 from orchestrator.registry.catalog_writer import follow_rollout
-from orchestrator.registry.registry import Registry
 from orchestrator.registry.thresholds import set_rule
-from orchestrator.settings import Settings
 from orchestrator.store.documents.rule import StoredRule
 from orchestrator.store.documents.token_changes import change_tokens, revoke_token, rotate_token
 from orchestrator.store.documents.tokens import Scope
 from orchestrator.store.drift import read_drift
 from orchestrator.store.kept.pictures import KeptPictures
-from orchestrator.store.objects.open import open_objects
-from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.files import load_files
 from ship.decision.rule import DecisionRule
 from tests.console import run_ship
@@ -39,15 +35,14 @@ from tests.integration.served_plant import (
     ServedPlant,
     ask,
     make_token,
-    write_and_load,
+    open_served_plant,
 )
 from tests.unit.orchestrator.serve.factory import draw_png
 
 with warnings.catch_warnings():
     # Ray Serve's own pydantic models are written in a way that pydantic 2.14 deprecates.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from orchestrator.serve.launch.endpoint import start
-    from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
+    from orchestrator.serve.options import Limits
 
 # SQLAlchemy 2.1 tells MLflow 3.17 of an option that it will drop.
 pytestmark = pytest.mark.filterwarnings(
@@ -59,30 +54,8 @@ MAX_BODY_BYTES = 200_000
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPlant]:
-    folder = tmp_path_factory.mktemp("plant")
-    settings = Settings.from_env({"SHIP_CACHE": str(folder / "cache")}, home=str(folder / "home"))
-    store = PromptStore(open_objects(settings.store))
-    plant = ServedPlant(
-        settings=settings,
-        backbone=write_and_load(folder / "backbone", seed=0),
-        store=store,
-        token=make_token(store, "plant", Scope(predict=("*",), metrics=True)),
-        registry=Registry(settings.tracking_uri, may_create=True),
-        request_log=folder / "requests.jsonl",
-    )
-    for seed, task in enumerate(NUM_CLASSES):
-        plant.rollouts.promote(task, plant.register(task, seed))
-    foreign = plant.register("foreign", 50, write_and_load(folder / "other", seed=1))
-    plant.rollouts.promote("foreign", foreign)
-    limits = Limits(
-        max_body_bytes=MAX_BODY_BYTES, request_log=str(plant.request_log), keep=("gears:sample=1",)
-    )
-    # Answers are compared with those of a runtime in float32.
-    engine = EngineOptions(precision="float32")
-    options = ServeOptions(
-        port=0, name="ship", backbones=(str(folder / "backbone"),), limits=limits, engine=engine
-    )
-    with start(settings, options) as plant.endpoint:
+    limits = Limits(max_body_bytes=MAX_BODY_BYTES, keep=("gears:sample=1",))
+    with open_served_plant(tmp_path_factory.mktemp("plant"), limits) as plant:
         yield plant
 
 

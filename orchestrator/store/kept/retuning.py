@@ -32,7 +32,7 @@ class Retuning:
 
 
 def review_folder(home: Path, task: str) -> Path:
-    """Where pictures of a task are written, unless somebody says otherwise."""
+    """Where pictures of a task are written, unless another folder is named."""
     return home / "review" / check_task_name(task)
 
 

@@ -14,7 +14,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from orchestrator.client.client import Client, EndpointError, Prediction, Question
-from orchestrator.client.questions import read_parts
 from orchestrator.console.endpoint_state import ask_endpoint
 from orchestrator.serve.engine_api import EngineBusyError, Refusal
 from tests.unit.orchestrator.client.endpoint import BACKBONE, PNG, Endpoint
@@ -350,33 +349,6 @@ def test_an_older_endpoint_is_asked_for_the_picture_of_the_version_of_the_number
     finally:
         endpoint.close()
     assert (found.version, drawing, versions) == (7, b"\x89PNG", [None, "7"])
-
-
-JSON_PART, PNG_PART = (
-    b"Content-Type: application/json\r\n\r\n{}",
-    b"Content-Type: image/png\r\n\r\n\r\n--x\r\n",
-)
-
-
-@pytest.mark.parametrize(
-    ("body", "is_whole"),
-    [
-        (b"--b\r\n" + JSON_PART + b"\r\n--b\r\n" + PNG_PART + b"\r\n--b--\r\n", True),
-        (b"--b\r\n" + JSON_PART + b"\r\n--b\r\n" + PNG_PART + b"\r\n--b", False),
-        (b"--b\r\n" + PNG_PART + b"\r\n--b\r\n" + JSON_PART + b"\r\n--b--\r\n", False),
-        (b"--b\r\n" + JSON_PART + b"\r\n--b--\r\n", False),
-        (b"--\r\n", False),
-        (b"", False),
-        (JSON_PART, False),
-    ],
-)
-def test_the_parts_of_a_reply(body: bytes, is_whole: bool) -> None:
-    types = ("application/json", "image/png")
-    if is_whole:
-        assert read_parts(body, types) == [b"{}", b"\r\n--x\r\n"]
-    else:
-        with pytest.raises(ValueError, match="expected"):
-            read_parts(body, types)
 
 
 def test_a_user_in_the_url_is_sent_and_shown_nowhere(url: str, caplog: pytest.LogCaptureFixture) -> None:

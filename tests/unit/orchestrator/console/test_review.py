@@ -12,6 +12,7 @@ from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.documents.drift import Alarm, DriftEntry, DriftStates
 from orchestrator.store.drift import read_drift, write_drift
 from orchestrator.store.kept.reviews import Reviews
+from tests.factories import write_stripes
 from tests.unit.orchestrator.console.factory import Console, make_console
 from tests.unit.orchestrator.registry.factory import World, make_decided
 from tests.unit.orchestrator.store.factory import make_kept
@@ -164,11 +165,7 @@ def test_an_alarm_is_shown_and_noted_with_a_reason(console: Console):
 
 
 def test_a_button_tunes_anew_with_the_settled_labels(tmp_path: Path):
-    for split in ("train", "test"):
-        for label in ("good", "scratched"):
-            path = tmp_path / "data" / split / label / "a.png"
-            path.parent.mkdir(parents=True)
-            path.write_bytes(PNG + split.encode() + label.encode())
+    write_stripes(tmp_path / "data", num_train=2, num_test=1)
     manifest = tmp_path / "lines.yaml"
     manifest.write_text("backbone: bundled\ntasks:\n  - {name: bolts, data: data}\n")
     started: list[Path] = []

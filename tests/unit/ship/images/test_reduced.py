@@ -1,6 +1,7 @@
 """JPEGs that are decoded at a reduced size: what is seen stays, and what cannot be is read in full."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,9 +30,9 @@ def encode(image: Image.Image, format_: str = "JPEG", orientation: int = 1) -> b
     return file.getvalue()
 
 
-def both(content: bytes, **settings: object) -> tuple[np.ndarray, np.ndarray]:
+def both(content: bytes, **settings: Any) -> tuple[np.ndarray, np.ndarray]:
     """The input by a view that decodes in full, and by one that does not."""
-    views = [View(decode=decode, **settings) for decode in ("full", "reduced")]  # type: ignore[arg-type]
+    views = [View(decode=decode, **settings) for decode in ("full", "reduced")]
     full, reduced = (decode_pixels(content, size=INPUT, view=view).astype(int) for view in views)
     return full, reduced
 
@@ -55,7 +56,7 @@ def assert_close(full: np.ndarray, reduced: np.ndarray) -> None:
     ids=str,
 )
 @pytest.mark.parametrize("orientation", [1, 3, 6])
-def test_what_is_seen_stays(settings: dict[str, object], orientation: int) -> None:
+def test_what_is_seen_stays(settings: dict[str, Any], orientation: int) -> None:
     size = (800, 608) if orientation != 6 else (608, 800)
     assert_close(*both(encode(draw(size), orientation=orientation), **settings))
 
@@ -76,10 +77,10 @@ def test_what_is_seen_stays(settings: dict[str, object], orientation: int) -> No
     ],
 )
 def test_a_tile_stays_twice_as_large_as_the_input(
-    size: tuple[int, int], input_size: tuple[int, int], settings: dict[str, object], by: int
+    size: tuple[int, int], input_size: tuple[int, int], settings: dict[str, Any], by: int
 ) -> None:
-    assert View(decode="reduced", **settings).reduction(size, input_size) == by  # type: ignore[arg-type]
-    assert View(**settings).reduction(size, input_size) == 1  # type: ignore[arg-type]
+    assert View(decode="reduced", **settings).reduction(size, input_size) == by
+    assert View(**settings).reduction(size, input_size) == 1
 
 
 @pytest.mark.parametrize("format_", ["PNG", "WEBP", "BMP", "TIFF"])
