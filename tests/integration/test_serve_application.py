@@ -20,6 +20,7 @@ import yaml
 from orchestrator.cluster.variables import SERVING, variables_of_ray
 from orchestrator.registry.registry import Registry
 from orchestrator.serve.launch.address import choose_port
+from orchestrator.serve.launch.haproxy import haproxy_ingress
 from orchestrator.settings import Settings
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -130,17 +131,22 @@ def plant(tmp_path: Path) -> Plant:
     return Plant(tmp_path, choose_port("127.0.0.1"), probabilities(backbone, files))
 
 
-@pytest.fixture
-def dashboard(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A Ray as an operator starts it, with the page that takes what ``serve deploy`` sends."""
+@pytest.fixture(params=[False])
+def dashboard(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """A Ray as an operator starts it, with the page that takes what ``serve deploy`` sends.
+
+    Its parameter is whether HAProxy stands in front.
+    """
     for name, value in plant.environment.items():
         monkeypatch.setenv(name, value)
     folder = tempfile.mkdtemp(prefix="ship-", dir="/tmp")
     try:
         port = choose_port("127.0.0.1")
-        with variables_of_ray(SERVING):
+        with variables_of_ray(SERVING), haproxy_ingress(None, haproxy=request.param):
             ray.init("local", num_cpus=2, include_dashboard=True, dashboard_port=port, _temp_dir=folder)
-        yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{port}"
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
@@ -180,6 +186,7 @@ def test_a_detached_endpoint_outlives_its_command_and_is_stopped_from_another(pl
     assert plant.ask() is None
 
 
+@pytest.mark.parametrize("dashboard", [False, True], ids=["proxy", "haproxy"], indirect=True)
 def test_all_replicas_are_replaced_by_those_of_another_version_without_a_failed_request(
     plant: Plant, dashboard: str
 ) -> None:
