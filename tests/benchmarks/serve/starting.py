@@ -40,7 +40,8 @@ def measure_start(report: Report, trees: list[Path], rounds: int, backbone: str)
                 home = Path(folder) / f"{tree.name}-{number}"
                 cache = Path(folder) / f"{tree.name}-cache"
                 settings = {"tree": str(tree), "backbone": backbone, "round": number}
-                with _served(tree, home, cache, backbone) as (process, start_s):
+                said = Path(folder) / f"{tree.name}-{number}.txt"
+                with _served(tree, home, cache, backbone, said) as (process, start_s):
                     facts = _memory(process)
                 report.add(
                     Case(settings=settings, rounds=1, seconds={"start": start_s}, ratios=[], facts=facts)
@@ -48,24 +49,31 @@ def measure_start(report: Report, trees: list[Path], rounds: int, backbone: str)
 
 
 @contextmanager
-def _served(tree: Path, home: Path, cache: Path, backbone: str) -> Iterator[tuple[psutil.Process, float]]:
-    """The process of `ship serve`, and the seconds until it said that it serves."""
+def _served(
+    tree: Path, home: Path, cache: Path, backbone: str, log: Path
+) -> Iterator[tuple[psutil.Process, float]]:
+    """The process of `ship serve`, and the seconds until it said that it serves; its log goes to a file."""
     command = [sys.executable, "-u", "-c", _SHIP, "--home", str(home), "serve", "--no-auth"]
     environment = {**os.environ, "PYTHONPATH": str(tree), "SHIP_CACHE": str(cache)}
     start_s = time.monotonic()
-    with subprocess.Popen(
-        [*command, "--port", str(choose_port("127.0.0.1")), "--backbone", backbone],
-        env=environment,
-        cwd=tree,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
+    with (
+        log.open("w") as log_file,
+        subprocess.Popen(
+            [*command, "--port", str(choose_port("127.0.0.1")), "--backbone", backbone],
+            env=environment,
+            cwd=tree,
+            stdout=subprocess.PIPE,
+            stderr=log_file,
+            text=True,
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             said = process.stdout.readline()
             if "Serving at" not in said:
-                raise RuntimeError(f"{tree}: ship serve said {said!r}")
+                process.terminate()
+                process.wait(_PATIENCE_S)
+                raise RuntimeError(f"{tree}: ship serve said {said!r}\n{log.read_text()[-4000:]}")
             yield psutil.Process(process.pid), time.monotonic() - start_s
         finally:
             process.terminate()
