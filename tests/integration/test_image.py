@@ -108,7 +108,9 @@ def wait_until_healthy(found: str) -> None:
 def test_the_endpoint_of_the_image_answers_alike_and_ends_cleanly(home: Path, shm_size: str) -> None:
     port = choose_port("127.0.0.1")
     options = (f"--volume={home}:/home/ship", f"--shm-size={shm_size}")
-    with container("serve", "--no-auth", "--port", str(port), options=options) as found:
+    # In the precision of the runtime outside, also where bfloat16 is faster.
+    serving = ("serve", "--no-auth", "--port", str(port), "--precision", "float32")
+    with container(*serving, options=options) as found:
         wait_until_healthy(found)
         reply = httpx.post(
             f"http://127.0.0.1:{port}/v1/predict",
