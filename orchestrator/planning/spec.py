@@ -58,9 +58,13 @@ def task_key(
     view: View = DEFAULT_VIEW,
 ) -> str:
     """Hash of all inputs of a tuning, in 64 hex digits: the same key means the same prompt."""
+    settings = config.to_dict()
+    if not (config.has_low_rank or (search is not None and search.has_low_rank)):
+        # It changes nothing: keys of releases whose default it was stay what they were.
+        settings["low_rank_rate_scale"] = 0.05
     values: dict[str, Any] = {
         "data": data_fingerprint,
-        "config": config.to_dict(),
+        "config": settings,
         "backbone": backbone_fingerprint,
         "method": method_version,
     }

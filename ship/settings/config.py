@@ -142,7 +142,7 @@ class TuneConfig:
     attribute_mix: float = 0.1
     matching_weight: float = 0.5
     learning_rate: float = None  # type: ignore[assignment] # by the start
-    low_rank_rate_scale: float = 0.05
+    low_rank_rate_scale: float = 0.2
     gate_rate: float = 0.02
     gate_penalty: float = 0.01
     head_penalty: float = 0.1

@@ -12,7 +12,7 @@ from orchestrator.manifest.model import Manifest, RefusedTask, TaskEntry, Terms
 from orchestrator.planning.estimates import Speed
 from orchestrator.planning.spec import task_key
 from ship.data import DataSource, fingerprint_data
-from ship.settings.config import TuneConfig
+from ship.settings.config import Kind, TuneConfig
 from ship.settings.search_config import SearchConfig
 from tests.unit.orchestrator.planning.factory import plan, with_terms
 
@@ -102,6 +102,26 @@ def test_keys_are_those_of_the_second_method() -> None:
 
     assert plain == "404f977f0e0273e01a76e8afcfa85d4d0fc70c0c39af521673e81f885094d795"
     assert searched == "62a7a8ffe66b0f1b826ba2b661be1c80a1cf159fbc7a84f732de726318e90cfc"
+
+
+@pytest.mark.parametrize(
+    ("kind", "search", "is_followed"),
+    [
+        ("ship", None, False),
+        ("ship", SearchConfig(kind=("probe", "ship")), False),
+        ("ship", SearchConfig(kind=("ship", "lora")), True),
+        ("ship+lora", None, True),
+    ],
+)
+def test_key_follows_the_rate_of_low_ranks_only_where_there_are_some(
+    kind: Kind, search: SearchConfig | None, is_followed: bool
+) -> None:
+    keys = {
+        task_key("a", TuneConfig(kind=kind, low_rank_rate_scale=scale), "b", search=search)
+        for scale in (0.05, 0.2)
+    }
+
+    assert (len(keys) == 2) == is_followed
 
 
 def test_key_does_not_follow_the_order_of_settings() -> None:
