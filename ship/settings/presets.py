@@ -1,6 +1,6 @@
 """Settings by how much time a task is worth, fitted to how many images it has.
 
-A preset sets what the user has not: how long to tune, and which settings to search. ``python -m
+A preset sets what the user has not: the kind, how long to tune, and which settings to search. ``python -m
 tests.benchmarks accuracy --presets`` shows what each costs and gains.
 """
 
@@ -100,4 +100,7 @@ def _fit(config: TuneConfig, effort: _Effort, num_train: int, num_classes: int) 
     steps_an_epoch = math.ceil(num_train / config.batch_size)
     epochs = max(effort.min_epochs, math.ceil(effort.num_steps / steps_an_epoch))
     is_few = num_train < _FEW_A_CLASS * num_classes
-    return {"epochs": epochs, "num_independent": 5 if is_few else 10}
+    fitted: dict[str, Any] = {"epochs": epochs, "num_independent": 5 if is_few else 10}
+    if config.start == "gated":
+        fitted["kind"] = "ship+lora"
+    return fitted

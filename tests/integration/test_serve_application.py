@@ -132,9 +132,7 @@ def plant(tmp_path: Path) -> Plant:
 
 
 @pytest.fixture(params=[False])
-def dashboard(
-    plant: Plant, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Iterator[str]:
+def dashboard(plant: Plant, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[str]:
     """A Ray as an operator starts it, with the page that takes what ``serve deploy`` sends.
 
     Its parameter is whether HAProxy stands in front.

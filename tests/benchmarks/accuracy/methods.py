@@ -73,7 +73,7 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "linear-layers": [{"kind": "probe", "head": "layers"}],
     # Low ranks at LoRA's rates: a learning rate is that of prompt tokens, theirs a fifth of it.
     "ship-low-rank": _grid(kind=("lora",), learning_rate=(0.0025, 0.015), rank=(4, 16)),
-    "ship-both": _grid(kind=("ship+lora",), head=("cls", "layers"), learning_rate=(0.01, 0.02)),
+    "ship-both": _grid(kind=("ship+lora",), learning_rate=(0.005, 0.02), rank=(4, 16)),
     "ship-auto": _grid(kind=("ship", "lora"), head=("cls", "layers")),
 }
 ABLATIONS: dict[str, list[dict[str, Any]]] = {

@@ -234,6 +234,7 @@ def test_a_preset_spends_steps_by_the_size_of_the_data(preset: str, num_a_class:
     fewest = {"quick": 60, "balanced": 200, "best": 400}[preset]
     assert fewest <= num_steps <= max(1.2 * fewest, 20 * 63)
     assert chosen.num_independent == (5 if num_a_class < 20 else 10)
+    assert chosen.kind == "ship+lora"
     assert (found is None) == (preset == "quick")
 
 
@@ -251,6 +252,11 @@ def test_what_the_user_says_stays() -> None:
     assert choose_settings(config, preset="best", search=own, pinned=(), **sizes)[1] == own
     assert choose_settings(config, preset="best", search=SearchConfig(), pinned=(), **sizes)[1] is None
     assert choose_settings(config, preset=None, search=own, pinned=(), **sizes) == (config, own)
+    for stays in (TuneConfig(kind="probe"), TuneConfig(start="published")):
+        pinned = {"kind"} if stays.kind == "probe" else {"start"}
+        assert (
+            choose_settings(stays, preset="quick", search=None, pinned=pinned, **sizes)[0].kind == stays.kind
+        )
 
 
 def test_folds_keep_the_view() -> None:
