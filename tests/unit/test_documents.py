@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from orchestrator.cli.main import cli
+from orchestrator.manifest.load import load_manifest
 
 ROOT = Path(__file__).parents[2]
 TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
@@ -88,6 +90,25 @@ def test_commands_that_are_shown_exist(document: Path) -> None:
         if command is None or not flags <= known:
             unknown.append(shown)
     assert unknown == []
+
+
+@pytest.mark.parametrize("document", PRESENT, ids=name)
+def test_manifests_that_are_shown_are_taken(document: Path, tmp_path: Path) -> None:
+    """With all of their settings, on data that is there."""
+    blocks = re.findall(r"```yaml\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
+    shown = [value for block in blocks for value in yaml.safe_load_all(block)]
+    manifest = tmp_path / "lines.yaml"
+    for value in shown:
+        if not isinstance(value, dict) or not {"tasks", "defaults"} & value.keys():
+            continue
+        tasks = value.pop("tasks", [{"name": "caps"}])
+        value.pop("tasks_from", None)
+        for task in tasks:
+            data = task.get("data")
+            task["data"] = {**(data if isinstance(data, dict) else {}), "path": str(tmp_path)}
+            task["data"].pop("more", None)
+        manifest.write_text(yaml.safe_dump({**value, "tasks": tasks}))
+        assert load_manifest(str(manifest)).tasks
 
 
 @documents
