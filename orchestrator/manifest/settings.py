@@ -59,6 +59,11 @@ def read_defaults(problems: Problems, manifest: Mapping[str, Any]) -> Defaults:
     values = without_none(as_dict(manifest.get("defaults")))
     settings = {name: value for name, value in values.items() if name not in _OTHER_DEFAULTS}
     preset = manifest.get("preset")
+    for name in ("preset", "search"):
+        if settings.pop(name, None) is not None:
+            problems.note(
+                (*place, name), f"{name!r} of all tasks stands beside `defaults`, at the top of the manifest"
+            )
     for name in ("data", "tags", "view", "gate"):
         if name in values and not isinstance(values[name], dict):
             problems.note((*place, name), f"expected a mapping, got {describe_value(values[name])}")

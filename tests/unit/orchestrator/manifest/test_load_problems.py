@@ -40,6 +40,12 @@ tasks:
     ]
 
 
+def test_a_preset_among_the_defaults_is_told_its_place(folder: Path) -> None:
+    assert problems_of(folder, "defaults: {preset: quick}\ntasks: [{name: a, data: data/caps}]\n") == [
+        "defaults.preset (line 1): 'preset' of all tasks stands beside `defaults`, at the top of the manifest"
+    ]
+
+
 BROKEN = """version: 2
 backbon: bundled
 backbone: on
