@@ -8,11 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 import ship
+from ship.artifact.card import CARD, TENSORS, PromptCard
 
 __all__ = ["print_invitation", "print_results"]
 
 BACKBONE = Path(ship.__file__).parent / "assets" / "bundled" / "model.safetensors"
-COLUMNS = ("task", "images", "levels", "linear probe", "SHIP", "prompt KB", "version", "answers")
+COLUMNS = ("task", "images", "kind", "linear probe", "tuned", "KB", "version", "answers")
 
 
 def print_results(
@@ -21,19 +22,20 @@ def print_results(
     """Print a row for each task, then sizes and means."""
     table = Table(show_edge=False, header_style="bold")
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column in ("task", "version", "answers") else "right")
+        is_text = column in ("task", "kind", "version", "answers")
+        table.add_column(column, justify="left" if is_text else "right")
     measured = []
     for row in listed:
         # A task whose first version the gate refused has no champion: it is shown, but not served.
         version = row["champion"] or row["challenger"]
         metrics = version["metrics"]
-        measured.append(
-            (metrics["probe_accuracy"], metrics["accuracy"], prompt_bytes(version["source"]) / 1024)
-        )
+        artifact = folder_of(version["source"])
+        num_bytes = (artifact / TENSORS).stat().st_size
+        measured.append((metrics["probe_accuracy"], metrics["accuracy"], num_bytes / 1024))
         table.add_row(
             row["task"],
             f"{metrics['num_train']:.0f} + {metrics['num_test']:.0f}",
-            f"{metrics['num_levels']:.0f}",
+            PromptCard.from_json((artifact / CARD).read_bytes()).config.kind,
             f"{metrics['probe_accuracy']:.3f}",
             f"{metrics['accuracy']:.3f}",
             f"{measured[-1][2]:.0f}",
@@ -46,8 +48,9 @@ def print_results(
     probe, tuned, size = (sum(column) / len(measured) for column in zip(*measured, strict=True))
     console.print(
         f"\nimages: training + held out; accuracies on the latter, mean {probe:.3f} (linear probe) "
-        f"and {tuned:.3f} (SHIP).\nOne backbone of {BACKBONE.stat().st_size / 1024:.0f} KB serves all tasks; "
-        f"a prompt takes {size:.0f} KB.\nanswers: over HTTP, tasks in mixed order; "
+        f"and {tuned:.3f} (tuned).\n"
+        f"One backbone of {BACKBONE.stat().st_size / 1024:.0f} KB serves all tasks; an adapter takes "
+        f"{size:.0f} KB.\nanswers: over HTTP, tasks in mixed order; "
         "the truth in brackets where it differs.",
         soft_wrap=True,
     )
@@ -70,10 +73,9 @@ def print_invitation(console: Console, url: str, console_url: str, folder: Path,
     )
 
 
-def prompt_bytes(source: str) -> int:
-    """Size of the tensors of an artifact in the local store."""
-    folder = Path(unquote(urlsplit(source).path))
-    return (folder / "prompt.safetensors").stat().st_size
+def folder_of(source: str) -> Path:
+    """The folder of an artifact in the local store."""
+    return Path(unquote(urlsplit(source).path))
 
 
 def describe(label: str, truth: str) -> str:

@@ -234,7 +234,7 @@ def test_a_preset_spends_steps_by_the_size_of_the_data(preset: str, num_a_class:
     fewest = {"quick": 60, "balanced": 200, "best": 400}[preset]
     assert fewest <= num_steps <= max(1.2 * fewest, 20 * 63)
     assert chosen.num_independent == (5 if num_a_class < 20 else 10)
-    assert chosen.kind == "ship+lora"
+    assert chosen.kind == "lora"
     assert (found is None) == (preset == "quick")
 
 
