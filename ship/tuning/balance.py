@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ship.decision.calibration import fit_temperature
 from ship.settings.config import TuneConfig
 
 __all__ = ["Balance"]
@@ -54,6 +55,15 @@ class Balance:
         if self.weight_C is not None:
             losses_B = losses_B * self.weight_C.to(losses_B)[labels_B]
         return losses_B
+
+    def calibrated_losses(self, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+        """Loss of each image at the temperature that suits these images best.
+
+        What is published is calibrated, so that an adapter that is too sure of itself is no worse for it.
+        """
+        log_prior_C = self.log_prior_C.to(logits_BC.device)
+        temperature = fit_temperature(logits_BC + log_prior_C, labels_B)
+        return self.losses((logits_BC + log_prior_C) / temperature - log_prior_C, labels_B)
 
     def cross_entropy(self, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
         """Mean loss of some images."""

@@ -64,7 +64,7 @@ class TuneResult:
         history: One report an epoch.
         evaluation: Evaluation on the held-out images.
         outputs: Scores and features of the held-out images.
-        losses_B: Cross-entropy of each held-out image, by the task's ``balance``.
+        losses_B: Cross-entropy of each held-out image once calibrated, by the task's ``balance``.
         tuning_s: Seconds spent, including those before a resumption; of a pack's seconds, this task's share.
         instead_of: The tuned prompt whose place this linear probe took, see ``take_the_better``.
     """
@@ -229,7 +229,7 @@ class Member:
             history=self._state.history,
             evaluation=evaluate_logits(logits_BC, held_out.labels_B),
             outputs=outputs,
-            losses_B=self._balance.losses(logits_BC, held_out.labels_B),
+            losses_B=self._balance.calibrated_losses(logits_BC, held_out.labels_B),
             tuning_s=self._state.spent_s + time.monotonic() - clock_s,
         )
 

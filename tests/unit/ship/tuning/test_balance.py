@@ -52,6 +52,18 @@ def test_prior_adds_the_log_of_each_share() -> None:
     assert balance.losses(logits_BC, labels_B).tolist() == pytest.approx([first, -math.log(0.75)])
 
 
+@pytest.mark.parametrize("mode", ["none", "weights", "prior"])
+def test_calibrated_losses_are_the_same_however_sure_the_scores_are(mode: str) -> None:
+    balance, labels_B = balance_of(mode, 60, 20), labels_of(60, 20)
+    noise_BC = torch.randn(80, 2, generator=torch.Generator().manual_seed(0))
+    adjusted_BC = F.one_hot(labels_B, 2) + noise_BC
+    plain, sure = (scale * adjusted_BC - balance.log_prior_C for scale in (1.0, 8.0))
+
+    assert float(balance.cross_entropy(sure, labels_B)) > 2 * float(balance.cross_entropy(plain, labels_B))
+    calibrated = [float(balance.calibrated_losses(each, labels_B).mean()) for each in (plain, sure)]
+    assert calibrated[1] == pytest.approx(calibrated[0], rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("counts", "is_adjusted"),
     [((3, 9), False), ((3, 10), True), ((5, 5, 5), False), ((0, 5, 6), False), ((0, 2, 7), True)],
