@@ -98,7 +98,7 @@ def test_each_kind_of_weight_has_its_rate(backbone: Backbone, data: TaskData, qu
         "independent": 1.0,
         "gate": pytest.approx(4.0),  # 0.02 in all
         "head": head_rate_scale(0.005, 32),
-        "low_rank": 0.05,
+        "low_rank": 0.2,
     }
 
 
