@@ -1,6 +1,7 @@
 """The endpoint as others start it: by ``serve deploy`` from a file, by ``serve run``, and by ``--detach``."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"
 )
 PNG = draw_png(3)
+SYSTEMD = Path(__file__).parents[2] / "deploy" / "systemd"
 
 
 @dataclass
@@ -182,6 +184,24 @@ def test_a_detached_endpoint_outlives_its_command_and_is_stopped_from_another(pl
     finally:
         plant.run(SHIP, "serve", "--stop")
     assert plant.ask() is None
+
+
+def test_the_command_line_of_the_systemd_unit_answers_alike_and_ends_cleanly(plant: Plant) -> None:
+    unit = (SYSTEMD / "ship-endpoint.service").read_text()
+    [command] = re.findall(r"^ExecStart=\S+/ship (.+)$", unit, re.MULTILINE)
+    words = command.replace("--port 8000", f"--port {plant.port}").split()
+    backbone = ("--backbone", str(plant.folder / "backbone"), "--precision", "float32")
+    with (plant.folder / "serve.log").open("w") as log:
+        process = subprocess.Popen(
+            [SHIP, *words, *backbone, "--no-auth"], env=plant.environment, stdout=log, stderr=log
+        )
+    try:
+        plant.wait_for_answer()
+    finally:
+        # KillMode=mixed: its first process alone is told to end.
+        process.terminate()
+        status = process.wait(PATIENCE_S)
+    assert status == 0, (plant.folder / "serve.log").read_text()
 
 
 @pytest.mark.parametrize("dashboard", [False, True], ids=["proxy", "haproxy"], indirect=True)
