@@ -54,7 +54,9 @@ def _served(
 ) -> Iterator[tuple[psutil.Process, float]]:
     """The process of `ship serve`, and the seconds until it said that it serves; its log goes to a file."""
     command = [sys.executable, "-u", "-c", _SHIP, "--home", str(home), "serve", "--no-auth"]
-    environment = {**os.environ, "PYTHONPATH": str(tree), "SHIP_CACHE": str(cache)}
+    # Ports and files of an HAProxy are this process's own: the command chooses others.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_SERVE_")}
+    environment = {**inherited, "PYTHONPATH": str(tree), "SHIP_CACHE": str(cache)}
     start_s = time.monotonic()
     with (
         log.open("w") as log_file,
