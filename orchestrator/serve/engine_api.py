@@ -80,11 +80,9 @@ class Ask:
         image: Index of the image, among those that come with it.
         view: View that the image was decoded by.
         is_background: No client waits: it waits for no prompt, and no champion gives way to it.
-        backbone: Fingerprint of the backbone that the image was decoded for, whose engine is asked; empty for
-            the first.
+        backbone: Fingerprint of the one that the image was decoded for, which is asked; empty for the first.
         sent_from: Backbone whose engine named this one; None if the ask did not come from there.
-        stays: The engine of the backbone that this one named had no answer: the version that answered until
-            now is wanted, if it is in memory.
+        stays: The engine that this one named had no answer: the version in memory, if any, shall answer.
         trace: W3C's ``traceparent`` of the span that it is asked in; None if it is not traced.
     """
 
@@ -156,8 +154,7 @@ class Refusal:
         detail: For the client.
         wait_s: With ``busy``, seconds for which asking the task again is in vain; 0 if that is not known.
         view: With ``other_view``, the view of the version to answer.
-        is_lasting: With ``other_view`` and ``other_backbone``, whether the next question will find this
-            version, too.
+        is_lasting: With ``other_view`` and ``other_backbone``, whether the next question finds it, too.
         backbone: With ``other_backbone``, the fingerprint of the backbone whose engine is to be asked.
         is_loading: With ``not_loaded``, whether its load is under way.
     """
@@ -180,8 +177,7 @@ class Call:
             ``Ask.image`` counts through all of them.
         asks: Questions.
         patience_s: For each question, the seconds until its answer must be there.
-        waits: Whether a question waits for its prompt to be loaded; it is refused with ``is_loading`` else,
-            so that it holds up no other question of the call.
+        waits: Whether a question waits for its prompt to load; else it is refused with ``is_loading``.
     """
 
     stacks: tuple[Image, ...]
@@ -244,8 +240,7 @@ class ServingState:
             and is loaded again at the next request.
         digest: Digest that is served; None if none is.
         labels: Labels of the version that is served.
-        wanted_version: Version that the catalog names. Differs from ``version`` while a new one is loaded,
-            and after it was refused.
+        wanted_version: That of the catalog; not ``version`` while it is loaded, or once it was refused.
         wanted_digest: Digest that the catalog names.
         problem: Why the wanted version or its rule, or its canary or shadow, is not served, if it was tried.
         canary: The version that takes a share of the requests, if any.
@@ -254,8 +249,7 @@ class ServingState:
         view: View of the version that is served; None if none is.
         rule: Digest of the decision rule of the version that is served; None for its artifact's own.
         wanted_rule: Digest of the rule that the catalog names; None for the artifact's own.
-        backbone: Of an engine, the fingerprint of the backbone of the wanted version if that is another than
-            its own; else see ``Answer``.
+        backbone: Of an engine, the wanted version's, if that is not its own; else see ``Answer``.
     """
 
     task: str

@@ -15,7 +15,7 @@ A worker may hold several leases, whose tasks it tunes as one pack. If it then d
 fails, any of them may be the cause: each has a loss, and is a *suspect* from then on, which is leased only to
 a worker that holds no other task. A failure of a suspect is its own.
 
-Neither is the fencing token (``attempt``), which just counts leases.
+The fencing token (``attempt``) is neither of these: it counts leases.
 
 Leases and pauses are measured on a monotonic clock, which belongs to one process. Wall time is for people
 only: a pause is kept as a status by its length, and begins anew where another ledger takes over.
@@ -308,14 +308,8 @@ class Ledger:
             counted = replace(status, failures=failures)
             self._end(counted, "failed", {"cause": f"{cause} (failed {failures} times)", "detail": detail})
             return
-        self._release(
-            replace(
-                status,
-                failures=failures,
-                pause_s=self._policy.backoff_after(failures),
-                cause=cause,
-            )
-        )
+        pause_s = self._policy.backoff_after(failures)
+        self._release(replace(status, failures=failures, pause_s=pause_s, cause=cause))
 
     def _lose(self, name: str, cause: str) -> None:
         """Revoke a lease, and count a loss."""
