@@ -59,8 +59,9 @@ def task_key(
 ) -> str:
     """Hash of all inputs of a tuning, in 64 hex digits: the same key means the same prompt."""
     settings = config.to_dict()
-    if not (config.has_low_rank or (search is not None and search.has_low_rank)):
-        # It changes nothing: keys of releases whose default it was stay what they were.
+    kinds = {config.kind, *(() if search is None else search.kind)}
+    if kinds <= {"probe", "ship"}:
+        # It changes nothing, and has its former default, so that keys stay what they were.
         settings["low_rank_rate_scale"] = 0.05
     values: dict[str, Any] = {
         "data": data_fingerprint,

@@ -117,8 +117,8 @@ class TuneConfig:
         balance: Remedy for unequal class counts: ``weights`` weighs images by their class's rarity, ``prior``
             adds the log of each class's share to the logits while tuning, ``auto`` is ``prior`` where the
             largest class has over three times the images of the smallest, else ``none``.
-        fallback: Whether the linear probe is published instead, unless the adapter's loss on validation
-            images is lower by a standard error.
+        fallback: Whether the linear probe is published instead, unless the adapter's calibrated loss on
+            validation images is lower by a standard error.
         max_hierarchy_images: Training images used to find levels.
         precision: Dtype of activations and frozen weights while tuning: ``float32``, ``bfloat16``, or
             ``auto`` for bfloat16 where the device multiplies in it. What is tuned, and every evaluation, is

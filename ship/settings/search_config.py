@@ -82,11 +82,6 @@ class SearchConfig:
         if problems:
             raise ConfigError(problems)
 
-    @property
-    def has_low_rank(self) -> bool:
-        """Whether a candidate may have low-rank updates that the settings as given have not."""
-        return any(kind in ("lora", "ship+lora") for kind in self.kind)
-
     def with_auto(self, names: Collection[str]) -> "SearchConfig":
         """This search, with the values of `auto` on those of these axes that have none."""
         added: dict[str, Any] = {

@@ -57,7 +57,7 @@ class Balance:
         return losses_B
 
     def calibrated_losses(self, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-        """Loss of each image at the temperature that suits these images best.
+        """Loss of each image at the temperature that suits these images best (C. Guo et al., ICML 2017).
 
         What is published is calibrated, so that an adapter that is too sure of itself is no worse for it.
         """

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -252,11 +253,17 @@ def test_what_the_user_says_stays() -> None:
     assert choose_settings(config, preset="best", search=own, pinned=(), **sizes)[1] == own
     assert choose_settings(config, preset="best", search=SearchConfig(), pinned=(), **sizes)[1] is None
     assert choose_settings(config, preset=None, search=own, pinned=(), **sizes) == (config, own)
-    for stays in (TuneConfig(kind="probe"), TuneConfig(start="published")):
-        pinned = {"kind"} if stays.kind == "probe" else {"start"}
-        assert (
-            choose_settings(stays, preset="quick", search=None, pinned=pinned, **sizes)[0].kind == stays.kind
-        )
+
+
+@pytest.mark.parametrize("settings", [{"kind": "probe"}, {"kind": "ship"}, {"start": "published"}], ids=str)
+def test_a_preset_leaves_the_users_kind_and_the_published_start(settings: dict[str, Any]) -> None:
+    config = TuneConfig(**settings)
+
+    chosen, _ = choose_settings(
+        config, preset="quick", search=None, pinned=set(settings), num_train=40, num_classes=2
+    )
+
+    assert chosen.kind == config.kind
 
 
 def test_folds_keep_the_view() -> None:
