@@ -86,6 +86,9 @@ def parse_yaml(content: bytes) -> YamlDocument:
     # ValueError: text that looks like a date or a number, such as 2024-13-45.
     except (yaml.YAMLError, ValueError) as error:
         raise ManifestError(f"not valid YAML: {str(error).splitlines()[0]}") from error
+    # PyYAML's own constructors, for text under a tag that it does not fit, such as `!!bool x`.
+    except (AttributeError, IndexError, KeyError) as error:
+        raise ManifestError("not valid YAML: a value does not fit the tag that stands before it") from error
 
 
 @dataclass

@@ -170,12 +170,14 @@ def _find_problems(values: Mapping[str, Any]) -> list[str]:
     checks = {
         f"schema: expected {', '.join(map(str, _METHODS))}": _is_int(values["schema"])
         and values["schema"] in _METHODS,
-        "method: expected that of the schema": values["method"] == _METHODS.get(values["schema"]),
+        "method: expected that of the schema": _is_int(values["schema"])
+        and values["method"] == _METHODS.get(values["schema"]),
         "task: expected a name": isinstance(values["task"], str) and 0 < len(values["task"]) <= 63,
         "task_key: expected 64 hex digits or null": values["task_key"] is None
         or _is_digest(values["task_key"]),
         "data_fingerprint: expected 64 hex digits": _is_digest(values["data_fingerprint"]),
         f"backbone: expected exactly {', '.join(sorted(_BACKBONE_KEYS))}": _is_backbone(values["backbone"]),
+        "config: expected settings by name": isinstance(values["config"], dict),
         "level_starts: expected rising layer numbers from 0": _are_level_starts(values["level_starts"]),
         "head_layers: expected rising layer numbers": _are_rising(values["head_layers"]),
         f"view: expected exactly {', '.join(_VIEW_KEYS)}, with a fixed grid": _is_view(values["view"]),

@@ -3,6 +3,7 @@
 Shapes: B pictures, C classes.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -198,6 +199,10 @@ class DecisionRule:
         costs, expected = given.pop("costs"), given.pop("expected")
         if not isinstance(expected, Mapping):
             raise ConfigError("decision rule: expected: expected a mapping")
+        try:
+            json.dumps(expected, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"decision rule: expected: expected finite figures: {error}") from error
         try:
             return cls(**given, expected=expected, costs=None if costs is None else Costs(**costs))
         except TypeError as error:

@@ -14,7 +14,8 @@ ODD_VALUES = st.one_of(
         0, -1, 1, 2, 5, 1.0, 10**18, 10**400, -(2**63), 1e308, float("nan"), float("inf"), "", " ", "0", "1",
         "01", "..", "a/b", "x" * 5000, "0" * 64, "\x00", "\n", "\ud800", "\u202e", "e\u0301", "good", "*",
         [], {}, [[]], [None], [{}], {"": None}, {"\ud800": 1}, {"1": "0" * 64}, [[[[[[[[]]]]]]]],
-    ]),
+        # A further change may be inside of what one put there.
+    ]).map(copy.deepcopy),
     st.recursive(st.none() | st.integers() | st.text(max_size=3), lambda inner: st.lists(inner, max_size=3)
                  | st.dictionaries(st.text(max_size=3), inner, max_size=3), max_leaves=6),
 )

@@ -10,7 +10,7 @@ from orchestrator.names import DIGEST_PATTERN, TASK_NAME_PATTERN
 
 __all__ = ["STRICT", "Digest", "Document", "NewerSchemaError", "TaskName"]
 
-STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 TaskName = Annotated[str, StringConstraints(pattern=f"^{TASK_NAME_PATTERN}$")]
 Digest = Annotated[str, StringConstraints(pattern=f"^{DIGEST_PATTERN}$")]
 

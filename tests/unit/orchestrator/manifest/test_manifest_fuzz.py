@@ -89,7 +89,7 @@ def test_the_sound_manifest_is_accepted() -> None:
 @BOUNDED
 @given(changed(SOUND))
 def test_a_changed_manifest_is_read_as_it_is_or_refused(document: Any) -> None:
-    check(json.dumps(document).encode())
+    assert_sound_or_refused(json.dumps(document).encode())
 
 
 @settings(parent=BOUNDED, max_examples=150)
@@ -104,13 +104,13 @@ def test_any_yaml_is_plain_values_or_refused(text: str) -> None:
         refused = ()
         assert is_plain(value)
     assert all(refused)
-    check(content)
+    assert_sound_or_refused(content)
 
 
 @BOUNDED
 @given(st.one_of(written(json.dumps(SOUND, indent=1).encode()), st.binary(max_size=40)))
 def test_any_bytes_are_a_manifest_or_refused(content: bytes) -> None:
-    check(content)
+    assert_sound_or_refused(content)
 
 
 def load(content: bytes, *, keep_going: bool = False) -> Manifest | tuple[str, ...]:
@@ -127,7 +127,7 @@ def load(content: bytes, *, keep_going: bool = False) -> Manifest | tuple[str, .
             return error.problems
 
 
-def check(content: bytes) -> None:
+def assert_sound_or_refused(content: bytes) -> None:
     for keep_going in (False, True):
         found = load(content, keep_going=keep_going)
         if isinstance(found, Manifest):

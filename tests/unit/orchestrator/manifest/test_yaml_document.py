@@ -71,6 +71,10 @@ ALIAS_TOWER = "".join(f"- &a{i} {'[' * 25}{f'*a{i - 1}' if i else 'x'}{']' * 25}
         (b"a:\n\t- b\n", "not valid YAML: line 2, column 1"),
         (b"a: !!python/object/apply:os.system [ls]", "line 1, column 4: could not determine a constructor"),
         (b"a: 2024-13-45", "month must be in 1..12"),
+        *[
+            (f"a: !!{tag}".encode(), "a value does not fit the tag")
+            for tag in ("bool x", "int ''", "float ''", "timestamp x")
+        ],
         (bytes(range(256)), "not valid YAML"),
         (b"\xff\xfe\xfa", "not valid YAML"),
     ],

@@ -128,7 +128,7 @@ class Plant:
         [logits_C] = runtime.infer(image[None], [runtime.insert(loaded.prompt)])
         return dict(zip(loaded.card.labels, torch.softmax(logits_C.double(), dim=0).tolist(), strict=True))
 
-    def check(self, answer: dict[str, Any], version: int, content: bytes = FIRST) -> None:
+    def assert_answer(self, answer: dict[str, Any], version: int, content: bytes = FIRST) -> None:
         """Check that an answer is that of a version, seen at the size of its backbone."""
         task = answer["task"]
         digest, fingerprint, _ = self.artifacts[task, version]
@@ -166,9 +166,9 @@ def test_one_header_suffices(plant: Plant, tells: bool) -> None:
     async def talk(client: httpx.AsyncClient) -> None:
         for _ in range(2):
             for task in ("bolts", "nuts"):
-                plant.check(await predict(client, task), 1)
+                plant.assert_answer(await predict(client, task), 1)
         for task in ("bolts", "nuts"):
-            plant.check(await predict(client, task, **{"Ship-Version": "2"}), 2)
+            plant.assert_answer(await predict(client, task, **{"Ship-Version": "2"}), 2)
 
     plant.converse(talk)
 
@@ -190,7 +190,7 @@ def test_a_batch_is_answered_by_both(plant: Plant) -> None:
             if task == "caps":
                 assert answer["error"]["status"] == 404
             else:
-                plant.check(answer, 1, {"first": FIRST, "second": SECOND}[image])
+                plant.assert_answer(answer, 1, {"first": FIRST, "second": SECOND}[image])
         assert reply.headers["Ship-Backbone"] == f"{plant.small}, {plant.large}"
 
     plant.converse(talk)
@@ -269,36 +269,36 @@ def test_a_promotion_to_another_backbone_is_followed_without_a_failed_request(
     """Whichever engine reads the catalog first; until both have, the version before may answer."""
 
     async def talk(client: httpx.AsyncClient) -> None:
-        plant.check(await predict(client, "bolts"), 1)
+        plant.assert_answer(await predict(client, "bolts"), 1)
         plant.write(plant.entries(bolts=2))
         if first != "both":
             plant.follow(plant.small if first == "old" else plant.large)
             answer = await predict(client, "bolts")
-            plant.check(answer, answer["version"])
+            plant.assert_answer(answer, answer["version"])
         plant.follow()
         for _ in range(2):
-            plant.check(await predict(client, "bolts"), 2)
-        plant.check(await predict(client, "nuts"), 1)
+            plant.assert_answer(await predict(client, "bolts"), 2)
+        plant.assert_answer(await predict(client, "nuts"), 1)
         plant.write(plant.entries())
         plant.follow(plant.large)
         answer = await predict(client, "bolts")
-        plant.check(answer, answer["version"])
+        plant.assert_answer(answer, answer["version"])
         plant.follow()
-        plant.check(await predict(client, "bolts"), 1)
+        plant.assert_answer(await predict(client, "bolts"), 1)
 
     plant.converse(talk)
 
 
 def test_a_version_that_its_backbone_cannot_load_leaves_the_one_before(plant: Plant) -> None:
     async def talk(client: httpx.AsyncClient) -> None:
-        plant.check(await predict(client, "bolts"), 1)
+        plant.assert_answer(await predict(client, "bolts"), 1)
         digest = plant.artifacts["bolts", 2][0]
         for path in plant._folder.glob(f"**/{digest}/prompt.safetensors"):
             path.write_bytes(b"damaged")
         plant.write(plant.entries(bolts=2))
         plant.follow()
         for _ in range(2):
-            plant.check(await predict(client, "bolts"), 1)
+            plant.assert_answer(await predict(client, "bolts"), 1)
         state = (await client.get("/v1/tasks/bolts")).json()
         assert state["wanted_version"] == 2
         assert "prompt.safetensors" in state["problem"]
@@ -318,11 +318,11 @@ def test_a_canary_of_another_backbone_gets_the_same_images_at_every_ingress(plan
     async def ask_all(client: httpx.AsyncClient) -> None:
         answers = [await predict(client, "bolts", content) for content in contents]
         for answer, content in zip(answers, contents, strict=True):
-            plant.check(answer, answer["version"], content)
+            plant.assert_answer(answer, answer["version"], content)
         seen.append([answer["version"] for answer in answers])
         for key in ("a", "b", "c", "d"):
             answer = await predict(client, "bolts", **{"Ship-Key": key})
-            plant.check(answer, choose_version("bolts", canary, key))
+            plant.assert_answer(answer, choose_version("bolts", canary, key))
 
     async def known_for_long(client: httpx.AsyncClient) -> None:
         await predict(client, "bolts")

@@ -182,6 +182,7 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
     "unknown key": (lambda f: with_card(f, lambda c: c.update(extra=1)), "unknown key 'extra'"),
     "missing key": (lambda f: with_card(f, lambda c: c.pop("labels")), "missing key 'labels'"),
     "newer schema": (lambda f: with_card(f, lambda c: c.update(schema=4)), "schema: expected 1, 2, 3"),
+    "schema of a list": (lambda f: with_card(f, lambda c: c.update(schema=[])), "schema: expected 1, 2, 3"),
     "former schema, newer keys": (
         lambda f: with_card(f, lambda c: c.update(schema=1)),
         "method: expected",
@@ -228,6 +229,8 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
     ),
     "other method": (lambda f: with_card(f, lambda c: c.update(method="vpt")), "method: expected"),
     "labels twice": (lambda f: with_card(f, lambda c: c.update(labels=["a", "a", "b"])), "labels: expected"),
+    "config null": (lambda f: with_card(f, lambda c: c.update(config=None)), "config: expected settings"),
+    "config a word": (lambda f: with_card(f, lambda c: c.update(config="ship")), "config: expected settings"),
     "labels no list": (lambda f: with_card(f, lambda c: c.update(labels=3)), "labels: expected"),
     "unknown setting": (lambda f: with_card(f, lambda c: c["config"].update(foo=1)), "unknown setting"),
     "levels out of range": (lambda f: with_card(f, lambda c: c.update(level_starts=[0, 9])), "level_starts"),

@@ -126,6 +126,7 @@ HOSTILE: dict[str, Callable[[dict], object]] = {
     "negative cost": lambda v: {**v, "costs": {**v["costs"], "unsure": -1}},
     "costs of no label": lambda v: {**v, "costs": {**v["costs"], "good": 3}},
     "expected of a list": lambda v: {**v, "expected": []},
+    "infinite figure": lambda v: {**v, "expected": {"images": math.inf}},
 }
 
 

@@ -63,6 +63,7 @@ def test_a_missing_one_is_told_from_a_damaged_one(objects: ObjectStore) -> None:
         ({"task": "../x"}, "'task'"),
         ({"artifact": "short"}, "'artifact'"),
         ({"time_s": float("nan")}, "'time_s'"),
+        ({"time_s": float("inf")}, "'time_s'"),
         ({"reason": "x" * 3000}, "'reason'"),
         ({"rule": []}, "'rule'"),
         ({"rule": {}}, "decision rule: expected exactly"),
