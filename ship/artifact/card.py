@@ -94,6 +94,10 @@ class PromptCard:
             ArtifactError: Lists all problems.
         """
         values = parse_json(content, "prompt.json")
+        try:
+            json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ArtifactError(f"prompt.json: a text has half a surrogate pair: {error}") from error
         if _is_int(values.get("schema")) and values["schema"] > SCHEMA_VERSION:
             expected = ", ".join(map(str, _METHODS))
             raise ArtifactError(

@@ -182,6 +182,10 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
     "unknown key": (lambda f: with_card(f, lambda c: c.update(extra=1)), "unknown key 'extra'"),
     "missing key": (lambda f: with_card(f, lambda c: c.pop("labels")), "missing key 'labels'"),
     "newer schema": (lambda f: with_card(f, lambda c: c.update(schema=4)), "schema: expected 1, 2, 3"),
+    "half a surrogate pair": (
+        lambda f: with_card(f, lambda c: c.update(task="\ud800")),
+        "surrogates not allowed",
+    ),
     "schema of a list": (lambda f: with_card(f, lambda c: c.update(schema=[])), "schema: expected 1, 2, 3"),
     "former schema, newer keys": (
         lambda f: with_card(f, lambda c: c.update(schema=1)),

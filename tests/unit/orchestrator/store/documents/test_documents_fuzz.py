@@ -214,5 +214,7 @@ def _lost(before: Any, after: Any) -> list[Any]:
         return [lost for key in before for lost in _lost(before[key], after.get(key))]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         return [lost for one, other in zip(before, after, strict=True) for lost in _lost(one, other)]
+    # An integer is read as the nearest float where one is expected.
     is_same = before == after or repr(before) == repr(after) == "nan"
+    is_same = is_same or (isinstance(before, int) and isinstance(after, float) and float(before) == after)
     return [] if is_same or before is None or not before else [(before, after)]
