@@ -66,6 +66,7 @@ def open_page(chromium: Browser, plant: ConsolePlant, **context: Any) -> tuple[P
 def sign_in(page: Page, plant: ConsolePlant, name: str) -> None:
     """By keyboard alone: the field for the token has the focus."""
     page.goto("/sign-in")
+    expect(page.get_by_label("Token")).to_be_focused()
     page.keyboard.type(plant.tokens[name])
     page.keyboard.press("Enter")
     page.wait_for_url("**/fleet")
