@@ -15,7 +15,7 @@ from orchestrator.errors import ServeError
 from orchestrator.settings import BYTES_A_GB
 
 if TYPE_CHECKING:
-    from orchestrator.serve.options import ServeOptions
+    from orchestrator.serve.options import Inside, ServeOptions
     from orchestrator.serve.scale import Scale
 
 __all__ = ["serve"]
@@ -53,9 +53,9 @@ _ORIGIN = re.compile(
     "ingresses",
     default="1",
     show_default=True,
-    metavar="N|auto|auto:MIN-MAX",
+    metavar="N|auto|auto:MIN-MAX|inside",
     help="Processes that read, decode and answer requests; `auto` keeps at least one for each node of a "
-    "cluster.",
+    "cluster; `inside` has one in the process of each engine, which takes least work for a request.",
 )
 @click.option(
     "--precision",
@@ -192,6 +192,7 @@ def serve(
       ship serve --precision float32
       ship serve --keep unsure,far --keep 'line-1-*:unsure,sample=0.01'
       ship serve --engines 2 --prompt-memory 8 --pin 'line-1-*'
+      ship serve --engines 2 --ingress inside
       ship serve --backbone bundled --backbone vit_base_patch16_224.augreg_in21k --ingress 2
       RAY_ADDRESS=ray-head:6379 ship serve --engines auto:1-8 --ingress auto
       ship serve --detach && ship serve --stop
@@ -286,7 +287,7 @@ def _read_options(
         engines=_read_scale("--engines", engines)
         if replicas is None
         else _read_scale("--replicas", replicas),
-        ingresses=_read_scale("--ingress", ingresses),
+        ingresses=_read_ingresses(ingresses, num_backbones=len(backbones)),
         engine=EngineOptions(
             slot_bytes=round(prompt_memory * BYTES_A_GB), pinned=pinned, precision=precision
         ),
@@ -311,6 +312,14 @@ def _read_scale(option: str, text: str) -> "Scale":
         return Scale.read(text)
     except ServeError as error:
         raise click.UsageError(f"{option}: {error}") from None
+
+
+def _read_ingresses(text: str, *, num_backbones: int) -> "Scale | Inside":
+    if text != "inside":
+        return _read_scale("--ingress", text)
+    if num_backbones > 1:
+        raise click.UsageError(f"--ingress inside: expected one --backbone, found {num_backbones}")
+    return "inside"
 
 
 def _check_keep(keep: tuple[str, ...]) -> None:

@@ -2,13 +2,16 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from orchestrator.serve.scale import Scale
 from ship.backbone_spec import BUNDLED
 from ship.images.decoding import ALLOWED_FORMATS
 from ship.settings.view import MAX_PIXELS
 
-__all__ = ["EngineOptions", "Limits", "ServeOptions"]
+__all__ = ["EngineOptions", "Inside", "Limits", "ServeOptions"]
+
+Inside = Literal["inside"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +139,7 @@ class ServeOptions:
             its own; the first one is asked about tasks that are not known yet.
         image_size: Height and width of the backbone's input in pixels; None for its own.
         engines: Number of engines of each backbone.
-        ingresses: Number of ingresses.
+        ingresses: Number of ingresses; ``inside`` has one in the process of each engine, of one backbone.
         num_cpus_per_replica: CPUs reserved for each engine, and its most threads. None shares a Ray of our
             own evenly, and takes one CPU of a cluster that others use too.
         engine: Options of each engine.
@@ -150,7 +153,7 @@ class ServeOptions:
     backbones: tuple[str, ...] = (BUNDLED,)
     image_size: int | None = None
     engines: Scale = field(default_factory=Scale)
-    ingresses: Scale = field(default_factory=Scale)
+    ingresses: Scale | Inside = field(default_factory=Scale)
     num_cpus_per_replica: int | None = None
     engine: EngineOptions = field(default_factory=EngineOptions)
     limits: Limits = field(default_factory=Limits)

@@ -11,9 +11,10 @@ from ray.serve.exceptions import RayServeException
 
 from orchestrator.cluster.loopback import keep_replica_on_loopback
 from orchestrator.errors import ServeError
-from orchestrator.serve.engine_api import Engine, Readiness, ServingState
+from orchestrator.serve.engine_api import Engine, Readiness, ResidencyStats, ServingState
 from orchestrator.serve.ingress.app import make_app, read_families
 from orchestrator.serve.ingress.engine_client import RayEngine
+from orchestrator.serve.ingress.engine_inside import EngineArguments, EngineInside
 from orchestrator.serve.ingress.engines import Engines
 from orchestrator.serve.ingress.front import Front
 from orchestrator.serve.ingress.keeping import Keeper
@@ -41,7 +42,8 @@ class Ingress:
     """The deployment's class; ``deployments`` names its ``IngressReplica``.
 
     Args:
-        engines: Handles of the engine deployments, one for each backbone.
+        engines: Handles of the engine deployments, one for each backbone; or what an engine in this process
+            is made from.
         limits: Limits on requests.
         tokens_url: URL of the store with the tokens; None turns access control off.
         log: File for warnings and errors; None leaves them to Ray.
@@ -53,7 +55,7 @@ class Ingress:
 
     def __init__(
         self,
-        engines: Sequence[Any],
+        engines: Sequence[Any] | EngineArguments,
         limits: Limits,
         tokens_url: str | None,
         log: str | None = None,
@@ -66,10 +68,14 @@ class Ingress:
             open_process_log(log)
         keep_replica_on_loopback()
         self._tracer = open_tracer(os.environ, "ingress")
-        self._clients = [RayEngine(engine, limits.timeout_s, engine_options) for engine in engines]
+        self._peers = _find_peers()
+        self._clients: list[RayEngine] | list[EngineInside]
+        if isinstance(engines, EngineArguments):
+            self._clients = [EngineInside(engines.start(), limits.timeout_s, self._peers)]
+        else:
+            self._clients = [RayEngine(engine, limits.timeout_s, engine_options) for engine in engines]
         self._engine: Engine = self._clients[0]
         self._front: Front | None = None
-        self._peers = _find_peers()
         self._limits = limits
         self._drain = Drain()
         self._tokens = None if tokens_url is None else _follow(tokens_url, cache, limits.token_grace_s)
@@ -99,13 +105,18 @@ class Ingress:
         own = await read_families(self._front.metrics, self._looks, self._limits, self._tokens)
         return self._peers.name, own
 
+    async def stats(self) -> list[ResidencyStats]:
+        """Which prompts an engine in this process holds, for the page of another ingress."""
+        inside = [client for client in self._clients if isinstance(client, EngineInside)]
+        return [stats for client in inside for stats in await client.own_stats()]
+
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""
         if self._tokens is not None:
             # The tokens that are known stay valid, and a new replica would hang in the same store.
             self._tokens.check(may_hang=True)
-        if any(client.is_outdated for client in self._clients):
-            raise ServeError("the engines have another backbone than when this ingress started")
+        for client in self._clients:
+            client.check()
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Ray Serve, once ``__init__`` is done.

@@ -8,6 +8,7 @@ from typing import Any
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
+from orchestrator.errors import ServeError
 from orchestrator.serve.engine_api import (
     ALL_TASKS,
     Answer,
@@ -44,9 +45,6 @@ class RayEngine:
         timeout_s: Timeout of one call, all tries together.
         options: Options of each engine.
 
-    Attributes:
-        is_outdated: Whether an engine answered that has another backbone than ``backbone`` said: the endpoint
-            was given another one, and pictures are fitted to the one before.
     """
 
     def __init__(self, handle: Any, timeout_s: float, options: EngineOptions | None = None) -> None:
@@ -54,7 +52,18 @@ class RayEngine:
         self._timeout_s = timeout_s
         self._dispatcher = Dispatcher(self._send, options or EngineOptions())
         self._fingerprint = ""
-        self.is_outdated = False
+        # An engine answered that has another backbone than `backbone` said: the endpoint was given another
+        # one, and pictures are fitted to the one before.
+        self._is_outdated = False
+
+    def check(self) -> None:
+        """Check that the engines have the backbone that they said they have.
+
+        Raises:
+            ServeError: They have another one.
+        """
+        if self._is_outdated:
+            raise ServeError("the engines have another backbone than when this ingress started")
 
     async def backbone(self) -> BackboneInfo:
         """See ``engine_api.Engine``."""
@@ -104,7 +113,7 @@ class RayEngine:
         """Have one engine answer a call; another one, if it dies meanwhile."""
         reply: CallReply = await self._call("answer", call)
         if self._fingerprint and reply.backbone not in ("", self._fingerprint):
-            self.is_outdated = True
+            self._is_outdated = True
             raise EngineUnavailableError("the endpoint changes to another backbone; try again shortly")
         return reply
 

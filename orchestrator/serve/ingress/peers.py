@@ -31,17 +31,23 @@ class Peers:
 
     async def families(self, own: Families, timeout_s: float) -> Mapping[str, Families]:
         """Families of all ingresses, by name; of the others as they said last, if they cannot be asked."""
+        if found := await self.ask("families", timeout_s):
+            self._said = dict(found)
+        return {**self._said, self.name: own}
+
+    async def ask(self, method: str, timeout_s: float) -> list[Any]:
+        """What a method of all ingresses, this one among them, returns; none if they cannot be asked."""
         try:
             if self._handle is None:
                 self._handle = await asyncio.to_thread(self._find)
-            replies = await self._handle.broadcast("families").results_async(
+            replies = await self._handle.broadcast(method).results_async(
                 timeout_s=timeout_s, return_exceptions=True
             )
-            self._said = dict(one for one in replies if not isinstance(one, BaseException))
         # A boundary: metrics matter most while something is wrong.
         except Exception as error:
             _log.debug("the other ingresses do not say what they count: %s", error)
-        return {**self._said, self.name: own}
+            return []
+        return [one for one in replies if not isinstance(one, BaseException)]
 
 
 class _Page(Collector):

@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from orchestrator.errors import ServeError
 from orchestrator.serve.keep_rules import read_rules
 from orchestrator.serve.launch.placement import Placement
-from orchestrator.serve.options import EngineOptions, Limits, ServeOptions
+from orchestrator.serve.options import EngineOptions, Inside, Limits, ServeOptions
 from orchestrator.serve.scale import Scale
 from orchestrator.settings import Settings
 from ship.backbone_spec import BUNDLED, absolute
@@ -33,7 +33,7 @@ class Arguments(BaseModel):
         image_size: Height and width of the backbone's input in pixels; None for its own.
         auth: Whether a request needs a token.
         engines: Number of engines of each backbone, or ``auto:LEAST-MOST``.
-        ingress: Number of ingresses, or ``auto:LEAST-MOST``.
+        ingress: Number of ingresses, or ``auto:LEAST-MOST``; ``inside`` for one in each engine's process.
         cpus_per_engine: CPUs that each engine reserves, and its most threads.
         gpus_per_engine: GPUs that each engine reserves.
         engine: Options of each engine.
@@ -50,7 +50,7 @@ class Arguments(BaseModel):
     image_size: Annotated[int, Field(ge=1)] | None = None
     auth: bool = True
     engines: Scale = Scale()
-    ingress: Scale = Scale()
+    ingress: Scale | Inside = Scale()
     cpus_per_engine: Annotated[float, Field(ge=0)] = 1.0
     gpus_per_engine: Annotated[float, Field(ge=0)] = 0.0
     engine: EngineOptions = EngineOptions()
@@ -77,7 +77,9 @@ class Arguments(BaseModel):
 
     @field_validator("engines", "ingress", mode="before")
     @classmethod
-    def _read_scale(cls, value: Any) -> Scale:
+    def _read_scale(cls, value: Any, info: ValidationInfo) -> Scale | Inside:
+        if value == "inside" and info.field_name == "ingress":
+            return "inside"
         try:
             scale = value if isinstance(value, Scale) else Scale.read(str(value))
         except ServeError as error:
@@ -85,6 +87,12 @@ class Arguments(BaseModel):
         if scale.is_open:
             raise ValueError("auto: expected bounds, such as auto:1-8, where the cluster is not known yet")
         return scale
+
+    @model_validator(mode="after")
+    def _check_inside(self) -> Self:
+        if self.ingress == "inside" and len(self.backbone) > 1:
+            raise ValueError(f"ingress inside: expected one backbone, found {len(self.backbone)}")
+        return self
 
     @field_validator("limits")
     @classmethod
@@ -129,7 +137,7 @@ class Arguments(BaseModel):
         """Numbers of replicas, and resources of each engine."""
         return Placement(
             engines=self.engines,
-            ingresses=self.ingress,
+            ingresses=None if self.ingress == "inside" else self.ingress,
             cpus=self.cpus_per_engine,
             gpus=self.gpus_per_engine,
         )

@@ -18,6 +18,7 @@ from ray.serve.exceptions import RayServeException
 from orchestrator.errors import ServeError
 from orchestrator.serve.backbone_source import BackboneSource
 from orchestrator.serve.engine_api import FirstLook, Readiness, ServingState
+from orchestrator.serve.ingress.engine_inside import EngineArguments
 from orchestrator.serve.launch.application import EndpointApplication
 from orchestrator.serve.launch.placement import Placement
 from orchestrator.serve.options import Limits, ServeOptions
@@ -75,17 +76,23 @@ def make_application(settings: Settings, options: ServeOptions, placement: Place
     """
     log, token_store = str(settings.serve_log), settings.store if options.auth else None
     own = replace(options.engine, cache=settings.cache, cache_bytes=settings.cache_bytes)
-    engines = [
-        _engine(name, options, placement).bind(
-            BackboneSource.of(spec, options.image_size, own, settings.store),
-            settings.store,
-            placement.num_threads,
-            own,
-            log,
-            is_alone=len(options.backbones) == 1,
-        )
+    sources = {
+        name: BackboneSource.of(spec, options.image_size, own, settings.store)
         for name, spec in name_engines(options.backbones).items()
-    ]
+    }
+    engines: Any
+    if placement.ingresses is None:
+        [source] = sources.values()
+        engines = EngineArguments(
+            source=source, store_url=settings.store, num_threads=placement.num_threads, options=own
+        )
+    else:
+        engines = [
+            _engine(name, options, placement).bind(
+                source, settings.store, placement.num_threads, own, log, is_alone=len(sources) == 1
+            )
+            for name, source in sources.items()
+        ]
     poller = _poller().bind(settings.tracking_uri, settings.store, log, options=own)
     application: Application = _ingress(options.limits, placement).bind(
         engines,
@@ -183,6 +190,10 @@ def _engine(name: str, options: ServeOptions, placement: Placement) -> Any:
 
 
 def _ingress(limits: Limits, placement: Placement) -> Any:
+    resources: dict[str, float] = {"num_cpus": placement.cpus, "num_gpus": placement.gpus}
+    if placement.ingresses is not None:
+        # Without an engine it waits more than it works, and two cores must do for everything.
+        resources = {"num_cpus": 0}
     return serve.deployment(
         name="Ingress",
         **placement.of_ingresses(),
@@ -191,8 +202,7 @@ def _ingress(limits: Limits, placement: Placement) -> Any:
         max_queued_requests=limits.max_at_door - limits.max_inside,
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
-        # Reserves nothing: it waits more than it works, and two cores must do for everything.
-        ray_actor_options={"num_cpus": 0, "runtime_env": _ONE_LOOP},
+        ray_actor_options={**resources, "runtime_env": _ONE_LOOP},
         logging_config=_LOGGING,
     )(_INGRESS)
 

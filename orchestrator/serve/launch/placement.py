@@ -27,14 +27,14 @@ class Placement:
 
     Attributes:
         engines: Engines of each backbone; closed.
-        ingresses: Ingresses; closed.
+        ingresses: Ingresses; closed. None for one in the process of each engine.
         cpus: CPUs reserved for each engine.
         gpus: GPUs reserved for each engine: one if there are enough, else a part of one.
         num_nodes: Nodes over which replicas are spread; None where that is not known.
     """
 
     engines: Scale
-    ingresses: Scale
+    ingresses: Scale | None
     cpus: float
     gpus: float
     num_nodes: int | None = None
@@ -44,9 +44,11 @@ class Placement:
         """The placement on a cluster, as the options want it."""
         num_backbones, nodes = len(options.backbones), session.num_nodes
         engines = options.engines.within(1, max(1, (session.num_gpus or nodes) // num_backbones))
-        ingresses = options.ingresses.within(
-            1 if session.is_own else nodes, max(nodes, session.num_cpus // _CPUS_OF_INGRESS)
-        )
+        ingresses = None
+        if options.ingresses != "inside":
+            ingresses = options.ingresses.within(
+                1 if session.is_own else nodes, max(nodes, session.num_cpus // _CPUS_OF_INGRESS)
+            )
         assert engines.most is not None, "its bounds are set"
         num_engines = engines.most * num_backbones
         cpus: float = 1.0
@@ -69,12 +71,13 @@ class Placement:
         under way for each engine; with fewer, the engine waits for Python now and then. So the target is
         three quarters of what the fewest ingresses can have under way.
         """
+        assert self.ingresses is not None, "they are apart from engines"
         assert self.ingresses.least is not None, "its bounds are set"
         return replicas(self.engines, _ENGINE_TARGET * self.ingresses.least, self.num_nodes)
 
     def of_ingresses(self) -> dict[str, Any]:
         """Options of the ingress' deployment in Ray Serve."""
-        return replicas(self.ingresses, _INGRESS_TARGET, self.num_nodes)
+        return replicas(self.ingresses or self.engines, _INGRESS_TARGET, self.num_nodes)
 
 
 def replicas(scale: Scale, target: float, num_nodes: int | None) -> dict[str, Any]:

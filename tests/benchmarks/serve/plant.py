@@ -119,12 +119,12 @@ def open_plant(
     num_tasks: int,
     *,
     num_replicas: int = 1,
-    num_ingresses: int = 1,
+    num_ingresses: int | None = 1,
     options: EngineOptions | None = None,
     limits: Limits | None = None,
     settings: Settings | None = None,
 ) -> Iterator[ServePlant]:
-    """A running endpoint for the block, by default on a temporary folder."""
+    """A running endpoint for the block, by default on a temporary folder; engines inside for no ingresses."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ship-serve-")))
         # Prompts are the same each time: the machine's own cache would have them already.
@@ -138,7 +138,7 @@ def open_plant(
             # On loopback; the check of a token takes microseconds and is not measured.
             auth=False,
             engines=Scale(least=num_replicas, most=num_replicas),
-            ingresses=Scale(least=num_ingresses, most=num_ingresses),
+            ingresses="inside" if num_ingresses is None else Scale(least=num_ingresses, most=num_ingresses),
             backbones=(str(_save(plant.backbone, folder / "backbone")),),
             num_cpus_per_replica=_threads(num_replicas),
             engine=options or EngineOptions(),

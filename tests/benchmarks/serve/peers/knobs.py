@@ -23,6 +23,7 @@ class Knobs:
         wait_s: Seconds that the first row of a batch waits for others.
         fast: The server's own switch for many requests a second: LitServe's ``fast_queue``, HAProxy for
             Ray Serve and for ours.
+        inside: Ours: the engine in the process of its ingress.
     """
 
     num_workers: int = 1
@@ -30,6 +31,7 @@ class Knobs:
     max_batch: int = 32
     wait_s: float = 0.005
     fast: bool = False
+    inside: bool = False
 
     def with_given(self, **given: Any) -> Self:
         """The same with other values."""

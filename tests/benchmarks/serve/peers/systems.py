@@ -101,9 +101,10 @@ def _ours(scene: Scene, options: Sequence[str]) -> System:
     def command(launch: Launch) -> list[str]:
         fast = ["--haproxy" if launch.knobs.fast else "--no-haproxy"]
         engines = ["--engines", str(launch.knobs.num_workers)]
+        inside = ["--ingress", "inside"] if launch.knobs.inside else []
         place = ["--port", str(launch.port), "--backbone", str(scene.folder / "backbone")]
         # As all of them compute, also where ours would take bfloat16 by itself.
-        given = [*place, *fast, *engines, "--precision", "float32", *options]
+        given = [*place, *fast, *engines, *inside, "--precision", "float32", *options]
         return [sys.executable, "-c", _SHIP, "serve", "--no-auth", *given]
 
     home = {"SHIP_HOME": str(scene.folder / "home"), "SHIP_CACHE": str(scene.folder / "cache")}
@@ -111,7 +112,7 @@ def _ours(scene: Scene, options: Sequence[str]) -> System:
         name=OURS,
         needs=(),
         start=Knobs(fast=True),
-        steps=(_ONE_A_CORE,),
+        steps=(_ONE_A_CORE, {"inside": True}),
         command=command,
         environment=lambda _: home,
         requests=_plain_requests(scene.ours, path="/v1/predict"),

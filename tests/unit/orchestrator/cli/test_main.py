@@ -290,6 +290,7 @@ def test_check_and_keep_going_refuse_what_fails_the_check(
         (["serve", "--replicas", "none"], "--replicas: 'none' is no number of replicas"),
         (["serve", "--ingress", "0"], "--ingress: '0' is no number of replicas"),
         (["serve", "--backbone", "bundled", "--backbone", "bundled"], "found 'bundled' twice"),
+        (["serve", "--ingress", "inside", "--backbone", "a", "--backbone", "b"], "one --backbone, found 2"),
         (["import", "lora"], "--task"),
         (["import", "lora", "--task", "../a"], "task name '../a'"),
         (["import", "nowhere", "--task", "a"], "adapter_config.json: cannot be read"),

@@ -15,6 +15,7 @@ from orchestrator.serve.engine.deployment import EngineReplica
 from orchestrator.serve.engine_api import EngineUnavailableError, Refusal
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.engine_client import RayEngine
+from orchestrator.serve.ingress.engine_inside import EngineInside
 from orchestrator.serve.ingress.middleware.access_log import LOGGER
 from ship.backbone import Backbone
 from tests.unit.orchestrator.serve.factory import FakeEngine, Handle, draw_png, make_labels, make_replica
@@ -51,8 +52,13 @@ async def predict(client: httpx.AsyncClient, task: str, **headers: str) -> httpx
     return await client.post("/v1/predict", content=PNG, headers={"Ship-Task": task, **headers})
 
 
+@pytest.mark.parametrize("is_inside", [False, True], ids=["engine apart", "engine inside"])
 def test_a_request_is_one_tree_through_ingress_engine_and_store(
-    replica: EngineReplica, backbone: Backbone, spans: Spans, caplog: pytest.LogCaptureFixture
+    is_inside: bool,
+    replica: EngineReplica,
+    backbone: Backbone,
+    spans: Spans,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def talk(client: httpx.AsyncClient) -> None:
         headers = {"traceparent": PARENT, "tracestate": "vendor=1", "X-Request-ID": "line-7"}
@@ -63,7 +69,8 @@ def test_a_request_is_one_tree_through_ingress_engine_and_store(
         assert span_id == f"{spans.one('POST /v1/predict').context.span_id:016x}"
 
     with caplog.at_level(logging.INFO, logger=LOGGER):
-        converse(RayEngine(Handle(replica), 30.0), backbone, spans, talk)
+        engine = EngineInside(replica, 30.0) if is_inside else RayEngine(Handle(replica), 30.0)
+        converse(engine, backbone, spans, talk)
     assert json.loads(caplog.records[-1].message)["trace_id"] == TRACE
 
     request = spans.one("POST /v1/predict")
@@ -85,7 +92,8 @@ def test_a_request_is_one_tree_through_ingress_engine_and_store(
         ("POST /v1/predict",),
         ("POST /v1/predict", "decode"),
         ("POST /v1/predict", "ask"),
-        ("POST /v1/predict", "ask", "queue"),
+        # Of calls to an engine apart.
+        *([] if is_inside else [("POST /v1/predict", "ask", "queue")]),
         ("POST /v1/predict", "ask", "answer"),
         ("POST /v1/predict", "ask", "answer", "queue"),
         ("POST /v1/predict", "ask", "answer", "forward"),

@@ -1,4 +1,7 @@
-"""From a request to a real replica and back, without Ray between them: all routes agree on one image."""
+"""From a request to a real replica and back, without Ray between them: all routes agree on one image.
+
+The replica is asked as another process, or is inside of the ingress.
+"""
 
 import asyncio
 import base64
@@ -15,8 +18,10 @@ import pytest
 import torch
 
 from orchestrator.serve.engine.deployment import EngineReplica
+from orchestrator.serve.engine_api import Engine
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.engine_client import RayEngine
+from orchestrator.serve.ingress.engine_inside import EngineInside
 from orchestrator.serve.options import EngineOptions
 from orchestrator.store.documents.catalog import Canary, Catalog
 from orchestrator.store.objects.local import LocalObjects
@@ -41,6 +46,17 @@ FIRST, SECOND = draw_png(1), draw_png(2)
 CLOSE = 1e-5
 
 
+ENGINES: dict[str, Callable[[EngineReplica], Engine]] = {
+    "apart": lambda replica: RayEngine(Handle(replica), 30.0),
+    "inside": lambda replica: EngineInside(replica, 30.0),
+}
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, replica: EngineReplica) -> Engine:
+    return ENGINES[request.param](replica)
+
+
 @pytest.fixture
 def replica(backbone: Backbone, tmp_path: Path) -> Iterator[EngineReplica]:
     replica = make_replica(backbone, tmp_path)
@@ -49,12 +65,12 @@ def replica(backbone: Backbone, tmp_path: Path) -> Iterator[EngineReplica]:
 
 
 def converse(
-    replica: EngineReplica, backbone: Backbone, talk: Callable[[httpx.AsyncClient], Awaitable[None]]
+    engine: Engine, backbone: Backbone, talk: Callable[[httpx.AsyncClient], Awaitable[None]]
 ) -> None:
     """All requests in one event loop, as in an ingress."""
 
     async def run() -> None:
-        transport = httpx.ASGITransport(make_app(RayEngine(Handle(replica), 30.0), backbone.info))
+        transport = httpx.ASGITransport(make_app(engine, backbone.info))
         async with httpx.AsyncClient(transport=transport, base_url="http://ship") as client:
             await talk(client)
 
@@ -68,7 +84,7 @@ async def predict(client: httpx.AsyncClient, task: str, image: bytes) -> dict[st
     return found
 
 
-def test_a_batch_says_what_predictions_say(replica: EngineReplica, backbone: Backbone) -> None:
+def test_a_batch_says_what_predictions_say(engine: Engine, backbone: Backbone) -> None:
     async def talk(client: httpx.AsyncClient) -> None:
         items = [
             {"image": image, "task": task}
@@ -88,10 +104,10 @@ def test_a_batch_says_what_predictions_say(replica: EngineReplica, backbone: Bac
             assert (answer["label"], answer["digest"]) == (alone["label"], alone["digest"])
             assert answer["probabilities"] == pytest.approx(alone["probabilities"], abs=CLOSE)
 
-    converse(replica, backbone, talk)
+    converse(engine, backbone, talk)
 
 
-def test_tensors_say_what_predictions_say(replica: EngineReplica, backbone: Backbone) -> None:
+def test_tensors_say_what_predictions_say(engine: Engine, backbone: Backbone) -> None:
     async def talk(client: httpx.AsyncClient) -> None:
         alone = [await predict(client, "nuts", image) for image in (FIRST, SECOND)]
         files = [base64.b64encode(image).decode() for image in (FIRST, SECOND)]
@@ -111,12 +127,10 @@ def test_tensors_say_what_predictions_say(replica: EngineReplica, backbone: Back
                 by_label = dict(zip(found["labels"]["data"], row, strict=True))
                 assert by_label == pytest.approx(answer["probabilities"], abs=CLOSE)
 
-    converse(replica, backbone, talk)
+    converse(engine, backbone, talk)
 
 
-def test_an_explanation_is_that_of_the_prompt_that_answers(
-    replica: EngineReplica, backbone: Backbone
-) -> None:
+def test_an_explanation_is_that_of_the_prompt_that_answers(engine: Engine, backbone: Backbone) -> None:
     runtime = Runtime(backbone, capacity_bytes=16 << 20)
     slot = runtime.insert(make_prompt(backbone, 3, seed=2))
     image_3HW = decode_image(FIRST, size=backbone.image_size, interpolation=backbone.interpolation)
@@ -135,11 +149,11 @@ def test_an_explanation_is_that_of_the_prompt_that_answers(
         unknown = await client.post("/v1/explain", content=FIRST, headers={**headers, "Ship-Task": "caps"})
         assert unknown.json()["type"].endswith("task-unknown")
 
-    converse(replica, backbone, talk)
+    converse(engine, backbone, talk)
 
 
 def test_one_image_gets_one_version_while_a_canary_runs(
-    replica: EngineReplica, backbone: Backbone, tmp_path: Path
+    replica: EngineReplica, engine: Engine, backbone: Backbone, tmp_path: Path
 ) -> None:
     store = PromptStore(LocalObjects(tmp_path))
     catalog, etag = store.read_catalog()
@@ -164,7 +178,7 @@ def test_one_image_gets_one_version_while_a_canary_runs(
         ]
         assert len({reply.json()["version"] for reply in named}) == 1, "a key that is given decides"
 
-    converse(replica, backbone, talk)
+    converse(engine, backbone, talk)
 
 
 def test_replies_probes_and_metrics_name_the_precision_that_serves(
@@ -185,7 +199,7 @@ def test_replies_probes_and_metrics_name_the_precision_that_serves(
         ]
 
     for asked, name in ((replica, "float32"), (half, "bfloat16")):
-        converse(asked, backbone, partial(talk, name=name))
+        converse(EngineInside(asked, 30.0), backbone, partial(talk, name=name))
     half._follower.stop()
     exact, coarse = said["float32"], said["bfloat16"]
     assert coarse["probabilities"] != exact["probabilities"], "another arithmetic"

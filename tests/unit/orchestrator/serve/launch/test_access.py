@@ -163,6 +163,7 @@ def test_replicas_and_backbones_are_as_many_as_are_asked_for(monkeypatch: pytest
         [],
         ["--engines", "auto:1-8", "--ingress", "2"],
         ["--replicas", "3", "--backbone", "bundled", "--backbone", "models/vit"],
+        ["--ingress", "inside"],
     ):
         assert run_ship(monkeypatch, "serve", *flags) == 0
     found = [(one.engines, one.ingresses, one.backbones) for one in asked]
@@ -172,6 +173,7 @@ def test_replicas_and_backbones_are_as_many_as_are_asked_for(monkeypatch: pytest
         (Scale(least=1, most=8), Scale(least=2, most=2), bundled),
     ]
     assert found[2] == (Scale(least=3, most=3), once, ("bundled", os.path.abspath("models/vit")))
+    assert found[3] == (once, "inside", bundled)
 
 
 @pytest.mark.parametrize(("flags", "auth"), [([], True), (["--no-auth"], False)])

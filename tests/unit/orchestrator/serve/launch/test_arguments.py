@@ -60,6 +60,8 @@ def test_arguments_win_over_the_environment() -> None:
         ({"engines": 0}, "engines"),
         ({"engines": "two"}, "engines"),
         ({"ingress": "auto"}, "ingress"),
+        ({"engines": "inside"}, "engines"),
+        ({"ingress": "inside", "backbone": "bundled,other"}, ""),
         ({"backbone": "bundled,"}, "backbone.1"),
         ({"backbone": ""}, "backbone"),
         ({"image_size": -1}, "image_size"),
@@ -101,3 +103,15 @@ def test_new_replicas_answer_before_old_ones_go(tmp_path: Path) -> None:
     for name in ("Ingress", "Engine"):
         assert 0 < found[name].max_surge_percent < 100
         assert found[name].graceful_shutdown_timeout_s == DRAIN_S
+
+
+def test_an_engine_inside_of_an_ingress_is_one_deployment_with_its_resources(tmp_path: Path) -> None:
+    given = Arguments(
+        store=str(tmp_path), ingress="inside", engines="3", cpus_per_engine=2, gpus_per_engine=1
+    )
+    built = build_app(build(given), name="ship")
+    found = {one.name: deployment_to_schema(one) for one in built.deployments}
+    assert set(found) == {"Ingress", "CatalogPoller"}
+    ingress = found["Ingress"]
+    assert ingress.num_replicas == 3
+    assert (ingress.ray_actor_options.num_cpus, ingress.ray_actor_options.num_gpus) == (2.0, 1.0)

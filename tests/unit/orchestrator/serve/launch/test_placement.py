@@ -20,7 +20,7 @@ def place(
 ) -> Placement:
     options = ServeOptions(
         engines=Scale.read(engines),
-        ingresses=Scale.read(ingresses),
+        ingresses="inside" if ingresses == "inside" else Scale.read(ingresses),
         backbones=tuple(map(str, range(num_backbones))),
         num_cpus_per_replica=wanted,
     )
@@ -81,6 +81,14 @@ def test_a_fixed_number_is_not_scaled() -> None:
     found = place(engines="2", ingresses="3")
     assert found.of_engines() == {"num_replicas": 2}
     assert found.of_ingresses() == {"num_replicas": 3}
+
+
+def test_ingresses_with_an_engine_inside_are_as_many_as_engines() -> None:
+    assert place(engines="2", ingresses="inside").of_ingresses() == {"num_replicas": 2}
+    scaled = place(engines="auto:1-8", ingresses="inside").of_ingresses()["autoscaling_config"]
+    assert (scaled["min_replicas"], scaled["max_replicas"]) == (1, 8)
+    # Requests are counted, as at an ingress apart, and not calls.
+    assert scaled["target_ongoing_requests"] == 32.0
 
 
 def test_bounds_become_ray_serves_own_policy() -> None:
