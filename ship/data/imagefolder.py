@@ -172,19 +172,23 @@ def _hidden_classes(folder: Folder, tree: FolderTree, root: str) -> list[str]:
 
 
 def _doubts(folder: Folder, tree: FolderTree, root: str, classes: list[str]) -> list[str]:
-    """A problem if some class holds nothing but folders that others have, too: it may be no class."""
+    """A problem if some class holds nothing but folders, and others have them, too, or its name is a split's:
+    it may be no class.
+    """
     below = {name: _plain_children(tree, f"{root}/{name}" if root else name) for name in classes}
-    doubtful = {}
+    doubtful, are_shared = {}, True
     for name, inside in below.items():
         shared = {child for other, found in below.items() if other != name for child in found}
-        if inside and inside <= shared:
+        if inside and (inside <= shared or find_split(name) is not None):
             doubtful[name] = inside
+            are_shared = are_shared and inside <= shared
     if not doubtful:
         return []
     inside = set().union(*doubtful.values())
+    shared_by = " that others have, too" if are_shared else ""
     looks = "splits" if all(map(find_split, inside)) else "the classes"
     return [
-        f"{folder.locate(root)}: {names_of(doubtful)} hold no pictures but folders that others have, too "
+        f"{folder.locate(root)}: {names_of(doubtful)} hold no pictures but folders{shared_by} "
         f"({names_of(inside)}), which look like {looks}; name the folder to use, or a table of paths and "
         "labels, or set format: imagefolder if the first folders are the classes"
     ]

@@ -72,6 +72,22 @@ def test_splits_below_classes_are_told(write: Callable[..., None], tmp_path: Pat
         list_items(DataSource(path=str(tmp_path)))
 
 
+@pytest.mark.parametrize("beside", [("good", "bad"), ("scratch",)])
+def test_a_split_beside_classes_is_no_class(
+    write: Callable[..., None], tmp_path: Path, beside: tuple[str, ...]
+) -> None:
+    write("train/good", "train/bad", *beside)
+    with pytest.raises(DataError, match=r"train hold no pictures but folders.*which look like the classes"):
+        list_items(DataSource(path=str(tmp_path)))
+    sure = list_items(DataSource(path=str(tmp_path), format="imagefolder"))
+    assert sure.labels == tuple(sorted(["train", *beside]))
+
+
+def test_a_class_with_pictures_may_be_called_train(write: Callable[..., None], tmp_path: Path) -> None:
+    write("train", "truck")
+    assert list_items(DataSource(path=str(tmp_path))).labels == ("train", "truck")
+
+
 def test_folders_of_one_class_alone_are_no_doubt(write: Callable[..., None], tmp_path: Path) -> None:
     write("good/monday", "good/tuesday", "bad")
     assert list_items(DataSource(path=str(tmp_path))).labels == ("bad", "good")
