@@ -41,3 +41,7 @@ __getattr__ = lazy_names(
         "load_backbone": "backbone",
     },
 )
+
+
+def __dir__() -> list[str]:
+    return __all__

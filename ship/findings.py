@@ -24,8 +24,9 @@ def find_warnings(metrics: Mapping[str, float]) -> list[str]:
     gains_nothing = accuracy is not None and probe is not None and accuracy <= probe
     if distance is not None and distance > _DISTURBED and gains_nothing:
         found.append(
-            f"the prompt moves {distance:.0%} of the class token's attention and answers no better than "
-            f"the linear probe ({accuracy:.3f}, probe {probe:.3f}): lower learning_rate or raise gate_penalty"
+            f"the adapter moves {distance:.0%} of the class token's attention and answers no better than the "
+            f"linear probe ({accuracy:.3f}, probe {probe:.3f}): lower learning_rate, or of prompts raise "
+            "gate_penalty"
         )
     if recall is not None and accuracy is not None and recall < _MISSED_CLASS <= accuracy:
         found.append(

@@ -33,7 +33,7 @@ from ship.settings.config import TuneConfig, count_epochs
 from ship.settings.presets import Preset, choose_settings
 from ship.settings.search_config import AUTO, SearchConfig
 from ship.settings.view import DEFAULT_VIEW, View
-from ship.tuning.probe_instead import take_the_better
+from ship.tuning.probe_instead import InsteadOf, take_the_better
 from ship.tuning.search import SearchResult, SearchStep
 from ship.tuning.search import search as find_settings
 
@@ -169,6 +169,11 @@ class TunedTask:
     def __repr__(self) -> str:
         """Data and result."""
         return f"TunedTask({self.data!r}, {self.result!r})"
+
+    @property
+    def instead_of(self) -> InsteadOf | None:
+        """The tuned prompt that gave way to the linear probe; None if none did."""
+        return self.result.instead_of
 
     @cached_property
     def fitted(self) -> FittedDecision:

@@ -47,8 +47,9 @@ SECTIONS = {
 # Variables that are read elsewhere than in `Settings`.
 VARIABLES = {
     "SHIP_TOKEN": "Token that `ship predict`, `ship explain` and the Python client send to the endpoint.",
-    "SHIP_URL": "Endpoint that `ship predict` and `ship explain` ask; `http://127.0.0.1:8000` by default.",
-    "SHIP_ENDPOINT": "Endpoint that `ship doctor` looks at, too.",
+    "SHIP_URL": "Endpoint that `ship predict` and `ship explain` ask, `http://127.0.0.1:8000` by default; "
+    "`ship console` and `ship doctor` look at it, too.",
+    "SHIP_ENDPOINT": "Endpoint that `ship doctor` looks at in place of that of `SHIP_URL`.",
     "AWS_*, AWS_ENDPOINT_URL": "Credentials, region and address of S3, as boto3 reads them.",
 }
 
@@ -110,8 +111,9 @@ def _manifest() -> Iterator[str]:
     yield "## Manifest"
     yield _wrap(
         "YAML; unknown keys are refused. [manifest.schema.json](manifest.schema.json) says the same to "
-        "editors. `defaults` takes every setting of tuning and `tags`, `priority`, `deadline` and `budget`; "
-        "an entry of `tasks_from` may be the path alone, and `data` too."
+        "editors. `defaults` takes every setting of tuning and `data` without a path, `view`, `gate`, "
+        "`thumbnails`, `tags`, `priority`, `deadline`, `budget` and `approvals`; an entry of `tasks_from` "
+        "may be the path alone, and `data` too."
     )
     for name, title in SECTIONS.items():
         model = schema["$defs"][name] if name else schema

@@ -32,8 +32,8 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red", "skipped": "dim"
 )
 @click.option(
     "--endpoint",
-    default=lambda: os.environ.get("SHIP_ENDPOINT"),
-    show_default="$SHIP_ENDPOINT, else none",
+    default=lambda: os.environ.get("SHIP_ENDPOINT") or os.environ.get("SHIP_URL"),
+    show_default="$SHIP_ENDPOINT, else $SHIP_URL, else none",
     metavar="URL",
     help="Endpoint to look at, too.",
 )

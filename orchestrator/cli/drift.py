@@ -61,6 +61,8 @@ def drift(
         take_note(output.prompt_store(), task, author, accepts=accept)
     entries = read_drift(output.objects())[0].tasks
     if task is not None and task not in entries:
+        # One that is not registered is told as such.
+        output.registry().versions(task)
         raise ManifestError(
             f"task {task!r} is not watched for drift: no endpoint has answered for its champion yet, or has "
             "not looked since; it does within a minute"

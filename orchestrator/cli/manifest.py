@@ -229,6 +229,8 @@ def _refuse_unsound(output: Output, manifest: str, request: "Request", as_json: 
     failed = {check.task: check.failures for check in found if check.has_failed}
     if failed:
         tables.print_checks(output.err, found)
+    elif warned := [check for check in found if check.findings]:
+        tables.print_checks(output.err, warned)
     if failed and not request.keep_going:
         if as_json:
             output.print_error("CheckFailed", f"the check failed for {', '.join(failed)}", EXIT_FAILED)

@@ -12,6 +12,7 @@ from orchestrator.cli.completion import task_argument
 from orchestrator.cli.options import json_option, read_source
 from orchestrator.cli.output import Output, printable
 from orchestrator.cli.picture_report import print_comparison, print_report
+from ship.data.source import FORMATS
 
 if TYPE_CHECKING:
     from orchestrator.registry.evidence import Evidence
@@ -22,7 +23,6 @@ __all__ = ["COMMANDS"]
 
 _LIMIT = 20
 _SPLITS = ("train", "val", "test")
-_FORMATS = ("auto", "imagefolder", "csv", "parquet", "vtab", "mvtec")
 
 _version_option = click.option(
     "--version",
@@ -49,7 +49,7 @@ _html_option = click.option(
 _format_option = click.option(
     "--format",
     "format_",
-    type=click.Choice(_FORMATS),
+    type=click.Choice(FORMATS),
     help="Format of DATA [told by what is there].",
 )
 _split_option = click.option(

@@ -78,7 +78,7 @@ def list_pictures(output: Output, task: str, state: str | None, limit: int, as_j
     """
     from orchestrator.store.kept.reviews import as_values
 
-    found = _reviews(output).pictures(task)
+    found = _pictures(output, task)
     chosen = [one for one in found if state is None or one.review.state == state]
     counts = _count(found)
     if as_json:
@@ -166,6 +166,7 @@ def export(
     from orchestrator.store.kept.retuning import export_new
     from orchestrator.store.kept.review_files import export_label_studio
 
+    _pictures(output, task)
     reviews, place = _reviews(output), _place(output, task, folder)
     if format_ == "csv":
         found = export_new(reviews, task, manifest, place)
@@ -252,6 +253,14 @@ def _tune_and_compare(context: click.Context, output: Output, task: str, part: s
     if champion is not None and new not in {one.version for one in before}:
         context.invoke(compare, task=task, first=champion, second=new)
     sys.exit(status)
+
+
+def _pictures(output: Output, task: str) -> "list[Reviewed]":
+    """The kept pictures of a task; the registry has to know one of which none are kept."""
+    found = _reviews(output).pictures(task)
+    if not found:
+        output.registry().versions(task)
+    return found
 
 
 def _reviews(output: Output) -> "Reviews":

@@ -160,8 +160,9 @@ def rotate(output: Output, name: str, grace: str, author: "Author", as_json: boo
 @token.command()
 @click.argument("name")
 @author_options
+@json_option
 @click.pass_obj
-def revoke(output: Output, name: str, author: "Author") -> None:
+def revoke(output: Output, name: str, author: "Author", as_json: bool) -> None:
     """Take token NAME away, with all its secrets; a broken one, too.
 
     \b
@@ -171,8 +172,11 @@ def revoke(output: Output, name: str, author: "Author") -> None:
     from orchestrator.store.documents.token_changes import revoke_token
 
     taken = _change(output, "token-revoke", author, lambda tokens: revoke_token(tokens, name))
-    ids = ", ".join(secret.token_id for secret in getattr(taken, "secrets", ())) or "broken"
-    said = f"{printable(name)} ({ids}) is revoked; endpoints follow within seconds."
+    ids = [secret.token_id for secret in getattr(taken, "secrets", ())]
+    if as_json:
+        output.print_json({"name": name, "revoked": ids})
+        return
+    said = f"{printable(name)} ({', '.join(ids) or 'broken'}) is revoked; endpoints follow within seconds."
     output.out.print(said, markup=False, soft_wrap=True)
 
 

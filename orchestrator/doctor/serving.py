@@ -77,7 +77,7 @@ def _compare(place: Place, known: set[str]) -> Iterator[Row]:
 def check_endpoint(place: Place) -> Iterator[Row]:
     """Whether the endpoint is ready, how old its catalog is, and its version."""
     if place.endpoint is None:
-        yield skipped("endpoint", "none is named", "--endpoint URL, or SHIP_ENDPOINT")
+        yield skipped("endpoint", "none is named", "--endpoint URL, SHIP_ENDPOINT or SHIP_URL")
         return
     with Client(place.endpoint, timeout_s=5.0, patience_s=0.0) as client:
         told = client.readiness()

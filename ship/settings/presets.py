@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from ship.errors import ConfigError
 from ship.settings.config import TuneConfig
 from ship.settings.search_config import AXES, SearchConfig
 
@@ -82,8 +83,13 @@ def choose_settings(
 
     Returns:
         The settings, and what is to be searched, if anything.
+
+    Raises:
+        ConfigError: There is no such preset.
     """
     if preset is not None:
+        if preset not in PRESETS:
+            raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
         effort = _EFFORTS[preset]
         fitted = _fit(config, effort, num_train, num_classes)
         config = replace(config, **{name: value for name, value in fitted.items() if name not in pinned})

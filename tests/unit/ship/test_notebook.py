@@ -135,7 +135,7 @@ def test_a_prompt_that_is_worse_than_its_probe_gives_way_to_it(backbone: Backbon
     settings = {**SETTINGS, "epochs": 1, "start": "published", "fallback": False}
     tuned = ship.tune(data, backbone, progress=False, **settings)
     assert tuned.result.prompt.config.kind == "probe"
-    assert tuned.result.instead_of is not None
+    assert tuned.instead_of is tuned.result.instead_of is not None
     assert "raise epochs" in repr(tuned)
     kept = ship.tune(data, backbone, progress=False, **{**SETTINGS, "fallback": False})
     assert (kept.result.prompt.config.kind, kept.result.instead_of) == ("ship", None)
@@ -157,6 +157,12 @@ def test_auto_is_searched_and_validation_images_are_trained_on_at_last(backbone:
 def test_settings_are_checked_by_name(backbone: Backbone) -> None:
     with pytest.raises(ConfigError, match="epoch: unknown setting; known are"):
         ship.tune("nowhere", backbone, epoch=3)
+    with pytest.raises(ConfigError, match="preset: expected one of quick, balanced, best, got 'fast'"):
+        ship.tune(make_data(), backbone, preset="fast", progress=False)
+
+
+def test_the_public_names_are_listed() -> None:
+    assert {"tune", "load", "load_backbone", "TunedTask"} <= set(dir(ship)) == set(ship.__all__)
 
 
 @pytest.mark.parametrize("progress", [True, False])

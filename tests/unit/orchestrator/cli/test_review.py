@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.errors import ManifestError
+from orchestrator.errors import ManifestError, RegistryError
 from orchestrator.manifest.load import load_manifest
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.documents.drift import Alarm, DriftEntry, DriftStates
@@ -64,6 +64,7 @@ def ship(tmp_path: Path) -> Plant:
 
 def test_an_alarm_is_listed_and_noted(ship: Plant):
     assert "No task is watched yet" in ship("drift")
+    ship.world.add_tuned(1)
     with pytest.raises(ManifestError, match="task 'bolts' is not watched for drift"):
         raise ship.run("drift", "bolts").exception or AssertionError
     ship.alarm()
@@ -74,6 +75,12 @@ def test_an_alarm_is_listed_and_noted(ship: Plant):
     noted = ship.json("drift", "bolts", "--acknowledge", "--reason", "a dirty lens", "--as", "anna")["bolts"]
     assert (noted["state"], noted["acknowledged"]["by"]) == ("acknowledged", "anna")
     assert ship.json("audit", "bolts")[0]["action"] == "drift-ack"
+
+
+@pytest.mark.parametrize("command", [("drift",), ("review", "ls"), ("review", "export")])
+def test_a_task_that_is_not_registered_is_told_as_such(ship: Plant, tmp_path: Path, command: tuple[str, ...]):
+    with pytest.raises(RegistryError, match="no task 'blots' in the registry"):
+        raise ship.run(*command, "blots").exception or AssertionError
 
 
 def test_pictures_are_listed_labelled_and_written(ship: Plant, tmp_path: Path):

@@ -136,7 +136,8 @@ def test_a_rotation_ends_the_old_token_at_once_or_after_its_grace(ship: Shell, c
 def test_a_revoked_token_is_gone(ship: Shell, clock: Clock) -> None:
     text = ship("create", "line-1", "--predict", "*").strip()
     token_id, _ = parse_token(text) or ("", "")
-    assert token_id in ship("revoke", "line-1")
+    told = json.loads(ship("revoke", "line-1", "--json"))
+    assert told == {"name": "line-1", "revoked": [token_id]}
     assert not ship.is_good(text, clock.now_s)
     assert ship.json("ls") == []
 
