@@ -232,11 +232,15 @@ def _terms(rule: "DecisionRule") -> Iterator[str]:
         unsure = "" if costs.unsure is None else f", unsure {costs.unsure:.4g}"
         errors = f"an escape costs {costs.escape:.4g}, a false reject {costs.false_reject:.4g}"
         yield f"{errors}{unsure}; good parts are {costs.good}"
+        if rule.frequencies is not None:
+            yield "costs are weighed for classes that are as frequent as in the held-out images"
     if rule.min_confidence > 0.0:
         yield f"unsure below a probability of {rule.min_confidence:.4g}"
     if rule.max_distance is not None:
         yield f"unsure beyond a distance of {rule.max_distance:.4g} from all training images"
     yield f"temperature of the probabilities {rule.temperature:.4g}"
+    if rule.frequencies is not None:
+        yield "probabilities are those of equally frequent classes, as the task is balanced"
 
 
 def _print_figures(output: Output, columns: Mapping[str, Mapping[str, Any]]) -> None:

@@ -15,8 +15,10 @@ from ship.settings.checks import check_settings, number
 __all__ = ["UNSURE", "Costs", "Decision", "DecisionRule", "share_beside"]
 
 UNSURE = "unsure"
-_SCHEMA = 1
+# A rule without frequencies is written as before there were any.
+_SCHEMA, _SCHEMA_WITH_FREQUENCIES = 1, 2
 _share = number("from 0 to 1", lambda v: 0.0 <= v <= 1.0)
+_part = number("above 0, up to 1", lambda v: 0.0 < v <= 1.0)
 # Numbers of JSON may be whole and of any length; these stay what arithmetic takes.
 _LARGEST = 1e9
 _cost = number(f"from 0 to {_LARGEST:g}", lambda v: 0.0 <= v <= _LARGEST)
@@ -52,7 +54,8 @@ class Decision:
 
     Attributes:
         label: The label, or ``unsure``.
-        probabilities: Calibrated probability of each class, in the order of the scores.
+        probabilities: Calibrated probability of each class, in the order of the scores; see
+            ``DecisionRule.probabilities``.
         because: Reason of an ``unsure``: ``far`` from all training images, ``several`` classes with a
             promised recall are possible, ``confidence`` is below the least, or an error would ``cost`` more
             than a look.
@@ -77,6 +80,9 @@ class DecisionRule:
         min_confidence: Least probability of a label that is answered.
         max_distance: Distance from the training images beyond which a picture is ``far``; None for no limit.
         expected: Figures of the rule on held-out images that it was not chosen on, for people.
+        frequencies: Of scores that are those of equally frequent classes: share of each label among the
+            pictures, by which costs are weighed. None where the scores have it in them, and for labels
+            that are not all named.
     """
 
     temperature: float = 1.0
@@ -86,6 +92,7 @@ class DecisionRule:
     min_confidence: float = 0.0
     max_distance: float | None = None
     expected: Mapping[str, Any] = field(default_factory=dict)
+    frequencies: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         """Check every setting.
@@ -106,6 +113,7 @@ class DecisionRule:
                 "recalls": shares,
                 "min_confidence": _share,
                 "max_distance": (lambda v: v is None or distance[0](v), distance[1]),
+                "frequencies": (_are_frequencies, f"null, or a mapping of labels, each with {_part[1]}"),
             },
         )
 
@@ -128,7 +136,8 @@ class DecisionRule:
             return Decision(label=UNSURE, probabilities=p_C, because="several")
         chosen = possible[0] if possible else top
         if not possible and self.costs is not None and self.costs.good in labels:
-            weighed = _weigh(p_C, labels.index(self.costs.good), self.costs)
+            natural_C = self.natural_probabilities(labels, logits_C)
+            weighed = _weigh(p_C, natural_C, labels.index(self.costs.good), self.costs)
             if weighed is None:
                 return Decision(label=UNSURE, probabilities=p_C, because="cost")
             chosen = weighed
@@ -162,15 +171,27 @@ class DecisionRule:
         ]
 
     def probabilities(self, logits_C: Sequence[float]) -> tuple[float, ...]:
-        """Calibrated probabilities of the classes."""
-        highest = max(logits_C)
-        odds = [math.exp((logit - highest) / self.temperature) for logit in logits_C]
-        total = math.fsum(odds)
-        return tuple(odd / total for odd in odds)
+        """Calibrated probabilities of the classes; if there are ``frequencies``, of equally frequent ones."""
+        return _softmax(logits_C, self.temperature)
+
+    def natural_probabilities(self, labels: Sequence[str], logits_C: Sequence[float]) -> tuple[float, ...]:
+        """Calibrated probabilities of classes that are as frequent as in the held-out images."""
+        log_C = self.log_frequencies(labels)
+        if log_C is None:
+            return self.probabilities(logits_C)
+        scaled_C = [logit / self.temperature + log for logit, log in zip(logits_C, log_C, strict=True)]
+        return _softmax(scaled_C, 1.0)
+
+    def log_frequencies(self, labels: Sequence[str]) -> list[float] | None:
+        """Log of each class's share; None where it is in the scores already, or not known of every class."""
+        known = self.frequencies
+        if known is None or not all(label in known for label in labels):
+            return None
+        return [math.log(known[label]) for label in labels]
 
     def to_dict(self) -> dict[str, Any]:
-        """The rule as plain values."""
-        return {
+        """The rule as plain values; of schema 2 only where there are ``frequencies``."""
+        values: dict[str, Any] = {
             "schema": _SCHEMA,
             "temperature": self.temperature,
             "thresholds": dict(self.thresholds),
@@ -180,6 +201,9 @@ class DecisionRule:
             "max_distance": self.max_distance,
             "expected": dict(self.expected),
         }
+        if self.frequencies is None:
+            return values
+        return {**values, "schema": _SCHEMA_WITH_FREQUENCIES, "frequencies": dict(self.frequencies)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -188,13 +212,7 @@ class DecisionRule:
         Raises:
             ConfigError: It is no rule.
         """
-        known = {"schema", *cls.__dataclass_fields__}
-        if not isinstance(values, Mapping) or set(values) != known or values["schema"] != _SCHEMA:
-            found = ", ".join(sorted(map(str, values))) if isinstance(values, Mapping) else repr(values)
-            raise ConfigError(
-                f"decision rule: expected exactly {', '.join(sorted(known))}, with schema {_SCHEMA}, found "
-                f"{found[:300]}"
-            )
+        _check_keys(values, {"schema", *cls.__dataclass_fields__})
         given = {name: value for name, value in values.items() if name != "schema"}
         costs, expected = given.pop("costs"), given.pop("expected")
         if not isinstance(expected, Mapping):
@@ -223,9 +241,41 @@ def share_beside(margin: float, temperature: float) -> float:
     return odds / (1.0 + odds)
 
 
-def _weigh(p_C: Sequence[float], good: int, costs: Costs) -> int | None:
-    """Place of the class whose answer costs least; None where a look of a person costs less."""
-    by_chance = [(1.0 - p_C[good]) * costs.escape, p_C[good] * costs.false_reject]
+def _check_keys(values: object, known: set[str]) -> None:
+    """Whether plain values have the keys of a rule, those of its schema. Raises ``ConfigError``."""
+    schema = values.get("schema") if isinstance(values, Mapping) else None
+    expected = known if schema == _SCHEMA_WITH_FREQUENCIES else known - {"frequencies"}
+    has_known_schema = schema in (_SCHEMA, _SCHEMA_WITH_FREQUENCIES)
+    if not isinstance(values, Mapping) or not has_known_schema or set(values) != expected:
+        found = ", ".join(sorted(map(str, values))) if isinstance(values, Mapping) else repr(values)
+        raise ConfigError(
+            f"decision rule: expected exactly {', '.join(sorted(expected))}, with schema {_SCHEMA}, or "
+            f"{_SCHEMA_WITH_FREQUENCIES} with frequencies, found {found[:300]}, with schema {schema!r:.40}"
+        )
+    if schema == _SCHEMA_WITH_FREQUENCIES and values["frequencies"] is None:
+        raise ConfigError(f"decision rule: frequencies: expected a mapping in schema {schema}, found null")
+
+
+def _are_frequencies(found: object) -> bool:
+    return found is None or (
+        isinstance(found, Mapping) and len(found) > 0 and all(map(_part[0], found.values()))
+    )
+
+
+def _softmax(logits_C: Sequence[float], temperature: float) -> tuple[float, ...]:
+    highest = max(logits_C)
+    odds = [math.exp((logit - highest) / temperature) for logit in logits_C]
+    total = math.fsum(odds)
+    return tuple(odd / total for odd in odds)
+
+
+def _weigh(p_C: Sequence[float], natural_C: Sequence[float], good: int, costs: Costs) -> int | None:
+    """Place of the class whose answer costs least; None where a look of a person costs less.
+
+    Costs are weighed by ``natural_C``. Which class other than good is named costs nothing: it is the
+    likeliest one by ``p_C``, as the label is.
+    """
+    by_chance = [(1.0 - natural_C[good]) * costs.escape, natural_C[good] * costs.false_reject]
     if costs.unsure is not None and costs.unsure < min(by_chance):
         return None
     if by_chance[0] <= by_chance[1] or len(p_C) == 1:

@@ -26,9 +26,16 @@
     return odds / (1 + odds);
   }
 
+  // Probabilities of classes that are as frequent as the rule says; p where it does not, or not of all.
+  function natural(rule, labels, logits, p) {
+    const known = rule.frequencies ?? null;
+    if (known === null || !labels.every((label) => Object.hasOwn(known, label))) return p;
+    return probabilities(logits.map((logit, place) => logit / rule.temperature + Math.log(known[labels[place]])), 1);
+  }
+
   // The place of the class whose answer costs least; -1 where a look of a person costs less.
-  function weigh(p, good, costs) {
-    const escape = (1 - p[good]) * costs.escape, reject = p[good] * costs.false_reject;
+  function weigh(p, q, good, costs) {
+    const escape = (1 - q[good]) * costs.escape, reject = q[good] * costs.false_reject;
     if (costs.unsure !== null && costs.unsure < Math.min(escape, reject)) return -1;
     if (escape <= reject || p.length === 1) return good;
     return topOf(p, (place) => place !== good);
@@ -50,7 +57,7 @@
     if (possible.length > 1) return unsure("several");
     let chosen = possible.length ? possible[0][1] : top;
     if (!possible.length && rule.costs !== null && labels.includes(rule.costs.good)) {
-      chosen = weigh(p, labels.indexOf(rule.costs.good), rule.costs);
+      chosen = weigh(p, natural(rule, labels, logits, p), labels.indexOf(rule.costs.good), rule.costs);
       if (chosen < 0) return unsure("cost");
     }
     if (p[chosen] < rule.min_confidence * ALMOST) return unsure("confidence");

@@ -12,6 +12,7 @@ from orchestrator.cli.registry import show
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.thresholds import Thresholds
 from orchestrator.store.documents.audit import Author
+from ship.decision.rule import Costs, DecisionRule
 from tests.unit.orchestrator.cli.factory import WorldOutput
 from tests.unit.orchestrator.registry.factory import NOW_S, World
 
@@ -70,6 +71,19 @@ def test_without_options_it_shows_the_rule_that_serves(shell: Shell) -> None:
     assert "was not measured" in printed
     assert shell.json("bolts", "--version", "2")["decision"]["temperature"] == 4.0
     assert shell.rules == {}
+
+
+def test_what_probabilities_and_costs_of_a_balanced_task_are_of_is_told(shell: Shell) -> None:
+    found = LineOutput(shell.world).thresholds()
+    shares = {"good": 0.95, "scratch": 0.04, "dent": 0.01}
+    for costs, number in ((None, 0), (Costs(good="good", escape=9.0), 1)):
+        found.set(found.standing("bolts"), DecisionRule(costs=costs, frequencies=shares))
+        printed = shell.print("bolts")
+        assert printed.count("probabilities are those of equally frequent classes") == 1
+        assert (
+            printed.count("costs are weighed for classes that are as frequent as in the held-out") == number
+        )
+    assert shell.json("bolts")["decision"]["frequencies"] == shares
 
 
 def test_a_recall_is_promised_with_its_figures_before_and_after(shell: Shell) -> None:

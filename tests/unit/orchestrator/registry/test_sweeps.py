@@ -132,6 +132,11 @@ def test_the_pages_script_counts_as_the_server_does(world: World) -> None:
         recalls={"scratch": 0.95, "dent": 0.9}, thresholds={"scratch": 0.3, "dent": 0.4}, min_confidence=0.45
     )
     costs = DecisionRule(costs=Costs(good="ok", escape=20.0, unsure=0.3), temperature=2.5, max_distance=1.5)
+    rare = DecisionRule(
+        costs=Costs(good="good", escape=8.0, unsure=0.3),
+        frequencies={"good": 0.9, "scratch": 0.02, "dent": 0.08},
+    )
+    unnamed = replace(rare, frequencies={"good": 0.9, "scratch": 0.1})
     sweeps = [
         swept(world, Knob(kind="recall", label="scratch")),
         swept(world, Knob(kind="confidence")),
@@ -140,7 +145,10 @@ def test_the_pages_script_counts_as_the_server_does(world: World) -> None:
         swept(two, Knob(kind="escape"), costs),
         swept(world, Knob(kind="confidence"), several),
         swept(world, Knob(kind="recall", label="good"), several),
+        swept(world, Knob(kind="escape"), rare),
+        swept(world, Knob(kind="confidence"), unnamed),
     ]
+    assert sweeps[-2]["now"]["figures"] != sweeps[-1]["now"]["figures"], "the frequencies matter"
     done = subprocess.run(
         ["node", "-e", COUNT, str(DECIDE)], input=json.dumps(sweeps).encode(), capture_output=True, check=True
     )

@@ -99,7 +99,12 @@ RULE = DecisionRule(
 )
 
 
-@pytest.mark.parametrize("rule", [RULE, DecisionRule()], ids=["all", "default"])
+WITH_FREQUENCIES = replace(RULE, frequencies={"good": 0.95, "scratch": 0.04, "dent": 0.01})
+
+
+@pytest.mark.parametrize(
+    "rule", [RULE, DecisionRule(), WITH_FREQUENCIES], ids=["all", "default", "frequencies"]
+)
 def test_a_rule_comes_back_from_its_plain_values(rule: DecisionRule) -> None:
     assert DecisionRule.from_dict(json.loads(json.dumps(rule.to_dict(), allow_nan=False))) == rule
 
@@ -108,7 +113,18 @@ HOSTILE: dict[str, Callable[[dict], object]] = {
     "no mapping": lambda v: [v],
     "unknown key": lambda v: {**v, "run": 1},
     "missing key": lambda v: {k: x for k, x in v.items() if k != "recalls"},
-    "newer schema": lambda v: {**v, "schema": 2},
+    "newer schema": lambda v: {**v, "schema": 3},
+    "no schema": lambda v: {**v, "schema": None},
+    "frequencies without their schema": lambda v: {**v, "frequencies": {"good": 0.9, "scratch": 0.1}},
+    "schema of frequencies without any": lambda v: {**v, "schema": 2},
+    "frequencies of null": lambda v: {**v, "schema": 2, "frequencies": None},
+    "frequencies of a list": lambda v: {**v, "schema": 2, "frequencies": [0.5, 0.5]},
+    "frequencies of no label": lambda v: {**v, "schema": 2, "frequencies": {}},
+    "frequency of 0": lambda v: {**v, "schema": 2, "frequencies": {"good": 1.0, "scratch": 0.0}},
+    "frequency of text": lambda v: {**v, "schema": 2, "frequencies": {"good": "0.5"}},
+    "frequency of truth": lambda v: {**v, "schema": 2, "frequencies": {"good": True}},
+    "frequency that is NaN": lambda v: {**v, "schema": 2, "frequencies": {"good": math.nan}},
+    "endless frequency": lambda v: {**v, "schema": 2, "frequencies": {"good": 10**400}},
     "temperature of 0": lambda v: {**v, "temperature": 0},
     "temperature of text": lambda v: {**v, "temperature": "1"},
     "temperature of truth": lambda v: {**v, "temperature": True},
@@ -128,6 +144,15 @@ HOSTILE: dict[str, Callable[[dict], object]] = {
     "expected of a list": lambda v: {**v, "expected": []},
     "infinite figure": lambda v: {**v, "expected": {"images": math.inf}},
 }
+
+
+def test_only_a_rule_with_frequencies_is_of_the_second_schema() -> None:
+    assert (RULE.to_dict()["schema"], WITH_FREQUENCIES.to_dict()["schema"]) == (1, 2)
+    assert WITH_FREQUENCIES.to_dict() == {
+        **RULE.to_dict(),
+        "schema": 2,
+        "frequencies": WITH_FREQUENCIES.frequencies,
+    }
 
 
 @pytest.mark.parametrize("name", HOSTILE)

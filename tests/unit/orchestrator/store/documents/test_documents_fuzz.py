@@ -140,6 +140,17 @@ DOCUMENTS: dict[str, tuple[bytes, Read]] = {
         ).to_json(),
         lambda content: StoredRule.from_json(content, "rule").to_json(),
     ),
+    "rule of a balanced task": (
+        StoredRule(
+            task="bolts",
+            artifact=A,
+            rule=DecisionRule(costs=Costs(good="good"), frequencies={"good": 0.96, "scratch": 0.04}),
+            by="anna",
+            host="line-pc",
+            time_s=TIME_S,
+        ).to_json(),
+        lambda content: StoredRule.from_json(content, "rule").to_json(),
+    ),
     "audit entry": (
         AuditEntry(sequence=4, previous=A, record=RECORD).to_json(),
         lambda content: AuditEntry.from_json(content, "audit/4").to_json(),

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from orchestrator.store.prompt_store import PromptStore
 from ship.decision.rule import Costs, DecisionRule
 from tests.unit.orchestrator.store.factory import TIME_S, make_key
 
+WRITTEN = Path(__file__).parents[4] / "fixtures" / "store-2026-11" / "store" / "rules"
 RULE = StoredRule(
     task="bolts",
     artifact=make_key("artifact"),
@@ -38,6 +40,22 @@ def test_it_reads_back_from_the_store_by_its_digest(objects: ObjectStore) -> Non
     assert list(objects.list("rules/")) == [f"rules/{digest}.json"]
     assert store.rules.write(RULE) == digest, "the same rule is the same object"
     assert store.rules.write(replace(RULE, by="ben")) != digest
+
+
+def test_one_of_a_balanced_task_reads_back_too(objects: ObjectStore) -> None:
+    balanced = replace(RULE, rule=replace(RULE.rule, frequencies={"good": 0.96, "scratch": 0.04}))
+    store = PromptStore(objects)
+
+    assert store.rules.read(store.rules.write(balanced)) == balanced
+    assert store.rules.write(balanced) != store.rules.write(RULE)
+
+
+@pytest.mark.parametrize("path", sorted(WRITTEN.glob("*.json")), ids=lambda path: path.stem[:12])
+def test_one_that_an_earlier_version_wrote_keeps_its_digest(path: Path) -> None:
+    found = StoredRule.from_json(path.read_bytes(), path.name)
+
+    assert found.rule.frequencies is None
+    assert StoredRule.digest_of(found.to_json()) == path.stem
 
 
 def test_a_missing_one_is_told_from_a_damaged_one(objects: ObjectStore) -> None:
@@ -69,6 +87,11 @@ def test_a_missing_one_is_told_from_a_damaged_one(objects: ObjectStore) -> None:
         ({"rule": {}}, "decision rule: expected exactly"),
         ({"rule": {**RULE.rule.to_dict(), "temperature": 0.0}}, "temperature"),
         ({"rule": {**RULE.rule.to_dict(), "thresholds": {"scratch": 2.0}}}, "thresholds"),
+        (
+            {"rule": {**RULE.rule.to_dict(), "frequencies": {"scratch": 0.1}}},
+            "schema 1, or 2 with frequencies",
+        ),
+        ({"rule": {**RULE.rule.to_dict(), "schema": 2, "frequencies": {"scratch": 0}}}, "frequencies"),
     ],
 )
 def test_anything_unexpected_is_refused(change: dict[str, object], problem: str) -> None:
