@@ -269,6 +269,8 @@ def _settings(standing: Standing, wishes: Wishes) -> dict[str, Any]:
         "min_confidence": least,
         "false_alarm_rate": wishes.false_alarm_rate or _false_alarm_rate(before),
         "good": good,
+        # The scores are the artifact's, and so is what they are of.
+        "balanced_scores": standing.own.frequencies is not None,
     }
 
 

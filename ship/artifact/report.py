@@ -38,6 +38,8 @@ def report_answers(answers: HeldOut, rule: DecisionRule, good: str | None = None
     logits_BC = torch.tensor(answers.logits_BC, dtype=torch.float64).reshape(-1, len(answers.labels))
     labels_B = torch.tensor(answers.labels_B, dtype=torch.int64)
     evaluation = evaluate_logits(logits_BC, labels_B)
+    log_C = rule.log_frequencies(answers.labels)
+    natural_BC = logits_BC / rule.temperature + torch.tensor(log_C or 0.0, dtype=torch.float64)
     return {
         "labels": list(answers.labels),
         "good": good,
@@ -49,7 +51,7 @@ def report_answers(answers: HeldOut, rule: DecisionRule, good: str | None = None
         "escapes": figures.get("escapes"),
         "false_rejects": figures.get("false_rejects"),
         "confusion": evaluation.confusion_CC,
-        "calibration_error": calibration_error(logits_BC / rule.temperature, labels_B),
+        "calibration_error": calibration_error(natural_BC, labels_B),
         "decision": _report_rule(answers, rule, decisions, good),
         "mistakes": _report_mistakes(answers, rule, decisions, good),
         "narrowest": _report_narrow(answers, rule),

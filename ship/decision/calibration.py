@@ -17,7 +17,7 @@ _MOST_STEPS = 40
 _TOLERANCE = 1e-6
 
 
-def fit_temperature(logits_BC: Tensor, labels_B: Tensor) -> float:
+def fit_temperature(logits_BC: Tensor, labels_B: Tensor, log_prior_C: Tensor | None = None) -> float:
     """The temperature of least cross-entropy (C. Guo et al., ICML 2017), drawn towards 1 for few images.
 
     With ``a`` for one over the temperature, ``a - 1 - log(a)`` is added ``_PRIOR`` times: the sum is convex
@@ -27,12 +27,16 @@ def fit_temperature(logits_BC: Tensor, labels_B: Tensor) -> float:
     Args:
         logits_BC: Scores of held-out images.
         labels_B: Their classes.
+        log_prior_C: Log of each class's share of such images, where the scores are those of equally frequent
+            classes; added after the division. The sum stays convex.
     """
     logits_BC = logits_BC.double()
+    log_prior_C = None if log_prior_C is None else log_prior_C.to(logits_BC)
     right = float(logits_BC.gather(1, labels_B.unsqueeze(1)).sum())
     a, low, high = 1.0, 1 / _HIGHEST, 1 / _LOWEST
     for _ in range(_MOST_STEPS):
-        p_BC = (a * logits_BC).softmax(dim=1)
+        scaled_BC = a * logits_BC
+        p_BC = (scaled_BC if log_prior_C is None else scaled_BC + log_prior_C).softmax(dim=1)
         mean_B1 = (p_BC * logits_BC).sum(dim=1, keepdim=True)
         slope = float(mean_B1.sum()) - right + _PRIOR * (1 - 1 / a)
         curvature = float((p_BC * (logits_BC - mean_B1).square()).sum()) + _PRIOR / a**2

@@ -6,7 +6,7 @@ Shapes: B held-out images, C classes.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +37,16 @@ class _Scores:
     logits_BC: Tensor
     labels_B: Tensor
     distances_B: Tensor | None
+    are_balanced: bool
+
+    @property
+    def frequencies(self) -> dict[str, float] | None:
+        """Share of each class, with half an image more of it; None where the scores have it in them."""
+        if not self.are_balanced:
+            return None
+        counts_C = torch.bincount(self.labels_B, minlength=len(self.labels)).double() + 0.5
+        shares = (counts_C / counts_C.sum()).tolist()
+        return {label: float(f"{share:.6g}") for label, share in zip(self.labels, shares, strict=True)}
 
     def take(self, chosen_B: Tensor) -> "_Scores":
         """The images for which the mask is true."""
@@ -82,6 +92,7 @@ def choose_rule(
     good: str | None = None,
     temperature: float | None = None,
     cross_fits: bool = True,
+    balanced_scores: bool = False,
 ) -> DecisionRule:
     """Choose a rule on held-out images, with figures that are measured on images it was not chosen on.
 
@@ -99,6 +110,8 @@ def choose_rule(
         good: Label of the parts that are in order, for the figures; None for that of the costs.
         temperature: That of another rule that was chosen on the same images; None to fit it.
         cross_fits: Whether the figures are measured, which takes the time of ten choices.
+        balanced_scores: Whether the scores are those of equally frequent classes, however many images each
+            has: then the rule has the classes' ``frequencies``, and calibration is measured with them.
 
     Raises:
         ConfigError: A label is unknown, a setting is out of range, or a recall cannot be promised with so few
@@ -116,6 +129,7 @@ def choose_rule(
         logits_BC=torch.as_tensor(logits_BC, dtype=torch.float64).reshape(-1, len(labels)),
         labels_B=torch.as_tensor(labels_B, dtype=torch.int64),
         distances_B=None if distances_B is None else torch.as_tensor(distances_B, dtype=torch.float64),
+        are_balanced=balanced_scores,
     )
     _check(held_out, wishes, good)
     rule = _choose(held_out, wishes, temperature)
@@ -148,8 +162,10 @@ def _check(held_out: _Scores, wishes: _Wishes, good: str | None) -> None:
 
 
 def _choose(held_out: _Scores, wishes: _Wishes, temperature: float | None = None) -> DecisionRule:
+    frequencies = held_out.frequencies
     if temperature is None:
-        temperature = fit_temperature(held_out.logits_BC, held_out.labels_B)
+        log_prior_C = None if frequencies is None else _log(frequencies.values())
+        temperature = fit_temperature(held_out.logits_BC, held_out.labels_B, log_prior_C)
     margins_BC = held_out.logits_BC - held_out.logits_BC.amax(dim=1, keepdim=True)
     thresholds = {}
     for label, recall in wishes.recalls.items():
@@ -166,7 +182,12 @@ def _choose(held_out: _Scores, wishes: _Wishes, temperature: float | None = None
         costs=wishes.costs,
         min_confidence=wishes.min_confidence,
         max_distance=_max_distance(held_out.distances_B, wishes.false_alarm_rate),
+        frequencies=frequencies,
     )
+
+
+def _log(shares: Iterable[float]) -> Tensor:
+    return torch.tensor(list(shares), dtype=torch.float64).log()
 
 
 def _max_distance(distances_B: Tensor | None, rate: float) -> float | None:
@@ -181,12 +202,17 @@ def _cross_fit(held_out: _Scores, wishes: _Wishes, good: str | None) -> dict[str
     if num < 2:
         return {"num_images": num, "cross_fitted": False}
     folds_B = _fold(held_out.labels_B, min(_NUM_FOLDS if num < _MANY else _FOLDS_OF_MANY, num))
-    scaled_BC = torch.empty_like(held_out.logits_BC)
+    before_BC, after_BC = held_out.logits_BC.clone(), held_out.logits_BC.clone()
     by_place: dict[int, Decision] = {}
     for fold in folds_B.unique().tolist():
         rule = _choose(held_out.take(folds_B != fold), wishes)
         places = (folds_B == fold).nonzero().squeeze(1)
-        scaled_BC[places] = held_out.logits_BC[places] / rule.temperature
+        after_BC[places] /= rule.temperature
+        if rule.frequencies is not None:
+            # What is measured is how often an answer is right, and not how often it would be if all classes
+            # were equally frequent.
+            before_BC[places] += _log(rule.frequencies.values())
+            after_BC[places] += _log(rule.frequencies.values())
         by_place |= zip(places.tolist(), held_out.take(folds_B == fold).decide(rule), strict=True)
     decisions = [by_place[place] for place in range(num)]
     truth = held_out.labels_B.tolist()
@@ -200,8 +226,8 @@ def _cross_fit(held_out: _Scores, wishes: _Wishes, good: str | None) -> dict[str
         "num_images": num,
         "cross_fitted": True,
         **figures,
-        "calibration_error": _before_and_after(calibration_error, held_out, scaled_BC),
-        "cross_entropy": _before_and_after(_cross_entropy, held_out, scaled_BC),
+        "calibration_error": _measure_both(calibration_error, held_out.labels_B, before_BC, after_BC),
+        "cross_entropy": _measure_both(_cross_entropy, held_out.labels_B, before_BC, after_BC),
     }
 
 
@@ -219,8 +245,8 @@ def _cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> float:
     return float(torch.nn.functional.cross_entropy(logits_BC, labels_B))
 
 
-def _before_and_after(
-    measure: Callable[[Tensor, Tensor], float], held_out: _Scores, scaled_BC: Tensor
+def _measure_both(
+    measure: Callable[[Tensor, Tensor], float], labels_B: Tensor, before_BC: Tensor, after_BC: Tensor
 ) -> dict[str, float]:
-    found = [measure(logits_BC, held_out.labels_B) for logits_BC in (held_out.logits_BC, scaled_BC)]
+    found = [measure(logits_BC, labels_B) for logits_BC in (before_BC, after_BC)]
     return {"before": round(found[0], 6), "after": round(found[1], 6)}

@@ -46,6 +46,7 @@ def fit_decision(
     data: TaskData,
     held_out: Outputs,
     *,
+    balanced_scores: bool = False,
     most_images: int = _MOST_IMAGES,
 ) -> FittedDecision:
     """Fit the distance to the training images, and choose the rule on the held-out ones.
@@ -55,6 +56,7 @@ def fit_decision(
         prompt: The tuned prompt.
         data: Images and labels that it was tuned with.
         held_out: Scores and features of the held-out images.
+        balanced_scores: Whether the scores are those of equally frequent classes, see ``choose_rule``.
         most_images: Training images to run, of many; more where that were too few of a class.
     """
     share = max(_FEW_PER_CLASS, min(_MOST_PER_CLASS, most_images // len(data.labels)))
@@ -68,7 +70,14 @@ def fit_decision(
     distance = DistanceModel.fit(torch.cat(features), data.train.labels_B[chosen_B])
     distances_B = distance.distances(held_out.features_BD)
     good = find_good_label(data.labels)
-    rule = choose_rule(data.labels, held_out.logits_BC, data.held_out.labels_B, distances_B, good=good)
+    rule = choose_rule(
+        data.labels,
+        held_out.logits_BC,
+        data.held_out.labels_B,
+        distances_B,
+        good=good,
+        balanced_scores=balanced_scores,
+    )
     return FittedDecision(rule=rule, distance=distance, distances_B=distances_B)
 
 

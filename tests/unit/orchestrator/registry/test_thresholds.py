@@ -1,5 +1,6 @@
 """A decision rule is shown, chosen on held-out answers, set by one change, and taken back."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -55,6 +56,21 @@ def test_a_chosen_rule_keeps_its_recall_and_says_what_it_costs(world: World) -> 
     assert rule.expected["recall"]["scratch"]["of"] == 200
     assert rule.expected["unsure"]["share"] > 0.0
     assert "false_rejects" in rule.expected, "the good parts are known by their name"
+
+
+def test_a_rule_of_balanced_scores_is_chosen_as_one_again(world: World) -> None:
+    found = thresholds(world)
+    standing = found.standing("bolts")
+    shares = {"good": 0.95, "scratch": 0.04, "dent": 0.01}
+    balanced = replace(standing, own=replace(standing.own, frequencies=shares))
+    rules = [
+        found.choose(balanced, RECALL),
+        *found.choose_each(balanced, [Wishes(costs={"escape": 5.0})], found.held_out(balanced)),
+    ]
+    for rule in rules:
+        # 200 held-out pictures of each class.
+        assert rule.frequencies == {label: pytest.approx(1 / 3, abs=1e-6) for label in LABELS}
+    assert found.choose(standing, RECALL).frequencies is None
 
 
 def test_a_rule_is_stored_named_by_the_rollout_and_followed_at_once(world: World) -> None:

@@ -13,6 +13,7 @@ from ship.artifact.report import report_answers
 from ship.decision.mistakes import find_good_label
 from ship.decision.rule import DecisionRule
 from ship.errors import ConfigError
+from ship.evaluation.accuracy import calibration_error
 
 LABELS = ("dent", "good", "scratch")
 
@@ -120,6 +121,17 @@ def test_the_rule_calibrates_and_decides() -> None:
         assert one["probability"] < by_place[one["place"]]["probability"]
         assert (one["because"] == "far") == (one["place"] >= 50)
     assert report["calibration_error"] != raw["calibration_error"]
+
+
+def test_calibration_is_measured_with_the_rules_frequencies() -> None:
+    answers = draw_answers()
+    rule = DecisionRule(temperature=3.0, frequencies={label: 0.1 * (1 + i) for i, label in enumerate(LABELS)})
+    report, plain = report_answers(answers, rule), report_answers(answers, DecisionRule(temperature=3.0))
+    natural = [rule.natural_probabilities(answers.labels, row) for row in answers.logits_BC]
+    expected = calibration_error(torch.tensor(natural).log(), torch.tensor(answers.labels_B))
+    assert report["calibration_error"] == pytest.approx(expected) != plain["calibration_error"]
+    # What the probabilities are is the same.
+    assert report["mistakes"] == plain["mistakes"]
 
 
 def test_the_narrowest_answers_are_right_ones_with_rising_leads() -> None:

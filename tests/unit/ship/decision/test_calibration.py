@@ -19,6 +19,16 @@ def test_the_temperature_of_many_images_is_that_of_the_scores(scale: float, num_
     assert fit_temperature(*scores) == pytest.approx(scale, rel=0.06)
 
 
+@pytest.mark.parametrize("scale", [0.4, 1.0, 3.0])
+def test_the_temperature_of_balanced_scores_is_found_with_the_prior(scale: float) -> None:
+    """The scores are those of equally frequent classes, of which one has 2% of the pictures."""
+    scores = DrawnTask(separation=1.5, scale=scale).draw([20_000, 400], 1)
+    log_prior_C = torch.tensor([20_000.0, 400.0]).div(20_400.0).log()
+    # Of 400 pictures of the rare class, the standard error is some 4%.
+    assert fit_temperature(*scores, log_prior_C) == pytest.approx(scale, rel=0.12)
+    assert fit_temperature(*scores, torch.zeros(2)) == fit_temperature(*scores)
+
+
 @pytest.mark.parametrize("num", [5, 20, 100])
 @pytest.mark.parametrize("separation", [1.0, 2.5, 4.0])
 def test_few_images_never_make_right_probabilities_much_worse(num: int, separation: float) -> None:
