@@ -178,7 +178,13 @@ class TunedTask:
     @cached_property
     def fitted(self) -> FittedDecision:
         """Decision rule and distance, by a pass over the training images that is made once."""
-        return fit_decision(self.backbone, self.result.prompt, self.data, self.result.outputs)
+        return fit_decision(
+            self.backbone,
+            self.result.prompt,
+            self.data,
+            self.result.outputs,
+            balanced_scores=self.result.balanced_scores,
+        )
 
     def model(self) -> Model:
         """The tuned prompt, ready to answer."""

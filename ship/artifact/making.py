@@ -56,7 +56,9 @@ def make_artifact(
         thumbnails: Whether small pictures of mistakes are kept among the held-out answers.
     """
     attention = measure_attention(backbone, result.prompt, data.held_out.images_B3HW)
-    fitted = fitted or fit_decision(backbone, result.prompt, data, result.outputs)
+    fitted = fitted or fit_decision(
+        backbone, result.prompt, data, result.outputs, balanced_scores=result.balanced_scores
+    )
     metrics = _metrics(data, result, attention, found, fitted.rule)
     return seal(
         task,
@@ -195,7 +197,7 @@ def _metrics(
 
 
 def _calibrated(rule: DecisionRule) -> dict[str, float]:
-    """The calibration error of what is answered, on images that the temperature was not fitted on."""
+    """The calibration error with the classes' frequencies, on images that neither was fitted on."""
     errors = rule.expected.get("calibration_error")
     return {} if errors is None else {"calibration_error": errors["after"]}
 

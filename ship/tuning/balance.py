@@ -32,6 +32,11 @@ class Balance:
     log_prior_C: Tensor
     weight_C: Tensor | None = None
 
+    @property
+    def balanced_scores(self) -> bool:
+        """Whether the scores are those of equally frequent classes, however many images each has."""
+        return self.weight_C is not None or bool(self.log_prior_C.any())
+
     @classmethod
     def of(cls, config: TuneConfig, labels_B: Tensor, num_classes: int) -> "Balance":
         """The remedy that ``balance`` means for these training labels, on their device."""
@@ -59,12 +64,18 @@ class Balance:
     def calibrated_losses(self, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
         """Loss of each image at the temperature that suits these images best (C. Guo et al., ICML 2017).
 
-        What is published is calibrated, so that an adapter that is too sure of itself is no worse for it.
+        The scores are calibrated as what is published is, so that an adapter that is too sure of itself is no
+        worse for it.
         """
-        log_prior_C = self.log_prior_C.to(logits_BC.device)
-        temperature = fit_temperature(logits_BC + log_prior_C, labels_B)
-        return self.losses((logits_BC + log_prior_C) / temperature - log_prior_C, labels_B)
+        temperature = fit_temperature(logits_BC, labels_B, self._log_shares())
+        return self.losses(logits_BC / temperature, labels_B)
 
     def cross_entropy(self, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
         """Mean loss of some images."""
         return self.losses(logits_BC, labels_B).mean()
+
+    def _log_shares(self) -> Tensor | None:
+        """Log of each class's share of the training images; None where the scores have it in them."""
+        if self.weight_C is not None:
+            return -(len(self.weight_C) * self.weight_C).log()
+        return self.log_prior_C if self.balanced_scores else None

@@ -65,6 +65,7 @@ class TuneResult:
         evaluation: Evaluation on the held-out images.
         outputs: Scores and features of the held-out images.
         losses_B: Cross-entropy of each held-out image once calibrated, by the task's ``balance``.
+        balanced_scores: Whether the scores are those of equally frequent classes, by the task's ``balance``.
         tuning_s: Seconds spent, including those before a resumption; of a pack's seconds, this task's share.
         instead_of: The tuned prompt whose place this linear probe took, see ``take_the_better``.
     """
@@ -75,6 +76,7 @@ class TuneResult:
     evaluation: Evaluation
     outputs: Outputs
     losses_B: Tensor
+    balanced_scores: bool
     tuning_s: float
     instead_of: InsteadOf | None = None
 
@@ -230,6 +232,7 @@ class Member:
             evaluation=evaluate_logits(logits_BC, held_out.labels_B),
             outputs=outputs,
             losses_B=self._balance.calibrated_losses(logits_BC, held_out.labels_B),
+            balanced_scores=self._balance.balanced_scores,
             tuning_s=self._state.spent_s + time.monotonic() - clock_s,
         )
 

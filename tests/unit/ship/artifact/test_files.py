@@ -117,6 +117,18 @@ def test_the_decision_is_read_back_with_its_distance(
     assert "`unsure` beyond distance" in files["README.md"].decode()
 
 
+def test_a_balanced_task_says_how_frequent_its_classes_are(
+    files: Files, backbone: Backbone, data: TaskData
+) -> None:
+    assert load_files(files).card.decision.frequencies is None
+    for balance in ("prior", "weights"):
+        result = tune(backbone, data, TuneConfig(kind="probe", balance=balance))
+        loaded = load_files(make_artifact("bottle-caps", backbone, data, result))
+        shares = loaded.card.decision.frequencies
+        # Six held-out images of each class.
+        assert shares == {label: pytest.approx(1 / 3, abs=1e-6) for label in data.labels}
+
+
 def test_an_artifact_of_schema_2_has_the_default_rule_and_no_distance(
     files: Files, backbone: Backbone
 ) -> None:

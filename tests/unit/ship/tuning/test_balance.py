@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from ship.backbone import Backbone
 from ship.data import Split, TaskData
+from ship.decision.calibration import fit_temperature
+from ship.decision.choosing import choose_rule
 from ship.evaluation.accuracy import evaluate_logits
 from ship.settings.config import TuneConfig
 from ship.tuning.balance import Balance
@@ -56,12 +58,35 @@ def test_prior_adds_the_log_of_each_share() -> None:
 def test_calibrated_losses_are_the_same_however_sure_the_scores_are(mode: str) -> None:
     balance, labels_B = balance_of(mode, 60, 20), labels_of(60, 20)
     noise_BC = torch.randn(80, 2, generator=torch.Generator().manual_seed(0))
-    adjusted_BC = F.one_hot(labels_B, 2) + noise_BC
-    plain, sure = (scale * adjusted_BC - balance.log_prior_C for scale in (1.0, 8.0))
+    logits_BC = F.one_hot(labels_B, 2) + noise_BC
+    plain, sure = (scale * logits_BC for scale in (1.0, 8.0))
 
     assert float(balance.cross_entropy(sure, labels_B)) > 2 * float(balance.cross_entropy(plain, labels_B))
     calibrated = [float(balance.calibrated_losses(each, labels_B).mean()) for each in (plain, sure)]
     assert calibrated[1] == pytest.approx(calibrated[0], rel=0.02)
+
+
+@pytest.mark.parametrize("mode", ["weights", "prior"])
+def test_losses_are_calibrated_as_what_is_published_is(mode: str) -> None:
+    balance, labels_B = balance_of(mode, 60, 20), labels_of(60, 20)
+    logits_BC = torch.randn(80, 2, generator=torch.Generator().manual_seed(0)) + 2 * F.one_hot(labels_B, 2)
+    rule = choose_rule(("a", "b"), logits_BC, labels_B, cross_fits=False, balanced_scores=True)
+
+    assert balance.balanced_scores
+    # Shares of these very images, but for half an image that a rule counts more.
+    published_B = balance.losses(logits_BC / rule.temperature, labels_B)
+    assert balance.calibrated_losses(logits_BC, labels_B).tolist() == pytest.approx(
+        published_B.tolist(), rel=0.02, abs=0.01
+    )
+
+
+def test_without_a_remedy_losses_are_calibrated_by_the_scores_alone() -> None:
+    balance, labels_B = balance_of("none", 60, 20), labels_of(60, 20)
+    logits_BC = torch.randn(80, 2, generator=torch.Generator().manual_seed(0)) + 2 * F.one_hot(labels_B, 2)
+    expected_B = F.cross_entropy(logits_BC / fit_temperature(logits_BC, labels_B), labels_B, reduction="none")
+
+    assert not balance.balanced_scores
+    assert torch.equal(balance.calibrated_losses(logits_BC, labels_B), expected_B)
 
 
 @pytest.mark.parametrize(

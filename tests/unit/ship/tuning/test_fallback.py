@@ -43,6 +43,7 @@ class MadeUp:
             evaluation=evaluate_logits(logits_BC, held_out.labels_B),
             outputs=Outputs(logits_BC=logits_BC, features_BD=torch.zeros(len(held_out), 1)),
             losses_B=losses_B,
+            balanced_scores=False,
             tuning_s=0.0,
         )
 
