@@ -8,7 +8,7 @@ from ship.data.items import Item, Listing
 from ship.data.source import DataSource
 from ship.errors import DataError
 
-__all__ = ["divided_groups", "name_groups"]
+__all__ = ["divided_groups", "find_groups", "name_groups"]
 
 _MOST_NAMED = 10
 
@@ -41,6 +41,28 @@ def name_groups(items: Iterable[Item], source: DataSource) -> list[Item]:
     ]
 
 
+def find_groups(items: Iterable[Item], group: str) -> list[Item]:
+    """The items with their groups where they can be told: by a column, or else by a pattern.
+
+    Args:
+        items: Images of a table that may lack the column, and name its files as it likes.
+        group: Column or pattern of the data set that they join.
+    """
+    items = list(items)
+    if any(item.group is not None for item in items):
+        return items
+    return [replace(item, group=_search(group, item.path)) for item in items]
+
+
+def _search(pattern: str, path: str) -> str | None:
+    """The group that a pattern names in a path; None if it is the name of a column."""
+    try:
+        match = re.search(pattern, path)
+    except re.error:
+        return None
+    return match.group(1) if match is not None and match.re.groups == 1 else None
+
+
 def divided_groups(source: DataSource, listing: Listing) -> list[str]:
     """A problem if a group has images in two splits: of a split that the data names itself."""
     splits: dict[str, set[str]] = {}
@@ -50,9 +72,10 @@ def divided_groups(source: DataSource, listing: Listing) -> list[str]:
     divided = sorted(group for group, found in splits.items() if len(found) > 1)
     if not divided:
         return []
+    further = "" if source.more is None else ", `more` included, whose images are trained on"
     return [
-        f"{source.path}: {len(divided)} groups have images in more than one split: {_few(divided)}; move "
-        "each into one split, or leave out `group`"
+        f"{source.path}: {len(divided)} groups have images in more than one split{further}: {_few(divided)}; "
+        f"move each into one split{' or out of `more`' if source.more else ''}, or leave out `group`"
     ]
 
 

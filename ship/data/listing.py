@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ship.data.folder import Folder, open_folder, open_parent, read_small_file
 from ship.data.folder_tree import FolderTree
-from ship.data.grouping import divided_groups, name_groups
+from ship.data.grouping import divided_groups, find_groups, name_groups
 from ship.data.imagefolder import list_imagefolder
 from ship.data.inspection_sets import find_visa, is_mvtec, list_mvtec, list_visa
 from ship.data.items import Item, Listing, SplitName, find_split, sort_labels
@@ -106,16 +106,22 @@ def open_labelled(
 def _open(source: DataSource) -> tuple[Folder, Listing]:
     """The listing of any labelled images, with those of ``more``."""
     folder, listing = _open_own(source)
-    return (folder, listing) if source.more is None else (folder, _with_more(source.more, folder, listing))
+    if source.more is None:
+        return folder, listing
+    return folder, _with_more(source.more, source.group, folder, listing)
 
 
-def _with_more(path: str, folder: Folder, listing: Listing) -> Listing:
+def _with_more(path: str, group: str | None, folder: Folder, listing: Listing) -> Listing:
     """A listing with the images of a table for training; its held-out images stay what they are."""
-    other, more = _open_own(DataSource(path=path, test_fraction=0.0))
+    other, more = _open_own(DataSource(path=path, test_fraction=0.0), group)
     if held_out := [item.path for item in more.items if item.split != "train"]:
         raise DataError(f"{path}: more: expected training images, found {held_out[0]!r} of another split")
     folder.graft(_MORE, other, [item.path for item in more.items])
-    grafted = [replace(item, path=f"{_MORE}/{item.path}") for item in more.items]
+    found = more.items if group is None else find_groups(more.items, group)
+    grafted = [replace(item, path=f"{_MORE}/{item.path}") for item in found]
+    if group is not None:
+        # One without a group is a group of its own, so that those of all others are kept.
+        grafted = [item if item.group else replace(item, group=item.path) for item in grafted]
     items = sorted([*listing.items, *grafted], key=lambda item: item.path)
     if len({item.path for item in items}) < len(items):
         raise DataError(f"{folder}: a folder {_MORE!r} is there already; rename it")
@@ -124,11 +130,16 @@ def _with_more(path: str, folder: Folder, listing: Listing) -> Listing:
     return replace(listing, labels=labels, items=tuple(items))
 
 
-def _open_own(source: DataSource) -> tuple[Folder, Listing]:
-    """The listing of the data themselves."""
+def _open_own(source: DataSource, wanted_group: str | None = None) -> tuple[Folder, Listing]:
+    """The listing of the data themselves.
+
+    Args:
+        source: The data set.
+        wanted_group: Column of groups that a table may have; ``source.group`` has to be there.
+    """
     folder = open_folder(source.path)
     if folder.is_folder():
-        return folder, _list_folder(source, folder)
+        return folder, _list_folder(source, folder, wanted_group)
     extension = posixpath.splitext(source.path)[1].lower()
     format_ = _TABLE_FORMATS.get(extension) if source.format == "auto" else source.format
     if format_ not in _READERS:
@@ -136,10 +147,10 @@ def _open_own(source: DataSource) -> tuple[Folder, Listing]:
             f"{source.path}: no such folder; expected one, or a .csv, .tsv, .parquet, .jsonl or .manifest "
             "file of paths and labels"
         )
-    return _open_table(source, format_)
+    return _open_table(source, format_, wanted_group)
 
 
-def _list_folder(source: DataSource, folder: Folder) -> Listing:
+def _list_folder(source: DataSource, folder: Folder, wanted_group: str | None) -> Listing:
     if source.format == "parquet":
         raise DataError(f"{source.path}: expected a parquet file, found a folder")
     if source.image_root is not None:
@@ -148,7 +159,7 @@ def _list_folder(source: DataSource, folder: Folder) -> Listing:
         return _finish(source, "vtab", *list_vtab(folder, source))
     tree = folder.tree()
     if source.format in ("auto", *_METADATA.values()) and (tables := _find_metadata(folder, tree)):
-        return _list_metadata(source, folder, tables)
+        return _list_metadata(source, folder, tables, wanted_group)
     if source.format in _READERS:
         raise DataError(
             f"{source.path}: expected a {source.format} file, found a folder without a table metadata.csv or "
@@ -177,26 +188,39 @@ def _has_labels(path: str, content: bytes) -> bool:
     return set(REQUIRED) <= set(csv_columns(content, path) if is_csv else json_columns(content))
 
 
-def _list_metadata(source: DataSource, folder: Folder, tables: dict[str, bytes]) -> Listing:
+def _list_metadata(
+    source: DataSource, folder: Folder, tables: dict[str, bytes], wanted_group: str | None
+) -> Listing:
     items: list[Item] = []
     formats = [_METADATA[posixpath.basename(path)] for path in tables]
     for format_, (path, content) in zip(formats, tables.items(), strict=True):
         below = posixpath.dirname(path)
         table = TablePlace(
-            name=folder.locate(path), images=folder, group=source.group, below=below, split=below or None
+            name=folder.locate(path),
+            images=folder,
+            group=source.group or wanted_group,
+            may_lack_groups=source.group is None,
+            below=below,
+            split=below or None,
         )
         items += _READERS[format_](content, table)
     return _finish(source, formats[0], items)
 
 
-def _open_table(source: DataSource, format_: DataFormat) -> tuple[Folder, Listing]:
+def _open_table(source: DataSource, format_: DataFormat, wanted_group: str | None) -> tuple[Folder, Listing]:
     content = read_small_file(source.path, max_bytes=MAX_TABLE_BYTES)
     parent, _ = open_parent(source.path)
     images = parent if source.image_root is None else open_folder(source.image_root)
     if source.image_root is None and format_ == "jsonl" and (paths := manifest_paths(content)):
         # A manifest names its pictures by URLs, wherever it lies itself.
         images = open_folder(common_parent(paths))
-    table = TablePlace(name=str(source.path), images=images, folder=parent, group=source.group)
+    table = TablePlace(
+        name=str(source.path),
+        images=images,
+        folder=parent,
+        group=source.group or wanted_group,
+        may_lack_groups=source.group is None,
+    )
     return images, _finish(source, format_, _READERS[format_](content, table))
 
 

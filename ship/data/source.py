@@ -37,7 +37,8 @@ class DataSource:
         allow_duplicates: Whether one file may lie in two splits; else it is refused.
         image_root: Folder that the paths in a table are relative to; None means the table's own.
         more: Table of further training images, such as `ship review export` writes, with paths relative to
-            its own folder, which lies on the same file system; no split is cut from them.
+            its own folder, which lies on the same file system; no split is cut from them. Those without a
+            ``group`` are each one of their own.
     """
 
     path: str

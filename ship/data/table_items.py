@@ -50,6 +50,7 @@ class TablePlace:
         images: Folder that paths are relative to.
         folder: Folder of the table, which paths that begin with ``..`` are relative to; None for the other.
         group: Column of the groups; a name that is no column is left alone.
+        may_lack_groups: Whether a row may have no group; else that is a problem.
         below: Part of every path that the table leaves out.
         split: Split of all rows; None where a column tells it.
     """
@@ -58,6 +59,7 @@ class TablePlace:
     images: Folder
     folder: Folder | None = None
     group: str | None = None
+    may_lack_groups: bool = False
     below: str = ""
     split: str | None = None
 
@@ -115,7 +117,7 @@ def to_items(rows: Iterable[Row], columns: list[str], table: TablePlace) -> list
 
 def _to_item(row: Row, path: str, columns: list[str], table: TablePlace, names: dict[str, str]) -> Item:
     label = as_label(row.cells["label"])
-    kept = row.cells[str(table.group)] if table.group in columns else None
+    kept = row.cells.get(str(table.group)) or None if table.group in columns else None
     split = find_split(table.split or (row.cells["split"] if "split" in columns else "train"))
     assert split is not None, "checked with the row"
     return Item(
@@ -145,7 +147,7 @@ def _cell_problems(row: Row, columns: list[str], table: TablePlace) -> list[str]
     if has_split and split and find_split(split) is None:
         spellings = ", ".join(", ".join(all_) for all_ in SPLIT_SPELLINGS.values())
         problems.append(f"split: expected one of {spellings}, got {split!r}")
-    if table.group in columns and not row.cells.get(str(table.group)):
+    if table.group in columns and not table.may_lack_groups and not row.cells.get(str(table.group)):
         problems.append(f"{table.group} is empty")
     return problems
 

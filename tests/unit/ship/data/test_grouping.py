@@ -1,6 +1,7 @@
 """Groups stay whole, and one file lies in one split."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,75 @@ def test_a_given_split_that_divides_a_part_is_refused_by_name(
     assert len(list_items(DataSource(path=str(tmp_path))).items) == 6
     with pytest.raises(DataError, match=r"1 groups have images in more than one split: 7; move each"):
         list_items(DataSource(path=str(tmp_path), group=PATTERN))
+
+
+def write_more(folder: Path, write_image: Callable[..., Path], rows: dict[str, str], column: str = "") -> str:
+    """A table of further pictures: path to label, with a cell more where there is a column."""
+    for seed, path in enumerate(rows):
+        write_image(folder / path, seed=5000 + seed)
+    lines = [f"{path},{label}" for path, label in rows.items()]
+    (folder / "labels.csv").write_text("\n".join([f"path,label{column}", *lines]))
+    return str(folder / "labels.csv")
+
+
+def test_further_pictures_keep_their_groups_and_those_of_all_others(
+    parts: Path, tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    plain = DataSource(path=str(parts), group=PATTERN)
+    trained = next(item for item in list_items(plain).items if item.split == "train")
+    rows = {f"part-{trained.group}-9.png": trained.label, "8c0de.png": "ok", "part-99-0.png": "ok"}
+    both = replace(plain, more=write_more(tmp_path / "more", write_image, rows))
+    listing = list_items(both)
+
+    assert listing.of_split("test") == list_items(plain).of_split("test")
+    groups = {item.path: item.group for item in listing.items if item.path.startswith("more/")}
+    assert groups == {
+        # Its name tells none: it is one of its own.
+        "more/8c0de.png": "more/8c0de.png",
+        "more/part-99-0.png": "99",
+        f"more/part-{trained.group}-9.png": trained.group,
+    }
+    data = load(both)
+    for fold in make_folds(data, seed=0):
+        assert fold.train.groups is not None
+        assert fold.held_out.groups is not None
+        assert not set(fold.train.groups) & set(fold.held_out.groups)
+
+
+def test_a_further_picture_of_a_part_that_is_held_out_is_refused(
+    parts: Path, tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    plain = DataSource(path=str(parts), group=PATTERN)
+    tested = list_items(plain).of_split("test")[0]
+    rows = {f"part-{tested.group}-9.png": tested.label}
+
+    with pytest.raises(DataError, match=rf"`more` included, .*: {tested.group}; move each .* out of `more`"):
+        list_items(replace(plain, more=write_more(tmp_path / "more", write_image, rows)))
+
+
+@pytest.mark.parametrize("has_column", [True, False])
+def test_further_pictures_name_groups_in_a_column_if_they_have_it(
+    parts: Path, tmp_path: Path, write_image: Callable[..., Path], *, has_column: bool
+) -> None:
+    lines = [
+        f"{p.relative_to(parts)},{p.parent.name},{p.name.split('-')[1]}" for p in sorted(parts.rglob("*.png"))
+    ]
+    (parts / "list.csv").write_text("path,label,part\n" + "\n".join(lines))
+    rows = {"1.png": "ok,77", "2.png": "ok,77", "3.png": "ok,"} if has_column else {"1.png": "ok"}
+    more = write_more(tmp_path / "more", write_image, rows, ",part" if has_column else "")
+    listing = list_items(DataSource(path=str(parts / "list.csv"), group="part", more=more))
+
+    found = {item.path: item.group for item in listing.items if item.path.startswith("more/")}
+    told = {"more/1.png": "77", "more/2.png": "77", "more/3.png": "more/3.png"}
+    assert found == (told if has_column else {"more/1.png": "more/1.png"})
+    assert all(item.group for item in listing.items)
+
+
+def test_without_groups_further_pictures_have_none(
+    parts: Path, tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    more = write_more(tmp_path / "more", write_image, {"1.png": "ok,77"}, ",part")
+    assert not any(item.group for item in list_items(DataSource(path=str(parts), more=more)).items)
 
 
 def test_paths_without_a_part_are_named(parts: Path, write_image: Callable[..., Path]) -> None:
