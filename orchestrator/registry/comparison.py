@@ -44,7 +44,7 @@ def compare_versions(
     Returns:
         Shares with counts and 95% Wilson intervals, balanced accuracies, the images that the second version
         has ``fixed`` and ``broken`` and those on which ``both_wrong``, each with its ``places`` in the
-        held-out lists of the two, and the two-sided ``p`` of the gate's sign-flip test: the chance of
+        held-out lists of the two, and the two-sided ``p`` of the gate's paired test: the chance of
         balanced accuracies as far apart as these, if neither version were better.
 
     Raises:
@@ -168,7 +168,7 @@ def _sentence(
     """The outcome for people."""
     images = f"the same {of_first.num_images} images"
     counts = f"fixes {num_fixed} and breaks {num_broken}"
-    chance = f"paired sign-flip test of balanced accuracies, two-sided p = {p:.2g}"
+    chance = f"paired test of balanced accuracies, two-sided p = {p:.2g}"
     if not num_fixed and not num_broken:
         return f"Version {second} is right and wrong on {images} as version {first} is."
     if p >= SIGNIFICANT:

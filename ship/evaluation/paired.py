@@ -1,8 +1,9 @@
 """Paired test of two classifiers that answered the same held-out images.
 
-Shapes: B held-out images, D images on which the two differ, N sign patterns.
+Shapes: B held-out images, C classes, D images on which the two differ, N sign patterns.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 __all__ = ["SIGNIFICANT", "Difference", "compare_paired"]
 
-# Of classifiers that are no worse, one in twenty is called worse at most.
+# Of classifiers that are no worse, about one in twenty is called worse at most.
 SIGNIFICANT = 0.05
 # All sign patterns are tried up to this number of differing images, else a fixed sample of them.
 _MAX_EXACT, _NUM_DRAWS = 12, 4000
@@ -47,10 +48,13 @@ class Difference:
 
 
 def compare_paired(labels: Sequence[int], right: str, other: str) -> Difference:
-    """Sign-flip test of the difference of two balanced accuracies on the same images.
+    """Sign-flip test of the difference of two balanced accuracies on the same images, or the normal test.
 
     If neither were better, each image on which they differ would be as likely to speak for the one as for the
-    other. With classes of one size it is the exact test of McNemar (1947).
+    other: with classes of one size that is the exact test of McNemar (1947). It holds only where neither is
+    better in any class. Two that are as good on the whole, the one in common images and the other in rare
+    ones, differ in few images of a rare class or in none, and the flips take what these show for certain.
+    The normal test counts how little few images of a class show. The larger chance of the two is taken.
 
     Args:
         labels: Label of each image, 0..C-1.
@@ -67,10 +71,26 @@ def compare_paired(labels: Sequence[int], right: str, other: str) -> Difference:
     differs_B = signs_B != 0
     weights_D, observed = weight_B[differs_B], float((weight_B * signs_B).sum())
     return Difference(
-        p_worse=_share_below(weights_D, observed),
+        p_worse=max(_share_below(weights_D, observed), _normal_chance(labels_B, signs_B)),
         gained=int((signs_B > 0).sum()),
         lost=int((signs_B < 0).sum()),
     )
+
+
+def _normal_chance(labels_B: NDArray[np.int64], signs_B: NDArray[np.int64]) -> float:
+    """Chance of a mean difference as low as this by the normal distribution, with a variance of each class.
+
+    Of each class one image more is counted that differs, for and against alike: a class in which no image
+    differs, or each does, is not known for certain.
+    """
+    sizes_C = np.bincount(labels_B)
+    has_images_C = sizes_C > 0
+    sizes_C = sizes_C[has_images_C]
+    sums_C = np.bincount(labels_B, weights=signs_B)[has_images_C]
+    differing_C = np.bincount(labels_B, weights=signs_B != 0)[has_images_C]
+    variance_C = ((differing_C + 1) / (sizes_C + 1) - (sums_C / (sizes_C + 1)) ** 2) / sizes_C
+    z = float((sums_C / sizes_C).sum() / np.sqrt(variance_C.sum()))
+    return 0.5 * math.erfc(-z / math.sqrt(2))
 
 
 def _share_below(weights_D: NDArray[np.float64], observed: float) -> float:

@@ -103,7 +103,7 @@ def test_a_difference_that_no_chance_explains(before: int, after: int, word: str
     fixed, broken = (8, 0) if word == "better" else (0, 8)
     assert result["outcome"] == (
         f"Version 4 is significantly {word} than version 3 on the same 40 images: it fixes {fixed} and "
-        f"breaks {broken} (paired sign-flip test of balanced accuracies, two-sided p = 0.0078)."
+        f"breaks {broken} (paired test of balanced accuracies, two-sided p = 0.0078)."
     )
 
 
