@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.manifest.model import DataLimits, Manifest, TaskEntry
+from orchestrator.planning.unmeasured import describe_unmeasured
 from ship.backbone import load_backbone
 from ship.data import ImageFacts, Inspection, find_near_duplicates, inspect_data
 from ship.errors import BackboneError, DataError, group_alike
@@ -38,7 +39,7 @@ class Finding:
     """One kind of fault of a task's data.
 
     Attributes:
-        kind: Name of its limit, ``layout``, ``passed_over`` or ``shrunk``.
+        kind: Name of its limit, ``layout``, ``passed_over``, ``shrunk`` or ``unmeasured``.
         failed: Whether it exceeds its limit.
         message: Description with numbers.
         examples: Up to five images or labels.
@@ -148,6 +149,7 @@ def _find_all(
         *_find_shrinking(found, view, input_size),
         *_find_shortages(found, limits),
         *_find_few_held_out(found, limits),
+        *_find_unmeasured(found),
         *_find_typos(found, limits),
         *_find_passed_over(found),
     ]
@@ -281,6 +283,14 @@ def _find_few_held_out(found: Inspection, limits: DataLimits) -> list[Finding]:
         f"{high:.2f}"
     )
     return [Finding(kind="held_out", failed=num_held_out < limits.held_out, message=message)]
+
+
+def _find_unmeasured(found: Inspection) -> list[Finding]:
+    classes, num_classes = found.listing.unmeasured, len(found.listing.labels)
+    if not classes:
+        return []
+    message = describe_unmeasured(classes, num_classes)
+    return [Finding(kind="unmeasured", failed=False, message=message, examples=classes[:_NUM_EXAMPLES])]
 
 
 def _find_typos(found: Inspection, limits: DataLimits) -> list[Finding]:

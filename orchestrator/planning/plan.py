@@ -15,6 +15,7 @@ from orchestrator.manifest.model import Manifest, RefusedTask, TaskEntry
 from orchestrator.planning.deadlines import find_late
 from orchestrator.planning.estimates import Speed, count_passes, prompt_bytes
 from orchestrator.planning.spec import PlannedTask, TaskSpec, task_key
+from orchestrator.planning.unmeasured import describe_unmeasured
 from ship.data import DataSummary, describe_data
 from ship.errors import DataError
 from ship.in_order import map_in_order
@@ -225,6 +226,11 @@ def _find_warnings(plan: Plan, num_workers: int | None, now_s: float | None) -> 
         for task in plan.to_tune
         if task.passed_over
     ]
+    warnings += [
+        f"task {task.spec.name}: {describe_unmeasured(task.unmeasured, task.num_classes)}"
+        for task in plan.to_tune
+        if task.unmeasured
+    ]
     unchecked = [
         task for task in plan.to_tune if task.spec.terms.budget_s is not None and task.estimate_s is None
     ]
@@ -313,6 +319,7 @@ def _plan_task(
         estimate_bytes=num_bytes,
         num_repeated=summary.num_repeated,
         passed_over=tuple(map(str, summary.passed_over)),
+        unmeasured=summary.unmeasured,
         evidence={str(kind): count for kind, count in summary.evidence.items()},
         shrinking=entry.view.find_shrinking(summary.sizes, backbone.image_size) if summary.sizes else None,
     )

@@ -88,6 +88,7 @@ class PlannedTask:
         num_held_out: Images to measure the result on.
         num_repeated: Training images whose very bytes are those of another.
         passed_over: What lies beside its pictures and is left out, by kind.
+        unmeasured: Its classes without a held-out image.
         evidence: On what its fingerprint rests: number of images by kind.
         shrinking: What is lost by shrinking its pictures to the backbone's input, if much is.
         version: Version that its artifact in the store has; None for ``tune``, and where it is not known.
@@ -105,6 +106,7 @@ class PlannedTask:
     estimate_bytes: int
     num_repeated: int = 0
     passed_over: tuple[str, ...] = ()
+    unmeasured: tuple[str, ...] = ()
     evidence: Mapping[str, int] = field(default_factory=dict)
     shrinking: str | None = None
     version: int | None = None

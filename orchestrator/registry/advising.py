@@ -8,7 +8,7 @@ there are too few to learn from; if neither promises it, the frozen features do 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from orchestrator.manifest.floors import Floors
 from orchestrator.registry.advice import Advice
@@ -103,6 +103,8 @@ def _hardness(need: Advice) -> tuple[bool, int]:
 
 def _beyond_guessing(candidate: Measurement, facts: TuningFacts) -> Advice:
     """What would tell a version from guessing."""
+    if len(candidate.recalls) == 1:
+        return _none_of(next(iter(candidate.unmeasured), None))
     if (factor := _factor_beyond_chance(candidate)) is not None:
         return _more_held_out(candidate, factor, "to tell its accuracy from guessing")
     chance = candidate.chance or 0.0
@@ -115,9 +117,7 @@ def _to_reach(missed: Missed, candidate: Measurement, facts: TuningFacts) -> Adv
     if missed.found is None and not missed.is_recall:
         return Advice(kind="withheld", text=f"its {missed.name} is not on record: tune the task again")
     if missed.found is None:
-        split: Literal["held-out"] = "held-out"
-        text = f"add held-out images of {missed.name!r}: there are none"
-        return Advice(kind="needs-data", text=text, num_images=1, split=split, of_class=missed.name)
+        return _none_of(missed.name)
     if missed.name == "accuracy_low" and not missed.is_recall:
         accuracy = candidate.accuracy or 0.0
         if accuracy > missed.least and (factor := _factor_beyond(accuracy, candidate, missed.least)):
@@ -125,6 +125,12 @@ def _to_reach(missed: Missed, candidate: Measurement, facts: TuningFacts) -> Adv
         return _more_training(candidate, facts, missed.least, accuracy)
     of_class = missed.name if missed.is_recall else None
     return _more_training(candidate, facts, missed.least, missed.found, of_class)
+
+
+def _none_of(name: str | None) -> Advice:
+    """Held-out images of a class that has none."""
+    text = f"add held-out images of {'another class' if name is None else repr(name)}: there are none"
+    return Advice(kind="needs-data", text=text, num_images=1, split="held-out", of_class=name)
 
 
 def _more_held_out(candidate: Measurement, factor: float, purpose: str) -> Advice:

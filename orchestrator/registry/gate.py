@@ -1,8 +1,9 @@
 """The promotion gate: a pure decision whether a new version replaces the champion, with its reason.
 
-A version is withheld if it is not told from guessing, or if it is *significantly* worse than the linear probe
-or than a champion: one image more or less decides nothing. It is compared with the best champion that was
-measured on the same images, and not only with the last one, so that accuracy cannot slide down step by step.
+A version is withheld if it is not told from guessing, as none is by images of one class, or if it is
+*significantly* worse than the linear probe or than a champion: one image more or less decides nothing. It is
+compared with the best champion that was measured on the same images, and not only with the last one, so that
+accuracy cannot slide down step by step.
 """
 
 from dataclasses import dataclass
@@ -82,14 +83,27 @@ def decide(
 
 
 def _doubt_that_it_guesses(candidate: Measurement) -> str | None:
-    """Why it may be guessing, if it may."""
+    """Why it may be guessing, if it may; versions whose recalls are not on record pass."""
+    if len(candidate.recalls) == 1:
+        return _doubt_of_one_class(candidate)
     low, chance, found = candidate.balanced_low, candidate.chance, candidate.balanced_accuracy
-    if low is None or chance is None or low > chance or len(candidate.recalls) < 2:
+    if low is None or chance is None or low > chance:
         return None
     return (
         f"Its balanced accuracy {found:.4f} on {candidate.num_images} held-out images (95% interval from "
         f"{max(0.0, low):.4f}) is not told from guessing, which gives {chance:.4f} for "
         f"{len(candidate.recalls)} classes: it needs more images, or another backbone or image size."
+    )
+
+
+def _doubt_of_one_class(candidate: Measurement) -> str:
+    """Why it may be guessing where it was measured on images of one class."""
+    name = repr(candidate.classes[0]) if candidate.classes else "a class"
+    missing = ", ".join(map(repr, candidate.unmeasured))[:300] or "the others"
+    number = candidate.recalls[0][1]
+    return (
+        f"It has held-out images of one class only ({name}: {number}), expected of two at least: whatever "
+        f"always answers {name} gets all of them right. Add some of {missing}."
     )
 
 

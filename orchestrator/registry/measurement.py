@@ -23,6 +23,7 @@ class Measurement:
         accuracy_low: Lower end of the accuracy's 95% interval.
         recalls: Right and all images of each class that has some; empty if they are not known.
         classes: Names of these classes.
+        unmeasured: Names of the classes without an image.
         data: Fingerprint of its data.
         labels: Label of each image; empty in artifacts of earlier versions.
         right: Whether it gets each image right.
@@ -35,6 +36,7 @@ class Measurement:
     accuracy_low: float | None = None
     recalls: tuple[tuple[int, int], ...] = ()
     classes: tuple[str, ...] = ()
+    unmeasured: tuple[str, ...] = ()
     data: str | None = None
     labels: tuple[int, ...] = ()
     right: str = ""
@@ -48,14 +50,15 @@ class Measurement:
         labels, right = tuple(answers.get("labels", ())), str(answers.get("right", ""))
         probe_right = str(answers.get("probe_right", ""))
         counts = _counts_of(record.get("confusion") or ())
-        names = [str(name) for name in record.get("labels") or ()]
+        named = list(zip((str(name) for name in record.get("labels") or ()), counts, strict=False))
         return cls(
             accuracy=_number(metrics, "accuracy"),
             probe_accuracy=_number(metrics, "probe_accuracy"),
             num_images=int(_number(metrics, "num_test") or 0),
             accuracy_low=_number(metrics, "accuracy_low"),
             recalls=tuple(count for count in counts if count[1] > 0),
-            classes=tuple(name for name, (_, all_) in zip(names, counts, strict=False) if all_ > 0),
+            classes=tuple(name for name, (_, all_) in named if all_ > 0),
+            unmeasured=tuple(name for name, (_, all_) in named if all_ == 0),
             data=card.get("data_fingerprint"),
             labels=labels if len(labels) == len(right) else (),
             right=right if len(labels) == len(right) else "",

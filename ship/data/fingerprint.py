@@ -50,6 +50,7 @@ class DataSummary:
         evidence: On what the fingerprint rests: number of images by ``content``, ``etag``, ``checksum``,
             ``version`` or ``time`` of change (with the size).
         passed_over: What lies beside the images and was left out.
+        unmeasured: Classes without a held-out image.
     """
 
     fingerprint: str
@@ -61,6 +62,7 @@ class DataSummary:
     sizes: tuple[tuple[int, int], ...] = ()
     evidence: Mapping[Evidence, int] = field(default_factory=dict)
     passed_over: tuple[PassedOver, ...] = ()
+    unmeasured: tuple[str, ...] = ()
 
 
 def fingerprint_data(source: DataSource) -> str:
@@ -111,6 +113,7 @@ def describe_data(source: DataSource) -> DataSummary:
         sizes=tuple(sizes_of(folder, listing, _NUM_SAMPLED)) if folder.is_local else (),
         evidence=evidence,
         passed_over=listing.passed_over,
+        unmeasured=listing.unmeasured,
     )
 
 

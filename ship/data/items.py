@@ -83,6 +83,13 @@ class Listing:
         """Number of images of each split."""
         return Counter(item.split for item in self.items)
 
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """Classes without a held-out image: of the test split, or of the validation split if it is empty."""
+        split: SplitName = "test" if self.num_of_split["test"] else "val"
+        measured = {item.label for item in self.of_split(split)}
+        return tuple(label for label in self.labels if label not in measured)
+
 
 def is_image_name(name: str) -> bool:
     """Whether a file's name says that it is an image, of a format that we can decode or not."""

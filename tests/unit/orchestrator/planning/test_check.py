@@ -1,6 +1,7 @@
 """Drawn data with one fault each; what is found, and that sound data is left alone."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,21 @@ def test_a_limit_says_how_much_is_too_much(
 
     assert not check(folder, **{limit: allowed}).has_failed
     assert check(folder, **{limit: exceeded}).has_failed
+
+
+def test_a_class_without_held_out_images_is_told_and_fails_nothing(folder: Path) -> None:
+    for number in range(NUM_TRAIN):
+        (folder / "train" / "dented").mkdir(exist_ok=True)
+        draw(1000 + number).save(folder / "train" / "dented" / f"{number}.png")
+    [found] = check(folder).findings
+    assert (found.kind, found.failed, found.examples) == ("unmeasured", False, ("dented",))
+    assert found.message == (
+        "no held-out image of 'dented': the share that is found is not measured; add some"
+    )
+    shutil.rmtree(folder / "test" / "scratched")
+    found = next(finding for finding in check(folder).findings if finding.kind == "unmeasured")
+    assert found.examples == ("dented", "scratched")
+    assert "of 'dented', 'scratched': by those of one class no version passes the gate" in found.message
 
 
 def test_data_without_a_layout_fails(tmp_path: Path) -> None:

@@ -270,6 +270,18 @@ def test_a_budget_that_nothing_is_known_about_is_not_checked_and_said_so(manifes
     )
 
 
+def test_a_class_without_held_out_images_is_warned_of(manifest: Manifest) -> None:
+    assert plan(manifest).warnings == ()
+    for image in sorted(Path(manifest.tasks[0].source.path, "bad").iterdir())[1:]:
+        image.unlink()
+    made = plan(manifest)
+    assert made.warnings == (
+        "task caps: no held-out image of 'bad': by those of one class no version passes the gate; add some",
+    )
+    published = frozenset({(task.spec.name, task.spec.key) for task in made.tasks})
+    assert plan(manifest, published=published).warnings == ()
+
+
 def test_what_is_published_costs_nothing_whatever_its_budget(manifest: Manifest) -> None:
     asked = with_terms(manifest, caps=Terms(budget_s=1.0))
     key = plan(asked).tasks[0].spec.key

@@ -80,6 +80,18 @@ def test_too_few_held_out_images_are_counted_by_the_interval() -> None:
     assert balanced_low([(4, 5), (3, 4)]) <= 0.5
 
 
+def test_held_out_images_of_one_class_ask_for_some_of_another() -> None:
+    found = judge(replace(measured((60, 60)), unmeasured=("b", "c")), FLAT)
+    assert (found.kind, found.gate, found.split, found.of_class) == (
+        "needs-data",
+        "guessing",
+        "held-out",
+        "b",
+    )
+    assert found.text == "add held-out images of 'b': there are none"
+    assert judge(measured((60, 60)), FLAT).text == "add held-out images of another class: there are none"
+
+
 def test_guessing_on_many_images_needs_another_backbone_where_the_curve_is_flat() -> None:
     found = judge(measured((155, 300), (150, 300)), FLAT)
     assert (found.kind, found.gate, found.num_images) == ("needs-backbone", "guessing", None)

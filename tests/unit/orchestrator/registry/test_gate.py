@@ -76,6 +76,25 @@ def test_always_good_is_guessing() -> None:
     assert "balanced accuracy 0.5000" in decision.reason
 
 
+def test_images_of_one_class_tell_nothing_from_guessing() -> None:
+    """Sixty good images and one scratch of noise, which is in training: no scratch is held out."""
+    card = {"metrics": {"accuracy": 1.0, "probe_accuracy": 1.0, "num_test": 60}}
+    record = {
+        "confusion": [[60, 0], [0, 0]],
+        "labels": ["good", "scratch"],
+        "held_out": {"labels": [0] * 60, "right": "1" * 60, "probe_right": "1" * 60},
+    }
+    found = Measurement.read(card, record)
+    assert (found.classes, found.unmeasured) == (("good",), ("scratch",))
+    decision = decide(found, None)
+    assert (decision.promote, decision.gate, decision.is_refusal) == (False, "guessing", True)
+    assert decision.reason == (
+        "It has held-out images of one class only ('good': 60), expected of two at least: whatever always "
+        "answers 'good' gets all of them right. Add some of 'scratch'."
+    )
+    assert decide(Measurement.read(card, {}), None).promote, "earlier records do not tell"
+
+
 @pytest.mark.parametrize(("num_images", "promote"), [(4, False), (12, True)])
 def test_few_images_say_little(num_images: int, promote: bool) -> None:
     assert decide(of(num_images, num_images), None).promote is promote
