@@ -62,7 +62,7 @@ def compare_versions(
     better, worse = of_second.beside(of_first), of_first.beside(of_second)
     assert better is not None, "the images are known"
     assert worse is not None, "the images are known"
-    p = min(1.0, 2.0 * min(better.p_worse, worse.p_worse))
+    p = min(1.0, 2.0 * min(better.difference.p_worse, worse.difference.p_worse))
     fixed = [pair for pair in pairs if pair.second == pair.label != pair.first]
     broken = [pair for pair in pairs if pair.first == pair.label != pair.second]
     both_wrong = [pair for pair in pairs if pair.label not in (pair.first, pair.second)]

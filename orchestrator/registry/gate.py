@@ -3,7 +3,7 @@
 A version is withheld if it is not told from guessing, as none is by images of one class, or if it is
 *significantly* worse than the linear probe or than a champion: one image more or less decides nothing. It is
 compared with the best champion that was measured on the same images, and not only with the last one, so that
-accuracy cannot slide down step by step.
+balanced accuracy cannot slide down step by step.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import Literal
 
 from orchestrator.manifest.floors import Floors
 from orchestrator.registry.advice import Gate
-from orchestrator.registry.measurement import Measurement
+from orchestrator.registry.measurement import Beside, Measurement
 
 __all__ = ["NO_FLOORS", "GateDecision", "Missed", "decide", "missed_floors"]
 
@@ -67,19 +67,30 @@ def decide(
     if missed := missed_floors(candidate, floors):
         said = "; ".join(map(str, missed))
         return _withhold("floors", f"It does not reach the task's floors: {said}.")
-    against_probe = candidate.beside_probe()
-    assert against_probe is not None, "both accuracies are known"
-    if against_probe.is_worse:
-        return _withhold(
-            "probe",
-            f"Accuracy {accuracy:.4f} is below the linear probe's {probe:.4f} on the same images "
-            f"({against_probe}).",
-        )
-    relation = "ties with" if accuracy == probe else "beats" if accuracy > probe else "is no worse than"
-    beside_probe = f"Accuracy {accuracy:.4f} {relation} the linear probe's {probe:.4f}"
+    beside_probe = candidate.beside_probe()
+    assert beside_probe is not None, "both accuracies are known"
+    said = _describe_beside_probe(beside_probe)
+    if beside_probe.difference.is_worse:
+        return _withhold("probe", f"{said} on the same images ({beside_probe.difference}).")
     if champion is None:
-        return GateDecision(promote=True, reason=f"{beside_probe}, and there is no champion yet.")
+        return GateDecision(promote=True, reason=f"{said}, and there is no champion yet.")
     return _against_champions(beside_probe, candidate, champion, best)
+
+
+def _describe_beside_probe(beside: Beside) -> str:
+    """The share that was tested beside the linear probe's; the accuracies too, where they are others."""
+    relation = "is below" if beside.difference.is_worse else _relation(beside, better="beats")
+    accuracies = [f" (accuracy {share:.4f})" for share in (beside.own_accuracy, beside.other_accuracy)]
+    own, other = ("", "") if beside.is_accuracy else accuracies
+    share = f"{beside.share.capitalize()} {beside.own:.4f}{own}"
+    return f"{share} {relation} the linear probe's {beside.other:.4f}{other}"
+
+
+def _relation(beside: Beside, better: str) -> str:
+    """The relation of a version to one that it is not significantly worse than."""
+    if beside.own == beside.other:
+        return "ties with"
+    return better if beside.own > beside.other else "is no worse than"
 
 
 def _doubt_that_it_guesses(candidate: Measurement) -> str | None:
@@ -146,31 +157,37 @@ def missed_floors(candidate: Measurement, floors: Floors) -> list[Missed]:
 
 
 def _against_champions(
-    beside_probe: str, candidate: Measurement, champion: Measurement, best: Measurement | None
+    beside_probe: Beside, candidate: Measurement, champion: Measurement, best: Measurement | None
 ) -> GateDecision:
-    against = candidate.beside(champion)
-    if against is None or champion.accuracy is None or candidate.accuracy is None:
+    said, against = _describe_beside_probe(beside_probe), candidate.beside(champion)
+    if against is None:
         return _withhold(
             "unmeasured",
-            f"{beside_probe}, but today's champion has no accuracy on record to compare with; promote by "
-            "hand.",
+            f"{said}, but today's champion has no accuracy on record to compare with; promote by hand.",
         )
     note = "" if candidate.data == champion.data else " The champion was measured on other data."
-    today = f"today's champion ({champion.accuracy:.4f}; {against})"
-    if against.is_worse:
-        return _withhold("champion", f"{beside_probe}, but is worse than {today}.{note}")
+    today = f"today's champion ({_describe_other(against, beside_probe)})"
+    if against.difference.is_worse:
+        return _withhold("champion", f"{said}, but is worse than {today}.{note}")
     against_best = None if best is None else candidate.beside(best)
-    if best is not None and against_best is not None and against_best.is_worse:
+    if against_best is not None and against_best.difference.is_worse:
         return _withhold(
             "best",
-            f"{beside_probe}, and is no worse than {today}, but is worse than an earlier champion on the "
-            f"same data ({best.accuracy:.4f}; {against_best}).",
+            f"{said}, and is no worse than {today}, but is worse than an earlier champion on the same data "
+            f"({_describe_other(against_best, beside_probe)}).",
         )
-    if candidate.accuracy == champion.accuracy:
-        relation = "ties with"
+    relation = _relation(against, better="is better than")
+    return GateDecision(promote=True, reason=f"{said}, and {relation} {today}.{note}")
+
+
+def _describe_other(beside: Beside, said: Beside) -> str:
+    """The share of a champion, beside the version's own where another one was said, and the test."""
+    if (beside.share, beside.own) == (said.share, said.own):
+        share = f"{beside.other:.4f}"
     else:
-        relation = "is better than" if candidate.accuracy > champion.accuracy else "is no worse than"
-    return GateDecision(promote=True, reason=f"{beside_probe}, and {relation} {today}.{note}")
+        share = f"{beside.share} {beside.other:.4f} beside {beside.own:.4f}"
+    accuracy = "" if beside.is_accuracy else f", accuracy {beside.other_accuracy:.4f}"
+    return f"{share}{accuracy}; {beside.difference}"
 
 
 def _withhold(gate: Gate, reason: str) -> GateDecision:

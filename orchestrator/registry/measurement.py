@@ -1,15 +1,45 @@
 """What an artifact records of its accuracy on held-out images, and tests of differences between two."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from ship.evaluation.paired import Difference, compare_paired
 
-__all__ = ["Measurement", "balanced_low"]
+__all__ = ["Beside", "Measurement", "balanced_low"]
 
 _Z_95 = 1.959963984540054
+# Right and all images of each class that has some.
+_Recalls = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """A version beside another one, or beside the linear probe: the shares that were tested, and the test.
+
+    Attributes:
+        share: Name of the share: ``accuracy``, ``balanced accuracy``, or that of the classes that both have.
+        own: The version's.
+        other: The other one's.
+        own_accuracy: The version's accuracy.
+        other_accuracy: The other one's.
+        difference: The test.
+    """
+
+    share: str
+    own: float
+    other: float
+    own_accuracy: float
+    other_accuracy: float
+    difference: Difference
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether the shares read like the accuracies."""
+        shares, accuracies = (self.own, self.other), (self.own_accuracy, self.other_accuracy)
+        return [f"{share:.4f}" for share in shares] == [f"{share:.4f}" for share in accuracies]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +103,7 @@ class Measurement:
     @property
     def balanced_accuracy(self) -> float | None:
         """Mean recall of the classes; None if these are not known."""
-        if not self.recalls:
-            return None
-        return sum(found / all_ for found, all_ in self.recalls) / len(self.recalls)
+        return _mean_recall(self.recalls) if self.recalls else None
 
     @property
     def chance(self) -> float | None:
@@ -87,17 +115,51 @@ class Measurement:
         """Lower end of the 95% interval of the balanced accuracy; None if it is not known."""
         return balanced_low(self.recalls) if self.recalls else None
 
-    def beside_probe(self) -> Difference | None:
+    def beside_probe(self) -> Beside | None:
         """This version beside the linear probe; None if that cannot be tested."""
+        if self.accuracy is None or self.probe_accuracy is None:
+            return None
         if self.probe_right:
-            return compare_paired(self.labels, self.right, self.probe_right)
-        return _unpaired(self.accuracy, self.num_images, self.probe_accuracy, self.num_images)
+            return _paired(self.labels, self.right, self.probe_right)
+        return _by_accuracy(self.accuracy, self.num_images, self.probe_accuracy, self.num_images)
 
-    def beside(self, other: "Measurement") -> Difference | None:
-        """This version beside another one; None if that cannot be tested."""
+    def beside(self, other: "Measurement") -> Beside | None:
+        """This version beside another one; None if that cannot be tested.
+
+        On other images balanced accuracies are compared: of the classes that both have, or, where these are
+        fewer than two, of all. Where recalls are not known, or are of one class, accuracies are.
+        """
+        if self.accuracy is None or other.accuracy is None:
+            return None
         if self.data == other.data and self.labels and self.labels == other.labels:
-            return compare_paired(self.labels, self.right, other.right)
-        return _unpaired(self.accuracy, self.num_images, other.accuracy, other.num_images)
+            return _paired(self.labels, self.right, other.right)
+        if min(len(self.recalls), len(other.recalls)) < 2:
+            return _by_accuracy(self.accuracy, self.num_images, other.accuracy, other.num_images)
+        common = self._common_recalls(other)
+        share, own, others = "balanced accuracy", self.recalls, other.recalls
+        if len(common) > 1:
+            own, others = tuple(pair[0] for pair in common), tuple(pair[1] for pair in common)
+            difference = _compare_in_common(own, others)
+        else:
+            difference = _compare_apart(own, others)
+        if len(own) < max(len(self.recalls), len(other.recalls)) and len(common) > 1:
+            share += f" of the {len(common)} classes that both have"
+        return Beside(
+            share=share,
+            own=_mean_recall(own),
+            other=_mean_recall(others),
+            own_accuracy=self.accuracy,
+            other_accuracy=other.accuracy,
+            difference=difference,
+        )
+
+    def _common_recalls(self, other: "Measurement") -> list[tuple[tuple[int, int], tuple[int, int]]]:
+        """Recalls of the classes that both have, by name; in their order, where both leave names out."""
+        if not self.classes and not other.classes and len(self.recalls) == len(other.recalls):
+            return list(zip(self.recalls, other.recalls, strict=True))
+        others = dict(zip(other.classes, other.recalls, strict=False))
+        own = zip(self.classes, self.recalls, strict=False)
+        return [(recall, others[name]) for name, recall in own if name in others]
 
 
 def balanced_low(recalls: Sequence[tuple[float, float]]) -> float:
@@ -109,18 +171,92 @@ def balanced_low(recalls: Sequence[tuple[float, float]]) -> float:
     Args:
         recalls: Right and all images of each class.
     """
+    mean, variance = _smoothed(recalls)
+    return mean - _Z_95 * math.sqrt(variance)
+
+
+def _smoothed(recalls: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Balanced accuracy with two images more of each class, see ``balanced_low``, and its variance."""
     chance = 1 / len(recalls)
     shares = [((found + 2 * chance) / (all_ + 2), all_ + 2) for found, all_ in recalls]
     variance = sum(share * (1 - share) / count for share, count in shares) / len(shares) ** 2
-    return sum(share for share, _ in shares) / len(shares) - _Z_95 * math.sqrt(variance)
+    return sum(share for share, _ in shares) / len(shares), variance
 
 
-def _unpaired(
-    accuracy: float | None, num_images: int, other: float | None, num_other: int
-) -> Difference | None:
+def _mean_recall(recalls: _Recalls) -> float:
+    return sum(found / all_ for found, all_ in recalls) / len(recalls)
+
+
+def _paired(labels: Sequence[int], right: str, other: str) -> Beside:
+    """Two that answered the same images."""
+    num_of = Counter(labels)
+
+    def measure(answers: str) -> tuple[float, float]:
+        found = Counter(label for label, answer in zip(labels, answers, strict=True) if answer == "1")
+        return _mean_recall([(found[label], num_of[label]) for label in sorted(num_of)]), found.total() / len(
+            labels
+        )
+
+    (own, own_accuracy), (others, other_accuracy) = measure(right), measure(other)
+    return Beside(
+        share="balanced accuracy",
+        own=own,
+        other=others,
+        own_accuracy=own_accuracy,
+        other_accuracy=other_accuracy,
+        difference=compare_paired(labels, right, other),
+    )
+
+
+def _by_accuracy(accuracy: float, num_images: int, other: float, num_other: int) -> Beside:
+    """Two of which the accuracies are known, and no more."""
+    difference = _compare_shares(accuracy, num_images, other, num_other)
+    return Beside(
+        share="accuracy",
+        own=accuracy,
+        other=other,
+        own_accuracy=accuracy,
+        other_accuracy=other,
+        difference=difference,
+    )
+
+
+def _compare_in_common(own: _Recalls, other: _Recalls) -> Difference:
+    """One-sided test of two balanced accuracies of the same classes, on images of their own.
+
+    Each class has the variance of the share that both get right together, with two images more, of which a
+    guess gets its share right, as in ``balanced_low``.
+    """
+    variance = 0.0
+    for (found, all_), (found_other, all_other) in zip(own, other, strict=True):
+        share = (found + found_other + 2 / len(own)) / (all_ + all_other + 2)
+        variance += share * (1 - share) * (1 / all_ + 1 / all_other) / len(own) ** 2
+    step = max(1 / all_ + 1 / all_other for (_, all_), (_, all_other) in zip(own, other, strict=True))
+    return _by_normal(own, other, variance, step / len(own))
+
+
+def _compare_apart(own: _Recalls, other: _Recalls) -> Difference:
+    """One-sided test of two balanced accuracies of classes of their own."""
+    step = sum(1 / (len(recalls) * min(all_ for _, all_ in recalls)) for recalls in (own, other))
+    return _by_normal(own, other, _smoothed(own)[1] + _smoothed(other)[1], step)
+
+
+def _by_normal(own: _Recalls, other: _Recalls, variance: float, step: float) -> Difference:
+    """Normal test of the difference of two balanced accuracies.
+
+    Args:
+        own: Right and all images of each class.
+        other: Those of the other one.
+        variance: Variance of the difference.
+        step: What an image of the rarest class moves, of both. A fourth of it is the correction for
+            continuity: without it those with three images of a class are called worse too often.
+    """
+    z = (_mean_recall(own) - _mean_recall(other) + step / 4) / math.sqrt(variance)
+    return Difference(p_worse=0.5 * math.erfc(-z / math.sqrt(2)))
+
+
+def _compare_shares(accuracy: float, num_images: int, other: float, num_other: int) -> Difference:
     """One-sided test of two shares on images that are not known one by one."""
-    if accuracy is None or other is None:
-        return None
     if not (num_images and num_other):
         return Difference(p_worse=0.0 if accuracy < other else 1.0)
     pooled = (accuracy * num_images + other * num_other) / (num_images + num_other)

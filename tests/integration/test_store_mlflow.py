@@ -69,7 +69,7 @@ def test_a_worse_version_stays_challenger_with_the_reason(place: Place) -> None:
     newest, oldest = place.registry.versions("bolts")
     assert newest.aliases == ("challenger",)
     assert oldest.aliases == ("champion",)
-    assert "is worse than today's champion (0.9500" in newest.gate_reason
+    assert "is worse than today's champion (balanced accuracy 0.9500 beside 0.8500" in newest.gate_reason
     assert "other data" in newest.gate_reason
 
 

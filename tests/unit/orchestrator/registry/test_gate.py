@@ -47,7 +47,7 @@ def test_the_first_version_that_beats_the_probe_is_champion() -> None:
 def test_a_tie_with_the_probe_passes_and_says_so() -> None:
     assert decide(of(80), None) == GateDecision(
         promote=True,
-        reason="Accuracy 0.8000 ties with the linear probe's 0.8000, and there is no champion yet.",
+        reason="Balanced accuracy 0.8000 ties with the linear probe's 0.8000, and there is no champion yet.",
     )
 
 
@@ -130,6 +130,94 @@ def test_on_other_data_shares_are_compared_and_that_is_said(num_right: int, prom
     decision = decide(of(num_right, probe=60), of(90, data="e" * 64))
     assert decision.promote is promote
     assert "measured on other data" in decision.reason
+
+
+def inspected(good: int, defects: int, num: tuple[int, int] = (500, 25), data: str = DATA) -> Measurement:
+    """Good images and a few defects, of each that many right; the linear probe answers the same."""
+    labels = np.repeat([0, 1], num)
+    right = np.concatenate([np.arange(num[0]) < good, np.arange(num[1]) < defects])
+    return replace(measured(labels, right, right, data), classes=("good", "defect"))
+
+
+OTHER_DATA = "e" * 64
+
+
+def test_a_version_that_is_blind_to_defects_is_withheld_on_other_data_too() -> None:
+    champion, blind = inspected(475, 23), inspected(493, 10, data=OTHER_DATA)
+    assert blind.accuracy > champion.accuracy
+    decision = decide(blind, champion)
+    assert (decision.promote, decision.gate) == (False, "champion")
+    assert decision.reason == (
+        "Balanced accuracy 0.6930 (accuracy 0.9581) ties with the linear probe's 0.6930 (accuracy 0.9581), "
+        "but is worse than today's champion (0.9350, accuracy 0.9486; p < 0.001). The champion was measured "
+        "on other data."
+    )
+
+
+def test_one_that_finds_more_defects_passes_on_other_data_whatever_its_accuracy() -> None:
+    champion, better = inspected(498, 8), inspected(470, 24, data=OTHER_DATA)
+    assert better.accuracy < champion.accuracy
+    decision = decide(better, champion)
+    assert decision.promote
+    assert "is better than today's champion (0.6580, accuracy 0.9638; p = 1)" in decision.reason
+
+
+def test_on_other_data_the_classes_that_both_have_are_compared() -> None:
+    labels = np.repeat([0, 1, 2], [500, 25, 25])
+    right = np.concatenate([np.arange(500) < 480, np.arange(25) < 22, np.arange(25) < 10])
+    dented = replace(measured(labels, right, right, OTHER_DATA), classes=("good", "defect", "dent"))
+    decision = decide(dented, inspected(490, 22))
+    assert decision.promote, "that dents are hard to find says nothing against it"
+    assert (
+        "balanced accuracy of the 2 classes that both have 0.9300 beside 0.9200, accuracy 0.9752"
+    ) in decision.reason
+    renamed = replace(inspected(493, 10, data=OTHER_DATA), classes=("good", "scratch"))
+    decision = decide(renamed, inspected(475, 23))
+    assert not decision.promote, "with fewer than two of them all classes are"
+    assert "worse than today's champion (0.9350, accuracy 0.9486; p < 0.001)" in decision.reason
+
+
+def test_a_champion_of_before_that_was_measured_on_one_class_is_compared_by_accuracy() -> None:
+    labels = np.zeros(60, int)
+    champion = replace(measured(labels, labels == 0, labels == 0), classes=("good",))
+    decision = decide(inspected(500, 20, data=OTHER_DATA), champion)
+    assert decision.promote
+    assert "today's champion (accuracy 1.0000 beside 0.9905; p = 0.22)" in decision.reason
+
+
+# Recalls of a version and of a champion of the same balanced accuracy.
+AS_GOOD = [((0.95, 0.95), (0.95, 0.95)), ((0.90, 0.85), (0.98, 0.77)), ((0.98, 0.77), (0.90, 0.85))]
+
+
+@pytest.mark.parametrize(("num_new", "num_old"), [(3, 25), (3, 3), (5, 25), (25, 3), (10, 25), (25, 25)])
+def test_what_is_as_good_on_other_data_is_seldom_called_worse(num_new: int, num_old: int) -> None:
+    rng = np.random.default_rng(num_new)
+    for recalls in AS_GOOD:
+        num_worse = 0
+        for _ in range(300):
+            found = [
+                rng.binomial([500, num], share)
+                for num, share in zip((num_new, num_old), recalls, strict=True)
+            ]
+            new = inspected(*found[0], (500, num_new), OTHER_DATA)
+            beside = new.beside(inspected(*found[1], (500, num_old)))
+            assert beside is not None
+            num_worse += beside.difference.is_worse
+        # One in twenty, and three standard errors of the draws.
+        assert num_worse / 300 <= 0.05 + 0.038
+
+
+def test_a_reason_names_the_share_that_was_tested() -> None:
+    labels = np.repeat([0, 1], [500, 25])
+    right = np.concatenate([np.arange(500) < 493, np.arange(25) < 10])
+    probe = np.concatenate([np.arange(500) < 475, np.arange(25) < 23])
+    decision = decide(measured(labels, right, probe), None)
+    assert decision.reason.startswith(
+        "Balanced accuracy 0.6930 (accuracy 0.9581) is below the linear probe's 0.9350 (accuracy 0.9486) on "
+        "the same images (right on 18 where it errs, wrong on 13, "
+    )
+    unknown = replace(measured(labels, right, probe), probe_right="")
+    assert "Accuracy 0.9581 beats the linear probe's 0.9486, and" in decide(unknown, None).reason
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def make_artifact(
     }
     files = {
         "prompt.safetensors": f"tensors of {task} at {accuracy}".encode(),
-        "record.json": json.dumps(_record()).encode(),
+        "record.json": json.dumps(_record(accuracy)).encode(),
         "README.md": f"# {task}\n".encode(),
     }
     if held_out is not None:
@@ -114,7 +114,9 @@ def tune(store: PromptStore, task: str = "bolts", key: str | None = None, **arti
     ]
 
 
-def _record() -> dict[str, Any]:
+def _record(accuracy: float) -> dict[str, Any]:
+    num_right = round(200 * accuracy)
+    good, bad = num_right - num_right // 2, num_right // 2
     return {
         "history": [make_epoch(epoch) for epoch in range(1, NUM_EPOCHS + 1)],
         "affinity": [
@@ -126,7 +128,7 @@ def _record() -> dict[str, Any]:
         "threshold": 0.95,
         "level_starts": [0, 2],
         "gate": [0.0, 0.0, 0.1, 0.2],
-        "confusion": [[80, 20], [4, 96]],
+        "confusion": [[good, 100 - good], [100 - bad, bad]],
         "labels": ["good", "bad"],
         "time_s": TIME_S + 30,
     }
