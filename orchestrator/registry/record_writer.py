@@ -16,6 +16,7 @@ from orchestrator.events import Event
 from orchestrator.manifest.floors import Floors
 from orchestrator.registry.advice import Advice
 from orchestrator.registry.advising import TuningFacts, advise
+from orchestrator.registry.best_before import find_best_before
 from orchestrator.registry.figures import draw_figures
 from orchestrator.registry.gate import GateDecision, decide
 from orchestrator.registry.measurement import Measurement
@@ -34,7 +35,6 @@ from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.runs import Point, RunLog, TaskRun
 from orchestrator.registry.versions import (
-    CHAMPION,
     CHOICE_TAG,
     DATA_TAG,
     GATE_REASON_TAG,
@@ -303,15 +303,7 @@ class RecordWriter:
         candidate = Measurement.read(artifact.card, artifact.record)
         if champion is None:
             return decide(candidate, None, floors=floors)
-        least = champion.metrics.get("accuracy", 0.0)
-        before = [
-            info
-            for info in self._registry.versions(task)
-            if info.tags.get(GATE_TAG) == CHAMPION
-            and info.data_fingerprint == candidate.data
-            and info.metrics.get("accuracy", 0.0) > least
-        ]
-        best = max(before, key=lambda info: info.metrics["accuracy"], default=None)
+        best = find_best_before(self._registry.versions(task), champion, candidate.data)
         return decide(
             candidate, self._measure(champion), None if best is None else self._measure(best), floors=floors
         )
