@@ -64,10 +64,12 @@ class TuningFacts:
 def _describe_replaced(instead_of: Mapping[str, Any] | None) -> str:
     if not instead_of:
         return ""
-    kind = instead_of["settings"]["kind"]
+    kind, balanced = instead_of["settings"]["kind"], instead_of.get("balanced_accuracy")
+    shares = "" if balanced is None else f"balanced accuracy {float(balanced):.4f}, "
+    shares += f"accuracy {float(instead_of['accuracy']):.4f}"
     return (
-        f"it is the linear probe, for the tuned {kind} prompt is significantly worse "
-        f"(accuracy {float(instead_of['accuracy']):.4f}): {instead_of['cause']}"
+        f"it is the linear probe, for the tuned {kind} prompt is significantly worse ({shares}): "
+        f"{instead_of['cause']}"
     )
 
 

@@ -27,7 +27,8 @@ class InsteadOf:
         settings: Its settings.
         accuracy: Its held-out accuracy.
         balanced_accuracy: Its mean recall of the classes.
-        p_worse: Chance of an accuracy that far below the probe's, if it were no worse (paired, one-sided).
+        p_worse: Chance of a balanced accuracy that far below the probe's, if it were no worse (paired,
+            one-sided).
         gained: Held-out images that it alone gets right.
         lost: Held-out images that the probe alone gets right.
         cause: Likely cause, and what to do about it.
@@ -48,10 +49,10 @@ class InsteadOf:
         """Why the probe serves, in sentences."""
         difference = Difference(p_worse=self.p_worse, gained=self.gained, lost=self.lost)
         return (
-            f"The linear probe takes the place of the tuned {self.settings['kind']} prompt, whose accuracy "
-            f"{self.accuracy:.4f} is significantly lower on the same held-out images ({difference}): "
-            f"{self.cause}. Chosen on the images that it was measured on, the probe's accuracy is a little "
-            "too high: by 0.011 to 0.019 at most."
+            f"The linear probe takes the place of the tuned {self.settings['kind']} prompt, whose balanced "
+            f"accuracy {self.balanced_accuracy:.4f} (accuracy {self.accuracy:.4f}) is significantly lower on "
+            f"the same held-out images ({difference}): {self.cause}. Chosen on the images that it was "
+            "measured on, the probe's accuracy is a little too high: by 0.011 to 0.019 at most."
         )
 
 

@@ -1,6 +1,7 @@
 """Verdicts on versions: what a withheld one needs, from made-up measurements and learning curves."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -49,13 +50,17 @@ def test_a_promoted_version_serves() -> None:
 
 
 def test_a_probe_that_serves_in_a_prompts_place_says_why() -> None:
-    record = {"instead_of": {"settings": {"kind": "lora"}, "accuracy": 0.5, "cause": "training collapsed"}}
+    record: dict[str, Any] = {
+        "instead_of": {"settings": {"kind": "lora"}, "accuracy": 0.5, "cause": "training collapsed"}
+    }
     found = judge(measured((45, 50), (40, 50)), TuningFacts.read({"metrics": {}}, record))
     assert found.kind == "serves"
     assert found.text == (
         "it is the linear probe, for the tuned lora prompt is significantly worse (accuracy 0.5000): "
         "training collapsed"
     )
+    record["instead_of"]["balanced_accuracy"] = 0.4
+    assert "worse (balanced accuracy 0.4000, accuracy 0.5000): " in TuningFacts.read({}, record).replaced
 
 
 def test_a_flat_curve_of_few_images_is_no_verdict_on_the_backbone() -> None:

@@ -23,7 +23,14 @@ from tests.unit.orchestrator.report.factory import (
 from tests.unit.orchestrator.report.page_reader import PageReader, check_figures
 
 RUN = {"name": "tune-1", "manifest": "lines.yaml", "backbone": "bundled"}
-REPLACED = {"settings": {"kind": "lora"}, "accuracy": 0.5, "gained": 2, "lost": 9, "p_worse": 0.03}
+REPLACED = {
+    "settings": {"kind": "lora"},
+    "accuracy": 0.5,
+    "balanced_accuracy": 0.45,
+    "gained": 2,
+    "lost": 9,
+    "p_worse": 0.03,
+}
 
 
 def make(
@@ -56,6 +63,7 @@ def test_every_figure_is_recomputed_from_the_document() -> None:
         assert f"tasks.0.{expected}" in places
         assert f"tasks.1.{expected}" in places
     assert any(place.endswith("instead_of.p_worse") for place in places)
+    assert any(place.endswith("instead_of.balanced_accuracy") for place in places)
 
 
 def test_no_number_stands_on_the_page_but_from_the_document() -> None:

@@ -59,6 +59,8 @@ def test_the_probe_takes_the_place_of_a_prompt_that_is_worse(tuned: TuneResult, 
     assert instead_of.history == tuned.history
     assert replaced.tuning_s > tuned.tuning_s
     assert "by 0.011 to 0.019" in instead_of.reason
+    shares = f"{instead_of.balanced_accuracy:.4f} (accuracy {instead_of.accuracy:.4f})"
+    assert f"whose balanced accuracy {shares} is significantly lower" in instead_of.reason
     assert instead_of.cause in repr(replaced)
 
 
