@@ -13,7 +13,8 @@ from typing import Any, Self
 from orchestrator.manifest.floors import Floors
 from orchestrator.registry.advice import Advice
 from orchestrator.registry.gate import GateDecision, Missed, missed_floors
-from orchestrator.registry.measurement import Measurement, balanced_low
+from orchestrator.registry.guessing import is_told_from_guessing
+from orchestrator.registry.measurement import Measurement
 from ship.evaluation.learning_curve import LearningCurve
 
 __all__ = ["TuningFacts", "advise"]
@@ -190,7 +191,7 @@ def _factor_beyond_chance(candidate: Measurement) -> float | None:
 
     def clears(factor: float) -> bool:
         counts = [(factor * found, factor * all_) for found, all_ in candidate.recalls]
-        return balanced_low(counts) > 1 / len(counts)
+        return is_told_from_guessing(counts)
 
     return _least_factor(clears)
 
@@ -215,6 +216,6 @@ def _least_accuracy(candidate: Measurement) -> float:
     chance = candidate.chance or 0.0
     for percent in range(math.floor(100 * chance), 100):
         share = percent / 100
-        if balanced_low([(share * all_, all_) for _, all_ in candidate.recalls]) > chance:
+        if is_told_from_guessing([(share * all_, all_) for _, all_ in candidate.recalls]):
             return share
     return 1.0

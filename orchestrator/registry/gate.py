@@ -11,6 +11,7 @@ from typing import Literal
 
 from orchestrator.manifest.floors import Floors
 from orchestrator.registry.advice import Gate
+from orchestrator.registry.guessing import MOST_BY_CHANCE, chance_of_guess, is_told_from_guessing
 from orchestrator.registry.measurement import Beside, Measurement
 
 __all__ = ["NO_FLOORS", "GateDecision", "Missed", "decide", "missed_floors"]
@@ -98,8 +99,15 @@ def _doubt_that_it_guesses(candidate: Measurement) -> str | None:
     if len(candidate.recalls) == 1:
         return _doubt_of_one_class(candidate)
     low, chance, found = candidate.balanced_low, candidate.chance, candidate.balanced_accuracy
-    if low is None or chance is None or low > chance:
+    if low is None or chance is None or is_told_from_guessing(candidate.recalls):
         return None
+    if low > chance:
+        return (
+            f"Its balanced accuracy {found:.4f} on {candidate.num_images} held-out images is not told from "
+            f"guessing: answers that look at no picture reach it in up to "
+            f"{chance_of_guess(candidate.recalls):.1%} of cases, expected at most {MOST_BY_CHANCE:.1%}. It "
+            f"needs more images of the rarest class, which has {min(all_ for _, all_ in candidate.recalls)}."
+        )
     return (
         f"Its balanced accuracy {found:.4f} on {candidate.num_images} held-out images (95% interval from "
         f"{max(0.0, low):.4f}) is not told from guessing, which gives {chance:.4f} for "

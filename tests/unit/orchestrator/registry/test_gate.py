@@ -95,6 +95,17 @@ def test_images_of_one_class_tell_nothing_from_guessing() -> None:
     assert decide(Measurement.read(card, {}), None).promote, "earlier records do not tell"
 
 
+def test_one_defect_that_was_found_may_be_a_guess() -> None:
+    decision = decide(inspected(475, 1, (500, 1)), None)
+    assert (decision.promote, decision.gate) == (False, "guessing")
+    assert decision.reason == (
+        "Its balanced accuracy 0.9750 on 501 held-out images is not told from guessing: answers that look at "
+        "no picture reach it in up to 3.6% of cases, expected at most 2.5%. It needs more images of the "
+        "rarest class, which has 1."
+    )
+    assert decide(inspected(500, 1, (500, 1)), None).promote
+
+
 @pytest.mark.parametrize(("num_images", "promote"), [(4, False), (12, True)])
 def test_few_images_say_little(num_images: int, promote: bool) -> None:
     assert decide(of(num_images, num_images), None).promote is promote
