@@ -27,11 +27,13 @@ class GateDecision:
         promote: True to serve it from now on.
         reason: Sentence with the numbers.
         gate: What it was withheld by; None if it was not.
+        rule: Digest of the decision rule that it decides by once it serves; None for its artifact's own.
     """
 
     promote: bool
     reason: str
     gate: Gate | None = None
+    rule: str | None = None
 
     @property
     def is_refusal(self) -> bool:

@@ -7,6 +7,7 @@ person has moved since then stays where it is.
 
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ from orchestrator.registry.advising import TuningFacts, advise
 from orchestrator.registry.best_before import find_best_before
 from orchestrator.registry.figures import draw_figures
 from orchestrator.registry.gate import GateDecision, decide
+from orchestrator.registry.inheritance import inherit_rule
 from orchestrator.registry.measurement import Measurement
 from orchestrator.registry.ownership import check_owner
 from orchestrator.registry.record_values import (
@@ -49,6 +51,7 @@ from orchestrator.report.document import make_report
 from orchestrator.report.gathering import gather_section
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.card import CARD, RECORD
+from ship.errors import ConfigError
 
 __all__ = ["RecordWriter", "Redecision"]
 
@@ -281,7 +284,10 @@ class RecordWriter:
     ) -> tuple[VersionInfo, GateDecision]:
         """Let a version pass the gate; returns it with the gate's tags, and the decision."""
         decision = self._rollouts.admit(
-            task, found, lambda champion: self._judge(task, artifact, floors, champion), again=again
+            task,
+            found,
+            lambda champion, rule: self._judge(task, artifact, floors, champion, rule),
+            again=again,
         )
         _logger.info("%s version %d is @%s: %s", task, found.version, decision.alias, decision.reason)
         candidate = Measurement.read(artifact.card, artifact.record)
@@ -298,15 +304,33 @@ class RecordWriter:
         return replace(found, tags={**found.tags, **tags}), decision
 
     def _judge(
-        self, task: str, artifact: _Artifact, floors: Floors, champion: VersionInfo | None
+        self, task: str, artifact: _Artifact, floors: Floors, champion: VersionInfo | None, rule: str | None
     ) -> GateDecision:
         candidate = Measurement.read(artifact.card, artifact.record)
         if champion is None:
             return decide(candidate, None, floors=floors)
         best = find_best_before(self._registry.versions(task), champion, candidate.data)
-        return decide(
+        decision = decide(
             candidate, self._measure(champion), None if best is None else self._measure(best), floors=floors
         )
+        if rule is None or not decision.promote:
+            return decision
+        return self._inherit(decision, task, artifact, rule)
+
+    def _inherit(self, decision: GateDecision, task: str, artifact: _Artifact, rule: str) -> GateDecision:
+        """The decision on a version that keeps to the rule that was set for the champion, if it can."""
+        try:
+            author = self._rollouts.writer.author
+            inherited = inherit_rule(self._store, task, artifact.digest, rule, author, time.time())
+        # What cannot be read is as good as what cannot be kept to: a promise is not dropped for it.
+        except (ConfigError, StoreError) as error:
+            reason = (
+                f"{decision.reason} It cannot keep to the rule that was set for the champion: {error}. `ship "
+                f"threshold {task} --version N` sets another one for it, `ship promote {task} N` serves it."
+            )
+            return replace(decision, promote=False, reason=reason, gate="promise")
+        kept = f"{decision.reason} It keeps to the rule that was set for the champion."
+        return replace(decision, reason=kept, rule=inherited)
 
     def _measure(self, info: VersionInfo) -> Measurement:
         """The measurement of a version, image by image where its artifact can be read."""

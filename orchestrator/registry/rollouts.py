@@ -47,6 +47,7 @@ from orchestrator.store.prompt_store import PromptStore
 
 __all__ = ["Rollouts"]
 
+Judge = Callable[[VersionInfo | None, str | None], GateDecision]
 _logger = logging.getLogger(__name__)
 # Of MLflow's server and of the hosts that write the log.
 _CLOCKS_DIFFER_S = 3600.0
@@ -249,7 +250,7 @@ class Rollouts:
         self,
         task: str,
         candidate: VersionInfo,
-        judge: Callable[[VersionInfo | None], GateDecision],
+        judge: Judge,
         *,
         again: bool = False,
     ) -> GateDecision:
@@ -262,7 +263,7 @@ class Rollouts:
         Args:
             task: Name of the task.
             candidate: The version.
-            judge: The gate's decision, given today's champion.
+            judge: The gate's decision, given today's champion and the digest of the rule that was set for it.
             again: Whether a person asks for it anew, so that it may be older than the champion.
 
         Raises:
@@ -278,6 +279,8 @@ class Rollouts:
                 found.append(GateDecision(promote=True, reason="It was made champion before this was noted."))
                 return rollout
             decision = self._decide(rollout, candidate, judge, again=again)
+            if decision.promote and decision.rule is not None and candidate.digest is not None:
+                rollout = rollout.with_rule(candidate.digest, decision.rule)
             if decision.promote and self._mirror.approvals.requires(task):
                 request = replace(change, reason=shortened(decision.reason))
                 pending, waits = ask_for_gate(rollout, candidate.version, candidate.digest, request)
@@ -330,14 +333,17 @@ class Rollouts:
         self,
         rollout: Rollout,
         candidate: VersionInfo,
-        judge: Callable[[VersionInfo | None], GateDecision],
+        judge: Judge,
         *,
         again: bool,
     ) -> GateDecision:
         """The gate's decision; a version of a retired task, or one that comes late, does not serve by it."""
         champion, retired = rollout.version(CHAMPION), retired_version(rollout.aliases)
         standing = retired if champion is None else champion
-        decision = judge(None if standing is None else self._find(rollout, standing))
+        before = None if standing is None else self._find(rollout, standing)
+        rule = None if before is None or before.digest is None else rollout.rules.get(before.digest)
+        # A rule that was set for the version itself stays.
+        decision = judge(before, None if candidate.digest in rollout.rules else rule)
         if retired is not None:
             command = f"`ship promote {rollout.task} {candidate.version}`"
             waits = f"The task is retired; {command} brings it back with this version; {decision.reason}"

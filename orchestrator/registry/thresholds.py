@@ -6,7 +6,7 @@ the catalog follows at once.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from ship.decision.mistakes import find_good_label
 from ship.decision.rule import Costs, DecisionRule
 from ship.errors import ConfigError
 
-__all__ = ["Standing", "Thresholds", "Wishes", "set_rule"]
+__all__ = ["Standing", "Thresholds", "Wishes", "choice_of", "set_rule"]
 
 _logger = logging.getLogger(__name__)
 _FALSE_ALARMS = 0.01
@@ -155,7 +155,7 @@ class Thresholds:
             held_out.logits_BC,
             held_out.labels_B,
             held_out.distances_B,
-            **_settings(standing, wishes),
+            **_choice(standing, wishes),
         )
 
     def choose_each(
@@ -180,7 +180,7 @@ class Thresholds:
                 logits_BC,
                 held_out.labels_B,
                 held_out.distances_B,
-                **_settings(standing, wish),
+                **_choice(standing, wish),
                 temperature=temperature,
                 cross_fits=False,
             )
@@ -247,16 +247,32 @@ class Thresholds:
             ) from error
 
 
-def _settings(standing: Standing, wishes: Wishes) -> dict[str, Any]:
-    """What ``choose_rule`` is asked for: what is not named stays as it is."""
+def _choice(standing: Standing, wishes: Wishes) -> dict[str, Any]:
     before = standing.own if wishes.from_own or standing.rule is None else standing.rule
-    good = wishes.good or (before.costs.good if before.costs else find_good_label(standing.labels))
+    return choice_of(before, wishes, own=standing.own, labels=standing.labels)
+
+
+def choice_of(
+    before: DecisionRule, wishes: Wishes, *, own: DecisionRule, labels: Sequence[str]
+) -> dict[str, Any]:
+    """What ``choose_rule`` is asked for: what is not named stays as it is.
+
+    Args:
+        before: The rule whose place the new one takes.
+        wishes: What the new one is to keep to.
+        own: The own rule of the artifact that it is chosen for.
+        labels: That artifact's class names.
+
+    Raises:
+        ConfigError: Costs are named, and it is not known which parts are good.
+    """
+    good = wishes.good or (before.costs.good if before.costs else find_good_label(labels))
     costs = before.costs
     if wishes.costs:
         if good is None:
             raise ConfigError(
                 "costs need to know which parts are good: name their label with --good, one of "
-                f"{', '.join(standing.labels)[:200]}"
+                f"{', '.join(labels)[:200]}"
             )
         costs = Costs(good=good, **wishes.costs)
     elif costs and wishes.good:
@@ -270,7 +286,7 @@ def _settings(standing: Standing, wishes: Wishes) -> dict[str, Any]:
         "false_alarm_rate": wishes.false_alarm_rate or _false_alarm_rate(before),
         "good": good,
         # The scores are the artifact's, and so is what they are of.
-        "balanced_scores": standing.own.frequencies is not None,
+        "balanced_scores": own.frequencies is not None,
     }
 
 

@@ -100,7 +100,7 @@ def test_a_rollback_and_a_promotion_of_the_champion_wait_for_nobody(world: World
 def test_a_version_that_passed_the_gate_waits_as_the_challenger(world: World) -> None:
     candidate = world.registry.version("bolts", 3)
     decision = world.rollouts().admit(
-        "bolts", candidate, lambda _: GateDecision(promote=True, reason="It beats the probe.")
+        "bolts", candidate, lambda *_: GateDecision(promote=True, reason="It beats the probe.")
     )
     assert (decision.promote, decision.is_refusal) == (False, False)
     assert decision.reason == "It beats the probe. It waits for a second person: `ship approve bolts`."
@@ -114,7 +114,7 @@ def test_the_first_version_of_a_task_waits_too(world: World) -> None:
     approvals(world).change_patterns(["nuts"], [], ANNA)
     world.add("nuts", 1)
     passed = GateDecision(promote=True, reason="It beats the probe.")
-    world.rollouts().admit("nuts", world.registry.version("nuts", 1), lambda _: passed)
+    world.rollouts().admit("nuts", world.registry.version("nuts", 1), lambda *_: passed)
     assert world.aliases("nuts") == {"challenger": 1}
     assert world.requests(by="ben").approve("nuts").from_version is None
     assert world.aliases("nuts") == {"champion": 1}
@@ -145,7 +145,7 @@ def test_a_champion_may_be_taken_out_of_service_in_mlflows_page(world: World) ->
 def test_the_gate_leaves_a_persons_request_as_it_is(world: World) -> None:
     world.rollouts().promote("bolts", 3)
     passed = GateDecision(promote=True, reason="It beats the probe.")
-    decision = world.rollouts().admit("bolts", world.registry.version("bolts", 4), lambda _: passed)
+    decision = world.rollouts().admit("bolts", world.registry.version("bolts", 4), lambda *_: passed)
     assert decision.reason == (
         "It beats the probe. It waits, as anna asked for version 3; `ship promote bolts 4` asks for this one."
     )
@@ -157,7 +157,7 @@ def test_the_gates_last_version_is_the_one_that_waits(world: World) -> None:
     passed = GateDecision(promote=True, reason="It beats the probe.")
     for number in (3, 4):
         for _ in range(2):
-            world.rollouts().admit("bolts", world.registry.version("bolts", number), lambda _: passed)
+            world.rollouts().admit("bolts", world.registry.version("bolts", number), lambda *_: passed)
     assert world.store.read_rollout("bolts")[0].pending.version == 4
     assert actions(world).count("gate") == 2, "a record that is replayed is told once"
 

@@ -53,10 +53,8 @@ def records(world: World, action: str | None = None) -> list[AuditRecord]:
     return [record for record in found if action in (None, record.action)]
 
 
-def judge(promote: bool) -> Callable[[object], GateDecision]:
-    return lambda champion: GateDecision(
-        promote=promote, reason="measured", gate=None if promote else "probe"
-    )
+def judge(promote: bool) -> Callable[..., GateDecision]:
+    return lambda *_: GateDecision(promote=promote, reason="measured", gate=None if promote else "probe")
 
 
 def gate(number: int, promote: bool) -> Callable[[World, Rollouts], object]:

@@ -150,7 +150,7 @@ def test_the_gate_compares_with_the_artifact_of_a_champion_that_was_deleted(worl
     delete_as_of_old(world, 2)
     judged: list[VersionInfo | None] = []
 
-    def judge(champion: VersionInfo | None) -> GateDecision:
+    def judge(champion: VersionInfo | None, _: str | None) -> GateDecision:
         judged.append(champion)
         return GateDecision(promote=True, reason="It is better.")
 

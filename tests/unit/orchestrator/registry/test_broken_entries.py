@@ -196,7 +196,7 @@ def test_the_gate_mends_a_rollout_that_cannot_be_read(world: World) -> None:
     write(world, ROLLOUT, b"{")
     judged = []
 
-    def judge(champion: object) -> GateDecision:
+    def judge(champion: object, _: object) -> GateDecision:
         judged.append(champion)
         return GateDecision(promote=True, reason="It is better.")
 
@@ -315,7 +315,7 @@ def test_one_call_lists_all_tasks_whatever_is_broken_of_some(world: World) -> No
 def test_of_an_older_version_that_a_person_asks_for_the_gate_decides_again(world: World) -> None:
     first = world.registry.version("bolts", 1)
 
-    def judge(_: object) -> GateDecision:
+    def judge(*_: object) -> GateDecision:
         return GateDecision(promote=True, reason="It is no worse.")
 
     late = world.rollouts().admit("bolts", first, judge)

@@ -60,7 +60,7 @@ def test_the_gate_brings_no_retired_task_back(world: World) -> None:
     candidate = world.registry.version("bolts", world.add(number=4))
     judged: list[VersionInfo | None] = []
 
-    def judge(champion: VersionInfo | None) -> GateDecision:
+    def judge(champion: VersionInfo | None, _: str | None) -> GateDecision:
         judged.append(champion)
         return GateDecision(promote=True, reason="It is better.")
 

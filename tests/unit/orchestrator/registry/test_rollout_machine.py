@@ -246,7 +246,7 @@ class Machine(RuleBasedStateMachine):
         else:
             candidate = self.world.fresh_registry().version("bolts", version)
 
-            def judge(champion: VersionInfo | None) -> GateDecision:
+            def judge(champion: VersionInfo | None, _: str | None) -> GateDecision:
                 return GateDecision(promote=change.is_better or champion is None, reason="drawn")
 
             rollouts.admit("bolts", candidate, judge)

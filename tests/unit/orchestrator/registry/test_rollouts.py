@@ -178,15 +178,15 @@ def test_two_people_at_once_both_get_their_way_one_after_the_other(world: World)
     assert world.store.read_rollout("bolts")[0].generation == 4
 
 
-def always(promote: bool) -> Callable[[VersionInfo | None], GateDecision]:
-    return lambda champion: GateDecision(promote=promote, reason="so it is")
+def always(promote: bool) -> Callable[..., GateDecision]:
+    return lambda *_: GateDecision(promote=promote, reason="so it is")
 
 
 def test_the_gate_decides_again_when_a_person_was_faster(world: World) -> None:
     world.add(number=4)
     seen: list[int | None] = []
 
-    def judge(champion: VersionInfo | None) -> GateDecision:
+    def judge(champion: VersionInfo | None, _: str | None) -> GateDecision:
         if not seen:
             world.rollouts(by="ben").promote("bolts", 3)
         seen.append(None if champion is None else champion.version)
