@@ -225,8 +225,15 @@ class PromptStore:
 
         Raises:
             ObjectConflict: Another writer was faster: read it again.
+            StoreError: It could not be read again.
         """
-        return self._replace(rollout_key(rollout.task), rollout.to_json(), if_match, MAX_ROLLOUT_BYTES)
+        key, content = rollout_key(rollout.task), rollout.to_json()
+        try:
+            Rollout.from_json(content, f"{self.url}/{key}, which is not written")
+        except BrokenRolloutError as error:
+            # What is stored is not broken: nothing is to be written anew.
+            raise StoreError(error.problems) from None
+        return self._replace(key, content, if_match, MAX_ROLLOUT_BYTES)
 
     def scan_rollouts(self) -> Iterator[tuple[str, float]]:
         """Task of each rollout, and when it was last written by the backend's clock."""

@@ -27,7 +27,7 @@ class RuleStore:
         content = rule.to_json()
         digest = StoredRule.digest_of(content)
         self._objects.put_new(rule_key(digest), content)
-        self.fetch(digest)
+        self.read(digest)
         return digest
 
     def read(self, digest: str) -> StoredRule:

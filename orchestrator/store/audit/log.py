@@ -122,7 +122,7 @@ class AuditLog:
             record_id: 32 hex digits; by default new ones.
 
         Raises:
-            StoreError: It is larger than an entry may be.
+            StoreError: It is larger than an entry may be, or could not be read again.
         """
         record = AuditRecord.make(
             action,
@@ -135,7 +135,8 @@ class AuditLog:
             reason=reason,
             record_id=record_id,
         )
-        AuditEntry(sequence=10**12, previous=NOWHERE.digest, record=record).to_json()
+        content = AuditEntry(sequence=10**12, previous=NOWHERE.digest, record=record).to_json()
+        AuditEntry.from_json(content, f"audit entry ({record.action}), which is not written")
         return record
 
     def settle(self, document: _Document) -> _Document:

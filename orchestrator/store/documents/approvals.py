@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Self
 
 from orchestrator.store.documents.audit import Trail
+from orchestrator.store.documents.writing import to_bytes
 
 __all__ = ["MAX_APPROVALS_BYTES", "ApprovalRules"]
 
@@ -48,7 +49,7 @@ class ApprovalRules:
         values: dict[str, Any] = {"schema": 1, "patterns": list(self.patterns), "tasks": sorted(self.tasks)}
         if trail := self.trail.to_dict():
             values["trail"] = trail
-        return (json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n").encode()
+        return to_bytes(json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n")
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:

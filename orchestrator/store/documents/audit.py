@@ -17,6 +17,7 @@ from typing import Any
 
 from orchestrator.errors import ManifestError, StoreError
 from orchestrator.names import is_digest
+from orchestrator.store.documents.writing import legible, to_bytes
 from ship.redaction import redact_text, redact_values
 
 __all__ = [
@@ -53,12 +54,19 @@ class Author:
         host: Name of the machine.
         reason: Reason that was given.
         user: User of the operating system; empty where that is not known.
+
+    All are legible, and as long as documents hold: every change of the store gets them from here.
     """
 
     by: str
     host: str
     reason: str = ""
     user: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("by", "host", "user"):
+            object.__setattr__(self, name, legible(getattr(self, name))[:MAX_NAME])
+        object.__setattr__(self, "reason", shortened(legible(self.reason)))
 
     @classmethod
     def of_process(cls, reason: str = "", name: str | None = None) -> "Author":
@@ -200,7 +208,7 @@ class AuditEntry:
             "previous": self.previous,
             "record": self.record.to_dict(),
         }
-        content = (json.dumps(redact_values(values), sort_keys=True, separators=(",", ":")) + "\n").encode()
+        content = to_bytes(json.dumps(redact_values(values), sort_keys=True, separators=(",", ":")) + "\n")
         if len(content) > MAX_ENTRY_BYTES:
             raise StoreError(
                 f"audit entry {self.sequence} ({self.record.action}): {len(content)} bytes, expected at most "

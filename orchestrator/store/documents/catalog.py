@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from orchestrator.errors import StoreError
+from orchestrator.store.documents.writing import to_bytes
 
 __all__ = [
     "CATALOG_KEY",
@@ -201,7 +202,7 @@ class Catalog:
             "backbones": dict(self.backbones),
             **states,
         }
-        content = (json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n").encode()
+        content = to_bytes(json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n")
         large = len(content) >= _COMPRESSED_FROM_BYTES
         packed = gzip.compress(content, compresslevel=1, mtime=0) if large else content
         if len(content) > MAX_CONTENT_BYTES or len(packed) > MAX_CATALOG_BYTES:

@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints
 
 from orchestrator.errors import StoreError
 from orchestrator.store.documents.document import Digest, Document, TaskName
+from orchestrator.store.documents.writing import to_bytes
 from ship.errors import ConfigError
 from ship.evaluation.drift import Reference
 
@@ -152,7 +153,7 @@ class DriftStates:
             StoreError: It would be larger than a reader takes.
         """
         values = {task: entry.to_values() for task, entry in sorted(self.tasks.items())}
-        content = json.dumps({"schema": _SCHEMA, "tasks": values}, separators=(",", ":")).encode()
+        content = to_bytes(json.dumps({"schema": _SCHEMA, "tasks": values}, separators=(",", ":")))
         if len(content) > MAX_DRIFT_BYTES:
             raise StoreError(f"{DRIFT_KEY}: {len(content)} bytes, expected at most {MAX_DRIFT_BYTES}")
         return content

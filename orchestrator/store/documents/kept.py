@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints
 
 from orchestrator.store.documents.document import Digest, Document, TaskName
+from orchestrator.store.documents.writing import to_bytes
 
 __all__ = ["MAX_KEPT_BYTES", "KeepReason", "KeptPicture"]
 
@@ -74,7 +75,7 @@ class KeptPicture:
         likeliest = [(label, min(1.0, p)) for label, p in self.probabilities[:MAX_PROBABILITIES]]
         distance = self.distance if self.distance is None or math.isfinite(self.distance) else None
         values = {**vars(self), "probabilities": likeliest, "distance": distance, "schema": _SCHEMA}
-        return json.dumps(values, allow_nan=False).encode()
+        return to_bytes(json.dumps(values, allow_nan=False))
 
     @classmethod
     def from_json(cls, content: bytes, where: str) -> Self:

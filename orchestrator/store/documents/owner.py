@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 from orchestrator.store.documents.audit import Trail
 from orchestrator.store.documents.audit_document import TrailDocument
 from orchestrator.store.documents.document import Document
+from orchestrator.store.documents.writing import to_bytes
 
 __all__ = ["MAX_OWNER_BYTES", "Owner"]
 
@@ -42,7 +43,7 @@ class Owner:
         }
         if trail := self.trail.to_dict():
             values["trail"] = trail
-        return (json.dumps(values, sort_keys=True) + "\n").encode()
+        return to_bytes(json.dumps(values, sort_keys=True) + "\n")
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from orchestrator.errors import StoreError
 from orchestrator.names import check_task_name
 from orchestrator.store.documents.document import Digest, Document, TaskName
+from orchestrator.store.documents.writing import to_bytes
 
 __all__ = ["Marker", "Publication", "check_task_key", "make_marker"]
 
@@ -69,4 +70,4 @@ def make_marker(task: str, task_key: str, digest: str, time_s: float) -> bytes:
         time_s=time_s,
         writer=uuid.uuid4().hex,
     )
-    return (json.dumps(dict(marker), sort_keys=True) + "\n").encode()
+    return to_bytes(json.dumps(dict(marker), sort_keys=True) + "\n")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints
 
 from orchestrator.store.documents.document import Digest, Document, TaskName
+from orchestrator.store.documents.writing import to_bytes
 
 __all__ = ["MAX_REVIEW_BYTES", "Opinion", "Review", "ReviewState"]
 
@@ -115,7 +116,7 @@ class Review:
     def to_json(self) -> bytes:
         """The object's content."""
         values = {**vars(self), "opinions": [vars(one) for one in self.opinions], "schema": _SCHEMA}
-        return json.dumps(values, allow_nan=False).encode()
+        return to_bytes(json.dumps(values, allow_nan=False))
 
     @classmethod
     def from_json(cls, content: bytes, where: str) -> Self:

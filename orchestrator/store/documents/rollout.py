@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from orchestrator.errors import StoreError
 from orchestrator.names import check_task_name
 from orchestrator.store.documents.audit import Trail
+from orchestrator.store.documents.writing import to_bytes
 
 __all__ = [
     "LATE_WRITE_S",
@@ -272,7 +273,7 @@ class Rollout:
             values["trail"] = trail
         if self.rules:
             values["rules"] = [{"artifact": artifact, "rule": rule} for artifact, rule in self.rules.items()]
-        content = (json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n").encode()
+        content = to_bytes(json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n")
         if len(content) > MAX_ROLLOUT_BYTES:
             raise StoreError(
                 f"rollout of task {self.task!r}: {len(content)} bytes, expected at most {MAX_ROLLOUT_BYTES}; "

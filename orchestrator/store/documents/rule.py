@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints
 
 from orchestrator.errors import StoreError
 from orchestrator.store.documents.document import Digest, Document, TaskName
+from orchestrator.store.documents.writing import to_bytes
 from ship.decision.rule import DecisionRule
 from ship.errors import ConfigError
 
@@ -64,7 +65,7 @@ class StoredRule:
             StoreError: It would be larger than a reader takes.
         """
         values = {**vars(self), "rule": self.rule.to_dict(), "schema": SCHEMA_VERSION}
-        content = (json.dumps(values, sort_keys=True, allow_nan=False) + "\n").encode()
+        content = to_bytes(json.dumps(values, sort_keys=True, allow_nan=False) + "\n")
         if len(content) > MAX_RULE_BYTES:
             raise StoreError(
                 f"decision rule of task {self.task!r}: {len(content)} bytes, expected at most "

@@ -26,6 +26,7 @@ from orchestrator.names import is_task_name
 from orchestrator.store.documents.audit import Trail
 from orchestrator.store.documents.audit_document import TrailDocument
 from orchestrator.store.documents.document import Digest, Document
+from orchestrator.store.documents.writing import to_bytes
 
 __all__ = [
     "MAX_SECRETS",
@@ -199,7 +200,7 @@ class Tokens:
         values: dict[str, Any] = {"schema": SCHEMA_VERSION, "tokens": tokens}
         if trail := self.trail.to_dict():
             values["trail"] = trail
-        return (json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n").encode()
+        return to_bytes(json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n")
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:

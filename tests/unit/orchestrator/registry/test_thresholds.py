@@ -7,8 +7,10 @@ import pytest
 
 from orchestrator.errors import RegistryError, StoreError
 from orchestrator.registry.catalog_writer import CatalogWriter
+from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.thresholds import Thresholds, Wishes
 from orchestrator.store.audit.log import AuditLog
+from orchestrator.store.documents.audit import Author
 from orchestrator.store.prompt_store import PromptStore
 from ship.decision.rule import Costs, DecisionRule
 from ship.errors import ConfigError
@@ -191,3 +193,11 @@ def test_a_rule_that_is_broken_can_be_taken_back(world: World) -> None:
     assert (broken.digest, broken.rule) == (after.digest, None)
     assert found.set(broken, None).rule == DecisionRule(temperature=3.0)
     assert thresholds(world).standing("bolts").digest is None
+
+
+def test_a_rule_that_is_set_for_a_long_reason_is_read_again(world: World) -> None:
+    author = Author(by="anna", host="line-pc", reason="r" * 2001)
+    found = Thresholds(world.registry, world.store, Rollouts(world.registry, world.store, author))
+    standing = found.standing("bolts")
+    chosen = found.set(standing, DecisionRule(min_confidence=0.9))
+    assert found.standing("bolts").stored == chosen.stored
