@@ -150,8 +150,7 @@ def _belongs(key: str) -> bool:
 
 def _entries(objects: ObjectStore) -> Iterator[str]:
     """Keys of the audit log's entries up to the last one listed, those that a listing missed too."""
-    last = max(AuditLog(PromptStore(objects)).numbers(), default=0)
-    return map(entry_key, range(1, last + 1))
+    return map(entry_key, AuditLog(PromptStore(objects)).likely_numbers())
 
 
 def _copy_registry(copier: "_Copier", copy: RegistryCopy | None) -> RegistryBlob | None:

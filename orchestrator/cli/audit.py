@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.audit_tables import entry_line, pending_line
+from orchestrator.cli.audit_tables import damaged_line, entry_line, pending_line
 from orchestrator.cli.completion import complete_task, task_argument
 from orchestrator.cli.options import author_options, json_option
 from orchestrator.cli.output import EXIT_FAILED, Output
 from orchestrator.cli.served import print_promotion
 from orchestrator.durations import parse_time
-from orchestrator.registry.plain_values import entry_json, pending_json
+from orchestrator.registry.plain_values import damaged_json, entry_json, pending_json
 
 if TYPE_CHECKING:
     from orchestrator.store.documents.audit import Author, Pin
@@ -50,8 +50,9 @@ def audit(
     """Show who changed what, when and why, of TASK or of all, the last change first.
 
     Promotions, rollbacks, canaries, shadows, decisions of the gate, moves in MLflow's own page, approvals,
-    tokens, garbage collections. Each entry holds the digest of the one before. --verify reads all of them and
-    the documents that they tell of; the exit status is 1 if anything is missing or changed, and each place is
+    tokens, garbage collections. An entry that cannot be read is listed as damaged, whatever is asked for: it
+    may be of TASK. Each entry holds the digest of the one before. --verify reads all of them and the
+    documents that they tell of; the exit status is 1 if anything is missing or changed, and each place is
     named. Keep the line that it prints outside of the store, and give it to --known later: that proves that
     nothing up to there was written anew.
 
@@ -65,6 +66,7 @@ def audit(
     from orchestrator.names import check_task_name
     from orchestrator.store.audit.log import AuditLog
     from orchestrator.store.audit.search import Wanted, search
+    from orchestrator.store.documents.audit import DamagedEntry
 
     if known and not verify:
         raise click.UsageError("--known goes with --verify")
@@ -78,10 +80,12 @@ def audit(
     wanted = Wanted(task=task, since_s=since_s)
     found = list(islice(search(AuditLog(output.prompt_store()), wanted), limit))
     if as_json:
-        output.print_json([entry_json(entry) for entry in found])
+        output.print_json(
+            [damaged_json(one) if isinstance(one, DamagedEntry) else entry_json(one) for one in found]
+        )
         return
-    for entry in found:
-        output.print_line(entry_line(entry))
+    for one in found:
+        output.print_line(damaged_line(one) if isinstance(one, DamagedEntry) else entry_line(one))
     if not found:
         output.print_line("No such entry in the audit log of this store.")
 

@@ -6,10 +6,10 @@ from orchestrator.cli.output import format_time
 from orchestrator.registry.plain_values import moves_text
 
 if TYPE_CHECKING:
-    from orchestrator.store.documents.audit import AuditEntry
+    from orchestrator.store.documents.audit import AuditEntry, DamagedEntry
     from orchestrator.store.documents.rollout import Rollout
 
-__all__ = ["entry_line", "pending_line"]
+__all__ = ["damaged_line", "entry_line", "pending_line"]
 
 
 def entry_line(entry: "AuditEntry") -> str:
@@ -20,6 +20,11 @@ def entry_line(entry: "AuditEntry") -> str:
     what = " ".join(filter(None, [record.action, record.task, moves_text(record.before, record.after)]))
     by = f"by {record.by}{user} on {record.host}"
     return f"{entry.sequence}  {format_time(record.time_s)}  {what}  {by}{reason}"
+
+
+def damaged_line(entry: "DamagedEntry") -> str:
+    """An entry of the audit log that cannot be read, on one line."""
+    return f"{entry.sequence}  damaged: {entry.problem}"
 
 
 def pending_line(rollout: "Rollout") -> str:

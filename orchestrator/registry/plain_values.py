@@ -13,12 +13,13 @@ from ship.findings import find_warnings
 if TYPE_CHECKING:
     from orchestrator.registry.thresholds import Standing
     from orchestrator.registry.versions import VersionInfo
-    from orchestrator.store.documents.audit import AuditEntry
+    from orchestrator.store.documents.audit import AuditEntry, DamagedEntry
     from orchestrator.store.documents.rollout import Rollout
     from ship.decision.rule import DecisionRule
 
 __all__ = [
     "bytes_by_part",
+    "damaged_json",
     "entry_json",
     "format_time",
     "moves_text",
@@ -27,6 +28,12 @@ __all__ = [
     "rule_json",
     "version_json",
 ]
+
+# Of an entry of the audit log, beside its number.
+_ENTRY_KEYS = (
+    *("id", "time", "since", "action", "task", "before", "after", "reason", "by", "user", "host", "time_s"),
+    "previous",
+)
 
 
 def format_time(seconds: float) -> str:
@@ -87,7 +94,13 @@ def entry_json(entry: "AuditEntry") -> dict[str, Any]:
         "time": format_time(entry.record.time_s),
         **values,
         "previous": entry.previous,
+        "damaged": None,
     }
+
+
+def damaged_json(entry: "DamagedEntry") -> dict[str, Any]:
+    """An entry of the audit log that cannot be read, with the keys of one that can; ``damaged`` says why."""
+    return {"sequence": entry.sequence, **dict.fromkeys(_ENTRY_KEYS), "damaged": entry.problem}
 
 
 def moves_text(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

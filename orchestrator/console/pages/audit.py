@@ -8,9 +8,9 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from orchestrator.console.access import person_of, services_of
 from orchestrator.console.rendering import add_page
 from orchestrator.durations import parse_time
-from orchestrator.registry.plain_values import entry_json, moves_text
+from orchestrator.registry.plain_values import damaged_json, entry_json, moves_text
 from orchestrator.store.audit.search import Wanted, search_page
-from orchestrator.store.documents.audit import EXPECTED_PIN, Pin
+from orchestrator.store.documents.audit import EXPECTED_PIN, AuditEntry, DamagedEntry, Pin
 
 __all__ = ["router"]
 
@@ -29,6 +29,8 @@ def read_audit(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> dict[str, Any]:
     """Entries about tasks that the sender may see, the last one first; about no task, if that is all of them.
+
+    So it is with damaged entries, which tell of no task.
 
     Args:
         request: The request.
@@ -52,18 +54,17 @@ def read_audit(
     )
     found = search_page(services.audit, wanted, before=before, limit=limit)
     return {
-        "entries": [
-            {
-                **entry_json(entry),
-                "time_s": entry.record.time_s,
-                "moves": moves_text(entry.record.before, entry.record.after),
-            }
-            for entry in found.entries
-        ],
+        "entries": [_values(entry) for entry in found.entries],
         "before": found.before,
         "may_verify": person.sees_all,
         "view": {"task": task, "by": by, "action": action, "since": since, "until": until, "limit": limit},
     }
+
+
+def _values(entry: AuditEntry | DamagedEntry) -> dict[str, Any]:
+    if isinstance(entry, DamagedEntry):
+        return damaged_json(entry) | {"moves": ""}
+    return {**entry_json(entry), "moves": moves_text(entry.record.before, entry.record.after)}
 
 
 def read_verification(

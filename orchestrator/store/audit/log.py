@@ -25,6 +25,7 @@ from orchestrator.store.documents.audit import (
     AuditEntry,
     AuditRecord,
     Author,
+    DamagedEntry,
     Pin,
     Trail,
 )
@@ -214,26 +215,53 @@ class AuditLog:
         except ObjectMissing:
             return None
 
-    def newest(self, head: Pin | None = None) -> Iterator[AuditEntry]:
-        """The entries, the last first; what is missing or damaged is left out, see ``verification``."""
-        last = (self.head() if head is None else head).sequence
+    def newest(self) -> Iterator[AuditEntry]:
+        """The entries that can be read, the last first; see ``look`` for the others."""
+        return (found for _, found in self.look() if isinstance(found, AuditEntry))
+
+    def look(self, before: int | None = None) -> Iterator[tuple[int, AuditEntry | DamagedEntry | None]]:
+        """Numbers of entries, the last first, each with what is there; None where nothing is.
+
+        A gap of which a listing knows no entry either is passed over, however wide it is.
+
+        Args:
+            before: The number of an entry: those before it; None for all.
+        """
+        end = self.head().sequence
+        if before is not None:
+            end = min(end, before - 1)
         with ThreadPoolExecutor(NUM_READERS) as readers:
-            for end in range(last, 0, -_BATCH):
-                numbers = range(end, max(0, end - _BATCH), -1)
-                yield from filter(None, readers.map(self._read, numbers))
+            while end > 0:
+                numbers, is_gap = range(end, max(0, end - _BATCH), -1), True
+                for number, found in zip(numbers, readers.map(self._read, numbers), strict=True):
+                    is_gap = is_gap and found is None
+                    yield number, found
+                end = numbers[-1] - 1
+                if is_gap:
+                    end = max((number for number in self.numbers() if number <= end), default=0)
 
     def numbers(self) -> list[int]:
         """Numbers of all entries, by a listing."""
         found = (key.removeprefix(FOLDER).removesuffix(".json") for key in self._objects.list(FOLDER))
         return [int(name) for name in found if name.isdecimal() and name == f"{int(name):012d}"]
 
-    def _read(self, sequence: int) -> AuditEntry | None:
+    def likely_numbers(self) -> Iterator[int]:
+        """Numbers of the entries that a listing has or may have missed, in order.
+
+        One beside writers may miss a few between others. A wider gap is one: an object of a far number, which
+        no writer of this log has made, is no reason to read up to it.
+        """
+        last = 0
+        for number in sorted(self.numbers()):
+            yield from range(last + 1 if number - last <= _BATCH else number, number + 1)
+            last = number
+
+    def _read(self, sequence: int) -> AuditEntry | DamagedEntry | None:
         try:
             content = self.read_bytes(sequence)
             return None if content is None else AuditEntry.from_json(content, entry_key(sequence))
         except StoreError as error:
-            _logger.warning("audit entry %d is left out: %s", sequence, error)
-            return None
+            return DamagedEntry(sequence=sequence, problem=str(error))
 
     def _begin(self) -> AuditRecord:
         """The first entry, which tells this log from any other."""

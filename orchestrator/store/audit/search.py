@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from orchestrator.store.audit.log import AuditLog
-from orchestrator.store.documents.audit import NOWHERE, AuditEntry, Pin
+from orchestrator.store.documents.audit import AuditEntry, DamagedEntry
 
 __all__ = ["Found", "Wanted", "search", "search_page"]
 
@@ -33,8 +33,10 @@ class Wanted:
     until_s: float | None = None
     may_see: Callable[[str | None], bool] = lambda task: True
 
-    def fits(self, entry: AuditEntry) -> bool:
-        """Whether an entry is wanted."""
+    def fits(self, entry: AuditEntry | DamagedEntry) -> bool:
+        """Whether an entry is wanted; a damaged one may be any, for those who may see all."""
+        if isinstance(entry, DamagedEntry):
+            return self.may_see(None)
         record = entry.record
         return (
             self.may_see(record.task)
@@ -45,9 +47,11 @@ class Wanted:
             and (self.until_s is None or record.time_s < self.until_s)
         )
 
-    def is_over(self, entry: AuditEntry) -> bool:
+    def is_over(self, entry: AuditEntry | DamagedEntry) -> bool:
         """Whether no entry before this one is wanted."""
-        return self.since_s is not None and entry.record.time_s < self.since_s - _CLOCKS_DIFFER_S
+        if self.since_s is None or isinstance(entry, DamagedEntry):
+            return False
+        return entry.record.time_s < self.since_s - _CLOCKS_DIFFER_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +63,15 @@ class Found:
         before: Where the search goes on: entries before that number; None if there are none.
     """
 
-    entries: tuple[AuditEntry, ...]
+    entries: tuple[AuditEntry | DamagedEntry, ...]
     before: int | None
 
 
-def search(log: AuditLog, wanted: Wanted) -> Iterator[AuditEntry]:
+def search(log: AuditLog, wanted: Wanted) -> Iterator[AuditEntry | DamagedEntry]:
     """All entries that are wanted, the last one first."""
-    for entry in log.newest():
+    for _, entry in log.look():
+        if entry is None:
+            continue
         if wanted.is_over(entry):
             return
         if wanted.fits(entry):
@@ -82,15 +88,16 @@ def search_page(
         wanted: What is searched for.
         before: The number of an entry: those before it; None for all.
         limit: The most entries to give.
-        max_read: The most entries to read, however few are wanted.
+        max_read: The most numbers to look at, however few entries are wanted, or there.
     """
-    head = log.head() if before is None else Pin(sequence=max(0, before - 1), digest=NOWHERE.digest)
-    found: list[AuditEntry] = []
-    last = head.sequence + 1
-    for entry in islice(log.newest(head), max_read):
+    found: list[AuditEntry | DamagedEntry] = []
+    last = 1
+    for number, entry in islice(log.look(before), max_read):
+        last = number
+        if entry is None:
+            continue
         if wanted.is_over(entry):
             return Found(entries=tuple(found), before=None)
-        last = entry.sequence
         if wanted.fits(entry):
             found.append(entry)
             if len(found) == limit:

@@ -29,7 +29,7 @@ class Break:
 
     Attributes:
         place: Key of the entry, or of the document that does not fit the log.
-        kind: ``missing`` (an entry between others), ``truncated`` (entries at the end), ``damaged`` (no
+        kind: ``missing`` (entries between others), ``truncated`` (entries at the end), ``damaged`` (no
             entry), ``changed`` (another content than a later entry or a document knows), ``misplaced``
             (another number than its own), ``repeated`` (a record that is there already), ``unlogged`` (a
             change that is not in the log), ``foreign`` (no object of the log) or ``unreadable``.
@@ -105,13 +105,14 @@ def _check_chain(log: AuditLog, breaks: list[Break]) -> tuple[dict[int, Pin], di
     pins: dict[int, Pin] = {}
     records: dict[int, AuditRecord] = {}
     seen: dict[str, int] = {}
-    numbers = range(1, max(log.numbers(), default=0) + 1)
+    numbers, last = list(log.likely_numbers()), 0
     with ThreadPoolExecutor(NUM_READERS) as readers:
         for number, content in zip(numbers, readers.map(log.read_bytes, numbers), strict=True):
-            place = entry_key(number)
             if content is None:
-                breaks.append(_missing(number))
                 continue
+            if number > last + 1:
+                breaks.append(_missing(last + 1, number - 1))
+            last, place = number, entry_key(number)
             pins[number] = Pin.of(number, content)
             try:
                 entry = AuditEntry.from_json(content, place)
@@ -123,6 +124,8 @@ def _check_chain(log: AuditLog, breaks: list[Break]) -> tuple[dict[int, Pin], di
             first = seen.setdefault(entry.record.record_id, number)
             if first != number:
                 breaks.append(_repeated(number, first))
+    if numbers and numbers[-1] > last:
+        breaks.append(_missing(last + 1, numbers[-1]))
     return pins, records
 
 
@@ -217,10 +220,9 @@ def _find_foreign(store: PromptStore) -> Iterator[Break]:
             yield Break(place=key, kind="foreign", message="it is no object of the log")
 
 
-def _missing(number: int) -> Break:
-    return Break(
-        place=entry_key(number), kind="missing", message=f"entry {number} is not there, later ones are"
-    )
+def _missing(first: int, last: int) -> Break:
+    named = f"entry {first} is" if first == last else f"entries {first} to {last} are"
+    return Break(place=entry_key(first), kind="missing", message=f"{named} not there, later ones are")
 
 
 def _repeated(number: int, first: int) -> Break:

@@ -29,6 +29,7 @@ __all__ = [
     "AuditEntry",
     "AuditRecord",
     "Author",
+    "DamagedEntry",
     "Pin",
     "Trail",
     "shortened",
@@ -227,6 +228,19 @@ class AuditEntry:
         from orchestrator.store.documents.audit_document import read_entry
 
         return read_entry(content, where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DamagedEntry:
+    """An entry of the log that cannot be read; nothing is known of whom or what it tells.
+
+    Attributes:
+        sequence: Its number, from 1.
+        problem: Why.
+    """
+
+    sequence: int
+    problem: str
 
 
 @dataclass(frozen=True, kw_only=True)

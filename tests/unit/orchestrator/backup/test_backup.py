@@ -301,6 +301,18 @@ def test_a_break_of_the_audit_log_is_found() -> None:
     assert [problem.split(":")[1].strip() for problem in verify_backup(place, manifest)] == [entry_key(3)]
 
 
+def test_an_object_of_a_far_number_in_the_audit_log_is_copied_and_told() -> None:
+    world, place = make_world(), Place()
+    far = entry_key(999_999_999_999)
+    world.objects.stored[far] = b"x", 1.0
+    manifest = take(world, place).manifest
+    assert far in manifest.objects
+    assert [problem.split(": ")[1:3] for problem in verify_backup(place, manifest)] == [
+        [entry_key(AuditLog(world.store).head().sequence + 1), "missing"],
+        [far, "damaged"],
+    ]
+
+
 @pytest.mark.parametrize("place", ["store/backups", ".", "store"])
 def test_a_place_in_the_store_or_around_it_is_refused(tmp_path: Path, place: str) -> None:
     objects = LocalObjects(tmp_path / "store")

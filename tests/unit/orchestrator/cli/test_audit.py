@@ -38,6 +38,14 @@ def test_the_log_tells_who_changed_what_and_why_the_last_first(ship: Shell) -> N
     assert line.endswith(": line 3")
 
 
+def test_a_damaged_entry_is_listed_as_damaged(ship: Shell) -> None:
+    ship.world.objects.stored[entry_key(3)] = b"{", 1.0
+    lines = ship("audit", "bolts").splitlines()
+    assert lines[1].startswith("3  damaged: audit/000000000003.json: Invalid JSON")
+    [damaged] = [one for one in ship.json("audit") if one.get("damaged")]
+    assert (damaged["sequence"], damaged["action"], damaged["by"]) == (3, None, None)
+
+
 def test_since_takes_a_duration_and_a_date(ship: Shell) -> None:
     assert len(ship.json("audit", "--since", "1h")) == 5
     assert ship.json("audit", "--since", "2100-01-01") == []

@@ -78,6 +78,16 @@ def test_a_search_reads_a_bounded_number_of_entries(world: World, console: Conso
     assert [entry.sequence for entry in rest.entries] == list(range(page.before - 1, 0, -1))
 
 
+def test_a_damaged_entry_is_shown_as_damaged(world: World, console: Console, browser: TestClient) -> None:
+    world.objects.stored[entry_key(3)] = b"{", 1.0
+    entries = {one["sequence"]: one for one in browser.get("/audit.json").json()["entries"]}
+    assert "Invalid JSON" in entries[3]["damaged"]
+    assert entries[3].keys() == entries[4].keys()
+    assert 'badge bad">damaged</span> audit/000000000003.json' in browser.get("/audit").text
+    few = console.sign_in("max", "look", ("caps",))
+    assert [one["sequence"] for one in few.get("/audit.json").json()["entries"]] == [max(entries)]
+
+
 def test_verification_names_what_was_changed(world: World, browser: TestClient) -> None:
     whole = browser.get("/audit/verify.json").json()
     assert whole["breaks"] == []

@@ -8,8 +8,9 @@ import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.store.audit.log import HEAD, AuditLog, entry_key
+from orchestrator.store.audit.search import Wanted, search, search_page
 from orchestrator.store.audit.verification import verify
-from orchestrator.store.documents.audit import NOWHERE, AuditEntry, Author, Pin
+from orchestrator.store.documents.audit import NOWHERE, AuditEntry, Author, DamagedEntry, Pin
 from orchestrator.store.objects.local import LocalObjects
 from orchestrator.store.prompt_store import PromptStore
 from tests.unit.orchestrator.registry.factory import NOW_S, MemoryObjects
@@ -136,3 +137,66 @@ def test_many_writers_on_one_folder_make_one_chain(tmp_path: Path) -> None:
     ]
     for writer in range(8):
         assert [one["number"] for one in told if one["writer"] == writer] == list(range(5)), "in its order"
+
+
+def num_reads(objects: MemoryObjects, look: Callable[[AuditLog], object]) -> int:
+    """Calls of the store that a look at the log takes; an end comes to each."""
+    reader, calls = objects.client(), iter(range(1000))
+    reader.hook = lambda when: next(calls)
+    look(AuditLog(PromptStore(reader)))
+    return next(calls)
+
+
+def test_an_entry_that_cannot_be_read_is_listed_as_damaged_for_those_who_may_see_all() -> None:
+    objects = MemoryObjects()
+    for task in ("bolts", "nuts", "caps"):
+        open_log(objects).append("promote", task, {}, {}, "", ANNA)
+    objects.stored[entry_key(3)] = b"{", 1.0
+    for wanted in (Wanted(), Wanted(task="bolts"), Wanted(since_s=NOW_S)):
+        found = [*search(open_log(objects), wanted)]
+        [damaged] = [one for one in found if isinstance(one, DamagedEntry)]
+        assert (damaged.sequence, "Invalid JSON" in damaged.problem) == (3, True)
+        assert damaged in search_page(open_log(objects), wanted).entries
+    some = Wanted(may_see=lambda task: task == "bolts")
+    assert [one.sequence for one in search(open_log(objects), some)] == [2]
+    assert actions(objects) == ["begin", "promote", "promote"]
+
+
+def test_a_page_before_any_number_begins_at_the_end_of_the_log() -> None:
+    objects = MemoryObjects()
+    open_log(objects).append("gc", None, {}, {}, "", ANNA)
+    for before in (3, 50, 10**12, 10**30):
+        page = search_page(open_log(objects), Wanted(), before=before)
+        assert ([entry.sequence for entry in page.entries], page.before) == ([2, 1], None)
+    assert search_page(open_log(objects), Wanted(), before=1).entries == ()
+    few = num_reads(objects, lambda log: search_page(log, Wanted(), before=10**12))
+    assert few <= 20, "the head, and two entries"
+
+
+def test_an_object_of_a_far_number_makes_nobody_read_up_to_it() -> None:
+    objects = MemoryObjects()
+    open_log(objects).append("gc", None, {}, {}, "", ANNA)
+    far = 999_999_999_999
+    objects.stored[entry_key(far)] = b"x", 1.0
+    # Without the noted head a listing tells the end.
+    del objects.stored[HEAD]
+    assert actions(objects) == ["begin", "gc"]
+    for max_read in (1, 50, 2000):
+        page = search_page(open_log(objects), Wanted(), max_read=max_read)
+        assert [one.sequence for one in page.entries] == [far, 2, 1][: 1 if max_read < 2000 else 3]
+    assert [*open_log(objects).likely_numbers()] == [1, 2, far]
+    found = verify(PromptStore(objects))
+    assert [(one.place, one.kind) for one in found.breaks] == [
+        (entry_key(3), "missing"),
+        (entry_key(far), "damaged"),
+    ]
+    assert found.breaks[0].message == f"entries 3 to {far - 1} are not there, later ones are"
+
+
+def test_a_listing_beside_writers_may_miss_entries_between_others() -> None:
+    objects = MemoryObjects()
+    for _ in range(5):
+        open_log(objects).append("gc", None, {}, {}, "", ANNA)
+    late = objects.client()
+    late.list = lambda prefix: iter([entry_key(1), entry_key(6)])
+    assert [*AuditLog(PromptStore(late)).likely_numbers()] == [1, 2, 3, 4, 5, 6]
