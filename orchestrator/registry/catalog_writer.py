@@ -9,21 +9,21 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from orchestrator.errors import ObjectConflict, OrchestratorError, RegistryError, StoreError
+from orchestrator.registry.catalog_states import State, catalog_of, state_of, state_of_view, with_states
 from orchestrator.registry.mirror import MAX_TRIES
-from orchestrator.registry.moves import retired_version
 from orchestrator.registry.ownership import check_owner
 from orchestrator.registry.registry import Registry, RegistryDown
 from orchestrator.registry.rollouts import Rollouts
-from orchestrator.registry.versions import CHAMPION, ModelView, read_trials
+from orchestrator.registry.versions import CHAMPION, ModelView
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry, IdleTask
-from orchestrator.store.documents.rollout import Aliases, BrokenRolloutError, Rollout
+from orchestrator.store.documents.rollout import BrokenRolloutError, Rollout
 from orchestrator.store.prompt_store import PromptStore
 
-__all__ = ["CatalogChange", "CatalogWriter", "Served", "follow_rollout", "make_entry", "serve_now"]
+__all__ = ["CatalogChange", "CatalogWriter", "Served", "follow_rollout", "serve_now"]
 
 Found = TypeVar("Found")
 _logger = logging.getLogger(__name__)
@@ -31,7 +31,6 @@ _logger = logging.getLogger(__name__)
 MAX_LOST, MAX_LOST_SHARE = 5, 0.1
 _MAX_READERS = 16
 _LISTED = 5
-_State = CatalogEntry | IdleTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,17 +116,17 @@ class CatalogWriter:
         except RegistryDown:
             self._follow_rollouts(catalog, etag)
             raise
-        wanted = {task: _state_of_view(view, catalog.find(task)) for task, view in views.items()}
+        wanted = {task: state_of_view(view, catalog.find(task)) for task, view in views.items()}
         differing = {task for task, state in wanted.items() if state != catalog.find(task)}
         problems |= {task: view.problem for task, view in views.items() if view.problem is not None}
         # A rollout counts, also where MLflow cannot be brought in line with it now.
         known = {**catalog.entries, **catalog.idle, **changed}
         wanted |= self._settle_all(differing | changed.keys() & views.keys(), views, known, problems)
-        written = _catalog_of(wanted, identity, catalog)
+        written = catalog_of(wanted, identity, catalog)
         missing, lost = self._find_lost(catalog, views, written, problems, may_drop=may_drop)
         kept = {task: catalog.entries[task] for task in missing}
         backbones = {digest: one for view in views.values() for digest, one in view.backbones.items()}
-        written = _catalog_of({**wanted, **kept}, identity, catalog, backbones)
+        written = catalog_of({**wanted, **kept}, identity, catalog, backbones)
         is_same = stored is not None and written == catalog
         if not is_same:
             self._store.write_catalog(written, if_match=etag)
@@ -180,17 +179,17 @@ class CatalogWriter:
         self,
         tasks: Iterable[str],
         views: Mapping[str, ModelView],
-        known: Mapping[str, _State],
+        known: Mapping[str, State],
         problems: dict[str, str],
-    ) -> dict[str, _State]:
+    ) -> dict[str, State]:
         """States of tasks that are brought in line now; one that cannot be keeps the known one."""
 
-        def settle(task: str) -> tuple[str, _State, str | None]:
+        def settle(task: str) -> tuple[str, State, str | None]:
             try:
                 rollout = self._rollouts.settle(task)
                 # Without a rollout only MLflow tells what serves, and it does not.
                 is_told = rollout.generation > 0 or CHAMPION not in views[task].broken
-                return task, _state_of(rollout) if is_told else known.get(task, IdleTask()), None
+                return task, state_of(rollout) if is_told else known.get(task, IdleTask()), None
             except OrchestratorError as error:
                 return task, known.get(task, IdleTask()), str(error)
 
@@ -198,7 +197,7 @@ class CatalogWriter:
         problems |= {task: problem for task, _, problem in found if problem is not None}
         return {task: state for task, state, _ in found}
 
-    def _read_changed(self, catalog: Catalog, problems: dict[str, str]) -> dict[str, _State]:
+    def _read_changed(self, catalog: Catalog, problems: dict[str, str]) -> dict[str, State]:
         """States of the rollouts that were written since the last look and that the catalog does not show.
 
         One that cannot be read is noted as a problem, and is no matter of the others.
@@ -226,7 +225,7 @@ class CatalogWriter:
         return {
             task: state
             for task, rollout in found.items()
-            if (state := _state_of(rollout)) != catalog.find(task) or not rollout.is_mirrored
+            if (state := state_of(rollout)) != catalog.find(task) or not rollout.is_mirrored
         }
 
     def _follow_rollouts(self, catalog: Catalog, etag: str | None) -> None:
@@ -241,39 +240,12 @@ class CatalogWriter:
             for task, state in read.items()
             if isinstance(state, CatalogEntry) or state.is_retired or task not in catalog.entries
         }
-        written = _with_states(catalog, changed)
+        written = with_states(catalog, changed)
         if written != catalog:
             self._store.write_catalog(written, if_match=etag)
         for task, problem in problems.items():
             _logger.warning("task %s stays as it was: %s", task, problem)
         self._unread &= problems.keys()
-
-
-def make_entry(
-    aliases: Aliases, digests: Mapping[int, str | None], rules: Mapping[str, str] | None = None
-) -> CatalogEntry | None:
-    """A task's entry in the catalog; None if it has no champion with an artifact of ours.
-
-    Args:
-        aliases: Aliases of its versions.
-        digests: Digests of the versions that have an alias; None for versions registered by other programs.
-        rules: Digests of decision rules by digest of the artifact, also of artifacts that are not served.
-    """
-    known = {version: digest for version, digest in digests.items() if digest is not None}
-    champion = aliases.versions.get(CHAMPION)
-    if champion is None or champion not in known:
-        return None
-    trials = read_trials(aliases)
-    ruled = _rules_of(known.values(), rules)
-    digest = known.pop(champion)
-    return CatalogEntry(
-        version=champion,
-        digest=digest,
-        others=known,
-        canary=trials.canary if trials.canary and trials.canary.version in known else None,
-        shadow=trials.shadow if trials.shadow in known else None,
-        rules=ruled,
-    )
 
 
 def follow_rollout(store: PromptStore, rollout: Rollout, *, may_move: bool = False) -> bool:
@@ -290,7 +262,7 @@ def follow_rollout(store: PromptStore, rollout: Rollout, *, may_move: bool = Fal
     Raises:
         StoreError: The catalog cannot be read or written.
     """
-    task, state = rollout.task, _state_of(rollout)
+    task, state = rollout.task, state_of(rollout)
     for _ in range(MAX_TRIES):
         stored = store.read_catalog()
         found = None if stored is None else stored[0].find(task)
@@ -299,7 +271,7 @@ def follow_rollout(store: PromptStore, rollout: Rollout, *, may_move: bool = Fal
         if found == state:
             return True
         catalog, etag = stored
-        written = _with_states(catalog, {task: state})
+        written = with_states(catalog, {task: state})
         with suppress(ObjectConflict):
             store.write_catalog(written, if_match=etag)
     return False
@@ -320,72 +292,12 @@ def serve_now(store: PromptStore, task: str) -> Served:
     return Served(version=version, problem=None if is_followed else problem)
 
 
-def _find_state(
-    aliases: Aliases, digests: Mapping[int, str | None], rules: Mapping[str, str] | None = None
-) -> _State:
-    """A task's entry, or what it is without one."""
-    if (entry := make_entry(aliases, digests, rules)) is not None:
-        return entry
-    if retired_version(aliases) is not None:
-        return IdleTask(is_retired=True)
-    versions = {version: digest for version, digest in digests.items() if digest is not None}
-    return IdleTask(versions=versions, rules=_rules_of(versions.values(), rules))
-
-
-def _rules_of(artifacts: Iterable[str], rules: Mapping[str, str] | None) -> dict[str, str]:
-    named = set(artifacts)
-    return {artifact: rule for artifact, rule in sorted((rules or {}).items()) if artifact in named}
-
-
-def _state_of(rollout: Rollout) -> _State:
-    digests = {version: ref.digest for version, ref in rollout.versions.items()}
-    return _find_state(rollout.aliases, digests, rollout.rules)
-
-
-def _with_states(catalog: Catalog, states: Mapping[str, _State]) -> Catalog:
-    """A catalog with other states of some tasks; what cannot be read of others stays for a look at MLflow."""
-    broken = {task: entry for task, entry in catalog.broken.items() if task not in states}
-    followed = _catalog_of({**catalog.entries, **catalog.idle, **states}, catalog.registry, catalog)
-    return replace(followed, broken=broken)
-
-
-def _catalog_of(
-    states: Mapping[str, _State],
-    registry: str | None,
-    before: Catalog,
-    backbones: Mapping[str, str] | None = None,
-) -> Catalog:
-    """The catalog of these states.
-
-    Args:
-        states: Entries and idle tasks by name.
-        registry: Identity of the registry.
-        before: The catalog until now, which knows backbones; an artifact's never changes.
-        backbones: Fingerprints by digest of the artifact, as the registry has them.
-    """
-    catalog = Catalog(
-        entries={task: state for task, state in states.items() if isinstance(state, CatalogEntry)},
-        idle={task: state for task, state in states.items() if isinstance(state, IdleTask)},
-        registry=registry,
-    )
-    named, known = before.digests, backbones or {}
-    return catalog.with_backbones(
-        lambda digest: known.get(digest) or (before.backbone_of(digest) if digest in named else None)
-    )
-
-
 def _in_threads(do: Callable[[str], Found], tasks: Iterable[str]) -> list[Found]:
     wanted = sorted(tasks)
     if not wanted:
         return []
     with ThreadPoolExecutor(min(_MAX_READERS, len(wanted))) as pool:
         return list(pool.map(do, wanted))
-
-
-def _state_of_view(view: ModelView, known: _State | None) -> _State:
-    """A task's state as MLflow has it, which knows no rules: the known one where nothing else differs."""
-    state = _find_state(view.standing, view.digests)
-    return known if known is not None and state == replace(known, rules={}) else state
 
 
 def _some(tasks: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.registry.catalog_writer import make_entry
+from orchestrator.registry.catalog_states import make_entry
 from orchestrator.registry.versions import read_share
 from orchestrator.store.documents.catalog import Canary, CatalogEntry
 from orchestrator.store.documents.rollout import Aliases
