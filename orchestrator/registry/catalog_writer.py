@@ -29,6 +29,8 @@ Found = TypeVar("Found")
 _logger = logging.getLogger(__name__)
 # Tasks that may leave the catalog at a look: this many, or a tenth of it.
 MAX_LOST, MAX_LOST_SHARE = 5, 0.1
+# Looks at the rollouts from one that reads all of them to the next: ten minutes of a poller's.
+_LOOKS_PER_COMPARISON = 20
 _MAX_READERS = 16
 _LISTED = 5
 
@@ -90,6 +92,7 @@ class CatalogWriter:
         self._rollouts = rollouts or Rollouts(registry, store)
         # When each rollout that was read was last written, by the store's clock.
         self._seen_s: dict[str, float] = {}
+        self._num_looks = 0
         self._unread: set[str] = set()
 
     def update(self, *, may_drop: bool = False, looks_at_rollouts: bool = False) -> CatalogChange:
@@ -200,6 +203,8 @@ class CatalogWriter:
     def _read_changed(self, catalog: Catalog, problems: dict[str, str]) -> dict[str, State]:
         """States of the rollouts that were written since the last look and that the catalog does not show.
 
+        Now and then of all rollouts: whatever a late writer left in the catalog does not stay there.
+
         One that cannot be read is noted as a problem, and is no matter of the others.
 
         As far as the store's clock can tell, which counts in seconds: one that was written just now may be
@@ -207,7 +212,9 @@ class CatalogWriter:
         """
         listed = dict(self._store.scan_rollouts())
         newest_s = max(listed.values(), default=0.0)
-        self._unread |= {task for task, at_s in listed.items() if self._seen_s.get(task) != at_s}
+        reads_all = self._num_looks % _LOOKS_PER_COMPARISON == 0
+        self._num_looks += 1
+        self._unread |= {task for task, at_s in listed.items() if reads_all or self._seen_s.get(task) != at_s}
         self._seen_s = {task: at_s for task, at_s in listed.items() if at_s < newest_s - 2.0}
 
         def read(task: str) -> Rollout | None:
@@ -249,18 +256,21 @@ class CatalogWriter:
 
 
 def follow_rollout(store: PromptStore, rollout: Rollout, *, may_move: bool = False) -> bool:
-    """Let the catalog follow one rollout at once; the poller does so later.
+    """Let the catalog follow a task's rollout at once; the poller does so later.
+
+    The etag guards the catalog alone: a rollout that was read a minute ago may be older than what it replaces
+    there. So the rollout is read again after each write, and a newer one is followed in turn.
 
     Args:
         store: Store of the catalog.
-        rollout: The rollout.
+        rollout: The rollout as it was read, or written.
         may_move: Whether a task may begin to serve by it, or end; else its entry has to be there already.
 
     Returns:
         Whether the catalog is as the rollout says.
 
     Raises:
-        StoreError: The catalog cannot be read or written.
+        StoreError: The catalog cannot be read or written, or the rollout cannot be read.
     """
     task, state = rollout.task, state_of(rollout)
     for _ in range(MAX_TRIES):
@@ -271,9 +281,17 @@ def follow_rollout(store: PromptStore, rollout: Rollout, *, may_move: bool = Fal
         if found == state:
             return True
         catalog, etag = stored
-        written = with_states(catalog, {task: state})
         with suppress(ObjectConflict):
-            store.write_catalog(written, if_match=etag)
+            store.write_catalog(with_states(catalog, {task: state}), if_match=etag)
+            current = store.read_rollout(task)
+            if current is None or state_of(current[0]) == state:
+                return True
+            state = state_of(current[0])
+    _logger.warning(
+        "task %s: others changed it or the catalog %d times meanwhile; an endpoint, or `ship sync`, brings "
+        "the catalog in line",
+        *(task, MAX_TRIES),
+    )
     return False
 
 

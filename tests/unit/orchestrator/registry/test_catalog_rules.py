@@ -1,10 +1,15 @@
 """The catalog names the decision rules of what is served, as the rollouts do."""
 
+import itertools
+from dataclasses import replace
+
 import pytest
 
-from orchestrator.registry.catalog_writer import CatalogChange, follow_rollout
+from orchestrator.registry.catalog_writer import CatalogChange, CatalogWriter, follow_rollout, serve_now
+from orchestrator.registry.mirror import MAX_TRIES
 from orchestrator.registry.thresholds import set_rule
 from orchestrator.store.documents.catalog import CatalogEntry, IdleTask
+from orchestrator.store.objects.protocol import StoredObject
 from orchestrator.store.prompt_store import PromptStore
 from tests.unit.orchestrator.registry.factory import (
     World,
@@ -141,3 +146,77 @@ def test_a_version_that_waits_takes_its_rule_into_the_catalog(world: World) -> N
     world.rollouts().promote("bolts")
     poller.update()
     assert entry_of(world, "bolts").rules == {artifact: rule}, "what comes back has its rule"
+
+
+def test_a_late_writer_follows_what_was_set_meanwhile(world: World) -> None:
+    """As one whose request was answered 503 and tried again for a minute."""
+    add_champions(world, "bolts")
+    make_catalog_writer(world).update()
+    artifact = make_key("bolts-1")
+    late = set_rule(world.rollouts(), "bolts", 1, artifact, make_key("old"), instead_of=None)
+    follow_rule(world, "new", instead_of="old")
+    assert follow_rollout(PromptStore(world.objects.client()), late)
+    assert entry_of(world, "bolts").rules == {artifact: make_key("new")}
+
+
+def test_a_late_promotion_follows_a_rollback_that_is_told_already(world: World) -> None:
+    add_champions(world, "bolts")
+    make_catalog_writer(world).update()
+    world.rollouts().promote("bolts", world.add("bolts", 2))
+    promoted, _ = world.store.read_rollout("bolts")
+    world.rollouts("ben").rollback("bolts")
+    assert serve_now(PromptStore(world.objects.client()), "bolts").version == 1
+    assert follow_rollout(PromptStore(world.objects.client()), promoted)
+    assert entry_of(world, "bolts").version == 1
+
+
+def test_a_rollout_that_changes_all_the_time_is_told(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    add_champions(world, "bolts")
+    make_catalog_writer(world).update()
+    artifact, names = make_key("bolts-1"), itertools.count()
+    objects = world.objects.client()
+    writes_catalog = objects.put
+
+    def put(key: str, data: bytes, *, if_match: str | None = None) -> str:
+        etag = writes_catalog(key, data, if_match=if_match)
+        rules = dict(world.store.read_rollout("bolts")[0].rules)
+        other = make_key(f"rule-{next(names)}")
+        set_rule(world.rollouts(), "bolts", 1, artifact, other, instead_of=rules[artifact])
+        return etag
+
+    objects.put = put
+    rollout = set_rule(world.rollouts(), "bolts", 1, artifact, make_key("first"), instead_of=None)
+    assert not follow_rollout(PromptStore(objects), rollout)
+    assert next(names) == MAX_TRIES
+    assert "brings the catalog in line" in caplog.text
+
+
+def test_the_poller_compares_all_rollouts_now_and_then(world: World) -> None:
+    """A writer that was ended between its catalog and its last look leaves an older rollout there."""
+    add_champions(world, "bolts", "nuts")
+    objects, read = world.objects.client(), list[str]()
+    get = objects.get
+
+    def counted(key: str, **options: int) -> StoredObject:
+        read.append(key)
+        return get(key, **options)
+
+    objects.get = counted
+    poller = CatalogWriter(world.fresh_registry(), PromptStore(objects), world.rollouts(by="poller"))
+    poller.update(looks_at_rollouts=True)
+    follow_rule(world, "rule")
+    # The newest one is read at each look: it may be written again in the same second.
+    world.rollouts().promote("nuts", world.add("nuts", 2))
+    poller.update(looks_at_rollouts=True)
+    catalog, etag = world.store.read_catalog()
+    stale = replace(catalog.entries["bolts"], rules={make_key("bolts-1"): make_key("older")})
+    world.store.write_catalog(replace(catalog, entries={**catalog.entries, "bolts": stale}), etag)
+
+    num_looks = 0
+    while entry_of(world, "bolts") == stale:
+        read.clear()
+        poller.update(looks_at_rollouts=True)
+        num_looks += 1
+        assert num_looks < 20
+        assert ("rollouts/bolts.json" in read) == (num_looks == 19), "two were before, the first of all"
+    assert entry_of(world, "bolts").rules == {make_key("bolts-1"): make_key("rule")}
