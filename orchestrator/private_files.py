@@ -79,9 +79,15 @@ def replace_private(path: Path, content: bytes) -> None:
         OSError: It cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb", opener=open_private) as file:
-        file.write(content)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb", opener=open_private) as file:
+            file.write(content)
+            file.flush()
+            # Else a crash of the machine may leave the name with nothing in it.
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def open_like_folder(path: str, flags: int) -> int:

@@ -1,6 +1,7 @@
 """Folders and files for their owner alone, whatever the umask."""
 
 import os
+import resource
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from orchestrator.private_files import (
     make_private_tree,
     open_like_folder,
     open_private,
+    replace_private,
 )
 from orchestrator.registry.spool import Spool
 from orchestrator.serve.process_log import append_to
@@ -54,6 +56,25 @@ def test_a_tree_is_closed_and_links_are_not_followed(tmp_path: Path) -> None:
     make_private_tree(tmp_path / "tree")
     assert (mode(tmp_path / "tree" / "a"), mode(tmp_path / "tree" / "a" / "file")) == (0o700, 0o600)
     assert mode(outside) == 0o644
+
+
+def test_a_file_that_cannot_be_replaced_stays_and_no_copy_is_left(tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    replace_private(place, b"old")
+    assert (place.read_bytes(), mode(place)) == (b"old", 0o600)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # As a full disk: the write ends half-way. Python ignores the signal that comes with it.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            replace_private(place, b"z" * (1 << 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        replace_private(tmp_path / "folder", b"new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert place.read_bytes() == b"old"
 
 
 def test_files_are_private_or_as_open_as_their_folder(tmp_path: Path, umask: int) -> None:
