@@ -6,8 +6,10 @@ JSON: models with tags and aliases, versions with their numbers, and runs with p
 Ids of runs and times of making are MLflow's to give, and are others after that; files of runs are in neither.
 """
 
+import itertools
 import sqlite3
 import tempfile
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,8 @@ from orchestrator.store.prompt_store import PromptStore
 __all__ = ["RegistryCopy", "copy_registry", "restore_registry"]
 
 _PREFIX = "sqlite:///"
+# What SQLite keeps beside a file, and takes for a part of whatever file has that name.
+_LOGS = ("-journal", "-wal", "-shm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +69,7 @@ def restore_registry(registry: Registry, copy: RegistryCopy, *, force: bool = Fa
     Args:
         registry: The registry to restore to, which may be made.
         copy: The copy.
-        force: Whether a file that is there is put aside.
+        force: Whether a file that is there is put aside, with the logs beside it.
 
     Raises:
         RegistryError: There is another registry, or it is of a kind that takes no such copy.
@@ -83,18 +87,42 @@ def restore_registry(registry: Registry, copy: RegistryCopy, *, force: bool = Fa
         )
     try:
         if file.exists():
-            if file.read_bytes() == copy.content:
+            if file.read_bytes() == copy.content and not any(map(_is_filled, _logs_of(file))):
                 return
             if not force:
                 raise RegistryError(
                     f"{file}: expected no registry, there is one: nothing of it was changed; set SHIP_HOME "
                     "or MLFLOW_TRACKING_URI to another place, or put it aside with --force"
                 )
-            file.rename(file.with_name(f"{file.name}.before-restore"))
+        _put_aside(file)
         make_private_folder(file.parent)
         replace_private(file, copy.content)
     except OSError as error:
         raise RegistryError(f"{file}: cannot be restored: {error.strerror or error}") from error
+
+
+def _put_aside(file: Path) -> None:
+    """Rename a file of SQLite with its logs, or logs alone, to a free name: they stay one database."""
+    names = (f"{file.name}.before-restore{ending}" for ending in _endings())
+    places = ([place, *_logs_of(place)] for place in map(file.with_name, names))
+    free = next(paths for paths in places if not any(path.exists() for path in paths))
+    for path, place in zip([file, *_logs_of(file)], free, strict=True):
+        if path.exists():
+            path.rename(place)
+
+
+def _endings() -> Iterator[str]:
+    """The first is none."""
+    yield ""
+    yield from (f"-{number}" for number in itertools.count(2))
+
+
+def _logs_of(file: Path) -> list[Path]:
+    return [file.with_name(f"{file.name}{ending}") for ending in _LOGS]
+
+
+def _is_filled(file: Path) -> bool:
+    return file.exists() and file.stat().st_size > 0
 
 
 def _file_of(registry: Registry) -> Path | None:
