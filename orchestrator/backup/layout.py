@@ -5,12 +5,15 @@
     backups/<id>/manifest.json       key, digest and size of every object, and the copy of the registry
     backups/<id>/done.json           digest of the manifest; written last and once: this makes it a backup
 
-An id begins with the UTC time at which the backup was begun, so ids are in the order of time.
+An id begins with the UTC time at which the backup was begun, so ids are in the order of time. One that is
+dated later than now was taken with a wrong clock, or is read with one: its place in that order is not known.
 """
 
 import hashlib
 import json
+import time
 import uuid
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
@@ -31,6 +34,7 @@ __all__ = [
     "blob_key",
     "digest_of",
     "find_backups",
+    "find_misdated",
     "new_id",
     "read_manifest",
     "write_begun",
@@ -41,6 +45,8 @@ BLOBS, FOLDER = "blobs/", "backups/"
 Kind = Literal["all", "metadata"]
 MAX_MANIFEST_BYTES, _MAX_DONE_BYTES = 1 << 30, 4096
 _ADVICE = "take another backup, or update this program"
+# Between the clocks of hosts that take backups.
+_CLOCKS_DIFFER_S = 3600.0
 _Id = Annotated[str, StringConstraints(pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}$")]
 
 
@@ -117,7 +123,17 @@ def blob_key(digest: str) -> str:
 
 def new_id(now_s: float) -> str:
     """The id of a backup that begins now."""
-    return f"{datetime.fromtimestamp(now_s, tz=UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+    return f"{_date_text(now_s)}-{uuid.uuid4().hex[:8]}"
+
+
+def find_misdated(ids: Iterable[str], now_s: float) -> tuple[str, ...]:
+    """The ids that are dated later than now, by more than the clocks of hosts differ."""
+    latest = _date_text(now_s + _CLOCKS_DIFFER_S)
+    return tuple(id_ for id_ in ids if id_ > latest)
+
+
+def _date_text(now_s: float) -> str:
+    return f"{datetime.fromtimestamp(now_s, tz=UTC):%Y%m%dT%H%M%SZ}"
 
 
 def find_backups(place: ObjectStore) -> _Found:
@@ -148,19 +164,24 @@ def write_done(place: ObjectStore, manifest: Manifest) -> None:
     place.delete(f"{FOLDER}{manifest.id}/begun.json")
 
 
-def read_manifest(place: ObjectStore, id_: str | None = None) -> Manifest:
+def read_manifest(
+    place: ObjectStore, id_: str | None = None, clock: Callable[[], float] = time.time
+) -> Manifest:
     """The manifest of a backup, checked against its digest.
 
     Args:
         place: The place that holds backups.
-        id_: The backup; by default the last one that was finished.
+        id_: The backup; by default the last one that was finished, and that is not dated later than now if
+            there is another.
+        clock: Current time, seconds since the epoch.
 
     Raises:
         StoreError: There is no such backup, it was not finished, or its manifest is damaged.
     """
     found = find_backups(place)
     if id_ is None and found.done:
-        id_ = found.done[-1]
+        misdated = find_misdated(found.done, clock())
+        id_ = [id_ for id_ in found.done if id_ not in misdated or len(misdated) == len(found.done)][-1]
     if id_ is None or id_ not in found.done:
         raise _no_backup(place, id_, found)
     where = f"{place.url}/{FOLDER}{id_}"

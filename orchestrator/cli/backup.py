@@ -1,6 +1,7 @@
 """The commands `ship backup` and `ship restore`."""
 
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +11,7 @@ from orchestrator.cli.output import EXIT_FAILED, Output, format_size, format_tim
 
 if TYPE_CHECKING:
     from orchestrator.backup.layout import Manifest
+    from orchestrator.store.objects.protocol import ObjectStore
 
 __all__ = ["COMMANDS"]
 
@@ -21,7 +23,7 @@ __all__ = ["COMMANDS"]
     "--keep",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Remove older backups than the last N, and what only they hold [keep all].",
+    help="Remove older backups than the last N, and what only they hold; none dated after now [keep all].",
 )
 @click.option("--store-only", is_flag=True, help="Leave MLflow out: its database has a backup of its own.")
 @json_option
@@ -55,12 +57,22 @@ def backup(
             lambda: None if store_only else copy_registry(registry, output.prompt_store()),
             kind="metadata" if metadata else "all",
         )
-        removed = () if keep is None else prune_backups(target, keep)
-    if as_json:
-        told = {"num_copied": taken.num_copied, "num_copied_bytes": taken.num_copied_bytes}
-        output.print_json(
-            {**_manifest_json(taken.manifest), **told, "damage": taken.damage, "removed": removed}
+        removed = () if keep is None else prune_backups(target, keep, taken=taken.manifest.id)
+    misdated = _find_misdated(target)
+    for id_ in misdated:
+        folder = f"{target.url}/backups/{id_}"
+        _warn(
+            output, id_, f"it neither counts for --keep nor goes by it; if its date is wrong, delete {folder}"
         )
+    if as_json:
+        told = {
+            "num_copied": taken.num_copied,
+            "num_copied_bytes": taken.num_copied_bytes,
+            "damage": taken.damage,
+            "removed": removed,
+            "misdated": misdated,
+        }
+        output.print_json({**_manifest_json(taken.manifest), **told})
     else:
         output.print_line(f"Backup {taken.manifest.id} is taken: {_describe(taken.manifest)}.")
         output.print_line(f"{taken.num_copied} objects, {format_size(taken.num_copied_bytes)} were new.")
@@ -74,7 +86,12 @@ def backup(
 
 @click.command()
 @click.argument("place", metavar="FOLDER|URL")
-@click.option("--backup", "id_", metavar="ID", help="The backup [the last one that was finished].")
+@click.option(
+    "--backup",
+    "id_",
+    metavar="ID",
+    help="The backup [the last that was finished, none dated later than now].",
+)
 @click.option("--verify", is_flag=True, help="Check all digests and the audit log; write nothing.")
 @click.option("--store-only", is_flag=True, help="Leave MLflow as it is.")
 @click.option("--force", is_flag=True, help="Restore to a store or an MLflow's file that is there, too.")
@@ -102,6 +119,12 @@ def restore(
 
     target = open_objects(place)
     manifest = read_manifest(target, id_)
+    for other in () if id_ else _find_misdated(target):
+        is_taken = other == manifest.id
+        said = (
+            "it is taken, as no other is there" if is_taken else f"it is not taken; --backup {other} does so"
+        )
+        _warn(output, other, said)
     if verify:
         _verify(output, target, manifest, as_json)
         return
@@ -121,6 +144,17 @@ def restore(
     output.print_line(f"{restored.num_written} objects were written, the others were there.")
     if not restored.has_registry:
         output.print_line("No registry was restored: `ship sync --adopt` once MLflow has its versions.")
+
+
+def _find_misdated(target: "ObjectStore") -> tuple[str, ...]:
+    from orchestrator.backup.layout import find_backups, find_misdated
+
+    return find_misdated(find_backups(target).done, time.time())
+
+
+def _warn(output: Output, id_: str, said: str) -> None:
+    line = f"Backup {id_} is dated later than now, by this machine's clock: {said}."
+    output.err.print(line, style="yellow", markup=False, soft_wrap=True)
 
 
 def _verify(output: Output, target: Any, manifest: "Manifest", as_json: bool) -> None:

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.backup.layout import Manifest, blob_key, find_backups, read_manifest
+from orchestrator.backup.layout import (
+    Manifest,
+    blob_key,
+    find_backups,
+    find_misdated,
+    read_manifest,
+)
 from orchestrator.backup.pruning import prune_backups
 from orchestrator.backup.restoring import MARK, restore_backup
 from orchestrator.backup.soundness import verify_backup
@@ -339,6 +345,37 @@ def test_old_backups_go_and_those_that_stay_are_whole() -> None:
     assert prune_backups(place, 2, clock=lambda: world.now_s) == ()
 
 
+def test_a_backup_with_a_clock_ahead_takes_no_others_place() -> None:
+    world, place = make_world(), Place()
+    begin_s = world.now_s
+    # One night the clock was ten years ahead.
+    world.now_s = begin_s + 10 * 365 * 86400.0
+    ahead = take(world, place).manifest.id
+    for night in (1, 2, 3):
+        world.now_s = begin_s + night * 86400.0
+        world.objects.put("stats/odd.json", f"{night}".encode())
+        last = take(world, place).manifest.id
+        removed = prune_backups(place, 1, clock=lambda: world.now_s, taken=last)
+        assert len(removed) == (night > 1)
+        assert find_backups(place).done == (last, ahead)
+        assert find_misdated((last, ahead), world.now_s) == (ahead,)
+        assert read_manifest(place, clock=lambda: world.now_s).id == last
+        for id_ in (last, ahead):
+            assert verify_backup(place, read_manifest(place, id_)) == []
+    assert read_manifest(place, clock=lambda: begin_s - 86400.0).id == ahead, "all are later: the last one"
+
+
+def test_the_backup_that_was_just_taken_stays_beside_one_of_a_host_some_minutes_ahead() -> None:
+    world, place = make_world(), Place()
+    world.now_s += 600.0
+    theirs = take(world, place).manifest.id
+    world.now_s -= 600.0
+    ours = take(world, place).manifest.id
+    assert prune_backups(place, 1, clock=lambda: world.now_s, taken=ours) == ()
+    assert find_backups(place).done == (ours, theirs)
+    assert verify_backup(place, read_manifest(place, ours)) == []
+
+
 def test_no_content_goes_while_another_backup_is_under_way() -> None:
     world, place = make_world(), Place()
     for content in (b"old", b"new"):
@@ -346,8 +383,8 @@ def test_no_content_goes_while_another_backup_is_under_way() -> None:
         take(world, place)
         world.now_s += 1.0
     other = "20261127T030000Z-0123abcd"
-    place.put_new(f"backups/{other}/begun.json", b"{}")
-    at_s = place.stored[f"backups/{other}/begun.json"][1]
+    at_s = world.now_s
+    place.stored[f"backups/{other}/begun.json"] = b"{}", at_s
     blobs = set(place.list("blobs/"))
     assert len(prune_backups(place, 1, clock=lambda: at_s + 60.0)) == 1
     assert set(place.list("blobs/")) == blobs
