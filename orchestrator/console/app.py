@@ -57,7 +57,8 @@ def _go_to_fleet() -> Response:
     return RedirectResponse(sign_in.HOME, 303)
 
 
-def _be_alive() -> Response:
+async def _be_alive() -> Response:
+    """In the event loop: threads may all wait for a store that is away, and the process is alive."""
     return JSONResponse({"status": "ok"})
 
 
