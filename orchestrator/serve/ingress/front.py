@@ -24,10 +24,10 @@ from orchestrator.serve.ingress.bodies.image import image_problem, read_body
 from orchestrator.serve.ingress.bodies.schemas import RULE_CHARS, BackboneBody, PredictionReply
 from orchestrator.serve.ingress.decoding import Decoder
 from orchestrator.serve.ingress.headers import (
-    KEEP_HEADER,
     TASK_HEADER,
     VERSION_HEADER,
     check_task,
+    may_keep,
     read_timeout,
 )
 from orchestrator.serve.ingress.keeping import Keeper
@@ -177,7 +177,7 @@ class Front:
         """Count an answer, watch it for drift, and keep its picture if that is to be."""
         self.metrics.observe_answer(answer)
         self.sightings.note(answer)
-        if self.keeper is not None and request.headers.get(KEEP_HEADER, "yes").strip().lower() == "yes":
+        if self.keeper is not None and may_keep(request.headers):
             self.keeper.offer(answer, picture.file)
 
     async def ask(self, reply: Awaitable[_Reply]) -> _Reply:

@@ -14,7 +14,6 @@ from orchestrator.names import check_task_name, is_task_name
 from orchestrator.serve.ingress.problems import Problem
 
 __all__ = [
-    "KEEP_HEADER",
     "KEY_HEADER",
     "KEY_PATTERN",
     "MAX_PAGE",
@@ -29,6 +28,7 @@ __all__ = [
     "check_key",
     "check_task",
     "check_version",
+    "may_keep",
     "media_type",
     "read_accepted",
     "read_page",
@@ -105,6 +105,11 @@ def read_timeout(headers: Headers, longest_s: float) -> float:
             f"header {TIMEOUT_HEADER}: expected seconds above 0 such as 0.5, found {text[:40]!r}",
         )
     return min(float(text), longest_s)
+
+
+def may_keep(headers: Headers) -> bool:
+    """Whether the client lets its picture be kept: one header that is not ``yes`` is enough to say no."""
+    return all(text.strip().lower() == "yes" for text in headers.getlist(KEEP_HEADER))
 
 
 def check_version(text: str, place: str) -> int:

@@ -8,7 +8,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from orchestrator.serve.ingress.bodies.image import extract_image, image_problem, read_body
-from orchestrator.serve.ingress.headers import read_wanted
+from orchestrator.serve.ingress.headers import may_keep, read_wanted
 from orchestrator.serve.ingress.problems import Problem
 from orchestrator.serve.options import Limits
 from ship.errors import ImageError
@@ -55,6 +55,25 @@ def test_exactly_one_task_must_be_named(headers: list[tuple[bytes, bytes]]):
     with pytest.raises(Problem, match="Ship-Task") as raised:
         read_wanted(Headers(raw=headers))
     assert (raised.value.status, raised.value.kind) == (400, "task-missing")
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ([], True),
+        (["yes"], True),
+        ([" YES "], True),
+        (["yes", "yes"], True),
+        (["no"], False),
+        (["yes", "no"], False),
+        (["no", "yes"], False),
+        (["yes, no"], False),
+        ([""], False),
+        (["true"], False),
+    ],
+)
+def test_a_picture_may_be_kept_unless_one_header_says_otherwise(said: list[str], kept: bool):
+    assert may_keep(Headers(raw=[(b"ship-keep", text.encode()) for text in said])) is kept
 
 
 @pytest.mark.parametrize("name", ["", "../x", "A", "a/b", "a b", "a\0", "-a", "a" * 64, "%2e%2e", "ä"])

@@ -1,6 +1,7 @@
 """Pictures are kept beside the answers: no answer waits for it, and none fails by it."""
 
 import hashlib
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -10,7 +11,9 @@ from orchestrator.serve.engine_api import Answer
 from orchestrator.serve.ingress.keeping import Keeper
 from orchestrator.serve.keep_rules import read_rules
 from orchestrator.store.kept.pictures import KeepLimits, KeptPictures
+from ship.backbone import Backbone
 from tests.unit.orchestrator.registry.factory import MemoryObjects
+from tests.unit.orchestrator.serve.caller import PNG, TO_BOLTS, Caller
 
 ANSWER = Answer(
     task="bolts",
@@ -30,6 +33,17 @@ class BrokenObjects(MemoryObjects):
 
     def put_new(self, key: str, data: bytes) -> bool:
         raise StoreError("the store is away")
+
+
+class Offered(Keeper):
+    """Notes what it is offered."""
+
+    def __init__(self) -> None:
+        super().__init__(KeptPictures(MemoryObjects()), [], KeepLimits())
+        self.contents: list[bytes] = []
+
+    def offer(self, answer: Answer, content: bytes) -> None:
+        self.contents.append(content)
 
 
 def make_keeper(kept: KeptPictures, **limits: int) -> Keeper:
@@ -110,3 +124,16 @@ def test_pixels_without_a_file_and_answers_of_no_rule_are_not_kept():
     keeper.offer(ANSWER, b"")
     keeper.offer(Answer(**{**vars(ANSWER), "because": None, "decision": "good"}), b"sure")
     assert keeper.counts == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "offered"), [([], 1), (["yes"], 1), (["no"], 0), (["yes", "no"], 0), (["no", "yes"], 0)]
+)
+def test_one_header_that_says_no_keeps_a_picture_out(
+    backbone: Backbone, said: list[str], offered: int
+) -> None:
+    call, keeper = Caller(backbone), Offered()
+    call.app.state.front = replace(call.app.state.front, keeper=keeper)
+    headers = [*TO_BOLTS.items(), *(("Ship-Keep", text) for text in said)]
+    assert call("POST", "/v1/predict", content=PNG, headers=headers).status_code == 200
+    assert keeper.contents == [PNG] * offered
