@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fastapi import HTTPException, Request
 
@@ -164,7 +164,8 @@ def check_request(request: Request) -> None:
     """
     access: Access = request.app.state.access
     host = request.headers.get("host", "")
-    if access.hosts is not None and (urlsplit(f"//{host}").hostname or "") not in access.hosts:
+    named = _split(f"//{host}")
+    if named is None or (access.hosts is not None and (named.hostname or "") not in access.hosts):
         raise HTTPException(400, "This console is not reached by that name; see `ship console --allow-host`.")
     if request.method in _SAFE:
         return
@@ -172,7 +173,7 @@ def check_request(request: Request) -> None:
     if site not in (None, "same-origin", "none"):
         raise HTTPException(403, "A page of another site asked for this.")
     # A browser names the origin of each change; a proxy in front may speak TLS where this server does not.
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and ((asking := _split(origin)) is None or asking.netloc != host):
         raise HTTPException(403, "A page of another site asked for this.")
     if origin is None and site is None and _bearer(request) is None:
         raise HTTPException(403, "Expected a header Origin or Sec-Fetch-Site, as browsers send it.")
@@ -246,6 +247,14 @@ def hosts_of(host: str, allowed: tuple[str, ...] = ()) -> frozenset[str] | None:
     On loopback others are refused: a page whose name is led to 127.0.0.1 would be of the same origin.
     """
     return frozenset({*_LOOPBACK, host, *allowed}) if is_loopback(host) or allowed else None
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of a URL that a client sent; None for what is none, such as one of half a bracket."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
 
 
 def _need_sign_in() -> NoReturn:

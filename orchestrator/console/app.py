@@ -4,11 +4,13 @@ import logging
 import pkgutil
 import secrets
 from importlib import import_module
+from urllib.parse import quote
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.types import ASGIApp
 
 from orchestrator.console import assets, pages, sign_in
 from orchestrator.console.access import Access, SignInNeeded, check_csrf, check_request, identify
@@ -32,7 +34,7 @@ def make_app(services: Services, access: Access | None = None) -> FastAPI:
         services: What its pages read and change.
         access: Access control; by default people sign in, at any host name.
     """
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app = _Console(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.services, app.state.access = services, access or Access()
     app.state.csrf = secrets.token_urlsafe(32)
     app.include_router(assets.router)
@@ -49,8 +51,14 @@ def make_app(services: Services, access: Access | None = None) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _show_bad_request)
     app.add_exception_handler(ShipError, _show_error)
     app.add_middleware(LimitBody)
-    app.add_middleware(SecureHeaders)
     return app
+
+
+class _Console(FastAPI):
+    """FastAPI with the headers set outside of all else: no middleware sees a reply to an unexpected error."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return SecureHeaders(super().build_middleware_stack())
 
 
 def _go_to_fleet() -> Response:
@@ -63,18 +71,23 @@ async def _be_alive() -> Response:
 
 
 def _ask_to_sign_in(request: Request, error: Exception) -> Response:
-    wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    # Not of `request.url`, which raises an error for a query that is no UTF-8.
+    query = request.scope["query_string"].decode("latin-1")
+    wanted = quote(request.scope["path"]) + (f"?{query}" if query else "")
     form = with_query("/sign-in", {"next": wanted if request.method == "GET" else None})
     if request.headers.get("hx-request"):
         return Response(status_code=401, headers={"HX-Redirect": "/sign-in"})
-    if request.url.path.endswith(".json") or request.method != "GET":
+    if request.scope["path"].endswith(".json") or request.method != "GET":
         return _refusal(request, 401, "Sign in, or send `Authorization: Bearer ship_...`.")
     return RedirectResponse(form, 303)
 
 
 def _show_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, AnyHTTPException)
-    return _refusal(request, error.status_code, str(error.detail))
+    reply = _refusal(request, error.status_code, str(error.detail))
+    # Such as the methods that a path does have.
+    reply.headers.update(error.headers or {})
+    return reply
 
 
 def _show_bad_request(request: Request, error: Exception) -> Response:
@@ -86,7 +99,7 @@ def _show_bad_request(request: Request, error: Exception) -> Response:
 def _show_error(request: Request, error: Exception) -> Response:
     """An error that a person can do something about: 503 what is away, 400 bad input, 409 a refusal."""
     if isinstance(error, (RegistryDown, StoreError)):
-        _log.warning("%s: %s", request.url.path, redact_text(str(error)))
+        _log.warning("%s: %s", quote(request.scope["path"]), redact_text(str(error)))
     is_away = isinstance(error, (RegistryDown, StoreError))
     status = 503 if is_away else 400 if isinstance(error, ManifestError) else 409
     return _refusal(request, status, str(error))
@@ -94,7 +107,7 @@ def _show_error(request: Request, error: Exception) -> Response:
 
 def _refusal(request: Request, status: int, message: str) -> Response:
     said = {"error": {"status": status, "message": redact_text(message)}}
-    if request.url.path.endswith(".json"):
+    if request.scope["path"].endswith(".json"):
         return JSONResponse(said, status)
     template = "refusal.html" if request.headers.get("hx-request") else "error.html"
     return render(request, template, said, status=status)

@@ -51,7 +51,7 @@ def add_page(router: APIRouter, path: str, template: str, read: Callable[..., An
 
     @router.get(path, name=template)
     def get_page(request: Request, data: Any = Depends(read)) -> Response:
-        json_url = with_query(f"{request.url.path}.json", dict(request.query_params))
+        json_url = with_query(f"{request.scope['path']}.json", dict(request.query_params))
         return render(request, template, data, json_url=json_url)
 
 
@@ -71,7 +71,7 @@ def render(request: Request, template: str, data: Any, *, status: int = 200, **m
         "data": _printable(plain(data)),
         "person": person,
         "csrf": person.csrf if person else "",
-        "path": request.url.path,
+        "path": request.scope["path"],
         "query": dict(request.query_params),
         "json_url": None,
         "navigation": [(name, path) for name, path in NAVIGATION if path in request.app.state.paths],

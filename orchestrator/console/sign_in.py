@@ -57,7 +57,7 @@ def sign_in(
         max_age=round(LIFETIME_S),
         httponly=True,
         samesite="strict",
-        secure=request.url.scheme == "https",
+        secure=request.scope["scheme"] == "https",
     )
     return reply
 
@@ -68,7 +68,7 @@ def sign_out(request: Request) -> Response:
     access: Access = request.app.state.access
     access.sessions.end(request.cookies.get(COOKIE, ""))
     reply = RedirectResponse("/sign-in", 303)
-    reply.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+    reply.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=request.scope["scheme"] == "https")
     return reply
 
 

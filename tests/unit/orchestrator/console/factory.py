@@ -1,11 +1,13 @@
 """A console over a store and an MLflow in memory, with people who are signed in to it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastapi.testclient import TestClient
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive
 
 from orchestrator.client import Client, EndpointError, ServedTask
 from orchestrator.console.access import Access
@@ -17,7 +19,7 @@ from orchestrator.store.documents.token_changes import NewToken, change_tokens, 
 from orchestrator.store.documents.tokens import ConsoleScope, Scope
 from tests.unit.orchestrator.registry.factory import NOW_S, World
 
-__all__ = ["ORIGIN", "Clock", "Console", "FakeEndpoint", "make_console"]
+__all__ = ["ORIGIN", "Clock", "Console", "FakeEndpoint", "Reply", "ask_app", "make_console"]
 
 ORIGIN = {"Origin": "http://testserver"}
 
@@ -114,6 +116,68 @@ class Console:
         assert session is not None
         browser.headers["X-CSRF-Token"] = session.csrf
         return browser
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply.
+
+    Attributes:
+        status: HTTP status.
+        headers: Its headers.
+        text: Its body.
+    """
+
+    status: int
+    headers: Headers
+    text: str
+
+
+async def ask_app(
+    app: ASGIApp,
+    method: str,
+    path: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    query: bytes = b"",
+    receive: Receive | None = None,
+) -> Reply:
+    """Ask an application what no client library would, such as with half a body.
+
+    Args:
+        app: The application.
+        method: Method.
+        path: Path.
+        headers: Headers beside Host and Origin.
+        query: Query as it is on the wire.
+        receive: Gives the parts of the body; by default there is none.
+    """
+    sent = Headers({"Host": "testserver", **ORIGIN, **(headers or {})})
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query,
+        "root_path": "",
+        "scheme": "http",
+        "headers": sent.raw,
+        "client": ("192.0.2.1", 1),
+        "server": ("testserver", 80),
+    }
+    said: list[Message] = []
+
+    async def receive_nothing() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        said.append(message)
+
+    await app(scope, receive or receive_nothing, send)
+    body = b"".join(message.get("body", b"") for message in said)
+    return Reply(said[0]["status"], Headers(raw=said[0]["headers"]), body.decode())
 
 
 def make_console(

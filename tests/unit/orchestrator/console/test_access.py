@@ -1,5 +1,6 @@
 """Sign-in, scopes, sessions, and requests that another site forges."""
 
+import asyncio
 import re
 
 import pytest
@@ -8,7 +9,7 @@ from orchestrator.console.access import Access, hosts_of
 from orchestrator.console.sessions import LIFETIME_S, SignInLimit
 from orchestrator.console.sign_in import safe_next
 from orchestrator.store.documents.token_changes import change_tokens, revoke_token, rotate_token
-from tests.unit.orchestrator.console.factory import Clock, Console, make_console
+from tests.unit.orchestrator.console.factory import Clock, Console, ask_app, make_console
 
 
 @pytest.fixture
@@ -182,6 +183,33 @@ def test_another_name_of_loopback_is_refused() -> None:
     for host in ("evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example", ""):
         assert browser.get("/fleet", headers={"Host": host}).status_code == 400
         assert browser.post("/sign-in", headers={"Host": host}).status_code == 400
+
+
+@pytest.mark.parametrize("hosts", [None, hosts_of("127.0.0.1")])
+@pytest.mark.parametrize("host", ["[", "[::1", "::1]", "[x]"])
+def test_a_host_that_is_none_is_refused_in_the_usual_form(hosts: frozenset[str] | None, host: str) -> None:
+    browser = make_console(access=lambda clock: Access(hosts=hosts)).browser()
+    for path in ("/sign-in", "/fleet"):
+        refused = browser.get(path, headers={"Host": host})
+        assert (refused.status_code, "not reached by that name" in refused.text) == (400, True)
+        assert "content-security-policy" in refused.headers
+    found = browser.get("/fleet.json", headers={"Host": host})
+    assert (found.status_code, found.json()["error"]["status"]) == (400, 400)
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "http://]", "["])
+def test_an_origin_that_is_none_is_another_sites(console: Console, origin: str) -> None:
+    refused = console.sign_in().post("/sign-out", headers={"Origin": origin})
+    assert (refused.status_code, "another site" in refused.text) == (403, True)
+    assert "content-security-policy" in refused.headers
+    assert console.browser().post("/sign-in", headers={"Origin": origin}).status_code == 403
+
+
+def test_a_query_that_is_no_text_is_one_like_others(console: Console) -> None:
+    asked = asyncio.run(ask_app(console.app, "GET", "/fleet", query=b"q=\xff"))
+    assert (asked.status, asked.headers["location"].startswith("/sign-in?next=%2Ffleet")) == (303, True)
+    token = {"Authorization": f"Bearer {console.token().text}"}
+    assert asyncio.run(ask_app(console.app, "GET", "/fleet", token, query=b"q=\xff")).status == 200
 
 
 def test_hosts_of_a_console_beyond_loopback() -> None:

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from orchestrator.client import ServedTask
 from orchestrator.console.assets import asset_url, find_assets
 from orchestrator.console.rendering import plain, with_query
-from orchestrator.console.security import MAX_BODY_BYTES
+from orchestrator.console.security import HEADERS, MAX_BODY_BYTES
 from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.audit import Author
 from ship.redaction import Url
@@ -102,6 +102,24 @@ def test_every_reply_has_the_headers(browser: TestClient, path: str) -> None:
     assert headers["referrer-policy"] == "same-origin"
     assert headers["cross-origin-opener-policy"] == headers["cross-origin-resource-policy"] == "same-origin"
     assert headers["cache-control"] == "no-store"
+
+
+def test_an_error_that_nobody_expected_has_the_headers(console: Console) -> None:
+    def fail(when: str) -> None:
+        raise RuntimeError("unexpected")
+
+    console.world.objects.hook = fail
+    browser = TestClient(console.app, raise_server_exceptions=False)
+    reply = browser.get("/fleet", headers={"Authorization": f"Bearer ship_{'0' * 12}_{'0' * 64}"})
+    assert (reply.status_code, "unexpected" in reply.text) == (500, False)
+    assert {name: reply.headers.get(name) for name in HEADERS} == HEADERS
+
+
+def test_a_method_that_a_path_does_not_have_is_refused_with_one_that_it_has(browser: TestClient) -> None:
+    for method, path, allowed in (("PUT", "/fleet", "GET"), ("GET", "/sign-out", "POST")):
+        refused = browser.request(method, path)
+        assert (refused.status_code, refused.headers["allow"]) == (405, allowed)
+        assert "content-security-policy" in refused.headers
 
 
 @pytest.mark.parametrize("path", PAGES)
