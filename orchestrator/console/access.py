@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CSRF_FIELD",
     "CSRF_HEADER",
+    "SAFE_METHODS",
     "Access",
     "Person",
     "Scope",
@@ -44,7 +45,7 @@ __all__ = [
 ]
 
 CSRF_FIELD, CSRF_HEADER = "csrf", "X-CSRF-Token"
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -167,7 +168,7 @@ def check_request(request: Request) -> None:
     named = _split(f"//{host}")
     if named is None or (access.hosts is not None and (named.hostname or "") not in access.hosts):
         raise HTTPException(400, "This console is not reached by that name; see `ship console --allow-host`.")
-    if request.method in _SAFE:
+    if request.method in SAFE_METHODS:
         return
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site not in (None, "same-origin", "none"):
@@ -209,7 +210,7 @@ async def check_csrf(request: Request) -> None:
         HTTPException: 403.
     """
     person = person_of(request)
-    if request.method in _SAFE or (not person.csrf and _bearer(request) is not None):
+    if request.method in SAFE_METHODS or (not person.csrf and _bearer(request) is not None):
         return
     header = request.headers.get(CSRF_HEADER)
     sent = (await request.form()).get(CSRF_FIELD) if header is None else header

@@ -10,15 +10,18 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp
 
 from orchestrator.console import assets, pages, sign_in
 from orchestrator.console.access import Access, SignInNeeded, check_csrf, check_request, identify
+from orchestrator.console.bodies import LIMITS, SIGN_IN_LIMITS, BodyGate
 from orchestrator.console.rendering import render, with_query
-from orchestrator.console.security import LimitBody, SecureHeaders
+from orchestrator.console.security import SecureHeaders
 from orchestrator.console.services import Services
 from orchestrator.errors import ManifestError, StoreError
 from orchestrator.registry.session import RegistryDown
+from orchestrator.serve.options import Limits
 from ship.errors import ShipError
 from ship.redaction import redact_text
 
@@ -27,12 +30,20 @@ __all__ = ["make_app"]
 _log = logging.getLogger(__name__)
 
 
-def make_app(services: Services, access: Access | None = None) -> FastAPI:
+def make_app(
+    services: Services,
+    access: Access | None = None,
+    *,
+    limits: Limits = LIMITS,
+    sign_in_limits: Limits = SIGN_IN_LIMITS,
+) -> FastAPI:
     """The console.
 
     Args:
         services: What its pages read and change.
         access: Access control; by default people sign in, at any host name.
+        limits: Limits on bodies of people who are signed in.
+        sign_in_limits: Limits on bodies of the sign-in form.
     """
     app = _Console(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.services, app.state.access = services, access or Access()
@@ -50,7 +61,9 @@ def make_app(services: Services, access: Access | None = None) -> FastAPI:
     app.add_exception_handler(AnyHTTPException, _show_refusal)
     app.add_exception_handler(RequestValidationError, _show_bad_request)
     app.add_exception_handler(ShipError, _show_error)
-    app.add_middleware(LimitBody)
+    app.add_middleware(BodyGate, limits=limits, sign_in_limits=sign_in_limits)
+    # What the gate refuses is shown as what a route refuses is.
+    app.add_middleware(ExceptionMiddleware, handlers=app.exception_handlers)
     return app
 
 
@@ -70,19 +83,19 @@ async def _be_alive() -> Response:
     return JSONResponse({"status": "ok"})
 
 
-def _ask_to_sign_in(request: Request, error: Exception) -> Response:
+async def _ask_to_sign_in(request: Request, error: Exception) -> Response:
     # Not of `request.url`, which raises an error for a query that is no UTF-8.
     query = request.scope["query_string"].decode("latin-1")
     wanted = quote(request.scope["path"]) + (f"?{query}" if query else "")
-    form = with_query("/sign-in", {"next": wanted if request.method == "GET" else None})
+    form = with_query(sign_in.SIGN_IN, {"next": wanted if request.method == "GET" else None})
     if request.headers.get("hx-request"):
-        return Response(status_code=401, headers={"HX-Redirect": "/sign-in"})
+        return Response(status_code=401, headers={"HX-Redirect": sign_in.SIGN_IN})
     if request.scope["path"].endswith(".json") or request.method != "GET":
         return _refusal(request, 401, "Sign in, or send `Authorization: Bearer ship_...`.")
     return RedirectResponse(form, 303)
 
 
-def _show_refusal(request: Request, error: Exception) -> Response:
+async def _show_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, AnyHTTPException)
     reply = _refusal(request, error.status_code, str(error.detail))
     # Such as the methods that a path does have.
@@ -90,13 +103,13 @@ def _show_refusal(request: Request, error: Exception) -> Response:
     return reply
 
 
-def _show_bad_request(request: Request, error: Exception) -> Response:
+async def _show_bad_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     said = [f"{one['loc'][-1]}: {one['msg']}" for one in error.errors()]
     return _refusal(request, 422, "; ".join(said))
 
 
-def _show_error(request: Request, error: Exception) -> Response:
+async def _show_error(request: Request, error: Exception) -> Response:
     """An error that a person can do something about: 503 what is away, 400 bad input, 409 a refusal."""
     if isinstance(error, (RegistryDown, StoreError)):
         _log.warning("%s: %s", quote(request.scope["path"]), redact_text(str(error)))
@@ -106,6 +119,7 @@ def _show_error(request: Request, error: Exception) -> Response:
 
 
 def _refusal(request: Request, status: int, message: str) -> Response:
+    """An error in the form that its reader reads; made in the event loop, as threads may all be taken."""
     said = {"error": {"status": status, "message": redact_text(message)}}
     if request.scope["path"].endswith(".json"):
         return JSONResponse(said, status)

@@ -1,12 +1,10 @@
-"""Headers of every reply of the console, and the limit on bodies. Pure ASGI: what fails has them, too."""
+"""Headers of every reply of the console. Pure ASGI: what fails has them, too."""
 
 from starlette.datastructures import MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["CONTENT_SECURITY_POLICY", "HEADERS", "MAX_BODY_BYTES", "LimitBody", "SecureHeaders"]
+__all__ = ["CONTENT_SECURITY_POLICY", "HEADERS", "SecureHeaders"]
 
-MAX_BODY_BYTES = 64 << 20
 # No inline script, no inline style, nothing from elsewhere. blob: shows a picture before it is sent.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -55,29 +53,3 @@ class SecureHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
-
-
-class LimitBody:
-    """ASGI middleware that refuses a body that is too large (413) as soon as it is.
-
-    Args:
-        app: Application inside.
-        max_bytes: The most that a body may have.
-    """
-
-    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
-        self._app, self._max_bytes = app, max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-        taken = 0
-
-        async def receive_counted() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self._max_bytes:
-                raise HTTPException(413, f"Expected at most {self._max_bytes} bytes.")
-            return message
-
-        await self._app(scope, receive_counted if scope["type"] == "http" else receive, send)

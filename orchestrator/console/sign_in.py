@@ -18,19 +18,19 @@ from orchestrator.console.access import (
 from orchestrator.console.rendering import render
 from orchestrator.console.sessions import COOKIE, LIFETIME_S
 
-__all__ = ["router", "safe_next"]
+__all__ = ["HOME", "SIGN_IN", "router", "safe_next"]
 
 router = APIRouter(dependencies=[Depends(check_request)])
-HOME = "/fleet"
+HOME, SIGN_IN = "/fleet", "/sign-in"
 
 
-@router.get("/sign-in")
+@router.get(SIGN_IN)
 def show_sign_in(request: Request, next: str = HOME) -> Response:
     """The form."""
     return render(request, "sign_in.html", {"next": safe_next(next), "problem": None})
 
 
-@router.post("/sign-in")
+@router.post(SIGN_IN)
 def sign_in(
     request: Request,
     token: Annotated[str, Form(max_length=200)] = "",
@@ -67,7 +67,7 @@ def sign_out(request: Request) -> Response:
     """End the session."""
     access: Access = request.app.state.access
     access.sessions.end(request.cookies.get(COOKIE, ""))
-    reply = RedirectResponse("/sign-in", 303)
+    reply = RedirectResponse(SIGN_IN, 303)
     reply.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=request.scope["scheme"] == "https")
     return reply
 

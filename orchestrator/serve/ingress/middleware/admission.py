@@ -18,7 +18,7 @@ from orchestrator.serve.ingress.middleware.auth import principal_in
 from orchestrator.serve.ingress.problems import Problem, respond
 from orchestrator.serve.options import Limits
 
-__all__ = ["Admission", "AdmissionGate", "Busy", "Place"]
+__all__ = ["Admission", "AdmissionGate", "Busy", "Place", "announced_bytes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +194,7 @@ class AdmissionGate:
         task = _named_task(scope["path"], headers)
         if task is not None and not principal.may_predict(task):
             task = None
-        place = self._admission.enter(principal.account, task, _announced_bytes(headers))
+        place = self._admission.enter(principal.account, task, announced_bytes(headers))
         if isinstance(place, Busy):
             reply = respond(scope["path"], self._problem(place))
             await reply(scope, receive, send)
@@ -237,6 +237,12 @@ class AdmissionGate:
         return Problem("busy", f"{busy.detail}; try again after {retry_after['Retry-After']} s", retry_after)
 
 
+def announced_bytes(headers: Headers) -> int:
+    """Bytes that the body is said to have; 0 if that is not said, or is not a number."""
+    declared = headers.get("content-length", "")
+    return int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 20 else 0
+
+
 def _no_room() -> Busy:
     return Busy(detail="the endpoint has no room for more concurrent requests")
 
@@ -252,9 +258,3 @@ def _name_of(place: Place) -> str:
 def _named_task(path: str, headers: Headers) -> str | None:
     name = path.split("/")[3] if path.startswith("/v2/models/") else headers.get(TASK_HEADER, "")
     return name if is_task_name(name) else None
-
-
-def _announced_bytes(headers: Headers) -> int:
-    """Bytes that the body is said to have; 0 if that is not said, or is not a number."""
-    declared = headers.get("content-length", "")
-    return int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 20 else 0
