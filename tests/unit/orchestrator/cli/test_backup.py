@@ -8,8 +8,8 @@ from orchestrator.store.objects.local import LocalObjects
 from tests.unit.orchestrator.cli.factory import Shell
 from tests.unit.orchestrator.registry.factory import World
 
-# In 2200: later than now, whenever this runs.
-AHEAD_S = 7_258_118_400.0
+# In 2020 and in 2200: before and after now, whenever this runs.
+EARLIER_S, AHEAD_S = 1_577_836_800.0, 7_258_118_400.0
 
 
 def test_a_backup_that_is_dated_later_than_now_is_told_and_not_taken_for_the_last(tmp_path: Path) -> None:
@@ -23,17 +23,16 @@ def test_a_backup_that_is_dated_later_than_now_is_told_and_not_taken_for_the_las
     assert f"Backup {ahead} is dated later than now" in only.stderr
     assert "it is taken, as no other is there" in only.stderr
 
-    ids = []
-    for _ in range(2):
-        done = ship.run("backup", place, "--keep", "1", "--store-only", "--json")
-        assert f"if its date is wrong, delete file://{place}/backups/{ahead}" in done.stderr.replace("\n", "")
-        told = json.loads(done.stdout)
-        assert told["misdated"] == [ahead]
-        ids.append(told["id"])
-    assert told["removed"] == ids[:1]
+    earlier = take_backup(
+        ship.world.objects, LocalObjects(Path(place)), lambda: None, clock=lambda: EARLIER_S
+    ).manifest.id
+    done = ship.run("backup", place, "--keep", "1", "--store-only", "--json")
+    assert f"if its date is wrong, delete file://{place}/backups/{ahead}" in done.stderr
+    told = json.loads(done.stdout)
+    assert (told["misdated"], told["removed"]) == ([ahead], [earlier])
 
     verified = ship.run("restore", place, "--verify", "--store-only", "--json")
-    assert json.loads(verified.stdout)["id"] == ids[1]
+    assert json.loads(verified.stdout)["id"] == told["id"]
     assert f"it is not taken; --backup {ahead} does so" in verified.stderr
     named = ship.run("restore", place, "--verify", "--backup", ahead, "--json")
     assert (json.loads(named.stdout)["id"], named.stderr) == (ahead, "")
