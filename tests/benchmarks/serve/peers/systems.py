@@ -112,7 +112,7 @@ def _ours(scene: Scene, options: Sequence[str]) -> System:
         name=OURS,
         needs=(),
         start=Knobs(fast=True),
-        steps=(_ONE_A_CORE, {"inside": True}),
+        steps=({"inside": True}, _ONE_A_CORE),
         command=command,
         environment=lambda _: home,
         requests=_plain_requests(scene.ours, path="/v1/predict"),
