@@ -168,6 +168,7 @@ def _choose_knobs(system: System, scene: Scene, sizes: PeerSizes) -> tuple[Knobs
                 f"{system.name} with {knobs} answered wrongly: {load.mixed[0]}", file=sys.stderr, flush=True
             )
             return 0.0
+        print(f"{system.name}: {load.rate:.1f} answers a second with {knobs}", file=sys.stderr, flush=True)
         return load.rate
 
     return find_best(system.start, system.steps if sizes.is_searched else (), rate)
