@@ -178,12 +178,9 @@ class TunedTask:
     @cached_property
     def fitted(self) -> FittedDecision:
         """Decision rule and distance, by a pass over the training images that is made once."""
+        result = self.result
         return fit_decision(
-            self.backbone,
-            self.result.prompt,
-            self.data,
-            self.result.outputs,
-            balanced_scores=self.result.balanced_scores,
+            self.backbone, result.prompt, self.data, result.outputs, balanced_scores=result.balanced_scores
         )
 
     def model(self) -> Model:

@@ -27,7 +27,7 @@ class GateDecision:
         promote: True to serve it from now on.
         reason: Sentence with the numbers.
         gate: What it was withheld by; None if it was not.
-        rule: Digest of the decision rule that it decides by once it serves; None for its artifact's own.
+        rule: Digest of the decision rule that it decides by from now on; None leaves that as it is.
     """
 
     promote: bool

@@ -283,12 +283,12 @@ class RecordWriter:
         self, task: str, found: VersionInfo, artifact: _Artifact, floors: Floors, *, again: bool = False
     ) -> tuple[VersionInfo, GateDecision]:
         """Let a version pass the gate; returns it with the gate's tags, and the decision."""
-        decision = self._rollouts.admit(
-            task,
-            found,
-            lambda champion, rule: self._judge(task, artifact, floors, champion, rule),
-            again=again,
-        )
+
+        def judge(champion: VersionInfo | None, rule: str | None) -> GateDecision:
+            judged = self._judge(task, artifact, floors, champion)
+            return judged if rule is None or not judged.promote else self._inherit(judged, task, found, rule)
+
+        decision = self._rollouts.admit(task, found, judge, again=again)
         _logger.info("%s version %d is @%s: %s", task, found.version, decision.alias, decision.reason)
         candidate = Measurement.read(artifact.card, artifact.record)
         facts = TuningFacts.read(artifact.card, artifact.record)
@@ -304,29 +304,28 @@ class RecordWriter:
         return replace(found, tags={**found.tags, **tags}), decision
 
     def _judge(
-        self, task: str, artifact: _Artifact, floors: Floors, champion: VersionInfo | None, rule: str | None
+        self, task: str, artifact: _Artifact, floors: Floors, champion: VersionInfo | None
     ) -> GateDecision:
         candidate = Measurement.read(artifact.card, artifact.record)
         if champion is None:
             return decide(candidate, None, floors=floors)
         best = find_best_before(self._registry.versions(task), champion, candidate.data)
-        decision = decide(
+        return decide(
             candidate, self._measure(champion), None if best is None else self._measure(best), floors=floors
         )
-        if rule is None or not decision.promote:
-            return decision
-        return self._inherit(decision, task, artifact, rule)
 
-    def _inherit(self, decision: GateDecision, task: str, artifact: _Artifact, rule: str) -> GateDecision:
+    def _inherit(self, decision: GateDecision, task: str, found: VersionInfo, rule: str) -> GateDecision:
         """The decision on a version that keeps to the rule that was set for the champion, if it can."""
+        assert found.digest is not None, "its artifact was read"
         try:
             author = self._rollouts.writer.author
-            inherited = inherit_rule(self._store, task, artifact.digest, rule, author, time.time())
+            inherited = inherit_rule(self._store, task, found.digest, rule, author, time.time())
         # What cannot be read is as good as what cannot be kept to: a promise is not dropped for it.
         except (ConfigError, StoreError) as error:
             reason = (
                 f"{decision.reason} It cannot keep to the rule that was set for the champion: {error}. `ship "
-                f"threshold {task} --version N` sets another one for it, `ship promote {task} N` serves it."
+                f"threshold {task} --version {found.version}` sets another one for it, `ship promote {task} "
+                f"{found.version}` serves it."
             )
             return replace(decision, promote=False, reason=reason, gate="promise")
         kept = f"{decision.reason} It keeps to the rule that was set for the champion."

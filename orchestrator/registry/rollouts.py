@@ -263,7 +263,7 @@ class Rollouts:
         Args:
             task: Name of the task.
             candidate: The version.
-            judge: The gate's decision, given today's champion and the digest of the rule that was set for it.
+            judge: The gate's decision, given the champion and the digest of the rule to keep to, if any.
             again: Whether a person asks for it anew, so that it may be older than the champion.
 
         Raises:
@@ -279,7 +279,8 @@ class Rollouts:
                 found.append(GateDecision(promote=True, reason="It was made champion before this was noted."))
                 return rollout
             decision = self._decide(rollout, candidate, judge, again=again)
-            if decision.promote and decision.rule is not None and candidate.digest is not None:
+            if decision.rule is not None and candidate.digest is not None:
+                # One that waits has it, too, for the person who promotes it.
                 rollout = rollout.with_rule(candidate.digest, decision.rule)
             if decision.promote and self._mirror.approvals.requires(task):
                 request = replace(change, reason=shortened(decision.reason))

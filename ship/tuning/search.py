@@ -2,11 +2,10 @@
 
 First the linear probes, which cost no step, choose the head. Every round then tunes all candidates that are
 left, fused in packs, and keeps the better half by the loss on validation images, calibrated as what is
-published is (see ``Balance.calibrated_losses``); each round has twice the
-epochs of the one before. A round is a whole tuning with its own warm-up and decay, for a schedule that is cut
-short says little of a learning rate. The last word is a paired one: the settings as given take the probe's
-place, and the winner takes theirs, only with a loss that is lower by a standard error. Held-out images play
-no part.
+published is (see ``Balance.calibrated_losses``); each round has twice the epochs of the one before. A round
+is a whole tuning with its own warm-up and decay, for a schedule that is cut short says little of a learning
+rate. The last word is a paired one: the settings as given take the probe's place, and the winner takes
+theirs, only with a loss that is lower by a standard error. Held-out images play no part.
 
 Shapes: B images.
 """
@@ -47,8 +46,7 @@ class Trial:
         round: From 1; 0 for linear probes.
         settings: Its kind, its head and its values on the searched axes.
         epochs: Epochs of this round; 0 for linear probes.
-        val_loss: Calibrated cross-entropy on validation images, mean over all folds'; infinite if the tuning
-            failed.
+        val_loss: Calibrated cross-entropy on validation images, mean of folds; infinite if the tuning failed.
         val_accuracy: Accuracy on validation images, mean over folds; 0 if the tuning failed.
     """
 

@@ -66,7 +66,7 @@ def test_one_that_cannot_keep_to_it_waits(world: World, tuned: dict[str, object]
     found = decide(world, 2)
     assert not found.promoted
     assert problem in found.reason
-    assert "`ship promote bolts N` serves it" in found.reason
+    assert "`ship promote bolts 2` serves it" in found.reason
     assert world.aliases() == {"champion": 1, "challenger": 2}
     assert '"gate": "promise"' in world.registry.version("bolts", 2).tags[VERDICT_TAG]
 
@@ -83,6 +83,15 @@ def test_one_that_waits_for_an_approval_keeps_to_it_as_well(world: World) -> Non
     Approvals(world.store, AuditLog(world.store)).follow_manifest({"bolts": True}, author)
     digest = world.add_tuned(2, labels=("good", "bad"))
     assert not decide(world, 2).promoted
+    assert digest in world.rollouts().read("bolts").rules
+
+
+def test_one_of_a_retired_task_keeps_to_it_once_a_person_brings_it_back(world: World) -> None:
+    digest = world.add_tuned(2, labels=("good", "bad"))
+    world.rollouts().retire("bolts")
+    assert not decide(world, 2).promoted
+    world.rollouts().promote("bolts", 2)
+    assert thresholds(world).standing("bolts").rule.recalls == {"bad": 0.8}
     assert digest in world.rollouts().read("bolts").rules
 
 
