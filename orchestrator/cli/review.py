@@ -166,12 +166,12 @@ def export(
     from orchestrator.store.kept.retuning import export_new
     from orchestrator.store.kept.review_files import export_label_studio
 
-    _pictures(output, task)
+    pictures = _pictures(output, task)
     reviews, place = _reviews(output), _place(output, task, folder)
     if format_ == "csv":
         found = export_new(reviews, task, manifest, place)
     else:
-        found = export_label_studio(reviews.kept, reviews.pictures(task), reviews.labels(task), place)
+        found = export_label_studio(reviews.kept, pictures, reviews.labels(task), place)
     told = {"path": str(found.path), "num_pictures": found.num_pictures, "num_known": found.num_known}
     if as_json:
         output.print_json(told)
