@@ -1,11 +1,13 @@
 """Loads ahead of requests, for as long as there is room. Its caller holds a lock."""
 
+import weakref
 from collections.abc import Iterable
 
 from orchestrator.serve.residency.champions import Champions
 from orchestrator.serve.residency.loads import Loads, Precedence
 from orchestrator.serve.residency.prompt_memory import PromptMemory
 from orchestrator.serve.residency.served import PromptRef
+from ship.runtime.slots import Slot
 
 __all__ = ["InAdvance"]
 
@@ -31,6 +33,7 @@ class InAdvance:
         self._memory = memory
         self._loads = loads
         self._left_out: set[str] = set()
+        self._held: list[weakref.ref[Slot]] = []
         self.is_full = False
 
     def leave_out(self, task: str) -> None:
@@ -41,9 +44,16 @@ class InAdvance:
         """A task is not wanted any more."""
         self._left_out.discard(task)
 
+    def await_room(self, slot: "weakref.ref[Slot]") -> None:
+        """A slot was let go. While a request has it, what asks for its room finds none."""
+        self._held.append(slot)
+
     def take_due(self, tasks: Iterable[str]) -> list[str]:
         """These tasks and those that were left out, if there may be room for them now; by name."""
         wanted = set(tasks)
+        held = [slot for slot in self._held if slot() is not None]
+        self.is_full &= len(held) == len(self._held)
+        self._held = held
         if not self.is_full:
             wanted |= self._left_out
             self._left_out.clear()

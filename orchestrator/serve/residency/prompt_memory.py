@@ -112,8 +112,9 @@ class PromptMemory:
         self._last_use[key] = next(self._uses)
 
 
-def wait_until_released(slot: "weakref.ref[Slot]", timeout_s: float) -> None:
+def wait_until_released(slot: "weakref.ref[Slot]", timeout_s: float) -> bool:
     """Wait until the requests that were answered from a slot are done with it, but not for ever."""
     deadline_s = time.monotonic() + timeout_s
     while slot() is not None and time.monotonic() < deadline_s:
         time.sleep(_RELEASE_LOOK_S)
+    return slot() is None

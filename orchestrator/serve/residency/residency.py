@@ -350,7 +350,9 @@ class Residency:
             slot = self._memory.release(key)
             self._num_evictions += 1
             self._note(key[0])
-        wait_until_released(slot, self._release_wait_s)
+        if not wait_until_released(slot, self._release_wait_s):
+            with self._lock:
+                self._in_advance.await_room(slot)
         return True
 
     def _crown(self, task: str) -> None:
@@ -366,7 +368,8 @@ class Residency:
 
     def _drop(self, key: Key) -> None:
         self._loads.forget(key)
-        if self._memory.drop(key):
+        if key in self._memory:
+            self._in_advance.await_room(self._memory.release(key))
             self._in_advance.is_full = False
 
     def _note(self, task: str) -> None:
