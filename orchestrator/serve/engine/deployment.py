@@ -188,6 +188,11 @@ class EngineReplica:
         """See ``engine_api.Engine``: of this replica alone."""
         return [replace(self._residency.stats(), backbone=self._info.name, precision=self._precision)]
 
+    def close(self) -> None:
+        """Export the spans that have not been yet: of an engine that ends with the process of its ingress."""
+        if self._tracer is not None:
+            self._tracer.close()
+
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises."""
         # What is loaded is served all the same, and a new replica would hang in the same store.

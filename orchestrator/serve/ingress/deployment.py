@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from fastapi import FastAPI
@@ -36,6 +37,7 @@ from orchestrator.tracing import open_tracer
 __all__ = ["Ingress", "IngressReplica"]
 
 _FIRST_TOKENS_S = 10.0
+_LOOK_S = 0.02
 
 
 class Ingress:
@@ -86,9 +88,13 @@ class Ingress:
             self._sightings = Sightings(poller.see_answers.remote, poller.drift.remote)
         self._keeper = _keep(limits, store_url)
 
-    async def close(self, timeout_s: float) -> bool:
-        """See ``Drain.close``."""
-        return await self._drain.close(timeout_s)
+    async def close(self, timeout_s: float, flush_s: float) -> bool:
+        """See ``Drain.close``; then write what is left to write of the answers, for ``flush_s`` at most."""
+        has_finished = await self._drain.close(timeout_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(flush_s):
+                await self._flush()
+        return has_finished
 
     async def tasks(self) -> list[ServingState]:
         """See ``engine_api.Engine``; for the process that started the endpoint, which has no token."""
@@ -104,6 +110,15 @@ class Ingress:
             return "", []
         own = await read_families(self._front.metrics, self._looks, self._limits, self._tokens)
         return self._peers.name, own
+
+    async def _flush(self) -> None:
+        while self._keeper is not None and self._keeper.is_busy:
+            await asyncio.sleep(_LOOK_S)
+        for client in self._clients:
+            if isinstance(client, EngineInside):
+                await asyncio.to_thread(client.close)
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
 
     async def stats(self) -> list[ResidencyStats]:
         """Which prompts an engine in this process holds, for the page of another ingress."""

@@ -70,6 +70,10 @@ class EngineInside:
         """See ``EngineReplica.check_health``."""
         self._replica.check_health()
 
+    def close(self) -> None:
+        """See ``EngineReplica.close``."""
+        self._replica.close()
+
     async def backbone(self) -> BackboneInfo:
         """See ``engine_api.Engine``."""
         return await self._replica.backbone()

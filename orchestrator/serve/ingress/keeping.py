@@ -65,6 +65,12 @@ class Keeper:
         with self._lock:
             return dict(self._counts)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether pictures wait to be written, or are being written."""
+        with self._lock:
+            return self._waiting_bytes > 0
+
     def start(self) -> None:
         """Start the thread that writes."""
         threading.Thread(target=self._run, name="ship-keep", daemon=True).start()

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import ray
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve import Application
@@ -26,7 +27,7 @@ from orchestrator.serve.watch import LOOK_LIMIT_S
 from orchestrator.settings import Settings
 
 __all__ = [
-    "close_ingress",
+    "end_ingress",
     "first_look",
     "make_application",
     "name_engines",
@@ -36,6 +37,8 @@ __all__ = [
 
 # Requests under way are given this long when a replica has to go.
 DRAIN_S = 20.0
+# What they have left to write, such as kept pictures, has so long.
+_FLUSH_S = 5.0
 _ASK_S = 30.0
 # Where all replicas are replaced, as `serve deploy` does after a change of arguments, a quarter more of them,
 # one at least, comes first, and an old one goes once a new one answers. Where there is no room, they stay.
@@ -51,7 +54,10 @@ _ENGINE = "orchestrator.serve.engine.deployment.EngineReplica"
 _INGRESS = "orchestrator.serve.ingress.deployment.IngressReplica"
 _POLLER = "orchestrator.serve.poller.CatalogPoller"
 _POLLER_NAME = "CatalogPoller"
-_ENGINE_NAME, _NAME_CHARS = "Engine", 40
+_INGRESS_NAME, _ENGINE_NAME, _NAME_CHARS = "Ingress", "Engine", 40
+# Ray Serve names the actor of a replica by its application, its deployment and a number of its own.
+_ACTOR_OF = "SERVE_REPLICA::{}#{}#"
+_ACTORS = "serve"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 # Ray Serve's line for every call in every replica costs a twentieth of an engine's time and says no more than
 # our own request log, which can be switched on.
@@ -145,17 +151,29 @@ def seen_catalog_age_s(application: EndpointApplication) -> float | None:
     return None
 
 
-def close_ingress(application: EndpointApplication) -> None:
-    """Turn new requests away at every ingress, and let those under way finish."""
+def end_ingress(application: EndpointApplication) -> None:
+    """Turn new requests away at every ingress, let those under way finish, and end what has closed.
+
+    Ray Serve itself keeps each ingress behind HAProxy for half a minute, for what may be on its way to it: a
+    replica that is replaced needs that, and an endpoint that ends does not.
+    """
     try:
         ingress = serve.get_app_handle(application.name)
-        closed = ingress.broadcast("close", DRAIN_S).results(timeout_s=DRAIN_S + 5.0, return_exceptions=True)
+        closed = ingress.broadcast("close", DRAIN_S, _FLUSH_S).results(
+            timeout_s=DRAIN_S + _FLUSH_S + 5.0, return_exceptions=True
+        )
     except (RayError, RayServeException, TimeoutError) as error:
         _log.warning("the endpoint ends without draining: %s", error)
         return
     # One that has died drains nothing any more.
     if False in closed:
         _log.warning("some requests took longer than %.0f s and were broken off", DRAIN_S)
+    start = _ACTOR_OF.format(application.name, _INGRESS_NAME)
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        if actor["namespace"] == _ACTORS and actor["name"].startswith(start):
+            # It may have died meanwhile.
+            with suppress(ValueError, RayError):
+                ray.kill(ray.get_actor(actor["name"], namespace=_ACTORS))
 
 
 def name_engines(specs: Sequence[str]) -> dict[str, str]:
@@ -195,7 +213,7 @@ def _ingress(limits: Limits, placement: Placement) -> Any:
         # Without an engine it waits more than it works, and two cores must do for everything.
         resources = {"num_cpus": 0}
     return serve.deployment(
-        name="Ingress",
+        name=_INGRESS_NAME,
         **placement.of_ingresses(),
         max_surge_percent=_SURGE_PERCENT,
         max_ongoing_requests=limits.max_at_door,

@@ -22,10 +22,7 @@ from orchestrator.serve.launch.application import EndpointApplication, name_endp
 from orchestrator.serve.launch.checks import check_access, check_backbone
 from orchestrator.serve.launch.claim import EndpointAbout, find_claim, make_claim
 from orchestrator.serve.launch.coming_up import wait_until_up
-from orchestrator.serve.launch.deployments import (
-    close_ingress,
-    make_application,
-)
+from orchestrator.serve.launch.deployments import end_ingress, make_application
 from orchestrator.serve.launch.detached import (
     DetachedEndpoint,
     find_detached,
@@ -113,7 +110,7 @@ def start(settings: Settings, options: ServeOptions, *, detach: bool = False) ->
         application = EndpointApplication(name)
         application.check_absent()
         # If `ship serve --stop` has ended the claim, what has the name now is another endpoint.
-        endpoint.at_end(lambda: application.end(close_ingress) if claim.holds() else None)
+        endpoint.at_end(lambda: application.end(end_ingress) if claim.holds() else None)
         application.run(make_application(settings, options, Placement.of(session, options)))
         wait_until_up(application, endpoint.url, is_own=place.is_own)
         guard.pop_all()
@@ -159,7 +156,7 @@ def stop(settings: Settings, name: str | None) -> str:
         if claim is None and not application.find():
             raise ServeError(f"--stop: this Ray cluster has no endpoint named {wanted!r}; see `serve status`")
         if application.find():
-            close_ingress(application)
+            end_ingress(application)
         if claim is not None:
             # First, so that the driver, if it lives, leaves the rest alone.
             claim.give_up()
@@ -181,7 +178,7 @@ def _stop_detached(settings: Settings, wanted: str) -> str:
     try:
         with joined_detached(found.ray.address):
             forget_earlier_serve()
-            EndpointApplication(wanted).end(close_ingress)
+            EndpointApplication(wanted).end(end_ingress)
     except ClusterError as error:
         _log.warning("%s; ending what is left of it", error)
     end_detached(found.ray.folder)

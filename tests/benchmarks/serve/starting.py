@@ -1,4 +1,4 @@
-"""Start and memory of ``ship serve``: seconds until it answers, and what each of its processes keeps.
+"""Start, memory and end of ``ship serve``: seconds of both, and what each of its processes keeps.
 
 The command runs in a process of its own, with nothing registered, so that what is measured is the endpoint's.
 """
@@ -41,18 +41,20 @@ def measure_start(report: Report, trees: list[Path], rounds: int, backbone: str)
                 cache = Path(folder) / f"{tree.name}-cache"
                 settings = {"tree": str(tree), "backbone": backbone, "round": number}
                 said = Path(folder) / f"{tree.name}-{number}.txt"
-                with _served(tree, home, cache, backbone, said) as (process, start_s):
+                seconds: dict[str, float] = {}
+                with _served(tree, home, cache, backbone, said, seconds) as process:
                     facts = _memory(process)
-                report.add(
-                    Case(settings=settings, rounds=1, seconds={"start": start_s}, ratios=[], facts=facts)
-                )
+                report.add(Case(settings=settings, rounds=1, seconds=seconds, ratios=[], facts=facts))
 
 
 @contextmanager
 def _served(
-    tree: Path, home: Path, cache: Path, backbone: str, log: Path
-) -> Iterator[tuple[psutil.Process, float]]:
-    """The process of `ship serve`, and the seconds until it said that it serves; its log goes to a file."""
+    tree: Path, home: Path, cache: Path, backbone: str, log: Path, seconds: dict[str, float]
+) -> Iterator[psutil.Process]:
+    """The process of `ship serve`, once it says that it serves; its log goes to a file.
+
+    Seconds until then are noted as ``start``, those from SIGTERM until it has ended as ``end``.
+    """
     command = [sys.executable, "-u", "-c", _SHIP, "--home", str(home), "serve", "--no-auth"]
     # Ports and files of an HAProxy are this process's own: the command chooses others.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_SERVE_")}
@@ -76,10 +78,13 @@ def _served(
                 process.terminate()
                 process.wait(_PATIENCE_S)
                 raise RuntimeError(f"{tree}: ship serve said {said!r}\n{log.read_text()[-4000:]}")
-            yield psutil.Process(process.pid), time.monotonic() - start_s
+            seconds["start"] = time.monotonic() - start_s
+            yield psutil.Process(process.pid)
         finally:
+            end_s = time.monotonic()
             process.terminate()
             process.wait(_PATIENCE_S)
+            seconds["end"] = time.monotonic() - end_s
 
 
 def _memory(root: psutil.Process) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Pictures are kept beside the answers: no answer waits for it, and none fails by it."""
 
+import asyncio
 import hashlib
 from dataclasses import replace
 from itertools import count
@@ -8,12 +9,15 @@ import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.serve.engine_api import Answer
+from orchestrator.serve.ingress.deployment import Ingress
 from orchestrator.serve.ingress.keeping import Keeper
 from orchestrator.serve.keep_rules import read_rules
+from orchestrator.serve.options import Limits
 from orchestrator.store.kept.pictures import KeepLimits, KeptPictures
 from ship.backbone import Backbone
 from tests.unit.orchestrator.registry.factory import MemoryObjects
 from tests.unit.orchestrator.serve.caller import PNG, TO_BOLTS, Caller
+from tests.unit.orchestrator.serve.factory import FakeEngine, Handle
 
 ANSWER = Answer(
     task="bolts",
@@ -137,3 +141,27 @@ def test_one_header_that_says_no_keeps_a_picture_out(
     headers = [*TO_BOLTS.items(), *(("Ship-Keep", text) for text in said)]
     assert call("POST", "/v1/predict", content=PNG, headers=headers).status_code == 200
     assert keeper.contents == [PNG] * offered
+
+
+def test_what_is_left_to_write_of_the_answers_is_written_before_it_ends(backbone: Backbone) -> None:
+    ingress = Ingress([Handle(FakeEngine(info=backbone.info))], Limits(), None)
+    keeper = Keeper(KeptPictures(MemoryObjects()), read_rules(["sample=1"]), KeepLimits())
+    ingress._keeper = keeper
+    keeper.offer(ANSWER, b"a picture")
+
+    async def close() -> bool:
+        closing = asyncio.create_task(ingress.close(60.0, 60.0))
+        await asyncio.wait({closing}, timeout=0.1)
+        assert not closing.done()
+        keeper.step()
+        return await closing
+
+    assert asyncio.run(close())
+    assert keeper.counts == {"kept": 1}
+
+
+def test_a_store_that_hangs_does_not_hold_up_the_end(backbone: Backbone) -> None:
+    ingress = Ingress([Handle(FakeEngine(info=backbone.info))], Limits(), None)
+    ingress._keeper = Keeper(KeptPictures(MemoryObjects()), read_rules(["sample=1"]), KeepLimits())
+    ingress._keeper.offer(ANSWER, b"a picture")
+    assert asyncio.run(ingress.close(60.0, 0.05))
