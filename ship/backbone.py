@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ship.backbone_info import BackboneInfo
 from ship.backbone_spec import BUNDLED, BUNDLED_FOLDER, is_folder, split_weights
 from ship.errors import BackboneError
+from ship.linear import freeze_linears
 from ship.vit import Attention, Block, VisionTransformer, resolve_model_data_config, timm
 
 __all__ = ["BUNDLED", "MAX_IMAGE_SIZE", "Backbone", "as_rows", "load_backbone"]
@@ -44,6 +45,7 @@ class Backbone:
         self, vit: VisionTransformer, info: BackboneInfo, device: torch.device | str = "cpu"
     ) -> None:
         self.info = info
+        freeze_linears(vit)
         self.vit = vit.eval().requires_grad_(False).to(device)
         self._mean_C11 = torch.tensor(info.mean, device=device).view(3, 1, 1)
         self._std_C11 = torch.tensor(info.std, device=device).view(3, 1, 1)

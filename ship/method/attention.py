@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ship.linear import linear
 from ship.method.low_rank import LinearUpdate
 from ship.vit import Block, Mlp
 
@@ -50,7 +51,7 @@ def project_queries(block: Block, y_BJD: Tensor, update: LinearUpdate | None = N
     attention = block.attn
     weight, bias = attention.qkv.weight, attention.qkv.bias
     end = weight.shape[0] // 3
-    q_BJD = F.linear(y_BJD, weight[:end], None if bias is None else bias[:end])
+    q_BJD = linear(y_BJD, weight[:end], None if bias is None else bias[:end])
     q_BJD = _updated(update, "q", y_BJD, q_BJD)
     q_BHJE: Tensor = attention.q_norm(q_BJD.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2))
     return q_BHJE
@@ -63,7 +64,7 @@ def project_keys_values(
     attention = block.attn
     weight, bias = attention.qkv.weight, attention.qkv.bias
     start = weight.shape[0] // 3
-    keys_values = F.linear(y_BPD, weight[start:], None if bias is None else bias[start:])
+    keys_values = linear(y_BPD, weight[start:], None if bias is None else bias[start:])
     keys_values = _updated(update, "kv", y_BPD, keys_values)
     k_BPHE, v_BPHE = keys_values.unflatten(-1, (2, attention.num_heads, attention.head_dim)).unbind(2)
     k_BHPE = attention.k_norm(k_BPHE.transpose(1, 2))

@@ -21,7 +21,7 @@ from ship.precision import dtype_name
 from ship.runtime.baking import bake
 from ship.runtime.runtime import Runtime
 from tests.benchmarks.harness import Report, compare
-from tests.benchmarks.synthetic import default_k, make_images, make_prompt
+from tests.benchmarks.synthetic import as_of_timm, default_k, make_images, make_prompt
 
 __all__ = ["LEGEND", "make_rows", "run"]
 
@@ -75,7 +75,7 @@ def make_rows(
     backbone: Backbone, runtime: Runtime, served: Sequence[ServedVersion], batch: int, num_images: int
 ) -> dict[str, Callable[[], Any]]:
     """Timed calls by row; those of the engine return its answers and raise for a refusal."""
-    cast = backbone.cast(runtime.dtype)
+    cast = as_of_timm(backbone.cast(runtime.dtype))
     head = torch.nn.Linear(backbone.info.width, 10, device=backbone.device, dtype=runtime.dtype)
     images = make_images(backbone, batch)
     draw = random.Random(0)

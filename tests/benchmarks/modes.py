@@ -18,7 +18,7 @@ from ship.runtime.baking import bake
 from ship.runtime.rows import LayerPrompts
 from ship.runtime.runtime import Runtime, run_block
 from tests.benchmarks.harness import Report, compare, compute_clock
-from tests.benchmarks.synthetic import default_k, make_images, make_prompt
+from tests.benchmarks.synthetic import as_of_timm, default_k, make_images, make_prompt
 
 __all__ = ["LEGEND", "GraphedBlocks", "check_alike", "make_rows", "run"]
 
@@ -124,7 +124,7 @@ def make_rows(
     """
     # One graph serves all blocks or each has its own, by torch's version: none may fall back to eager.
     torch._dynamo.config.recompile_limit = 256
-    cast, images = backbone.cast(dtype), make_images(backbone, batch)
+    cast, images = as_of_timm(backbone.cast(dtype)), make_images(backbone, batch)
     head = torch.nn.Linear(backbone.info.width, 10, device=backbone.device, dtype=dtype)
     baked = [bake(backbone, make_prompt(backbone, task, default_k(name))) for task in range(batch)]
     capacity_bytes = sum(each.num_bytes for each in baked) + (1 << 20)

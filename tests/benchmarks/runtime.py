@@ -18,7 +18,7 @@ from ship.runtime.slots import Slot
 from tests.benchmarks.harness import Report, compare, compute_clock
 from tests.benchmarks.lora import RANK, LoraTasks
 from tests.benchmarks.naive import naive_forward
-from tests.benchmarks.synthetic import VIT_B, default_k, find_backbone, make_images, make_prompt
+from tests.benchmarks.synthetic import VIT_B, as_of_timm, default_k, find_backbone, make_images, make_prompt
 
 __all__ = ["LEGEND", "make_rows", "run"]
 
@@ -117,7 +117,7 @@ def make_rows(
     wanted: Collection[str] = LEGEND,
 ) -> dict[str, Callable[[], list[Tensor] | Tensor]]:
     """Timed calls by row; LoRA only where PEFT is installed."""
-    cast = backbone.cast(dtype)
+    cast = as_of_timm(backbone.cast(dtype))
     images = make_images(backbone, batch)
     head = torch.nn.Linear(backbone.info.width, NUM_CLASSES, device=backbone.device, dtype=dtype)
     current = make_prompt(cast, 0, num_independent, NUM_CLASSES).to(dtype)

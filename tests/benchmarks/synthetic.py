@@ -1,19 +1,21 @@
 """Backbones, prompts and data sets with random values, on which speed does not depend."""
 
+import copy
 import json
 import tempfile
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ship.backbone import Backbone, load_backbone
 from ship.data import Split, TaskData
+from ship.linear import FrozenLinear
 from ship.method.prompts import Prompt, spread_layers
 from ship.settings.config import TuneConfig
 from tests.factories import write_backbone
 
-__all__ = ["VIT_B", "default_k", "find_backbone", "make_data", "make_images", "make_prompt"]
+__all__ = ["VIT_B", "as_of_timm", "default_k", "find_backbone", "make_data", "make_images", "make_prompt"]
 
 VIT_B = "vit_base_patch16_224"
 _HIERARCHY = Path(__file__).parents[1] / "golden" / "hierarchy.json"
@@ -27,6 +29,16 @@ def find_backbone(name: str, device: torch.device) -> Backbone:
             write_backbone(Path(folder) / "tiny")
             return load_backbone(str(Path(folder) / "tiny"), device)
     return load_backbone(name, device, pretrained=False)
+
+
+def as_of_timm(backbone: Backbone) -> Backbone:
+    """The backbone as timm makes it, with PyTorch's own linear layers: what others are measured with."""
+    own = copy.copy(backbone)
+    own.vit = copy.deepcopy(backbone.vit)
+    for module in own.vit.modules():
+        if type(module) is FrozenLinear:
+            module.__class__ = nn.Linear
+    return own
 
 
 def default_k(name: str) -> int:

@@ -22,7 +22,14 @@ from ship.tuning.run import tune
 from tests.benchmarks.harness import Case, Report, compare, compute_clock, peak_bytes
 from tests.benchmarks.lora import RANK, LoraTasks
 from tests.benchmarks.naive import naive_loss
-from tests.benchmarks.synthetic import VIT_B, default_k, find_backbone, make_data, make_prompt
+from tests.benchmarks.synthetic import (
+    VIT_B,
+    as_of_timm,
+    default_k,
+    find_backbone,
+    make_data,
+    make_prompt,
+)
 
 __all__ = ["LEGEND", "make_step", "run", "run_long"]
 
@@ -118,9 +125,9 @@ def make_step(row: str, backbone: Backbone, name: str, batch: int) -> Callable[[
         ImportError: PEFT is not installed.
     """
     if row == "naive":
-        return _naive_step(backbone, name, batch)
+        return _naive_step(as_of_timm(backbone), name, batch)
     if row == "lora":
-        return _lora_step(backbone, batch)
+        return _lora_step(as_of_timm(backbone), batch)
     if row == "fine-tuning":
         return _fine_tuning_step(backbone, batch)
     precision = "bfloat16" if row.endswith("bf16") else "float32"
