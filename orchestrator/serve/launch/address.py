@@ -1,7 +1,10 @@
 """Address of the endpoint: checked before anything is started."""
 
 import ipaddress
+import random
 import socket
+from collections.abc import Collection
+from contextlib import suppress
 
 from orchestrator.errors import ServeError
 
@@ -10,15 +13,30 @@ __all__ = ["check_port_is_free", "choose_port", "client_url", "is_loopback"]
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
-def choose_port(host: str) -> int:
-    """A port that is free now.
+# Between those of Ray's workers and those of Ray Serve's replicas, and below those that systems give to
+# connections: one of these may be taken by any process before the server listens.
+_CHOICE = range(20_000, 30_000)
+_TRIES = 64
+_chance = random.SystemRandom()
+
+
+def choose_port(host: str, others: Collection[int] = ()) -> int:
+    """A port that is free now, and that is given to nobody who does not name it.
+
+    Args:
+        host: Address to listen on.
+        others: Ports that were chosen before.
 
     Raises:
         ServeError: ``host`` is no address of this machine.
     """
+    for port in _chance.sample(_CHOICE, min(_TRIES, len(_CHOICE))):
+        with suppress(ServeError):
+            if port not in others:
+                check_port_is_free(host, port)
+                return port
     with _bind(host, 0) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+        return int(listener.getsockname()[1])
 
 
 def check_port_is_free(host: str, port: int) -> None:

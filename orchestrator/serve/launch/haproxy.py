@@ -96,7 +96,11 @@ def haproxy_ingress(address: str | None, *, haproxy: bool | None) -> Iterator[No
 
 def _own_places(folder: Path, binary: str) -> dict[str, str]:
     """Files and ports of one HAProxy."""
-    ports = {name: os.environ.get(name) or str(choose_port("0.0.0.0")) for name in (*_PAGES, *_BEHIND)}
+    ports, chosen = {}, set[int]()
+    for name in (*_PAGES, *_BEHIND):
+        if not (given := os.environ.get(name)):
+            chosen.add(port := choose_port("0.0.0.0", others=chosen))
+        ports[name] = given or str(port)
     program, refusal = folder / "haproxy", folder / "refusal.json"
     refusal.write_text(json.dumps(_BUSY))
     how = {

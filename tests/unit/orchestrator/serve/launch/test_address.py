@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from orchestrator.errors import ServeError
+from orchestrator.serve.launch import address
 from orchestrator.serve.launch.address import check_port_is_free, choose_port, client_url
 
 
@@ -16,8 +17,19 @@ def test_a_port_in_use_is_refused():
     check_port_is_free("127.0.0.1", port)
 
 
-def test_a_chosen_port_is_free():
-    check_port_is_free("127.0.0.1", choose_port("127.0.0.1"))
+def test_a_chosen_port_is_free_and_is_given_to_no_connection():
+    port = choose_port("127.0.0.1")
+    check_port_is_free("127.0.0.1", port)
+    assert 20_000 <= port < 30_000
+
+
+def test_ports_that_are_taken_or_were_chosen_are_passed_over(monkeypatch: pytest.MonkeyPatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        monkeypatch.setattr(address, "_CHOICE", [taken, 20_123])
+        assert choose_port("127.0.0.1") == 20_123
+        # None is left: the system gives one.
+        assert choose_port("127.0.0.1", others=[20_123]) not in {taken, 20_123}
 
 
 @pytest.mark.parametrize(("host", "port"), [("203.0.113.9", 8000), ("127.0.0.1", 70000)])
