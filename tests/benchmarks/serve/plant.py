@@ -52,6 +52,7 @@ class ServePlant:
         name: Name of the backbone, for ``find_backbone``.
         backbone: Backbone of the endpoint.
         settings: Locations of store and registry.
+        adapters: Settings of the random prompts, in place of those of ``make_prompt``.
         tasks: Names of the tasks.
         endpoint: The running endpoint; None before its start.
     """
@@ -59,6 +60,7 @@ class ServePlant:
     name: str
     backbone: Backbone
     settings: Settings
+    adapters: Mapping[str, object] = field(default_factory=dict)
     tasks: list[str] = field(default_factory=list)
     endpoint: Endpoint | None = None
     _versions: dict[tuple[str, int], tuple[str, frozenset[str]]] = field(default_factory=dict)
@@ -86,7 +88,8 @@ class ServePlant:
 
     def add_version(self, registry: Registry, task: str, seed: int, num_classes: int = 4) -> int:
         """Publish a random prompt as the next version of a task."""
-        prompt = make_prompt(self.backbone, seed, default_k(self.name), num_classes).requires_grad_(False)
+        prompt = make_prompt(self.backbone, seed, default_k(self.name), num_classes, **self.adapters)
+        prompt.requires_grad_(False)
         files = make_artifact(self.backbone, task, seed=seed, prompt=prompt)
         published = self.store.publish(task, f"{seed:064x}", files)
         found = registry.register(

@@ -27,7 +27,7 @@ from tests.benchmarks.serve.peers.systems import OURS, System, answers, find_sys
 __all__ = ["LEGEND", "PeerSizes", "measure_peers"]
 
 LEGEND = {
-    "ours": "`ship serve`, a prompt a task",
+    "ours": "`ship serve`, low ranks of rank 8 on qkv a task, as presets tune them",
     "fastapi": "FastAPI with a batching queue; timm with PEFT LoRA, mixed batches by `adapter_names`",
     "litserve": "LitServe with its batches; timm with PEFT LoRA, mixed batches by `adapter_names`",
     "ray": "Ray Serve with multiplexed models and its batches, each of one task: merged, or adapters of one "

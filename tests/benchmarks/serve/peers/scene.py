@@ -17,7 +17,7 @@ from ship.backbone import Backbone, load_backbone
 from ship.images import decode_image
 from ship.runtime.runtime import Runtime
 from tests.benchmarks.serve.load import Check
-from tests.benchmarks.serve.peers.adapters import NUM_CLASSES, reference_answers, write_adapters
+from tests.benchmarks.serve.peers.adapters import NUM_CLASSES, RANK, reference_answers, write_adapters
 from tests.benchmarks.serve.plant import ServePlant, draw_jpeg
 from tests.benchmarks.synthetic import default_k, find_backbone, make_prompt
 from tests.unit.orchestrator.serve.factory import make_labels
@@ -27,6 +27,8 @@ __all__ = ["References", "Scene", "is_right", "open_scene", "write_backbone_fold
 # Sums of float32 differ in their last bits with the size of the batch.
 TOLERANCE = 2e-3
 
+# What presets tune, and what the others have.
+_OURS = {"kind": "lora", "rank": RANK, "num_attribute": 0}
 # Probabilities by task and image file.
 References = Mapping[tuple[str, bytes], Mapping[str, float]]
 
@@ -40,7 +42,7 @@ class Scene:
         tasks: Names of the tasks.
         contents: Image files that are asked about.
         theirs: Right answers of the LoRA classifiers.
-        ours: Right answers of the prompts.
+        ours: Right answers of SHIP's low ranks.
     """
 
     folder: Path
@@ -83,7 +85,7 @@ def open_scene(name: str, num_tasks: int, num_pictures: int, *, is_published: bo
 
 def _publish(folder: Path, name: str, backbone: Backbone, tasks: tuple[str, ...]) -> None:
     settings = Settings.from_env({"SHIP_CACHE": str(folder / "cache")}, home=str(folder / "home"))
-    plant = ServePlant(name=name, backbone=backbone, settings=settings)
+    plant = ServePlant(name=name, backbone=backbone, settings=settings, adapters=_OURS)
     plant.add_tasks(len(tasks))
     assert tuple(plant.tasks) == tasks
 
@@ -130,7 +132,7 @@ def _answer_with_prompts(
     size, interpolation = backbone.image_size, backbone.interpolation
     images = torch.stack([decode_image(each, size=size, interpolation=interpolation) for each in contents])
     for seed, task in enumerate(tasks):
-        prompt = make_prompt(backbone, seed, num_independent, NUM_CLASSES).requires_grad_(False)
+        prompt = make_prompt(backbone, seed, num_independent, NUM_CLASSES, **_OURS).requires_grad_(False)
         slot, labels = runtime.insert(prompt), make_labels(task, NUM_CLASSES, seed)
         for content, logits_C in zip(contents, runtime.infer(images, [slot] * len(contents)), strict=True):
             found[task, content] = dict(zip(labels, logits_C.softmax(dim=-1).tolist(), strict=True))
