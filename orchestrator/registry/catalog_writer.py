@@ -29,8 +29,6 @@ Found = TypeVar("Found")
 _logger = logging.getLogger(__name__)
 # Tasks that may leave the catalog at a look: this many, or a tenth of it.
 MAX_LOST, MAX_LOST_SHARE = 5, 0.1
-# Looks at the rollouts from one that reads all of them to the next: ten minutes of a poller's.
-_LOOKS_PER_COMPARISON = 20
 _MAX_READERS = 16
 _LISTED = 5
 
@@ -92,7 +90,8 @@ class CatalogWriter:
         self._rollouts = rollouts or Rollouts(registry, store)
         # When each rollout that was read was last written, by the store's clock.
         self._seen_s: dict[str, float] = {}
-        self._num_looks = 0
+        # The catalog as it was left by the last look.
+        self._left: Catalog | None = None
         self._unread: set[str] = set()
 
     def update(self, *, may_drop: bool = False, looks_at_rollouts: bool = False) -> CatalogChange:
@@ -111,6 +110,7 @@ class CatalogWriter:
         """
         stored = self._store.read_catalog()
         catalog, etag = stored if stored is not None else (Catalog(entries={}), None)
+        self._note_others(catalog)
         problems: dict[str, str] = {}
         changed = self._read_changed(catalog, problems) if looks_at_rollouts else {}
         try:
@@ -133,12 +133,21 @@ class CatalogWriter:
         is_same = stored is not None and written == catalog
         if not is_same:
             self._store.write_catalog(written, if_match=etag)
+            self._left = written
         if looks_at_rollouts:
             # One that could not be read or brought in line is looked at again.
             self._unread &= problems.keys()
         if lost:
             _logger.warning("%d tasks left the catalog: %s", len(lost), _some(lost))
         return CatalogChange(is_written=not is_same, lost=lost, missing=missing, problems=problems)
+
+    def _note_others(self, catalog: Catalog) -> None:
+        """Note the tasks whose entries others have changed since the last look, late or not."""
+        before, self._left = self._left, catalog
+        if before is None:
+            return
+        tasks = {*before.entries, *before.idle, *catalog.entries, *catalog.idle}
+        self._unread |= {task for task in tasks if catalog.find(task) != before.find(task)}
 
     def _find_lost(
         self,
@@ -201,9 +210,10 @@ class CatalogWriter:
         return {task: state for task, state, _ in found}
 
     def _read_changed(self, catalog: Catalog, problems: dict[str, str]) -> dict[str, State]:
-        """States of the rollouts that were written since the last look and that the catalog does not show.
+        """States of the rollouts that the catalog does not show, of those that may have changed.
 
-        Now and then of all rollouts: whatever a late writer left in the catalog does not stay there.
+        These are what was written since the last look, and those of tasks whose entries others have changed:
+        what a late writer left in the catalog does not stay.
 
         One that cannot be read is noted as a problem, and is no matter of the others.
 
@@ -212,9 +222,7 @@ class CatalogWriter:
         """
         listed = dict(self._store.scan_rollouts())
         newest_s = max(listed.values(), default=0.0)
-        reads_all = self._num_looks % _LOOKS_PER_COMPARISON == 0
-        self._num_looks += 1
-        self._unread |= {task for task, at_s in listed.items() if reads_all or self._seen_s.get(task) != at_s}
+        self._unread |= {task for task, at_s in listed.items() if self._seen_s.get(task) != at_s}
         self._seen_s = {task: at_s for task, at_s in listed.items() if at_s < newest_s - 2.0}
 
         def read(task: str) -> Rollout | None:
@@ -250,6 +258,7 @@ class CatalogWriter:
         written = with_states(catalog, changed)
         if written != catalog:
             self._store.write_catalog(written, if_match=etag)
+            self._left = written
         for task, problem in problems.items():
             _logger.warning("task %s stays as it was: %s", task, problem)
         self._unread &= problems.keys()
