@@ -17,14 +17,23 @@ from orchestrator.store.objects.protocol import ObjectStore
 if TYPE_CHECKING:
     from ship.backbone import Backbone
 
-__all__ = ["list_backbones", "load_backbone_of", "push_backbone", "spec_of"]
+__all__ = ["config_key", "list_backbones", "load_backbone_of", "push_backbone", "spec_of", "weights_key"]
 
 _PREFIX, _SCHEME = "backbones/", "store:"
 _SHOWN_DIGITS, _LEAST_DIGITS = 16, 8
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-# The configuration is written last: a backbone without one is not there yet.
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 _MAX_BYTES = {_WEIGHTS: 16 << 30, _CONFIG: 1 << 20}
+
+
+def weights_key(fingerprint: str) -> str:
+    """Key of a backbone's weights."""
+    return f"{_PREFIX}{fingerprint}/{_WEIGHTS}"
+
+
+def config_key(fingerprint: str) -> str:
+    """Key of a backbone's configuration, which is written last: without it the backbone is not there yet."""
+    return f"{_PREFIX}{fingerprint}/{_CONFIG}"
 
 
 def spec_of(fingerprint: str) -> str:
@@ -39,8 +48,8 @@ def list_backbones(objects: ObjectStore) -> Iterator[str]:
         StoreError: The store cannot be read.
     """
     for key in objects.list(_PREFIX):
-        fingerprint, _, file = key.removeprefix(_PREFIX).partition("/")
-        if file == _CONFIG and _FINGERPRINT.fullmatch(fingerprint):
+        fingerprint = key.removeprefix(_PREFIX).partition("/")[0]
+        if key == config_key(fingerprint) and _FINGERPRINT.fullmatch(fingerprint):
             yield fingerprint
 
 
@@ -54,8 +63,8 @@ def push_backbone(objects: ObjectStore, backbone: "Backbone") -> bool:
         return False
     with tempfile.TemporaryDirectory(prefix="ship-backbone-") as folder:
         backbone.save(Path(folder))
-        for name in (_WEIGHTS, _CONFIG):
-            objects.put(f"{_PREFIX}{backbone.fingerprint}/{name}", (Path(folder) / name).read_bytes())
+        for name, key in ((_WEIGHTS, weights_key), (_CONFIG, config_key)):
+            objects.put(key(backbone.fingerprint), (Path(folder) / name).read_bytes())
     return True
 
 

@@ -86,6 +86,7 @@ class Collector:
             snapshots=list(self._objects.scan("snapshots/")),
             leftovers=list(self._objects.leftovers()),
             rules=list(self._objects.scan("rules/")),
+            backbones=list(self._objects.scan("backbones/")),
         )
         references = self._references(with_rules=bool(listing.rules))
         return find_garbage(listing, references, before_s=before_s)

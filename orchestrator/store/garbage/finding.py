@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.names import is_digest, is_task_name
+from orchestrator.store.backbones import config_key, weights_key
 from orchestrator.store.objects.protocol import ListedObject
 from ship.artifact.card import CARD
 
 __all__ = ["Garbage", "GarbageKind", "References", "StoreListing", "find_garbage"]
 
-GarbageKind = Literal["artifact", "kept", "rule", "snapshot", "temporary"]
+GarbageKind = Literal["artifact", "backbone", "kept", "rule", "snapshot", "temporary"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +28,14 @@ class StoreListing:
         snapshots: Objects under ``snapshots/``.
         leftovers: Temporary objects.
         rules: Objects under ``rules/``.
+        backbones: Objects under ``backbones/``.
     """
 
     artifacts: Sequence[ListedObject]
     snapshots: Sequence[ListedObject]
     leftovers: Sequence[ListedObject]
     rules: Sequence[ListedObject] = ()
+    backbones: Sequence[ListedObject] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +55,12 @@ class References:
 
 @dataclass(frozen=True, kw_only=True)
 class Garbage:
-    """An artifact, decision rule, snapshot, temporary object or kept picture that can be removed.
+    """What can be removed of a store: see ``find_garbage``; and kept pictures.
 
     Attributes:
         kind: Kind of object.
-        name: Digest of an artifact or a rule, ``task/key`` of a snapshot, key of a temporary object,
-            ``task/sha256`` of a kept picture.
+        name: Digest of an artifact or a rule, fingerprint of a backbone, ``task/key`` of a snapshot, key of a
+            temporary object, ``task/sha256`` of a kept picture.
         keys: Keys of its objects, in the order of removal.
         num_bytes: Size of all of them.
         modified_s: When the newest of them was written, seconds since the epoch.
@@ -73,7 +76,7 @@ class Garbage:
 
 
 def find_garbage(listing: StoreListing, references: References, *, before_s: float) -> list[Garbage]:
-    """Unreferenced artifacts, decision rules, snapshots and temporary objects older than the limit.
+    """Objects older than the limit that nothing refers to, or whose writers did not finish.
 
     Args:
         listing: Objects in the store.
@@ -81,13 +84,14 @@ def find_garbage(listing: StoreListing, references: References, *, before_s: flo
         before_s: Limit of age; objects written at this time or later stay.
 
     Returns:
-        Artifacts and rules that nothing names, snapshots, and temporary objects, all of them older than the
-        limit.
+        Artifacts and rules that nothing names, snapshots, backbones without a configuration, and temporary
+        objects, all of them older than the limit.
     """
     found = [
         *_artifacts(listing.artifacts, references),
         *_rules(listing.rules, references),
         *_snapshots(listing.snapshots, references),
+        *_backbones(listing.backbones),
         *(_temporary(leftover) for leftover in listing.leftovers),
     ]
     return [garbage for garbage in found if garbage.modified_s < before_s]
@@ -136,6 +140,18 @@ def _snapshots(objects: Iterable[ListedObject], references: References) -> list[
         reason = "its task is published" if is_published else "its tuning was not resumed"
         found.append(_single("snapshot", f"{task}/{key[0]}", one, reason))
     return found
+
+
+def _backbones(objects: Sequence[ListedObject]) -> list[Garbage]:
+    """Weights whose configuration, which is written last, never came."""
+    keys = {one.key for one in objects}
+    return [
+        _single("backbone", fingerprint, one, "its writer was killed")
+        for one in objects
+        if one.key == weights_key(fingerprint := one.key.split("/")[1])
+        and is_digest(fingerprint)
+        and config_key(fingerprint) not in keys
+    ]
 
 
 def _temporary(leftover: ListedObject) -> Garbage:

@@ -51,6 +51,27 @@ def test_what_was_written_at_the_limit_stays() -> None:
     assert find(artifacts=artifact(A, LIMIT_S), snapshots=[single(f"snapshots/t/{KEY}", LIMIT_S)]) == []
 
 
+def test_weights_whose_configuration_never_came_go():
+    half, whole, young = make_key("half"), make_key("whole"), make_key("young")
+    listing = StoreListing(
+        artifacts=[],
+        snapshots=[],
+        leftovers=[],
+        backbones=[
+            single(f"backbones/{half}/model.safetensors"),
+            single(f"backbones/{whole}/config.json"),
+            single(f"backbones/{whole}/model.safetensors"),
+            single(f"backbones/{young}/model.safetensors", YOUNG_S),
+            single("backbones/notes.txt"),
+            single(f"backbones/{half}/notes.txt"),
+        ],
+    )
+    references = References(digests=frozenset(), published=frozenset())
+    [found] = find_garbage(listing, references, before_s=LIMIT_S)
+    assert (found.kind, found.name) == ("backbone", half)
+    assert found.keys == (f"backbones/{half}/model.safetensors",)
+
+
 def test_old_snapshots_go_and_say_why() -> None:
     found = find(
         snapshots=[single(f"snapshots/done/{KEY}"), single(f"snapshots/left/{KEY}")],
