@@ -88,7 +88,7 @@ class Ingress:
             self._sightings = Sightings(poller.see_answers.remote, poller.drift.remote)
         self._keeper = _keep(limits, store_url)
 
-    async def close(self, timeout_s: float, flush_s: float) -> bool:
+    async def close(self, timeout_s: float, flush_s: float = 5.0) -> bool:
         """See ``Drain.close``; then write what is left to write of the answers, for ``flush_s`` at most."""
         has_finished = await self._drain.close(timeout_s)
         with suppress(TimeoutError):

@@ -37,8 +37,8 @@ __all__ = [
 
 # Requests under way are given this long when a replica has to go.
 DRAIN_S = 20.0
-# What they have left to write, such as kept pictures, has so long.
-_FLUSH_S = 5.0
+# An ingress writes what is left to write after that.
+_CLOSE_MORE_S = 10.0
 _ASK_S = 30.0
 # Where all replicas are replaced, as `serve deploy` does after a change of arguments, a quarter more of them,
 # one at least, comes first, and an old one goes once a new one answers. Where there is no room, they stay.
@@ -159,9 +159,8 @@ def end_ingress(application: EndpointApplication) -> None:
     """
     try:
         ingress = serve.get_app_handle(application.name)
-        closed = ingress.broadcast("close", DRAIN_S, _FLUSH_S).results(
-            timeout_s=DRAIN_S + _FLUSH_S + 5.0, return_exceptions=True
-        )
+        closing = ingress.broadcast("close", DRAIN_S)
+        closed = closing.results(timeout_s=DRAIN_S + _CLOSE_MORE_S, return_exceptions=True)
     except (RayError, RayServeException, TimeoutError) as error:
         _log.warning("the endpoint ends without draining: %s", error)
         return

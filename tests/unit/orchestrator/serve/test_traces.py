@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 
 from orchestrator.serve.engine.deployment import EngineReplica
-from orchestrator.serve.engine_api import EngineUnavailableError, Refusal
+from orchestrator.serve.engine_api import Answer, Ask, Call, EngineUnavailableError, Refusal
 from orchestrator.serve.ingress.app import make_app
 from orchestrator.serve.ingress.engine_client import RayEngine
 from orchestrator.serve.ingress.engine_inside import EngineInside
@@ -141,11 +142,14 @@ def test_a_prompt_is_loaded_below_the_question_that_waits_for_it(
 def test_one_forward_pass_is_linked_with_the_questions_of_all_its_requests(
     replica: EngineReplica, backbone: Backbone, spans: Spans
 ) -> None:
-    async def talk(client: httpx.AsyncClient) -> None:
-        replies = await asyncio.gather(*(predict(client, task) for task in ("bolts", "nuts") * 4))
-        assert {reply.status_code for reply in replies} == {200}
-
-    converse(RayEngine(Handle(replica), 30.0), backbone, spans, talk)
+    asks = tuple(
+        Ask(task=task, trace=f"00-{number:032x}-{number:016x}-01")
+        for number, task in enumerate(("bolts", "nuts") * 4, start=1)
+    )
+    pixels = np.zeros((1, 3, *backbone.image_size), dtype=np.uint8)
+    call = Call(stacks=(pixels,), asks=asks, patience_s=(30.0,) * len(asks), waits=True)
+    replies = asyncio.run(replica.answer(call)).replies
+    assert [type(reply) for reply in replies] == [Answer] * len(asks)
     answered = {
         span.context.span_id: span for span in spans.named("answer") if "ship.digest" in span.attributes
     }
