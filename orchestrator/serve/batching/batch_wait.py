@@ -12,6 +12,9 @@ __all__ = ["BatchWait"]
 _KEPT = 0.5 ** (1 / 23)
 # A row that is overdue by this many times its gap is not coming.
 _OVERDUE = 2.0
+# A pass that takes less than this part of what was expected: the device has become another one, such as once
+# the prompts of a start are loaded. By chance a pass takes longer, never so much less.
+_FASTER = 0.5
 
 
 class BatchWait:
@@ -37,7 +40,9 @@ class BatchWait:
         self._arrived_s = now_s
 
     def note_pass(self, num_rows: int, seconds: float) -> None:
-        """A forward pass is done."""
+        """A forward pass is done. One that is far faster than expected has what was seen before forgotten."""
+        if seconds < _FASTER * self.expected_s(num_rows):
+            self._weight = self._rows = self._rows2 = self._seconds = self._product = 0.0
         self._weight = self._weight * _KEPT + 1.0
         self._rows = self._rows * _KEPT + num_rows
         self._rows2 = self._rows2 * _KEPT + num_rows * num_rows

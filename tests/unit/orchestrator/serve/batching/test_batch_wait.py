@@ -35,6 +35,21 @@ def test_how_many_rows_a_pass_of_some_seconds_has():
     assert BatchWait(0.010).rows_within(1.0) is None
 
 
+def test_a_device_that_has_become_faster_is_believed_at_once_and_one_that_was_held_up_is_not():
+    wait = BatchWait(0.010)
+    for _ in range(60):
+        wait.note_pass(1, 2.5)
+    assert wait.rows_within(3.0) == 1
+    wait.note_pass(1, 0.15)
+    assert wait.rows_within(3.0) == 20
+    for num_rows in (16, 8, 16, 4):
+        wait.note_pass(num_rows, 0.03 + 0.12 * num_rows)
+    assert wait.expected_s(16) == pytest.approx(1.95, rel=0.01)
+    # It takes many such passes until that is believed.
+    wait.note_pass(16, 8.0)
+    assert wait.expected_s(16) < 5.0
+
+
 def test_nothing_is_known_at_first_and_no_row_waits():
     wait = BatchWait(0.010)
     assert wait.pause_s(0.0, 0.0) == 0.0
