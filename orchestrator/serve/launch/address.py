@@ -30,13 +30,15 @@ def choose_port(host: str, others: Collection[int] = ()) -> int:
     Raises:
         ServeError: ``host`` is no address of this machine.
     """
+    # First, so that a name that is not known is looked up once.
+    with _bind(host, 0) as listener:
+        given = int(listener.getsockname()[1])
     for port in _chance.sample(_CHOICE, min(_TRIES, len(_CHOICE))):
         with suppress(ServeError):
             if port not in others:
                 check_port_is_free(host, port)
                 return port
-    with _bind(host, 0) as listener:
-        return int(listener.getsockname()[1])
+    return given
 
 
 def check_port_is_free(host: str, port: int) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ship import linear as linears
+from ship.backbone import Backbone
 from ship.linear import FrozenLinear, freeze_linears, linear
 
 
@@ -107,6 +108,41 @@ def test_layers_keep_names_parameters_and_mode(by_onednn: list[tuple[int, ...]])
     torch.testing.assert_close(copy.deepcopy(module)(x), before(x))
     freeze_linears(module)
     assert type(module[0]) is FrozenLinear
+
+
+def test_a_backbone_computes_by_it_and_answers_as_before(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, by_onednn: list[tuple[int, ...]]
+):
+    layers = [module for module in backbone.vit.modules() if isinstance(module, nn.Linear)]
+    assert {type(layer) for layer in layers} == {FrozenLinear}
+    images = torch.zeros(2, 3, *backbone.image_size, dtype=torch.uint8)
+    with torch.no_grad():
+        found = backbone.vit(backbone.normalise(images))
+        assert len(by_onednn) == len(layers)
+        monkeypatch.setattr(linears, "_is_faster_by_onednn", lambda: False)
+        torch.testing.assert_close(found, backbone.vit(backbone.normalise(images)))
+    assert len(by_onednn) == len(layers)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "capability", "has_mkl", "is_faster"),
+    [
+        ("AuthenticAMD", "AVX512", True, True),
+        ("AuthenticAMD", "AVX2", True, False),
+        ("AuthenticAMD", "AVX512", False, False),
+        ("GenuineIntel", "AVX512", True, False),
+        ("", "AVX512", True, False),
+    ],
+)
+def test_it_computes_where_mkl_leaves_instructions_unused(
+    monkeypatch: pytest.MonkeyPatch, vendor: str, capability: str, has_mkl: bool, is_faster: bool
+):
+    monkeypatch.setattr(linears, "_vendor", lambda: vendor)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: has_mkl)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    # What the cache keeps is this machine's.
+    assert linears._is_faster_by_onednn.__wrapped__() == is_faster
 
 
 @pytest.mark.parametrize(

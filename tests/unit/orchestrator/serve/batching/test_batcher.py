@@ -247,29 +247,20 @@ def test_a_batch_waits_for_rows_that_are_on_their_way():
 
 def test_on_a_slow_device_a_pass_has_fewer_rows_and_fewer_wait():
     async def scene() -> None:
-        engine, now_s = Engine(is_open=False), 0.0
-
-        def pass_s(num_rows: int) -> float:
-            return 0.1 + 0.4 * num_rows
+        engine, wait, now_s = Engine(is_open=False), BatchWait(0.0), 0.0
 
         async def answer(rows: list[str]) -> list[str]:
             nonlocal now_s
             replies = await engine(rows)
-            now_s += pass_s(len(rows))
+            now_s += 0.1 + 0.4 * len(rows)
             return replies
 
-        wait = BatchWait(0.0)
+        bounds = {"max_pass_s": 1.0, "max_queue_s": 2.5}
         batcher: Batcher[str, str] = Batcher(
-            answer,
-            max_rows=4,
-            max_waiting=100,
-            wait=wait,
-            max_pass_s=1.0,
-            max_queue_s=2.5,
-            clock=lambda: now_s,
+            answer, max_rows=4, max_waiting=100, wait=wait, clock=lambda: now_s, **bounds
         )
         for num_rows in (1, 2, 4):
-            wait.note_pass(num_rows, pass_s(num_rows))
+            wait.note_pass(num_rows, 0.1 + 0.4 * num_rows)
         replies = await start(batcher, "x1")
         # Two rows take 0.9 s, and 2.5 s are 5 rows.
         replies += await start(batcher, *(f"a{number}" for number in range(6)), "b1")
