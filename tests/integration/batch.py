@@ -143,13 +143,13 @@ class Batch:
 
     # What must hold in the end.
 
-    def check_published_once(self, num_failed: int = 0) -> None:
+    def check_published_once(self, num_cut_off: int = 0) -> None:
         """Every task has one publication in the store, and nothing else is left there.
 
         An attempt that was cut off may have written its artifact and not published it any more.
 
         Args:
-            num_failed: Attempts of an earlier run that the store cut off.
+            num_cut_off: Attempts of an earlier run that were, while they published.
         """
         markers = Counter(key.split("/")[1] for key in self._objects.list("published/"))
         assert markers == Counter(self.tasks)
@@ -158,7 +158,7 @@ class Batch:
         artifacts = {key.split("/")[1] for key in self._objects.list("artifacts/")}
         published = {publication.digest for publication in publications}
         assert published <= artifacts
-        assert len(artifacts - published) <= len(self.causes("retried")) + num_failed
+        assert len(artifacts - published) <= len(self.causes("retried")) + num_cut_off
 
     def check_epochs(self, without_snapshot: Collection[str] = ()) -> None:
         """No finished task was taken up again; one that was cut off went on from its snapshot.

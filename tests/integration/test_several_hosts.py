@@ -197,6 +197,8 @@ def test_a_full_store_is_named_and_once_there_is_room_tuning_goes_on(
     run = batch.start(*ACTORS)
     printed = batch.finish(run)
     assert run.returncode == 0, printed
-    batch.check_published_once(num_failed=len(failed))
+    # One that came to its artifact may have written it, or a part of it.
+    cut_off = [task for task, event in failed.items() if "/snapshots/" not in event.data["cause"]]
+    batch.check_published_once(num_cut_off=len(cut_off))
     batch.check_epochs(without_snapshot=failed)
     batch.check_records()

@@ -96,11 +96,10 @@ def haproxy_ingress(address: str | None, *, haproxy: bool | None) -> Iterator[No
 
 def _own_places(folder: Path, binary: str) -> dict[str, str]:
     """Files and ports of one HAProxy."""
-    ports, chosen = {}, set[int]()
+    ports: dict[str, str] = {}
     for name in (*_PAGES, *_BEHIND):
-        if not (given := os.environ.get(name)):
-            chosen.add(port := choose_port("0.0.0.0", others=chosen))
-        ports[name] = given or str(port)
+        others = [int(port) for port in ports.values() if port.isdecimal()]
+        ports[name] = os.environ.get(name) or str(choose_port("0.0.0.0", others=others))
     program, refusal = folder / "haproxy", folder / "refusal.json"
     refusal.write_text(json.dumps(_BUSY))
     how = {
