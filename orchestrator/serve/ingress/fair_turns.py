@@ -52,10 +52,13 @@ class FairTurns:
             if account is None:
                 return
             line = self._lines.pop(account)
-            line.popleft().set_result(None)
+            turn = line.popleft()
             if line:
                 self._lines[account] = line
-            self._running[account] += 1
+            # Its caller is gone, and has not run yet to withdraw it.
+            if not turn.cancelled():
+                turn.set_result(None)
+                self._running[account] += 1
 
     def _withdraw(self, account: str, turn: "asyncio.Future[None]") -> None:
         """The caller of a job that has not begun is gone."""
@@ -63,7 +66,10 @@ class FairTurns:
             # Its turn has come at the same moment.
             self._leave(account)
             return
-        line = self._lines[account]
+        line = self._lines.get(account)
+        # A place that became free at the same moment has passed it over.
+        if line is None or turn not in line:
+            return
         line.remove(turn)
         if not line:
             del self._lines[account]

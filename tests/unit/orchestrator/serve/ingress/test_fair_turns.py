@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from orchestrator.serve.ingress.fair_turns import FairTurns
 
@@ -67,6 +68,26 @@ def test_cancelled_jobs_are_left_out_and_failures_are_their_callers() -> None:
         found = await asyncio.gather(first, cancelled, failing, return_exceptions=True)
         assert [type(one) for one in found] == [str, asyncio.CancelledError, ZeroDivisionError]
         assert (held.begun, turns.num_running) == (["one 0"], 0)
+
+    asyncio.run(scene())
+
+
+def test_a_turn_that_is_cancelled_as_a_place_becomes_free_goes_to_the_next() -> None:
+    async def scene() -> None:
+        turns = FairTurns(1)
+        ends: list[asyncio.Future[str]] = [asyncio.get_running_loop().create_future() for _ in range(3)]
+        first, gone, last = [
+            asyncio.ensure_future(turns.run("one", partial(asyncio.shield, end))) for end in ends
+        ]
+        await asyncio.sleep(0)
+        # The job's end is told to whoever waits for it before the cancelled caller runs again.
+        ends[0].set_result("first")
+        gone.cancel()
+        ends[2].set_result("last")
+        found = await asyncio.wait_for(asyncio.gather(first, gone, last, return_exceptions=True), 60)
+        assert found[::2] == ["first", "last"]
+        assert isinstance(found[1], asyncio.CancelledError)
+        assert turns.num_running == 0
 
     asyncio.run(scene())
 
