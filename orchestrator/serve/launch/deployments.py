@@ -44,6 +44,8 @@ _ASK_S = 30.0
 # one at least, comes first, and an old one goes once a new one answers. Where there is no room, they stay.
 _SURGE_PERCENT = 25
 _DRAIN_LOOK_S = 0.2
+# Ray Serve finds a dead replica when it next asks for its health, by default each ten seconds.
+_HEALTH_LOOK_S = 2.0
 _log = logging.getLogger(__name__)
 # Ray's own limits stand above ours, so that it is ours that refuse: with a reason, when to come again, and
 # fairly among tasks. What is between is for requests that are being refused, and for probes. At the door it
@@ -197,6 +199,7 @@ def _engine(name: str, options: ServeOptions, placement: Placement) -> Any:
         max_queued_requests=most,
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
+        health_check_period_s=_HEALTH_LOOK_S,
         ray_actor_options={
             "num_cpus": placement.cpus,
             "num_gpus": placement.gpus,
@@ -219,6 +222,7 @@ def _ingress(limits: Limits, placement: Placement) -> Any:
         max_queued_requests=limits.max_at_door - limits.max_inside,
         graceful_shutdown_timeout_s=DRAIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
+        health_check_period_s=_HEALTH_LOOK_S,
         ray_actor_options={**resources, "runtime_env": _ONE_LOOP},
         logging_config=_LOGGING,
     )(_INGRESS)
@@ -229,5 +233,6 @@ def _poller() -> Any:
         name=_POLLER_NAME,
         num_replicas=1,
         graceful_shutdown_wait_loop_s=_DRAIN_LOOK_S,
+        health_check_period_s=_HEALTH_LOOK_S,
         ray_actor_options={"num_cpus": 0},
     )(_POLLER)

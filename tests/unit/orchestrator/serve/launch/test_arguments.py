@@ -105,6 +105,17 @@ def test_new_replicas_answer_before_old_ones_go(tmp_path: Path) -> None:
         assert found[name].graceful_shutdown_timeout_s == DRAIN_S
 
 
+def test_a_replica_that_has_died_is_found_within_seconds(tmp_path: Path) -> None:
+    built = build_app(build(Arguments(store=str(tmp_path))), name="ship")
+    found = [deployment_to_schema(one) for one in built.deployments]
+    # By default Ray Serve looks each ten seconds: so long would an endpoint of one replica answer nothing.
+    assert {one.name: one.health_check_period_s for one in found} == {
+        "Ingress": 2.0,
+        "Engine": 2.0,
+        "CatalogPoller": 2.0,
+    }
+
+
 def test_an_engine_inside_of_an_ingress_is_one_deployment_with_its_resources(tmp_path: Path) -> None:
     given = Arguments(
         store=str(tmp_path), ingress="inside", engines="3", cpus_per_engine=2, gpus_per_engine=1
