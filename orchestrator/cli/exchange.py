@@ -87,7 +87,15 @@ def import_adapter(
 
     check_task_name(task)
     key, artifact = _make_artifact(
-        task, folder, backbone, image_size, labels, head, data, thumbnails=not no_thumbnails
+        task,
+        folder,
+        backbone,
+        image_size,
+        labels,
+        head,
+        data,
+        thumbnails=not no_thumbnails,
+        max_pixels=output.settings().max_pixels,
     )
     author = replace(author, reason=author.reason or "ship import --promote")
     admission = _admit(output, task, key, artifact, promote=promote, author=author)
@@ -153,6 +161,7 @@ def _make_artifact(
     data: str | None,
     *,
     thumbnails: bool,
+    max_pixels: int,
 ) -> tuple[str, dict[str, bytes]]:
     from ship.artifact.importing import import_adapter as make
     from ship.artifact.peft import read_folder
@@ -166,7 +175,12 @@ def _make_artifact(
     frozen = load_backbone(backbone, image_size=image_size)
     images = None
     if source is not None:
-        images = load_task_data(source, image_size=frozen.image_size, interpolation=frozen.interpolation)
+        images = load_task_data(
+            source,
+            image_size=frozen.image_size,
+            interpolation=frozen.interpolation,
+            max_pixels=max_pixels,
+        )
     return make(task, frozen, files, labels=names, data=images, thumbnails=thumbnails)
 
 

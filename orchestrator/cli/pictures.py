@@ -231,6 +231,7 @@ def _measure(
                 split=split,
                 backbone=backbone,
                 thumbnails=thumbnails,
+                max_pixels=output.settings().max_pixels,
                 on_progress=show,
             )
         found.append(measured)

@@ -27,7 +27,7 @@ from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.report import report_answers
 from ship.errors import ShipError
 from ship.images.decoding import decode_pixels, read_size
-from ship.settings.view import View
+from ship.settings.view import MAX_PIXELS, View
 
 if TYPE_CHECKING:
     from orchestrator.client import Client
@@ -74,6 +74,7 @@ class Look:
         endpoint: Makes attention maps, if there is one.
         computes: Whether this process may run prompts itself.
         backbone: Place of the backbone, if it is not where the artifacts say.
+        max_pixels: Pixels of the largest picture that is decoded.
         clock: Monotonic seconds.
     """
 
@@ -85,11 +86,12 @@ class Look:
         endpoint: "Client | None" = None,
         computes: bool = False,
         backbone: str | None = None,
+        max_pixels: int = MAX_PIXELS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry, self._store = registry, store
         self._endpoint, self.computes = endpoint, computes
-        self._pictures = HeldOutPictures(registry)
+        self._pictures, self._max_pixels = HeldOutPictures(registry, max_pixels=max_pixels), max_pixels
         self._evidence: Bounded[Evidence] = Bounded(NUM_EVIDENCE)
         self._running: Bounded[_Running] = Bounded(NUM_RUNTIMES)
         self._features: Bounded[TrainingFeatures] = Bounded(NUM_FEATURES)
@@ -194,7 +196,7 @@ class Look:
             bare_entropy=maps.bare_entropy,
             distance=maps.distance,
         )
-        return draw_explanation(_region(evidence, picture), found, prompted_YX, bare_YX)
+        return draw_explanation(_region(evidence, picture, self._max_pixels), found, prompted_YX, bare_YX)
 
     def _find_nearest(self, task: str, evidence: Evidence, place: int) -> "Nearest":
         from ship.artifact.neighbours import measure_training
@@ -212,6 +214,7 @@ class Look:
                     running.slot,
                     evidence.card,
                     source,
+                    max_pixels=self._max_pixels,
                     goes_on=lambda: self._clock() < end_s,
                 )
 
@@ -255,7 +258,7 @@ class Look:
         return _Running(runtime=runtime, slot=slot)
 
 
-def _region(evidence: Evidence, picture: Picture) -> NDArray[np.uint8]:
+def _region(evidence: Evidence, picture: Picture, max_pixels: int) -> NDArray[np.uint8]:
     """The region that the task looks at, ``3,H,W``, as large as its tiles together."""
     assert picture.content is not None, "it is the same"
     card = evidence.card
@@ -265,5 +268,6 @@ def _region(evidence: Evidence, picture: Picture) -> NDArray[np.uint8]:
         picture.content,
         size=(rows * height, columns * width),
         interpolation=card.backbone["interpolation"],
+        max_pixels=max_pixels,
         view=View(crop=card.view.crop, bits=card.view.bits),
     )

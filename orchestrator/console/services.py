@@ -226,6 +226,7 @@ class Services:
             endpoint=self.endpoint,
             computes=self.computes,
             backbone=self.backbone,
+            max_pixels=self.settings.max_pixels,
         )
 
     def _read_tasks(self) -> list[TaskInfo]:

@@ -16,6 +16,7 @@ from ship.data import DataSource
 from ship.data.items import SplitName
 from ship.decision.rule import DecisionRule
 from ship.errors import BackboneError
+from ship.settings.view import MAX_PIXELS
 
 __all__ = [
     "Evidence",
@@ -109,6 +110,7 @@ def measure_version(
     split: SplitName | None = None,
     backbone: str | None = None,
     thumbnails: bool = False,
+    max_pixels: int = MAX_PIXELS,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evidence:
     """The answers of a version on labelled images, computed on this machine's CPU.
@@ -121,6 +123,7 @@ def measure_version(
         split: Split to take; None for all images.
         backbone: Name or path of its backbone; None for the one that the artifact names.
         thumbnails: Whether small pictures of mistakes are drawn.
+        max_pixels: Refuse pictures with more pixels than this.
         on_progress: Called with images done and images in all.
 
     Raises:
@@ -138,6 +141,7 @@ def measure_version(
         source,
         split=split,
         thumbnails=thumbnails,
+        max_pixels=max_pixels,
         on_progress=on_progress,
     )
     return _gather(store, task, info, loaded.card, answers)

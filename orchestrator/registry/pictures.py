@@ -24,6 +24,7 @@ from ship.data.listing import open_images
 from ship.data.paths import normalise
 from ship.errors import ConfigError, DataError, ImageError, ShipError
 from ship.images.decoding import decode_pixels
+from ship.settings.view import MAX_PIXELS
 
 __all__ = ["HeldOutPictures", "Picture", "find_source"]
 
@@ -79,10 +80,13 @@ class HeldOutPictures:
     Args:
         registry: Tells where the data lies.
         max_bytes: Largest file that is read.
+        max_pixels: Pixels of the largest picture that is decoded.
     """
 
-    def __init__(self, registry: Registry, *, max_bytes: int = MAX_PICTURE_BYTES) -> None:
-        self._registry, self._max_bytes = registry, max_bytes
+    def __init__(
+        self, registry: Registry, *, max_bytes: int = MAX_PICTURE_BYTES, max_pixels: int = MAX_PIXELS
+    ) -> None:
+        self._registry, self._max_bytes, self._max_pixels = registry, max_bytes, max_pixels
         self._folders: OrderedDict[str, Folder] = OrderedDict()
         self._lock, self._turns = threading.Lock(), threading.BoundedSemaphore(_NUM_DECODED)
 
@@ -123,7 +127,11 @@ class HeldOutPictures:
             return Picture(state="gone", detail=str(error), jpeg=kept)
         try:
             pixels = decode_pixels(
-                content, size=(height, width), interpolation=card.backbone["interpolation"], view=card.view
+                content,
+                size=(height, width),
+                interpolation=card.backbone["interpolation"],
+                max_pixels=self._max_pixels,
+                view=card.view,
             )
         except ImageError as error:
             return Picture(state="changed", detail=f"{folder.locate(path)}: {error}", jpeg=kept)

@@ -20,6 +20,7 @@ from ship.data.loading import load_in_parts
 from ship.runtime.baking import bake
 from ship.runtime.runtime import RowOutput, Runtime
 from ship.runtime.slots import Slot
+from ship.settings.view import MAX_PIXELS
 
 __all__ = ["answer_rows", "measure", "open_runtime"]
 
@@ -31,6 +32,7 @@ def measure(
     *,
     split: SplitName | None = None,
     thumbnails: bool = False,
+    max_pixels: int = MAX_PIXELS,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> HeldOut:
     """Answers of an artifact on labelled images, without those of the linear probe.
@@ -41,6 +43,7 @@ def measure(
         source: The images; their classes have to be some of the task's.
         split: Split to take; None for all images.
         thumbnails: Whether small pictures of mistakes are drawn; these images are read a second time.
+        max_pixels: Refuse pictures with more pixels than this.
         on_progress: Called with images done and images in all.
 
     Raises:
@@ -53,6 +56,7 @@ def measure(
         "image_size": backbone.image_size,
         "interpolation": backbone.interpolation,
         "view": card.view,
+        "max_pixels": max_pixels,
     }
     runtime, slot = open_runtime(loaded, backbone)
     digests: list[str] = []

@@ -25,6 +25,7 @@ from ship.data.loading import load_in_parts
 from ship.errors import DataError
 from ship.runtime.runtime import Runtime
 from ship.runtime.slots import Slot
+from ship.settings.view import MAX_PIXELS
 
 __all__ = ["MAX_TRAINING", "Neighbour", "TrainingFeatures", "measure_training"]
 
@@ -58,6 +59,7 @@ class TrainingFeatures:
         listing: The training images that were looked at.
         features_BD: Their features, of length 1.
         num_training: Training images in all.
+        max_pixels: Pictures with more pixels than this are refused.
     """
 
     card: PromptCard
@@ -65,6 +67,7 @@ class TrainingFeatures:
     listing: Listing
     features_BD: Tensor
     num_training: int
+    max_pixels: int = MAX_PIXELS
 
     def nearest(self, feature_D: Tensor, num: int) -> list[Neighbour]:
         """The images whose features have the highest cosine with a picture's.
@@ -75,7 +78,10 @@ class TrainingFeatures:
         cosines_B = self.features_BD @ torch.nn.functional.normalize(feature_D.float(), dim=0)
         best = cosines_B.topk(min(num, len(cosines_B)))
         items = tuple(self.listing.items[place] for place in best.indices.tolist())
-        images = _images(self.card, self.folder, replace(self.listing, items=items))
+        parts = load_in_parts(
+            self.folder, replace(self.listing, items=items), **_look(self.card, self.max_pixels)
+        )
+        images = (image_3HW for part in parts for image_3HW in part.images_B3HW)
         return [
             Neighbour(
                 path=item.path,
@@ -94,6 +100,7 @@ def measure_training(
     source: DataSource,
     *,
     most: int = MAX_TRAINING,
+    max_pixels: int = MAX_PIXELS,
     goes_on: Callable[[], bool] = lambda: True,
 ) -> TrainingFeatures:
     """Features of the training images of an artifact.
@@ -104,6 +111,7 @@ def measure_training(
         card: The artifact's card.
         source: The data set that it was tuned on.
         most: Images to look at, of more some that a fixed seed draws.
+        max_pixels: Refuse pictures with more pixels than this.
         goes_on: Asked after some hundred images each, whether there is time for more.
 
     Raises:
@@ -119,7 +127,7 @@ def measure_training(
     # In an order in which any number of the first is a fair share.
     items = tuple(random.Random(0).sample(trained, min(most, len(trained))))
     features: list[Tensor] = []
-    for part in load_in_parts(folder, replace(listing, items=items), **_look(card)):
+    for part in load_in_parts(folder, replace(listing, items=items), **_look(card, max_pixels)):
         features += [row.feature_D for row in answer_rows(runtime, slot, part)]
         if not goes_on():
             break
@@ -129,6 +137,7 @@ def measure_training(
         listing=replace(listing, items=items[: len(features)]),
         features_BD=torch.nn.functional.normalize(torch.stack(features).float(), dim=1),
         num_training=len(trained),
+        max_pixels=max_pixels,
     )
 
 
@@ -139,15 +148,11 @@ def _trained_on(listing: Listing, card: PromptCard) -> Sequence[Item]:
     return [item for item in listing.items if item.split in splits]
 
 
-def _look(card: PromptCard) -> dict[str, Any]:
+def _look(card: PromptCard, max_pixels: int) -> dict[str, Any]:
     height, width = card.backbone["image_size"]
     return {
         "image_size": (height, width),
         "interpolation": card.backbone["interpolation"],
         "view": card.view,
+        "max_pixels": max_pixels,
     }
-
-
-def _images(card: PromptCard, folder: Folder, listing: Listing) -> list[Tensor]:
-    parts = load_in_parts(folder, listing, **_look(card))
-    return [image_3HW for part in parts for image_3HW in part.images_B3HW]

@@ -19,12 +19,14 @@ def build(arguments: Arguments) -> Application:
     """The endpoint as one application, which loads its backbone by itself.
 
     What the arguments leave out is as the environment says, where this is called: ``SHIP_STORE``,
-    ``MLFLOW_TRACKING_URI``, ``SHIP_CACHE``. A store's or registry's secrets are there alone.
+    ``MLFLOW_TRACKING_URI``, ``SHIP_CACHE``, ``SHIP_MAX_PIXELS``. A store's or registry's secrets are there
+    alone.
 
     Args:
         arguments: Arguments of the application.
     """
-    return make_application(arguments.settings(os.environ), arguments.options(), arguments.placement())
+    settings = arguments.settings(os.environ)
+    return make_application(settings, arguments.options(settings), arguments.placement())
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -14,6 +15,7 @@ from orchestrator.serve.scale import Scale
 from orchestrator.settings import Settings
 from ship.backbone_spec import BUNDLED, absolute
 from ship.redaction import redact_url
+from ship.settings.view import MAX_PIXELS
 
 __all__ = ["Arguments"]
 
@@ -121,8 +123,12 @@ class Arguments(BaseModel):
         store = self.store if self.store is None or "://" in self.store else os.path.abspath(self.store)
         return Settings.from_env({**env, **known}, home=self.home, store=store)
 
-    def options(self) -> ServeOptions:
+    def options(self, settings: Settings) -> ServeOptions:
         """Options of the endpoint. Where it listens is Ray Serve's to say."""
+        limits = self.limits
+        # What is tuned on is to be answered for.
+        if limits.max_pixels == MAX_PIXELS:
+            limits = replace(limits, max_pixels=settings.max_pixels)
         return ServeOptions(
             auth=self.auth,
             backbones=tuple(map(absolute, self.backbone)),
@@ -130,7 +136,7 @@ class Arguments(BaseModel):
             engines=self.engines,
             ingresses=self.ingress,
             engine=self.engine,
-            limits=self.limits,
+            limits=limits,
         )
 
     def placement(self) -> Placement:

@@ -183,6 +183,12 @@ def test_eval_refuses_what_the_task_does_not_know(plant: Plant, tmp_path: Path) 
         plant.run("eval", "caps", str(plant.root / "caps"))
 
 
+def test_eval_reads_as_many_pixels_as_tuning(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHIP_MAX_PIXELS", "4")
+    with pytest.raises(DataError, match="more than the 4 that are allowed; SHIP_MAX_PIXELS sets another"):
+        plant.measure("eval", "caps", str(plant.root / "caps"))
+
+
 def test_eval_takes_a_table_of_one_class(
     plant: Plant, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -101,6 +101,15 @@ def test_a_picture_that_is_gone_or_too_large_says_so(plant: Plant, original: Pat
     assert (found["state"], "expected at most" in found["detail"]) == ("gone", True)
 
 
+def test_as_many_pixels_are_read_as_in_tuning(plant: Plant) -> None:
+    evidence = read_held_out(plant.world.store, "caps", plant.world.registry.version("caps", 1))
+    services = make_console(world=plant.world).services
+    for max_pixels, state in ((32 * 32, "same"), (32 * 32 - 1, "changed")):
+        settings = replace(services.settings, max_pixels=max_pixels)
+        found = replace(services, settings=settings).look().picture("caps", evidence, 0)
+        assert (found.state, "SHIP_MAX_PIXELS" in found.detail) == (state, state == "changed")
+
+
 def test_no_path_of_an_artifact_leads_out_of_its_data(plant: Plant) -> None:
     info = plant.world.registry.version("caps", 1)
     evidence = read_held_out(plant.world.store, "caps", info)

@@ -20,7 +20,7 @@ from orchestrator.settings import Settings
 def test_without_arguments_the_environment_says_it_all(tmp_path: Path) -> None:
     env = {"SHIP_HOME": str(tmp_path), "SHIP_STORE": "s3://plant/ship", "SHIP_CACHE": "/cache"}
     assert Arguments().settings(env) == Settings.from_env(env)
-    options = Arguments().options()
+    options = Arguments().options(Settings.from_env(env))
     assert (options.backbones, options.engine, options.limits) == (("bundled",), EngineOptions(), Limits())
 
 
@@ -33,11 +33,18 @@ def test_a_command_line_gives_texts_and_paths_of_what_is_nested() -> None:
         "gpus_per_engine": "0.5",
     }
     found = Arguments.model_validate({**given, "limits.max_inside": "64", "engine.pinned": ["bolt*"]})
-    options = found.options()
+    options = found.options(Settings.from_env({}))
     assert (options.engines, options.auth, options.image_size) == (Scale(least=2, most=2), False, 224)
     assert options.limits == Limits(timeout_s=10.0, max_inside=64)
     assert options.engine == EngineOptions(pinned=("bolt*",))
     assert found.placement().gpus == 0.5
+
+
+def test_pictures_may_be_as_large_as_in_tuning() -> None:
+    settings = Settings.from_env({"SHIP_MAX_PIXELS": "150000000"})
+    assert Arguments().options(settings).limits.max_pixels == 150_000_000
+    given = Arguments(limits=Limits(max_pixels=1000))
+    assert given.options(settings).limits.max_pixels == 1000
 
 
 def test_a_file_gives_what_is_nested_as_a_mapping() -> None:
