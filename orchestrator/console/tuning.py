@@ -31,7 +31,7 @@ def check_no_run(settings: Settings) -> None:
 def start_tuning(settings: Settings, manifest: Path) -> None:
     """Start `ship tune` of a manifest; what it prints lies beside that.
 
-    Store, registry and Ray are those of this process's environment.
+    The store is the manifest's; registry and Ray are those of this process's environment.
 
     Raises:
         OSError: It cannot be started.

@@ -18,6 +18,7 @@ from orchestrator.store.drift import describe, read_drift
 from orchestrator.store.kept.pictures import REVIEWS, KeptPictures
 from orchestrator.store.kept.retuning import prepare_retuning, review_folder
 from orchestrator.store.kept.reviews import Reviewed, Reviews, as_values
+from ship.redaction import Url
 
 __all__ = ["router"]
 
@@ -175,8 +176,12 @@ def retune(request: Request, task: str, person: Person = Depends(requires(Scope.
         raise ManifestError("this console has no manifest to tune with: `ship console --manifest FILE`")
     check_no_run(services.settings)
     reviews = Reviews(services.store, services.clock)
-    found = prepare_retuning(reviews, task, services.manifest, review_folder(services.home, task))
-    services.start_tuning(services.settings, found.manifest)
+    settings = services.settings
+    # In a file that no other user reads, not on a command line that every user does.
+    store = Url(settings.store).reveal()
+    folder = review_folder(services.home, task)
+    found = prepare_retuning(reviews, task, services.manifest, folder, store=store)
+    services.start_tuning(settings, found.manifest)
     _log.info("%s tunes task %s anew with %d pictures", person.name, task, found.exported.num_pictures)
     return RedirectResponse(_url(task, "settled", 0), 303)
 

@@ -1,6 +1,7 @@
 """What a task is tuned anew from: its manifest, with the pictures whose label is settled."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import ManifestError
@@ -36,7 +37,9 @@ def review_folder(home: Path, task: str) -> Path:
     return home / "review" / check_task_name(task)
 
 
-def prepare_retuning(reviews: Reviews, task: str, manifest: str, folder: Path) -> Retuning:
+def prepare_retuning(
+    reviews: Reviews, task: str, manifest: str, folder: Path, *, store: str | None = None
+) -> Retuning:
     """Write the pictures of a task, their table and a manifest of the task with them into a folder.
 
     Args:
@@ -44,6 +47,7 @@ def prepare_retuning(reviews: Reviews, task: str, manifest: str, folder: Path) -
         task: Name of the task.
         manifest: File of the manifest that has the settings of the task.
         folder: Where they are written; it may be there.
+        store: URL or path of the store that the version goes to; None for what the manifest says.
 
     Raises:
         ManifestError: The manifest does not have the task, or no label is settled that its data lack.
@@ -56,6 +60,9 @@ def prepare_retuning(reviews: Reviews, task: str, manifest: str, folder: Path) -
             f"task {task!r} has no picture with a settled label that its data lack; `ship review ls {task}` "
             "shows what is missing"
         )
+    if store is not None:
+        # The part lies elsewhere than where the path was meant.
+        loaded = replace(loaded, store=store if "://" in store else os.path.abspath(store))
     part = folder / MANIFEST
     replace_private(part, write_part(loaded, manifest, str(exported.path.resolve())))
     return Retuning(manifest=part, exported=exported)

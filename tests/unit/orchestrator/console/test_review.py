@@ -167,7 +167,7 @@ def test_an_alarm_is_shown_and_noted_with_a_reason(console: Console):
 def test_a_button_tunes_anew_with_the_settled_labels(tmp_path: Path):
     write_stripes(tmp_path / "data", num_train=2, num_test=1)
     manifest = tmp_path / "lines.yaml"
-    manifest.write_text("backbone: bundled\ntasks:\n  - {name: bolts, data: data}\n")
+    manifest.write_text("backbone: bundled\nstore: another\ntasks:\n  - {name: bolts, data: data}\n")
     started: list[Path] = []
     console = make(
         tmp_path / "home", manifest=str(manifest), start_tuning=lambda _, part: started.append(part)
@@ -184,7 +184,10 @@ def test_a_button_tunes_anew_with_the_settled_labels(tmp_path: Path):
     assert maria.post("/review/bolts/retune").status_code == 303
 
     [part] = started
-    [task] = load_manifest(str(part)).tasks
+    found = load_manifest(str(part))
+    # The version goes where this console, and its endpoint, look.
+    assert found.store == str(tmp_path / "home" / "store")
+    [task] = found.tasks
     assert (task.name, task.source.more) == ("bolts", str(part.parent / "labels.csv"))
     (part.parent / "tune.log").write_text("error: no room")
     assert "error: no room" in maria.get(PAGE).text
