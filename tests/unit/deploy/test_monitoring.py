@@ -1,6 +1,7 @@
 """Alert rules and dashboards: read by promtool, and asking for metrics that the endpoint exports."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,57 @@ def test_a_dashboard_asks_for_metrics_that_are_exported(dashboard: Path) -> None
     asked = [named_metrics(query) for query in queries(dashboard)]
     assert all(asked)
     assert set().union(*asked) <= exported_metrics()
+
+
+# Of two ingresses, each of whose pages has the counts of both: Kubernetes scrapes both.
+SERIES = [
+    (f'{name}{{{labels},ingress="{ingress}",instance="{page}:8000",pod="{page}"}}', values)
+    for name, labels, values in (
+        ("ship_requests_total", 'route="/v1/predict",status="200"', "0+60x1500"),
+        ("ship_answers_total", 'task="caps"', "0+60x1500"),
+        ("ship_prompt_loads_total", 'engine="e1"', "0+60x1500"),
+    )
+    for ingress in ("i1", "i2")
+    for page in ("p1", "p2")
+]
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    ("board", "title", "labels", "value"),
+    [
+        ("endpoint", "Requests a second, by status", '{status="200"}', 2),
+        ("endpoint", "Prompts loaded, swapped, evicted, failed, an hour", "{}", 7200),
+        ("fleet", "Answers today", "{}", 172_800),
+    ],
+)
+def test_counts_that_two_pages_have_are_counted_once(
+    board: str, title: str, labels: str, value: int, tmp_path: Path
+) -> None:
+    panels = json.loads((DEPLOY / "grafana" / "dashboards" / f"{board}.json").read_text())["panels"]
+    [panel] = [one for one in panels if one["title"] == title]
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": series, "values": values} for series, values in SERIES],
+        "promql_expr_test": [
+            {
+                "expr": panel["targets"][0]["expr"],
+                "eval_time": "24h",
+                "exp_samples": [{"labels": labels, "value": value}],
+            }
+        ],
+    }
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"tests": [case]}))
+    command = ["promtool", "test", "rules", str(tmp_path / "test.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
+def test_no_count_of_a_dashboard_is_summed_over_pages(dashboard: Path) -> None:
+    for query in queries(dashboard):
+        counts = re.findall(r"(max without \(instance, pod\) \()?(?:rate|increase)\(", query)
+        assert all(counts), query
 
 
 def test_every_alert_says_what_to_do() -> None:
