@@ -108,6 +108,11 @@ def check(output: Output, manifest: str, selection: "Selection", as_json: bool) 
     is_flag=True,
     help="Let the gate decide again on what is in the store while another version of its task serves.",
 )
+@click.option(
+    "--withheld-ok",
+    is_flag=True,
+    help="Exit status 0, not 3, if all were tuned and some do not serve: a scheduler repeats what fails.",
+)
 @click.option("--check", "check_first", is_flag=True, help="First `ship check`; tune nothing if it fails.")
 @click.option(
     "--keep",
@@ -125,6 +130,7 @@ def tune(
     request: "Request",
     no_thumbnails: bool,
     promotes: bool,
+    withheld_ok: bool,
     check_first: bool,
     num_kept: int,
     as_json: bool,
@@ -162,7 +168,8 @@ def tune(
         job = _prepare(output, manifest, request, will_run=True)
         job.check_fan_out()
         print_refused(output.err, job.plan.refused)
-        run_job(output, replace(job, num_kept=num_kept, promotes=promotes), as_json=as_json)
+        job = replace(job, num_kept=num_kept, promotes=promotes)
+        run_job(output, job, as_json=as_json, withheld_ok=withheld_ok)
 
 
 @click.command()
@@ -181,8 +188,8 @@ def schema(output: Output) -> None:
     output.print_json(manifest_json_schema())
 
 
-def run_job(output: Output, job: "Job", *, as_json: bool) -> None:
-    """Run a job, print its report, and exit with its status."""
+def run_job(output: Output, job: "Job", *, as_json: bool, withheld_ok: bool = False) -> None:
+    """Run a job, print its report, and exit with its status; 0 for ``withheld_ok`` if some do not serve."""
     from orchestrator.cli.progress import ProgressView
 
     view = ProgressView(output.err if as_json else output.out)
@@ -202,7 +209,7 @@ def run_job(output: Output, job: "Job", *, as_json: bool) -> None:
         sys.exit(EXIT_INTERRUPTED)
     if report.summary.failed or report.summary.cancelled or report.refused:
         sys.exit(EXIT_FAILED)
-    if any(verdict.serves is False for verdict in report.verdicts):
+    if not withheld_ok and any(verdict.serves is False for verdict in report.verdicts):
         sys.exit(EXIT_WAITING)
 
 

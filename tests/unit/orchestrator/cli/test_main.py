@@ -161,16 +161,23 @@ class FakeJob:
 
 
 @pytest.mark.parametrize(
-    ("serves", "state", "status"),
+    ("serves", "state", "withheld_ok", "status"),
     [
-        (True, "done", 0),
-        (None, "done", 0),
-        (False, "done", 3),
-        (False, "failed", 1),
+        (True, "done", False, 0),
+        (None, "done", False, 0),
+        (False, "done", False, 3),
+        (False, "done", True, 0),
+        (False, "failed", False, 1),
+        (False, "failed", True, 1),
     ],
 )
 def test_the_exit_status_says_that_a_task_does_not_serve(
-    plant: Path, capsys: pytest.CaptureFixture[str], serves: bool | None, state: TaskState, status: int
+    plant: Path,
+    capsys: pytest.CaptureFixture[str],
+    serves: bool | None,
+    state: TaskState,
+    withheld_ok: bool,
+    status: int,
 ) -> None:
     kind = {True: "serves", False: "withheld", None: "unknown"}[serves]
     report = JobReport(
@@ -179,10 +186,11 @@ def test_the_exit_status_says_that_a_task_does_not_serve(
         backlog=Backlog(num_records=0, folder=plant),
         verdicts=(Verdict(task="b", metrics={}, is_new=True, kind=kind, serves=serves),),
     )
+    output = Output(home=str(plant / "home"), store=None)
     for as_json in (True, False):
         ended = 0
         try:
-            run_job(Output(home=str(plant / "home"), store=None), FakeJob(report), as_json=as_json)
+            run_job(output, FakeJob(report), as_json=as_json, withheld_ok=withheld_ok)
         except SystemExit as error:
             ended = error.code
         assert ended == status
