@@ -51,10 +51,10 @@ def code(document: Path) -> str:
     return "\n".join([*blocks, *spans]).replace("\\\n", " ")
 
 
-def anchors(document: Path) -> set[str]:
+def anchors(document: Path, start: str = "#") -> list[str]:
     """The anchors that GitHub makes of headings."""
-    headings = [line.lstrip("#").strip().lower() for line in prose(document) if line.startswith("#")]
-    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings}
+    headings = [line.lstrip("#").strip().lower() for line in prose(document) if line.startswith(start)]
+    return [re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings]
 
 
 @documents
@@ -68,6 +68,13 @@ def test_links_lead_somewhere(document: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.append(link)
     assert not broken
+
+
+@documents
+def test_contents_have_every_section(document: Path) -> None:
+    start, *_ = "\n".join(prose(document)).split("\n## ")
+    if listed := re.findall(r"^(?:- |\d+\. )\[[^]]+\]\(#([^)]+)\)", start, re.MULTILINE):
+        assert listed == anchors(document, "## ")
 
 
 @pytest.mark.parametrize("document", PRESENT, ids=name)
