@@ -272,7 +272,7 @@ def open_tracer(environ: Mapping[str, str], process: str) -> Tracer | None:
     if not exporters:
         return None
     try:
-        return Tracer(_make_provider(environ, process, exporters))
+        return Tracer(_make_provider(process, exporters))
     except ImportError as error:
         _log.warning(
             "OTEL_* asks for traces, and %s is not installed: nothing is traced; pip install "
@@ -314,7 +314,7 @@ def _exporters(environ: Mapping[str, str]) -> list[str]:
     return [] if "none" in wanted else [one for one in wanted if one in _EXPORTERS]
 
 
-def _make_provider(environ: Mapping[str, str], process: str, exporters: Sequence[str]) -> Any:
+def _make_provider(process: str, exporters: Sequence[str]) -> Any:
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter

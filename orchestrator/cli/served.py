@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from orchestrator.cli import tables
 from orchestrator.cli.output import EXIT_WAITING, Output
 from orchestrator.registry.fleet import Catalogued, read_catalogued
+from orchestrator.registry.versions import name_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +39,7 @@ def print_promotion(output: Output, promotion: "Promotion", as_json: bool) -> No
     else:
         output.print_line(
             f"{task}: version {promotion.to_version} is the champion now, {before} was before; the catalog "
-            f"that endpoints follow has {_named(served.version)}: {served.problem}"
+            f"that endpoints follow has {name_version(served.version)}: {served.problem}"
         )
     if promotion.waits:
         sys.exit(EXIT_WAITING)
@@ -66,18 +67,15 @@ def find_served(
             problems.setdefault(task, []).append(told)
     if behind:
         first = behind[0]
+        has, wants = name_version(served[first]), name_version(champions[first])
         output.err.print(
             f"The catalog that endpoints follow has another version than the champion of {len(behind)} tasks,"
-            f" such as {first}: {_named(served[first])}, not {_named(champions[first])}. A running endpoint "
+            f" such as {first}: {has}, not {wants}. A running endpoint "
             "brings it in line within seconds; `ship sync` says what holds it up.",
             markup=False,
             soft_wrap=True,
         )
     return served, {task: "; ".join(found) for task, found in problems.items()}
-
-
-def _named(version: int | None) -> str:
-    return "nothing" if version is None else f"version {version}"
 
 
 def rollout_problem(output: Output, task: str) -> str | None:

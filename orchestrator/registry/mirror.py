@@ -18,6 +18,7 @@ from orchestrator.registry.versions import (
     RETIRED,
     ModelView,
     VersionInfo,
+    name_version,
     since_tag,
 )
 from orchestrator.store.approvals import Approvals
@@ -339,14 +340,10 @@ def _describe(before: Aliases, after: Aliases) -> str:
     """The moves between two states, in words."""
     names = sorted({*before.versions, *after.versions})
     moves = [
-        f"@{name} from {_name(before.versions.get(name))} to {_name(after.versions.get(name))}"
+        f"@{name} from {name_version(before.versions.get(name))} to {name_version(after.versions.get(name))}"
         for name in names
         if before.versions.get(name) != after.versions.get(name)
     ]
     if before.share != after.share:
         moves.append(f"the canary's share from {before.share} to {after.share}")
     return f"moved in MLflow's own page: {', '.join(moves)}"
-
-
-def _name(version: int | None) -> str:
-    return "nothing" if version is None else f"version {version}"

@@ -11,7 +11,7 @@ from orchestrator.registry.mirror import VersionFinder
 from orchestrator.registry.moves import is_void, promote, promotion
 from orchestrator.registry.registry import Registry
 from orchestrator.registry.rollout_writer import RolloutWriter
-from orchestrator.registry.versions import CHALLENGER, CHAMPION, GATE_TAG, Promotion
+from orchestrator.registry.versions import CHALLENGER, CHAMPION, GATE_TAG, Promotion, name_version
 from orchestrator.store.approvals import read_rules
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.rollout import Pending, Rollout
@@ -55,10 +55,11 @@ class Requests:
         def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
             pending = _pending_of(rollout)
             if is_void(rollout):
+                then, now = name_version(pending.champion), name_version(rollout.version(CHAMPION))
                 raise RegistryError(
                     f"the request to promote version {pending.version} of task {task!r} is void: it was made "
-                    f"when {_named(pending.champion)} served, and {_named(rollout.version(CHAMPION))} serves "
-                    f"now; ask again with `ship promote {task} {pending.version}`"
+                    f"when {then} served, and {now} serves now; ask again with `ship promote {task} "
+                    f"{pending.version}`"
                 )
             if pending.request.by.casefold() == change.by.casefold():
                 raise RegistryError(
@@ -128,7 +129,3 @@ def _pending_of(rollout: Rollout) -> Pending:
             "its last change"
         )
     return rollout.pending
-
-
-def _named(version: int | None) -> str:
-    return "nothing" if version is None else f"version {version}"

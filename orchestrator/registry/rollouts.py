@@ -5,7 +5,6 @@ again if another writer was faster. MLflow's aliases follow: a mirror that fails
 made up for by the next command, or by the poller. Moves made in MLflow's own page are taken in first.
 """
 
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -48,7 +47,6 @@ from orchestrator.store.prompt_store import PromptStore
 __all__ = ["Rollouts"]
 
 Judge = Callable[[VersionInfo | None, str | None], GateDecision]
-_logger = logging.getLogger(__name__)
 # Of MLflow's server and of the hosts that write the log.
 _CLOCKS_DIFFER_S = 3600.0
 

@@ -42,6 +42,7 @@ __all__ = [
     "describe_broken",
     "digests_of",
     "given_tags",
+    "name_version",
     "own_tags",
     "read_share",
     "read_tags",
@@ -319,6 +320,11 @@ def given_tags(tags: Mapping[str, str]) -> tuple[dict[str, str], float]:
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}, 0.0
     return {name: value for name, value in own_tags(tags).items() if name in names}, read_s
+
+
+def name_version(version: int | None) -> str:
+    """A version as texts name it; that there is none, for None."""
+    return "nothing" if version is None else f"version {version}"
 
 
 def aliases_at(aliases: Mapping[str, int], version: int) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def list_jsonl(content: bytes, table: TablePlace) -> list[Item]:
             f"{table.name}: expected lines with file_name (or path) and label, or with source-ref and a "
             f"class-name, found {found}"
         )
-    return to_items(_rows(content, columns, table.name), columns, table)
+    return to_items(_rows(content, columns), columns, table)
 
 
 def json_columns(content: bytes) -> set[str]:
@@ -53,7 +53,7 @@ def manifest_paths(content: bytes) -> list[str]:
     return paths if all("://" in path for path in paths) else []
 
 
-def _rows(content: bytes, columns: list[str], name: str) -> Iterator[Row]:
+def _rows(content: bytes, columns: list[str]) -> Iterator[Row]:
     for number, line in _lines(content):
         values = _parse(line)
         place = f"line {number}"

@@ -44,7 +44,7 @@ _TYPE_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
 _NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _REAL_NUMBERS = {**_NUMBERS, 6: "b", 8: "h", 9: "i", 11: "f", 12: "d"}
 _SIGNED, _FLOAT = 2, 3
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK, _YCBCR = 0, 1, 2, 5, 6
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _YCBCR = 0, 1, 6
 _COLOURS = {
     0: "white is zero",
     1: "grey",

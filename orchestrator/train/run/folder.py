@@ -1,7 +1,7 @@
 """Status, events and requests of a run, as files of its folder: the end of its driver.
 
 One run at a time works in a home, which it locks for as long as its process lives. The folders of the last
-runs are kept. Earlier versions had one folder, ``<home>/run``, with the same files. ``run_view`` is
+runs are kept. Earlier versions had one folder, ``<home>/run``, with the same files. ``view`` is
 the end of other terminals. Knows neither Ray nor MLflow::
 
     runs/lock                 held while a run is at work

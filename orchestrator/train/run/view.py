@@ -1,6 +1,6 @@
 """Runs as other terminals see them: their status, their events, and requests to the one that is at work.
 
-``run_folder`` names the files, which the run's driver writes.
+``folder`` names the files, which the run's driver writes.
 """
 
 import logging

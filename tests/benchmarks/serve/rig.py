@@ -30,12 +30,8 @@ __all__ = [
     "read_counters",
 ]
 
-_PROCESSES = (
-    "ServeReplica:ship:Engine",
-    "ServeReplica:ship:Ingress",
-    "ServeReplica:ship-poller",
-    "ProxyActor",
-)
+# Engines, ingresses and the poller are deployments of one application.
+_PROCESSES = ("ServeReplica:ship:", "ProxyActor")
 _NUM_PROMOTED, _NUM_VERSIONS = 10, 4
 
 

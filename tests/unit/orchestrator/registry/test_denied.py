@@ -94,7 +94,11 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_database_that_may_only_be_read(database: Path) -> None:
+def test_a_database_that_may_only_be_read(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # MLflow takes the part after `sqlite:///` for a path, and makes its folder.
+    monkeypatch.chdir(tmp_path)
     try_writing(MlflowSession(f"sqlite:///{database}", may_create=True))
     with pytest.raises(RegistryDenied, match=r"did not take a record: .*readonly database.*rights"):
         try_writing(MlflowSession(f"sqlite:///file:{database}?mode=ro&uri=true", may_create=True))
