@@ -196,9 +196,10 @@ def _warnings(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> list[str
     leaked = record.get("leaked") or {}
     if number := leaked.get("count"):
         named = ", ".join(map(str, leaked["paths"][:3]))
+        so = "they were left out" if leaked.get("left_out") else "the accuracy is too high"
         found.append(
-            f"{number} held-out images are trained on as well, pixel for pixel ({named}): the accuracy is "
-            "too high; `ship check` lists all copies"
+            f"{number} held-out images are trained on as well, pixel for pixel ({named}): {so}; `ship check` "
+            "lists all copies"
         )
     counts = [count for count in record.get("train_counts") or () if count is not None]
     if counts and min(counts) * 3 < max(counts):

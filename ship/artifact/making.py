@@ -205,7 +205,8 @@ def _calibrated(rule: DecisionRule) -> dict[str, float]:
 def _record(
     data: TaskData, result: TuneResult, attention: AttentionChange, found: SearchResult | None
 ) -> dict[str, Any]:
-    leaked = find_leaked(data)
+    # Where one picture may lie in two splits, it is measured on, and told.
+    leaked = list(data.leaked) or find_leaked(data)
     return {
         "search": [_without_infinity(asdict(trial)) for trial in (found.trials if found else ())],
         "choice": _choice(result, found),
@@ -221,7 +222,11 @@ def _record(
         "labels": list(data.labels),
         "recall": result.evaluation.recalls,
         "train_counts": data.train.labels_B.bincount(minlength=len(data.labels)).tolist(),
-        "leaked": {"count": len(leaked), "paths": leaked[:_NUM_LEAKED_NAMED]},
+        "leaked": {
+            "count": len(leaked),
+            "paths": leaked[:_NUM_LEAKED_NAMED],
+            "left_out": bool(data.leaked),
+        },
         "attention": asdict(attention),
         "time_s": result.history[-1].time_s,
     }

@@ -2,7 +2,10 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import torch
 
 from ship.data.items import Listing
 from ship.data.source import DataSource
@@ -11,20 +14,23 @@ from ship.errors import DataError
 if TYPE_CHECKING:
     from ship.data.task_data import Split, TaskData
 
-__all__ = ["count_repeated", "find_leaked", "refuse_duplicates"]
+__all__ = ["count_repeated", "find_leaked", "is_taken_as_it_is", "leave_out_leaked", "refuse_duplicates"]
 
 _MOST_NAMED = 20
 
 
-def refuse_duplicates(source: DataSource, listing: Listing, sha256_by_path: Mapping[str, str]) -> None:
-    """Refuse data with one file in two splits, unless the source allows it.
+def is_taken_as_it_is(source: DataSource, listing: Listing) -> bool:
+    """Whether one picture may lie in two splits: if the source allows it, or by the protocol of VTAB-1k."""
+    return source.allow_duplicates or listing.format == "vtab"
 
-    The lists of VTAB-1k are a protocol, and are taken as they are.
+
+def refuse_duplicates(source: DataSource, listing: Listing, sha256_by_path: Mapping[str, str]) -> None:
+    """Refuse data with one file in two splits, unless it may lie there.
 
     Raises:
         DataError: Names each pair.
     """
-    if source.allow_duplicates or listing.format == "vtab":
+    if is_taken_as_it_is(source, listing):
         return
     first: dict[str, tuple[str, str]] = {}
     problems = []
@@ -49,6 +55,34 @@ def count_repeated(listing: Listing, sha256_by_path: Mapping[str, str]) -> int:
     """Training images that come after another of the same bytes."""
     digests = [sha256_by_path[item.path] for item in listing.of_split("train")]
     return len(digests) - len(set(digests))
+
+
+def leave_out_leaked(data: "TaskData") -> "TaskData":
+    """The data without held-out images that are trained on, pixel for pixel as the backbone sees them.
+
+    So are validation images, once they have chosen the settings. The same picture in another format, or with
+    other notes, is another file, which ``refuse_duplicates`` does not know.
+
+    Raises:
+        DataError: None is left of a split.
+    """
+    known, splits = set(_pixel_digests(data.train)), {}
+    for name, split in (("val", data.val), ("test", data.test)):
+        if split is None:
+            continue
+        digests = _pixel_digests(split)
+        is_new_B = torch.tensor([digest not in known for digest in digests], dtype=torch.bool)
+        if not is_new_B.any():
+            raise DataError(
+                f"all {len(split)} images of {name} are, as the backbone sees them, pixel for pixel what is "
+                f"trained on, such as {split.paths[0]}: nothing can be measured on them, and `ship check` "
+                "lists the copies"
+            )
+        known.update(digests)
+        splits[name] = split if is_new_B.all() else split.take(is_new_B)
+    left_out = replace(data, val=splits.get("val"), test=splits.get("test"))
+    kept = set(left_out.held_out.paths)
+    return replace(left_out, leaked=tuple(path for path in data.held_out.paths if path not in kept))
 
 
 def find_leaked(data: "TaskData") -> list[str]:

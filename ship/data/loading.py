@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from ship.data.duplicates import refuse_duplicates
+from ship.data.duplicates import is_taken_as_it_is, leave_out_leaked, refuse_duplicates
 from ship.data.fingerprint import combine_fingerprint, remote_tags
 from ship.data.folder import Folder
 from ship.data.items import Item, Listing, SplitName
@@ -58,7 +58,7 @@ def load_task_data(
 
     Raises:
         DataError: Lists every problem of the layout, or every image that is missing, cannot be decoded, or
-            lies in two splits.
+            lies in two splits; or all images of a split are trained on.
         ConfigError: ``interpolation`` is unknown.
     """
     with watch(source.path):
@@ -72,7 +72,7 @@ def load_task_data(
         tags = {} if folder.is_local else remote_tags(folder, listing)
     loader.run(num_threads, on_progress)
     refuse_duplicates(source, listing, loader.sha256_by_path)
-    return TaskData(
+    data = TaskData(
         labels=listing.labels,
         train=loader.split("train"),
         val=loader.split("val") if listing.num_of_split["val"] else None,
@@ -80,6 +80,7 @@ def load_task_data(
         fingerprint=combine_fingerprint(source, listing, tags or loader.sha256_by_path),
         view=loader.view,
     )
+    return data if is_taken_as_it_is(source, listing) else leave_out_leaked(data)
 
 
 def load_in_parts(

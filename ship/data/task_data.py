@@ -71,6 +71,8 @@ class TaskData:
         test: Images to measure the result on, if any.
         fingerprint: Fingerprint of the data set it was loaded from, 64 hex digits.
         view: Part of the pictures that the images show, and their tiles; never ``auto``.
+        leaked: Paths of test images, or of validation images if there are none, that were left out: their
+            very pixels are trained on.
     """
 
     labels: tuple[str, ...]
@@ -79,6 +81,7 @@ class TaskData:
     test: Split | None
     fingerprint: str
     view: View = DEFAULT_VIEW
+    leaked: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse data that a result cannot be measured on, and images that are not of the view.

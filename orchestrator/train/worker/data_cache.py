@@ -26,8 +26,8 @@ __all__ = ["DataCache"]
 
 logger = logging.getLogger(__name__)
 
-# Part of every file's name: to be raised when the same settings would decode to other pixels.
-FORMAT_VERSION = "2"
+# Part of every file's name: to be raised when the same settings would give other images.
+FORMAT_VERSION = "3"
 _SPLITS = ("train", "val", "test")
 
 
@@ -51,6 +51,8 @@ class DataCache:
         interpolation: str,
         read: Callable[[], TaskData],
         view: View = DEFAULT_VIEW,
+        *,
+        allow_duplicates: bool = False,
         watch: Callable[[str], AbstractContextManager[object]] = nullcontext,
     ) -> TaskData:
         """The data set of this fingerprint, from the cache or from its source.
@@ -61,12 +63,13 @@ class DataCache:
             interpolation: Interpolation by which images are resized.
             read: Reads the data from its source.
             view: View that is asked for; the one that is found has its ``auto`` tiles settled.
+            allow_duplicates: Whether ``read`` gives held-out images that are trained on, too.
             watch: Context of each read and write of the cache, by path.
 
         Raises:
             DataError: ``read`` raised it.
         """
-        name = _file_name(fingerprint, image_size, interpolation, view)
+        name = _file_name(fingerprint, image_size, interpolation, view, allow_duplicates)
         if self._files.limit_bytes <= 0:
             return read()
         path = self._files.path(name)
@@ -109,10 +112,14 @@ def _read_data(path: Path) -> TaskData | None:
     return data
 
 
-def _file_name(fingerprint: str, image_size: tuple[int, int], interpolation: str, view: View) -> str:
+def _file_name(
+    fingerprint: str, image_size: tuple[int, int], interpolation: str, view: View, allow_duplicates: bool
+) -> str:
     identity: list[Any] = [FORMAT_VERSION, fingerprint, list(image_size), interpolation]
     if not view.is_default:
         identity.append(view.to_dict())
+    if allow_duplicates:
+        identity.append("allow_duplicates")
     return f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()}.safetensors"
 
 
@@ -128,7 +135,7 @@ def _to_tensors(data: TaskData) -> tuple[dict[str, torch.Tensor], dict[str, Any]
             if split.groups is not None:
                 groups[name] = list(split.groups)
     about = {"labels": list(data.labels), "fingerprint": data.fingerprint, "paths": paths, "groups": groups}
-    return tensors, {**about, "view": data.view.to_dict()}
+    return tensors, {**about, "view": data.view.to_dict(), "leaked": list(data.leaked)}
 
 
 def _from_tensors(tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> TaskData:
@@ -149,4 +156,5 @@ def _from_tensors(tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> Ta
         test=splits.get("test"),
         fingerprint=about["fingerprint"],
         view=View.from_dict(about.get("view", {})),
+        leaked=tuple(about["leaked"]),
     )

@@ -127,7 +127,13 @@ class TuneTask:
             read()
             if self._cache is None
             else self._cache.load(
-                spec.data_fingerprint, size, interpolation, read, spec.view, watch=hooks.doing
+                spec.data_fingerprint,
+                size,
+                interpolation,
+                read,
+                spec.view,
+                allow_duplicates=spec.source.allow_duplicates,
+                watch=hooks.doing,
             )
         )
         if data.fingerprint != spec.data_fingerprint:

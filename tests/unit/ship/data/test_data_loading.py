@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from ship.data import DataSource, TaskData, fingerprint_data, load_task_data
+from ship.data.duplicates import find_leaked
 from ship.data.folder import Folder
 from ship.errors import DataError
 from ship.images import decode_image
@@ -55,6 +56,43 @@ def test_nothing_held_out_is_refused(split_tree: Path) -> None:
     data = load(split_tree)
     with pytest.raises(DataError, match="no images held out"):
         TaskData(labels=data.labels, train=data.train, val=None, test=None, fingerprint="")
+
+
+def test_held_out_images_that_are_trained_on_in_another_format_are_left_out(split_tree: Path) -> None:
+    taught = sorted(split_tree.glob("train/*/*.png"))
+    for number, path in enumerate(taught[:2]):
+        with Image.open(path) as image:
+            image.save(split_tree / "test" / "cat" / f"copy-{number}.bmp")
+    whole = load(split_tree, allow_duplicates=True)
+    data = load(split_tree)
+    assert whole.test is not None
+    assert data.test is not None
+    assert (len(whole.test), len(data.test)) == (6, 4)
+    assert (whole.leaked, data.leaked) == ((), ("test/cat/copy-0.bmp", "test/cat/copy-1.bmp"))
+    assert not set(data.leaked) & set(data.test.paths)
+    assert len(data.test.images_B3HW) == len(data.test.labels_B) == 4
+    assert find_leaked(whole) == list(data.leaked)
+    assert find_leaked(data) == []
+
+
+def test_images_that_choose_settings_are_trained_on_as_well(split_tree: Path) -> None:
+    """Once they have chosen; a test image that is one of them says nothing."""
+    for split in ("val", "test"):
+        (split_tree / split / "cat").mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(7).integers(0, 255, (9, 9, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(split_tree / "val" / "cat" / "new.png")
+    Image.fromarray(pixels).save(split_tree / "test" / "cat" / "again.bmp")
+    assert load(split_tree).leaked == ("test/cat/again.bmp",)
+
+
+def test_nothing_that_is_not_trained_on_is_refused(split_tree: Path) -> None:
+    for path in split_tree.glob("test/*/*"):
+        path.unlink()
+    for label in ("cat", "dog"):
+        with Image.open(next(split_tree.glob(f"train/{label}/*.png"))) as image:
+            image.save(split_tree / "test" / label / "copy.bmp")
+    with pytest.raises(DataError, match=r"all 2 images of test are, as the backbone.*copy\.bmp"):
+        load(split_tree)
 
 
 def test_every_bad_image_is_named_with_its_cause(tree: Path) -> None:

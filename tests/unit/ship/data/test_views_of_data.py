@@ -15,8 +15,9 @@ from ship.settings.view import View
 SIZE = (4, 5)
 
 
-def load(path: Path, view: View) -> TaskData:
-    return load_task_data(DataSource(path=str(path)), image_size=SIZE, interpolation="bicubic", view=view)
+def load(path: Path, view: View, *, allow_duplicates: bool = False) -> TaskData:
+    source = DataSource(path=str(path), allow_duplicates=allow_duplicates)
+    return load_task_data(source, image_size=SIZE, interpolation="bicubic", view=view)
 
 
 def test_each_image_is_seen_by_the_view(split_tree: Path) -> None:
@@ -58,7 +59,9 @@ def test_deep_pictures_are_asked_about_or_read_by_the_tasks_bits(tmp_path: Path)
             Image.fromarray(samples).save(tmp_path / label / f"{place}.png")
     with pytest.raises(DataError, match=r"3\.png.*samples up to 1003 of 65535.*set `bits`"):
         load(tmp_path, View())
-    data = load(tmp_path, View(bits=10))
+    with pytest.raises(DataError, match="as the backbone sees them, pixel for pixel what is trained on"):
+        load(tmp_path, View(bits=10))
+    data = load(tmp_path, View(bits=10), allow_duplicates=True)
     assert data.view.bits == 10
     assert 249 <= int(data.train.images_B3HW.min()) <= int(data.train.images_B3HW.max()) <= 251
     source = DataSource(path=str(tmp_path))

@@ -40,17 +40,19 @@ def assert_same(found: Split | None, expected: Split | None) -> None:
 
 @pytest.mark.parametrize("num_val", [0, 4])
 def test_data_is_read_once_and_comes_back_as_it_was(tmp_path: Path, num_val: int) -> None:
-    source = Source(make_data(num_val=num_val, seed=1))
+    source = Source(replace(make_data(num_val=num_val, seed=1), leaked=("test/a.png",)))
     key = source.data.fingerprint
     cache = DataCache(tmp_path / "cache", LARGE)
     load(cache, source, key)
     found = load(DataCache(tmp_path / "cache", LARGE), source, key)
     assert source.num_reads == 1
-    assert (found.labels, found.fingerprint) == (source.data.labels, key)
+    assert (found.labels, found.fingerprint, found.leaked) == (source.data.labels, key, ("test/a.png",))
     for split in ("train", "val", "test"):
         assert_same(getattr(found, split), getattr(source.data, split))
     load(cache, source, key, size=48)
     assert source.num_reads == 2, "another size is other data"
+    cache.load(key, (32, 32), "bicubic", source, allow_duplicates=True)
+    assert source.num_reads == 3, "other images may be held out"
     assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
 
 
