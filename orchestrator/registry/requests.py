@@ -48,7 +48,8 @@ class Requests:
         """Make the promotion that waits, which another person has asked for.
 
         Raises:
-            RegistryError: None waits, or it is void, or this author asked for it.
+            RegistryError: None waits, or it is void, or this author asked for it; or the rule that the gate's
+                version was to keep to is another one meanwhile.
         """
         change = self._writer.mirror.new_change("approve")
 
@@ -66,6 +67,7 @@ class Requests:
                     f"{pending.request.by} asked to promote version {pending.version} of task {task!r}, and "
                     "another person has to approve it; where people share a user, `--as NAME` says who it is"
                 )
+            self._check_rule(rollout, pending)
             return promote(rollout, pending.version, ref(pending.version).digest)
 
         before, after = self._writer.write(task, change, decide)
@@ -120,6 +122,24 @@ class Requests:
         with ThreadPoolExecutor(NUM_READERS) as readers:
             found = readers.map(self._store.read_rollout, filter(rules.requires, tasks))
             return {stored[0].task: stored[0] for stored in found if stored and stored[0].pending}
+
+    def _check_rule(self, rollout: Rollout, pending: Pending) -> None:
+        """Check that the champion's rule is not newer than what the gate's version has inherited of it."""
+        champion = rollout.version(CHAMPION)
+        if champion is None or pending.request.kind != "gate":
+            return
+        inherited_s = max(pending.request.time_s, self._set_s(rollout, pending.digest))
+        if self._set_s(rollout, rollout.versions[champion].digest) > inherited_s:
+            raise RegistryError(
+                f"the rule of version {champion} of task {rollout.task!r} was set after version "
+                f"{pending.version} had passed the gate with the rule before: set that version's own with "
+                f"`ship threshold {rollout.task} --version {pending.version}`, and approve it then"
+            )
+
+    def _set_s(self, rollout: Rollout, artifact: str | None) -> float:
+        """When the rule of an artifact was set, seconds since the epoch; 0 for the artifact's own rule."""
+        rule = rollout.rules.get(artifact or "")
+        return 0.0 if rule is None else self._store.rules.read(rule).time_s
 
 
 def _pending_of(rollout: Rollout) -> Pending:

@@ -15,7 +15,9 @@ from orchestrator.store.audit.verification import verify
 from orchestrator.store.documents.approvals import ApprovalRules
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.rollout import Rollout
+from orchestrator.store.documents.rule import StoredRule
 from orchestrator.store.prompt_store import PromptStore
+from ship.decision.rule import DecisionRule
 from tests.unit.orchestrator.registry.factory import World
 
 ANNA = Author(by="anna", host="line-pc", user="ops")
@@ -108,6 +110,33 @@ def test_a_version_that_passed_the_gate_waits_as_the_challenger(world: World) ->
     assert world.requests(by="ben").approve("bolts").to_version == 3
     assert world.aliases() == {"champion": 3, "previous": 2}
     assert world.mlflow.versions["ship.bolts"][3].tags["ship.gate"] == "champion"
+
+
+def set_rule(world: World, version: int, time_s: float) -> None:
+    digest = world.registry.version("bolts", version).digest
+    assert digest is not None
+    stored = StoredRule(
+        task="bolts", artifact=digest, rule=DecisionRule(), by="anna", host="line-pc", time_s=time_s
+    )
+    rule, writer = world.store.rules.write(stored), world.rollouts().writer
+    writer.write("bolts", writer.mirror.new_change("threshold"), lambda old, _: old.with_rule(digest, rule))
+
+
+def test_a_promise_that_was_made_since_is_not_dropped_by_an_approval(world: World) -> None:
+    set_rule(world, 2, time_s=1.0)
+    candidate = world.registry.version("bolts", 3)
+    passed = GateDecision(promote=True, reason="It beats the probe.")
+    world.rollouts().admit("bolts", candidate, lambda *_: passed)
+    stored = world.store.read_rollout("bolts")
+    assert stored is not None
+    assert stored[0].pending is not None
+    asked_s = stored[0].pending.request.time_s
+    set_rule(world, 2, time_s=asked_s + 1.0)
+    with pytest.raises(RegistryError, match=r"rule of version 2 .* was set after version 3 had passed"):
+        world.requests(by="ben").approve("bolts")
+    assert champion(world) == 2
+    set_rule(world, 3, time_s=asked_s + 2.0)
+    assert world.requests(by="ben").approve("bolts").to_version == 3
 
 
 def test_the_first_version_of_a_task_waits_too(world: World) -> None:
