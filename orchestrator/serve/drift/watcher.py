@@ -28,8 +28,8 @@ __all__ = ["DriftWatcher", "observe_held_out"]
 _log = logging.getLogger(__name__)
 # Answers that wait for their watch; more are dropped, and counted.
 _MAX_WAITING = 100_000
-# References that are read from the store in one look.
-_MAX_READ = 32
+# References that are read from the store in one look, and the pause before one that failed is read again.
+_MAX_READ, _READ_AGAIN_S = 32, 300.0
 # Between two writes of what is not urgent, and of tasks that were not watched before.
 _WRITE_S, _WRITE_NEW_S = 60.0, 5.0
 # Tasks that a page of metrics has.
@@ -47,6 +47,7 @@ class _Watched:
         reason: Why it is not watched.
         alarm: The alarm that was raised.
         entry: Its entry as it was read or written last.
+        again_s: When its reference is to be read again, which could not be; None if that is known.
     """
 
     digest: str
@@ -55,6 +56,7 @@ class _Watched:
     reason: str | None = None
     alarm: Alarm | None = None
     entry: DriftEntry | None = None
+    again_s: float | None = None
 
 
 class DriftWatcher:
@@ -142,8 +144,10 @@ class DriftWatcher:
             if self._champion(sighting.task) == (sighting.digest, sighting.rule):
                 by_task[sighting.task].append(sighting)
         num_read, raised = 0, False
+        now_s = self._clock()
         for task, sightings in by_task.items():
-            if task not in self._watched:
+            known = self._watched.get(task)
+            if known is None or (known.again_s is not None and now_s >= known.again_s):
                 if num_read == _MAX_READ:
                     self.see(sightings)
                     continue
@@ -173,6 +177,8 @@ class DriftWatcher:
         try:
             found = self._read_reference(one)
         except OrchestratorError as error:
+            # An outage ends; what is damaged is read in vain, and seldom.
+            one.again_s = self._clock() + _READ_AGAIN_S
             found = f"its held-out answers cannot be read: {error}"
         if isinstance(found, str):
             one.reason = found

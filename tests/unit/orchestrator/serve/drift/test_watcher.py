@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import ManifestError
+from orchestrator.errors import ManifestError, StoreError
 from orchestrator.serve.drift.sighting import Sighting
 from orchestrator.serve.drift.watcher import DriftWatcher, observe_held_out
 from orchestrator.store.audit.log import AuditLog
@@ -16,6 +16,7 @@ from orchestrator.store.documents.drift import DRIFT_KEY, DriftEntry
 from orchestrator.store.drift import acknowledge, read_drift
 from orchestrator.store.prompt_store import PromptStore
 from ship.artifact.card import PromptCard
+from ship.artifact.held_out import HeldOut
 from ship.evaluation.drift import Observation
 from tests.unit.orchestrator.registry.factory import MemoryObjects, make_decided
 
@@ -190,6 +191,28 @@ def test_a_version_of_an_earlier_ship_is_not_watched_and_the_reason_is_told():
     assert plant.entry.state == "not watched"
     assert "an earlier ship, which kept no held-out answers" in str(plant.entry.not_watched)
     assert plant.watcher.describe() == ((), 0, 0)
+
+
+def test_held_out_answers_that_could_not_be_read_are_read_again(monkeypatch: pytest.MonkeyPatch):
+    plant = Plant()
+    steady, read = plant.steady(20), plant.store.fetch_held_out
+    failures = [StoreError("s3: timed out")]
+
+    def fetch(digest: str) -> HeldOut | None:
+        if failures:
+            raise failures.pop()
+        return read(digest)
+
+    monkeypatch.setattr(plant.store, "fetch_held_out", fetch)
+    plant.see(steady)
+    assert plant.entry.not_watched == "its held-out answers cannot be read: s3: timed out"
+    plant.see(steady)
+    assert plant.entry.state == "not watched", "a read that fails is not repeated with every answer"
+    plant.now_s += 300.0
+    plant.see(steady)
+    assert (plant.entry.state, plant.entry.not_watched) == ("steady", None)
+    plant.see(plant.shifted(300))
+    assert plant.entry.state == "alarm"
 
 
 def test_what_another_endpoint_wrote_stays_and_a_conflict_is_tried_again():
