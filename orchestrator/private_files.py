@@ -7,7 +7,7 @@ one that is shared on purpose stays shared.
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ __all__ = [
     "make_private_tree",
     "open_like_folder",
     "open_private",
+    "replace_like_folder",
     "replace_private",
 ]
 
@@ -78,9 +79,22 @@ def replace_private(path: Path, content: bytes) -> None:
     Raises:
         OSError: It cannot be written.
     """
+    _replace(path, content, open_private)
+
+
+def replace_like_folder(path: Path, content: bytes) -> None:
+    """Replace a file whole or not at all, with no more permissions than the folder that it lies in.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    _replace(path, content, open_like_folder)
+
+
+def _replace(path: Path, content: bytes, opener: Callable[[str, int], int]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(temporary, "wb", opener=open_private) as file:
+        with open(temporary, "wb", opener=opener) as file:
             file.write(content)
             file.flush()
             # Else a crash of the machine may leave the name with nothing in it.

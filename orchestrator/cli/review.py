@@ -14,7 +14,7 @@ from orchestrator.cli.output import Output, format_time, printable
 
 if TYPE_CHECKING:
     from orchestrator.store.documents.audit import Author
-    from orchestrator.store.kept.review_files import Exported
+    from orchestrator.store.kept.picture_files import Exported
     from orchestrator.store.kept.reviews import Reviewed, Reviews
 
 __all__ = ["review"]
@@ -26,7 +26,7 @@ _manifest_option = click.option(
     "-m",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Manifest of TASK: pictures that its data have already are left out.",
+    help="Manifest of TASK: pictures that its data have are left out, those of its `more` are taken over.",
 )
 _folder_option = click.option(
     "--output",
@@ -155,8 +155,9 @@ def export(
     """Write the kept pictures of TASK into a folder, with a table of their labels.
 
     The table has the pictures whose label is settled. A manifest takes it as `data: {path: ..., more:
-    FOLDER/labels.csv}`: for training alone, so that held-out pictures stay the same. For Label Studio all
-    pictures are written, with what was answered as predictions.
+    FOLDER/labels.csv}`: for training alone, so that held-out pictures stay the same. It takes over what
+    FOLDER/labels.csv and the manifest's `more` have, but for labels that were taken back. For Label Studio
+    all pictures are written, with what was answered as predictions.
 
     \b
     Examples:
@@ -172,9 +173,8 @@ def export(
         found = export_new(reviews, task, manifest, place)
     else:
         found = export_label_studio(reviews.kept, pictures, reviews.labels(task), place)
-    told = {"path": str(found.path), "num_pictures": found.num_pictures, "num_known": found.num_known}
     if as_json:
-        output.print_json(told)
+        output.print_json({**vars(found), "path": str(found.path)})
     else:
         output.print_line(_said(found))
 
@@ -218,8 +218,9 @@ def retune(context: click.Context, task: str, manifest: str, folder: Path | None
     """Tune TASK anew with its settled labels, and compare with the champion on the same held-out pictures.
 
     The settings are those of the manifest; FOLDER gets the pictures, their table, and retune.yaml, which
-    `ship tune` takes as well. The gate decides whether the new version serves. Keep the table: add it to the
-    task in the manifest as `more`, or the next run of that tunes without it.
+    `ship tune` takes as well. The gate decides whether the new version serves. The table takes over what the
+    one before and the manifest's `more` have. Keep it: name it in the manifest as the task's `more`, in place
+    of an earlier one, or the next run of that tunes without it.
 
     \b
     Examples:
@@ -324,5 +325,10 @@ def _show(output: Output, picture: str, told: dict[str, Any], *, as_json: bool) 
 
 
 def _said(found: "Exported") -> str:
-    known = f"; {found.num_known} are in the data already" if found.num_known else ""
-    return f"{found.num_pictures} pictures in {found.path}{known}"
+    told = [
+        f"{found.num_pictures} pictures in {found.path}",
+        f"{found.num_earlier} of them from before" if found.num_earlier else "",
+        f"{found.num_known} are in the data already" if found.num_known else "",
+        f"{found.num_taken_back} left out, not settled any longer" if found.num_taken_back else "",
+    ]
+    return "; ".join(filter(None, told))

@@ -15,7 +15,7 @@ from ship.data.duplicates import count_repeated, refuse_duplicates
 from ship.data.evidence import Evidence
 from ship.data.folder import Folder
 from ship.data.items import Listing
-from ship.data.listing import open_listing
+from ship.data.listing import open_listing, open_own
 from ship.data.passed_over import PassedOver
 from ship.data.source import DataSource
 from ship.errors import DataError
@@ -25,6 +25,7 @@ __all__ = [
     "DataSummary",
     "combine_fingerprint",
     "describe_data",
+    "digest_files",
     "file_digests",
     "fingerprint_data",
     "remote_tags",
@@ -75,13 +76,12 @@ def fingerprint_data(source: DataSource) -> str:
 
 
 def file_digests(source: DataSource) -> frozenset[str]:
-    """sha256 of every file of a data set, of any split; remote ones are read, too.
+    """sha256 of every file of a data set itself, of any split, without ``more``; remote ones are read, too.
 
     Raises:
-        DataError: Lists every problem of its layout, and every image that cannot be read.
+        DataError: Its listing cannot be read; or lists every image that cannot be read.
     """
-    folder, listing = open_listing(source)
-    return frozenset(_local_tags(folder, listing).values())
+    return frozenset(digest_files(*open_own(source)).values())
 
 
 def describe_data(source: DataSource) -> DataSummary:
@@ -94,7 +94,7 @@ def describe_data(source: DataSource) -> DataSummary:
     folder, listing = open_listing(source)
     evidence: Mapping[Evidence, int] = {"content": len(listing.items)}
     if folder.is_local:
-        tags = _local_tags(folder, listing)
+        tags = digest_files(folder, listing)
     else:
         tags, evidence = _remote_tags(folder, listing)
     if folder.is_local:
@@ -157,7 +157,13 @@ def _remote_tags(folder: Folder, listing: Listing) -> tuple[dict[str, str], Coun
     return tags, evidence
 
 
-def _local_tags(folder: Folder, listing: Listing) -> dict[str, str]:
+def digest_files(folder: Folder, listing: Listing) -> dict[str, str]:
+    """sha256 of the file of every image, by path.
+
+    Raises:
+        DataError: Lists every image that cannot be read.
+    """
+
     def hash_file(path: str) -> tuple[str, str, tuple[str, ...]]:
         try:
             return path, hashlib.sha256(folder.read(path)).hexdigest(), ()

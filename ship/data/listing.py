@@ -22,7 +22,16 @@ from ship.data.tables import csv_columns, list_csv, list_parquet
 from ship.data.vtab import is_vtab, list_vtab
 from ship.errors import DataError
 
-__all__ = ["TABLE_FORMATS", "TABLE_SUFFIXES", "list_items", "open_images", "open_labelled", "open_listing"]
+__all__ = [
+    "TABLE_FORMATS",
+    "TABLE_SUFFIXES",
+    "list_items",
+    "open_images",
+    "open_labelled",
+    "open_listing",
+    "open_more",
+    "open_own",
+]
 
 _TABLE_FORMATS: dict[str, DataFormat] = {
     ".csv": "csv",
@@ -105,7 +114,7 @@ def open_labelled(
 
 def _open(source: DataSource) -> tuple[Folder, Listing]:
     """The listing of any labelled images, with those of ``more``."""
-    folder, listing = _open_own(source)
+    folder, listing = open_own(source)
     if source.more is None:
         return folder, listing
     return folder, _with_more(source.more, source.group, folder, listing)
@@ -113,9 +122,7 @@ def _open(source: DataSource) -> tuple[Folder, Listing]:
 
 def _with_more(path: str, group: str | None, folder: Folder, listing: Listing) -> Listing:
     """A listing with the images of a table for training; its held-out images stay what they are."""
-    other, more = _open_own(DataSource(path=path, test_fraction=0.0), group)
-    if held_out := [item.path for item in more.items if item.split != "train"]:
-        raise DataError(f"{path}: more: expected training images, found {held_out[0]!r} of another split")
+    other, more = open_more(path, group)
     folder.graft(_MORE, other, [item.path for item in more.items])
     found = more.items if group is None else find_groups(more.items, group)
     grafted = [replace(item, path=f"{_MORE}/{item.path}") for item in found]
@@ -130,12 +137,31 @@ def _with_more(path: str, group: str | None, folder: Folder, listing: Listing) -
     return replace(listing, labels=labels, items=tuple(items))
 
 
-def _open_own(source: DataSource, wanted_group: str | None = None) -> tuple[Folder, Listing]:
-    """The listing of the data themselves.
+def open_more(path: str, group: str | None = None) -> tuple[Folder, Listing]:
+    """The listing of further training images, and the folder that its paths are relative to.
+
+    Args:
+        path: The table, as ``DataSource.more`` names it.
+        group: Column of groups that it may have.
+
+    Raises:
+        DataError: Lists every problem of the table, or it has images of another split.
+    """
+    folder, listing = open_own(DataSource(path=path, test_fraction=0.0), group)
+    if held_out := [item.path for item in listing.items if item.split != "train"]:
+        raise DataError(f"{path}: more: expected training images, found {held_out[0]!r} of another split")
+    return folder, listing
+
+
+def open_own(source: DataSource, wanted_group: str | None = None) -> tuple[Folder, Listing]:
+    """The listing of the data themselves, without those of ``more``, whatever is wrong with its classes.
 
     Args:
         source: The data set.
         wanted_group: Column of groups that a table may have; ``source.group`` has to be there.
+
+    Raises:
+        DataError: There is no such data, or its listing cannot be read.
     """
     folder = open_folder(source.path)
     if folder.is_folder():

@@ -17,7 +17,7 @@ from ship.data.table_items import (
 )
 from ship.errors import DataError
 
-__all__ = ["csv_columns", "list_csv", "list_parquet", "typed_row"]
+__all__ = ["csv_columns", "csv_rows", "list_csv", "list_parquet", "typed_row"]
 
 MAX_COLUMNS = 1000
 MAX_CELL_BYTES = 4096
@@ -37,13 +37,24 @@ def list_csv(content: bytes, table: TablePlace) -> list[Item]:
     Raises:
         DataError: Lists every problem with its line.
     """
-    lines = _Lines(_decode(content, table.name))
-    try:
-        reader = csv.reader(lines, strict=True, delimiter=_find_delimiter(lines.text))
-        columns = _check_columns(table.name, next(reader, []))
-    except csv.Error as error:
-        raise DataError(f"{table.name}: line {lines.number}: {error}") from error
-    return to_items(_csv_rows(reader, lines, columns, table), columns, table)
+    reader, lines, columns = _open_csv(content, table.name)
+    rows = _csv_rows(reader, lines, columns, wanted_columns(columns, table.group), table.name)
+    return to_items(rows, columns, table)
+
+
+def csv_rows(content: bytes, name: str) -> Iterator[dict[str, str]]:
+    """The rows of a CSV file with all its columns, as ``list_csv`` calls them; what they say is not checked.
+
+    Args:
+        content: The file's bytes.
+        name: Its path, for messages.
+
+    Raises:
+        DataError: It is no CSV file with the columns that are needed.
+    """
+    reader, lines, columns = _open_csv(content, name)
+    for row in _csv_rows(reader, lines, columns, columns, name):
+        yield dict(row.cells)
 
 
 def csv_columns(content: bytes, name: str) -> list[str]:
@@ -176,8 +187,20 @@ class _Lines:
         self._num_chars = 0
 
 
-def _csv_rows(reader: Any, lines: _Lines, columns: list[str], table: TablePlace) -> Iterator[Row]:
-    wanted = [(column, columns.index(column)) for column in wanted_columns(columns, table.group)]
+def _open_csv(content: bytes, name: str) -> tuple[Any, _Lines, list[str]]:
+    """A reader that is behind the header, the lines that it reads, and the names of the columns."""
+    lines = _Lines(_decode(content, name))
+    try:
+        reader = csv.reader(lines, strict=True, delimiter=_find_delimiter(lines.text))
+        return reader, lines, _check_columns(name, next(reader, []))
+    except csv.Error as error:
+        raise DataError(f"{name}: line {lines.number}: {error}") from error
+
+
+def _csv_rows(
+    reader: Any, lines: _Lines, columns: list[str], wanted_names: list[str], name: str
+) -> Iterator[Row]:
+    wanted = [(column, columns.index(column)) for column in wanted_names]
     lines.end_row()
     try:
         for row in reader:
@@ -191,7 +214,7 @@ def _csv_rows(reader: Any, lines: _Lines, columns: list[str], table: TablePlace)
                     problems=too_long if len(row) > len(columns) else (),
                 )
     except csv.Error as error:
-        raise DataError(f"{table.name}: line {lines.number}: {error}") from error
+        raise DataError(f"{name}: line {lines.number}: {error}") from error
 
 
 def _parquet_rows(file: Any, name_of: Mapping[str, str], name: str) -> Iterator[Row]:

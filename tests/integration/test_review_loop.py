@@ -18,7 +18,7 @@ from orchestrator.serve.keep_rules import read_rules
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.kept.pictures import KeepLimits, KeptPictures
-from orchestrator.store.kept.review_files import export_csv
+from orchestrator.store.kept.reviewed_table import merge_rows, write_table
 from orchestrator.store.kept.reviews import Reviews
 from orchestrator.store.objects.open import open_objects
 from orchestrator.store.prompt_store import PromptStore
@@ -114,7 +114,8 @@ def test_labels_given_in_review_make_a_version_without_the_planted_mistakes(tmp_
     for name in ("anna", "ben"):
         labels = {one.kept.picture: "bad" for one in reviews.pictures("parts")}
         reviews.label("parts", labels, Author(by=name, host="press"))
-    exported = export_csv(reviews.kept, reviews.pictures("parts"), tmp_path / "more", file_digests(source))
+    table = merge_rows(reviews.pictures("parts"), known=file_digests(source))
+    exported = write_table(reviews.kept, "parts", table, tmp_path / "more")
     assert exported.num_pictures == len(served)
     both = DataSource(path=str(data), more=str(exported.path))
     second, digest = publish(store, backbone, both, "2")

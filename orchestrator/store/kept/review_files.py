@@ -1,81 +1,28 @@
-"""Reviewed pictures as files: a table for a manifest, and tasks of Label Studio in and out.
+"""Reviewed pictures as tasks of Label Studio, in and out.
 
-``labels.csv`` has the columns ``path,label`` of a table of images, and who said so; pictures are beside it in
-``pictures/``, named by their sha256. The JSON is Label Studio's own of tasks with annotations and predictions
-(labelstud.io/guide/task_format), of choices for one image.
+The JSON is Label Studio's own of tasks with annotations and predictions (labelstud.io/guide/task_format), of
+choices for one image; pictures are beside it in ``pictures/``, named by their sha256.
 """
 
-import csv
-import io
 import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import ManifestError, ObjectMissing
+from orchestrator.errors import ManifestError
 from orchestrator.names import is_digest
+from orchestrator.store.kept.picture_files import Exported, fetch_picture, name_picture, write_whole
 from orchestrator.store.kept.pictures import KeptPictures
 from orchestrator.store.kept.reviews import Given, Reviewed
 
-__all__ = ["Exported", "export_csv", "export_label_studio", "read_label_studio"]
+__all__ = ["export_label_studio", "read_label_studio"]
 
-CSV, LABEL_STUDIO, PICTURES = "labels.csv", "label-studio.json", "pictures"
+LABEL_STUDIO = "label-studio.json"
 MAX_IMPORT_BYTES = 64 << 20
 _MAX_TASKS = 100_000
 _MAX_NAME = 200
 _NAME, _IMAGE = "label", "image"
-_SUFFIXES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"BM": "bmp", b"II*\0": "tif"}
-_OTHER = "tif"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exported:
-    """What was written.
-
-    Attributes:
-        path: The table, or the JSON.
-        num_pictures: Pictures in it.
-        num_known: Pictures that were left out as the data have them already.
-    """
-
-    path: Path
-    num_pictures: int
-    num_known: int = 0
-
-
-def export_csv(
-    kept: KeptPictures, reviewed: Iterable[Reviewed], folder: Path, known: Collection[str] = ()
-) -> Exported:
-    """Write the pictures whose label is settled, and a table of them that a manifest takes as ``data.more``.
-
-    Args:
-        kept: Gives the pictures.
-        reviewed: Pictures with their reviews.
-        folder: Where they are written; it may be there.
-        known: sha256 of files that the data have already, of any split: they are left out.
-
-    Raises:
-        StoreError: A picture cannot be read.
-        OSError: The folder cannot be written.
-    """
-    rows, num_known = [], 0
-    for one in sorted(reviewed, key=lambda one: one.kept.picture):
-        if one.review.label is None:
-            continue
-        if one.kept.picture in known:
-            num_known += 1
-            continue
-        if (path := _write_picture(kept, one, folder)) is not None:
-            by = "; ".join(dict.fromkeys(opinion.by for opinion in one.review.opinions))
-            rows.append([path, one.review.label, by, one.kept.version])
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerows([["path", "label", "reviewed_by", "answered_by_version"], *rows])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CSV).write_text(table.getvalue(), encoding="utf-8")
-    return Exported(path=folder / CSV, num_pictures=len(rows), num_known=num_known)
 
 
 def export_label_studio(
@@ -87,10 +34,12 @@ def export_label_studio(
     """
     tasks = []
     for one in sorted(reviewed, key=lambda one: one.kept.picture):
-        if (path := _write_picture(kept, one, folder)) is not None:
+        content = fetch_picture(kept, one.kept.task, one.kept.picture)
+        if content is not None:
+            path = name_picture(one.kept.picture, content)
+            write_whole(folder / path, content)
             tasks.append(_task(one, path, set(labels)))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / LABEL_STUDIO).write_text(json.dumps(tasks, indent=1), encoding="utf-8")
+    write_whole(folder / LABEL_STUDIO, json.dumps(tasks, indent=1).encode())
     return Exported(path=folder / LABEL_STUDIO, num_pictures=len(tasks))
 
 
@@ -192,17 +141,3 @@ def _task(one: Reviewed, path: str, labels: Collection[str]) -> dict[str, Any]:
 
 def _result(label: str) -> list[dict[str, Any]]:
     return [{"from_name": _NAME, "to_name": _IMAGE, "type": "choices", "value": {"choices": [label]}}]
-
-
-def _write_picture(kept: KeptPictures, one: Reviewed, folder: Path) -> str | None:
-    """Write a picture; its path below the folder, or None if it is gone meanwhile."""
-    try:
-        content = kept.fetch(one.kept.task, one.kept.picture)
-    except ObjectMissing:
-        return None
-    suffix = next((end for start, end in _SUFFIXES.items() if content.startswith(start)), _OTHER)
-    path = f"{PICTURES}/{one.kept.picture}.{suffix}"
-    target = folder / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content)
-    return path

@@ -1,7 +1,7 @@
 """Reviews of kept pictures in a store of objects: labels that persons give, one object for each picture."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +82,20 @@ class Reviews:
         with ThreadPoolExecutor(_NUM_READERS) as readers:
             reviews = list(readers.map(self._read_whole, kept))
         return [Reviewed(kept=one, review=review) for one, review in zip(kept, reviews, strict=True)]
+
+    def existing(self, task: str, pictures: Collection[str]) -> dict[str, Review]:
+        """The reviews that are there of pictures, by picture: also those of which all was taken back.
+
+        Raises:
+            StoreError: One cannot be read.
+        """
+        wanted = sorted(self.kept.labelled(task) & set(pictures))
+        with ThreadPoolExecutor(_NUM_READERS) as readers:
+            found = list(readers.map(lambda picture: self.read(task, picture), wanted))
+        # A review without an etag was removed meanwhile.
+        return {
+            picture: review for picture, (review, etag) in zip(wanted, found, strict=True) if etag is not None
+        }
 
     def label(self, task: str, labels: Mapping[str, str | None], author: Author) -> dict[str, Review]:
         """Give pictures labels, in place of those that the author gave before; all in one entry of the log.

@@ -14,6 +14,7 @@ from orchestrator.private_files import (
     make_private_tree,
     open_like_folder,
     open_private,
+    replace_like_folder,
     replace_private,
 )
 from orchestrator.registry.spool import Spool
@@ -75,6 +76,15 @@ def test_a_file_that_cannot_be_replaced_stays_and_no_copy_is_left(tmp_path: Path
         replace_private(tmp_path / "folder", b"new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
     assert place.read_bytes() == b"old"
+
+
+def test_a_file_of_a_shared_folder_is_replaced_by_one_that_is_shared(tmp_path: Path, umask: int) -> None:
+    tmp_path.chmod(0o770)
+    place = tmp_path / "file"
+    place.write_bytes(b"old")
+    replace_like_folder(place, b"new")
+    assert (place.read_bytes(), mode(place)) == (b"new", 0o660 & ~umask)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_files_are_private_or_as_open_as_their_folder(tmp_path: Path, umask: int) -> None:

@@ -135,3 +135,17 @@ def test_a_manifest_of_the_task_alone_with_the_labels_in_it(ship: Plant, tmp_pat
     assert task.source.more == str(tmp_path / "more" / "labels.csv")
     assert "nuts" not in str(yaml.safe_load(part.read_text()))
     assert part.stat().st_mode & 0o077 == 0
+
+
+def test_a_second_export_takes_over_the_first_and_says_so(ship: Plant, tmp_path: Path):
+    first, second = ship.keep(PNG + b"1"), ship.keep(PNG + b"2")
+    for picture in (first, second):
+        ship("review", "label", "bolts", picture, "bad")
+    told = ("review", "export", "bolts", "-o", str(tmp_path / "more"))
+    assert "2 pictures in" in ship(*told)
+    KeptPictures(ship.world.store.objects).drop("bolts", first)
+    ship("review", "undo", "bolts", second)
+    ship("review", "label", "bolts", ship.keep(PNG + b"3"), "good")
+    found = ship.json(*told)
+    assert (found["num_pictures"], found["num_earlier"], found["num_taken_back"]) == (2, 1, 1)
+    assert "2 of them from before" in ship(*told)

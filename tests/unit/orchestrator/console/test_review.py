@@ -189,6 +189,12 @@ def test_a_button_tunes_anew_with_the_settled_labels(tmp_path: Path):
     assert found.store == str(tmp_path / "home" / "store")
     [task] = found.tasks
     assert (task.name, task.source.more) == ("bolts", str(part.parent / "labels.csv"))
+    # The store drops it; the next table has it all the same.
+    kept = Reviews(console.services.store).kept
+    kept.drop("bolts", kept.files("bolts")[0].picture)
+    give(console, maria, keep(console, PNG + b"newer"), labels(console)[0])
+    assert maria.post("/review/bolts/retune").status_code == 303
+    assert len((part.parent / "labels.csv").read_text().splitlines()) == 3
     (part.parent / "tune.log").write_text("error: no room")
     assert "error: no room" in maria.get(PAGE).text
     assert "error: no room" not in lou.get(f"{PAGE}.json").text

@@ -1,3 +1,4 @@
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from ship.data import DataSource, list_items
+from ship.data.more_table import read_more
 from ship.data.table_items import MAX_PROBLEMS, MAX_ROWS, MAX_TABLE_BYTES
 from ship.data.tables import MAX_LINE_CHARS
 from ship.errors import DataError
@@ -218,3 +220,23 @@ def test_names_that_are_no_utf_8_are_found_before_tuning(tmp_path: Path) -> None
             Path(os.fsdecode(folder + b"/%d.png" % number)).write_bytes(b"")
     problems = problems_of(DataSource(path=str(tmp_path)))
     assert problems[0] == "'gr\\udcfcn': expected a name in UTF-8; rename the file or folder"
+
+
+def test_a_table_of_further_images_with_all_its_columns(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.png").write_bytes(name.encode())
+    source = write_csv(
+        tmp_path, "file_name;label;split;by;;note", "./b.png;ok;train;anna;x", 'a.png;bad;train;;;"1;2"'
+    )
+    first, second = read_more(source.path)
+    assert (first.path, first.label, first.columns) == ("a.png", "bad", {"by": "", "note": "1;2"})
+    assert (second.path, second.label, second.columns) == ("b.png", "ok", {"by": "anna", "note": ""})
+    assert first.folder.read(first.path) == b"a"
+    assert second.digest == hashlib.sha256(b"b").hexdigest()
+    (tmp_path / "more.jsonl").write_text('{"path": "a.png", "label": "ok", "part": 7, "note": "x"}\n')
+    [image] = read_more(str(tmp_path / "more.jsonl"), "part")
+    assert (image.path, image.label, image.columns) == ("a.png", "ok", {"part": "7"})
+    assert read_more(write_csv(tmp_path, "path,label").path) == ()
+    for header, said in (("a,b", "column 'path' is missing"), ("", "column 'path' is missing")):
+        with pytest.raises(DataError, match=said):
+            read_more(write_csv(tmp_path, header).path)

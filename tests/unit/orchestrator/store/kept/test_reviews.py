@@ -9,35 +9,13 @@ import pytest
 from orchestrator.errors import ManifestError, StoreError
 from orchestrator.store.audit.log import AuditLog
 from orchestrator.store.documents.audit import Author
-from orchestrator.store.documents.catalog import Catalog, CatalogEntry
 from orchestrator.store.documents.review import Opinion, Review
-from orchestrator.store.kept.review_files import export_csv, export_label_studio, read_label_studio
-from orchestrator.store.kept.reviews import Reviews, as_values
-from orchestrator.store.prompt_store import PromptStore
+from orchestrator.store.kept.review_files import export_label_studio, read_label_studio
+from orchestrator.store.kept.reviewed_table import merge_rows, write_table
+from orchestrator.store.kept.reviews import as_values
 from ship.data import DataSource
 from ship.data.listing import list_items
-from tests.unit.orchestrator.registry.factory import MemoryObjects, make_decided
-from tests.unit.orchestrator.store.factory import make_kept
-
-ANNA, BEN, CLEO = (Author(by=name, host="press") for name in ("anna", "ben", "cleo"))
-LABELS = ("good", "scratched")
-PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def make_reviews() -> Reviews:
-    """Reviews of a task that is served."""
-    store = PromptStore(MemoryObjects())
-    digest = store.publish("bolts", "1" * 64, make_decided(1, LABELS)).digest
-    store.write_catalog(Catalog(entries={"bolts": CatalogEntry(version=1, digest=digest)}), None)
-    return Reviews(store, clock=lambda: 50.0)
-
-
-def keep(reviews: Reviews, content: bytes, decision: str = "unsure") -> str:
-    """Keep a picture; returns its digest."""
-    because = "several" if decision == "unsure" else None
-    kept = make_kept(content, decision=decision, because=because)
-    reviews.kept.put(kept, content)
-    return kept.picture
+from tests.unit.orchestrator.store.kept.factory import ANNA, BEN, LABELS, PNG, keep, make_reviews
 
 
 @pytest.mark.parametrize(
@@ -147,10 +125,12 @@ def test_the_table_has_settled_labels_and_is_one_task_with_the_data_it_was_tuned
     settled = keep(reviews, PNG + b"new")
     known, waiting = keep(reviews, PNG + b"known"), keep(reviews, PNG + b"waits", "good")
     reviews.label("bolts", {settled: "scratched", known: "scratched", waiting: "scratched"}, ANNA)
-    found = export_csv(reviews.kept, reviews.pictures("bolts"), tmp_path / "more", {known})
+    table = merge_rows(reviews.pictures("bolts"), known={known})
+    found = write_table(reviews.kept, "bolts", table, tmp_path / "more")
     assert (found.num_pictures, found.num_known) == (1, 1)
     assert found.path.read_text() == (
-        f"path,label,reviewed_by,answered_by_version\npictures/{settled}.png,scratched,anna,1\n"
+        "path,label,reviewed_by,answered_by_version,reviewed_at,ship_task\n"
+        f"pictures/{settled}.png,scratched,anna,1,1970-01-01T00:00:50Z,bolts\n"
     )
     before = list_items(DataSource(path=str(data)))
     both = list_items(DataSource(path=str(data), more=str(found.path)))
