@@ -92,27 +92,31 @@ def audit(
 
 @click.command()
 @task_argument
+@click.argument("version", type=click.IntRange(min=1), required=False)
 @click.option("--reject", is_flag=True, help="Drop the request instead.")
 @author_options
 @json_option
 @click.pass_obj
-def approve(output: Output, task: str, reject: bool, author: "Author", as_json: bool) -> None:
+def approve(
+    output: Output, task: str, version: int | None, reject: bool, author: "Author", as_json: bool
+) -> None:
     """Make the promotion of TASK that waits for an approval; not by the person who asked for it.
 
+    With VERSION only if it is the one that waits: somebody may ask for another while you look at it.
     A request is void once another version than the one that it was made against serves. Whoever asked may
     take it back with --reject.
 
     \b
     Examples:
-      ship approve bottle-caps --reason 'seen on line 3'
+      ship approve bottle-caps 4 --reason 'seen on line 3'
       ship approve bottle-caps --as maria
       ship approve bottle-caps --reject --reason 'scratches are missed'
     """
     requests = output.requests(author)
     if not reject:
-        print_promotion(output, requests.approve(task), as_json)
+        print_promotion(output, requests.approve(task, version), as_json)
         return
-    dropped = requests.reject(task)
+    dropped = requests.reject(task, version)
     if as_json:
         output.print_json({"task": task, "rejected": dropped.version})
     else:

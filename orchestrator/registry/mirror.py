@@ -38,6 +38,8 @@ __all__ = ["MAX_TRIES", "Loaded", "Mirror", "VersionFinder", "ref_of"]
 
 _logger = logging.getLogger(__name__)
 MAX_TRIES = 20
+# What serves, and what a rollback would let serve.
+_SERVING = (CHAMPION, PREVIOUS, RETIRED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,7 @@ class Mirror:
                 assert stored is not None
                 return Loaded(rollout=stored[0], etag=stored[1], found=None)
             if stored is None:
-                adopted = replace(self._adopt(view, generation=0), rules=self._served_rules(task))
+                adopted = replace(self._adopt(view, None), rules=self._served_rules(task))
                 return Loaded(rollout=adopted, etag=etag, found=view.written)
             rollout, etag = stored
             moved = self._moved(rollout, view)
@@ -143,7 +145,7 @@ class Mirror:
         """The rollout with the moves that were made in MLflow's page."""
         if rollout.model_ms != view.created_ms:
             # The model was deleted and made again: its versions are others.
-            adopted = self._adopt(view, generation=rollout.generation)
+            adopted = self._adopt(view, rollout)
             return replace(adopted, trail=rollout.trail, rules=rollout.rules)
         aliases = take_in(rollout, _without_gone(view, rollout.aliases), self._clock())
         if aliases == rollout.aliases:
@@ -173,16 +175,28 @@ class Mirror:
         standing = None if stored is None else stored[0].find(task)
         return {} if standing is None else standing.rules
 
-    def _adopt(self, view: ModelView, *, generation: int) -> Rollout:
+    def _adopt(self, view: ModelView, before: Rollout | None) -> Rollout:
+        """The rollout of a model that has none, or only that of a model that was deleted."""
         finder = VersionFinder(self._registry, None, {}, view.task)
-        change = self.new_change("mlflow", by=UNKNOWN, reason="aliases as they were in MLflow")
-        aliases = view.standing
+        aliases, reason = view.standing, "aliases as they were in MLflow"
+        if before is not None and self.approvals.requires(view.task):
+            served = _served_before(before)
+            unknown = [
+                name
+                for name in _SERVING
+                if name in aliases.versions and finder(aliases.versions[name]).digest not in served
+            ]
+            if unknown:
+                aliases = aliases.moved(dict.fromkeys(unknown))
+                named = " and ".join(f"@{name}" for name in unknown)
+                reason += f", without {named}: the task needs approvals, and nothing tells that it served"
+        change = self.new_change("mlflow", by=UNKNOWN, reason=reason)
         return Rollout(
             task=view.task,
             model_ms=view.created_ms,
-            generation=generation + 1 if generation else 0,
+            generation=0 if before is None else before.generation + 1,
             aliases=aliases,
-            mirrored=aliases,
+            mirrored=view.standing,
             versions={version: finder(version) for version in sorted(set(aliases.versions.values()))},
             change=change,
         )
@@ -330,10 +344,16 @@ def _taken_back(before: Aliases, after: Aliases) -> Aliases:
     """The moved aliases without new versions that serve, or that a rollback would let serve."""
     old = {
         name: before.versions.get(name)
-        for name in (CHAMPION, PREVIOUS, RETIRED)
+        for name in _SERVING
         if after.versions.get(name) not in (None, before.versions.get(name))
     }
     return after.moved(old)
+
+
+def _served_before(rollout: Rollout) -> frozenset[str | None]:
+    """Artifacts that serve or have served by a rollout."""
+    versions = map(rollout.version, _SERVING)
+    return frozenset(rollout.versions[version].digest for version in versions if version is not None)
 
 
 def _describe(before: Aliases, after: Aliases) -> str:

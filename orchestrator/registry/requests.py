@@ -44,31 +44,30 @@ class Requests:
         self._registry, self._store = registry, store
         self._writer = RolloutWriter(registry, store, author or Author.of_process(), clock)
 
-    def approve(self, task: str) -> Promotion:
+    def approve(self, task: str, version: int | None = None) -> Promotion:
         """Make the promotion that waits, which another person has asked for.
 
+        Args:
+            task: Name of the task.
+            version: The version that is meant; None for the one that waits.
+
         Raises:
-            RegistryError: None waits, or it is void, or this author asked for it; or the rule that the gate's
-                version was to keep to is another one meanwhile.
+            RegistryError: None waits, or another version, or it is void, or this author asked for it; or the
+                rule that the gate's version was to keep to is another one meanwhile.
         """
         change = self._writer.mirror.new_change("approve")
 
         def decide(rollout: Rollout, ref: VersionFinder) -> Rollout:
-            pending = _pending_of(rollout)
-            if is_void(rollout):
-                then, now = name_version(pending.champion), name_version(rollout.version(CHAMPION))
-                raise RegistryError(
-                    f"the request to promote version {pending.version} of task {task!r} is void: it was made "
-                    f"when {then} served, and {now} serves now; ask again with `ship promote {task} "
-                    f"{pending.version}`"
-                )
+            pending = _pending_of(rollout, version)
+            digest = ref(pending.version).digest
+            _check_valid(rollout, pending, digest)
             if pending.request.by.casefold() == change.by.casefold():
                 raise RegistryError(
                     f"{pending.request.by} asked to promote version {pending.version} of task {task!r}, and "
                     "another person has to approve it; where people share a user, `--as NAME` says who it is"
                 )
             self._check_rule(rollout, pending)
-            return promote(rollout, pending.version, ref(pending.version).digest)
+            return promote(rollout, pending.version, digest)
 
         before, after = self._writer.write(task, change, decide)
         if before.pending is not None and before.pending.request.kind == "gate":
@@ -77,15 +76,15 @@ class Requests:
                 self._registry.tag_version(task, before.pending.version, {GATE_TAG: CHAMPION})
         return promotion(before, after)
 
-    def reject(self, task: str) -> Pending:
-        """Drop the promotion that waits; returns it.
+    def reject(self, task: str, version: int | None = None) -> Pending:
+        """Drop the promotion that waits, if it is of ``version``; returns it.
 
         Raises:
-            RegistryError: None waits.
+            RegistryError: None waits, or another version.
         """
 
         def decide(rollout: Rollout, _: VersionFinder) -> Rollout:
-            _pending_of(rollout)
+            _pending_of(rollout, version)
             return replace(rollout, pending=None)
 
         return _pending_of(self._writer.write(task, self._writer.mirror.new_change("reject"), decide)[0])
@@ -142,10 +141,32 @@ class Requests:
         return 0.0 if rule is None else self._store.rules.read(rule).time_s
 
 
-def _pending_of(rollout: Rollout) -> Pending:
+def _check_valid(rollout: Rollout, pending: Pending, digest: str | None) -> None:
+    """Check that a request is about what it was made about: the artifact, and the champion before it."""
+    why = None
+    if is_void(rollout):
+        then, now = name_version(pending.champion), name_version(rollout.version(CHAMPION))
+        why = f"when {then} served, and {now} serves now"
+    elif digest != pending.digest:
+        asked, found = str(pending.digest)[:12], str(digest)[:12]
+        why = f"for artifact {asked}, and MLflow has {found} under that number now"
+    if why is not None:
+        raise RegistryError(
+            f"the request to promote version {pending.version} of task {rollout.task!r} is void: it was made "
+            f"{why}; ask again with `ship promote {rollout.task} {pending.version}`"
+        )
+
+
+def _pending_of(rollout: Rollout, version: int | None = None) -> Pending:
+    """The promotion that waits, which has to be of ``version`` if that is given."""
     if rollout.pending is None:
         raise RegistryError(
             f"no promotion of task {rollout.task!r} waits for an approval; `ship show {rollout.task}` shows "
             "its last change"
+        )
+    if version not in (None, rollout.pending.version):
+        raise RegistryError(
+            f"the promotion of task {rollout.task!r} that waits is of version {rollout.pending.version} by "
+            f"now, not of version {version}; nothing was changed"
         )
     return rollout.pending
