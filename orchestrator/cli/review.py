@@ -271,7 +271,7 @@ def _reviews(output: Output) -> "Reviews":
 
 
 def _place(output: Output, task: str, folder: Path | None) -> Path:
-    from orchestrator.store.kept.retuning import review_folder
+    from orchestrator.store.kept.picture_files import review_folder
 
     return folder or review_folder(output.settings().home, task)
 

@@ -15,8 +15,8 @@ from orchestrator.errors import ManifestError, ObjectMissing
 from orchestrator.names import is_digest
 from orchestrator.store.documents.audit import Author
 from orchestrator.store.drift import describe, read_drift
+from orchestrator.store.kept.picture_files import review_folder
 from orchestrator.store.kept.pictures import REVIEWS, KeptPictures
-from orchestrator.store.kept.retuning import prepare_retuning, review_folder
 from orchestrator.store.kept.reviews import Reviewed, Reviews, as_values
 from ship.redaction import Url
 
@@ -170,6 +170,9 @@ def undo_label(
 @router.post("/review/{task}/retune")
 def retune(request: Request, task: str, person: Person = Depends(requires(Scope.DECIDE))) -> Response:
     """Tune the task anew with its settled labels, in the background, as ``ship review retune`` does."""
+    # Reads data, and loads torch for it.
+    from orchestrator.store.kept.retuning import prepare_retuning
+
     check_task(request, task)
     services = services_of(request)
     if services.manifest is None:

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import ObjectMissing
+from orchestrator.names import check_task_name
 from orchestrator.private_files import replace_like_folder
 from orchestrator.store.kept.pictures import KeptPictures
 
-__all__ = ["Exported", "fetch_picture", "name_picture", "write_whole"]
+__all__ = ["Exported", "fetch_picture", "name_picture", "review_folder", "write_whole"]
 
 PICTURES = "pictures"
 _SUFFIXES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"BM": "bmp", b"II*\0": "tif"}
@@ -31,6 +32,11 @@ class Exported:
     num_known: int = 0
     num_earlier: int = 0
     num_taken_back: int = 0
+
+
+def review_folder(home: Path, task: str) -> Path:
+    """Where pictures of a task are written, unless another folder is named."""
+    return home / "review" / check_task_name(task)
 
 
 def name_picture(picture: str, content: bytes) -> str:

@@ -9,7 +9,6 @@ from orchestrator.manifest.model import Manifest
 from orchestrator.manifest.part import write_part
 from orchestrator.manifest.request import Request
 from orchestrator.manifest.selection import Selection
-from orchestrator.names import check_task_name
 from orchestrator.private_files import replace_private
 from orchestrator.store.kept.earlier_tables import EarlierTables, read_earlier
 from orchestrator.store.kept.picture_files import Exported
@@ -17,7 +16,7 @@ from orchestrator.store.kept.reviewed_table import ReviewedTable, labels_of, mer
 from orchestrator.store.kept.reviews import Reviews
 from ship.data.fingerprint import file_digests
 
-__all__ = ["Retuning", "export_new", "prepare_retuning", "review_folder"]
+__all__ = ["Retuning", "export_new", "prepare_retuning"]
 
 MANIFEST = "retune.yaml"
 
@@ -33,11 +32,6 @@ class Retuning:
 
     manifest: Path
     exported: Exported
-
-
-def review_folder(home: Path, task: str) -> Path:
-    """Where pictures of a task are written, unless another folder is named."""
-    return home / "review" / check_task_name(task)
 
 
 def prepare_retuning(
