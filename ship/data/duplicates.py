@@ -4,14 +4,14 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ship.data.items import Listing
+from ship.data.items import Listing, SplitName
 from ship.data.source import DataSource
 from ship.errors import DataError
 
 if TYPE_CHECKING:
     from ship.data.task_data import Split, TaskData
 
-__all__ = ["count_repeated", "find_leaked", "refuse_duplicates"]
+__all__ = ["count_repeated", "find_leaked", "pixel_digests", "refuse_duplicates"]
 
 _MOST_NAMED = 20
 
@@ -45,18 +45,19 @@ def refuse_duplicates(source: DataSource, listing: Listing, sha256_by_path: Mapp
         )
 
 
-def count_repeated(listing: Listing, sha256_by_path: Mapping[str, str]) -> int:
-    """Training images that come after another of the same bytes."""
-    digests = [sha256_by_path[item.path] for item in listing.of_split("train")]
+def count_repeated(listing: Listing, sha256_by_path: Mapping[str, str], split: SplitName) -> int:
+    """Images of a split that come after another one of it of the same bytes."""
+    digests = [sha256_by_path[item.path] for item in listing.of_split(split)]
     return len(digests) - len(set(digests))
 
 
 def find_leaked(data: "TaskData") -> list[str]:
     """Paths of held-out images that are trained on as well, pixel for pixel as the backbone sees them."""
-    trained = set(_pixel_digests(data.train))
-    digests = _pixel_digests(data.held_out)
+    trained = set(pixel_digests(data.train))
+    digests = pixel_digests(data.held_out)
     return [path for path, digest in zip(data.held_out.paths, digests, strict=True) if digest in trained]
 
 
-def _pixel_digests(split: "Split") -> list[bytes]:
-    return [hashlib.sha256(image.contiguous().numpy().data).digest() for image in split.images_B3HW]
+def pixel_digests(split: "Split") -> list[str]:
+    """sha256 of each image's pixels, as the backbone sees them."""
+    return [hashlib.sha256(image.contiguous().numpy().data).hexdigest() for image in split.images_B3HW]
