@@ -21,8 +21,9 @@ from orchestrator.registry.versions import CHAMPION
 from orchestrator.store.documents.rollout import Rollout
 from orchestrator.store.documents.rule import StoredRule
 from orchestrator.store.prompt_store import PromptStore
-from ship.artifact.card import CARD, PromptCard
+from ship.artifact.card import CARD, RECORD, PromptCard
 from ship.artifact.held_out import HeldOut
+from ship.artifact.scores import ScoreOrigin
 from ship.decision.choosing import choose_rule
 from ship.decision.mistakes import find_good_label
 from ship.decision.rule import Costs, DecisionRule
@@ -44,6 +45,7 @@ class Standing:
         artifact: Digest of its artifact.
         labels: Class names.
         own: The artifact's own rule.
+        scores: What the artifact's scores are of; None where its record does not tell.
         digest: Digest of the rule that took its place; None if none did.
         stored: That rule, with its origin; None of one that cannot be read.
     """
@@ -53,6 +55,7 @@ class Standing:
     artifact: str
     labels: tuple[str, ...]
     own: DecisionRule
+    scores: ScoreOrigin | None = None
     digest: str | None = None
     stored: StoredRule | None = None
 
@@ -130,7 +133,8 @@ class Thresholds:
                 f"version {number} of task {task!r} names no artifact of ours, so no rule decides on it; "
                 "name one that `ship tune` registered"
             )
-        card = PromptCard.from_json(self._store.fetch(artifact)[CARD])
+        files = self._store.fetch(artifact)
+        card = PromptCard.from_json(files[CARD])
         digest = rollout.rules.get(artifact)
         return Standing(
             task=task,
@@ -138,6 +142,7 @@ class Thresholds:
             artifact=artifact,
             labels=card.labels,
             own=card.decision,
+            scores=ScoreOrigin.read(card, files.get(RECORD, b"")),
             digest=digest,
             stored=None if digest is None else self._read(task, number, digest, may_be_broken),
         )
@@ -249,11 +254,16 @@ class Thresholds:
 
 def _choice(standing: Standing, wishes: Wishes) -> dict[str, Any]:
     before = standing.own if wishes.from_own or standing.rule is None else standing.rule
-    return choice_of(before, wishes, own=standing.own, labels=standing.labels)
+    return choice_of(before, wishes, own=standing.own, scores=standing.scores, labels=standing.labels)
 
 
 def choice_of(
-    before: DecisionRule, wishes: Wishes, *, own: DecisionRule, labels: Sequence[str]
+    before: DecisionRule,
+    wishes: Wishes,
+    *,
+    own: DecisionRule,
+    scores: ScoreOrigin | None,
+    labels: Sequence[str],
 ) -> dict[str, Any]:
     """What ``choose_rule`` is asked for: what is not named stays as it is.
 
@@ -261,7 +271,8 @@ def choice_of(
         before: The rule whose place the new one takes.
         wishes: What the new one is to keep to.
         own: The own rule of the artifact that it is chosen for.
-        labels: That artifact's class names.
+        scores: What that artifact's scores are of; None where its record does not tell.
+        labels: Its class names.
 
     Raises:
         ConfigError: Costs are named, and it is not known which parts are good.
@@ -285,8 +296,8 @@ def choice_of(
         "min_confidence": least,
         "false_alarm_rate": wishes.false_alarm_rate or _false_alarm_rate(before),
         "good": good,
-        # The scores are the artifact's, and so is what they are of.
-        "balanced_scores": own.frequencies is not None,
+        # Without a record, the artifact's own rule tells: it then has frequencies for balanced scores alone.
+        **vars(scores or ScoreOrigin(balanced_scores=own.frequencies is not None)),
     }
 
 

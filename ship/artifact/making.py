@@ -221,6 +221,7 @@ def _record(
         "labels": list(data.labels),
         "recall": result.evaluation.recalls,
         "train_counts": data.train.labels_B.bincount(minlength=len(data.labels)).tolist(),
+        "balanced_scores": result.balanced_scores,
         "leaked": {"count": len(leaked), "paths": leaked[:_NUM_LEAKED_NAMED]},
         "attention": asdict(attention),
         "time_s": result.history[-1].time_s,

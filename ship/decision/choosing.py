@@ -17,6 +17,7 @@ from ship.decision.calibration import fit_temperature
 from ship.decision.expectation import expected_figures, mean_cost
 from ship.decision.limits import conformal_rank, fewest_for, highest_for, tolerance_rank
 from ship.decision.rule import Costs, Decision, DecisionRule, share_beside
+from ship.decision.shares import find_contained, find_frequencies
 from ship.errors import ConfigError
 from ship.evaluation.accuracy import calibration_error
 from ship.settings.checks import check_settings, number
@@ -31,22 +32,24 @@ _NUM_FOLDS, _FOLDS_OF_MANY, _MANY = 10, 5, 1000
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Scores:
-    """Held-out images as a rule sees them, float64; see ``choose_rule``."""
+    """Held-out images as a rule sees them, float64; see ``choose_rule``.
+
+    Attributes:
+        contained_C: See ``find_contained``.
+    """
 
     labels: tuple[str, ...]
     logits_BC: Tensor
     labels_B: Tensor
     distances_B: Tensor | None
-    are_balanced: bool
+    contained_C: Tensor | None
 
     @property
     def frequencies(self) -> dict[str, float] | None:
-        """Share of each class, with half an image more of it; None where the scores have it in them."""
-        if not self.are_balanced:
+        """Those of the rule; None where the scores have the shares of these images in them."""
+        if self.contained_C is None:
             return None
-        counts_C = torch.bincount(self.labels_B, minlength=len(self.labels)).double() + 0.5
-        shares = (counts_C / counts_C.sum()).tolist()
-        return {label: float(f"{share:.6g}") for label, share in zip(self.labels, shares, strict=True)}
+        return find_frequencies(self.labels, self.labels_B, self.contained_C)
 
     def take(self, chosen_B: Tensor) -> "_Scores":
         """The images for which the mask is true."""
@@ -93,6 +96,7 @@ def choose_rule(
     temperature: float | None = None,
     cross_fits: bool = True,
     balanced_scores: bool = False,
+    train_counts: Sequence[int] | None = None,
 ) -> DecisionRule:
     """Choose a rule on held-out images, with figures that are measured on images it was not chosen on.
 
@@ -112,6 +116,8 @@ def choose_rule(
         cross_fits: Whether the figures are measured, which takes the time of ten choices.
         balanced_scores: Whether the scores are those of equally frequent classes, however many images each
             has: then the rule has the classes' ``frequencies``, and calibration is measured with them.
+        train_counts: Training images of each class, whose shares other scores have in them; None where they
+            are not known. If those of the held-out images differ, the rule has ``frequencies`` as well.
 
     Raises:
         ConfigError: A label is unknown, a setting is out of range, or a recall cannot be promised with so few
@@ -124,12 +130,15 @@ def choose_rule(
         false_alarm_rate=false_alarm_rate,
     )
     good = good if costs is None else costs.good
+    labels_B = torch.as_tensor(labels_B, dtype=torch.int64)
     held_out = _Scores(
         labels=tuple(labels),
         logits_BC=torch.as_tensor(logits_BC, dtype=torch.float64).reshape(-1, len(labels)),
-        labels_B=torch.as_tensor(labels_B, dtype=torch.int64),
+        labels_B=labels_B,
         distances_B=None if distances_B is None else torch.as_tensor(distances_B, dtype=torch.float64),
-        are_balanced=balanced_scores,
+        contained_C=find_contained(
+            labels_B, len(labels), balanced_scores=balanced_scores, train_counts=train_counts
+        ),
     )
     _check(held_out, wishes, good)
     rule = _choose(held_out, wishes, temperature)
@@ -209,8 +218,8 @@ def _cross_fit(held_out: _Scores, wishes: _Wishes, good: str | None) -> dict[str
         places = (folds_B == fold).nonzero().squeeze(1)
         after_BC[places] /= rule.temperature
         if rule.frequencies is not None:
-            # What is measured is how often an answer is right, and not how often it would be if all classes
-            # were equally frequent.
+            # What is measured is how often an answer is right, and not how often it would be if the classes
+            # were as frequent as the scores have them.
             before_BC[places] += _log(rule.frequencies.values())
             after_BC[places] += _log(rule.frequencies.values())
         by_place |= zip(places.tolist(), held_out.take(folds_B == fold).decide(rule), strict=True)

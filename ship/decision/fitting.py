@@ -77,6 +77,7 @@ def fit_decision(
         distances_B,
         good=good,
         balanced_scores=balanced_scores,
+        train_counts=data.train.labels_B.bincount(minlength=len(data.labels)).tolist(),
     )
     return FittedDecision(rule=rule, distance=distance, distances_B=distances_B)
 
