@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -25,6 +25,7 @@ from ship.artifact.card import CARD, RECORD, PromptCard
 from ship.artifact.held_out import HeldOut
 from ship.artifact.scores import ScoreOrigin
 from ship.decision.choosing import choose_rule
+from ship.decision.limits import reached_rate
 from ship.decision.mistakes import find_good_label
 from ship.decision.rule import Costs, DecisionRule
 from ship.errors import ConfigError
@@ -294,7 +295,7 @@ def choice_of(
         "recalls": {label: recall for label, recall in recalls.items() if recall != 0.0},
         "costs": costs,
         "min_confidence": least,
-        "false_alarm_rate": wishes.false_alarm_rate or _false_alarm_rate(before),
+        "false_alarm_rate": wishes.false_alarm_rate or _asked_rate(before),
         "good": good,
         # Without a record, the artifact's own rule tells: it then has frequencies for balanced scores alone.
         **vars(scores or ScoreOrigin(balanced_scores=own.frequencies is not None)),
@@ -334,8 +335,21 @@ def set_rule(
     return writer.write(task, writer.mirror.new_change("threshold"), decide)[1]
 
 
-def _false_alarm_rate(rule: DecisionRule) -> float:
-    """The rate that a rule's limit of the distance was chosen for, as far as it is known."""
+def _asked_rate(rule: DecisionRule) -> float:
+    """The rate that a rule's limit of the distance was chosen for, as far as it is known.
+
+    Rules of an earlier version tell the rate that was within reach of their held-out images, which of few is
+    far above what was asked for. Where the default would have led to the same, it is what was asked for.
+    """
     far = rule.expected.get("far")
-    rate = far.get("false_alarm_rate") if isinstance(far, Mapping) else None
-    return rate if isinstance(rate, float) and 0.0 < rate < 1.0 else _FALSE_ALARMS
+    told = far if isinstance(far, Mapping) else {}
+    asked, reached = told.get("asked_rate"), told.get("false_alarm_rate")
+    if _is_rate(asked):
+        return asked
+    num = rule.expected.get("num_images")
+    by_default = reached_rate(num, _FALSE_ALARMS) if isinstance(num, int) and num > 0 else None
+    return reached if _is_rate(reached) and reached != by_default else _FALSE_ALARMS
+
+
+def _is_rate(found: object) -> TypeGuard[float]:
+    return isinstance(found, float) and 0.0 < found < 1.0

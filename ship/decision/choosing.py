@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ship.decision.calibration import fit_temperature
 from ship.decision.expectation import expected_figures, mean_cost
-from ship.decision.limits import conformal_rank, fewest_for, highest_for, tolerance_rank
+from ship.decision.limits import conformal_rank, fewest_for, highest_for, reached_rate, tolerance_rank
 from ship.decision.rule import Costs, Decision, DecisionRule, share_beside
 from ship.decision.shares import find_contained, find_frequencies
 from ship.errors import ConfigError
@@ -208,8 +208,9 @@ def _max_distance(distances_B: Tensor | None, rate: float) -> float | None:
 def _cross_fit(held_out: _Scores, wishes: _Wishes, good: str | None) -> dict[str, Any]:
     """Figures of rules that are each chosen on the other folds."""
     num = len(held_out.labels_B)
+    rates = _far_rates(held_out, wishes.false_alarm_rate)
     if num < 2:
-        return {"num_images": num, "cross_fitted": False}
+        return {"num_images": num, "cross_fitted": False, "far": rates}
     folds_B = _fold(held_out.labels_B, min(_NUM_FOLDS if num < _MANY else _FOLDS_OF_MANY, num))
     before_BC, after_BC = held_out.logits_BC.clone(), held_out.logits_BC.clone()
     by_place: dict[int, Decision] = {}
@@ -226,9 +227,7 @@ def _cross_fit(held_out: _Scores, wishes: _Wishes, good: str | None) -> dict[str
     decisions = [by_place[place] for place in range(num)]
     truth = held_out.labels_B.tolist()
     figures = expected_figures(held_out.labels, truth, decisions, good)
-    if held_out.distances_B is not None:
-        rank = conformal_rank(num, wishes.false_alarm_rate)
-        figures["far"]["false_alarm_rate"] = (num + 1 - rank) / (num + 1)
+    figures["far"] |= rates
     if wishes.costs is not None:
         figures["cost"] = mean_cost(held_out.labels, truth, decisions, wishes.costs)
     return {
@@ -238,6 +237,14 @@ def _cross_fit(held_out: _Scores, wishes: _Wishes, good: str | None) -> dict[str
         "calibration_error": _measure_both(calibration_error, held_out.labels_B, before_BC, after_BC),
         "cross_entropy": _measure_both(_cross_entropy, held_out.labels_B, before_BC, after_BC),
     }
+
+
+def _far_rates(held_out: _Scores, rate: float) -> dict[str, float]:
+    """The rate of far pictures that was asked for, which later versions inherit, and the one reached."""
+    num = len(held_out.labels_B)
+    if held_out.distances_B is None or not num:
+        return {"asked_rate": rate}
+    return {"asked_rate": rate, "false_alarm_rate": reached_rate(num, rate)}
 
 
 def _fold(labels_B: Tensor, num_folds: int) -> Tensor:

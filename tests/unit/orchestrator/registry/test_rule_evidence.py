@@ -1,4 +1,4 @@
-"""What a rule is chosen on: the class shares that an artifact's scores have in them."""
+"""What a rule is chosen on: class shares in the scores, and the rate that was asked for."""
 
 from typing import Any
 
@@ -7,8 +7,9 @@ import pytest
 from orchestrator.manifest.floors import Floors
 from orchestrator.registry.record_writer import RecordWriter, Redecision
 from orchestrator.registry.sweeps import Knob, sweep
-from orchestrator.registry.thresholds import Thresholds, Wishes
+from orchestrator.registry.thresholds import Thresholds, Wishes, choice_of
 from ship.artifact.held_out import HeldOut
+from ship.decision.rule import DecisionRule
 from tests.unit.orchestrator.registry.factory import World
 from tests.unit.orchestrator.store.factory import make_key
 
@@ -124,3 +125,43 @@ def test_costs_that_are_inherited_go_by_the_new_versions_scores(
     rule = thresholds(world).standing("bolts").rule
     assert rule.costs.escape == 10.0
     assert rule.frequencies == weights_of((980, 20), contained)
+
+
+@pytest.mark.parametrize("asked", [None, 0.05])
+def test_the_rate_that_was_asked_for_is_inherited_whatever_was_within_reach(asked: float | None) -> None:
+    world = World()
+    add(world, 1, PLAIN, make_held_out((20, 10)))
+    promote_with(world, Wishes(min_confidence=0.1, false_alarm_rate=asked))
+    add(world, 2, PLAIN, make_held_out((1500, 500)))
+    assert decide(world, 2).promoted
+    made = thresholds(world)
+    before, after = (made.standing("bolts", number).rule.expected["far"] for number in (1, 2))
+    rate = asked or 0.01
+    assert (before["asked_rate"], after["asked_rate"]) == (rate, rate)
+    assert before["false_alarm_rate"] >= 1 / 31
+    assert after["false_alarm_rate"] == pytest.approx(rate, abs=1 / 2001)
+
+
+@pytest.mark.parametrize(
+    ("expected", "rate"),
+    [
+        ({}, 0.01),
+        # Of 30 images the default reaches 1/31: that is what was asked for, as far as anyone can tell.
+        ({"num_images": 30, "far": {"false_alarm_rate": 1 / 31}}, 0.01),
+        ({"num_images": 2000, "far": {"false_alarm_rate": 20 / 2001}}, 0.01),
+        # What the default does not lead to was asked for.
+        ({"num_images": 30, "far": {"false_alarm_rate": 3 / 31}}, 3 / 31),
+        ({"num_images": 999, "far": {"false_alarm_rate": 1 / 1000}}, 1 / 1000),
+        ({"far": {"false_alarm_rate": 1 / 31}}, 1 / 31),
+        ({"num_images": 30, "far": {"false_alarm_rate": 1 / 31, "asked_rate": 0.03}}, 0.03),
+        ({"num_images": 30, "far": {"asked_rate": "much"}}, 0.01),
+        ({"num_images": "30", "far": None}, 0.01),
+    ],
+)
+def test_the_rate_of_a_rule_of_an_earlier_version_is_told_as_far_as_it_can_be(
+    expected: dict[str, Any], rate: float
+) -> None:
+    own = DecisionRule()
+    before = DecisionRule(expected=expected)
+    chosen = choice_of(before, Wishes(), own=own, scores=None, labels=LABELS)
+    assert chosen["false_alarm_rate"] == rate
