@@ -43,6 +43,7 @@ def inherit_rule(
         held_out.logits_BC,
         held_out.labels_B,
         held_out.distances_B,
+        digests=held_out.digests,
         **choice_of(set_before.rule, Wishes(), own=card.decision, scores=scores, labels=held_out.labels),
     )
     said = f": {set_before.reason}" if set_before.reason else ""

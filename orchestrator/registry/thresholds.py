@@ -161,6 +161,7 @@ class Thresholds:
             held_out.logits_BC,
             held_out.labels_B,
             held_out.distances_B,
+            digests=held_out.digests,
             **_choice(standing, wishes),
         )
 
@@ -186,6 +187,7 @@ class Thresholds:
                 logits_BC,
                 held_out.labels_B,
                 held_out.distances_B,
+                digests=held_out.digests,
                 **_choice(standing, wish),
                 temperature=temperature,
                 cross_fits=False,

@@ -35,6 +35,8 @@ class _Scores:
     """Held-out images as a rule sees them, float64; see ``choose_rule``.
 
     Attributes:
+        pictures_B: Number of the picture of its class that each image shows: copies have the same.
+        are_copies_B: Whether an image is a copy of an earlier one. Promises rest on the others.
         contained_C: See ``find_contained``.
     """
 
@@ -42,6 +44,8 @@ class _Scores:
     logits_BC: Tensor
     labels_B: Tensor
     distances_B: Tensor | None
+    pictures_B: Tensor
+    are_copies_B: Tensor
     contained_C: Tensor | None
 
     @property
@@ -51,14 +55,25 @@ class _Scores:
             return None
         return find_frequencies(self.labels, self.labels_B, self.contained_C)
 
+    @property
+    def num_distinct(self) -> int:
+        """Number of images without copies."""
+        return int((~self.are_copies_B).sum())
+
+    def distinct_of(self, label: str) -> Tensor:
+        """Mask of a class's images without copies."""
+        return (self.labels_B == self.labels.index(label)) & ~self.are_copies_B
+
     def take(self, chosen_B: Tensor) -> "_Scores":
-        """The images for which the mask is true."""
+        """The images for which the mask is true; all copies of a picture, or none."""
         distances_B = None if self.distances_B is None else self.distances_B[chosen_B]
         return replace(
             self,
             logits_BC=self.logits_BC[chosen_B],
             labels_B=self.labels_B[chosen_B],
             distances_B=distances_B,
+            pictures_B=self.pictures_B[chosen_B],
+            are_copies_B=self.are_copies_B[chosen_B],
         )
 
     def decide(self, rule: DecisionRule) -> list[Decision]:
@@ -97,6 +112,7 @@ def choose_rule(
     cross_fits: bool = True,
     balanced_scores: bool = False,
     train_counts: Sequence[int] | None = None,
+    digests: Sequence[str] | None = None,
 ) -> DecisionRule:
     """Choose a rule on held-out images, with figures that are measured on images it was not chosen on.
 
@@ -118,6 +134,8 @@ def choose_rule(
             has: then the rule has the classes' ``frequencies``, and calibration is measured with them.
         train_counts: Training images of each class, whose shares other scores have in them; None where they
             are not known. If those of the held-out images differ, the rule has ``frequencies`` as well.
+        digests: Digest of each image's pixels: images of a class with the same one are one picture, which
+            counts once for promised recalls and for the limit of the distance. None if all differ.
 
     Raises:
         ConfigError: A label is unknown, a setting is out of range, or a recall cannot be promised with so few
@@ -131,11 +149,14 @@ def choose_rule(
     )
     good = good if costs is None else costs.good
     labels_B = torch.as_tensor(labels_B, dtype=torch.int64)
+    pictures_B = _number_pictures(labels_B, digests)
     held_out = _Scores(
         labels=tuple(labels),
         logits_BC=torch.as_tensor(logits_BC, dtype=torch.float64).reshape(-1, len(labels)),
         labels_B=labels_B,
         distances_B=None if distances_B is None else torch.as_tensor(distances_B, dtype=torch.float64),
+        pictures_B=pictures_B,
+        are_copies_B=pictures_B != torch.arange(len(pictures_B)),
         contained_C=find_contained(
             labels_B, len(labels), balanced_scores=balanced_scores, train_counts=train_counts
         ),
@@ -143,6 +164,16 @@ def choose_rule(
     _check(held_out, wishes, good)
     rule = _choose(held_out, wishes, temperature)
     return replace(rule, expected=_cross_fit(held_out, wishes, good)) if cross_fits else rule
+
+
+def _number_pictures(labels_B: Tensor, digests: Sequence[str] | None) -> Tensor:
+    """Place of the first image of each image's class that shows the same picture."""
+    if digests is None:
+        return torch.arange(len(labels_B))
+    first: dict[tuple[str, int], int] = {}
+    named = zip(digests, labels_B.tolist(), strict=True)
+    places = [first.setdefault(name, place) for place, name in enumerate(named)]
+    return torch.tensor(places, dtype=torch.int64)
 
 
 def _check(held_out: _Scores, wishes: _Wishes, good: str | None) -> None:
@@ -158,13 +189,15 @@ def _check(held_out: _Scores, wishes: _Wishes, good: str | None) -> None:
         if not 0.0 < recall < 1.0:
             problems.append(f"recall of {label!r}: expected a number above 0, below 1, got {recall!r}")
             continue
-        num = int((held_out.labels_B == held_out.labels.index(label)).sum())
+        num = int(held_out.distinct_of(label).sum())
+        num_all = int((held_out.labels_B == held_out.labels.index(label)).sum())
         needed = fewest_for(1.0 - recall, wishes.doubt)
         if num < needed:
             best = f"{math.floor(1000 * highest_for(num, wishes.doubt)) / 1000:g}" if num else "none"
+            copies = f", without {num_all - num} copies" if num < num_all else ""
             problems.append(
-                f"a recall of {recall:g} for {label!r} cannot be promised with {num} held-out images of it: "
-                f"that takes {needed}; with {num} at most {best} can be promised"
+                f"a recall of {recall:g} for {label!r} cannot be promised with {num} held-out images of it"
+                f"{copies}: that takes {needed}; with {num} at most {best} can be promised"
             )
     if problems:
         raise ConfigError(problems)
@@ -179,7 +212,7 @@ def _choose(held_out: _Scores, wishes: _Wishes, temperature: float | None = None
     thresholds = {}
     for label, recall in wishes.recalls.items():
         place = held_out.labels.index(label)
-        margins_b = margins_BC[held_out.labels_B == place, place].sort().values
+        margins_b = margins_BC[held_out.distinct_of(label), place].sort().values
         # In the folds of a cross-fit there may be too few: the lowest is then the closest to the promise.
         rank = max(1, tolerance_rank(len(margins_b), 1.0 - recall, wishes.doubt))
         limit = float(margins_b[rank - 1]) if len(margins_b) else -math.inf
@@ -190,7 +223,7 @@ def _choose(held_out: _Scores, wishes: _Wishes, temperature: float | None = None
         recalls=dict(wishes.recalls),
         costs=wishes.costs,
         min_confidence=wishes.min_confidence,
-        max_distance=_max_distance(held_out.distances_B, wishes.false_alarm_rate),
+        max_distance=_max_distance(held_out, wishes.false_alarm_rate),
         frequencies=frequencies,
     )
 
@@ -199,19 +232,21 @@ def _log(shares: Iterable[float]) -> Tensor:
     return torch.tensor(list(shares), dtype=torch.float64).log()
 
 
-def _max_distance(distances_B: Tensor | None, rate: float) -> float | None:
-    if distances_B is None or not len(distances_B):
+def _max_distance(held_out: _Scores, rate: float) -> float | None:
+    num = held_out.num_distinct
+    if held_out.distances_B is None or not num:
         return None
-    return float(distances_B.sort().values[conformal_rank(len(distances_B), rate) - 1])
+    distances_b = held_out.distances_B[~held_out.are_copies_B]
+    return float(distances_b.sort().values[conformal_rank(num, rate) - 1])
 
 
 def _cross_fit(held_out: _Scores, wishes: _Wishes, good: str | None) -> dict[str, Any]:
     """Figures of rules that are each chosen on the other folds."""
     num = len(held_out.labels_B)
     rates = _far_rates(held_out, wishes.false_alarm_rate)
-    if num < 2:
+    if held_out.num_distinct < 2:
         return {"num_images": num, "cross_fitted": False, "far": rates}
-    folds_B = _fold(held_out.labels_B, min(_NUM_FOLDS if num < _MANY else _FOLDS_OF_MANY, num))
+    folds_B = _fold(held_out, _NUM_FOLDS if num < _MANY else _FOLDS_OF_MANY)
     before_BC, after_BC = held_out.logits_BC.clone(), held_out.logits_BC.clone()
     by_place: dict[int, Decision] = {}
     for fold in folds_B.unique().tolist():
@@ -241,20 +276,24 @@ def _cross_fit(held_out: _Scores, wishes: _Wishes, good: str | None) -> dict[str
 
 def _far_rates(held_out: _Scores, rate: float) -> dict[str, float]:
     """The rate of far pictures that was asked for, which later versions inherit, and the one reached."""
-    num = len(held_out.labels_B)
+    num = held_out.num_distinct
     if held_out.distances_B is None or not num:
         return {"asked_rate": rate}
     return {"asked_rate": rate, "false_alarm_rate": reached_rate(num, rate)}
 
 
-def _fold(labels_B: Tensor, num_folds: int) -> Tensor:
-    """Fold of each image: every class is spread over the folds, in an order that a fixed seed draws."""
+def _fold(held_out: _Scores, most_folds: int) -> Tensor:
+    """Fold of each image: every class is spread over the folds, in an order that a fixed seed draws.
+
+    Copies of a picture are in one fold: no image is decided by a rule that was chosen on its copy.
+    """
     generator = torch.Generator().manual_seed(0)
-    drawn_B = torch.randperm(len(labels_B), generator=generator)
-    order_B = drawn_B[labels_B[drawn_B].sort(stable=True).indices]
-    folds_B = torch.empty_like(labels_B)
-    folds_B[order_B] = torch.arange(len(labels_B)) % num_folds
-    return folds_B
+    drawn_B = torch.randperm(len(held_out.labels_B), generator=generator)
+    order_B = drawn_B[held_out.labels_B[drawn_B].sort(stable=True).indices]
+    order_b = order_B[~held_out.are_copies_B[order_B]]
+    folds_B = torch.empty_like(held_out.labels_B)
+    folds_B[order_b] = torch.arange(len(order_b)) % min(most_folds, len(order_b))
+    return folds_B[held_out.pictures_B]
 
 
 def _cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> float:

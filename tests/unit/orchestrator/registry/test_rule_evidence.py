@@ -1,4 +1,4 @@
-"""What a rule is chosen on: class shares in the scores, and the rate that was asked for."""
+"""What a rule is chosen on: class shares in the scores, distinct pictures, the rate that was asked for."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from orchestrator.registry.sweeps import Knob, sweep
 from orchestrator.registry.thresholds import Thresholds, Wishes, choice_of
 from ship.artifact.held_out import HeldOut
 from ship.decision.rule import DecisionRule
+from ship.errors import ConfigError
 from tests.unit.orchestrator.registry.factory import World
 from tests.unit.orchestrator.store.factory import make_key
 
@@ -125,6 +126,26 @@ def test_costs_that_are_inherited_go_by_the_new_versions_scores(
     rule = thresholds(world).standing("bolts").rule
     assert rule.costs.escape == 10.0
     assert rule.frequencies == weights_of((980, 20), contained)
+
+
+def test_copies_of_a_picture_promise_nothing_to_choose_or_to_inherit() -> None:
+    world = World()
+    add(world, 1, PLAIN, make_held_out((300, 100)))
+    add(world, 2, PLAIN, make_held_out((300, 100), num_distinct=20))
+    made = thresholds(world)
+    recall = Wishes(recalls={"bad": 0.95})
+    standing = made.standing("bolts", 2)
+    for choose in (
+        made.choose,
+        lambda *args: list(made.choose_each(args[0], [args[1]], made.held_out(standing))),
+    ):
+        with pytest.raises(
+            ConfigError, match="with 20 held-out images of it, without 80 copies: that takes 59"
+        ):
+            choose(standing, recall)
+    promote_with(world, recall)
+    found = decide(world, 2)
+    assert (found.promoted, "without 80 copies" in found.reason) == (False, True)
 
 
 @pytest.mark.parametrize("asked", [None, 0.05])

@@ -42,6 +42,15 @@ def test_held_out_images_of_other_class_shares_give_frequencies(backbone: Backbo
     assert list(found.values()) == pytest.approx([6.5 / 11.5, 2.5 / 11.5, 2.5 / 11.5], abs=1e-6)
 
 
+def test_copies_among_the_held_out_images_move_no_limit(backbone: Backbone, data: TaskData) -> None:
+    repeated = replace(data, test=data.held_out.joined(data.held_out))
+    result = tune(backbone, repeated, TuneConfig(**QUICK))
+    found = fit_decision(backbone, result.prompt, repeated, result.outputs).rule
+    assert (found.expected["far"]["false_alarm_rate"], found.expected["num_images"]) == (1 / 19, 36)
+    # What is measured by images stays what it is.
+    assert result.evaluation.right == result.evaluation.right[:18] * 2
+
+
 def test_of_many_training_images_some_of_each_class_are_enough(backbone: Backbone) -> None:
     data = make_data(num_train=60, num_classes=2)
     result = tune(backbone, data, TuneConfig(**{**QUICK, "kind": "probe"}))
