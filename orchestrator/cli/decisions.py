@@ -240,7 +240,10 @@ def _terms(rule: "DecisionRule") -> Iterator[str]:
         yield f"unsure beyond a distance of {rule.max_distance:.4g} from all training images"
     yield f"temperature of the probabilities {rule.temperature:.4g}"
     if rule.frequencies is not None:
-        yield "probabilities are those of equally frequent classes, as the task is balanced"
+        yield (
+            "probabilities are those of equally frequent classes if the task is balanced, else of classes "
+            "that are as frequent as in the training images"
+        )
 
 
 def _print_figures(output: Output, columns: Mapping[str, Mapping[str, Any]]) -> None:

@@ -222,6 +222,12 @@ def _find_warnings(plan: Plan, num_workers: int | None, now_s: float | None) -> 
         if task.num_repeated
     ]
     warnings += [
+        f"task {task.spec.name}: {task.num_repeated_held_out} held-out images are copies of another: what "
+        "a decision rule promises counts each picture once"
+        for task in plan.to_tune
+        if task.num_repeated_held_out
+    ]
+    warnings += [
         f"task {task.spec.name}: left out beside its pictures: {'; '.join(task.passed_over)}"
         for task in plan.to_tune
         if task.passed_over
@@ -318,6 +324,7 @@ def _plan_task(
         estimate_s=seconds,
         estimate_bytes=num_bytes,
         num_repeated=summary.num_repeated,
+        num_repeated_held_out=summary.num_repeated_held_out,
         passed_over=tuple(map(str, summary.passed_over)),
         unmeasured=summary.unmeasured,
         evidence={str(kind): count for kind, count in summary.evidence.items()},

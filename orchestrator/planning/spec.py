@@ -87,6 +87,7 @@ class PlannedTask:
         num_classes: C.
         num_held_out: Images to measure the result on.
         num_repeated: Training images whose very bytes are those of another.
+        num_repeated_held_out: The same of the images to measure on.
         passed_over: What lies beside its pictures and is left out, by kind.
         unmeasured: Its classes without a held-out image.
         evidence: On what its fingerprint rests: number of images by kind.
@@ -105,6 +106,7 @@ class PlannedTask:
     estimate_s: float | None
     estimate_bytes: int
     num_repeated: int = 0
+    num_repeated_held_out: int = 0
     passed_over: tuple[str, ...] = ()
     unmeasured: tuple[str, ...] = ()
     evidence: Mapping[str, int] = field(default_factory=dict)

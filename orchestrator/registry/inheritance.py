@@ -4,7 +4,8 @@ from orchestrator.registry.thresholds import Wishes, choice_of
 from orchestrator.store.documents.audit import Author, shortened
 from orchestrator.store.documents.rule import StoredRule
 from orchestrator.store.prompt_store import PromptStore
-from ship.artifact.card import PromptCard
+from ship.artifact.card import CARD, RECORD, PromptCard
+from ship.artifact.scores import ScoreOrigin
 from ship.decision.choosing import choose_rule
 from ship.errors import ConfigError
 
@@ -34,13 +35,16 @@ def inherit_rule(
     held_out = store.fetch_held_out(artifact)
     if held_out is None or not len(held_out):
         raise ConfigError("it keeps no answers about held-out images to choose a rule on")
-    own = PromptCard.from_json(store.fetch_card(artifact)).decision
+    files = store.fetch(artifact)
+    card = PromptCard.from_json(files[CARD])
+    scores = ScoreOrigin.read(card, files.get(RECORD, b""))
     rule = choose_rule(
         held_out.labels,
         held_out.logits_BC,
         held_out.labels_B,
         held_out.distances_B,
-        **choice_of(set_before.rule, Wishes(), own=own, labels=held_out.labels),
+        digests=held_out.digests,
+        **choice_of(set_before.rule, Wishes(), own=card.decision, scores=scores, labels=held_out.labels),
     )
     said = f": {set_before.reason}" if set_before.reason else ""
     return store.rules.write(

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -21,9 +21,11 @@ from orchestrator.registry.versions import CHAMPION
 from orchestrator.store.documents.rollout import Rollout
 from orchestrator.store.documents.rule import StoredRule
 from orchestrator.store.prompt_store import PromptStore
-from ship.artifact.card import CARD, PromptCard
+from ship.artifact.card import CARD, RECORD, PromptCard
 from ship.artifact.held_out import HeldOut
+from ship.artifact.scores import ScoreOrigin
 from ship.decision.choosing import choose_rule
+from ship.decision.limits import reached_rate
 from ship.decision.mistakes import find_good_label
 from ship.decision.rule import Costs, DecisionRule
 from ship.errors import ConfigError
@@ -44,6 +46,7 @@ class Standing:
         artifact: Digest of its artifact.
         labels: Class names.
         own: The artifact's own rule.
+        scores: What the artifact's scores are of; None where its record does not tell.
         digest: Digest of the rule that took its place; None if none did.
         stored: That rule, with its origin; None of one that cannot be read.
     """
@@ -53,6 +56,7 @@ class Standing:
     artifact: str
     labels: tuple[str, ...]
     own: DecisionRule
+    scores: ScoreOrigin | None = None
     digest: str | None = None
     stored: StoredRule | None = None
 
@@ -130,7 +134,8 @@ class Thresholds:
                 f"version {number} of task {task!r} names no artifact of ours, so no rule decides on it; "
                 "name one that `ship tune` registered"
             )
-        card = PromptCard.from_json(self._store.fetch(artifact)[CARD])
+        files = self._store.fetch(artifact)
+        card = PromptCard.from_json(files[CARD])
         digest = rollout.rules.get(artifact)
         return Standing(
             task=task,
@@ -138,6 +143,7 @@ class Thresholds:
             artifact=artifact,
             labels=card.labels,
             own=card.decision,
+            scores=ScoreOrigin.read(card, files.get(RECORD, b"")),
             digest=digest,
             stored=None if digest is None else self._read(task, number, digest, may_be_broken),
         )
@@ -155,6 +161,7 @@ class Thresholds:
             held_out.logits_BC,
             held_out.labels_B,
             held_out.distances_B,
+            digests=held_out.digests,
             **_choice(standing, wishes),
         )
 
@@ -180,6 +187,7 @@ class Thresholds:
                 logits_BC,
                 held_out.labels_B,
                 held_out.distances_B,
+                digests=held_out.digests,
                 **_choice(standing, wish),
                 temperature=temperature,
                 cross_fits=False,
@@ -249,11 +257,16 @@ class Thresholds:
 
 def _choice(standing: Standing, wishes: Wishes) -> dict[str, Any]:
     before = standing.own if wishes.from_own or standing.rule is None else standing.rule
-    return choice_of(before, wishes, own=standing.own, labels=standing.labels)
+    return choice_of(before, wishes, own=standing.own, scores=standing.scores, labels=standing.labels)
 
 
 def choice_of(
-    before: DecisionRule, wishes: Wishes, *, own: DecisionRule, labels: Sequence[str]
+    before: DecisionRule,
+    wishes: Wishes,
+    *,
+    own: DecisionRule,
+    scores: ScoreOrigin | None,
+    labels: Sequence[str],
 ) -> dict[str, Any]:
     """What ``choose_rule`` is asked for: what is not named stays as it is.
 
@@ -261,7 +274,8 @@ def choice_of(
         before: The rule whose place the new one takes.
         wishes: What the new one is to keep to.
         own: The own rule of the artifact that it is chosen for.
-        labels: That artifact's class names.
+        scores: What that artifact's scores are of; None where its record does not tell.
+        labels: Its class names.
 
     Raises:
         ConfigError: Costs are named, and it is not known which parts are good.
@@ -283,10 +297,10 @@ def choice_of(
         "recalls": {label: recall for label, recall in recalls.items() if recall != 0.0},
         "costs": costs,
         "min_confidence": least,
-        "false_alarm_rate": wishes.false_alarm_rate or _false_alarm_rate(before),
+        "false_alarm_rate": wishes.false_alarm_rate or _asked_rate(before),
         "good": good,
-        # The scores are the artifact's, and so is what they are of.
-        "balanced_scores": own.frequencies is not None,
+        # Without a record, the artifact's own rule tells: it then has frequencies for balanced scores alone.
+        **vars(scores or ScoreOrigin(balanced_scores=own.frequencies is not None)),
     }
 
 
@@ -323,8 +337,21 @@ def set_rule(
     return writer.write(task, writer.mirror.new_change("threshold"), decide)[1]
 
 
-def _false_alarm_rate(rule: DecisionRule) -> float:
-    """The rate that a rule's limit of the distance was chosen for, as far as it is known."""
+def _asked_rate(rule: DecisionRule) -> float:
+    """The rate that a rule's limit of the distance was chosen for, as far as it is known.
+
+    Rules of an earlier version tell the rate that was within reach of their held-out images, which of few is
+    far above what was asked for. Where the default would have led to the same, it is what was asked for.
+    """
     far = rule.expected.get("far")
-    rate = far.get("false_alarm_rate") if isinstance(far, Mapping) else None
-    return rate if isinstance(rate, float) and 0.0 < rate < 1.0 else _FALSE_ALARMS
+    told = far if isinstance(far, Mapping) else {}
+    asked, reached = told.get("asked_rate"), told.get("false_alarm_rate")
+    if _is_rate(asked):
+        return asked
+    num = rule.expected.get("num_images")
+    by_default = reached_rate(num, _FALSE_ALARMS) if isinstance(num, int) and num > 0 else None
+    return reached if _is_rate(reached) and reached != by_default else _FALSE_ALARMS
+
+
+def _is_rate(found: object) -> TypeGuard[float]:
+    return isinstance(found, float) and 0.0 < found < 1.0

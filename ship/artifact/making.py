@@ -12,7 +12,7 @@ from ship.artifact.files import describe_files, prompt_to_bytes, run_probe
 from ship.artifact.held_out import HELD_OUT, HeldOut
 from ship.backbone import Backbone
 from ship.data import TaskData
-from ship.data.duplicates import find_leaked
+from ship.data.leaks import find_leaked
 from ship.decision.distance import DistanceModel
 from ship.decision.fitting import FittedDecision, fit_decision
 from ship.decision.rule import DecisionRule
@@ -222,6 +222,7 @@ def _record(
         "labels": list(data.labels),
         "recall": result.evaluation.recalls,
         "train_counts": data.train.labels_B.bincount(minlength=len(data.labels)).tolist(),
+        "balanced_scores": result.balanced_scores,
         "leaked": {
             "count": len(leaked),
             "paths": leaked[:_NUM_LEAKED_NAMED],

@@ -47,6 +47,7 @@ class DataSummary:
         num_val: Validation images.
         num_test: Test images.
         num_repeated: Training images whose very bytes are those of another, of local data.
+        num_repeated_held_out: Of the images to measure on, those whose very bytes are those of another.
         sizes: Width and height of a few training images, of local data.
         evidence: On what the fingerprint rests: number of images by ``content``, ``etag``, ``checksum``,
             ``version`` or ``time`` of change (with the size).
@@ -60,6 +61,7 @@ class DataSummary:
     num_val: int
     num_test: int
     num_repeated: int = 0
+    num_repeated_held_out: int = 0
     sizes: tuple[tuple[int, int], ...] = ()
     evidence: Mapping[Evidence, int] = field(default_factory=dict)
     passed_over: tuple[PassedOver, ...] = ()
@@ -109,7 +111,10 @@ def describe_data(source: DataSource) -> DataSummary:
         num_train=counts["train"],
         num_val=counts["val"],
         num_test=counts["test"],
-        num_repeated=count_repeated(listing, tags) if folder.is_local else 0,
+        num_repeated=count_repeated(listing, tags, "train") if folder.is_local else 0,
+        num_repeated_held_out=(
+            count_repeated(listing, tags, listing.held_out_split) if folder.is_local else 0
+        ),
         sizes=tuple(sizes_of(folder, listing, _NUM_SAMPLED)) if folder.is_local else (),
         evidence=evidence,
         passed_over=listing.passed_over,

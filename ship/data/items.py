@@ -84,10 +84,14 @@ class Listing:
         return Counter(item.split for item in self.items)
 
     @property
+    def held_out_split(self) -> SplitName:
+        """The split that is measured on: the test split, or the validation split if that is empty."""
+        return "test" if self.num_of_split["test"] else "val"
+
+    @property
     def unmeasured(self) -> tuple[str, ...]:
-        """Classes without a held-out image: of the test split, or of the validation split if it is empty."""
-        split: SplitName = "test" if self.num_of_split["test"] else "val"
-        measured = {item.label for item in self.of_split(split)}
+        """Classes without a held-out image."""
+        measured = {item.label for item in self.of_split(self.held_out_split)}
         return tuple(label for label in self.labels if label not in measured)
 
 

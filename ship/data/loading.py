@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from ship.data.duplicates import is_taken_as_it_is, leave_out_leaked, refuse_duplicates
+from ship.data.duplicates import is_taken_as_it_is, refuse_duplicates
 from ship.data.fingerprint import combine_fingerprint, remote_tags
 from ship.data.folder import Folder
 from ship.data.items import Item, Listing, SplitName
+from ship.data.leaks import leave_out_leaked
 from ship.data.listing import open_listing
 from ship.data.sizes import sizes_of
 from ship.data.source import DataSource

@@ -27,8 +27,8 @@ def fit_temperature(logits_BC: Tensor, labels_B: Tensor, log_prior_C: Tensor | N
     Args:
         logits_BC: Scores of held-out images.
         labels_B: Their classes.
-        log_prior_C: Log of each class's share of such images, where the scores are those of equally frequent
-            classes; added after the division. The sum stays convex.
+        log_prior_C: Log of each class's share of such images over the share that the scores have in them, up
+            to a common number, where these differ; added after the division. The sum stays convex.
     """
     logits_BC = logits_BC.double()
     log_prior_C = None if log_prior_C is None else log_prior_C.to(logits_BC)

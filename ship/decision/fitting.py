@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ship.backbone import Backbone
 from ship.data import TaskData
+from ship.data.leaks import pixel_digests
 from ship.decision.choosing import choose_rule
 from ship.decision.distance import DistanceModel
 from ship.decision.mistakes import find_good_label
@@ -77,6 +78,8 @@ def fit_decision(
         distances_B,
         good=good,
         balanced_scores=balanced_scores,
+        train_counts=data.train.labels_B.bincount(minlength=len(data.labels)).tolist(),
+        digests=pixel_digests(data.held_out),
     )
     return FittedDecision(rule=rule, distance=distance, distances_B=distances_B)
 

@@ -5,7 +5,7 @@ Nothing is assumed of the numbers' distribution.
 
 import math
 
-__all__ = ["conformal_rank", "fewest_for", "highest_for", "tolerance_rank"]
+__all__ = ["conformal_rank", "fewest_for", "highest_for", "reached_rate", "tolerance_rank"]
 
 
 def tolerance_rank(num: int, share: float, doubt: float) -> int:
@@ -49,6 +49,11 @@ def conformal_rank(num: int, rate: float) -> int:
     over the draw of all of them. With too few numbers it is the rank of the highest.
     """
     return min(num, math.ceil((num + 1) * (1 - rate) - 1e-9))
+
+
+def reached_rate(num: int, rate: float) -> float:
+    """Probability that a further number exceeds that of ``conformal_rank``; above ``rate`` for few."""
+    return (num + 1 - conformal_rank(num, rate)) / (num + 1)
 
 
 def _log_choose(num: int, chosen: int) -> float:

@@ -80,9 +80,10 @@ class DecisionRule:
         min_confidence: Least probability of a label that is answered.
         max_distance: Distance from the training images beyond which a picture is ``far``; None for no limit.
         expected: Figures of the rule on held-out images that it was not chosen on, for people.
-        frequencies: Of scores that are those of equally frequent classes: share of each label among the
-            pictures, by which costs are weighed. None where the scores have it in them, and for labels
-            that are not all named.
+        frequencies: Weight of each label, of sum 1, by which probabilities become those of the pictures
+            whose costs are weighed: its share among them over the share that the scores have in them. Of
+            scores of equally frequent classes that is its share. None where both shares are the same, and
+            for labels that are not all named.
     """
 
     temperature: float = 1.0
@@ -171,7 +172,10 @@ class DecisionRule:
         ]
 
     def probabilities(self, logits_C: Sequence[float]) -> tuple[float, ...]:
-        """Calibrated probabilities of the classes; if there are ``frequencies``, of equally frequent ones."""
+        """Calibrated probabilities of classes that are as frequent as the scores have them.
+
+        These are equally frequent in scores of a balanced task, and else as in the training images.
+        """
         return _softmax(logits_C, self.temperature)
 
     def natural_probabilities(self, labels: Sequence[str], logits_C: Sequence[float]) -> tuple[float, ...]:
@@ -183,7 +187,7 @@ class DecisionRule:
         return _softmax(scaled_C, 1.0)
 
     def log_frequencies(self, labels: Sequence[str]) -> list[float] | None:
-        """Log of each class's share; None where it is in the scores already, or not known of every class."""
+        """Log of each class's frequency; None where there are none, or not of every class."""
         known = self.frequencies
         if known is None or not all(label in known for label in labels):
             return None

@@ -40,8 +40,14 @@ class Balance:
     @classmethod
     def of(cls, config: TuneConfig, labels_B: Tensor, num_classes: int) -> "Balance":
         """The remedy that ``balance`` means for these training labels, on their device."""
+        return cls.of_counts(config, torch.bincount(labels_B, minlength=num_classes))
+
+    @classmethod
+    def of_counts(cls, config: TuneConfig, counts_C: Tensor) -> "Balance":
+        """The remedy that ``balance`` means for so many training images of each class."""
         # A class without an image counts as half of one.
-        counts_C = torch.bincount(labels_B, minlength=num_classes).float().clamp_min(0.5)
+        counts_C = counts_C.float().clamp_min(0.5)
+        num_classes = len(counts_C)
         mode = config.balance
         if mode == "auto":
             present_C = counts_C[counts_C >= 1]

@@ -1,4 +1,5 @@
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -280,6 +281,28 @@ def test_a_class_without_held_out_images_is_warned_of(manifest: Manifest) -> Non
     )
     published = frozenset({(task.spec.name, task.spec.key) for task in made.tasks})
     assert plan(manifest, published=published).warnings == ()
+
+
+def test_copies_within_a_split_are_warned_of_in_both(manifest: Manifest) -> None:
+    folder = Path(manifest.tasks[0].source.path)
+    for label in ("ok", "bad"):
+        for split, numbers in (("train", range(5)), ("val", (5, 6)), ("test", (7, 8, 9))):
+            (folder / split / label).mkdir(parents=True)
+            for number in numbers:
+                (folder / label / f"{number}.png").rename(folder / split / label / f"{number}.png")
+        (folder / label).rmdir()
+    assert plan(manifest).warnings == ()
+    for path, num_copies in (("train/ok/0.png", 1), ("val/ok/5.png", 2), ("test/bad/7.png", 3)):
+        for copy in range(num_copies):
+            shutil.copy(folder / path, (folder / path).with_stem(f"again-{copy}"))
+    assert plan(manifest).warnings == (
+        "task caps: 1 training images are copies of another",
+        "task caps: 3 held-out images are copies of another: what a decision rule promises counts each "
+        "picture once",
+    )
+    # Without a test split, the validation images are what is measured on.
+    shutil.rmtree(folder / "test")
+    assert "task caps: 2 held-out images are copies" in "".join(plan(manifest).warnings)
 
 
 def test_what_is_published_costs_nothing_whatever_its_budget(manifest: Manifest) -> None:

@@ -1,8 +1,10 @@
 """Tasks in an MLflow in memory and a store in a folder."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from orchestrator.errors import ObjectMissing
 from orchestrator.registry.catalog_writer import CatalogWriter
@@ -119,15 +121,25 @@ class MemoryObjects:
 
 
 def make_decided(
-    number: int, labels: tuple[str, ...], *, keeps_held_out: bool = True, paths: tuple[str, ...] = ()
+    number: int,
+    labels: tuple[str, ...],
+    *,
+    keeps_held_out: bool = True,
+    paths: tuple[str, ...] = (),
+    record: Mapping[str, Any] | None = None,
+    held_out: HeldOut | None = None,
 ) -> dict[str, bytes]:
-    """The files of an artifact with a rule of its own, and with answers about 600 held-out images.
+    """The files of an artifact with a rule of its own, and with answers about 600 held-out images, or others.
 
     Of each class every tenth picture looks like the next class. The first pictures have these paths.
     """
-    files = {"prompt.safetensors": f"tensors {number}".encode(), "record.json": b"{}", "README.md": b""}
+    files = {
+        "prompt.safetensors": f"tensors {number}".encode(),
+        "record.json": json.dumps(record or {}).encode(),
+        "README.md": b"",
+    }
     if keeps_held_out:
-        held_out = _make_held_out(labels)
+        held_out = held_out or _make_held_out(labels)
         files[HELD_OUT] = replace(held_out, paths=(*paths, *held_out.paths[len(paths) :])).to_json()
     card = PromptCard(
         task="bolts",
@@ -196,9 +208,13 @@ class World:
         labels: tuple[str, ...] = LABELS,
         keeps_held_out: bool = True,
         paths: tuple[str, ...] = (),
+        record: Mapping[str, Any] | None = None,
+        held_out: HeldOut | None = None,
     ) -> str:
         """Publish and register a version of the task bolts; returns the digest of its artifact."""
-        files = make_decided(number, labels, keeps_held_out=keeps_held_out, paths=paths)
+        files = make_decided(
+            number, labels, keeps_held_out=keeps_held_out, paths=paths, record=record, held_out=held_out
+        )
         digest = self.store.publish("bolts", make_key(f"tuned-{number}"), files).digest
         self.registry.register(
             "bolts",

@@ -93,6 +93,7 @@ def test_the_card_records_what_people_ask_for(files: Files) -> None:
     assert {"accuracy", "accuracy_low", "accuracy_high", "probe_accuracy", "num_train"} <= set(
         card["metrics"]
     )
+    assert (record["train_counts"], record["balanced_scores"]) == ([8, 8, 8], False)
     assert len(record["history"]) == 2
     assert torch.tensor(record["affinity"]).shape == (4, 4)
     assert torch.tensor(record["confusion"]).sum() == 18

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from ship.data import DataSource, TaskData, fingerprint_data, load_task_data
-from ship.data.duplicates import find_leaked
 from ship.data.folder import Folder
+from ship.data.leaks import find_leaked
 from ship.errors import DataError
 from ship.images import decode_image
 

@@ -205,6 +205,7 @@ def test_one_file_in_two_splits_is_refused_with_both_paths(
             "delete one of each pair, or set allow_duplicates: true",
         ]
     assert describe_data(allowed).num_repeated == 1
+    assert describe_data(allowed).num_repeated_held_out == 0
     assert load(allowed).fingerprint == describe_data(allowed).fingerprint
 
 

@@ -1,5 +1,7 @@
 """The rule that a task is tuned with, from its images."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -29,6 +31,24 @@ def test_the_rule_is_chosen_on_the_held_out_images(backbone: Backbone, data: Tas
     train = predict(backbone, result.prompt, data.train.images_B3HW)
     assert float(found.distance.distances(train.features_BD).mean()) < float(found.distances_B.mean())
     assert len(found.distance.means_CR) == 3
+
+
+def test_held_out_images_of_other_class_shares_give_frequencies(backbone: Backbone, data: TaskData) -> None:
+    chosen_B = (data.held_out.labels_B == 0) | (torch.arange(18) < 6)
+    unequal = replace(data, test=data.held_out.take(chosen_B))
+    result = tune(backbone, unequal, TuneConfig(**QUICK))
+    found = fit_decision(backbone, result.prompt, unequal, result.outputs).rule.frequencies
+    # Six, two and two pictures, with half of one more; equally many are trained on.
+    assert list(found.values()) == pytest.approx([6.5 / 11.5, 2.5 / 11.5, 2.5 / 11.5], abs=1e-6)
+
+
+def test_copies_among_the_held_out_images_move_no_limit(backbone: Backbone, data: TaskData) -> None:
+    repeated = replace(data, test=data.held_out.joined(data.held_out))
+    result = tune(backbone, repeated, TuneConfig(**QUICK))
+    found = fit_decision(backbone, result.prompt, repeated, result.outputs).rule
+    assert (found.expected["far"]["false_alarm_rate"], found.expected["num_images"]) == (1 / 19, 36)
+    # What is measured by images stays what it is.
+    assert result.evaluation.right == result.evaluation.right[:18] * 2
 
 
 def test_of_many_training_images_some_of_each_class_are_enough(backbone: Backbone) -> None:
