@@ -1,6 +1,7 @@
 """The command `ship gc`: marks unreferenced objects of the store, and removes those marked before."""
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from orchestrator.cli.options import author_options, json_option
 from orchestrator.cli.output import Output, format_size
 from orchestrator.durations import describe_seconds, format_duration, parse_duration
+from orchestrator.settings import BYTES_A_GB
 
 if TYPE_CHECKING:
     from orchestrator.store.documents.audit import Author
@@ -53,6 +55,12 @@ MIN_GC_AGE_S = 3600
     type=click.IntRange(min=0),
     help="Most such pictures of a task; the oldest go first, those with a label last.",
 )
+@click.option(
+    "--keep-memory",
+    type=click.FloatRange(min=0.0),
+    metavar="GB",
+    help="Most that such pictures of a task take [no limit].",
+)
 @author_options
 @json_option
 @click.pass_obj
@@ -63,6 +71,7 @@ def gc(
     wait: str,
     keep_days: float,
     keep_pictures: int,
+    keep_memory: float | None,
     author: "Author",
     as_json: bool,
 ) -> None:
@@ -91,7 +100,9 @@ def gc(
         names = {one.name for one in gone}
         left = [one for one in found if one.name not in names]
         waits_s = collector.waits_s(left, marked_for_s)
-        kept = collector.find_kept(KeepLimits(pictures=keep_pictures, age_s=keep_days * DAY_S))
+        num_bytes = sys.maxsize if keep_memory is None else round(keep_memory * BYTES_A_GB)
+        limits = KeepLimits(pictures=keep_pictures, num_bytes=num_bytes, age_s=keep_days * DAY_S)
+        kept = collector.find_kept(limits)
         if not dry_run:
             collector.remove_kept(kept, author)
     shown = [*(found if dry_run else gone), *kept]
