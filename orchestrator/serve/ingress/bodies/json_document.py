@@ -17,6 +17,8 @@ __all__ = ["check_keys", "json_problem", "parse_json"]
 # the search would begin again at each quote in it.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
+# Two of them may be a character.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class _RefusedError(ValueError):
@@ -38,7 +40,15 @@ def parse_json(content: bytes, *, max_depth: int, max_values: int, max_large: in
     """
     _check_bounds(content, max_depth, max_values, max_large)
     try:
-        return json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        found = json.loads(
+            content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
+        )
+        if _SURROGATE.search(content):
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except UnicodeEncodeError as error:
+        # No reply can have it either.
+        raise json_problem("a text has one half of a surrogate pair, which is no character") from error
     except UnicodeDecodeError as error:
         raise json_problem(f"byte {error.start} is not UTF-8") from error
     except json.JSONDecodeError as error:

@@ -125,6 +125,7 @@ def _batches() -> Iterator[Hostile]:
         {"image": 1},
         {"image": ["a"]},
         {"task": None},
+        {"task": "\ud800"},
         {"task": {"a": 1}},
         {"version": 1e400},
         {"version": 2**70},
