@@ -55,13 +55,21 @@ class Settings:
         """Settings from environment variables; arguments that are not None win over them.
 
         Raises:
-            ManifestError: ``SHIP_CACHE_GB`` is no size, or ``SHIP_MAX_PIXELS`` no number.
+            ManifestError: ``SHIP_CACHE_GB`` is no size, ``SHIP_MAX_PIXELS`` no number, or the home no folder.
         """
-        folder = Path(home or env.get("SHIP_HOME") or ".ship").expanduser().resolve()
+        folder = _read_home(home or env.get("SHIP_HOME") or ".ship")
+        tracking_uri = env.get("MLFLOW_TRACKING_URI")
+        if not tracking_uri:
+            if "?" in str(folder):
+                raise ManifestError(
+                    f"{folder}: MLflow's database cannot lie in a folder with `?` in its name; name another "
+                    "home, or set MLFLOW_TRACKING_URI"
+                )
+            tracking_uri = f"sqlite:///{folder / 'mlflow.db'}"
         return cls(
             home=folder,
             store=store or env.get("SHIP_STORE") or str(folder / "store"),
-            tracking_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}",
+            tracking_uri=tracking_uri,
             ray_address=env.get("RAY_ADDRESS") or None,
             cache=env.get("SHIP_CACHE") or DEFAULT_CACHE,
             cache_bytes=_read_gigabytes("SHIP_CACHE_GB", env.get("SHIP_CACHE_GB") or str(DEFAULT_CACHE_GB)),
@@ -85,6 +93,14 @@ class Settings:
         return None if is_server else (self.home / "mlflow-artifacts").as_uri()
 
 
+def _read_home(text: str) -> Path:
+    try:
+        return Path(text).expanduser().resolve()
+    except (RuntimeError, OSError, ValueError) as error:
+        # An unknown user, a circle of links, a name that no file has.
+        raise ManifestError(f"home {text[:200]!r}: {error}") from error
+
+
 def _read_gigabytes(name: str, text: str) -> int:
     try:
         size = float(text)
@@ -96,6 +112,6 @@ def _read_gigabytes(name: str, text: str) -> int:
 
 
 def _read_pixels(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 10**10):
+    if not (text.isascii() and text.isdigit() and len(text) <= 11 and 0 < int(text) <= 10**10):
         raise ManifestError(f"{name}: expected a number of pixels from 1 to 10000000000, got {text[:50]!r}")
     return int(text)

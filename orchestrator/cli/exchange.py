@@ -12,6 +12,7 @@ import click
 from orchestrator.cli.completion import task_argument
 from orchestrator.cli.options import author_options, image_size_option, json_option, read_source
 from orchestrator.cli.output import Output
+from orchestrator.private_files import replace_like_folder
 from orchestrator.registry.plain_values import version_json
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def export(output: Output, task: str, folder: str, format_: str, version: int | 
     """
     from orchestrator.registry.exchange import export_version
 
-    target = Path(folder)
+    target = Path(folder).resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise click.BadParameter(f"{folder}: expected no such folder, or an empty one", param_hint="FOLDER")
     store = output.prompt_store()
@@ -141,7 +142,11 @@ def export(output: Output, task: str, folder: str, format_: str, version: int | 
 
 
 def _write_folder(target: Path, files: Mapping[str, bytes]) -> None:
-    """Write a new folder, or an empty one, whole or not at all."""
+    """Write a new folder whole or not at all; into an empty one, which may be a mount, each file."""
+    if target.exists():
+        for name, content in files.items():
+            replace_like_folder(target / name, content)
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
         folder = Path(temporary) / target.name

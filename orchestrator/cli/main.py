@@ -7,8 +7,11 @@ were tuned, but some wait and do not serve, or a promotion waits for an approval
 Heavy packages are imported by the command that needs them, so that ``ship --help`` answers at once.
 """
 
+import contextlib
+import errno
 import io
 import logging
+import os
 import sys
 from typing import NoReturn
 
@@ -42,6 +45,8 @@ from ship.redaction import RedactingFormatter
 
 __all__ = ["main"]
 
+# What comes of a disk without room, or that fails, while something is printed into a file on it.
+_OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -118,10 +123,12 @@ def main() -> None:
         errors.print("interrupted", style="yellow")
         end(error, "interrupted", EXIT_INTERRUPTED)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in _OF_OUTPUT:
             raise
         # A place of the user's that no part of the program has looked after: it says itself what is wrong.
-        said = f"{error.filename}: {error.strerror}"
+        said = f"{error.filename or 'what is written or printed'}: {error.strerror}"
+        if error.filename is None:
+            _drop_output()
         errors.print("error:", style="bold red", end=" ")
         errors.print(said, markup=False, soft_wrap=True)
         end(error, said, EXIT_FAILED)
@@ -130,6 +137,12 @@ def main() -> None:
         errors.print(str(error), markup=False, soft_wrap=True)
         is_late = isinstance(error, OrchestratorError) and not isinstance(error, ManifestError)
         end(error, str(error), EXIT_FAILED if is_late else EXIT_BAD_INPUT)
+
+
+def _drop_output() -> None:
+    """Let nothing that could not be printed be tried again at the end of the process."""
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _take_any_name() -> None:

@@ -48,7 +48,8 @@ class Output:
         # Only what examines a home leaves it open.
         self.closes_home = True
         # Rich cuts tables to 80 columns where there is no terminal: in a file or a pipe nothing is too wide.
-        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
+        is_terminal = sys.stdout is not None and sys.stdout.isatty()
+        width = None if is_terminal or "COLUMNS" in os.environ else PIPE_COLUMNS
         self.out, self.err = Console(highlight=False, width=width), Console(stderr=True, highlight=False)
 
     def settings(self, manifest_store: str | None = None) -> Settings:

@@ -24,7 +24,7 @@ def test_flags_win_over_the_environment_and_that_over_defaults(tmp_path: Path) -
 def test_the_limit_on_pixels_is_a_setting() -> None:
     assert Settings.from_env({}).max_pixels == MAX_PIXELS
     assert Settings.from_env({"SHIP_MAX_PIXELS": "200000000"}).max_pixels == 200_000_000
-    for text in ("much", "0", "-1", "1.5", "1e6", "10000000001"):
+    for text in ("much", "0", "-1", "1.5", "1e6", "10000000001", "9" * 5000):
         with pytest.raises(ManifestError, match="SHIP_MAX_PIXELS: expected a number of pixels from 1"):
             Settings.from_env({"SHIP_MAX_PIXELS": text})
 
@@ -33,3 +33,16 @@ def test_the_limit_on_pixels_is_a_setting() -> None:
 def test_a_cache_of_no_size_is_refused(size: str) -> None:
     with pytest.raises(ManifestError, match=r"SHIP_CACHE_GB: expected a number of gigabytes from 0"):
         Settings.from_env({"SHIP_CACHE_GB": size})
+
+
+def test_a_home_that_is_no_folder_is_named() -> None:
+    with pytest.raises(ManifestError, match="home '~nobody-of-that-name/ship'"):
+        Settings.from_env({}, home="~nobody-of-that-name/ship")
+
+
+def test_a_home_that_a_database_url_would_cut_is_refused(tmp_path: Path) -> None:
+    """Two homes that differ behind the `?` would share one registry."""
+    with pytest.raises(ManifestError, match=r"plant\?1: MLflow's database cannot lie in a folder with"):
+        Settings.from_env({}, home=str(tmp_path / "plant?1"))
+    found = Settings.from_env({"MLFLOW_TRACKING_URI": "http://mlflow:5000"}, home=str(tmp_path / "plant?1"))
+    assert found.home == tmp_path / "plant?1"
