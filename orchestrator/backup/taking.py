@@ -21,11 +21,11 @@ from itertools import chain
 
 from orchestrator.backup.copier import Copier
 from orchestrator.backup.layout import (
+    REGISTRY,
     Blob,
     Kind,
     Manifest,
     RegistryBlob,
-    blob_key,
     find_backups,
     new_id,
     read_manifest,
@@ -59,13 +59,17 @@ class Taken:
         manifest: Its content.
         num_copied: Objects that no earlier backup had.
         num_copied_bytes: Their size.
+        rewritten: Keys of objects whose copies in the place were damaged, and were written again.
         damage: What is damaged or missing in the store, and is so in the backup.
+        damaged_copies: What is damaged in the place, and could not be written again.
     """
 
     manifest: Manifest
     num_copied: int
     num_copied_bytes: int
+    rewritten: tuple[str, ...]
     damage: tuple[str, ...]
+    damaged_copies: tuple[str, ...]
 
 
 def take_backup(
@@ -74,6 +78,7 @@ def take_backup(
     copy_registry: Callable[[], RegistryCopy | None],
     *,
     kind: Kind = "all",
+    verify: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> Taken:
     """Copy a store and its registry to a place that may hold backups already.
@@ -83,6 +88,8 @@ def take_backup(
         place: Store of backups.
         copy_registry: Copies the registry; None where there is none.
         kind: Which objects.
+        verify: Whether copies that the place holds already are read, and written again where damaged; else
+            only their sizes are looked at.
         clock: Current time, seconds since the epoch.
 
     Raises:
@@ -95,7 +102,7 @@ def take_backup(
     id_ = new_id(made_s)
     # Before contents are listed: what is there from then on stays.
     write_begun(place, id_)
-    copier = Copier(objects, place, _read_last(place))
+    copier = Copier(objects, place, _read_last(place), verify=verify)
     copied: dict[str, Blob] = {}
     for prefix in _POINTERS:
         copied |= copier.copy(objects.list(prefix) if prefix.endswith("/") else [prefix])
@@ -114,13 +121,15 @@ def take_backup(
         objects=copied,
         registry=registry,
     )
-    damage = find_damage(manifest, lambda blob: place.get(blob_key(blob.sha256)).data)
+    damage = find_damage(manifest, copier.read)
     write_done(place, manifest)
     return Taken(
         manifest=manifest,
         num_copied=copier.num_copied,
         num_copied_bytes=copier.num_copied_bytes,
+        rewritten=tuple(sorted(copier.rewritten)),
         damage=tuple(damage),
+        damaged_copies=tuple(sorted(copier.damaged)),
     )
 
 
@@ -152,5 +161,5 @@ def _entries(objects: ObjectStore) -> Iterator[str]:
 def _copy_registry(copier: Copier, copy: RegistryCopy | None) -> RegistryBlob | None:
     if copy is None:
         return None
-    blob = copier.write(copy.content)
+    blob = copier.write(REGISTRY, copy.content)
     return RegistryBlob(**dict(blob), form=copy.form)
