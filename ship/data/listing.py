@@ -9,7 +9,7 @@ from dataclasses import replace
 from ship.data.folder import Folder, open_folder, open_parent, read_small_file
 from ship.data.folder_tree import FolderTree
 from ship.data.grouping import divided_groups, find_groups, name_groups
-from ship.data.imagefolder import list_imagefolder
+from ship.data.imagefolder import list_imagefolder, pass_over_rest
 from ship.data.inspection_sets import find_visa, is_mvtec, list_mvtec, list_visa
 from ship.data.items import Item, Listing, SplitName, find_split, sort_labels
 from ship.data.json_lines import json_columns, list_jsonl, manifest_paths
@@ -185,7 +185,7 @@ def _list_folder(source: DataSource, folder: Folder, wanted_group: str | None) -
         return _finish(source, "vtab", *list_vtab(folder, source))
     tree = folder.tree()
     if source.format in ("auto", *_METADATA.values()) and (tables := _find_metadata(folder, tree)):
-        return _list_metadata(source, folder, tables, wanted_group)
+        return _list_metadata(source, folder, tree, tables, wanted_group)
     if source.format in _READERS:
         raise DataError(
             f"{source.path}: expected a {source.format} file, found a folder without a table metadata.csv or "
@@ -215,7 +215,7 @@ def _has_labels(path: str, content: bytes) -> bool:
 
 
 def _list_metadata(
-    source: DataSource, folder: Folder, tables: dict[str, bytes], wanted_group: str | None
+    source: DataSource, folder: Folder, tree: FolderTree, tables: dict[str, bytes], wanted_group: str | None
 ) -> Listing:
     items: list[Item] = []
     formats = [_METADATA[posixpath.basename(path)] for path in tables]
@@ -230,7 +230,8 @@ def _list_metadata(
             split=below or None,
         )
         items += _READERS[format_](content, table)
-    return _finish(source, formats[0], items)
+    passed_over = pass_over_rest(tree, items, tables, "pictures that no table names")
+    return _finish(source, formats[0], items, passed_over=passed_over)
 
 
 def _open_table(source: DataSource, format_: DataFormat, wanted_group: str | None) -> tuple[Folder, Listing]:
