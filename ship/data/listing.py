@@ -1,6 +1,7 @@
 """From a source to its listing: find the format, list the images, cut splits, check the whole."""
 
 import posixpath
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -48,6 +49,7 @@ _READERS = {"csv": list_csv, "parquet": list_parquet, "jsonl": list_jsonl}
 _METADATA: dict[str, DataFormat] = {"metadata.csv": "csv", "metadata.jsonl": "jsonl"}
 # Where the images of `more` seem to lie.
 _MORE = "more"
+_WHOLE = re.compile(r"\+?(-?)0*([0-9]+)")
 # Letters of other scripts that look like these.
 _LOOKALIKES = str.maketrans(
     "аАвВеЕкКМНоОрРсСТуУхХіІјЈѕЅΑΒΕΖΗΙΚΜΝΟΡΤΥΧο", "aAbBeEkKMHoOpPcCTyYxXiIjJsSABEZHIKMNOPTYXo"
@@ -314,15 +316,19 @@ def _is_text(name: str) -> bool:
 
 
 def _find_lookalikes(labels: Iterable[str]) -> list[str]:
-    """A problem for labels that differ, and look the same."""
-    found: dict[str, list[str]] = defaultdict(list)
+    """A problem for labels that differ, and look the same or are the same number."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for label in labels:
         shown = "".join(char for char in unicodedata.normalize("NFKC", label) if char.isprintable())
-        found[shown.strip().translate(_LOOKALIKES)].append(label)
+        shown = shown.strip().translate(_LOOKALIKES)
+        # A program that reads `01` as a number writes it as `1`.
+        number = _WHOLE.fullmatch(shown)
+        key = ("look alike", shown) if number is None else ("are the same number", "".join(number.groups()))
+        found[key].append(label)
     return [
-        "classes that look alike: "
+        f"classes that {how}: "
         + " and ".join(f"{label!r} ({' '.join(f'U+{ord(char):04X}' for char in label)})" for label in alike)
         + "; give them one name, or names that differ"
-        for alike in found.values()
+        for (how, _), alike in found.items()
         if len(alike) > 1
     ]
