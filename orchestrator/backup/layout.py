@@ -27,6 +27,7 @@ from orchestrator.store.objects.protocol import ObjectStore, is_key
 __all__ = [
     "BLOBS",
     "FOLDER",
+    "REGISTRY",
     "Blob",
     "Kind",
     "Manifest",
@@ -36,12 +37,15 @@ __all__ = [
     "find_backups",
     "find_misdated",
     "new_id",
+    "read_blob",
     "read_manifest",
     "write_begun",
     "write_done",
 ]
 
 BLOBS, FOLDER = "blobs/", "backups/"
+# What messages call it; it has no key.
+REGISTRY = "the copy of the registry"
 Kind = Literal["all", "metadata"]
 MAX_MANIFEST_BYTES, _MAX_DONE_BYTES = 1 << 30, 4096
 _ADVICE = "take another backup, or update this program"
@@ -119,6 +123,23 @@ def digest_of(data: bytes) -> str:
 def blob_key(digest: str) -> str:
     """Key of a content."""
     return f"{BLOBS}{digest}"
+
+
+def read_blob(place: ObjectStore, blob: Blob) -> bytes:
+    """A content, checked against its digest.
+
+    Raises:
+        StoreError: It is gone, damaged, or cannot be read; the message says what writes it again.
+    """
+    key = blob_key(blob.sha256)
+    advice = f"`ship backup {place.url} --verify` writes it again where the store still has it"
+    try:
+        data = place.get(key, max_bytes=blob.num_bytes).data
+    except StoreError as error:
+        raise StoreError(f"{error}; {advice}") from error
+    if digest_of(data) != blob.sha256:
+        raise StoreError(f"{place.url}/{key} is damaged; {advice}")
+    return data
 
 
 def new_id(now_s: float) -> str:

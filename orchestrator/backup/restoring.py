@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from orchestrator.backup.contents import BackupObjects
-from orchestrator.backup.layout import Blob, Manifest, blob_key, digest_of
+from orchestrator.backup.layout import Blob, Manifest, digest_of, read_blob
 from orchestrator.backup.taking import LEFT_OUT
 from orchestrator.errors import ObjectMissing, StoreError
 from orchestrator.registry.copying import RegistryCopy
@@ -90,7 +90,7 @@ def restore_backup(
         blob = manifest.objects[key]
         if key in held and digest_of(objects.get(key).data) == blob.sha256:
             return False
-        objects.put(key, _checked(source.get(key).data, blob, f"{source.url}/{key}"))
+        objects.put(key, _read(place, blob, f"{source.url}/{key}"))
         return True
 
     def write_all(keys: list[str]) -> int:
@@ -104,14 +104,16 @@ def restore_backup(
     has_registry = put_registry is not None and manifest.registry is not None
     if put_registry is not None and manifest.registry is not None:
         blob = manifest.registry
-        content = _checked(place.get(blob_key(blob.sha256)).data, blob, f"{source.url}: the registry")
+        content = _read(place, blob, f"{source.url}: the registry")
         put_registry(RegistryCopy(form=blob.form, content=content))
     num_written += write_all([key for key in keys if key == _LAST])
     objects.delete(MARK)
     return Restored(num_objects=len(keys), num_written=num_written, has_registry=has_registry)
 
 
-def _checked(data: bytes, blob: Blob, where: str) -> bytes:
-    if digest_of(data) != blob.sha256:
-        raise StoreError(f"{where}: its content was damaged; restore another backup")
-    return data
+def _read(place: ObjectStore, blob: Blob, where: str) -> bytes:
+    try:
+        return read_blob(place, blob)
+    except StoreError as error:
+        other = "else restore from another place, or a backup that does not name it"
+        raise StoreError(f"{where}: {error}; {other}") from error

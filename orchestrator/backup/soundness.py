@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
 from orchestrator.backup.contents import BackupObjects
-from orchestrator.backup.layout import Blob, Manifest, blob_key, digest_of
+from orchestrator.backup.layout import REGISTRY, Blob, Manifest, read_blob
 from orchestrator.errors import StoreError
 from orchestrator.store.artifact_files import read_stamps
 from orchestrator.store.audit.verification import verify
@@ -17,12 +17,16 @@ from ship.artifact.card import CARD
 __all__ = ["find_damage", "verify_backup"]
 
 
-def find_damage(manifest: Manifest, read: Callable[[Blob], bytes]) -> list[str]:
+_Read = Callable[[str, Blob], bytes | None]
+
+
+def find_damage(manifest: Manifest, read: _Read) -> list[str]:
     """Damage that the store had, found by digests: artifacts that are not what their cards say, or missing.
 
     Args:
         manifest: The backup.
-        read: Gives the content of a blob.
+        read: Gives the content of an object's blob; None where the blob is damaged, which is none of the
+            store's damage.
     """
 
     def look(key: str) -> list[str]:
@@ -35,22 +39,29 @@ def find_damage(manifest: Manifest, read: Callable[[Blob], bytes]) -> list[str]:
         return list(chain.from_iterable(readers.map(look, sorted(manifest.objects))))
 
 
-def _check_object(manifest: Manifest, key: str, read: Callable[[Blob], bytes]) -> Iterator[str]:
+def _check_object(manifest: Manifest, key: str, read: _Read) -> Iterator[str]:
     blob = manifest.objects[key]
     folder, _, name = key.rpartition("/")
     if key.startswith("artifacts/") and name == CARD:
-        yield from _check_artifact(manifest, folder, blob, read(blob))
+        yield from _check_artifact(manifest, folder, blob, read(key, blob))
     elif key.startswith("rules/") and name != f"{blob.sha256}.json":
         yield f"{key}: it is not what its name says"
     elif key.startswith("published/") and manifest.kind == "all":
-        digest = Marker.read(read(blob), key, "restore it from a copy").digest
+        yield from _check_marker(manifest, key, read(key, blob))
+
+
+def _check_marker(manifest: Manifest, key: str, content: bytes | None) -> Iterator[str]:
+    if content is not None:
+        digest = Marker.read(content, key, "restore it from a copy").digest
         if f"artifacts/{digest}/{CARD}" not in manifest.objects:
             yield f"{key}: its artifact {digest[:12]} is not there"
 
 
-def _check_artifact(manifest: Manifest, folder: str, card: Blob, content: bytes) -> Iterator[str]:
+def _check_artifact(manifest: Manifest, folder: str, card: Blob, content: bytes | None) -> Iterator[str]:
     if folder != f"artifacts/{card.sha256}":
         yield f"{folder}/{CARD}: it is not what its name says"
+        return
+    if content is None:
         return
     for name, stamp in read_stamps(content, folder).items():
         held = manifest.objects.get(f"{folder}/{name}")
@@ -75,16 +86,15 @@ def verify_backup(place: ObjectStore, manifest: Manifest) -> list[str]:
     """
     blobs = {blob.sha256: (key, blob) for key, blob in manifest.objects.items()}
     if manifest.registry is not None:
-        blobs[manifest.registry.sha256] = "the copy of the registry", manifest.registry
+        blobs[manifest.registry.sha256] = REGISTRY, manifest.registry
 
     def check(named: tuple[str, Blob]) -> str | None:
         key, blob = named
         try:
-            data = place.get(blob_key(blob.sha256), max_bytes=blob.num_bytes).data
+            read_blob(place, blob)
         except StoreError as error:
             return f"{key}: {error}"
-        where = f"{place.url}/{blob_key(blob.sha256)}"
-        return None if digest_of(data) == blob.sha256 else f"{key}: {where} is damaged"
+        return None
 
     with ThreadPoolExecutor(NUM_READERS) as readers:
         problems = [problem for problem in readers.map(check, blobs.values()) if problem is not None]
@@ -92,6 +102,6 @@ def verify_backup(place: ObjectStore, manifest: Manifest) -> list[str]:
         # What is read below would only repeat them.
         return problems
     objects = BackupObjects(place, manifest)
-    damage = find_damage(manifest, lambda blob: place.get(blob_key(blob.sha256)).data)
+    damage = find_damage(manifest, lambda _, blob: read_blob(place, blob))
     breaks = verify(PromptStore(objects)).breaks
     return [*damage, *(f"audit log: {one.place}: {one.kind}: {one.message}" for one in breaks)]

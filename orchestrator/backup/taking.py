@@ -14,20 +14,18 @@ counts as a move made in MLflow's page, as after a command that was ended, and `
 entry of the log past the documents' pins is a later entry and no break.
 """
 
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
+from orchestrator.backup.copier import Copier
 from orchestrator.backup.layout import (
-    BLOBS,
+    REGISTRY,
     Blob,
     Kind,
     Manifest,
     RegistryBlob,
-    blob_key,
     find_backups,
     new_id,
     read_manifest,
@@ -35,13 +33,13 @@ from orchestrator.backup.layout import (
     write_done,
 )
 from orchestrator.backup.soundness import find_damage
-from orchestrator.errors import ObjectMissing, StoreError
+from orchestrator.errors import StoreError
 from orchestrator.registry.copying import RegistryCopy
 from orchestrator.store.audit.log import FOLDER as AUDIT
 from orchestrator.store.audit.log import AuditLog, entry_key
 from orchestrator.store.kept.pictures import REVIEWS
 from orchestrator.store.objects.protocol import ObjectStore
-from orchestrator.store.prompt_store import NUM_READERS, PromptStore
+from orchestrator.store.prompt_store import PromptStore
 from ship.version import __version__
 
 __all__ = ["LEFT_OUT", "Taken", "take_backup"]
@@ -49,8 +47,6 @@ __all__ = ["LEFT_OUT", "Taken", "take_backup"]
 # Of one moment: a lease, marks that are made anew, scratch objects, a restoration under way.
 LEFT_OUT = ("recorder.json", "restoring.json", "garbage/", "tries/", "doctor-")
 _POINTERS = ("catalog.json", "rollouts/", "tokens.json", "approvals.json", "registry.json", "audit/head.json")
-# Written once under a name that says what is in it, so that an earlier copy of it is this one.
-_IMMUTABLE = ("artifacts/", "rules/", "published/", "backbones/")
 # What cannot be rebuilt, beside the pointers and the audit log.
 _METADATA = ("rules/", REVIEWS)
 
@@ -63,13 +59,17 @@ class Taken:
         manifest: Its content.
         num_copied: Objects that no earlier backup had.
         num_copied_bytes: Their size.
+        rewritten: Keys of objects whose copies in the place were damaged, and were written again.
         damage: What is damaged or missing in the store, and is so in the backup.
+        damaged_copies: What is damaged in the place, and could not be written again.
     """
 
     manifest: Manifest
     num_copied: int
     num_copied_bytes: int
+    rewritten: tuple[str, ...]
     damage: tuple[str, ...]
+    damaged_copies: tuple[str, ...]
 
 
 def take_backup(
@@ -78,6 +78,7 @@ def take_backup(
     copy_registry: Callable[[], RegistryCopy | None],
     *,
     kind: Kind = "all",
+    verify: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> Taken:
     """Copy a store and its registry to a place that may hold backups already.
@@ -87,6 +88,8 @@ def take_backup(
         place: Store of backups.
         copy_registry: Copies the registry; None where there is none.
         kind: Which objects.
+        verify: Whether copies that the place holds already are read, and written again where damaged; else
+            only their sizes are looked at.
         clock: Current time, seconds since the epoch.
 
     Raises:
@@ -99,7 +102,7 @@ def take_backup(
     id_ = new_id(made_s)
     # Before contents are listed: what is there from then on stays.
     write_begun(place, id_)
-    copier = _Copier(objects, place, _read_last(place))
+    copier = Copier(objects, place, _read_last(place), verify=verify)
     copied: dict[str, Blob] = {}
     for prefix in _POINTERS:
         copied |= copier.copy(objects.list(prefix) if prefix.endswith("/") else [prefix])
@@ -118,13 +121,15 @@ def take_backup(
         objects=copied,
         registry=registry,
     )
-    damage = find_damage(manifest, lambda blob: place.get(blob_key(blob.sha256)).data)
+    damage = find_damage(manifest, copier.read)
     write_done(place, manifest)
     return Taken(
         manifest=manifest,
         num_copied=copier.num_copied,
         num_copied_bytes=copier.num_copied_bytes,
+        rewritten=tuple(sorted(copier.rewritten)),
         damage=tuple(damage),
+        damaged_copies=tuple(sorted(copier.damaged)),
     )
 
 
@@ -153,57 +158,8 @@ def _entries(objects: ObjectStore) -> Iterator[str]:
     return map(entry_key, AuditLog(PromptStore(objects)).likely_numbers())
 
 
-def _copy_registry(copier: "_Copier", copy: RegistryCopy | None) -> RegistryBlob | None:
+def _copy_registry(copier: Copier, copy: RegistryCopy | None) -> RegistryBlob | None:
     if copy is None:
         return None
-    blob = copier.write(copy.content)
+    blob = copier.write(REGISTRY, copy.content)
     return RegistryBlob(**dict(blob), form=copy.form)
-
-
-class _Copier:
-    """Copies objects to blobs, those that are not there yet.
-
-    Attributes:
-        num_copied: Blobs that were written.
-        num_copied_bytes: Their size.
-
-    Args:
-        objects: The store.
-        place: Store of backups.
-        last: Blobs by key of the last backup.
-    """
-
-    def __init__(self, objects: ObjectStore, place: ObjectStore, last: Mapping[str, Blob]) -> None:
-        self._objects, self._place, self._last = objects, place, last
-        self._held = {key.removeprefix(BLOBS) for key in place.list(BLOBS)}
-        self._lock = threading.Lock()
-        self.num_copied = self.num_copied_bytes = 0
-
-    def copy(self, keys: Iterable[str]) -> dict[str, Blob]:
-        """Blob by key; without what is gone by now, such as garbage."""
-        wanted = sorted(set(keys))
-        with ThreadPoolExecutor(NUM_READERS) as readers:
-            blobs = list(readers.map(self._copy, wanted))
-        return {key: blob for key, blob in zip(wanted, blobs, strict=True) if blob is not None}
-
-    def _copy(self, key: str) -> Blob | None:
-        known = self._last.get(key)
-        if known is not None and key.startswith(_IMMUTABLE) and known.sha256 in self._held:
-            return known
-        try:
-            return self.write(self._objects.get(key).data)
-        except ObjectMissing:
-            return None
-
-    def write(self, content: bytes) -> Blob:
-        """Write a content, unless it is there."""
-        blob = Blob.of(content)
-        with self._lock:
-            is_new = blob.sha256 not in self._held
-            self._held.add(blob.sha256)
-            self.num_copied += is_new
-            self.num_copied_bytes += is_new * blob.num_bytes
-        if is_new:
-            # If this fails, no backup is taken.
-            self._place.put(blob_key(blob.sha256), content)
-        return blob

@@ -11,6 +11,7 @@ from orchestrator.cli.output import EXIT_FAILED, Output, format_size, format_tim
 
 if TYPE_CHECKING:
     from orchestrator.backup.layout import Manifest
+    from orchestrator.backup.taking import Taken
     from orchestrator.store.objects.protocol import ObjectStore
 
 __all__ = ["COMMANDS"]
@@ -26,22 +27,34 @@ __all__ = ["COMMANDS"]
     help="Remove older backups than the last N, and what only they hold; none dated after now [keep all].",
 )
 @click.option("--store-only", is_flag=True, help="Leave MLflow out: its database has a backup of its own.")
+@click.option(
+    "--verify", is_flag=True, help="Read the copies that are there, too, and write damaged ones again."
+)
 @json_option
 @click.pass_obj
 def backup(
-    output: Output, place: str, metadata: bool, keep: int | None, store_only: bool, as_json: bool
+    output: Output,
+    place: str,
+    metadata: bool,
+    keep: int | None,
+    store_only: bool,
+    verify: bool,
+    as_json: bool,
 ) -> None:
     """Copy store, registry and audit log to FOLDER or URL, while endpoints and tunings go on.
 
     The place holds any number of backups, each content once: a later one copies what is new. A backup that
     was ended before its end is none, and is said to be none; what it copied spares the next one time. It
-    holds hashes of tokens, no secret, and thumbnails of held-out pictures. The exit status is 1 if something
-    in the store is damaged or missing; the backup is taken all the same.
+    holds hashes of tokens, no secret, and thumbnails of held-out pictures. A copy in the place that has not
+    its size is written again, with --verify each that has not its digest. The exit status is 1 if something
+    in the store is damaged or missing, or a copy is that was not written again; the backup is taken all the
+    same.
 
     \b
     Examples:
       ship backup /mnt/backup/ship
       ship backup s3://backups/ship --keep 30
+      ship backup /mnt/backup/ship --verify
       ship backup /mnt/backup/ship --metadata --json | jq -r .id
     """
     from orchestrator.backup.pruning import prune_backups
@@ -56,6 +69,7 @@ def backup(
             target,
             lambda: None if store_only else copy_registry(registry, output.prompt_store()),
             kind="metadata" if metadata else "all",
+            verify=verify,
         )
         removed = () if keep is None else prune_backups(target, keep, taken=taken.manifest.id)
     misdated = _find_misdated(target)
@@ -68,19 +82,16 @@ def backup(
         told = {
             "num_copied": taken.num_copied,
             "num_copied_bytes": taken.num_copied_bytes,
+            "rewritten": taken.rewritten,
             "damage": taken.damage,
+            "damaged_copies": taken.damaged_copies,
             "removed": removed,
             "misdated": misdated,
         }
         output.print_json({**_manifest_json(taken.manifest), **told})
     else:
-        output.print_line(f"Backup {taken.manifest.id} is taken: {_describe(taken.manifest)}.")
-        output.print_line(f"{taken.num_copied} objects, {format_size(taken.num_copied_bytes)} were new.")
-        if removed:
-            output.print_line(f"Removed: {', '.join(removed)}.")
-        for problem in taken.damage:
-            output.print_line(f"damaged in the store: {problem}", style="red")
-    if taken.damage:
+        _print_taken(output, taken, removed)
+    if taken.damage or taken.damaged_copies:
         sys.exit(EXIT_FAILED)
 
 
@@ -144,6 +155,19 @@ def restore(
     output.print_line(f"{restored.num_written} objects were written, the others were there.")
     if not restored.has_registry:
         output.print_line("No registry was restored: `ship sync --adopt` once MLflow has its versions.")
+
+
+def _print_taken(output: Output, taken: "Taken", removed: tuple[str, ...]) -> None:
+    output.print_line(f"Backup {taken.manifest.id} is taken: {_describe(taken.manifest)}.")
+    output.print_line(f"{taken.num_copied} objects, {format_size(taken.num_copied_bytes)} were new.")
+    if removed:
+        output.print_line(f"Removed: {', '.join(removed)}.")
+    for key in taken.rewritten:
+        output.print_line(f"written again, its copy was damaged: {key}", style="yellow")
+    for problem in taken.damage:
+        output.print_line(f"damaged in the store: {problem}", style="red")
+    for problem in taken.damaged_copies:
+        output.print_line(f"damaged in the place: {problem}", style="red")
 
 
 def _find_misdated(target: "ObjectStore") -> tuple[str, ...]:

@@ -128,13 +128,13 @@ def _choose_labels(
 
 
 def split_labels(content: bytes) -> tuple[str, ...]:
-    """Class names of a text, one a line.
+    """Class names of a text, one a line; the mark of UTF-8 that Windows' editors write first is none of them.
 
     Raises:
         ArtifactError: It is not UTF-8.
     """
     try:
-        return tuple(line.rstrip("\r") for line in content.decode().removesuffix("\n").split("\n"))
+        return tuple(line.rstrip("\r") for line in content.decode("utf-8-sig").removesuffix("\n").split("\n"))
     except UnicodeDecodeError as error:
         raise ArtifactError(f"labels: expected UTF-8 text, one name a line: {error}") from error
 

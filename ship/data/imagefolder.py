@@ -113,15 +113,28 @@ def _files_of_masks(tree: FolderTree, root: str) -> list[str]:
     return [file for name in names for file in tree.files_below(f"{root}/{name}" if root else name)]
 
 
-def pass_over_rest(tree: FolderTree, items: Iterable[Item], masked: Iterable[str]) -> list[PassedOver]:
-    """What a tree has besides the images and masks."""
-    rest = tree.files - {item.path for item in items} - set(masked)
-    outside = {file for file in rest if is_image_name(file)}
+def pass_over_rest(
+    tree: FolderTree,
+    items: Iterable[Item],
+    known: Iterable[str],
+    outside: str = "pictures outside of the class folders",
+) -> list[PassedOver]:
+    """What a tree has besides the images.
+
+    Args:
+        tree: What lies in the folder.
+        items: The images.
+        known: Other files that are left out here, such as masks.
+        outside: What pictures that are none of the images are.
+    """
+    used = {item.path for item in items}
+    rest = tree.files - used - set(known)
+    pictures = {file for file in rest if is_image_name(file)}
     return [
         *tree.passed_over,
-        *pass_over("hidden files", tree.hidden),
-        *pass_over("pictures outside of the class folders", outside),
-        *pass_over("files that are no pictures", rest - outside),
+        *pass_over("hidden files", tree.hidden - used),
+        *pass_over(outside, pictures),
+        *pass_over("files that are no pictures", rest - pictures),
     ]
 
 

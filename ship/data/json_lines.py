@@ -1,15 +1,17 @@
 """Tables of images as JSON lines: Hugging Face's ``metadata.jsonl``, and manifests of Lookout for Vision.
 
 A line has ``file_name`` (or ``path``), ``label`` and, if wanted, ``split``; or, as Lookout for Vision and
-Ground Truth write it, ``source-ref`` and an attribute whose ``-metadata`` has a ``class-name``.
+Ground Truth write it, ``source-ref`` and an attribute whose ``-metadata`` has a ``class-name``. A column that
+some lines have is one of the table: a line that lacks it has an empty cell.
 """
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from ship.data.items import Item
-from ship.data.table_items import Row, TablePlace, to_items
+from ship.data.table_items import MAX_ROWS, REQUIRED, Row, TablePlace, to_items
 from ship.data.tables import typed_row
 from ship.errors import DataError
 
@@ -25,10 +27,11 @@ def list_jsonl(content: bytes, table: TablePlace) -> list[Item]:
     Raises:
         DataError: Lists every problem with its line.
     """
-    names = json_columns(content)
-    columns = [name for name in ("path", "label", "split", table.group) if name and name in names]
-    if not {"path", "label"} <= set(columns):
-        found = ", ".join(map(repr, sorted(names))) or "an empty file"
+    columns = json_columns(content, table.group)
+    if not set(REQUIRED) <= set(columns):
+        first = _parse(next((line for _, line in _lines(content)), b""))
+        found = ", ".join(map(repr, sorted(first))) if isinstance(first, dict) else ""
+        found = found or "an empty file"
         raise DataError(
             f"{table.name}: expected lines with file_name (or path) and label, or with source-ref and a "
             f"class-name, found {found}"
@@ -36,11 +39,22 @@ def list_jsonl(content: bytes, table: TablePlace) -> list[Item]:
     return to_items(_rows(content, columns), columns, table)
 
 
-def json_columns(content: bytes) -> set[str]:
-    """Names of the columns in the first line, as ``list_jsonl`` calls them; none if it is no JSON."""
-    first = next((line for _, line in _lines(content)), b"")
-    values = _parse(first)
-    return set(values) if isinstance(values, dict) else set()
+def json_columns(content: bytes, group: str | None = None) -> list[str]:
+    """The columns that are read, of those that any line has: writers leave out what is empty or the default.
+
+    Args:
+        content: The file's bytes.
+        group: Column of the groups.
+    """
+    wanted = [name for name in dict.fromkeys((*REQUIRED, "split", group)) if name]
+    missing = set(wanted)
+    # A table with more rows is refused.
+    for _, line in islice(_lines(content), MAX_ROWS):
+        values = _parse(line)
+        missing -= values.keys() if isinstance(values, dict) else set()
+        if not missing:
+            break
+    return [name for name in wanted if name not in missing]
 
 
 def manifest_paths(content: bytes) -> list[str]:

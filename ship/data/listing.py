@@ -1,6 +1,7 @@
 """From a source to its listing: find the format, list the images, cut splits, check the whole."""
 
 import posixpath
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,7 +10,7 @@ from dataclasses import replace
 from ship.data.folder import Folder, open_folder, open_parent, read_small_file
 from ship.data.folder_tree import FolderTree
 from ship.data.grouping import divided_groups, find_groups, name_groups
-from ship.data.imagefolder import list_imagefolder
+from ship.data.imagefolder import list_imagefolder, pass_over_rest
 from ship.data.inspection_sets import find_visa, is_mvtec, list_mvtec, list_visa
 from ship.data.items import Item, Listing, SplitName, find_split, sort_labels
 from ship.data.json_lines import json_columns, list_jsonl, manifest_paths
@@ -48,6 +49,7 @@ _READERS = {"csv": list_csv, "parquet": list_parquet, "jsonl": list_jsonl}
 _METADATA: dict[str, DataFormat] = {"metadata.csv": "csv", "metadata.jsonl": "jsonl"}
 # Where the images of `more` seem to lie.
 _MORE = "more"
+_WHOLE = re.compile(r"\+?(-?)0*([0-9]+)")
 # Letters of other scripts that look like these.
 _LOOKALIKES = str.maketrans(
     "аАвВеЕкКМНоОрРсСТуУхХіІјЈѕЅΑΒΕΖΗΙΚΜΝΟΡΤΥΧο", "aAbBeEkKMHoOpPcCTyYxXiIjJsSABEZHIKMNOPTYXo"
@@ -185,7 +187,7 @@ def _list_folder(source: DataSource, folder: Folder, wanted_group: str | None) -
         return _finish(source, "vtab", *list_vtab(folder, source))
     tree = folder.tree()
     if source.format in ("auto", *_METADATA.values()) and (tables := _find_metadata(folder, tree)):
-        return _list_metadata(source, folder, tables, wanted_group)
+        return _list_metadata(source, folder, tree, tables, wanted_group)
     if source.format in _READERS:
         raise DataError(
             f"{source.path}: expected a {source.format} file, found a folder without a table metadata.csv or "
@@ -215,7 +217,7 @@ def _has_labels(path: str, content: bytes) -> bool:
 
 
 def _list_metadata(
-    source: DataSource, folder: Folder, tables: dict[str, bytes], wanted_group: str | None
+    source: DataSource, folder: Folder, tree: FolderTree, tables: dict[str, bytes], wanted_group: str | None
 ) -> Listing:
     items: list[Item] = []
     formats = [_METADATA[posixpath.basename(path)] for path in tables]
@@ -230,7 +232,8 @@ def _list_metadata(
             split=below or None,
         )
         items += _READERS[format_](content, table)
-    return _finish(source, formats[0], items)
+    passed_over = pass_over_rest(tree, items, tables, "pictures that no table names")
+    return _finish(source, formats[0], items, passed_over=passed_over)
 
 
 def _open_table(source: DataSource, format_: DataFormat, wanted_group: str | None) -> tuple[Folder, Listing]:
@@ -313,15 +316,19 @@ def _is_text(name: str) -> bool:
 
 
 def _find_lookalikes(labels: Iterable[str]) -> list[str]:
-    """A problem for labels that differ, and look the same."""
-    found: dict[str, list[str]] = defaultdict(list)
+    """A problem for labels that differ, and look the same or are the same number."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for label in labels:
         shown = "".join(char for char in unicodedata.normalize("NFKC", label) if char.isprintable())
-        found[shown.strip().translate(_LOOKALIKES)].append(label)
+        shown = shown.strip().translate(_LOOKALIKES)
+        # A program that reads `01` as a number writes it as `1`.
+        number = _WHOLE.fullmatch(shown)
+        key = ("look alike", shown) if number is None else ("are the same number", "".join(number.groups()))
+        found[key].append(label)
     return [
-        "classes that look alike: "
+        f"classes that {how}: "
         + " and ".join(f"{label!r} ({' '.join(f'U+{ord(char):04X}' for char in label)})" for label in alike)
         + "; give them one name, or names that differ"
-        for alike in found.values()
+        for (how, _), alike in found.items()
         if len(alike) > 1
     ]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -127,7 +128,8 @@ def _decode(content: bytes, name: str) -> str:
 
 def _find_delimiter(text: str) -> str:
     """The delimiter under which the header has the columns that are needed; a comma if none does."""
-    header = text.partition("\n")[0][:MAX_LINE_CHARS]
+    # Spreadsheets for the Macintosh end lines with CR alone.
+    header = re.split(r"[\r\n]", text[:MAX_LINE_CHARS], maxsplit=1)[0]
     for delimiter in ",;\t|":
         names = _known_names(next(csv.reader([header], delimiter=delimiter), []))
         if set(REQUIRED) <= set(names):

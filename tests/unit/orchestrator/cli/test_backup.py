@@ -1,4 +1,4 @@
-"""``ship backup`` and ``ship restore`` where the clock of a machine was wrong."""
+"""``ship backup`` and ``ship restore`` where the clock of a machine was wrong, or a copy was damaged."""
 
 import json
 from pathlib import Path
@@ -36,3 +36,35 @@ def test_a_backup_that_is_dated_later_than_now_is_told_and_not_taken_for_the_las
     assert f"it is not taken; --backup {ahead} does so" in verified.stderr
     named = ship.run("restore", place, "--verify", "--backup", ahead, "--json")
     assert (json.loads(named.stdout)["id"], named.stderr) == (ahead, "")
+
+
+def test_a_damaged_copy_is_told_and_written_again(tmp_path: Path) -> None:
+    ship, place = Shell(World()), tmp_path / "place"
+    ship.world.objects.put("stats/odd.json", b"what is kept")
+    manifest = take_backup(ship.world.objects, LocalObjects(place), lambda: None).manifest
+    [blob] = [place / "blobs" / one.sha256 for one in manifest.objects.values()]
+    blob.write_bytes(b"what i")
+    done = ship.run("backup", str(place), "--store-only")
+    assert "written again, its copy was damaged: stats/odd.json" in done.stdout
+    assert blob.read_bytes() == b"what is kept"
+    blob.write_bytes(b"what is kepT")
+    found = ship.run("restore", str(place), "--verify", "--store-only")
+    assert found.exit_code == 1
+    assert f"`ship backup file://{place} --verify` writes it again" in found.stdout.replace("\n", "")
+    told = json.loads(ship.run("backup", f"file://{place}", "--verify", "--store-only", "--json").stdout)
+    assert (told["rewritten"], told["damage"], told["damaged_copies"]) == (["stats/odd.json"], [], [])
+    assert blob.read_bytes() == b"what is kept"
+
+
+def test_a_damaged_copy_that_is_not_written_again_makes_the_exit_status_1(tmp_path: Path) -> None:
+    ship, place = Shell(World()), tmp_path / "place"
+    ship.world.add_tuned(1)
+    manifest = take_backup(ship.world.objects, LocalObjects(place), lambda: None).manifest
+    card = next(key for key in manifest.objects if key.endswith("prompt.json"))
+    blob = place / "blobs" / manifest.objects[card].sha256
+    blob.write_bytes(b"!" * manifest.objects[card].num_bytes)
+    ship.world.objects.stored[card] = b"{}", 1.0
+    done = ship.run("backup", str(place), "--store-only")
+    assert done.exit_code == 1
+    assert f"damaged in the place: {card}: file://{place}/blobs/{blob.name} is damaged" in done.stdout
+    assert "damaged in the store" not in done.stdout

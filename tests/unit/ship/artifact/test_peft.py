@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ship.artifact.files import insert_verified, load_files
 from ship.artifact.held_out import HeldOut
-from ship.artifact.importing import import_adapter
+from ship.artifact.importing import import_adapter, split_labels
 from ship.artifact.peft import adapter_to_prompt, prompt_to_adapter, read_folder
 from ship.backbone import Backbone
 from ship.data import TaskData
@@ -384,3 +384,7 @@ def test_an_import_that_was_not_measured_says_where_it_comes_from(
     for labels in (("a", "b"), ("a", "a", "b"), ("a", "b", "")):
         with pytest.raises(ArtifactError, match="labels: expected 3 distinct names"):
             import_adapter("caps", frozen, adapter, labels=labels)
+
+
+def test_the_mark_of_utf_8_is_no_part_of_the_first_class() -> None:
+    assert split_labels(b"\xef\xbb\xbfgood\r\nscratch\r\n") == ("good", "scratch")

@@ -228,6 +228,40 @@ def test_hugging_face_metadata_without_labels_leaves_the_classes(
     assert [str(entry) for entry in listing.passed_over] == ["1 files that are no pictures (metadata.csv)"]
 
 
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_pictures_that_a_table_of_the_folder_does_not_name_are_counted(
+    write: Callable[..., None], tmp_path: Path, name: str
+) -> None:
+    write("x", "y", ".kept")
+    (tmp_path / "notes.txt").write_text("of May")
+    rows = [(f"{label}/{number:03}.png", label) for label in "xy" for number in range(3)]
+    rows.append((".kept/000.png", "x"))
+    lines = [json.dumps({"file_name": path, "label": label}) for path, label in rows]
+    if name == "metadata.csv":
+        lines = ["file_name,label", *map(",".join, rows)]
+    (tmp_path / name).write_text("\n".join(lines))
+    listing = list_items(DataSource(path=str(tmp_path)))
+    assert len(listing.items) == 7
+    assert [str(entry) for entry in listing.passed_over] == [
+        "1 files that are no pictures (notes.txt)",
+        "3 hidden files (.kept/001.png, .kept/002.png, .kept/003.png)",
+        "2 pictures that no table names (x/003.png, y/003.png)",
+    ]
+
+
+def test_pictures_of_a_split_without_a_table_are_counted(write: Callable[..., None], tmp_path: Path) -> None:
+    write("train", "test")
+    lines = [f"{number:03}.png,{'xy'[number % 2]}" for number in range(4)]
+    (tmp_path / "train" / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
+    with pytest.raises(DataError, match="no images held out"):
+        list_items(DataSource(path=str(tmp_path), test_fraction=0.0))
+    (tmp_path / "metadata.csv").write_text("file_name,label\ntest/000.png,x\ntest/001.png,y\n")
+    listing = list_items(DataSource(path=str(tmp_path)))
+    assert [str(entry) for entry in listing.passed_over] == [
+        "2 pictures that no table names (test/002.png, test/003.png)"
+    ]
+
+
 def _manifest_line(path: str, name: str) -> str:
     details = {"class-name": name, "type": "groundtruth/image-classification", "human-annotated": "yes"}
     return json.dumps({"source-ref": path, "anomaly-label": 1, "anomaly-label-metadata": details})

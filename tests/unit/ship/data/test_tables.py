@@ -145,6 +145,34 @@ def test_table_format_with_a_folder(tree: Path, write_image: Callable[..., Path]
     ]
 
 
+@pytest.mark.parametrize(
+    "labels", [("1", "01"), ("0", "00"), ("-1", "-01"), ("+1", "1"), ("7", "\uff17"), ("003", "a", "3")]
+)
+def test_labels_that_are_one_number_are_refused(tmp_path: Path, labels: tuple[str, ...]) -> None:
+    rows = [f"{number}.png,{labels[number % len(labels)]}" for number in range(12)]
+    [problem] = problems_of(write_csv(tmp_path, "path,label", *rows))
+    assert problem.startswith("classes that are the same number: ")
+    assert "'a'" not in problem
+
+
+@pytest.mark.parametrize("labels", [("01", "10", "00"), ("1", "-1"), ("1a", "01a"), ("0", "")])
+def test_labels_that_are_several_numbers_or_none_stay(tmp_path: Path, labels: tuple[str, ...]) -> None:
+    rows = [f"{number}.png,{labels[number % len(labels)] or 'x'}" for number in range(12)]
+    assert len(list_items(write_csv(tmp_path, "path,label", *rows)).labels) == len(labels)
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+@pytest.mark.parametrize("name", ["data.csv", "metadata.csv"])
+def test_a_csv_file_with_any_ends_of_lines(tmp_path: Path, end: str, name: str) -> None:
+    """In quotes they belong to the cell."""
+    rows = [f'{number}.png;"of{end}{"xy"[number % 2]}";"1{end}2"' for number in range(10)]
+    (tmp_path / name).write_bytes(end.join(["\ufeffpath;label;note", *rows, ""]).encode())
+    path = tmp_path if name == "metadata.csv" else tmp_path / name
+    listing = list_items(DataSource(path=str(path)))
+    assert (listing.format, listing.labels) == ("csv", (f"of{end}x", f"of{end}y"))
+    assert len(listing.items) == 10
+
+
 def write_parquet(root: Path, **columns: object) -> DataSource:
     path = root / "data.parquet"
     pyarrow.parquet.write_table(pyarrow.table(columns), path, compression="zstd")
