@@ -8,8 +8,9 @@ a local folder lies, times of change, or the order of listing. Of remote files t
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ship.data.duplicates import count_repeated, refuse_duplicates
 from ship.data.evidence import Evidence
@@ -21,12 +22,16 @@ from ship.data.source import DataSource
 from ship.errors import DataError
 from ship.in_order import map_in_order
 
+if TYPE_CHECKING:
+    from ship.data.task_data import Split
+
 __all__ = [
     "DataSummary",
     "combine_fingerprint",
     "describe_data",
     "file_digests",
     "fingerprint_data",
+    "fingerprint_split",
     "remote_tags",
 ]
 
@@ -138,6 +143,24 @@ def combine_fingerprint(source: DataSource, listing: Listing, tags: Mapping[str,
     for item in listing.items:
         group = [] if item.group is None else [item.group]
         digest.update(json.dumps([item.path, item.label, item.split, tags[item.path], *group]).encode())
+    return digest.hexdigest()
+
+
+def fingerprint_split(labels: Sequence[str], split: "Split") -> str | None:
+    """Digest of path, label and content of each image of a split, in their order; None without contents.
+
+    Other splits play no part, nor the view, nor a backbone's input size. Answers about two splits of one
+    fingerprint are pairs, place by place.
+
+    Args:
+        labels: Class names.
+        split: The images.
+    """
+    if split.contents is None:
+        return None
+    digest = hashlib.sha256()
+    for path, label, content in zip(split.paths, split.labels_B.tolist(), split.contents, strict=True):
+        digest.update(json.dumps([path, labels[label], content]).encode())
     return digest.hexdigest()
 
 
