@@ -55,6 +55,7 @@ class Measurement:
         classes: Names of these classes.
         unmeasured: Names of the classes without an image.
         data: Fingerprint of its data.
+        held_out: Fingerprint of its held-out images and their labels; None if it is not on record.
         labels: Label of each image; empty in artifacts of earlier versions.
         right: Whether it gets each image right.
         probe_right: Whether the linear probe does.
@@ -68,6 +69,7 @@ class Measurement:
     classes: tuple[str, ...] = ()
     unmeasured: tuple[str, ...] = ()
     data: str | None = None
+    held_out: str | None = None
     labels: tuple[int, ...] = ()
     right: str = ""
     probe_right: str = ""
@@ -90,6 +92,7 @@ class Measurement:
             classes=tuple(name for name, (_, all_) in named if all_ > 0),
             unmeasured=tuple(name for name, (_, all_) in named if all_ == 0),
             data=card.get("data_fingerprint"),
+            held_out=answers.get("fingerprint") or None,
             labels=labels if len(labels) == len(right) else (),
             right=right if len(labels) == len(right) else "",
             probe_right=probe_right if len(labels) == len(right) == len(probe_right) else "",
@@ -126,12 +129,13 @@ class Measurement:
     def beside(self, other: "Measurement") -> Beside | None:
         """This version beside another one; None if that cannot be tested.
 
-        On other images balanced accuracies are compared: of the classes that both have, or, where these are
-        fewer than two, of all. Where recalls are not known, or are of one class, accuracies are.
+        On the same images the test is paired. On others balanced accuracies are compared: of the classes that
+        both have, or, where these are fewer than two, of all. Where recalls are not known, or are of one
+        class, accuracies are.
         """
         if self.accuracy is None or other.accuracy is None:
             return None
-        if self.data == other.data and self.labels and self.labels == other.labels:
+        if self._is_paired_with(other):
             return _paired(self.labels, self.right, other.right)
         if min(len(self.recalls), len(other.recalls)) < 2:
             return _by_accuracy(self.accuracy, self.num_images, other.accuracy, other.num_images)
@@ -152,6 +156,29 @@ class Measurement:
             other_accuracy=other.accuracy,
             difference=difference,
         )
+
+    def is_on_images_of(self, other: "Measurement") -> bool | None:
+        """Whether both were measured on the same images with the same labels; None if that is not on record.
+
+        The same data have the same held-out images. Other data may have them as well.
+        """
+        if self.data == other.data:
+            return True
+        if self.held_out is None or other.held_out is None:
+            return None
+        return self.held_out == other.held_out
+
+    def _is_paired_with(self, other: "Measurement") -> bool:
+        """Whether the answers of both are known, and are about the same images one by one.
+
+        A fingerprint of held-out images holds their order and the names of their classes. The number of a
+        class may be another one: where a class came in between, or an import has an order of its own.
+        """
+        if not self.labels or len(self.labels) != len(other.labels):
+            return False
+        if self.held_out is not None and self.held_out == other.held_out:
+            return True
+        return self.data == other.data and self.labels == other.labels
 
     def _common_recalls(self, other: "Measurement") -> list[tuple[tuple[int, int], tuple[int, int]]]:
         """Recalls of the classes that both have, by name; in their order, where both leave names out."""

@@ -27,6 +27,7 @@ from orchestrator.registry.record_values import (
     backbone_tags,
     curve_points,
     data_set,
+    data_tags,
     final_points,
     floors_of,
     lineage_of,
@@ -38,7 +39,6 @@ from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.runs import Point, RunLog, TaskRun
 from orchestrator.registry.versions import (
     CHOICE_TAG,
-    DATA_TAG,
     GATE_REASON_TAG,
     GATE_TAG,
     PUBLISHED_TAG,
@@ -247,7 +247,7 @@ class RecordWriter:
                 "ship.uri": self._store.uri(artifact.digest),
                 TASK_KEY_TAG: card["task_key"],
                 **backbone_tags(card),
-                DATA_TAG: card["data_fingerprint"],
+                **data_tags(card, artifact.record),
                 CHOICE_TAG: str(artifact.record.get("choice", ""))[:_MAX_CHOICE],
                 PUBLISHED_TAG: repr(event.time_s if publication is None else publication.time_s),
             },
@@ -309,7 +309,7 @@ class RecordWriter:
         candidate = Measurement.read(artifact.card, artifact.record)
         if champion is None:
             return decide(candidate, None, floors=floors)
-        best = find_best_before(self._registry.versions(task), champion, candidate.data)
+        best = find_best_before(self._registry.versions(task), champion, candidate.data, candidate.held_out)
         return decide(
             candidate, self._measure(champion), None if best is None else self._measure(best), floors=floors
         )
@@ -340,7 +340,7 @@ class RecordWriter:
             except StoreError as error:
                 _logger.warning("the gate compares with version %d by its metrics: %s", info.version, error)
         card = {"metrics": info.metrics, "data_fingerprint": info.data_fingerprint}
-        return Measurement.read(card, {})
+        return Measurement.read(card, {"held_out": {"fingerprint": info.held_out_fingerprint}})
 
     def _source(self, run: TaskRun, digest: str) -> str:
         """The artifact's URI; or, as a server takes no local path of its client's, the copy in its run."""

@@ -26,6 +26,7 @@ def measured(labels: np.ndarray, right: np.ndarray, probe: np.ndarray, data: str
         num_images=len(labels),
         recalls=tuple((int(right[labels == c].sum()), int((labels == c).sum())) for c in classes),
         data=data,
+        held_out=data,
         labels=tuple(labels.tolist()),
         right=bits(right),
         probe_right=bits(probe),
@@ -133,7 +134,7 @@ def test_accuracy_cannot_slide_down_in_small_steps() -> None:
     assert decide(of(88, probe=80), champion).promote, "no worse than the last one"
     decision = decide(of(88, probe=80), champion, best)
     assert not decision.promote
-    assert "worse than an earlier champion on the same data (0.9500" in decision.reason
+    assert "worse than an earlier champion on the same images (0.9500" in decision.reason
 
 
 @pytest.mark.parametrize(("num_right", "promote"), [(90, True), (84, True), (70, False)])
