@@ -1,17 +1,18 @@
 """The promotion gate: a pure decision whether a new version replaces the champion, with its reason.
 
-A version is withheld if it is not told from guessing, as none is by images of one class, or if it is
-*significantly* worse than the linear probe or than a champion: one image more or less decides nothing. It is
-compared with the best champion that was measured on the same images, whatever either was tuned with, and not
-only with the last one, so that balanced accuracy cannot slide down step by step.
+A version is withheld if it is not told from guessing, as none is by images of one class, if it lost a class
+of the champion, or if it is *significantly* worse than the linear probe or than a champion: one image more or
+less decides nothing. It is compared with the best champion that was measured on the same images, whatever
+either was tuned with, and not only with the last one, so that balanced accuracy cannot slide down in steps.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchestrator.manifest.floors import Floors
 from orchestrator.registry.advice import Gate
 from orchestrator.registry.guessing import MOST_BY_CHANCE, chance_of_guess, is_told_from_guessing
+from orchestrator.registry.lost_classes import NONE_LOST, LostClasses, find_lost
 from orchestrator.registry.measurement import Beside, Measurement
 
 __all__ = ["NO_FLOORS", "GateDecision", "Missed", "decide", "missed_floors"]
@@ -28,12 +29,14 @@ class GateDecision:
         reason: Sentence with the numbers.
         gate: What it was withheld by; None if it was not.
         rule: Digest of the decision rule that it decides by from now on; None leaves that as it is.
+        lost: Classes of the champion that it was withheld for.
     """
 
     promote: bool
     reason: str
     gate: Gate | None = None
     rule: str | None = None
+    lost: LostClasses = NONE_LOST
 
     @property
     def is_refusal(self) -> bool:
@@ -175,6 +178,8 @@ def _against_champions(
             "unmeasured",
             f"{said}, but today's champion has no accuracy on record to compare with; promote by hand.",
         )
+    if lost := find_lost(candidate, champion):
+        return replace(_withhold("classes", f"{said}, but it {lost}."), lost=lost)
     note = _note_on_images(candidate, champion)
     today = f"today's champion ({_describe_other(against, beside_probe)})"
     if against.difference.is_worse:

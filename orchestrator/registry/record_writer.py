@@ -286,6 +286,8 @@ class RecordWriter:
 
         def judge(champion: VersionInfo | None, rule: str | None) -> GateDecision:
             judged = self._judge(task, artifact, floors, champion)
+            if judged.lost:
+                return replace(judged, reason=f"{judged.reason} {_without_classes(task, found)}")
             return judged if rule is None or not judged.promote else self._inherit(judged, task, found, rule)
 
         decision = self._rollouts.admit(task, found, judge, again=again)
@@ -348,6 +350,14 @@ class RecordWriter:
         if self._registry.session.is_server and uri.startswith("file:"):
             return f"runs:/{run.run_id}/{FOLDER}"
         return uri
+
+
+def _without_classes(task: str, found: VersionInfo) -> str:
+    """What to do with a version that lost classes."""
+    return (
+        f"Put the images back; if it is to do without, `ship promote {task} {found.version} --force --reason "
+        "TEXT` serves it."
+    )
 
 
 def _figures(task: str, record: Mapping[str, Any]) -> dict[str, bytes]:
