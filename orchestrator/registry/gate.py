@@ -180,7 +180,7 @@ def _against_champions(
         )
     if lost := find_lost(candidate, champion):
         return replace(_withhold("classes", f"{said}, but it {lost}."), lost=lost)
-    note = _note_on_images(candidate, champion)
+    note = "" if against.is_paired else _note_on_images(candidate, champion)
     today = f"today's champion ({_describe_other(against, beside_probe)})"
     if against.difference.is_worse:
         return _withhold("champion", f"{said}, but is worse than {today}.{note}")

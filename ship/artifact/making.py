@@ -13,7 +13,7 @@ from ship.artifact.held_out import HELD_OUT, HeldOut
 from ship.backbone import Backbone
 from ship.data import TaskData
 from ship.data.duplicates import find_leaked
-from ship.data.fingerprint import fingerprint_split
+from ship.data.fingerprint import digest_images, fingerprint_split
 from ship.decision.distance import DistanceModel
 from ship.decision.fitting import FittedDecision, fit_decision
 from ship.decision.rule import DecisionRule
@@ -163,10 +163,12 @@ def held_out_metrics(
 def held_out_answers(data: TaskData, evaluation: Evaluation, probe_right: str) -> dict[str, Any]:
     """Label of each held-out image, and whether prompt and probe got it right: for paired comparisons.
 
-    The fingerprint tells whether two versions answered the same images, whatever they were tuned with.
+    The fingerprint tells whether two versions answered the same images, whatever they were tuned with, and
+    the digests which images both answered.
     """
     return {
         "fingerprint": fingerprint_split(data.labels, data.held_out),
+        "images": digest_images(data.labels, data.held_out),
         "labels": data.held_out.labels_B.tolist(),
         "right": evaluation.right,
         "probe_right": probe_right,

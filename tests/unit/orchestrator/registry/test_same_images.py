@@ -59,6 +59,57 @@ def test_other_held_out_images_are_not_paired_and_that_is_said() -> None:
     assert decision.reason.endswith(" The champion was measured on other data.")
 
 
+def numbered(*numbers: int) -> tuple[str, ...]:
+    return tuple(f"{number:016x}" for number in numbers)
+
+
+def test_where_a_cut_moved_the_images_of_both_are_paired_by_what_they_are() -> None:
+    """The candidate has them in another order, four fewer, and six others, which it gets wrong."""
+    champion = answered(190, "first", images=numbered(*range(NUM)))
+    order = [*range(NUM - 1, 3, -1), *range(500, 506)]
+    right = "".join("1" if place < 182 else "0" for place in order)
+    labels = tuple(place % 2 for place in order)
+    told = {"labels": labels, "right": right, "probe_right": right}
+    candidate = answered(182, "more", OTHERS, images=numbered(*order), **told)
+    decision = decide(candidate, champion)
+    assert (decision.promote, decision.gate) == (False, "champion")
+    assert (
+        "worse than today's champion (balanced accuracy of the 196 images that both answered 0.9490 beside "
+        "0.9082; right on 0 where it errs, wrong on 8, "
+    ) in decision.reason
+    assert "data" not in decision.reason
+
+
+@pytest.mark.parametrize(
+    "images",
+    [numbered(*range(41, NUM + 41)), numbered(*range(0, 2 * NUM, 2)) + numbered(*range(500, 600)), ()],
+    ids=["too few", "of one class", "of before"],
+)
+def test_too_few_images_in_common_are_not_paired(images: tuple[str, ...]) -> None:
+    candidate = answered(182, "more", OTHERS, images=images)
+    beside = candidate.beside(answered(190, "first", images=numbered(*range(NUM))))
+    assert beside is not None
+    assert not beside.is_paired
+    assert beside.share == "balanced accuracy"
+
+
+def test_images_of_a_new_class_do_not_keep_the_others_from_being_paired() -> None:
+    champion = answered(190, "first", images=numbered(*range(NUM)))
+    candidate = answered(
+        182,
+        "more",
+        OTHERS,
+        images=numbered(*range(NUM + 100)),
+        labels=TRUTH + (2,) * 100,
+        right=answered(182, "more").right + "1" * 100,
+        recalls=((91, 100), (91, 100), (100, 100)),
+        classes=("good", "scratch", "tear"),
+        probe_right="",
+    )
+    decision = decide(candidate, champion)
+    assert "of the 200 images that both answered 0.9500 beside 0.9100; right on 0 where" in decision.reason
+
+
 @pytest.mark.parametrize(("own", "other"), [(None, None), (IMAGES, None), (None, IMAGES)])
 def test_a_record_of_before_falls_back_to_the_whole_data(own: str | None, other: str | None) -> None:
     decision = decide(answered(182, "retuned", own), answered(190, "first", other))
@@ -78,10 +129,13 @@ def test_labels_that_differ_are_not_paired_by_the_data_alone() -> None:
     assert beside.difference.gained is None
 
 
-@pytest.mark.parametrize("odd", [None, {}, {"fingerprint": None}, {"fingerprint": ""}])
+@pytest.mark.parametrize("odd", [None, {}, {"fingerprint": None, "images": None}, {"fingerprint": ""}])
 def test_a_record_without_a_fingerprint_has_none(odd: object) -> None:
     assert Measurement.read({}, {"held_out": odd}).held_out is None
-    assert Measurement.read({}, {"held_out": {"fingerprint": IMAGES}}).held_out == IMAGES
+    told = {"fingerprint": IMAGES, "images": ["a", "b"], "labels": [0, 1], "right": "10"}
+    found = Measurement.read({}, {"held_out": told})
+    assert (found.held_out, found.images) == (IMAGES, ("a", "b"))
+    assert Measurement.read({}, {"held_out": {**told, "images": ["a"]}}).images == ()
 
 
 @pytest.fixture

@@ -87,6 +87,7 @@ def test_the_record_tells_held_out_images_apart_without_their_pixels(
     known = replace(data, test=replace(data.test, contents=contents))
     record = json.loads(make_artifact("caps", backbone, known, result)["record.json"])
     assert record["held_out"]["fingerprint"] == fingerprint_split(known.labels, known.held_out)
+    assert len(set(record["held_out"]["images"])) == len(data.test)
 
 
 def test_written_and_read_again_is_the_same(found: HeldOut, files: Files) -> None:

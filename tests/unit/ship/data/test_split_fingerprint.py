@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from ship.data import DataSource, TaskData, load_task_data
-from ship.data.fingerprint import fingerprint_split
+from ship.data.fingerprint import digest_images, fingerprint_split
 from ship.settings.view import View
 from tests.unit.ship.factory import make_data
 
@@ -121,8 +121,25 @@ def test_remote_images_are_known_by_the_tags_of_their_backend(
         memory.rm("/held-out", recursive=True)
 
 
+def test_most_images_are_known_again_where_an_added_one_moves_the_cut(tree: Path, write_image: Write) -> None:
+    for number in range(10, 60):
+        write_image(tree / "ok" / f"{number}.png", seed=1000 + number)
+    before = load(tree)
+    for number in range(60, 70):
+        write_image(tree / "ok" / f"{number}.png", seed=1000 + number)
+    after = load(tree)
+    first, second = (digest_images(data.labels, data.held_out) for data in (before, after))
+    assert first is not None
+    assert second is not None
+    assert (len(first), len(set(first)), {len(one) for one in first}) == (14, 14, {16})
+    common = {path for path in before.held_out.paths if path in after.held_out.paths}
+    assert first != second
+    assert len(set(first) & set(second)) == len(common) > 10
+
+
 def test_images_whose_contents_are_not_known_have_none() -> None:
     data = make_data()
+    assert digest_images(data.labels, data.held_out) is None
     assert fingerprint_split(data.labels, data.held_out) is None
 
 
