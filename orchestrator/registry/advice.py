@@ -8,9 +8,10 @@ __all__ = ["Advice", "Gate", "Kind"]
 
 # What a version was withheld by. ``unmeasured``: numbers lack, its own or the champion's; ``guessing``: it is
 # not told from that; ``floors``: it misses some; ``probe``, ``champion``, ``best``: it is worse than the
-# linear probe, than today's champion, or than an earlier one on the same data; ``promise``: it cannot keep to
-# the rule that was set for the champion; ``older``: it was published before the champion.
-Gate = Literal["unmeasured", "guessing", "floors", "probe", "champion", "best", "promise", "older"]
+# linear probe, than today's champion, or than an earlier one on the same images; ``classes``: it lost some of
+# the champion's; ``promise``: it cannot keep to the rule that was set for the champion; ``older``: it was
+# published before the champion.
+Gate = Literal["unmeasured", "guessing", "floors", "probe", "classes", "champion", "best", "promise", "older"]
 Kind = Literal["serves", "needs-data", "needs-backbone", "withheld"]
 
 

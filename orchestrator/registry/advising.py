@@ -14,6 +14,7 @@ from orchestrator.manifest.floors import Floors
 from orchestrator.registry.advice import Advice
 from orchestrator.registry.gate import GateDecision, Missed, missed_floors
 from orchestrator.registry.guessing import is_told_from_guessing
+from orchestrator.registry.lost_classes import LostClasses
 from orchestrator.registry.measurement import Measurement
 from ship.evaluation.learning_curve import LearningCurve
 
@@ -95,6 +96,8 @@ def advise(
         ]
         # The hardest to meet: another backbone, then the most images.
         advice = max(needs, key=_hardness, default=Advice(kind="withheld"))
+    elif decision.gate == "classes":
+        advice = _put_back(decision.lost)
     else:
         advice = Advice(kind="withheld")
     return replace(advice, gate=decision.gate)
@@ -134,6 +137,17 @@ def _none_of(name: str | None) -> Advice:
     """Held-out images of a class that has none."""
     text = f"add held-out images of {'another class' if name is None else repr(name)}: there are none"
     return Advice(kind="needs-data", text=text, num_images=1, split="held-out", of_class=name)
+
+
+def _put_back(lost: LostClasses) -> Advice:
+    """The images of classes that the champion knows, or was measured on."""
+    return Advice(
+        kind="needs-data",
+        text=lost.remedy,
+        num_images=None if lost.unknown else len(lost.unmeasured),
+        split="training" if lost.unknown else "held-out",
+        of_class=(*lost.unknown, *lost.unmeasured)[0],
+    )
 
 
 def _more_held_out(candidate: Measurement, factor: float, purpose: str) -> Advice:

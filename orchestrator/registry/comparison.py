@@ -33,7 +33,8 @@ def compare_versions(
 ) -> dict[str, Any]:
     """Compare two versions on the images that both answered.
 
-    An image is the same where path and label are, and the data's fingerprint or the image's pixels.
+    An image is the same where path and label are, and the fingerprint of the data or of the held-out images,
+    or the image's pixels.
 
     Args:
         task: Name of the task.
@@ -87,7 +88,11 @@ def compare_versions(
 
 def _find_pairs(first: Evidence, second: Evidence, is_same_source: bool) -> list[_Pair]:
     one, other = first.answers, second.answers
-    is_same_data = is_same_source or first.card.data_fingerprint == second.card.data_fingerprint
+    is_same_data = (
+        is_same_source
+        or first.card.data_fingerprint == second.card.data_fingerprint
+        or (first.held_out is not None and first.held_out == second.held_out)
+    )
     place_of = {path: place for place, path in enumerate(other.paths)}
     pairs = []
     for place, path in enumerate(one.paths):

@@ -38,6 +38,7 @@ class Evidence:
         card: Card of its artifact.
         rule: Rule that makes decisions of its scores.
         answers: Class scores of labelled images.
+        held_out: Fingerprint of its held-out images and their labels; None if it is not on record.
     """
 
     version: int
@@ -45,6 +46,7 @@ class Evidence:
     card: PromptCard
     rule: DecisionRule
     answers: HeldOut
+    held_out: str | None = None
 
 
 def choose_version(registry: Registry, task: str, version: int | None = None) -> VersionInfo:
@@ -153,7 +155,14 @@ def _gather(store: PromptStore, task: str, info: VersionInfo, card: PromptCard, 
     stored = store.read_rollout(task)
     changed = None if stored is None else stored[0].rules.get(digest)
     rule = card.decision if changed is None else store.rules.read(changed).rule
-    return Evidence(version=info.version, digest=digest, card=card, rule=rule, answers=answers)
+    return Evidence(
+        version=info.version,
+        digest=digest,
+        card=card,
+        rule=rule,
+        answers=answers,
+        held_out=info.held_out_fingerprint,
+    )
 
 
 def load_own_backbone(loaded: LoadedPrompt, name: str | None = None) -> Backbone:

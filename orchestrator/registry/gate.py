@@ -1,17 +1,18 @@
 """The promotion gate: a pure decision whether a new version replaces the champion, with its reason.
 
-A version is withheld if it is not told from guessing, as none is by images of one class, or if it is
-*significantly* worse than the linear probe or than a champion: one image more or less decides nothing. It is
-compared with the best champion that was measured on the same images, and not only with the last one, so that
-balanced accuracy cannot slide down step by step.
+A version is withheld if it is not told from guessing, as none is by images of one class, if it lost a class
+of the champion, or if it is *significantly* worse than the linear probe or than a champion: one image more or
+less decides nothing. It is compared with the best champion that was measured on the same images, whatever
+either was tuned with, and not only with the last one, so that balanced accuracy cannot slide down in steps.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchestrator.manifest.floors import Floors
 from orchestrator.registry.advice import Gate
 from orchestrator.registry.guessing import MOST_BY_CHANCE, chance_of_guess, is_told_from_guessing
+from orchestrator.registry.lost_classes import NONE_LOST, LostClasses, find_lost
 from orchestrator.registry.measurement import Beside, Measurement
 
 __all__ = ["NO_FLOORS", "GateDecision", "Missed", "decide", "missed_floors"]
@@ -28,12 +29,14 @@ class GateDecision:
         reason: Sentence with the numbers.
         gate: What it was withheld by; None if it was not.
         rule: Digest of the decision rule that it decides by from now on; None leaves that as it is.
+        lost: Classes of the champion that it was withheld for.
     """
 
     promote: bool
     reason: str
     gate: Gate | None = None
     rule: str | None = None
+    lost: LostClasses = NONE_LOST
 
     @property
     def is_refusal(self) -> bool:
@@ -58,7 +61,7 @@ def decide(
     Args:
         candidate: The new version.
         champion: Today's champion; None if the task has none.
-        best: The best of the champions before it on the candidate's data, if one was better than it.
+        best: The best of the champions before it on the candidate's images, if one was better than it.
         floors: The least that the version has to reach, as the task's manifest says.
     """
     accuracy, probe = candidate.accuracy, candidate.probe_accuracy
@@ -175,7 +178,9 @@ def _against_champions(
             "unmeasured",
             f"{said}, but today's champion has no accuracy on record to compare with; promote by hand.",
         )
-    note = "" if candidate.data == champion.data else " The champion was measured on other data."
+    if lost := find_lost(candidate, champion):
+        return replace(_withhold("classes", f"{said}, but it {lost}."), lost=lost)
+    note = "" if against.is_paired else _note_on_images(candidate, champion)
     today = f"today's champion ({_describe_other(against, beside_probe)})"
     if against.difference.is_worse:
         return _withhold("champion", f"{said}, but is worse than {today}.{note}")
@@ -183,11 +188,19 @@ def _against_champions(
     if against_best is not None and against_best.difference.is_worse:
         return _withhold(
             "best",
-            f"{said}, and is no worse than {today}, but is worse than an earlier champion on the same data "
-            f"({_describe_other(against_best, beside_probe)}).",
+            f"{said}, and is no worse than {today}, but is worse than an earlier champion on the same "
+            f"images ({_describe_other(against_best, beside_probe)}).",
         )
     relation = _relation(against, better="is better than")
     return GateDecision(promote=True, reason=f"{said}, and {relation} {today}.{note}")
+
+
+def _note_on_images(candidate: Measurement, champion: Measurement) -> str:
+    """What a comparison with the champion rests on, where that is not the same images."""
+    is_same = candidate.is_on_images_of(champion)
+    if is_same is None:
+        return " The champion is of other data; whether its held-out images are the same is not on record."
+    return "" if is_same else " The champion was measured on other data."
 
 
 def _describe_other(beside: Beside, said: Beside) -> str:

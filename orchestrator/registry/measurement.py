@@ -11,6 +11,8 @@ from ship.evaluation.paired import Difference, compare_paired
 __all__ = ["Beside", "Measurement", "balanced_low"]
 
 _Z_95 = 1.959963984540054
+# Of the images that another version was measured on: with fewer in common, what all say counts.
+_MOST = 0.8
 # Right and all images of each class that has some.
 _Recalls = Sequence[tuple[int, int]]
 
@@ -20,7 +22,8 @@ class Beside:
     """A version beside another one, or beside the linear probe: the shares that were tested, and the test.
 
     Attributes:
-        share: Name of the share: ``accuracy``, ``balanced accuracy``, or that of the classes that both have.
+        share: Name of the share: ``accuracy``, ``balanced accuracy``, or that of the classes, or of
+            the images, that both have.
         own: The version's.
         other: The other one's.
         own_accuracy: The version's accuracy.
@@ -34,6 +37,11 @@ class Beside:
     own_accuracy: float
     other_accuracy: float
     difference: Difference
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether both answered the images that were tested."""
+        return self.difference.gained is not None
 
     @property
     def is_accuracy(self) -> bool:
@@ -55,6 +63,8 @@ class Measurement:
         classes: Names of these classes.
         unmeasured: Names of the classes without an image.
         data: Fingerprint of its data.
+        held_out: Fingerprint of its held-out images and their labels; None if it is not on record.
+        images: Digest of each image, its label included; empty if they are not on record.
         labels: Label of each image; empty in artifacts of earlier versions.
         right: Whether it gets each image right.
         probe_right: Whether the linear probe does.
@@ -68,6 +78,8 @@ class Measurement:
     classes: tuple[str, ...] = ()
     unmeasured: tuple[str, ...] = ()
     data: str | None = None
+    held_out: str | None = None
+    images: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
     right: str = ""
     probe_right: str = ""
@@ -78,6 +90,7 @@ class Measurement:
         metrics = card.get("metrics", {})
         answers = record.get("held_out") or {}
         labels, right = tuple(answers.get("labels", ())), str(answers.get("right", ""))
+        images = tuple(map(str, answers.get("images") or ()))
         probe_right = str(answers.get("probe_right", ""))
         counts = _counts_of(record.get("confusion") or ())
         named = list(zip((str(name) for name in record.get("labels") or ()), counts, strict=False))
@@ -90,6 +103,8 @@ class Measurement:
             classes=tuple(name for name, (_, all_) in named if all_ > 0),
             unmeasured=tuple(name for name, (_, all_) in named if all_ == 0),
             data=card.get("data_fingerprint"),
+            held_out=answers.get("fingerprint") or None,
+            images=images if len(images) == len(labels) == len(right) else (),
             labels=labels if len(labels) == len(right) else (),
             right=right if len(labels) == len(right) else "",
             probe_right=probe_right if len(labels) == len(right) == len(probe_right) else "",
@@ -126,13 +141,18 @@ class Measurement:
     def beside(self, other: "Measurement") -> Beside | None:
         """This version beside another one; None if that cannot be tested.
 
-        On other images balanced accuracies are compared: of the classes that both have, or, where these are
-        fewer than two, of all. Where recalls are not known, or are of one class, accuracies are.
+        On the same images the test is paired, and so it is on those that both answered, where they are most
+        of the other one's. Else balanced accuracies are compared: of the classes that both have, or, where
+        these are fewer than two, of all. Where recalls are not known, or are of one class, accuracies are.
         """
         if self.accuracy is None or other.accuracy is None:
             return None
-        if self.data == other.data and self.labels and self.labels == other.labels:
+        if self._is_paired_with(other):
             return _paired(self.labels, self.right, other.right)
+        if shared := self._find_common(other):
+            labels, right, other_right = shared
+            share = f"balanced accuracy of the {len(labels)} images that both answered"
+            return _paired(labels, right, other_right, share)
         if min(len(self.recalls), len(other.recalls)) < 2:
             return _by_accuracy(self.accuracy, self.num_images, other.accuracy, other.num_images)
         common = self._common_recalls(other)
@@ -152,6 +172,46 @@ class Measurement:
             other_accuracy=other.accuracy,
             difference=difference,
         )
+
+    def is_on_images_of(self, other: "Measurement") -> bool | None:
+        """Whether both were measured on the same images with the same labels; None if that is not on record.
+
+        The same data have the same held-out images. Other data may have them as well.
+        """
+        if self.data == other.data:
+            return True
+        if self.held_out is None or other.held_out is None:
+            return None
+        return self.held_out == other.held_out
+
+    def _is_paired_with(self, other: "Measurement") -> bool:
+        """Whether the answers of both are known, and are about the same images one by one.
+
+        A fingerprint of held-out images holds their order and the names of their classes. The number of a
+        class may be another one: where a class came in between, or an import has an order of its own.
+        """
+        if not self.labels or len(self.labels) != len(other.labels):
+            return False
+        if self.held_out is not None and self.held_out == other.held_out:
+            return True
+        return self.data == other.data and self.labels == other.labels
+
+    def _find_common(self, other: "Measurement") -> tuple[list[int], str, str] | None:
+        """Label of each image that both answered, and who is right; None if these are too few.
+
+        Where a cut moved with an added image, most images are held out of both. They have to be most of the
+        other one's, of all classes that both were measured on.
+        """
+        place_of = {image: place for place, image in enumerate(other.images)}
+        own = [place for place, image in enumerate(self.images) if image in place_of]
+        labels = [self.labels[place] for place in own]
+        if not own or len(own) < _MOST * len(other.images):
+            return None
+        if len(set(labels)) < max(2, min(len(self.recalls), len(other.recalls))):
+            return None
+        others = [place_of[self.images[place]] for place in own]
+        right = "".join(self.right[place] for place in own)
+        return labels, right, "".join(other.right[place] for place in others)
 
     def _common_recalls(self, other: "Measurement") -> list[tuple[tuple[int, int], tuple[int, int]]]:
         """Recalls of the classes that both have, by name; in their order, where both leave names out."""
@@ -187,7 +247,7 @@ def _mean_recall(recalls: _Recalls) -> float:
     return sum(found / all_ for found, all_ in recalls) / len(recalls)
 
 
-def _paired(labels: Sequence[int], right: str, other: str) -> Beside:
+def _paired(labels: Sequence[int], right: str, other: str, share: str = "balanced accuracy") -> Beside:
     """Two that answered the same images."""
     num_of = Counter(labels)
 
@@ -199,7 +259,7 @@ def _paired(labels: Sequence[int], right: str, other: str) -> Beside:
 
     (own, own_accuracy), (others, other_accuracy) = measure(right), measure(other)
     return Beside(
-        share="balanced accuracy",
+        share=share,
         own=own,
         other=others,
         own_accuracy=own_accuracy,

@@ -7,12 +7,13 @@ from typing import Any
 from orchestrator.events import Event
 from orchestrator.manifest.floors import Floors
 from orchestrator.registry.runs import DataSet, Point
-from orchestrator.registry.versions import BACKBONE_TAG, FINGERPRINT_TAG, own_tags
+from orchestrator.registry.versions import BACKBONE_TAG, DATA_TAG, FINGERPRINT_TAG, HELD_OUT_TAG, own_tags
 
 __all__ = [
     "backbone_tags",
     "curve_points",
     "data_set",
+    "data_tags",
     "final_points",
     "floors_of",
     "lineage_of",
@@ -66,6 +67,12 @@ def backbone_tags(card: Mapping[str, Any]) -> dict[str, str]:
     """Tags of a version that name its backbone."""
     backbone = card["backbone"]
     return {BACKBONE_TAG: backbone["name"], FINGERPRINT_TAG: backbone["fingerprint"]}
+
+
+def data_tags(card: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of a version by which those that were measured on the same images are found."""
+    held_out = (record.get("held_out") or {}).get("fingerprint")
+    return {DATA_TAG: card["data_fingerprint"]} | ({HELD_OUT_TAG: str(held_out)} if held_out else {})
 
 
 def data_set(events: Sequence[Event], card: Mapping[str, Any] | None) -> DataSet | None:

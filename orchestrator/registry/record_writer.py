@@ -27,6 +27,7 @@ from orchestrator.registry.record_values import (
     backbone_tags,
     curve_points,
     data_set,
+    data_tags,
     final_points,
     floors_of,
     lineage_of,
@@ -38,7 +39,6 @@ from orchestrator.registry.rollouts import Rollouts
 from orchestrator.registry.runs import Point, RunLog, TaskRun
 from orchestrator.registry.versions import (
     CHOICE_TAG,
-    DATA_TAG,
     GATE_REASON_TAG,
     GATE_TAG,
     PUBLISHED_TAG,
@@ -247,7 +247,7 @@ class RecordWriter:
                 "ship.uri": self._store.uri(artifact.digest),
                 TASK_KEY_TAG: card["task_key"],
                 **backbone_tags(card),
-                DATA_TAG: card["data_fingerprint"],
+                **data_tags(card, artifact.record),
                 CHOICE_TAG: str(artifact.record.get("choice", ""))[:_MAX_CHOICE],
                 PUBLISHED_TAG: repr(event.time_s if publication is None else publication.time_s),
             },
@@ -286,6 +286,8 @@ class RecordWriter:
 
         def judge(champion: VersionInfo | None, rule: str | None) -> GateDecision:
             judged = self._judge(task, artifact, floors, champion)
+            if judged.lost:
+                return replace(judged, reason=f"{judged.reason} {_without_classes(task, found)}")
             return judged if rule is None or not judged.promote else self._inherit(judged, task, found, rule)
 
         decision = self._rollouts.admit(task, found, judge, again=again)
@@ -309,7 +311,7 @@ class RecordWriter:
         candidate = Measurement.read(artifact.card, artifact.record)
         if champion is None:
             return decide(candidate, None, floors=floors)
-        best = find_best_before(self._registry.versions(task), champion, candidate.data)
+        best = find_best_before(self._registry.versions(task), champion, candidate.data, candidate.held_out)
         return decide(
             candidate, self._measure(champion), None if best is None else self._measure(best), floors=floors
         )
@@ -340,7 +342,7 @@ class RecordWriter:
             except StoreError as error:
                 _logger.warning("the gate compares with version %d by its metrics: %s", info.version, error)
         card = {"metrics": info.metrics, "data_fingerprint": info.data_fingerprint}
-        return Measurement.read(card, {})
+        return Measurement.read(card, {"held_out": {"fingerprint": info.held_out_fingerprint}})
 
     def _source(self, run: TaskRun, digest: str) -> str:
         """The artifact's URI; or, as a server takes no local path of its client's, the copy in its run."""
@@ -348,6 +350,14 @@ class RecordWriter:
         if self._registry.session.is_server and uri.startswith("file:"):
             return f"runs:/{run.run_id}/{FOLDER}"
         return uri
+
+
+def _without_classes(task: str, found: VersionInfo) -> str:
+    """What to do with a version that lost classes."""
+    return (
+        f"Put the images back; if it is to do without, `ship promote {task} {found.version} --force --reason "
+        "TEXT` serves it."
+    )
 
 
 def _figures(task: str, record: Mapping[str, Any]) -> dict[str, bytes]:

@@ -24,6 +24,7 @@ __all__ = [
     "FINGERPRINT_TAG",
     "GATE_REASON_TAG",
     "GATE_TAG",
+    "HELD_OUT_TAG",
     "PREVIOUS",
     "PUBLISHED_TAG",
     "REFUSED_TAG",
@@ -58,7 +59,7 @@ CANARY, SHADOW = "canary", "shadow"
 # The champion that was taken out of service.
 RETIRED = "retired"
 DIGEST_TAG, METRICS_TAG, DATA_TAG = "ship.digest", "ship.metrics", "ship.data_fingerprint"
-CANARY_SHARE_TAG = "ship.canary_share"
+HELD_OUT_TAG, CANARY_SHARE_TAG = "ship.held_out_fingerprint", "ship.canary_share"
 # Of a model: its champion, and when that began to serve, as in 3@1764144000.0.
 SINCE_TAG = "ship.champion_since"
 GATE_TAG, GATE_REASON_TAG, REFUSED_TAG = "ship.gate", "ship.gate_reason", "ship.gate_refused"
@@ -103,6 +104,11 @@ class VersionInfo:
     def data_fingerprint(self) -> str | None:
         """Fingerprint of the images and labels that it was tuned and measured with."""
         return self.tags.get(DATA_TAG)
+
+    @property
+    def held_out_fingerprint(self) -> str | None:
+        """Fingerprint of its held-out images and their labels alone; None if it is not on record."""
+        return self.tags.get(HELD_OUT_TAG) or None
 
     @property
     def published_s(self) -> float:

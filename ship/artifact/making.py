@@ -12,6 +12,7 @@ from ship.artifact.files import describe_files, prompt_to_bytes, run_probe
 from ship.artifact.held_out import HELD_OUT, HeldOut
 from ship.backbone import Backbone
 from ship.data import TaskData
+from ship.data.fingerprint import digest_images, fingerprint_split
 from ship.data.leaks import find_leaked
 from ship.decision.distance import DistanceModel
 from ship.decision.fitting import FittedDecision, fit_decision
@@ -160,8 +161,14 @@ def held_out_metrics(
 
 
 def held_out_answers(data: TaskData, evaluation: Evaluation, probe_right: str) -> dict[str, Any]:
-    """Label of each held-out image, and whether prompt and probe got it right: for paired comparisons."""
+    """Label of each held-out image, and whether prompt and probe got it right: for paired comparisons.
+
+    The fingerprint tells whether two versions answered the same images, whatever they were tuned with, and
+    the digests which images both answered.
+    """
     return {
+        "fingerprint": fingerprint_split(data.labels, data.held_out),
+        "images": digest_images(data.labels, data.held_out),
         "labels": data.held_out.labels_B.tolist(),
         "right": evaluation.right,
         "probe_right": probe_right,

@@ -8,8 +8,9 @@ a local folder lies, times of change, or the order of listing. Of remote files t
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ship.data.duplicates import count_repeated, refuse_duplicates
 from ship.data.evidence import Evidence
@@ -21,19 +22,26 @@ from ship.data.source import DataSource
 from ship.errors import DataError
 from ship.in_order import map_in_order
 
+if TYPE_CHECKING:
+    from ship.data.task_data import Split
+
 __all__ = [
     "DataSummary",
     "combine_fingerprint",
     "describe_data",
     "digest_files",
+    "digest_images",
     "file_digests",
     "fingerprint_data",
+    "fingerprint_split",
     "remote_tags",
 ]
 
 _NUM_THREADS, _NUM_SAMPLED = 4, 3
 # To start threads for fewer images takes longer than to read them.
 _ENOUGH_FOR_THREADS = 64
+# Of one image: 64 bits tell a hundred thousand apart.
+_NUM_DIGITS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +152,40 @@ def combine_fingerprint(source: DataSource, listing: Listing, tags: Mapping[str,
         group = [] if item.group is None else [item.group]
         digest.update(json.dumps([item.path, item.label, item.split, tags[item.path], *group]).encode())
     return digest.hexdigest()
+
+
+def fingerprint_split(labels: Sequence[str], split: "Split") -> str | None:
+    """Digest of path, label and content of each image of a split, in their order; None without contents.
+
+    Other splits play no part, nor the view, nor a backbone's input size. Answers about two splits of one
+    fingerprint are pairs, place by place.
+
+    Args:
+        labels: Class names.
+        split: The images.
+    """
+    lines = _describe_images(labels, split)
+    return None if lines is None else hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def digest_images(labels: Sequence[str], split: "Split") -> list[str] | None:
+    """16 hex digits for each image of a split, by path, label and content; None without contents.
+
+    By these the images that two splits share are found.
+
+    Args:
+        labels: Class names.
+        split: The images.
+    """
+    lines = _describe_images(labels, split)
+    return None if lines is None else [hashlib.sha256(line).hexdigest()[:_NUM_DIGITS] for line in lines]
+
+
+def _describe_images(labels: Sequence[str], split: "Split") -> list[bytes] | None:
+    if split.contents is None:
+        return None
+    told = zip(split.paths, split.labels_B.tolist(), split.contents, strict=True)
+    return [json.dumps([path, labels[label], content]).encode() for path, label, content in told]
 
 
 def remote_tags(folder: Folder, listing: Listing) -> dict[str, str]:

@@ -4,7 +4,7 @@ An image that cannot be used is never passed over: all of them are named in one 
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -73,12 +73,13 @@ def load_task_data(
         tags = {} if folder.is_local else remote_tags(folder, listing)
     loader.run(num_threads, on_progress)
     refuse_duplicates(source, listing, loader.sha256_by_path)
+    tags = tags or loader.sha256_by_path
     data = TaskData(
         labels=listing.labels,
-        train=loader.split("train"),
-        val=loader.split("val") if listing.num_of_split["val"] else None,
-        test=loader.split("test") if listing.num_of_split["test"] else None,
-        fingerprint=combine_fingerprint(source, listing, tags or loader.sha256_by_path),
+        train=loader.split("train", tags),
+        val=loader.split("val", tags) if listing.num_of_split["val"] else None,
+        test=loader.split("test", tags) if listing.num_of_split["test"] else None,
+        fingerprint=combine_fingerprint(source, listing, tags),
         view=loader.view,
     )
     return data if is_taken_as_it_is(source, listing) else leave_out_leaked(data)
@@ -170,8 +171,8 @@ class _Loader:
         if problems:
             raise DataError(problems)
 
-    def split(self, name: SplitName) -> Split:
-        """One split, once ``run`` is through."""
+    def split(self, name: SplitName, tags: Mapping[str, str] | None = None) -> Split:
+        """One split, once ``run`` is through; ``tags`` tell the content of each image, by path."""
         items = self._items[name]
         groups = tuple(str(item.group) for item in items)
         return Split(
@@ -179,6 +180,7 @@ class _Loader:
             labels_B=_indices(items, self.listing.labels),
             paths=tuple(item.path for item in items),
             groups=groups if all(item.group is not None for item in items) else None,
+            contents=None if tags is None else tuple(tags[item.path] for item in items),
         )
 
     def _load(self, job: tuple[SplitName, int]) -> tuple[str, ...]:

@@ -23,12 +23,15 @@ class Split:
         labels_B: int64, places in ``TaskData.labels``.
         paths: Path of each image, relative to the data set's root.
         groups: Group of each image, whose images no split may divide; None where no group was asked for.
+        contents: sha256 of each image's file, or the tag of its content that a remote backend gives; None
+            where they are not known.
     """
 
     images_B3HW: Tensor
     labels_B: Tensor
     paths: tuple[str, ...]
     groups: tuple[str, ...] | None = None
+    contents: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         """Number of images."""
@@ -36,12 +39,12 @@ class Split:
 
     def joined(self, other: "Split") -> "Split":
         """These images, then the other's."""
-        has_groups = self.groups is not None and other.groups is not None
         return Split(
             images_B3HW=torch.cat([self.images_B3HW, other.images_B3HW]),
             labels_B=torch.cat([self.labels_B, other.labels_B]),
             paths=self.paths + other.paths,
-            groups=(*(self.groups or ()), *(other.groups or ())) if has_groups else None,
+            groups=_joined(self.groups, other.groups),
+            contents=_joined(self.contents, other.contents),
         )
 
     def take(self, chosen_B: Tensor) -> "Split":
@@ -51,13 +54,22 @@ class Split:
             images_B3HW=self.images_B3HW[chosen_B],
             labels_B=self.labels_B[chosen_B],
             paths=tuple(self.paths[place] for place in places),
-            groups=None if self.groups is None else tuple(self.groups[place] for place in places),
+            groups=_taken(self.groups, places),
+            contents=_taken(self.contents, places),
         )
 
     def __repr__(self) -> str:
         """Counts."""
         height, width = self.images_B3HW.shape[-2:]
         return f"Split({len(self)} images of {height} x {width} pixels)"
+
+
+def _joined(first: tuple[str, ...] | None, second: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    return None if first is None or second is None else first + second
+
+
+def _taken(values: tuple[str, ...] | None, places: list[int]) -> tuple[str, ...] | None:
+    return None if values is None else tuple(values[place] for place in places)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

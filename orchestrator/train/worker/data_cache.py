@@ -26,7 +26,8 @@ __all__ = ["DataCache"]
 
 logger = logging.getLogger(__name__)
 
-# Part of every file's name: to be raised when the same settings would give other images.
+# Part of every file's name: to be raised when the same settings would give other images, or files of before
+# lack what is needed.
 FORMAT_VERSION = "3"
 _SPLITS = ("train", "val", "test")
 
@@ -127,6 +128,7 @@ def _to_tensors(data: TaskData) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     tensors: dict[str, torch.Tensor] = {}
     paths: dict[str, list[str]] = {}
     groups: dict[str, list[str]] = {}
+    contents: dict[str, list[str]] = {}
     for name in _SPLITS:
         split: Split | None = getattr(data, name)
         if split is not None:
@@ -134,18 +136,22 @@ def _to_tensors(data: TaskData) -> tuple[dict[str, torch.Tensor], dict[str, Any]
             paths[name] = list(split.paths)
             if split.groups is not None:
                 groups[name] = list(split.groups)
+            if split.contents is not None:
+                contents[name] = list(split.contents)
     about = {"labels": list(data.labels), "fingerprint": data.fingerprint, "paths": paths, "groups": groups}
-    return tensors, {**about, "view": data.view.to_dict(), "leaked": list(data.leaked)}
+    about |= {"contents": contents, "view": data.view.to_dict(), "leaked": list(data.leaked)}
+    return tensors, about
 
 
 def _from_tensors(tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> TaskData:
-    groups = about.get("groups", {})
+    groups, contents = about.get("groups", {}), about.get("contents", {})
     splits = {
         name: Split(
             images_B3HW=tensors[f"{name}.images"],
             labels_B=tensors[f"{name}.labels"],
             paths=tuple(paths),
             groups=tuple(groups[name]) if name in groups else None,
+            contents=tuple(contents[name]) if name in contents else None,
         )
         for name, paths in about["paths"].items()
     }

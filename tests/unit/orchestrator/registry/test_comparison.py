@@ -153,6 +153,11 @@ def test_images_are_the_same_by_data_or_by_pixels() -> None:
     assert compare_versions("caps", first, other_data, is_same_source=True)["num_images"] == 40
     with pytest.raises(RegistryError, match=r"no held-out image in common.*`ship compare caps 1 2 DATA`"):
         compare_versions("caps", first, other_data)
+    # Other training images as well, and the record tells that the held-out ones are the same.
+    told, same = replace(first, held_out="a" * 64), replace(other_data, held_out="a" * 64)
+    assert compare_versions("caps", told, same)["num_images"] == 40
+    with pytest.raises(RegistryError, match="no held-out image in common"):
+        compare_versions("caps", told, replace(same, held_out="b" * 64))
 
 
 def test_an_image_whose_label_was_corrected_is_left_out() -> None:

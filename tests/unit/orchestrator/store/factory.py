@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +28,12 @@ def make_artifact(
     probe_accuracy: float = 0.8,
     data: str = "images",
     held_out: bytes | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> dict[str, bytes]:
-    """The files of an artifact of two classes and four layers; by default without held-out answers."""
+    """The files of an artifact of two classes and four layers; by default without held-out answers.
+
+    Of its record the values of ``record`` are others, or more.
+    """
     low = accuracy - 0.05 if accuracy_low is None else accuracy_low
     metrics = {
         "accuracy": accuracy,
@@ -44,7 +49,7 @@ def make_artifact(
     }
     files = {
         "prompt.safetensors": f"tensors of {task} at {accuracy}".encode(),
-        "record.json": json.dumps(_record(accuracy)).encode(),
+        "record.json": json.dumps({**_record(accuracy), **(record or {})}).encode(),
         "README.md": f"# {task}\n".encode(),
     }
     if held_out is not None:

@@ -25,6 +25,7 @@ from ship.artifact.held_out import (
 from ship.artifact.making import make_artifact
 from ship.backbone import Backbone
 from ship.data import Split, TaskData
+from ship.data.fingerprint import fingerprint_split
 from ship.errors import ArtifactError
 from ship.settings.config import TuneConfig
 from ship.settings.view import View
@@ -75,6 +76,18 @@ def test_answers_are_those_of_the_evaluation(
     assert len(set(found.digests)) == 18
     assert found.distances_B is not None
     assert len(found.distances_B) == 18
+
+
+def test_the_record_tells_held_out_images_apart_without_their_pixels(
+    backbone: Backbone, data: TaskData, result: TuneResult, files: Files
+) -> None:
+    assert data.test is not None
+    assert json.loads(files["record.json"])["held_out"]["fingerprint"] is None, "their files are not known"
+    contents = tuple(f"{number:064x}" for number in range(len(data.test)))
+    known = replace(data, test=replace(data.test, contents=contents))
+    record = json.loads(make_artifact("caps", backbone, known, result)["record.json"])
+    assert record["held_out"]["fingerprint"] == fingerprint_split(known.labels, known.held_out)
+    assert len(set(record["held_out"]["images"])) == len(data.test)
 
 
 def test_written_and_read_again_is_the_same(found: HeldOut, files: Files) -> None:

@@ -1,7 +1,9 @@
 """A PEFT adapter answers as it does in PEFT, in a mixed batch too; what cannot is refused by name."""
 
+import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from ship.artifact.importing import import_adapter, split_labels
 from ship.artifact.peft import adapter_to_prompt, prompt_to_adapter, read_folder
 from ship.backbone import Backbone
 from ship.data import TaskData
+from ship.data.fingerprint import fingerprint_split
 from ship.errors import ArtifactError, DataError
 from ship.evaluation.prediction import predict_logits
 from ship.method.prompts import Prompt
@@ -335,6 +338,8 @@ def test_an_mlp_of_another_form_is_not_updated_in_silence(tmp_path: Path) -> Non
 
 def test_data_measures_an_import_in_the_order_of_its_outputs(frozen: Backbone, tmp_path: Path) -> None:
     data = make_data(num_train=60)
+    assert data.test is not None
+    data = replace(data, test=replace(data.test, contents=tuple(map(str, range(len(data.test))))))
     tuned = tune(frozen, data, TuneConfig(kind="lora", epochs=6, rank=2)).prompt
     turned = (data.labels[2], data.labels[0], data.labels[1])
     for name, content in prompt_to_adapter(tuned, frozen.name, turned).items():
@@ -354,6 +359,8 @@ def test_data_measures_an_import_in_the_order_of_its_outputs(frozen: Backbone, t
     assert {"probe_accuracy", "accuracy_low", "min_recall", "num_test"} <= set(card.metrics)
     held_out = HeldOut.from_json(files["held_out.json"])
     assert held_out.labels == turned
+    told = json.loads(files["record.json"])["held_out"]["fingerprint"]
+    assert told == fingerprint_split(data.labels, data.test), "the order of the outputs plays no part"
     right = torch.tensor(held_out.logits_BC).argmax(1) == torch.tensor(held_out.labels_B)
     assert float(right.double().mean()) == pytest.approx(accuracy)
     assert held_out.probe_logits_BC is not None

@@ -36,6 +36,7 @@ def assert_same(found: Split | None, expected: Split | None) -> None:
         assert torch.equal(found.images_B3HW, expected.images_B3HW)
         assert torch.equal(found.labels_B, expected.labels_B)
         assert found.paths == expected.paths
+        assert found.contents == expected.contents
 
 
 @pytest.mark.parametrize("num_val", [0, 4])
@@ -54,6 +55,18 @@ def test_data_is_read_once_and_comes_back_as_it_was(tmp_path: Path, num_val: int
     cache.load(key, (32, 32), "bicubic", source, allow_duplicates=True)
     assert source.num_reads == 3, "other images may be held out"
     assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
+
+
+def test_what_tells_held_out_images_apart_is_kept(tmp_path: Path) -> None:
+    plain = make_data(num_val=4, seed=1)
+    assert plain.test is not None
+    contents = tuple(f"{number:064x}" for number in range(len(plain.test)))
+    source = Source(replace(plain, test=replace(plain.test, contents=contents)))
+    for _ in range(2):
+        found = load(DataCache(tmp_path, LARGE), source, plain.fingerprint)
+        assert_same(found.test, source.data.test)
+        assert_same(found.train, plain.train)
+    assert source.num_reads == 1
 
 
 def test_data_that_is_not_what_was_planned_is_not_kept(tmp_path: Path) -> None:
