@@ -169,6 +169,8 @@ def test_a_waiting_request_is_not_behind_loads_in_advance():
     residency, load = make(10)
     with held(load, "a"):
         residency.apply(catalog(a=1, b=1, c=1))
+        # A request may be faster than the thread that loads in advance.
+        wait_until(lambda: load.started["a-1"] == 1)
         assert find(residency, "c").digest == "c-1"
         assert load.started["b-1"] == 0, "its turn comes after a"
     assert find(residency, "b").digest == "b-1"
