@@ -7,6 +7,7 @@ one that is shared on purpose stays shared.
 import logging
 import os
 import stat
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -92,7 +93,8 @@ def replace_like_folder(path: Path, content: bytes) -> None:
 
 
 def _replace(path: Path, content: bytes, opener: Callable[[str, int], int]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # Its own of each writer: threads, and containers on a shared folder, have one process id.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with open(temporary, "wb", opener=opener) as file:
             file.write(content)

@@ -190,7 +190,9 @@ def _known_runs(client: Any, experiment_id: str) -> dict[str, str]:
 def _write_run(client: Any, experiment_id: str, run: _Run) -> str:
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
-    tags = {**run.tags, _RUN_TAG: run.run_id}
+    # Of a registry that was itself restored, its runs have these marks already.
+    own = {name: value for name, value in run.tags.items() if name not in (_RUN_TAG, _WHOLE_TAG)}
+    tags = {**own, _RUN_TAG: run.run_id}
     made = client.create_run(experiment_id, start_time=run.start_ms, run_name=run.name or None, tags=tags)
     run_id = str(made.info.run_id)
     metrics = [

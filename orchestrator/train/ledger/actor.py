@@ -241,18 +241,10 @@ class RayLedger:
 
     def poll(self) -> tuple[Sequence[Event], RunStatus]:
         """Events since the last poll, which are thereby acknowledged, and the status of all tasks."""
-        while True:
-            try:
-                answer = self._get(self._actor.poll.remote(self._since))
-            except RayActorError:
-                answer = None
-            if answer is not None:
-                events, following, changed = answer
-                self._latest = _merge(None if self._since is None else self._latest, changed)
-                self._since = following
-                return events, self._latest
-            self._since = None
-            _ask(self._send_load, self._get)
+        events, following, changed = self._answer(lambda: self._actor.poll.remote(self._since))
+        self._latest = _merge(None if self._since is None else self._latest, changed)
+        self._since = following
+        return events, self._latest
 
     def cancel(self, tasks: Sequence[str]) -> list[str]:
         """See ``Ledger.cancel``."""
@@ -271,8 +263,20 @@ class RayLedger:
         ray.kill(self._actor, no_restart=True)
 
     def _call(self, method: str, *args: Any) -> Any:
-        _, answer = _ask(lambda: self._actor.call.remote(method, *args), self._get)
+        _, answer = self._answer(lambda: self._actor.call.remote(method, *args))
         return answer
+
+    def _answer(self, send: Callable[[], Any]) -> Any:
+        """The actor's answer, which is loaded again whenever it was restarted: no other process does that."""
+        while True:
+            try:
+                answer = self._get(send())
+            except RayActorError:
+                answer = None
+            if answer is not None:
+                return answer
+            self._since = None
+            _ask(self._send_load, self._get)
 
     def _send_load(self) -> Any:
         self._num_loads += 1

@@ -98,7 +98,8 @@ class Ledger:
         """Seat a worker on one of the pool's seats, and evict the workers of that seat and of higher ones."""
         if worker in self._evicted:
             return
-        if seat == 0:
+        # Where nothing waits, a worker takes up nothing: others tune what is left.
+        if seat == 0 and self._seats.get(0) != worker and self._waiting:
             self._starts_in_vain += 1
         self._num_seats = num_seats
         for taken, holder in list(self._seats.items()):
@@ -140,6 +141,7 @@ class Ledger:
         if status is None or self._is_closed:
             return False
         self._expires_s[task] = self._clock() + self._policy.lease_s
+        self._starts_in_vain = 0
         if epoch is not None:
             self._status[task] = status.after_report(epoch, self._wall())
             self._record("search" if is_of_search(epoch) else "epoch", self._status[task], dict(epoch))

@@ -131,8 +131,8 @@ class RunStatus:
         tasks: Tasks in the order of the manifest.
         workers: Worker on each seat of the pool.
         evicted: Workers that were replaced on their seats.
-        starts_in_vain: Workers that took the first seat since the last lease; it rises while the pool dies
-            before it takes up work.
+        starts_in_vain: Workers that took the first seat since the last sign of a tuning; it rises while the
+            pool dies before it takes up work.
         last_crash: Cause of the last death of a worker.
     """
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,8 @@ def work(config: SeatConfig, seat: int, num_seats: int, device: str) -> None:
     except ExecutionError:
         # The run ended while this process was being started.
         return
-    # The next worker on this seat has another process id, and so another name.
-    worker = f"worker-{seat}@{socket.gethostname()}:{os.getpid()}"
+    # The next worker on this seat has another name: a container that is restarted may give it the same id.
+    worker = f"worker-{seat}@{socket.gethostname()}:{os.getpid()}-{uuid.uuid4().hex[:8]}"
     ledger.join(worker, seat, num_seats)
     torch.set_num_threads(config.num_threads)
     header, arrays = ray.get(config.backbone[0])

@@ -4,6 +4,7 @@ import os
 import resource
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,15 @@ def test_a_tree_is_closed_and_links_are_not_followed(tmp_path: Path) -> None:
     make_private_tree(tmp_path / "tree")
     assert (mode(tmp_path / "tree" / "a"), mode(tmp_path / "tree" / "a" / "file")) == (0o700, 0o600)
     assert mode(outside) == 0o644
+
+
+def test_threads_that_replace_one_file_leave_one_of_theirs_whole(tmp_path: Path) -> None:
+    place, written = tmp_path / "file", [bytes([number]) * 200_000 for number in range(8)]
+    with ThreadPoolExecutor(len(written)) as threads:
+        for _ in range(10):
+            list(threads.map(lambda content: replace_private(place, content), written))
+            assert place.read_bytes() in written
+    assert list(tmp_path.iterdir()) == [place]
 
 
 def test_a_file_that_cannot_be_replaced_stays_and_no_copy_is_left(tmp_path: Path) -> None:

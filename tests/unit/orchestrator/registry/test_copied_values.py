@@ -70,9 +70,15 @@ def test_models_versions_and_runs_come_back_and_once() -> None:
     assert make_registry(other).champion("bolts").version == 4
 
 
-def test_a_restoration_that_was_ended_goes_on() -> None:
-    world = make_world()
-    content, number = read_values(world.registry.session), 0
+@pytest.mark.parametrize("is_restored", [False, True])
+def test_a_restoration_that_was_ended_goes_on(is_restored: bool) -> None:
+    world, number = make_world(), 0
+    content = read_values(world.registry.session)
+    if is_restored:
+        # Its runs have the marks of a restoration.
+        first = FakeMlflow("c" * 32)
+        write_values(make_registry(first).session, content)
+        content = read_values(make_registry(first).session)
     while True:
         other = FakeMlflow("b" * 32)
         other.before = stop_at(number)

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.tracing import begin
 from orchestrator.train.ledger.actor import RayLedger
-from orchestrator.train.ledger.grants import Lease, LedgerPolicy
+from orchestrator.train.ledger.grants import Ended, Lease, LedgerPolicy
 from orchestrator.train.ledger.ledger import Ledger
 from tests.unit.orchestrator.spans import Spans
 from tests.unit.orchestrator.train.fakes import Clock, Spec
@@ -21,8 +21,8 @@ class Actor:
         self.ledger: Ledger | None = None
         self.asked: list[int | None] = []
         self.num_sent: list[int] = []
-        methods = (self._load, self._poll, lambda: "pending")
-        self.load, self.poll, self.never = (SimpleNamespace(remote=call) for call in methods)
+        methods = (self._load, self._poll, self._call, lambda: "pending")
+        self.load, self.poll, self.call, self.never = (SimpleNamespace(remote=call) for call in methods)
 
     def _load(
         self, specs: Any, policy: Any, earlier: Any, num_lost: int, driver: Any, release: Any, trace: Any
@@ -40,6 +40,12 @@ class Actor:
         run_status = self.ledger.status(since)
         self.num_sent.append(len(run_status.tasks))
         return lambda: (events, following, run_status)
+
+    def _call(self, method: str, *args: Any) -> Callable[[], Any]:
+        if self.ledger is None:
+            return lambda: None
+        answer = getattr(self.ledger, method)(*args)
+        return lambda: ("incarnation", answer)
 
 
 def do_nothing() -> None:
@@ -78,6 +84,21 @@ def test_a_ledger_that_was_lost_is_filled_with_what_was_seen_last() -> None:
 
     assert run_status.counts() == {"pending": 2, "leased": 1}
     assert actor.asked[-1] is None, "all tasks are asked for again"
+
+
+def test_a_ledger_that_was_lost_before_a_request_is_filled_for_it() -> None:
+    actor = Actor()
+    driver = make_driver(actor)
+    driver.poll()
+    actor.ledger = None
+
+    assert driver.cancel(["a"]) == ["a"]
+
+    assert driver.poll()[1].counts() == {"pending": 2, "cancelled": 1}
+    actor.ledger = None
+    driver.close()
+    assert isinstance(actor.ledger, Ledger)
+    assert isinstance(actor.ledger.lease("w"), Ended)
 
 
 def test_the_processes_of_ledger_and_controller_do_without_torch() -> None:

@@ -253,6 +253,28 @@ def test_starts_in_vain_count_pools_that_never_took_up_work(clock: Clock) -> Non
     assert ledger.status().starts_in_vain == 0
 
 
+def test_a_worker_that_dies_while_nothing_waits_started_not_in_vain(clock: Clock) -> None:
+    ledger = make_ledger(clock, "a")
+    ledger.join("busy", 1, 2)
+    lease = take(ledger, "busy")
+    for number in range(6):
+        ledger.join(f"idle-{number}", 0, 2)
+        ledger.crashed(0, "its node was taken away")
+        assert ledger.status().starts_in_vain == 0
+    assert ledger.heartbeat("busy", "a", lease.attempt)
+
+
+def test_a_lease_that_lives_shows_that_the_pool_took_up_work(clock: Clock) -> None:
+    ledger = make_ledger(clock, "a", "b")
+    ledger.join("busy", 1, 2)
+    lease = take(ledger, "busy")
+    for number in range(3):
+        ledger.join(f"idle-{number}", 0, 2)
+    assert ledger.status().starts_in_vain == 3
+    assert ledger.heartbeat("busy", lease.spec.name, lease.attempt)
+    assert ledger.status().starts_in_vain == 0
+
+
 def test_a_closed_ledger_has_workers_drop_their_tasks_but_takes_what_they_completed(clock: Clock) -> None:
     ledger = make_ledger(clock, "a", "b", "c")
     take(ledger, "w1")
