@@ -25,6 +25,7 @@ from ship.method.prompts import Prompt
 from ship.runtime.baking import bake
 from ship.settings.config import TuneConfig
 from ship.settings.view import DEFAULT_VIEW, View
+from ship.tuning.kept_search import trial_values
 from ship.tuning.run import TuneResult
 from ship.tuning.search import SearchResult
 
@@ -198,9 +199,17 @@ def _metrics(
         "num_tiles": data.num_tiles,
         "epochs": _num_epochs(result),
         "tuning_s": round(result.tuning_s, 3),
-        "search_passes": found.num_passes if found else 0,
-        "search_s": round(found.tuning_s, 3) if found else 0.0,
+        **_search_costs(found),
     }
+
+
+def _search_costs(found: SearchResult | None) -> dict[str, float]:
+    """What the search cost; nothing where that is not known."""
+    if found is None:
+        return {"search_passes": 0, "search_s": 0.0}
+    if found.num_passes is None:
+        return {}
+    return {"search_passes": found.num_passes, "search_s": round(found.tuning_s, 3)}
 
 
 def _calibrated(rule: DecisionRule) -> dict[str, float]:
@@ -215,7 +224,7 @@ def _record(
     # Where one picture may lie in two splits, it is measured on, and told.
     leaked = list(data.leaked) or find_leaked(data)
     return {
-        "search": [_without_infinity(asdict(trial)) for trial in (found.trials if found else ())],
+        "search": [trial_values(trial) for trial in (found.trials if found else ())],
         "choice": _choice(result, found),
         "instead_of": asdict(result.instead_of) if result.instead_of else None,
         "learning_curve": result.preparation.learning_curve,
@@ -271,11 +280,6 @@ def _view_of(view: View) -> str:
     bits = "" if view.bits == "auto" else f", {view.bits} bits"
     decode = "" if view.decode == "full" else f", {view.decode} decoding"
     return f"{crop}{tiles}, fit {view.fit}{bits}{decode}"
-
-
-def _without_infinity(trial: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows none: a trial that failed has no loss."""
-    return {**trial, "val_loss": trial["val_loss"] if math.isfinite(trial["val_loss"]) else None}
 
 
 def _readme(

@@ -44,6 +44,7 @@ class PackTask:
         resume: A snapshot of the same data, settings and backbone to go on from.
         on_snapshot: Called with a snapshot every ``snapshot_every`` epochs; an exception ends this task.
         snapshot_every: Epochs from one snapshot to the next.
+        note: Text that snapshots carry along, such as what a search found before.
     """
 
     data: TaskData
@@ -52,6 +53,7 @@ class PackTask:
     resume: bytes | None = None
     on_snapshot: Callable[[bytes], None] | None = None
     snapshot_every: int = 10
+    note: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +217,7 @@ class Member:
         self._state.history.append(report)
         task = self.task
         if task.on_snapshot and report.epoch % task.snapshot_every == 0 and report.epoch < self._num_epochs:
-            task.on_snapshot(self._state.to_bytes(self._identity))
+            task.on_snapshot(self._state.to_bytes(self._identity, task.note))
         if task.on_epoch:
             task.on_epoch(report)
 

@@ -87,14 +87,14 @@ class SearchResult:
         trials: All of them, in order. Empty where there was nothing to choose, or nothing to choose by: no
             class has a second image.
         reason: Sentences with the numbers of the choice; empty where there was nothing to choose.
-        num_passes: Training images times epochs, of all candidates.
+        num_passes: Training images times epochs, of all candidates; None if what was tried is not known.
         tuning_s: Seconds spent on them.
     """
 
     config: TuneConfig
     trials: tuple[Trial, ...] = ()
     reason: str = ""
-    num_passes: int = 0
+    num_passes: int | None = 0
     tuning_s: float = field(default=0.0, compare=False)
 
 

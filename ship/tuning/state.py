@@ -23,6 +23,8 @@ __all__ = ["EpochReport", "TuningState"]
 
 _HEAD_SCALES = ("feature_mean", "feature_scale")
 _PROBE_LOGITS = "probe_logits"
+# Names in the file's metadata.
+_HEADER, _NOTE = "ship", "note"
 # Of a snapshot's header; the first versions wrote none.
 _SCHEMA = 1
 
@@ -84,11 +86,12 @@ class TuningState:
             head_start_CF=prompt.head.weight.detach().clone(),
         )
 
-    def to_bytes(self, identity: Mapping[str, Any]) -> bytes:
+    def to_bytes(self, identity: Mapping[str, Any], note: str | None = None) -> bytes:
         """A snapshot.
 
         Args:
             identity: JSON values that must be the same when it is resumed: data, settings, backbone.
+            note: Text that it carries along, see ``note_of``.
         """
         tensors = {f"prompt.{key}": value for key, value in self.prompt.state_dict().items()}
         tensors["head_start"] = self.head_start_CF
@@ -110,7 +113,8 @@ class TuningState:
             "spent_s": self.spent_s,
         }
         copied = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-        return save(copied, metadata={"ship": json.dumps(header)})
+        metadata = {_HEADER: json.dumps(header)}
+        return save(copied, metadata=metadata if note is None else {**metadata, _NOTE: note})
 
     @staticmethod
     def config_of(content: bytes) -> TuneConfig:
@@ -122,6 +126,18 @@ class TuningState:
         try:
             return TuneConfig.from_dict(_read_header(content)["identity"]["config"])
         except (SafetensorError, KeyError, TypeError, ValueError, ConfigError) as error:
+            raise ArtifactError(f"snapshot: it is damaged ({error}); start over") from error
+
+    @staticmethod
+    def note_of(content: bytes) -> str | None:
+        """The text that a snapshot carries along; None if it has none, as in those of earlier versions.
+
+        Raises:
+            ArtifactError: The snapshot is damaged.
+        """
+        try:
+            return _read_metadata(content).get(_NOTE)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ArtifactError(f"snapshot: it is damaged ({error}); start over") from error
 
     @classmethod
@@ -150,15 +166,21 @@ class TuningState:
 
 
 def _read_header(content: bytes) -> dict[str, Any]:
-    size = int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8 : 8 + size])["__metadata__"]
-    header: dict[str, Any] = json.loads(metadata["ship"])
+    header: dict[str, Any] = json.loads(_read_metadata(content)[_HEADER])
     if (schema := header.pop("schema", _SCHEMA)) != _SCHEMA:
         raise ArtifactError(
             f"snapshot: schema: expected {_SCHEMA}, found {schema!r:.20}, of a later version of this "
             "program; start over, or update this program"
         )
     return header
+
+
+def _read_metadata(content: bytes) -> dict[str, str]:
+    size = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + size])["__metadata__"]
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise TypeError("its metadata is no text by name")
+    return metadata
 
 
 def _restore_prompt(

@@ -22,6 +22,7 @@ from ship.backbone import Backbone
 from ship.data import load_task_data
 from ship.errors import ArtifactError, DataError
 from ship.settings.view import MAX_PIXELS
+from ship.tuning.kept_search import search_from_note, search_to_note
 from ship.tuning.probe_instead import take_the_better
 from ship.tuning.run import EpochReport, PackTask
 from ship.tuning.search import SearchResult, SearchStep, search
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 __all__ = ["SearchReporter", "TuneTask", "make_task_runner"]
 
 logger = logging.getLogger(__name__)
+
+_NOT_KEPT = (
+    "The settings were chosen before the tuning was interrupted; what they were compared with is not known."
+)
 
 
 def make_task_runner(context: WorkerContext) -> TaskRunner:
@@ -145,10 +150,10 @@ class TuneTask:
 
     def _tune(
         self, spec: "TaskSpec", data: "TaskData", merged: "TaskData", hooks: Hooks
-    ) -> tuple["TuneResult", SearchResult | None]:
+    ) -> tuple["TuneResult", SearchResult]:
         """Tune from the last snapshot; from the start if there is none that can be used.
 
-        A snapshot has the settings that a search found, so that the search is not repeated.
+        A snapshot has what a search found, so that the search is not repeated, and the artifact tells of it.
 
         Args:
             spec: The task.
@@ -162,8 +167,8 @@ class TuneTask:
         hooks.enter("step", lambda: self._tuner.num_passes)
         if snapshot is not None:
             try:
-                config = _config_of(spec, snapshot)
-                return self._tune_from(spec, config, merged, hooks, snapshot), None
+                found = _found_of(spec, snapshot)
+                return self._tune_from(spec, found, merged, hooks, snapshot), found
             except ArtifactError as error:
                 logger.warning("task %s: %s", spec.name, error)
                 self._store.snapshots.drop(spec.name, spec.key)
@@ -175,12 +180,12 @@ class TuneTask:
             on_epoch=SearchReporter(hooks),
             tune_all=partial(self._tuner.tune, on_joined=hooks.started),
         )
-        return self._tune_from(spec, found.config, merged, hooks, None), found
+        return self._tune_from(spec, found, merged, hooks, None), found
 
     def _tune_from(
         self,
         spec: "TaskSpec",
-        config: "TuneConfig",
+        found: SearchResult,
         data: "TaskData",
         hooks: Hooks,
         snapshot: bytes | None,
@@ -211,10 +216,11 @@ class TuneTask:
         with SnapshotWriter(save) as writer:
             task = PackTask(
                 data=data,
-                config=config,
+                config=found.config,
                 on_epoch=report_epoch,
                 resume=snapshot,
                 on_snapshot=put,
+                note=search_to_note(found),
             )
             [outcome] = self._tuner.tune([task], on_joined=hooks.started)
             # The writer ends once the snapshot under way is written.
@@ -257,6 +263,23 @@ def _outcome(publication: "Publication", files: Mapping[str, bytes]) -> Publishe
         metrics=PromptCard.from_json(files[CARD]).metrics,
         created=publication.created,
     )
+
+
+def _found_of(spec: "TaskSpec", snapshot: bytes) -> SearchResult:
+    """What the search found whose settings a snapshot is of; one of an earlier version has these alone.
+
+    Raises:
+        ArtifactError: The snapshot is of no use.
+    """
+    config = _config_of(spec, snapshot)
+    if (text := TuningState.note_of(snapshot)) is not None:
+        try:
+            return search_from_note(text, config)
+        except ArtifactError as error:
+            logger.warning("task %s: %s; the tuning goes on, and its record lacks that", spec.name, error)
+    if spec.search is None and not config.fallback:
+        return SearchResult(config=config)
+    return SearchResult(config=config, reason=_NOT_KEPT, num_passes=None)
 
 
 def _config_of(spec: "TaskSpec", snapshot: bytes) -> "TuneConfig":

@@ -91,6 +91,7 @@ def test_the_audit_log_has_no_break(store: PromptStore) -> None:
 def test_a_tuning_goes_on_from_its_snapshot(store: PromptStore) -> None:
     content = store.snapshots.load("bolts", TUNING)
     assert TuningState.config_of(content).epochs == 2
+    assert TuningState.note_of(content) is None
     assert [report.epoch for report in read_snapshot(content).history] == [1]
 
 

@@ -1,11 +1,14 @@
 """Hooks of a task runner that note what they are told."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from safetensors.torch import load, save
+
 from orchestrator.train.worker.progress import Progress
 
-__all__ = ["KEY", "NUM_EPOCHS", "Hooks"]
+__all__ = ["KEY", "NUM_EPOCHS", "Hooks", "with_note"]
 
 
 NUM_EPOCHS = 12
@@ -45,3 +48,10 @@ class Hooks:
     @property
     def epochs(self) -> list[int]:
         return [report["epoch"] for report in self.reports]
+
+
+def with_note(snapshot: bytes, note: str | None) -> bytes:
+    """The snapshot with this note; with None as versions before the notes wrote it."""
+    size = int.from_bytes(snapshot[:8], "little")
+    header = json.loads(snapshot[8 : 8 + size])["__metadata__"]["ship"]
+    return save(load(snapshot), metadata={"ship": header} if note is None else {"ship": header, "note": note})
