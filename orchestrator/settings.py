@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal, Self
 
 from orchestrator.errors import ManifestError
+from ship.errors import ConfigError
 from ship.redaction import Url
-from ship.settings.view import MAX_PIXELS
+from ship.settings.view import MAX_PIXELS, read_max_pixels
 
 __all__ = ["EXECUTORS", "Executor", "Settings"]
 
@@ -73,7 +74,7 @@ class Settings:
             ray_address=env.get("RAY_ADDRESS") or None,
             cache=env.get("SHIP_CACHE") or DEFAULT_CACHE,
             cache_bytes=_read_gigabytes("SHIP_CACHE_GB", env.get("SHIP_CACHE_GB") or str(DEFAULT_CACHE_GB)),
-            max_pixels=_read_pixels("SHIP_MAX_PIXELS", env.get("SHIP_MAX_PIXELS") or str(MAX_PIXELS)),
+            max_pixels=_read_pixels(env),
         )
 
     @property
@@ -111,7 +112,8 @@ def _read_gigabytes(name: str, text: str) -> int:
     return round(size * BYTES_A_GB)
 
 
-def _read_pixels(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 11 and 0 < int(text) <= 10**10):
-        raise ManifestError(f"{name}: expected a number of pixels from 1 to 10000000000, got {text[:50]!r}")
-    return int(text)
+def _read_pixels(env: Mapping[str, str]) -> int:
+    try:
+        return read_max_pixels(env)
+    except ConfigError as error:
+        raise ManifestError(str(error)) from None

@@ -26,7 +26,7 @@ from ship.backbone_info import BackboneInfo
 from ship.backbone_spec import BUNDLED, BUNDLED_FOLDER, is_folder, split_weights
 from ship.errors import BackboneError
 from ship.linear import freeze_linears
-from ship.vit import Attention, Block, VisionTransformer, resolve_model_data_config, timm
+from ship.vit import Attention, Block, Mlp, VisionTransformer, resolve_model_data_config, timm
 
 __all__ = ["BUNDLED", "MAX_IMAGE_SIZE", "Backbone", "as_rows", "load_backbone"]
 
@@ -99,6 +99,15 @@ class Backbone:
         """The final norm, before a head."""
         norm: nn.Module = self.vit.norm
         return norm
+
+    @property
+    def has_plain_mlp(self) -> bool:
+        """Whether low ranks can update the MLPs: all are timm's ``Mlp``, four times as wide as the tokens."""
+        width = self.info.width
+        return all(
+            type(block.mlp) is Mlp and block.mlp.fc1.out_features == 4 * width == block.mlp.fc2.in_features
+            for block in self.blocks
+        )
 
     def normalise(self, images_BCHW: Tensor) -> Tensor:
         """Images in uint8 to what the model was trained on, float32, on the backbone's device."""
@@ -292,6 +301,10 @@ def _find_unsupported(vit: nn.Module) -> list[str]:
         problems.append("it has no class token, from which levels, attribute prompts and the head are read")
     if vit.global_pool != "token" or vit.attn_pool is not None:
         problems.append(f"it pools its tokens by {vit.global_pool!r}; a class-token head ('token') is needed")
+    if not isinstance(vit.fc_norm, nn.Identity):
+        problems.append("its final norm is in its head (fc_norm), where levels and prompts do not see it")
+    if (num_channels := vit.patch_embed.proj.in_channels) != 3:
+        problems.append(f"it takes images of {num_channels} channels; 3 are needed")
     in_blocks = [problem for block in vit.blocks for problem in _find_unsupported_in_block(block)]
     problems += [
         f"in {count} of {len(vit.blocks)} blocks: {problem}" for problem, count in Counter(in_blocks).items()

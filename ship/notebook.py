@@ -6,7 +6,7 @@ Shapes: B images, C classes.
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 
 from ship import artifact, tuning
 from ship.artifact.files import insert_verified
-from ship.backbone import BUNDLED, Backbone, as_rows, load_backbone
+from ship.artifact.measuring import answer_rows
+from ship.backbone import BUNDLED, Backbone, load_backbone
 from ship.data import DataSource, TaskData, load_task_data
 from ship.decision.distance import DistanceModel
 from ship.decision.fitting import FittedDecision, fit_decision
@@ -32,7 +33,7 @@ from ship.runtime.slots import Slot
 from ship.settings.config import TuneConfig, count_epochs
 from ship.settings.presets import Preset, choose_settings
 from ship.settings.search_config import AUTO, SearchConfig
-from ship.settings.view import DEFAULT_VIEW, View
+from ship.settings.view import DEFAULT_VIEW, View, read_max_pixels
 from ship.tuning.probe_instead import InsteadOf, take_the_better
 from ship.tuning.search import SearchResult, SearchStep
 from ship.tuning.search import search as find_settings
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Model", "Prediction", "TunedTask", "load", "tune"]
-
-_BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,19 +114,16 @@ class Model:
         Raises:
             ImageError: There is no image, or some cannot be read; lists all of these.
         """
-        found = self._read(images)
-        return [
-            self._answer(row)
-            for images in found.split(_BATCH)
-            for row in self._runtime.infer_rows(as_rows(images), [self._slot] * len(images))
-        ]
+        return [self._answer(row) for row in answer_rows(self._runtime, self._slot, self._read(images))]
 
     def _read(self, images: ImageLike | Iterable[ImageLike]) -> Tensor:
         size, interpolation = self.backbone.image_size, self.backbone.interpolation
+        limit = read_max_pixels(os.environ)
+        read = partial(read_image, size=size, interpolation=interpolation, max_pixels=limit, view=self.view)
         tensors, problems = [], []
         for number, image in enumerate(_listed(images)):
             try:
-                tensors.append(read_image(image, size=size, interpolation=interpolation, view=self.view))
+                tensors.append(read(image))
             except ImageError as error:
                 problems.append(f"image {number}: {error}")
         if problems or not tensors:
@@ -387,6 +383,7 @@ def _load_data(
             image_size=backbone.image_size,
             interpolation=backbone.interpolation,
             view=view,
+            max_pixels=read_max_pixels(os.environ),
             on_progress=show,
         )
 

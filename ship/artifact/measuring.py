@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ship.artifact.evidence import draw_thumbnails, pixel_digest, rounded_rows, telling_places
 from ship.artifact.files import LoadedPrompt, insert_verified
 from ship.artifact.held_out import HeldOut
 from ship.backbone import Backbone, as_rows
-from ship.data import DataSource, Split
+from ship.data import DataSource
 from ship.data.items import SplitName
 from ship.data.listing import open_labelled
 from ship.data.loading import load_in_parts
@@ -65,7 +66,7 @@ def measure(
     for part in load_in_parts(folder, listing, **look):
         digests += map(pixel_digest, part.images_B3HW)
         labels_B += part.labels_B.tolist()
-        for row in answer_rows(runtime, slot, part):
+        for row in answer_rows(runtime, slot, part.images_B3HW):
             rows.append(row)
             on_progress(len(rows), len(listing.items))
     scores = rounded_rows(torch.stack([row.logits_C for row in rows]))
@@ -95,10 +96,10 @@ def open_runtime(loaded: LoadedPrompt, backbone: Backbone) -> tuple[Runtime, Slo
     return runtime, insert_verified(runtime, loaded)
 
 
-def answer_rows(runtime: Runtime, slot: Slot, part: Split) -> Iterator[RowOutput]:
-    """Answers on the images of a split, a few at a time."""
+def answer_rows(runtime: Runtime, slot: Slot, images_B3HW: Tensor) -> Iterator[RowOutput]:
+    """Answers on images, uint8, ``B,3,H,W`` or ``B,T,3,H,W``, as few at a time as the backbone allows."""
     num_pictures = max(1, runtime.backbone.info.rows_at_once // slot.num_tiles)
-    for images in part.images_B3HW.split(num_pictures):
+    for images in images_B3HW.split(num_pictures):
         yield from runtime.infer_rows(as_rows(images), [slot] * len(images))
 
 

@@ -128,7 +128,7 @@ def measure_training(
     items = tuple(random.Random(0).sample(trained, min(most, len(trained))))
     features: list[Tensor] = []
     for part in load_in_parts(folder, replace(listing, items=items), **_look(card, max_pixels)):
-        features += [row.feature_D for row in answer_rows(runtime, slot, part)]
+        features += [row.feature_D for row in answer_rows(runtime, slot, part.images_B3HW)]
         if not goes_on():
             break
     return TrainingFeatures(

@@ -27,7 +27,6 @@ from ship.backbone import Backbone
 from ship.errors import ArtifactError
 from ship.method.prompts import Prompt
 from ship.settings.config import TARGETS, TuneConfig
-from ship.vit import Mlp
 
 __all__ = ["ADAPTER_MODEL", "LABELS", "AdapterFiles", "adapter_to_prompt", "prompt_to_adapter", "read_folder"]
 
@@ -262,20 +261,12 @@ def _target_problems(
     ]
     if not present:
         problems.append(f"{ADAPTER_MODEL}: no update of {', '.join(_NAMES)} of the blocks")
-    if any(".mlp." in module for module in present) and not _has_plain_mlp(backbone):
+    if any(".mlp." in module for module in present) and not backbone.has_plain_mlp:
         problems.append(
             f"{ADAPTER_CONFIG}: target_modules: backbone {backbone.name!r} has an MLP whose layers cannot be "
             "updated: expected timm's Mlp, four times as wide as the tokens; target attn.qkv and attn.proj"
         )
     return problems
-
-
-def _has_plain_mlp(backbone: Backbone) -> bool:
-    width = backbone.info.width
-    return all(
-        type(block.mlp) is Mlp and block.mlp.fc1.out_features == 4 * width == block.mlp.fc2.in_features
-        for block in backbone.blocks
-    )
 
 
 def _shapes(

@@ -24,6 +24,7 @@ __all__ = [
     "Fit",
     "Tile",
     "View",
+    "read_max_pixels",
 ]
 
 # Left, top, right and bottom in pixels; the last two are the first outside.
@@ -269,6 +270,20 @@ _LATER = (("bits", "auto"), ("decode", "full"))
 DEFAULT_VIEW = View()
 
 
+def read_max_pixels(environ: Mapping[str, str]) -> int:
+    """``SHIP_MAX_PIXELS`` of an environment: pixels of the largest picture that is decoded.
+
+    Raises:
+        ConfigError: It is no such number.
+    """
+    text = environ.get("SHIP_MAX_PIXELS") or str(MAX_PIXELS)
+    if not (text.isascii() and text.isdigit() and len(text) <= 11 and 0 < int(text) <= 10**10):
+        raise ConfigError(
+            f"SHIP_MAX_PIXELS: expected a number of pixels from 1 to {10**10}, got {text[:50]!r}"
+        )
+    return int(text)
+
+
 def _median_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
     widths, heights = zip(*sizes, strict=True)
     return round(median(widths)), round(median(heights))
@@ -282,7 +297,9 @@ def _count(side: int, input_side: int) -> int:
 def _cut(start: int, stop: int, number: int, overlap: float) -> list[tuple[int, int]]:
     """Equal parts of a side, each with an overlap with the next; the last one ends where the side does."""
     side = stop - start
-    part = max(1, min(side, round(side / (number - (number - 1) * overlap))))
+    # No pixel is between two parts, also where there is no overlap and the parts are not of whole pixels.
+    fewest = -(-side // number)
+    part = max(1, fewest, min(side, round(side / (number - (number - 1) * overlap))))
     step = (side - part) / max(1, number - 1)
     return [(start + round(place * step), start + round(place * step) + part) for place in range(number)]
 

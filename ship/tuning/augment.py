@@ -25,7 +25,7 @@ def augment(images: Tensor, mode: str, seed: int, epoch: int, step: int) -> Tens
     """
     if mode == "none":
         return images
-    generator = Generator().manual_seed((seed * 1_000_003 + epoch) * 100_003 + step)
+    generator = Generator().manual_seed(((seed * 1_000_003 + epoch) * 100_003 + step) % 2**64)
     draws_4B = torch.rand(4, len(images), generator=generator)
     images = _where(draws_4B[0] < 0.5, images.flip(-1), images)
     images = _where(draws_4B[1] < 0.5, images.flip(-2), images)

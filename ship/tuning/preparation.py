@@ -150,6 +150,12 @@ def check_fit(backbone: Backbone, data: TaskData, config: TuneConfig) -> None:
             f"num_attribute: expected at most {num_tokens}, the tokens of backbone {backbone.name!r} at "
             f"{backbone.image_size[0]}x{backbone.image_size[1]}, got {config.num_attribute}"
         )
+    in_mlp = [name for name in config.low_rank_targets if name.startswith("fc")]
+    if in_mlp and not backbone.has_plain_mlp:
+        raise ConfigError(
+            f"low_rank_on: the MLPs of backbone {backbone.name!r} cannot be updated ({', '.join(in_mlp)}): "
+            "expected timm's Mlp, four times as wide as the tokens; take qkv and proj"
+        )
     if config.patience and data.val is None:
         raise ConfigError(
             f"patience: {config.patience} epochs without a lower validation loss end the tuning, but the "

@@ -10,7 +10,6 @@ theirs, only with a loss that is lower by a standard error. Held-out images play
 Shapes: B images.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,20 +17,20 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ship.backbone import Backbone
-from ship.data import Split, TaskData
+from ship.data import TaskData
 from ship.errors import ShipError, TuningError
 from ship.settings.config import TuneConfig, count_epochs
-from ship.settings.search_config import AXES, MIN_IMAGES_TO_HOLD_OUT, NUM_FOLDS, SearchConfig
+from ship.settings.search_config import AXES, SearchConfig
+from ship.tuning.folds import make_folds
 from ship.tuning.member import PackTask, TuneResult
 from ship.tuning.preparation import check_fit
 from ship.tuning.run import tune_pack
 
-__all__ = ["SearchResult", "SearchStep", "Trial", "make_folds", "search"]
+__all__ = ["SearchResult", "SearchStep", "Trial", "search"]
 
-_HELD_OUT_SHARE = 0.2
 # Fewer steps tell settings apart by chance.
 _MIN_STEPS = 20
 
@@ -171,35 +170,6 @@ def search(
         num_passes=rounds.num_passes,
         tuning_s=rounds.tuning_s,
     )
-
-
-def make_folds(data: TaskData, seed: int) -> list[TaskData]:
-    """Data to choose settings by: each with training images, and as test images those to compare by.
-
-    A class keeps at least one image to train on, and a group stays together. Without a class of two images
-    (groups) there is no fold.
-    """
-    if data.val is not None and data.test is not None:
-        return [replace(data, val=None, test=data.val)]
-    train = data.train
-    is_small = len(train) < MIN_IMAGES_TO_HOLD_OUT
-    num_parts = NUM_FOLDS if is_small else round(1 / _HELD_OUT_SHARE)
-    part_B = _deal(train, num_parts, Generator().manual_seed(seed))
-    folds = []
-    for number in range(num_parts if is_small else 1):
-        is_held_out_B = part_B == number
-        if bool(is_held_out_B.any()):
-            digest = hashlib.sha256(f"{data.fingerprint}:{seed}:{number}".encode()).hexdigest()
-            folds.append(
-                replace(
-                    data,
-                    train=train.take(~is_held_out_B),
-                    val=None,
-                    test=train.take(is_held_out_B),
-                    fingerprint=digest,
-                )
-            )
-    return folds
 
 
 class _Rounds:
@@ -375,26 +345,3 @@ def _score(outcomes: Sequence[TuneResult | Exception], epochs: int) -> _Score:
     accuracy = sum(result.evaluation.accuracy for result in results) / len(results)
     losses_B = torch.cat([result.losses_B for result in results]).double()
     return _Score(epochs=epochs, losses_B=losses_B, accuracy=accuracy)
-
-
-def _deal(train: Split, num_parts: int, generator: Generator) -> Tensor:
-    """A part for each image, class by class in turn, groups whole; -1 for the only image (group) of a class.
-
-    A group of several classes goes with its first image's.
-    """
-    groups = train.groups if train.groups is not None else train.paths
-    members: dict[str, list[int]] = {}
-    for place, group in enumerate(groups):
-        members.setdefault(group, []).append(place)
-    by_label: dict[int, list[list[int]]] = {}
-    for places in members.values():
-        by_label.setdefault(int(train.labels_B[places[0]]), []).append(places)
-    part_B = torch.full_like(train.labels_B, -1)
-    num_dealt = 0
-    for _, units in sorted(by_label.items()):
-        if len(units) > 1:
-            # Classes go on where the one before ended, so that parts of few images are of one size.
-            for i, chosen in enumerate(torch.randperm(len(units), generator=generator).tolist()):
-                part_B[units[chosen]] = (i + num_dealt) % num_parts
-            num_dealt += len(units)
-    return part_B

@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,12 +8,14 @@ import torch
 from safetensors.torch import save_file
 
 from ship.backbone import Backbone, load_backbone
-from ship.errors import BackboneError
+from ship.errors import BackboneError, ConfigError
 from ship.method.model import forward
 from ship.method.prompts import Prompt
 from ship.settings.config import TuneConfig
+from ship.tuning.preparation import check_fit
 from ship.vit import timm
 from tests.factories import write_backbone
+from tests.unit.ship.factory import make_data
 
 SUPPORTED = {
     "plain": {},
@@ -71,7 +74,13 @@ def test_what_cannot_be_done_exactly_is_refused_with_the_reason(name: str, what:
 
 
 @pytest.mark.parametrize(
-    ("args", "what"), [({"scale_attn_norm": True}, "scale_norm"), ({"class_token": False}, "class token")]
+    ("args", "what"),
+    [
+        ({"scale_attn_norm": True}, "scale_norm"),
+        ({"class_token": False}, "class token"),
+        ({"fc_norm": True}, "final norm is in its head"),
+        ({"in_chans": 1}, "images of 1 channels"),
+    ],
 )
 def test_variants_of_a_block_are_refused(tmp_path: Path, args: dict, what: str) -> None:
     if "class_token" in args:
@@ -167,3 +176,16 @@ def test_threads_grow_with_the_products_of_an_image(num_params: int, num_tokens:
     """The bundled backbone, ViT-Ti, ViT-S and ViT-B of 16 pixels a patch."""
     info = replace(load_backbone("bundled").info, num_params=num_params, num_tokens=num_tokens)
     assert info.most_threads == threads
+
+
+@pytest.mark.parametrize(("ratio", "is_plain"), [(4.0, True), (4.5, False)])
+def test_low_ranks_of_an_mlp_that_cannot_have_them_are_refused(
+    tmp_path: Path, ratio: float, is_plain: bool
+) -> None:
+    write_backbone(tmp_path / "vit", mlp_ratio=ratio)
+    backbone = load_backbone(str(tmp_path / "vit"))
+    assert backbone.has_plain_mlp == is_plain
+    data = make_data()
+    with nullcontext() if is_plain else pytest.raises(ConfigError, match=r"cannot be updated \(fc1, fc2\)"):
+        check_fit(backbone, data, TuneConfig(kind="lora", low_rank_on="fc1+fc2"))
+    check_fit(backbone, data, TuneConfig(kind="lora", low_rank_on="qkv+proj"))

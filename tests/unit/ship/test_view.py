@@ -1,5 +1,7 @@
 """A task's view of its pictures: the right pixels, by construction."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -53,6 +55,16 @@ def test_tiles_cover_the_crop_row_by_row() -> None:
     assert found.shape == (4, 3, *SIZE)
     for tile, (top, left) in zip(found, [(4, 2), (4, 8), (8, 2), (8, 8)], strict=True):
         assert torch.equal(tile, as_planes(array[top : top + 4, left : left + 6]))
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.001, 0.01, 0.1])
+def test_no_pixel_is_between_two_tiles(overlap: float) -> None:
+    for number in (2, 3, 5, 8):
+        view = View(tiles=f"1x{number}", tile_overlap=overlap)
+        for side in (*range(16, 300), 1000, 1027, 1081):
+            ends = [tile.source for tile in view.tiles_of((side, 10), SIZE)]
+            assert (ends[0][0], ends[-1][2]) == (0, side)
+            assert all(left[2] >= right[0] for left, right in pairwise(ends)), (side, number)
 
 
 def test_tiles_overlap_and_end_where_the_picture_does() -> None:

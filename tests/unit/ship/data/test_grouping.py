@@ -11,7 +11,7 @@ from ship.data import DataSource, Split, TaskData, describe_data, load_task_data
 from ship.data.listing import list_items
 from ship.errors import ConfigError, DataError
 from ship.settings.search_config import MIN_IMAGES_TO_HOLD_OUT
-from ship.tuning.search import make_folds
+from ship.tuning.folds import make_folds
 
 PATTERN = r"part-(\d+)-"
 

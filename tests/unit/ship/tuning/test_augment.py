@@ -52,3 +52,11 @@ def test_tone_stays_within_bounds() -> None:
     # Grey in the middle moves by brightness alone: at most 15% of the range.
     assert 128 - 39 <= int(changed.min()) < int(changed.max()) <= 128 + 39
     assert len({int(image[0, 0, 0]) for image in changed}) > 10
+
+
+@pytest.mark.parametrize("seed", [184_500_000, 1_234_567_890, 2**31 - 1])
+def test_every_seed_that_is_allowed_can_be_drawn_by(seed: int) -> None:
+    images = make_images(8, 3, 8, 8)
+    once, again = (augment(images, "flips", seed, 100, 7) for _ in range(2))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, images)

@@ -7,14 +7,16 @@ import torch
 
 from ship.backbone import Backbone
 from ship.data import TaskData
+from ship.data.leaks import pixel_digests
 from ship.errors import ConfigError, TuningError
 from ship.settings.config import TuneConfig
 from ship.settings.presets import PRESETS, choose_settings
 from ship.settings.search_config import SearchConfig, num_full_tunings
 from ship.settings.view import View
+from ship.tuning.folds import make_folds
 from ship.tuning.member import PackTask, TuneResult
 from ship.tuning.run import tune_pack
-from ship.tuning.search import SearchStep, make_folds, search
+from ship.tuning.search import SearchStep, search
 from tests.unit.ship.factory import make_data
 
 
@@ -65,6 +67,21 @@ def test_the_tasks_own_validation_images_are_used() -> None:
     [fold] = make_folds(data, seed=0)
 
     assert (fold.train, fold.val, fold.test) == (data.train, None, data.val)
+
+
+def test_copies_of_a_picture_are_on_one_side_of_a_fold() -> None:
+    data = make_data(num_train=24)
+    copies = replace(
+        data.train,
+        images_B3HW=data.train.images_B3HW.repeat_interleave(2, 0),
+        labels_B=data.train.labels_B.repeat_interleave(2),
+        paths=tuple(f"{number}/{path}" for path in data.train.paths for number in range(2)),
+    )
+    folds = make_folds(replace(data, train=copies, val=None), seed=0)
+    assert len(folds) == 3
+    for fold in folds:
+        assert set(pixel_digests(fold.train)).isdisjoint(pixel_digests(fold.held_out))
+        assert len(fold.held_out) == 16
 
 
 @pytest.mark.parametrize(("num_train", "num_folds", "num_val"), [(24, 3, 8), (300, 1, 60)])
