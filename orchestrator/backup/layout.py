@@ -26,6 +26,7 @@ from orchestrator.store.objects.protocol import ObjectStore, is_key
 
 __all__ = [
     "BLOBS",
+    "CLOCKS_DIFFER_S",
     "FOLDER",
     "REGISTRY",
     "Blob",
@@ -50,7 +51,7 @@ Kind = Literal["all", "metadata"]
 MAX_MANIFEST_BYTES, _MAX_DONE_BYTES = 1 << 30, 4096
 _ADVICE = "take another backup, or update this program"
 # Between the clocks of hosts that take backups.
-_CLOCKS_DIFFER_S = 3600.0
+CLOCKS_DIFFER_S = 3600.0
 _Id = Annotated[str, StringConstraints(pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}$")]
 
 
@@ -149,7 +150,7 @@ def new_id(now_s: float) -> str:
 
 def find_misdated(ids: Iterable[str], now_s: float) -> tuple[str, ...]:
     """The ids that are dated later than now, by more than the clocks of hosts differ."""
-    latest = _date_text(now_s + _CLOCKS_DIFFER_S)
+    latest = _date_text(now_s + CLOCKS_DIFFER_S)
     return tuple(id_ for id_ in ids if id_ > latest)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from orchestrator.backup.layout import Manifest, blob_key
+from orchestrator.backup.layout import Kind, Manifest, blob_key
 from orchestrator.backup.taking import Taken, take_backup
 from orchestrator.registry.copying import RegistryCopy
 from tests.unit.orchestrator.registry.factory import MemoryObjects, World
@@ -29,9 +29,11 @@ def make_world() -> World:
     return world
 
 
-def take(world: World, place: MemoryObjects, *, verify: bool = False) -> Taken:
+def take(world: World, place: MemoryObjects, *, kind: Kind = "all", verify: bool = False) -> Taken:
     world.now_s += 1.0
-    return take_backup(world.objects, place, lambda: COPY, verify=verify, clock=lambda: world.now_s)
+    return take_backup(
+        world.objects, place, lambda: COPY, kind=kind, verify=verify, clock=lambda: world.now_s
+    )
 
 
 def find_key(manifest: Manifest, part: str) -> str:
