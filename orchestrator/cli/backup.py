@@ -24,7 +24,8 @@ __all__ = ["COMMANDS"]
     "--keep",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Remove older backups than the last N, and what only they hold; none dated after now [keep all].",
+    help="Remove older backups than the last N of each kind, full and --metadata, and what only they hold; "
+    "none dated after now [keep all].",
 )
 @click.option("--store-only", is_flag=True, help="Leave MLflow out: its database has a backup of its own.")
 @click.option(
