@@ -31,6 +31,7 @@ __all__ = [
     "REGISTRY",
     "Blob",
     "Kind",
+    "Last",
     "Manifest",
     "RegistryBlob",
     "blob_key",
@@ -39,6 +40,7 @@ __all__ = [
     "find_misdated",
     "new_id",
     "read_blob",
+    "read_last",
     "read_manifest",
     "write_begun",
     "write_done",
@@ -114,6 +116,19 @@ class _Done(Document):
 class _Found:
     done: tuple[str, ...]
     unfinished: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Last:
+    """The last backup of a place: a full one, where there is one.
+
+    Attributes:
+        manifest: The backup.
+        newer: Ids of those that were taken after it, all of metadata alone, from the oldest on.
+    """
+
+    manifest: Manifest
+    newer: tuple[str, ...]
 
 
 def digest_of(data: bytes) -> str:
@@ -193,19 +208,46 @@ def read_manifest(
 
     Args:
         place: The place that holds backups.
-        id_: The backup; by default the last one that was finished, and that is not dated later than now if
-            there is another.
+        id_: The backup; by default the last one, see ``read_last``.
         clock: Current time, seconds since the epoch.
 
     Raises:
         StoreError: There is no such backup, it was not finished, or its manifest is damaged.
     """
+    if id_ is None:
+        return read_last(place, clock).manifest
     found = find_backups(place)
-    if id_ is None and found.done:
-        misdated = find_misdated(found.done, clock())
-        id_ = [id_ for id_ in found.done if id_ not in misdated or len(misdated) == len(found.done)][-1]
-    if id_ is None or id_ not in found.done:
+    if id_ not in found.done:
         raise _no_backup(place, id_, found)
+    return _read(place, id_)
+
+
+def read_last(place: ObjectStore, clock: Callable[[], float] = time.time) -> Last:
+    """The last full backup that was finished, or where there is none the last one of metadata.
+
+    One that is dated later than now is only taken where all are.
+
+    Args:
+        place: The place that holds backups.
+        clock: Current time, seconds since the epoch.
+
+    Raises:
+        StoreError: There is no finished backup, or a manifest is damaged that may be the last full one's.
+    """
+    found = find_backups(place)
+    misdated = find_misdated(found.done, clock())
+    newer: list[Manifest] = []
+    for id_ in reversed([id_ for id_ in found.done if id_ not in misdated] or found.done):
+        manifest = _read(place, id_)
+        if manifest.kind == "all":
+            return Last(manifest=manifest, newer=tuple(one.id for one in reversed(newer)))
+        newer.append(manifest)
+    if not newer:
+        raise _no_backup(place, None, found)
+    return Last(manifest=newer[0], newer=())
+
+
+def _read(place: ObjectStore, id_: str) -> Manifest:
     where = f"{place.url}/{FOLDER}{id_}"
     done = place.get(f"{FOLDER}{id_}/done.json", max_bytes=_MAX_DONE_BYTES).data
     wanted = _Done.read(done, f"{where}/done.json", _ADVICE).manifest

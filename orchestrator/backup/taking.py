@@ -102,7 +102,7 @@ def take_backup(
     id_ = new_id(made_s)
     # Before contents are listed: what is there from then on stays.
     write_begun(place, id_)
-    copier = Copier(objects, place, _read_last(place), verify=verify)
+    copier = Copier(objects, place, _read_last(place, kind, clock), verify=verify)
     copied: dict[str, Blob] = {}
     for prefix in _POINTERS:
         copied |= copier.copy(objects.list(prefix) if prefix.endswith("/") else [prefix])
@@ -138,12 +138,14 @@ def _check_apart(store: str, place: str) -> None:
         raise StoreError(f"{place}: expected a place apart from the store {store}; name another one")
 
 
-def _read_last(place: ObjectStore) -> Manifest | None:
-    """The last backup; None where it cannot be read, for then all is copied anew."""
-    if not find_backups(place).done:
+def _read_last(place: ObjectStore, kind: Kind, clock: Callable[[], float]) -> Manifest | None:
+    """The last backup that names what this one will; None where it cannot be read, as all is copied then."""
+    done = find_backups(place).done
+    if not done:
         return None
     try:
-        return read_manifest(place)
+        # For metadata any will do.
+        return read_manifest(place, None if kind == "all" else done[-1], clock)
     except StoreError:
         return None
 

@@ -2,10 +2,11 @@
 
 import pytest
 
-from orchestrator.backup.layout import find_backups, read_manifest
+from orchestrator.backup.layout import find_backups, read_last, read_manifest
 from orchestrator.backup.pruning import prune_backups
 from orchestrator.backup.soundness import verify_backup
 from orchestrator.errors import StoreError
+from orchestrator.store.objects.protocol import StoredObject
 from tests.unit.orchestrator.backup.factory import alter, make_place, make_world, spoil, take
 from tests.unit.orchestrator.registry.factory import MemoryObjects, World
 
@@ -61,3 +62,38 @@ def test_a_backup_that_cannot_be_read_stays_while_it_may_be_one_of_the_last_full
     later = take_id(world, place, "all")
     assert prune(world, place, 1, later) == (full,)
     assert find_backups(place).done == (hours[-1], later)
+
+
+def test_the_last_backup_is_a_full_one_where_there_is_one() -> None:
+    world, place = make_world(), make_place()
+    first = take_id(world, place, "metadata")
+    second = take_id(world, place, "metadata")
+    alone = read_last(place, clock=lambda: world.now_s)
+    assert (alone.manifest.id, alone.newer) == (second, ())
+    full, hours = take_day(world, place)
+    last = read_last(place, clock=lambda: world.now_s)
+    assert (last.manifest.id, last.newer) == (full, tuple(hours))
+    assert read_manifest(place, clock=lambda: world.now_s).id == full
+    assert read_manifest(place, first).kind == "metadata"
+
+
+def test_a_damaged_manifest_that_may_be_the_last_full_one_is_passed_over_by_no_one() -> None:
+    world, place = make_world(), make_place()
+    _, hours = take_day(world, place)
+    spoil(place, f"backups/{hours[-1]}/manifest.json", alter)
+    with pytest.raises(StoreError, match=f"{hours[-1]}/manifest.json: it was damaged or changed"):
+        read_last(place, clock=lambda: world.now_s)
+
+
+def test_a_full_backup_after_one_of_metadata_reads_no_artifact_again() -> None:
+    class Artifacts(MemoryObjects):
+        """A store whose artifacts are not read."""
+
+        def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
+            assert not key.startswith("artifacts/"), key
+            return super().get(key, max_bytes=max_bytes)
+
+    world, place = make_world(), make_place()
+    take_day(world, place)
+    world.objects = Artifacts(world.objects.stored)
+    assert read_manifest(place, take_id(world, place, "all")).kind == "all"
