@@ -2,21 +2,28 @@
 
 A blob whose size is not that of its content is damaged, and is written again. One that has the size is taken
 for sound unless it is read: those that are read for what they name are looked at, and with ``verify`` all.
+
+What is written once under a name that says what is in it is not read again in the store: the last backup's
+blob is taken. That may hold what was damaged in the store then and is whole by now, so who finds damage in
+such a blob has it copied again.
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from orchestrator.backup.layout import BLOBS, Blob, blob_key, digest_of, read_blob
+from orchestrator.backup.layout import BLOBS, CLOCKS_DIFFER_S, Blob, Manifest, blob_key, digest_of, read_blob
 from orchestrator.errors import ObjectMissing, StoreError
 from orchestrator.store.objects.protocol import ObjectStore
 from orchestrator.store.prompt_store import NUM_READERS
 
 __all__ = ["Copier"]
 
-# Written once under a name that says what is in it, so that an earlier copy of it is this one.
-_IMMUTABLE = ("artifacts/", "rules/", "published/", "backbones/")
+# Written once under a name that says what is in it, so that an earlier copy of it is this one, or is found
+# to be damaged. A marker under published/ is none of these: its name is a task's key, and it is written anew.
+_NAMED_BY_CONTENT = ("artifacts/", "rules/")
+# The name is a fingerprint that is computed of a loaded backbone, so that damage of it is not found here.
+_BACKBONES = "backbones/"
 
 
 class Copier:
@@ -31,14 +38,17 @@ class Copier:
     Args:
         objects: The store.
         place: Store of backups.
-        last: Blobs by key of the last backup.
+        last: The last backup; None where there is none.
         verify: Whether the blobs that are there are read, and compared with their digests.
     """
 
     def __init__(
-        self, objects: ObjectStore, place: ObjectStore, last: Mapping[str, Blob], *, verify: bool = False
+        self, objects: ObjectStore, place: ObjectStore, last: Manifest | None, *, verify: bool = False
     ) -> None:
-        self._objects, self._place, self._last, self._verify = objects, place, last, verify
+        self._objects, self._place, self._verify = objects, place, verify
+        self._known = {} if last is None else _find_known(objects, last)
+        # Keys whose known blobs were taken.
+        self._reused: set[str] = set()
         self._size_of = {one.key.removeprefix(BLOBS): one.num_bytes for one in place.scan(BLOBS)}
         # Digests of blobs that were written or read here.
         self._sound: set[str] = set()
@@ -54,9 +64,19 @@ class Copier:
             blobs = list(readers.map(self._copy, wanted))
         return {key: blob for key, blob in zip(wanted, blobs, strict=True) if blob is not None}
 
+    def copy_again(self, keys: Iterable[str]) -> dict[str, Blob]:
+        """Blob by key, read in the store, of those among the keys whose blobs the last backup gave."""
+        again = self._reused.intersection(keys)
+        self._reused -= again
+        for key in again:
+            del self._known[key]
+        return self.copy(again)
+
     def _copy(self, key: str) -> Blob | None:
-        known = self._last.get(key)
-        if known is not None and key.startswith(_IMMUTABLE) and self._holds(known):
+        known = self._known.get(key)
+        if known is not None and self._holds(known):
+            with self._lock:
+                self._reused.add(key)
             return known
         try:
             return self.write(key, self._objects.get(key).data)
@@ -117,3 +137,14 @@ class Copier:
                 self.num_copied_bytes += blob.num_bytes
         # If this fails, no backup is taken.
         self._place.put(blob_key(blob.sha256), content)
+
+
+def _find_known(objects: ObjectStore, last: Manifest) -> dict[str, Blob]:
+    """Blobs of the last backup that are taken for what the store has."""
+    known = {key: blob for key, blob in last.objects.items() if key.startswith(_NAMED_BY_CONTENT)}
+    for one in objects.scan(_BACKBONES):
+        blob = last.objects.get(one.key)
+        is_older = one.modified_s < last.made_s - CLOCKS_DIFFER_S
+        if blob is not None and blob.num_bytes == one.num_bytes and is_older:
+            known[one.key] = blob
+    return known

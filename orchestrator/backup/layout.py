@@ -26,10 +26,12 @@ from orchestrator.store.objects.protocol import ObjectStore, is_key
 
 __all__ = [
     "BLOBS",
+    "CLOCKS_DIFFER_S",
     "FOLDER",
     "REGISTRY",
     "Blob",
     "Kind",
+    "Last",
     "Manifest",
     "RegistryBlob",
     "blob_key",
@@ -38,6 +40,7 @@ __all__ = [
     "find_misdated",
     "new_id",
     "read_blob",
+    "read_last",
     "read_manifest",
     "write_begun",
     "write_done",
@@ -50,7 +53,7 @@ Kind = Literal["all", "metadata"]
 MAX_MANIFEST_BYTES, _MAX_DONE_BYTES = 1 << 30, 4096
 _ADVICE = "take another backup, or update this program"
 # Between the clocks of hosts that take backups.
-_CLOCKS_DIFFER_S = 3600.0
+CLOCKS_DIFFER_S = 3600.0
 _Id = Annotated[str, StringConstraints(pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}$")]
 
 
@@ -115,6 +118,19 @@ class _Found:
     unfinished: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Last:
+    """The last backup of a place: a full one, where there is one.
+
+    Attributes:
+        manifest: The backup.
+        newer: Ids of those that were taken after it, all of metadata alone, from the oldest on.
+    """
+
+    manifest: Manifest
+    newer: tuple[str, ...]
+
+
 def digest_of(data: bytes) -> str:
     """The sha256 of a content."""
     return hashlib.sha256(data).hexdigest()
@@ -149,7 +165,7 @@ def new_id(now_s: float) -> str:
 
 def find_misdated(ids: Iterable[str], now_s: float) -> tuple[str, ...]:
     """The ids that are dated later than now, by more than the clocks of hosts differ."""
-    latest = _date_text(now_s + _CLOCKS_DIFFER_S)
+    latest = _date_text(now_s + CLOCKS_DIFFER_S)
     return tuple(id_ for id_ in ids if id_ > latest)
 
 
@@ -192,19 +208,46 @@ def read_manifest(
 
     Args:
         place: The place that holds backups.
-        id_: The backup; by default the last one that was finished, and that is not dated later than now if
-            there is another.
+        id_: The backup; by default the last one, see ``read_last``.
         clock: Current time, seconds since the epoch.
 
     Raises:
         StoreError: There is no such backup, it was not finished, or its manifest is damaged.
     """
+    if id_ is None:
+        return read_last(place, clock).manifest
     found = find_backups(place)
-    if id_ is None and found.done:
-        misdated = find_misdated(found.done, clock())
-        id_ = [id_ for id_ in found.done if id_ not in misdated or len(misdated) == len(found.done)][-1]
-    if id_ is None or id_ not in found.done:
+    if id_ not in found.done:
         raise _no_backup(place, id_, found)
+    return _read(place, id_)
+
+
+def read_last(place: ObjectStore, clock: Callable[[], float] = time.time) -> Last:
+    """The last full backup that was finished, or where there is none the last one of metadata.
+
+    One that is dated later than now is only taken where all are.
+
+    Args:
+        place: The place that holds backups.
+        clock: Current time, seconds since the epoch.
+
+    Raises:
+        StoreError: There is no finished backup, or a manifest is damaged that may be the last full one's.
+    """
+    found = find_backups(place)
+    misdated = find_misdated(found.done, clock())
+    newer: list[Manifest] = []
+    for id_ in reversed([id_ for id_ in found.done if id_ not in misdated] or found.done):
+        manifest = _read(place, id_)
+        if manifest.kind == "all":
+            return Last(manifest=manifest, newer=tuple(one.id for one in reversed(newer)))
+        newer.append(manifest)
+    if not newer:
+        raise _no_backup(place, None, found)
+    return Last(manifest=newer[0], newer=())
+
+
+def _read(place: ObjectStore, id_: str) -> Manifest:
     where = f"{place.url}/{FOLDER}{id_}"
     done = place.get(f"{FOLDER}{id_}/done.json", max_bytes=_MAX_DONE_BYTES).data
     wanted = _Done.read(done, f"{where}/done.json", _ADVICE).manifest

@@ -15,7 +15,7 @@ entry of the log past the documents' pins is a later entry and no break.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -32,7 +32,7 @@ from orchestrator.backup.layout import (
     write_begun,
     write_done,
 )
-from orchestrator.backup.soundness import find_damage
+from orchestrator.backup.soundness import Damage, find_damage
 from orchestrator.errors import StoreError
 from orchestrator.registry.copying import RegistryCopy
 from orchestrator.store.audit.log import FOLDER as AUDIT
@@ -102,7 +102,7 @@ def take_backup(
     id_ = new_id(made_s)
     # Before contents are listed: what is there from then on stays.
     write_begun(place, id_)
-    copier = Copier(objects, place, _read_last(place), verify=verify)
+    copier = Copier(objects, place, _read_last(place, kind, clock), verify=verify)
     copied: dict[str, Blob] = {}
     for prefix in _POINTERS:
         copied |= copier.copy(objects.list(prefix) if prefix.endswith("/") else [prefix])
@@ -121,14 +121,14 @@ def take_backup(
         objects=copied,
         registry=registry,
     )
-    damage = find_damage(manifest, copier.read)
+    manifest, damage = _find_damage(manifest, copier)
     write_done(place, manifest)
     return Taken(
         manifest=manifest,
         num_copied=copier.num_copied,
         num_copied_bytes=copier.num_copied_bytes,
         rewritten=tuple(sorted(copier.rewritten)),
-        damage=tuple(damage),
+        damage=tuple(one.said for one in damage),
         damaged_copies=tuple(sorted(copier.damaged)),
     )
 
@@ -138,14 +138,30 @@ def _check_apart(store: str, place: str) -> None:
         raise StoreError(f"{place}: expected a place apart from the store {store}; name another one")
 
 
-def _read_last(place: ObjectStore) -> Mapping[str, Blob]:
-    """Blob by key of the last backup; none where it cannot be read, for then all is copied anew."""
-    if not find_backups(place).done:
-        return {}
+def _read_last(place: ObjectStore, kind: Kind, clock: Callable[[], float]) -> Manifest | None:
+    """The last backup that names what this one will; None where it cannot be read, as all is copied then."""
+    done = find_backups(place).done
+    if not done:
+        return None
     try:
-        return read_manifest(place).objects
+        # For metadata any will do.
+        return read_manifest(place, None if kind == "all" else done[-1], clock)
     except StoreError:
-        return {}
+        return None
+
+
+def _find_damage(manifest: Manifest, copier: Copier) -> tuple[Manifest, list[Damage]]:
+    """The manifest and its damage, after what the last backup gave and is damaged was read in the store."""
+    damage = find_damage(manifest, copier.read)
+    # A card that is whole by now may show that files of its artifact are not.
+    while again := copier.copy_again(one.key for one in damage):
+        manifest = manifest.model_copy(update={"objects": manifest.objects | again})
+        by = {one.named_by for one in damage if one.key in again}
+        others = [one for one in damage if one.named_by not in by]
+        damage = sorted(
+            [*others, *find_damage(manifest, copier.read, by)], key=lambda one: (one.named_by, one.key)
+        )
+    return manifest, damage
 
 
 def _belongs(key: str) -> bool:

@@ -24,7 +24,8 @@ __all__ = ["COMMANDS"]
     "--keep",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Remove older backups than the last N, and what only they hold; none dated after now [keep all].",
+    help="Remove older backups than the last N of each kind, full and --metadata, and what only they hold; "
+    "none dated after now [keep all].",
 )
 @click.option("--store-only", is_flag=True, help="Leave MLflow out: its database has a backup of its own.")
 @click.option(
@@ -101,7 +102,7 @@ def backup(
     "--backup",
     "id_",
     metavar="ID",
-    help="The backup [the last that was finished, none dated later than now].",
+    help="The backup [the last full one that was finished, none dated later than now].",
 )
 @click.option("--verify", is_flag=True, help="Check all digests and the audit log; write nothing.")
 @click.option("--store-only", is_flag=True, help="Leave MLflow as it is.")
@@ -111,9 +112,10 @@ def backup(
 def restore(
     output: Output, place: str, id_: str | None, verify: bool, store_only: bool, force: bool, as_json: bool
 ) -> None:
-    """Write the last backup in FOLDER or URL into an empty store and an empty registry.
+    """Write the last full backup in FOLDER or URL into an empty store and an empty registry.
 
-    They are those that SHIP_STORE, SHIP_HOME and MLFLOW_TRACKING_URI name. A restoration that was ended goes
+    They are those that SHIP_STORE, SHIP_HOME and MLFLOW_TRACKING_URI name. A newer backup of --metadata is
+    named, and taken with --backup, or where there is no full one. A restoration that was ended goes
     on when the same command is run again. The catalog is written last: an endpoint serves nothing before all
     is there. --verify ends with status 1 if anything is damaged, and names it.
 
@@ -123,19 +125,12 @@ def restore(
       ship --store s3://models/ship restore s3://backups/ship
       ship restore /mnt/backup/ship --backup 20261127T030000Z-0123abcd --store-only
     """
-    from orchestrator.backup.layout import read_manifest
     from orchestrator.backup.restoring import restore_backup
     from orchestrator.registry.copying import restore_registry
     from orchestrator.store.objects.open import open_objects
 
     target = open_objects(place)
-    manifest = read_manifest(target, id_)
-    for other in () if id_ else _find_misdated(target):
-        is_taken = other == manifest.id
-        said = (
-            "it is taken, as no other is there" if is_taken else f"it is not taken; --backup {other} does so"
-        )
-        _warn(output, other, said)
+    manifest = _choose(output, target, id_)
     if verify:
         _verify(output, target, manifest, as_json)
         return
@@ -168,6 +163,28 @@ def _print_taken(output: Output, taken: "Taken", removed: tuple[str, ...]) -> No
         output.print_line(f"damaged in the store: {problem}", style="red")
     for problem in taken.damaged_copies:
         output.print_line(f"damaged in the place: {problem}", style="red")
+
+
+def _choose(output: Output, target: "ObjectStore", id_: str | None) -> "Manifest":
+    """The backup of that id, or the last one, after what was passed over was named."""
+    from orchestrator.backup.layout import read_last, read_manifest
+
+    if id_ is not None:
+        return read_manifest(target, id_)
+    last = read_last(target)
+    for other in _find_misdated(target):
+        is_taken = other == last.manifest.id
+        said = (
+            "it is taken, as no other is there" if is_taken else f"it is not taken; --backup {other} does so"
+        )
+        _warn(output, other, said)
+    for other in last.newer[-1:]:
+        line = (
+            f"Backup {other} is newer than the last full one, {last.manifest.id}, and holds metadata alone: "
+            f"it is not taken; --backup {other} does so."
+        )
+        output.err.print(line, style="yellow", markup=False, soft_wrap=True)
+    return last.manifest
 
 
 def _find_misdated(target: "ObjectStore") -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """``ship backup`` and ``ship restore`` where the clock of a machine was wrong, or a copy was damaged."""
 
 import json
+import time
 from pathlib import Path
 
 from orchestrator.backup.taking import take_backup
@@ -68,3 +69,23 @@ def test_a_damaged_copy_that_is_not_written_again_makes_the_exit_status_1(tmp_pa
     assert done.exit_code == 1
     assert f"damaged in the place: {card}: file://{place}/blobs/{blob.name} is damaged" in done.stdout
     assert "damaged in the store" not in done.stdout
+
+
+def test_the_last_full_backup_is_restored_and_a_newer_one_of_metadata_is_named(tmp_path: Path) -> None:
+    ship, place = Shell(World()), str(tmp_path / "place")
+    ship.world.add_tuned(1)
+    backup = ("backup", place, "--store-only", "--keep", "1")
+    objects, copies = ship.world.objects, LocalObjects(Path(place))
+    old = take_backup(objects, copies, lambda: None, clock=lambda: EARLIER_S).manifest.id
+    # Ids have whole seconds: of two that are taken at once, either is the later one.
+    soon_s = time.time() + 60.0
+    newer = take_backup(objects, copies, lambda: None, kind="metadata", clock=lambda: soon_s).manifest.id
+    again = ship.json(*backup)
+    assert again["removed"] == [old]
+
+    restored = ship.run("restore", place, "--verify", "--store-only", "--json")
+    assert (json.loads(restored.stdout)["id"], json.loads(restored.stdout)["kind"]) == (again["id"], "all")
+    assert f"Backup {newer} is newer than the last full one, {again['id']}" in restored.stderr
+    assert f"--backup {newer} does so" in restored.stderr
+    named = ship.run("restore", place, "--verify", "--backup", newer, "--json")
+    assert (json.loads(named.stdout)["kind"], named.stderr) == ("metadata", "")
