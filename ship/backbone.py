@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ship.backbone_info import BackboneInfo
-from ship.backbone_spec import BUNDLED, BUNDLED_FOLDER, is_folder, split_weights
+from ship.backbone_spec import BUNDLED, BUNDLED_FOLDER, hub_name, is_folder, split_weights
 from ship.errors import BackboneError
 from ship.linear import freeze_linears
 from ship.vit import Attention, Block, Mlp, VisionTransformer, resolve_model_data_config, timm
@@ -207,6 +207,9 @@ def load_backbone(
         folder = Path(spec).expanduser()
         vit, architecture, model_args = _load_folder(folder)
         shown = Path(os.path.abspath(folder)).name
+    elif (repository := hub_name(spec)) is not None:
+        vit = _create(spec, pretrained=pretrained)
+        architecture, model_args = _built_from(spec, repository)
     else:
         vit, architecture, model_args = _create(spec, pretrained=pretrained), spec.split(".")[0], {}
     if problems := _find_unsupported(vit):
@@ -221,6 +224,9 @@ def load_backbone(
 
 def _resize(vit: VisionTransformer, spec: str, image_size: int) -> None:
     patch = int(vit.patch_embed.patch_size[0])
+    if patch > 1:
+        # A hybrid counts its patch in cells of the feature map below, each of so many pixels.
+        patch *= int(getattr(vit.patch_embed, "feature_ratio", (1, 1))[0])
     if image_size % patch or not patch <= image_size <= MAX_IMAGE_SIZE:
         below = max(1, int(min(image_size, MAX_IMAGE_SIZE - patch) // patch)) * patch
         raise BackboneError(
@@ -235,7 +241,7 @@ def _build(architecture: str, model_args: Mapping[str, Any]) -> VisionTransforme
 
 
 def _create(name: str, *, pretrained: bool) -> VisionTransformer:
-    if not name.startswith(("hf_hub:", "hf-hub:")) and not timm.is_model(name.split(".")[0]):
+    if hub_name(name) is None and not timm.is_model(name.split(".")[0]):
         close = timm.list_models(f"*{name.split('.')[0]}*")[:5] or timm.list_models("vit_*")[:5]
         raise BackboneError(
             f"backbone {name!r}: no such timm model, folder or file; timm has for instance "
@@ -244,10 +250,23 @@ def _create(name: str, *, pretrained: bool) -> VisionTransformer:
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:  # timm, the hub's client and urllib each raise their own kinds
-        raise BackboneError(
-            f"backbone {name!r}: timm could not load it ({type(error).__name__}: {str(error)[:300]}); check "
-            f"the name with timm.list_pretrained(), and the network; `{BUNDLED}` needs no download"
-        ) from error
+        raise _not_loaded(name, error) from error
+
+
+def _built_from(name: str, repository: str) -> tuple[str, dict[str, Any]]:
+    """The architecture that a repository of the hub names, and its arguments: they need no hub any more."""
+    try:
+        _, architecture, model_args = timm.models.load_model_config_from_hf(repository)
+    except Exception as error:  # as above
+        raise _not_loaded(name, error) from error
+    return architecture, {key: value for key, value in (model_args or {}).items() if key != "num_classes"}
+
+
+def _not_loaded(name: str, error: Exception) -> BackboneError:
+    return BackboneError(
+        f"backbone {name!r}: timm could not load it ({type(error).__name__}: {str(error)[:300]}); check "
+        f"the name with timm.list_pretrained(), and the network; `{BUNDLED}` needs no download"
+    )
 
 
 def _load_folder(folder: Path) -> tuple[VisionTransformer, str, dict[str, Any]]:
@@ -274,9 +293,9 @@ def _load_folder(folder: Path) -> tuple[VisionTransformer, str, dict[str, Any]]:
         vit = timm.create_model(
             architecture, pretrained=False, num_classes=0, pretrained_cfg_overlay=overlay, **model_args
         )
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise BackboneError(
-            f"backbone {str(folder)!r}: timm cannot build {architecture!r}: {error}"
+            f"backbone {str(folder)!r}: timm cannot build {architecture!r}: {error!r}"
         ) from error
     _load_weights(vit, folder / "model.safetensors")
     return vit, architecture, model_args

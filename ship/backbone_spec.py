@@ -1,18 +1,24 @@
 """Names of backbones: what a spec means, without loading it.
 
-A spec is ``bundled``; a timm model name (``vit_base_patch16_224.augreg_in21k``); a folder with timm's
-``config.json`` and ``model.safetensors``; or ``NAME:FILE.safetensors``, weights for a timm name.
+A spec is ``bundled``; a timm model name (``vit_base_patch16_224.augreg_in21k``); ``hf-hub:OWNER/NAME``, a
+repository of the Hugging Face hub; a folder with timm's ``config.json`` and ``model.safetensors``; or
+``NAME:FILE.safetensors``, weights for a timm name.
 """
 
 import os
 from pathlib import Path
 
-__all__ = ["BUNDLED", "BUNDLED_FOLDER", "absolute", "files_of", "is_folder", "split_weights"]
+__all__ = ["BUNDLED", "BUNDLED_FOLDER", "absolute", "files_of", "hub_name", "is_folder", "split_weights"]
 
 BUNDLED = "bundled"
 BUNDLED_FOLDER = Path(__file__).parent / "assets" / "bundled"
 _FOLDER_FILES = ("config.json", "model.safetensors")
 _HUB = ("hf_hub:", "hf-hub:")
+
+
+def hub_name(spec: str) -> str | None:
+    """The repository of ``hf-hub:OWNER/NAME``, with its revision if there is one; None for any other spec."""
+    return spec.partition(":")[2] if spec.startswith(_HUB) else None
 
 
 def split_weights(spec: str) -> tuple[str, Path] | None:

@@ -25,6 +25,7 @@ from ship.settings.config import TuneConfig, count_epochs
 from ship.tuning.augment import augment
 from ship.tuning.balance import Balance
 from ship.tuning.memory import step_bytes
+from ship.tuning.optimizer import step_or_nothing
 from ship.tuning.preparation import Features, Preparation, bare_features, prepare
 from ship.tuning.probe_instead import InsteadOf
 from ship.tuning.schedule import has_stalled, learning_rate_at, order_epoch
@@ -186,21 +187,22 @@ class Member:
 
     @torch.no_grad()
     def apply(self, output: ForwardOutput, loss: Tensor) -> None:
-        """Take the step whose gradients have arrived."""
+        """Take the step whose gradients have arrived; if it raises, this task is as it was before."""
         labels_B = self.batch().labels_B
         correct = (output.logits_BC.argmax(dim=1) == labels_B).sum()
         assert output.matching is not None, "asked for"
         means = torch.stack([loss.detach(), output.matching.detach()]).double() * len(labels_B)
-        # They stay on the device until the epoch ends: to look at them is to wait for it.
-        self._sums.append(torch.cat([means, correct.double().unsqueeze(0)]))
-        progress = len(self._state.history) + len(self._sums) / len(self._batches)
+        sums = torch.cat([means, correct.double().unsqueeze(0)])
+        progress = len(self._state.history) + (len(self._sums) + 1) / len(self._batches)
         for group in self._state.optimizer.param_groups:
             rate = learning_rate_at(self.task.config, progress, self._num_epochs, len(self._batches))
             group["lr"] = group["rate_scale"] * rate
-        self._state.optimizer.step()
+        step_or_nothing(self._state.optimizer)
         if self.prompt.is_gated:
             # A share of attention: beyond these, what is learned is no mixture any more.
             self.prompt.gate.clamp_(0.0, 1.0)
+        # They stay on the device until the epoch ends: to look at them is to wait for it.
+        self._sums.append(sums)
         self._batch = None
 
     def end_epoch_if_due(self) -> None:

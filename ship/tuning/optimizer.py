@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ship.method.prompts import Prompt
 
-__all__ = ["head_rate_scale", "make_optimizer"]
+__all__ = ["head_rate_scale", "make_optimizer", "step_or_nothing"]
 
 _MAX_GATE_SCALE = 10.0
 _MAX_SCORE_STEP = 1 / 3
@@ -41,3 +41,25 @@ def head_rate_scale(learning_rate: float, num_features: int) -> float:
     ``rate * num_features``: the rate is capped so that this is a third.
     """
     return min(1.0, _MAX_SCORE_STEP / (num_features * learning_rate))
+
+
+@torch.no_grad()
+def step_or_nothing(optimizer: torch.optim.Optimizer) -> None:
+    """Take a step, or leave weights and moments as they were and raise what came in between.
+
+    A step asks for memory on its way: for the moments at first, for what comes and goes later. Where that is
+    refused, some weights have moved and others have not. So all are copied before it; to copy them back needs
+    no memory.
+    """
+    known = set(optimizer.state)
+    changing = [weight for group in optimizer.param_groups for weight in group["params"]]
+    changing += [value for moments in optimizer.state.values() for value in moments.values()]
+    before = [value.detach().clone() for value in changing]
+    try:
+        optimizer.step()
+    except BaseException:
+        for value, kept in zip(changing, before, strict=True):
+            value.copy_(kept)
+        for weight in set(optimizer.state) - known:
+            del optimizer.state[weight]
+        raise

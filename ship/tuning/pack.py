@@ -2,9 +2,10 @@
 
 The tasks share the forward pass and nothing else. Each has its own optimizer, schedule, seed and end; a loss
 that is not finite, or an exception in a callback, ends the task that it belongs to. Optimizers step only
-after their group's gradients are there, so a step that ran out of memory has changed nothing and is taken
-again by smaller groups. Whether a task is tuned in a pack or alone, it takes the same steps, up to the
-rounding of batched arithmetic.
+after their group's gradients are there, one after another, and each takes its whole step or none. So where
+memory runs out, the tasks that have not stepped are as they were, and they alone are tried again, in smaller
+groups. Whether a task is tuned in a pack or alone, it takes the same steps, up to the rounding of batched
+arithmetic.
 """
 
 import time
@@ -113,11 +114,10 @@ class Pack:
         clock_s, members, waiting = time.monotonic(), dict(self._members), dict(self._members)
         while waiting:
             group = self._next_group(waiting)
-            error = self._try(group)
-            if error is None or len(group) == 1:
-                waiting = {key: member for key, member in waiting.items() if key not in group}
+            error = self._try(group, waiting)
             if error is not None:
                 self._give_way(group, error)
+                waiting = {key: member for key, member in waiting.items() if key in self._members}
         for member in members.values():
             member.spend((time.monotonic() - clock_s) / len(members))
         for key, member in members.items():
@@ -162,10 +162,11 @@ class Pack:
                 room -= member.step_bytes
         return group
 
-    def _try(self, group: dict[int, Member]) -> Exception | None:
-        """Step a group; the error if memory ran out."""
+    def _try(self, group: dict[int, Member], waiting: dict[int, Member]) -> Exception | None:
+        """Step a group, each of which leaves ``waiting`` once it has stepped; the error if memory ran out."""
         try:
-            self._step_group(list(group.values()))
+            for key in self._step_group(group):
+                del waiting[key]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -174,7 +175,9 @@ class Pack:
             return error
         return None
 
-    def _step_group(self, group: list[Member]) -> None:
+    def _step_group(self, tasks: dict[int, Member]) -> Iterator[int]:
+        """Keys of the tasks, each as soon as it has stepped."""
+        group = list(tasks.values())
         network = self._network(group[0].dtype)
         batches = [member.batch() for member in group]
         rows = [as_rows(batch.images_B3HW) for batch in batches]
@@ -185,8 +188,9 @@ class Pack:
         losses = [member.loss(output) for member, output in zip(group, outputs, strict=True)]
         # No parameter is in two losses, so the gradient of the sum is each one's own.
         torch.stack(losses).sum().backward()
-        for member, output, loss in zip(group, outputs, losses, strict=True):
+        for key, member, output, loss in zip(tasks, group, outputs, losses, strict=True):
             member.apply(output, loss)
+            yield key
 
     def _give_way(self, group: dict[int, Member], error: Exception) -> None:
         """Halve what a group may take; a task that does not fit alone fails."""

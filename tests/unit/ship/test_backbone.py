@@ -1,3 +1,4 @@
+import json
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -166,6 +167,30 @@ def test_another_image_size_is_another_backbone_with_resampled_positions(tmp_pat
 def test_a_size_that_patches_do_not_cover_is_refused_with_the_nearest(size: int, near: str) -> None:
     with pytest.raises(BackboneError, match=near):
         load_backbone(image_size=size)
+
+
+@pytest.mark.parametrize(
+    ("size", "near"), [(240, "224 and 256"), (248, "224 and 256"), (80, "64 and 96"), (8, "32 and 64")]
+)
+def test_a_hybrids_patch_is_counted_in_pixels(size: int, near: str) -> None:
+    with pytest.raises(BackboneError, match=f"vit_tiny_r_s16_p8_224.*{near}"):
+        load_backbone("vit_tiny_r_s16_p8_224", image_size=size, pretrained=False)
+
+
+def test_a_hybrid_of_another_size_is_rebuilt() -> None:
+    backbone = load_backbone("vit_tiny_r_s16_p8_224", image_size=96, pretrained=False)
+    again = Backbone.from_arrays(*backbone.to_arrays())
+    images = torch.randn(1, 3, 96, 96)
+    assert torch.equal(again.embed(images), backbone.embed(images))
+    assert again.info == backbone.info
+    assert again.info.num_tokens == 10
+
+
+def test_a_folder_of_a_hybrid_whose_patches_do_not_cover_its_size_is_refused(tmp_path: Path) -> None:
+    config = {"architecture": "vit_tiny_r_s16_p8_224", "model_args": {"img_size": 240}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BackboneError, match="cannot build 'vit_tiny_r_s16_p8_224'"):
+        load_backbone(str(tmp_path))
 
 
 @pytest.mark.parametrize(
