@@ -322,8 +322,10 @@ def _find_unsupported(vit: nn.Module) -> list[str]:
         problems.append(f"it pools its tokens by {vit.global_pool!r}; a class-token head ('token') is needed")
     if not isinstance(vit.fc_norm, nn.Identity):
         problems.append("its final norm is in its head (fc_norm), where levels and prompts do not see it")
-    if (num_channels := vit.patch_embed.proj.in_channels) != 3:
-        problems.append(f"it takes images of {num_channels} channels; 3 are needed")
+    # A hybrid's patches are of the features of convolutions before them.
+    first = next((one for one in vit.patch_embed.modules() if isinstance(one, nn.Conv2d)), None)
+    if first is not None and first.in_channels != 3:
+        problems.append(f"it takes images of {first.in_channels} channels; 3 are needed")
     in_blocks = [problem for block in vit.blocks for problem in _find_unsupported_in_block(block)]
     problems += [
         f"in {count} of {len(vit.blocks)} blocks: {problem}" for problem, count in Counter(in_blocks).items()
