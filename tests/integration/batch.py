@@ -208,4 +208,4 @@ class Batch:
 def place_of(worker: str) -> tuple[str, int]:
     """Host and process id in a worker's name."""
     host, _, pid = worker.partition("@")[2].rpartition(":")
-    return host, int(pid)
+    return host, int(pid.partition("-")[0])

@@ -85,7 +85,7 @@ class Killer:
         if self._due_s is None:
             self._due_s = time.monotonic() + self._options.kill_every_s
         if time.monotonic() >= self._due_s:
-            os.kill(int(str(workers[0]).rpartition(":")[2]), signal.SIGKILL)
+            os.kill(int(str(workers[0]).rpartition(":")[2].partition("-")[0]), signal.SIGKILL)
             self.num_killed += 1
             self._due_s = time.monotonic() + self._options.kill_every_s
 
