@@ -102,7 +102,7 @@ def approve(
 ) -> None:
     """Make the promotion of TASK that waits for an approval; not by the person who asked for it.
 
-    With VERSION only if it is the one that waits: somebody may ask for another while you look at it.
+    With VERSION only if it is the one that waits: another may be asked for while you look at it.
     A request is void once another version than the one that it was made against serves. Whoever asked may
     take it back with --reject.
 

@@ -5,7 +5,6 @@ held-out list say so, whatever is at the data's place today, or whatever place w
 shown is drawn anew, never the file itself.
 """
 
-import hashlib
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from orchestrator.registry.runs import RunLog
 from ship.artifact.evidence import draw_thumbnail
 from ship.data import DataSource
 from ship.data.folder import Folder
+from ship.data.leaks import pixel_digest
 from ship.data.listing import open_images
 from ship.data.paths import normalise
 from ship.errors import ConfigError, DataError, ImageError, ShipError
@@ -135,10 +135,10 @@ class HeldOutPictures:
             )
         except ImageError as error:
             return Picture(state="changed", detail=f"{folder.locate(path)}: {error}", jpeg=kept)
-        if hashlib.sha256(pixels.data).hexdigest()[:32] != evidence.answers.digests[place]:
+        image = torch.from_numpy(pixels)
+        if pixel_digest(image) != evidence.answers.digests[place]:
             detail = f"{folder.locate(path)}: another picture than the one that was measured"
             return Picture(state="changed", detail=detail, jpeg=kept)
-        image = torch.from_numpy(pixels)
         jpeg = draw_thumbnail(image, card.view, THUMBNAIL_SIDE)
         return Picture(state="same", jpeg=jpeg, content=content, pixels=image)
 

@@ -3,7 +3,6 @@
 Shapes: B images, C classes, T tiles.
 """
 
-import hashlib
 import io
 import json
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,7 @@ from ship.artifact.held_out import (
     HeldOut,
 )
 from ship.data import TaskData
+from ship.data.leaks import pixel_digest
 from ship.decision.mistakes import find_good_label, find_mistakes, find_narrow
 from ship.settings.view import View
 
@@ -26,7 +26,6 @@ __all__ = [
     "draw_thumbnail",
     "draw_thumbnails",
     "gather_held_out",
-    "pixel_digest",
     "rounded_rows",
     "telling_places",
 ]
@@ -86,11 +85,6 @@ def gather_held_out(
         thumbnails=draw_thumbnails(images, data.view),
         num_images=len(split),
     )
-
-
-def pixel_digest(image_3HW: Tensor) -> str:
-    """See ``HeldOut.digests``."""
-    return hashlib.sha256(image_3HW.contiguous().numpy().data).hexdigest()[:32]
 
 
 def draw_thumbnail(image_3HW: Tensor, view: View, side: int = _THUMBNAIL_PIXELS) -> bytes:

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ship.artifact.evidence import draw_thumbnails, pixel_digest, rounded_rows, telling_places
+from ship.artifact.evidence import draw_thumbnails, rounded_rows, telling_places
 from ship.artifact.files import LoadedPrompt, insert_verified
 from ship.artifact.held_out import HeldOut
 from ship.backbone import Backbone, as_rows
 from ship.data import DataSource
 from ship.data.items import SplitName
+from ship.data.leaks import pixel_digest
 from ship.data.listing import open_labelled
 from ship.data.loading import load_in_parts
 from ship.runtime.baking import bake

@@ -4,11 +4,12 @@ import hashlib
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from ship.data.task_data import Split, TaskData
 from ship.errors import DataError
 
-__all__ = ["find_leaked", "leave_out_leaked", "pixel_digests"]
+__all__ = ["find_leaked", "leave_out_leaked", "pixel_digest", "pixel_digests"]
 
 
 def leave_out_leaked(data: TaskData) -> TaskData:
@@ -47,5 +48,10 @@ def find_leaked(data: TaskData) -> list[str]:
 
 
 def pixel_digests(split: Split) -> list[str]:
-    """sha256 of each image's pixels, as the backbone sees them."""
-    return [hashlib.sha256(image.contiguous().numpy().data).hexdigest() for image in split.images_B3HW]
+    """The digest of each image."""
+    return list(map(pixel_digest, split.images_B3HW))
+
+
+def pixel_digest(image_3HW: Tensor) -> str:
+    """The first 32 hex digits of the sha256 of an image's pixels, as the backbone sees them."""
+    return hashlib.sha256(image_3HW.contiguous().numpy().data).hexdigest()[:32]

@@ -8,7 +8,7 @@ Shapes: B held-out images, C classes.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -46,7 +46,28 @@ class _Scores:
     distances_B: Tensor | None
     pictures_B: Tensor
     are_copies_B: Tensor
-    contained_C: Tensor | None
+    contained_C: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls,
+        labels: Sequence[str],
+        logits_BC: Tensor | Sequence[Sequence[float]],
+        labels_B: Tensor | Sequence[int],
+        distances_B: Tensor | Sequence[float] | None,
+        digests: Sequence[str] | None,
+    ) -> Self:
+        """Tensors of what ``choose_rule`` is given."""
+        labels_B = torch.as_tensor(labels_B, dtype=torch.int64)
+        pictures_B = _number_pictures(labels_B, digests)
+        return cls(
+            labels=tuple(labels),
+            logits_BC=torch.as_tensor(logits_BC, dtype=torch.float64).reshape(-1, len(labels)),
+            labels_B=labels_B,
+            distances_B=None if distances_B is None else torch.as_tensor(distances_B, dtype=torch.float64),
+            pictures_B=pictures_B,
+            are_copies_B=pictures_B != torch.arange(len(pictures_B)),
+        )
 
     @property
     def frequencies(self) -> dict[str, float] | None:
@@ -148,19 +169,11 @@ def choose_rule(
         false_alarm_rate=false_alarm_rate,
     )
     good = good if costs is None else costs.good
-    labels_B = torch.as_tensor(labels_B, dtype=torch.int64)
-    pictures_B = _number_pictures(labels_B, digests)
-    held_out = _Scores(
-        labels=tuple(labels),
-        logits_BC=torch.as_tensor(logits_BC, dtype=torch.float64).reshape(-1, len(labels)),
-        labels_B=labels_B,
-        distances_B=None if distances_B is None else torch.as_tensor(distances_B, dtype=torch.float64),
-        pictures_B=pictures_B,
-        are_copies_B=pictures_B != torch.arange(len(pictures_B)),
-        contained_C=find_contained(
-            labels_B, len(labels), balanced_scores=balanced_scores, train_counts=train_counts
-        ),
+    held_out = _Scores.of(labels, logits_BC, labels_B, distances_B, digests)
+    contained_C = find_contained(
+        held_out.labels_B, len(labels), balanced_scores=balanced_scores, train_counts=train_counts
     )
+    held_out = replace(held_out, contained_C=contained_C)
     _check(held_out, wishes, good)
     rule = _choose(held_out, wishes, temperature)
     return replace(rule, expected=_cross_fit(held_out, wishes, good)) if cross_fits else rule

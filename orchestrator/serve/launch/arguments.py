@@ -126,7 +126,7 @@ class Arguments(BaseModel):
     def options(self, settings: Settings) -> ServeOptions:
         """Options of the endpoint. Where it listens is Ray Serve's to say."""
         limits = self.limits
-        # What is tuned on is to be answered for.
+        # Where they name no limit, pictures may be as large as in tuning.
         if limits.max_pixels == MAX_PIXELS:
             limits = replace(limits, max_pixels=settings.max_pixels)
         return ServeOptions(

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ship.artifact.evidence import draw_thumbnail, gather_held_out, pixel_digest
+from ship.artifact.evidence import draw_thumbnail, gather_held_out
 from ship.artifact.files import load, load_files, save
 from ship.artifact.held_out import (
     HELD_OUT,
@@ -26,6 +26,7 @@ from ship.artifact.making import make_artifact
 from ship.backbone import Backbone
 from ship.data import Split, TaskData
 from ship.data.fingerprint import fingerprint_split
+from ship.data.leaks import pixel_digest
 from ship.errors import ArtifactError
 from ship.settings.config import TuneConfig
 from ship.settings.view import View

@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ship.artifact.evidence import pixel_digest
 from ship.artifact.files import LoadedPrompt, load_files
 from ship.artifact.making import make_artifact
 from ship.artifact.measuring import measure
 from ship.backbone import Backbone
 from ship.data import DataSource, TaskData
+from ship.data.leaks import pixel_digest
 from ship.errors import ArtifactError, DataError
 from ship.settings.config import TuneConfig
 from ship.settings.view import View

@@ -1,14 +1,16 @@
 """Drawn tasks: scores of classes whose likeliest class, recalls and calibration are known."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pytest
 import torch
 from torch import Tensor
 
 from ship.decision.rule import UNSURE, DecisionRule
 
-__all__ = ["DrawnTask", "answered_as_another"]
+__all__ = ["DrawnTask", "answered_as_another", "assert_stated_as_found"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,19 @@ class DrawnTask:
         x_BC = torch.randn(len(labels_B), self.num_classes, generator=generator, dtype=torch.float64)
         x_BC[torch.arange(len(labels_B)), labels_B] += self.separation
         return self.scale * self.separation * x_BC, labels_B
+
+
+def assert_stated_as_found(
+    rule: DecisionRule, labels: Sequence[str], logits_BC: Tensor, labels_B: Tensor
+) -> None:
+    """Of pictures whose second class is stated with a probability, as many are of it as that says."""
+    stated_B = torch.tensor([rule.natural_probabilities(labels, row)[1] for row in logits_BC.tolist()])
+    for low, high in ((0.0, 0.02), (0.02, 0.1), (0.1, 0.3), (0.3, 1.0)):
+        chosen_B = (stated_B >= low) & (stated_B < high)
+        stated, found = float(stated_B[chosen_B].mean()), float(labels_B[chosen_B].double().mean())
+        # Four standard errors of the count, and the 4% by which a temperature of 1000 defects may be off.
+        spread = 4 * math.sqrt(stated * (1 - stated) / int(chosen_B.sum())) + 0.04 * stated
+        assert found == pytest.approx(stated, abs=spread)
 
 
 def answered_as_another(rule: DecisionRule, labels: Sequence[str], logits_BC: Tensor, place: int) -> float:

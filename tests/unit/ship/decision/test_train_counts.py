@@ -1,6 +1,5 @@
 """Scores that have the training images' class shares in them: costs go by those of the held-out images."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,7 @@ from ship.decision.choosing import choose_rule
 from ship.decision.expectation import mean_cost
 from ship.decision.rule import Costs, DecisionRule
 from ship.errors import ConfigError
-from tests.unit.ship.decision.factory import DrawnTask
+from tests.unit.ship.decision.factory import DrawnTask, assert_stated_as_found
 
 TASK = DrawnTask(separation=1.5)
 COSTS = Costs(good="class-0", escape=10.0)
@@ -57,14 +56,7 @@ def test_stated_probabilities_are_as_often_right_as_they_say(train_counts: list[
     rule = choose_rule(
         TASK.labels, *draw(counts, train_counts, 0), cross_fits=False, train_counts=train_counts
     )
-    logits_BC, labels_B = draw(counts, train_counts, 1)
-    stated_B = torch.tensor([rule.natural_probabilities(TASK.labels, row)[1] for row in logits_BC.tolist()])
-    for low, high in ((0.0, 0.02), (0.02, 0.1), (0.1, 0.3), (0.3, 1.0)):
-        chosen_B = (stated_B >= low) & (stated_B < high)
-        stated, found = float(stated_B[chosen_B].mean()), float(labels_B[chosen_B].double().mean())
-        # Four standard errors of the count, and the 4% by which a temperature of 1000 defects may be off.
-        spread = 4 * math.sqrt(stated * (1 - stated) / int(chosen_B.sum())) + 0.04 * stated
-        assert found == pytest.approx(stated, abs=spread)
+    assert_stated_as_found(rule, TASK.labels, *draw(counts, train_counts, 1))
 
 
 def test_the_rule_states_held_out_shares_over_those_of_training() -> None:

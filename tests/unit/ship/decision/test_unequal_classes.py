@@ -3,12 +3,11 @@
 import math
 
 import pytest
-import torch
 
 from ship.decision.choosing import choose_rule
 from ship.decision.expectation import mean_cost
 from ship.decision.rule import Costs, DecisionRule
-from tests.unit.ship.decision.factory import DrawnTask
+from tests.unit.ship.decision.factory import DrawnTask, assert_stated_as_found
 
 # One defect in 21 pictures, and good parts in the others; its scores are twice as sure as they should be.
 TASK = DrawnTask(separation=1.2, scale=2.0)
@@ -45,14 +44,7 @@ def test_decisions_about_rare_defects_cost_no_more_than_always_good(escape: floa
 def test_stated_probabilities_are_as_often_right_as_they_say() -> None:
     held_out = TASK.draw([20_000, 1000], 0)
     rule = choose_rule(TASK.labels, *held_out, balanced_scores=True, cross_fits=False)
-    logits_BC, labels_B = TASK.draw([20_000, 1000], 1)
-    stated_B = torch.tensor([rule.natural_probabilities(TASK.labels, row)[1] for row in logits_BC.tolist()])
-    for low, high in ((0.0, 0.02), (0.02, 0.1), (0.1, 0.3), (0.3, 1.0)):
-        chosen_B = (stated_B >= low) & (stated_B < high)
-        stated, found = float(stated_B[chosen_B].mean()), float(labels_B[chosen_B].double().mean())
-        # Four standard errors of the count, and the 4% by which a temperature of 1000 defects may be off.
-        spread = 4 * math.sqrt(stated * (1 - stated) / int(chosen_B.sum())) + 0.04 * stated
-        assert found == pytest.approx(stated, abs=spread)
+    assert_stated_as_found(rule, TASK.labels, *TASK.draw([20_000, 1000], 1))
 
 
 def test_the_rule_states_the_frequencies_of_the_held_out_images() -> None:
