@@ -19,9 +19,9 @@ from orchestrator.registry.runs import RunLog
 from ship.artifact.evidence import draw_thumbnail
 from ship.data import DataSource
 from ship.data.folder import Folder
-from ship.data.leaks import pixel_digest
 from ship.data.listing import open_images
 from ship.data.paths import normalise
+from ship.data.pixel_copies import pixel_digest
 from ship.errors import ConfigError, DataError, ImageError, ShipError
 from ship.images.decoding import decode_pixels
 from ship.settings.view import MAX_PIXELS

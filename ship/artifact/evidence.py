@@ -18,7 +18,7 @@ from ship.artifact.held_out import (
     HeldOut,
 )
 from ship.data import TaskData
-from ship.data.leaks import pixel_digest
+from ship.data.pixel_copies import pixel_digest
 from ship.decision.mistakes import find_good_label, find_mistakes, find_narrow
 from ship.settings.view import View
 

@@ -13,7 +13,7 @@ from ship.artifact.held_out import HELD_OUT, HeldOut
 from ship.backbone import Backbone
 from ship.data import TaskData
 from ship.data.fingerprint import digest_images, fingerprint_split
-from ship.data.leaks import find_leaked
+from ship.data.pixel_copies import find_leaked
 from ship.decision.distance import DistanceModel
 from ship.decision.fitting import FittedDecision, fit_decision
 from ship.decision.rule import DecisionRule

@@ -16,9 +16,9 @@ from ship.artifact.held_out import HeldOut
 from ship.backbone import Backbone, as_rows
 from ship.data import DataSource
 from ship.data.items import SplitName
-from ship.data.leaks import pixel_digest
 from ship.data.listing import open_labelled
 from ship.data.loading import load_in_parts
+from ship.data.pixel_copies import pixel_digest
 from ship.runtime.baking import bake
 from ship.runtime.runtime import RowOutput, Runtime
 from ship.runtime.slots import Slot

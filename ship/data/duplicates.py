@@ -1,4 +1,4 @@
-"""Images that are there twice: one picture in two splits, which makes a result look better than it is."""
+"""Files that are there twice: one picture in two splits makes a result look better than it is."""
 
 from collections.abc import Mapping
 

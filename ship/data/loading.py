@@ -15,8 +15,8 @@ from ship.data.duplicates import is_taken_as_it_is, refuse_duplicates
 from ship.data.fingerprint import combine_fingerprint, remote_tags
 from ship.data.folder import Folder
 from ship.data.items import Item, Listing, SplitName
-from ship.data.leaks import leave_out_leaked
 from ship.data.listing import open_listing
+from ship.data.pixel_copies import leave_out_leaked
 from ship.data.sizes import sizes_of
 from ship.data.source import DataSource
 from ship.data.task_data import Split, TaskData

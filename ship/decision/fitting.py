@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ship.backbone import Backbone
 from ship.data import TaskData
-from ship.data.leaks import pixel_digests
+from ship.data.pixel_copies import pixel_digests
 from ship.decision.choosing import choose_rule
 from ship.decision.distance import DistanceModel
 from ship.decision.mistakes import find_good_label

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from ship.data import Split, TaskData
-from ship.data.leaks import pixel_digests
+from ship.data.pixel_copies import pixel_digests
 from ship.settings.search_config import MIN_IMAGES_TO_HOLD_OUT, NUM_FOLDS
 
 __all__ = ["make_folds"]

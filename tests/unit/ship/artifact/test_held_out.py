@@ -26,7 +26,7 @@ from ship.artifact.making import make_artifact
 from ship.backbone import Backbone
 from ship.data import Split, TaskData
 from ship.data.fingerprint import fingerprint_split
-from ship.data.leaks import pixel_digest
+from ship.data.pixel_copies import pixel_digest
 from ship.errors import ArtifactError
 from ship.settings.config import TuneConfig
 from ship.settings.view import View

@@ -12,7 +12,7 @@ from ship.artifact.making import make_artifact
 from ship.artifact.measuring import measure
 from ship.backbone import Backbone
 from ship.data import DataSource, TaskData
-from ship.data.leaks import pixel_digest
+from ship.data.pixel_copies import pixel_digest
 from ship.errors import ArtifactError, DataError
 from ship.settings.config import TuneConfig
 from ship.settings.view import View

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ship.data import DataSource, TaskData, fingerprint_data, load_task_data
 from ship.data.folder import Folder
-from ship.data.leaks import find_leaked
+from ship.data.pixel_copies import find_leaked
 from ship.errors import DataError
 from ship.images import decode_image
 

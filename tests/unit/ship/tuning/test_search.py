@@ -7,7 +7,7 @@ import torch
 
 from ship.backbone import Backbone
 from ship.data import TaskData
-from ship.data.leaks import pixel_digests
+from ship.data.pixel_copies import pixel_digests
 from ship.errors import ConfigError, TuningError
 from ship.settings.config import TuneConfig
 from ship.settings.presets import PRESETS, choose_settings

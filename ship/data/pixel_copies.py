@@ -1,4 +1,4 @@
-"""Held-out images that are trained on, pixel for pixel as the backbone sees them: whatever files they are."""
+"""Copies of a picture, pixel for pixel as the backbone sees them, whatever files they are."""
 
 import hashlib
 from dataclasses import replace
